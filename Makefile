@@ -1,0 +1,55 @@
+# docv-archive. Start with `make demo`; `make` alone lists the targets.
+# Everything is made inside the working copy (.uv, .venv); the system's Python is only read.
+
+PYTHON ?= python3
+# A company's own certificate authority stands in the system's store.
+export UV_SYSTEM_CERTS ?= 1
+UV := .uv/bin/uv
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format pins picture clean
+
+help:            ## list the targets
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+venv: .venv/.made  ## make .venv with everything pinned, and the command in .venv/bin/docv-archive
+
+$(UV): constraints/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "docv-archive needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints/uv.txt
+	@touch $@
+
+.venv/.made: $(UV) pyproject.toml constraints/develop.txt
+	@$(UV) venv --quiet --clear --python $(PYTHON) .venv
+	@$(UV) pip install --quiet --python .venv --require-hashes -r constraints/develop.txt
+	@$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: venv       ## the main job before your eyes: no key, no server, no Docker
+	@$(BIN)/docv-archive demo
+
+test: venv       ## all tests, on every core
+	@$(BIN)/pytest -n auto
+
+check: venv      ## lint, format, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: venv     ## put the code into shape
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+pins: $(UV)      ## pin every dependency anew, with hashes
+	@echo 'uv' | $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.11 --no-emit-index-url --upgrade -o constraints/uv.txt -
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --no-emit-index-url --upgrade -o constraints/runtime.txt pyproject.toml
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --no-emit-index-url --constraint constraints/runtime.txt --extra develop -o constraints/develop.txt pyproject.toml
+
+picture: venv    ## draw docs/demo.svg from a real run of the demo
+	@$(BIN)/docv-archive demo --picture docs/demo.svg
+
+clean:           ## remove what make made
+	@rm -rf .uv .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
