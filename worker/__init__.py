@@ -1,0 +1,1 @@
+"""The process: what is opened once and lives as long as it does."""

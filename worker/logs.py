@@ -1,0 +1,85 @@
+"""One shape of log line: events with fields, secrets taken out last.
+
+Lines go to standard error, as JSON, or readable where a person sits at the terminal. What is logged are our own
+words, IDs and figures: never a body, a key, a name out of a bundle.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w\-.~+/]+=*")
+_URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+# A shorter one would black out words that have nothing to do with it.
+_SHORTEST_SECRET = 6
+_HIDDEN = "[hidden]"
+# They tell of every message, or of every request, at their INFO.
+_TALKATIVE = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio")
+# It tells of every message that is handed back, with a traceback, as a warning.
+_NOISY = "celery.app.trace"
+
+
+class Redaction:
+    """The last step of every line: nothing secret leaves, whoever wrote it.
+
+    Args:
+        secrets: texts that must not appear.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+
+    def __call__(self, _logger: object, _method: str, line: Any) -> str:
+        """Return the rendered line without secrets."""
+        clean = str(line)
+        for secret in self._secrets:
+            clean = clean.replace(secret, _HIDDEN)
+        return _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", _BEARER.sub(rf"\1 {_HIDDEN}", clean))
+
+
+def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
+    """Set up logging for this process, ours and that of every library.
+
+    Args:
+        level: least severe level that is written, such as ``INFO``.
+        secrets: texts that must not appear in any line.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=True)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                renderer,
+                Redaction(secrets),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger(_NOISY).setLevel(logging.ERROR)

@@ -1,0 +1,110 @@
+"""One event loop per process, in a thread of its own, and its drain.
+
+Celery has no asyncio pool: its threads hand their coroutine to this loop and wait for it.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+_THREADS = 16
+_SWITCH_SECONDS = 0.0005
+
+
+class Draining(asyncio.CancelledError):
+    """The process is about to end: what only waits is cancelled now, what works may go on for the drain time."""
+
+
+class Runtime:
+    """The event loop of this process.
+
+    Args:
+        drain_seconds: how long transfers under way may take once the process is told to stop.
+    """
+
+    def __init__(self, drain_seconds: float) -> None:
+        self._drain_seconds = drain_seconds
+        self._loop = uvloop.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+        self._stopping = asyncio.Event()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is about to end."""
+        return self._stopping.is_set()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it; called from any other thread."""
+        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop).result()
+
+    async def unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Wait for something, but not longer than the process lives.
+
+        Raises:
+            Draining: the process is about to end; the waiting was cancelled.
+        """
+        waiter, stop = asyncio.ensure_future(waiting), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({waiter, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if waiter.done():
+                return waiter.result()
+            raise Draining
+        finally:
+            waiter.cancel()
+            stop.cancel()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep.
+
+        Raises:
+            Draining: the process is about to end.
+        """
+        await self.unless_draining(asyncio.sleep(seconds))
+
+    def drain(self) -> None:
+        """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once."""
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def close(self) -> None:
+        """Stop the loop; what still runs on it is cancelled and may clean up."""
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        # Celery's threads and those that unpack hold the interpreter for 5 ms at a time; the loop has turns to keep.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return await task
+
+    def _drain(self) -> None:
+        if not self.draining:
+            self._stopping.set()
+            self._loop.call_later(self._drain_seconds, self._cancel_work)
+
+    def _cancel_work(self) -> None:
+        for task in tuple(self._work):
+            task.cancel()
+
+    async def _cancel_all(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_default_executor()

@@ -1,0 +1,270 @@
+"""What the process needs to know, read once at start, secrets sealed."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PREFIX = "DOCV_"
+_DOTENV = ".env"
+_SECRETS = Path("/run/secrets")
+_RISKOS = {
+    "production": "https://riskos.socure.com",
+    "sandbox": "https://riskos.sandbox.socure.com",
+}
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_SANDBOX_QUOTA = 1_000
+_MAX_TAGS = 5
+# What S3 takes in a tag (Amazon S3 User Guide, "Categorizing your storage using tags").
+_TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
+
+MiB = 1 << 20
+
+
+class SettingsError(Exception):
+    """A setting is missing, unknown or impossible; one line for each, made for a person."""
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__(lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def _riskos_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ValueError("expected is a base URL such as https://riskos.socure.com")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("plain http would show the API key to the network; use https (http only to loopback)")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("expected is a base URL without user, query and fragment")
+    return url.rstrip("/")
+
+
+def _archive_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return url.rstrip("/")
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return url
+    raise ValueError("expected is s3://bucket/prefix or file:///path")
+
+
+def _redis_url(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("expected is redis://host:6379/0, rediss://… or unix:///path")
+    return url
+
+
+class Settings(BaseSettings):
+    """Every setting of the contract that this version knows; each is an environment variable ``DOCV_…``.
+
+    They may also stand in ``.env`` or, one file each, under ``/run/secrets``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    environment: Literal["production", "sandbox"] = "sandbox"
+    """Which RiskOS the key belongs to; the first part of every key in the archive."""
+    api_key: SecretStr | None = None
+    """The key of the RiskOS account."""
+    riskos_url: Annotated[str | None, AfterValidator(_riskos_url)] = None
+    """Base URL; by default the one of the environment. ``/api/evaluation/{eval_id}/documents`` is appended."""
+    api_version: str | None = None
+    """Value of ``X-API-Version``, such as ``2025-01-01.orion``."""
+    client_cert: Path | None = None
+    """PEM file with the client certificate for ``https://mtls.riskos.socure.com``."""
+    client_key: Path | None = None
+    """PEM file with its key, where it is not in the same file."""
+    archive_url: Annotated[str, AfterValidator(_archive_url)] = Field(
+        default_factory=lambda: Path("archive").absolute().as_uri()
+    )
+    """Where the archive is: ``s3://bucket/prefix`` or ``file:///path``."""
+    s3_endpoint: str | None = None
+    """URL of an S3 other than Amazon's."""
+    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
+    """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
+    state_dir: Path = Path(".docv-archive")
+    """Folder of the embedded Redis."""
+
+    rate: float = Field(default=10.0, gt=0, le=10_000)
+    """Requests per second the account may send, over all processes."""
+    burst: int = Field(default=1, ge=1, le=1_000)
+    """Requests that may follow each other without a pause after a quiet time."""
+    daily_quota: Annotated[int | None, Field(ge=1)] = None
+    """Requests in 24 hours; 1000 in the sandbox where it is not set."""
+    backfill_share: float = Field(default=0.9, gt=0, le=1)
+    """Part of the rate that the backfill queue may use."""
+    concurrency: int = Field(default=64, ge=1, le=1_024)
+    """Evaluations in flight in one process."""
+    attempts: int = Field(default=6, ge=1, le=100)
+    """Attempts of an evaluation before it becomes a dead letter."""
+    retry_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    """Seconds an evaluation is parked after its first failed attempt; doubles with each further one, to 6 h."""
+    lease_seconds: float = Field(default=120.0, ge=2, le=3_600)
+    """Seconds after which a dead worker's evaluations are taken up by another; living workers renew their leases."""
+    settle_seconds: float = Field(default=15.0, ge=0, le=86_400)
+    """Seconds between an event and its first request: images may need some time after completion."""
+    drain_seconds: float = Field(default=25.0, ge=0, le=3_600)
+    """Seconds that transfers under way may take to finish when the worker is told to stop."""
+
+    max_bundle_bytes: int = Field(default=256 * MiB, ge=1_024)
+    """Largest bundle that is downloaded."""
+    max_unpacked_bytes: int = Field(default=1_024 * MiB, ge=1_024)
+    """Largest sum of the documents of one bundle."""
+    max_documents: int = Field(default=1_000, ge=1, le=65_535)
+    """Most documents in one bundle."""
+    no_documents_texts: Annotated[tuple[str, ...], NoDecode] = (
+        "No Documents Found",
+        "Images not available: Document type is not supported for verification.",
+    )
+    """Error texts, separated by ``|``, that mean "there are no documents"; compared without case and blanks."""
+
+    kms_key_id: str | None = None
+    """Key for SSE-KMS; S3's own default encryption where it is missing."""
+    storage_class: str | None = None
+    """S3 storage class of the documents, such as ``STANDARD_IA``."""
+    tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
+    """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe log line that is written."""
+
+    @field_validator("no_documents_texts", mode="before")
+    @classmethod
+    def _split_texts(cls, value: object) -> object:
+        return tuple(text.strip() for text in value.split("|") if text.strip()) if isinstance(value, str) else value
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _split_tags(cls, value: object) -> object:
+        return dict(_tags(value)) if isinstance(value, str) else value
+
+    @field_validator("tags")
+    @classmethod
+    def _few_tags(cls, value: dict[str, str]) -> dict[str, str]:
+        if len(value) > _MAX_TAGS:
+            raise ValueError(f"at most {_MAX_TAGS} tags of your own fit beside ours")
+        return value
+
+    @model_validator(mode="after")
+    def _sealed_key_is_no_blank(self) -> "Settings":
+        if self.api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", self.api_key.get_secret_value()):
+            raise ValueError("DOCV_API_KEY must be one word of visible ASCII characters")
+        return self
+
+    @property
+    def quota(self) -> int | None:
+        """Requests in 24 hours, None for no quota. The sandbox has one (RiskOS documentation, "Rate Limits")."""
+        return self.daily_quota or (_SANDBOX_QUOTA if self.environment == "sandbox" else None)
+
+    @property
+    def base_url(self) -> str:
+        """Base URL of RiskOS, the one that is set or the one of the environment."""
+        return self.riskos_url or _RISKOS[self.environment]
+
+    def as_environment(self) -> dict[str, str]:
+        """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            _PREFIX + name.upper(): _written(value) for name, value in values.items() if value not in (None, {}, ())
+        }
+
+    def with_redis(self, url: str) -> "Settings":
+        """Return the same settings with this Redis."""
+        return self.model_copy(update={"redis_url": SecretStr(url)})
+
+    def need_api_key(self) -> SecretStr:
+        """Return the API key.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if self.api_key is None:
+            raise SettingsError(("DOCV_API_KEY is not set: put the key of your RiskOS account there, or into .env",))
+        return self.api_key
+
+    def need_redis_url(self) -> str:
+        """Return the URL of Redis.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if self.redis_url is None:
+            raise SettingsError(
+                ("DOCV_REDIS_URL is not set: name the Redis that workers and producers share, redis://host:6379/0",)
+            )
+        return self.redis_url.get_secret_value()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment, ``.env`` and ``/run/secrets``, once, at the start of a process.
+
+    Args:
+        overrides: settings that a command gives itself, such as the URL of the embedded Redis.
+
+    Raises:
+        SettingsError: something is unknown or impossible; one line for each.
+    """
+    unknown = tuple(_unknown(os.environ | _dotenv()))
+    if unknown:
+        raise SettingsError(unknown)
+    try:
+        return Settings(
+            _env_file=_DOTENV,  # type: ignore[call-arg]  # pydantic-settings takes it aside
+            _secrets_dir=_SECRETS if _SECRETS.is_dir() else None,
+            **overrides,
+        )
+    except ValidationError as error:
+        raise SettingsError(tuple(_lines(error))) from None
+
+
+def _dotenv() -> dict[str, str | None]:
+    return dotenv_values(_DOTENV)
+
+
+def _unknown(environment: Mapping[str, object]) -> Iterator[str]:
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, 1)
+            yield f"{name} is no setting of this version" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        what = problem["msg"].removeprefix("Value error, ")
+        where = _PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else ""
+        yield f"{where}: {what}" if where else what
+
+
+def _written(value: object) -> str:
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case dict():
+            return ",".join(f"{name}={text}" for name, text in value.items())
+        case tuple():
+            return "|".join(value)
+    return str(value)
+
+
+def _tags(text: str) -> Iterator[tuple[str, str]]:
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not _TAG.fullmatch(name) or (value and not _TAG.fullmatch(value)):
+            raise ValueError(f"{part!r} is no tag; expected is name=value of letters, digits, space and _.:/=+-@")
+        yield name, value
