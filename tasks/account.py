@@ -1,0 +1,43 @@
+"""An account at RiskOS: the unit of rate limiting and of holds."""
+
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What an account may send.
+
+    Attributes:
+        rate: requests per second.
+        burst: requests that may follow each other without a pause after a quiet time.
+        backfill_share: part of the rate that the backfill queue may use.
+        daily_quota: requests in 24 hours, or None.
+    """
+
+    rate: float = 10.0
+    burst: int = 1
+    backfill_share: float = 0.9
+    daily_quota: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A RiskOS API key and what belongs to it.
+
+    Attributes:
+        name: how it is called in ledger, limiter and manifests.
+        environment: ``production`` or ``sandbox``.
+        url: base URL of RiskOS.
+        key: the API key, sealed.
+        api_version: value of ``X-API-Version``, or None.
+        allowance: what it may send.
+    """
+
+    name: str
+    environment: str
+    url: str
+    key: SecretStr
+    api_version: str | None
+    allowance: Allowance

@@ -1,0 +1,99 @@
+"""The Celery task, and the signals between which a worker process lives.
+
+With ``enqueue`` and ``dispatch`` the only module that knows Celery; everything below is lent what it needs.
+"""
+
+import contextlib
+import sys
+from concurrent.futures import CancelledError
+from typing import Any
+
+from celery import Task, signals
+from celery.exceptions import Reject
+from redis.exceptions import RedisError
+
+from tasks import report
+from tasks.enqueue import Publisher
+from tasks.errors import BadInput
+from tasks.message import Message, read_message
+from tasks.station import Station
+from worker.app import ARCHIVE_TASK, app
+from worker.resources import Unreachable, open_resources
+from worker.runtime import Runtime
+from worker.settings import Settings, SettingsError, load_settings
+
+
+class Process:
+    """This worker process: its loop, and what is open on it."""
+
+    def __init__(self) -> None:
+        settings = load_settings()
+        self.runtime = Runtime(settings.drain_seconds)
+        self._publisher = Publisher(app)
+        self._open = contextlib.AsyncExitStack()
+        self._station = self.runtime.run(self._start(settings))
+
+    async def _start(self, settings: Settings) -> Station:
+        resources = await self._open.enter_async_context(open_resources(settings))
+        station = Station(settings, resources, self.runtime, self._publisher)
+        await self._open.enter_async_context(station.running())
+        return station
+
+    def work(self, message: Message) -> bool:
+        """Bring a message's evaluations to their end; return whether some were handed back."""
+        return self.runtime.run(self._station.work(message))
+
+    def close(self) -> None:
+        """Close what is open, the loop last."""
+        self.runtime.run(self._open.aclose())
+        self.runtime.close()
+        self._publisher.close()
+
+
+_processes: list[Process] = []
+
+
+@app.task(name=ARCHIVE_TASK, bind=True)
+def archive(self: Task, *positional: object, **arguments: Any) -> None:
+    """Bring the evaluations of a message to their end; ``tasks.message`` tells what it may hold."""
+    try:
+        message = read_message(self.request.delivery_info.get("routing_key"), positional, arguments)
+    except BadInput as error:
+        report.bad_message(str(error))
+        return
+    for bad in message.bad:
+        report.bad_message(str(bad))
+    try:
+        handed_back = _processes[0].work(message)
+    except CancelledError:
+        handed_back = True
+    except RedisError as error:
+        # Nothing was taken, or nothing could be written down: the message stays the promise.
+        report.loop_failed("work", error)
+        handed_back = True
+    if handed_back:
+        raise Reject("handed back", requeue=True)
+
+
+@signals.worker_init.connect(weak=False)
+def _start(**_: object) -> None:
+    try:
+        _processes.append(Process())
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # before there is a log
+        raise SystemExit(2) from None
+    except Unreachable as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        raise SystemExit(3) from None
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _drain(**_: object) -> None:
+    for process in _processes:
+        process.runtime.drain()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _close(**_: object) -> None:
+    while _processes:
+        _processes.pop().close()

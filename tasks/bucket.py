@@ -1,0 +1,167 @@
+"""The archive's bucket: the few things we ask of it, on S3.
+
+obstore's exceptions are translated here and nowhere else. Its texts hold URL and key, so ours only name the
+kind of failure. What each answer of a server turns into was tried one by one: ``docs/design.md``.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import obstore
+from obstore import exceptions as foreign
+from obstore.store import ObjectStore
+from typing_extensions import Buffer
+
+from tasks.errors import ManifestChanged, StoreFailed
+
+
+class AlreadyThere(Exception):  # an answer rather than an error
+    """A create-only write met something, or so the store says: that alone proves nothing."""
+
+
+class Unclear(StoreFailed):
+    """The store did not say whether the object was written; a look will tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What an object says of itself, apart from its bytes. Anyone who may HEAD sees it: no personal data.
+
+    Attributes:
+        media_type: its content type.
+        metadata: user metadata.
+        tags: object tags.
+    """
+
+    media_type: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as it was read.
+
+    Attributes:
+        data: its bytes.
+        version: what ``replace`` compares; opaque.
+    """
+
+    data: bytes
+    version: str
+
+
+class Bucket(Protocol):
+    """What we ask of a bucket. Every method raises StoreFailed when the bucket does not do it."""
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        """Write an object unless there is one.
+
+        Raises:
+            AlreadyThere: there may be one; have a look.
+            Unclear: it may or may not have been written; have a look.
+        """
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        """Write an object if it still is the version we read, or still is not there (None).
+
+        Raises:
+            ManifestChanged: it is another one by now, or may be.
+            Unclear: it may or may not have been written; have a look.
+        """
+
+    async def read(self, key: str) -> Found | None:
+        """Return an object, or None where there is none."""
+
+    async def digest(self, key: str) -> str | None:
+        """Return the SHA-256 of an object's bytes, read back; None where there is none."""
+
+
+class ObjectBucket:
+    """A bucket behind obstore: S3 and what speaks like it, or memory in a test.
+
+    Args:
+        store: the client, with the archive's prefix.
+        storage_class: S3 storage class of documents, or None for the bucket's own.
+    """
+
+    def __init__(self, store: ObjectStore, storage_class: str | None = None) -> None:
+        self._store = store
+        self._extra = {"Storage-Class": storage_class} if storage_class else {}
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        """See Bucket."""
+        attributes = {"Content-Type": labels.media_type, **labels.metadata, **self._extra}
+        with _translated("create"):
+            await obstore.put_async(
+                self._store,
+                key,
+                data,
+                attributes=attributes,
+                tags=dict(labels.tags) or None,
+                mode="create",
+                use_multipart=False,
+            )
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        """See Bucket."""
+        try:
+            with _translated("replace"):
+                await obstore.put_async(
+                    self._store,
+                    key,
+                    data,
+                    attributes={"Content-Type": labels.media_type, **labels.metadata},
+                    mode={"e_tag": version} if version else "create",
+                    use_multipart=False,
+                )
+        except AlreadyThere:
+            raise ManifestChanged from None
+
+    async def read(self, key: str) -> Found | None:
+        """See Bucket."""
+        try:
+            with _translated("read"):
+                result = await obstore.get_async(self._store, key)
+                data = await result.bytes_async()
+        except _Absent:
+            return None
+        return Found(data=bytes(data), version=str(result.meta["e_tag"]))
+
+    async def digest(self, key: str) -> str | None:
+        """See Bucket."""
+        digest = hashlib.sha256()
+        try:
+            with _translated("read"):
+                result = await obstore.get_async(self._store, key)
+                async for chunk in result.stream():
+                    digest.update(chunk)
+        except _Absent:
+            return None
+        return digest.hexdigest()
+
+
+class _Absent(StoreFailed):
+    """There is no such object, or no such bucket."""
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (foreign.AlreadyExistsError, foreign.PreconditionError):
+        raise AlreadyThere from None
+    except (foreign.NotFoundError, FileNotFoundError) as error:
+        # A missing bucket comes as a missing object; only its text tells them apart.
+        if "NoSuchBucket" in str(error) or doing != "read":
+            raise StoreFailed(doing, "the bucket does not exist") from None
+        raise _Absent(doing, "it does not exist") from None
+    except (foreign.PermissionDeniedError, foreign.UnauthenticatedError, PermissionError):
+        raise StoreFailed(doing, "access is denied") from None
+    except foreign.BaseError as error:
+        raise Unclear(doing, type(error).__name__) from None
+    except (OSError, ValueError) as error:
+        raise Unclear(doing, type(error).__name__) from None

@@ -1,0 +1,49 @@
+"""Publish again what is due: what was parked, what a dead worker held, what got lost on the way."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from tasks import report
+from tasks.enqueue import Backlog, Publisher, backlog, batch_size
+from tasks.hold import Hold
+from tasks.ledger import Ledger, Queue
+
+INTERVAL = 1.0
+"""Seconds between two rounds of a worker."""
+_AT_ONCE = 1000
+_LONG = 3600.0
+_SHORT = 60.0
+_NONE = 5.0
+
+
+async def dispatch(ledger: Ledger, publisher: Publisher, redis: "Redis", hold: Hold | None) -> int:
+    """Publish what is due now; return how many evaluations that are.
+
+    Args:
+        hold: the account's. While it stands still nothing that waits for it moves; when it is time for a probe,
+            one evaluation does.
+    """
+    messages = await backlog(redis)
+    claimed = await ledger.claim(patience=_patience(messages), of_held=_of_held(hold), limit=_AT_ONCE)
+    for queue, eval_ids in claimed.items():
+        size = batch_size(queue, len(eval_ids))
+        await asyncio.to_thread(publisher.publish, queue, eval_ids, size)
+        report.dispatched(queue, len(eval_ids))
+    return sum(map(len, claimed.values()))
+
+
+def _of_held(hold: Hold | None) -> int:
+    if hold is None:
+        return _AT_ONCE
+    return 0 if hold.left > 0 else 1
+
+
+def _patience(messages: Backlog) -> dict[Queue, float]:
+    """Return for how long an evaluation may stay queued before its message counts as lost (seconds).
+
+    While there are messages in the queue it may be in one of them: a backlog must not multiply them. A queue
+    that is empty has none to wait for, except those that a worker has taken a moment ago.
+    """
+    empty = _SHORT if messages.unacknowledged else _NONE
+    return {queue: _LONG if messages.waiting[queue] else empty for queue in Queue}

@@ -1,0 +1,253 @@
+"""Ask RiskOS for an evaluation's documents: evaluation → bundle, or the reason why there is none.
+
+Statuses and bodies are those of RiskOS's documentation ("Image Retrieval") and of its OpenAPI file; the
+shapes of error bodies have been seen in public integrations.
+"""
+
+import contextlib
+import email.message
+import email.utils
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tasks.account import Account
+from tasks.errors import (
+    AccountRefused,
+    BundleTooLarge,
+    ConnectionFailed,
+    RateLimited,
+    ServiceFailed,
+    UnexpectedAnswer,
+)
+from tasks.evaluation import Evaluation
+from tasks.outcome import Outcome
+
+_MAX_ERROR_BODY = 64 * 1024
+_MAX_MESSAGE = 500
+_MAX_WAIT = 24 * 60 * 60.0
+_DEFAULT_WAIT = 1.0
+_EPOCH = 1_000_000_000
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_ZIP_END = b"PK\x05\x06"
+_ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
+_TEXT_TYPES = (
+    "text/",
+    "application/json",
+    "application/xhtml",
+    "application/xml",
+    "application/problem+json",
+)
+_TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a download is made. Times are in seconds, sizes in bytes.
+
+    Attributes:
+        connect: time to connect.
+        read: longest silence within an answer.
+        total: time for the whole answer.
+        max_bundle_bytes: largest bundle.
+        no_documents_texts: error texts that mean "there are no documents".
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 600.0
+    max_bundle_bytes: int = 256 << 20
+    no_documents_texts: tuple[str, ...] = ("No Documents Found",)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The ZIP as downloaded.
+
+    Attributes:
+        filename: name that RiskOS gave it, or None.
+        data: its bytes.
+        sha256: their hash.
+    """
+
+    filename: str | None
+    data: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """RiskOS's word that there is no bundle, and never will be by asking again.
+
+    Attributes:
+        outcome: ``no_documents``, ``not_found`` or ``rejected``.
+        status: the HTTP status.
+        message: what RiskOS said, cut.
+    """
+
+    outcome: Outcome
+    status: int
+    message: str | None
+
+
+Answer = Bundle | Absent
+
+
+async def download(http: aiohttp.ClientSession, evaluation: Evaluation, account: Account, terms: Terms) -> Answer:
+    """Send one request and read its answer.
+
+    Raises:
+        RateLimited: 429.
+        AccountRefused: 401, 403.
+        ServiceFailed: 408, 5xx.
+        ConnectionFailed: no whole answer came back.
+        UnexpectedAnswer: a redirect, a page, another evaluation's bundle.
+        BundleTooLarge: it is larger than it may be.
+    """
+    timeout = aiohttp.ClientTimeout(total=terms.total, sock_connect=terms.connect, sock_read=terms.read)
+    with _translated():
+        async with http.get(
+            evaluation.url(account.url), headers=_headers(account), timeout=timeout, allow_redirects=False
+        ) as response:
+            if response.status == HTTPStatus.OK:
+                return await _bundle(response, evaluation, terms)
+            body = await _read(response, _MAX_ERROR_BODY)
+    return _refusal(response.status, response.headers, response.content_type, body, terms)
+
+
+def _headers(account: Account) -> dict[str, str]:
+    headers = {
+        "Authorization": f"Bearer {account.key.get_secret_value()}",
+        "Accept": "application/zip, application/json",
+        "Accept-Encoding": "identity",
+    }
+    return headers | ({"X-API-Version": account.api_version} if account.api_version else {})
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what aiohttp and the system raise into our errors; their texts hold the URL, ours do not."""
+    try:
+        yield
+    except TimeoutError:
+        raise ConnectionFailed("timeout") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise ConnectionFailed(type(error).__name__) from None
+
+
+async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, terms: Terms) -> Bundle:
+    filename = _filename(response.headers.get("Content-Disposition"))
+    named = {found.lower() for found in _UUID.findall(filename or "")}
+    if named - {evaluation.eval_id}:
+        raise UnexpectedAnswer("the file is named for another evaluation", response.status)
+    data = await _read(response, terms.max_bundle_bytes)
+    if len(data) > terms.max_bundle_bytes:
+        raise BundleTooLarge(terms.max_bundle_bytes)
+    if _is_no_zip(response.content_type, data):
+        raise UnexpectedAnswer(f"no ZIP but {response.content_type}, {len(data)} bytes", response.status)
+    return Bundle(filename=filename, data=data, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _is_no_zip(content_type: str, data: bytes) -> bool:
+    """Return whether this never was a ZIP but a page or a message; a damaged ZIP is for ``unpack`` to tell."""
+    if data.startswith(_ZIP_MAGIC):
+        return False
+    looks_like_text = data.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in data
+    return looks_like_text or content_type.startswith(_TEXT_TYPES)
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Read the body, but not much more than ``most`` bytes of it."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most:
+            break
+    return bytes(body)
+
+
+def _refusal(status: int, headers: Mapping[str, str], content_type: str, body: bytes, terms: Terms) -> Absent:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise RateLimited(wait_asked(headers, time.time()))
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        raise AccountRefused(status)
+    if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise ServiceFailed(status)
+    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
+        raise UnexpectedAnswer("RiskOS does not answer so", status)
+    if content_type == "text/html":
+        # RiskOS answers in JSON: a page comes from something in between, and says nothing of the evaluation.
+        raise UnexpectedAnswer("a page instead of JSON", status)
+    messages = tuple(_messages(body))
+    shown = messages[0][:_MAX_MESSAGE] if messages else None
+    if status == HTTPStatus.NOT_FOUND:
+        return Absent(Outcome.NOT_FOUND, status, shown)
+    known = {_squeezed(text) for text in terms.no_documents_texts}
+    for message in messages:
+        if _squeezed(message) in known:
+            return Absent(Outcome.NO_DOCUMENTS, status, message[:_MAX_MESSAGE])
+    return Absent(Outcome.REJECTED, status, shown)
+
+
+def _messages(body: bytes) -> Iterator[str]:
+    """Yield what an error body says, in every shape that is documented or has been seen."""
+    try:
+        document: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return
+    if not isinstance(document, dict):
+        return
+    nested = document.get("msg")
+    inner = nested.get("msg") if isinstance(nested, dict) else None
+    for text in (document.get("message"), nested, inner, document.get("error")):
+        if isinstance(text, str):
+            yield text
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split()).rstrip(".").casefold()
+
+
+def _filename(disposition: str | None) -> str | None:
+    if disposition is None:
+        return None
+    header = email.message.Message()
+    header["Content-Disposition"] = disposition
+    name = header.get_filename()
+    return name[:_MAX_MESSAGE] if name else None
+
+
+def wait_asked(headers: Mapping[str, str], now: float) -> float:
+    """Return the seconds that an answer asks us to wait: at most a day, one second where it says nothing.
+
+    ``Retry-After`` and ``X-Retry-After`` come as seconds or as an HTTP date, ``X-RateLimit-Reset`` as seconds
+    or as seconds since the epoch; none of them is documented exactly.
+
+    Args:
+        headers: of the answer; names are compared without case.
+        now: the time, seconds since the epoch.
+    """
+    lowered = {name.lower(): value.strip() for name, value in headers.items()}
+    for name in ("retry-after", "x-retry-after", "x-ratelimit-reset"):
+        wait = _seconds(lowered.get(name, ""), now)
+        if wait is not None:
+            return min(max(wait, 0.0), _MAX_WAIT)
+    return _DEFAULT_WAIT
+
+
+def _seconds(value: str, now: float) -> float | None:
+    if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value, re.ASCII):
+        seconds = float(value)
+        return seconds - now if seconds > _EPOCH else seconds
+    with contextlib.suppress(ValueError, TypeError):
+        date: datetime = email.utils.parsedate_to_datetime(value)
+        return date.timestamp() - now
+    return None

@@ -1,0 +1,117 @@
+"""IDs → ledger → queue. Accepting is the promise; publishing only makes it quick."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from celery import Celery
+from kombu import Connection
+from redis.asyncio import Redis
+
+from tasks.ledger import Ledger, Queue, Trigger
+from tasks.message import MAX_BATCH
+from worker.app import ARCHIVE_TASK, KEY_PREFIX, publisher_transport
+
+_AT_ONCE = 1000
+# IDs are spread over at least so many messages, as long as there are enough, so that every worker gets some.
+_MESSAGES = 64
+
+
+class Publisher:
+    """Publishes messages over a connection of its own, one thread at a time.
+
+    Args:
+        app: the Celery application.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._connection: Connection = app.connection_for_write(transport_options=publisher_transport())
+
+    def publish(self, queue: Queue, eval_ids: Sequence[str], size: int) -> None:
+        """Put accepted evaluations on their queue, so many in a message.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis did not take them; the ledger will find them later.
+        """
+        with self._lock, self._connection.Producer(auto_declare=False) as producer:
+            for batch in _batches(eval_ids, size):
+                self._app.send_task(
+                    ARCHIVE_TASK,
+                    kwargs={"eval_ids": list(batch), "accepted": True},
+                    queue=queue.value,
+                    producer=producer,
+                    retry=False,
+                )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+async def enqueue(
+    ledger: Ledger,
+    publisher: Publisher,
+    eval_ids: Sequence[str],
+    *,
+    queue: Queue,
+    account: str,
+    trigger: Trigger,
+    refresh: bool = False,
+    delay: float = 0.0,
+) -> int:
+    """Accept evaluations into the ledger and publish those that were not under way; return how many those are.
+
+    Args:
+        eval_ids: canonical IDs, see ``tasks.evaluation.parse_eval_id``.
+        delay: seconds before the first request of each; the ledger waits, not a worker.
+
+    Raises:
+        redis.exceptions.RedisError: the ledger did not take them; those before are accepted.
+        kombu.exceptions.OperationalError: accepted, but not published; the ledger will do it later.
+    """
+    size = batch_size(queue, len(eval_ids))
+    published = 0
+    for some in _batches(eval_ids, _AT_ONCE):
+        new = await ledger.accept(some, queue=queue, account=account, trigger=trigger, refresh=refresh, delay=delay)
+        if new:
+            await asyncio.to_thread(publisher.publish, queue, new, size)
+        published += len(new)
+    return published
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Messages that Celery has in Redis.
+
+    Attributes:
+        waiting: in each queue.
+        unacknowledged: taken by a worker and not finished, or lost with it.
+    """
+
+    waiting: dict[Queue, int]
+    unacknowledged: int
+
+
+async def backlog(redis: "Redis") -> Backlog:
+    """Count the messages in the queues."""
+    async with redis.pipeline(transaction=True) as pipe:
+        for queue in Queue:
+            pipe.llen(KEY_PREFIX + queue.value)
+        pipe.hlen(KEY_PREFIX + "unacked")
+        *waiting, unacknowledged = await pipe.execute()
+    return Backlog(dict(zip(Queue, waiting, strict=True)), unacknowledged)
+
+
+def batch_size(queue: Queue, evaluations: int) -> int:
+    """Return how many IDs go into one message: live events travel alone."""
+    if queue is Queue.LIVE:
+        return 1
+    return max(1, min(MAX_BATCH, evaluations // _MESSAGES))
+
+
+def _batches(eval_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(eval_ids), size):
+        yield eval_ids[start : start + size]

@@ -1,0 +1,321 @@
+"""What can stop an attempt, and would another attempt help?
+
+    ArchiveError
+    ├── BadInput              refused at the door; nothing was accepted
+    │   ├── BadEvalId
+    │   ├── BadRunName
+    │   └── BadMessage
+    ├── TryAgain              another attempt may help; it counts
+    │   ├── ServiceFailed     408, 5xx
+    │   ├── ConnectionFailed  no whole answer came back
+    │   ├── UnexpectedAnswer  an answer that RiskOS would not give: a proxy, a login page
+    │   ├── StoreFailed       the bucket did not do what it was asked
+    │   └── ManifestChanged   another worker wrote the manifest in between
+    ├── NotNow                the account must wait; it counts for nothing
+    │   ├── RateLimited       429
+    │   ├── AccountRefused    401, 403
+    │   └── AccountHeld       the account stands still, here is until when
+    ├── NeedsPerson           no attempt can help before a person has looked
+    │   ├── BundleTooLarge    larger than the settings allow
+    │   ├── AlarmingObject    the archive holds other bytes than it must
+    │   └── WorkersLost       so many workers died over it that it may be the cause
+    ├── BadBundle             the bundle is damaged or unsafe: fetched again, then ``unreadable``
+    └── LeaseLost             another worker has the evaluation now
+
+The family of an error answers the question, so nobody has to know all of them. Every argument
+goes to ``super().__init__``, so that errors pickle; ``__str__`` makes the sentence.
+"""
+
+
+class ArchiveError(Exception):
+    """Anything of ours that stops the work on an evaluation.
+
+    Attributes:
+        cause: a short fixed word for reports and counters; never holds data of a person.
+    """
+
+    cause = "error"
+
+
+class BadInput(ArchiveError):
+    """What came in cannot be worked on; it was refused at the door."""
+
+    cause = "bad_input"
+
+
+class BadEvalId(BadInput):
+    """A text that is no evaluation ID.
+
+    Args:
+        shown: the text as it may be shown to a person: cut and without control characters.
+        why: what is wrong with it.
+    """
+
+    cause = "bad_eval_id"
+
+    def __init__(self, shown: str, why: str) -> None:
+        super().__init__(shown, why)
+        self.shown, self.why = shown, why
+
+    def __str__(self) -> str:
+        return f"{self.shown!r} is no evaluation ID: {self.why}"
+
+
+class BadRunName(BadInput):
+    """A text that is no name of a run."""
+
+    cause = "bad_run_name"
+
+    def __str__(self) -> str:
+        return "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores"
+
+
+class BadMessage(BadInput):
+    """A Celery message that does not fit the contract.
+
+    Args:
+        why: what is wrong with it; never a part of its body.
+    """
+
+    cause = "bad_message"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the message does not fit the contract: {self.why}"
+
+
+class TryAgain(ArchiveError):
+    """Another attempt may help; the failed one counts."""
+
+    cause = "try_again"
+
+
+class ServiceFailed(TryAgain):
+    """RiskOS answered that it could not answer.
+
+    Args:
+        status: the HTTP status: 408 or 5xx.
+    """
+
+    cause = "service_failed"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"RiskOS answered with status {self.status}"
+
+
+class ConnectionFailed(TryAgain):
+    """No whole answer came back from RiskOS.
+
+    Args:
+        what: what broke, such as ``timeout`` or the name of the client's exception.
+    """
+
+    cause = "connection_failed"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the connection to RiskOS failed: {self.what}"
+
+
+class UnexpectedAnswer(TryAgain):
+    """An answer that RiskOS would not give: a proxy's, a login page, another evaluation's.
+
+    Args:
+        what: what was unexpected, in our own words.
+        status: the HTTP status.
+    """
+
+    cause = "unexpected_answer"
+
+    def __init__(self, what: str, status: int) -> None:
+        super().__init__(what, status)
+        self.what, self.status = what, status
+
+    def __str__(self) -> str:
+        return f"an unexpected answer with status {self.status}: {self.what}"
+
+
+class StoreFailed(TryAgain):
+    """The bucket did not do what it was asked.
+
+    Args:
+        doing: what was asked of it, such as ``create`` or ``read``.
+        what: the kind of failure; never the store's own text, which holds URL and key.
+    """
+
+    cause = "store_failed"
+
+    def __init__(self, doing: str, what: str) -> None:
+        super().__init__(doing, what)
+        self.doing, self.what = doing, what
+
+    def __str__(self) -> str:
+        return f"the archive could not {self.doing} an object: {self.what}"
+
+
+class ManifestChanged(TryAgain):
+    """Another worker wrote the manifest between our reading and our writing it."""
+
+    cause = "manifest_changed"
+
+    def __str__(self) -> str:
+        return "another worker wrote this manifest in the meantime"
+
+
+class NotNow(ArchiveError):
+    """The account must wait; the evaluation loses nothing by it.
+
+    Attributes:
+        wait: seconds until it is worth asking again.
+    """
+
+    cause = "not_now"
+    wait: float
+
+
+class RateLimited(NotNow):
+    """RiskOS answered 429.
+
+    Args:
+        wait: seconds the service asked for, or our own guess.
+    """
+
+    cause = "rate_limited"
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(wait)
+        self.wait = wait
+
+    def __str__(self) -> str:
+        return f"RiskOS asks to slow down; next request in {self.wait:.1f} s"
+
+
+class AccountRefused(NotNow):
+    """RiskOS refused the key (401) or what it may do (403).
+
+    Args:
+        status: 401 or 403.
+        wait: seconds until the next probe.
+    """
+
+    cause = "account_refused"
+
+    def __init__(self, status: int, wait: float = 0.0) -> None:
+        super().__init__(status, wait)
+        self.status, self.wait = status, wait
+
+    def __str__(self) -> str:
+        what = "the API key is not accepted" if self.status == 401 else "the API key may not do this"  # noqa: PLR2004
+        return f"RiskOS answered {self.status}: {what}; next probe in {self.wait:.0f} s"
+
+
+class AccountHeld(NotNow):
+    """The account is on hold.
+
+    Args:
+        reason: the reason of the hold.
+        wait: seconds until the hold may end.
+    """
+
+    cause = "account_held"
+
+    def __init__(self, reason: str, wait: float) -> None:
+        super().__init__(reason, wait)
+        self.reason, self.wait = reason, wait
+
+    def __str__(self) -> str:
+        return f"the account is on hold ({self.reason}) for another {self.wait:.0f} s"
+
+
+class NeedsPerson(ArchiveError):
+    """No attempt can help before a person has looked."""
+
+    cause = "needs_person"
+
+
+class BundleTooLarge(NeedsPerson):
+    """The bundle is larger than the settings allow; it was not read to its end.
+
+    Args:
+        most: bytes that are allowed.
+    """
+
+    cause = "bundle_too_large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"the bundle is larger than {self.most} bytes; raise DOCV_MAX_BUNDLE_BYTES and redrive it"
+
+
+class AlarmingObject(NeedsPerson):
+    """The archive holds other bytes than the ones its key, or its manifest, speaks of.
+
+    Args:
+        what: what differs, in our own words.
+    """
+
+    cause = "alarming_object"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the archive holds something it must not: {self.what}; nothing was overwritten"
+
+
+class WorkersLost(NeedsPerson):
+    """So many workers died over the evaluation that it may be the cause.
+
+    Args:
+        times: how often a worker died, or lost its lease, over it.
+    """
+
+    cause = "workers_lost"
+
+    def __init__(self, times: int) -> None:
+        super().__init__(times)
+        self.times = times
+
+    def __str__(self) -> str:
+        return f"{self.times} workers died or lost their lease over this evaluation"
+
+
+class BadBundle(ArchiveError):
+    """The bundle is damaged or unsafe as a whole.
+
+    Args:
+        cause: a short fixed word, such as ``wrong_crc`` or ``overlapping_members``.
+        why: one sentence for a person; never a name out of the bundle.
+    """
+
+    cause = "bad_bundle"
+
+    def __init__(self, cause: str, why: str) -> None:
+        super().__init__(cause, why)
+        self.cause, self.why = cause, why
+
+    def __str__(self) -> str:
+        return f"the bundle cannot be read: {self.why}"
+
+
+class LeaseLost(ArchiveError):
+    """Our lease on the evaluation ran out and another worker took it."""
+
+    cause = "lease_lost"
+
+    def __str__(self) -> str:
+        return "the lease ran out; another worker has this evaluation now"

@@ -1,0 +1,142 @@
+"""The archive in a folder of this machine, with the same promises as a bucket.
+
+Written by hand because obstore's local store neither asks the disk to keep what it wrote nor replaces by
+compare-and-swap. Files are readable by their owner only; metadata and tags stand in the manifest alone.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from typing_extensions import Buffer
+
+from tasks.bucket import AlreadyThere, Found, Labels
+from tasks.errors import ManifestChanged, StoreFailed
+
+_FILE_MODE = 0o600
+_FOLDER_MODE = 0o700
+_CHUNK = 1 << 20
+
+
+class FolderBucket:
+    """A bucket in a folder; see ``tasks.bucket.Bucket`` for what each method promises.
+
+    Args:
+        root: the folder; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:  # noqa: ARG002  # see the module
+        """Write an object unless there is one."""
+        await asyncio.to_thread(self._create, key, data)
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:  # noqa: ARG002
+        """Write an object if it still is the version we read, or still is not there (None)."""
+        await asyncio.to_thread(self._replace, key, data, version)
+
+    async def read(self, key: str) -> Found | None:
+        """Return an object, or None where there is none."""
+        return await asyncio.to_thread(self._read, key)
+
+    async def digest(self, key: str) -> str | None:
+        """Return the SHA-256 of an object's bytes, read back; None where there is none."""
+        return await asyncio.to_thread(self._digest, key)
+
+    def _create(self, key: str, data: Buffer) -> None:
+        path = self._root / key
+        with _translated("create"), self._written_beside(path, data) as temporary:
+            try:
+                # A link is made for all to see at once, and never over something.
+                os.link(temporary, path)
+            except FileExistsError:
+                raise AlreadyThere from None
+            _keep(path.parent)
+
+    def _replace(self, key: str, data: bytes, version: str | None) -> None:
+        path = self._root / key
+        with (
+            _translated("replace"),
+            self._written_beside(path, data) as temporary,
+            _locked(path.parent),
+        ):
+            there = self._read(key)
+            if (there.version if there else None) != version:
+                raise ManifestChanged
+            temporary.replace(path)
+            _keep(path.parent)
+
+    def _read(self, key: str) -> Found | None:
+        with _translated("read"):
+            try:
+                data = (self._root / key).read_bytes()
+            except FileNotFoundError:
+                return None
+        return Found(data=data, version=hashlib.sha256(data).hexdigest())
+
+    def _digest(self, key: str) -> str | None:
+        with _translated("read"):
+            try:
+                with (self._root / key).open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+            except FileNotFoundError:
+                return None
+
+    @contextlib.contextmanager
+    def _written_beside(self, path: Path, data: Buffer) -> Iterator[Path]:
+        """Write the bytes to a file beside their place, kept by the disk; it is gone afterwards."""
+        _make_folders(path.parent, self._root)
+        temporary = path.parent / f".{secrets.token_hex(8)}.part"
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+            with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no path
+                view = memoryview(data).cast("B")
+                while view:
+                    view = view[file.write(view[:_CHUNK]) :]
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder itself locked: no lock file is left behind."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    if folder.is_dir():
+        return
+    if folder != root:
+        _make_folders(folder.parent, root)
+    folder.mkdir(mode=_FOLDER_MODE, parents=folder == root, exist_ok=True)
+    _keep(folder.parent)
+
+
+def _keep(folder: Path) -> None:
+    """Ask the disk to keep the folder's list of names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreFailed(doing, error.strerror or type(error).__name__) from None

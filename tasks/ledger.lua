@@ -1,0 +1,236 @@
+-- The ledger: what was accepted and has no outcome yet.
+--
+-- One script with a verb, so that all of them share one reading of the keys and each is one atomic step.
+-- Times are milliseconds of Redis's own clock; no worker's clock is ever compared with another's.
+--
+-- KEYS[1]  entries          HASH  eval_id -> entry, as JSON (see tasks/ledger.py)
+-- KEYS[2]  queued:live      ZSET  eval_id -> since when it is in the queue
+-- KEYS[3]  queued:backfill  ZSET  the same for the other queue
+-- KEYS[4]  leased           ZSET  eval_id -> when the lease runs out
+-- KEYS[5]  parked           ZSET  eval_id -> when it is due
+-- KEYS[6]  held             ZSET  eval_id -> since when it waits for its account, which is on hold
+-- KEYS[7]  dead             HASH  eval_id -> dead letter, as JSON
+-- KEYS[8]  runs             ZSET  name of a run -> since when it exists
+-- KEYS[9]  run:             prefix of the runs' counters, HASH: total and one field for each outcome
+--
+-- An entry stands in exactly one of the five ZSETs. Which one it is, is its state.
+
+local entries, leased, parked, held, dead, runs = KEYS[1], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local queued = { live = KEYS[2], backfill = KEYS[3] }
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function load(id)
+  local text = redis.call('HGET', entries, id)
+  return text and cjson.decode(text)
+end
+
+local function save(id, entry)
+  redis.call('HSET', entries, id, cjson.encode(entry))
+end
+
+-- Put an entry into one state, out of every other.
+local function move(id, into, score)
+  for _, key in ipairs({ queued.live, queued.backfill, leased, parked, held }) do
+    if key ~= into then redis.call('ZREM', key, id) end
+  end
+  if into then redis.call('ZADD', into, score, id) end
+end
+
+local function contains(list, item)
+  for _, each in ipairs(list) do
+    if each == item then return true end
+  end
+  return false
+end
+
+-- Count an evaluation for a run once, however often it is named.
+local function join_run(list, run)
+  if run == '' or contains(list, run) then return end
+  list[#list + 1] = run
+  redis.call('ZADD', runs, 'NX', now, run)
+  redis.call('HINCRBY', KEYS[9] .. run, 'total', 1)
+end
+
+local function count(entry, outcome)
+  for _, run in ipairs(entry.runs) do
+    redis.call('HINCRBY', KEYS[9] .. run, outcome, 1)
+  end
+end
+
+-- Only who holds the lease may speak for an entry.
+local function ours(id, token)
+  local entry = load(id)
+  return entry and entry.lease == token and entry
+end
+
+-- An evaluation ended. Was it asked for again meanwhile, then it starts anew.
+local function finish(id, entry)
+  if entry.again then
+    save(id, { queue = entry.again.queue, account = entry.account, refresh = true, attempts = 0, lost = 0,
+               accepted = now, trigger = entry.again.trigger, runs = entry.again.runs })
+    move(id, parked, now)
+  else
+    redis.call('HDEL', entries, id)
+    move(id, nil)
+  end
+end
+
+local verbs = {}
+
+-- queue, account, delay, refresh (0|1), run, trigger, id... -> for each: 1 publish it, 0 no need
+function verbs.accept(queue, account, delay, refresh, run, trigger, ...)
+  local answer = {}
+  for i, id in ipairs({ ... }) do
+    local entry, publish = load(id), 0
+    if not entry then
+      entry = { queue = queue, account = account, refresh = refresh == '1', attempts = 0, lost = 0,
+                accepted = now, trigger = cjson.decode(trigger), runs = {} }
+      join_run(entry.runs, run)
+      redis.call('HDEL', dead, id)
+      if tonumber(delay) > 0 then
+        move(id, parked, now + tonumber(delay))
+      else
+        move(id, queued[queue], now)
+        publish = 1
+      end
+    elseif refresh == '1' and redis.call('ZSCORE', leased, id) then
+      entry.again = entry.again or { queue = queue, trigger = cjson.decode(trigger), runs = {} }
+      join_run(entry.again.runs, run)
+    else
+      entry.refresh = entry.refresh or refresh == '1'
+      join_run(entry.runs, run)
+      -- What is live does not wait behind a backfill that named it first.
+      if queue == 'live' and entry.queue == 'backfill' then
+        entry.queue = 'live'
+        if redis.call('ZSCORE', queued.backfill, id) then
+          move(id, queued.live, now)
+          publish = 1
+        end
+      end
+    end
+    save(id, entry)
+    answer[i] = publish
+  end
+  return answer
+end
+
+-- lease, token, id... -> for each: the entry, or '' where there is nothing to do
+function verbs.take(lease, token, ...)
+  local answer = {}
+  for i, id in ipairs({ ... }) do
+    local entry = load(id)
+    local ends = entry and tonumber(redis.call('ZSCORE', leased, id) or 0) or 0
+    local due = entry and tonumber(redis.call('ZSCORE', parked, id) or 0) or 0
+    local waits = entry and redis.call('ZSCORE', held, id)
+    if entry and ends <= now and due <= now and not waits then
+      if ends > 0 then entry.lost = entry.lost + 1 end
+      entry.lease = token
+      save(id, entry)
+      move(id, leased, now + tonumber(lease))
+      answer[i] = cjson.encode(entry)
+    else
+      answer[i] = ''
+    end
+  end
+  return answer
+end
+
+-- lease, then (id, token)... -> the IDs whose lease is no longer ours
+function verbs.extend(lease, ...)
+  local pairs_, lost = { ... }, {}
+  for i = 1, #pairs_, 2 do
+    if ours(pairs_[i], pairs_[i + 1]) then
+      redis.call('ZADD', leased, 'XX', now + tonumber(lease), pairs_[i])
+    else
+      lost[#lost + 1] = pairs_[i]
+    end
+  end
+  return lost
+end
+
+-- token, id, outcome -> 1, or 0 where the lease is no longer ours
+function verbs.settle(token, id, outcome)
+  local entry = ours(id, token)
+  if not entry then return 0 end
+  count(entry, outcome)
+  finish(id, entry)
+  return 1
+end
+
+-- token, id, wait, attempts, cause -> 1, or 0 where the lease is no longer ours
+function verbs.park(token, id, wait, attempts, cause)
+  local entry = ours(id, token)
+  if not entry then return 0 end
+  entry.lease, entry.attempts, entry.cause = nil, tonumber(attempts), cause
+  save(id, entry)
+  move(id, parked, now + tonumber(wait))
+  return 1
+end
+
+-- token, id, cause -> 1, or 0 where the lease is no longer ours
+function verbs.await_account(token, id, cause)
+  local entry = ours(id, token)
+  if not entry then return 0 end
+  entry.lease, entry.cause = nil, cause
+  save(id, entry)
+  move(id, held, now)
+  return 1
+end
+
+-- token, id -> 1, or 0 where the lease is no longer ours
+function verbs.hand_back(token, id)
+  local entry = ours(id, token)
+  if not entry then return 0 end
+  entry.lease = nil
+  save(id, entry)
+  move(id, queued[entry.queue], now)
+  return 1
+end
+
+-- token, id, outcome, attempts, cause -> 1, or 0 where the lease is no longer ours
+function verbs.bury(token, id, outcome, attempts, cause)
+  local entry = ours(id, token)
+  if not entry then return 0 end
+  count(entry, outcome)
+  redis.call('HSET', dead, id, cjson.encode({ cause = cause, attempts = tonumber(attempts), account = entry.account,
+    queue = entry.queue, accepted = entry.accepted, died = now, trigger = entry.trigger, runs = entry.runs }))
+  finish(id, entry)
+  return 1
+end
+
+-- limit, limit of those that wait for their account, patience with live, patience with backfill
+--   -> (queue, id)... to publish
+function verbs.claim(limit, of_held, live, backfill)
+  local claimed = {}
+  local function claim(key, before, most)
+    local room = math.min(most or tonumber(limit), tonumber(limit) - #claimed / 2)
+    if room <= 0 then return end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, room)) do
+      local entry = load(id)
+      if key == leased then
+        entry.lease, entry.lost = nil, entry.lost + 1
+        save(id, entry)
+      end
+      move(id, queued[entry.queue], now)
+      claimed[#claimed + 1] = entry.queue
+      claimed[#claimed + 1] = id
+    end
+  end
+  claim(leased, now)
+  claim(parked, now)
+  claim(held, now, tonumber(of_held))
+  claim(queued.live, now - tonumber(live))
+  claim(queued.backfill, now - tonumber(backfill))
+  return claimed
+end
+
+-- -> how many leases were ended. Only for who knows that no worker is alive.
+function verbs.end_leases()
+  local ids = redis.call('ZRANGE', leased, 0, -1)
+  for _, id in ipairs(ids) do redis.call('ZADD', leased, now, id) end
+  return #ids
+end
+
+return verbs[ARGV[1]](unpack(ARGV, 2))

@@ -1,0 +1,288 @@
+"""What was accepted and has no outcome yet: the promise that nothing is lost.
+
+The queue is only how an evaluation travels; a message may get lost or come twice. The ledger knows what
+was accepted, who works on it and when it is due, and ``dispatch`` publishes again what is due.
+
+    accept ──▶ queued ──take──▶ leased ──settle──▶ gone: it has an outcome
+                 ▲                ├─────bury─────▶ dead letter
+                 ├───hand_back────┤
+                 ├─claim─ parked ◀┤ park           until its time
+                 └─claim── held ◀─┘ await_account  until its account may send again
+"""
+
+import enum
+import importlib.resources
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tasks.errors import LeaseLost
+from tasks.outcome import Outcome
+
+_PREFIX = "docv:ledger:"
+_KEYS = ("entries", "queued:live", "queued:backfill", "leased", "parked", "held", "dead", "runs", "run:")
+
+
+class Queue(enum.StrEnum):
+    """How urgent an evaluation is."""
+
+    LIVE = "live"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Why an evaluation was accepted; it stands in the manifest.
+
+    Attributes:
+        source: ``webhook``, ``intake``, ``message``, ``enqueue``, ``run`` or ``backfill``.
+        run: name of the run it came with.
+        event_type: type of the webhook event.
+        event_id: its ID.
+    """
+
+    source: str
+    run: str | None = None
+    event_type: str | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One evaluation in the ledger, as a worker takes it.
+
+    Attributes:
+        eval_id: the evaluation.
+        token: the lease; only who shows it may speak for the entry.
+        queue: how urgent it is.
+        account: name of the account to ask with.
+        refresh: ask RiskOS although a manifest is there.
+        attempts: attempts that failed so far.
+        lost: how often a worker died, or lost its lease, over it.
+        trigger: why it was accepted.
+    """
+
+    eval_id: str
+    token: str
+    queue: Queue
+    account: str
+    refresh: bool
+    attempts: int
+    lost: int
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounters:
+    """Counters of a run; they always add up: ``total`` is the sum of the outcomes and ``pending``."""
+
+    total: int
+    outcomes: Mapping[Outcome, int]
+
+    @property
+    def pending(self) -> int:
+        """Evaluations of the run that have no outcome yet."""
+        return self.total - sum(self.outcomes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many evaluations are in which state, and how long the oldest has been waiting (seconds)."""
+
+    queued: Mapping[Queue, int]
+    oldest: Mapping[Queue, float]
+    leased: int
+    parked: int
+    held: int
+    next_due: float | None
+    dead: int
+
+
+class Ledger:
+    """The ledger in Redis. Every method is one atomic step.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        lease: seconds a lease lasts unless it is extended.
+    """
+
+    def __init__(self, redis: "Redis", lease: float = 120.0) -> None:
+        self.lease = lease
+        self._redis = redis
+        self._keys = [_PREFIX + key for key in _KEYS]
+        self._script = redis.register_script(
+            importlib.resources.files("tasks").joinpath("ledger.lua").read_text("utf-8")
+        )
+
+    async def accept(
+        self,
+        eval_ids: Sequence[str],
+        *,
+        queue: Queue,
+        account: str,
+        trigger: Trigger,
+        refresh: bool = False,
+        delay: float = 0.0,
+    ) -> list[str]:
+        """Promise to bring each evaluation to an outcome; return those to publish now.
+
+        An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
+        and what is wanted live does not wait behind a backfill.
+
+        Args:
+            eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
+            delay: seconds before the first request.
+        """
+        if not eval_ids:
+            return []
+        facts = json.dumps({key: value for key, value in asdict(trigger).items() if value is not None})
+        flags = await self._call(
+            "accept", queue, account, round(delay * 1000), int(refresh), trigger.run or "", facts, *eval_ids
+        )
+        return [eval_id for eval_id, publish in zip(eval_ids, flags, strict=True) if publish]
+
+    async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Entry]:
+        """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
+        found = await self._call("take", self._milliseconds(self.lease), token, *eval_ids)
+        return [_entry(eval_id, token, text) for eval_id, text in zip(eval_ids, found, strict=True) if text]
+
+    async def extend(self, entries: Iterable[Entry]) -> list[str]:
+        """Extend the leases; return the IDs whose lease another worker has by now."""
+        pairs = [part for entry in entries for part in (entry.eval_id, entry.token)]
+        return list(await self._call("extend", self._milliseconds(self.lease), *pairs)) if pairs else []
+
+    async def settle(self, entry: Entry, outcome: Outcome) -> None:
+        """The evaluation has its outcome: remove it and count it for its runs, in one step.
+
+        Raises:
+            LeaseLost: another worker has it now and will settle it.
+        """
+        self._still_ours(await self._call("settle", entry.token, entry.eval_id, outcome))
+
+    async def park(self, entry: Entry, *, wait: float, attempts: int, cause: str) -> None:
+        """Come back to it in ``wait`` seconds.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        milliseconds = self._milliseconds(wait)
+        self._still_ours(await self._call("park", entry.token, entry.eval_id, milliseconds, attempts, cause))
+
+    async def await_account(self, entry: Entry, *, cause: str) -> None:
+        """Keep it until its account may send again; that costs no attempt and no work meanwhile.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        self._still_ours(await self._call("await_account", entry.token, entry.eval_id, cause))
+
+    async def hand_back(self, entry: Entry) -> None:
+        """Put it back among the queued: its message is, or will be, in the queue again.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        self._still_ours(await self._call("hand_back", entry.token, entry.eval_id))
+
+    async def bury(self, entry: Entry, *, attempts: int, cause: str) -> None:
+        """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        self._still_ours(await self._call("bury", entry.token, entry.eval_id, Outcome.FAILED, attempts, cause))
+
+    async def claim(
+        self, *, patience: Mapping[Queue, float], of_held: int, limit: int = 1000
+    ) -> dict[Queue, list[str]]:
+        """Move what is due to the queued and return it, to be published by the caller.
+
+        Due are leases that ran out, what was parked until now, at most ``of_held`` of those that wait for their
+        account, and what has been queued for longer than the ``patience`` (seconds) with its queue: its message
+        was lost. Whoever dies between this and publishing
+        has only made it queued; patience ends there, too.
+        """
+        flat = await self._call(
+            "claim",
+            limit,
+            of_held,
+            self._milliseconds(patience[Queue.LIVE]),
+            self._milliseconds(patience[Queue.BACKFILL]),
+        )
+        claimed: dict[Queue, list[str]] = {}
+        for queue, eval_id in zip(flat[::2], flat[1::2], strict=True):
+            claimed.setdefault(Queue(queue), []).append(eval_id)
+        return claimed
+
+    async def end_leases(self) -> int:
+        """End every lease; only for who knows that no worker is alive. Return how many there were."""
+        return int(await self._call("end_leases"))
+
+    async def run(self, name: str) -> RunCounters:
+        """Return the counters of a run; all zero where nobody has heard of it."""
+        fields = await self._redis.hgetall(f"{_PREFIX}run:{name}")
+        outcomes = {outcome: int(fields.get(outcome, 0)) for outcome in Outcome}
+        return RunCounters(total=int(fields.get("total", 0)), outcomes=outcomes)
+
+    async def run_age(self, name: str) -> float | None:
+        """Return the seconds since a run began, or None where nobody has heard of it."""
+        began = await self._redis.zscore(f"{_PREFIX}runs", name)
+        if began is None:
+            return None
+        seconds, micro = await self._redis.time()
+        return float(seconds) + int(micro) / 1e6 - began / 1000
+
+    async def runs(self, newest: int = 20) -> list[str]:
+        """Return the names of the newest runs, the newest first."""
+        return [str(name) for name in await self._redis.zrevrange(f"{_PREFIX}runs", 0, newest - 1)]
+
+    async def census(self) -> Census:
+        """Count the evaluations by their state."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            for key in ("queued:live", "queued:backfill", "leased", "parked", "held"):
+                pipe.zcard(_PREFIX + key)
+            for key in ("queued:live", "queued:backfill", "parked"):
+                pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
+            pipe.hlen(_PREFIX + "dead")
+            (seconds, micro), live, backfill, leased, parked, held, *oldest, dead = await pipe.execute()
+        now = seconds + micro / 1e6
+        age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
+        return Census(
+            queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
+            oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
+            leased=leased,
+            parked=parked,
+            held=held,
+            next_due=max(0.0, -age[2]) if oldest[2] else None,
+            dead=dead,
+        )
+
+    async def _call(self, verb: str, *args: object) -> Any:
+        return await self._script(keys=self._keys, args=[verb, *map(str, args)])
+
+    @staticmethod
+    def _milliseconds(seconds: float) -> int:
+        return max(0, round(seconds * 1000))
+
+    @staticmethod
+    def _still_ours(answer: object) -> None:
+        if not answer:
+            raise LeaseLost
+
+
+def _entry(eval_id: str, token: str, text: str) -> Entry:
+    facts = json.loads(text)
+    return Entry(
+        eval_id=eval_id,
+        token=token,
+        queue=Queue(facts["queue"]),
+        account=facts["account"],
+        refresh=facts["refresh"],
+        attempts=int(facts["attempts"]),
+        lost=int(facts["lost"]),
+        trigger=Trigger(**facts["trigger"]),
+    )

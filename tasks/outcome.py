@@ -1,0 +1,38 @@
+"""How an evaluation can end: a closed set."""
+
+import enum
+
+
+class Outcome(enum.StrEnum):
+    """How an evaluation ended. The values are part of the archive's format."""
+
+    ARCHIVED = "archived"
+    """Documents and manifest are in the archive, put there now."""
+    UNCHANGED = "unchanged"
+    """A manifest was there already and still says the same."""
+    NO_DOCUMENTS = "no_documents"
+    """RiskOS answered "No Documents Found"; never asked again by itself."""
+    NOT_FOUND = "not_found"
+    """RiskOS does not know the evaluation."""
+    REJECTED = "rejected"
+    """RiskOS refused the request with another 400."""
+    UNREADABLE = "unreadable"
+    """The bundle is damaged or unsafe, also when fetched again; it is kept in quarantine."""
+    FAILED = "failed"
+    """The attempts are used up: a dead letter, without a manifest."""
+
+    @property
+    def fine(self) -> bool:
+        """Whether nobody needs to look: everything there was to archive is in the archive."""
+        return self in {Outcome.ARCHIVED, Outcome.UNCHANGED, Outcome.NO_DOCUMENTS}
+
+
+class NoDocumentsReason(enum.StrEnum):
+    """Why there are no documents, as far as it is known (RiskOS documentation, "Image Retrieval")."""
+
+    MILITARY = "military"
+    """Images of military IDs are deleted at once."""
+    MINOR = "minor"
+    """Images of persons under 18 are deleted at once."""
+    RETENTION_OR_UNKNOWN = "retention_or_unknown"
+    """Removed later by policy or request, or never captured."""

@@ -1,0 +1,99 @@
+"""Wait for our turn at an account.
+
+One bucket for each account, in Redis, so that all processes together keep the rate. A backfill first waits
+in a narrower bucket of its own: what is live never queues behind more than one request of it.
+"""
+
+import asyncio
+import importlib.resources
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+from redis.asyncio import Redis
+
+from tasks.account import Account
+from tasks.errors import AccountHeld
+from tasks.hold import hold_key
+from tasks.ledger import Queue
+
+_PREFIX = "docv:rate:"
+_PATIENCE = 5.0
+_HORIZON = 10.0
+_PROBE_LEASE = 60_000
+# Requests leave at their turn but arrive with a jitter, and a late one followed by punctual ones may make one too
+# many in a second as the service counts it. So turns are further apart than the rate says, as if a second lasted
+# longer: by this much (seconds), and by as much as we have lately been late ourselves. A process that has just
+# started is late for many reasons (connections to open, code to load), so it begins with the most.
+_TO_SPARE = 0.010
+_MOST_TO_SPARE = 0.060
+_FORGETTING = 0.98
+_PUNCTUAL = 0.003
+_MICRO = 1_000_000
+
+
+class Turns:
+    """Gives out turns.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        sleep: how to wait; a test hands in its own.
+    """
+
+    def __init__(self, redis: "Redis", sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._script = redis.register_script(
+            importlib.resources.files("tasks").joinpath("rate_limit.lua").read_text("utf-8")
+        )
+        self._sleep = sleep
+        self._lateness = _MOST_TO_SPARE
+        self._held_until: dict[str, float] = {}
+        self._in_line: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def wait(self, account: Account, queue: Queue) -> bool:
+        """Wait until a request may leave now; return whether it is the probe that may end a hold.
+
+        Raises:
+            AccountHeld: the account stands still, or the quota is spent, for longer than we wait here.
+        """
+        allowance = account.allowance
+        if queue is Queue.BACKFILL:
+            await self._turn(account, ":backfill", rate=allowance.rate * allowance.backfill_share, quota=0)
+        return await self._turn(account, "", rate=allowance.rate, quota=allowance.daily_quota or 0)
+
+    def notice(self, account: str, held_for: float) -> None:
+        """Learn that an account is on hold for so many seconds, or not at all.
+
+        Whoever has a turn already, and waits for it in this process, gives it up and asks again.
+        """
+        self._held_until[account] = time.monotonic() + held_for
+
+    async def _turn(self, account: Account, bucket: str, *, rate: float, quota: int) -> bool:
+        """Reserve a turn and wait for it; one at a time in this process, so that few turns are given out ahead."""
+        keys = [hold_key(account.name), f"docv:quota:{account.name}", f"{_PREFIX}{account.name}{bucket}"]
+        args = [self._interval(rate), account.allowance.burst, round(_HORIZON * _MICRO), quota, _PROBE_LEASE]
+        patience = _PATIENCE
+        async with self._in_line[account.name + bucket]:
+            while True:
+                answer, value, *reason = await self._script(keys=keys, args=["turn", *args])
+                if answer == "held":
+                    wait = int(value) / 1000
+                    if wait > patience:
+                        raise AccountHeld(reason[0], wait)
+                    patience -= wait
+                    await self._sleep(wait)
+                elif answer == "later":
+                    await self._sleep(int(value) / _MICRO)
+                else:
+                    turn = time.monotonic() + int(value) / _MICRO
+                    await self._sleep(int(value) / _MICRO)
+                    if self._held_until.get(account.name, 0.0) > time.monotonic() and answer != "probe":
+                        continue
+                    late = time.monotonic() - turn
+                    self._lateness = max(late, self._lateness * _FORGETTING)
+                    if late > _PUNCTUAL:
+                        await self._script(keys=keys, args=["late", *args])
+                    return bool(answer == "probe")
+
+    def _interval(self, rate: float) -> int:
+        """Return the microseconds between two turns."""
+        return round(_MICRO / rate * (1.0 + min(_TO_SPARE + self._lateness, _MOST_TO_SPARE)))

@@ -1,0 +1,92 @@
+"""Tell the world what became of an evaluation: one log line for each ending.
+
+Events, not sentences; an ID, counts and short fixed words, never a name, a key or a body.
+"""
+
+import structlog
+
+from tasks.errors import ArchiveError
+from tasks.ledger import Entry
+from tasks.outcome import Outcome
+from tasks.retrying import Again, GiveUp, cause_of
+
+_log = structlog.get_logger("docv.archive")
+
+
+def _facts(entry: Entry) -> dict[str, object]:
+    return {
+        "eval_id": entry.eval_id,
+        "queue": entry.queue.value,
+        "account": entry.account,
+        "run": entry.trigger.run,
+        "attempt": entry.attempts + 1,
+    }
+
+
+def ended(entry: Entry, outcome: Outcome, seconds: float) -> None:
+    """An evaluation has its outcome."""
+    level = _log.info if outcome.fine else _log.warning
+    level(f"evaluation.{outcome}", **_facts(entry), seconds=round(seconds, 3))
+
+
+def parked(entry: Entry, error: Exception, again: Again) -> None:
+    """An attempt was stopped; there will be another."""
+    _log.info(
+        "evaluation.parked",
+        **_facts(entry),
+        cause=cause_of(error),
+        why=_sentence(error),
+        wait=round(again.wait, 1),
+        exc_info=_unforeseen(error),
+    )
+
+
+def waits(entry: Entry, error: Exception) -> None:
+    """The account is on hold; the evaluation waits for it."""
+    _log.info("evaluation.waits", **_facts(entry), cause=cause_of(error), why=_sentence(error))
+
+
+def gave_up(entry: Entry, error: Exception, verdict: GiveUp) -> None:
+    """The attempts are used up; the evaluation is a dead letter."""
+    _log.error(
+        "evaluation.failed",
+        **_facts(entry),
+        cause=cause_of(error),
+        why=_sentence(error),
+        attempts=verdict.attempts,
+        exc_info=_unforeseen(error),
+    )
+
+
+def handed_back(entry: Entry) -> None:
+    """The worker is about to end; another will go on."""
+    _log.info("evaluation.handed_back", **_facts(entry))
+
+
+def lease_lost(entry: Entry) -> None:
+    """Our lease ran out while we worked; whoever has it now will settle it."""
+    _log.warning("evaluation.lease_lost", **_facts(entry))
+
+
+def bad_message(why: str) -> None:
+    """A message that does not fit the contract was dropped."""
+    _log.error("message.bad", why=why)
+
+
+def dispatched(queue: str, evaluations: int) -> None:
+    """Evaluations that were due have been published again."""
+    _log.debug("ledger.dispatched", queue=queue, evaluations=evaluations)
+
+
+def loop_failed(loop: str, error: Exception) -> None:
+    """One of the worker's loops could not do its round; it goes on with the next."""
+    _log.warning("loop.failed", loop=loop, error=type(error).__name__)
+
+
+def _sentence(error: Exception) -> str:
+    """Only our own errors are known to hold nothing but our own words."""
+    return str(error) if isinstance(error, ArchiveError) else type(error).__name__
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    return None if isinstance(error, ArchiveError) else error

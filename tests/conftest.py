@@ -1,0 +1,91 @@
+"""What tests of several rooms share: real services of their own, on free ports, gone afterwards."""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from redis.asyncio import Redis
+
+from worker.embedded import embedded_redis
+from worker.resources import open_redis
+
+_AWS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test sees neither the settings of whoever runs it nor a .env beside it."""
+    for name in os.environ:
+        if name.upper().startswith(("DOCV_", "AWS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Redis, started for this process's tests."""
+    with embedded_redis(tmp_path_factory.mktemp("redis")) as embedded:
+        yield embedded.url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator["Redis"]:
+    """A client of an empty Redis."""
+    async with open_redis(redis_url) as client:
+        await client.flushall()
+        yield client
+
+
+@dataclass(frozen=True)
+class S3:
+    """moto's server and a bucket in it.
+
+    Attributes:
+        endpoint: URL of the server.
+        bucket: name of an empty bucket.
+        client: boto3's client of it, for looking behind the curtain.
+    """
+
+    endpoint: str
+    bucket: str
+    client: Any
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """URL of moto's S3, a real HTTP server, started for this process's tests."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request helps nobody
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A bucket of this test's own."""
+    for name, value in _AWS.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    bucket = f"archive-{uuid4()}"
+    client.create_bucket(Bucket=bucket)
+    return S3(s3_endpoint, bucket, client)
+
+
+@pytest.fixture
+def eval_id() -> str:
+    """An ID that no other test uses."""
+    return str(uuid4())
