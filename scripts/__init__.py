@@ -1,0 +1,1 @@
+"""The doors: every way in for a person or another system."""

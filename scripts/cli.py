@@ -1,0 +1,156 @@
+"""The command: one line of help per verb; everything is imported when its verb is used.
+
+Exit codes: 0 all as asked, 1 some evaluation is not, 2 usage or settings, 3 a needed service cannot be reached,
+130 interrupted. Data goes to standard output, progress and logs to standard error.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_QUEUES = ("live", "backfill")
+
+
+class Command(click.Group):
+    """The group of all verbs: turns what went wrong into a sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as error:
+            from scripts.exits import explain  # noqa: PLC0415  # most commands end well
+
+            explained = explain(error)
+            if explained is None:
+                raise
+            sentence, code = explained
+            click.echo(f"docv-archive: {sentence}", err=True)
+            ctx.exit(code)
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="docv-archive")
+def main() -> None:
+    """Carry the images of DocV evaluations from RiskOS into an archive of your own, and prove it.
+
+    Settings are environment variables DOCV_..., also read from .env; README.md lists them.
+    """
+
+
+def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
+
+
+def _with_parent_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")(command)
+
+
+@main.command()
+@click.option("--count", type=click.IntRange(50, 5000), default=300, show_default=True, help="Evaluations.")
+@click.option("--to", "folder", default="demo-archive", show_default=True, help="Folder of the demo's archive.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Also draw what you see into this SVG file.")
+@_json_option
+def demo(count: int, folder: str, picture: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Show the main job: no key, no server, no Docker.
+
+    Starts a RiskOS of its own, an embedded Redis and a worker, and archives evaluations of every sort.
+    """
+    from scripts.demo import demo as show  # noqa: PLC0415
+
+    raise SystemExit(show(count, folder, picture, as_json=as_json))
+
+
+@main.command()
+@click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
+@click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+@_json_option
+def run(sources: tuple[str, ...], refresh: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Archive evaluations, on this machine, now.
+
+    FILE holds one evaluation ID a line; - is standard input. Workers are included, and Redis, too, unless
+    DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it was.
+    """
+    from scripts.run import run as do_it  # noqa: PLC0415
+
+    raise SystemExit(do_it(sources, refresh=refresh, as_json=as_json))
+
+
+@main.command()
+@click.option("--queues", default="live,backfill", show_default=True, help="Queues to serve.")
+@_with_parent_option
+def worker(queues: str, with_parent: bool) -> None:  # noqa: FBT001
+    """Serve the queues until told to stop; as many of these as you like share one Redis."""
+    names = queues.split(",")
+    if not set(names) <= set(_QUEUES):
+        raise click.BadParameter(f"the queues are {' and '.join(_QUEUES)}", param_hint="--queues")
+    from scripts.worker import serve_queues  # noqa: PLC0415
+
+    serve_queues(names, with_parent=with_parent)
+
+
+@main.command()
+@click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
+@click.option("--queue", type=click.Choice(_QUEUES), default="live", show_default=True, help="How urgent they are.")
+@click.option("--run", "run_name", help="Name to count them under; see `status NAME`.")
+@click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+@click.option("--settle", is_flag=True, help="They have just been completed: wait DOCV_SETTLE_SECONDS first.")
+@_json_option
+def enqueue(
+    sources: tuple[str, ...],
+    queue: str,
+    run_name: str | None,
+    refresh: bool,  # noqa: FBT001
+    settle: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Put evaluations on a queue; workers archive them.
+
+    FILE holds one evaluation ID a line; - is standard input.
+    """
+    from scripts.enqueue import enqueue as put  # noqa: PLC0415
+
+    raise SystemExit(put(sources, queue=queue, run=run_name, refresh=refresh, settle=settle, as_json=as_json))
+
+
+@main.command()
+@click.argument("run_name", metavar="[RUN]", required=False)
+@_json_option
+def status(run_name: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Show queues, holds, runs and dead letters, or the counters of one RUN."""
+    from scripts.status import status as show  # noqa: PLC0415
+
+    raise SystemExit(show(run_name, as_json=as_json))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True, help="0 takes a free one.")
+@click.option("--key", default="simulated-key", show_default=True, help="API key it accepts.")
+@click.option("--rate", type=click.IntRange(0), help="Requests a second it grants; 0 is a key not activated yet.")
+@click.option("--quota", type=click.IntRange(0), help="Requests a day it grants.")
+@click.option("--header-style", type=click.Choice(("none", "standard", "x")), default="standard", show_default=True)
+@click.option("--latency-ms", type=click.FloatRange(0), default=0, show_default=True)
+@click.option("--jitter-ms", type=click.FloatRange(0), default=0, show_default=True)
+@click.option("--image-bytes", type=click.IntRange(1_000, 20_000_000), help="About the size of each JPEG.")
+@click.option("--refuse-with", type=click.IntRange(400, 599), help="Answer every request with this status.")
+@click.option("--ids", type=click.IntRange(1, 1_000_000), help="Print so many IDs of every sort, and end.")
+@_with_parent_option
+def simulate(ids: int | None, **options: Any) -> None:
+    """Be a RiskOS, for rehearsals: every answer and fault, chosen by the evaluation's ID.
+
+    `docv-archive simulate --ids 300 > ids.txt` prints IDs of every sort to rehearse with.
+    """
+    from scripts.simulate import print_ids, simulate  # noqa: PLC0415
+
+    if ids is not None:
+        print_ids(ids)
+    else:
+        simulate(**options)
+
+
+if __name__ == "__main__":
+    main()

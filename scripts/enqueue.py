@@ -1,0 +1,62 @@
+"""Put evaluations on a queue and leave them to the workers."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import click
+import orjson
+
+from scripts.exits import NOT_ALL, OK
+from scripts.id_source import Sorted, read_ids, tell_bad
+from tasks.enqueue import Publisher
+from tasks.enqueue import enqueue as accept_and_publish
+from tasks.ledger import Ledger, Queue, Trigger
+from tasks.message import parse_run
+from worker.app import publishing_app
+from worker.resources import check_redis, open_redis
+from worker.settings import Settings, load_settings
+
+
+def enqueue(sources: Sequence[str], *, queue: str, run: str | None, refresh: bool, settle: bool, as_json: bool) -> int:
+    """Enqueue the evaluations that the sources name; return the exit code."""
+    settings = load_settings()
+    settings.need_redis_url()
+    trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
+    ids = read_ids(sources)
+    tell_bad(ids)
+    delay = settings.settle_seconds if settle else 0.0
+    published = asyncio.run(_enqueue(settings, ids, Queue(queue), trigger, refresh=refresh, delay=delay))
+    if as_json:
+        facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}
+        click.echo(orjson.dumps(facts | {"queue": queue, "run": run}))
+    else:
+        click.echo(_sentence(len(ids.eval_ids), published, queue, delay))
+    return NOT_ALL if ids.bad else OK
+
+
+async def _enqueue(
+    settings: Settings, ids: Sorted, queue: Queue, trigger: Trigger, *, refresh: bool, delay: float
+) -> int:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
+            return await accept_and_publish(
+                Ledger(redis),
+                publisher,
+                ids.eval_ids,
+                queue=queue,
+                account="default",
+                trigger=trigger,
+                refresh=refresh,
+                delay=delay,
+            )
+
+
+def _sentence(accepted: int, published: int, queue: str, delay: float) -> str:
+    if delay:
+        return f"{accepted} accepted; their first request waits {delay:g} s"
+    merged = accepted - published
+    return f"{accepted} accepted on the queue {queue}" + (
+        f", {merged} of them were under way already" if merged else ""
+    )

@@ -1,0 +1,124 @@
+"""The main job on one machine: a Redis, a worker, and someone who watches until all is done."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from scripts.local import LocalWorker, local_redis, local_worker
+from scripts.progress import Seen, open_progress
+from scripts.tables import Summary
+from tasks.enqueue import Publisher, enqueue
+from tasks.hold import Holds
+from tasks.ledger import Ledger, Queue, Trigger
+from tasks.outcome import Outcome
+from worker.app import publishing_app
+from worker.embedded import Embedded
+from worker.resources import Unreachable, check_archive, check_redis, open_archive, open_redis
+from worker.settings import Settings
+
+_LOOK_SECONDS = 0.2
+_ACCOUNT = "default"
+
+
+class Machine:
+    """A Redis and a worker that are running.
+
+    Args:
+        settings: with a Redis.
+        worker: the worker process.
+    """
+
+    def __init__(self, settings: Settings, worker: LocalWorker) -> None:
+        self._settings, self._worker = settings, worker
+
+    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, console: Console | None = None) -> Summary:
+        """Archive evaluations and wait until each has its outcome.
+
+        Args:
+            eval_ids: canonical IDs, each once.
+            refresh: ask RiskOS again about what is archived already.
+            console: where progress is shown; standard error where it is not given.
+
+        Raises:
+            Unreachable: the worker dies again and again, or RiskOS refuses the key.
+        """
+        name, started = run_name("run"), time.monotonic()
+        last = asyncio.run(self._archive(eval_ids, name, refresh=refresh, console=console))
+        return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
+
+    async def _archive(self, eval_ids: Sequence[str], name: str, *, refresh: bool, console: Console | None) -> Seen:
+        async with open_redis(self._settings.need_redis_url()) as redis:
+            ledger, holds = Ledger(redis), Holds(redis)
+            with contextlib.closing(Publisher(publishing_app(self._settings))) as publisher:
+                await enqueue(
+                    ledger,
+                    publisher,
+                    eval_ids,
+                    queue=Queue.BACKFILL,
+                    account=_ACCOUNT,
+                    trigger=Trigger("run", run=name),
+                    refresh=refresh,
+                )
+            with open_progress(name, len(eval_ids), console) as progress:
+                async for seen in _looks(ledger, holds, name):
+                    progress.show(seen)
+                    if not seen.counters.pending:
+                        return seen
+                    self._worker.see_to_it()
+                    _give_up_on_a_bad_key(seen)
+        raise AssertionError("one looks until nothing is pending")
+
+
+@contextlib.contextmanager
+def machine(settings: Settings) -> Iterator[Machine]:
+    """Have a Redis, embedded unless the settings name one, and a worker for as long as the block lasts.
+
+    Raises:
+        EmbeddedError: there is no Redis.
+        Unreachable: Redis or the bucket does not answer as it must.
+    """
+    with local_redis(settings) as (here, embedded):
+        asyncio.run(_prepare(here, embedded))
+        with local_worker(here, embedded) as worker:
+            yield Machine(here, worker)
+
+
+def run_name(kind: str) -> str:
+    """Return a name for a run that nobody has named."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+async def _prepare(settings: Settings, embedded: Embedded | None) -> None:
+    """See that all answer; where we have just started the Redis, nobody else can be at work in it."""
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        await check_archive(open_archive(settings), settings)
+        if embedded and embedded.started:
+            await Ledger(redis).end_leases()
+            await Holds(redis).lift(_ACCOUNT)
+
+
+async def _looks(ledger: Ledger, holds: Holds, name: str) -> AsyncIterator[Seen]:
+    while True:
+        yield Seen(await ledger.run(name), await ledger.census(), await holds.of(_ACCOUNT))
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _give_up_on_a_bad_key(seen: Seen) -> None:
+    """Waiting helps when a key that worked is refused for a while, not when it never worked.
+
+    Raises:
+        Unreachable: RiskOS has refused the key from the beginning.
+    """
+    asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
+    if seen.hold and seen.hold.probed and not asked:
+        raise Unreachable(
+            f"RiskOS refuses the API key with status {seen.hold.reason}: see DOCV_API_KEY, DOCV_ENVIRONMENT and "
+            f"whether the account is activated; {seen.counters.pending} evaluations wait, and the same command "
+            "goes on with them"
+        )

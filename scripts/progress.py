@@ -1,0 +1,92 @@
+"""Show how a run goes: a bar on a terminal, plain lines elsewhere; always on standard error."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from tasks.hold import Hold
+from tasks.ledger import Census, RunCounters
+
+_PLAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a run.
+
+    Attributes:
+        counters: of the run.
+        census: of everything in the ledger.
+        hold: the account's, or None.
+    """
+
+    counters: RunCounters
+    census: Census
+    hold: Hold | None
+
+    @property
+    def done(self) -> int:
+        """Evaluations with an outcome."""
+        return self.counters.total - self.counters.pending
+
+    def sentence(self) -> str:
+        """Return the counts, and what the run waits for, in a line."""
+        parts = [f"{count} {outcome}" for outcome, count in self.counters.outcomes.items() if count]
+        if self.hold:
+            parts.append(f"on hold ({self.hold.reason}), next request in {self.hold.left:.0f} s")
+            parts.append(f"{self.census.held} wait for it")
+        elif self.census.parked and not self.census.leased and self.census.next_due is not None:
+            parts.append(f"{self.census.parked} parked, next attempt in {self.census.next_due:.0f} s")
+        return ", ".join(parts) or "waiting for the first answer"
+
+
+class Progress(Protocol):
+    """Something that shows looks at a run."""
+
+    def show(self, seen: Seen) -> None:
+        """Show one look."""
+
+
+class _PlainLines:
+    def __init__(self, name: str) -> None:
+        self._name, self._next = name, 0.0
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def show(self, seen: Seen) -> None:
+        now = time.monotonic()
+        if now >= self._next or not seen.counters.pending:
+            self._next = now + _PLAIN_SECONDS
+            self._console.print(f"{self._name}: {seen.done} of {seen.counters.total}: {seen.sentence()}", markup=False)
+
+
+class _LiveBar:
+    def __init__(self, bar: Bar, total: int) -> None:
+        self._bar = bar
+        self._task = bar.add_task("archiving", total=total, said="")
+
+    def show(self, seen: Seen) -> None:
+        self._bar.update(self._task, completed=seen.done, total=seen.counters.total, said=seen.sentence())
+
+
+@contextmanager
+def open_progress(name: str, total: int, console: Console | None = None) -> Iterator[Progress]:
+    """Yield what shows the progress of a run."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainLines(name)
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Bar(*columns, console=console) as bar:
+        yield _LiveBar(bar, total)

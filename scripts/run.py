@@ -1,0 +1,26 @@
+"""Archive evaluations on this machine, now."""
+
+from collections.abc import Sequence
+
+from scripts.exits import NOT_ALL, OK
+from scripts.id_source import read_ids, tell_bad
+from scripts.interruption import interruptible
+from scripts.machine import machine
+from scripts.tables import print_summary
+from worker.settings import load_settings
+
+
+def run(sources: Sequence[str], *, refresh: bool, as_json: bool) -> int:
+    """Archive the evaluations that the sources name; return the exit code."""
+    settings = load_settings()
+    settings.need_api_key()
+    ids = read_ids(sources)
+    tell_bad(ids)
+
+    def archive_them() -> int:
+        with machine(settings) as here:
+            summary = here.archive(ids.eval_ids, refresh=refresh)
+        print_summary(summary, as_json=as_json)
+        return OK if summary.fine and not ids.bad else NOT_ALL
+
+    return interruptible(archive_them)

@@ -1,0 +1,29 @@
+"""Be a RiskOS, for rehearsals."""
+
+from typing import Any
+
+import click
+
+from scripts.exits import UNREACHABLE
+from scripts.parent import end_with_parent
+from scripts.simulator.expected import demo_ids
+from scripts.simulator.options import HeaderStyle, Options
+from scripts.simulator.server import serve
+
+
+def simulate(header_style: str, key: str, image_bytes: int | None, *, with_parent: bool, **others: Any) -> None:
+    """Serve until a signal ends it."""
+    if with_parent:
+        end_with_parent()
+    others |= {} if image_bytes is None else {"image_bytes": image_bytes}
+    options = Options(header_style=HeaderStyle(header_style), api_key=key, **others)
+    try:
+        serve(options, lambda url: click.echo(f"RiskOS is simulated at {url}"))
+    except OSError as error:
+        click.echo(f"docv-archive: {options.host}:{options.port} cannot be listened on: {error.strerror}", err=True)
+        raise SystemExit(UNREACHABLE) from None
+
+
+def print_ids(count: int) -> None:
+    """Print IDs of evaluations of every sort, one a line."""
+    click.echo("\n".join(demo_ids(count)))

@@ -1,0 +1,73 @@
+"""Send an answer over the wire, or as much of it as was meant to arrive."""
+
+import asyncio
+import socket
+import struct
+from typing import assert_never
+
+from aiohttp import web
+
+from scripts.simulator.answers import Answer, Delivery
+
+_PIECES = 20
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+async def deliver(request: web.Request, answer: Answer, slow_seconds: float) -> web.StreamResponse:
+    """Send an answer in its own way.
+
+    Args:
+        request: what is answered.
+        answer: what is sent, and how.
+        slow_seconds: how long a slow delivery takes.
+    """
+    match answer.delivery:
+        case Delivery.WHOLE:
+            return _whole(answer)
+        case Delivery.LATE:
+            await asyncio.sleep(slow_seconds)
+            return _whole(answer)
+        case Delivery.DRIBBLE:
+            return await _dribble(request, answer, slow_seconds)
+        case Delivery.CUT:
+            return await _half(request, answer)
+        case Delivery.RESET:
+            _reset_on_close(request)
+            return await _half(request, answer)
+        case _:
+            assert_never(answer.delivery)
+
+
+def _whole(answer: Answer) -> web.Response:
+    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+
+async def _begin(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Send the headers; they promise the whole body."""
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    return response
+
+
+async def _dribble(request: web.Request, answer: Answer, slow_seconds: float) -> web.StreamResponse:
+    response = await _begin(request, answer)
+    step = -(-len(answer.body) // _PIECES)
+    for start in range(0, len(answer.body), step):
+        await asyncio.sleep(slow_seconds / _PIECES)
+        await response.write(answer.body[start : start + step])
+    return response
+
+
+async def _half(request: web.Request, answer: Answer) -> web.StreamResponse:
+    response = await _begin(request, answer)
+    response.force_close()
+    await response.write(answer.body[: len(answer.body) // 2])
+    return response
+
+
+def _reset_on_close(request: web.Request) -> None:
+    """Make the end of this connection a reset: a socket that does not linger sends RST, not FIN."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

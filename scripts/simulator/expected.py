@@ -1,0 +1,75 @@
+"""What a correct archiver makes of each scenario, and a mix of scenarios to show it with."""
+
+import hashlib
+
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tasks.outcome import Outcome
+
+_NO_DOCUMENTS = 0x02
+_BAD_BUNDLES = 0x08
+_FAILED = frozenset(
+    {
+        Scenario.ERROR_500_ALWAYS,
+        Scenario.CUT_SHORT_ALWAYS,
+        Scenario.HTML_ALWAYS,
+        Scenario.REDIRECT_ALWAYS,
+        Scenario.FOREIGN_FILENAME_ALWAYS,
+    }
+)
+
+
+def expected_outcome(scenario: Scenario) -> Outcome:
+    """Return how an evaluation that was never archived before ends, when the archiver is correct."""
+    if scenario in _FAILED:
+        return Outcome.FAILED
+    if scenario is Scenario.NOT_FOUND:
+        return Outcome.NOT_FOUND
+    if scenario is Scenario.REJECTED:
+        return Outcome.REJECTED
+    if scenario.family == _NO_DOCUMENTS:
+        return Outcome.NO_DOCUMENTS
+    if scenario.family == _BAD_BUNDLES and scenario is not Scenario.DAMAGED_ONCE:
+        return Outcome.UNREADABLE
+    return Outcome.ARCHIVED
+
+
+# Of a hundred. The scenarios that hold up a whole account, and the slow ones, are left out: a demo is short.
+_SHOWN = {
+    Scenario.NO_DOCUMENTS: 2,
+    Scenario.NO_DOCUMENTS_NESTED: 1,
+    Scenario.NO_DOCUMENTS_PLAIN_MSG: 1,
+    Scenario.NO_DOCUMENTS_LONG: 1,
+    Scenario.NO_DOCUMENTS_SHORT: 1,
+    Scenario.NO_DOCUMENTS_UNSUPPORTED: 1,
+    Scenario.NOT_FOUND: 2,
+    Scenario.REJECTED: 1,
+    Scenario.RATE_LIMITED_SECONDS: 1,
+    Scenario.ERROR_500_ONCE: 2,
+    Scenario.ERROR_503_TWICE: 1,
+    Scenario.ERROR_502_ONCE: 1,
+    Scenario.ERROR_500_ALWAYS: 1,
+    Scenario.CUT_SHORT_ONCE: 1,
+    Scenario.RESET_ONCE: 1,
+    Scenario.HTML_ONCE: 1,
+    Scenario.FOREIGN_FILENAME_ONCE: 1,
+    Scenario.DAMAGED_ONCE: 1,
+    Scenario.DAMAGED_ALWAYS: 1,
+    Scenario.OVERLAPPING_ALWAYS: 1,
+}
+_HUNDRED = 100
+
+
+def demo_ids(count: int) -> list[str]:
+    """Return evaluations of every sort for a demo: mostly archived ones, the others spread among them.
+
+    It is always the same mix; a hundred hold every sort, and a longer list begins with a shorter one.
+    """
+    pattern = _pattern()
+    return [eval_id_for(pattern[number % _HUNDRED], number) for number in range(count)]
+
+
+def _pattern() -> list[Scenario]:
+    special = [scenario for scenario, times in _SHOWN.items() for _ in range(times)]
+    plain = [LAYOUTS[number % len(LAYOUTS)] for number in range(_HUNDRED - len(special))]
+    places = sorted(range(_HUNDRED), key=lambda place: hashlib.sha256(bytes([place])).digest())
+    return [(special + plain)[place] for place in places]

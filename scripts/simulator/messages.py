@@ -1,0 +1,71 @@
+"""The bodies of errors, in every shape that RiskOS is known to use."""
+
+from typing import Any
+
+from scripts.simulator.scenarios import Scenario
+
+Body = dict[str, Any]
+
+_REFERENCE = "6f1c2a9e-0d57-4a7b-9f63-2f4f6f1d8c11"
+_NONE_FOUND = "No Documents Found"
+_NONE_FOUND_OLDER = "No Documents found"
+_UNSUPPORTED = "Images not available: Document type is not supported for verification."
+
+NO_DOCUMENTS: dict[Scenario, Body] = {
+    Scenario.NO_DOCUMENTS: {"message": _NONE_FOUND},
+    Scenario.NO_DOCUMENTS_NESTED: {
+        "referenceId": _REFERENCE,
+        "msg": {"status": 400, "msg": _NONE_FOUND_OLDER},
+    },
+    Scenario.NO_DOCUMENTS_PLAIN_MSG: {"referenceId": _REFERENCE, "msg": _NONE_FOUND_OLDER},
+    Scenario.NO_DOCUMENTS_LONG: {
+        "error": "Bad Request",
+        "code": "400",
+        "message": _NONE_FOUND,
+        "details": "There are no documents for this evaluation.",
+        "invalid_args": [],
+    },
+    Scenario.NO_DOCUMENTS_SHORT: {"error": _NONE_FOUND},
+    Scenario.NO_DOCUMENTS_UNSUPPORTED: {"message": _UNSUPPORTED},
+}
+"""Status 400: there are no documents."""
+
+REJECTED: Body = {
+    "error": "Bad Request",
+    "code": "400",
+    "message": "The request cannot be accepted.",
+    "details": "The workflow of this evaluation has no document step.",
+    "invalid_args": [],
+}
+"""Status 400: something else is wrong."""
+
+NO_UUID: Body = {
+    "error": "Bad Request",
+    "code": "400",
+    "message": "Invalid request.",
+    "details": "eval_id must be a UUID.",
+    "invalid_args": ["eval_id"],
+}
+"""Status 400: the ID in the path is none."""
+
+RATE_LIMITED: Body = {"error": "rate_limit"}
+"""Status 429: too many requests in a second."""
+
+QUOTA_SPENT: Body = {"error": "quota_exceeded", "message": "The daily quota is exceeded."}
+"""Status 429: too many requests in a day."""
+
+BY_STATUS: dict[int, Body] = {
+    401: {"message": "Invalid API key"},
+    403: {"message": "Forbidden"},
+    404: {"message": "Evaluation not found"},
+    408: {"message": "Request timeout"},
+    500: {"message": "Internal server error"},
+    503: {"message": "Service unavailable"},
+}
+"""What is said with a status when there is nothing special to say."""
+
+PAGE = b"<!doctype html><title>Sign in</title><h1>Sign in</h1><p>Your session has ended.</p>\n"
+"""What a proxy or a login service answers with status 200."""
+
+GATEWAY_PAGE = b"<html><head><title>Gateway</title></head><body><h1>Gateway error</h1></body></html>\n"
+"""What a load balancer answers when it gets no answer itself."""

@@ -1,0 +1,82 @@
+"""What the simulator is told: where it listens and how it behaves, also while it runs."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import pydantic
+
+from scripts.simulator.bundles import DEFAULT_IMAGE_BYTES
+
+_DAY = 86_400.0
+_FIXED = frozenset({"host", "port", "api_key", "image_bytes"})
+
+Count = Annotated[int, pydantic.Field(ge=0)]
+Duration = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+ErrorStatus = Annotated[int, pydantic.Field(ge=400, le=599)]
+
+
+class HeaderStyle(enum.StrEnum):
+    """Which headers speak of the rate; the documentation names none, so one must cope with all."""
+
+    NONE = "none"
+    """No headers: not how much is left, and not how long to wait."""
+    STANDARD = "standard"
+    """``RateLimit-Limit``, ``-Remaining``, ``-Reset`` and ``Retry-After``."""
+    X = "x"
+    """``X-RateLimit-Limit``, ``-Remaining``, ``-Reset`` and ``X-Retry-After``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the simulator is told; what stands below ``image_bytes`` can be changed while it runs.
+
+    Attributes:
+        host: address to listen at.
+        port: port to listen at; 0 takes any that is free.
+        api_key: the key it accepts.
+        image_bytes: about the size of each JPEG.
+        rate: requests it grants in any second; None grants all, 0 none, as with a production key that
+            is not activated yet.
+        quota: requests it grants in a day; None grants all.
+        day_seconds: how long a day of the quota lasts from its first request on; a rehearsal's is short.
+        header_style: which headers speak of the rate.
+        latency_ms: milliseconds it thinks before it answers for an evaluation.
+        jitter_ms: milliseconds by which it may think longer or shorter.
+        slow_seconds: how long the answer of a slow evaluation takes.
+        refuse_with: the error status it answers to every request, such as 401, 403 or 500; None lets
+            each evaluation answer for itself.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    api_key: str = field(default="simulated-key", repr=False)
+    image_bytes: int = DEFAULT_IMAGE_BYTES
+    rate: Count | None = None
+    quota: Count | None = None
+    day_seconds: Duration = _DAY
+    header_style: HeaderStyle = HeaderStyle.STANDARD
+    latency_ms: Duration = 0.0
+    jitter_ms: Duration = 0.0
+    slow_seconds: Duration = 3.0
+    refuse_with: ErrorStatus | None = None
+
+    def changed(self, changes: Mapping[str, Any]) -> "Options":
+        """Return these options with some changes, none of them to what is fixed while it runs.
+
+        Raises:
+            ValueError: a name or a value is not possible; the message says which.
+        """
+        changeable = {option.name for option in dataclasses.fields(self)} - _FIXED
+        if unknown := changes.keys() - changeable:
+            raise ValueError(f"cannot be changed: {', '.join(sorted(unknown))}")
+        try:
+            return _OPTIONS.validate_python(dataclasses.asdict(self) | dict(changes))
+        except pydantic.ValidationError as error:
+            wrong = "; ".join(f"{first['loc'][0]}: {first['msg']}" for first in error.errors())
+            raise ValueError(wrong) from None
+
+
+_OPTIONS = pydantic.TypeAdapter(Options)

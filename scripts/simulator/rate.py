@@ -1,0 +1,111 @@
+"""The rate and the quota that the simulator enforces, and the headers that speak of them."""
+
+import enum
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from scripts.simulator.options import HeaderStyle, Options
+
+_SECOND = 1.0
+
+
+class SlidingSecond:
+    """How many requests arrived within one second, wherever that second begins.
+
+    Attributes:
+        total: how many ever arrived.
+        worst: the most there ever were within a second.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: deque[float] = deque()
+        self.total = 0
+        self.worst = 0
+
+    def count(self, now: float) -> int:
+        """Return how many requests arrived less than a second ago.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        while self._arrivals and self._arrivals[0] <= now - _SECOND:
+            self._arrivals.popleft()
+        return len(self._arrivals)
+
+    def add(self, now: float) -> None:
+        """Note that a request arrived."""
+        self._arrivals.append(now)
+        self.total += 1
+        self.worst = max(self.worst, self.count(now))
+
+    def relief(self, now: float) -> float:
+        """Return the seconds until the oldest of the requests no longer counts."""
+        return self._arrivals[0] + _SECOND - now if self.count(now) else _SECOND
+
+
+class Limit(enum.Enum):
+    """What a request can run into."""
+
+    RATE = "rate"
+    """Too many in a second."""
+    QUOTA = "quota"
+    """Too many in a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that comes too early.
+
+    Attributes:
+        limit: what it ran into.
+        wait: seconds until another may be granted.
+    """
+
+    limit: Limit
+    wait: float
+
+
+class Limiter:
+    """Grants requests within the rate and the quota; a refused request costs nothing."""
+
+    def __init__(self) -> None:
+        self._granted = SlidingSecond()
+        self._today = 0
+        self._day_began = -math.inf
+
+    def admit(self, options: Options, now: float) -> Refusal | None:
+        """Grant a request, or say until when it has to wait.
+
+        Args:
+            options: rate, quota and length of the day, as they are now.
+            now: seconds of a clock that never goes back.
+        """
+        if now - self._day_began >= options.day_seconds:
+            self._day_began, self._today = now, 0
+        if options.quota is not None and self._today >= options.quota:
+            return Refusal(Limit.QUOTA, self._day_began + options.day_seconds - now)
+        if options.rate is not None and self._granted.count(now) >= options.rate:
+            return Refusal(Limit.RATE, self._granted.relief(now))
+        self._granted.add(now)
+        self._today += 1
+        return None
+
+    def headers(self, options: Options, now: float) -> dict[str, str]:
+        """Return what every response says about the rate."""
+        if options.rate is None or options.header_style is HeaderStyle.NONE:
+            return {}
+        left = max(0, options.rate - self._granted.count(now))
+        figures = {"Limit": options.rate, "Remaining": left, "Reset": math.ceil(self._granted.relief(now))}
+        mark = _MARK[options.header_style]
+        return {f"{mark}RateLimit-{name}": str(figure) for name, figure in figures.items()}
+
+
+_MARK = {HeaderStyle.STANDARD: "", HeaderStyle.X: "X-"}
+
+
+def retry_after(style: HeaderStyle, wait: float) -> dict[str, str]:
+    """Return the header that tells a refused request how long to wait, in whole seconds."""
+    if style is HeaderStyle.NONE:
+        return {}
+    return {f"{_MARK[style]}Retry-After": str(math.ceil(wait))}

@@ -1,0 +1,73 @@
+"""What is answered for an evaluation: the first time, the second time, and from then on."""
+
+from scripts.simulator import damage
+from scripts.simulator.answers import Answer, Delivery, Question
+from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
+from scripts.simulator.scenarios import Scenario, scenario_of
+from scripts.simulator.steps import (
+    Step,
+    damaged,
+    delivered,
+    documents,
+    error,
+    gateway,
+    one_more_document,
+    page,
+    redirect,
+    somebody_elses,
+    wait,
+    wait_until,
+)
+
+# One answer after the other, the last one for good. What is missing here differs in its layout only.
+_SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
+    **{scenario: (error(400, body),) for scenario, body in NO_DOCUMENTS.items()},
+    Scenario.NOT_FOUND: (error(404),),
+    Scenario.REJECTED: (error(400, REJECTED),),
+    Scenario.RATE_LIMITED_SECONDS: (wait("Retry-After"), documents),
+    Scenario.RATE_LIMITED_DATE: (wait_until, documents),
+    Scenario.RATE_LIMITED_X: (wait("X-Retry-After"), documents),
+    Scenario.RATE_LIMITED_BARE: (wait(), documents),
+    Scenario.UNAUTHORIZED_ONCE: (error(401), documents),
+    Scenario.FORBIDDEN_ONCE: (error(403), documents),
+    Scenario.ERROR_500_ONCE: (error(500), documents),
+    Scenario.ERROR_503_TWICE: (error(503), error(503), documents),
+    Scenario.ERROR_502_ONCE: (gateway(502), documents),
+    Scenario.ERROR_504_ONCE: (gateway(504), documents),
+    Scenario.ERROR_408_ONCE: (error(408), documents),
+    Scenario.ERROR_500_ALWAYS: (error(500),),
+    Scenario.CUT_SHORT_ONCE: (delivered(Delivery.CUT), documents),
+    Scenario.CUT_SHORT_ALWAYS: (delivered(Delivery.CUT),),
+    Scenario.RESET_ONCE: (delivered(Delivery.RESET), documents),
+    Scenario.SLOW_HEADERS: (delivered(Delivery.LATE),),
+    Scenario.SLOW_BODY: (delivered(Delivery.DRIBBLE),),
+    Scenario.HTML_ONCE: (page, documents),
+    Scenario.HTML_ALWAYS: (page,),
+    Scenario.REDIRECT_ALWAYS: (redirect,),
+    Scenario.FOREIGN_FILENAME_ONCE: (somebody_elses, documents),
+    Scenario.FOREIGN_FILENAME_ALWAYS: (somebody_elses,),
+    Scenario.DAMAGED_ONCE: (damaged(damage.wrong_crc), documents),
+    Scenario.DAMAGED_ALWAYS: (damaged(damage.wrong_crc),),
+    Scenario.GARBAGE_ALWAYS: (damaged(damage.garbage),),
+    Scenario.TRUNCATED_ALWAYS: (damaged(damage.truncated),),
+    Scenario.EMPTY_ALWAYS: (damaged(damage.empty),),
+    Scenario.OVERLAPPING_ALWAYS: (damaged(damage.overlapping),),
+    Scenario.FORGED_SIZE_ALWAYS: (damaged(damage.forged_size),),
+    Scenario.CHANGING: (documents, one_more_document),
+}
+
+
+def answer_to(question: Question) -> Answer:
+    """Return what RiskOS answers."""
+    sequence = _sequence(question.eval_id)
+    step = sequence[min(question.attempt, len(sequence)) - 1]
+    return step(question)
+
+
+def changes_its_mind(eval_id: str) -> bool:
+    """Whether the answer depends on how often the evaluation was asked for."""
+    return len(_sequence(eval_id)) > 1
+
+
+def _sequence(eval_id: str) -> tuple[Step, ...]:
+    return _SEQUENCES.get(scenario_of(eval_id), (documents,))

@@ -1,0 +1,123 @@
+"""RiskOS as a service: one request for documents, from the key to the answer."""
+
+import asyncio
+import dataclasses
+import hmac
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from scripts.simulator import messages
+from scripts.simulator.answers import Answer, Question, said
+from scripts.simulator.deliver import deliver
+from scripts.simulator.options import Options
+from scripts.simulator.rate import Limit, Limiter, Refusal, retry_after
+from scripts.simulator.sequences import answer_to, changes_its_mind
+from scripts.simulator.stats import Stats
+from tasks.errors import BadEvalId
+from tasks.evaluation import parse_eval_id
+
+ELSEWHERE = "/__elsewhere"
+"""Where a redirect leads: the same server under another name."""
+
+
+class Service:
+    """A RiskOS that remembers how often it was asked.
+
+    Attributes:
+        options: how it behaves now; a change replaces them.
+        stats: what was asked and answered; a reset replaces it.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.stats = Stats()
+        self._limiter = Limiter()
+        self._attempts: Counter[str] = Counter()
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Behave differently from now on.
+
+        Raises:
+            ValueError: a name or a value is not possible; nothing was changed.
+        """
+        self.options = self.options.changed(changes)
+
+    def reset(self) -> None:
+        """Empty the figures."""
+        self.stats = Stats()
+
+    async def documents(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``GET /api/evaluation/{eval_id}/documents``."""
+        now = time.monotonic()
+        eval_id = _eval_id(request)
+        self.stats.arrived(eval_id, now)
+        answer = self._refusal(request, now) or await self._answer(request, eval_id)
+        about_the_rate = self._limiter.headers(self.options, now)
+        answer = dataclasses.replace(answer, headers={**about_the_rate, **answer.headers})
+        self.stats.answered(answer.status)
+        return await deliver(request, answer, self.options.slow_seconds)
+
+    async def elsewhere(self, _: web.Request) -> web.StreamResponse:
+        """Answer a client that followed a redirect, which none should with a key."""
+        self.stats.redirect_followed()
+        return web.Response(text="You should not be here.\n")
+
+    def _refusal(self, request: web.Request, now: float) -> Answer | None:
+        """Return the answer to a request that is not let through."""
+        if self.options.refuse_with is not None:
+            return said(self.options.refuse_with)
+        if not self._knows(request.headers.get("Authorization", "")):
+            return said(401)
+        if refusal := self._limiter.admit(self.options, now):
+            self.stats.refused(refusal.limit)
+            return self._too_early(refusal)
+        self.stats.granted(now)
+        return None
+
+    def _knows(self, authorization: str) -> bool:
+        # A header may hold bytes that are no text; aiohttp keeps them as surrogates.
+        given = authorization.encode(errors="surrogateescape")
+        return hmac.compare_digest(given, f"Bearer {self.options.api_key}".encode())
+
+    def _too_early(self, refusal: Refusal) -> Answer:
+        return said(429, _TOO_EARLY[refusal.limit], retry_after(self.options.header_style, refusal.wait))
+
+    async def _answer(self, request: web.Request, eval_id: str | None) -> Answer:
+        """Return what the evaluation answers, after thinking about it."""
+        if eval_id is None:
+            return said(400, messages.NO_UUID)
+        question = Question(
+            eval_id=eval_id,
+            attempt=self._attempt(eval_id),
+            image_bytes=self.options.image_bytes,
+            elsewhere=str(request.url.with_host("localhost").with_path(ELSEWHERE)),
+        )
+        await self._think()
+        # Drawing takes milliseconds; in a thread it does not delay the arrival of other requests.
+        return await asyncio.to_thread(answer_to, question)
+
+    def _attempt(self, eval_id: str) -> int:
+        """Count an attempt, where it makes a difference: a plain evaluation costs no memory."""
+        if not changes_its_mind(eval_id):
+            return 1
+        self._attempts[eval_id] += 1
+        return self._attempts[eval_id]
+
+    async def _think(self) -> None:
+        jitter = self.options.jitter_ms * random.uniform(-1, 1)  # noqa: S311  # no secret hangs on it
+        await asyncio.sleep(max(0.0, self.options.latency_ms + jitter) / 1000)
+
+
+_TOO_EARLY = {Limit.RATE: messages.RATE_LIMITED, Limit.QUOTA: messages.QUOTA_SPENT}
+
+
+def _eval_id(request: web.Request) -> str | None:
+    try:
+        return parse_eval_id(request.match_info["eval_id"])
+    except BadEvalId:
+        return None

@@ -1,0 +1,88 @@
+"""What was asked and answered, so that a test can tell how an archiver behaved."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from scripts.simulator.rate import Limit, SlidingSecond
+
+_MOST_EVALUATIONS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The figures at one moment.
+
+    Attributes:
+        requests: requests for documents, refused ones too.
+        granted: requests that key, rate and quota let through.
+        refused_by_rate: requests that came too fast.
+        refused_by_quota: requests after the daily quota was spent.
+        redirects_followed: requests that came where only a redirect leads.
+        worst_second: the most requests within any second.
+        worst_second_granted: the most granted requests within any second.
+        by_status: responses by HTTP status.
+        by_evaluation: requests by evaluation ID, for the first million of them.
+    """
+
+    requests: int
+    granted: int
+    refused_by_rate: int
+    refused_by_quota: int
+    redirects_followed: int
+    worst_second: int
+    worst_second_granted: int
+    by_status: dict[int, int]
+    by_evaluation: dict[str, int]
+
+
+class Stats:
+    """The counters behind the figures. Every ``now`` is in seconds of a clock that never goes back."""
+
+    def __init__(self) -> None:
+        self._arrivals = SlidingSecond()
+        self._grants = SlidingSecond()
+        self._refused: Counter[Limit] = Counter()
+        self._redirects_followed = 0
+        self._by_status: Counter[int] = Counter()
+        self._by_evaluation: Counter[str] = Counter()
+
+    def arrived(self, eval_id: str | None, now: float) -> None:
+        """Count a request; None stands for an ID that is none."""
+        self._arrivals.add(now)
+        if eval_id and (eval_id in self._by_evaluation or len(self._by_evaluation) < _MOST_EVALUATIONS):
+            self._by_evaluation[eval_id] += 1
+
+    def granted(self, now: float) -> None:
+        """Count a request that was let through."""
+        self._grants.add(now)
+
+    def refused(self, limit: Limit) -> None:
+        """Count a request that ran into a limit."""
+        self._refused[limit] += 1
+
+    def answered(self, status: int) -> None:
+        """Count a response."""
+        self._by_status[status] += 1
+
+    def redirect_followed(self) -> None:
+        """Count a request that followed a redirect."""
+        self._redirects_followed += 1
+
+    def snapshot(self, eval_id: str | None = None) -> Snapshot:
+        """Return the figures as they are now.
+
+        Args:
+            eval_id: tell the requests of this evaluation only; None tells those of all.
+        """
+        mine = {eval_id: self._by_evaluation[eval_id]} if eval_id else dict(self._by_evaluation)
+        return Snapshot(
+            requests=self._arrivals.total,
+            granted=self._grants.total,
+            refused_by_rate=self._refused[Limit.RATE],
+            refused_by_quota=self._refused[Limit.QUOTA],
+            redirects_followed=self._redirects_followed,
+            worst_second=self._arrivals.worst,
+            worst_second_granted=self._grants.worst,
+            by_status=dict(sorted(self._by_status.items())),
+            by_evaluation=mine,
+        )

@@ -1,0 +1,150 @@
+"""Show what is under way: queues, holds, runs, dead letters; or the counters of one run."""
+
+import asyncio
+from dataclasses import dataclass
+
+import click
+import orjson
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from scripts.exits import NOT_ALL, OK, USAGE
+from scripts.local import local_redis
+from scripts.tables import Summary, print_summary
+from tasks.hold import Hold, Holds
+from tasks.ledger import Census, Ledger, RunCounters
+from tasks.message import parse_run
+from worker.resources import check_redis, open_redis
+from worker.settings import Settings, SettingsError, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that is under way.
+
+    Attributes:
+        census: evaluations by state.
+        holds: accounts that stand still.
+        runs: the newest runs and their counters.
+        rate: requests per second that the settings allow.
+    """
+
+    census: Census
+    holds: list[Hold]
+    runs: dict[str, RunCounters]
+    rate: float
+
+
+def status(run_name: str | None, *, as_json: bool) -> int:
+    """Show the overview, or one run; return the exit code."""
+    settings = load_settings()
+    if settings.redis_url is None and not (settings.state_dir / "redis.users").exists():
+        raise SettingsError(
+            (f"DOCV_REDIS_URL is not set, and nothing has been run here ({settings.state_dir} does not exist)",)
+        )
+    with local_redis(settings) as (here, _):
+        if run_name is not None:
+            return asyncio.run(_one_run(here, parse_run(run_name), as_json=as_json))
+        overview = asyncio.run(_overview(here))
+    if as_json:
+        click.echo(_as_json(overview))
+    else:
+        _print(overview)
+    return OK
+
+
+async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        ledger = Ledger(redis)
+        counters = await ledger.run(name)
+        since = await ledger.run_age(name)
+    if since is None:
+        click.echo(f"docv-archive: there is no run {name}; `docv-archive status` lists them", err=True)
+        return USAGE
+    summary = Summary(run=name, counters=counters, seconds=since)
+    print_summary(summary, as_json=as_json)
+    return OK if summary.fine else NOT_ALL
+
+
+async def _overview(settings: Settings) -> Overview:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        return await _look(redis, settings.rate)
+
+
+async def _look(redis: "Redis", rate: float) -> Overview:
+    ledger = Ledger(redis)
+    return Overview(
+        census=await ledger.census(),
+        holds=await Holds(redis).all(),
+        runs={name: await ledger.run(name) for name in await ledger.runs()},
+        rate=rate,
+    )
+
+
+def _as_json(overview: Overview) -> bytes:
+    census = overview.census
+    return orjson.dumps(
+        {
+            "queues": {
+                queue.value: {"evaluations": census.queued[queue], "oldest_seconds": round(census.oldest[queue], 1)}
+                for queue in census.queued
+            },
+            "in_flight": census.leased,
+            "parked": census.parked,
+            "held": census.held,
+            "next_due_seconds": census.next_due,
+            "dead_letters": census.dead,
+            "rate": overview.rate,
+            "holds": [
+                {"account": hold.account, "reason": hold.reason, "left_seconds": round(hold.left, 1)}
+                for hold in overview.holds
+            ],
+            "runs": {
+                name: {
+                    "total": run.total,
+                    "pending": run.pending,
+                    "outcomes": {outcome.value: count for outcome, count in run.outcomes.items()},
+                }
+                for name, run in overview.runs.items()
+            },
+        }
+    )
+
+
+def _print(overview: Overview) -> None:
+    console, census = Console(), overview.census
+    states = Table(box=None, pad_edge=False, show_header=False)
+    for queue, count in census.queued.items():
+        oldest = f"the oldest for {_duration(census.oldest[queue])}" if count else ""
+        states.add_row(f"queue {queue}", str(count), oldest)
+    states.add_row("in flight", str(census.leased), "")
+    next_due = "" if census.next_due is None else f"the next is due in {_duration(census.next_due)}"
+    states.add_row("parked", str(census.parked), next_due)
+    states.add_row("wait for their account", str(census.held), "")
+    states.add_row("dead letters", str(census.dead), "")
+    console.print(states)
+    for hold in overview.holds:
+        console.print(
+            f"[bold red]on hold:[/] account {hold.account} for {_duration(hold.lasting)}, reason {hold.reason}; "
+            f"next request in {_duration(hold.left)}"
+        )
+    if overview.runs:
+        runs = Table(box=None, pad_edge=False)
+        for title in ("run", "total", "pending", "failed"):
+            runs.add_column(title, justify="left" if title == "run" else "right")
+        for name, run in overview.runs.items():
+            failed = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
+            runs.add_row(name, str(run.total), str(run.pending), str(failed))
+        console.print(runs)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004
+        return f"{whole} s"
+    if whole < 3600:  # noqa: PLR2004
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,53 @@
+"""A running simulator, and somebody who asks it."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from scripts.simulator.options import Options
+from scripts.simulator.server import Simulator, start
+
+KEY = "a key of the tests"
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back: the status, the headers and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def named_for(self) -> str:
+        """The evaluation that the filename speaks of."""
+        found = re.fullmatch(r"attachment; filename=(.{36})_document\.zip", self.headers["Content-Disposition"])
+        assert found
+        return found[1]
+
+
+class Client:
+    """Asks one simulator, with the right key unless told otherwise."""
+
+    def __init__(self, simulator: Simulator, http: aiohttp.ClientSession) -> None:
+        self.simulator = simulator
+        self._http = http
+
+    async def send(self, method: str, path: str, key: str | None = KEY, body: object = None) -> Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        url = self.simulator.url + path
+        async with self._http.request(method, url, headers=headers, json=body, allow_redirects=False) as response:
+            return Response(response.status, response.headers, await response.read())
+
+    async def ask(self, eval_id: str, key: str | None = KEY) -> Response:
+        return await self.send("GET", f"/api/evaluation/{eval_id}/documents", key)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    options = Options(api_key=KEY, slow_seconds=0.2)
+    async with await start(options) as simulator, aiohttp.ClientSession() as http:
+        yield Client(simulator, http)

@@ -1,0 +1,68 @@
+import io
+import zipfile
+from collections import Counter
+
+import aiohttp
+import pytest
+
+from scripts.simulator.expected import demo_ids, expected_outcome
+from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
+from tasks.outcome import Outcome
+from tests.scripts.simulator.conftest import Client
+
+TRIES = 3
+
+
+async def archive(client: Client, eval_id: str) -> Outcome:
+    """Do what a careful client does that knows nothing of scenarios."""
+    outcome = Outcome.FAILED
+    for _ in range(TRIES):
+        outcome = await attempt(client, eval_id)
+        if outcome not in {Outcome.FAILED, Outcome.UNREADABLE}:
+            break
+    return outcome
+
+
+async def attempt(client: Client, eval_id: str) -> Outcome:
+    try:
+        response = await client.ask(eval_id)
+    except aiohttp.ClientError:
+        return Outcome.FAILED
+    match response.status:
+        case 404:
+            return Outcome.NOT_FOUND
+        case 400:
+            said = response.body.lower()
+            absent = b"no documents found" in said or b"images not available" in said
+            return Outcome.NO_DOCUMENTS if absent else Outcome.REJECTED
+        case 200 if response.headers["Content-Type"] == "application/zip" and response.named_for == eval_id:
+            return Outcome.ARCHIVED if is_sound(response.body) else Outcome.UNREADABLE
+        case _:
+            return Outcome.FAILED
+
+
+def is_sound(bundle: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as opened:
+            members = opened.infolist()
+            unpacked = [len(opened.read(member)) for member in members]
+    except zipfile.BadZipFile:
+        return False
+    return bool(members) and unpacked == [member.file_size for member in members]
+
+
+@pytest.mark.parametrize("scenario", Scenario)
+async def test_a_careful_client_reaches_the_expected_outcome(client: Client, scenario: Scenario) -> None:
+    assert await archive(client, eval_id_for(scenario, 1)) == expected_outcome(scenario)
+
+
+def test_a_demo_shows_every_outcome_and_is_mostly_archived() -> None:
+    outcomes = Counter(expected_outcome(scenario_of(eval_id)) for eval_id in demo_ids(300))
+    assert set(outcomes) == set(Outcome) - {Outcome.UNCHANGED}
+    assert outcomes[Outcome.ARCHIVED] > 200
+
+
+def test_demo_ids_are_all_different_and_a_longer_demo_begins_with_a_shorter_one() -> None:
+    assert len(set(demo_ids(1000))) == 1000
+    assert demo_ids(1000)[:50] == demo_ids(50)
+    assert demo_ids(0) == []

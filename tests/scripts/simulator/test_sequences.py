@@ -1,0 +1,219 @@
+import asyncio
+import email.utils
+import io
+import socket
+import time
+import urllib.parse
+import zipfile
+
+import aiohttp
+import orjson
+import pytest
+
+from scripts.simulator.bundles import bundle_of
+from scripts.simulator.messages import NO_DOCUMENTS
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tests.scripts.simulator.conftest import Client
+
+FIRST_STATUSES = {
+    Scenario.RATE_LIMITED_SECONDS: [429],
+    Scenario.RATE_LIMITED_DATE: [429],
+    Scenario.RATE_LIMITED_X: [429],
+    Scenario.RATE_LIMITED_BARE: [429],
+    Scenario.UNAUTHORIZED_ONCE: [401],
+    Scenario.FORBIDDEN_ONCE: [403],
+    Scenario.ERROR_500_ONCE: [500],
+    Scenario.ERROR_503_TWICE: [503, 503],
+    Scenario.ERROR_502_ONCE: [502],
+    Scenario.ERROR_504_ONCE: [504],
+    Scenario.ERROR_408_ONCE: [408],
+}
+BROKEN_CONNECTIONS = [Scenario.CUT_SHORT_ONCE, Scenario.CUT_SHORT_ALWAYS, Scenario.RESET_ONCE]
+
+
+@pytest.mark.parametrize("scenario", LAYOUTS)
+async def test_a_plain_evaluation_always_answers_with_its_bundle(client: Client, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 1)
+    for _ in range(2):
+        response = await client.ask(eval_id)
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "application/zip"
+        assert response.named_for == eval_id
+        assert response.body == bundle_of(eval_id)
+
+
+async def test_an_id_without_a_scenario_is_a_plain_evaluation_in_either_case(client: Client) -> None:
+    eval_id = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+    for asked in (eval_id, eval_id.upper()):
+        response = await client.ask(asked)
+        assert response.named_for == eval_id
+        assert response.body == bundle_of(eval_id)
+
+
+@pytest.mark.parametrize("scenario", NO_DOCUMENTS)
+async def test_missing_documents_are_told_in_every_known_shape(client: Client, scenario: Scenario) -> None:
+    for _ in range(2):
+        response = await client.ask(eval_id_for(scenario, 1))
+        assert response.status == 400
+        assert response.headers["Content-Type"] == "application/json"
+        assert orjson.loads(response.body) == NO_DOCUMENTS[scenario]
+
+
+async def test_an_unknown_evaluation_is_not_found(client: Client) -> None:
+    assert (await client.ask(eval_id_for(Scenario.NOT_FOUND, 1))).status == 404
+
+
+async def test_a_rejected_request_does_not_speak_of_documents_found(client: Client) -> None:
+    response = await client.ask(eval_id_for(Scenario.REJECTED, 1))
+    assert response.status == 400
+    assert b"found" not in response.body.lower()
+
+
+@pytest.mark.parametrize("scenario", FIRST_STATUSES)
+async def test_an_error_that_passes_is_followed_by_the_documents(client: Client, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 1)
+    for status in FIRST_STATUSES[scenario]:
+        assert (await client.ask(eval_id)).status == status
+    for _ in range(2):
+        assert (await client.ask(eval_id)).body == bundle_of(eval_id)
+
+
+async def test_each_evaluation_fails_for_itself(client: Client) -> None:
+    assert (await client.ask(eval_id_for(Scenario.ERROR_500_ONCE, 1))).status == 500
+    assert (await client.ask(eval_id_for(Scenario.ERROR_500_ONCE, 2))).status == 500
+
+
+async def test_an_error_that_stays_stays(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.ERROR_500_ALWAYS, 1)
+    assert [(await client.ask(eval_id)).status for _ in range(5)] == [500] * 5
+
+
+async def test_a_wait_is_asked_for_in_seconds_as_a_date_or_not_at_all(client: Client) -> None:
+    seconds = await client.ask(eval_id_for(Scenario.RATE_LIMITED_SECONDS, 1))
+    date = await client.ask(eval_id_for(Scenario.RATE_LIMITED_DATE, 1))
+    marked = await client.ask(eval_id_for(Scenario.RATE_LIMITED_X, 1))
+    bare = await client.ask(eval_id_for(Scenario.RATE_LIMITED_BARE, 1))
+    assert seconds.headers["Retry-After"] == marked.headers["X-Retry-After"] == "1"
+    assert 0 < email.utils.parsedate_to_datetime(date.headers["Retry-After"]).timestamp() - time.time() <= 2
+    assert not [name for name in bare.headers if "retry" in name.lower()]
+
+
+@pytest.mark.parametrize("scenario", BROKEN_CONNECTIONS)
+async def test_a_broken_connection_leaves_a_part_of_the_body(client: Client, scenario: Scenario) -> None:
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await client.ask(eval_id_for(scenario, 1))
+
+
+@pytest.mark.parametrize("scenario", [Scenario.CUT_SHORT_ONCE, Scenario.RESET_ONCE])
+async def test_a_connection_that_broke_once_holds_the_next_time(client: Client, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 1)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await client.ask(eval_id)
+    assert (await client.ask(eval_id)).body == bundle_of(eval_id)
+
+
+async def test_a_connection_that_always_breaks_breaks_again(client: Client) -> None:
+    for _ in range(3):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await client.ask(eval_id_for(Scenario.CUT_SHORT_ALWAYS, 1))
+
+
+def read_all(url: str, eval_id: str, key: str) -> bytes:
+    """Read the raw bytes of an answer, as they come, until the connection ends."""
+    where = urllib.parse.urlsplit(url)
+    with socket.create_connection((where.hostname, where.port), timeout=5) as connection:
+        lines = (f"GET /api/evaluation/{eval_id}/documents HTTP/1.1", "Host: x", f"Authorization: Bearer {key}")
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        received = b""
+        while piece := connection.recv(1 << 16):
+            received += piece
+    return received
+
+
+async def test_a_body_cut_short_ends_in_order_with_half_of_what_was_announced(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.CUT_SHORT_ALWAYS, 1)
+    bundle = bundle_of(eval_id)
+    raw = await asyncio.to_thread(read_all, client.simulator.url, eval_id, client.simulator.options.api_key)
+    headers, _, body = raw.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(bundle)}".encode() in headers
+    assert body == bundle[: len(bundle) // 2]
+
+
+async def test_a_reset_is_a_reset(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.RESET_ONCE, 1)
+    with pytest.raises(ConnectionResetError):
+        await asyncio.to_thread(read_all, client.simulator.url, eval_id, client.simulator.options.api_key)
+
+
+@pytest.mark.parametrize("scenario", [Scenario.SLOW_HEADERS, Scenario.SLOW_BODY])
+async def test_a_slow_answer_is_slow_and_whole(client: Client, scenario: Scenario) -> None:
+    eval_id, began = eval_id_for(scenario, 1), time.monotonic()
+    response = await client.ask(eval_id)
+    assert response.body == bundle_of(eval_id)
+    assert time.monotonic() - began >= 0.2
+
+
+@pytest.mark.parametrize("scenario", [Scenario.HTML_ONCE, Scenario.HTML_ALWAYS])
+async def test_a_page_comes_with_status_200(client: Client, scenario: Scenario) -> None:
+    response = await client.ask(eval_id_for(scenario, 1))
+    assert response.status == 200
+    assert response.headers["Content-Type"].startswith("text/html")
+    assert response.body.startswith(b"<!doctype html>")
+
+
+async def test_a_redirect_leads_to_another_host_and_is_noticed_when_followed(client: Client) -> None:
+    response = await client.ask(eval_id_for(Scenario.REDIRECT_ALWAYS, 1))
+    assert response.status == 302
+    target = urllib.parse.urlsplit(response.headers["Location"])
+    assert target.hostname != urllib.parse.urlsplit(client.simulator.url).hostname
+    assert client.simulator.stats().redirects_followed == 0
+    assert (await client.send("GET", target.path)).status == 200
+    assert client.simulator.stats().redirects_followed == 1
+
+
+@pytest.mark.parametrize("scenario", [Scenario.FOREIGN_FILENAME_ONCE, Scenario.FOREIGN_FILENAME_ALWAYS])
+async def test_a_bundle_of_somebody_else_is_named_for_somebody_else(client: Client, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 1)
+    response = await client.ask(eval_id)
+    assert response.named_for != eval_id
+    assert response.body == bundle_of(response.named_for)
+
+
+@pytest.mark.parametrize("scenario", [Scenario.HTML_ONCE, Scenario.FOREIGN_FILENAME_ONCE, Scenario.DAMAGED_ONCE])
+async def test_a_wrong_answer_is_followed_by_the_right_one(client: Client, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 1)
+    first, second, third = [await client.ask(eval_id) for _ in range(3)]
+    assert first.body != second.body == third.body == bundle_of(eval_id)
+    assert second.named_for == third.named_for == eval_id
+
+
+async def test_a_damaged_bundle_stays_as_it_is_when_it_is_always_damaged(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 1)
+    first, second = [await client.ask(eval_id) for _ in range(2)]
+    assert first.body == second.body
+    assert zipfile.ZipFile(io.BytesIO(first.body)).testzip()
+
+
+@pytest.mark.parametrize("scenario", [Scenario.GARBAGE_ALWAYS, Scenario.TRUNCATED_ALWAYS])
+async def test_what_is_no_zip_is_called_one(client: Client, scenario: Scenario) -> None:
+    response = await client.ask(eval_id_for(scenario, 1))
+    assert response.headers["Content-Type"] == "application/zip"
+    assert not zipfile.is_zipfile(io.BytesIO(response.body))
+
+
+async def test_a_bundle_can_be_empty(client: Client) -> None:
+    response = await client.ask(eval_id_for(Scenario.EMPTY_ALWAYS, 1))
+    assert zipfile.ZipFile(io.BytesIO(response.body)).namelist() == []
+
+
+@pytest.mark.parametrize("scenario", [Scenario.OVERLAPPING_ALWAYS, Scenario.FORGED_SIZE_ALWAYS])
+async def test_an_unsafe_bundle_opens_at_first_sight(client: Client, scenario: Scenario) -> None:
+    response = await client.ask(eval_id_for(scenario, 1))
+    assert len(zipfile.ZipFile(io.BytesIO(response.body)).namelist()) == 3
+
+
+async def test_a_changing_evaluation_has_an_attachment_more_from_the_second_time_on(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.CHANGING, 1)
+    first, second, third = [(await client.ask(eval_id)).body for _ in range(3)]
+    assert first == bundle_of(eval_id)
+    assert second == third == bundle_of(eval_id, changed=True)

@@ -1,0 +1,194 @@
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import aiohttp
+import orjson
+import pytest
+
+from scripts.simulator.bundles import bundle_of
+from scripts.simulator.options import HeaderStyle, Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import start
+from tests.scripts.simulator.conftest import Client
+
+PLAIN = eval_id_for(Scenario.DOCUMENTED, 1)
+
+
+@pytest.mark.parametrize("key", [None, "another key", ""])
+async def test_without_the_right_key_there_is_nothing(client: Client, key: str | None) -> None:
+    assert (await client.ask(PLAIN, key)).status == 401
+    assert client.simulator.stats().granted == 0
+
+
+@pytest.mark.parametrize("eval_id", ["no-uuid", "%7B0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10%7D", "1"])
+async def test_an_id_that_is_no_uuid_is_a_bad_request(client: Client, eval_id: str) -> None:
+    assert (await client.ask(eval_id)).status == 400
+
+
+@pytest.mark.parametrize("path", ["/", "/api/evaluation", f"/api/evaluation/{PLAIN}", "/api/evaluation//documents"])
+async def test_a_wrong_path_is_not_found(client: Client, path: str) -> None:
+    assert (await client.send("GET", path)).status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
+async def test_documents_can_only_be_got(client: Client, method: str) -> None:
+    assert (await client.send(method, f"/api/evaluation/{PLAIN}/documents")).status == 405
+
+
+async def test_the_size_of_pictures_is_an_option() -> None:
+    async with await start(Options(image_bytes=100_000)) as simulator, aiohttp.ClientSession() as http:
+        url = f"{simulator.url}/api/evaluation/{PLAIN}/documents"
+        async with http.get(url, headers={"Authorization": "Bearer simulated-key"}) as response:
+            body = await response.read()
+    assert body == bundle_of(PLAIN, 100_000)
+    assert len(body) > 200_000
+
+
+async def test_the_rate_is_enforced_and_can_be_proved(client: Client) -> None:
+    client.simulator.change(rate=5, header_style="standard")
+    responses = await asyncio.gather(*[client.ask(PLAIN) for _ in range(12)])
+    refused = [response for response in responses if response.status == 429]
+    figures = client.simulator.stats()
+    assert len(refused) == figures.refused_by_rate == 7
+    assert {response.headers["Retry-After"] for response in refused} == {"1"}
+    assert {response.headers["RateLimit-Limit"] for response in responses} == {"5"}
+    assert figures.worst_second == 12
+    assert figures.worst_second_granted == figures.granted == 5
+    assert figures.by_status == {200: 5, 429: 7}
+    assert figures.by_evaluation == {PLAIN: 12}
+
+
+async def test_a_request_that_the_rate_refuses_is_no_attempt_at_the_evaluation(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.ERROR_500_ONCE, 1)
+    client.simulator.change(rate=0)
+    assert (await client.ask(eval_id)).status == 429
+    client.simulator.change(rate=None)
+    assert (await client.ask(eval_id)).status == 500
+
+
+async def test_a_silent_service_refuses_without_a_hint(client: Client) -> None:
+    client.simulator.change(rate=0, header_style=HeaderStyle.NONE)
+    response = await client.ask(PLAIN)
+    assert response.status == 429
+    assert not [name for name in response.headers if "rate" in name.lower() or "retry" in name.lower()]
+
+
+async def test_a_spent_quota_says_so(client: Client) -> None:
+    client.simulator.change(quota=1, header_style="x", day_seconds=100)
+    assert (await client.ask(PLAIN)).status == 200
+    response = await client.ask(PLAIN)
+    assert response.status == 429
+    assert "quota" in orjson.loads(response.body)["message"]
+    assert 98 <= int(response.headers["X-Retry-After"]) <= 100
+    assert client.simulator.stats().refused_by_quota == 1
+
+
+async def test_latency_is_what_it_is_told_to_be(client: Client) -> None:
+    client.simulator.change(latency_ms=150, jitter_ms=50)
+    began = time.monotonic()
+    await client.ask(PLAIN)
+    assert time.monotonic() - began >= 0.1
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+async def test_it_can_refuse_everybody_until_told_otherwise(client: Client, status: int) -> None:
+    assert (await client.send("POST", "/__control", body={"refuse_with": status})).status == 204
+    assert (await client.ask(PLAIN)).status == status
+    assert (await client.send("POST", "/__control", body={"refuse_with": None})).status == 204
+    assert (await client.ask(PLAIN)).status == 200
+
+
+@pytest.mark.parametrize("body", [{"api_key": "mine"}, {"rate": -1}, {"no_such": 1}, [], None])
+async def test_an_impossible_change_is_refused_and_changes_nothing(client: Client, body: object) -> None:
+    before = client.simulator.options
+    response = await client.send("POST", "/__control", body=body)
+    assert response.status == 400
+    assert orjson.loads(response.body)["error"]
+    assert client.simulator.options == before
+
+
+async def test_figures_can_be_asked_for_in_all_for_one_evaluation_and_emptied(client: Client) -> None:
+    await client.ask(PLAIN)
+    await client.ask(eval_id_for(Scenario.NOT_FOUND, 1))
+    everything = orjson.loads((await client.send("GET", "/__stats", key=None)).body)
+    assert everything["requests"] == everything["granted"] == 2
+    assert everything["by_status"] == {"200": 1, "404": 1}
+    assert everything["by_evaluation"][PLAIN] == 1
+    one = orjson.loads((await client.send("GET", f"/__stats?eval_id={PLAIN}")).body)
+    assert one["by_evaluation"] == {PLAIN: 1}
+    assert (await client.send("POST", "/__reset")).status == 204
+    assert client.simulator.stats().requests == 0
+
+
+async def test_a_reset_empties_the_figures_but_evaluations_remember(client: Client) -> None:
+    eval_id = eval_id_for(Scenario.ERROR_500_ONCE, 1)
+    await client.ask(eval_id)
+    client.simulator.reset()
+    assert (await client.ask(eval_id)).status == 200
+    assert client.simulator.stats().by_evaluation == {eval_id: 1}
+
+
+async def test_other_machines_cannot_control_it(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aiohttp.web.Request, "remote", "192.0.2.1")
+    for method, path in (("POST", "/__control"), ("POST", "/__reset"), ("GET", "/__stats")):
+        assert (await client.send(method, path, body={})).status == 403
+    assert (await client.ask(PLAIN)).status == 200
+
+
+async def test_an_address_in_use_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        await start(Options(port=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize("scenario", [Scenario.SLOW_HEADERS, Scenario.SLOW_BODY])
+async def test_it_stops_at_once_also_with_a_slow_answer_under_way(client: Client, scenario: Scenario) -> None:
+    client.simulator.change(slow_seconds=60)
+    asking = asyncio.ensure_future(client.ask(eval_id_for(scenario, 1)))
+    await asyncio.sleep(0.3)
+    assert client.simulator.stats().by_status == {200: 1}
+    assert not asking.done()
+    began = time.monotonic()
+    await client.simulator.stop()
+    assert time.monotonic() - began < 1
+    with pytest.raises(aiohttp.ClientError):
+        await asking
+
+
+async def test_a_client_that_hangs_up_does_no_harm(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    client.simulator.change(slow_seconds=0.3)
+    for scenario in (Scenario.SLOW_HEADERS, Scenario.SLOW_BODY):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.ask(eval_id_for(scenario, 1)), 0.1)
+    await asyncio.sleep(0.4)
+    assert (await client.ask(PLAIN)).status == 200
+    assert caplog.records == []
+
+
+PROGRAM = """
+from scripts.simulator.options import Options
+from scripts.simulator.server import serve
+serve(Options(api_key="a-secret-key", slow_seconds=60), lambda url: print(url, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order_within_a_second_and_the_key_is_never_printed(number: signal.Signals) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        host, _, port = process.stdout.readline().strip().removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            path = f"/api/evaluation/{eval_id_for(Scenario.SLOW_BODY, 1)}/documents"
+            lines = (f"GET {path} HTTP/1.1", "Host: x", "Authorization: Bearer a-secret-key", "", "")
+            connection.sendall("\r\n".join(lines).encode())
+            assert b" 200 OK" in connection.recv(64)
+            began = time.monotonic()
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=10)
+    assert time.monotonic() - began < 1
+    assert process.returncode == 0
+    assert (output, errors) == ("", "")

@@ -1,0 +1,164 @@
+"""Worker processes that share one Redis: as many as you like, one rate."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.simulator.expected import demo_ids, expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario_of
+from scripts.simulator.server import Simulator, start
+from tasks.ledger import Ledger
+from tasks.outcome import Outcome
+from tests.commands import KEY, Shell, finish
+from worker.app import ARCHIVE_TASK, publishing_app
+from worker.settings import load_settings
+
+RATE = 40
+PLAIN = tuple(LAYOUTS)
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def shell(riskos: Simulator, redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    return Shell(
+        tmp_path,
+        {
+            "DOCV_API_KEY": KEY,
+            "DOCV_RISKOS_URL": riskos.url,
+            "DOCV_REDIS_URL": redis_url,
+            "DOCV_RATE": str(RATE),
+            "DOCV_BACKFILL_SHARE": "1",
+            "DOCV_DAILY_QUOTA": "100000",
+            "DOCV_ATTEMPTS": "2",
+            "DOCV_RETRY_SECONDS": "1",
+            "DOCV_LEASE_SECONDS": "4",
+        },
+    )
+
+
+@asynccontextmanager
+async def workers(shell: Shell, count: int) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    """Have worker processes; they must end by themselves when told to, without an error."""
+    processes = [await shell.start("worker") for _ in range(count)]
+    reading = [asyncio.create_task(finish(process, seconds=110)) for process in processes]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        ended = await asyncio.gather(*reading)
+    for finished in ended:
+        assert finished.code in {0, -signal.SIGKILL}, finished.err
+        assert KEY not in finished.err
+
+
+async def ended(shell: Shell, redis: Redis, run: str, total: int, seconds: float = 60) -> dict[str, int]:
+    """Wait until a run is over; return its outcomes, as `status` tells them."""
+    ledger = Ledger(redis)
+    async with asyncio.timeout(seconds):
+        while (counters := await ledger.run(run)).pending or counters.total < total:
+            await asyncio.sleep(0.1)
+    summary = json.loads((await shell.run("status", run, "--json")).out)
+    assert (summary["run"], summary["total"], summary["pending"]) == (run, total, 0)
+    return {outcome: count for outcome, count in summary["outcomes"].items() if count}
+
+
+async def asked(riskos: Simulator, requests: int) -> None:
+    """Wait until RiskOS was asked so often."""
+    async with asyncio.timeout(60):
+        while riskos.stats().requests < requests:
+            await asyncio.sleep(0.02)
+
+
+async def test_two_workers_together_keep_the_rate_and_bring_every_evaluation_to_its_end(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = demo_ids(300)
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+
+    async with workers(shell, 2):
+        enqueued = await shell.run("enqueue", "ids.txt", "--queue", "backfill", "--run", "q3", "--json")
+        assert json.loads(enqueued.out)["accepted"] == 300
+        outcomes = await ended(shell, redis, "q3", 300)
+
+    expected = [expected_outcome(scenario_of(eval_id)) for eval_id in eval_ids]
+    assert outcomes == {outcome.value: expected.count(outcome) for outcome in set(expected)}
+    assert riskos.stats().worst_second <= RATE
+    for eval_id in eval_ids:
+        if expected_outcome(scenario_of(eval_id)) is Outcome.NO_DOCUMENTS:
+            assert riskos.stats().by_evaluation[eval_id] == 1
+
+
+async def test_what_a_killed_worker_held_is_finished_by_another(shell: Shell, riskos: Simulator, redis: Redis) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 20_000 + number) for number in range(120)]
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    riskos.change(latency_ms=100)
+    async with workers(shell, 2) as (victim, _):
+        await shell.run("enqueue", "ids.txt", "--run", "killed")
+        await asked(riskos, 30)
+        victim.kill()
+        outcomes = await ended(shell, redis, "killed", 120)
+    assert outcomes.get("archived", 0) + outcomes.get("unchanged", 0) == 120
+    assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 120
+
+
+async def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on_at_once(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 30_000 + number) for number in range(100)]
+    shell.settings["DOCV_LEASE_SECONDS"] = "600"  # nobody could wait for a lease to run out
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    async with workers(shell, 1):
+        await shell.run("enqueue", "ids.txt", "--run", "rolling")
+        await asked(riskos, 20)
+    assert riskos.stats().requests < 100
+    async with workers(shell, 1):
+        outcomes = await ended(shell, redis, "rolling", 100)
+    assert outcomes == {"archived": 100}
+    assert max(riskos.stats().by_evaluation.values()) == 1
+
+
+async def test_a_producer_needs_nothing_but_celery(
+    shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 40_000)
+    app = publishing_app(load_settings(redis_url=redis_url))
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id, "no-id"], "run": "producer"}, queue="live")
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_id": eval_id}, queue="live")
+    app.send_task(ARCHIVE_TASK, args=[[eval_id]], queue="backfill")
+    app.close()
+    async with workers(shell, 1):
+        outcomes = await ended(shell, redis, "producer", 1)
+    assert outcomes == {"archived": 1}
+    assert await redis.llen("docv:live") == await redis.llen("docv:backfill") == 0
+    manifest = json.loads((shell.folder / "archive" / "sandbox" / eval_id / "manifest.json").read_text())
+    assert manifest["trigger"] == {"source": "message", "run": "producer", "event_type": None, "event_id": None}
+
+
+async def test_the_same_evaluations_sent_three_times_at_once_have_one_manifest_each(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 50_000 + number) for number in range(60)]
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    async with workers(shell, 2):
+        await asyncio.gather(*(shell.run("enqueue", "ids.txt", "--run", f"copy-{n}") for n in range(3)))
+        for number in range(3):
+            outcomes = await ended(shell, redis, f"copy-{number}", 60)
+            assert sum(outcomes.values()) == 60
+    for eval_id in eval_ids:
+        assert riskos.stats().by_evaluation[eval_id] == 1
+        manifest = json.loads((shell.folder / "archive" / "sandbox" / eval_id / "manifest.json").read_text())
+        assert manifest["revision"] == 1
