@@ -1,0 +1,315 @@
+"""What is shipped beside the code, held against the code: image, Compose file, example of settings."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from scripts.cli import main
+from worker.embedded import server_binary
+from worker.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+WORKERS = {name: service for name, service in OURS.items() if service["command"][0] == "worker"}
+PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+[\w.-]*(?:@sha256:[0-9a-f]{64})?")
+SETTING = re.compile(r"\bDOCV_[A-Z0-9_]+")
+KNOWN = {f"DOCV_{name.upper()}" for name in Settings.model_fields}
+
+every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+our_services = pytest.mark.parametrize("service", OURS.values(), ids=OURS)
+workers = pytest.mark.parametrize("service", WORKERS.values(), ids=WORKERS)
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of every instruction of one kind in the Dockerfile, in order."""
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^#.*\n", "", DOCKERFILE))
+    return re.findall(rf"(?m)^{name}\s+(.*)$", joined)
+
+
+def parse(arguments: list[str]) -> click.Context:
+    """Let the command line read its arguments, as far as running them.
+
+    Raises:
+        click.UsageError: it does not know them.
+    """
+    group = main.make_context("docv-archive", arguments[:])
+    name, command, rest = main.resolve_command(group, arguments[:])
+    assert command is not None
+    return command.make_context(name, rest, parent=group)
+
+
+def expanded(value: object) -> str:
+    """A value of the Compose file as a container sees it; what has no default is given one here."""
+    return re.sub(r"\$\{\w+:?([-?])([^}]*)\}", lambda found: found[2] if found[1] == "-" else "given", str(value))
+
+
+def seconds(duration: str) -> float:
+    found = re.fullmatch(r"(\d+)s", duration)
+    assert found, "seconds are expected"
+    return float(found[1])
+
+
+# --- the Compose file
+
+
+@every_service
+def test_an_image_is_pinned_to_a_version(service: dict[str, Any]) -> None:
+    assert PINNED.fullmatch(service["image"])
+
+
+@every_service
+def test_a_service_can_do_little(service: dict[str, Any]) -> None:
+    user, _, group = service["user"].partition(":")
+    assert int(user) > 0 < int(group)
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not service.keys() & {"privileged", "cap_add", "pid", "ipc", "devices", "ports"}
+
+
+@every_service
+def test_a_service_comes_back(service: dict[str, Any]) -> None:
+    assert service["restart"] == "unless-stopped"
+
+
+@every_service
+def test_what_others_wait_for_says_when_it_is_ready(service: dict[str, Any]) -> None:
+    for name, needed in service.get("depends_on", {}).items():
+        assert needed["condition"] == "service_healthy"
+        assert "healthcheck" in SERVICES[name]
+
+
+@our_services
+def test_our_image_carries_our_version(service: dict[str, Any]) -> None:
+    assert service["image"] == f"{PROJECT['name']}:{PROJECT['version']}"
+
+
+@our_services
+def test_the_command_line_knows_what_compose_says(service: dict[str, Any]) -> None:
+    parse(service["command"])
+
+
+@our_services
+def test_our_containers_run_as_the_user_of_our_image(service: dict[str, Any]) -> None:
+    assert service["user"] == instructions("USER")[-1]
+
+
+def test_each_queue_has_a_worker_that_serves_no_other() -> None:
+    served = [parse(service["command"]).params["queues"] for name, service in WORKERS.items() if name != "rehearsal"]
+    assert sorted(served) == ["backfill", "live"]
+
+
+@workers
+def test_a_worker_may_finish_what_it_began(service: dict[str, Any]) -> None:
+    drain = float(service["environment"].get("DOCV_DRAIN_SECONDS", Settings.model_fields["drain_seconds"].default))
+    assert seconds(service["stop_grace_period"]) >= drain + 5
+
+
+@workers
+def test_a_worker_can_read_its_settings(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(name, expanded(value))
+    settings = load_settings()
+    assert settings.redis_url
+    assert settings.archive_url.startswith("s3://")
+
+
+def test_a_secret_is_a_setting_and_no_part_of_the_file() -> None:
+    assert {name.upper() for name in COMPOSE["secrets"]} <= KNOWN
+    assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
+    assert {service["environment"].get("DOCV_API_KEY") for service in WORKERS.values()} == {None, "simulated-key"}
+
+
+def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_real() -> None:
+    live, rehearsal, simulator = (SERVICES[name] for name in ("live", "rehearsal", "simulator"))
+    told, real = rehearsal["environment"], live["environment"]
+    listens = parse(simulator["command"]).params
+    assert rehearsal["network_mode"] == "service:simulator"
+    assert "networks" not in rehearsal
+    assert rehearsal["profiles"] == simulator["profiles"] == ["demo"]
+    assert told["DOCV_RISKOS_URL"] == f"http://{listens['host']}:{listens['port']}"
+    assert told["DOCV_API_KEY"] == listens["key"]
+    assert told["DOCV_REDIS_URL"] != real["DOCV_REDIS_URL"]
+    assert told["DOCV_ARCHIVE_URL"] != real["DOCV_ARCHIVE_URL"]
+    assert "env_file" not in rehearsal
+
+
+def test_redis_and_s3_are_reached_from_inside_only() -> None:
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert [SERVICES[name]["networks"] for name in ("redis", "s3", "simulator")] == [["inside"]] * 3
+
+
+def test_the_bucket_that_is_made_is_the_one_that_is_used() -> None:
+    bucket = SERVICES["s3"]["environment"]["S3_BUCKET"]
+    for worker in WORKERS.values():
+        assert worker["environment"]["DOCV_ARCHIVE_URL"].startswith(f"s3://{bucket}")
+
+
+def test_redis_understands_how_it_is_to_keep_the_ledger(tmp_path: Path) -> None:
+    command = shlex.split(SERVICES["redis"]["command"])
+    wanted = {"appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction"}
+    # The socket's path is relative on both sides: the whole one may be too long.
+    place = ["--port", "0", "--unixsocket", "redis.sock", "--dir", str(tmp_path)]
+    patience = Retry(ConstantBackoff(0.05), retries=200)
+    with subprocess.Popen([server_binary(), *command[1:], *place], cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+        try:
+            with Redis(unix_socket_path="redis.sock", decode_responses=True, retry=patience) as redis:
+                assert redis.config_get(*wanted) == wanted
+        finally:
+            server.terminate()
+    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+
+
+# --- the image
+
+
+def test_the_image_has_a_python_that_is_safe_with_zip_files() -> None:
+    for base in instructions("FROM"):
+        image = base.split()[0]
+        found = re.match(r"python:(\d+)\.(\d+)\.(\d+)-slim$", image)
+        assert found, image
+        assert tuple(map(int, found.groups())) >= (3, 13, 14)
+
+
+def test_what_builds_the_image_is_left_behind() -> None:
+    assert len(instructions("FROM")) == 2
+    assert [copied for copied in instructions("COPY") if copied.startswith("--from=build")] == [
+        "--from=build /opt/docv-archive /opt/docv-archive"
+    ]
+
+
+def test_only_what_is_pinned_by_hash_is_installed() -> None:
+    installs = re.findall(r"pip install (.*?)(?: && |$)", "\n".join(instructions("RUN")), re.MULTILINE)
+    assert len(installs) == 3
+    assert all("--require-hashes" in each or ("--no-deps" in each and "dist/*.whl" in each) for each in installs)
+    assert "uv build --wheel --require-hashes --build-constraints" in DOCKERFILE
+    assert not instructions("ADD")
+
+
+def test_the_image_runs_the_worker_as_somebody_with_a_number() -> None:
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", instructions("USER")[-1])
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+    assert instructions("ENTRYPOINT") == ['["docv-archive"]']
+    parse(yaml.safe_load(instructions("CMD")[-1]))
+
+
+def test_the_image_writes_to_its_volume_only() -> None:
+    [volume] = instructions("VOLUME")
+    environment = dict(pair.split("=", 1) for line in instructions("ENV") for pair in shlex.split(line))
+    assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert Path(environment["DOCV_STATE_DIR"]).is_relative_to(volume)
+    assert Path(instructions("WORKDIR")[-1]).is_relative_to(volume)
+
+
+def test_the_health_check_is_a_command_of_ours() -> None:
+    [check] = instructions("HEALTHCHECK")
+    command, rest = re.search(r"CMD docv-archive (.*?) > /dev/null (.*)$", check).groups()  # type: ignore[union-attr]
+    parse(shlex.split(command))
+    assert rest == "|| exit 1"  # Docker knows 0 and 1; we know more
+
+
+def test_what_the_image_is_made_of_is_let_in_and_nothing_else_is() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] not in {"", "#"}]
+    let_in = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
+    copied = {
+        name.rstrip("/") for each in instructions("COPY") if not each.startswith("--from") for name in each.split()[:-1]
+    }
+    assert lines[0] == "*"
+    assert copied == let_in
+    assert all((ROOT / name).exists() for name in copied)
+    assert not any(fnmatch(name, pattern) for name in (".env", "secrets", ".git") for pattern in let_in)
+
+
+def test_the_wheel_is_made_of_what_is_copied() -> None:
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*built["packages"], *PROJECT["license-files"], PROJECT["readme"], "pyproject.toml"}
+    assert needed <= {name.rstrip("/") for each in instructions("COPY") for name in each.split()[:-1]}
+
+
+IMPORT_AS_IN_THE_IMAGE = """
+import importlib, importlib.metadata, pkgutil, sys
+
+pinned = set(sys.argv[1:]) | {"docv-archive"}
+missing = {
+    module
+    for module, owners in importlib.metadata.packages_distributions().items()
+    if not pinned.intersection(owner.lower().replace("_", "-") for owner in owners)
+}
+
+class OnlyWhatIsPinned:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"{name} is not pinned for the image", name=name)
+
+sys.meta_path.insert(0, OnlyWhatIsPinned())
+for room in map(importlib.import_module, ("worker", "tasks", "scripts")):
+    for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+        importlib.import_module(module.name)
+# These two are imported late, by name.
+importlib.import_module("kombu.transport.redis")
+importlib.import_module("obstore.auth.boto3")
+"""
+
+
+def test_everything_that_runs_is_pinned_for_the_image() -> None:
+    pins = re.findall(r"(?m)^([\w.-]+)==", (ROOT / "constraints" / "runtime.txt").read_text("utf-8"))
+    tried = subprocess.run(
+        [sys.executable, "-c", IMPORT_AS_IN_THE_IMAGE, *pins],
+        cwd=ROOT,
+        env={"DOCV_REDIS_URL": "redis://localhost:6379/0", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tried.returncode == 0, tried.stderr.splitlines()[-1]
+
+
+# --- the settings
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Dockerfile", "docker-compose.yml", ".env.example", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "README.md"],
+)
+def test_every_setting_that_is_named_exists(name: str) -> None:
+    named = set(SETTING.findall((ROOT / name).read_text("utf-8"))) - {"DOCV_"}
+    assert named <= KNOWN
+
+
+def test_the_example_can_be_used_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(EXAMPLE, "utf-8")
+    assert load_settings() == Settings()
+
+
+def test_each_line_of_the_example_can_be_meant(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(re.sub(r"(?m)^#(?=DOCV_)", "", EXAMPLE), "utf-8")
+    assert load_settings().rate == Settings().rate
+
+
+def test_the_example_shows_the_defaults_where_it_does_not_say_otherwise() -> None:
+    shown = dict(re.findall(r"(?m)^#(DOCV_\w+)=(.*)$", EXAMPLE))
+    fields = {f"DOCV_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+    for name, value in shown.items():
+        default = fields[name]
+        if isinstance(default, int | float):
+            assert float(value) == default, name
+        elif isinstance(default, str):
+            assert value == default, name
