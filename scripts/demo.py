@@ -1,6 +1,7 @@
 """Show the main job before one's eyes: no key, no server, no Docker."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from rich._export_format import CONSOLE_SVG_FORMAT  # save_svg takes a form, and this is where its own one is
 from rich.console import Console
 
 from scripts.exits import NOT_ALL, OK
@@ -32,6 +34,8 @@ _ENVIRONMENT = "sandbox"
 _MARK = ".docv-archive-demo"
 _BEFORE = 20
 _RATE = 100
+_PICTURE_WIDTH = 104
+_SHOWN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,11 @@ class Checked:
 
 def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
     """Archive simulated evaluations of every sort, check the result, say where to look; return the exit code."""
-    console = Console(record=True, width=104, force_terminal=True) if picture else Console(stderr=as_json)
+    console = (
+        Console(record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False)
+        if picture
+        else Console(stderr=as_json, highlight=False)
+    )
     return interruptible(lambda: _demo(count, _fresh(Path(folder)), picture, console, as_json=as_json))
 
 
@@ -60,15 +68,16 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
     with tempfile.TemporaryDirectory(prefix="docv-demo-") as state, _simulator() as url:
         console.print(f"A RiskOS of our own answers at {url}; Redis and a worker are started.")
         with machine(_settings(archive, Path(state), url)) as here:
-            console.print(f"Yesterday, {_BEFORE} evaluations were archived:")
-            here.archive(eval_ids[:_BEFORE], console=console)
-            console.print(f"Today, {len(eval_ids)} IDs come in, those among them, and some of every sort:")
-            summary = here.archive(eval_ids, console=console)
+            console.print(f"Yesterday, {_BEFORE} evaluations came in ...")
+            before = here.archive(eval_ids[:_BEFORE])
+            console.print(f"... and {before.sentence()}.")
+            console.print(f"Today, {len(eval_ids)} IDs come in, those among them, and some of every sort:\n")
+            summary = here.archive(eval_ids)
     print_summary(summary, as_json=as_json, console=console)
     checked = _check(archive, eval_ids)
     _say_where_to_look(console, archive, eval_ids, checked)
     if picture:
-        console.save_svg(picture, title="docv-archive demo")
+        console.save_svg(picture, title="docv-archive demo", code_format=_picture_format())
     return OK if not checked.wrong and not summary.counters.pending and _every_sort(summary) else NOT_ALL
 
 
@@ -142,6 +151,11 @@ def _check(archive: Path, eval_ids: Sequence[str]) -> Checked:
     return Checked(documents, size, tuple(wrong))
 
 
+def _picture_format() -> str:
+    """Return rich's form of an SVG without the fonts that it would have the reader's browser fetch."""
+    return re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+
+
 def _hashes(documents: dict[str, bytes]) -> Counter[str]:
     return Counter(hashlib.sha256(data).hexdigest() for data in documents.values())
 
@@ -155,15 +169,15 @@ def _say_where_to_look(console: Console, archive: Path, eval_ids: Sequence[str],
         console.print(f"[bold red]{len(checked.wrong)} did not end as they should[/], such as {checked.wrong[0]}")
     else:
         console.print(
-            f"[green]Checked:[/] {checked.documents} documents, {checked.size / 1e6:.1f} MB, are on disk byte for byte "
-            "as they were served."
+            f"\n[green]Checked:[/] {checked.documents} documents, {checked.size / 1e6:.1f} MB, "
+            "are on disk byte for byte as they were served."
         )
     example = archive / _ENVIRONMENT / eval_ids[0]
-    console.print(f"\nLook into the archive, {archive}:")
-    for path in sorted(example.rglob("*")):
-        if path.is_file():
-            console.print(f"  {path.relative_to(archive)}", highlight=False, soft_wrap=True)
+    console.print(f"\nLook into the archive, such as [bold]{example}[/]:")
+    for path in sorted(example.rglob("*.*")):
+        kind = "" if path.parent == example else f"{path.parent.name}/"
+        console.print(f"  {kind}{path.stem[:_SHOWN]}{'…' if len(path.stem) > _SHOWN else ''}{path.suffix}")
     console.print(
-        f"  quarantine/{_ENVIRONMENT}/…   what could not be read\n\n"
-        "With your own key, set in .env as DOCV_API_KEY: [bold]docv-archive run ids.txt[/]"
+        f"and [bold]{archive}/quarantine[/] for what could not be read. "
+        "With a key of your own, in .env as DOCV_API_KEY:\n\n  [bold].venv/bin/docv-archive run ids.txt[/]"
     )

@@ -8,7 +8,7 @@ import click
 import orjson
 
 from scripts.exits import NOT_ALL, OK
-from scripts.id_source import Sorted, read_ids, tell_bad
+from scripts.id_source import Sorted, read_ids
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
 from tasks.ledger import Ledger, Queue, Trigger
@@ -24,7 +24,6 @@ def enqueue(sources: Sequence[str], *, queue: str, run: str | None, refresh: boo
     settings.need_redis_url()
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources)
-    tell_bad(ids)
     delay = settings.settle_seconds if settle else 0.0
     published = asyncio.run(_enqueue(settings, ids, Queue(queue), trigger, refresh=refresh, delay=delay))
     if as_json:

@@ -32,11 +32,21 @@ class Sorted:
 
 
 def read_ids(sources: Sequence[str]) -> Sorted:
-    """Return the IDs that the sources name; a source is an ID, a file with one ID a line, or ``-``.
+    """Return the IDs that the sources name, and tell which are bad on standard error.
+
+    A source is an ID, a file with one ID a line, or ``-`` for standard input.
 
     Raises:
-        click.UsageError: a source is neither, or cannot be read.
+        click.UsageError: a source is neither, or cannot be read, or no source has an ID.
     """
+    ids = _sort_out(sources)
+    _tell(ids)
+    if not ids.eval_ids:
+        raise click.UsageError("there is no evaluation ID in it")
+    return ids
+
+
+def _sort_out(sources: Sequence[str]) -> Sorted:
     eval_ids: dict[str, None] = {}
     bad: list[str] = []
     repeated = 0
@@ -51,8 +61,8 @@ def read_ids(sources: Sequence[str]) -> Sorted:
     return Sorted(tuple(eval_ids), tuple(bad), repeated)
 
 
-def tell_bad(ids: Sorted) -> None:
-    """Name the bad IDs on standard error, the first ones each, the others as a count."""
+def _tell(ids: Sorted) -> None:
+    """Name the bad IDs, the first ones each, the others as a count."""
     for sentence in ids.bad[:_NAMED]:
         click.echo(sentence, err=True)
     if len(ids.bad) > _NAMED:

@@ -7,8 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
-
 from scripts.local import LocalWorker, local_redis, local_worker
 from scripts.progress import Seen, open_progress
 from scripts.tables import Summary
@@ -36,22 +34,21 @@ class Machine:
     def __init__(self, settings: Settings, worker: LocalWorker) -> None:
         self._settings, self._worker = settings, worker
 
-    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, console: Console | None = None) -> Summary:
+    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False) -> Summary:
         """Archive evaluations and wait until each has its outcome.
 
         Args:
             eval_ids: canonical IDs, each once.
             refresh: ask RiskOS again about what is archived already.
-            console: where progress is shown; standard error where it is not given.
 
         Raises:
             Unreachable: the worker dies again and again, or RiskOS refuses the key.
         """
         name, started = run_name("run"), time.monotonic()
-        last = asyncio.run(self._archive(eval_ids, name, refresh=refresh, console=console))
+        last = asyncio.run(self._archive(eval_ids, name, refresh=refresh))
         return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 
-    async def _archive(self, eval_ids: Sequence[str], name: str, *, refresh: bool, console: Console | None) -> Seen:
+    async def _archive(self, eval_ids: Sequence[str], name: str, *, refresh: bool) -> Seen:
         async with open_redis(self._settings.need_redis_url()) as redis:
             ledger, holds = Ledger(redis), Holds(redis)
             with contextlib.closing(Publisher(publishing_app(self._settings))) as publisher:
@@ -64,7 +61,7 @@ class Machine:
                     trigger=Trigger("run", run=name),
                     refresh=refresh,
                 )
-            with open_progress(name, len(eval_ids), console) as progress:
+            with open_progress(name, len(eval_ids)) as progress:
                 async for seen in _looks(ledger, holds, name):
                     progress.show(seen)
                     if not seen.counters.pending:

@@ -37,7 +37,7 @@ class Seen:
 
     def sentence(self) -> str:
         """Return the counts, and what the run waits for, in a line."""
-        parts = [f"{count} {outcome}" for outcome, count in self.counters.outcomes.items() if count]
+        parts = [self.counters.sentence()] if self.done else []
         if self.hold:
             parts.append(f"on hold ({self.hold.reason}), next request in {self.hold.left:.0f} s")
             parts.append(f"{self.census.held} wait for it")
@@ -75,9 +75,9 @@ class _LiveBar:
 
 
 @contextmanager
-def open_progress(name: str, total: int, console: Console | None = None) -> Iterator[Progress]:
+def open_progress(name: str, total: int) -> Iterator[Progress]:
     """Yield what shows the progress of a run."""
-    console = console or Console(stderr=True)
+    console = Console(stderr=True)
     if not console.is_terminal:
         yield _PlainLines(name)
         return
@@ -88,5 +88,5 @@ def open_progress(name: str, total: int, console: Console | None = None) -> Iter
         TimeElapsedColumn(),
         TextColumn("{task.fields[said]}"),
     )
-    with Bar(*columns, console=console) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         yield _LiveBar(bar, total)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from scripts.exits import NOT_ALL, OK
-from scripts.id_source import read_ids, tell_bad
+from scripts.id_source import read_ids
 from scripts.interruption import interruptible
 from scripts.machine import machine
 from scripts.tables import print_summary
@@ -15,7 +15,6 @@ def run(sources: Sequence[str], *, refresh: bool, as_json: bool) -> int:
     settings = load_settings()
     settings.need_api_key()
     ids = read_ids(sources)
-    tell_bad(ids)
 
     def archive_them() -> int:
         with machine(settings) as here:

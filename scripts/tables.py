@@ -50,6 +50,10 @@ class Summary:
         counted = self.counters.outcomes.items()
         return not self.counters.pending and all(outcome.fine for outcome, count in counted if count)
 
+    def sentence(self) -> str:
+        """Return the counts in a line."""
+        return f"{self.counters.sentence()}, in {self.seconds:.1f} s"
+
     def as_json(self) -> bytes:
         """Return the summary as the contract has it."""
         outcomes = self.counters.outcomes

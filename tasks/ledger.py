@@ -87,6 +87,10 @@ class RunCounters:
         """Evaluations of the run that have no outcome yet."""
         return self.total - sum(self.outcomes.values())
 
+    def sentence(self) -> str:
+        """Return what is not zero, in a line."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items() if count)
+
 
 @dataclass(frozen=True, slots=True)
 class Census:

@@ -1,0 +1,119 @@
+"""What the command says when something is wrong: one sentence, what to do, the right code, never a traceback."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner
+
+from scripts.cli import main
+from tests.commands import KEY, Shell
+from tests.conftest import S3
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": "http://127.0.0.1:9"})
+
+
+async def refused(shell: Shell, *arguments: str, code: int, said: str) -> None:
+    finished = await shell.run(*arguments, seconds=60)
+    assert finished.code == code, finished.err
+    assert said in finished.err
+    assert "Traceback" not in finished.err
+    assert finished.err.count("\n") <= 4
+    assert finished.out == ""
+    assert KEY not in finished.err
+
+
+@pytest.mark.parametrize("verb", sorted(main.commands))
+def test_every_verb_has_help_that_says_what_it_is_for(verb: str) -> None:
+    result = CliRunner().invoke(main, [verb, "--help"])
+    assert result.exit_code == 0
+    assert main.commands[verb].help
+    assert "with-parent" not in result.output
+
+
+async def test_help_loads_nothing_but_click(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, {"PYTHONPROFILEIMPORTTIME": "1"})
+    finished = await shell.run("--help")
+    loaded = {line.split("|")[-1].strip() for line in finished.err.splitlines()}
+    assert "click" in loaded
+    assert not loaded & {"celery", "aiohttp", "boto3", "redis", "pydantic", "rich", "obstore"}
+
+
+async def test_a_missing_key_is_told_before_anything_is_started(shell: Shell) -> None:
+    del shell.settings["DOCV_API_KEY"]
+    await refused(shell, "run", str(uuid4()), code=2, said="DOCV_API_KEY is not set")
+    shell.settings["DOCV_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    await refused(shell, "worker", code=2, said="DOCV_API_KEY is not set")
+    assert not (shell.folder / ".docv-archive").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DOCV_RAET", "5", "DOCV_RAET is no setting of this version; did you mean DOCV_RATE?"),
+        ("DOCV_RATE", "fast", "DOCV_RATE: "),
+        ("DOCV_RATE", "0", "DOCV_RATE: "),
+        ("DOCV_ARCHIVE_URL", "archive", "DOCV_ARCHIVE_URL: expected is s3://bucket/prefix or file:///path"),
+        ("DOCV_RISKOS_URL", "http://riskos.example", "DOCV_RISKOS_URL: plain http"),
+        ("DOCV_ENVIRONMENT", "prod", "DOCV_ENVIRONMENT: "),
+        ("DOCV_TAGS", "a;b", "DOCV_TAGS: "),
+        ("DOCV_REDIS_URL", "localhost", "DOCV_REDIS_URL: "),
+    ],
+)
+async def test_an_impossible_setting_is_one_line(shell: Shell, name: str, value: str, said: str) -> None:
+    shell.settings[name] = value
+    await refused(shell, "run", str(uuid4()), code=2, said=said)
+
+
+@pytest.mark.parametrize("verb", ["run", "enqueue", "worker", "status"])
+async def test_a_redis_that_does_not_answer_is_told(shell: Shell, verb: str) -> None:
+    shell.settings["DOCV_REDIS_URL"] = "redis://:canary-secret@127.0.0.1:1/0"
+    arguments = [verb, str(uuid4())] if verb in {"run", "enqueue"} else [verb]
+    await refused(shell, *arguments, code=3, said="Redis does not answer")
+
+
+@pytest.mark.parametrize("verb", ["enqueue", "worker"])
+async def test_a_producer_or_worker_without_a_redis_is_told_to_name_one(shell: Shell, verb: str) -> None:
+    arguments = [verb, str(uuid4())] if verb == "enqueue" else [verb]
+    await refused(shell, *arguments, code=2, said="DOCV_REDIS_URL is not set")
+
+
+async def test_a_bucket_that_does_not_exist_is_told(shell: Shell, s3: S3) -> None:
+    shell.settings |= {"DOCV_ARCHIVE_URL": "s3://no-such-bucket/x", "DOCV_S3_ENDPOINT": s3.endpoint}
+    await refused(shell, "run", str(uuid4()), code=3, said="s3://no-such-bucket/x: there is no such bucket")
+
+
+async def test_a_bucket_that_does_not_answer_is_told(shell: Shell, s3: S3) -> None:
+    shell.settings |= {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}", "DOCV_S3_ENDPOINT": "http://127.0.0.1:1"}
+    await refused(shell, "run", str(uuid4()), code=3, said="the bucket does not answer")
+
+
+async def test_missing_credentials_are_told(shell: Shell) -> None:
+    shell.settings |= {"DOCV_ARCHIVE_URL": "s3://anywhere", "AWS_EC2_METADATA_DISABLED": "true"}
+    await refused(shell, "run", str(uuid4()), code=2, said="no AWS credentials found")
+
+
+async def test_a_folder_that_cannot_be_made_is_told(shell: Shell) -> None:
+    (shell.folder / "archive").write_text("a file")
+    await refused(shell, "run", str(uuid4()), code=3, said="the folder of the archive cannot be made")
+
+
+@pytest.mark.parametrize("source", ["no-such-file.txt", "0b54a4d4", "x" * 5_000])
+async def test_a_source_that_is_neither_file_nor_id_is_told(shell: Shell, source: str) -> None:
+    finished = await shell.run("run", source)
+    assert finished.code == 2
+    assert "is neither a file nor an evaluation ID" in finished.err
+    assert len(finished.err) < 500
+
+
+async def test_a_run_of_no_ids_is_no_run(shell: Shell) -> None:
+    (shell.folder / "ids.txt").write_text("\n\n")
+    await refused(shell, "run", "ids.txt", code=2, said="there is no evaluation ID in it")
+
+
+async def test_a_status_where_nothing_was_run_says_so(shell: Shell) -> None:
+    await refused(shell, "status", code=2, said="nothing has been run here")
+    assert not list(shell.folder.iterdir())
