@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -36,6 +36,7 @@ _MAX_MESSAGE = 500
 _MAX_WAIT = 24 * 60 * 60.0
 _DEFAULT_WAIT = 1.0
 _EPOCH = 1_000_000_000
+_EPOCH_MILLISECONDS = 1_000_000_000_000
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ZIP_END = b"PK\x05\x06"
 _ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
@@ -183,10 +184,12 @@ def _refusal(status: int, headers: Mapping[str, str], content_type: str, body: b
         raise ServiceFailed(status)
     if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
         raise UnexpectedAnswer("RiskOS does not answer so", status)
-    if content_type == "text/html":
-        # RiskOS answers in JSON: a page comes from something in between, and says nothing of the evaluation.
-        raise UnexpectedAnswer("a page instead of JSON", status)
-    messages = tuple(_messages(body))
+    said = _parsed(body)
+    if body and said is None and not content_type.endswith("json"):
+        # RiskOS answers in JSON. Anything else comes from something in between, or from a wrong DOCV_RISKOS_URL, and
+        # says nothing of the evaluation.
+        raise UnexpectedAnswer(f"{content_type} instead of JSON", status)
+    messages = tuple(_messages(said or {}))
     shown = messages[0][:_MAX_MESSAGE] if messages else None
     if status == HTTPStatus.NOT_FOUND:
         return Absent(Outcome.NOT_FOUND, status, shown)
@@ -197,14 +200,16 @@ def _refusal(status: int, headers: Mapping[str, str], content_type: str, body: b
     return Absent(Outcome.REJECTED, status, shown)
 
 
-def _messages(body: bytes) -> Iterator[str]:
-    """Yield what an error body says, in every shape that is documented or has been seen."""
+def _parsed(body: bytes) -> dict[str, Any] | None:
     try:
-        document: Any = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return
-    if not isinstance(document, dict):
-        return
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _messages(document: dict[str, Any]) -> Iterator[str]:
+    """Yield what an error body says, in every shape that is documented or has been seen."""
     nested = document.get("msg")
     inner = nested.get("msg") if isinstance(nested, dict) else None
     for text in (document.get("message"), nested, inner, document.get("error")):
@@ -221,15 +226,18 @@ def _filename(disposition: str | None) -> str | None:
         return None
     header = email.message.Message()
     header["Content-Disposition"] = disposition
-    name = header.get_filename()
-    return name[:_MAX_MESSAGE] if name else None
+    try:
+        name = header.get_filename()
+    except ValueError:  # an absurd charset
+        return None
+    return name[:_MAX_MESSAGE].encode("utf-8", "replace").decode() if name else None
 
 
 def wait_asked(headers: Mapping[str, str], now: float) -> float:
     """Return the seconds that an answer asks us to wait: at most a day, one second where it says nothing.
 
-    ``Retry-After`` and ``X-Retry-After`` come as seconds or as an HTTP date, ``X-RateLimit-Reset`` as seconds
-    or as seconds since the epoch; none of them is documented exactly.
+    ``Retry-After`` and ``X-Retry-After`` come as seconds or as an HTTP date, ``X-RateLimit-Reset`` as seconds,
+    or as seconds or milliseconds since the epoch; none of them is documented exactly.
 
     Args:
         headers: of the answer; names are compared without case.
@@ -244,10 +252,13 @@ def wait_asked(headers: Mapping[str, str], now: float) -> float:
 
 
 def _seconds(value: str, now: float) -> float | None:
-    if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value, re.ASCII):
+    if re.fullmatch(r"\d{1,13}(\.\d{1,6})?", value, re.ASCII):
         seconds = float(value)
+        if seconds > _EPOCH_MILLISECONDS:
+            seconds /= 1000
         return seconds - now if seconds > _EPOCH else seconds
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         date: datetime = email.utils.parsedate_to_datetime(value)
-        return date.timestamp() - now
+        # Every HTTP date is in GMT, also where it does not say so (RFC 9110, 5.6.7).
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     return None

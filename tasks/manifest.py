@@ -82,11 +82,13 @@ class Manifest(_Part):
 
     model_config = ConfigDict(frozen=True, extra="ignore", title="docv-archive manifest")
 
-    schema_: Literal[1] = Field(default=1, alias="schema", description="Version of this format.")
+    schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
     eval_id: str = Field(description="The evaluation.")
     environment: Literal["production", "sandbox"]
     account: str = Field(description="Name of the account it was asked for with.")
-    outcome: Outcome = Field(description="How it ended; without documents the manifest is a tombstone.")
+    outcome: Literal[
+        Outcome.ARCHIVED, Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.UNREADABLE
+    ] = Field(description="How it ended; without documents the manifest is a tombstone.")
     revision: int = Field(ge=1, description="Counts the manifests of this evaluation.")
     previous: str | None = Field(
         pattern=_SHA256, description="SHA-256 of the manifest before, kept as revisions/{revision - 1}.json."

@@ -80,8 +80,10 @@ async def _retrieve(entry: Entry, evaluation: Evaluation, means: Means) -> tuple
     answer = await request(means.line, evaluation, entry.queue)
     contents = await _open(answer, means.limits)
     if contents.unreadable:
-        answer = await request(means.line, evaluation, entry.queue)
-        contents = await _open(answer, means.limits)
+        again = await request(means.line, evaluation, entry.queue)
+        found = await _open(again, means.limits)
+        if isinstance(again, Absent) or len(found.documents) >= len(contents.documents):
+            return again, found
     return answer, contents
 
 
@@ -117,10 +119,11 @@ def _record(
     outcome = _outcome(answer, contents)
     trigger = entry.trigger
     return Manifest(
+        schema=1,
         eval_id=evaluation.eval_id,
         environment=evaluation.environment,  # type: ignore[arg-type]  # checked by pydantic
         account=evaluation.account,
-        outcome=outcome,
+        outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
         revision=1,
         previous=None,
         documents=tuple(_document(each) for each in stored),

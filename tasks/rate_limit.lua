@@ -12,7 +12,8 @@
 -- arrive closer together than the rate allows.
 --
 -- ARGV: verb, interval between two requests (microseconds), burst, horizon (microseconds; a turn further away is
---       not reserved), quota (requests a day, 0 for none), probe lease (ms)
+--       not reserved), quota (requests a day, 0 for none), probe lease (ms; 0 where
+--       this turn is not the last one before the request, so that it cannot be the probe)
 -- Answer to 'turn':
 --         {'turn', microseconds}        the turn is ours in so long
 --         {'probe', microseconds}       the same, and we are the one who finds out whether a hold may end
@@ -42,7 +43,7 @@ local hold = redis.call('HMGET', KEYS[1], 'until', 'reason')
 if hold[1] then
   local left = tonumber(hold[1]) - now_ms
   if left > 0 then return { 'held', left, hold[2] } end
-  kind = 'probe'
+  if probe_lease > 0 then kind = 'probe' end
 end
 
 if quota > 0 then
@@ -54,8 +55,12 @@ if quota > 0 then
   end
   if used >= quota then
     local left = since + DAY - now_ms
-    redis.call('HSET', KEYS[1], 'reason', 'quota', 'since', now_ms, 'until', since + DAY)
-    redis.call('PEXPIRE', KEYS[1], left)
+    redis.call('HSET', KEYS[1], 'until', since + DAY)
+    -- A hold that waits for its probe stays one; else this is a hold of its own, and ends by itself.
+    if not hold[1] then
+      redis.call('HSET', KEYS[1], 'reason', 'quota', 'since', now_ms)
+      redis.call('PEXPIRE', KEYS[1], left)
+    end
     return { 'held', left, 'quota' }
   end
 end

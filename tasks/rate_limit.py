@@ -57,8 +57,10 @@ class Turns:
         """
         allowance = account.allowance
         if queue is Queue.BACKFILL:
-            await self._turn(account, ":backfill", rate=allowance.rate * allowance.backfill_share, quota=0)
-        return await self._turn(account, "", rate=allowance.rate, quota=allowance.daily_quota or 0)
+            share = allowance.rate * allowance.backfill_share
+            await self._turn(account, ":backfill", rate=share, quota=0, probe_lease=0)
+        quota = allowance.daily_quota or 0
+        return await self._turn(account, "", rate=allowance.rate, quota=quota, probe_lease=_PROBE_LEASE)
 
     def notice(self, account: str, held_for: float) -> None:
         """Learn that an account is on hold for so many seconds, or not at all.
@@ -67,10 +69,10 @@ class Turns:
         """
         self._held_until[account] = time.monotonic() + held_for
 
-    async def _turn(self, account: Account, bucket: str, *, rate: float, quota: int) -> bool:
+    async def _turn(self, account: Account, bucket: str, *, rate: float, quota: int, probe_lease: int) -> bool:
         """Reserve a turn and wait for it; one at a time in this process, so that few turns are given out ahead."""
         keys = [hold_key(account.name), f"docv:quota:{account.name}", f"{_PREFIX}{account.name}{bucket}"]
-        args = [self._interval(rate), account.allowance.burst, round(_HORIZON * _MICRO), quota, _PROBE_LEASE]
+        args = [self._interval(rate), account.allowance.burst, round(_HORIZON * _MICRO), quota, probe_lease]
         patience = _PATIENCE
         async with self._in_line[account.name + bucket]:
             while True:

@@ -121,9 +121,9 @@ def _labels(evaluation: Evaluation, document: Document, tags: dict[str, str], ar
             "archived-at": archived_at,
         },
         tags={
+            **tags,
             "environment": evaluation.environment,
             "document-kind": document.kind.value,
             "source": document.source.value,
-            **tags,
         },
     )

@@ -1,5 +1,6 @@
 """What tests of several rooms share: real services of their own, on free ports, gone afterwards."""
 
+import importlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -67,6 +68,9 @@ class S3:
 def s3_endpoint() -> Iterator[str]:
     """URL of moto's S3, a real HTTP server, started for this process's tests."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request helps nobody
+    # Loaded here, and not by the server's thread with the first request: Python 3.11's compiler does not like that.
+    importlib.import_module("moto.s3.responses")
+    importlib.import_module("moto.s3.urls")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -1,5 +1,6 @@
 """HTTP session, bucket, Redis: opened once, lent to each evaluation."""
 
+import asyncio
 import contextlib
 import os
 import ssl
@@ -14,7 +15,7 @@ import aiohttp
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from worker.settings import Settings, SettingsError
 
 _REDIS_TIMEOUT = 10.0
+_CHECK_SECONDS = 10.0
 _S3_RETRY_SECONDS = 60
 _NO_OBJECT = "is-the-bucket-there"
 
@@ -67,8 +69,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 @contextlib.asynccontextmanager
 async def open_redis(url: str, connections: int = 8) -> "AsyncIterator[Redis]":
     """Open a client of Redis; its calls are tried again for a few seconds when the connection breaks."""
-    redis = Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        timeout=_REDIS_TIMEOUT,
         decode_responses=True,
         max_connections=connections + 8,
         socket_timeout=_REDIS_TIMEOUT,
@@ -77,6 +80,7 @@ async def open_redis(url: str, connections: int = 8) -> "AsyncIterator[Redis]":
         retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=5),
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
     )
+    redis = Redis.from_pool(pool)
     try:
         yield redis
     finally:
@@ -90,7 +94,8 @@ async def check_redis(redis: "Redis") -> None:
         Unreachable: it does not.
     """
     try:
-        await redis.ping()
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await redis.ping()
     except (RedisError, OSError) as error:
         raise Unreachable(
             f"Redis does not answer ({_short(error)}): see that it runs and DOCV_REDIS_URL names it"

@@ -1,0 +1,275 @@
+"""Servers that say exactly what a test tells them: for answers that neither the simulator nor moto's server gives."""
+
+import asyncio
+import contextlib
+import enum
+import hashlib
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import aiohttp
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from tasks.account import Account, Allowance
+from tasks.download import Terms
+from tasks.hold import Holds, hold_key
+from tasks.rate_limit import Turns
+from tasks.request import Line
+from tasks.retrying import Policy
+
+KEY = "key-of-the-tests"
+_A_MOMENT = 0.5
+_BLOCK = bytes(1 << 16)
+_MOST_SENT = 64 << 20
+
+
+class Then(enum.Enum):
+    """What becomes of the connection after a reply."""
+
+    STAY = enum.auto()
+    """It stays open for the next request."""
+    CLOSE = enum.auto()
+    """It ends in order."""
+    RESET = enum.auto()
+    """It is torn down."""
+    HANG = enum.auto()
+    """It stays open, and nothing more is ever said."""
+    GO_ON = enum.auto()
+    """Zeros follow, until the other side has enough of them."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The bytes of one response, right or wrong, and what comes after them."""
+
+    data: bytes
+    then: Then = Then.STAY
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One request as it came in; names of headers in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Says = Callable[[Heard], Reply | Awaitable[Reply]]
+
+
+@dataclass
+class Server:
+    """A server that listens: where it is, what it heard, how many zeros it had to send."""
+
+    url: str
+    heard: list[Heard] = field(default_factory=list)
+    sent: int = 0
+
+
+def http(
+    status: int, body: bytes = b"", *, promised: int | None = None, headers: Mapping[str, str | bytes] | None = None
+) -> bytes:
+    """Return a response with a length, which may be a lie; headers may be bytes that are no text."""
+    promised = len(body) if promised is None else promised
+    lines = [f"HTTP/1.1 {status} Said so".encode(), f"Content-Length: {promised}".encode()]
+    for name, value in (headers or {}).items():
+        lines.append(name.encode() + b": " + (value if isinstance(value, bytes) else value.encode()))
+    return b"\r\n".join([*lines, b"", body])
+
+
+def zipped(body: bytes, disposition: str | bytes | None = None) -> bytes:
+    """Return a response as RiskOS sends a bundle."""
+    named = {} if disposition is None else {"Content-Disposition": disposition}
+    return http(200, body, headers={"Content-Type": "application/zip", **named})
+
+
+def json(status: int, body: bytes, **headers: str) -> bytes:
+    """Return a response as RiskOS sends an error; an underscore in a header's name stands for a hyphen."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return http(status, body, headers={"Content-Type": "application/json", **named})
+
+
+def account_at(url: str, *, api_version: str | None = None) -> Account:
+    """Return an account of a RiskOS in a test; its rate is no obstacle."""
+    allowance = Allowance(rate=10_000.0, burst=1_000, backfill_share=1.0)
+    return Account("default", "sandbox", url, SecretStr(KEY), api_version, allowance)
+
+
+@dataclass
+class Clock:
+    """Time that passes by waiting: what somebody waits for is over at once.
+
+    Attributes:
+        redis: where holds are.
+        waits: seconds that were waited for, but for moments.
+    """
+
+    redis: "Redis"
+    waits: list[float] = field(default_factory=list)
+    _turns: Turns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turns = Turns(self.redis, self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for a turn, or for the end of a hold."""
+        if seconds > _A_MOMENT:
+            self.waits.append(seconds)
+            await self.passes()
+
+    async def passes(self) -> None:
+        """Let so much time pass that every hold is over, or due for its probe."""
+        async for key in self.redis.scan_iter(match=hold_key("*")):
+            if await self.redis.hexists(key, "pause"):
+                await self.redis.hset(key, "until", 0)
+            else:
+                await self.redis.delete(key)
+            self._turns.notice(key.removeprefix(hold_key("")), 0.0)
+
+    def line_to(self, url: str, http: aiohttp.ClientSession, terms: Terms, policy: Policy) -> Line:
+        """Return a line to a RiskOS on which the waiting is done by this clock."""
+        return Line(http, account_at(url), self._turns, Holds(self.redis), terms, policy)
+
+
+@contextlib.asynccontextmanager
+async def saying(*replies: Reply | bytes) -> AsyncIterator[Server]:
+    """Listen, and answer one request after the other; the last reply is for good."""
+    script = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
+    left = iter(script)
+    async with listening(lambda _: next(left, script[-1])) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def listening(answer: Says, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    """Listen, and answer each request as the callable says."""
+    server = Server("")
+    connections: dict[asyncio.Task[None], asyncio.WriteTransport] = {}
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        connections[task] = writer.transport
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while (then := await _exchange(server, answer, reader, writer)) is Then.STAY:
+                pass
+            if then is Then.HANG:
+                await ended.wait()
+        writer.transport.abort()
+        del connections[task]
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    host, port = listener.sockets[0].getsockname()
+    server.url = f"{'https' if tls else 'http'}://{host}:{port}"
+    try:
+        yield server
+    finally:
+        ended.set()
+        listener.close()
+        for connection in connections.values():
+            connection.abort()
+        await asyncio.gather(*connections)
+        await listener.wait_closed()
+
+
+async def _exchange(server: Server, answer: Says, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Then:
+    """Answer one request; return what becomes of the connection."""
+    heard = await _request(reader)
+    server.heard.append(heard)
+    said = answer(heard)
+    reply = said if isinstance(said, Reply) else await said
+    writer.write(reply.data)
+    await writer.drain()
+    match reply.then:
+        case Then.CLOSE:
+            writer.close()
+            await writer.wait_closed()
+        case Then.RESET:
+            no_farewell = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_farewell)
+        case Then.GO_ON:
+            while server.sent < _MOST_SENT:
+                writer.write(_BLOCK)
+                server.sent += len(_BLOCK)
+                await writer.drain()
+    return reply.then
+
+
+async def _request(reader: asyncio.StreamReader) -> Heard:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    line, *lines = head.rstrip().split("\r\n")
+    method, path, _ = line.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Heard(method, path, headers, body)
+
+
+@dataclass(frozen=True)
+class Write:
+    """How the S3 below treats one write.
+
+    Attributes:
+        stores: whether the object is there afterwards.
+        reply: what is said of it; None for the truth.
+    """
+
+    stores: bool
+    reply: Reply | None = None
+
+
+class Wilful:
+    """An S3 that treats its first writes as it is told, and later ones as S3 does.
+
+    Attributes:
+        objects: what it holds, by path.
+        writes: how many writes it was asked for.
+    """
+
+    def __init__(self, *script: Write) -> None:
+        self._script = list(script)
+        self.objects: dict[str, bytes] = {}
+        self.writes = 0
+
+    def __call__(self, heard: Heard) -> Reply:
+        """Answer a request."""
+        if heard.method == "PUT":
+            return self._write(heard)
+        held = self.objects.get(heard.path)
+        return Reply(s3_error(404, "NoSuchKey") if held is None else http(200, held, headers=_facts(held)))
+
+    def _write(self, heard: Heard) -> Reply:
+        self.writes += 1
+        told = self._script.pop(0) if self._script else None
+        if told is None and not self._allows(heard):
+            return Reply(s3_error(412, "PreconditionFailed"))
+        if told is None or told.stores:
+            self.objects[heard.path] = heard.body
+        return (told and told.reply) or Reply(http(200, headers={"ETag": _etag(heard.body)}))
+
+    def _allows(self, heard: Heard) -> bool:
+        held = self.objects.get(heard.path)
+        if "if-match" in heard.headers:
+            return held is not None and _etag(held) == heard.headers["if-match"]
+        return held is None or "if-none-match" not in heard.headers
+
+
+def s3_error(status: int, code: str) -> bytes:
+    """Return an error as S3 says it; the code is one of its API reference."""
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{HTTPStatus(status).phrase}</Message></Error>"
+    return http(status, body.encode(), headers={"Content-Type": "application/xml"})
+
+
+def _etag(body: bytes) -> str:
+    return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+
+
+def _facts(body: bytes) -> dict[str, str | bytes]:
+    return {"ETag": _etag(body), "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}

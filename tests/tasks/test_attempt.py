@@ -1,0 +1,340 @@
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from obstore.store import MemoryStore
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from scripts.simulator.expected import expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start
+from tasks import report
+from tasks.attempt import attempt
+from tasks.bucket import ObjectBucket
+from tasks.download import Terms
+from tasks.evaluation import Evaluation
+from tasks.hold import Holds
+from tasks.ledger import Entry, Ledger, Queue, Trigger
+from tasks.manifest import look_up
+from tasks.outcome import Outcome
+from tasks.pipeline import Means
+from tasks.rate_limit import Turns
+from tasks.retrying import Policy
+from tasks.store import Shelf
+from tasks.unpack import Limits
+from tests.riskos import KEY, Clock
+from worker.settings import Settings
+
+RUN = "2026-q3"
+LEASE = 3600.0
+ATTEMPTS = 3
+_PARKED = "docv:ledger:parked"
+
+
+@dataclass
+class Yard:
+    """A ledger, and the means to bring what is in it to an end.
+
+    Attributes:
+        ledger: of the test's own Redis.
+        means: what an attempt needs.
+        clock: passes when somebody waits.
+    """
+
+    ledger: Ledger
+    means: Means
+    clock: Clock
+
+    async def accept(self, *eval_ids: str) -> None:
+        await self.ledger.accept(
+            eval_ids, queue=Queue.BACKFILL, account="default", trigger=Trigger("backfill", run=RUN)
+        )
+
+    async def take(self, *eval_ids: str, worker: str = "one") -> list[Entry]:
+        return await self.ledger.take(eval_ids, token=worker)
+
+    async def one(self, scenario: Scenario) -> Entry:
+        """Accept and lease one evaluation."""
+        await self.accept(eval_id_for(scenario, 7))
+        (entry,) = await self.take(eval_id_for(scenario, 7))
+        return entry
+
+    async def attempt(self, entry: Entry) -> None:
+        await attempt(entry, self.means, self.ledger)
+
+    async def claim(self) -> list[str]:
+        """Return what is due, as the loop of a worker publishes it."""
+        claimed = await self.ledger.claim(patience=dict.fromkeys(Queue, LEASE), of_held=1000)
+        return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
+
+    async def due(self) -> list[str]:
+        """Let so much time pass that every parked evaluation is due, and every hold, and return what is."""
+        await self.clock.passes()
+        parked = await self.clock.redis.zrange(_PARKED, 0, -1)
+        if parked:
+            await self.clock.redis.zadd(_PARKED, dict.fromkeys(parked, 0))
+        return await self.claim()
+
+    async def taken_again(self, entry: Entry) -> Entry:
+        """Return the entry as the next worker takes it when it is due."""
+        assert await self.due() == [entry.eval_id]
+        (again,) = await self.take(entry.eval_id, worker="another")
+        return again
+
+    async def outcomes(self) -> dict[Outcome, int]:
+        counters = await self.ledger.run(RUN)
+        return {outcome: count for outcome, count in counters.outcomes.items() if count}
+
+    async def manifest_outcome(self, eval_id: str) -> Outcome | None:
+        found = await look_up(self.means.shelf.bucket, Evaluation(eval_id, "sandbox"))
+        return found.manifest.outcome if found else None
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=1_000, slow_seconds=0.1)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
+    clock = Clock(redis)
+    terms = Terms(no_documents_texts=Settings().no_documents_texts)
+    async with aiohttp.ClientSession() as http:
+        line = clock.line_to(simulator.url, http, terms, Policy(attempts=ATTEMPTS, quick_attempts=2, quick_pause=0.0))
+        yield Yard(Ledger(redis, LEASE), Means(line, Shelf(ObjectBucket(MemoryStore())), Limits()), clock)
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Return the events that were told; by a logger of this test's own, since others may be set up already."""
+    with structlog.testing.capture_logs() as events:
+        monkeypatch.setattr(report, "_log", structlog.get_logger("docv.archive"))
+        yield events
+
+
+# A whole run
+
+
+async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_up(yard: Yard) -> None:
+    scenarios = {eval_id_for(scenario, 7): scenario for scenario in Scenario}
+    await yard.accept(*scenarios)
+    waiting = list(scenarios)
+    for _ in range(30):  # rounds; more than anything here needs
+        for entry in await yard.take(*waiting):
+            await yard.attempt(entry)
+        waiting = await yard.due()
+
+    expected = Counter(map(expected_outcome, Scenario))
+    assert await yard.outcomes() == expected
+    counters = await yard.ledger.run(RUN)
+    assert (counters.total, counters.pending) == (len(Scenario), 0)
+    for eval_id, scenario in scenarios.items():
+        outcome = expected_outcome(scenario)
+        assert await yard.manifest_outcome(eval_id) == (None if outcome is Outcome.FAILED else outcome)
+    census = await yard.ledger.census()
+    assert census.dead == expected[Outcome.FAILED]
+    assert (census.leased, census.parked, *census.queued.values()) == (0, 0, 0, 0)
+
+
+# One attempt
+
+
+async def test_an_evaluation_with_an_outcome_is_gone_from_the_ledger(yard: Yard, told: list[dict[str, Any]]) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+    assert await yard.take(entry.eval_id) == []
+    assert await yard.due() == []
+    (event,) = told
+    assert (event["event"], event["eval_id"], event["run"]) == ("evaluation.archived", entry.eval_id, RUN)
+    assert event["attempt"] == 1
+    assert event["log_level"] == "info"
+
+
+async def test_a_failed_attempt_is_parked_and_counts(yard: Yard, told: list[dict[str, Any]]) -> None:
+    entry = await yard.one(Scenario.ERROR_500_ALWAYS)
+    await yard.attempt(entry)
+    assert await yard.take(entry.eval_id) == []
+    census = await yard.ledger.census()
+    assert (census.parked, census.leased) == (1, 0)
+    assert census.next_due
+    assert 30 < census.next_due <= 90
+    (event,) = told
+    assert (event["event"], event["cause"], event["attempt"]) == ("evaluation.parked", "service_failed", 1)
+    again = await yard.taken_again(entry)
+    assert (again.attempts, again.lost, again.trigger) == (1, 0, entry.trigger)
+
+
+async def test_the_pause_grows_with_each_attempt(yard: Yard) -> None:
+    entry = await yard.one(Scenario.ERROR_500_ALWAYS)
+    pauses = []
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        pauses.append((await yard.ledger.census()).next_due)
+        entry = await yard.taken_again(entry)
+    assert pauses == pytest.approx([67, 135], rel=0.2)
+
+
+async def test_when_the_attempts_are_used_up_it_is_a_dead_letter_without_a_manifest(
+    yard: Yard, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.HTML_ALWAYS)
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        entry = await yard.taken_again(entry)
+    assert await yard.outcomes() == {}
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert (await yard.ledger.census()).dead == 1
+    assert await yard.manifest_outcome(entry.eval_id) is None
+    assert simulator.stats().requests == ATTEMPTS * 2
+    assert await yard.due() == []
+    assert told[-1]["event"] == "evaluation.failed"
+    assert (told[-1]["cause"], told[-1]["attempts"]) == ("unexpected_answer", ATTEMPTS)
+
+
+async def test_what_needs_a_person_is_a_dead_letter_at_once(yard: Yard, told: list[dict[str, Any]]) -> None:
+    terms = replace(yard.means.line.terms, max_bundle_bytes=10)
+    yard.means = replace(yard.means, line=replace(yard.means.line, terms=terms))
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert [(event["event"], event["cause"]) for event in told] == [("evaluation.failed", "bundle_too_large")]
+
+
+@pytest.mark.parametrize("scenario", [Scenario.UNAUTHORIZED_ONCE, Scenario.FORBIDDEN_ONCE])
+async def test_an_account_on_hold_costs_no_attempt_and_loses_nothing(
+    yard: Yard, simulator: Simulator, scenario: Scenario
+) -> None:
+    entry = await yard.one(scenario)
+    for _ in range(ATTEMPTS + 1):
+        simulator.change(refuse_with=401)
+        await yard.attempt(entry)
+        assert await yard.take(entry.eval_id) == []
+        entry = await yard.taken_again(entry)
+    assert entry.attempts == 0
+    simulator.change(refuse_with=None)
+    await yard.attempt(entry)
+    await yard.attempt(await yard.taken_again(entry))
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+
+
+async def test_of_many_evaluations_of_a_held_account_one_finds_it_out_and_the_others_do_not_ask(
+    yard: Yard, simulator: Simulator
+) -> None:
+    simulator.change(refuse_with=403)
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    await yard.accept(*eval_ids)
+    for entry in await yard.take(*eval_ids):
+        await yard.attempt(entry)
+    assert simulator.stats().requests == 1
+    simulator.change(refuse_with=None)
+    for entry in await yard.take(*await yard.due()):
+        await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 20}
+
+
+async def test_a_fault_of_our_own_loses_nothing_and_ends_as_a_dead_letter(
+    yard: Yard, told: list[dict[str, Any]]
+) -> None:
+    nonsense: Any = "a thousand"
+    yard.means = replace(yard.means, limits=Limits(max_documents=nonsense))
+    entry = await yard.one(Scenario.DOCUMENTED)
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        entry = await yard.taken_again(entry)
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert [event["event"] for event in told] == ["evaluation.parked"] * (ATTEMPTS - 1) + ["evaluation.failed"]
+    assert {event["cause"] for event in told} == {"fault_TypeError"}
+    assert all(event["exc_info"] for event in told)
+
+
+async def test_an_evaluation_over_which_workers_die_is_a_dead_letter_and_not_asked_for(
+    yard: Yard, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    for number in range(ATTEMPTS):
+        await yard.ledger.end_leases()
+        assert await yard.claim() == [entry.eval_id]
+        (entry,) = await yard.take(entry.eval_id, worker=f"number {number}")
+    assert entry.lost == ATTEMPTS
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert told[-1]["cause"] == "workers_lost"
+    assert simulator.stats().requests == 0
+
+
+@pytest.mark.parametrize("scenario", [Scenario.DOCUMENTED, Scenario.ERROR_500_ALWAYS, Scenario.UNAUTHORIZED_ONCE])
+async def test_who_has_lost_his_lease_changes_nothing_in_the_ledger(
+    yard: Yard, told: list[dict[str, Any]], scenario: Scenario
+) -> None:
+    late = await yard.one(scenario)
+    await yard.ledger.end_leases()
+    await yard.claim()
+    (entry,) = await yard.take(late.eval_id, worker="another")
+    await yard.attempt(late)
+    assert await yard.outcomes() == {}
+    assert await yard.ledger.extend([entry]) == []
+    assert [event["event"] for event in told] == ["evaluation.lease_lost"]
+
+
+async def test_who_had_lost_his_lease_and_archived_it_all_the_same_is_counted_once(yard: Yard) -> None:
+    late = await yard.one(Scenario.DOCUMENTED)
+    await yard.ledger.end_leases()
+    await yard.claim()
+    (entry,) = await yard.take(late.eval_id, worker="another")
+    await yard.attempt(late)
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.UNCHANGED: 1}
+
+
+async def test_an_attempt_that_is_cancelled_leaves_the_lease_as_it_is(yard: Yard, simulator: Simulator) -> None:
+    simulator.change(slow_seconds=600)
+    entry = await yard.one(Scenario.SLOW_HEADERS)
+    attempting = asyncio.create_task(yard.attempt(entry))
+    while not simulator.stats().requests:  # the simulator has no event for it
+        await asyncio.sleep(0.01)
+    attempting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempting
+    assert await yard.outcomes() == {}
+    assert await yard.ledger.extend([entry]) == []
+    assert (await yard.ledger.census()).leased == 1
+
+
+async def test_a_ledger_that_cannot_be_reached_stops_the_process_and_not_the_evaluation(yard: Yard) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    nowhere = Redis(unix_socket_path="/nowhere/redis.sock", decode_responses=True, retry=Retry(NoBackoff(), 0))
+    line = replace(yard.means.line, turns=Turns(nowhere), holds=Holds(nowhere))
+    with pytest.raises(RedisConnectionError):
+        await attempt(entry, replace(yard.means, line=line), Ledger(nowhere))
+    await nowhere.aclose()
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+
+
+@pytest.mark.parametrize(
+    "scenario", [Scenario.DOCUMENTED, Scenario.REJECTED, Scenario.DAMAGED_ALWAYS, Scenario.HTML_ALWAYS]
+)
+async def test_what_is_told_holds_no_key_no_name_and_no_body(
+    yard: Yard, told: list[dict[str, Any]], scenario: Scenario
+) -> None:
+    entry = await yard.one(scenario)
+    for _ in range(ATTEMPTS):
+        await yard.attempt(entry)
+        if not await yard.due():
+            break
+        (entry,) = await yard.take(entry.eval_id)
+    assert told
+    for secret in (KEY, "user_uploaded", "Doc_Front", "cannot be accepted", "Sign in"):
+        assert secret not in str(told)
