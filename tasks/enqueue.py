@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from celery import Celery
 from kombu import Connection
+from kombu.exceptions import KombuError
 from redis.asyncio import Redis
 
 from tasks.ledger import Ledger, Queue, Trigger
@@ -70,15 +71,20 @@ async def enqueue(
 
     Raises:
         redis.exceptions.RedisError: the ledger did not take them; those before are accepted.
-        kombu.exceptions.OperationalError: accepted, but not published; the ledger will do it later.
+        kombu.exceptions.OperationalError: all are accepted, but not all published; the ledger will do it later.
     """
     size = batch_size(queue, len(eval_ids))
-    published = 0
+    published, refused = 0, None
     for some in _batches(eval_ids, _AT_ONCE):
         new = await ledger.accept(some, queue=queue, account=account, trigger=trigger, refresh=refresh, delay=delay)
-        if new:
-            await asyncio.to_thread(publisher.publish, queue, new, size)
         published += len(new)
+        try:
+            await asyncio.to_thread(publisher.publish, queue, new, size)
+        except KombuError as error:
+            # Accepting is the promise; it goes on, and the ledger publishes later.
+            refused = error
+    if refused:
+        raise refused
     return published
 
 

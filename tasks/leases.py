@@ -42,7 +42,10 @@ class Leases:
 
     async def beat(self) -> None:
         """Extend every lease; let go of those that another worker has."""
-        for eval_id in await self._ledger.extend(tuple(self._entries.values())):
-            entry = self._entries.pop(eval_id, None)
-            if entry:
+        beating = dict(self._entries)
+        for eval_id in await self._ledger.extend(beating.values()):
+            entry = beating[eval_id]
+            # Written into the ledger, or taken anew, while we asked: then it was not lost.
+            if self._entries.get(eval_id) is entry:
+                self.drop(entry)
                 report.lease_lost(entry)

@@ -97,10 +97,12 @@ function verbs.accept(queue, account, delay, refresh, run, trigger, ...)
       end
     elseif refresh == '1' and redis.call('ZSCORE', leased, id) then
       entry.again = entry.again or { queue = queue, trigger = cjson.decode(trigger), runs = {} }
-      join_run(entry.again.runs, run)
+      if queue == 'live' then entry.again.queue = 'live' end
+      -- A run that waits for it already gets one outcome, that of the attempt under way.
+      if not contains(entry.runs, run) then join_run(entry.again.runs, run) end
     else
       entry.refresh = entry.refresh or refresh == '1'
-      join_run(entry.runs, run)
+      if not (entry.again and contains(entry.again.runs, run)) then join_run(entry.runs, run) end
       -- What is live does not wait behind a backfill that named it first.
       if queue == 'live' and entry.queue == 'backfill' then
         entry.queue = 'live'
@@ -194,8 +196,11 @@ function verbs.bury(token, id, outcome, attempts, cause)
   local entry = ours(id, token)
   if not entry then return 0 end
   count(entry, outcome)
-  redis.call('HSET', dead, id, cjson.encode({ cause = cause, attempts = tonumber(attempts), account = entry.account,
-    queue = entry.queue, accepted = entry.accepted, died = now, trigger = entry.trigger, runs = entry.runs }))
+  -- What has been asked for again meanwhile is no dead letter: it starts anew.
+  if not entry.again then
+    redis.call('HSET', dead, id, cjson.encode({ cause = cause, attempts = tonumber(attempts), account = entry.account,
+      queue = entry.queue, accepted = entry.accepted, died = now, trigger = entry.trigger, runs = entry.runs }))
+  end
   finish(id, entry)
   return 1
 end

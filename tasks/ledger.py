@@ -13,7 +13,7 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
 import enum
 import importlib.resources
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from tasks.errors import LeaseLost
 from tasks.outcome import Outcome
 
+_AT_ONCE = 1000
 _PREFIX = "docv:ledger:"
 _KEYS = ("entries", "queued:live", "queued:backfill", "leased", "parked", "held", "dead", "runs", "run:")
 
@@ -155,8 +156,11 @@ class Ledger:
 
     async def extend(self, entries: Iterable[Entry]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
-        pairs = [part for entry in entries for part in (entry.eval_id, entry.token)]
-        return list(await self._call("extend", self._milliseconds(self.lease), *pairs)) if pairs else []
+        lost: list[str] = []
+        for some in _some(tuple(entries)):
+            pairs = [part for entry in some for part in (entry.eval_id, entry.token)]
+            lost += await self._call("extend", self._milliseconds(self.lease), *pairs)
+        return lost
 
     async def settle(self, entry: Entry, outcome: Outcome) -> None:
         """The evaluation has its outcome: remove it and count it for its runs, in one step.
@@ -276,6 +280,12 @@ class Ledger:
     def _still_ours(answer: object) -> None:
         if not answer:
             raise LeaseLost
+
+
+def _some(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Yield so many at a time as a script can take."""
+    for start in range(0, len(entries), _AT_ONCE):
+        yield entries[start : start + _AT_ONCE]
 
 
 def _entry(eval_id: str, token: str, text: str) -> Entry:

@@ -46,7 +46,7 @@ class Turns:
         )
         self._sleep = sleep
         self._lateness = _MOST_TO_SPARE
-        self._held_until: dict[str, float] = {}
+        self._noticed: dict[str, tuple[float, float]] = {}
         self._in_line: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def wait(self, account: Account, queue: Queue) -> bool:
@@ -67,7 +67,8 @@ class Turns:
 
         Whoever has a turn already, and waits for it in this process, gives it up and asks again.
         """
-        self._held_until[account] = time.monotonic() + held_for
+        now = time.monotonic()
+        self._noticed[account] = (now, now + held_for)
 
     async def _turn(self, account: Account, bucket: str, *, rate: float, quota: int, probe_lease: int) -> bool:
         """Reserve a turn and wait for it; one at a time in this process, so that few turns are given out ahead."""
@@ -86,15 +87,21 @@ class Turns:
                 elif answer == "later":
                     await self._sleep(int(value) / _MICRO)
                 else:
-                    turn = time.monotonic() + int(value) / _MICRO
+                    given = time.monotonic()
+                    turn = given + int(value) / _MICRO
                     await self._sleep(int(value) / _MICRO)
-                    if self._held_until.get(account.name, 0.0) > time.monotonic() and answer != "probe":
+                    if answer != "probe" and self._held_since(given, account.name):
                         continue
                     late = time.monotonic() - turn
                     self._lateness = max(late, self._lateness * _FORGETTING)
                     if late > _PUNCTUAL:
                         await self._script(keys=keys, args=["late", *args])
                     return bool(answer == "probe")
+
+    def _held_since(self, given: float, account: str) -> bool:
+        """Return whether the account was put on hold after a turn was given, and still is."""
+        noticed, until = self._noticed.get(account, (0.0, 0.0))
+        return noticed > given and until > time.monotonic()
 
     def _interval(self, rate: float) -> int:
         """Return the microseconds between two turns."""

@@ -6,6 +6,7 @@ Every figure here was tried on Celery 5.7 with Redis; ``docs/design.md`` tells w
 
 import sys
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery, signals
 from kombu import Queue
@@ -24,8 +25,17 @@ _KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
 
 
 def transport_url(redis_url: str) -> str:
-    """Return the URL of Redis as kombu writes it: a socket is ``redis+socket://`` there."""
-    return redis_url.replace("unix://", "redis+socket://", 1)
+    """Return the URL of Redis as kombu writes it.
+
+    A socket is ``redis+socket://`` there and its database a virtual host; over TLS kombu believes any certificate
+    unless it is told to check it.
+    """
+    parts = urlsplit(redis_url)
+    database = parse_qs(parts.query).get("db", [""])[0]
+    if parts.scheme == "unix":
+        return f"redis+socket://{parts.path}" + (f"?virtual_host={database}" if database else "")
+    query = "ssl_cert_reqs=required" if parts.scheme == "rediss" else ""
+    return parts._replace(path=f"/{database}" if database else parts.path, query=query).geturl()
 
 
 def worker_transport() -> dict[str, Any]:
@@ -52,6 +62,7 @@ def publisher_transport() -> dict[str, Any]:
         "visibility_timeout": 3600,
         "socket_timeout": 2,
         "socket_connect_timeout": 2,
+        "max_retries": 0,
     }
 
 

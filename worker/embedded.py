@@ -12,13 +12,16 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 _LONGEST_SOCKET_PATH = 100
 _START_SECONDS = 30.0
@@ -63,7 +66,7 @@ def embedded_redis(state_dir: Path) -> Iterator[Embedded]:
         fcntl.flock(lock, fcntl.LOCK_SH)
         path = socket_path(folder)
         keeper = None if _answers(path) else _start(folder, path)
-        yield Embedded(url=f"unix://{path}", started=keeper is not None, lock=lock)
+        yield Embedded(url=f"unix://{quote(str(path))}", started=keeper is not None, lock=lock)
     finally:
         os.close(lock)
     if keeper is not None:
@@ -71,13 +74,21 @@ def embedded_redis(state_dir: Path) -> Iterator[Embedded]:
 
 
 def socket_path(folder: Path) -> Path:
-    """Return where the server listens; in the temporary folder where the own path is too long for a socket."""
+    """Return where the server listens; in the temporary folder where the own path is too long for a socket.
+
+    Raises:
+        EmbeddedError: somebody else has a hand in that folder.
+    """
     path = folder / "redis.sock"
-    if len(str(path)) <= _LONGEST_SOCKET_PATH:
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         return path
     name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"docv-archive-{os.getuid()}-{name}"
     short.mkdir(mode=0o700, exist_ok=True)
+    about = short.lstat()
+    if about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) != 0o700 or not stat.S_ISDIR(about.st_mode):  # noqa: PLR2004
+        # Its name can be foretold: whoever made it before us could have us talk to a server of theirs.
+        raise EmbeddedError(f"{short} belongs to somebody else: remove it, or name a shorter DOCV_STATE_DIR")
     return short / "redis.sock"
 
 
@@ -163,15 +174,18 @@ def keep(binary: str, folder: Path, path: Path) -> None:
         ],
         stdin=subprocess.DEVNULL,
     )
+    threading.Thread(target=_end_with, args=(server,), daemon=True).start()
     with (folder / "redis.users").open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
-        server.terminate()
-        try:
-            server.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
         path.unlink(missing_ok=True)
+        server.terminate()
+        time.sleep(_STOP_SECONDS)  # we end with the server
+        server.kill()
+
+
+def _end_with(server: subprocess.Popen[bytes]) -> None:
+    """A keeper without a server has nothing to keep."""
+    os._exit(server.wait())
 
 
 if __name__ == "__main__":

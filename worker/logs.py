@@ -4,10 +4,11 @@ Lines go to standard error, as JSON, or readable where a person sits at the term
 words, IDs and figures: never a body, a key, a name out of a bundle.
 """
 
+import json
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -31,7 +32,8 @@ class Redaction:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+        written = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}
+        self._secrets = sorted(written, key=len, reverse=True)  # one may begin like another
 
     def __call__(self, _logger: object, _method: str, line: Any) -> str:
         """Return the rendered line without secrets."""
@@ -39,6 +41,15 @@ class Redaction:
         for secret in self._secrets:
             clean = clean.replace(secret, _HIDDEN)
         return _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", _BEARER.sub(rf"\1 {_HIDDEN}", clean))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it is, and as JSON and Python write it."""
+    yield secret
+    yield json.dumps(secret)[1:-1]
+    yield repr(secret)[1:-1]
+    yield repr("'" + secret)[2:-1]
+    yield json.dumps(repr(secret)[1:-1])[1:-1]
 
 
 def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:

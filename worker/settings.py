@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -42,7 +42,7 @@ class SettingsError(Exception):
 def _riskos_url(url: str | None) -> str | None:
     if url is None:
         return None
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ValueError("expected is a base URL such as https://riskos.socure.com")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
@@ -52,8 +52,24 @@ def _riskos_url(url: str | None) -> str | None:
     return url.rstrip("/")
 
 
+def _s3_endpoint(url: str | None) -> str | None:
+    if url is not None and (_split(url).scheme not in {"https", "http"} or not _split(url).hostname):
+        raise ValueError("expected is a URL such as https://s3.example.com")
+    return url
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL; what is wrong with it is told without repeating it, for it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it is no URL: look at host and port") from None
+    return parts
+
+
 def _archive_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme == "s3" and parts.netloc:
         return url.rstrip("/")
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
@@ -62,7 +78,7 @@ def _archive_url(url: str) -> str:
 
 
 def _redis_url(url: SecretStr | None) -> SecretStr | None:
-    if url is not None and urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+    if url is not None and _split(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("expected is redis://host:6379/0, rediss://… or unix:///path")
     return url
 
@@ -93,7 +109,7 @@ class Settings(BaseSettings):
         default_factory=lambda: Path("archive").absolute().as_uri()
     )
     """Where the archive is: ``s3://bucket/prefix`` or ``file:///path``."""
-    s3_endpoint: str | None = None
+    s3_endpoint: Annotated[str | None, AfterValidator(_s3_endpoint)] = None
     """URL of an S3 other than Amazon's."""
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
@@ -179,9 +195,7 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            _PREFIX + name.upper(): _written(value) for name, value in values.items() if value not in (None, {}, ())
-        }
+        return {_PREFIX + name.upper(): _written(value) for name, value in values.items() if value not in (None, {})}
 
     def with_redis(self, url: str) -> "Settings":
         """Return the same settings with this Redis."""
@@ -258,7 +272,7 @@ def _written(value: object) -> str:
         case dict():
             return ",".join(f"{name}={text}" for name, text in value.items())
         case tuple():
-            return "|".join(value)
+            return "|".join(value) or "|"
     return str(value)
 
 

@@ -186,9 +186,7 @@ async def test_a_bundle_of_exactly_the_limit_is_taken_and_one_byte_more_is_not()
     assert error.most == len(ZIP) - 1
 
 
-@pytest.mark.parametrize(
-    ("status", "ends_in"), [(200, BundleTooLarge), (400, UnexpectedAnswer), (500, ServiceFailed)]
-)
+@pytest.mark.parametrize(("status", "ends_in"), [(200, BundleTooLarge), (400, UnexpectedAnswer), (500, ServiceFailed)])
 async def test_no_body_is_read_much_further_than_its_limit(status: int, ends_in: type[ArchiveError]) -> None:
     reply = Reply(http(status, ZIP, promised=1 << 40), Then.GO_ON)
     async with saying(reply) as server:

@@ -1,0 +1,337 @@
+"""The laws of the ledger: whatever workers, producers and accidents do, in whatever order.
+
+A real ledger in a real Redis beside a model of plain dicts; after every step the two agree, and the laws hold.
+``HYPOTHESIS_PROFILE=thorough`` plays ten thousand lives instead of some dozen.
+
+Leases run out, pauses end and messages get lost by rewriting a score in Redis. A ledger with a tiny lease would
+leave it to the machine's mood whether a lease has run out by the next step; so it has when the model says it has.
+"""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis.asyncio import Redis
+
+from tasks.errors import LeaseLost
+from tasks.ledger import Entry, Ledger, Queue, RunCounters, Trigger
+from tasks.outcome import Outcome
+
+LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 50)
+HOUR = 3600.0
+PREFIX = "docv:ledger:"
+STATES = ("queued:live", "queued:backfill", "leased", "parked", "held")
+
+# Few of each, so that they meet often.
+EVAL_IDS = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(4)]
+RUNS = ("first", "second")
+eval_ids = st.sampled_from(EVAL_IDS)
+several = st.lists(eval_ids, min_size=1, max_size=6)
+queues = st.sampled_from(Queue)
+runs = st.sampled_from([None, *RUNS])
+waits = st.sampled_from([0.0, HOUR])
+outcomes = st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.FAILED])
+
+
+@dataclass
+class Known:
+    """What the model knows of an evaluation that is under way."""
+
+    queue: Queue
+    refresh: bool
+    trigger: Trigger
+    runs: set[str] = field(default_factory=set)
+    state: str = "queued"
+    due: bool = False
+    token: str | None = None
+    attempts: int = 0
+    lost: int = 0
+    again: "Known | None" = None
+
+    @property
+    def where(self) -> str:
+        return f"queued:{self.queue}" if self.state == "queued" else self.state
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a worker that has a message about it may take it."""
+        return self.state == "queued" or self.due
+
+    def entry(self, eval_id: str) -> Entry:
+        assert self.token
+        return Entry(
+            eval_id=eval_id,
+            token=self.token,
+            queue=self.queue,
+            account="default",
+            refresh=self.refresh,
+            attempts=self.attempts,
+            lost=self.lost,
+            trigger=self.trigger,
+        )
+
+    def put(self, state: str, *, due: bool = False) -> None:
+        self.state, self.due, self.token = state, due, None
+
+
+@dataclass(frozen=True)
+class Read:
+    """What Redis says."""
+
+    states: dict[str, set[str]]
+    entries: set[str]
+    dead: dict[str, str]
+    counters: dict[str, RunCounters]
+
+
+class LedgerLife(RuleBasedStateMachine):
+    """The life of a ledger, and a model that lives beside it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, redis: Redis) -> None:
+        super().__init__()
+        self.do = loop.run_until_complete
+        self.redis, self.ledger = redis, Ledger(redis)
+        self.known: dict[str, Known] = {}
+        self.dead: dict[str, tuple[str, int]] = {}
+        self.totals: Counter[str] = Counter()
+        self.ended: Counter[tuple[str, Outcome]] = Counter()
+        self.leases: list[Entry] = []
+        self.do(redis.flushall())
+
+    # -- what producers do
+
+    @rule(named=several, queue=queues, run=runs, refresh=st.booleans(), delay=waits)
+    def accept(self, named: list[str], queue: Queue, run: str | None, delay: float, *, refresh: bool) -> None:
+        trigger = Trigger("enqueue", run=run)
+        expected = [self._accept(each, queue, trigger, delay, refresh=refresh) for each in named]
+        call = self.ledger.accept(named, queue=queue, account="default", trigger=trigger, refresh=refresh, delay=delay)
+        assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
+
+    def _accept(self, eval_id: str, queue: Queue, trigger: Trigger, delay: float, *, refresh: bool) -> bool:
+        known = self.known.get(eval_id)
+        if known is None:
+            known = self.known[eval_id] = Known(queue, refresh, trigger)
+            self._join(known, known, trigger.run)
+            self.dead.pop(eval_id, None)
+            if delay:
+                known.put("parked")
+            return not delay
+        if refresh and known.state == "leased":
+            known.again = known.again or Known(queue, refresh=True, trigger=trigger)
+            known.again.queue = min(known.again.queue, queue, key=list(Queue).index)
+            self._join(known, known.again, trigger.run)
+            return False
+        known.refresh |= refresh
+        self._join(known, known, trigger.run)
+        if (queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
+            return False
+        known.queue = Queue.LIVE
+        if known.state == "queued":
+            known.due = False
+        return known.state == "queued"
+
+    def _join(self, known: Known, attempt: Known, run: str | None) -> None:
+        if run and run not in known.runs | (known.again.runs if known.again else set()):
+            attempt.runs.add(run)
+            self.totals[run] += 1
+
+    # -- what workers do
+
+    @rule(named=several)
+    def take(self, named: list[str]) -> None:
+        token = f"message {len(self.leases)} of {named}"
+        expected: list[Entry] = []
+        for eval_id in named:
+            known = self.known.get(eval_id)
+            if known and known.waiting:
+                known.lost += known.state == "leased"
+                known.put("leased")
+                known.token = token
+                expected.append(known.entry(eval_id))
+        assert self.do(self.ledger.take(named, token=token)) == expected
+        self.leases += expected
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        some = data.draw(st.lists(st.sampled_from(self.leases), max_size=4, unique=True))
+        lost = [lease.eval_id for lease in some if not self._ours(lease)]
+        assert self.do(self.ledger.extend(some)) == lost
+        for lease in some:
+            if self._ours(lease):
+                self.known[lease.eval_id].due = False
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), outcome=outcomes)
+    def settle(self, data: st.DataObject, outcome: Outcome) -> None:
+        lease = self._lease(data)
+        self._speak(lease, self.ledger.settle(lease, outcome), lambda known: self._finish(lease, known, outcome))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), wait=waits)
+    def park(self, data: st.DataObject, wait: float) -> None:
+        lease = self._lease(data)
+
+        def parked(known: Known) -> None:
+            known.attempts += 1
+            known.put("parked", due=not wait)
+
+        attempts = lease.attempts + 1
+        self._speak(lease, self.ledger.park(lease, wait=wait, attempts=attempts, cause="service_failed"), parked)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def await_account(self, data: st.DataObject) -> None:
+        lease = self._lease(data)
+        call = self.ledger.await_account(lease, cause="account_held")
+        self._speak(lease, call, lambda known: known.put("held"))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def hand_back(self, data: st.DataObject) -> None:
+        lease = self._lease(data)
+        self._speak(lease, self.ledger.hand_back(lease), lambda known: known.put("queued"))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), cause=st.sampled_from(["service_failed", "bundle_too_large"]))
+    def bury(self, data: st.DataObject, cause: str) -> None:
+        lease = self._lease(data)
+
+        def buried(known: Known) -> None:
+            if not known.again:
+                self.dead[lease.eval_id] = cause, lease.attempts + 1
+            self._finish(lease, known, Outcome.FAILED)
+
+        self._speak(lease, self.ledger.bury(lease, attempts=lease.attempts + 1, cause=cause), buried)
+
+    @rule(limit=st.sampled_from([1, 2, 1000]), of_held=st.sampled_from([0, 1, 1000]))
+    def claim(self, limit: int, of_held: int) -> None:
+        held = {eval_id for eval_id, known in self.known.items() if known.state == "held"}
+        due = {eval_id for eval_id, known in self.known.items() if known.due}
+        patience = dict.fromkeys(Queue, HOUR)
+        claimed = self.do(self.ledger.claim(patience=patience, of_held=of_held, limit=limit))
+        found = [eval_id for some in claimed.values() for eval_id in some]
+        assert len(found) == len(set(found)) == min(limit, len(due) + min(of_held, len(held)))
+        assert set(found) <= due | held
+        assert len(held.intersection(found)) <= of_held
+        for eval_id in found:
+            known = self.known[eval_id]
+            assert eval_id in claimed[known.queue]
+            known.lost += known.state == "leased"
+            known.put("queued")
+
+    # -- what accidents and time do
+
+    @rule(eval_id=eval_ids)
+    def time_passes(self, eval_id: str) -> None:
+        """A worker dies and its lease runs out, a pause is over, a message got lost: the evaluation is due."""
+        known = self.known.get(eval_id)
+        if known and known.state != "held":  # no time ends that, only of_held does
+            self.do(self.redis.zadd(PREFIX + known.where, {eval_id: 1}, xx=True))
+            known.due = True
+
+    @rule()
+    def all_workers_are_dead(self) -> None:
+        leased = [known for known in self.known.values() if known.state == "leased"]
+        assert self.do(self.ledger.end_leases()) == len(leased)
+        for known in leased:
+            known.due = True
+
+    # -- how the model speaks for a lease
+
+    def _lease(self, data: st.DataObject) -> Entry:
+        """Any lease there ever was: most of those who speak have been too late."""
+        return data.draw(st.sampled_from(self.leases[-8:]))
+
+    def _ours(self, lease: Entry) -> bool:
+        known = self.known.get(lease.eval_id)
+        return known is not None and known.token == lease.token
+
+    def _speak(self, lease: Entry, call: Awaitable[None], then: Callable[[Known], object]) -> None:
+        if self._ours(lease):
+            self.do(call)
+            then(self.known[lease.eval_id])
+        else:
+            with pytest.raises(LeaseLost):
+                self.do(call)
+
+    def _finish(self, lease: Entry, known: Known, outcome: Outcome) -> None:
+        self.ended.update((run, outcome) for run in known.runs)
+        if known.again:
+            self.known[lease.eval_id] = known.again
+            known.again.put("parked", due=True)
+        else:
+            del self.known[lease.eval_id]
+
+    # -- the laws
+
+    @invariant()
+    def the_laws_hold(self) -> None:
+        read = self.do(self._read())
+        self._nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(read)
+        self._dead_letters_are_those_that_were_given_up_and_not_asked_for_since(read)
+        self._the_counters_of_each_run_add_up(read)
+
+    async def _read(self) -> Read:
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for state in STATES:
+                pipe.zrange(PREFIX + state, 0, -1)
+            pipe.hkeys(PREFIX + "entries")
+            pipe.hgetall(PREFIX + "dead")
+            *states, entries, dead = await pipe.execute()
+        counters = {run: await self.ledger.run(run) for run in RUNS}
+        return Read(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, counters)
+
+    def _nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(self, read: Read) -> None:
+        assert read.states == {
+            state: {eval_id for eval_id, known in self.known.items() if known.where == state} for state in STATES
+        }
+        assert read.entries == set(self.known)
+
+    def _dead_letters_are_those_that_were_given_up_and_not_asked_for_since(self, read: Read) -> None:
+        letters = {eval_id: json.loads(text) for eval_id, text in read.dead.items()}
+        assert {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()} == self.dead
+
+    def _the_counters_of_each_run_add_up(self, read: Read) -> None:
+        for run, counters in read.counters.items():
+            under_way = [known for known in self.known.values() if run in self._runs_of(known)]
+            assert counters.total == self.totals[run]
+            assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
+            assert counters.pending == len(under_way)
+
+    @staticmethod
+    def _runs_of(known: Known) -> set[str]:
+        return known.runs | (known.again.runs if known.again else set())
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    with asyncio.Runner() as runner:
+        yield runner.get_loop()
+
+
+@pytest.fixture
+def client(loop: asyncio.AbstractEventLoop, redis_url: str) -> Iterator[Redis]:
+    client = Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    loop.run_until_complete(client.aclose())
+
+
+@pytest.mark.timeout(7200 if LIVES > 1000 else 120)
+def test_whatever_happens_the_ledger_keeps_its_laws(loop: asyncio.AbstractEventLoop, client: Redis) -> None:
+    run_state_machine_as_test(
+        lambda: LedgerLife(loop, client),
+        settings=settings(
+            max_examples=LIVES,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

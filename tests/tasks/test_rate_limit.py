@@ -1,0 +1,576 @@
+"""Redis's clock runs on while a test calls it; each figure is held against what the clock said before and after.
+
+Waiting is a callable that is handed in: it notes how long, and where a test says so, moves what Redis has written
+down into the past by as much. Nobody sleeps.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from tasks.account import Account, Allowance
+from tasks.errors import AccountHeld
+from tasks.hold import Holds, hold_key
+from tasks.ledger import Queue
+from tasks.rate_limit import Turns
+from worker.resources import open_redis
+
+DAY = 24 * 3600.0
+GUARD = 1.06
+"""Turns are so much further apart than the rate says, for a process that has just started."""
+LIVE_BUCKET, BACKFILL_BUCKET = "docv:rate:default", "docv:rate:default:backfill"
+QUOTA = "docv:quota:default"
+
+
+def account(name: str = "default", **allowance: float) -> Account:
+    allowed = Allowance(**({"rate": 1.0} | allowance))  # type: ignore[arg-type]
+    return Account(name, "sandbox", "https://riskos.example", SecretStr("key"), None, allowed)
+
+
+class Waits(list[float]):
+    """A sleep that notes how long and does not sleep."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+async def clock(redis: Redis) -> float:
+    seconds, micro = await redis.time()
+    return float(seconds) + micro / 1e6
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn leaves between these two moments of Redis's clock; which is as exact as it can be seen from here."""
+
+    earliest: float
+    latest: float
+
+
+@dataclass
+class Asker:
+    """Asks for turns and notes when each of them leaves."""
+
+    redis: Redis
+    turns: list[Turn] = field(default_factory=list)
+
+    async def ask(self, who: Account, queue: Queue = Queue.LIVE) -> Turn:
+        waits = Waits()
+        before = await clock(self.redis)
+        await Turns(self.redis, waits).wait(who, queue)
+        after = await clock(self.redis)
+        self.turns.append(Turn(before + sum(waits), after + sum(waits)))
+        return self.turns[-1]
+
+
+@pytest.fixture
+def asker(redis: Redis) -> Asker:
+    return Asker(redis)
+
+
+@pytest.fixture
+def holds(redis: Redis) -> Holds:
+    return Holds(redis)
+
+
+async def hold_with_pause_over(redis: Redis, holds: Holds) -> None:
+    await holds.refused("default", 401, probe=False)
+    await redis.hset(hold_key("default"), "until", 1)
+
+
+async def one_of(waiting: Awaitable[bool]) -> bool | str:
+    try:
+        return await waiting
+    except AccountHeld as held:
+        return held.reason
+
+
+# -- the rate
+
+
+async def test_the_first_request_leaves_at_once(redis: Redis) -> None:
+    waits = Waits()
+    assert await Turns(redis, waits).wait(account(), Queue.LIVE) is False
+    assert waits == [0]
+
+
+async def test_requests_in_a_row_are_never_closer_than_an_interval(asker: Asker) -> None:
+    for _ in range(10):
+        await asker.ask(account(rate=1.0))
+
+    for number, turn in enumerate(asker.turns):
+        assert turn.latest >= asker.turns[0].earliest + number * GUARD - 0.001
+
+
+async def test_no_time_is_given_away_between_requests(asker: Asker, redis: Redis) -> None:
+    before = await clock(redis)
+    for _ in range(10):
+        await asker.ask(account(rate=1.0))
+    after = await clock(redis)
+
+    free_again = int(await redis.get(LIVE_BUCKET)) / 1e6
+
+    assert before + 10 * GUARD - 0.001 <= free_again <= after + 10 * GUARD + 0.001
+
+
+@pytest.mark.parametrize("rate", [0.5, 10.0, 50.0, 1000.0])
+async def test_a_turn_takes_somewhat_more_than_its_share_of_a_second(asker: Asker, redis: Redis, rate: float) -> None:
+    before = await clock(redis)
+    await asker.ask(account(rate=rate))
+    after = await clock(redis)
+    free_again = int(await redis.get(LIVE_BUCKET)) / 1e6
+    assert before - 0.001 <= free_again - GUARD / rate <= after + 0.001
+
+
+async def test_a_process_that_is_punctual_comes_closer_to_the_rate_and_never_quite_there(redis: Redis) -> None:
+    turns, allowed = Turns(redis, Waits()), account(rate=100)
+    for _ in range(300):
+        await turns.wait(allowed, Queue.LIVE)
+    last = int(await redis.get(LIVE_BUCKET))
+    await turns.wait(allowed, Queue.LIVE)
+    assert 10_100 <= int(await redis.get(LIVE_BUCKET)) - last <= 10_200
+
+
+async def test_who_is_late_for_a_turn_makes_those_behind_come_later(redis: Redis) -> None:
+    woke: list[float] = []
+
+    async def oversleep(_seconds: float) -> None:
+        await asyncio.sleep(0.02)
+        woke.append(await clock(redis))
+
+    await Turns(redis, oversleep).wait(account(), Queue.LIVE)
+
+    assert int(await redis.get(LIVE_BUCKET)) / 1e6 >= woke[0] + GUARD - 0.001
+
+
+async def test_who_is_late_takes_no_turn_from_those_who_have_one(redis: Redis) -> None:
+    async def oversleep(_seconds: float) -> None:
+        for _ in range(3):
+            await Turns(redis, Waits()).wait(account(), Queue.LIVE)
+        reserved.append(int(await redis.get(LIVE_BUCKET)))
+        await asyncio.sleep(0.02)
+
+    reserved: list[int] = []
+    await Turns(redis, oversleep).wait(account(), Queue.LIVE)
+
+    assert int(await redis.get(LIVE_BUCKET)) == reserved[0]
+
+
+async def test_only_one_of_a_process_has_a_turn_ahead_of_its_time(redis: Redis) -> None:
+    over, has_turn, waits = asyncio.Event(), asyncio.Event(), Waits()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        has_turn.set()
+        await over.wait()
+
+    turns, allowed = Turns(redis, sleep), account(daily_quota=100)
+    crowd = [asyncio.create_task(turns.wait(allowed, Queue.LIVE)) for _ in range(5)]
+    await has_turn.wait()
+    await Turns(redis, Waits()).wait(allowed, Queue.LIVE)
+    assert (waits, await redis.hget(QUOTA, "used")) == ([0], "2"), "theirs and another process's"
+
+    over.set()
+    await asyncio.gather(*crowd)
+    assert await redis.hget(QUOTA, "used") == "6"
+
+
+async def test_workers_with_connections_of_their_own_share_the_rate(redis: Redis, redis_url: str) -> None:
+    async with open_redis(redis_url) as other:
+        askers = [Asker(redis), Asker(other)]
+        for number in range(8):
+            await askers[number % 2].ask(account(rate=1.0))
+    turns = sorted(askers[0].turns + askers[1].turns, key=lambda turn: turn.latest)
+    assert all(turn.latest >= turns[0].earliest + n * GUARD - 0.001 for n, turn in enumerate(turns))
+    assert turns[-1].earliest < turns[0].latest + 10 * GUARD
+
+
+_OTHER_PROCESS = """
+import asyncio, json, sys
+from pydantic import SecretStr
+from tasks.account import Account, Allowance
+from tasks.ledger import Queue
+from tasks.rate_limit import Turns
+from worker.resources import open_redis
+
+async def main():
+    waits = []
+    async def sleep(seconds):
+        waits.append(seconds)
+    async with open_redis(sys.argv[1]) as redis:
+        account = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=0.2))
+        await Turns(redis, sleep).wait(account, Queue.LIVE)
+        seconds, micro = await redis.time()
+        print(json.dumps([waits, seconds + micro / 1e6]))
+
+asyncio.run(main())
+"""
+
+
+async def test_processes_share_the_rate(asker: Asker, redis_url: str) -> None:
+    ours = await asker.ask(account(rate=0.2))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _OTHER_PROCESS, redis_url, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    waits, after = json.loads(out)
+    assert after + sum(waits) >= ours.earliest + 5 * GUARD - 0.001
+
+
+async def test_accounts_do_not_wait_for_each_other(asker: Asker, redis: Redis) -> None:
+    await asker.ask(account("berlin"))
+    waits = Waits()
+    await Turns(redis, waits).wait(account("paris"), Queue.LIVE)
+    assert waits == [0]
+
+
+async def test_after_a_quiet_time_a_burst_leaves_at_once_and_no_request_more(redis: Redis) -> None:
+    waits = Waits()
+    turns = Turns(redis, waits)
+    before = await clock(redis)
+    for _ in range(5):
+        await turns.wait(account(rate=1 / 4, burst=4), Queue.LIVE)
+    elapsed = await clock(redis) - before
+
+    assert waits[:4] == [0, 0, 0, 0]
+    assert 4 * GUARD - elapsed - 0.001 <= waits[4] <= 4 * GUARD + 0.001
+
+
+async def test_a_quiet_time_saves_up_no_more_than_the_burst(redis: Redis) -> None:
+    await redis.set(LIVE_BUCKET, 1)
+    waits = Waits()
+    turns = Turns(redis, waits)
+    for _ in range(2):
+        await turns.wait(account(rate=1 / 4), Queue.LIVE)
+    assert waits[0] == 0
+    assert waits[1] > 0
+
+
+async def test_a_turn_beyond_the_horizon_is_not_reserved(redis: Redis) -> None:
+    class FirstWait(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        raise FirstWait(seconds)
+
+    before = await clock(redis)
+    free_again = round((before + 25) * 1e6)
+    await redis.set(LIVE_BUCKET, free_again)
+
+    with pytest.raises(FirstWait) as asked_to_wait:
+        await Turns(redis, sleep).wait(account(), Queue.LIVE)
+
+    elapsed = await clock(redis) - before
+    assert 15 - elapsed - 0.001 <= asked_to_wait.value.args[0] <= 15.001
+    assert int(await redis.get(LIVE_BUCKET)) == free_again
+
+
+async def test_who_was_beyond_the_horizon_asks_again_and_gets_a_turn(redis: Redis) -> None:
+    waits: list[float] = []
+
+    async def time_passes(seconds: float) -> None:
+        waits.append(seconds)
+        await redis.decrby(LIVE_BUCKET, round(seconds * 1e6))
+
+    await redis.set(LIVE_BUCKET, round((await clock(redis) + 25) * 1e6))
+
+    assert await Turns(redis, time_passes).wait(account(), Queue.LIVE) is False
+
+    assert len(waits) == 2
+    assert sum(waits) <= 25.001
+
+
+async def test_the_limiter_leaves_nothing_in_redis_for_ever(asker: Asker, redis: Redis) -> None:
+    await asker.ask(account(rate=0.5), Queue.BACKFILL)
+    for bucket in (LIVE_BUCKET, BACKFILL_BUCKET):
+        assert 0 < await redis.pttl(bucket) <= 70_000
+
+
+async def test_the_limiter_goes_on_when_redis_has_forgotten_its_script(redis: Redis) -> None:
+    turns = Turns(redis, Waits())
+    await turns.wait(account(), Queue.LIVE)
+    await redis.script_flush()
+    assert await turns.wait(account(), Queue.LIVE) is False
+
+
+# -- backfills leave room
+
+
+async def test_a_backfill_uses_its_share_of_the_rate(asker: Asker, redis: Redis) -> None:
+    before = await clock(redis)
+    await asker.ask(account(rate=1.0, backfill_share=0.5), Queue.BACKFILL)
+    after = await clock(redis)
+    for bucket, interval in ((LIVE_BUCKET, GUARD), (BACKFILL_BUCKET, 2 * GUARD)):
+        assert before - 0.001 <= int(await redis.get(bucket)) / 1e6 - interval <= after + 0.001
+
+
+async def test_what_is_live_queues_behind_one_request_of_a_backfill_at_most(redis: Redis) -> None:
+    over, stuck, waits = asyncio.Event(), asyncio.Event(), Waits()
+
+    async def sleep(seconds: float) -> None:
+        if seconds > 1.5:
+            stuck.set()
+            await over.wait()
+        waits.append(seconds)
+
+    turns, allowed = Turns(redis, sleep), account(rate=1.0, backfill_share=0.5)
+    crowd = [asyncio.create_task(turns.wait(allowed, Queue.BACKFILL)) for _ in range(8)]
+    await stuck.wait()
+
+    await turns.wait(allowed, Queue.LIVE)
+
+    assert waits[-1] <= GUARD
+    for task in crowd:
+        task.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    assert sum(task.cancelled() for task in crowd) == 7, "only one of the backfill had its turn"
+
+
+async def test_a_live_request_takes_nothing_from_the_share_of_a_backfill(asker: Asker, redis: Redis) -> None:
+    await asker.ask(account(), Queue.LIVE)
+    assert await redis.get(BACKFILL_BUCKET) is None
+
+
+# -- the quota
+
+
+async def test_who_has_spent_the_quota_is_told_when_the_next_day_begins(redis: Redis) -> None:
+    turns = Turns(redis, Waits())
+    before = await clock(redis)
+    for _ in range(3):
+        assert await turns.wait(account(rate=1000, daily_quota=3), Queue.LIVE) is False
+
+    with pytest.raises(AccountHeld) as held:
+        await turns.wait(account(rate=1000, daily_quota=3), Queue.LIVE)
+
+    elapsed = await clock(redis) - before
+    assert held.value.reason == "quota"
+    assert DAY - elapsed - 0.001 <= held.value.wait <= DAY
+
+
+async def test_a_spent_quota_comes_back_whole_after_a_day(redis: Redis) -> None:
+    turns = Turns(redis, Waits())
+    allowed = account(rate=1000, daily_quota=2)
+    for _ in range(2):
+        await turns.wait(allowed, Queue.LIVE)
+    await redis.hincrby(QUOTA, "since", -round(DAY * 1000))
+
+    for _ in range(2):
+        await turns.wait(allowed, Queue.LIVE)
+
+    with pytest.raises(AccountHeld, match="quota"):
+        await turns.wait(allowed, Queue.LIVE)
+
+
+async def test_a_day_of_the_quota_is_not_over_a_minute_early(redis: Redis) -> None:
+    turns = Turns(redis, Waits())
+    allowed = account(rate=1000, daily_quota=1)
+    await turns.wait(allowed, Queue.LIVE)
+    await redis.hincrby(QUOTA, "since", -round(DAY * 1000) + 60_000)
+    with pytest.raises(AccountHeld) as held:
+        await turns.wait(allowed, Queue.LIVE)
+    assert held.value.wait <= 60
+
+
+async def test_a_request_of_a_backfill_counts_once_for_the_quota(redis: Redis) -> None:
+    turns = Turns(redis, Waits())
+    for queue in (Queue.BACKFILL, Queue.LIVE, Queue.BACKFILL):
+        await turns.wait(account(rate=1000, daily_quota=10), queue)
+    assert await redis.hget(QUOTA, "used") == "3"
+
+
+async def test_a_turn_that_is_not_given_costs_no_quota(redis: Redis, holds: Holds) -> None:
+    await holds.refused("default", 401, probe=False)
+    await holds.refused("default", 401, probe=True)
+    with pytest.raises(AccountHeld, match="401"):
+        await Turns(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
+    assert await redis.exists(QUOTA, LIVE_BUCKET) == 0
+
+
+# -- holds
+
+
+@pytest.mark.parametrize("queue", Queue)
+async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Holds, queue: Queue) -> None:
+    await holds.slow_down("default", 600)
+    waits = Waits()
+
+    with pytest.raises(AccountHeld) as held:
+        await Turns(redis, waits).wait(account(), queue)
+
+    assert held.value.reason == "429"
+    assert 500 < held.value.wait <= 600
+    assert waits == []
+
+
+async def test_another_account_s_hold_is_none_of_ours(redis: Redis, holds: Holds) -> None:
+    await holds.slow_down("another", 600)
+    assert await Turns(redis, Waits()).wait(account(), Queue.LIVE) is False
+
+
+async def test_a_short_hold_is_waited_out(redis: Redis, holds: Holds) -> None:
+    waits: list[float] = []
+
+    async def time_passes(seconds: float) -> None:
+        waits.append(seconds)
+        await holds.lift("default")
+
+    await holds.slow_down("default", 4)
+
+    assert await Turns(redis, time_passes).wait(account(), Queue.LIVE) is False
+    assert 0 < waits[0] <= 4
+
+
+async def test_patience_with_holds_that_follow_each_other_ends(redis: Redis, holds: Holds) -> None:
+    waits: list[float] = []
+
+    async def the_next_hold_begins(seconds: float) -> None:
+        waits.append(seconds)
+        await holds.lift("default")
+        await holds.slow_down("default", 3)
+
+    await holds.slow_down("default", 3)
+
+    with pytest.raises(AccountHeld):
+        await Turns(redis, the_next_hold_begins).wait(account(), Queue.LIVE)
+    assert len(waits) < 5
+
+
+@pytest.mark.parametrize("queue", Queue)
+async def test_the_probe_that_may_end_a_hold_is_given_to_exactly_one(
+    redis: Redis, redis_url: str, holds: Holds, queue: Queue
+) -> None:
+    await hold_with_pause_over(redis, holds)
+    async with open_redis(redis_url) as other:
+        turns = [Turns(client, Waits()) for client in (redis, other)]
+        asked = [one_of(turns[number % 2].wait(account(rate=1000), queue)) for number in range(20)]
+        answers = await asyncio.gather(*asked)
+    assert sorted(map(str, answers)) == ["401"] * 19 + ["True"]
+
+
+async def test_the_others_wait_until_the_probe_has_an_answer(redis: Redis, holds: Holds) -> None:
+    await hold_with_pause_over(redis, holds)
+    turns = Turns(redis, Waits())
+    assert await turns.wait(account(), Queue.LIVE) is True
+
+    with pytest.raises(AccountHeld) as held:
+        await turns.wait(account(), Queue.LIVE)
+
+    assert 30 < held.value.wait <= 60
+
+
+async def test_when_who_had_the_probe_died_another_gets_it(redis: Redis, holds: Holds) -> None:
+    turns = Turns(redis, Waits())
+    await hold_with_pause_over(redis, holds)
+    assert await turns.wait(account(), Queue.LIVE) is True
+    await redis.hset(hold_key("default"), "until", 1)
+    assert await turns.wait(account(), Queue.LIVE) is True
+
+
+async def test_after_the_hold_is_lifted_turns_are_ordinary_again(redis: Redis, holds: Holds) -> None:
+    turns = Turns(redis, Waits())
+    await hold_with_pause_over(redis, holds)
+    await turns.wait(account(), Queue.LIVE)
+    await holds.lift("default")
+    assert await turns.wait(account(), Queue.LIVE) is False
+
+
+async def test_a_probe_costs_quota_like_any_request(redis: Redis, holds: Holds) -> None:
+    await hold_with_pause_over(redis, holds)
+    await Turns(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
+    assert await redis.hget(QUOTA, "used") == "1"
+
+
+async def test_a_spent_quota_is_a_hold_that_every_process_sees_and_that_ends_with_the_day(
+    redis: Redis, holds: Holds
+) -> None:
+    turns = Turns(redis, Waits())
+    for expected in (False, "quota", "quota"):
+        assert await one_of(turns.wait(account(rate=1000, daily_quota=1), Queue.LIVE)) == expected
+
+    hold = await holds.of("default")
+
+    assert hold
+    assert (hold.reason, hold.probed) == ("quota", False)
+    assert DAY - 60 < hold.left <= DAY
+    assert abs(await redis.pexpiretime(hold_key("default")) - int(await redis.hget(hold_key("default"), "until"))) <= 5
+
+
+async def test_with_the_quota_spent_a_hold_that_only_a_probe_ends_waits_for_the_next_day_and_stays_one(
+    redis: Redis, holds: Holds
+) -> None:
+    allowed = account(rate=1000, daily_quota=1)
+    turns = Turns(redis, Waits())
+    await turns.wait(allowed, Queue.LIVE)
+    await hold_with_pause_over(redis, holds)
+
+    with pytest.raises(AccountHeld) as held:
+        await turns.wait(allowed, Queue.LIVE)
+
+    assert held.value.wait > DAY - 60
+    assert await redis.pttl(hold_key("default")) == -1
+
+
+# -- what a process has noticed
+
+
+class Noticing(Waits):
+    """A sleep in whose course the process hears of holds: before which sleep, and for how long each lasts."""
+
+    def __init__(self, news: dict[int, float], name: str = "default") -> None:
+        super().__init__()
+        self._news, self._name = news, name
+        self.turns: Turns | None = None
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+        if self.turns and len(self) in self._news:
+            self.turns.notice(self._name, self._news[len(self)])
+
+
+def noticing(redis: Redis, sleep: Noticing) -> Turns:
+    sleep.turns = Turns(redis, sleep)
+    return sleep.turns
+
+
+async def test_who_has_a_turn_already_gives_it_up_once_the_account_is_on_hold(redis: Redis, holds: Holds) -> None:
+    class HoldBegins(Waits):
+        async def __call__(self, seconds: float) -> None:
+            self.append(seconds)
+            turns.notice("default", await holds.refused("default", 401, probe=False))
+
+    turns = Turns(redis, HoldBegins())
+    with pytest.raises(AccountHeld) as held:
+        await turns.wait(account(), Queue.LIVE)
+    assert held.value.reason == "401"
+    assert 5 < held.value.wait <= 30
+
+
+async def test_a_noticed_hold_concerns_one_account_only(redis: Redis) -> None:
+    turns = noticing(redis, Noticing({1: 30}, "another"))
+    assert await turns.wait(account(), Queue.LIVE) is False
+
+
+@pytest.mark.parametrize("news", [{1: 0}, {1: 30, 2: 0}], ids=["its time is over", "it was lifted"])
+async def test_a_noticed_hold_ends(redis: Redis, news: dict[int, float]) -> None:
+    turns = noticing(redis, Noticing(news))
+    assert await turns.wait(account(), Queue.LIVE) is False
+
+
+async def test_a_hold_that_this_process_remembers_longer_than_redis_costs_one_turn_not_many(redis: Redis) -> None:
+    turns = noticing(redis, Noticing({1: 30, 10: 0}))
+    await one_of(turns.wait(account(rate=1000, daily_quota=100), Queue.LIVE))
+    assert int(await redis.hget(QUOTA, "used")) <= 2
+
+
+async def test_the_probe_leaves_although_this_process_still_remembers_the_hold(redis: Redis, holds: Holds) -> None:
+    await hold_with_pause_over(redis, holds)
+    turns = Turns(redis, Waits())
+    turns.notice("default", 30)
+    assert await turns.wait(account(), Queue.LIVE) is True
