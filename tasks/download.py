@@ -4,6 +4,7 @@ Statuses and bodies are those of RiskOS's documentation ("Image Retrieval") and 
 shapes of error bodies have been seen in public integrations.
 """
 
+import asyncio
 import contextlib
 import email.message
 import email.utils
@@ -120,7 +121,8 @@ async def download(http: aiohttp.ClientSession, evaluation: Evaluation, account:
         ) as response:
             if response.status == HTTPStatus.OK:
                 return await _bundle(response, evaluation, terms)
-            body = await _read(response, _MAX_ERROR_BODY)
+            chunks, _ = await _read(response, _MAX_ERROR_BODY)
+            body = b"".join(chunks)
     return _refusal(response.status, response.headers, response.content_type, body, terms)
 
 
@@ -149,12 +151,13 @@ async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, term
     named = {found.lower() for found in _UUID.findall(filename or "")}
     if named - {evaluation.eval_id}:
         raise UnexpectedAnswer("the file is named for another evaluation", response.status)
-    data = await _read(response, terms.max_bundle_bytes)
-    if len(data) > terms.max_bundle_bytes:
+    chunks, size = await _read(response, terms.max_bundle_bytes)
+    if size > terms.max_bundle_bytes:
         raise BundleTooLarge(terms.max_bundle_bytes)
+    data, sha256 = await asyncio.to_thread(_whole, chunks)
     if _is_no_zip(response.content_type, data):
         raise UnexpectedAnswer(f"no ZIP but {response.content_type}, {len(data)} bytes", response.status)
-    return Bundle(filename=filename, data=data, sha256=hashlib.sha256(data).hexdigest())
+    return Bundle(filename=filename, data=data, sha256=sha256)
 
 
 def _is_no_zip(content_type: str, data: bytes) -> bool:
@@ -165,14 +168,21 @@ def _is_no_zip(content_type: str, data: bytes) -> bool:
     return looks_like_text or content_type.startswith(_TEXT_TYPES)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read the body, but not much more than ``most`` bytes of it."""
-    body = bytearray()
+async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[list[bytes], int]:
+    """Read the body, but not much more than ``most`` bytes of it; return it in pieces, and its size."""
+    chunks, size = [], 0
     async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > most:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > most:
             break
-    return bytes(body)
+    return chunks, size
+
+
+def _whole(chunks: list[bytes]) -> tuple[bytes, str]:
+    """Join and hash a bundle; called in a thread, since a large one would stop the loop."""
+    data = b"".join(chunks)
+    return data, hashlib.sha256(data).hexdigest()
 
 
 def _refusal(status: int, headers: Mapping[str, str], content_type: str, body: bytes, terms: Terms) -> Absent:

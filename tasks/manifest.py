@@ -220,10 +220,3 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
         if found is None or found.data != data:
             raise ManifestChanged from None
     return record.outcome
-
-
-def tombstone_reason(outcome: Outcome) -> NoDocumentsRecord | None:
-    """Return why there are no documents; None where that is not how it ended."""
-    if outcome is not Outcome.NO_DOCUMENTS:
-        return None
-    return NoDocumentsRecord(reason=NoDocumentsReason.RETENTION_OR_UNKNOWN, evidence=())

@@ -28,7 +28,6 @@ from tasks.manifest import (
     commit,
     look_up,
     schema,
-    tombstone_reason,
     utc_now,
 )
 from tasks.outcome import NoDocumentsReason, Outcome
@@ -226,13 +225,6 @@ def test_the_time_of_manifests_is_utc_and_now() -> None:
 def test_a_manifest_names_the_program_that_made_it() -> None:
     assert archiver().startswith("docv-archive ")
     assert archiver().split()[1][0].isdigit()
-
-
-@pytest.mark.parametrize("outcome", Outcome)
-def test_only_no_documents_has_a_reason(outcome: Outcome) -> None:
-    reason = tombstone_reason(outcome)
-    assert (reason is not None) == (outcome is Outcome.NO_DOCUMENTS)
-    assert reason is None or reason.reason is NoDocumentsReason.RETENTION_OR_UNKNOWN
 
 
 # To say the same

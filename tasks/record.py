@@ -1,0 +1,104 @@
+"""What a manifest will say: the facts of every step, brought together.
+
+Made of return values only: of what was answered, read and stored, not of what was meant to be.
+"""
+
+from dataclasses import dataclass
+
+from tasks.documents import Document
+from tasks.download import Absent, Answer
+from tasks.evaluation import Evaluation
+from tasks.ledger import Trigger
+from tasks.manifest import (
+    BundleRecord,
+    DocumentRecord,
+    Manifest,
+    NoDocumentsRecord,
+    ResponseRecord,
+    TriggerRecord,
+    UnreadableRecord,
+    archiver,
+    utc_now,
+)
+from tasks.outcome import NoDocumentsReason, Outcome
+from tasks.store import StoredDocument
+
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was in a bundle, as far as it could be read."""
+
+    documents: tuple[Document, ...] = ()
+    unreadable: tuple[UnreadableRecord, ...] = ()
+
+
+def record(
+    evaluation: Evaluation,
+    trigger: Trigger,
+    answer: Answer,
+    contents: Contents,
+    stored: list[StoredDocument],
+    *,
+    retrieved_at: str,
+) -> Manifest:
+    """Return the manifest as if it were the first; ``tasks.manifest.following`` makes it the next one.
+
+    Args:
+        retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
+    """
+    absent = answer if isinstance(answer, Absent) else None
+    outcome = _outcome(answer, contents)
+    return Manifest(
+        schema=1,
+        eval_id=evaluation.eval_id,
+        environment=evaluation.environment,  # type: ignore[arg-type]  # checked by pydantic
+        account=evaluation.account,
+        outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
+        revision=1,
+        previous=None,
+        documents=tuple(_document(each) for each in stored),
+        unreadable=contents.unreadable,
+        bundle=_bundle(answer),
+        response=ResponseRecord(status=absent.status if absent else _OK, message=absent.message if absent else None),
+        no_documents=_no_documents(outcome),
+        trigger=TriggerRecord(
+            source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
+        ),
+        retrieved_at=retrieved_at,
+        archived_at=utc_now(),
+        archiver=archiver(),
+    )
+
+
+def _outcome(answer: Answer, contents: Contents) -> Outcome:
+    if isinstance(answer, Absent):
+        return answer.outcome
+    return Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
+
+
+def _document(stored: StoredDocument) -> DocumentRecord:
+    document = stored.document
+    return DocumentRecord(
+        name=document.name,
+        kind=document.kind.value,
+        key=stored.key,
+        media_type=document.media_type,
+        size=document.size,
+        sha256=document.sha256,
+        modified=document.modified,
+        named_as=document.name_mismatch,
+    )
+
+
+def _bundle(answer: Answer) -> BundleRecord | None:
+    if isinstance(answer, Absent):
+        return None
+    return BundleRecord(filename=answer.filename, size=len(answer.data), sha256=answer.sha256)
+
+
+def _no_documents(outcome: Outcome) -> NoDocumentsRecord | None:
+    if outcome is not Outcome.NO_DOCUMENTS:
+        return None
+    return NoDocumentsRecord(reason=NoDocumentsReason.RETENTION_OR_UNKNOWN, evidence=())
