@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from scripts.duration import duration
 from tasks.hold import Hold
 from tasks.ledger import Census, RunCounters
 
 _PLAIN_SECONDS = 5.0
+_BAR_AND_FIGURES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,15 @@ class Seen:
         return self.counters.total - self.counters.pending
 
     def sentence(self) -> str:
-        """Return the counts, and what the run waits for, in a line."""
-        parts = [self.counters.sentence()] if self.done else []
+        """Return what the run waits for, and the counts, in a line."""
+        parts = []
         if self.hold:
-            parts.append(f"on hold ({self.hold.reason}), next request in {self.hold.left:.0f} s")
-            parts.append(f"{self.census.held} wait for it")
+            parts.append(f"on hold ({self.hold.reason}), next request in {duration(self.hold.left)}")
         elif self.census.parked and not self.census.leased and self.census.next_due is not None:
-            parts.append(f"{self.census.parked} parked, next attempt in {self.census.next_due:.0f} s")
+            why = f" ({self.census.next_cause})" if self.census.next_cause else ""
+            parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
+        if self.done:
+            parts.append(self.counters.sentence())
         return ", ".join(parts) or "waiting for the first answer"
 
 
@@ -71,7 +75,11 @@ class _LiveBar:
         self._task = bar.add_task("archiving", total=total, said="")
 
     def show(self, seen: Seen) -> None:
-        self._bar.update(self._task, completed=seen.done, total=seen.counters.total, said=seen.sentence())
+        # What is told may be long: it gives way, the bar and the figures do not.
+        room = max(0, self._bar.console.width - _BAR_AND_FIGURES)
+        said = seen.sentence()
+        told = said if len(said) <= room else said[: room - 1] + "…"
+        self._bar.update(self._task, completed=seen.done, total=seen.counters.total, said=told)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
+from scripts.duration import duration
 from scripts.exits import NOT_ALL, OK, USAGE
 from scripts.local import local_redis
 from scripts.tables import Summary, print_summary
@@ -118,18 +119,20 @@ def _print(overview: Overview) -> None:
     console, census = Console(), overview.census
     states = Table(box=None, pad_edge=False, show_header=False)
     for queue, count in census.queued.items():
-        oldest = f"the oldest for {_duration(census.oldest[queue])}" if count else ""
+        oldest = f"the oldest for {duration(census.oldest[queue])}" if count else ""
         states.add_row(f"queue {queue}", str(count), oldest)
     states.add_row("in flight", str(census.leased), "")
-    next_due = "" if census.next_due is None else f"the next is due in {_duration(census.next_due)}"
+    next_due = "" if census.next_due is None else f"the next is due in {duration(census.next_due)}"
+    if census.next_cause:
+        next_due += f", parked for {census.next_cause}"
     states.add_row("parked", str(census.parked), next_due)
     states.add_row("wait for their account", str(census.held), "")
     states.add_row("dead letters", str(census.dead), "")
     console.print(states)
     for hold in overview.holds:
         console.print(
-            f"[bold red]on hold:[/] account {hold.account} for {_duration(hold.lasting)}, reason {hold.reason}; "
-            f"next request in {_duration(hold.left)}"
+            f"[bold red]on hold:[/] account {hold.account} for {duration(hold.lasting)}, reason {hold.reason}; "
+            f"next request in {duration(hold.left)}"
         )
     if overview.runs:
         runs = Table(box=None, pad_edge=False)
@@ -139,12 +142,3 @@ def _print(overview: Overview) -> None:
             failed = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
             runs.add_row(name, str(run.total), str(run.pending), str(failed))
         console.print(runs)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004
-        return f"{whole} s"
-    if whole < 3600:  # noqa: PLR2004
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -95,7 +95,18 @@ class RunCounters:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many evaluations are in which state, and how long the oldest has been waiting (seconds)."""
+    """How many evaluations are in which state.
+
+    Attributes:
+        queued: in each queue.
+        oldest: for how long the oldest in each queue has been waiting, seconds.
+        leased: in the hands of a worker.
+        parked: waiting for another attempt.
+        held: waiting for their account.
+        next_due: seconds until the next of the parked is due, or None.
+        next_cause: why that one was parked, or None.
+        dead: dead letters.
+    """
 
     queued: Mapping[Queue, int]
     oldest: Mapping[Queue, float]
@@ -103,6 +114,7 @@ class Census:
     parked: int
     held: int
     next_due: float | None
+    next_cause: str | None
     dead: int
 
 
@@ -258,6 +270,7 @@ class Ledger:
             pipe.hlen(_PREFIX + "dead")
             (seconds, micro), live, backfill, leased, parked, held, *oldest, dead = await pipe.execute()
         now = seconds + micro / 1e6
+        due = await self._redis.hget(_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
         age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
         return Census(
             queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
@@ -266,6 +279,7 @@ class Ledger:
             parked=parked,
             held=held,
             next_due=max(0.0, -age[2]) if oldest[2] else None,
+            next_cause=json.loads(due).get("cause") if due else None,
             dead=dead,
         )
 

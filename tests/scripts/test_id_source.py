@@ -1,0 +1,72 @@
+"""Where IDs come from: what is read, what is refused, and how much of it is shown."""
+
+import io
+from pathlib import Path
+from uuid import UUID
+
+import click
+import pytest
+
+from scripts.id_source import read_ids
+
+ONE, TWO = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"
+
+
+def test_arguments_may_be_ids_and_files(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text(f"{ONE}\n\n{TWO}\n")
+    assert read_ids([str(tmp_path / "ids.txt")]).eval_ids == (ONE, TWO)
+    assert read_ids([TWO, ONE]).eval_ids == (TWO, ONE)
+
+
+def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf" + f"{ONE}\r\n{TWO}".encode())
+    assert read_ids([str(tmp_path / "ids.txt")]).eval_ids == (ONE, TWO)
+
+
+def test_an_id_that_is_named_twice_counts_once_also_in_upper_case(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = read_ids([ONE, ONE.upper(), TWO])
+    assert (ids.eval_ids, ids.repeated) == ((ONE, TWO), 1)
+    assert "1 named more than once" in capsys.readouterr().err
+
+
+def test_standard_input_is_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{ONE}\n".encode())))
+    assert read_ids(["-"]).eval_ids == (ONE,)
+
+
+@pytest.mark.parametrize(
+    "bad", ["{" + ONE + "}", f"urn:uuid:{ONE}", f"{ONE} ", UUID(ONE).hex, "a\x00b", "\x1b[31mred", "x" * 100_000]
+)
+def test_a_bad_id_is_named_with_its_line_and_nothing_of_it_reaches_the_terminal_raw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: str
+) -> None:
+    (tmp_path / "ids.txt").write_text(f"{ONE}\n{bad}\n{TWO}\n")
+    ids = read_ids([str(tmp_path / "ids.txt")])
+    said = capsys.readouterr().err
+    assert ids.eval_ids == (ONE, TWO)
+    assert "ids.txt, line 2: " in said
+    assert len(said) < 500
+    assert not set(said) & {"\x00", "\x1b"}
+
+
+def test_of_many_bad_ids_the_first_are_named_and_the_others_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ids.txt").write_text("bad\n" * 1000 + ONE)
+    assert len(read_ids([str(tmp_path / "ids.txt")]).bad) == 1000
+    said = capsys.readouterr().err
+    assert said.count("line") == 20
+    assert "... and 980 more" in said
+    assert "1000 refused; the other 1 go on" in said
+
+
+def test_a_binary_file_has_no_ids_and_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "picture.jpg").write_bytes(bytes(range(256)) * 1000)
+    with pytest.raises(click.UsageError, match="there is no evaluation ID in it"):
+        read_ids([str(tmp_path / "picture.jpg")])
+
+
+@pytest.mark.parametrize("source", ["no-such-file.txt", "/", "a\x00b", "x" * 10_000])
+def test_a_source_that_is_neither_is_told(source: str) -> None:
+    with pytest.raises(click.UsageError, match="is neither a file nor an evaluation ID"):
+        read_ids([source])

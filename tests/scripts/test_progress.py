@@ -1,0 +1,55 @@
+"""What a run says of itself while it goes on."""
+
+import pytest
+from rich.console import Console
+
+from scripts.progress import Seen, open_progress
+from tasks.hold import Hold
+from tasks.ledger import Census, Queue, RunCounters
+from tasks.outcome import Outcome
+
+NOTHING = dict.fromkeys(Queue, 0)
+
+
+def seen(*, total: int = 10, hold: Hold | None = None, parked: int = 0, leased: int = 0, **outcomes: int) -> Seen:
+    counted = {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}
+    due, cause = (90.0, "service_failed") if parked else (None, None)
+    census = Census(NOTHING, NOTHING, leased, parked, 0, due, cause, 0)
+    return Seen(RunCounters(total, counted), census, hold)
+
+
+def test_before_the_first_answer_it_says_so() -> None:
+    assert seen().sentence() == "waiting for the first answer"
+
+
+def test_what_has_ended_is_counted_and_what_is_nought_is_left_out() -> None:
+    assert seen(archived=3, no_documents=1).sentence() == "3 archived, 1 no_documents"
+
+
+def test_what_it_waits_for_comes_first() -> None:
+    held = Hold("default", "401", lasting=3, left=27, probed=True)
+    assert seen(archived=3, hold=held).sentence() == "on hold (401), next request in 27 s, 3 archived"
+    parked = seen(archived=3, parked=2)
+    assert parked.sentence() == "2 parked (service_failed), next attempt in 1 min 30 s, 3 archived"
+    assert seen(archived=3, parked=2, leased=1).sentence() == "3 archived"
+
+
+def test_without_a_terminal_the_first_and_the_last_look_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_progress("q3", 10) as progress:
+        for done in range(11):
+            progress.show(seen(archived=done))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["q3: 0 of 10: waiting for the first answer", "q3: 10 of 10: 10 archived"]
+
+
+def test_on_a_terminal_the_bar_and_the_figures_do_not_give_way(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    assert Console(stderr=True).is_terminal
+    with open_progress("q3", 1000) as progress:
+        progress.show(seen(total=1000, **{outcome.value: 100 for outcome in Outcome}))
+    assert "700/1000" in capsys.readouterr().err
