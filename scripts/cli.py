@@ -50,7 +50,7 @@ def _with_parent_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
-@click.option("--count", type=click.IntRange(50, 5000), default=300, show_default=True, help="Evaluations.")
+@click.option("--count", type=click.IntRange(100, 5000), default=300, show_default=True, help="Evaluations.")
 @click.option("--to", "folder", default="demo-archive", show_default=True, help="Folder of the demo's archive.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also draw what you see into this SVG file.")
 @_json_option

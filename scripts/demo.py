@@ -22,7 +22,7 @@ from scripts.machine import machine
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import demo_ids, expected_outcome
 from scripts.simulator.scenarios import scenario_of
-from scripts.tables import Summary, print_summary
+from scripts.tables import Summary, outcome_table
 from tasks.evaluation import Evaluation
 from tasks.manifest import Manifest
 from tasks.outcome import Outcome
@@ -56,7 +56,7 @@ class Checked:
 def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
     """Archive simulated evaluations of every sort, check the result, say where to look; return the exit code."""
     console = (
-        Console(record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False)
+        Console(stderr=as_json, record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False)
         if picture
         else Console(stderr=as_json, highlight=False)
     )
@@ -69,16 +69,22 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
         console.print(f"A RiskOS of our own answers at {url}; Redis and a worker are started.")
         with machine(_settings(archive, Path(state), url)) as here:
             console.print(f"Yesterday, {_BEFORE} evaluations came in ...")
-            before = here.archive(eval_ids[:_BEFORE])
+            before = here.archive(_with_documents(eval_ids)[:_BEFORE])
             console.print(f"... and {before.sentence()}.")
             console.print(f"Today, {len(eval_ids)} IDs come in, those among them, and some of every sort:\n")
             summary = here.archive(eval_ids)
-    print_summary(summary, as_json=as_json, console=console)
+    console.print(outcome_table(summary))
+    if as_json:
+        click.echo(summary.as_json())
     checked = _check(archive, eval_ids)
     _say_where_to_look(console, archive, eval_ids, checked)
     if picture:
         console.save_svg(picture, title="docv-archive demo", code_format=_picture_format())
     return OK if not checked.wrong and not summary.counters.pending and _every_sort(summary) else NOT_ALL
+
+
+def _with_documents(eval_ids: Sequence[str]) -> list[str]:
+    return [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.ARCHIVED]
 
 
 def _settings(archive: Path, state: Path, url: str) -> Settings:

@@ -69,12 +69,12 @@ class Summary:
         )
 
 
-def print_summary(summary: Summary, *, as_json: bool, console: Console | None = None) -> None:
+def print_summary(summary: Summary, *, as_json: bool) -> None:
     """Print a summary to standard output."""
     if as_json:
         click.echo(summary.as_json())
     else:
-        (console or Console()).print(outcome_table(summary))
+        Console().print(outcome_table(summary))
 
 
 def outcome_table(summary: Summary) -> Table:

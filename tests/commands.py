@@ -37,11 +37,11 @@ class Shell:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Start a command and do not wait for it."""
+    async def start(self, *arguments: str, module: str = "scripts.cli") -> asyncio.subprocess.Process:
+        """Start a command, ours unless another module is named, and do not wait for it."""
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scripts.cli", *arguments),
+            *(sys.executable, "-m", module, *arguments),
             cwd=self.folder,
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "COLUMNS": "200", **aws, **self.settings},
             stdin=asyncio.subprocess.PIPE,

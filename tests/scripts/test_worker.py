@@ -162,3 +162,21 @@ async def test_the_same_evaluations_sent_three_times_at_once_have_one_manifest_e
         assert riskos.stats().by_evaluation[eval_id] == 1
         manifest = json.loads((shell.folder / "archive" / "sandbox" / eval_id / "manifest.json").read_text())
         assert manifest["revision"] == 1
+
+
+async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 60_000)
+    await shell.run("enqueue", eval_id, "--run", "by-celery")
+    celery = await shell.start("-A", "worker.app", "worker", module="celery")
+    reading = asyncio.create_task(finish(celery))
+    assert await ended(shell, redis, "by-celery", 1) == {"archived": 1}
+    celery.terminate()
+    assert (await reading).code == 0
+
+
+async def test_celery_s_own_command_says_in_a_sentence_what_is_missing(shell: Shell) -> None:
+    del shell.settings["DOCV_API_KEY"]
+    finished = await finish(await shell.start("-A", "worker.app", "worker", module="celery"), seconds=60)
+    assert finished.code == 2
+    assert "DOCV_API_KEY is not set" in finished.err
+    assert "Traceback" not in finished.err
