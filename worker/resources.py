@@ -117,8 +117,10 @@ async def check_archive(archive: S3Store | Path, settings: Settings) -> None:
 async def _check_bucket(store: S3Store, settings: Settings) -> None:
     where = settings.archive_url
     try:
-        # Asked for by its content, since the answer to a HEAD does not say whether bucket or object is missing.
-        await obstore.get_async(store, _NO_OBJECT)
+        # Asked for by its content, since the answer to a HEAD does not say whether bucket or object is missing. And
+        # asked in a thread of Python's: whoever exits right after an answer of obstore's own threads is aborted by
+        # them (0.12.1, nine times in ten), and after this answer some commands do exit.
+        await asyncio.to_thread(obstore.get, store, _NO_OBJECT)
     except (NotFoundError, FileNotFoundError) as error:
         if "NoSuchBucket" in str(error):
             raise Unreachable(f"{where}: there is no such bucket; make it, or mend DOCV_ARCHIVE_URL") from None
