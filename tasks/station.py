@@ -18,6 +18,7 @@ from tasks.bucket import Bucket, ObjectBucket
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
 from tasks.enqueue import Publisher
+from tasks.errors import LeaseLost
 from tasks.folder import FolderBucket
 from tasks.hold import Holds
 from tasks.leases import Leases
@@ -83,7 +84,11 @@ class Station:
             await asyncio.gather(*loops, return_exceptions=True)
 
     async def work(self, message: Message) -> bool:
-        """Bring every evaluation of a message to its end; return whether some were handed back."""
+        """Bring every evaluation of a message to its end; return whether some were handed back.
+
+        Raises:
+            RedisError: one of them could not be written down; the others have been brought to their end all the same.
+        """
         if not message.accepted:
             await self._ledger.accept(
                 message.eval_ids,
@@ -94,7 +99,11 @@ class Station:
             )
         entries = await self._ledger.take(message.eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
         with self._leases.kept(entries):
-            return any(await asyncio.gather(*map(self._end, entries)))
+            ends = await asyncio.gather(*map(self._end, entries), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return any(ends)
 
     async def _end(self, entry: Entry) -> bool:
         """Make an attempt at one evaluation when there is room; return whether it was handed back instead."""
@@ -105,12 +114,19 @@ class Station:
             finally:
                 self._gate.release()
         except asyncio.CancelledError:
-            await self._ledger.hand_back(entry)
-            report.handed_back(entry)
-            return True
+            return await self._hand_back(entry)
         finally:
             self._leases.drop(entry)
         return False
+
+    async def _hand_back(self, entry: Entry) -> bool:
+        try:
+            await self._ledger.hand_back(entry)
+        except LeaseLost:
+            report.lease_lost(entry)
+            return False
+        report.handed_back(entry)
+        return True
 
     async def _dispatch(self) -> None:
         if self._runtime.draining:

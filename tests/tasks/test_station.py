@@ -1,0 +1,87 @@
+"""One worker process: a message's evaluations end one by one, and none suffers for another."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start
+from tasks.enqueue import Publisher
+from tasks.ledger import Ledger, Queue, Trigger
+from tasks.message import Message
+from tasks.outcome import Outcome
+from tasks.station import Station
+from worker.app import publishing_app
+from worker.resources import open_resources
+from worker.runtime import Runtime
+from worker.settings import Settings, load_settings
+
+KEY = "a-key-of-this-test"
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=2_000, slow_seconds=1.0)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def settings(riskos: Simulator, redis_url: str, tmp_path: Path) -> Settings:
+    return load_settings(
+        api_key=KEY,
+        riskos_url=riskos.url,
+        redis_url=redis_url,
+        archive_url=(tmp_path / "archive").as_uri(),
+        rate=500,
+        concurrency=4,
+    )
+
+
+def message(*eval_ids: str) -> Message:
+    return Message(eval_ids, (), Queue.LIVE, accepted=False, refresh=False, trigger=Trigger("message", run="q3"))
+
+
+async def work(settings: Settings, given: Message) -> bool:
+    """Have a station on this test's own loop work on a message."""
+    runtime = Runtime(drain_seconds=1)
+    try:
+        with closing(Publisher(publishing_app(settings))) as publisher:
+            async with open_resources(settings) as resources:
+                return await Station(settings, resources, runtime, publisher).work(given)
+    finally:
+        await asyncio.to_thread(runtime.close)
+
+
+async def test_every_evaluation_of_a_message_ends_also_when_there_are_more_than_may_be_in_flight(
+    settings: Settings, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    assert await work(settings, message(*eval_ids)) is False
+    assert (await Ledger(redis).run("q3")).outcomes[Outcome.ARCHIVED] == 20
+
+
+async def test_one_that_cannot_be_written_down_stops_no_other(
+    settings: Settings, redis: Redis, riskos: Simulator
+) -> None:
+    broken, slow = eval_id_for(Scenario.DOCUMENTED, 100), eval_id_for(Scenario.SLOW_HEADERS, 100)
+    working = asyncio.create_task(work(settings, message(broken, slow)))
+    while slow not in riskos.stats().by_evaluation:
+        await asyncio.sleep(0.01)
+    await redis.hset("docv:ledger:entries", broken, "no entry")
+    with pytest.raises(RedisError):
+        await working
+    counters = await Ledger(redis).run("q3")
+    assert (counters.outcomes[Outcome.ARCHIVED], counters.pending) == (1, 1)
+
+
+async def test_what_was_delivered_twice_is_worked_on_once(settings: Settings, redis: Redis, riskos: Simulator) -> None:
+    eval_id = eval_id_for(Scenario.SLOW_HEADERS, 200)
+    await asyncio.gather(work(settings, message(eval_id)), work(settings, message(eval_id)))
+    assert riskos.stats().by_evaluation == {eval_id: 1}
+    assert (await Ledger(redis).run("q3")).total == 1
