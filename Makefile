@@ -44,9 +44,9 @@ format: venv     ## put the code into shape
 	@$(BIN)/ruff format .
 
 pins: $(UV)      ## pin every dependency anew, with hashes
-	@echo 'uv' | $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.11 --no-emit-index-url --upgrade -o constraints/uv.txt -
-	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --no-emit-index-url --upgrade -o constraints/runtime.txt pyproject.toml
-	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --no-emit-index-url --constraint constraints/runtime.txt --extra develop -o constraints/develop.txt pyproject.toml
+	@echo 'uv' | $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/uv.txt -
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/runtime.txt pyproject.toml
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --constraint constraints/runtime.txt --extra develop -o constraints/develop.txt pyproject.toml
 
 picture: venv    ## draw docs/demo.svg from a real run of the demo
 	@$(BIN)/docv-archive demo --picture docs/demo.svg

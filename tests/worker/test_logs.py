@@ -138,10 +138,10 @@ def test_an_event_is_one_line_of_json_with_its_fields(written: Written) -> None:
 
 def test_a_library_s_line_has_the_same_shape(written: Written) -> None:
     configure_logs("INFO")
-    logging.getLogger("some.library").warning("%s of %d", "one", 2)
+    logging.getLogger("some.package").warning("%s of %d", "one", 2)
     (line,) = written.lines
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "one of 2", "level": "warning", "logger": "some.library"}
+    assert line == {"event": "one of 2", "level": "warning", "logger": "some.package"}
 
 
 def test_a_value_with_line_breaks_stays_on_one_line(written: Written) -> None:
@@ -195,7 +195,7 @@ def test_at_a_terminal_a_line_is_made_for_a_person_and_is_as_clean(
 def test_what_is_less_severe_than_the_level_is_not_written(written: Written) -> None:
     configure_logs("WARNING")
     logger().info("not worth it")
-    logging.getLogger("some.library").info("not worth it")
+    logging.getLogger("some.package").info("not worth it")
     logger().warning("worth it")
     assert [line["event"] for line in written.lines] == ["worth it"]
 
@@ -225,5 +225,5 @@ def test_a_message_that_is_handed_back_is_no_warning_of_celery_s(written: Writte
 def test_setting_up_twice_writes_each_line_once(written: Written) -> None:
     configure_logs("INFO")
     configure_logs("INFO")
-    logging.getLogger("some.library").warning("once")
+    logging.getLogger("some.package").warning("once")
     assert len(written.lines) == 1
