@@ -14,7 +14,7 @@ from typing_extensions import Buffer
 from tasks.bucket import AlreadyThere, Bucket, Labels, Unclear
 from tasks.documents import Document
 from tasks.download import Bundle
-from tasks.errors import AlarmingObject, ArchiveError, StoreFailed
+from tasks.errors import AlarmingObject, StoreFailed
 from tasks.evaluation import Evaluation
 
 _LOOKS = 3
@@ -72,7 +72,8 @@ async def store_documents(
         async with asyncio.TaskGroup() as group:
             for key, document in distinct.items():
                 group.create_task(put_one(key, document))
-    except* ArchiveError as failed:
+    except ExceptionGroup as failed:
+        # One of them tells what becomes of the evaluation. (What `except*` raises stays a group on early 3.11.)
         raise failed.exceptions[0] from None
     return stored
 
