@@ -574,3 +574,11 @@ async def test_the_probe_leaves_although_this_process_still_remembers_the_hold(r
     turns = Turns(redis, Waits())
     turns.notice("default", 30)
     assert await turns.wait(account(), Queue.LIVE) is True
+
+
+async def test_the_probe_leaves_although_this_process_hears_that_the_others_wait_for_it(
+    redis: Redis, holds: Holds
+) -> None:
+    await hold_with_pause_over(redis, holds)
+    turns = noticing(redis, Noticing({1: 60}))
+    assert await turns.wait(account(), Queue.LIVE) is True
