@@ -166,7 +166,7 @@ async def test_a_backlog_of_the_backfill_does_not_delay_what_got_lost_on_the_liv
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
     eval_ids = await accept(ledger, queue=Queue.LIVE)
-    await redis.zadd(PREFIX + "queued:live", {eval_ids[0]: 1})
+    await redis.zincrby(PREFIX + "queued:live", -60_000, eval_ids[0])
     await redis.rpush("docv:backfill", "a message")
     assert await dispatch(ledger, publisher, redis, None) == 1
     assert await messages(redis, Queue.LIVE) == [eval_ids]

@@ -105,6 +105,13 @@ def test_an_error_survives_pickling(error: ArchiveError) -> None:
 
 
 @named
+def test_an_error_is_made_of_its_arguments_and_of_all_of_them(error: ArchiveError) -> None:
+    names = inspect.signature(type(error)).parameters if vars(error) else ()
+    assert error.args == tuple(vars(error)[name] for name in names)
+    assert vars(error).keys() == set(names)
+
+
+@named
 def test_an_error_says_one_sentence(error: ArchiveError) -> None:
     sentence = str(error)
     assert sentence.isprintable()

@@ -197,3 +197,22 @@ def test_the_queue_checks_the_server_s_certificate_as_the_ledger_does(url: str) 
     with connection(url) as found:
         assert found.ssl
         assert found.ssl["ssl_cert_reqs"] in {ssl.CERT_REQUIRED, "required"}
+
+
+def test_the_queue_trusts_the_authority_that_the_ledger_trusts() -> None:
+    with connection("rediss://host:6380/1?ssl_ca_certs=/etc/ours.pem") as found:
+        assert found.ssl == {"ssl_ca_certs": "/etc/ours.pem", "ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+
+def test_the_queue_checks_no_certificate_where_the_address_says_so() -> None:
+    with connection("rediss://host:6380/1?ssl_cert_reqs=none") as found:
+        assert found.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["unix://user:word@/run/redis.sock", "unix://user:word@/run/redis.sock?db=2"],
+    ids=["plain", "with a database"],
+)
+def test_a_socket_s_password_is_not_lost_on_the_way_to_the_queue(url: str) -> None:
+    assert transport_url(url).startswith("redis+socket://user:word@/run/redis.sock")
