@@ -6,7 +6,7 @@ Every figure here was tried on Celery 5.7 with Redis; ``docs/design.md`` tells w
 
 import sys
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery, signals
 from kombu import Queue
@@ -31,11 +31,15 @@ def transport_url(redis_url: str) -> str:
     unless it is told to check it.
     """
     parts = urlsplit(redis_url)
-    database = parse_qs(parts.query).get("db", [""])[0]
+    query = dict(parse_qsl(parts.query))
+    database = query.pop("db", "")
     if parts.scheme == "unix":
-        return f"redis+socket://{parts.path}" + (f"?virtual_host={database}" if database else "")
-    query = "ssl_cert_reqs=required" if parts.scheme == "rediss" else ""
-    return parts._replace(path=f"/{database}" if database else parts.path, query=query).geturl()
+        query |= {"virtual_host": database} if database else {}
+        return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
+    if parts.scheme == "rediss":
+        query.setdefault("ssl_cert_reqs", "required")
+    path = f"/{database}" if database else parts.path
+    return parts._replace(path=path, query=urlencode(query)).geturl()
 
 
 def worker_transport() -> dict[str, Any]:
