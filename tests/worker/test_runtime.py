@@ -37,6 +37,7 @@ class Work:
         try:
             await self._go.wait()
         finally:
+            await asyncio.sleep(0.01)
             self.cleaned_up.set()
         return answer
 

@@ -338,6 +338,16 @@ def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, v
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+@pytest.mark.parametrize(
+    "values", [{"api_key": f"{KEY} {KEY}"}, {"redis_url": f"http://user:{PASSWORD}@queue.example"}]
+)
+def test_a_secret_is_not_repeated_in_an_error_of_pydantic_s_either(values: dict[str, str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**values)  # type: ignore[arg-type]  # pydantic seals them
+    assert KEY not in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+
+
 def test_reading_settings_changes_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DOCV_RATE=4\n")
     with_environment(monkeypatch, DOCV_BURST="2")
