@@ -10,6 +10,20 @@ from typing import Any
 import click
 
 _QUEUES = ("live", "backfill")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Duration(click.ParamType[float]):
+    """A time such as ``90s``, ``30m``, ``2h`` or ``7d``, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if not number.isascii() or not number.isdigit() or unit not in _UNITS:
+            self.fail(f"{value!r} is no time; expected is a number and s, m, h or d, such as 2h", param, ctx)
+        return float(int(number) * _UNITS[unit])
 
 
 class Command(click.Group):
@@ -124,6 +138,88 @@ def status(run_name: str | None, as_json: bool) -> None:  # noqa: FBT001
     from scripts.status import status as show  # noqa: PLC0415
 
     raise SystemExit(show(run_name, as_json=as_json))
+
+
+@main.command()
+@click.option("--reason", required=True, help="Why; `status` shows it to whoever wonders.")
+@_json_option
+def hold(reason: str, as_json: bool) -> None:  # noqa: FBT001
+    """Stop sending requests until `resume`; nothing is lost meanwhile."""
+    from scripts.hold import hold as place  # noqa: PLC0415
+
+    raise SystemExit(place(reason, as_json=as_json))
+
+
+@main.command()
+@_json_option
+def resume(as_json: bool) -> None:  # noqa: FBT001
+    """End every hold, whoever placed it: a person, a refused key, an outage."""
+    from scripts.hold import resume as lift  # noqa: PLC0415
+
+    raise SystemExit(lift(as_json=as_json))
+
+
+@main.command()
+@click.argument("asked", metavar="[RATE]", required=False, type=click.FloatRange(0, 10_000, min_open=True))
+@click.option("--from-settings", is_flag=True, help="Go back to DOCV_RATE.")
+@_json_option
+def rate(asked: float | None, from_settings: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Show the rate, or set it to RATE requests a second, for all workers and at once."""
+    if from_settings and asked is not None:
+        raise click.UsageError("give a rate or --from-settings, not both")
+    from scripts.rate import rate as steer  # noqa: PLC0415
+
+    raise SystemExit(steer(asked, forget=from_settings, as_json=as_json))
+
+
+@main.group("dead-letters")
+def dead_letters() -> None:
+    """Evaluations that were tried enough: list them, try them anew, drop them."""
+
+
+def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.argument("eval_ids", metavar="[ID]...", nargs=-1),
+        click.option("--cause", help="Only those with this cause, such as service_failed."),
+        click.option("--run", "run_name", help="Only those of this run."),
+        click.option(
+            "--older-than", type=Duration(), default="0s", help="Only those that failed last so long ago, such as 2h."
+        ),
+        _json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dead_letters.command("list")
+@_choice_options
+def list_dead_letters(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
+    """Show them, with the cause of each."""
+    from scripts.dead_letters import choice_of, list_them  # noqa: PLC0415
+
+    raise SystemExit(list_them(choice_of(**chosen), as_json=as_json))
+
+
+@dead_letters.command()
+@_choice_options
+def redrive(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
+    """Try them anew, with all their attempts."""
+    from scripts.dead_letters import choice_of  # noqa: PLC0415
+    from scripts.dead_letters import redrive as again  # noqa: PLC0415
+
+    raise SystemExit(again(choice_of(**chosen), as_json=as_json))
+
+
+@dead_letters.command()
+@_choice_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
+    """Forget them: nothing will archive them any more."""
+    from scripts.dead_letters import choice_of  # noqa: PLC0415
+    from scripts.dead_letters import drop as forget  # noqa: PLC0415
+
+    raise SystemExit(forget(choice_of(**chosen), yes=yes, as_json=as_json))
 
 
 @main.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from worker.embedded import Embedded, embedded_redis
 from worker.resources import Unreachable
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
 
 _KILL_AFTER = 5.0
 _MOST_STARTS = 5
@@ -89,6 +89,21 @@ def local_redis(settings: Settings) -> Iterator[tuple[Settings, Embedded | None]
         return
     with embedded_redis(settings.state_dir) as embedded:
         yield settings.with_redis(embedded.url), embedded
+
+
+@contextlib.contextmanager
+def known_redis(settings: Settings) -> Iterator[Settings]:
+    """Yield settings that name the Redis something is under way in; for commands that only look, or steer.
+
+    Raises:
+        SettingsError: none is named, and nothing has been run here.
+    """
+    if settings.redis_url is None and not (settings.state_dir / "redis.users").exists():
+        raise SettingsError(
+            (f"DOCV_REDIS_URL is not set, and nothing has been run here ({settings.state_dir} does not exist)",)
+        )
+    with local_redis(settings) as (here, _):
+        yield here
 
 
 @contextlib.contextmanager

@@ -11,16 +11,18 @@ from scripts.local import LocalWorker, local_redis, local_worker
 from scripts.progress import Seen, open_progress
 from scripts.tables import Summary
 from tasks.enqueue import Publisher, enqueue
-from tasks.hold import Holds
+from tasks.hold import Holds, Reason
 from tasks.ledger import Ledger, Queue, Trigger
 from tasks.outcome import Outcome
 from worker.app import publishing_app
 from worker.embedded import Embedded
 from worker.resources import Unreachable, check_archive, check_redis, open_archive, open_redis
+from worker.runtime import told_to_end
 from worker.settings import Settings
 
 _LOOK_SECONDS = 0.2
 _ACCOUNT = "default"
+_OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
 
 
 class Machine:
@@ -68,7 +70,7 @@ class Machine:
                         return seen
                     self._worker.see_to_it()
                     _give_up_on_a_bad_key(seen)
-        raise AssertionError("one looks until nothing is pending")
+        raise asyncio.CancelledError
 
 
 @contextlib.contextmanager
@@ -97,12 +99,19 @@ async def _prepare(settings: Settings, embedded: Embedded | None) -> None:
         await check_archive(open_archive(settings), settings)
         if embedded and embedded.started:
             await Ledger(redis).end_leases()
-            await Holds(redis).lift(_ACCOUNT)
+            await _lift_what_may_be_mended(Holds(redis))
+
+
+async def _lift_what_may_be_mended(holds: Holds) -> None:
+    """Find out anew what had to be probed; what a person, or the quota, holds stays."""
+    for hold in await holds.all():
+        if hold.probed:
+            await holds.lift(hold.scope)
 
 
 async def _looks(ledger: Ledger, holds: Holds, name: str) -> AsyncIterator[Seen]:
-    while True:
-        yield Seen(await ledger.run(name), await ledger.census(), await holds.of(_ACCOUNT))
+    while not told_to_end():
+        yield Seen(await ledger.run(name), await ledger.census(), await holds.all())
         await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -113,9 +122,9 @@ def _give_up_on_a_bad_key(seen: Seen) -> None:
         Unreachable: RiskOS has refused the key from the beginning.
     """
     asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
-    if seen.hold and seen.hold.probed and not asked:
+    refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
+    if refused and not asked:
         raise Unreachable(
-            f"RiskOS refuses the API key with status {seen.hold.reason}: see DOCV_API_KEY, DOCV_ENVIRONMENT and "
-            f"whether the account is activated; {seen.counters.pending} evaluations wait, and the same command "
-            "goes on with them"
+            f"{refused.note}: see DOCV_API_KEY, DOCV_ENVIRONMENT and whether the account is activated; "
+            f"{seen.counters.pending} evaluations wait, and the same command goes on with them"
         )

@@ -1,7 +1,7 @@
 """Show how a run goes: a bar on a terminal, plain lines elsewhere; always on standard error."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,12 +25,12 @@ class Seen:
     Attributes:
         counters: of the run.
         census: of everything in the ledger.
-        hold: the account's, or None.
+        holds: what stands still.
     """
 
     counters: RunCounters
     census: Census
-    hold: Hold | None
+    holds: Sequence[Hold]
 
     @property
     def done(self) -> int:
@@ -40,14 +40,21 @@ class Seen:
     def sentence(self) -> str:
         """Return what the run waits for, and the counts, in a line."""
         parts = []
-        if self.hold:
-            parts.append(f"on hold ({self.hold.reason}), next request in {duration(self.hold.left)}")
+        if self.holds:
+            parts += [f"{hold.what} is on hold ({hold.reason}), {until(hold)}" for hold in self.holds]
         elif self.census.parked and not self.census.leased and self.census.next_due is not None:
             why = f" ({self.census.next_cause})" if self.census.next_cause else ""
             parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
         if self.done:
             parts.append(self.counters.sentence())
         return ", ".join(parts) or "waiting for the first answer"
+
+
+def until(hold: Hold) -> str:
+    """Return what ends a hold, and when, in words."""
+    if hold.by_hand:
+        return "until `docv-archive resume`"
+    return f"{'next probe' if hold.probed else 'goes on'} in {duration(hold.left)}"
 
 
 class Progress(Protocol):

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 
 import click
 import orjson
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
 from scripts.duration import duration
 from scripts.exits import NOT_ALL, OK, USAGE
-from scripts.local import local_redis
+from scripts.local import known_redis
+from scripts.progress import until
+from scripts.rate import rate_facts, rate_words, see_rate
 from scripts.tables import Summary, print_summary
 from tasks.hold import Hold, Holds
 from tasks.ledger import Census, Ledger, RunCounters
 from tasks.message import parse_run
+from tasks.pace import Rate
 from worker.resources import check_redis, open_redis
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +30,18 @@ class Overview:
         census: evaluations by state.
         holds: accounts that stand still.
         runs: the newest runs and their counters.
-        rate: requests per second that the settings allow.
+        rate: how fast the account sends.
     """
 
     census: Census
     holds: list[Hold]
     runs: dict[str, RunCounters]
-    rate: float
+    rate: Rate
 
 
 def status(run_name: str | None, *, as_json: bool) -> int:
     """Show the overview, or one run; return the exit code."""
-    settings = load_settings()
-    if settings.redis_url is None and not (settings.state_dir / "redis.users").exists():
-        raise SettingsError(
-            (f"DOCV_REDIS_URL is not set, and nothing has been run here ({settings.state_dir} does not exist)",)
-        )
-    with local_redis(settings) as (here, _):
+    with known_redis(load_settings()) as here:
         if run_name is not None:
             return asyncio.run(_one_run(here, parse_run(run_name), as_json=as_json))
         overview = asyncio.run(_overview(here))
@@ -72,17 +69,13 @@ async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
 async def _overview(settings: Settings) -> Overview:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        return await _look(redis, settings.rate)
-
-
-async def _look(redis: "Redis", rate: float) -> Overview:
-    ledger = Ledger(redis)
-    return Overview(
-        census=await ledger.census(),
-        holds=await Holds(redis).all(),
-        runs={name: await ledger.run(name) for name in await ledger.runs()},
-        rate=rate,
-    )
+        ledger = Ledger(redis)
+        return Overview(
+            census=await ledger.census(),
+            holds=await Holds(redis).all(),
+            runs={name: await ledger.run(name) for name in await ledger.runs()},
+            rate=await see_rate(redis, settings),
+        )
 
 
 def _as_json(overview: Overview) -> bytes:
@@ -95,12 +88,18 @@ def _as_json(overview: Overview) -> bytes:
             },
             "in_flight": census.leased,
             "parked": census.parked,
-            "held": census.held,
+            "held": sum(census.held.values()),
             "next_due_seconds": census.next_due,
             "dead_letters": census.dead,
-            "rate": overview.rate,
+            "rate": rate_facts(overview.rate),
             "holds": [
-                {"account": hold.account, "reason": hold.reason, "left_seconds": round(hold.left, 1)}
+                {
+                    "what": hold.what,
+                    "reason": hold.reason,
+                    "note": hold.note,
+                    "lasting_seconds": round(hold.lasting, 1),
+                    "left_seconds": None if hold.by_hand else round(hold.left, 1),
+                }
                 for hold in overview.holds
             ],
             "runs": {
@@ -126,14 +125,15 @@ def _print(overview: Overview) -> None:
     if census.next_cause:
         next_due += f", parked for {census.next_cause}"
     states.add_row("parked", str(census.parked), next_due)
-    states.add_row("wait for their account", str(census.held), "")
-    states.add_row("dead letters", str(census.dead), "")
+    states.add_row("wait for a hold to end", str(sum(census.held.values())), "")
+    states.add_row("dead letters", str(census.dead), "see `docv-archive dead-letters list`" if census.dead else "")
+    states.add_row("rate", *rate_words(overview.rate))
     console.print(states)
     for hold in overview.holds:
         console.print(
-            f"[bold red]on hold:[/] account {hold.account} for {duration(hold.lasting)}, reason {hold.reason}; "
-            f"next request in {duration(hold.left)}"
+            f"[bold red]on hold:[/] {hold.what} for {duration(hold.lasting)}, reason {hold.reason}; {until(hold)}"
         )
+        console.print(f"  {hold.note}", markup=False, style="dim")
     if overview.runs:
         runs = Table(box=None, pad_edge=False)
         for title in ("run", "total", "pending", "failed"):

@@ -14,12 +14,14 @@ class Allowance:
         burst: requests that may follow each other without a pause after a quiet time.
         backfill_share: part of the rate that the backfill queue may use.
         daily_quota: requests in 24 hours, or None.
+        live_reserve: part of the quota that the backfill queue leaves to what is live.
     """
 
     rate: float = 10.0
     burst: int = 1
     backfill_share: float = 0.9
     daily_quota: int | None = None
+    live_reserve: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,16 @@ from redis.exceptions import RedisError
 from tasks import report
 from tasks.enqueue import Publisher
 from tasks.errors import BadInput
+from tasks.ledger import Queue
 from tasks.message import Message, read_message
 from tasks.station import Station
 from worker.app import ARCHIVE_TASK, app
-from worker.resources import Unreachable, open_resources
+from worker.health import Watchdog
+from worker.resources import Unreachable, check_keeping, open_resources
 from worker.runtime import Runtime
 from worker.settings import Settings, SettingsError, load_settings
+
+_REST_SECONDS = 1.0
 
 
 class Process:
@@ -29,19 +33,33 @@ class Process:
     def __init__(self) -> None:
         settings = load_settings()
         self.runtime = Runtime(settings.drain_seconds)
+        self._watchdog = Watchdog()
         self._publisher = Publisher(app)
         self._open = contextlib.AsyncExitStack()
         self._station = self.runtime.run(self._start(settings))
+        self._watchdog.start()
 
     async def _start(self, settings: Settings) -> Station:
         resources = await self._open.enter_async_context(open_resources(settings))
-        station = Station(settings, resources, self.runtime, self._publisher)
+        await check_keeping(resources.redis, strict=settings.strict)
+        serves = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
+        station = Station(settings, resources, self.runtime, self._publisher, self._watchdog, serves)
         await self._open.enter_async_context(station.running())
         return station
 
     def work(self, message: Message) -> bool:
         """Bring a message's evaluations to their end; return whether some were handed back."""
         return self.runtime.run(self._station.work(message))
+
+    def rest(self) -> None:
+        """Wait a moment, unless the process is about to end: what went wrong may be over then."""
+        with contextlib.suppress(CancelledError):
+            self.runtime.run(self.runtime.pause(_REST_SECONDS))
+
+    def drain(self) -> None:
+        """Begin to end. It may take a while, and that is no deafness."""
+        self._watchdog.stop()
+        self.runtime.drain()
 
     def close(self) -> None:
         """Close what is open, the loop last."""
@@ -70,6 +88,7 @@ def archive(self: Task, *positional: object, **arguments: Any) -> None:
     except RedisError as error:
         # Nothing was taken, or nothing could be written down: the message stays the promise.
         report.loop_failed("work", error)
+        _processes[0].rest()
         handed_back = True
     if handed_back:
         raise Reject("handed back", requeue=True)
@@ -90,7 +109,7 @@ def _start(**_: object) -> None:
 @signals.worker_shutting_down.connect(weak=False)
 def _drain(**_: object) -> None:
     for process in _processes:
-        process.runtime.drain()
+        process.drain()
 
 
 @signals.worker_shutdown.connect(weak=False)

@@ -5,11 +5,15 @@ Whatever an attempt ends with, the ledger knows it before anyone else is told.
 
 import time
 
+from redis.exceptions import RedisError
+
 from tasks import report
 from tasks.errors import LeaseLost
+from tasks.hold import Reason
 from tasks.ledger import Entry, Ledger
+from tasks.outcome import Outcome
 from tasks.pipeline import Means, archive
-from tasks.retrying import Again, AwaitAccount, GiveUp, Policy, cause_of, check_worn_out, decide
+from tasks.retrying import Again, AwaitHold, GiveUp, cause_of, check_worn_out, decide, failure_of
 
 
 async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
@@ -18,14 +22,17 @@ async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
     Only what must stop the whole process gets out of here: cancellation, and a ledger that cannot be reached.
     Then the lease runs out by itself, and the evaluation is due again.
     """
-    policy = means.line.policy
-    started = time.monotonic()
+    started, probe = time.monotonic(), None
     try:
-        check_worn_out(entry, policy)
+        check_worn_out(entry, means.line.policy)
+        probe = await means.gate.enter()
         outcome = await archive(entry, means)
+    except RedisError:
+        raise
     except Exception as error:  # noqa: BLE001  # nothing that goes wrong with one evaluation may stop the others
-        await _record_failure(error, entry, ledger, policy)
+        await _record_failure(error, entry, means, ledger, archive_probe=probe is not None)
     else:
+        await _learn(outcome, means, probe)
         try:
             await ledger.settle(entry, outcome)
         except LeaseLost:
@@ -34,18 +41,27 @@ async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
             report.ended(entry, outcome, time.monotonic() - started)
 
 
-async def _record_failure(error: Exception, entry: Entry, ledger: Ledger, policy: Policy) -> None:
-    verdict = decide(error, entry, policy)
+async def _learn(outcome: Outcome, means: Means, probe: Reason | None) -> None:
+    """Let the others know that RiskOS and the archive are well."""
+    if outcome is not Outcome.UNCHANGED:
+        means.line.breaker.went_well()
+    if probe:
+        await means.gate.proved(probe, outcome)
+
+
+async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: Ledger, *, archive_probe: bool) -> None:
+    outage = await means.line.breaker.failed(error, suspect=entry.suspect, archive_probe=archive_probe)
+    verdict = decide(error, entry, means.line.policy, outage=outage)
     try:
         match verdict:
             case Again():
-                await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, cause=cause_of(error))
+                await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
                 report.parked(entry, error, verdict)
-            case AwaitAccount():
-                await ledger.await_account(entry, cause=cause_of(error))
+            case AwaitHold():
+                await ledger.await_hold(entry, cause=cause_of(error), suspect=outage)
                 report.waits(entry, error)
             case GiveUp():
-                await ledger.bury(entry, attempts=verdict.attempts, cause=cause_of(error))
+                await ledger.bury(entry, attempts=verdict.attempts, failure=failure_of(error))
                 report.gave_up(entry, error, verdict)
     except LeaseLost:
         report.lease_lost(entry)

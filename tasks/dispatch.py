@@ -1,11 +1,10 @@
 """Publish again what is due: what was parked, what a dead worker held, what got lost on the way."""
 
 import asyncio
-
-from redis.asyncio import Redis
+from collections.abc import Mapping
 
 from tasks import report
-from tasks.enqueue import Backlog, Publisher, backlog, batch_size
+from tasks.enqueue import Backlog, Publisher, batch_size
 from tasks.hold import Hold
 from tasks.ledger import Ledger, Queue
 
@@ -17,15 +16,16 @@ _SHORT = 60.0
 _NONE = 5.0
 
 
-async def dispatch(ledger: Ledger, publisher: Publisher, redis: "Redis", hold: Hold | None) -> int:
+async def dispatch(ledger: Ledger, publisher: Publisher, messages: Backlog, holds: Mapping[Queue, list[Hold]]) -> int:
     """Publish what is due now; return how many evaluations that are.
 
     Args:
-        hold: the account's. While it stands still nothing that waits for it moves; when it is time for a probe,
-            one evaluation does.
+        messages: how many messages are in the queues.
+        holds: those that concern each queue. While one lasts nothing that waits for it moves; when it is time for a
+            probe, one evaluation does.
     """
-    messages = await backlog(redis)
-    claimed = await ledger.claim(patience=_patience(messages), of_held=_of_held(hold), limit=_AT_ONCE)
+    of_held = {queue: _of_held(holds[queue]) for queue in Queue}
+    claimed = await ledger.claim(patience=_patience(messages), of_held=of_held, limit=_AT_ONCE)
     for queue, eval_ids in claimed.items():
         size = batch_size(queue, len(eval_ids))
         await asyncio.to_thread(publisher.publish, queue, eval_ids, size)
@@ -33,10 +33,10 @@ async def dispatch(ledger: Ledger, publisher: Publisher, redis: "Redis", hold: H
     return sum(map(len, claimed.values()))
 
 
-def _of_held(hold: Hold | None) -> int:
-    if hold is None:
+def _of_held(holds: list[Hold]) -> int:
+    if not holds:
         return _AT_ONCE
-    return 0 if hold.left > 0 else 1
+    return 0 if any(hold.left > 0 for hold in holds) else 1
 
 
 def _patience(messages: Backlog) -> dict[Queue, float]:

@@ -7,13 +7,11 @@ shapes of error bodies have been seen in public integrations.
 import asyncio
 import contextlib
 import email.message
-import email.utils
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -31,13 +29,11 @@ from tasks.errors import (
 )
 from tasks.evaluation import Evaluation
 from tasks.outcome import Outcome
+from tasks.rate_word import RateWord, read_rate_word
 
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_MESSAGE = 500
-_MAX_WAIT = 24 * 60 * 60.0
 _DEFAULT_WAIT = 1.0
-_EPOCH = 1_000_000_000
-_EPOCH_MILLISECONDS = 1_000_000_000_000
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ZIP_END = b"PK\x05\x06"
 _ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
@@ -103,8 +99,21 @@ class Absent:
 Answer = Bundle | Absent
 
 
-async def download(http: aiohttp.ClientSession, evaluation: Evaluation, account: Account, terms: Terms) -> Answer:
+def _unheard(_: RateWord) -> None:
+    """Nobody wants to know."""
+
+
+async def download(
+    http: aiohttp.ClientSession,
+    evaluation: Evaluation,
+    account: Account,
+    terms: Terms,
+    hear: Callable[[RateWord], None] = _unheard,
+) -> Answer:
     """Send one request and read its answer.
+
+    Args:
+        hear: called with what the answer's headers say of the rate, as soon as they are there.
 
     Raises:
         RateLimited: 429.
@@ -119,11 +128,13 @@ async def download(http: aiohttp.ClientSession, evaluation: Evaluation, account:
         async with http.get(
             evaluation.url(account.url), headers=_headers(account), timeout=timeout, allow_redirects=False
         ) as response:
+            word = read_rate_word(response.headers, time.time())
+            hear(word)
             if response.status == HTTPStatus.OK:
                 return await _bundle(response, evaluation, terms)
             chunks, _ = await _read(response, _MAX_ERROR_BODY)
             body = b"".join(chunks)
-    return _refusal(response.status, response.headers, response.content_type, body, terms)
+    return _refusal(response.status, word, response.content_type, body, terms)
 
 
 def _headers(account: Account) -> dict[str, str]:
@@ -185,9 +196,9 @@ def _whole(chunks: list[bytes]) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _refusal(status: int, headers: Mapping[str, str], content_type: str, body: bytes, terms: Terms) -> Absent:
+def _refusal(status: int, word: RateWord, content_type: str, body: bytes, terms: Terms) -> Absent:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimited(wait_asked(headers, time.time()))
+        raise RateLimited(_DEFAULT_WAIT if word.wait is None else word.wait)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise AccountRefused(status)
     if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -241,34 +252,3 @@ def _filename(disposition: str | None) -> str | None:
     except ValueError:  # an absurd charset
         return None
     return name[:_MAX_MESSAGE].encode("utf-8", "replace").decode() if name else None
-
-
-def wait_asked(headers: Mapping[str, str], now: float) -> float:
-    """Return the seconds that an answer asks us to wait: at most a day, one second where it says nothing.
-
-    ``Retry-After`` and ``X-Retry-After`` come as seconds or as an HTTP date, ``X-RateLimit-Reset`` as seconds,
-    or as seconds or milliseconds since the epoch; none of them is documented exactly.
-
-    Args:
-        headers: of the answer; names are compared without case.
-        now: the time, seconds since the epoch.
-    """
-    lowered = {name.lower(): value.strip() for name, value in headers.items()}
-    for name in ("retry-after", "x-retry-after", "x-ratelimit-reset"):
-        wait = _seconds(lowered.get(name, ""), now)
-        if wait is not None:
-            return min(max(wait, 0.0), _MAX_WAIT)
-    return _DEFAULT_WAIT
-
-
-def _seconds(value: str, now: float) -> float | None:
-    if re.fullmatch(r"\d{1,13}(\.\d{1,6})?", value, re.ASCII):
-        seconds = float(value)
-        if seconds > _EPOCH_MILLISECONDS:
-            seconds /= 1000
-        return seconds - now if seconds > _EPOCH else seconds
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        date: datetime = email.utils.parsedate_to_datetime(value)
-        # Every HTTP date is in GMT, also where it does not say so (RFC 9110, 5.6.7).
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-    return None

@@ -11,10 +11,11 @@
     │   ├── UnexpectedAnswer  an answer that RiskOS would not give: a proxy, a login page
     │   ├── StoreFailed       the bucket did not do what it was asked
     │   └── ManifestChanged   another worker wrote the manifest in between
-    ├── NotNow                the account must wait; it counts for nothing
+    ├── NotNow                the account, or the archive, stands still; it counts for nothing
     │   ├── RateLimited       429
     │   ├── AccountRefused    401, 403
-    │   └── AccountHeld       the account stands still, here is until when
+    │   ├── AccountHeld       the account stands still, here is until when
+    │   └── ArchiveHeld       the archive does
     ├── NeedsPerson           no attempt can help before a person has looked
     │   ├── BundleTooLarge    larger than the settings allow
     │   ├── AlarmingObject    the archive holds other bytes than it must
@@ -88,9 +89,16 @@ class BadMessage(BadInput):
 
 
 class TryAgain(ArchiveError):
-    """Another attempt may help; the failed one counts."""
+    """Another attempt may help; the failed one counts.
+
+    Attributes:
+        probe: whether it stopped the probe of a hold.
+        status: the HTTP status that was answered, where there was one.
+    """
 
     cause = "try_again"
+    probe = False
+    status: int | None = None
 
 
 class ServiceFailed(TryAgain):
@@ -173,7 +181,7 @@ class ManifestChanged(TryAgain):
 
 
 class NotNow(ArchiveError):
-    """The account must wait; the evaluation loses nothing by it.
+    """The account, or the archive, stands still; the evaluation loses nothing by it.
 
     Attributes:
         wait: seconds until it is worth asking again.
@@ -214,9 +222,14 @@ class AccountRefused(NotNow):
         super().__init__(status, wait)
         self.status, self.wait = status, wait
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """What that means, for a person."""
         what = "the API key is not accepted" if self.status == 401 else "the API key may not do this"  # noqa: PLR2004
-        return f"RiskOS answered {self.status}: {what}; next probe in {self.wait:.0f} s"
+        return f"RiskOS answered {self.status}: {what}"
+
+    def __str__(self) -> str:
+        return f"{self.what}; next probe in {self.wait:.0f} s"
 
 
 class AccountHeld(NotNow):
@@ -235,6 +248,24 @@ class AccountHeld(NotNow):
 
     def __str__(self) -> str:
         return f"the account is on hold ({self.reason}) for another {self.wait:.0f} s"
+
+
+class ArchiveHeld(NotNow):
+    """The archive is on hold.
+
+    Args:
+        reason: the reason of the hold.
+        wait: seconds until the hold may end.
+    """
+
+    cause = "archive_held"
+
+    def __init__(self, reason: str, wait: float) -> None:
+        super().__init__(reason, wait)
+        self.reason, self.wait = reason, wait
+
+    def __str__(self) -> str:
+        return f"the archive is on hold ({self.reason}) for another {self.wait:.0f} s"
 
 
 class NeedsPerson(ArchiveError):

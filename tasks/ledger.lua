@@ -8,15 +8,18 @@
 -- KEYS[3]  queued:backfill  ZSET  the same for the other queue
 -- KEYS[4]  leased           ZSET  eval_id -> when the lease runs out
 -- KEYS[5]  parked           ZSET  eval_id -> when it is due
--- KEYS[6]  held             ZSET  eval_id -> since when it waits for its account, which is on hold
--- KEYS[7]  dead             HASH  eval_id -> dead letter, as JSON
--- KEYS[8]  runs             ZSET  name of a run -> since when it exists
--- KEYS[9]  run:             prefix of the runs' counters, HASH: total and one field for each outcome
+-- KEYS[6]  held:live        ZSET  eval_id -> since when it waits for its account, or the archive, which is on hold
+-- KEYS[7]  held:backfill    ZSET  the same for the other queue
+-- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
+-- KEYS[9]  runs             ZSET  name of a run -> since when it exists
+-- KEYS[10] run:             prefix of the runs' counters, HASH: total and one field for each outcome
+-- KEYS[11] never            a key that is never there
 --
--- An entry stands in exactly one of the five ZSETs. Which one it is, is its state.
+-- An entry stands in exactly one of the six ZSETs. Which one it is, is its state.
 
-local entries, leased, parked, held, dead, runs = KEYS[1], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local entries, leased, parked, dead, runs = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9]
 local queued = { live = KEYS[2], backfill = KEYS[3] }
+local held = { live = KEYS[6], backfill = KEYS[7] }
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -32,7 +35,7 @@ end
 
 -- Put an entry into one state, out of every other.
 local function move(id, into, score)
-  for _, key in ipairs({ queued.live, queued.backfill, leased, parked, held }) do
+  for _, key in ipairs({ queued.live, queued.backfill, leased, parked, held.live, held.backfill }) do
     if key ~= into then redis.call('ZREM', key, id) end
   end
   if into then redis.call('ZADD', into, score, id) end
@@ -50,12 +53,12 @@ local function join_run(list, run)
   if run == '' or contains(list, run) then return end
   list[#list + 1] = run
   redis.call('ZADD', runs, 'NX', now, run)
-  redis.call('HINCRBY', KEYS[9] .. run, 'total', 1)
+  redis.call('HINCRBY', KEYS[10] .. run, 'total', 1)
 end
 
-local function count(entry, outcome)
+local function count(entry, outcome, by)
   for _, run in ipairs(entry.runs) do
-    redis.call('HINCRBY', KEYS[9] .. run, outcome, 1)
+    redis.call('HINCRBY', KEYS[10] .. run, outcome, by or 1)
   end
 end
 
@@ -88,7 +91,7 @@ function verbs.accept(queue, account, delay, refresh, run, trigger, ...)
       entry = { queue = queue, account = account, refresh = refresh == '1', attempts = 0, lost = 0,
                 accepted = now, trigger = cjson.decode(trigger), runs = {} }
       join_run(entry.runs, run)
-      redis.call('HDEL', dead, id)
+      if redis.call('HDEL', dead, id) == 1 then entry.suspect = true end
       if tonumber(delay) > 0 then
         move(id, parked, now + tonumber(delay))
       else
@@ -106,9 +109,12 @@ function verbs.accept(queue, account, delay, refresh, run, trigger, ...)
       -- What is live does not wait behind a backfill that named it first.
       if queue == 'live' and entry.queue == 'backfill' then
         entry.queue = 'live'
+        local since = redis.call('ZSCORE', held.backfill, id)
         if redis.call('ZSCORE', queued.backfill, id) then
           move(id, queued.live, now)
           publish = 1
+        elseif since then
+          move(id, held.live, since)
         end
       end
     end
@@ -125,7 +131,7 @@ function verbs.take(lease, token, ...)
     local entry = load(id)
     local ends = entry and tonumber(redis.call('ZSCORE', leased, id) or 0) or 0
     local due = entry and tonumber(redis.call('ZSCORE', parked, id) or 0) or 0
-    local waits = entry and redis.call('ZSCORE', held, id)
+    local waits = entry and redis.call('ZSCORE', held[entry.queue], id)
     if entry and ends <= now and due <= now and not waits then
       if ends > 0 then entry.lost = entry.lost + 1 end
       entry.lease = token
@@ -161,23 +167,25 @@ function verbs.settle(token, id, outcome)
   return 1
 end
 
--- token, id, wait, attempts, cause -> 1, or 0 where the lease is no longer ours
-function verbs.park(token, id, wait, attempts, cause)
+-- token, id, wait, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours
+function verbs.park(token, id, wait, attempts, cause, why, status)
   local entry = ours(id, token)
   if not entry then return 0 end
   entry.lease, entry.attempts, entry.cause = nil, tonumber(attempts), cause
+  entry.suspect, entry.first = true, entry.first or now
   save(id, entry)
   move(id, parked, now + tonumber(wait))
   return 1
 end
 
--- token, id, cause -> 1, or 0 where the lease is no longer ours
-function verbs.await_account(token, id, cause)
+-- token, id, cause, suspect (0|1) -> 1, or 0 where the lease is no longer ours
+function verbs.await_hold(token, id, cause, suspect)
   local entry = ours(id, token)
   if not entry then return 0 end
   entry.lease, entry.cause = nil, cause
+  if suspect == '1' then entry.suspect, entry.first = true, entry.first or now end
   save(id, entry)
-  move(id, held, now)
+  move(id, held[entry.queue], now)
   return 1
 end
 
@@ -191,23 +199,24 @@ function verbs.hand_back(token, id)
   return 1
 end
 
--- token, id, outcome, attempts, cause -> 1, or 0 where the lease is no longer ours
-function verbs.bury(token, id, outcome, attempts, cause)
+-- token, id, outcome, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours
+function verbs.bury(token, id, outcome, attempts, cause, why, status)
   local entry = ours(id, token)
   if not entry then return 0 end
   count(entry, outcome)
   -- What has been asked for again meanwhile is no dead letter: it starts anew.
   if not entry.again then
-    redis.call('HSET', dead, id, cjson.encode({ cause = cause, attempts = tonumber(attempts), account = entry.account,
-      queue = entry.queue, accepted = entry.accepted, died = now, trigger = entry.trigger, runs = entry.runs }))
+    redis.call('HSET', dead, id, cjson.encode({ cause = cause, why = why, status = tonumber(status),
+      attempts = tonumber(attempts), account = entry.account, queue = entry.queue, refresh = entry.refresh,
+      accepted = entry.accepted, first = entry.first or now, last = now, trigger = entry.trigger, runs = entry.runs }))
   end
   finish(id, entry)
   return 1
 end
 
--- limit, limit of those that wait for their account, patience with live, patience with backfill
+-- limit, limit of those that wait for a hold to end in each queue, patience with live, patience with backfill
 --   -> (queue, id)... to publish
-function verbs.claim(limit, of_held, live, backfill)
+function verbs.claim(limit, of_held_live, of_held_backfill, live, backfill)
   local claimed = {}
   local function claim(key, before, most)
     local room = math.min(most or tonumber(limit), tonumber(limit) - #claimed / 2)
@@ -225,7 +234,8 @@ function verbs.claim(limit, of_held, live, backfill)
   end
   claim(leased, now)
   claim(parked, now)
-  claim(held, now, tonumber(of_held))
+  claim(held.live, now, tonumber(of_held_live))
+  claim(held.backfill, now, tonumber(of_held_backfill))
   claim(queued.live, now - tonumber(live))
   claim(queued.backfill, now - tonumber(backfill))
   return claimed
@@ -237,5 +247,36 @@ function verbs.end_leases()
   for _, id in ipairs(ids) do redis.call('ZADD', leased, now, id) end
   return #ids
 end
+
+-- outcome that is taken back, id... -> the IDs that were dead letters and are tried anew
+function verbs.redrive(outcome, ...)
+  local redriven = {}
+  for _, id in ipairs({ ... }) do
+    local text = redis.call('HGET', dead, id)
+    if text then
+      local letter = cjson.decode(text)
+      redis.call('HDEL', dead, id)
+      count(letter, outcome, -1)
+      save(id, { queue = letter.queue, account = letter.account, refresh = letter.refresh, attempts = 0, lost = 0,
+                 suspect = true, accepted = letter.accepted, trigger = letter.trigger, runs = letter.runs })
+      move(id, parked, now)
+      redriven[#redriven + 1] = id
+    end
+  end
+  return redriven
+end
+
+-- id... -> the IDs that were dead letters
+function verbs.drop(...)
+  local dropped = {}
+  for _, id in ipairs({ ... }) do
+    if redis.call('HDEL', dead, id) == 1 then dropped[#dropped + 1] = id end
+  end
+  return dropped
+end
+
+-- A full Redis refuses a script's first write that may need memory, but none after another write. Nothing more may be
+-- accepted then; what has been accepted goes on to its end.
+if ARGV[1] ~= 'accept' then redis.call('DEL', KEYS[11]) end
 
 return verbs[ARGV[1]](unpack(ARGV, 2))

@@ -7,13 +7,13 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
                  ▲                ├─────bury─────▶ dead letter
                  ├───hand_back────┤
                  ├─claim─ parked ◀┤ park           until its time
-                 └─claim── held ◀─┘ await_account  until its account may send again
+                 └─claim── held ◀─┘ await_hold     until its account, or the archive, is well again
 """
 
 import enum
 import importlib.resources
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,10 @@ from tasks.outcome import Outcome
 
 _AT_ONCE = 1000
 _PREFIX = "docv:ledger:"
-_KEYS = ("entries", "queued:live", "queued:backfill", "leased", "parked", "held", "dead", "runs", "run:")
+_KEYS = (
+    *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
+    *("dead", "runs", "run:", "never"),
+)
 
 
 class Queue(enum.StrEnum):
@@ -64,6 +67,7 @@ class Entry:
         attempts: attempts that failed so far.
         lost: how often a worker died, or lost its lease, over it.
         trigger: why it was accepted.
+        suspect: whether it failed before, so that another failure says nothing of the service.
     """
 
     eval_id: str
@@ -74,6 +78,49 @@ class Entry:
     attempts: int
     lost: int
     trigger: Trigger
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of an attempt that failed: our own words only.
+
+    Attributes:
+        cause: a short fixed word.
+        why: a sentence.
+        status: the HTTP status that was answered, where there was one.
+    """
+
+    cause: str
+    why: str = ""
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An evaluation that was tried enough. Times are seconds since the epoch, of Redis's clock.
+
+    Attributes:
+        eval_id: the evaluation.
+        failure: what the last attempt ended with.
+        attempts: attempts that failed.
+        account: name of its account.
+        queue: how urgent it was.
+        runs: names of the runs that it was counted for as failed.
+        accepted: when it was accepted.
+        first: when the first attempt failed.
+        last: when the last one did.
+    """
+
+    eval_id: str
+    failure: Failure
+    attempts: int
+    account: str
+    queue: Queue
+    runs: tuple[str, ...]
+    accepted: float
+    first: float
+    last: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +149,7 @@ class Census:
         oldest: for how long the oldest in each queue has been waiting, seconds.
         leased: in the hands of a worker.
         parked: waiting for another attempt.
-        held: waiting for their account.
+        held: in each queue, waiting for their account or the archive.
         next_due: seconds until the next of the parked is due, or None.
         next_cause: why that one was parked, or None.
         dead: dead letters.
@@ -112,7 +159,7 @@ class Census:
     oldest: Mapping[Queue, float]
     leased: int
     parked: int
-    held: int
+    held: Mapping[Queue, int]
     next_due: float | None
     next_cause: str | None
     dead: int
@@ -182,22 +229,27 @@ class Ledger:
         """
         self._still_ours(await self._call("settle", entry.token, entry.eval_id, outcome))
 
-    async def park(self, entry: Entry, *, wait: float, attempts: int, cause: str) -> None:
+    async def park(self, entry: Entry, *, wait: float, attempts: int, failure: Failure) -> None:
         """Come back to it in ``wait`` seconds.
 
         Raises:
             LeaseLost: another worker has it now.
         """
         milliseconds = self._milliseconds(wait)
-        self._still_ours(await self._call("park", entry.token, entry.eval_id, milliseconds, attempts, cause))
+        self._still_ours(
+            await self._call("park", entry.token, entry.eval_id, milliseconds, attempts, *_facts_of(failure))
+        )
 
-    async def await_account(self, entry: Entry, *, cause: str) -> None:
-        """Keep it until its account may send again; that costs no attempt and no work meanwhile.
+    async def await_hold(self, entry: Entry, *, cause: str, suspect: bool = False) -> None:
+        """Keep it until its account, or the archive, is well again; that costs no attempt and no work meanwhile.
+
+        Args:
+            suspect: whether it failed itself, so that its next failure says nothing of the service.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._still_ours(await self._call("await_account", entry.token, entry.eval_id, cause))
+        self._still_ours(await self._call("await_hold", entry.token, entry.eval_id, cause, int(suspect)))
 
     async def hand_back(self, entry: Entry) -> None:
         """Put it back among the queued: its message is, or will be, in the queue again.
@@ -207,28 +259,30 @@ class Ledger:
         """
         self._still_ours(await self._call("hand_back", entry.token, entry.eval_id))
 
-    async def bury(self, entry: Entry, *, attempts: int, cause: str) -> None:
+    async def bury(self, entry: Entry, *, attempts: int, failure: Failure) -> None:
         """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._still_ours(await self._call("bury", entry.token, entry.eval_id, Outcome.FAILED, attempts, cause))
+        self._still_ours(
+            await self._call("bury", entry.token, entry.eval_id, Outcome.FAILED, attempts, *_facts_of(failure))
+        )
 
     async def claim(
-        self, *, patience: Mapping[Queue, float], of_held: int, limit: int = 1000
+        self, *, patience: Mapping[Queue, float], of_held: Mapping[Queue, int], limit: int = 1000
     ) -> dict[Queue, list[str]]:
         """Move what is due to the queued and return it, to be published by the caller.
 
-        Due are leases that ran out, what was parked until now, at most ``of_held`` of those that wait for their
-        account, and what has been queued for longer than the ``patience`` (seconds) with its queue: its message
-        was lost. Whoever dies between this and publishing
-        has only made it queued; patience ends there, too.
+        Due are leases that ran out, what was parked until now, at most ``of_held`` of those that wait for a hold to
+        end, and what has been queued for longer than the ``patience`` (seconds) with its queue: its message was
+        lost. Whoever dies between this and publishing has only made it queued; patience ends there, too.
         """
         flat = await self._call(
             "claim",
             limit,
-            of_held,
+            of_held[Queue.LIVE],
+            of_held[Queue.BACKFILL],
             self._milliseconds(patience[Queue.LIVE]),
             self._milliseconds(patience[Queue.BACKFILL]),
         )
@@ -263,12 +317,13 @@ class Ledger:
         """Count the evaluations by their state."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            for key in ("queued:live", "queued:backfill", "leased", "parked", "held"):
+            for key in ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"):
                 pipe.zcard(_PREFIX + key)
             for key in ("queued:live", "queued:backfill", "parked"):
                 pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
             pipe.hlen(_PREFIX + "dead")
-            (seconds, micro), live, backfill, leased, parked, held, *oldest, dead = await pipe.execute()
+            (seconds, micro), *found, dead = await pipe.execute()
+        live, backfill, leased, parked, live_held, backfill_held, *oldest = found
         now = seconds + micro / 1e6
         due = await self._redis.hget(_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
         age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
@@ -277,11 +332,33 @@ class Ledger:
             oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
             leased=leased,
             parked=parked,
-            held=held,
+            held={Queue.LIVE: live_held, Queue.BACKFILL: backfill_held},
             next_due=max(0.0, -age[2]) if oldest[2] else None,
             next_cause=json.loads(due).get("cause") if due else None,
             dead=dead,
         )
+
+    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
+        async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_AT_ONCE):
+            yield _dead_letter(eval_id, text)
+
+    async def redrive(self, eval_ids: Sequence[str]) -> list[str]:
+        """Try dead letters anew, with all their attempts; return those that were there.
+
+        Their runs count them as pending again.
+        """
+        return await self._of_dead("redrive", eval_ids, Outcome.FAILED)
+
+    async def drop(self, eval_ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return those that were there. Their runs go on counting them as failed."""
+        return await self._of_dead("drop", eval_ids)
+
+    async def _of_dead(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
+        found: list[str] = []
+        for start in range(0, len(eval_ids), _AT_ONCE):
+            found += await self._call(verb, *args, *eval_ids[start : start + _AT_ONCE])
+        return found
 
     async def _call(self, verb: str, *args: object) -> Any:
         return await self._script(keys=self._keys, args=[verb, *map(str, args)])
@@ -313,4 +390,25 @@ def _entry(eval_id: str, token: str, text: str) -> Entry:
         attempts=int(facts["attempts"]),
         lost=int(facts["lost"]),
         trigger=Trigger(**facts["trigger"]),
+        suspect=facts.get("suspect", False),
+    )
+
+
+def _facts_of(failure: Failure) -> tuple[object, ...]:
+    return failure.cause, failure.why, failure.status or ""
+
+
+def _dead_letter(eval_id: str, text: str) -> DeadLetter:
+    facts = json.loads(text)
+    return DeadLetter(
+        eval_id=eval_id,
+        failure=Failure(cause=facts["cause"], why=facts["why"], status=facts.get("status")),
+        attempts=int(facts["attempts"]),
+        account=facts["account"],
+        queue=Queue(facts["queue"]),
+        # cjson writes an empty list as an object.
+        runs=tuple(facts["runs"] or ()),
+        accepted=facts["accepted"] / 1000,
+        first=facts["first"] / 1000,
+        last=facts["last"] / 1000,
     )

@@ -7,6 +7,7 @@ from tasks.documents import identify
 from tasks.download import Absent, Answer, Bundle
 from tasks.errors import BadBundle, ManifestChanged
 from tasks.evaluation import Evaluation
+from tasks.gate import Gate
 from tasks.ledger import Entry
 from tasks.manifest import Committed, Manifest, UnreadableRecord, commit, look_up, utc_now
 from tasks.outcome import Outcome
@@ -20,9 +21,10 @@ _COMMITS = 3
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the journey needs: the line to RiskOS, the shelf in the archive, and the limits of a bundle."""
+    """What the journey needs: the line to RiskOS, gate and shelf of the archive, and the limits of a bundle."""
 
     line: Line
+    gate: Gate
     shelf: Shelf
     limits: Limits
 

@@ -1,76 +1,179 @@
--- May this account send, and when is its turn? Generic cell rate algorithm with reservation: who is
--- answered has the turn and only has to wait for it; nobody asks again in a loop.
+-- May this account send, when is its turn, and how fast is it just now?
 --
--- Time is Redis's own, in microseconds, so that the clocks of the workers do not matter.
+-- Generic cell rate algorithm with reservation: who is answered has the turn and only has to wait for it; nobody
+-- asks again in a loop. Time is Redis's own, so that the clocks of the workers do not matter.
 --
--- KEYS[1]  hold    HASH    reason, until (ms), pause (ms): the account stands still (tasks/hold.lua writes it)
--- KEYS[2]  quota   HASH    since (ms), used: requests of the day that is under way
--- KEYS[3]  turns   STRING  theoretical arrival time of the next request, in microseconds
+-- KEYS[1]  hold      HASH    reason, note, since, until (ms), pause (ms): the account stands still (see hold.lua)
+-- KEYS[2]  own hold  HASH    the same for what this request belongs to: the account's backfill, or again the account
+-- KEYS[3]  quota     HASH    since (ms), used: requests of the day that is under way; learnt: RiskOS said when it ends
+-- KEYS[4]  turns     STRING  theoretical arrival time of the next request, in microseconds
+-- KEYS[5]  pace      HASH    asked: rate that a person set; granted, granted_until (ms): rate that RiskOS's headers
+--                            speak of; slowed, slowed_at (ms): rate after the last slowing down; limited_at (ms), row,
+--                            lately: the last 429, how many in a row without an answer, how many of late
+-- KEYS[6]  never     a key that is never there (see hold.lua)
 --
--- Two verbs, 'turn' and 'late'. 'late': whoever woke up too late for the turn sends now all the same, and those
--- who have not been given theirs yet come so much later. Else the late one and the punctual ones behind it would
--- arrive closer together than the rate allows.
---
--- ARGV: verb, interval between two requests (microseconds), burst, horizon (microseconds; a turn further away is
---       not reserved), quota (requests a day, 0 for none), probe lease (ms; 0 where
---       this turn is not the last one before the request, so that it cannot be the probe)
--- Answer to 'turn':
+-- ARGV: verb, rate (requests a second, as in the settings), then the verb's own
+-- Answer of 'turn':
 --         {'turn', microseconds}        the turn is ours in so long
 --         {'probe', microseconds}       the same, and we are the one who finds out whether a hold may end
 --         {'later', microseconds}       no turn was reserved; ask again then
 --         {'held', milliseconds, reason}
 
+redis.call('DEL', KEYS[6])
+
 local DAY = 24 * 60 * 60 * 1000
+-- A rate that was slowed down comes back by a hundredth of the full one each second, and never falls below a
+-- twentieth of it.
+local RECOVERY, FACTOR, LEAST = 0.01 / 1000, 0.8, 0.05
+local SUSTAINED, LATELY = 3, 30 * 1000
+-- A wait that long is no matter of requests a second: the day's quota is spent.
+local LONG = 120 * 1000
+local IN_A_ROW = 6
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
-local verb, interval, burst, horizon = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local quota, probe_lease = tonumber(ARGV[5]), tonumber(ARGV[6])
-local kind = 'turn'
+local verb, rate = ARGV[1], tonumber(ARGV[2])
 
-local function next_at(arrival)
-  redis.call('SET', KEYS[3], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 60000)
+-- The rate that was asked for, and the one that is kept just now; both in requests a second.
+local function paces()
+  local asked, granted, granted_until, slowed, slowed_at = unpack(
+    redis.call('HMGET', KEYS[5], 'asked', 'granted', 'granted_until', 'slowed', 'slowed_at'))
+  local most = tonumber(asked or rate)
+  local full = most
+  if granted and tonumber(granted_until) > now_ms then full = math.min(full, tonumber(granted)) end
+  if not slowed then return most, full end
+  return most, math.min(full, tonumber(slowed) + full * RECOVERY * (now_ms - tonumber(slowed_at)))
 end
 
-local arrival = tonumber(redis.call('GET', KEYS[3]) or 0)
-if verb == 'late' then
-  next_at(math.max(arrival, now + interval))
+-- The day of the quota that is under way: since when, and how much of it is used.
+local function day()
+  local since, used, learnt = unpack(redis.call('HMGET', KEYS[3], 'since', 'used', 'learnt'))
+  since, used = tonumber(since or 0), tonumber(used or 0)
+  if now_ms - since >= DAY then
+    since, used = learnt and since + DAY * math.floor((now_ms - since) / DAY) or now_ms, 0
+    redis.call('HSET', KEYS[3], 'since', string.format('%.0f', since), 'used', 0)
+  end
+  return since, used
+end
+
+local function next_at(arrival)
+  redis.call('SET', KEYS[4], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 60000)
+end
+
+local function interval(share, spare)
+  local _, kept = paces()
+  return 1000000 / (kept * share) * (1 + spare)
+end
+
+local verbs = {}
+
+-- share, spare (part of a turn that is added to each), burst, horizon (microseconds; a turn further away is not
+-- reserved), quota (requests a day, 0 for none), quota of our own (how much of it this request may find used),
+-- probe lease (ms; 0 where this turn is not the last one before the request, so that it cannot be the probe)
+function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
+  local kind = 'turn'
+  for i = 1, 2 do
+    local until_, reason = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason'))
+    if until_ then
+      local left = tonumber(until_) - now_ms
+      if left > 0 then return { 'held', left, reason } end
+      if probe_lease > 0 and i == 1 then kind = 'probe' end
+    end
+  end
+
+  if quota > 0 then
+    local since, used = day()
+    if used >= own_quota then
+      local held, left = redis.call('EXISTS', KEYS[2]) == 1, since + DAY - now_ms
+      redis.call('HSET', KEYS[2], 'until', string.format('%.0f', since + DAY))
+      -- A hold that waits for its probe stays one; else this is a hold of its own, and ends by itself.
+      if not held then
+        redis.call('HSET', KEYS[2], 'reason', 'quota', 'note', own_quota .. ' of ' .. quota .. ' requests are spent',
+          'since', now_ms)
+        redis.call('PEXPIRE', KEYS[2], left)
+      end
+      return { 'held', left, 'quota' }
+    end
+  end
+
+  local each = interval(share, spare)
+  local arrival = tonumber(redis.call('GET', KEYS[4]) or 0)
+  local wait = math.max(0, arrival - (burst - 1) * each - now)
+  if wait > horizon then return { 'later', string.format('%.0f', wait - horizon) } end
+
+  next_at(math.max(arrival, now) + each)
+  if quota > 0 then redis.call('HINCRBY', KEYS[3], 'used', 1) end
+  if kind == 'probe' then
+    redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(wait / 1000) + probe_lease))
+  end
+  return { kind, string.format('%.0f', wait) }
+end
+
+-- share, spare: whoever woke up too late for the turn sends now all the same, and those who have not been given theirs
+-- yet come so much later. Else the late one and the punctual ones behind it would arrive closer together than the rate
+-- allows.
+function verbs.late(share, spare)
+  next_at(math.max(tonumber(redis.call('GET', KEYS[4]) or 0), now + interval(share, spare)))
   return { 'turn', 0 }
 end
 
-local hold = redis.call('HMGET', KEYS[1], 'until', 'reason')
-if hold[1] then
-  local left = tonumber(hold[1]) - now_ms
-  if left > 0 then return { 'held', left, hold[2] } end
-  if probe_lease > 0 then kind = 'probe' end
-end
-
-if quota > 0 then
-  local day = redis.call('HMGET', KEYS[2], 'since', 'used')
-  local since, used = tonumber(day[1] or 0), tonumber(day[2] or 0)
-  if now_ms - since >= DAY then
-    since, used = now_ms, 0
-    redis.call('HSET', KEYS[2], 'since', since, 'used', 0)
+-- wait (ms that RiskOS asked for, -1 where it did not say), limit (requests a second that it grants, -1 for unknown),
+-- answers since we last told -> {reason of the hold to place, milliseconds, 0 where only a probe can tell its end}
+function verbs.limited(wait, limit, answers)
+  local limited_at, row, lately = unpack(redis.call('HMGET', KEYS[5], 'limited_at', 'row', 'lately'))
+  limited_at, row, lately = tonumber(limited_at or 0), tonumber(row or 0), tonumber(lately or 0)
+  if answers > 0 then row = 0 end
+  if limit == 0 then return { 'not_activated', 0 } end
+  if wait >= LONG then
+    redis.call('HSET', KEYS[3], 'since', string.format('%.0f', now_ms + wait - DAY), 'learnt', 1)
+    return { 'quota', wait }
   end
-  if used >= quota then
-    local left = since + DAY - now_ms
-    redis.call('HSET', KEYS[1], 'until', since + DAY)
-    -- A hold that waits for its probe stays one; else this is a hold of its own, and ends by itself.
-    if not hold[1] then
-      redis.call('HSET', KEYS[1], 'reason', 'quota', 'since', now_ms)
-      redis.call('PEXPIRE', KEYS[1], left)
-    end
-    return { 'held', left, 'quota' }
+  -- Requests that were under way together are refused together: that is one 429.
+  if now_ms - limited_at < 1000 then return { '429', math.max(wait, 1000) } end
+  row, lately = row + 1, now_ms - limited_at > LATELY and 1 or lately + 1
+  redis.call('HSET', KEYS[5], 'limited_at', now_ms, 'row', row, 'lately', lately)
+  if lately >= SUSTAINED then
+    local asked, kept = paces()
+    redis.call('HSET', KEYS[5], 'slowed', math.max(asked * LEAST, kept * FACTOR), 'slowed_at', now_ms)
   end
+  if row >= IN_A_ROW then return { '429', 0 } end
+  return { '429', wait >= 0 and math.max(wait, 1) or 1000 * 2 ^ (row - 1) }
 end
 
-local wait = math.max(0, arrival - (burst - 1) * interval - now)
-if wait > horizon then return { 'later', wait - horizon } end
-
-next_at(math.max(arrival, now) + interval)
-if quota > 0 then redis.call('HINCRBY', KEYS[2], 'used', 1) end
-if kind == 'probe' then
-  redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(wait / 1000) + probe_lease))
+-- There were answers: the next 429 is not one of a row.
+function verbs.answered()
+  if redis.call('HEXISTS', KEYS[5], 'row') == 1 then redis.call('HSET', KEYS[5], 'row', 0) end
+  return { 'ok' }
 end
-return { kind, string.format('%.0f', wait) }
+
+-- limit (requests a second), for how long we believe it (ms)
+function verbs.granted(limit, believed)
+  redis.call('HSET', KEYS[5], 'granted', limit, 'granted_until', string.format('%.0f', now_ms + believed))
+  return { 'ok' }
+end
+
+-- The quota has just come back: its day begins now.
+function verbs.new_day()
+  redis.call('HSET', KEYS[3], 'since', now_ms, 'used', 1, 'learnt', 1)
+  return { 'ok' }
+end
+
+-- rate that a person wants (0 for that of the settings); what was slowed down before is forgotten
+function verbs.ask(asked)
+  redis.call('HDEL', KEYS[5], 'asked', 'slowed', 'slowed_at')
+  if asked > 0 then redis.call('HSET', KEYS[5], 'asked', asked) end
+  return { 'ok' }
+end
+
+-- -> {rate asked for, rate kept just now, 1 where a person asked for it, requests of the day so far}
+function verbs.see()
+  local asked, kept = paces()
+  local since, used = unpack(redis.call('HMGET', KEYS[3], 'since', 'used'))
+  local today = since and now_ms - tonumber(since) < DAY and used or '0'
+  return { tostring(asked), tostring(kept), redis.call('HEXISTS', KEYS[5], 'asked'), today }
+end
+
+local own = {}
+for i = 3, #ARGV do own[i - 2] = tonumber(ARGV[i]) end
+return verbs[verb](unpack(own))

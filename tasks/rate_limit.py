@@ -8,16 +8,18 @@ import asyncio
 import importlib.resources
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
 from tasks.account import Account
 from tasks.errors import AccountHeld
-from tasks.hold import hold_key
+from tasks.hold import backfill_of, hold_key
 from tasks.ledger import Queue
 
 _PREFIX = "docv:rate:"
+_NEVER = "docv:never"
 _PATIENCE = 5.0
 _HORIZON = 10.0
 _PROBE_LEASE = 60_000
@@ -32,6 +34,50 @@ _PUNCTUAL = 0.003
 _MICRO = 1_000_000
 
 
+class Limiter:
+    """The script that keeps the rate, and the keys it works on.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        self._script = redis.register_script(
+            importlib.resources.files("tasks").joinpath("rate_limit.lua").read_text("utf-8")
+        )
+
+    async def call(
+        self, name: str, rate: float, verb: str, *args: float, queue: Queue = Queue.LIVE, bucket: str = ""
+    ) -> Sequence[str]:
+        """Call one of the script's verbs; ``tasks/rate_limit.lua`` tells what each takes and answers.
+
+        Args:
+            name: of the account.
+            rate: requests a second, as in the settings.
+        """
+        keys = [
+            hold_key(name),
+            hold_key(backfill_of(name) if queue is Queue.BACKFILL else name),
+            f"docv:quota:{name}",
+            f"{_PREFIX}{name}{bucket}",
+            f"docv:pace:{name}",
+            _NEVER,
+        ]
+        answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """What to ask a bucket for."""
+
+    name: str
+    share: float
+    quota: int
+    own_quota: int
+    probe_lease: int
+
+
 class Turns:
     """Gives out turns.
 
@@ -41,9 +87,7 @@ class Turns:
     """
 
     def __init__(self, redis: "Redis", sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        self._script = redis.register_script(
-            importlib.resources.files("tasks").joinpath("rate_limit.lua").read_text("utf-8")
-        )
+        self._limiter = Limiter(redis)
         self._sleep = sleep
         self._lateness = _MOST_TO_SPARE
         self._noticed: dict[str, tuple[float, float]] = {}
@@ -56,11 +100,12 @@ class Turns:
             AccountHeld: the account stands still, or the quota is spent, for longer than we wait here.
         """
         allowance = account.allowance
+        quota = own = allowance.daily_quota or 0
         if queue is Queue.BACKFILL:
-            share = allowance.rate * allowance.backfill_share
-            await self._turn(account, ":backfill", rate=share, quota=0, probe_lease=0)
-        quota = allowance.daily_quota or 0
-        return await self._turn(account, "", rate=allowance.rate, quota=quota, probe_lease=_PROBE_LEASE)
+            own -= round(quota * allowance.live_reserve)
+            narrow = _Bucket(":backfill", allowance.backfill_share, quota=0, own_quota=0, probe_lease=0)
+            await self._turn(account, queue, narrow)
+        return await self._turn(account, queue, _Bucket("", 1.0, quota, own, _PROBE_LEASE))
 
     def notice(self, account: str, held_for: float) -> None:
         """Learn that an account is on hold for so many seconds, or not at all.
@@ -70,14 +115,19 @@ class Turns:
         now = time.monotonic()
         self._noticed[account] = (now, now + held_for)
 
-    async def _turn(self, account: Account, bucket: str, *, rate: float, quota: int, probe_lease: int) -> bool:
+    async def _turn(self, account: Account, queue: Queue, bucket: _Bucket) -> bool:
         """Reserve a turn and wait for it; one at a time in this process, so that few turns are given out ahead."""
-        keys = [hold_key(account.name), f"docv:quota:{account.name}", f"{_PREFIX}{account.name}{bucket}"]
-        args = [self._interval(rate), account.allowance.burst, round(_HORIZON * _MICRO), quota, probe_lease]
         patience = _PATIENCE
-        async with self._in_line[account.name + bucket]:
+        burst, horizon = account.allowance.burst, round(_HORIZON * _MICRO)
+        async with self._in_line[account.name + bucket.name]:
             while True:
-                answer, value, *reason = await self._script(keys=keys, args=["turn", *args])
+                answer, value, *reason = await self._limiter.call(
+                    *(account.name, account.allowance.rate, "turn"),
+                    *(bucket.share, self._to_spare, burst, horizon),
+                    *(bucket.quota, bucket.own_quota, bucket.probe_lease),
+                    queue=queue,
+                    bucket=bucket.name,
+                )
                 if answer == "held":
                     wait = int(value) / 1000
                     if wait > patience:
@@ -95,7 +145,8 @@ class Turns:
                     late = time.monotonic() - turn
                     self._lateness = max(late, self._lateness * _FORGETTING)
                     if late > _PUNCTUAL:
-                        await self._script(keys=keys, args=["late", *args])
+                        late_for = (account.name, account.allowance.rate, "late", bucket.share, self._to_spare)
+                        await self._limiter.call(*late_for, bucket=bucket.name)
                     return bool(answer == "probe")
 
     def _held_since(self, given: float, account: str) -> bool:
@@ -103,6 +154,7 @@ class Turns:
         noticed, until = self._noticed.get(account, (0.0, 0.0))
         return noticed > given and until > time.monotonic()
 
-    def _interval(self, rate: float) -> int:
-        """Return the microseconds between two turns."""
-        return round(_MICRO / rate * (1.0 + min(_TO_SPARE + self._lateness, _MOST_TO_SPARE)))
+    @property
+    def _to_spare(self) -> float:
+        """The part of a turn that is added to each."""
+        return min(_TO_SPARE + self._lateness, _MOST_TO_SPARE)

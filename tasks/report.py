@@ -6,9 +6,10 @@ Events, not sentences; an ID, counts and short fixed words, never a name, a key 
 import structlog
 
 from tasks.errors import ArchiveError
+from tasks.hold import Hold
 from tasks.ledger import Entry
 from tasks.outcome import Outcome
-from tasks.retrying import Again, GiveUp, cause_of
+from tasks.retrying import Again, GiveUp, cause_of, sentence_of
 
 _log = structlog.get_logger("docv.archive")
 
@@ -35,15 +36,15 @@ def parked(entry: Entry, error: Exception, again: Again) -> None:
         "evaluation.parked",
         **_facts(entry),
         cause=cause_of(error),
-        why=_sentence(error),
+        why=sentence_of(error),
         wait=round(again.wait, 1),
         exc_info=_unforeseen(error),
     )
 
 
 def waits(entry: Entry, error: Exception) -> None:
-    """The account is on hold; the evaluation waits for it."""
-    _log.info("evaluation.waits", **_facts(entry), cause=cause_of(error), why=_sentence(error))
+    """Its account, or the archive, is on hold; the evaluation waits for it."""
+    _log.info("evaluation.waits", **_facts(entry), cause=cause_of(error), why=sentence_of(error))
 
 
 def gave_up(entry: Entry, error: Exception, verdict: GiveUp) -> None:
@@ -52,7 +53,7 @@ def gave_up(entry: Entry, error: Exception, verdict: GiveUp) -> None:
         "evaluation.failed",
         **_facts(entry),
         cause=cause_of(error),
-        why=_sentence(error),
+        why=sentence_of(error),
         attempts=verdict.attempts,
         exc_info=_unforeseen(error),
     )
@@ -78,14 +79,19 @@ def dispatched(queue: str, evaluations: int) -> None:
     _log.debug("ledger.dispatched", queue=queue, evaluations=evaluations)
 
 
+def held(hold: Hold) -> None:
+    """Something began to stand still, as far as this process knows."""
+    _log.warning("hold.began", what=hold.what, reason=hold.reason.value, note=hold.note, left=round(hold.left, 1))
+
+
+def let_go(hold: Hold) -> None:
+    """What stood still goes on."""
+    _log.warning("hold.ended", what=hold.what, reason=hold.reason.value, lasted=round(hold.lasting, 1))
+
+
 def loop_failed(loop: str, error: Exception) -> None:
     """One of the worker's loops could not do its round; it goes on with the next."""
     _log.warning("loop.failed", loop=loop, error=type(error).__name__)
-
-
-def _sentence(error: Exception) -> str:
-    """Only our own errors are known to hold nothing but our own words."""
-    return str(error) if isinstance(error, ArchiveError) else type(error).__name__
 
 
 def _unforeseen(error: Exception) -> Exception | None:

@@ -3,17 +3,21 @@
 The quick retries live here: each of them waits its turn like any other request.
 """
 
+import time
 from dataclasses import dataclass
 
 import aiohttp
 
 from tasks.account import Account
+from tasks.breaker import Breaker
 from tasks.download import Answer, Terms, download
-from tasks.errors import AccountRefused, RateLimited
+from tasks.errors import AccountRefused, RateLimited, TryAgain
 from tasks.evaluation import Evaluation
-from tasks.hold import Holds
+from tasks.hold import KEY_PAUSES, Holds, Reason
 from tasks.ledger import Queue
+from tasks.pace import Pace
 from tasks.rate_limit import Turns
+from tasks.rate_word import RateWord
 from tasks.retrying import Policy, quick
 
 _SLOW_DOWNS = 5
@@ -27,6 +31,8 @@ class Line:
     account: Account
     turns: Turns
     holds: Holds
+    pace: Pace
+    breaker: Breaker
     terms: Terms
     policy: Policy
 
@@ -49,18 +55,34 @@ async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
     account, wait = line.account, 0.0
     for _ in range(_SLOW_DOWNS):
         probe = await line.turns.wait(account, queue)
+        words: list[RateWord] = []
         try:
-            answer = await download(line.http, evaluation, account, line.terms)
-        except RateLimited as error:
-            wait = await line.holds.slow_down(account.name, error.wait)
+            answer = await download(line.http, evaluation, account, line.terms, words.append)
+        except RateLimited:
+            wait = await line.pace.limited(words[-1], probe=probe)
             line.turns.notice(account.name, wait)
         except AccountRefused as error:
-            wait = await line.holds.refused(account.name, error.status, probe=probe)
+            reason = Reason.of_status(error.status)
+            wait = await line.holds.until_probed(account.name, reason, error.what, KEY_PAUSES, probe=probe)
             line.turns.notice(account.name, wait)
             raise AccountRefused(error.status, wait) from None
+        except TryAgain as error:
+            error.probe = probe
+            raise
         else:
+            line.pace.went_well()
             if probe:
-                await line.holds.lift(account.name)
-                line.turns.notice(account.name, 0.0)
+                await _well_again(line)
+            line.turns.notice(account.name, await line.pace.hear(words[-1], time.monotonic()))
             return answer
     raise RateLimited(wait)
+
+
+async def _well_again(line: Line) -> None:
+    """The probe was answered: end the hold that it was for."""
+    name = line.account.name
+    hold = await line.holds.of(name)
+    await line.holds.recovered(name)
+    await line.breaker.forget(name)
+    if hold:
+        await line.pace.came_back(hold)

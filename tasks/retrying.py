@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from tenacity import (
     AsyncRetrying,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     stop_after_delay,
     wait_random_exponential,
 )
 
 from tasks.errors import ArchiveError, NeedsPerson, NotNow, TryAgain, WorkersLost
-from tasks.ledger import Entry
+from tasks.ledger import Entry, Failure
 
 _LONGEST_PARKING = 6 * 60 * 60.0
 
@@ -54,8 +54,8 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class AwaitAccount:
-    """Come back to the evaluation when its account may send again; it loses nothing."""
+class AwaitHold:
+    """Come back to the evaluation when what it needs no longer stands still; it loses nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +70,26 @@ class GiveUp:
 
 
 def quick(policy: Policy) -> AsyncRetrying:
-    """Return the loop around one request: exponential with full jitter, attempts and time both bounded."""
+    """Return the loop around one request: exponential with full jitter, attempts and time both bounded.
+
+    A probe is one request; when it fails, the hold goes on.
+    """
     return AsyncRetrying(
-        retry=retry_if_exception_type(TryAgain),
+        retry=retry_if_exception(lambda error: isinstance(error, TryAgain) and not error.probe),
         stop=stop_after_attempt(policy.quick_attempts) | stop_after_delay(policy.quick_seconds),
         wait=wait_random_exponential(multiplier=policy.quick_pause, max=policy.quick_seconds / 3),
         reraise=True,
     )
 
 
-def decide(error: Exception, entry: Entry, policy: Policy) -> Again | AwaitAccount | GiveUp:
+def decide(error: Exception, entry: Entry, policy: Policy, *, outage: bool) -> Again | AwaitHold | GiveUp:
     """Return what becomes of an evaluation whose attempt was stopped by an error.
 
-    What the account has to wait for costs no attempt. An error that is none of ours is a fault of this
-    program; it is treated like one that another attempt may help, so that nothing is lost by it.
+    What the account has to wait for costs no attempt, and neither does an outage. An error that is none of ours is
+    a fault of this program; it is treated like one that another attempt may help, so that nothing is lost by it.
     """
-    if isinstance(error, NotNow):
-        return AwaitAccount()
+    if outage or isinstance(error, NotNow):
+        return AwaitHold()
     attempts = entry.attempts + 1
     if isinstance(error, NeedsPerson) or attempts >= policy.attempts:
         return GiveUp(attempts=attempts)
@@ -102,6 +105,17 @@ def check_worn_out(entry: Entry, policy: Policy) -> None:
     """
     if entry.lost >= policy.attempts:
         raise WorkersLost(entry.lost)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return what the ledger keeps of an error: our own words only."""
+    status = error.status if isinstance(error, TryAgain) else None
+    return Failure(cause=cause_of(error), why=sentence_of(error), status=status)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return an error's sentence. Only our own errors are known to hold nothing but our own words."""
+    return str(error) if isinstance(error, ArchiveError) else f"a fault of this program: {type(error).__name__}"
 
 
 def cause_of(error: Exception) -> str:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 from kombu.exceptions import KombuError
@@ -14,24 +14,28 @@ from redis.exceptions import RedisError
 from tasks import report
 from tasks.account import Account, Allowance
 from tasks.attempt import attempt
+from tasks.breaker import Breaker
 from tasks.bucket import Bucket, ObjectBucket
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
-from tasks.enqueue import Publisher
+from tasks.enqueue import Publisher, backlog
 from tasks.errors import LeaseLost
 from tasks.folder import FolderBucket
-from tasks.hold import Holds
+from tasks.gate import Gate
+from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
 from tasks.leases import Leases
-from tasks.ledger import Entry, Ledger
+from tasks.ledger import Entry, Ledger, Queue
 from tasks.message import Message
+from tasks.pace import Pace
 from tasks.pipeline import Means
 from tasks.rate_limit import Turns
 from tasks.request import Line
 from tasks.retrying import Policy
 from tasks.store import Shelf
 from tasks.unpack import Limits
+from worker.health import Watchdog
 from worker.resources import Resources
-from worker.runtime import Runtime
+from worker.runtime import Runtime, told_to_end
 from worker.settings import Settings
 
 
@@ -43,16 +47,33 @@ class Station:
         resources: what is open.
         runtime: the loop it works on.
         publisher: what puts evaluations back on their queue.
+        watchdog: what is told that this process is alive.
+        serves: the queues that it serves.
     """
 
-    def __init__(self, settings: Settings, resources: Resources, runtime: Runtime, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        resources: Resources,
+        runtime: Runtime,
+        publisher: Publisher,
+        watchdog: Watchdog,
+        serves: Collection[Queue] = tuple(Queue),
+    ) -> None:
         self._redis = resources.redis
         self._runtime = runtime
+        self._watchdog = watchdog
+        self._serves = serves
+        self._messages = 0
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._gate = asyncio.Semaphore(settings.concurrency)
+        self._concurrency = settings.concurrency
+        self._room = asyncio.Semaphore(settings.concurrency)
         self._turns = Turns(resources.redis, runtime.pause)
         self._holds = Holds(resources.redis)
+        self._known: dict[str, Hold] = {}
         self._account = account_of(settings)
+        self._pace = Pace(resources.redis, self._account.name, settings.rate, self._holds)
+        self._breaker = Breaker(resources.redis, self._account.name, self._holds)
         self._ledger = Ledger(resources.redis, settings.lease_seconds)
         self._leases = Leases(self._ledger)
         self._publisher = publisher
@@ -62,9 +83,12 @@ class Station:
                 account=self._account,
                 turns=self._turns,
                 holds=self._holds,
+                pace=self._pace,
+                breaker=self._breaker,
                 terms=Terms(max_bundle_bytes=settings.max_bundle_bytes, no_documents_texts=settings.no_documents_texts),
                 policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
             ),
+            gate=Gate(self._holds, self._breaker),
             shelf=Shelf(bucket_of(resources, settings), settings.tags),
             limits=Limits(max_documents=settings.max_documents, max_unpacked_bytes=settings.max_unpacked_bytes),
         )
@@ -73,6 +97,7 @@ class Station:
     async def running(self) -> AsyncIterator[None]:
         """Keep the loops of this process going for as long as the block lasts."""
         loops = [
+            asyncio.create_task(_every(INTERVAL, "tick", self._tick)),
             asyncio.create_task(_every(INTERVAL, "dispatch", self._dispatch)),
             asyncio.create_task(_every(self._leases.interval, "leases", self._leases.beat)),
         ]
@@ -89,6 +114,14 @@ class Station:
         Raises:
             RedisError: one of them could not be written down; the others have been brought to their end all the same.
         """
+        self._watchdog.took()
+        self._messages += 1
+        try:
+            return await self._work(message)
+        finally:
+            self._messages -= 1
+
+    async def _work(self, message: Message) -> bool:
         if not message.accepted:
             await self._ledger.accept(
                 message.eval_ids,
@@ -108,11 +141,11 @@ class Station:
     async def _end(self, entry: Entry) -> bool:
         """Make an attempt at one evaluation when there is room; return whether it was handed back instead."""
         try:
-            await self._runtime.unless_draining(self._gate.acquire())
+            await self._runtime.unless_draining(self._room.acquire())
             try:
                 await attempt(entry, self._means, self._ledger)
             finally:
-                self._gate.release()
+                self._room.release()
         except asyncio.CancelledError:
             return await self._hand_back(entry)
         finally:
@@ -128,12 +161,38 @@ class Station:
         report.handed_back(entry)
         return True
 
+    async def _tick(self) -> None:
+        self._watchdog.tick()
+
     async def _dispatch(self) -> None:
+        """Do the round of every second: see what stands still, publish what is due, tell how it goes."""
         if self._runtime.draining:
             return
-        hold = await self._holds.of(self._account.name)
-        self._turns.notice(self._account.name, hold.left if hold else 0.0)
-        await dispatch(self._ledger, self._publisher, self._redis, hold)
+        account, backfill, archive = await self._see_holds()
+        messages = await backlog(self._redis)
+        room = self._messages < self._concurrency
+        self._watchdog.saw(waiting=room and any(messages.waiting[queue] for queue in self._serves))
+        common = [hold for hold in (account, archive) if hold]
+        holds = {Queue.LIVE: common, Queue.BACKFILL: [*common, backfill] if backfill else common}
+        await dispatch(self._ledger, self._publisher, messages, holds)
+        await self._pace.tell()
+        await self._breaker.tell()
+
+    async def _see_holds(self) -> list[Hold | None]:
+        """Return the holds of the account, its backfill and the archive; let those know who work."""
+        name = self._account.name
+        scopes = (name, backfill_of(name), ARCHIVE)
+        found = await self._holds.of_each(*scopes)
+        account, _, archive = found
+        self._turns.notice(name, account.left if account else 0.0)
+        self._means.gate.notice(archive)
+        for scope, hold in zip(scopes, found, strict=True):
+            if hold and scope not in self._known:
+                report.held(hold)
+            elif not hold and scope in self._known:
+                report.let_go(self._known[scope])
+        self._known = {hold.scope: hold for hold in found if hold}
+        return found
 
 
 def account_of(settings: Settings) -> Account:
@@ -153,6 +212,7 @@ def account_of(settings: Settings) -> Account:
             burst=settings.burst,
             backfill_share=settings.backfill_share,
             daily_quota=settings.quota,
+            live_reserve=settings.live_reserve,
         ),
     )
 
@@ -166,7 +226,7 @@ def bucket_of(resources: Resources, settings: Settings) -> Bucket:
 
 async def _every(seconds: float, name: str, round_: Callable[[], Awaitable[None]]) -> None:
     """Do something again and again; a round that fails is told and does not end the loop."""
-    while True:
+    while not told_to_end():
         try:
             await round_()
         except (RedisError, KombuError, OSError) as error:

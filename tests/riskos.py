@@ -16,8 +16,10 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.account import Account, Allowance
+from tasks.breaker import Breaker
 from tasks.download import Terms
 from tasks.hold import Holds, hold_key
+from tasks.pace import Pace
 from tasks.rate_limit import Turns
 from tasks.request import Line
 from tasks.retrying import Policy
@@ -135,7 +137,10 @@ class Clock:
 
     def line_to(self, url: str, http: aiohttp.ClientSession, terms: Terms, policy: Policy) -> Line:
         """Return a line to a RiskOS on which the waiting is done by this clock."""
-        return Line(http, account_at(url), self._turns, Holds(self.redis), terms, policy)
+        account, holds = account_at(url), Holds(self.redis)
+        pace = Pace(self.redis, account.name, account.allowance.rate, holds)
+        breaker = Breaker(self.redis, account.name, holds)
+        return Line(http, account, self._turns, holds, pace, breaker, terms, policy)
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import obstore
+import structlog
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -24,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.settings import Settings, SettingsError
 
+_log = structlog.get_logger("docv.resources")
 _REDIS_TIMEOUT = 10.0
 _CHECK_SECONDS = 10.0
 _S3_RETRY_SECONDS = 60
@@ -100,6 +102,25 @@ async def check_redis(redis: "Redis") -> None:
         raise Unreachable(
             f"Redis does not answer ({_short(error)}): see that it runs and DOCV_REDIS_URL names it"
         ) from None
+
+
+async def check_keeping(redis: "Redis", *, strict: bool) -> None:
+    """See that Redis keeps what it is told: an append-only file, and nothing evicted.
+
+    Raises:
+        Unreachable: it may lose some of it, and the settings are strict about that.
+    """
+    facts = await redis.info("everything")
+    faults = []
+    if not int(facts.get("aof_enabled", 0)):
+        faults.append("it has no append-only file, so that a restart forgets what was accepted: set appendonly yes")
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        faults.append(f"when it is full it throws away what was accepted ({policy}): set maxmemory-policy noeviction")
+    for fault in faults:
+        if strict:
+            raise Unreachable(f"Redis may lose evaluations, and DOCV_STRICT is set: {fault}")
+        _log.error("redis.may_lose", fault=fault)
 
 
 async def check_archive(archive: S3Store | Path, settings: Settings) -> None:

@@ -15,6 +15,17 @@ import uvloop
 T = TypeVar("T")
 _THREADS = 16
 _SWITCH_SECONDS = 0.0005
+_CANCEL_SECONDS = 0.2
+
+
+def told_to_end() -> bool:
+    """Return whether the current task was cancelled, also when nobody noticed.
+
+    On Python 3.11 a cancellation may get lost: ``asyncio.wait_for``, with which redis-py sends, swallows one that
+    arrives together with its result (CPython issue 81839). Whoever loops for ever asks here.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Draining(asyncio.CancelledError):
@@ -71,7 +82,10 @@ class Runtime:
         await self.unless_draining(asyncio.sleep(seconds))
 
     def drain(self) -> None:
-        """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once."""
+        """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once.
+
+        Told a second time, nobody may go on.
+        """
         self._loop.call_soon_threadsafe(self._drain)
 
     def close(self) -> None:
@@ -94,17 +108,25 @@ class Runtime:
         return await task
 
     def _drain(self) -> None:
-        if not self.draining:
+        if self.draining:
+            self._cancel_work()
+        else:
             self._stopping.set()
             self._loop.call_later(self._drain_seconds, self._cancel_work)
 
     def _cancel_work(self) -> None:
+        """Cancel what works, again and again until it has ended: see ``told_to_end``."""
         for task in tuple(self._work):
             task.cancel()
+        if self._work:
+            self._loop.call_later(_CANCEL_SECONDS, self._cancel_work)
 
     async def _cancel_all(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        left = others
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS)
         await asyncio.gather(*others, return_exceptions=True)
         await self._loop.shutdown_default_executor()

@@ -124,6 +124,8 @@ class Settings(BaseSettings):
     """Requests in 24 hours; 1000 in the sandbox where it is not set."""
     backfill_share: float = Field(default=0.9, gt=0, le=1)
     """Part of the rate that the backfill queue may use."""
+    live_reserve: float = Field(default=0.05, ge=0, lt=1)
+    """Part of the daily quota that the backfill queue leaves to what is live."""
     concurrency: int = Field(default=64, ge=1, le=1_024)
     """Evaluations in flight in one process."""
     attempts: int = Field(default=6, ge=1, le=100)
@@ -156,6 +158,8 @@ class Settings(BaseSettings):
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
 
+    strict: bool = False
+    """Whether a Redis that may lose what it was told keeps a worker from starting; else it is a warning."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log line that is written."""
 

@@ -1,21 +1,23 @@
 """What a run says of itself while it goes on."""
 
+from collections.abc import Sequence
+
 import pytest
 from rich.console import Console
 
 from scripts.progress import Seen, open_progress
-from tasks.hold import Hold
+from tasks.hold import ARCHIVE, Hold, Reason, backfill_of
 from tasks.ledger import Census, Queue, RunCounters
 from tasks.outcome import Outcome
 
 NOTHING = dict.fromkeys(Queue, 0)
 
 
-def seen(*, total: int = 10, hold: Hold | None = None, parked: int = 0, leased: int = 0, **outcomes: int) -> Seen:
+def seen(*, total: int = 10, holds: Sequence[Hold] = (), parked: int = 0, leased: int = 0, **outcomes: int) -> Seen:
     counted = {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}
     due, cause = (90.0, "service_failed") if parked else (None, None)
-    census = Census(NOTHING, NOTHING, leased, parked, 0, due, cause, 0)
-    return Seen(RunCounters(total, counted), census, hold)
+    census = Census(NOTHING, NOTHING, leased, parked, NOTHING, due, cause, 0)
+    return Seen(RunCounters(total, counted), census, holds)
 
 
 def test_before_the_first_answer_it_says_so() -> None:
@@ -27,8 +29,14 @@ def test_what_has_ended_is_counted_and_what_is_nought_is_left_out() -> None:
 
 
 def test_what_it_waits_for_comes_first() -> None:
-    held = Hold("default", "401", lasting=3, left=27, probed=True)
-    assert seen(archived=3, hold=held).sentence() == "on hold (401), next request in 27 s, 3 archived"
+    refused = Hold("default", Reason.UNAUTHORIZED, "", lasting=3, left=27, probed=True)
+    assert seen(archived=3, holds=[refused]).sentence() == (
+        "account default is on hold (401), next probe in 27 s, 3 archived"
+    )
+    spent = Hold(backfill_of("default"), Reason.QUOTA, "", lasting=3, left=7200, probed=False)
+    assert seen(holds=[spent]).sentence() == "the backfill of account default is on hold (quota), goes on in 2 h 0 min"
+    stopped = Hold(ARCHIVE, Reason.BY_HAND, "", lasting=3, left=1e9, probed=False)
+    assert seen(holds=[stopped]).sentence() == "the archive is on hold (by_hand), until `docv-archive resume`"
     parked = seen(archived=3, parked=2)
     assert parked.sentence() == "2 parked (service_failed), next attempt in 1 min 30 s, 3 archived"
     assert seen(archived=3, parked=2, leased=1).sentence() == "3 archived"

@@ -188,7 +188,7 @@ async def test_a_key_that_never_worked_is_told_at_once_and_the_ids_wait(shell: S
     shell.settings["DOCV_API_KEY"] = "another-key-than-that"
     refused = await shell.run("run", *eval_ids)
     assert refused.code == 3
-    assert "refuses the API key with status 401" in refused.err
+    assert "RiskOS answered 401: the API key is not accepted" in refused.err
     assert "Traceback" not in refused.err
 
     shell.settings["DOCV_API_KEY"] = KEY

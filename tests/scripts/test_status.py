@@ -7,9 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.hold import Holds
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Failure, Ledger, Queue, Trigger
 from tasks.outcome import Outcome
 from tests.commands import Shell
+from tests.holds import refused
 
 
 @pytest.fixture
@@ -20,10 +21,10 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     await ledger.accept(ids, queue=Queue.BACKFILL, account="default", trigger=Trigger("run", run="q3"))
     settled, parked, buried, waiting, _ = await ledger.take(ids[:5], token="a-token")
     await ledger.settle(settled, Outcome.ARCHIVED)
-    await ledger.park(parked, wait=90, attempts=1, cause="service_failed")
-    await ledger.bury(buried, attempts=6, cause="service_failed")
-    await ledger.await_account(waiting, cause="account_refused")
-    await Holds(redis).refused("default", 401, probe=False)
+    await ledger.park(parked, wait=90, attempts=1, failure=Failure("service_failed"))
+    await ledger.bury(buried, attempts=6, failure=Failure("service_failed"))
+    await ledger.await_hold(waiting, cause="account_refused")
+    await refused(Holds(redis), "default", 401, probe=False)
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
 
 
@@ -35,7 +36,7 @@ async def test_everything_that_is_under_way_is_one_object(shell: Shell) -> None:
     assert found["queues"]["live"] == {"evaluations": 0, "oldest_seconds": 0.0}
     assert (found["in_flight"], found["parked"], found["held"], found["dead_letters"]) == (1, 1, 1, 1)
     assert 60 < found["next_due_seconds"] <= 90
-    assert [(hold["account"], hold["reason"]) for hold in found["holds"]] == [("default", "401")]
+    assert [(hold["what"], hold["reason"]) for hold in found["holds"]] == [("account default", "401")]
     assert (found["runs"]["q3"]["total"], found["runs"]["q3"]["pending"]) == (8, 6)
     assert found["runs"]["q3"]["outcomes"]["archived"] == found["runs"]["q3"]["outcomes"]["failed"] == 1
 

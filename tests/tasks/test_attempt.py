@@ -22,12 +22,14 @@ from tasks.attempt import attempt
 from tasks.bucket import ObjectBucket
 from tasks.download import Terms
 from tasks.evaluation import Evaluation
+from tasks.gate import Gate
 from tasks.hold import Holds
 from tasks.ledger import Entry, Ledger, Queue, Trigger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
 from tasks.pipeline import Means
 from tasks.rate_limit import Turns
+from tasks.request import Line
 from tasks.retrying import Policy
 from tasks.store import Shelf
 from tasks.unpack import Limits
@@ -73,7 +75,7 @@ class Yard:
 
     async def claim(self) -> list[str]:
         """Return what is due, as the loop of a worker publishes it."""
-        claimed = await self.ledger.claim(patience=dict.fromkeys(Queue, LEASE), of_held=1000)
+        claimed = await self.ledger.claim(patience=dict.fromkeys(Queue, LEASE), of_held=dict.fromkeys(Queue, 1000))
         return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
 
     async def due(self) -> list[str]:
@@ -105,13 +107,17 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield simulator
 
 
+def _means(line: Line) -> Means:
+    return Means(line, Gate(line.holds, line.breaker), Shelf(ObjectBucket(MemoryStore())), Limits())
+
+
 @pytest.fixture
 async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
     clock = Clock(redis)
     terms = Terms(no_documents_texts=Settings().no_documents_texts)
     async with aiohttp.ClientSession() as http:
         line = clock.line_to(simulator.url, http, terms, Policy(attempts=ATTEMPTS, quick_attempts=2, quick_pause=0.0))
-        yield Yard(Ledger(redis, LEASE), Means(line, Shelf(ObjectBucket(MemoryStore())), Limits()), clock)
+        yield Yard(Ledger(redis, LEASE), _means(line), clock)
 
 
 @pytest.fixture(autouse=True)

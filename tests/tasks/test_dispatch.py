@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.dispatch import dispatch
-from tasks.enqueue import Publisher
-from tasks.hold import Hold
+from tasks.enqueue import Publisher, backlog
+from tasks.hold import Hold, Reason
 from tasks.ledger import Ledger, Queue, Trigger
 from worker.app import publishing_app
 from worker.settings import Settings
@@ -57,7 +57,7 @@ async def held(ledger: Ledger, count: int) -> list[str]:
     """Accept evaluations that wait for their account."""
     eval_ids = await accept(ledger, count)
     for entry in await ledger.take(eval_ids, token="ours"):
-        await ledger.await_account(entry, cause="account_held")
+        await ledger.await_hold(entry, cause="account_held")
     return eval_ids
 
 
@@ -68,13 +68,19 @@ async def messages(redis: Redis, queue: Queue) -> list[list[str]]:
 
 
 def hold(left: float) -> Hold:
-    return Hold(account="default", reason="401", lasting=100.0, left=left, probed=True)
+    return Hold("default", Reason.UNAUTHORIZED, "refused", lasting=100.0, left=left, probed=True)
+
+
+async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
+    """Do a round while these holds are placed on the account."""
+    placed = [each for each in holds if each]
+    return await dispatch(ledger, publisher, await backlog(redis), dict.fromkeys(Queue, placed))
 
 
 async def test_where_nothing_is_due_nothing_is_published(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     await accept(ledger, delay=60)
     await accept(ledger)
-    assert await dispatch(ledger, publisher, redis, None) == 0
+    assert await dispatched(ledger, publisher, redis) == 0
     assert await redis.exists("docv:live", "docv:backfill") == 0
 
 
@@ -83,16 +89,16 @@ async def test_what_is_due_travels_on_its_queue(
     ledger: Ledger, publisher: Publisher, redis: Redis, queue: Queue
 ) -> None:
     eval_ids = await due(ledger, redis, queue=queue)
-    assert await dispatch(ledger, publisher, redis, None) == 1
+    assert await dispatched(ledger, publisher, redis) == 1
     assert await messages(redis, queue) == [eval_ids]
-    assert await dispatch(ledger, publisher, redis, None) == 0
+    assert await dispatched(ledger, publisher, redis) == 0
 
 
 async def test_what_a_dead_worker_held_is_published_again(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     eval_ids = await accept(ledger)
     await ledger.take(eval_ids, token="dead")
     await redis.zadd(PREFIX + "leased", {eval_ids[0]: 1})
-    assert await dispatch(ledger, publisher, redis, None) == 1
+    assert await dispatched(ledger, publisher, redis) == 1
     assert await messages(redis, Queue.BACKFILL) == [eval_ids]
 
 
@@ -101,7 +107,7 @@ async def test_a_backfill_travels_in_batches_and_live_events_alone(
 ) -> None:
     live, backfill = await due(ledger, redis, 3, Queue.LIVE), await due(ledger, redis, 640)
 
-    assert await dispatch(ledger, publisher, redis, None) == 643
+    assert await dispatched(ledger, publisher, redis) == 643
 
     assert sorted(await messages(redis, Queue.LIVE)) == sorted([each] for each in live)
     batches = await messages(redis, Queue.BACKFILL)
@@ -111,7 +117,7 @@ async def test_a_backfill_travels_in_batches_and_live_events_alone(
 
 async def test_several_dispatchers_publish_what_is_due_once(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     eval_ids = await due(ledger, redis, 50)
-    counts = await asyncio.gather(*(dispatch(ledger, publisher, redis, None) for _ in range(5)))
+    counts = await asyncio.gather(*(dispatched(ledger, publisher, redis) for _ in range(5)))
     assert sum(counts) == 50
     assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # fifty
 
@@ -121,11 +127,11 @@ async def test_what_could_not_be_published_is_not_lost(
 ) -> None:
     eval_ids = await due(ledger, redis)
     with pytest.raises(OperationalError):
-        await dispatch(ledger, broken_publisher, redis, None)
+        await dispatched(ledger, broken_publisher, redis)
     assert (await ledger.census()).queued[Queue.BACKFILL] == 1
 
     await redis.zadd(PREFIX + "queued:backfill", {eval_ids[0]: 1})
-    await dispatch(ledger, publisher, redis, None)
+    await dispatched(ledger, publisher, redis)
 
     assert await messages(redis, Queue.BACKFILL) == [eval_ids]
 
@@ -159,7 +165,7 @@ async def test_a_message_counts_as_lost_soon_when_the_queue_is_empty_and_late_wh
     if unacknowledged:
         await redis.hset("docv:unacked", "tag", "somebody else's message")
 
-    assert await dispatch(ledger, publisher, redis, None) == published
+    assert await dispatched(ledger, publisher, redis) == published
 
 
 async def test_a_backlog_of_the_backfill_does_not_delay_what_got_lost_on_the_live_queue(
@@ -168,7 +174,7 @@ async def test_a_backlog_of_the_backfill_does_not_delay_what_got_lost_on_the_liv
     eval_ids = await accept(ledger, queue=Queue.LIVE)
     await redis.zincrby(PREFIX + "queued:live", -60_000, eval_ids[0])
     await redis.rpush("docv:backfill", "a message")
-    assert await dispatch(ledger, publisher, redis, None) == 1
+    assert await dispatched(ledger, publisher, redis) == 1
     assert await messages(redis, Queue.LIVE) == [eval_ids]
 
 
@@ -177,7 +183,7 @@ async def test_nothing_that_waits_for_its_account_moves_while_the_account_stands
 ) -> None:
     await held(ledger, 3)
     parked = await due(ledger, redis)
-    assert await dispatch(ledger, publisher, redis, hold(left=0.5)) == 1
+    assert await dispatched(ledger, publisher, redis, hold(left=0.5)) == 1
     assert await messages(redis, Queue.BACKFILL) == [parked]
 
 
@@ -185,12 +191,12 @@ async def test_when_it_is_time_for_a_probe_one_evaluation_moves(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
     await held(ledger, 3)
-    assert await dispatch(ledger, publisher, redis, hold(left=0)) == 1
+    assert await dispatched(ledger, publisher, redis, hold(left=0)) == 1
 
 
 async def test_all_that_waited_for_its_account_moves_when_the_hold_is_over(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
     eval_ids = await held(ledger, 3)
-    assert await dispatch(ledger, publisher, redis, None) == 3
+    assert await dispatched(ledger, publisher, redis) == 3
     assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # three

@@ -3,22 +3,18 @@ import gzip
 import hashlib
 import inspect
 import socket
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start
-from tasks.download import Absent, Answer, Bundle, Terms, _translated, download, wait_asked
+from tasks.download import Absent, Answer, Bundle, Terms, _translated, download
 from tasks.errors import (
     AccountRefused,
     ArchiveError,
@@ -339,85 +335,6 @@ async def test_a_429_carries_the_wait_that_was_asked_for() -> None:
     error = await error_of(json(429, b'{"error": "rate_limit"}', Retry_After="17"))
     assert isinstance(error, RateLimited)
     assert error.wait == 17
-
-
-def date(seconds: float, zone: timezone = UTC) -> str:
-    return format_datetime(datetime.fromtimestamp(NOW + seconds, zone), usegmt=zone is UTC)
-
-
-@pytest.mark.parametrize("name", ["Retry-After", "retry-after", "X-Retry-After", "X-RATELIMIT-RESET"])
-@pytest.mark.parametrize(
-    ("value", "wait"),
-    [
-        ("17", 17),
-        (" 17 ", 17),
-        ("1.5", 1.5),
-        ("0", 0),
-        ("86401", 86_400),
-        ("999999999", 86_400),
-        (str(round(NOW) + 60), 60),
-        (str(round(NOW) - 60), 0),
-        (date(90), 90),
-        (date(90, timezone(timedelta(hours=9))), 90),
-        (date(-90), 0),
-        (date(10 * 86_400), 86_400),
-        ("Saturday, 31-Jan-26 12:00:30 GMT", 30),
-        ("", 1),
-        ("soon", 1),
-        ("-5", 1),
-        ("nan", 1),
-        ("inf", 1),
-        ("1e3", 1),
-        ("0x10", 1),
-        ("\N{ARABIC-INDIC DIGIT ONE}", 1),
-        ("1,2", 1),
-    ],
-)
-def test_a_wait_is_understood_in_every_form(name: str, value: str, wait: float) -> None:
-    assert wait_asked({name: value}, NOW) == pytest.approx(wait)
-
-
-def test_a_date_that_names_no_zone_is_in_greenwich_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    # RFC 9110, 5.6.7: every HTTP date is in GMT, and the form of asctime, which does not say so, is to be accepted.
-    asctime = "Sat Jan 31 12:00:30 2026"
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        assert wait_asked({"Retry-After": asctime}, NOW) == 30
-        assert wait_asked({"Retry-After": "Sat, 31 Jan 2026 12:00:30"}, NOW) == 30
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-def test_what_says_more_about_the_wait_goes_first_and_what_says_nothing_is_passed_over() -> None:
-    headers = {"X-RateLimit-Reset": "3", "X-Retry-After": "2", "Retry-After": "1"}
-    assert wait_asked(headers, NOW) == 1
-    assert wait_asked(headers | {"Retry-After": "soon"}, NOW) == 2
-    assert wait_asked(headers | {"Retry-After": "", "X-Retry-After": "-1"}, NOW) == 3
-    assert wait_asked({"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0"}, NOW) == 1
-    assert wait_asked({}, NOW) == 1
-
-
-dates = st.builds(
-    "{}, {} {} {} {}:{}:{} {}".format,
-    st.sampled_from(["Mon", "Sunday", ""]),
-    st.integers(),
-    st.sampled_from(["Jan", "Feb", "Nix"]),
-    st.integers(),
-    st.integers(),
-    st.integers(0, 99),
-    st.integers(0, 99),
-    st.sampled_from(["GMT", "+0000", "-9999", "+99999999999999999999", ""]),
-)
-
-
-@given(st.one_of(st.text(), dates, st.integers().map(str), st.floats().map(str)), st.sampled_from([0.0, NOW, 1e11]))
-@example("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", NOW)
-@example("Mon, 01 Jan 2030 00:00:00 +99999999999999999999", NOW)
-@example("Fri, 31 Dec 9999 23:59:59", NOW)
-def test_whatever_a_header_says_the_wait_is_between_nothing_and_a_day(value: str, now: float) -> None:
-    assert 0 <= wait_asked({"Retry-After": value}, now) <= 86_400
 
 
 async def test_an_impossible_date_is_a_429_like_any_other() -> None:

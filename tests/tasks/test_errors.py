@@ -12,6 +12,7 @@ from tasks.errors import (
     AccountRefused,
     AlarmingObject,
     ArchiveError,
+    ArchiveHeld,
     BadBundle,
     BadEvalId,
     BadMessage,
@@ -41,6 +42,7 @@ EXAMPLES = [
     AccountRefused(401, wait=30.0),
     AccountRefused(403),
     AccountHeld("401", 30.0),
+    ArchiveHeld("cannot_write", 30.0),
     BundleTooLarge(1024),
     AlarmingObject("another size"),
     WorkersLost(6),
@@ -131,6 +133,7 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
         UnexpectedAnswer: ["mark0"],
         StoreFailed: ["mark0", "mark1"],
         AccountHeld: ["mark0"],
+        ArchiveHeld: ["mark0"],
         AlarmingObject: ["mark0"],
         BadBundle: ["mark1"],
     }.get(type(error), [])

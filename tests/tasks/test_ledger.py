@@ -1,7 +1,6 @@
 """Time passes in these tests by rewriting a score in Redis: nobody waits, and no machine is too slow."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Collection
 from uuid import uuid4
 
@@ -9,12 +8,12 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.errors import LeaseLost
-from tasks.ledger import Entry, Ledger, Queue, Trigger
+from tasks.ledger import Entry, Failure, Ledger, Queue, Trigger
 from tasks.outcome import Outcome
 from worker.resources import open_redis
 
 PREFIX = "docv:ledger:"
-STATES = ("queued:live", "queued:backfill", "leased", "parked", "held")
+STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
 HOUR = 3600.0
 PATIENCE = {Queue.LIVE: HOUR, Queue.BACKFILL: HOUR}
 BY_HAND = Trigger("enqueue")
@@ -22,12 +21,12 @@ BY_HAND = Trigger("enqueue")
 Ending = Callable[[Ledger, Entry], Awaitable[None]]
 ENDINGS: dict[str, Ending] = {
     "settle": lambda ledger, entry: ledger.settle(entry, Outcome.ARCHIVED),
-    "park": lambda ledger, entry: ledger.park(entry, wait=60, attempts=1, cause="service_failed"),
-    "await_account": lambda ledger, entry: ledger.await_account(entry, cause="account_held"),
+    "park": lambda ledger, entry: ledger.park(entry, wait=60, attempts=1, failure=Failure("service_failed")),
+    "await_hold": lambda ledger, entry: ledger.await_hold(entry, cause="account_held"),
     "hand_back": lambda ledger, entry: ledger.hand_back(entry),
-    "bury": lambda ledger, entry: ledger.bury(entry, attempts=6, cause="service_failed"),
+    "bury": lambda ledger, entry: ledger.bury(entry, attempts=6, failure=Failure("service_failed")),
 }
-LETTING_GO = ("park", "hand_back", "await_account")
+LETTING_GO = ("park", "hand_back", "await_hold")
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ async def taken(ledger: Ledger, eval_id: str, *, run: str | None = None) -> Entr
 async def claim(
     ledger: Ledger, *, of_held: int = 0, limit: int = 1000, patience: dict[Queue, float] = PATIENCE
 ) -> dict[Queue, list[str]]:
-    return await ledger.claim(patience=patience, of_held=of_held, limit=limit)
+    return await ledger.claim(patience=patience, of_held=dict.fromkeys(Queue, of_held), limit=limit)
 
 
 async def long_ago(redis: Redis, state: str, *eval_ids: str) -> None:
@@ -173,7 +172,7 @@ async def test_a_backfill_does_not_slow_down_what_is_wanted_live(ledger: Ledger,
 async def test_a_parked_evaluation_that_is_wanted_live_keeps_its_pause_and_travels_live(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=60, attempts=1, cause="service_failed")
+    await ledger.park(await taken(ledger, eval_id), wait=60, attempts=1, failure=Failure("service_failed"))
 
     assert await accept(ledger, eval_id, queue=Queue.LIVE) == []
     assert await state_of(redis, eval_id) == "parked"
@@ -230,7 +229,7 @@ async def test_a_refresh_in_the_middle_is_not_forgotten_when_the_attempt_fails_o
 ) -> None:
     entry = await taken(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True)
-    await ledger.park(entry, wait=0, attempts=1, cause="service_failed")
+    await ledger.park(entry, wait=0, attempts=1, failure=Failure("service_failed"))
     await take(ledger, eval_id, "dies")
     await long_ago(redis, "leased", eval_id)
 
@@ -251,7 +250,7 @@ async def test_of_two_refreshes_in_the_middle_the_urgent_one_decides_the_queue(l
 async def test_a_dead_letter_that_is_accepted_again_is_none_any_more(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.bury(await taken(ledger, eval_id), attempts=6, cause="service_failed")
+    await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
 
     assert await accept(ledger, eval_id) == [eval_id]
 
@@ -317,7 +316,7 @@ async def test_the_others_of_a_message_are_taken_although_one_is_under_way(ledge
 
 
 async def test_a_parked_evaluation_is_not_taken_before_it_is_due(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=60, attempts=2, cause="service_failed")
+    await ledger.park(await taken(ledger, eval_id), wait=60, attempts=2, failure=Failure("service_failed"))
     assert await ledger.take([eval_id], token="too early") == []
 
     await long_ago(redis, "parked", eval_id)
@@ -428,7 +427,7 @@ async def test_a_parked_evaluation_comes_back_with_its_attempts_when_it_is_due(
 ) -> None:
     entry = await taken(ledger, eval_id)
     before = await milliseconds(redis)
-    await ledger.park(entry, wait=90, attempts=3, cause="service_failed")
+    await ledger.park(entry, wait=90, attempts=3, failure=Failure("service_failed"))
     after = await milliseconds(redis)
 
     assert before - 1 <= await redis.zscore(PREFIX + "parked", eval_id) - 90_000 <= after
@@ -439,16 +438,16 @@ async def test_a_parked_evaluation_comes_back_with_its_attempts_when_it_is_due(
 
 @pytest.mark.parametrize("wait", [0, -1])
 async def test_an_evaluation_parked_for_no_time_is_due_at_once(ledger: Ledger, eval_id: str, wait: float) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=wait, attempts=1, cause="manifest_changed")
+    await ledger.park(await taken(ledger, eval_id), wait=wait, attempts=1, failure=Failure("manifest_changed"))
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
 
 
 async def test_an_evaluation_that_waits_for_its_account_loses_nothing(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=0, attempts=2, cause="service_failed")
-    await ledger.await_account(await take(ledger, eval_id), cause="account_held")
-    assert await state_of(redis, eval_id) == "held"
+    await ledger.park(await taken(ledger, eval_id), wait=0, attempts=2, failure=Failure("service_failed"))
+    await ledger.await_hold(await take(ledger, eval_id), cause="account_held")
+    assert await state_of(redis, eval_id) == "held:backfill"
 
     assert await claim(ledger, of_held=1) == {Queue.BACKFILL: [eval_id]}
 
@@ -459,20 +458,20 @@ async def test_an_evaluation_that_waits_for_its_account_loses_nothing(
 async def test_a_stray_message_does_not_move_an_evaluation_that_waits_for_its_account(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.await_account(await taken(ledger, eval_id), cause="account_held")
-    await long_ago(redis, "held", eval_id)
+    await ledger.await_hold(await taken(ledger, eval_id), cause="account_held")
+    await long_ago(redis, "held:backfill", eval_id)
     assert await ledger.take([eval_id], token="stray") == []
-    assert await state_of(redis, eval_id) == "held"
+    assert await state_of(redis, eval_id) == "held:backfill"
 
 
 async def test_an_evaluation_that_waits_for_its_account_can_be_wanted_live_and_anew(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.await_account(await taken(ledger, eval_id), cause="account_held")
+    await ledger.await_hold(await taken(ledger, eval_id), cause="account_held")
 
     assert await accept(ledger, eval_id, queue=Queue.LIVE, refresh=True, run="2026-q3") == []
 
-    assert await state_of(redis, eval_id) == "held"
+    assert await state_of(redis, eval_id) == "held:live"
     assert await claim(ledger, of_held=1) == {Queue.LIVE: [eval_id]}
     assert (await take(ledger, eval_id)).refresh
     assert (await ledger.run("2026-q3")).pending == 1
@@ -483,8 +482,8 @@ async def test_of_those_that_wait_for_their_account_as_many_go_as_may_the_longes
 ) -> None:
     eval_ids = some_ids(5)
     for age, eval_id in enumerate(eval_ids):
-        await ledger.await_account(await taken(ledger, eval_id), cause="account_held")
-        await redis.zincrby(PREFIX + "held", -60_000 * age, eval_id)
+        await ledger.await_hold(await taken(ledger, eval_id), cause="account_held")
+        await redis.zincrby(PREFIX + "held:backfill", -60_000 * age, eval_id)
 
     assert await claim(ledger, of_held=0) == {}
     assert await claim(ledger, of_held=1) == {Queue.BACKFILL: eval_ids[4:]}
@@ -496,7 +495,7 @@ async def test_a_hold_of_the_account_does_not_keep_back_what_is_due_for_another_
     ledger: Ledger, redis: Redis
 ) -> None:
     held, dead = some_ids(2)
-    await ledger.await_account(await taken(ledger, held), cause="account_held")
+    await ledger.await_hold(await taken(ledger, held), cause="account_held")
     await taken(ledger, dead)
     await long_ago(redis, "leased", dead)
     assert await claim(ledger, of_held=0) == {Queue.BACKFILL: [dead]}
@@ -514,20 +513,69 @@ async def test_a_dead_letter_says_what_a_person_needs_to_know(ledger: Ledger, re
     before = await milliseconds(redis)
     entry = await taken(ledger, eval_id, run="2026-q3")
 
-    await ledger.bury(entry, attempts=6, cause="service_failed")
+    failure = Failure("service_failed", "RiskOS answered with status 503", 503)
+    await ledger.park(entry, wait=0, attempts=1, failure=Failure("connection_failed"))
+    await ledger.bury(await take(ledger, eval_id), attempts=2, failure=failure)
 
     assert await state_of(redis, eval_id) == "none"
-    letter = json.loads(await redis.hget(PREFIX + "dead", eval_id))
-    accepted, died = letter.pop("accepted"), letter.pop("died")
-    assert before - 1 <= accepted <= died <= await milliseconds(redis)
-    assert letter == {
-        "cause": "service_failed",
-        "attempts": 6,
-        "account": "default",
-        "queue": "backfill",
-        "trigger": {"source": "enqueue", "run": "2026-q3"},
-        "runs": ["2026-q3"],
-    }
+    (letter,) = [each async for each in ledger.dead_letters()]
+    assert (letter.eval_id, letter.failure, letter.attempts) == (eval_id, failure, 2)
+    assert (letter.account, letter.queue, letter.runs) == ("default", Queue.BACKFILL, ("2026-q3",))
+    moments = [before / 1000 - 0.001, letter.accepted, letter.first, letter.last, await milliseconds(redis) / 1000]
+    assert moments == sorted(moments)
+
+
+async def test_there_may_be_more_dead_letters_than_come_at_once(ledger: Ledger) -> None:
+    eval_ids = some_ids(2500)
+    await accept(ledger, *eval_ids)
+    for entry in await ledger.take(eval_ids, token="ours"):
+        await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+    assert {each.eval_id async for each in ledger.dead_letters()} == set(eval_ids)
+    assert len(await ledger.redrive(eval_ids)) == 2500
+    assert [each async for each in ledger.dead_letters()] == []
+
+
+async def test_a_dead_letter_that_is_redriven_starts_anew_and_its_run_waits_for_it_again(
+    ledger: Ledger, eval_id: str
+) -> None:
+    await accept(ledger, eval_id, run="2026-q3", refresh=True)
+    await ledger.bury(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    assert (await ledger.run("2026-q3")).outcomes[Outcome.FAILED] == 1
+
+    assert await ledger.redrive([eval_id, *some_ids(1)]) == [eval_id]
+
+    counters = await ledger.run("2026-q3")
+    assert (counters.total, counters.pending, counters.outcomes[Outcome.FAILED]) == (1, 1, 0)
+    assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
+    entry = await take(ledger, eval_id)
+    assert (entry.attempts, entry.refresh, entry.trigger) == (0, True, Trigger("enqueue", run="2026-q3"))
+    await ledger.settle(entry, Outcome.ARCHIVED)
+    assert (await ledger.run("2026-q3")).outcomes[Outcome.ARCHIVED] == 1
+    assert await ledger.redrive([eval_id]) == []
+
+
+async def test_a_dead_letter_that_is_dropped_stays_counted_as_failed(ledger: Ledger, eval_id: str) -> None:
+    await ledger.bury(await taken(ledger, eval_id, run="2026-q3"), attempts=6, failure=Failure("service_failed"))
+    assert await ledger.drop([eval_id]) == [eval_id]
+    assert await ledger.drop([eval_id]) == []
+    assert (await ledger.census()).dead == 0
+    assert (await ledger.run("2026-q3")).outcomes[Outcome.FAILED] == 1
+
+
+async def test_what_failed_before_is_suspect_and_what_only_waited_is_not(ledger: Ledger) -> None:
+    parked, waited, failed_in_an_outage, redriven, asked_again = some_ids(5)
+    await ledger.park(await taken(ledger, parked), wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.await_hold(await taken(ledger, waited), cause="account_held")
+    await ledger.await_hold(await taken(ledger, failed_in_an_outage), cause="service_failed", suspect=True)
+    for eval_id in (redriven, asked_again):
+        await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    await ledger.redrive([redriven])
+    await accept(ledger, asked_again)
+
+    await claim(ledger, of_held=2)
+
+    eval_ids = [parked, waited, failed_in_an_outage, redriven, asked_again]
+    assert [entry.suspect for entry in await ledger.take(eval_ids, token="ours")] == [True, False, True, True, True]
 
 
 async def test_an_evaluation_buried_while_a_refresh_waits_is_under_way_and_no_dead_letter(
@@ -536,7 +584,7 @@ async def test_an_evaluation_buried_while_a_refresh_waits_is_under_way_and_no_de
     entry = await taken(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True)
 
-    await ledger.bury(entry, attempts=6, cause="service_failed")
+    await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
     await ledger.settle(await take(ledger, eval_id), Outcome.ARCHIVED)
 
@@ -563,7 +611,7 @@ async def test_who_lost_a_lease_changes_nothing(
             await accept(ledger, eval_id)
             await take(ledger, eval_id, "another")
         case "buried":
-            await ledger.bury(entry, attempts=6, cause="service_failed")
+            await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
     before = await everything(redis)
 
     with pytest.raises(LeaseLost):
@@ -605,7 +653,7 @@ async def test_what_is_not_due_is_left_alone(ledger: Ledger, redis: Redis) -> No
     queued, leased, parked, held = some_ids(4)
     await accept(ledger, queued)
     await taken(ledger, leased)
-    await ledger.await_account(await taken(ledger, held), cause="account_held")
+    await ledger.await_hold(await taken(ledger, held), cause="account_held")
     await accept(ledger, parked, delay=60)
     before = await everything(redis)
 
@@ -652,28 +700,29 @@ async def test_a_message_that_got_lost_is_published_again_when_patience_with_its
 
 async def test_no_more_is_claimed_than_asked_for_and_the_rest_next_time(ledger: Ledger, redis: Redis) -> None:
     eval_ids = {state: some_ids(3) for state in STATES}
-    await accept(ledger, *eval_ids["queued:live"], queue=Queue.LIVE)
-    for state in ("queued:backfill", "leased", "parked", "held"):
+    for state in ("queued:live", "held:live"):
+        await accept(ledger, *eval_ids[state], queue=Queue.LIVE)
+    for state in ("queued:backfill", "leased", "parked", "held:backfill"):
         await accept(ledger, *eval_ids[state], delay=60 if state == "parked" else 0)
     await ledger.take(eval_ids["leased"], token="dead")
-    for entry in await ledger.take(eval_ids["held"], token="held"):
-        await ledger.await_account(entry, cause="account_held")
+    for entry in await ledger.take([*eval_ids["held:live"], *eval_ids["held:backfill"]], token="held"):
+        await ledger.await_hold(entry, cause="account_held")
     for state in STATES:
         await long_ago(redis, state, *eval_ids[state])
 
     rounds = [await claim(ledger, limit=6, of_held=1000) for _ in range(4)]
 
     claimed = [[each for some in found.values() for each in some] for found in rounds]
-    assert [len(found) for found in claimed] == [6, 6, 3, 0]
+    assert [len(found) for found in claimed] == [6, 6, 6, 0]
     assert sorted(sum(claimed, [])) == sorted(sum(eval_ids.values(), []))  # noqa: RUF017  # a dozen
-    assert set(claimed[2]) == set(eval_ids["queued:backfill"]), "what is live is not behind a backfill"
+    assert set(claimed[2][3:]) == set(eval_ids["queued:backfill"]), "what is live is not behind a backfill"
 
 
 async def test_each_due_evaluation_is_claimed_by_one_of_many_workers(ledger: Ledger, redis_url: str) -> None:
     eval_ids = some_ids(50)
     entries = [await taken(ledger, eval_id) for eval_id in eval_ids]
     for entry in entries:
-        await ledger.park(entry, wait=0, attempts=1, cause="service_failed")
+        await ledger.park(entry, wait=0, attempts=1, failure=Failure("service_failed"))
     async with open_redis(redis_url) as other:
         workers = [Ledger(other) if number % 2 else ledger for number in range(10)]
         rounds = await asyncio.gather(*(claim(each, limit=20) for each in workers))
@@ -709,7 +758,7 @@ async def test_the_counters_of_a_run_add_up_at_any_time(ledger: Ledger) -> None:
     for done, (eval_id, outcome) in enumerate(zip(eval_ids, Outcome, strict=False), start=1):
         entry = await take(ledger, eval_id)
         if outcome is Outcome.FAILED:
-            await ledger.bury(entry, attempts=6, cause="service_failed")
+            await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
         else:
             await ledger.settle(entry, outcome)
         assert (await ledger.run("2026-q3")).pending == 8 - done
@@ -780,7 +829,7 @@ async def test_an_evaluation_of_no_run_is_counted_nowhere(ledger: Ledger, redis:
 
 async def test_parking_and_handing_back_leave_a_run_pending(ledger: Ledger, eval_id: str) -> None:
     await ledger.hand_back(await taken(ledger, eval_id, run="2026-q3"))
-    await ledger.park(await take(ledger, eval_id), wait=60, attempts=1, cause="service_failed")
+    await ledger.park(await take(ledger, eval_id), wait=60, attempts=1, failure=Failure("service_failed"))
     counters = await ledger.run("2026-q3")
     assert (counters.total, counters.pending) == (1, 1)
 
@@ -819,14 +868,15 @@ async def test_the_census_counts_each_evaluation_in_its_state(ledger: Ledger) ->
     await accept(ledger, *parked, delay=60)
     await ledger.take(leased, token="ours")
     for entry in await ledger.take(dead, token="ours"):
-        await ledger.bury(entry, attempts=6, cause="service_failed")
+        await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
     for entry in await ledger.take(held, token="ours"):
-        await ledger.await_account(entry, cause="account_held")
+        await ledger.await_hold(entry, cause="account_held")
 
     census = await ledger.census()
 
     assert census.queued == {Queue.LIVE: 1, Queue.BACKFILL: 2}
-    assert (census.leased, census.parked, census.dead, census.held) == (3, 4, 5, 6)
+    assert (census.leased, census.parked, census.dead) == (3, 4, 5)
+    assert census.held == {Queue.LIVE: 0, Queue.BACKFILL: 6}
 
 
 async def test_the_census_says_how_long_the_oldest_has_been_waiting_and_when_the_next_is_due(
@@ -866,11 +916,11 @@ async def test_the_ledger_goes_on_when_redis_has_forgotten_its_script(
 
 async def test_all_keys_stand_under_one_prefix(ledger: Ledger, redis: Redis) -> None:
     dead, queued, leased, parked, held = some_ids(5)
-    await ledger.bury(await taken(ledger, dead, run="2026-q3"), attempts=6, cause="service_failed")
+    await ledger.bury(await taken(ledger, dead, run="2026-q3"), attempts=6, failure=Failure("service_failed"))
     await accept(ledger, queued)
     await taken(ledger, leased)
     await accept(ledger, parked, delay=60)
-    await ledger.await_account(await taken(ledger, held), cause="account_held")
+    await ledger.await_hold(await taken(ledger, held), cause="account_held")
     keys: Collection[str] = await redis.keys()
     assert len(keys) == 8
     assert all(key.startswith(PREFIX) for key in keys)

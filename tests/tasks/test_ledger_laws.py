@@ -21,14 +21,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from redis.asyncio import Redis
 
 from tasks.errors import LeaseLost
-from tasks.ledger import Entry, Ledger, Queue, RunCounters, Trigger
+from tasks.ledger import Entry, Failure, Ledger, Queue, RunCounters, Trigger
 from tasks.outcome import Outcome
 
 Happening = tuple[str, dict[str, object]]
 LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 80)
 HOUR = 3600.0
 PREFIX = "docv:ledger:"
-STATES = ("queued:live", "queued:backfill", "leased", "parked", "held")
+STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
 
 # Few of each, so that they meet often.
 EVAL_IDS = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
@@ -60,15 +60,17 @@ takes = happening("take", named=several)
 endings = st.one_of(
     happening("settle", nth=nth, outcome=outcomes),
     happening("park", nth=nth, wait=waits),
-    happening("await_account", nth=nth),
+    happening("await_hold", nth=nth, suspect=st.booleans()),
     happening("hand_back", nth=nth),
     happening("bury", nth=nth, cause=causes),
 )
 others = st.one_of(
     happening("extend", nths=st.lists(nth, max_size=3)),
-    happening("claim", limit=limits, of_held=st.sampled_from([0, 1, 1000])),
+    happening("claim", limit=limits, of_live=st.sampled_from([0, 1, 1000]), of_backfill=st.sampled_from([0, 1, 1000])),
     happening("time_passes", nth=nth),
     happening("all_workers_are_dead"),
+    happening("redrive", named=several),
+    happening("drop", named=several),
 )
 # In a choice of choices each of the four is as likely as the next; else most lives would end before they began.
 happenings = st.sampled_from([accepts, takes, endings, others]).flatmap(lambda kind: kind)
@@ -87,11 +89,12 @@ class Known:
     token: str | None = None
     attempts: int = 0
     lost: int = 0
+    suspect: bool = False
     again: "Known | None" = None
 
     @property
     def where(self) -> str:
-        return f"queued:{self.queue}" if self.state == "queued" else self.state
+        return f"{self.state}:{self.queue}" if self.state in {"queued", "held"} else self.state
 
     @property
     def waiting(self) -> bool:
@@ -108,11 +111,21 @@ class Known:
             refresh=self.refresh,
             attempts=self.attempts,
             lost=self.lost,
+            suspect=self.suspect,
             trigger=self.trigger,
         )
 
     def put(self, state: str, *, due: bool = False) -> None:
         self.state, self.due, self.token = state, due, None
+
+
+@dataclass(frozen=True)
+class Dead:
+    """What the model knows of a dead letter."""
+
+    cause: str
+    attempts: int
+    was: Known
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.do = loop.run_until_complete
         self.redis, self.ledger = redis, Ledger(redis)
         self.known: dict[str, Known] = {}
-        self.dead: dict[str, tuple[str, int]] = {}
+        self.dead: dict[str, Dead] = {}
         self.totals: Counter[str] = Counter()
         self.ended: Counter[tuple[str, Outcome]] = Counter()
         self.leases: list[Entry] = []
@@ -157,7 +170,7 @@ class LedgerLife(RuleBasedStateMachine):
         if known is None:
             known = self.known[eval_id] = Known(queue, refresh, trigger)
             self._join(known, known, trigger.run)
-            self.dead.pop(eval_id, None)
+            known.suspect = self.dead.pop(eval_id, None) is not None
             if delay:
                 known.put("parked")
             return not delay
@@ -212,20 +225,22 @@ class LedgerLife(RuleBasedStateMachine):
     def park(self, nth: int, wait: float) -> None:
         def parked(_: Entry, known: Known) -> None:
             known.attempts += 1
+            known.suspect = True
             known.put("parked", due=not wait)
 
+        failure = Failure("service_failed", "RiskOS answered with status 500", 500)
         self._speak(
             nth,
-            lambda lease: self.ledger.park(lease, wait=wait, attempts=lease.attempts + 1, cause="service_failed"),
+            lambda lease: self.ledger.park(lease, wait=wait, attempts=lease.attempts + 1, failure=failure),
             parked,
         )
 
-    def await_account(self, nth: int) -> None:
-        self._speak(
-            nth,
-            lambda lease: self.ledger.await_account(lease, cause="account_held"),
-            lambda _, known: known.put("held"),
-        )
+    def await_hold(self, nth: int, *, suspect: bool) -> None:
+        def held(_: Entry, known: Known) -> None:
+            known.suspect |= suspect
+            known.put("held")
+
+        self._speak(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
 
     def hand_back(self, nth: int) -> None:
         self._speak(nth, self.ledger.hand_back, lambda _, known: known.put("queued"))
@@ -233,25 +248,47 @@ class LedgerLife(RuleBasedStateMachine):
     def bury(self, nth: int, cause: str) -> None:
         def buried(lease: Entry, known: Known) -> None:
             if not known.again:
-                self.dead[lease.eval_id] = cause, lease.attempts + 1
+                self.dead[lease.eval_id] = Dead(cause, lease.attempts + 1, known)
             self._finish(lease, known, Outcome.FAILED)
 
-        self._speak(nth, lambda lease: self.ledger.bury(lease, attempts=lease.attempts + 1, cause=cause), buried)
+        failure = Failure(cause)
+        self._speak(nth, lambda lease: self.ledger.bury(lease, attempts=lease.attempts + 1, failure=failure), buried)
 
-    def claim(self, limit: int, of_held: int) -> None:
-        held = {eval_id for eval_id, known in self.known.items() if known.state == "held"}
+    def claim(self, limit: int, of_live: int, of_backfill: int) -> None:
+        of_held = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
+        held = {
+            queue: {each for each, known in self.known.items() if known.where == f"held:{queue}"} for queue in Queue
+        }
         due = {eval_id for eval_id, known in self.known.items() if known.due}
         patience = dict.fromkeys(Queue, HOUR)
         claimed = self.do(self.ledger.claim(patience=patience, of_held=of_held, limit=limit))
         found = [eval_id for some in claimed.values() for eval_id in some]
-        assert len(found) == len(set(found)) == min(limit, len(due) + min(of_held, len(held)))
-        assert set(found) <= due | held
-        assert len(held.intersection(found)) <= of_held
+        may_go = sum(min(of_held[queue], len(held[queue])) for queue in Queue)
+        assert len(found) == len(set(found)) == min(limit, len(due) + may_go)
+        assert set(found) <= due.union(*held.values())
+        assert all(len(held[queue].intersection(found)) <= of_held[queue] for queue in Queue)
         for eval_id in found:
             known = self.known[eval_id]
             assert eval_id in claimed[known.queue]
             known.lost += known.state == "leased"
             known.put("queued")
+
+    # -- what a person does with dead letters
+
+    def redrive(self, named: list[str]) -> None:
+        expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
+        assert self.do(self.ledger.redrive(named)) == expected
+        for eval_id in expected:
+            was = self.dead.pop(eval_id).was
+            self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
+            self.known[eval_id] = Known(was.queue, was.refresh, was.trigger, was.runs, suspect=True)
+            self.known[eval_id].put("parked", due=True)
+
+    def drop(self, named: list[str]) -> None:
+        expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
+        assert self.do(self.ledger.drop(named)) == expected
+        for eval_id in expected:
+            del self.dead[eval_id]
 
     # -- what accidents and time do
 
@@ -328,7 +365,8 @@ class LedgerLife(RuleBasedStateMachine):
 
     def _dead_letters_are_those_that_were_given_up_and_not_asked_for_since(self, read: Read) -> None:
         letters = {eval_id: json.loads(text) for eval_id, text in read.dead.items()}
-        assert {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()} == self.dead
+        told = {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()}
+        assert told == {eval_id: (each.cause, each.attempts) for eval_id, each in self.dead.items()}
 
     def _the_counters_of_each_run_add_up(self, read: Read) -> None:
         for run, counters in read.counters.items():

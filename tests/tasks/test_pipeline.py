@@ -27,6 +27,7 @@ from tasks.bucket import Labels, ObjectBucket
 from tasks.download import Terms
 from tasks.errors import AlarmingObject, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
 from tasks.evaluation import Evaluation
+from tasks.gate import Gate
 from tasks.ledger import Entry, Queue, Trigger
 from tasks.manifest import Manifest, look_up
 from tasks.outcome import NoDocumentsReason, Outcome
@@ -108,7 +109,8 @@ async def house_at(
     store, clock = MemoryStore(), Clock(redis)
     async with aiohttp.ClientSession() as http:
         line = clock.line_to(url, http, terms, POLICY)
-        yield House(Means(line, Shelf(ObjectBucket(store)), limits or Limits()), store, clock)
+        means = Means(line, Gate(line.holds, line.breaker), Shelf(ObjectBucket(store)), limits or Limits())
+        yield House(means, store, clock)
 
 
 @pytest.fixture

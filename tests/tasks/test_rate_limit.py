@@ -16,9 +16,10 @@ from redis.asyncio import Redis
 
 from tasks.account import Account, Allowance
 from tasks.errors import AccountHeld
-from tasks.hold import Holds, hold_key
+from tasks.hold import Holds, Reason, hold_key
 from tasks.ledger import Queue
 from tasks.rate_limit import Turns
+from tests.holds import refused
 from worker.resources import open_redis
 
 DAY = 24 * 3600.0
@@ -80,7 +81,7 @@ def holds(redis: Redis) -> Holds:
 
 
 async def hold_with_pause_over(redis: Redis, holds: Holds) -> None:
-    await holds.refused("default", 401, probe=False)
+    await refused(holds, "default", 401, probe=False)
     await redis.hset(hold_key("default"), "until", 1)
 
 
@@ -386,8 +387,8 @@ async def test_a_request_of_a_backfill_counts_once_for_the_quota(redis: Redis) -
 
 
 async def test_a_turn_that_is_not_given_costs_no_quota(redis: Redis, holds: Holds) -> None:
-    await holds.refused("default", 401, probe=False)
-    await holds.refused("default", 401, probe=True)
+    await refused(holds, "default", 401, probe=False)
+    await refused(holds, "default", 401, probe=True)
     with pytest.raises(AccountHeld, match="401"):
         await Turns(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
     assert await redis.exists(QUOTA, LIVE_BUCKET) == 0
@@ -398,7 +399,7 @@ async def test_a_turn_that_is_not_given_costs_no_quota(redis: Redis, holds: Hold
 
 @pytest.mark.parametrize("queue", Queue)
 async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Holds, queue: Queue) -> None:
-    await holds.slow_down("default", 600)
+    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600)
     waits = Waits()
 
     with pytest.raises(AccountHeld) as held:
@@ -410,7 +411,7 @@ async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Ho
 
 
 async def test_another_account_s_hold_is_none_of_ours(redis: Redis, holds: Holds) -> None:
-    await holds.slow_down("another", 600)
+    await holds.for_a_time("another", Reason.SLOW_DOWN, "", 600)
     assert await Turns(redis, Waits()).wait(account(), Queue.LIVE) is False
 
 
@@ -421,7 +422,7 @@ async def test_a_short_hold_is_waited_out(redis: Redis, holds: Holds) -> None:
         waits.append(seconds)
         await holds.lift("default")
 
-    await holds.slow_down("default", 4)
+    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 4)
 
     assert await Turns(redis, time_passes).wait(account(), Queue.LIVE) is False
     assert 0 < waits[0] <= 4
@@ -433,9 +434,9 @@ async def test_patience_with_holds_that_follow_each_other_ends(redis: Redis, hol
     async def the_next_hold_begins(seconds: float) -> None:
         waits.append(seconds)
         await holds.lift("default")
-        await holds.slow_down("default", 3)
+        await holds.for_a_time("default", Reason.SLOW_DOWN, "", 3)
 
-    await holds.slow_down("default", 3)
+    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 3)
 
     with pytest.raises(AccountHeld):
         await Turns(redis, the_next_hold_begins).wait(account(), Queue.LIVE)
@@ -543,7 +544,7 @@ async def test_who_has_a_turn_already_gives_it_up_once_the_account_is_on_hold(re
     class HoldBegins(Waits):
         async def __call__(self, seconds: float) -> None:
             self.append(seconds)
-            turns.notice("default", await holds.refused("default", 401, probe=False))
+            turns.notice("default", await refused(holds, "default", 401, probe=False))
 
     turns = Turns(redis, HoldBegins())
     with pytest.raises(AccountHeld) as held:

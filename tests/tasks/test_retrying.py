@@ -7,6 +7,7 @@ from tasks.errors import (
     AccountHeld,
     AccountRefused,
     AlarmingObject,
+    ArchiveHeld,
     BadBundle,
     BundleTooLarge,
     ConnectionFailed,
@@ -18,7 +19,7 @@ from tasks.errors import (
     WorkersLost,
 )
 from tasks.ledger import Entry, Queue, Trigger
-from tasks.retrying import Again, AwaitAccount, GiveUp, Policy, cause_of, check_worn_out, decide, quick
+from tasks.retrying import Again, AwaitHold, GiveUp, Policy, cause_of, check_worn_out, decide, quick
 
 FRESH = Entry("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "t", Queue.LIVE, "default", False, 0, 0, Trigger("message"))  # noqa: FBT003
 POLICY = Policy(attempts=4, parking=60.0)
@@ -40,50 +41,57 @@ def after(attempts: int = 0, lost: int = 0) -> Entry:
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_tried_again_and_counts(error: Exception) -> None:
-    verdict = decide(error, after(attempts=1), POLICY)
+    verdict = decide(error, after(attempts=1), POLICY, outage=False)
     assert isinstance(verdict, Again)
     assert verdict.attempts == 2
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
 def test_the_last_attempt_is_the_last(error: Exception) -> None:
-    assert isinstance(decide(error, after(attempts=2), POLICY), Again)
-    assert decide(error, after(attempts=3), POLICY) == GiveUp(attempts=4)
-    assert decide(error, after(attempts=9), POLICY) == GiveUp(attempts=10)
+    assert isinstance(decide(error, after(attempts=2), POLICY, outage=False), Again)
+    assert decide(error, after(attempts=3), POLICY, outage=False) == GiveUp(attempts=4)
+    assert decide(error, after(attempts=9), POLICY, outage=False) == GiveUp(attempts=10)
 
 
-@pytest.mark.parametrize("error", [RateLimited(1), AccountRefused(401), AccountHeld("quota", 3600)])
+@pytest.mark.parametrize(
+    "error", [RateLimited(1), AccountRefused(401), AccountHeld("quota", 3600), ArchiveHeld("cannot_write", 60)]
+)
 @pytest.mark.parametrize("attempts", [0, 3, 99])
 def test_what_the_account_waits_for_costs_no_attempt(error: Exception, attempts: int) -> None:
-    assert decide(error, after(attempts=attempts), POLICY) == AwaitAccount()
+    assert decide(error, after(attempts=attempts), POLICY, outage=False) == AwaitHold()
+
+
+@pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
+def test_what_an_outage_is_to_blame_for_costs_no_attempt(error: Exception) -> None:
+    assert decide(error, after(attempts=3), POLICY, outage=True) == AwaitHold()
 
 
 @pytest.mark.parametrize("error", [BundleTooLarge(1024), AlarmingObject("another size"), WorkersLost(4)])
 def test_what_only_a_person_can_help_is_given_up_at_once(error: Exception) -> None:
-    assert decide(error, after(), POLICY) == GiveUp(attempts=1)
+    assert decide(error, after(), POLICY, outage=False) == GiveUp(attempts=1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), KeyError("x"), BadBundle("wrong_crc", "…")])
 def test_a_fault_of_this_program_loses_nothing(error: Exception) -> None:
-    assert isinstance(decide(error, after(), POLICY), Again)
-    assert isinstance(decide(error, after(attempts=3), POLICY), GiveUp)
+    assert isinstance(decide(error, after(), POLICY, outage=False), Again)
+    assert isinstance(decide(error, after(attempts=3), POLICY, outage=False), GiveUp)
 
 
 @pytest.mark.parametrize(("failed", "pause"), [(0, 60), (1, 120), (2, 240), (5, 1920), (8, 15_360), (9, 21_600)])
 def test_the_pause_doubles_with_each_failed_attempt(failed: int, pause: float) -> None:
-    verdict = decide(ServiceFailed(503), after(attempts=failed), Policy(attempts=100, parking=60))
+    verdict = decide(ServiceFailed(503), after(attempts=failed), Policy(attempts=100, parking=60), outage=False)
     assert isinstance(verdict, Again)
     assert pause <= verdict.wait <= pause * 1.25
 
 
 def test_no_pause_is_much_longer_than_six_hours_however_often_it_failed() -> None:
-    verdict = decide(ServiceFailed(503), after(attempts=98), Policy(attempts=100, parking=86_400))
+    verdict = decide(ServiceFailed(503), after(attempts=98), Policy(attempts=100, parking=86_400), outage=False)
     assert isinstance(verdict, Again)
     assert 6 * 3600 <= verdict.wait <= 7.5 * 3600
 
 
 def test_not_everything_that_failed_together_comes_back_together() -> None:
-    verdicts = {decide(ServiceFailed(503), after(), POLICY) for _ in range(20)}
+    verdicts = {decide(ServiceFailed(503), after(), POLICY, outage=False) for _ in range(20)}
     assert len(verdicts) > 1
 
 

@@ -40,6 +40,8 @@ ALL = {
     "DOCV_KMS_KEY_ID": "arn:aws:kms:eu-central-1:1:key/2",
     "DOCV_STORAGE_CLASS": "STANDARD_IA",
     "DOCV_TAGS": "team=kyc,retention=7 y",
+    "DOCV_LIVE_RESERVE": "0.2",
+    "DOCV_STRICT": "true",
     "DOCV_LOG_LEVEL": "WARNING",
 }
 """A value for every setting, each another one than the default."""

@@ -1,0 +1,183 @@
+"""Evaluations that were tried enough: list them, try them anew, or drop them."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from scripts.exits import NOT_ALL, OK
+from scripts.local import known_redis
+from tasks.evaluation import parse_eval_id
+from tasks.ledger import DeadLetter, Ledger
+from tasks.message import parse_run
+from worker.resources import check_redis, open_redis
+from worker.settings import Settings, load_settings
+
+_AT_ONCE = 1000
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which dead letters are meant; all of them where nothing is said.
+
+    Attributes:
+        eval_ids: these evaluations.
+        cause: those with this cause.
+        run: those of this run.
+        older_than: those whose last attempt was so many seconds ago, or longer.
+    """
+
+    eval_ids: frozenset[str]
+    cause: str | None
+    run: str | None
+    older_than: float
+
+    def has(self, letter: DeadLetter, now: float) -> bool:
+        """Return whether a dead letter is meant."""
+        return (
+            (not self.eval_ids or letter.eval_id in self.eval_ids)
+            and (self.cause is None or letter.failure.cause == self.cause)
+            and (self.run is None or self.run in letter.runs)
+            and now - letter.last >= self.older_than
+        )
+
+
+def choice_of(eval_ids: Sequence[str], cause: str | None, run_name: str | None, older_than: float) -> Choice:
+    """Return which dead letters are meant.
+
+    Raises:
+        BadInput: an ID or the name of the run is none.
+    """
+    ids = frozenset(map(parse_eval_id, eval_ids))
+    return Choice(ids, cause, None if run_name is None else parse_run(run_name), older_than)
+
+
+def list_them(choice: Choice, *, as_json: bool) -> int:
+    """Print the dead letters that are meant, one JSON object a line or a table; return the exit code."""
+    with known_redis(load_settings()) as here:
+        return asyncio.run(_list(here, choice, as_json=as_json))
+
+
+def redrive(choice: Choice, *, as_json: bool) -> int:
+    """Try them anew, with all their attempts; return the exit code."""
+    return _act("redriven", choice, as_json=as_json)
+
+
+def drop(choice: Choice, *, yes: bool, as_json: bool) -> int:
+    """Forget them, after asking; return the exit code."""
+    if not yes:
+        click.confirm("What is dropped is in no archive and no queue any more. Go on?", abort=True, err=True)
+    return _act("dropped", choice, as_json=as_json)
+
+
+def _act(done: str, choice: Choice, *, as_json: bool) -> int:
+    with known_redis(load_settings()) as here:
+        count = asyncio.run(_each(here, done, choice))
+    missing = len(choice.eval_ids) - count if choice.eval_ids else 0
+    if as_json:
+        click.echo(orjson.dumps({done: count, "missing": missing}))
+    else:
+        click.echo(f"{count} {done}" + (f"; {missing} of the named are no dead letters" if missing else ""))
+        if count and done == "redriven":
+            click.echo("workers take them up within seconds; see `docv-archive status`")
+    return NOT_ALL if missing else OK
+
+
+async def _each(settings: Settings, done: str, choice: Choice) -> int:
+    count = 0
+    async with _letters(settings, choice) as (ledger, letters):
+        act = ledger.redrive if done == "redriven" else ledger.drop
+        some: list[str] = []
+        async for letter in letters:
+            some.append(letter.eval_id)
+            if len(some) == _AT_ONCE:
+                count += len(await act(some))
+                some.clear()
+        return count + len(await act(some))
+
+
+async def _list(settings: Settings, choice: Choice, *, as_json: bool) -> int:
+    causes: Counter[str] = Counter()
+    table = _table()
+    async with _letters(settings, choice) as (_, letters):
+        async for letter in letters:
+            causes[letter.failure.cause] += 1
+            if as_json:
+                click.echo(orjson.dumps(_facts(letter)))
+            elif table.row_count < _SHOWN:
+                table.add_row(*_row(letter))
+    if not as_json:
+        _print(table, causes)
+    return OK
+
+
+@contextlib.asynccontextmanager
+async def _letters(settings: Settings, choice: Choice) -> AsyncIterator[tuple[Ledger, AsyncIterator[DeadLetter]]]:
+    """Yield the ledger, and the dead letters that are meant: streamed, for there may be very many."""
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        ledger = Ledger(redis)
+        seconds, _ = await redis.time()
+
+        async def meant() -> AsyncIterator[DeadLetter]:
+            # Redis may show an entry twice while its table grows.
+            seen: set[str] = set()
+            async for letter in ledger.dead_letters():
+                if choice.has(letter, seconds) and letter.eval_id not in seen:
+                    seen.add(letter.eval_id)
+                    yield letter
+
+        yield ledger, meant()
+
+
+def _facts(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "eval_id": letter.eval_id,
+        "cause": letter.failure.cause,
+        "why": letter.failure.why,
+        "status": letter.failure.status,
+        "attempts": letter.attempts,
+        "account": letter.account,
+        "queue": letter.queue,
+        "runs": letter.runs,
+        "accepted_at": _moment(letter.accepted),
+        "first_failed_at": _moment(letter.first),
+        "last_failed_at": _moment(letter.last),
+    }
+
+
+def _table() -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("evaluation", "cause", "status", "attempts", "last failed", "runs"):
+        table.add_column(title, justify="right" if title in {"status", "attempts"} else "left", no_wrap=True)
+    return table
+
+
+def _row(letter: DeadLetter) -> tuple[str, ...]:
+    status = "" if letter.failure.status is None else str(letter.failure.status)
+    runs = " ".join(letter.runs)
+    return letter.eval_id, letter.failure.cause, status, str(letter.attempts), _moment(letter.last), runs
+
+
+def _print(table: Table, causes: Counter[str]) -> None:
+    console, total = Console(highlight=False), causes.total()
+    if not total:
+        click.echo("there are no such dead letters")
+        return
+    console.print(table)
+    if total > table.row_count:
+        console.print(f"... and {total - table.row_count} more; --json prints them all")
+    counted = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+    console.print(f"{total} in all: {counted}", markup=False)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,59 @@
+"""Show how fast the account sends, or change it while the workers run."""
+
+import asyncio
+
+import click
+import orjson
+from redis.asyncio import Redis
+
+from scripts.exits import OK
+from scripts.local import known_redis
+from tasks.hold import Holds
+from tasks.pace import Pace, Rate
+from worker.resources import check_redis, open_redis
+from worker.settings import Settings, load_settings
+
+_ACCOUNT = "default"
+
+
+def rate(asked: float | None, *, forget: bool, as_json: bool) -> int:
+    """Show the rate, after setting it where one is asked for; return the exit code.
+
+    Args:
+        asked: requests a second for all workers, from now on.
+        forget: go back to the rate of the settings.
+    """
+    with known_redis(load_settings()) as here:
+        seen = asyncio.run(_rate(here, asked, forget=forget))
+    click.echo(orjson.dumps(rate_facts(seen)) if as_json else " ".join(rate_words(seen)))
+    return OK
+
+
+async def _rate(settings: Settings, asked: float | None, *, forget: bool) -> Rate:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        if asked is not None or forget:
+            await _pace(redis, settings).ask(asked)
+        return await see_rate(redis, settings)
+
+
+async def see_rate(redis: "Redis", settings: Settings) -> Rate:
+    """Return how fast the account sends."""
+    return await _pace(redis, settings).see()
+
+
+def rate_facts(rate: Rate) -> dict[str, object]:
+    """Return a rate for a program."""
+    return {"asked": rate.asked, "kept": round(rate.kept, 3), "by_hand": rate.by_hand, "today": rate.today}
+
+
+def rate_words(rate: Rate) -> tuple[str, str]:
+    """Return a rate for a person: the figure, and what there is to say of it."""
+    source = "set by hand" if rate.by_hand else "from the settings"
+    if rate.kept < rate.asked:
+        source = f"slowed down by RiskOS, {rate.asked:g} are asked for, {source}"
+    return f"{rate.kept:.3g}", f"requests a second, {source}"
+
+
+def _pace(redis: "Redis", settings: Settings) -> Pace:
+    return Pace(redis, _ACCOUNT, settings.rate, Holds(redis))

@@ -1,0 +1,80 @@
+"""Tell an outage from an evaluation's own fault: when most fail, it is none of their doing.
+
+Then the account, or the archive, goes on hold until a probe finds it well, and the evaluations lose no attempt.
+An evaluation that failed before, while others did not, says nothing about the others: only those count that
+fail for the first time. So a handful that always fails does not look like an outage when it is all that is left.
+"""
+
+import importlib.resources
+from collections import Counter
+
+from redis.asyncio import Redis
+
+from tasks.errors import ConnectionFailed, ServiceFailed, StoreFailed, UnexpectedAnswer
+from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
+
+_PREFIX = "docv:breaker:"
+_NEVER = "docv:never"
+_OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)
+
+
+class Breaker:
+    """Watches how evaluations go, for one account and its archive.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        account: name of the account.
+        holds: where an outage is placed.
+    """
+
+    def __init__(self, redis: "Redis", account: str, holds: Holds) -> None:
+        self._script = redis.register_script(
+            importlib.resources.files("tasks").joinpath("breaker.lua").read_text("utf-8")
+        )
+        self._redis = redis
+        self._account = account
+        self._holds = holds
+        self._well: Counter[str] = Counter()
+
+    def went_well(self) -> None:
+        """An evaluation came to an end for which RiskOS was asked and the archive was written to."""
+        self._well.update((self._account, ARCHIVE))
+
+    async def failed(self, error: Exception, *, suspect: bool, archive_probe: bool) -> bool:
+        """Count a failed attempt; return whether an outage is to blame for it, and not the evaluation.
+
+        Args:
+            error: what stopped the attempt.
+            suspect: whether the evaluation has failed before while others did not.
+            archive_probe: whether the attempt was the probe of the archive's hold.
+        """
+        scope, reason = self._scope(error)
+        if scope is None:
+            return False
+        probe = archive_probe if scope == ARCHIVE else getattr(error, "probe", False)
+        most = await self._tell(scope, failed=not suspect)
+        if probe or (most and not suspect):
+            await self._holds.until_probed(scope, reason, str(error), OUTAGE_PAUSES, probe=probe)
+        if suspect and probe:
+            return False
+        hold = await self._holds.of(scope)
+        return hold is not None and hold.probed
+
+    async def tell(self) -> None:
+        """Tell the other processes what went well."""
+        for scope in [scope for scope, count in self._well.items() if count]:
+            await self._tell(scope, failed=False)
+
+    async def forget(self, scope: str) -> None:
+        """The outage is over: what failed during it says nothing any more."""
+        self._well[scope] = 0
+        await self._redis.delete(_PREFIX + scope)
+
+    async def _tell(self, scope: str, *, failed: bool) -> bool:
+        well, self._well[scope] = self._well[scope], 0
+        return bool(await self._script(keys=[_PREFIX + scope, _NEVER], args=[well, int(failed)]))
+
+    def _scope(self, error: Exception) -> tuple[str | None, Reason]:
+        if isinstance(error, StoreFailed):
+            return ARCHIVE, Reason.CANNOT_READ if error.doing == "read" else Reason.CANNOT_WRITE
+        return (self._account if isinstance(error, _OF_RISKOS) else None), Reason.OUTAGE

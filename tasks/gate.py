@@ -1,0 +1,40 @@
+"""May we work with the archive? While it is on hold one evaluation at a time finds out whether it is well again."""
+
+from tasks.breaker import Breaker
+from tasks.hold import ARCHIVE, Hold, Holds, Reason
+from tasks.outcome import Outcome
+
+
+class Gate:
+    """The gate before the archive.
+
+    Args:
+        holds: where its hold is.
+        breaker: what watches it.
+    """
+
+    def __init__(self, holds: Holds, breaker: Breaker) -> None:
+        self._holds = holds
+        self._breaker = breaker
+        self._closed = False
+
+    def notice(self, hold: Hold | None) -> None:
+        """Learn whether the archive is on hold. As long as it is not, the gate costs nothing."""
+        self._closed = hold is not None
+
+    async def enter(self) -> Reason | None:
+        """Pass; return the hold's reason to the one who is its probe, else None.
+
+        Raises:
+            ArchiveHeld: the archive stands still.
+        """
+        return await self._holds.enter(ARCHIVE) if self._closed else None
+
+    async def proved(self, reason: Reason, outcome: Outcome) -> None:
+        """The probe came to an end: the archive is well again, unless all that was done was reading."""
+        if outcome is Outcome.UNCHANGED and reason is not Reason.CANNOT_READ:
+            await self._holds.let_another_probe(ARCHIVE)
+            return
+        await self._holds.recovered(ARCHIVE)
+        await self._breaker.forget(ARCHIVE)
+        self._closed = False
