@@ -309,7 +309,9 @@ def test_the_example_shows_the_defaults_where_it_does_not_say_otherwise() -> Non
     fields = {f"DOCV_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
     for name, value in shown.items():
         default = fields[name]
-        if isinstance(default, int | float):
+        if isinstance(default, bool):
+            assert value == str(default).lower(), name
+        elif isinstance(default, int | float):
             assert float(value) == default, name
         elif isinstance(default, str):
             assert value == default, name
