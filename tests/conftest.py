@@ -25,6 +25,20 @@ _AWS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fault tests be asked for in their long form."""
+    parser.addoption("--faults", choices=("short", "long"), default="short", help="how much the fault tests break")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what the fault tests measured; here, since under xdist only this file is known to who prints."""
+    reports = [each for some in terminalreporter.stats.values() for each in some if hasattr(each, "user_properties")]
+    lines = [str(value) for each in reports for name, value in each.user_properties if name == "figures"]
+    if lines and config.getoption("--faults") == "long":
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(dict.fromkeys(lines)))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees neither the settings of whoever runs it nor a .env beside it."""

@@ -15,7 +15,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("worker", "tasks", "scripts")
 MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-TESTS = sorted(path.relative_to(ROOT / "tests") for path in (ROOT / "tests").glob("*/**/test_*.py"))
+FAULTS = ROOT / "tests" / "faults"
+TESTS = sorted(
+    path.relative_to(ROOT / "tests")
+    for path in (ROOT / "tests").glob("*/**/test_*.py")
+    if FAULTS not in path.parents  # they are about all modules together
+)
 PAGES = sorted(path.relative_to(ROOT) for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
 
 # What connects the steps with Celery and the process; every other module of tasks is a step.

@@ -48,6 +48,7 @@ class Options:
         slow_seconds: how long the answer of a slow evaluation takes.
         refuse_with: the error status it answers to every request, such as 401, 403 or 500; None lets
             each evaluation answer for itself.
+        mended: whether what failed for good gives its documents by now, to rehearse a redrive.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +63,7 @@ class Options:
     jitter_ms: Duration = 0.0
     slow_seconds: Duration = 3.0
     refuse_with: ErrorStatus | None = None
+    mended: bool = False
 
     def changed(self, changes: Mapping[str, Any]) -> "Options":
         """Return these options with some changes, none of them to what is fixed while it runs.

@@ -1,0 +1,45 @@
+"""How large the fault tests are: a short form for every test run, and a long one that proves the figures."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The sizes of one form.
+
+    Attributes:
+        long: whether it is the long form.
+        kills: workers that are killed at random moments.
+        evaluations: what is under way meanwhile.
+        places: calls to each service after which a worker is killed; None kills after every one of them.
+        restarts: rounds in which every worker is replaced.
+        crashes: how often Redis is killed.
+        frozen: seconds for which Redis stands still.
+        cut: seconds for which nobody reaches Redis.
+        outage: seconds for which RiskOS, or the archive, fails for everybody.
+    """
+
+    long: bool
+    kills: int
+    evaluations: int
+    places: int | None
+    restarts: int
+    crashes: int
+    frozen: float
+    cut: float
+    outage: float
+
+    def spread(self, calls: Sequence[int], dice: random.Random) -> list[int]:
+        """Return the calls after which a worker is killed: all, or some from every part of them."""
+        if self.places is None or self.places >= len(calls):
+            return list(calls)
+        step = len(calls) / self.places
+        return sorted({calls[int((place + dice.random()) * step)] for place in range(self.places)})
+
+
+SHORT = Scale(long=False, kills=10, evaluations=600, places=3, restarts=3, crashes=1, frozen=3, cut=3, outage=3)
+LONG = Scale(
+    long=True, kills=300, evaluations=20_000, places=None, restarts=10, crashes=3, frozen=20, cut=60, outage=60
+)

@@ -1,0 +1,241 @@
+"""The key, the quota or the service itself fails for everybody: no evaluation pays for it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from tasks.hold import Holds, Reason, backfill_of, hold_key
+from tasks.ledger import Queue
+from tasks.outcome import Outcome
+from tests.faults.check import FolderArchive, examine
+from tests.faults.scale import Scale
+from tests.faults.stage import Stage, set_stage
+
+_DAY_MS = 24 * 3600 * 1000
+_RUN = "fault"
+
+
+def evaluations(count: int, scenario: Scenario = Scenario.PASSPORT) -> list[str]:
+    return [eval_id_for(scenario, number) for number in range(count)]
+
+
+async def charged(stage: Stage) -> int:
+    """Return how many evaluations have lost an attempt, as the workers tell it."""
+    logs = [await asyncio.to_thread(worker.log.read_text) for worker in stage.workers]
+    return sum(log.count('"evaluation.parked"') for log in logs)
+
+
+async def half_done(stage: Stage, total: int) -> None:
+    """Wait until half of a run has ended."""
+    while await stage.settled(_RUN) < total // 2:
+        await asyncio.sleep(0.02)
+
+
+async def reason_of_hold(stage: Stage, scope: str = "default") -> Reason | None:
+    hold = await Holds(stage.client).of(scope)
+    return hold.reason if hold else None
+
+
+async def until_held(stage: Stage, reason: Reason, scope: str = "default") -> None:
+    async with asyncio.timeout(30):
+        while await reason_of_hold(stage, scope) is not reason:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(1000 if scale.long else 300)
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(stage, len(eval_ids))
+        stage.riskos.change(refuse_with=401)
+        began = time.monotonic()
+        await until_held(stage, Reason.UNAUTHORIZED)
+        await asyncio.sleep(1.5)
+        before = stage.riskos.stats()
+        await asyncio.sleep(scale.outage)
+        during = stage.riskos.stats().requests - before.requests
+        stage.riskos.change(refuse_with=None)
+        lasted = time.monotonic() - began
+        if not scale.long:
+            assert await Holds(stage.client).lift("default"), "what `docv-archive resume` does"
+        await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=120)
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        refused, burnt = stage.riskos.stats().by_status[401], await charged(stage)
+    figures(
+        f"401 for {lasted:.0f} s: {refused} requests refused, {during} of them probes, "
+        f"attempts burnt {burnt}, {result.sentence()}"
+    )
+    assert result.sound, result
+    assert burnt == 0
+    assert during <= 1 + scale.outage / 30, "one probe at a time, after growing pauses"
+
+
+async def test_a_service_that_fails_for_everybody_makes_no_dead_letter(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(1000 if scale.long else 300)
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_ATTEMPTS="3") as stage:
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(stage, len(eval_ids))
+        before, began = stage.riskos.stats().requests, time.monotonic()
+        stage.riskos.change(refuse_with=500)
+        await until_held(stage, Reason.OUTAGE)
+        await asyncio.sleep(scale.outage)
+        asked = stage.riskos.stats().requests - before
+        lasted = time.monotonic() - began
+        stage.riskos.change(refuse_with=None)
+        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=200)
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        burnt = await charged(stage)
+    figures(
+        f"RiskOS 100 % 500 for {lasted:.0f} s: {asked} requests ({asked / lasted:.1f}/s), dead letters "
+        f"{counters.outcomes[Outcome.FAILED]}, attempts burnt {burnt}, {result.sentence()}"
+    )
+    assert result.sound, result
+    assert counters.outcomes[Outcome.FAILED] == 0
+    assert burnt <= 20, "as many as it takes to notice"
+    if scale.long:
+        assert asked / lasted <= 5
+
+
+async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_used(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids, live = evaluations(300), evaluations(40, Scenario.FLAT)
+    async with set_stage(tmp_path / "stage", DOCV_DAILY_QUOTA="200", DOCV_LIVE_RESERVE="0.1") as stage:
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await until_held(stage, Reason.QUOTA, backfill_of("default"))
+        by_backfill = stage.riskos.stats().requests
+        await stage.enqueue(live, run="live")
+        await until_held(stage, Reason.QUOTA)
+        await asyncio.sleep(1.5)
+        by_all = stage.riskos.stats().requests
+        await a_day_passes(stage)
+        await stage.wait_until_all_ended(_RUN, len(eval_ids))
+        await stage.wait_until_all_ended("live", len(live))
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), [*eval_ids, *live])
+        total, burnt = stage.riskos.stats().requests, await charged(stage)
+    figures(
+        f"quota of 200, a tenth for what is live: backfill stopped after {by_backfill}, all after {by_all}, "
+        f"next day {total - by_all}, attempts burnt {burnt}, {result.sentence()}"
+    )
+    assert result.sound, result
+    assert (by_backfill, by_all, total, burnt) == (180, 200, 340, 0)
+
+
+async def a_day_passes(stage: Stage) -> None:
+    """Move what Redis knows of quota and holds a day into the past."""
+    await stage.client.hincrby("docv:quota:default", "since", -_DAY_MS)
+    await stage.client.delete(hold_key("default"), hold_key(backfill_of("default")))
+
+
+async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
+    figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(150)
+    async with set_stage(tmp_path / "stage", DOCV_RATE="200") as stage:
+        stage.riskos.change(quota=100, day_seconds=600)
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await until_held(stage, Reason.QUOTA)
+        await asyncio.sleep(1.5)
+        spent = stage.riskos.stats()
+        stage.riskos.change(quota=None)
+        await stage.client.delete(hold_key("default"))
+        await stage.wait_until_all_ended(_RUN, len(eval_ids))
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        burnt = await charged(stage)
+    figures(
+        f"quota of 100 that only RiskOS knows: granted {spent.granted}, refused {spent.refused_by_quota}, "
+        f"attempts burnt {burnt}, {result.sentence()}"
+    )
+    assert result.sound, result
+    assert (spent.granted, burnt) == (100, 0)
+    assert spent.refused_by_quota <= 16, "those that were under way together"
+
+
+async def test_an_account_that_is_not_activated_reads_as_what_it_is(tmp_path: Path) -> None:
+    eval_ids = evaluations(20)
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
+        stage.riskos.change(rate=0)
+        await stage.start_workers(1)
+        await stage.enqueue(eval_ids, run=_RUN)
+        await until_held(stage, Reason.NOT_ACTIVATED)
+        await asyncio.sleep(1)
+        assert stage.riskos.stats().requests <= 8
+        assert await charged(stage) == 0
+
+
+@pytest.mark.parametrize(("style", "most"), [("none", 40), ("standard", 8), ("x", 8)])
+async def test_a_rate_that_riskos_does_not_grant_is_found_out(
+    figures: Callable[[str], None], tmp_path: Path, style: str, most: int
+) -> None:
+    eval_ids = evaluations(150)
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
+        stage.riskos.change(rate=25, header_style=style)
+        await stage.start_workers(2)
+        began = time.monotonic()
+        await stage.enqueue(eval_ids, run=_RUN)
+        await stage.wait_until_all_ended(_RUN, len(eval_ids))
+        seconds, refused = time.monotonic() - began, stage.riskos.stats().refused_by_rate
+    figures(
+        f"100/s asked for, 25/s granted, headers: {style}: {refused} 429s over 150 evaluations, {150 / seconds:.0f}/s"
+    )
+    assert refused <= most
+
+
+async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> None:
+    eval_ids = evaluations(400)
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_LEASE_SECONDS="600") as stage:
+        worker, _ = await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await Holds(stage.client).by_hand("default", "the auditors are here")
+        while (census := await stage.ledger.census()).leased or any(census.queued.values()):
+            await asyncio.sleep(0.1)
+        asked, memory = stage.riskos.stats().requests, await stage.client.info("memory")
+        await asyncio.sleep(3)
+        assert stage.riskos.stats().requests == asked
+        assert (await stage.client.info("memory"))["used_memory"] <= memory["used_memory"] + 1_000_000
+        assert sum((await stage.ledger.census()).held.values()) == 400 - await stage.settled(_RUN)
+        assert await stage.terminate(worker) < 15
+        assert worker.process.returncode == 0
+        await Holds(stage.client).lift("default")
+        await stage.wait_until_all_ended(_RUN, len(eval_ids))
+        assert await charged(stage) == 0
+
+
+async def test_exactly_those_that_always_fail_become_dead_letters_and_a_redrive_archives_them(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    total = 1000 if scale.long else 200
+    eval_ids = [eval_id_for(_sick(number), number) for number in range(total)]
+    sick = {eval_id for number, eval_id in enumerate(eval_ids) if _sick(number) is Scenario.ERROR_500_ALWAYS}
+    async with set_stage(tmp_path / "stage", DOCV_ATTEMPTS="3") as stage:
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await stage.wait_until_all_ended(_RUN, total)
+        dead = {letter.eval_id async for letter in stage.ledger.dead_letters()}
+        stage.riskos.change(mended=True)
+        assert set(await stage.ledger.redrive(sorted(dead))) == dead
+        counters = await stage.wait_until_all_ended(_RUN, total)
+        left = [letter async for letter in stage.ledger.dead_letters()]
+    figures(
+        f"{len(sick)} of {total} always 500: {len(dead)} dead letters, {len(dead ^ sick)} of them wrong or missing; "
+        f"after mending and redrive {len(left)} left, {counters.outcomes[Outcome.ARCHIVED]} archived"
+    )
+    assert dead == sick
+    assert left == []
+    assert counters.outcomes[Outcome.ARCHIVED] == total
+
+
+def _sick(number: int) -> Scenario:
+    return Scenario.ERROR_500_ALWAYS if number % 20 == 7 else Scenario.PASSPORT

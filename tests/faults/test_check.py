@@ -1,0 +1,89 @@
+"""What proves the result of a fault test is itself seen to find what is broken."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from tests.faults.check import FolderArchive, Result, counted_right, examine
+from tests.faults.stage import set_stage
+
+_PASSPORT = eval_id_for(Scenario.PASSPORT, 1)
+_TOMBSTONE = eval_id_for(Scenario.NOT_FOUND, 1)
+_DAMAGED = eval_id_for(Scenario.DAMAGED_ALWAYS, 1)
+_ALL = [_PASSPORT, _TOMBSTONE, _DAMAGED]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive that a worker made undisturbed."""
+    return asyncio.run(made(tmp_path_factory.mktemp("sound") / "stage"))
+
+
+async def made(folder: Path) -> Path:
+    """Let a worker make an archive, and return it."""
+    async with set_stage(folder) as stage:
+        await stage.start_workers(1)
+        await stage.enqueue(_ALL, run="sound")
+        counters = await stage.wait_until_all_ended("sound", len(_ALL))
+        assert counted_right(_ALL, counters)
+        assert not counted_right(_ALL[:2], counters)
+        return stage.archive
+
+
+def found_after(archive: Path, harm: Callable[[Path], None], pattern: str) -> Result:
+    """Harm one file of the archive, look at it, and put the file back."""
+    victim = next(archive.glob(pattern))
+    content = victim.read_bytes()
+    harm(victim)
+    try:
+        return examine(FolderArchive(archive), _ALL)
+    finally:
+        victim.write_bytes(content)
+
+
+def test_a_sound_archive_is_found_sound(archive: Path) -> None:
+    result = examine(FolderArchive(archive), _ALL)
+    assert result.sound, result
+
+
+def test_an_evaluation_nobody_archived_is_lost(archive: Path) -> None:
+    another = eval_id_for(Scenario.PASSPORT, 2)
+    assert examine(FolderArchive(archive), [*_ALL, another]).lost == (another,)
+
+
+def test_a_manifest_that_is_gone_leaves_half_an_evaluation(archive: Path) -> None:
+    result = found_after(archive, Path.unlink, f"sandbox/{_PASSPORT}/manifest.json")
+    assert result.lost == result.half == (_PASSPORT,)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "eval_id"), [(f"sandbox/{_PASSPORT}/selfie/*", _PASSPORT), ("quarantine/*/*/*", _DAMAGED)]
+)
+def test_an_object_that_is_gone_leaves_half_an_evaluation(archive: Path, pattern: str, eval_id: str) -> None:
+    assert found_after(archive, Path.unlink, pattern).half == (eval_id,)
+
+
+def test_other_bytes_are_wrong(archive: Path) -> None:
+    def flip(victim: Path) -> None:
+        victim.write_bytes(bytes([victim.read_bytes()[0] ^ 1]) + victim.read_bytes()[1:])
+
+    assert found_after(archive, flip, f"sandbox/{_PASSPORT}/selfie/*").wrong == (_PASSPORT,)
+
+
+def test_another_outcome_is_wrong(archive: Path) -> None:
+    def retell(victim: Path) -> None:
+        victim.write_text(victim.read_text().replace('"not_found"', '"rejected"'))
+
+    assert found_after(archive, retell, f"sandbox/{_TOMBSTONE}/manifest.json").wrong == (_TOMBSTONE,)
+
+
+def test_what_nobody_speaks_of_is_strange_unless_it_is_half_written(archive: Path) -> None:
+    (archive / "sandbox" / _PASSPORT / "more.jpg").touch()
+    (archive / "sandbox" / _PASSPORT / ".0123.part").touch()
+    result = examine(FolderArchive(archive), _ALL)
+    (archive / "sandbox" / _PASSPORT / "more.jpg").unlink()
+    (archive / "sandbox" / _PASSPORT / ".0123.part").unlink()
+    assert (result.strange, result.leftovers) == ((f"sandbox/{_PASSPORT}/more.jpg",), 1)

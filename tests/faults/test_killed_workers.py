@@ -1,0 +1,102 @@
+"""Workers are killed at random moments: with a ledger nothing is lost by that, without one something is."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tasks.enqueue import backlog
+from tests.faults import without_ledger
+from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.killing import kill_again_and_again
+from tests.faults.scale import Scale
+from tests.faults.stage import Stage, set_stage
+
+# Mostly what is quick: a kill shall meet many beginnings and ends, not many transfers.
+_MIX = (Scenario.PASSPORT, Scenario.NO_DOCUMENTS, Scenario.NO_DOCUMENTS_NESTED, Scenario.NOT_FOUND)
+
+
+def evaluations(count: int) -> list[str]:
+    others = (Scenario.ERROR_500_ONCE, Scenario.DAMAGED_ALWAYS, Scenario.REJECTED, *LAYOUTS)
+    kinds = [others[number // 10 % len(others)] if number % 10 == 0 else _MIX[number % 4] for number in range(count)]
+    return [eval_id_for(kind, number) for number, kind in enumerate(kinds)]
+
+
+async def test_nothing_is_lost_half_there_or_wrong_however_often_workers_are_killed(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
+    async with set_stage(tmp_path / "stage", DOCV_LEASE_SECONDS="2") as stage:
+        crew = await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run="killed")
+        await kill_again_and_again(
+            stage,
+            crew,
+            kills=scale.kills,
+            total=len(eval_ids),
+            ended=lambda: stage.settled("killed"),
+            dice=random.Random(7),  # noqa: S311  # no secret hangs on it
+        )
+        if not scale.long:
+            await stage.let_a_minute_pass()
+        counters = await stage.wait_until_all_ended("killed", len(eval_ids), seconds=90)
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        seconds = time.monotonic() - began
+    figures(f"SIGKILL: {scale.kills} kills, {result.sentence()}, {seconds:.0f} s ({counters.sentence()})")
+    assert result.sound, result
+    assert counted_right(eval_ids, counters), counters
+
+
+async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    if not scale.long:
+        pytest.skip("how much is lost is a matter of luck: only the long form tells it")
+    began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
+    async with set_stage(tmp_path / "stage") as stage:
+        carried = stage.folder / "carried"
+        crew = await stage.start_workers(2, *without_ledger.COMMAND)
+        await asyncio.to_thread(publish, stage, eval_ids)
+        await kill_again_and_again(
+            stage,
+            crew,
+            *without_ledger.COMMAND,
+            kills=scale.kills,
+            total=len(eval_ids),
+            ended=lambda: count(carried),
+            dice=random.Random(7),  # noqa: S311  # no secret hangs on it
+        )
+        await until_nothing_comes_any_more(stage)
+        lost = len(eval_ids) - await count(carried)
+        seconds = time.monotonic() - began
+    figures(
+        f"SIGKILL without a ledger: {scale.kills} kills, {len(eval_ids):,} evaluations, lost {lost}, {seconds:.0f} s"
+    )
+
+
+def publish(stage: Stage, eval_ids: list[str]) -> None:
+    """Send each evaluation in a message of its own."""
+    app = without_ledger.application(stage.redis.url)
+    with app.connection_for_write() as connection, connection.Producer(auto_declare=False) as producer:
+        for eval_id in eval_ids:
+            app.send_task(without_ledger.CARRY_TASK, args=[eval_id], queue="live", producer=producer)
+    app.close()
+
+
+async def count(folder: Path) -> int:
+    """Return how many files are in a folder."""
+    return await asyncio.to_thread(lambda: len(list(folder.iterdir())) if folder.is_dir() else 0)
+
+
+async def until_nothing_comes_any_more(stage: Stage) -> None:
+    """Wait until no message is waiting or with a worker, for longer than one could come back after."""
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < 2 * without_ledger.VISIBILITY_SECONDS:
+        messages = await backlog(stage.client)
+        if messages.unacknowledged or sum(messages.waiting.values()):
+            quiet_since = time.monotonic()
+        await asyncio.sleep(0.2)

@@ -1,0 +1,111 @@
+"""Redis crashes, stands still, or cannot be reached, while evaluations run."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.proxy import proxy_to
+from tests.faults.scale import Scale
+from tests.faults.stage import Stage, Worker, set_stage
+
+_AGAIN_SECONDS = 10
+_KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.ERROR_500_ONCE, Scenario.NOT_FOUND)
+Figures = Callable[[str], None]
+
+
+@asynccontextmanager
+async def under_way(
+    stage: Stage, name: str, figures: Figures, scale: Scale, *, faults: int
+) -> AsyncIterator[list[float]]:
+    """Have two workers at work; afterwards everything must have come to its end.
+
+    The block adds to the list how long each fault kept them from work once it was over.
+    """
+    began, total = time.monotonic(), 400 * (faults + 1)
+    eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
+    stage.riskos.change(latency_ms=150, jitter_ms=100)
+    await stage.start_workers(2)
+    await stage.enqueue(eval_ids, run=name)
+    pauses: list[float] = []
+    yield pauses
+    stage.riskos.change(latency_ms=0, jitter_ms=0)
+    if not scale.long:
+        await stage.let_a_minute_pass()
+    counters = await stage.wait_until_all_ended(name, total, seconds=150)
+    result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+    seconds, longest = time.monotonic() - began, max(pauses)
+    figures(f"Redis {name}, {faults}x: {result.sentence()}, at work again after {longest:.1f} s, {seconds:.0f} s")
+    assert result.sound, result
+    assert counted_right(eval_ids, counters), counters
+    assert all(worker.alive for worker in stage.workers)
+    assert longest < _AGAIN_SECONDS
+
+
+async def until_all_consume(stage: Stage, seconds: float = 75) -> float:
+    """Wait until every worker has received another message; return the seconds that took."""
+    began = time.monotonic()
+    deaf = {worker: worker.log.stat().st_size for worker in stage.workers}
+    while deaf:
+        deaf = {worker: size for worker, size in deaf.items() if not received(worker, since=size)}
+        assert time.monotonic() - began < seconds, f"{len(deaf)} workers are deaf: {await stage.ledger.census()}"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+def received(worker: Worker, *, since: int) -> bool:
+    """Return whether a worker has received a message since its log was so long."""
+    with worker.log.open("rb") as log:
+        log.seek(since)
+        return b" received" in log.read()
+
+
+async def harmed(stage: Stage, harm: Callable[[], Awaitable[None]]) -> float:
+    """Do harm while no worker has room for more; return the seconds from its end until all consume again."""
+    await until_all_consume(stage)
+    stage.riskos.change(latency_ms=1_000)
+    await asyncio.sleep(0.5)
+    await harm()
+    stage.riskos.change(latency_ms=150)
+    return await until_all_consume(stage)
+
+
+async def test_redis_crashes_and_comes_back(scale: Scale, figures: Figures, tmp_path: Path) -> None:
+    async with set_stage(tmp_path / "stage") as stage:
+
+        async def crash() -> None:
+            await stage.redis.kill()
+            await asyncio.sleep(1)
+            await stage.redis.start()
+
+        async with under_way(stage, "killed", figures, scale, faults=scale.crashes) as pauses:
+            for _ in range(scale.crashes):
+                pauses.append(await harmed(stage, crash))
+
+
+async def test_redis_stands_still_and_goes_on(scale: Scale, figures: Figures, tmp_path: Path) -> None:
+    async with set_stage(tmp_path / "stage") as stage:
+
+        async def freeze() -> None:
+            stage.redis.freeze()
+            await asyncio.sleep(scale.frozen)
+            stage.redis.thaw()
+
+        async with under_way(stage, f"frozen-{scale.frozen}-s", figures, scale, faults=1) as pauses:
+            pauses.append(await harmed(stage, freeze))
+
+
+async def test_redis_cannot_be_reached_for_a_while(scale: Scale, figures: Figures, tmp_path: Path) -> None:
+    async with set_stage(tmp_path / "stage") as stage, proxy_to(stage.redis.port) as proxy:
+        stage.settings["DOCV_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+
+        async def cut() -> None:
+            proxy.cut()
+            await asyncio.sleep(scale.cut)
+            proxy.mend()
+
+        async with under_way(stage, f"cut-{scale.cut}-s", figures, scale, faults=1) as pauses:
+            pauses.append(await harmed(stage, cut))
