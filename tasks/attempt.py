@@ -50,7 +50,7 @@ async def _learn(outcome: Outcome, means: Means, probe: Reason | None) -> None:
 
 
 async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: Ledger, *, archive_probe: bool) -> None:
-    outage = await means.line.breaker.failed(error, suspect=entry.suspect, archive_probe=archive_probe)
+    outage = await means.line.breaker.failed(error, entry, ledger, archive_probe=archive_probe)
     verdict = decide(error, entry, means.line.policy, outage=outage)
     try:
         match verdict:

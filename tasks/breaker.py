@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from tasks.errors import ConnectionFailed, ServiceFailed, StoreFailed, UnexpectedAnswer
 from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
+from tasks.ledger import Entry, Ledger
 
 _PREFIX = "docv:breaker:"
 _NEVER = "docv:never"
@@ -28,10 +29,10 @@ class Breaker:
     """
 
     def __init__(self, redis: "Redis", account: str, holds: Holds) -> None:
+        self._redis = redis
         self._script = redis.register_script(
             importlib.resources.files("tasks").joinpath("breaker.lua").read_text("utf-8")
         )
-        self._redis = redis
         self._account = account
         self._holds = holds
         self._well: Counter[str] = Counter()
@@ -40,22 +41,26 @@ class Breaker:
         """An evaluation came to an end for which RiskOS was asked and the archive was written to."""
         self._well.update((self._account, ARCHIVE))
 
-    async def failed(self, error: Exception, *, suspect: bool, archive_probe: bool) -> bool:
+    async def failed(self, error: Exception, entry: Entry, ledger: Ledger, *, archive_probe: bool) -> bool:
         """Count a failed attempt; return whether an outage is to blame for it, and not the evaluation.
+
+        Those that failed before the outage was noticed get their attempt back.
 
         Args:
             error: what stopped the attempt.
-            suspect: whether the evaluation has failed before while others did not.
+            entry: the evaluation.
+            ledger: where the others are.
             archive_probe: whether the attempt was the probe of the archive's hold.
         """
         scope, reason = self._scope(error)
         if scope is None:
             return False
         probe = archive_probe if scope == ARCHIVE else getattr(error, "probe", False)
-        most = await self._tell(scope, failed=not suspect)
-        if probe or (most and not suspect):
+        failures = await self._tell(scope, "" if entry.suspect else entry.eval_id)
+        if probe or (failures and not entry.suspect):
             await self._holds.until_probed(scope, reason, str(error), OUTAGE_PAUSES, probe=probe)
-        if suspect and probe:
+            await ledger.forgive(failures)
+        if entry.suspect and probe:
             return False
         hold = await self._holds.of(scope)
         return hold is not None and hold.probed
@@ -63,16 +68,18 @@ class Breaker:
     async def tell(self) -> None:
         """Tell the other processes what went well."""
         for scope in [scope for scope, count in self._well.items() if count]:
-            await self._tell(scope, failed=False)
+            await self._tell(scope, "")
 
     async def forget(self, scope: str) -> None:
         """The outage is over: what failed during it says nothing any more."""
         self._well[scope] = 0
         await self._redis.delete(_PREFIX + scope)
 
-    async def _tell(self, scope: str, *, failed: bool) -> bool:
+    async def _tell(self, scope: str, failed: str) -> list[str]:
+        """Return those that failed, where they are the most."""
         well, self._well[scope] = self._well[scope], 0
-        return bool(await self._script(keys=[_PREFIX + scope, _NEVER], args=[well, int(failed)]))
+        failures: list[str] = await self._script(keys=[_PREFIX + scope, _NEVER], args=[well, failed])
+        return failures
 
     def _scope(self, error: Exception) -> tuple[str | None, Reason]:
         if isinstance(error, StoreFailed):

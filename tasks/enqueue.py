@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from tasks.ledger import Ledger, Queue, Trigger
 from tasks.message import MAX_BATCH
-from worker.app import ARCHIVE_TASK, KEY_PREFIX, publisher_transport
+from worker.app import ARCHIVE_TASK
+from worker.transport import KEY_PREFIX, publisher_transport
 
 _AT_ONCE = 1000
 # IDs are spread over at least so many messages, as long as there are enough, so that every worker gets some.

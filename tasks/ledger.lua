@@ -13,12 +13,15 @@
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
 -- KEYS[10] run:             prefix of the runs' counters, HASH: total and one field for each outcome
--- KEYS[11] never            a key that is never there
+-- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued
+-- KEYS[12] never            a key that is never there
 --
 -- An entry stands in exactly one of the six ZSETs. Which one it is, is its state.
 
 local entries, leased, parked, dead, runs = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9]
 local queued = { live = KEYS[2], backfill = KEYS[3] }
+-- A queue keeps its order: whoever is still there when those are taken that came so much later (ms) is not in it.
+local OVERTAKEN = 60 * 1000
 local held = { live = KEYS[6], backfill = KEYS[7] }
 
 local time = redis.call('TIME')
@@ -124,9 +127,15 @@ function verbs.accept(queue, account, delay, refresh, run, trigger, ...)
   return answer
 end
 
+-- Remember how far a queue has been worked off.
+local function reach(queue, since)
+  local before = redis.call('HGET', KEYS[11], queue)
+  if not before or tonumber(since) > tonumber(before) then redis.call('HSET', KEYS[11], queue, since) end
+end
+
 -- lease, token, id... -> for each: the entry, or '' where there is nothing to do
 function verbs.take(lease, token, ...)
-  local answer = {}
+  local answer, since = {}, {}
   for i, id in ipairs({ ... }) do
     local entry = load(id)
     local ends = entry and tonumber(redis.call('ZSCORE', leased, id) or 0) or 0
@@ -134,6 +143,8 @@ function verbs.take(lease, token, ...)
     local waits = entry and redis.call('ZSCORE', held[entry.queue], id)
     if entry and ends <= now and due <= now and not waits then
       if ends > 0 then entry.lost = entry.lost + 1 end
+      local score = redis.call('ZSCORE', queued[entry.queue], id)
+      if score then since[entry.queue] = score end
       entry.lease = token
       save(id, entry)
       move(id, leased, now + tonumber(lease))
@@ -142,6 +153,7 @@ function verbs.take(lease, token, ...)
       answer[i] = ''
     end
   end
+  for queue, score in pairs(since) do reach(queue, score) end
   return answer
 end
 
@@ -187,6 +199,18 @@ function verbs.await_hold(token, id, cause, suspect)
   save(id, entry)
   move(id, held[entry.queue], now)
   return 1
+end
+
+-- id...: an outage was to blame; those that are parked get an attempt back and wait for its end
+function verbs.forgive(...)
+  for _, id in ipairs({ ... }) do
+    local entry = redis.call('ZSCORE', parked, id) and load(id)
+    if entry and entry.attempts > 0 then
+      entry.attempts = entry.attempts - 1
+      save(id, entry)
+      move(id, held[entry.queue], now)
+    end
+  end
 end
 
 -- token, id -> 1, or 0 where the lease is no longer ours
@@ -236,8 +260,11 @@ function verbs.claim(limit, of_held_live, of_held_backfill, live, backfill)
   claim(parked, now)
   claim(held.live, now, tonumber(of_held_live))
   claim(held.backfill, now, tonumber(of_held_backfill))
-  claim(queued.live, now - tonumber(live))
-  claim(queued.backfill, now - tonumber(backfill))
+  for _, queue in ipairs({ 'live', 'backfill' }) do
+    local patience = queue == 'live' and live or backfill
+    local reached = tonumber(redis.call('HGET', KEYS[11], queue) or 0)
+    claim(queued[queue], math.max(now - tonumber(patience), reached - OVERTAKEN))
+  end
   return claimed
 end
 
@@ -277,6 +304,6 @@ end
 
 -- A full Redis refuses a script's first write that may need memory, but none after another write. Nothing more may be
 -- accepted then; what has been accepted goes on to its end.
-if ARGV[1] ~= 'accept' then redis.call('DEL', KEYS[11]) end
+if ARGV[1] ~= 'accept' then redis.call('DEL', KEYS[12]) end
 
 return verbs[ARGV[1]](unpack(ARGV, 2))

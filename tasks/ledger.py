@@ -26,7 +26,7 @@ _AT_ONCE = 1000
 _PREFIX = "docv:ledger:"
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
-    *("dead", "runs", "run:", "never"),
+    *("dead", "runs", "run:", "reached", "never"),
 )
 
 
@@ -251,6 +251,11 @@ class Ledger:
         """
         self._still_ours(await self._call("await_hold", entry.token, entry.eval_id, cause, int(suspect)))
 
+    async def forgive(self, eval_ids: Sequence[str]) -> None:
+        """Give those that are parked the attempt back that an outage cost them; they wait for its end."""
+        if eval_ids:
+            await self._call("forgive", *eval_ids)
+
     async def hand_back(self, entry: Entry) -> None:
         """Put it back among the queued: its message is, or will be, in the queue again.
 
@@ -275,8 +280,9 @@ class Ledger:
         """Move what is due to the queued and return it, to be published by the caller.
 
         Due are leases that ran out, what was parked until now, at most ``of_held`` of those that wait for a hold to
-        end, and what has been queued for longer than the ``patience`` (seconds) with its queue: its message was
-        lost. Whoever dies between this and publishing has only made it queued; patience ends there, too.
+        end, and what has been queued for longer than the ``patience`` (seconds) with its queue, or was overtaken by
+        what was queued a minute later: its message was lost. Whoever dies between this and publishing has only made
+        it queued; patience ends there, too.
         """
         flat = await self._call(
             "claim",

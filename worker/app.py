@@ -6,68 +6,17 @@ Every figure here was tried on Celery 5.7 with Redis; ``docs/design.md`` tells w
 
 import sys
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery, signals
 from kombu import Queue
 
 from worker.logs import configure_logs
 from worker.settings import Settings, SettingsError, load_settings
+from worker.transport import free_failed_places, transport_url, worker_transport
 
 LIVE, BACKFILL = "live", "backfill"
 ARCHIVE_TASK = "docv.archive"
 """Name of the one task; producers use it, and the worker finds it by name."""
-KEY_PREFIX = "docv:"
-"""Prefix of every key that Celery keeps in Redis."""
-
-# Numbers of the TCP options on Linux: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
-_KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
-
-
-def transport_url(redis_url: str) -> str:
-    """Return the URL of Redis as kombu writes it.
-
-    A socket is ``redis+socket://`` there and its database a virtual host; over TLS kombu believes any certificate
-    unless it is told to check it.
-    """
-    parts = urlsplit(redis_url)
-    query = dict(parse_qsl(parts.query))
-    database = query.pop("db", "")
-    if parts.scheme == "unix":
-        query |= {"virtual_host": database} if database else {}
-        return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
-    if parts.scheme == "rediss":
-        query.setdefault("ssl_cert_reqs", "required")
-    path = f"/{database}" if database else parts.path
-    return parts._replace(path=path, query=urlencode(query)).geturl()
-
-
-def worker_transport() -> dict[str, Any]:
-    """Return how a worker talks to the queue.
-
-    There is no ``socket_timeout``: after one, a failed acknowledgement never frees its place and the worker
-    goes deaf. Keepalive finds a dead connection instead.
-    """
-    return {
-        "global_keyprefix": KEY_PREFIX,
-        "visibility_timeout": 3600,
-        "unacked_restore_interval": 15,
-        "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": 30,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-    } | ({"socket_keepalive_options": _KEEPALIVE} if sys.platform == "linux" else {})
-
-
-def publisher_transport() -> dict[str, Any]:
-    """Return how a publisher talks to the queue: an error is answered within seconds, not waited out."""
-    return {
-        "global_keyprefix": KEY_PREFIX,
-        "visibility_timeout": 3600,
-        "socket_timeout": 2,
-        "socket_connect_timeout": 2,
-        "max_retries": 0,
-    }
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -118,6 +67,7 @@ def _configuration() -> dict[str, Any]:
         raise SystemExit(2) from None
 
 
+free_failed_places()
 app = Celery("docv-archive", include=["tasks.archive"])
 app.add_defaults(_configuration)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,22 +150,6 @@ def counted_right(eval_ids: Sequence[str], counters: RunCounters) -> bool:
         and min(missing.values()) >= 0
         and missing[Outcome.FAILED] == 0
     )
-
-
-def together(results: Sequence[Result]) -> Result:
-    """Return the findings of several archives as one."""
-    total = Result(0, (), (), (), (), 0)
-    for each in results:
-        total = replace(
-            total,
-            evaluations=total.evaluations + each.evaluations,
-            lost=total.lost + each.lost,
-            half=total.half + each.half,
-            wrong=total.wrong + each.wrong,
-            strange=total.strange + each.strange,
-            leftovers=total.leftovers + each.leftovers,
-        )
-    return total
 
 
 def _mentioned(manifest: dict[str, Any]) -> Iterator[str]:

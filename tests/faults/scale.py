@@ -16,6 +16,7 @@ class Scale:
         places: calls to each service after which a worker is killed; None kills after every one of them.
         restarts: rounds in which every worker is replaced.
         crashes: how often Redis is killed.
+        down: seconds for which it stays away then.
         frozen: seconds for which Redis stands still.
         cut: seconds for which nobody reaches Redis.
         outage: seconds for which RiskOS, or the archive, fails for everybody.
@@ -27,6 +28,7 @@ class Scale:
     places: int | None
     restarts: int
     crashes: int
+    down: float
     frozen: float
     cut: float
     outage: float
@@ -39,7 +41,7 @@ class Scale:
         return sorted({calls[int((place + dice.random()) * step)] for place in range(self.places)})
 
 
-SHORT = Scale(long=False, kills=10, evaluations=600, places=3, restarts=3, crashes=1, frozen=3, cut=3, outage=3)
+SHORT = Scale(long=False, kills=10, evaluations=600, places=3, restarts=3, crashes=1, down=1, frozen=3, cut=3, outage=3)
 LONG = Scale(
-    long=True, kills=300, evaluations=20_000, places=None, restarts=10, crashes=3, frozen=20, cut=60, outage=60
+    long=True, kills=300, evaluations=20_000, places=None, restarts=10, crashes=3, down=40, frozen=20, cut=60, outage=60
 )

@@ -52,12 +52,10 @@ class Worker:
     Attributes:
         process: the process.
         log: the file that it writes what it says to.
-        born: when it was started, on the monotonic clock.
     """
 
     process: asyncio.subprocess.Process
     log: Path
-    born: float
 
     @property
     def alive(self) -> bool:
@@ -121,7 +119,7 @@ class Stage:
                 stdout=file,
                 stderr=file,
             )
-        worker = Worker(process, log, time.monotonic())
+        worker = Worker(process, log)
         self.workers.append(worker)
         return worker
 

@@ -78,7 +78,7 @@ async def test_redis_crashes_and_comes_back(scale: Scale, figures: Figures, tmp_
 
         async def crash() -> None:
             await stage.redis.kill()
-            await asyncio.sleep(1)
+            await asyncio.sleep(scale.down)
             await stage.redis.start()
 
         async with under_way(stage, "killed", figures, scale, faults=scale.crashes) as pauses:

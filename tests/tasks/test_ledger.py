@@ -118,7 +118,7 @@ async def test_an_evaluation_named_twice_at_once_is_published_once(ledger: Ledge
 
 async def test_accepting_nothing_is_no_trouble(ledger: Ledger, redis: Redis) -> None:
     assert await accept(ledger) == []
-    assert await everything(redis) == {}
+    assert (await everything(redis)).keys() <= {PREFIX + "reached"}
 
 
 async def test_thousands_of_evaluations_are_accepted_in_one_step(ledger: Ledger) -> None:
@@ -305,7 +305,7 @@ async def test_a_message_about_what_has_ended_or_was_never_accepted_is_dropped(l
     ended, unheard_of = some_ids(2)
     await ledger.settle(await taken(ledger, ended), Outcome.ARCHIVED)
     assert await ledger.take([ended, unheard_of], token="ours") == []
-    assert await everything(redis) == {}
+    assert (await everything(redis)).keys() <= {PREFIX + "reached"}
 
 
 async def test_the_others_of_a_message_are_taken_although_one_is_under_way(ledger: Ledger) -> None:
@@ -419,7 +419,7 @@ async def test_a_process_with_64_full_messages_keeps_all_its_leases(ledger: Ledg
 
 async def test_a_settled_evaluation_leaves_nothing_behind(ledger: Ledger, redis: Redis, eval_id: str) -> None:
     await ledger.settle(await taken(ledger, eval_id), Outcome.NOT_FOUND)
-    assert await everything(redis) == {}
+    assert (await everything(redis)).keys() <= {PREFIX + "reached"}
 
 
 async def test_a_parked_evaluation_comes_back_with_its_attempts_when_it_is_due(
@@ -698,6 +698,52 @@ async def test_a_message_that_got_lost_is_published_again_when_patience_with_its
     assert await claim(ledger, patience=patience) == {}, "it was published a moment ago"
 
 
+@pytest.mark.parametrize("queue", Queue)
+async def test_what_was_overtaken_in_its_queue_is_published_again_however_long_the_queue_is(
+    ledger: Ledger, redis: Redis, queue: Queue
+) -> None:
+    lost, close_behind, young, other = some_ids(4)
+    others = next(each for each in Queue if each is not queue)
+    await accept(ledger, lost, close_behind, young, queue=queue)
+    await accept(ledger, other, queue=others)
+    for eval_id, age in ((lost, 61), (close_behind, 59)):
+        await redis.zincrby(PREFIX + f"queued:{queue}", -age * 1000, eval_id)
+    await redis.zincrby(PREFIX + f"queued:{others}", -61_000, other)
+    assert await claim(ledger) == {}
+
+    await take(ledger, young)
+
+    assert await claim(ledger) == {queue: [lost]}
+
+
+async def test_who_takes_what_is_old_does_not_forget_how_far_the_queue_has_been_worked_off(
+    ledger: Ledger, redis: Redis
+) -> None:
+    lost, old, young = some_ids(3)
+    await accept(ledger, lost, old, young)
+    await redis.zincrby(PREFIX + "queued:backfill", -90_000, lost)
+    await redis.zincrby(PREFIX + "queued:backfill", -80_000, old)
+    await take(ledger, young)
+    await take(ledger, old)
+    assert await claim(ledger) == {Queue.BACKFILL: [lost]}
+
+
+async def test_who_failed_before_an_outage_was_noticed_gets_the_attempt_back_and_waits(
+    ledger: Ledger, redis: Redis
+) -> None:
+    parked, twice, leased, gone = some_ids(4)
+    await ledger.park(await taken(ledger, parked), wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.park(await taken(ledger, twice), wait=60, attempts=2, failure=Failure("service_failed"))
+    await taken(ledger, leased)
+
+    await ledger.forgive([parked, twice, leased, gone])
+    await ledger.forgive([])
+
+    assert [await state_of(redis, each) for each in (parked, twice, leased)] == ["held:backfill"] * 2 + ["leased"]
+    await claim(ledger, of_held=2)
+    assert [entry.attempts for entry in await ledger.take([parked, twice], token="ours")] == [0, 1]
+
+
 async def test_no_more_is_claimed_than_asked_for_and_the_rest_next_time(ledger: Ledger, redis: Redis) -> None:
     eval_ids = {state: some_ids(3) for state in STATES}
     for state in ("queued:live", "held:live"):
@@ -922,5 +968,5 @@ async def test_all_keys_stand_under_one_prefix(ledger: Ledger, redis: Redis) -> 
     await accept(ledger, parked, delay=60)
     await ledger.await_hold(await taken(ledger, held), cause="account_held")
     keys: Collection[str] = await redis.keys()
-    assert len(keys) == 8
+    assert len(keys) == 9
     assert all(key.startswith(PREFIX) for key in keys)

@@ -69,6 +69,7 @@ others = st.one_of(
     happening("claim", limit=limits, of_live=st.sampled_from([0, 1, 1000]), of_backfill=st.sampled_from([0, 1, 1000])),
     happening("time_passes", nth=nth),
     happening("all_workers_are_dead"),
+    happening("forgive", named=several),
     happening("redrive", named=several),
     happening("drop", named=several),
 )
@@ -241,6 +242,13 @@ class LedgerLife(RuleBasedStateMachine):
             known.put("held")
 
         self._speak(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
+
+    def forgive(self, named: list[str]) -> None:
+        self.do(self.ledger.forgive(named))
+        for known in [self.known[eval_id] for eval_id in named if eval_id in self.known]:
+            if known.state == "parked" and known.attempts:
+                known.attempts -= 1
+                known.put("held")
 
     def hand_back(self, nth: int) -> None:
         self._speak(nth, self.ledger.hand_back, lambda _, known: known.put("queued"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.defaults import SETTING_KEYS
-from kombu import Connection
-from kombu.transport.redis import Channel
 from pydantic import SecretStr
 
-from worker.app import configuration, publisher_transport, publishing_app, transport_url, worker_transport
+from worker.app import configuration, publishing_app
 from worker.settings import Settings, SettingsError
 
 ELSEWHERE = "redis://queue.example:6379/3"
@@ -74,10 +71,6 @@ def settings(redis_url: str = ELSEWHERE) -> Settings:
     return Settings(redis_url=SecretStr(redis_url))
 
 
-def connection(redis_url: str) -> Connection:
-    return publishing_app(settings(redis_url)).connection_for_write()
-
-
 # -- the worker's
 
 
@@ -105,33 +98,8 @@ def test_a_worker_talks_to_redis_as_it_was_tried(worker_conf: dict[str, Any]) ->
     }
 
 
-def test_a_worker_has_no_socket_timeout_that_would_make_it_deaf() -> None:
-    assert "socket_timeout" not in worker_transport()
-
-
 def test_celery_knows_every_name_of_the_configuration() -> None:
     assert configuration(settings()).keys() <= set(SETTING_KEYS)
-
-
-@pytest.mark.parametrize("option", sorted(worker_transport() | publisher_transport()))
-def test_kombu_reads_every_option_of_the_transport(option: str) -> None:
-    connecting = {"max_retries", "interval_start", "interval_step", "interval_max", "connect_retries_timeout"}
-    assert option in {*Channel.from_transport_options, *connecting}
-
-
-def test_the_options_arrive_at_the_queue(redis_url: str) -> None:
-    app = publishing_app(settings(redis_url))
-    with app.connection_for_read() as worker:
-        channel = worker.default_channel
-        assert channel.visibility_timeout == 3600
-        assert (channel.unacked_restore_interval, channel.unacked_restore_throttle) == (15, 1)
-        assert channel.unacked_mutex_expire == 30
-        assert channel.global_keyprefix == "docv:"
-        assert channel.socket_timeout is None
-    with app.connection_for_write(transport_options=publisher_transport()) as publisher:
-        channel = publisher.default_channel
-        assert (channel.socket_timeout, channel.socket_connect_timeout) == (2, 2)
-        assert channel.global_keyprefix == "docv:"
 
 
 @pytest.mark.parametrize(
@@ -167,52 +135,3 @@ def test_a_publishing_application_is_one_of_its_own() -> None:
     first, second = publishing_app(settings("redis://one")), publishing_app(settings("redis://two"))
     assert isinstance(first, Celery)
     assert (first.conf.broker_url, second.conf.broker_url) == ("redis://one", "redis://two")
-
-
-def test_publishers_give_up_soon() -> None:
-    transport = publisher_transport()
-    assert (transport["socket_timeout"], transport["socket_connect_timeout"]) == (2, 2)
-    assert transport["global_keyprefix"] == worker_transport()["global_keyprefix"]
-    assert transport["visibility_timeout"] == worker_transport()["visibility_timeout"]
-
-
-# -- one Redis, two clients
-
-
-@pytest.mark.parametrize("url", ["redis://host:6379/0", "redis://:word@host/2", "rediss://host:6380/1"])
-def test_the_address_of_a_host_is_the_same_for_the_queue(url: str) -> None:
-    found = connection(url)
-    assert found.hostname == "host"
-    assert found.password == ("word" if "word" in url else None)
-    assert str(found.virtual_host) == url[-1]
-
-
-def test_a_socket_is_written_as_kombu_writes_it() -> None:
-    assert transport_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
-    assert transport_url("redis://unix:6379/0") == "redis://unix:6379/0"
-
-
-@pytest.mark.parametrize("url", ["rediss://host:6380/1", "rediss://:word@host:6380/1"])
-def test_the_queue_checks_the_server_s_certificate_as_the_ledger_does(url: str) -> None:
-    with connection(url) as found:
-        assert found.ssl
-        assert found.ssl["ssl_cert_reqs"] in {ssl.CERT_REQUIRED, "required"}
-
-
-def test_the_queue_trusts_the_authority_that_the_ledger_trusts() -> None:
-    with connection("rediss://host:6380/1?ssl_ca_certs=/etc/ours.pem") as found:
-        assert found.ssl == {"ssl_ca_certs": "/etc/ours.pem", "ssl_cert_reqs": ssl.CERT_REQUIRED}
-
-
-def test_the_queue_checks_no_certificate_where_the_address_says_so() -> None:
-    with connection("rediss://host:6380/1?ssl_cert_reqs=none") as found:
-        assert found.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["unix://user:word@/run/redis.sock", "unix://user:word@/run/redis.sock?db=2"],
-    ids=["plain", "with a database"],
-)
-def test_a_socket_s_password_is_not_lost_on_the_way_to_the_queue(url: str) -> None:
-    assert transport_url(url).startswith("redis+socket://user:word@/run/redis.sock")

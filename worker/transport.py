@@ -1,0 +1,91 @@
+"""How Celery talks to Redis, as a worker and as a publisher.
+
+Every figure here was tried on kombu 5.7 with Redis; ``docs/design.md`` tells what happens without it.
+"""
+
+import sys
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from kombu.transport import redis, virtual
+
+KEY_PREFIX = "docv:"
+"""Prefix of every key that Celery keeps in Redis."""
+
+# Numbers of the TCP options on Linux: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
+_KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
+
+
+def transport_url(redis_url: str) -> str:
+    """Return the URL of Redis as kombu writes it.
+
+    A socket is ``redis+socket://`` there and its database a virtual host; over TLS kombu believes any certificate
+    unless it is told to check it.
+    """
+    parts = urlsplit(redis_url)
+    query = dict(parse_qsl(parts.query))
+    database = query.pop("db", "")
+    if parts.scheme == "unix":
+        query |= {"virtual_host": database} if database else {}
+        return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
+    if parts.scheme == "rediss":
+        query.setdefault("ssl_cert_reqs", "required")
+    path = f"/{database}" if database else parts.path
+    return parts._replace(path=path, query=urlencode(query)).geturl()
+
+
+def worker_transport() -> dict[str, Any]:
+    """Return how a worker talks to the queue.
+
+    There is no ``socket_timeout``: after one, a failed acknowledgement never frees its place and the worker
+    goes deaf. Keepalive finds a dead connection instead.
+    """
+    return {
+        "global_keyprefix": KEY_PREFIX,
+        "visibility_timeout": 3600,
+        "unacked_restore_interval": 15,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    } | ({"socket_keepalive_options": _KEEPALIVE} if sys.platform == "linux" else {})
+
+
+def publisher_transport() -> dict[str, Any]:
+    """Return how a publisher talks to the queue: an error is answered within seconds, not waited out."""
+    return {
+        "global_keyprefix": KEY_PREFIX,
+        "visibility_timeout": 3600,
+        "socket_timeout": 2,
+        "socket_connect_timeout": 2,
+        "max_retries": 0,
+    }
+
+
+class Places(redis.QoS):
+    """The places of a worker for messages that it has taken and not finished.
+
+    kombu's own gives a place back only when Redis confirms it. So while Redis is away each message that ends takes its
+    place along; when none is left nothing is read from Redis any more, and so nobody notices that it is back. Here
+    the place is given back in any case. The message stays among the unacknowledged; it comes again much later, and is
+    dropped, for the ledger knows its evaluations.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message."""
+        try:
+            super().ack(delivery_tag)
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002  # as kombu has it
+        """Put a message back on its queue, or drop it."""
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
+
+
+def free_failed_places() -> None:
+    """Have every channel of this process give its places back in any case; ``QoS`` is kombu's own hook for that."""
+    redis.Channel.QoS = Places
