@@ -10,7 +10,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import Buffer
@@ -21,6 +22,9 @@ from tasks.errors import ManifestChanged, StoreFailed
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _CHUNK = 1 << 20
+_BESIDE = ".manifest.part"
+# Linux; what other systems answer to it is no file.
+_NAMELESS = getattr(os, "O_TMPFILE", os.O_DIRECTORY)
 
 
 class FolderBucket:
@@ -51,26 +55,30 @@ class FolderBucket:
 
     def _create(self, key: str, data: Buffer) -> None:
         path = self._root / key
-        with _translated("create"), self._written_beside(path, data) as temporary:
-            try:
-                # A link is made for all to see at once, and never over something.
-                os.link(temporary, path)
-            except FileExistsError:
-                raise AlreadyThere from None
-            _keep(path.parent)
+        with _translated("create"):
+            _make_folders(path.parent, self._root)
+            with _nameless(path.parent, data) as give_name:
+                try:
+                    # A link is made for all to see at once, and never over something.
+                    give_name(path)
+                except FileExistsError:
+                    raise AlreadyThere from None
+                _keep(path.parent)
 
     def _replace(self, key: str, data: bytes, version: str | None) -> None:
         path = self._root / key
-        with (
-            _translated("replace"),
-            self._written_beside(path, data) as temporary,
-            _locked(path.parent),
-        ):
-            there = self._read(key)
-            if (there.version if there else None) != version:
-                raise ManifestChanged
-            temporary.replace(path)
-            _keep(path.parent)
+        with _translated("replace"):
+            _make_folders(path.parent, self._root)
+            with _nameless(path.parent, data) as give_name, _locked(path.parent):
+                there = self._read(key)
+                if (there.version if there else None) != version:
+                    raise ManifestChanged
+                # Whoever died here left a file of this name, and nobody else is here.
+                beside = path.with_name(_BESIDE)
+                beside.unlink(missing_ok=True)
+                give_name(beside)
+                beside.replace(path)
+                _keep(path.parent)
 
     def _read(self, key: str) -> Found | None:
         with _translated("read"):
@@ -88,21 +96,39 @@ class FolderBucket:
             except FileNotFoundError:
                 return None
 
-    @contextlib.contextmanager
-    def _written_beside(self, path: Path, data: Buffer) -> Iterator[Path]:
-        """Write the bytes to a file beside their place, kept by the disk; it is gone afterwards."""
-        _make_folders(path.parent, self._root)
-        temporary = path.parent / f".{secrets.token_hex(8)}.part"
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-            with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no path
-                view = memoryview(data).cast("B")
-                while view:
-                    view = view[file.write(view[:_CHUNK]) :]
-                os.fsync(file.fileno())
-            yield temporary
-        finally:
+
+@contextlib.contextmanager
+def _nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], None]]:
+    """Write the bytes to a file without a name, kept by the disk; yield what gives it one.
+
+    Whoever dies before that leaves nothing behind, for a file without a name goes with its last user. Where the file
+    system knows none, it has a name that says so, and may stay.
+    """
+    try:
+        descriptor = os.open(folder, os.O_WRONLY | _NAMELESS, _FILE_MODE)
+        temporary = None
+    except OSError:
+        temporary = folder / f".{secrets.token_hex(8)}.part"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no path
+            view = memoryview(data).cast("B")
+            while view:
+                view = view[file.write(view[:_CHUNK]) :]
+            os.fsync(descriptor)
+            yield partial(_link, temporary or Path(f"/proc/self/fd/{descriptor}"))
+    finally:
+        if temporary:
             temporary.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Only with a folder's descriptor does the system follow the link that /proc has to the file.
+        os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

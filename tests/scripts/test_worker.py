@@ -131,6 +131,25 @@ async def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on_at_once
     assert max(riskos.stats().by_evaluation.values()) == 1
 
 
+async def test_a_worker_told_twice_to_stop_lets_go_of_transfers_and_the_next_one_goes_on_at_once(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(Scenario.SLOW_BODY, 35_000 + number) for number in range(4)]
+    shell.settings |= {"DOCV_LEASE_SECONDS": "600", "DOCV_DRAIN_SECONDS": "600"}
+    riskos.change(slow_seconds=600)
+    async with workers(shell, 1) as (worker,):
+        await shell.run("enqueue", *eval_ids, "--run", "hurried")
+        await asked(riskos, 4)
+        worker.terminate()
+        await asyncio.sleep(1)
+        assert worker.returncode is None, "transfers may finish"
+        worker.terminate()
+        await asyncio.wait_for(worker.wait(), 30)
+    riskos.change(slow_seconds=0.1)
+    async with workers(shell, 1):
+        assert await ended(shell, redis, "hurried", 4) == {"archived": 4}
+
+
 async def test_a_producer_needs_nothing_but_celery(
     shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import folder
 from tasks.bucket import AlreadyThere, Labels
 from tasks.errors import ManifestChanged, StoreFailed
 from tasks.folder import FolderBucket
@@ -26,8 +27,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "below" / "the archive"
 
 
-@pytest.fixture
-def bucket(root: Path) -> FolderBucket:
+@pytest.fixture(params=["files without a name", "a file system that knows none"])
+def bucket(root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FolderBucket:
+    if request.param == "a file system that knows none":
+        monkeypatch.setattr(folder, "_NAMELESS", os.O_DIRECTORY)
     return FolderBucket(root)
 
 
@@ -145,6 +148,7 @@ async def test_an_error_names_neither_the_key_nor_the_folder(bucket: FolderBucke
 SCRIPT = """
 import asyncio, resource, signal, sys
 from pathlib import Path
+from tasks import folder
 from tasks.bucket import AlreadyThere, Labels
 from tasks.errors import ManifestChanged, StoreFailed
 from tasks.folder import FolderBucket
@@ -244,7 +248,7 @@ def test_a_process_killed_while_it_writes_leaves_no_object_and_the_next_one_writ
     ((code, _),) = others(root, "die", 1)
     assert code < 0
     key = "sandbox/selfie/ab.jpg"
-    assert files(root)
+    assert files(root) == set()
     assert not (root / key).exists()
 
     async def again() -> str | None:
