@@ -8,7 +8,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format pins picture clean
+.PHONY: help venv demo test faults check format pins picture clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,10 @@ demo: venv       ## the main job before your eyes: no key, no server, no Docker
 
 test: venv       ## all tests, on every core
 	@$(BIN)/pytest -n auto
+
+faults: venv     ## break things on purpose, at length (an hour), and print the figures
+	@$(BIN)/pytest --faults=long tests/faults
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/test_ledger_laws.py
 
 check: venv      ## lint, format, types, import rules
 	@$(BIN)/ruff check .
