@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import click
 import orjson
@@ -22,6 +23,8 @@ from worker.settings import Settings, load_settings
 
 _AT_ONCE = 1000
 _SHOWN = 100
+_ID = 36
+_WIDE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def _act(done: str, choice: Choice, *, as_json: bool) -> int:
     else:
         click.echo(f"{count} {done}" + (f"; {missing} of the named are no dead letters" if missing else ""))
         if count and done == "redriven":
-            click.echo("workers take them up within seconds; see `docv-archive status`")
+            click.echo("a worker takes them up within seconds of running; see `docv-archive status`")
     return NOT_ALL if missing else OK
 
 
@@ -157,7 +160,9 @@ def _facts(letter: DeadLetter) -> dict[str, object]:
 def _table() -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("evaluation", "cause", "status", "attempts", "last failed", "runs"):
-        table.add_column(title, justify="right" if title in {"status", "attempts"} else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if title in {"status", "attempts"} else "left"
+        # An ID that is cut cannot be copied; what is in the way goes on the next line.
+        table.add_column(title, justify=justify, overflow="fold", min_width=_ID if title == "evaluation" else None)
     return table
 
 
@@ -169,6 +174,8 @@ def _row(letter: DeadLetter) -> tuple[str, ...]:
 
 def _print(table: Table, causes: Counter[str]) -> None:
     console, total = Console(highlight=False), causes.total()
+    if not console.is_terminal:
+        console.width = _WIDE
     if not total:
         click.echo("there are no such dead letters")
         return

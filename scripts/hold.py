@@ -8,7 +8,7 @@ import orjson
 from scripts.exits import OK
 from scripts.local import known_redis
 from scripts.progress import until
-from tasks.hold import Hold, Holds
+from tasks.hold import Hold, Holds, Reason
 from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
@@ -39,6 +39,8 @@ def resume(*, as_json: bool) -> int:
         click.echo("nothing is on hold")
     for each in () if as_json else ended:
         click.echo(f"{each.what} goes on; it was on hold ({each.reason}: {each.note})")
+        if each.reason is Reason.QUOTA:
+            click.echo("while the quota counts as spent it will soon be so again; see DOCV_DAILY_QUOTA")
     return OK
 
 
