@@ -14,7 +14,7 @@ from typing import Protocol
 
 from isal import igzip_lib
 
-from tasks.structure import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Buffer, Entry
+from tasks.directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Buffer, Entry
 
 PIECE = 1 << 16
 """Bytes that go into a decoder at a time."""

@@ -18,9 +18,9 @@ from tempfile import TemporaryFile
 from isal import isal_zlib
 
 from tasks import structure
+from tasks.directory import UTF8_NAME, Buffer, Entry
 from tasks.errors import BadBundle
 from tasks.inflate import MemberError, inflate
-from tasks.structure import Buffer, Entry
 
 # Folders are no documents, but looking at one costs time as well.
 _MAX_FOLDERS = 10_000
@@ -234,7 +234,7 @@ def _check_type(entry: Entry) -> None:
 
 
 def _name(entry: Entry) -> str:
-    if entry.flags & structure.UTF8_NAME:
+    if entry.flags & UTF8_NAME:
         return entry.name.decode("utf-8", "surrogateescape").translate(_KEPT_BYTES)
     return entry.name.decode("cp437")
 

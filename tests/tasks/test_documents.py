@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.documents import Document, Kind, Source, identify, media_type_of
+from tasks.documents import Document, Kind, Source, identify
+from tasks.media_type import media_type_of
 from tasks.unpack import Limits, Member, unpack
 from tests.zips import zip_of
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tasks.directory import DESCRIPTOR, Entry
 from tasks.errors import BadBundle
-from tasks.structure import DESCRIPTOR, Entry, check
+from tasks.structure import check
 from tests.zips import (
     Raw,
     descriptor,
