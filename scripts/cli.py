@@ -13,6 +13,22 @@ _QUEUES = ("live", "backfill")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
+class Rate(click.FloatRange):
+    """Requests a second; a figure that is none is refused, which its parent would let through."""
+
+    name = "rate"
+
+    def __init__(self) -> None:
+        super().__init__(0, 10_000, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the requests a second."""
+        number: float = super().convert(value, param, ctx)
+        if number != number:  # noqa: PLR0124  # that is how one knows it
+            self.fail(f"{value!r} is no rate", param, ctx)
+        return number
+
+
 class Duration(click.ParamType[float]):
     """A time such as ``90s``, ``30m``, ``2h`` or ``7d``, as seconds."""
 
@@ -160,7 +176,7 @@ def resume(as_json: bool) -> None:  # noqa: FBT001
 
 
 @main.command()
-@click.argument("asked", metavar="[RATE]", required=False, type=click.FloatRange(0, 10_000, min_open=True))
+@click.argument("asked", metavar="[RATE]", required=False, type=Rate())
 @click.option("--from-settings", is_flag=True, help="Go back to DOCV_RATE.")
 @_json_option
 def rate(asked: float | None, from_settings: bool, as_json: bool) -> None:  # noqa: FBT001

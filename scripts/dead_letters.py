@@ -128,13 +128,13 @@ async def _letters(settings: Settings, choice: Choice) -> AsyncIterator[tuple[Le
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis)
-        seconds, _ = await redis.time()
+        seconds, micro = await redis.time()
 
         async def meant() -> AsyncIterator[DeadLetter]:
             # Redis may show an entry twice while its table grows.
             seen: set[str] = set()
             async for letter in ledger.dead_letters():
-                if choice.has(letter, seconds) and letter.eval_id not in seen:
+                if choice.has(letter, seconds + micro / 1e6) and letter.eval_id not in seen:
                     seen.add(letter.eval_id)
                     yield letter
 

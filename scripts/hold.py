@@ -8,6 +8,7 @@ import orjson
 from scripts.exits import OK
 from scripts.local import known_redis
 from scripts.progress import until
+from tasks.breaker import Breaker
 from tasks.hold import Hold, Holds, Reason
 from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
@@ -57,7 +58,11 @@ async def _resume(settings: Settings) -> list[Hold]:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         holds = Holds(redis)
-        return [each for each in await holds.all() if await holds.lift(each.scope)]
+        ended = [each for each in await holds.all() if await holds.lift(each.scope)]
+        # What failed before a person looked says nothing about what happens now.
+        for each in ended:
+            await Breaker(redis, _ACCOUNT, holds).forget(each.scope)
+        return ended
 
 
 def _facts(hold: Hold) -> dict[str, object]:

@@ -8,7 +8,7 @@ import time
 from redis.exceptions import RedisError
 
 from tasks import report
-from tasks.errors import LeaseLost
+from tasks.errors import LeaseLost, StoreFailed
 from tasks.hold import Reason
 from tasks.ledger import Entry, Ledger
 from tasks.outcome import Outcome
@@ -51,6 +51,8 @@ async def _learn(outcome: Outcome, means: Means, probe: Reason | None) -> None:
 
 async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: Ledger, *, archive_probe: bool) -> None:
     outage = await means.line.breaker.failed(error, entry, ledger, archive_probe=archive_probe)
+    if archive_probe and not isinstance(error, StoreFailed):
+        await means.gate.proved_nothing()
     verdict = decide(error, entry, means.line.policy, outage=outage)
     try:
         match verdict:

@@ -6,16 +6,22 @@ kind of failure. What each answer of a server turns into was tried one by one: `
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import obstore
 from obstore import exceptions as foreign
 from obstore.store import ObjectStore
-from typing_extensions import Buffer
 
+from tasks.directory import Buffer
 from tasks.errors import ManifestChanged, StoreFailed
+from tasks.spool import pieces
+
+LARGE = 16 << 20
+"""A larger object is written in parts."""
+_PART = 5 << 20  # the least that S3 takes
+_PARTS_AT_ONCE = 2
 
 
 class AlreadyThere(Exception):  # an answer rather than an error
@@ -95,6 +101,8 @@ class ObjectBucket:
     async def create(self, key: str, data: Buffer, labels: Labels) -> None:
         """See Bucket."""
         attributes = {"Content-Type": labels.media_type, **labels.metadata, **self._extra}
+        if len(data) > LARGE:
+            await self._create_in_parts(key, data, attributes, dict(labels.tags))
         with _translated("create"):
             await obstore.put_async(
                 self._store,
@@ -105,6 +113,38 @@ class ObjectBucket:
                 mode="create",
                 use_multipart=False,
             )
+
+    async def _create_in_parts(self, key: str, data: Buffer, attributes: dict[str, str], tags: dict[str, str]) -> None:
+        """Write a large object in parts, so that not all of it is in memory at once.
+
+        S3 has no create-only for parts as obstore sends them. So there is a look before, and one afterwards: writing
+        the same content under the key that names it does no harm, and what is there in the end is what counts.
+
+        Raises:
+            AlreadyThere: there is one.
+            Unclear: always, when it was written; have a look.
+        """
+        if await self._is_there(key):
+            raise AlreadyThere
+        with _translated("create"):
+            await obstore.put_async(
+                self._store,
+                key,
+                _in_parts(data),
+                attributes=attributes,
+                tags=tags or None,
+                chunk_size=_PART,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+        raise Unclear("create", "it was written in parts")
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            with _translated("read"):
+                await obstore.head_async(self._store, key)
+        except _Absent:
+            return False
+        return True
 
     async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
         """See Bucket."""
@@ -142,6 +182,11 @@ class ObjectBucket:
         except _Absent:
             return None
         return digest.hexdigest()
+
+
+async def _in_parts(data: Buffer) -> AsyncIterator[bytes]:
+    for part in pieces(data, 0, len(data), _PART):
+        yield bytes(part)
 
 
 class _Absent(StoreFailed):

@@ -7,13 +7,12 @@ file, is refused. Nothing is copied but names and extra fields.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from mmap import mmap
 from typing import NamedTuple, TypeAlias
 
 from tasks.errors import BadBundle
 
-Buffer: TypeAlias = bytes | mmap
-"""Bytes in memory or in a mapped file; both slice, search and unpack alike."""
+Buffer: TypeAlias = bytes | memoryview
+"""Bytes in memory, or a view of a mapped file; both slice and unpack alike."""
 
 ENCRYPTED = 1 << 0
 LZMA_END_MARK = 1 << 1
@@ -138,10 +137,12 @@ def _find_end(data: Buffer) -> int:
 
 
 def _end_marks(data: Buffer) -> Iterator[int]:
-    at = data.find(_END_MARK, max(0, len(data) - _END.size - _MAX_COMMENT))
+    start = max(0, len(data) - _END.size - _MAX_COMMENT)
+    tail = bytes(data[start:])
+    at = tail.find(_END_MARK)
     while at >= 0:
-        yield at
-        at = data.find(_END_MARK, at + 1)
+        yield start + at
+        at = tail.find(_END_MARK, at + 1)
 
 
 def _end_of_comment(data: Buffer, at: int) -> int:
@@ -189,12 +190,12 @@ def _entry(data: Buffer, at: int, directory: _Directory) -> tuple[Entry, int]:
         raise BadBundle("bad_directory", "an entry of its directory reaches beyond the directory")
     if disk:
         raise BadBundle("multi_disk", "it is one part of an archive that spans several")
-    size, packed, header_at = widened(data[extra_at:comment_at], (size, packed, header_at))
+    size, packed, header_at = widened(bytes(data[extra_at:comment_at]), (size, packed, header_at))
     data_at = _data_at(data, header_at, directory.start)
     if data_at + packed > directory.start:
         raise BadBundle("outside_file", "a member reaches into the directory or beyond the file")
-    entry = Entry(data[name_at:extra_at], flags, method, date, time, crc, packed, size, attributes, header_at, data_at)
-    return entry, following
+    name = bytes(data[name_at:extra_at])
+    return Entry(name, flags, method, date, time, crc, packed, size, attributes, header_at, data_at), following
 
 
 def _data_at(data: Buffer, header_at: int, upto: int) -> int:

@@ -4,21 +4,21 @@ Statuses and bodies are those of RiskOS's documentation ("Image Retrieval") and 
 shapes of error bodies have been seen in public integrations.
 """
 
-import asyncio
 import contextlib
 import email.message
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 
 from tasks.account import Account
+from tasks.directory import Buffer
 from tasks.errors import (
     AccountRefused,
     BundleTooLarge,
@@ -30,8 +30,10 @@ from tasks.errors import (
 from tasks.evaluation import Evaluation
 from tasks.outcome import Outcome
 from tasks.rate_word import RateWord, read_rate_word
+from tasks.spool import Incoming
 
 _MAX_ERROR_BODY = 64 * 1024
+_LOOKED_AT = 128 * 1024
 _MAX_MESSAGE = 500
 _DEFAULT_WAIT = 1.0
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -56,6 +58,8 @@ class Terms:
         read: longest silence within an answer.
         total: time for the whole answer.
         max_bundle_bytes: largest bundle.
+        in_memory: a larger bundle is spooled.
+        spool_dir: where to; the system's folder for temporary files where it is None.
         no_documents_texts: error texts that mean "there are no documents".
     """
 
@@ -63,6 +67,8 @@ class Terms:
     read: float = 30.0
     total: float = 600.0
     max_bundle_bytes: int = 256 << 20
+    in_memory: int = 8 << 20
+    spool_dir: Path | None = None
     no_documents_texts: tuple[str, ...] = ("No Documents Found",)
 
 
@@ -72,12 +78,12 @@ class Bundle:
 
     Attributes:
         filename: name that RiskOS gave it, or None.
-        data: its bytes.
+        data: its bytes, in memory or mapped.
         sha256: their hash.
     """
 
     filename: str | None
-    data: bytes
+    data: Buffer
     sha256: str
 
 
@@ -132,8 +138,7 @@ async def download(
             hear(word)
             if response.status == HTTPStatus.OK:
                 return await _bundle(response, evaluation, terms)
-            chunks, _ = await _read(response, _MAX_ERROR_BODY)
-            body = b"".join(chunks)
+            body = await _error_body(response)
     return _refusal(response.status, word, response.content_type, body, terms)
 
 
@@ -162,38 +167,34 @@ async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, term
     named = {found.lower() for found in _UUID.findall(filename or "")}
     if named - {evaluation.eval_id}:
         raise UnexpectedAnswer("the file is named for another evaluation", response.status)
-    chunks, size = await _read(response, terms.max_bundle_bytes)
-    if size > terms.max_bundle_bytes:
-        raise BundleTooLarge(terms.max_bundle_bytes)
-    data, sha256 = await asyncio.to_thread(_whole, chunks)
+    with contextlib.closing(Incoming(terms.in_memory, terms.spool_dir)) as incoming:
+        async for chunk in response.content.iter_any():
+            await incoming.add(chunk)
+            if incoming.size > terms.max_bundle_bytes:
+                raise BundleTooLarge(terms.max_bundle_bytes)
+        data, sha256 = await incoming.whole()
     if _is_no_zip(response.content_type, data):
         raise UnexpectedAnswer(f"no ZIP but {response.content_type}, {len(data)} bytes", response.status)
     return Bundle(filename=filename, data=data, sha256=sha256)
 
 
-def _is_no_zip(content_type: str, data: bytes) -> bool:
+def _is_no_zip(content_type: str, data: Buffer) -> bool:
     """Return whether this never was a ZIP but a page or a message; a damaged ZIP is for ``unpack`` to tell."""
-    if data.startswith(_ZIP_MAGIC):
+    head, tail = bytes(data[:_LOOKED_AT]), bytes(data[-_LOOKED_AT:])
+    if head.startswith(_ZIP_MAGIC):
         return False
-    looks_like_text = data.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in data
+    looks_like_text = head.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in tail
     return looks_like_text or content_type.startswith(_TEXT_TYPES)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[list[bytes], int]:
-    """Read the body, but not much more than ``most`` bytes of it; return it in pieces, and its size."""
-    chunks, size = [], 0
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, but not much more of it than an error needs."""
+    body = bytearray()
     async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > most:
+        body += chunk
+        if len(body) > _MAX_ERROR_BODY:
             break
-    return chunks, size
-
-
-def _whole(chunks: list[bytes]) -> tuple[bytes, str]:
-    """Join and hash a bundle; called in a thread, since a large one would stop the loop."""
-    data = b"".join(chunks)
-    return data, hashlib.sha256(data).hexdigest()
+    return bytes(body)
 
 
 def _refusal(status: int, word: RateWord, content_type: str, body: bytes, terms: Terms) -> Absent:

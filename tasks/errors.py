@@ -10,6 +10,7 @@
     │   ├── ConnectionFailed  no whole answer came back
     │   ├── UnexpectedAnswer  an answer that RiskOS would not give: a proxy, a login page
     │   ├── StoreFailed       the bucket did not do what it was asked
+    │   ├── SpoolFailed       the disk of this machine did not
     │   └── ManifestChanged   another worker wrote the manifest in between
     ├── NotNow                the account, or the archive, stands still; it counts for nothing
     │   ├── RateLimited       429
@@ -169,6 +170,23 @@ class StoreFailed(TryAgain):
 
     def __str__(self) -> str:
         return f"the archive could not {self.doing} an object: {self.what}"
+
+
+class SpoolFailed(TryAgain):
+    """A large content could not be put on this machine's disk.
+
+    Args:
+        what: the kind of failure, as the system names it.
+    """
+
+    cause = "spool_failed"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"a large content could not be spooled to DOCV_STATE_DIR: {self.what}"
 
 
 class ManifestChanged(TryAgain):

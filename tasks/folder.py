@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from typing_extensions import Buffer
-
 from tasks.bucket import AlreadyThere, Found, Labels
+from tasks.directory import Buffer
 from tasks.errors import ManifestChanged, StoreFailed
+from tasks.spool import pieces
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -112,9 +112,10 @@ def _nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], None]]:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
     try:
         with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no path
-            view = memoryview(data).cast("B")
-            while view:
-                view = view[file.write(view[:_CHUNK]) :]
+            for piece in pieces(data, 0, len(data), _CHUNK):
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) :]
             os.fsync(descriptor)
             yield partial(_link, temporary or Path(f"/proc/self/fd/{descriptor}"))
     finally:

@@ -30,10 +30,14 @@ class Gate:
         """
         return await self._holds.enter(ARCHIVE) if self._closed else None
 
+    async def proved_nothing(self) -> None:
+        """The probe did not get as far as the archive; another one may be sent at once."""
+        await self._holds.let_another_probe(ARCHIVE)
+
     async def proved(self, reason: Reason, outcome: Outcome) -> None:
         """The probe came to an end: the archive is well again, unless all that was done was reading."""
         if outcome is Outcome.UNCHANGED and reason is not Reason.CANNOT_READ:
-            await self._holds.let_another_probe(ARCHIVE)
+            await self.proved_nothing()
             return
         await self._holds.recovered(ARCHIVE)
         await self._breaker.forget(ARCHIVE)

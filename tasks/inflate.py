@@ -15,6 +15,7 @@ from typing import Protocol
 from isal import igzip_lib
 
 from tasks.directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Buffer, Entry
+from tasks.spool import pieces
 
 PIECE = 1 << 16
 """Bytes that go into a decoder at a time."""
@@ -61,10 +62,10 @@ class _Decoder(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    def decompress(self, data: Buffer, max_length: int) -> bytes: ...
 
 
-def inflate(data: Buffer, entry: Entry) -> Iterator[bytes]:
+def inflate(data: Buffer, entry: Entry) -> Iterator[Buffer]:
     """Yield the content of a member in chunks of at most ``CHUNK`` bytes.
 
     Whether size and CRC are as promised is for the caller to compare; that the compressed data ends
@@ -80,12 +81,12 @@ def inflate(data: Buffer, entry: Entry) -> Iterator[bytes]:
         raise MemberError("unsupported_method", "it is a patch to a file that is not here")
     match entry.method:
         case 0:
-            return _pieces(data, entry.data_at, entry.data_end)
+            return pieces(data, entry.data_at, entry.data_end, PIECE)
         case 8:
             decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
-            return _decoded(decoder, _pieces(data, entry.data_at, entry.data_end))
+            return _decoded(decoder, pieces(data, entry.data_at, entry.data_end, PIECE))
         case 12:
-            return _decoded(bz2.BZ2Decompressor(), _pieces(data, entry.data_at, entry.data_end))
+            return _decoded(bz2.BZ2Decompressor(), pieces(data, entry.data_at, entry.data_end, PIECE))
         case 14:
             return _lzma(data, entry)
         case other:
@@ -93,14 +94,9 @@ def inflate(data: Buffer, entry: Entry) -> Iterator[bytes]:
             raise MemberError("unsupported_method", f"its compression method, {other} ({name}), is not supported")
 
 
-def _pieces(data: Buffer, start: int, end: int) -> Iterator[bytes]:
-    for at in range(start, end, PIECE):
-        yield data[at : min(at + PIECE, end)]
-
-
-def _decoded(decoder: _Decoder, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _decoded(decoder: _Decoder, packed: Iterator[Buffer]) -> Iterator[Buffer]:
     with _translated():
-        for piece in pieces:
+        for piece in packed:
             if decoder.eof:
                 raise _trailing_data()
             yield decoder.decompress(piece, CHUNK)
@@ -112,7 +108,7 @@ def _decoded(decoder: _Decoder, pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise _trailing_data()
 
 
-def _lzma(data: Buffer, entry: Entry) -> Iterator[bytes]:
+def _lzma(data: Buffer, entry: Entry) -> Iterator[Buffer]:
     """Decode a member compressed by LZMA (APPNOTE 5.8).
 
     In a ZIP a header of its own stands before the properties. With the one of the ``.lzma`` format instead,
@@ -125,9 +121,9 @@ def _lzma(data: Buffer, entry: Entry) -> Iterator[bytes]:
     if _LZMA_VERSION_AND_LENGTH.unpack_from(data, entry.data_at) != (_LZMA_PROPERTIES,):
         raise MemberError("corrupt_data", "its compressed data is damaged")
     size = _UNKNOWN_SIZE if entry.flags & LZMA_END_MARK else entry.size
-    header = data[properties_at:content_at] + size.to_bytes(8, "little")
+    header = bytes(data[properties_at:content_at]) + size.to_bytes(8, "little")
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
-    return _decoded(decoder, chain([header], _pieces(data, content_at, entry.data_end)))
+    return _decoded(decoder, chain([header], pieces(data, content_at, entry.data_end, PIECE)))
 
 
 def _trailing_data() -> MemberError:

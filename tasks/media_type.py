@@ -112,7 +112,7 @@ def media_type_of(data: Buffer) -> str:
 
 
 def _by_signature(data: Buffer) -> str:
-    head = data[:_HEAD]
+    head = bytes(data[:_HEAD])
     if media_type := _by_brand(head):
         return media_type
     matcher = filetype.match(head, _MATCHERS)
@@ -148,7 +148,7 @@ def _is_text(data: Buffer) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for at in range(0, len(data), _PIECE):
-            piece = data[at : at + _PIECE]
+            piece = bytes(data[at : at + _PIECE])
             decoder.decode(piece, final=at + _PIECE >= len(data))
             if len(piece.translate(None, _CONTROLS)) < len(piece):
                 return False

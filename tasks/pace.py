@@ -64,6 +64,8 @@ class Pace:
         """
         if word.remaining == 0 and word.reset is not None and word.reset >= _SHORT_RESET:
             reason = Reason.QUOTA if word.reset >= _LONG_RESET else Reason.SLOW_DOWN
+            if reason is Reason.QUOTA:
+                await self._call("spent", round(word.reset * 1000))
             return await self._holds.for_a_time(self._account, reason, "RiskOS says none is left", word.reset)
         # How long a window lasts is not said; one that ends within a second is taken to be a second.
         if word.limit and word.reset is not None and word.reset <= _SECOND:

@@ -1,8 +1,12 @@
 """One evaluation's journey into the archive, one line per step."""
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from tasks.budget import Budget
 from tasks.documents import identify
 from tasks.download import Absent, Answer, Bundle
 from tasks.errors import BadBundle, ManifestChanged
@@ -17,16 +21,29 @@ from tasks.store import Shelf, quarantine, store_documents
 from tasks.unpack import Limits, unpack
 
 _COMMITS = 3
+_SMALL = 64 << 10
+_MEMORY = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the journey needs: the line to RiskOS, gate and shelf of the archive, and the limits of a bundle."""
+    """What the journey needs.
+
+    Attributes:
+        line: to RiskOS.
+        gate: before the archive.
+        shelf: in the archive.
+        limits: of a bundle.
+        memory: bytes of unpacked documents that this process may hold.
+        spool_dir: for what is larger; the system's folder for temporary files where it is None.
+    """
 
     line: Line
     gate: Gate
     shelf: Shelf
     limits: Limits
+    memory: Budget = field(default_factory=lambda: Budget(_MEMORY))
+    spool_dir: Path | None = None
 
 
 async def archive(entry: Entry, means: Means) -> Outcome:
@@ -40,7 +57,36 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     before = await look_up(means.shelf.bucket, evaluation)
     if before and not entry.refresh:
         return Outcome.UNCHANGED
-    answer, contents = await _retrieve(entry, evaluation, means)
+    answer = await request(means.line, evaluation, entry.queue)
+    async with _opened(answer, means) as contents:
+        if not contents.unreadable:
+            return await _keep(entry, evaluation, means, answer, contents, before)
+        readable = len(contents.documents)
+    # A bundle that cannot be read whole is fetched again, once, before it is believed.
+    again = await request(means.line, evaluation, entry.queue)
+    async with _opened(again, means) as contents:
+        if isinstance(again, Absent) or len(contents.documents) >= readable:
+            return await _keep(entry, evaluation, means, again, contents, before)
+    async with _opened(answer, means) as contents:
+        return await _keep(entry, evaluation, means, answer, contents, before)
+
+
+@contextlib.asynccontextmanager
+async def _opened(answer: Answer, means: Means) -> AsyncIterator[Contents]:
+    """Unpack, when there is memory for it; what was unpacked is in memory for as long as the block lasts."""
+    if isinstance(answer, Absent):
+        yield Contents()
+        return
+    # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
+    in_memory = min(means.limits.in_memory, 2 * len(answer.data) + _SMALL)
+    async with means.memory.share(in_memory):
+        yield await asyncio.to_thread(_contents, answer, replace(means.limits, in_memory=in_memory), means.spool_dir)
+
+
+async def _keep(
+    entry: Entry, evaluation: Evaluation, means: Means, answer: Answer, contents: Contents, before: Committed | None
+) -> Outcome:
+    """Put documents and manifest into the archive."""
     retrieved_at = utc_now()
     stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
     if isinstance(answer, Bundle) and contents.unreadable:
@@ -49,28 +95,10 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     return await _commit(means, evaluation, manifest, before)
 
 
-async def _retrieve(entry: Entry, evaluation: Evaluation, means: Means) -> tuple[Answer, Contents]:
-    """Download and unpack; a bundle that cannot be read whole is fetched again, once, before it is believed."""
-    answer = await request(means.line, evaluation, entry.queue)
-    contents = await _open(answer, means.limits)
-    if contents.unreadable:
-        again = await request(means.line, evaluation, entry.queue)
-        found = await _open(again, means.limits)
-        if isinstance(again, Absent) or len(found.documents) >= len(contents.documents):
-            return again, found
-    return answer, contents
-
-
-async def _open(answer: Answer, limits: Limits) -> Contents:
-    if isinstance(answer, Absent):
-        return Contents()
-    return await asyncio.to_thread(_contents, answer, limits)
-
-
-def _contents(bundle: Bundle, limits: Limits) -> Contents:
+def _contents(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:
     """Unpack and identify; called in a thread, since inflating and hashing would stop the loop."""
     try:
-        unpacked = unpack(bundle.data, limits)
+        unpacked = unpack(bundle.data, limits, spool_dir)
     except BadBundle as error:
         return Contents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
     if not unpacked.members and not unpacked.unreadable:

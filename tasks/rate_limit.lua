@@ -123,10 +123,13 @@ end
 function verbs.limited(wait, limit, answers)
   local limited_at, row, lately = unpack(redis.call('HMGET', KEYS[5], 'limited_at', 'row', 'lately'))
   limited_at, row, lately = tonumber(limited_at or 0), tonumber(row or 0), tonumber(lately or 0)
-  if answers > 0 then row = 0 end
+  if answers > 0 then
+    row = 0
+    redis.call('HSET', KEYS[5], 'row', row)
+  end
   if limit == 0 then return { 'not_activated', 0 } end
   if wait >= LONG then
-    redis.call('HSET', KEYS[3], 'since', string.format('%.0f', now_ms + wait - DAY), 'learnt', 1)
+    verbs.spent(wait)
     return { 'quota', wait }
   end
   -- Requests that were under way together are refused together: that is one 429.
@@ -139,6 +142,12 @@ function verbs.limited(wait, limit, answers)
   end
   if row >= IN_A_ROW then return { '429', 0 } end
   return { '429', wait >= 0 and math.max(wait, 1) or 1000 * 2 ^ (row - 1) }
+end
+
+-- wait (ms): the quota is spent, and its next day begins then
+function verbs.spent(wait)
+  redis.call('HSET', KEYS[3], 'since', string.format('%.0f', now_ms + wait - DAY), 'learnt', 1)
+  return { 'ok' }
 end
 
 -- There were answers: the next 429 is not one of a row.

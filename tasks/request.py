@@ -11,7 +11,7 @@ import aiohttp
 from tasks.account import Account
 from tasks.breaker import Breaker
 from tasks.download import Answer, Terms, download
-from tasks.errors import AccountRefused, RateLimited, TryAgain
+from tasks.errors import AccountRefused, BundleTooLarge, RateLimited, TryAgain
 from tasks.evaluation import Evaluation
 from tasks.hold import KEY_PAUSES, Holds, Reason
 from tasks.ledger import Queue
@@ -68,6 +68,10 @@ async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
             raise AccountRefused(error.status, wait) from None
         except TryAgain as error:
             error.probe = probe
+            raise
+        except BundleTooLarge:
+            if probe:
+                await _well_again(line)  # it was an answer
             raise
         else:
             line.pace.went_well()

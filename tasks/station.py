@@ -16,6 +16,7 @@ from tasks.account import Account, Allowance
 from tasks.attempt import attempt
 from tasks.breaker import Breaker
 from tasks.bucket import Bucket, ObjectBucket
+from tasks.budget import Budget
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
 from tasks.enqueue import Publisher, backlog
@@ -37,6 +38,8 @@ from worker.health import Watchdog
 from worker.resources import Resources
 from worker.runtime import Runtime, told_to_end
 from worker.settings import Settings
+
+_LARGE_BUNDLE = 8 << 20
 
 
 class Station:
@@ -77,6 +80,9 @@ class Station:
         self._ledger = Ledger(resources.redis, settings.lease_seconds)
         self._leases = Leases(self._ledger)
         self._publisher = publisher
+        # Half for what arrives, half for what is unpacked.
+        memory, spool_dir = settings.memory_bytes // 2, settings.state_dir / "spool"
+        spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._means = Means(
             line=Line(
                 http=resources.http,
@@ -85,12 +91,23 @@ class Station:
                 holds=self._holds,
                 pace=self._pace,
                 breaker=self._breaker,
-                terms=Terms(max_bundle_bytes=settings.max_bundle_bytes, no_documents_texts=settings.no_documents_texts),
+                terms=Terms(
+                    max_bundle_bytes=settings.max_bundle_bytes,
+                    no_documents_texts=settings.no_documents_texts,
+                    in_memory=min(_LARGE_BUNDLE, memory // settings.concurrency),
+                    spool_dir=spool_dir,
+                ),
                 policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
             ),
             gate=Gate(self._holds, self._breaker),
             shelf=Shelf(bucket_of(resources, settings), settings.tags),
-            limits=Limits(max_documents=settings.max_documents, max_unpacked_bytes=settings.max_unpacked_bytes),
+            limits=Limits(
+                max_documents=settings.max_documents,
+                max_unpacked_bytes=settings.max_unpacked_bytes,
+                in_memory=memory // 4,
+            ),
+            memory=Budget(memory),
+            spool_dir=spool_dir,
         )
 
     @contextlib.asynccontextmanager

@@ -9,16 +9,18 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from typing_extensions import Buffer
-
-from tasks.bucket import AlreadyThere, Bucket, Labels, Unclear
+from tasks.bucket import LARGE, AlreadyThere, Bucket, Labels, Unclear
+from tasks.budget import Budget
+from tasks.directory import Buffer
 from tasks.documents import Document
 from tasks.download import Bundle
 from tasks.errors import AlarmingObject, StoreFailed
 from tasks.evaluation import Evaluation
+from tasks.spool import release
 
 _LOOKS = 3
 _PUTS_AT_ONCE = 8
+_UPLOADS = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,12 @@ class Shelf:
     Attributes:
         bucket: the archive's bucket.
         tags: the user's own tags.
+        uploads: bytes that may be on their way at once.
     """
 
     bucket: Bucket
     tags: dict[str, str] = field(default_factory=dict)
+    uploads: Budget = field(default_factory=lambda: Budget(_UPLOADS))
 
 
 async def store_documents(
@@ -65,7 +69,7 @@ async def store_documents(
     async def put_one(key: str, document: Document) -> None:
         async with at_once:
             labels = _labels(evaluation, document, shelf.tags, archived_at)
-            await put(shelf.bucket, key, document.data, document.sha256, labels)
+            await _upload(shelf, key, document.data, document.sha256, labels)
 
     distinct = {each.key: each.document for each in stored}
     try:
@@ -87,8 +91,14 @@ async def quarantine(shelf: Shelf, evaluation: Evaluation, bundle: Bundle) -> st
     """
     key = evaluation.quarantine_key(bundle.sha256)
     labels = Labels("application/zip", {"eval-id": evaluation.eval_id, "sha256": bundle.sha256})
-    await put(shelf.bucket, key, bundle.data, bundle.sha256, labels)
+    await _upload(shelf, key, bundle.data, bundle.sha256, labels)
     return key
+
+
+async def _upload(shelf: Shelf, key: str, data: Buffer, sha256: str, labels: Labels) -> None:
+    async with shelf.uploads.share(min(len(data), LARGE)):
+        await put(shelf.bucket, key, data, sha256, labels)
+    release(data)
 
 
 async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, labels: Labels) -> None:

@@ -16,8 +16,7 @@ Where real files leave a choice, this is ours:
   figures or, as some streaming writers do, saturated sizes.
 * An extra field is looked into only where a saturated figure says that a Zip64 one is needed.
 
-The work is bounded by the size of the file: nothing is looked at twice but by sorting, and nothing is
-copied but names and extra fields.
+The work is bounded by the size of the file: nothing is looked at twice but by sorting.
 """
 
 from collections.abc import Iterator
@@ -90,7 +89,7 @@ def _check_local_header(data: Buffer, entry: Entry) -> None:
     )
     name_at = entry.header_at + LOCAL.size
     extra_at = name_at + name_length
-    size, packed = widened(data[extra_at : entry.data_at], (size, packed))
+    size, packed = widened(bytes(data[extra_at : entry.data_at]), (size, packed))
     agrees = (
         mark == _LOCAL_MARK
         and data[name_at:extra_at] == entry.name

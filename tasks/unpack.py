@@ -5,15 +5,14 @@ that is not the UTF-8 it claims to be makes ``zipfile`` refuse the whole bundle,
 and rewrites, and two readers of one directory would be two opinions.
 """
 
+import contextlib
 import hashlib
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from isal import isal_zlib
 
@@ -21,6 +20,7 @@ from tasks import structure
 from tasks.directory import UTF8_NAME, Buffer, Entry
 from tasks.errors import BadBundle
 from tasks.inflate import MemberError, inflate
+from tasks.spool import Spool
 
 # Folders are no documents, but looking at one costs time as well.
 _MAX_FOLDERS = 10_000
@@ -46,14 +46,14 @@ class Limits:
         max_unpacked_bytes: of all files together.
         max_ratio: unpacked bytes for each byte of the bundle.
         ratio_from: unpacked bytes up to which the ratio is not looked at.
-        spool_from: bytes; a larger file goes to an unlinked temporary file and is mapped.
+        in_memory: bytes of all files together that are kept in memory; the others are spooled, and mapped.
     """
 
     max_documents: int = 1000
     max_unpacked_bytes: int = 1 << 30
     max_ratio: int = 200
     ratio_from: int = 1 << 20
-    spool_from: int = 16 << 20
+    in_memory: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +111,40 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
     Args:
         data: the whole bundle, in memory or mapped.
         limits: how much it may hold.
-        spool_dir: where large files are spooled to; the system's folder for temporary files if not given.
+        spool_dir: where files are spooled to; the system's folder for temporary files if not given.
 
     Raises:
         BadBundle: the bundle as a whole is damaged, unsafe (``tasks.structure``), or holds too much:
             ``too_many_documents``, ``too_large``, ``ratio``.
-        OSError: a large file could not be spooled; the bundle is not to blame.
+        SpoolFailed: a file could not be spooled; the bundle is not to blame.
     """
     entries = structure.check(data, max_entries=limits.max_documents + _MAX_FOLDERS)
     documents = sum(not _is_folder(entry) for entry in entries)
     if documents > limits.max_documents:
         raise BadBundle("too_many_documents", f"it holds {documents} files; allowed are {limits.max_documents}")
-    reader = _Reader(data, limits, spool_dir)
-    found = [reader.read(entry) for entry in entries]
+    with contextlib.closing(Spool(spool_dir)) as spool:
+        reader = _Reader(data, limits, spool)
+        found = [reader.read(entry) for entry in entries]
+        spooled = spool.mapped()
     return Unpacked(
-        tuple(one for one in found if isinstance(one, Member)),
+        tuple(one.as_member(spooled) for one in found if isinstance(one, _Content)),
         tuple(one for one in found if isinstance(one, Unreadable)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A member while others are still read: what is spooled is mapped when all of it is there."""
+
+    name: str
+    data: bytes | tuple[int, int]
+    sha256: str
+    size: int
+    modified: str | None
+
+    def as_member(self, spooled: memoryview) -> Member:
+        data = self.data if isinstance(self.data, bytes) else spooled[slice(*self.data)]
+        return Member(self.name, data, self.sha256, self.size, self.modified)
 
 
 class _Reader:
@@ -137,14 +154,15 @@ class _Reader:
     page, which may well be a thousandth of its size, does no harm among photographs.
     """
 
-    def __init__(self, data: Buffer, limits: Limits, spool_dir: Path | None) -> None:
+    def __init__(self, data: Buffer, limits: Limits, spool: Spool) -> None:
         self._data = data
         self._limits = limits
-        self._spool_dir = spool_dir
+        self._spool = spool
+        self._room = limits.in_memory
         self._ratio_bytes = max(limits.ratio_from, limits.max_ratio * len(data))
         self._unpacked = 0
 
-    def read(self, entry: Entry) -> Member | Unreadable | None:
+    def read(self, entry: Entry) -> _Content | Unreadable | None:
         """Return the member, or why it cannot be read; ``None`` for a folder."""
         try:
             _check_type(entry)
@@ -157,17 +175,31 @@ class _Reader:
             return None
         return Unreadable(member.name, "folder_with_content", "it is named as a folder and has content")
 
-    def _member(self, entry: Entry) -> Member:
+    def _member(self, entry: Entry) -> _Content:
         tally = _Tally()
         chunks = tally.counted(self._within_budget(inflate(self._data, entry)))
-        data = _collected(chunks, self._limits.spool_from, self._spool_dir)
+        # A header may promise what it likes: memory is given for what it says, and no more.
+        data = self._collected(chunks, min(entry.size, self._room))
         if tally.size != entry.size:
             raise MemberError("wrong_size", "its content is not as long as the bundle says")
         if tally.crc != entry.crc:
             raise MemberError("wrong_crc", "its content does not match its checksum")
-        return Member(_name(entry), data, tally.sha256.hexdigest(), tally.size, _modified(entry))
+        if isinstance(data, bytes):
+            self._room -= len(data)
+        return _Content(_name(entry), data, tally.sha256.hexdigest(), tally.size, _modified(entry))
 
-    def _within_budget(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _collected(self, chunks: Iterator[Buffer], room: int) -> bytes | tuple[int, int]:
+        """Return the chunks as one where there is room, else where they are in the spool."""
+        collected: list[Buffer] = []
+        size = 0
+        for chunk in chunks:
+            collected.append(chunk)
+            size += len(chunk)
+            if size > room:
+                return self._spool.put(chain(collected, chunks))
+        return b"".join(collected)
+
+    def _within_budget(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:
             self._unpacked += len(chunk)
             if self._unpacked > self._limits.max_unpacked_bytes:
@@ -185,31 +217,12 @@ class _Tally:
         self.crc = 0
         self.sha256 = hashlib.sha256()
 
-    def counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def counted(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:
             self.size += len(chunk)
             self.crc = isal_zlib.crc32(chunk, self.crc)
             self.sha256.update(chunk)
             yield chunk
-
-
-def _collected(chunks: Iterator[bytes], spool_from: int, spool_dir: Path | None) -> Buffer:
-    """Return the chunks as one, in memory or, when they are many, mapped from an unlinked file."""
-    collected = []
-    size = 0
-    for chunk in chunks:
-        collected.append(chunk)
-        size += len(chunk)
-        if size > spool_from:
-            return _mapped(chain(collected, chunks), spool_dir)
-    return b"".join(collected)
-
-
-def _mapped(chunks: Iterable[bytes], spool_dir: Path | None) -> mmap:
-    with TemporaryFile(dir=spool_dir) as file:
-        file.writelines(chunks)
-        file.flush()
-        return mmap(file.fileno(), 0, access=ACCESS_READ)  # it keeps a descriptor of its own
 
 
 def _type(entry: Entry) -> int:

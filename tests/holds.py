@@ -1,8 +1,22 @@
 """Holds as they are placed in everyday life."""
 
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from tasks.breaker import Breaker
 from tasks.hold import KEY_PAUSES, Holds, Reason
+from tasks.ledger import Entry, Ledger, Queue, Trigger
 
 
 async def refused(holds: Holds, account: str, status: int, *, probe: bool) -> float:
     """RiskOS refused the key of an account; return the seconds until the next probe."""
     return await holds.until_probed(account, Reason.of_status(status), "refused", KEY_PAUSES, probe=probe)
+
+
+async def failed(
+    breaker: Breaker, redis: Redis, error: Exception, *, suspect: bool = False, archive_probe: bool = False
+) -> bool:
+    """An evaluation failed that nobody has heard of before; return whether an outage is to blame."""
+    entry = Entry(str(uuid4()), "ours", Queue.LIVE, "default", *(False, 0, 0), Trigger("message"), suspect=suspect)
+    return await breaker.failed(error, entry, Ledger(redis), archive_probe=archive_probe)

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
     state_dir: Path = Path(".docv-archive")
-    """Folder of the embedded Redis."""
+    """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
 
     rate: float = Field(default=10.0, gt=0, le=10_000)
     """Requests per second the account may send, over all processes."""
@@ -145,6 +145,8 @@ class Settings(BaseSettings):
     """Largest sum of the documents of one bundle."""
     max_documents: int = Field(default=1_000, ge=1, le=65_535)
     """Most documents in one bundle."""
+    memory_bytes: int = Field(default=256 * MiB, ge=MiB)
+    """Bytes of bundles and documents that one process holds in memory; what is more goes to disk, or waits."""
     no_documents_texts: Annotated[tuple[str, ...], NoDecode] = (
         "No Documents Found",
         "Images not available: Document type is not supported for verification.",

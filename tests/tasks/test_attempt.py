@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from typing_extensions import Buffer
 
 from scripts.simulator.expected import expected_outcome
 from scripts.simulator.options import Options
@@ -19,11 +21,12 @@ from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks import report
 from tasks.attempt import attempt
-from tasks.bucket import ObjectBucket
+from tasks.bucket import Bucket, Found, Labels, ObjectBucket
 from tasks.download import Terms
+from tasks.errors import StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
-from tasks.hold import Holds
+from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
 from tasks.ledger import Entry, Ledger, Queue, Trigger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
@@ -344,3 +347,226 @@ async def test_what_is_told_holds_no_key_no_name_and_no_body(
     assert told
     for secret in (KEY, "user_uploaded", "Doc_Front", "cannot be accepted", "Sign in"):
         assert secret not in str(told)
+
+
+# An outage
+
+MANY = 40
+CHARGED = 10
+"""So many attempts an outage may cost before it is known to be one."""
+
+
+class Broken:
+    """A bucket that does nothing it is asked of some kinds until it is mended."""
+
+    def __init__(self, bucket: Bucket, *broken: str) -> None:
+        self._bucket = bucket
+        self.broken = set(broken)
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        self._see("create")
+        await self._bucket.create(key, data, labels)
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        self._see("replace")
+        await self._bucket.replace(key, data, labels, version)
+
+    async def read(self, key: str) -> Found | None:
+        self._see("read")
+        return await self._bucket.read(key)
+
+    async def digest(self, key: str) -> str | None:
+        self._see("read")
+        return await self._bucket.digest(key)
+
+    def _see(self, doing: str) -> None:
+        if doing in self.broken:
+            raise StoreFailed(doing, "PermissionDeniedError")
+
+
+@dataclass
+class Outage:
+    """Many evaluations, and how they go while something does not work."""
+
+    yard: Yard
+    eval_ids: list[str]
+
+    async def round(self, due: list[str]) -> None:
+        """Make an attempt at each that is due, as the workers of one second do."""
+        self.yard.means.gate.notice(await self.yard.means.line.holds.of(ARCHIVE))
+        for entry in await self.yard.take(*due):
+            await self.yard.attempt(entry)
+
+    async def probe_is_due(self) -> list[str]:
+        """Let the pause pass, and no more; return what waits for the hold."""
+        await self.yard.clock.passes()
+        for hold in await self.yard.means.line.holds.all():
+            # The next one lasts until everyone has been told to wait, however slow this machine is.
+            await self.yard.clock.redis.hset(hold_key(hold.scope), "pause", 3_600_000)
+        return await self.yard.claim()
+
+    async def attempts(self) -> list[int]:
+        """Return how many attempts each evaluation in the ledger has been charged."""
+        return [entry["attempts"] for entry in await self._entries()]
+
+    async def suspects(self) -> int:
+        """Return how many of them have failed themselves, charged for it or not."""
+        return sum(entry.get("suspect", False) for entry in await self._entries())
+
+    async def _entries(self) -> list[dict[str, Any]]:
+        return [json.loads(entry) for entry in await self.yard.clock.redis.hvals("docv:ledger:entries")]
+
+    async def is_over(self) -> None:
+        """See that all of them get into the archive."""
+        for _ in range(ATTEMPTS):
+            await self.round(await self.yard.due())
+        assert await self.yard.outcomes() == {Outcome.ARCHIVED: MANY}
+        assert await self.yard.means.line.holds.all() == []
+
+
+@pytest.fixture
+async def outage(yard: Yard) -> Outage:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(MANY)]
+    await yard.accept(*eval_ids)
+    return Outage(yard, eval_ids)
+
+
+async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
+    outage: Outage, yard: Yard, simulator: Simulator
+) -> None:
+    simulator.change(refuse_with=500)
+
+    await outage.round(outage.eval_ids)
+
+    assert sum(await outage.attempts()) <= CHARGED
+    assert CHARGED <= await outage.suspects() < MANY / 2, "who was not asked about has not failed"
+    hold = await yard.means.line.holds.of("default")
+    assert hold
+    assert (hold.reason, hold.probed) == ("outage", True)
+    for _ in range(3):
+        charged, asked = sum(await outage.attempts()), simulator.stats().requests
+        await outage.round(await outage.probe_is_due())
+        assert simulator.stats().requests == asked + 1, "a probe is one request"
+        assert sum(await outage.attempts()) <= charged + 1
+    assert max(await outage.attempts()) <= 1
+    census = await yard.ledger.census()
+    assert (census.dead, census.leased) == (0, 0)
+    assert census.parked + sum(census.held.values()) == MANY
+
+    simulator.change(refuse_with=None)
+    await outage.is_over()
+
+
+async def test_who_waits_for_the_end_of_an_outage_is_told_of_once_each_and_not_as_failed(
+    outage: Outage, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    simulator.change(refuse_with=503)
+    await outage.round(outage.eval_ids)
+    events = Counter(event["event"] for event in told)
+    assert sum(events.values()) == MANY
+    assert 0 < events.pop("evaluation.parked") <= CHARGED
+    assert "evaluation.failed" not in events
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (("create", "replace"), Reason.CANNOT_WRITE),
+        (("read",), Reason.CANNOT_READ),
+        (("replace",), Reason.CANNOT_WRITE),
+    ],
+)
+async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
+    outage: Outage, yard: Yard, broken: tuple[str, ...], reason: Reason
+) -> None:
+    bucket = Broken(yard.means.shelf.bucket, *broken)
+    yard.means = replace(yard.means, shelf=Shelf(bucket))
+
+    await outage.round(outage.eval_ids)
+
+    assert sum(await outage.attempts()) <= CHARGED
+    assert await outage.suspects() == MANY
+    (hold,) = await yard.means.line.holds.all()
+    assert (hold.scope, hold.reason, hold.probed) == (ARCHIVE, reason, True)
+    for _ in range(3):
+        charged = sum(await outage.attempts())
+        await outage.round(await outage.probe_is_due())
+        assert sum(await outage.attempts()) <= charged + 1
+        (hold,) = await yard.means.line.holds.all()
+        assert hold.reason == reason
+        assert hold.left > 600, "the pause after the probe, and not what is left of its lease"
+    assert max(await outage.attempts()) <= 1
+    assert (await yard.ledger.census()).dead == 0
+
+    bucket.broken.clear()
+    await outage.is_over()
+
+
+async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
+    outage: Outage, yard: Yard, simulator: Simulator
+) -> None:
+    bucket = Broken(yard.means.shelf.bucket, "create")
+    yard.means = replace(yard.means, shelf=Shelf(bucket))
+    await outage.round(outage.eval_ids)
+    asked = simulator.stats().requests
+
+    await outage.round(await outage.probe_is_due())
+    assert simulator.stats().requests == asked + 1
+
+    bucket.broken.clear()
+    due = await outage.probe_is_due()
+    await outage.round(due[:1])
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+    assert await yard.means.line.holds.all() == [], "one that succeeds lets all others go on"
+    await outage.round(due[1:])
+    assert await yard.outcomes() == {Outcome.ARCHIVED: len(due)}
+
+
+async def test_a_probe_that_finds_its_evaluation_archived_does_not_prove_that_the_archive_can_be_written_to(
+    yard: Yard,
+) -> None:
+    holds = yard.means.line.holds
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    await yard.clock.passes()
+    yard.means.gate.notice(await holds.of(ARCHIVE))
+
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1, Outcome.UNCHANGED: 1}
+    hold = await holds.of(ARCHIVE)
+    assert hold
+    assert hold.left == 0, "another may probe at once"
+    await yard.attempt(await yard.one(Scenario.PASSPORT))
+    assert await holds.all() == []
+
+
+async def test_a_handful_that_always_fails_is_no_outage_while_others_are_archived(yard: Yard) -> None:
+    bad = [eval_id_for(Scenario.ERROR_500_ALWAYS, number) for number in range(20)]
+    good = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    await yard.accept(*good, *bad)
+    for pair in zip(good, bad, strict=True):
+        for entry in await yard.take(*pair):
+            await yard.attempt(entry)
+    assert await yard.means.line.holds.all() == []
+    for _ in range(ATTEMPTS):
+        for entry in await yard.take(*await yard.due()):
+            await yard.attempt(entry)
+    assert await yard.means.line.holds.all() == []
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 20, Outcome.FAILED: 20}
+
+
+async def test_a_redis_that_fails_in_the_middle_of_an_attempt_gets_out_and_is_no_failure_of_the_evaluation(
+    yard: Yard,
+) -> None:
+    class Gone(Broken):
+        async def read(self, _key: str) -> Found | None:
+            raise RedisConnectionError
+
+    entry = await yard.one(Scenario.DOCUMENTED)
+    yard.means = replace(yard.means, shelf=Shelf(Gone(yard.means.shelf.bucket)))
+    with pytest.raises(RedisConnectionError):
+        await yard.attempt(entry)
+    assert await yard.ledger.extend([entry]) == []
+    assert (await yard.ledger.census()).leased == 1

@@ -1,7 +1,6 @@
 import asyncio
 import base64
 import hashlib
-import mmap
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,10 @@ from hypothesis import strategies as st
 from obstore import exceptions as foreign
 from obstore.store import MemoryStore, S3Store
 
-from tasks.bucket import AlreadyThere, Bucket, Labels, ObjectBucket, Unclear, _translated
+from tasks.bucket import LARGE, AlreadyThere, Bucket, Labels, ObjectBucket, Unclear, _translated
 from tasks.errors import ManifestChanged, StoreFailed
 from tasks.folder import FolderBucket
+from tasks.spool import Spool
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error, saying
 from worker.resources import open_archive
@@ -88,10 +88,9 @@ async def test_an_object_may_be_empty(bucket: Bucket) -> None:
 
 
 async def test_an_object_may_come_from_a_map_and_be_larger_than_a_chunk(bucket: Bucket) -> None:
-    data = bytes(range(256)) * (3 << 12)
-    mapped = mmap.mmap(-1, len(data))  # not closed: the store in memory keeps it
-    mapped[:] = data
-    await bucket.create(KEY, mapped, LABELS)
+    data, spool = bytes(range(256)) * (3 << 12), Spool(None)
+    spool.put([data])
+    await bucket.create(KEY, spool.mapped(), LABELS)
     assert await bucket.digest(KEY) == sha256(data)
 
 
@@ -218,13 +217,33 @@ async def test_a_manifest_in_s3_keeps_its_labels_when_it_is_replaced(s3: S3) -> 
     assert base64.b64decode(head["ChecksumSHA256"]).hex() == sha256(b"[]")
 
 
-async def test_a_document_of_any_size_is_one_object_and_was_never_seen_in_part(s3: S3) -> None:
-    data = bytes(12 << 20)
+async def test_a_document_of_usual_size_is_one_object_and_was_never_seen_in_part(s3: S3) -> None:
+    data = bytes(6 << 20)
     await on(s3).create(KEY, data, LABELS)
     head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}", ChecksumMode="ENABLED")
-    assert head["ContentLength"] == len(data)
-    assert "-" not in head["ETag"]  # which marks a multipart upload; that would know no create-only
-    assert base64.b64decode(head["ChecksumSHA256"]).hex() == sha256(data)
+    assert (head["ContentLength"], "-" in head["ETag"]) == (len(data), False)
+
+
+async def test_a_large_document_is_written_in_parts_and_has_to_be_looked_at(s3: S3, tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([bytes([number]) * (1 << 20) for number in range(18)])
+    data = spool.mapped()
+    with pytest.raises(Unclear):
+        await on(s3).create(KEY, data, LABELS)
+    head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}")
+    tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=f"the/archive/{KEY}")["TagSet"]
+    assert (head["ContentLength"], "-" in head["ETag"], head["ContentType"]) == (18 << 20, True, LABELS.media_type)
+    assert head["Metadata"] == LABELS.metadata
+    assert {tag["Key"]: tag["Value"] for tag in tags} == LABELS.tags
+    assert await on(s3).digest(KEY) == sha256(data)
+    assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
+
+
+async def test_a_large_document_that_is_there_is_not_written_again(s3: S3) -> None:
+    await on(s3).create(KEY, CONTENT, LABELS)
+    with pytest.raises(AlreadyThere):
+        await on(s3).create(KEY, bytes(LARGE + 1), LABELS)
+    assert await on(s3).digest(KEY) == sha256(CONTENT)
 
 
 async def test_a_bucket_that_is_not_there_is_a_failure_and_never_taken_for_a_missing_object(s3: S3) -> None:

@@ -1,7 +1,11 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import pytest
 from redis.asyncio import Redis
 
-from tasks.hold import Holds, Reason, hold_key
+from tasks.errors import ArchiveHeld
+from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of, hold_key
 from tests.holds import refused
 
 MINUTE = 60.0
@@ -14,6 +18,10 @@ def holds(redis: Redis) -> Holds:
 
 async def pause_is_over(redis: Redis, account: str = "default") -> None:
     await redis.hset(hold_key(account), "until", 1)
+
+
+async def outage(holds: Holds, *, probe: bool) -> float:
+    return await holds.until_probed("default", Reason.OUTAGE, "most fail", OUTAGE_PAUSES, probe=probe)
 
 
 async def test_an_account_is_not_on_hold_unless_somebody_says_so(holds: Holds) -> None:
@@ -134,3 +142,181 @@ async def test_all_holds_are_listed_by_account(holds: Holds) -> None:
     await holds.for_a_time("sandbox", Reason.SLOW_DOWN, "", 20)
     await refused(holds, "berlin", 401, probe=False)
     assert [(hold.scope, hold.reason) for hold in await holds.all()] == [("berlin", "401"), ("sandbox", "429")]
+
+
+# by hand
+
+AUTOMATIC: dict[str, Callable[[Holds], Awaitable[object]]] = {
+    "a refused key": lambda holds: refused(holds, "default", 401, probe=False),
+    "a refused probe": lambda holds: refused(holds, "default", 403, probe=True),
+    "an outage": lambda holds: outage(holds, probe=False),
+    "a failed probe of an outage": lambda holds: outage(holds, probe=True),
+    "a 429": lambda holds: holds.for_a_time("default", Reason.SLOW_DOWN, "slow down", 600),
+    "a probe that was answered": lambda holds: holds.recovered("default"),
+    "a probe that proved nothing": lambda holds: holds.let_another_probe("default"),
+}
+
+
+@pytest.mark.parametrize("happens", AUTOMATIC.values(), ids=AUTOMATIC)
+async def test_what_a_person_put_on_hold_nothing_automatic_replaces_or_ends(
+    holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
+) -> None:
+    await holds.by_hand("default", "the month is being closed")
+    before = await redis.hgetall(hold_key("default"))
+
+    await happens(holds)
+
+    assert await redis.hgetall(hold_key("default")) == before
+    assert await redis.pttl(hold_key("default")) == -1
+    hold = await holds.of("default")
+    assert hold
+    assert (hold.reason, hold.note) == (Reason.BY_HAND, "the month is being closed")
+    assert (hold.by_hand, hold.probed) == (True, False)
+
+
+async def test_what_a_person_put_on_hold_a_person_lets_go(holds: Holds) -> None:
+    await holds.by_hand("default", "")
+    assert await holds.lift("default")
+    assert await holds.of("default") is None
+
+
+@pytest.mark.parametrize("happens", list(AUTOMATIC.values())[:5], ids=list(AUTOMATIC)[:5])
+async def test_a_person_s_hold_replaces_every_other(
+    holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
+) -> None:
+    await happens(holds)
+    await redis.hincrby(hold_key("default"), "since", -600_000)
+
+    await holds.by_hand("default", "enough")
+
+    hold = await holds.of("default")
+    assert hold
+    assert (hold.reason, hold.note, hold.by_hand, hold.probed) == ("by_hand", "enough", True, False)
+    assert hold.lasting < 600, "it is another hold, which begins now"
+    assert await redis.pttl(hold_key("default")) == -1
+
+
+async def test_who_places_a_hold_again_may_say_why_anew(holds: Holds) -> None:
+    await holds.by_hand("default", "first")
+    await holds.by_hand("default", "second")
+    assert [hold.note for hold in await holds.all()] == ["second"]
+
+
+# an outage
+
+
+async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_five_minutes(holds: Holds) -> None:
+    assert [await outage(holds, probe=number > 0) for number in range(8)] == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
+# to enter
+
+
+@pytest.fixture
+async def archive_held(holds: Holds, redis: Redis) -> None:
+    """The archive is on hold, and its pause is over."""
+    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    await pause_is_over(redis, ARCHIVE)
+
+
+async def test_who_enters_where_nothing_stands_still_is_no_probe(holds: Holds, redis: Redis) -> None:
+    assert await holds.enter(ARCHIVE) is None
+    assert await redis.exists(hold_key(ARCHIVE)) == 0
+
+
+async def test_who_enters_where_something_stands_still_is_told_why_and_for_how_long(holds: Holds) -> None:
+    await holds.for_a_time(ARCHIVE, Reason.CANNOT_READ, "", 600)
+    with pytest.raises(ArchiveHeld) as held:
+        await holds.enter(ARCHIVE)
+    assert held.value.reason == "cannot_read"
+    assert 500 < held.value.wait <= 600
+
+
+async def test_a_person_s_hold_needs_no_probe(holds: Holds) -> None:
+    await holds.by_hand(ARCHIVE, "")
+    with pytest.raises(ArchiveHeld, match="by_hand"):
+        await holds.enter(ARCHIVE)
+
+
+@pytest.mark.usefixtures("archive_held")
+async def test_of_many_who_enter_when_the_pause_is_over_one_is_the_probe(holds: Holds) -> None:
+    entered = await asyncio.gather(*[holds.enter(ARCHIVE) for _ in range(20)], return_exceptions=True)
+    assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
+    hold = await holds.of(ARCHIVE)
+    assert hold
+    assert 0 < hold.left <= MINUTE
+    assert all(error.wait <= MINUTE for error in entered if isinstance(error, ArchiveHeld))
+
+
+@pytest.mark.usefixtures("archive_held")
+async def test_when_the_probe_is_not_heard_of_any_more_another_may_enter(holds: Holds, redis: Redis) -> None:
+    assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
+    with pytest.raises(ArchiveHeld):
+        await holds.enter(ARCHIVE)
+    await pause_is_over(redis, ARCHIVE)
+    assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
+
+
+@pytest.mark.usefixtures("archive_held")
+async def test_after_a_probe_that_proved_nothing_another_may_enter_at_once(holds: Holds) -> None:
+    await holds.enter(ARCHIVE)
+    await holds.let_another_probe(ARCHIVE)
+    assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
+    with pytest.raises(ArchiveHeld):
+        await holds.enter(ARCHIVE)
+
+
+async def test_a_probe_that_proved_nothing_changes_no_hold_that_ends_by_itself_and_makes_none(
+    holds: Holds, redis: Redis
+) -> None:
+    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600)
+    before = await redis.hgetall(hold_key("default"))
+    await holds.let_another_probe("default")
+    await holds.let_another_probe("another")
+    assert await redis.hgetall(hold_key("default")) == before
+    assert await redis.exists(hold_key("another")) == 0
+
+
+@pytest.mark.usefixtures("archive_held")
+async def test_after_a_probe_that_succeeded_everybody_may_enter_and_the_next_pause_is_the_shortest(
+    holds: Holds,
+) -> None:
+    await holds.enter(ARCHIVE)
+    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=True)
+    await holds.recovered(ARCHIVE)
+    assert await holds.enter(ARCHIVE) is None
+    await holds.recovered(ARCHIVE)
+    assert await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False) == 5
+
+
+# what is told of it
+
+
+@pytest.mark.parametrize(
+    ("scope", "what"),
+    [
+        ("default", "account default"),
+        (backfill_of("default"), "the backfill of account default"),
+        (ARCHIVE, "the archive"),
+    ],
+)
+async def test_what_stands_still_is_said_in_words(holds: Holds, scope: str, what: str) -> None:
+    await holds.for_a_time(scope, Reason.QUOTA, "", 20)
+    assert [hold.what for hold in await holds.all()] == [what]
+
+
+async def test_a_hold_tells_in_a_sentence_why_it_goes_on(holds: Holds) -> None:
+    notes = []
+    for note, probe in (("first", False), ("not told", False), ("the probe's", True)):
+        await holds.until_probed("default", Reason.OUTAGE, note, OUTAGE_PAUSES, probe=probe)
+        hold = await holds.of("default")
+        assert hold
+        notes.append(hold.note)
+    assert notes == ["first", "first", "the probe's"]
+
+
+async def test_several_scopes_are_looked_up_at_once_each_in_its_place(holds: Holds) -> None:
+    await holds.for_a_time(backfill_of("default"), Reason.QUOTA, "", 20)
+    await holds.by_hand(ARCHIVE, "")
+    found = await holds.of_each("default", backfill_of("default"), "another", ARCHIVE)
+    assert [hold and hold.reason for hold in found] == [None, "quota", None, "by_hand"]

@@ -16,9 +16,11 @@ from redis.asyncio import Redis
 
 from tasks.account import Account, Allowance
 from tasks.errors import AccountHeld
-from tasks.hold import Holds, Reason, hold_key
+from tasks.hold import Holds, Reason, backfill_of, hold_key
 from tasks.ledger import Queue
+from tasks.pace import Pace
 from tasks.rate_limit import Turns
+from tasks.rate_word import RateWord
 from tests.holds import refused
 from worker.resources import open_redis
 
@@ -26,7 +28,7 @@ DAY = 24 * 3600.0
 GUARD = 1.06
 """Turns are so much further apart than the rate says, for a process that has just started."""
 LIVE_BUCKET, BACKFILL_BUCKET = "docv:rate:default", "docv:rate:default:backfill"
-QUOTA = "docv:quota:default"
+QUOTA, PACE = "docv:quota:default", "docv:pace:default"
 
 
 def account(name: str = "default", **allowance: float) -> Account:
@@ -583,3 +585,100 @@ async def test_the_probe_leaves_although_this_process_hears_that_the_others_wait
     await hold_with_pause_over(redis, holds)
     turns = noticing(redis, Noticing({1: 60}))
     assert await turns.wait(account(), Queue.LIVE) is True
+
+
+# -- a backfill leaves a part of the quota to what is live
+
+
+async def spent(turns: Turns, who: Account, queue: Queue) -> float:
+    """See that the quota is spent for a queue; return the seconds until it is not."""
+    with pytest.raises(AccountHeld, match="quota") as held:
+        await turns.wait(who, queue)
+    return held.value.wait
+
+
+async def test_a_backfill_leaves_its_reserve_of_the_quota_to_what_is_live(redis: Redis, holds: Holds) -> None:
+    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
+    for _ in range(15):
+        await turns.wait(allowed, Queue.BACKFILL)
+
+    assert DAY - 60 < await spent(turns, allowed, Queue.BACKFILL) <= DAY
+
+    (hold,) = await holds.all()
+    assert (hold.scope, hold.reason, hold.probed) == (backfill_of("default"), "quota", False)
+    assert hold.note == "15 of 20 requests are spent"
+    assert DAY - 60 < hold.left <= DAY
+    assert (
+        abs(await redis.pexpiretime(hold_key(hold.scope)) - int(await redis.hget(hold_key(hold.scope), "until"))) <= 5
+    )
+    for _ in range(5):
+        assert await turns.wait(allowed, Queue.LIVE) is False
+    await spent(turns, allowed, Queue.LIVE)
+    assert {hold.scope for hold in await holds.all()} == {"default", backfill_of("default")}
+
+
+async def test_what_is_live_counts_for_what_a_backfill_may_find_used(redis: Redis) -> None:
+    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
+    for number in range(15):
+        await turns.wait(allowed, Queue.LIVE if number < 14 else Queue.BACKFILL)
+    await spent(turns, allowed, Queue.BACKFILL)
+    assert await redis.hget(QUOTA, "used") == "15"
+
+
+async def test_with_the_next_day_the_backfill_goes_on(redis: Redis) -> None:
+    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
+    await turns.wait(allowed, Queue.BACKFILL)
+    await spent(turns, allowed, Queue.BACKFILL)
+    await redis.delete(hold_key(backfill_of("default")))
+    await redis.hincrby(QUOTA, "since", -round(DAY * 1000))
+    assert await turns.wait(allowed, Queue.BACKFILL) is False
+
+
+async def test_a_backfill_whose_quota_is_spent_is_not_the_probe_of_the_account(redis: Redis, holds: Holds) -> None:
+    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
+    await turns.wait(allowed, Queue.BACKFILL)
+    await hold_with_pause_over(redis, holds)
+    await spent(turns, allowed, Queue.BACKFILL)
+    assert await turns.wait(allowed, Queue.LIVE) is True
+
+
+async def test_a_hold_of_the_backfill_leaves_alone_what_is_live(redis: Redis, holds: Holds) -> None:
+    await holds.by_hand(backfill_of("default"), "")
+    assert await one_of(Turns(redis, Waits()).wait(account(), Queue.BACKFILL)) == "by_hand"
+    assert await Turns(redis, Waits()).wait(account(), Queue.LIVE) is False
+
+
+# -- how fast an account is just now
+
+
+async def apart(redis: Redis, turns: Turns, who: Account, queue: Queue = Queue.LIVE) -> float:
+    """Take a turn behind others that are ahead of their time; return the seconds that it takes up."""
+    bucket = BACKFILL_BUCKET if queue is Queue.BACKFILL else LIVE_BUCKET
+    before = round((await clock(redis) + 8) * 1e6)
+    await redis.set(bucket, before)
+    await turns.wait(who, queue)
+    return (int(await redis.get(bucket)) - before) / 1e6
+
+
+async def test_a_rate_that_a_person_sets_is_kept_at_once_by_who_is_under_way(redis: Redis, holds: Holds) -> None:
+    turns, pace = Turns(redis, Waits()), Pace(redis, "default", 1.0, holds)
+    assert await apart(redis, turns, account()) == pytest.approx(1, rel=0.07)
+    await pace.ask(50.0)
+    assert await apart(redis, turns, account()) == pytest.approx(1 / 50, rel=0.07)
+    assert await apart(redis, turns, account(backfill_share=0.5), Queue.BACKFILL) == pytest.approx(1 / 25, rel=0.07)
+    await pace.ask(None)
+    assert await apart(redis, turns, account()) == pytest.approx(1, rel=0.07)
+
+
+async def test_no_more_is_sent_than_riskos_grants(redis: Redis, holds: Holds) -> None:
+    turns, pace = Turns(redis, Waits()), Pace(redis, "default", 100.0, holds)
+    await pace.hear(RateWord(limit=5, reset=1.0), 0.0)
+    assert await apart(redis, turns, account(rate=100.0)) == pytest.approx(1 / 5, rel=0.07)
+
+
+async def test_a_rate_that_was_slowed_down_is_kept_and_what_has_come_back_of_it(redis: Redis) -> None:
+    before = await clock(redis)
+    await redis.hset(PACE, mapping={"slowed": 50, "slowed_at": round(before * 1000)})
+    taken = await apart(redis, Turns(redis, Waits()), account(rate=100.0))
+    recovered = await clock(redis) - before
+    assert 1 / (50 + recovered + 0.01) <= taken <= 1.07 / 50

@@ -1,6 +1,5 @@
 import asyncio
 import hashlib
-import mmap
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from tasks.download import Bundle
 from tasks.errors import AlarmingObject, StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.folder import FolderBucket
+from tasks.spool import Spool
 from tasks.store import Shelf, put, quarantine, store_documents
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
@@ -229,10 +229,9 @@ async def test_no_documents_are_stored_as_nothing(bucket: Bucket) -> None:
 
 
 async def test_a_document_may_come_from_a_map(bucket: Bucket) -> None:
-    mapped = mmap.mmap(-1, 1 << 20)
-    (stored,) = await store_documents(
-        Shelf(bucket), EVALUATION, [document(bytes(1 << 20), data=mapped)], archived_at=NOW
-    )
+    spool, data = Spool(None), bytes(1 << 20)
+    spool.put([data])
+    (stored,) = await store_documents(Shelf(bucket), EVALUATION, [document(data, data=spool.mapped())], archived_at=NOW)
     assert await bucket.digest(stored.key) == stored.document.sha256
 
 

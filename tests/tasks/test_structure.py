@@ -1,14 +1,13 @@
-import mmap
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 
 import pytest
 
-from tasks.directory import DESCRIPTOR, Entry
+from tasks.directory import DESCRIPTOR, Buffer, Entry
 from tasks.errors import BadBundle
+from tasks.spool import Spool
 from tasks.structure import check
 from tests.zips import (
     Raw,
@@ -28,7 +27,7 @@ CONTENT = b"some content"
 FILES = {"front.jpg": b"front" * 50, "back.jpg": b"back", "empty": b"", "folder/": b""}
 
 
-def checked(data: bytes | mmap.mmap) -> tuple[Entry, ...]:
+def checked(data: Buffer) -> tuple[Entry, ...]:
     return check(data, max_entries=100)
 
 
@@ -66,23 +65,11 @@ def test_a_bundle_without_entries_is_consistent() -> None:
     assert checked(b"PK\5\6" + bytes(18)) == ()
 
 
-def test_a_mapped_bundle_is_read_like_one_in_memory_and_can_be_closed_at_once() -> None:
+def test_a_mapped_bundle_is_read_like_one_in_memory() -> None:
     data = zip_of(FILES)
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            assert checked(mapped) == checked(data)
-
-
-def test_a_mapped_bundle_that_is_refused_can_be_closed_while_the_error_lives() -> None:
-    with tempfile.TemporaryFile() as file:
-        file.write(zip_of(FILES)[:-1])
-        file.flush()
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with pytest.raises(BadBundle), mapped:
-            checked(mapped)
-        assert mapped.closed
+    spool = Spool(None)
+    spool.put([data])
+    assert checked(spool.mapped()) == checked(data)
 
 
 def test_names_may_occur_twice() -> None:

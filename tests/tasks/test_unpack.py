@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import structure
-from tasks.errors import BadBundle
+from tasks.errors import BadBundle, SpoolFailed
 from tasks.inflate import CHUNK
+from tasks.spool import Spool
 from tasks.unpack import Limits, Member, Unpacked, Unreadable, unpack
 from tests.zips import Raw, deflated, forged, streamed_zip_of, wide_zip_of, zip_of
 
@@ -370,10 +371,11 @@ def test_a_bomb_is_stopped_long_before_it_is_unpacked() -> None:
 def test_a_large_file_is_mapped_from_a_file_that_has_no_name(tmp_path: Path) -> None:
     content = noise(2, 3 * CHUNK)
 
-    unpacked = unpack(zip_of({"large": content, "small": content[:1000]}), Limits(spool_from=CHUNK), tmp_path)
+    unpacked = unpack(zip_of({"large": content, "small": content[:1000]}), Limits(in_memory=CHUNK), tmp_path)
 
     large, small = (member.data for member in unpacked.members)
-    assert isinstance(large, mmap.mmap)
+    assert isinstance(large, memoryview)
+    assert isinstance(large.obj, mmap.mmap)
     assert large[:] == content
     assert small == content[:1000]
     assert unpacked.members[0].sha256 == hashlib.sha256(content).hexdigest()
@@ -383,45 +385,46 @@ def test_a_large_file_is_mapped_from_a_file_that_has_no_name(tmp_path: Path) -> 
 
 
 def test_a_file_of_just_the_size_to_spool_from_stays_in_memory() -> None:
-    at, beyond = (unpack(zip_of({"a": bytes(size)}), Limits(spool_from=1000)).members[0].data for size in (1000, 1001))
+    at, beyond = (unpack(zip_of({"a": bytes(size)}), Limits(in_memory=1000)).members[0].data for size in (1000, 1001))
 
     assert isinstance(at, bytes)
-    assert isinstance(beyond, mmap.mmap)
+    assert isinstance(beyond, memoryview)
 
 
 def test_nothing_is_left_behind_by_a_large_file_that_cannot_be_read(tmp_path: Path) -> None:
     broken = Raw(content=bytes(10_000), local={"crc": 1}, central={"crc": 1})
 
-    assert unpack(forged(broken), Limits(spool_from=100), tmp_path).unreadable
+    assert unpack(forged(broken), Limits(in_memory=100), tmp_path).unreadable
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_to_spool_to_that_is_missing_is_not_the_bundles_fault(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        unpack(zip_of({"a": bytes(1000)}), Limits(spool_from=10), tmp_path / "missing")
+    with pytest.raises(SpoolFailed):
+        unpack(zip_of({"a": bytes(1000)}), Limits(in_memory=10), tmp_path / "missing")
 
 
-def test_a_mapped_bundle_is_unpacked_and_can_be_closed_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "bundle.zip"
-    path.write_bytes(zip_of({"a": CONTENT}))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        unpacked = unpack(mapped, Limits())
-
-    assert contents(unpacked) == [("a", CONTENT)]
+def test_a_mapped_bundle_is_unpacked_as_one_in_memory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([zip_of({"a": CONTENT})])
+    assert contents(unpack(spool.mapped(), Limits())) == [("a", CONTENT)]
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(max_unpacked_bytes=10)])
-def test_a_mapped_bundle_that_is_damaged_or_refused_can_be_closed(tmp_path: Path, limits: Limits) -> None:
-    path = tmp_path / "bundle.zip"
-    path.write_bytes(forged(Raw(method=8, packed=b"\xff" * 20), Raw(content=bytes(100))))
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def test_memory_is_shared_by_the_files_of_a_bundle_and_the_rest_is_spooled(tmp_path: Path) -> None:
+    unpacked = unpack(zip_of({name: noise(7, 1000) for name in "abcd"}), Limits(in_memory=2500), tmp_path)
+    assert [type(member.data) for member in unpacked.members] == [bytes, bytes, memoryview, memoryview]
+    assert {bytes(member.data) for member in unpacked.members} == {noise(7, 1000)}
+
+
+def test_a_file_that_promised_to_be_small_gets_no_memory_when_it_is_large(tmp_path: Path) -> None:
+    bundle = forged(Raw(content=bytes(8 << 20), local={"size": 10}, central={"size": 10}))
+    tracemalloc.start()
     try:
-        with mapped:
-            unpack(mapped, limits)
-    except BadBundle as error:
-        assert error.cause == "too_large"  # noqa: PT017  # the error has to live while the map is closed
-    assert mapped.closed
+        unreadable = unpack(bundle, Limits(ratio_from=1 << 30), tmp_path).unreadable
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [each.cause for each in unreadable] == ["wrong_size"]
+    assert most < 1 << 20
 
 
 # Damage
@@ -473,7 +476,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @given(damaged())
 def test_a_damaged_bundle_yields_what_it_promises_or_is_refused(data: bytes) -> None:
     try:
-        unpacked = unpack(data, Limits(spool_from=600))
+        unpacked = unpack(data, Limits(in_memory=600))
     except BadBundle:
         return
     promised = {entry.crc for entry in structure.check(data, max_entries=100)}

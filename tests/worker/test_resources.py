@@ -1,29 +1,37 @@
 # the folder is what is tested here
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import os
 import socket
 import ssl
 import stat
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import obstore
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from obstore.store import S3Store
 from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.conftest import S3
 from tests.riskos import Reply, Then, http, json, listening, s3_error, saying
-from worker.resources import Unreachable, check_archive, open_archive, open_redis, open_resources
+from worker import resources
+from worker.embedded import server_binary
+from worker.resources import Unreachable, check_archive, check_keeping, open_archive, open_redis, open_resources
 from worker.settings import Settings, SettingsError
 
 
@@ -366,3 +374,78 @@ async def test_a_key_that_does_not_fit_its_certificate_is_one_clear_line(
     with pytest.raises(SettingsError, match="DOCV_CLIENT_CERT"):
         async with open_resources(with_(settings, client_cert=ours.cert, client_key=theirs.key)):
             pass
+
+
+# What Redis keeps
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, Any]]]:
+    """Return the events that were told; by a logger of this test's own, since others may be set up already."""
+    with structlog.testing.capture_logs() as events:
+        monkeypatch.setattr(resources, "_log", structlog.get_logger("docv.resources"))
+        yield events
+
+
+@contextlib.asynccontextmanager
+async def redis_with(*flags: str) -> AsyncIterator[Redis]:
+    """Run a server of this test's own."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are too deep for the path of a socket
+        path = f"{folder}/redis.sock"
+        server = await asyncio.create_subprocess_exec(
+            *(server_binary(), "--dir", folder, "--unixsocket", path, "--port", "0", "--save", "", *flags),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with open_redis(f"unix://{path}") as redis:
+                await answers(redis)
+                yield redis
+        finally:
+            server.kill()
+            await server.wait()
+
+
+async def answers(redis: Redis) -> None:
+    """Wait until a server that is being started answers."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(RedisConnectionError):
+                await redis.ping()
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_redis_that_keeps_everything_is_no_news(
+    redis: Redis, told: list[MutableMapping[str, Any]], *, strict: bool
+) -> None:
+    await check_keeping(redis, strict=strict)
+    assert told == []
+
+
+async def test_a_redis_that_may_forget_is_an_error_in_the_log_with_what_to_do(
+    told: list[MutableMapping[str, Any]],
+) -> None:
+    async with redis_with("--appendonly", "no", "--maxmemory-policy", "allkeys-lru") as forgetful:
+        await check_keeping(forgetful, strict=False)
+    assert [(event["event"], event["log_level"]) for event in told] == [("redis.may_lose", "error")] * 2
+    no_file, evicts = (event["fault"] for event in told)
+    assert "set appendonly yes" in no_file
+    assert "(allkeys-lru): set maxmemory-policy noeviction" in evicts
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        (("--appendonly", "no"), "set appendonly yes"),
+        (("--appendonly", "yes", "--maxmemory-policy", "volatile-ttl"), "set maxmemory-policy noeviction"),
+    ],
+    ids=["no append-only file", "evicts"],
+)
+async def test_whoever_is_strict_does_not_start_with_a_redis_that_may_forget(
+    flags: tuple[str, ...], advice: str, told: list[MutableMapping[str, Any]]
+) -> None:
+    async with redis_with(*flags) as forgetful:
+        with pytest.raises(Unreachable, match=f"DOCV_STRICT.*{advice}"):
+            await check_keeping(forgetful, strict=True)
+    assert told == []

@@ -1,11 +1,12 @@
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import pytest
 
-from worker.runtime import Draining, Runtime
+from worker.runtime import Draining, Runtime, told_to_end
 
 LONG = 3600.0
 """Longer than any test: who returns before did not wait for it."""
@@ -271,3 +272,118 @@ def test_what_was_done_is_not_remembered(runtime: Runtime) -> None:
         return len(runtime._work)
 
     assert {runtime.run(work()) for _ in range(5)} == {1}, "only itself"
+
+
+# Told twice, and cancellations that get lost
+
+
+def test_told_to_drain_twice_what_works_is_cancelled_at_once_and_cleans_up(
+    runtime: Runtime, threads: ThreadPoolExecutor
+) -> None:
+    works = [Work() for _ in range(3)]
+    futures = [begun(runtime, threads, work) for work in works]
+    runtime.drain()
+    assert runtime.run(is_draining(runtime))
+    assert not any(future.done() for future in futures)
+
+    runtime.drain()
+
+    for work, future in zip(works, futures, strict=True):
+        with pytest.raises(CancelledError):
+            future.result(10)
+        assert work.cleaned_up.is_set()
+
+
+class Deafened(Work):
+    """Work to which cancellations get lost."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.lost: list[bool] = []
+        self._times = times
+
+    async def __call__(self, answer: str = "done") -> str:
+        self.begun.set()
+        for _ in range(self._times):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.lost.append(told_to_end())
+        await asyncio.Event().wait()
+        return answer
+
+
+def test_who_did_not_notice_the_first_cancellation_is_cancelled_again(
+    runtime: Runtime, threads: ThreadPoolExecutor
+) -> None:
+    work = Deafened(times=2)
+    future = begun(runtime, threads, work)
+    for _ in range(2):
+        runtime.drain()
+    with pytest.raises(CancelledError):
+        future.result(10)
+    assert work.lost == [True, True], "who asks knows it all the same"
+
+
+def test_who_does_not_notice_it_when_the_drain_time_is_over_is_cancelled_again(threads: ThreadPoolExecutor) -> None:
+    runtime, work = Runtime(drain_seconds=0.0), Deafened(times=1)
+    future = begun(runtime, threads, work)
+    runtime.drain()
+    with pytest.raises(CancelledError):
+        future.result(10)
+    runtime.close()
+
+
+def test_closing_cancels_again_who_did_not_notice(threads: ThreadPoolExecutor) -> None:
+    runtime, work = Runtime(LONG), Deafened(times=2)
+    future = begun(runtime, threads, work)
+    runtime.close()
+    assert len(work.lost) == 2
+    with pytest.raises(CancelledError):
+        future.result(10)
+
+
+def test_nobody_is_told_to_end_unless_cancelled(runtime: Runtime) -> None:
+    async def asks() -> bool:
+        return told_to_end()
+
+    assert runtime.run(asks()) is False
+
+
+async def test_who_loops_for_ever_learns_that_a_cancellation_was_lost() -> None:
+    rounds = 0
+
+    async def loop() -> None:
+        nonlocal rounds
+        while not told_to_end():
+            rounds += 1
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    begun = asyncio.Event()
+    task = asyncio.create_task(loop())
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(10):
+        await task
+    assert rounds == 1
+
+
+async def test_who_takes_back_a_cancellation_is_not_told_to_end() -> None:
+    async def work() -> bool:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        task.uncancel()
+        return told_to_end()
+
+    assert await asyncio.create_task(work()) is False
+
+
+async def test_outside_of_a_task_nobody_is_told_to_end() -> None:
+    answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: answer.set_result(told_to_end()))
+    assert await answer is False
