@@ -8,7 +8,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults check format pins picture clean
+.PHONY: help venv demo test faults fuzz check format pins picture clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,9 @@ test: venv       ## all tests, on every core
 faults: venv     ## break things on purpose, at length (an hour), and print the figures
 	@$(BIN)/pytest --faults=long tests/faults
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/test_ledger_laws.py
+
+fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; what is new joins tests/corpus
+	@$(BIN)/python -m tests.fuzzing --seconds 600 --keep
 
 check: venv      ## lint, format, types, import rules
 	@$(BIN)/ruff check .

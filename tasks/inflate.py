@@ -1,7 +1,8 @@
 """From compressed to real bytes: one member's content, piece by piece.
 
-Deflate goes through isal, which takes two thirds of zlib's time on photographs; bzip2 and LZMA through the
-standard library. All three decoders speak the same protocol, so one loop serves them.
+Deflate goes through isal, which takes two thirds of zlib's time on photographs; bzip2, LZMA and XZ through the
+standard library, Zstandard through what is Python 3.14's. All decoders speak the same protocol, so one loop serves
+them.
 """
 
 import bz2
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Protocol
 
+from backports import zstd
 from isal import igzip_lib
 
 from tasks.directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Buffer, Entry
@@ -24,17 +26,18 @@ CHUNK = 1 << 18
 """Bytes that come out of it at a time, at most; by no more is a budget ever overstepped."""
 
 # APPNOTE 4.4.5; the names are for the person who has to find a program that reads them.
-_OTHER_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+_OTHER_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 98: "PPMd"}
 _PATCHED = 1 << 5
 
 _LZMA_PROPERTIES = 5
 _LZMA_VERSION_AND_LENGTH = struct.Struct("<2xH")
 _LZMA_MEMORY = 128 << 20  # bytes; twice what the highest presets of xz and 7-Zip ask of a reader
+_ZSTD_WINDOW = 27  # as a power of two: 128 MiB, the most that Zstandard's own program takes without being told to
 _UNKNOWN_SIZE = 0xFFFF_FFFF_FFFF_FFFF
 
 # All that the decoders raise about damaged data; bz2 has no exception of its own and raises OSError.
 _ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stubs say an instance
-_DECODER_ERRORS = (_ISAL_ERROR, lzma.LZMAError, OSError, EOFError)
+_DECODER_ERRORS = (_ISAL_ERROR, lzma.LZMAError, zstd.ZstdError, OSError, EOFError)
 
 
 class MemberError(Exception):
@@ -79,16 +82,21 @@ def inflate(data: Buffer, entry: Entry) -> Iterator[Buffer]:
         raise MemberError("encrypted", "it is encrypted")
     if entry.flags & _PATCHED:
         raise MemberError("unsupported_method", "it is a patch to a file that is not here")
+    packed = pieces(data, entry.data_at, entry.data_end, PIECE)
     match entry.method:
         case 0:
-            return pieces(data, entry.data_at, entry.data_end, PIECE)
+            return packed
         case 8:
-            decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
-            return _decoded(decoder, pieces(data, entry.data_at, entry.data_end, PIECE))
+            return _decoded(igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE), packed)
         case 12:
-            return _decoded(bz2.BZ2Decompressor(), pieces(data, entry.data_at, entry.data_end, PIECE))
+            return _decoded(bz2.BZ2Decompressor(), packed)
         case 14:
             return _lzma(data, entry)
+        case 93:
+            decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW})
+            return _decoded(decoder, packed)
+        case 95:
+            return _decoded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY), packed)
         case other:
             name = _OTHER_METHODS.get(other, "unknown to us")
             raise MemberError("unsupported_method", f"its compression method, {other} ({name}), is not supported")

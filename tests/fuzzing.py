@@ -1,0 +1,200 @@
+"""Throw damaged bundles at everything that reads bundles, for as long as it is told to.
+
+    python -m tests.fuzzing --seconds 600
+
+Bundles of every sort are flipped, cut, spliced and forged, several times over. Whatever comes of it has to be read as
+it promises, or refused: no other exception, no more memory and time than the limits allow. With ``--keep``, inputs
+that lead to a new kind of answer join the corpus in ``tests/corpus``, which every test run plays again; what breaks a
+promise is kept there as ``finding-….zip``.
+"""
+
+import argparse
+import hashlib
+import random
+import resource
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backports import zstd
+
+from tasks.directory import Entry
+from tasks.documents import identify
+from tasks.errors import BadBundle
+from tasks.structure import check
+from tasks.unpack import Limits, unpack
+from tests.zips import Forgery, Raw, deflated, descriptor, streamed_zip_of, wide_zip_of, zip64_extra, zip_of
+
+CORPUS = Path(__file__).parent / "corpus"
+LIMITS = Limits(max_documents=50, max_unpacked_bytes=4 << 20, in_memory=1 << 20)
+_SLOWEST_SECONDS = 2.0
+_MOST_MEMORY = 400 << 20
+_FILES = {
+    "user_uploaded/document_verification/documentfrontDoc_Front_1_blob.jpg": b"\xff\xd8\xff\xe0" + bytes(range(256)),
+    "case_attachments/r\u00e9sum\u00e9.txt": b"text " * 40,
+    "case_attachments/": b"",
+    "empty": b"",
+}
+# What parsers have been known to stumble over.
+_INTERESTING = (
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"\xff" * 8,
+    b"\0\0\0\x80",
+    b"\x01\0",
+    b"PK\5\6",
+    b"PK\6\6",
+    b"PK\1\2",
+    b"PK\3\4",
+)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A promise that was broken.
+
+    Attributes:
+        data: the bundle.
+        what: how.
+    """
+
+    data: bytes
+    what: str
+
+
+def seeds() -> Iterator[bytes]:
+    """Yield bundles of every sort, sound and unsound."""
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        yield zip_of(_FILES, method, comment=b"a comment")
+        yield streamed_zip_of(_FILES, method)
+    yield wide_zip_of(_FILES)
+    yield zip_of({})
+    yield zip_of({"inner.zip": zip_of(_FILES)}, zipfile.ZIP_STORED)
+    content = b"some content" * 9
+    yield Forgery(members=[Raw(method=93, content=content, packed=zstd.compress(content))]).to_bytes()
+    packed = deflated(content)
+    yield Forgery(
+        members=[Raw(method=8, flags=8, content=content, descriptor=descriptor(content, packed, wide=True))]
+    ).to_bytes()
+    saturated = {"size": 0xFFFF_FFFF, "packed": 0xFFFF_FFFF, "extra": zip64_extra(len(content), len(content))}
+    yield Forgery(members=[Raw(content=content, local=saturated, central=saturated)]).to_bytes()
+    yield Forgery(members=[Raw(name=b"../\0\xff", flags=0x800), Raw(flags=1), Raw(name=b"x/")]).to_bytes()
+    yield Forgery(end64={}, before=b"#!/bin/sh\n" * 3).to_bytes()
+
+
+def mutated(dice: random.Random, bundles: list[bytes]) -> bytes:
+    """Return one of the bundles, damaged in one to six ways."""
+    data = bytearray(dice.choice(bundles))
+    for _ in range(dice.randint(1, 6)):
+        at = dice.randrange(len(data) + 1)
+        length = dice.choice((1, 2, 4, 8, 30, dice.randrange(len(data) + 1)))
+        match dice.randrange(7):
+            case 0 if at < len(data):
+                data[at] ^= 1 << dice.randrange(8)
+            case 1:
+                data[at : at + length] = dice.choice(_INTERESTING)
+            case 2:
+                del data[at : at + length]
+            case 3:
+                other = dice.choice(bundles)
+                begin = dice.randrange(len(other) + 1)
+                data[at:at] = other[begin : begin + length]
+            case 4:
+                data[at : at + length] = dice.randbytes(length)
+            case 5:
+                data[at : at + 4] = dice.randrange(len(data) + 64).to_bytes(4, "little")
+            case _:
+                del data[at:]
+    return bytes(data[: 1 << 17])
+
+
+def answer_to(data: bytes) -> tuple[str, ...]:
+    """Read a bundle and everything in it; return the kinds of answer that were got.
+
+    Raises:
+        AssertionError: what was read is not what the bundle promises.
+        Exception: any other is a finding.
+    """
+    try:
+        unpacked = unpack(data, LIMITS)
+    except BadBundle as error:
+        return (error.cause,)
+    promised = {(entry.crc, entry.size) for entry in _entries(data)}
+    for member in unpacked.members:
+        assert (zlib.crc32(member.data), len(member.data)) in promised, "a member that nothing promises"
+        assert hashlib.sha256(member.data).hexdigest() == member.sha256, "a hash of something else"
+        identify(member).name.encode()
+    kinds = {identify(member).media_type for member in unpacked.members} | {each.cause for each in unpacked.unreadable}
+    return (*sorted(kinds), str(min(len(unpacked.members), 4)))
+
+
+def _entries(data: bytes) -> tuple[Entry, ...]:
+    return check(data, max_entries=20_000)
+
+
+def judged(data: bytes) -> tuple[tuple[str, ...], Broken | None]:
+    """Return the answer to a bundle, and which promise it broke."""
+    began = time.perf_counter()
+    try:
+        answer = answer_to(data)
+    except Exception as error:  # noqa: BLE001  # that is what is looked for
+        return (), Broken(data, f"{type(error).__name__}: {error}")
+    if time.perf_counter() - began > _SLOWEST_SECONDS:
+        return answer, Broken(data, "it took too long")
+    return answer, None
+
+
+def fuzz(seconds: float, seed: int, corpus: Path | None = None) -> tuple[int, set[tuple[str, ...]], list[Broken]]:
+    """Throw damaged bundles for so long; return how many, the kinds of answer, and the promises broken.
+
+    Args:
+        corpus: folder in which what is new is kept.
+    """
+    dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
+    bundles = [*seeds(), *(path.read_bytes() for path in sorted(CORPUS.glob("*.zip")))]
+    known = {judged(data)[0] for data in bundles}
+    found: list[Broken] = []
+    deadline, count = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline:
+        data, count = mutated(dice, bundles), count + 1
+        answer, broken = judged(data)
+        if broken:
+            found.append(broken)
+            _keep(corpus, "finding", data)
+        elif answer not in known:
+            known.add(answer)
+            bundles.append(data)
+            _keep(corpus, answer[0].replace("/", "-"), data)
+    return count, known, found
+
+
+def _keep(corpus: Path | None, word: str, data: bytes) -> None:
+    if corpus:
+        corpus.mkdir(exist_ok=True)
+        (corpus / f"{word}-{hashlib.sha256(data).hexdigest()[:12]}.zip").write_bytes(data)
+
+
+def main() -> int:
+    """Fuzz as the command line says; return 1 where a promise was broken."""
+    parser = argparse.ArgumentParser(description="Throw damaged bundles at the reader of bundles.")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=time.time_ns())
+    parser.add_argument("--keep", action="store_true", help="let what is new join the corpus")
+    given = parser.parse_args()
+    count, kinds, found = fuzz(given.seconds, given.seed, CORPUS if given.keep else None)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(  # noqa: T201  # a figure for a person
+        f"{count:,} bundles in {given.seconds:g} s (seed {given.seed}): {len(found)} findings, "
+        f"{len(kinds)} kinds of answer, {memory >> 20} MiB of memory"
+    )
+    for broken in found[:10]:
+        print(f"  {broken.what} ({len(broken.data)} bytes)", file=sys.stderr)  # noqa: T201
+    return 1 if found or memory > _MOST_MEMORY else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
