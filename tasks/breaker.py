@@ -11,11 +11,10 @@ from collections import Counter
 from redis.asyncio import Redis
 
 from tasks.errors import ConnectionFailed, ServiceFailed, StoreFailed, UnexpectedAnswer
-from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
+from tasks.hold import ARCHIVE, NEVER, OUTAGE_PAUSES, Holds, Reason
 from tasks.ledger import Entry, Ledger
 
 _PREFIX = "docv:breaker:"
-_NEVER = "docv:never"
 _OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)
 
 
@@ -78,7 +77,7 @@ class Breaker:
     async def _tell(self, scope: str, failed: str) -> list[str]:
         """Return those that failed, where they are the most."""
         well, self._well[scope] = self._well[scope], 0
-        failures: list[str] = await self._script(keys=[_PREFIX + scope, _NEVER], args=[well, failed])
+        failures: list[str] = await self._script(keys=[_PREFIX + scope, NEVER], args=[well, failed])
         return failures
 
     def _scope(self, error: Exception) -> tuple[str | None, Reason]:

@@ -16,7 +16,8 @@ ARCHIVE = "@archive"
 """Scope of a hold of the archive; no account is called so."""
 _BACKFILL = "@backfill"
 _PREFIX = "docv:hold:"
-_NEVER = "docv:never"
+NEVER = "docv:never"
+"""A key that is never there; ``hold.lua`` says what for."""
 _SHORTEST_TIMED = 1_000
 _PROBE_LEASE = 60_000
 _FOR_GOOD = 253_402_300_799_000  # the last moment of the year 9999
@@ -180,7 +181,7 @@ class Holds:
         return [hold for hold in await self.of_each(*scopes) if hold]
 
     async def _call(self, scope: str, verb: str, *args: object) -> list[Any]:
-        answer: list[Any] = await self._script(keys=[hold_key(scope), _NEVER], args=[verb, *map(str, args)])
+        answer: list[Any] = await self._script(keys=[hold_key(scope), NEVER], args=[verb, *map(str, args)])
         return answer
 
 

@@ -15,11 +15,10 @@ from redis.asyncio import Redis
 
 from tasks.account import Account
 from tasks.errors import AccountHeld
-from tasks.hold import backfill_of, hold_key
+from tasks.hold import NEVER, backfill_of, hold_key
 from tasks.ledger import Queue
 
 _PREFIX = "docv:rate:"
-_NEVER = "docv:never"
 _PATIENCE = 5.0
 _HORIZON = 10.0
 _PROBE_LEASE = 60_000
@@ -61,7 +60,7 @@ class Limiter:
             f"docv:quota:{name}",
             f"{_PREFIX}{name}{bucket}",
             f"docv:pace:{name}",
-            _NEVER,
+            NEVER,
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
         return answer

@@ -104,6 +104,8 @@ class Station:
             limits=Limits(
                 max_documents=settings.max_documents,
                 max_unpacked_bytes=settings.max_unpacked_bytes,
+                max_document_bytes=settings.max_document_bytes,
+                max_ratio=settings.max_ratio,
                 in_memory=memory // 4,
             ),
             memory=Budget(memory),

@@ -44,6 +44,7 @@ class Limits:
     Attributes:
         max_documents: files in a bundle; folders do not count.
         max_unpacked_bytes: of all files together.
+        max_document_bytes: of one file; a larger one is unreadable, the others are not.
         max_ratio: unpacked bytes for each byte of the bundle.
         ratio_from: unpacked bytes up to which the ratio is not looked at.
         in_memory: bytes of all files together that are kept in memory; the others are spooled, and mapped.
@@ -51,6 +52,7 @@ class Limits:
 
     max_documents: int = 1000
     max_unpacked_bytes: int = 1 << 30
+    max_document_bytes: int = 1 << 30
     max_ratio: int = 200
     ratio_from: int = 1 << 20
     in_memory: int = 32 << 20
@@ -85,8 +87,8 @@ class Unreadable:
     Attributes:
         name: as a member's.
         cause: a short fixed word: ``encrypted``, ``symlink``, ``special_file``, ``folder_with_content``,
-            ``unsupported_method``, ``corrupt_data``, ``truncated``, ``trailing_data``, ``wrong_size`` or
-            ``wrong_crc``.
+            ``unsupported_method``, ``corrupt_data``, ``truncated``, ``trailing_data``, ``wrong_size``,
+            ``wrong_crc`` or ``document_too_large``.
         why: one sentence for a person, without the name.
     """
 
@@ -177,7 +179,7 @@ class _Reader:
 
     def _member(self, entry: Entry) -> _Content:
         tally = _Tally()
-        chunks = tally.counted(self._within_budget(inflate(self._data, entry)))
+        chunks = tally.counted(self._not_too_large(self._within_budget(inflate(self._data, entry))))
         # A header may promise what it likes: memory is given for what it says, and no more.
         data = self._collected(chunks, min(entry.size, self._room))
         if tally.size != entry.size:
@@ -198,6 +200,14 @@ class _Reader:
             if size > room:
                 return self._spool.put(chain(collected, chunks))
         return b"".join(collected)
+
+    def _not_too_large(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
+        size, most = 0, self._limits.max_document_bytes
+        for chunk in chunks:
+            size += len(chunk)
+            if size > most:
+                raise MemberError("document_too_large", f"it is larger than {most} bytes")
+            yield chunk
 
     def _within_budget(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:

@@ -143,6 +143,10 @@ class Settings(BaseSettings):
     """Largest bundle that is downloaded."""
     max_unpacked_bytes: int = Field(default=1_024 * MiB, ge=1_024)
     """Largest sum of the documents of one bundle."""
+    max_document_bytes: int = Field(default=1_024 * MiB, ge=1_024)
+    """Largest document; a larger one is unreadable, the others of its bundle are archived."""
+    max_ratio: int = Field(default=200, ge=1)
+    """Most bytes that each byte of a bundle may unpack to; looked at beyond 1 MiB."""
     max_documents: int = Field(default=1_000, ge=1, le=65_535)
     """Most documents in one bundle."""
     memory_bytes: int = Field(default=256 * MiB, ge=MiB)

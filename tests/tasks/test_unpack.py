@@ -340,6 +340,12 @@ def test_a_bundle_that_unpacks_to_more_than_allowed_is_refused(method: int) -> N
     assert len(opened(data, max_unpacked_bytes=2000).members) == 2
 
 
+def test_a_document_that_is_too_large_does_not_stop_the_others() -> None:
+    unpacked = opened(zip_of({"large": bytes(1001), "fits": bytes(1000)}), max_document_bytes=1000)
+    assert [(one.name, one.cause) for one in unpacked.unreadable] == [("large", "document_too_large")]
+    assert contents(unpacked) == [("fits", bytes(1000))]
+
+
 def test_the_budget_counts_real_bytes_and_not_what_the_header_says() -> None:
     lie = {"size": 10, "crc": 0}
     bomb = Raw(method=8, content=bytes(5 << 20), local=lie, central=lie)

@@ -36,6 +36,8 @@ ALL = {
     "DOCV_MAX_BUNDLE_BYTES": "1024",
     "DOCV_MAX_UNPACKED_BYTES": "2048",
     "DOCV_MAX_DOCUMENTS": "5",
+    "DOCV_MAX_DOCUMENT_BYTES": "4096",
+    "DOCV_MAX_RATIO": "100",
     "DOCV_MEMORY_BYTES": "2097152",
     "DOCV_NO_DOCUMENTS_TEXTS": "Nothing here|No, nothing",
     "DOCV_KMS_KEY_ID": "arn:aws:kms:eu-central-1:1:key/2",
