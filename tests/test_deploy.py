@@ -251,7 +251,7 @@ pinned = set(sys.argv[1:]) | {"docv-archive"}
 missing = {
     module
     for module, owners in importlib.metadata.packages_distributions().items()
-    if not pinned.intersection(owner.lower().replace("_", "-") for owner in owners)
+    if not pinned.intersection(owner.lower().replace("_", "-").replace(".", "-") for owner in owners)
 }
 
 class OnlyWhatIsPinned:
