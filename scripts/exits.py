@@ -7,6 +7,7 @@ from tasks.errors import BadInput
 from worker.embedded import EmbeddedError
 from worker.resources import Unreachable
 from worker.settings import SettingsError
+from worker.transport import is_full
 
 OK, NOT_ALL, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -18,6 +19,12 @@ def explain(error: Exception) -> tuple[str, int] | None:
             return str(error), USAGE
         case Unreachable() | EmbeddedError():
             return str(error), UNREACHABLE
+        case RedisError() | KombuError() if is_full(error):
+            sentence = (
+                "Redis is full: nothing more is accepted until workers have made room; what was accepted before is "
+                "safe, and the same command accepts the rest later"
+            )
+            return sentence, UNREACHABLE
         case RedisError() | KombuError():
             sentence = (
                 f"Redis does not do what it was asked ({type(error).__name__}); what was accepted before is safe: "

@@ -21,14 +21,16 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
     asyncio.run(_see_that_all_answer(settings))
     if with_parent:
         end_with_parent()
-    app.worker_main(
-        [
-            "worker",
-            f"--queues={','.join(queues)}",
-            f"--loglevel={settings.log_level}",
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        ]
+    # Not through Celery's command, which forgets the exit code on its way.
+    worker = app.Worker(
+        queues=list(queues),
+        loglevel=settings.log_level,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
     )
+    worker.start()
+    raise SystemExit(worker.exitcode)
 
 
 async def _see_that_all_answer(settings: Settings) -> None:

@@ -4,6 +4,7 @@ obstore's exceptions are translated here and nowhere else. Its texts hold URL an
 kind of failure. What each answer of a server turns into was tried one by one: ``docs/design.md``.
 """
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -22,6 +23,7 @@ LARGE = 16 << 20
 """A larger object is written in parts."""
 _PART = 5 << 20  # the least that S3 takes
 _PARTS_AT_ONCE = 2
+_READ_SECONDS = 30.0
 
 
 class AlreadyThere(Exception):  # an answer rather than an error
@@ -165,8 +167,10 @@ class ObjectBucket:
         """See Bucket."""
         try:
             with _translated("read"):
-                result = await obstore.get_async(self._store, key)
-                data = await result.bytes_async()
+                # Manifests are small. A bucket that does not answer at all would be noticed after ten minutes only.
+                async with asyncio.timeout(_READ_SECONDS):
+                    result = await obstore.get_async(self._store, key)
+                    data = await result.bytes_async()
         except _Absent:
             return None
         return Found(data=bytes(data), version=str(result.meta["e_tag"]))

@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import Mapping
 
+from kombu.exceptions import KombuError
+from redis.exceptions import OutOfMemoryError
+
 from tasks import report
 from tasks.enqueue import Backlog, Publisher, batch_size
 from tasks.hold import Hold
 from tasks.ledger import Ledger, Queue
+from worker.transport import is_full
 
 INTERVAL = 1.0
 """Seconds between two rounds of a worker."""
@@ -16,8 +20,12 @@ _SHORT = 60.0
 _NONE = 5.0
 
 
-async def dispatch(ledger: Ledger, publisher: Publisher, messages: Backlog, holds: Mapping[Queue, list[Hold]]) -> int:
-    """Publish what is due now; return how many evaluations that are.
+async def dispatch(
+    ledger: Ledger, publisher: Publisher, messages: Backlog, holds: Mapping[Queue, list[Hold]]
+) -> tuple[int, dict[Queue, list[str]]]:
+    """Publish what is due now; return how many evaluations that are, and those that a full Redis did not take.
+
+    The latter have to be worked on without a message: only that makes room again.
 
     Args:
         messages: how many messages are in the queues.
@@ -26,11 +34,18 @@ async def dispatch(ledger: Ledger, publisher: Publisher, messages: Backlog, hold
     """
     of_held = {queue: _of_held(holds[queue]) for queue in Queue}
     claimed = await ledger.claim(patience=_patience(messages), of_held=of_held, limit=_AT_ONCE)
+    no_room: dict[Queue, list[str]] = {}
     for queue, eval_ids in claimed.items():
         size = batch_size(queue, len(eval_ids))
-        await asyncio.to_thread(publisher.publish, queue, eval_ids, size)
-        report.dispatched(queue, len(eval_ids))
-    return sum(map(len, claimed.values()))
+        try:
+            await asyncio.to_thread(publisher.publish, queue, eval_ids, size)
+        except (KombuError, OutOfMemoryError) as error:
+            if not is_full(error):
+                raise
+            no_room[queue] = eval_ids
+        else:
+            report.dispatched(queue, len(eval_ids))
+    return sum(map(len, claimed.values())), no_room
 
 
 def _of_held(holds: list[Hold]) -> int:

@@ -42,7 +42,7 @@ local old_until, old_pause, old_reason = tonumber(old[1] or 0), tonumber(old[2] 
 if verb == 'lift' then return { redis.call('DEL', KEYS[1]) } end
 
 if verb == 'enter' then
-  if not old[1] then return { 'free' } end
+  if not old[1] or (old_until <= now and old_pause == 0) then return { 'free' } end
   if old_until > now then return { 'held', old_until - now, old_reason } end
   redis.call('HSET', KEYS[1], 'until', now + tonumber(ARGV[2]))
   return { 'probe', 0, old_reason }

@@ -74,11 +74,12 @@ local verbs = {}
 function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   local kind = 'turn'
   for i = 1, 2 do
-    local until_, reason = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason'))
+    local until_, reason, pause = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason', 'pause'))
     if until_ then
       local left = tonumber(until_) - now_ms
       if left > 0 then return { 'held', left, reason } end
-      if probe_lease > 0 and i == 1 then kind = 'probe' end
+      -- What ends by itself has ended, also where Redis has not removed it yet.
+      if probe_lease > 0 and i == 1 and pause then kind = 'probe' end
     end
   end
 

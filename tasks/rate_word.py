@@ -51,9 +51,11 @@ def read_rate_word(headers: Mapping[str, str], now: float) -> RateWord:
 
     Args:
         headers: of the answer; names are compared without case.
-        now: the time, seconds since the epoch.
+        now: the time, seconds since the epoch; taken where the answer has no ``Date``.
     """
+    # A date is meant by the clock of who says it; ours may be wrong.
     lowered = {name.lower(): value.strip() for name, value in headers.items()}
+    now = _moment(lowered.get("date", "")) or now
     said = {name: (lowered.get(name, ""), lowered.get(f"x-{name}", "")) for name in _NAMES}
     return RateWord(
         limit=_first(_count(value) for value in said["ratelimit-limit"]),
@@ -84,8 +86,14 @@ def _seconds(value: str, now: float) -> float | None:
         if seconds > _EPOCH_MILLISECONDS:
             seconds /= 1000
         return seconds - now if seconds > _EPOCH else seconds
+    moment = _moment(value)
+    return None if moment is None else moment - now
+
+
+def _moment(value: str) -> float | None:
+    """Return an HTTP date as seconds since the epoch."""
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         date: datetime = email.utils.parsedate_to_datetime(value)
         # Every HTTP date is in GMT, also where it does not say so (RFC 9110, 5.6.7).
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     return None

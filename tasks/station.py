@@ -25,7 +25,7 @@ from tasks.folder import FolderBucket
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
 from tasks.leases import Leases
-from tasks.ledger import Entry, Ledger, Queue
+from tasks.ledger import Entry, Ledger, Queue, Trigger
 from tasks.message import Message
 from tasks.pace import Pace
 from tasks.pipeline import Means
@@ -74,6 +74,7 @@ class Station:
         self._turns = Turns(resources.redis, runtime.pause)
         self._holds = Holds(resources.redis)
         self._known: dict[str, Hold] = {}
+        self._direct: set[asyncio.Task[bool]] = set()
         self._account = account_of(settings)
         self._pace = Pace(resources.redis, self._account.name, settings.rate, self._holds)
         self._breaker = Breaker(resources.redis, self._account.name, self._holds)
@@ -123,9 +124,9 @@ class Station:
         try:
             yield
         finally:
-            for loop in loops:
+            for loop in (*loops, *self._direct):
                 loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await asyncio.gather(*loops, *self._direct, return_exceptions=True)
 
     async def work(self, message: Message) -> bool:
         """Bring every evaluation of a message to its end; return whether some were handed back.
@@ -193,9 +194,25 @@ class Station:
         self._watchdog.saw(waiting=room and any(messages.waiting[queue] for queue in self._serves))
         common = [hold for hold in (account, archive) if hold]
         holds = {Queue.LIVE: common, Queue.BACKFILL: [*common, backfill] if backfill else common}
-        await dispatch(self._ledger, self._publisher, messages, holds)
+        _, no_room = await dispatch(self._ledger, self._publisher, messages, holds)
+        for queue, eval_ids in no_room.items():
+            self._work_without_message(queue, eval_ids)
         await self._pace.tell()
         await self._breaker.tell()
+
+    def _work_without_message(self, queue: Queue, eval_ids: list[str]) -> None:
+        """Work on what could not be published; while that goes on, what else is due has to wait."""
+        if not self._direct:
+            message = Message(tuple(eval_ids), (), queue, accepted=True, refresh=False, trigger=Trigger("message"))
+            task = asyncio.create_task(self._work(message))
+            self._direct.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[bool]") -> None:
+        self._direct.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            report.loop_failed("work", error)
 
     async def _see_holds(self) -> list[Hold | None]:
         """Return the holds of the account, its backfill and the archive; let those know who work."""

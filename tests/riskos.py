@@ -230,21 +230,59 @@ class Write:
     reply: Reply | None = None
 
 
+class Mood(enum.Enum):
+    """How the S3 below treats everybody."""
+
+    FINE = enum.auto()
+    """It does what it is asked."""
+    DOWN = enum.auto()
+    """It tears every connection down."""
+    SLOW = enum.auto()
+    """It asks everybody to slow down."""
+    READ_ONLY = enum.auto()
+    """It lets nobody write."""
+    GONE = enum.auto()
+    """Its bucket was deleted."""
+    EXPIRED = enum.auto()
+    """It takes everybody's credentials for expired."""
+    SKEWED = enum.auto()
+    """It takes everybody's clock for wrong."""
+
+
+_REFUSALS = {
+    Mood.SLOW: (503, "SlowDown"),
+    Mood.READ_ONLY: (403, "AccessDenied"),
+    Mood.GONE: (404, "NoSuchBucket"),
+    Mood.EXPIRED: (403, "ExpiredToken"),
+    Mood.SKEWED: (403, "RequestTimeTooSkewed"),
+}
+
+
 class Wilful:
-    """An S3 that treats its first writes as it is told, and later ones as S3 does.
+    """An S3 that treats its first writes as it is told, and later ones as S3 does, when it is in the mood.
 
     Attributes:
+        mood: how it treats everybody; a test may change it.
         objects: what it holds, by path.
         writes: how many writes it was asked for.
     """
 
     def __init__(self, *script: Write) -> None:
         self._script = list(script)
+        self.mood = Mood.FINE
         self.objects: dict[str, bytes] = {}
         self.writes = 0
 
+    def told(self, heard: Heard) -> Write | None:  # noqa: ARG002  # another S3 may look at it
+        """Return how a write is to be treated; None for what S3 does."""
+        return self._script.pop(0) if self._script else None
+
     def __call__(self, heard: Heard) -> Reply:
         """Answer a request."""
+        if self.mood is Mood.DOWN:
+            return Reply(b"", Then.RESET)
+        if self.mood in _REFUSALS and not (self.mood is Mood.READ_ONLY and heard.method != "PUT"):
+            return Reply(s3_error(*_REFUSALS[self.mood]))
         if heard.method == "PUT":
             return self._write(heard)
         held = self.objects.get(heard.path)
@@ -252,7 +290,7 @@ class Wilful:
 
     def _write(self, heard: Heard) -> Reply:
         self.writes += 1
-        told = self._script.pop(0) if self._script else None
+        told = self.told(heard)
         if told is None and not self._allows(heard):
             return Reply(s3_error(412, "PreconditionFailed"))
         if told is None or told.stores:

@@ -12,7 +12,7 @@ from kombu import Queue
 
 from worker.logs import configure_logs
 from worker.settings import Settings, SettingsError, load_settings
-from worker.transport import free_failed_places, transport_url, worker_transport
+from worker.transport import transport_url, use_our_channel, worker_transport
 
 LIVE, BACKFILL = "live", "backfill"
 ARCHIVE_TASK = "docv.archive"
@@ -67,7 +67,7 @@ def _configuration() -> dict[str, Any]:
         raise SystemExit(2) from None
 
 
-free_failed_places()
+use_our_channel()
 app = Celery("docv-archive", include=["tasks.archive"])
 app.add_defaults(_configuration)
 

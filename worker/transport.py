@@ -3,11 +3,13 @@
 Every figure here was tried on kombu 5.7 with Redis; ``docs/design.md`` tells what happens without it.
 """
 
+import contextlib
 import sys
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from kombu.transport import redis, virtual
+from redis.exceptions import OutOfMemoryError
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
@@ -71,6 +73,13 @@ class Places(redis.QoS):
     dropped, for the ledger knows its evaluations.
     """
 
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Take a message; a full Redis cannot note that, and need not."""
+        try:
+            super().append(message, delivery_tag)
+        except OutOfMemoryError:
+            virtual.QoS.append(self, message, delivery_tag)
+
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message."""
         try:
@@ -85,7 +94,28 @@ class Places(redis.QoS):
         finally:
             virtual.QoS.ack(self, delivery_tag)
 
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Put back what others took very long ago; while Redis is full, it has to wait."""
+        with contextlib.suppress(OutOfMemoryError):
+            super().restore_visible(*args, **options)
 
-def free_failed_places() -> None:
-    """Have every channel of this process give its places back in any case; ``QoS`` is kombu's own hook for that."""
-    redis.Channel.QoS = Places
+
+class Channel(redis.Channel):
+    """A channel that goes on when Redis is full, so that the work that makes room again can be done."""
+
+    QoS = Places
+
+    def _queue_bind(self, *args: Any) -> None:
+        # Our queues are known by their names; the note is for exchanges that we do not use.
+        with contextlib.suppress(OutOfMemoryError):
+            super()._queue_bind(*args)
+
+
+def use_our_channel() -> None:
+    """Have every connection of this process use our channel; ``Channel`` is kombu's own hook for that."""
+    redis.Transport.Channel = Channel
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether Redis refused something because it is full, in whatever error that came wrapped."""
+    return isinstance(error, OutOfMemoryError) or "maxmemory" in str(error)

@@ -1,7 +1,6 @@
 """The key, the quota or the service itself fails for everybody: no evaluation pays for it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from tasks.outcome import Outcome
 from tests.faults.check import FolderArchive, examine
 from tests.faults.scale import Scale
 from tests.faults.stage import Stage, set_stage
+from tests.faults.watching import charged, half_done, until_held
 
 _DAY_MS = 24 * 3600 * 1000
 _RUN = "fault"
@@ -24,29 +24,6 @@ def evaluations(count: int, scenario: Scenario = Scenario.PASSPORT) -> list[str]
     return [eval_id_for(scenario, number) for number in range(count)]
 
 
-async def charged(stage: Stage) -> int:
-    """Return how many attempts the evaluations that are under way have lost."""
-    entries = await stage.client.hvals("docv:ledger:entries")
-    return sum(int(json.loads(entry)["attempts"]) for entry in entries)
-
-
-async def half_done(stage: Stage, total: int) -> None:
-    """Wait until half of a run has ended."""
-    while await stage.settled(_RUN) < total // 2:
-        await asyncio.sleep(0.02)
-
-
-async def reason_of_hold(stage: Stage, scope: str = "default") -> Reason | None:
-    hold = await Holds(stage.client).of(scope)
-    return hold.reason if hold else None
-
-
-async def until_held(stage: Stage, reason: Reason, scope: str = "default") -> None:
-    async with asyncio.timeout(30):
-        while await reason_of_hold(stage, scope) is not reason:
-            await asyncio.sleep(0.05)
-
-
 async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -54,7 +31,7 @@ async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
     async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(stage, len(eval_ids))
+        await half_done(stage, _RUN, len(eval_ids))
         stage.riskos.change(refuse_with=401)
         began = time.monotonic()
         await until_held(stage, Reason.UNAUTHORIZED)
@@ -86,7 +63,7 @@ async def test_a_service_that_fails_for_everybody_makes_no_dead_letter(
     async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_ATTEMPTS="3") as stage:
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(stage, len(eval_ids))
+        await half_done(stage, _RUN, len(eval_ids))
         before, began = stage.riskos.stats().requests, time.monotonic()
         stage.riskos.change(refuse_with=500)
         await until_held(stage, Reason.OUTAGE)
@@ -114,7 +91,7 @@ async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_us
     async with set_stage(tmp_path / "stage", DOCV_DAILY_QUOTA="200", DOCV_LIVE_RESERVE="0.1") as stage:
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await until_held(stage, Reason.QUOTA, backfill_of("default"))
+        await until_held(stage, Reason.QUOTA, scope=backfill_of("default"))
         by_backfill = stage.riskos.stats().requests
         await stage.enqueue(live, run="live")
         await until_held(stage, Reason.QUOTA)

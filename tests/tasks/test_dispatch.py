@@ -74,7 +74,9 @@ def hold(left: float) -> Hold:
 async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
     """Do a round while these holds are placed on the account."""
     placed = [each for each in holds if each]
-    return await dispatch(ledger, publisher, await backlog(redis), dict.fromkeys(Queue, placed))
+    published, no_room = await dispatch(ledger, publisher, await backlog(redis), dict.fromkeys(Queue, placed))
+    assert no_room == {}
+    return published
 
 
 async def test_where_nothing_is_due_nothing_is_published(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
@@ -200,3 +202,18 @@ async def test_all_that_waited_for_its_account_moves_when_the_hold_is_over(
     eval_ids = await held(ledger, 3)
     assert await dispatched(ledger, publisher, redis) == 3
     assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # three
+
+
+async def test_what_a_full_redis_does_not_take_is_returned_to_be_worked_on_without_a_message(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    eval_ids = await due(ledger, redis, 3)
+    await redis.config_set("maxmemory", 1)
+    try:
+        counted, no_room = await dispatch(ledger, publisher, await backlog(redis), {queue: [] for queue in Queue})
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert counted == 3
+    assert sorted(no_room[Queue.BACKFILL]) == sorted(eval_ids)
+    assert await redis.llen("docv:backfill") == 0
+    assert [entry.eval_id for entry in await ledger.take(eval_ids, token="ours")] == eval_ids

@@ -1,0 +1,93 @@
+"""The bucket fails for everybody: nothing is said to be there that is not, and no evaluation pays for it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from tasks.hold import ARCHIVE, Reason
+from tasks.ledger import Queue
+from tasks.outcome import Outcome
+from tests.faults.check import examine
+from tests.faults.own_s3 import own_s3, unkept
+from tests.faults.scale import Scale
+from tests.faults.stage import set_stage
+from tests.faults.watching import charged, half_done, until_held, until_let_go
+from tests.riskos import Mood
+
+_RUN = "fault"
+_REASONS = (Reason.CANNOT_READ, Reason.CANNOT_WRITE)
+
+
+def evaluations(count: int) -> list[str]:
+    return [eval_id_for(Scenario.PASSPORT, number) for number in range(count)]
+
+
+async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothing(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(1000 if scale.long else 300)
+    async with (
+        own_s3() as s3,
+        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_ATTEMPTS="3", **s3.settings) as stage,
+    ):
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(stage, _RUN, len(eval_ids))
+        began, s3.wilful.mood = time.monotonic(), Mood.DOWN
+        await until_held(stage, *_REASONS, scope=ARCHIVE)
+        noticed = time.monotonic() - began
+        await asyncio.sleep(scale.outage / 2)
+        half_in_between = unkept(s3)
+        await asyncio.sleep(scale.outage / 2)
+        s3.wilful.mood = Mood.SLOW
+        await asyncio.sleep(scale.outage / 2)
+        lasted = time.monotonic() - began
+        mended, s3.wilful.mood = time.monotonic(), Mood.FINE
+        await until_let_go(stage, ARCHIVE, seconds=2 * lasted + 10)
+        probed = time.monotonic() - mended
+        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=90)
+        seconds, result, burnt = time.monotonic() - mended, examine(s3, eval_ids), await charged(stage)
+        half = [*half_in_between, *unkept(s3)]
+    figures(
+        f"bucket away for {lasted:.0f} s: {result.sentence()}, manifests without their objects {len(half)}, attempts "
+        f"burnt {burnt}, dead letters {counters.outcomes[Outcome.FAILED]}; on hold after {noticed:.1f} s, let go "
+        f"{probed:.1f} s after its end, all done after {seconds:.1f} s"
+    )
+    assert result.sound, result
+    assert half == []
+    assert counters.outcomes[Outcome.FAILED] == 0
+    assert burnt <= 20, "as many as it takes to notice"
+
+
+@pytest.mark.parametrize("mood", [Mood.READ_ONLY, Mood.GONE, Mood.EXPIRED, Mood.SKEWED])
+async def test_a_bucket_that_refuses_everybody_is_waited_for(
+    mood: Mood, scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(1000 if scale.long else 200)
+    async with (
+        own_s3() as s3,
+        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_ATTEMPTS="3", **s3.settings) as stage,
+    ):
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(stage, _RUN, len(eval_ids))
+        began, s3.wilful.mood = time.monotonic(), mood
+        await until_held(stage, *_REASONS, scope=ARCHIVE)
+        noticed = time.monotonic() - began
+        await asyncio.sleep(scale.outage)
+        lasted, half_in_between = time.monotonic() - began, unkept(s3)
+        mended, s3.wilful.mood = time.monotonic(), Mood.FINE
+        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=2 * lasted + 60)
+        seconds, result, burnt = time.monotonic() - mended, examine(s3, eval_ids), await charged(stage)
+    figures(
+        f"bucket {mood.name.lower()} for {lasted:.0f} s: {result.sentence()}, attempts burnt {burnt}, dead letters "
+        f"{counters.outcomes[Outcome.FAILED]}; on hold after {noticed:.1f} s, all done {seconds:.1f} s after its end"
+    )
+    assert result.sound, result
+    assert half_in_between == []
+    assert counters.outcomes[Outcome.FAILED] == 0
+    assert burnt <= 20, "as many as it takes to notice"

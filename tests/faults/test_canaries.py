@@ -1,0 +1,244 @@
+"""Secrets and personal data go in everywhere; afterwards they are nowhere but where they must be."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from tasks.hold import Reason
+from tests import riskos
+from tests.commands import Shell
+from tests.faults import own_s3
+from tests.faults.own_s3 import OwnS3
+from tests.faults.redis_server import RedisServer
+from tests.faults.stage import Stage, set_stage
+from tests.faults.watching import until_held
+from tests.riskos import Heard, Reply, Then, Write, http, listening
+from tests.zips import Raw, forged, zip_of
+from worker.app import ARCHIVE_TASK, publishing_app
+from worker.settings import Settings
+
+_RUN = "canaries"
+_FOREIGN = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+
+
+def canary(name: str) -> str:
+    return f"CANARY-{name}-7c1f0e"
+
+
+KEY, PASSWORD = canary("api-key"), canary("redis-password")
+# The manifest is where these may stand, and must; of the others only the text may, in the documents.
+NAME, FILENAME, MESSAGE = canary("Jane-Doe"), canary("filename"), canary("message")
+TEXT, HEADER, COOKIE, PAGE, FAULT, STORE = (
+    canary(name) for name in ("text", "header", "cookie", "page", "fault", "store")
+)
+# It comes in a message that breaks the contract.
+ARGUMENT = canary("argument")
+SECRETS = (KEY, PASSWORD, own_s3.SECRET)
+PERSONAL = (NAME, FILENAME, MESSAGE, TEXT, HEADER, COOKIE, PAGE, FAULT, STORE)
+EVERYWHERE = {"X-Request-Note": HEADER, "Set-Cookie": f"session={COOKIE}"}
+
+_DOCUMENTS = {
+    f"user_uploaded/document_verification/documentfrontDoc_Front_1_{NAME}.jpg": b"\xff\xd8\xff" + TEXT.encode(),
+    f"case_attachments/{NAME}.pdf": b"%PDF-1.7\n" + TEXT.encode(),
+    f"case_attachments/{NAME}.txt": TEXT.encode(),
+}
+_DAMAGED = forged(
+    Raw(name=f"case_attachments/{NAME}.pdf".encode(), content=TEXT.encode(), local={"crc": 7}, central={"crc": 7}),
+    Raw(name=f"{NAME}.txt".encode(), content=TEXT.encode()),
+)
+
+
+def bundle(data: bytes, filename: str = f"{FILENAME}.zip") -> bytes:
+    headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{filename}"'}
+    return http(200, data, headers=headers | EVERYWHERE)
+
+
+def error(status: int, text: str, **headers: str) -> bytes:
+    return http(status, json.dumps({"message": text}).encode(), headers={"Content-Type": "application/json", **headers})
+
+
+def page(status: int) -> bytes:
+    """Return what a proxy in between says."""
+    return http(status, f"<html>{PAGE}</html>".encode(), headers={"Content-Type": "text/html", **EVERYWHERE})
+
+
+# How each evaluation is answered, the first time and from then on; the number in its ID is the place in the list.
+ANSWERS: tuple[tuple[bytes | Reply, ...], ...] = (
+    *[(bundle(zip_of(_DOCUMENTS)),)] * 14,
+    (bundle(_DAMAGED),),
+    (bundle(f"no ZIP but {TEXT}".encode()),),
+    (error(400, MESSAGE),),
+    (error(400, "No Documents Found", **EVERYWHERE),),
+    (error(404, MESSAGE),),
+    (error(500, FAULT),),
+    (page(200),),
+    (page(407),),
+    (http(302, headers={"Location": f"http://{PAGE}.example/?key={PAGE}", **EVERYWHERE}),),
+    (bundle(zip_of(_DOCUMENTS), filename=f"{_FOREIGN}-{FILENAME}.zip"),),
+    (Reply(bundle(zip_of(_DOCUMENTS))[:-9], Then.CLOSE),),
+    (error(429, FAULT, **{"Retry-After": "1"}, **EVERYWHERE), bundle(zip_of(_DOCUMENTS))),
+    (error(401, FAULT, **EVERYWHERE),),
+)
+
+
+def eval_id_of(number: int) -> str:
+    return f"cafe0000-0000-4000-8000-{number:012x}"
+
+
+class Listed:
+    """A RiskOS that answers each evaluation as the list says."""
+
+    def __init__(self) -> None:
+        self._left = [iter(answers) for answers in ANSWERS]
+
+    def __call__(self, heard: Heard) -> Reply:
+        number = int(heard.path.split("/")[3][-12:], 16)
+        said = next(self._left[number], ANSWERS[number][-1])
+        return said if isinstance(said, Reply) else Reply(said)
+
+
+class Guarded(RedisServer):
+    """A server with a password."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    async def start(self) -> None:
+        await super().start()
+        async with Redis(port=self.port) as client:
+            await client.config_set("requirepass", PASSWORD)
+
+
+@contextlib.asynccontextmanager
+async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[str, str]) -> AsyncIterator[Stage]:
+    """Have a stage whose Redis has a password, and whose RiskOS is a scripted one."""
+    redis = Guarded(folder / "redis")
+    try:
+        await redis.start()
+        async with Stage(folder, redis, service) as stage:
+            stage.settings |= {"DOCV_API_KEY": KEY, "DOCV_LOG_LEVEL": "DEBUG", "DOCV_ATTEMPTS": "2", **settings}
+            yield stage
+    finally:
+        await redis.kill()
+
+
+async def in_redis(client: Redis) -> str:
+    """Return every key and every value."""
+    found: list[Any] = []
+    async for key in client.scan_iter():
+        found.append(key)
+        match await client.type(key):
+            case "string":
+                found.append(await client.get(key))
+            case "hash":
+                found.append(await client.hgetall(key))
+            case "zset":
+                found.append(await client.zrange(key, 0, -1))
+            case "set":
+                found.append(await client.smembers(key))
+            case "list":
+                found.append(await client.lrange(key, 0, -1))
+            case other:
+                pytest.fail(f"{key} is of another type: {other}")
+    return str(found)
+
+
+def ever_in_redis(stage: Stage) -> str:
+    """Return everything that was ever written there, and what the server said."""
+    files = [path for path in (stage.folder / "redis").rglob("*") if path.is_file()]
+    return "\n".join(path.read_text(errors="replace") for path in files)
+
+
+def in_s3(s3: OwnS3) -> str:
+    """Return what S3 was told of objects: keys, metadata, tags and other headers."""
+    return "\n".join(f"{heard.method} {heard.path} {dict(heard.headers)}" for heard in s3.server.heard)
+
+
+def manifests(s3: OwnS3) -> str:
+    return "\n".join(s3.read(key).decode() for key in sorted(s3.keys()) if key.endswith(".json"))
+
+
+def contents(s3: OwnS3) -> str:
+    """Return the bytes of every object: documents, manifests, bundles in quarantine."""
+    return "\n".join(data.decode(errors="replace") for data in s3.wilful.objects.values())
+
+
+async def said_by_commands(stage: Stage) -> dict[str, str]:
+    """Return what a person sees who looks."""
+    shell, said = Shell(stage.folder, stage.settings), {}
+    for command in ("status", "status --json", f"status {_RUN}", "dead-letters list", "dead-letters list --json"):
+        finished = await shell.run(*command.split())
+        said[command] = finished.out + finished.err
+    return said
+
+
+def hits(places: Mapping[str, str], *wanted: str) -> Iterator[tuple[str, str]]:
+    for (place, text), each in itertools.product(places.items(), wanted):
+        if each.lower() in text.lower():
+            yield place, each
+
+
+def send_what_is_no_message(stage: Stage) -> None:
+    """Send what breaks the contract."""
+    app = publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
+    with contextlib.closing(app):
+        app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id_of(1)], "applicant": ARGUMENT}, queue="live")
+
+
+async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callable[[str], None], tmp_path: Path) -> None:
+    answers, eval_ids = Listed(), [eval_id_of(number) for number in range(len(ANSWERS))]
+    async with (
+        listening(answers) as service,
+        own_s3.own_s3(Write(stores=False, reply=Reply(s3_says(STORE)))) as s3,
+        guarded_stage(tmp_path / "stage", service, s3.settings) as stage,
+    ):
+        await stage.start_workers(2)
+        # The last two hold the account up, so they come when nothing else is under way.
+        *others, slowed, refused = eval_ids
+        for run, some in ((_RUN, others), ("slowed", [slowed])):
+            await stage.enqueue(some, run=run)
+            await stage.wait_until_all_ended(run, len(some))
+        await stage.enqueue([refused], run="refused")
+        await until_held(stage, Reason.UNAUTHORIZED)
+        places = await said_by_commands(stage)
+        places |= {"Redis": await in_redis(stage.client), "Redis's file": ever_in_redis(stage), "S3": in_s3(s3)}
+        places |= {worker.log.name: worker.log.read_text() for worker in stage.workers}
+        kept, told, outcomes = contents(s3), manifests(s3), (await stage.ledger.run(_RUN)).outcomes
+        asked = str(service.heard)
+    found = [
+        *hits(places, *SECRETS, *PERSONAL),
+        *hits({"objects": kept}, *SECRETS, HEADER, COOKIE, PAGE, FAULT, STORE),
+        *hits({"manifests": told}, TEXT),
+    ]
+    figures(f"{len(SECRETS + PERSONAL)} canaries, {len(places) + 2} places, workers at DEBUG: {len(found)} hits")
+    assert found == []
+    # All of that was really there, and would have been found.
+    expected = {"failed": 6, "not_found": 1, "rejected": 1, "no_documents": 1, "unreadable": 2, "archived": 14}
+    assert {outcome.value: count for outcome, count in outcomes.items() if count} == expected
+    assert KEY in asked
+    assert [name in told for name in (NAME, FILENAME, MESSAGE)] == [True] * 3
+    assert {place for place, _ in hits(places, "cafe0000", _RUN)} == set(places)
+
+
+def s3_says(text: str) -> bytes:
+    """Return a refusal of S3 that says more than it should."""
+    return http(403, f"<Error><Code>AccessDenied</Code><Message>{text}</Message></Error>".encode(), headers=EVERYWHERE)
+
+
+async def test_what_a_message_holds_against_the_contract_is_told_to_nobody(tmp_path: Path) -> None:
+    async with set_stage(tmp_path / "stage", DOCV_LOG_LEVEL="DEBUG") as stage:
+        (worker,) = await stage.start_workers(1)
+        await asyncio.to_thread(send_what_is_no_message, stage)
+        await stage.until(lambda: "message.bad" in worker.log.read_text())
+        await asyncio.sleep(0.5)
+        assert ARGUMENT not in worker.log.read_text()
+        assert ARGUMENT not in await in_redis(stage.client)

@@ -1,0 +1,158 @@
+"""The same evaluations are asked for again and again, at once, and by workers whose clocks disagree."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tasks.hold import Holds
+from tasks.ledger import Queue, RunCounters
+from tasks.message import MAX_BATCH
+from tasks.outcome import Outcome
+from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.own_s3 import own_s3
+from tests.faults.scale import Scale
+from tests.faults.stage import Stage, Worker, set_stage
+from worker.app import ARCHIVE_TASK, publishing_app
+from worker.settings import Settings
+
+_KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)
+_APART_SECONDS = 300
+# What moves the clock of a Python that finds it: whatever asks Python for the time gets another one.
+_CLOCK = """
+import datetime, time
+
+_seconds = float({seconds})
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + _seconds
+time.time_ns = lambda: _time_ns() + int(_seconds * 1e9)
+_datetime = datetime.datetime
+
+
+class _Kind(type):
+    def __instancecheck__(cls, thing):
+        return isinstance(thing, _datetime)
+
+
+class Moved(_datetime, metaclass=_Kind):
+    @classmethod
+    def now(cls, tz=None):
+        return _datetime.now(tz) + datetime.timedelta(seconds=_seconds)
+
+    @classmethod
+    def utcnow(cls):
+        return cls.now(datetime.timezone.utc).replace(tzinfo=None)
+
+
+datetime.datetime = Moved
+"""
+
+
+def evaluations(numbers: range) -> list[str]:
+    return [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in numbers]
+
+
+def send_bare(stage: Stage, eval_ids: Sequence[str], run: str) -> None:
+    """Send messages as a producer does who knows nothing but Celery."""
+    app = publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
+    with contextlib.closing(app):
+        for start in range(0, len(eval_ids), MAX_BATCH):
+            some = list(eval_ids[start : start + MAX_BATCH])
+            app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": some, "run": run}, queue="backfill")
+
+
+async def test_what_is_asked_for_three_times_at_once_is_archived_once(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(range(500 if scale.long else 100))
+    async with own_s3() as s3, set_stage(tmp_path / "stage", **s3.settings) as stage:
+        await stage.start_workers(2)
+        await asyncio.gather(
+            stage.enqueue(eval_ids, run="live"),
+            stage.enqueue(eval_ids, run="backfill", queue=Queue.BACKFILL),
+            asyncio.to_thread(send_bare, stage, eval_ids, "bare"),
+        )
+        runs = [await stage.wait_until_all_ended(run, len(eval_ids)) for run in ("live", "backfill", "bare")]
+        result, asked = examine(s3, eval_ids), stage.riskos.stats().by_evaluation
+    written = Counter(heard.path for heard in s3.server.heard if heard.method == "PUT")
+    twice = [path for path, count in written.items() if count > 1]
+    most, unchanged = max(asked.values()), sum(run.outcomes[Outcome.UNCHANGED] for run in runs)
+    figures(
+        f"{len(eval_ids)} IDs three times at once: {result.sentence()}, requests for each {most}, "
+        f"objects written twice {len(twice)}, unnamed {len(result.strange)}, unchanged {unchanged}"
+    )
+    assert result.sound, result
+    assert asked == dict.fromkeys(eval_ids, 1)
+    assert twice == []
+    assert all(counted_right(eval_ids, run) for run in runs), runs
+
+
+async def start_elsewhere(stage: Stage, seconds: float) -> Worker:
+    """Start a worker on a machine whose clock is wrong by so much."""
+    folder = stage.folder / f"clock{seconds:+.0f}"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_CLOCK.format(seconds=seconds))
+    stage.settings["PYTHONPATH"] = str(folder)
+    worker = await stage.start_worker()
+    del stage.settings["PYTHONPATH"]
+    await stage.until_ready(worker)
+    return worker
+
+
+def clock_of(worker: Worker) -> float:
+    """Return by how many seconds a worker's clock differs from ours, as the lines of its log tell it."""
+    line = next(line for line in reversed(worker.log.read_text().splitlines()) if line.startswith("{"))
+    told = datetime.fromisoformat(json.loads(line)["timestamp"])
+    return (told - datetime.fromtimestamp(worker.log.stat().st_mtime, UTC)).total_seconds()
+
+
+@pytest.mark.parametrize("apart", [_APART_SECONDS, -_APART_SECONDS])
+async def test_two_runs_over_the_same_evaluations_on_clocks_that_disagree_count_right(
+    apart: float, scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    size = 500 if scale.long else 100
+    runs = {"one": evaluations(range(size)), "two": evaluations(range(size // 2, size + size // 2))}
+    eval_ids = sorted({eval_id for some in runs.values() for eval_id in some})
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
+        stage.riskos.change(rate=50)
+        here, elsewhere = await stage.start_worker(), await start_elsewhere(stage, apart)
+        await stage.until_ready(here)
+        began = time.monotonic()
+        await asyncio.gather(
+            *(stage.enqueue(some, run=run, queue=queue) for (run, some), queue in zip(runs.items(), Queue, strict=True))
+        )
+        counters: dict[str, RunCounters] = {
+            run: await stage.wait_until_all_ended(run, len(some)) for run, some in runs.items()
+        }
+        seconds = time.monotonic() - began
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        clocks = (clock_of(here), clock_of(elsewhere))
+        asked, granted = stage.riskos.stats().by_evaluation, stage.riskos.stats().granted
+    figures(
+        f"two runs over {len(eval_ids)} IDs, clocks {clocks[1] - clocks[0]:+.0f} s apart: {result.sentence()}, "
+        f"{seconds:.1f} s, {granted} requests granted ({'; '.join(run.sentence() for run in counters.values())})"
+    )
+    assert result.sound, result
+    assert all(counted_right(some, counters[run]) for run, some in runs.items()), counters
+    assert asked.keys() == set(eval_ids)
+    assert granted == len(eval_ids)
+    assert clocks == pytest.approx((0, apart), abs=5)
+    assert seconds < 60
+
+
+async def test_a_clock_that_is_slow_does_not_make_a_short_wait_a_long_one(tmp_path: Path) -> None:
+    async with set_stage(tmp_path / "stage") as stage:
+        await start_elsewhere(stage, -_APART_SECONDS)
+        await stage.enqueue([eval_id_for(Scenario.RATE_LIMITED_DATE, 1)], run="late")
+        await stage.until(lambda: stage.riskos.stats().requests > 0)
+        await asyncio.sleep(0.5)
+        hold = await Holds(stage.client).of("default")
+        assert hold is None or hold.left < 10, hold

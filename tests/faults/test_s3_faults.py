@@ -1,0 +1,185 @@
+"""Each fault that S3 is known for, at each write of an evaluation: what is said to be archived is there."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import aiohttp
+import pytest
+from obstore.store import S3Store
+from redis.asyncio import Redis
+
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start
+from tasks.attempt import attempt
+from tasks.bucket import ObjectBucket
+from tasks.download import Terms
+from tasks.gate import Gate
+from tasks.ledger import Ledger, Queue, Trigger
+from tasks.outcome import Outcome
+from tasks.pipeline import Means
+from tasks.retrying import Policy
+from tasks.store import Shelf
+from tasks.unpack import Limits
+from tests.faults.own_s3 import OwnS3, unkept
+from tests.riskos import KEY, Clock, Heard, Reply, Server, Then, Wilful, Write, http, listening, s3_error
+
+_PUTS = 4
+_SCENARIO = Scenario.DOCUMENTED  # three documents
+_PATIENCE_SECONDS = 0.3
+_RETRIES = 2
+_FOR_GOOD = 1_000
+_ATTEMPTS = 5
+_RUN = "faults"
+_PARKED = "docv:ledger:parked"
+
+FAULTS = {
+    "409 without storing": Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))),
+    "412 without storing": Write(stores=False, reply=Reply(s3_error(412, "PreconditionFailed"))),
+    "stored, then reset": Write(stores=True, reply=Reply(b"", Then.RESET)),
+    "reset": Write(stores=False, reply=Reply(b"", Then.RESET)),
+    "stored, then 500": Write(stores=True, reply=Reply(s3_error(500, "InternalError"))),
+    "stored, 200 without ETag": Write(stores=True, reply=Reply(http(200))),
+    "stored, then silence": Write(stores=True, reply=Reply(b"", Then.HANG)),
+    "silence": Write(stores=False, reply=Reply(b"", Then.HANG)),
+} | {
+    f"{status} {code}": Write(stores=False, reply=Reply(s3_error(status, code)))
+    for status, code in (
+        (503, "SlowDown"),
+        (500, "InternalError"),
+        (429, "TooManyRequests"),
+        (408, "RequestTimeout"),
+        (400, "RequestTimeout"),
+        (400, "KMS.ThrottlingException"),
+        (403, "ExpiredToken"),
+        (403, "RequestTimeTooSkewed"),
+        (404, "NoSuchBucket"),
+    )
+}
+
+
+class Picky(Wilful):
+    """An S3 that treats one object as it is told, and is watched after each request.
+
+    Args:
+        place: which object: the first that is written, the second …
+        write: how it is treated.
+        times: how often; afterwards it is treated as S3 does.
+    """
+
+    def __init__(self, place: int, write: Write, times: int) -> None:
+        super().__init__()
+        self._place, self._write_, self.times = place, write, times
+        self._seen: list[str] = []
+        self.met = 0
+        self.broken: set[str] = set()
+
+    def told(self, heard: Heard) -> Write | None:
+        if heard.path not in self._seen:
+            self._seen.append(heard.path)
+        if self._seen.index(heard.path) != self._place or not self.times:
+            return None
+        self.times -= 1
+        self.met += 1
+        return self._write_
+
+    def __call__(self, heard: Heard) -> Reply:
+        reply = super().__call__(heard)
+        self.broken.update(unkept(OwnS3(Server(""), self)))
+        return reply
+
+
+@dataclass
+class Yard:
+    """A ledger and a RiskOS, and one evaluation after the other that is brought to its end."""
+
+    redis: Redis
+    simulator: Simulator
+    session: aiohttp.ClientSession
+
+    async def carried(self, number: int, picky: Picky) -> list[str]:
+        """Carry an evaluation to a bucket with a fault; return what was wrong."""
+        await self.redis.flushall()
+        eval_id = eval_id_for(_SCENARIO, number)
+        ledger, clock, wrong = Ledger(self.redis, 3600.0), Clock(self.redis), []
+        await ledger.accept([eval_id], queue=Queue.LIVE, account="default", trigger=Trigger("enqueue", run=_RUN))
+        async with listening(picky) as server:
+            archive = OwnS3(server, picky)
+            line = clock.line_to(self.simulator.url, self.session, Terms(), Policy(attempts=_ATTEMPTS))
+            means = Means(line, Gate(line.holds, line.breaker), Shelf(ObjectBucket(store_at(server.url))), Limits())
+            for turn in range(_ATTEMPTS):
+                for entry in await ledger.take([eval_id], token=f"worker {turn}"):
+                    await attempt(entry, means, ledger)
+                ended = await outcome_of(ledger)
+                if ended and not archive.keys() & {f"sandbox/{eval_id}/manifest.json"}:
+                    wrong.append(f"{ended} without a manifest")
+                if ended:
+                    break
+                picky.times = 0
+                await self.all_is_due(ledger, clock)
+        wrong += [f"{key} named what was not there" for key in picky.broken]
+        return wrong + ([] if ended in {Outcome.ARCHIVED, Outcome.UNCHANGED} else [f"it ended as {ended}"])
+
+    async def all_is_due(self, ledger: Ledger, clock: Clock) -> None:
+        """Let so much time pass that every hold is over, and what was parked is due."""
+        await clock.passes()
+        parked = await self.redis.zrange(_PARKED, 0, -1)
+        if parked:
+            await self.redis.zadd(_PARKED, dict.fromkeys(parked, 0))
+        await ledger.claim(patience=dict.fromkeys(Queue, 3600.0), of_held=dict.fromkeys(Queue, 1000))
+
+
+async def outcome_of(ledger: Ledger) -> Outcome | None:
+    """Return how the one evaluation of the run ended, None where it has not."""
+    outcomes = (await ledger.run(_RUN)).outcomes
+    return next((outcome for outcome, count in outcomes.items() if count), None)
+
+
+def store_at(url: str) -> S3Store:
+    """Return a client as a worker has it, but for the pauses that it makes."""
+    no_pause = timedelta(milliseconds=1)
+    return S3Store(
+        "archive",
+        prefix="kyc",
+        endpoint=url,
+        virtual_hosted_style_request=False,
+        region="us-east-1",
+        access_key_id="testing",
+        secret_access_key="testing",
+        checksum_algorithm="SHA256",
+        client_options={"allow_http": True, "timeout": timedelta(seconds=_PATIENCE_SECONDS)},
+        retry_config={
+            "max_retries": _RETRIES,
+            "retry_timeout": timedelta(seconds=30),
+            "backoff": {"init_backoff": no_pause, "max_backoff": no_pause, "base": 2},
+        },
+    )
+
+
+@contextlib.asynccontextmanager
+async def yard_with(redis: Redis) -> AsyncIterator[Yard]:
+    options = Options(api_key=KEY, image_bytes=1_000)
+    async with await start(options) as simulator, aiohttp.ClientSession() as session:
+        yield Yard(redis, simulator, session)
+
+
+@pytest.mark.parametrize("times", [1, _FOR_GOOD], ids=["once", "until the attempt is over"])
+async def test_whatever_s3_does_to_a_write_nothing_is_said_to_be_archived_that_is_not(
+    times: int, figures: Callable[[str], None], redis: Redis
+) -> None:
+    wrong, missed = {}, []
+    async with yard_with(redis) as yard:
+        for fault, write in FAULTS.items():
+            for place in range(_PUTS):
+                picky = Picky(place, write, times)
+                wrong[fault, place] = await yard.carried(place, picky)
+                missed += [] if picky.met else [(fault, place)]
+    found = {where: what for where, what in wrong.items() if what}
+    figures(
+        f"S3, {'once' if times == 1 else 'for an attempt'}: {len(FAULTS)} faults at each of {_PUTS} PUTs: "
+        f"said to be archived and not: {len(found)}"
+    )
+    assert found == {}
+    assert missed == [], "these faults never happened"
