@@ -59,6 +59,9 @@ async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: 
             case Again():
                 await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
                 report.parked(entry, error, verdict)
+                # Was the outage noticed between our failure and our being parked, nobody else will forgive us.
+                if not entry.suspect and await means.line.breaker.is_outage(error):
+                    await ledger.forgive([entry.eval_id])
             case AwaitHold():
                 await ledger.await_hold(entry, cause=cause_of(error), suspect=outage)
                 report.waits(entry, error)

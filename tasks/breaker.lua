@@ -4,11 +4,12 @@
 -- KEYS[2]  never   a key that is never there (see hold.lua)
 --
 -- ARGV: how many went well since we last told, ID of one that failed or ''
--- Answer: the IDs of those that failed, where they are the most; else none
+-- Answer: the IDs of those that failed, where they are the most of the window; else none. Those that failed a little
+-- before it are named as well: what went well in another process may be told in between.
 
 redis.call('DEL', KEYS[2])
 
-local WINDOW, ENOUGH, REMEMBERED = 20, 10, 60 * 60
+local WINDOW, KEPT, ENOUGH, REMEMBERED = 20, 100, 10, 60 * 60
 
 local well, failed = tonumber(ARGV[1]), ARGV[2]
 -- Who only tells of success has nothing to say where nothing failed.
@@ -16,11 +17,14 @@ if failed == '' and redis.call('EXISTS', KEYS[1]) == 0 then return {} end
 
 for _ = 1, math.min(well, WINDOW) do redis.call('RPUSH', KEYS[1], '+') end
 if failed ~= '' then redis.call('RPUSH', KEYS[1], failed) end
-redis.call('LTRIM', KEYS[1], -WINDOW, -1)
+redis.call('LTRIM', KEYS[1], -KEPT, -1)
 redis.call('EXPIRE', KEYS[1], REMEMBERED)
 
-local window, failures = redis.call('LRANGE', KEYS[1], 0, -1), {}
-for _, each in ipairs(window) do
-  if each ~= '+' then failures[#failures + 1] = each end
+local kept, named, failures = redis.call('LRANGE', KEYS[1], 0, -1), {}, 0
+for i, each in ipairs(kept) do
+  if each ~= '+' then
+    named[#named + 1] = each
+    if i > #kept - WINDOW then failures = failures + 1 end
+  end
 end
-return #failures >= ENOUGH and #failures * 2 > #window and failures or {}
+return failures >= ENOUGH and failures * 2 > math.min(#kept, WINDOW) and named or {}

@@ -59,9 +59,12 @@ class Breaker:
         if probe or (failures and not entry.suspect):
             await self._holds.until_probed(scope, reason, str(error), OUTAGE_PAUSES, probe=probe)
             await ledger.forgive(failures)
-        if entry.suspect and probe:
-            return False
-        hold = await self._holds.of(scope)
+        return False if entry.suspect and probe else await self.is_outage(error)
+
+    async def is_outage(self, error: Exception) -> bool:
+        """Return whether what an error speaks of stands still by now."""
+        scope, _ = self._scope(error)
+        hold = await self._holds.of(scope) if scope else None
         return hold is not None and hold.probed
 
     async def tell(self) -> None:

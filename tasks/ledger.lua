@@ -8,7 +8,8 @@
 -- KEYS[3]  queued:backfill  ZSET  the same for the other queue
 -- KEYS[4]  leased           ZSET  eval_id -> when the lease runs out
 -- KEYS[5]  parked           ZSET  eval_id -> when it is due
--- KEYS[6]  held:live        ZSET  eval_id -> since when it waits for its account, or the archive, which is on hold
+-- KEYS[6]  held:live        ZSET  eval_id -> since when it waits for its account, or the archive, which is on hold;
+--                                 for a suspect a month later, for it is to carry a probe only where no other is left
 -- KEYS[7]  held:backfill    ZSET  the same for the other queue
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
@@ -22,6 +23,7 @@ local entries, leased, parked, dead, runs = KEYS[1], KEYS[4], KEYS[5], KEYS[8], 
 local queued = { live = KEYS[2], backfill = KEYS[3] }
 -- A queue keeps its order: whoever is still there when those are taken that came so much later (ms) is not in it.
 local OVERTAKEN = 60 * 1000
+local LAST = 30 * 24 * 60 * 60 * 1000
 local held = { live = KEYS[6], backfill = KEYS[7] }
 
 local time = redis.call('TIME')
@@ -197,7 +199,7 @@ function verbs.await_hold(token, id, cause, suspect)
   entry.lease, entry.cause = nil, cause
   if suspect == '1' then entry.suspect, entry.first = true, entry.first or now end
   save(id, entry)
-  move(id, held[entry.queue], now)
+  move(id, held[entry.queue], entry.suspect and now + LAST or now)
   return 1
 end
 
@@ -208,7 +210,7 @@ function verbs.forgive(...)
     if entry and entry.attempts > 0 then
       entry.attempts = entry.attempts - 1
       save(id, entry)
-      move(id, held[entry.queue], now)
+      move(id, held[entry.queue], now + LAST)
     end
   end
 end
@@ -258,8 +260,8 @@ function verbs.claim(limit, of_held_live, of_held_backfill, live, backfill)
   end
   claim(leased, now)
   claim(parked, now)
-  claim(held.live, now, tonumber(of_held_live))
-  claim(held.backfill, now, tonumber(of_held_backfill))
+  claim(held.live, '+inf', tonumber(of_held_live))
+  claim(held.backfill, '+inf', tonumber(of_held_backfill))
   for _, queue in ipairs({ 'live', 'backfill' }) do
     local patience = queue == 'live' and live or backfill
     local reached = tonumber(redis.call('HGET', KEYS[11], queue) or 0)

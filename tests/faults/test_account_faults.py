@@ -60,7 +60,7 @@ async def test_a_service_that_fails_for_everybody_makes_no_dead_letter(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_ATTEMPTS="3") as stage:
+    async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_RETRY_SECONDS="5") as stage:
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
         await half_done(stage, _RUN, len(eval_ids))

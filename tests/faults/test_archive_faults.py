@@ -32,7 +32,7 @@ async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothi
     eval_ids = evaluations(1000 if scale.long else 300)
     async with (
         own_s3() as s3,
-        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_ATTEMPTS="3", **s3.settings) as stage,
+        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as stage,
     ):
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
@@ -43,6 +43,7 @@ async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothi
         await asyncio.sleep(scale.outage / 2)
         half_in_between = unkept(s3)
         await asyncio.sleep(scale.outage / 2)
+        burnt = await charged(stage)
         s3.wilful.mood = Mood.SLOW
         await asyncio.sleep(scale.outage / 2)
         lasted = time.monotonic() - began
@@ -50,7 +51,7 @@ async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothi
         await until_let_go(stage, ARCHIVE, seconds=2 * lasted + 10)
         probed = time.monotonic() - mended
         counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=90)
-        seconds, result, burnt = time.monotonic() - mended, examine(s3, eval_ids), await charged(stage)
+        seconds, result = time.monotonic() - mended, examine(s3, eval_ids)
         half = [*half_in_between, *unkept(s3)]
     figures(
         f"bucket away for {lasted:.0f} s: {result.sentence()}, manifests without their objects {len(half)}, attempts "
@@ -60,17 +61,19 @@ async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothi
     assert result.sound, result
     assert half == []
     assert counters.outcomes[Outcome.FAILED] == 0
-    assert burnt <= 20, "as many as it takes to notice"
+    assert burnt == 0
 
 
 @pytest.mark.parametrize("mood", [Mood.READ_ONLY, Mood.GONE, Mood.EXPIRED, Mood.SKEWED])
 async def test_a_bucket_that_refuses_everybody_is_waited_for(
     mood: Mood, scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
+    if mood in {Mood.GONE, Mood.SKEWED} and not scale.long:
+        pytest.skip("to a worker it is the same as the others; the long form has it")
     eval_ids = evaluations(1000 if scale.long else 200)
     async with (
         own_s3() as s3,
-        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_ATTEMPTS="3", **s3.settings) as stage,
+        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as stage,
     ):
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
@@ -79,10 +82,10 @@ async def test_a_bucket_that_refuses_everybody_is_waited_for(
         await until_held(stage, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage)
-        lasted, half_in_between = time.monotonic() - began, unkept(s3)
+        lasted, half_in_between, burnt = time.monotonic() - began, unkept(s3), await charged(stage)
         mended, s3.wilful.mood = time.monotonic(), Mood.FINE
         counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=2 * lasted + 60)
-        seconds, result, burnt = time.monotonic() - mended, examine(s3, eval_ids), await charged(stage)
+        seconds, result = time.monotonic() - mended, examine(s3, eval_ids)
     figures(
         f"bucket {mood.name.lower()} for {lasted:.0f} s: {result.sentence()}, attempts burnt {burnt}, dead letters "
         f"{counters.outcomes[Outcome.FAILED]}; on hold after {noticed:.1f} s, all done {seconds:.1f} s after its end"
@@ -90,4 +93,4 @@ async def test_a_bucket_that_refuses_everybody_is_waited_for(
     assert result.sound, result
     assert half_in_between == []
     assert counters.outcomes[Outcome.FAILED] == 0
-    assert burnt <= 20, "as many as it takes to notice"
+    assert burnt == 0

@@ -491,6 +491,19 @@ async def test_of_those_that_wait_for_their_account_as_many_go_as_may_the_longes
     assert set((await claim(ledger, of_held=1000))[Queue.BACKFILL]) == set(eval_ids[:2])
 
 
+async def test_who_failed_itself_carries_a_probe_only_where_nobody_else_is_left(ledger: Ledger) -> None:
+    suspect, parked, fresh = some_ids(3)
+    await ledger.await_hold(await taken(ledger, suspect), cause="service_failed", suspect=True)
+    await ledger.park(await taken(ledger, parked), wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.forgive([parked])
+    await ledger.await_hold(await taken(ledger, fresh), cause="account_held")
+    assert [await claim(ledger, of_held=1) for _ in range(3)] == [
+        {Queue.BACKFILL: [fresh]},
+        {Queue.BACKFILL: [suspect]},
+        {Queue.BACKFILL: [parked]},
+    ]
+
+
 async def test_a_hold_of_the_account_does_not_keep_back_what_is_due_for_another_reason(
     ledger: Ledger, redis: Redis
 ) -> None:
