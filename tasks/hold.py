@@ -71,8 +71,8 @@ class Pauses:
 
 KEY_PAUSES = Pauses(30.0, 15 * 60.0)
 """A key is mended by a person; each probe with a bad one is a mark against it."""
-OUTAGE_PAUSES = Pauses(5.0, 5 * 60.0)
-"""A service comes back by itself."""
+OUTAGE_PAUSES = Pauses(5.0, 60.0)
+"""A service comes back by itself; a request a minute is no burden to it."""
 
 
 @dataclass(frozen=True, slots=True)
