@@ -308,7 +308,7 @@ async def test_a_probe_for_the_key_that_the_service_failed_goes_on_probing(
     assert await fail(breaker, probe(ServiceFailed(500)))
     (hold,) = await holds.all()
     assert hold.probed
-    assert await next_pause(redis) == 120
+    assert await next_pause(redis) == 60
 
 
 async def test_a_hold_that_ends_by_itself_is_no_excuse(breaker: Breaker, holds: Holds) -> None:

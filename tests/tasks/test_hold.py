@@ -205,7 +205,7 @@ async def test_who_places_a_hold_again_may_say_why_anew(holds: Holds) -> None:
 # an outage
 
 
-async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_five_minutes(holds: Holds) -> None:
+async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_a_minute(holds: Holds) -> None:
     assert [await outage(holds, probe=number > 0) for number in range(6)] == [5, 10, 20, 40, 60, 60]
 
 
