@@ -92,6 +92,7 @@ async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_us
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
         await until_held(stage, Reason.QUOTA, scope=backfill_of("default"))
+        await asyncio.sleep(1)  # the last turn was given, its request may still be on its way
         by_backfill = stage.riskos.stats().requests
         await stage.enqueue(live, run="live")
         await until_held(stage, Reason.QUOTA)
