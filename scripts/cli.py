@@ -13,7 +13,7 @@ _QUEUES = ("live", "backfill")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class Rate(click.FloatRange):
+class RateType(click.FloatRange):
     """Requests a second; a figure that is none is refused, which its parent would let through."""
 
     name = "rate"
@@ -29,7 +29,7 @@ class Rate(click.FloatRange):
         return number
 
 
-class Duration(click.ParamType[float]):
+class DurationType(click.ParamType[float]):
     """A time such as ``90s``, ``30m``, ``2h`` or ``7d``, as seconds."""
 
     name = "duration"
@@ -176,7 +176,7 @@ def resume(as_json: bool) -> None:  # noqa: FBT001
 
 
 @main.command()
-@click.argument("asked", metavar="[RATE]", required=False, type=Rate())
+@click.argument("asked", metavar="[RATE]", required=False, type=RateType())
 @click.option("--from-settings", is_flag=True, help="Go back to DOCV_RATE.")
 @_json_option
 def rate(asked: float | None, from_settings: bool, as_json: bool) -> None:  # noqa: FBT001
@@ -199,7 +199,10 @@ def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cause", help="Only those with this cause, such as service_failed."),
         click.option("--run", "run_name", help="Only those of this run."),
         click.option(
-            "--older-than", type=Duration(), default="0s", help="Only those that failed last so long ago, such as 2h."
+            "--older-than",
+            type=DurationType(),
+            default="0s",
+            help="Only those that last failed so long ago, such as 2h.",
         ),
         _json_option,
     )

@@ -9,6 +9,7 @@ import orjson
 
 from scripts.exits import NOT_ALL, OK
 from scripts.id_source import Sorted, read_ids
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
 from tasks.ledger import Ledger, Queue, Trigger
@@ -45,7 +46,7 @@ async def _enqueue(
                 publisher,
                 ids.eval_ids,
                 queue=queue,
-                account="default",
+                account=DEFAULT_ACCOUNT,
                 trigger=trigger,
                 refresh=refresh,
                 delay=delay,

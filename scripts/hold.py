@@ -8,12 +8,12 @@ import orjson
 from scripts.exits import OK
 from scripts.local import known_redis
 from scripts.progress import until
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.breaker import Breaker
 from tasks.hold import Hold, Holds, Reason
 from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
-_ACCOUNT = "default"
 _LONGEST_NOTE = 200
 
 
@@ -49,8 +49,8 @@ async def _hold(settings: Settings, note: str) -> Hold:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         holds = Holds(redis)
-        await holds.by_hand(_ACCOUNT, note)
-        (placed,) = [each for each in await holds.all() if each.scope == _ACCOUNT]
+        await holds.by_hand(DEFAULT_ACCOUNT, note)
+        (placed,) = [each for each in await holds.all() if each.scope == DEFAULT_ACCOUNT]
         return placed
 
 
@@ -61,7 +61,7 @@ async def _resume(settings: Settings) -> list[Hold]:
         ended = [each for each in await holds.all() if await holds.lift(each.scope)]
         # What failed before a person looked says nothing about what happens now.
         for each in ended:
-            await Breaker(redis, _ACCOUNT, holds).forget(each.scope)
+            await Breaker(redis, DEFAULT_ACCOUNT, holds).forget(each.scope)
         return ended
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from scripts.local import LocalWorker, local_redis, local_worker
 from scripts.progress import Seen, open_progress
 from scripts.tables import Summary
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher, enqueue
 from tasks.hold import Holds, Reason
 from tasks.ledger import Ledger, Queue, Trigger
@@ -21,7 +22,6 @@ from worker.runtime import told_to_end
 from worker.settings import Settings
 
 _LOOK_SECONDS = 0.2
-_ACCOUNT = "default"
 _OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
 
 
@@ -59,7 +59,7 @@ class Machine:
                     publisher,
                     eval_ids,
                     queue=Queue.BACKFILL,
-                    account=_ACCOUNT,
+                    account=DEFAULT_ACCOUNT,
                     trigger=Trigger("run", run=name),
                     refresh=refresh,
                 )

@@ -8,12 +8,11 @@ from redis.asyncio import Redis
 
 from scripts.exits import OK
 from scripts.local import known_redis
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.hold import Holds
 from tasks.pace import Pace, Rate
 from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
-
-_ACCOUNT = "default"
 
 
 def rate(asked: float | None, *, forget: bool, as_json: bool) -> int:
@@ -56,4 +55,4 @@ def rate_words(rate: Rate) -> tuple[str, str]:
 
 
 def _pace(redis: "Redis", settings: Settings) -> Pace:
-    return Pace(redis, _ACCOUNT, settings.rate, Holds(redis))
+    return Pace(redis, DEFAULT_ACCOUNT, settings.rate, Holds(redis))

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+DEFAULT_ACCOUNT = "default"
+"""Name of the account that the settings speak of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:

@@ -12,7 +12,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from tasks import report
-from tasks.account import Account, Allowance
+from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
 from tasks.attempt import attempt
 from tasks.breaker import Breaker
 from tasks.bucket import Bucket, ObjectBucket
@@ -82,8 +82,7 @@ class Station:
         self._leases = Leases(self._ledger)
         self._publisher = publisher
         # Half for what arrives, half for what is unpacked.
-        memory, spool_dir = settings.memory_bytes // 2, settings.state_dir / "spool"
-        spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        memory = settings.memory_bytes // 2
         self._means = Means(
             line=Line(
                 http=resources.http,
@@ -96,7 +95,7 @@ class Station:
                     max_bundle_bytes=settings.max_bundle_bytes,
                     no_documents_texts=settings.no_documents_texts,
                     in_memory=min(_LARGE_BUNDLE, memory // settings.concurrency),
-                    spool_dir=spool_dir,
+                    spool_dir=resources.spool_dir,
                 ),
                 policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
             ),
@@ -110,7 +109,7 @@ class Station:
                 in_memory=memory // 4,
             ),
             memory=Budget(memory),
-            spool_dir=spool_dir,
+            spool_dir=resources.spool_dir,
         )
 
     @contextlib.asynccontextmanager
@@ -238,7 +237,7 @@ def account_of(settings: Settings) -> Account:
         SettingsError: its key is missing.
     """
     return Account(
-        name="default",
+        name=DEFAULT_ACCOUNT,
         environment=settings.environment,
         url=settings.base_url,
         key=settings.need_api_key(),

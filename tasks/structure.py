@@ -1,4 +1,4 @@
-"""The gate before unpacking: can this ZIP be read in one way only?
+"""The check before unpacking: can this ZIP be read in one way only?
 
 Readers of ZIP differ in what they do with a file that contradicts itself, and a file that two readers
 understand differently is no proof of anything. So whatever contradicts itself is refused here, before a

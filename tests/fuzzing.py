@@ -22,7 +22,6 @@ from pathlib import Path
 
 from backports import zstd
 
-from tasks.directory import Entry
 from tasks.documents import identify
 from tasks.errors import BadBundle
 from tasks.structure import check
@@ -123,17 +122,13 @@ def answer_to(data: bytes) -> tuple[str, ...]:
         unpacked = unpack(data, LIMITS)
     except BadBundle as error:
         return (error.cause,)
-    promised = {(entry.crc, entry.size) for entry in _entries(data)}
+    promised = {(entry.crc, entry.size) for entry in check(data, max_entries=20_000)}
     for member in unpacked.members:
         assert (zlib.crc32(member.data), len(member.data)) in promised, "a member that nothing promises"
         assert hashlib.sha256(member.data).hexdigest() == member.sha256, "a hash of something else"
         identify(member).name.encode()
     kinds = {identify(member).media_type for member in unpacked.members} | {each.cause for each in unpacked.unreadable}
     return (*sorted(kinds), str(min(len(unpacked.members), 4)))
-
-
-def _entries(data: bytes) -> tuple[Entry, ...]:
-    return check(data, max_entries=20_000)
 
 
 def judged(data: bytes) -> tuple[tuple[str, ...], Broken | None]:

@@ -44,11 +44,13 @@ class Resources:
         http: the session to RiskOS.
         redis: the client of ledger and limiter.
         archive: client of the bucket, or the folder.
+        spool_dir: folder for what is too large for memory.
     """
 
     http: aiohttp.ClientSession
     redis: "Redis"
     archive: S3Store | Path
+    spool_dir: Path
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +67,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         archive = open_archive(settings)
         await check_redis(redis)
         await check_archive(archive, settings)
-        yield Resources(http, redis, archive)
+        spool_dir = settings.state_dir / "spool"
+        _check_folder(spool_dir, "folder for large bundles, below DOCV_STATE_DIR,")
+        yield Resources(http, redis, archive, spool_dir)
 
 
 @contextlib.asynccontextmanager
@@ -110,7 +114,7 @@ async def check_keeping(redis: "Redis", *, strict: bool) -> None:
     Raises:
         Unreachable: it may lose some of it, and the settings are strict about that.
     """
-    facts = await redis.info("everything")
+    facts = await redis.info()
     faults = []
     if not int(facts.get("aof_enabled", 0)):
         faults.append("it has no append-only file, so that a restart forgets what was accepted: set appendonly yes")
@@ -130,7 +134,7 @@ async def check_archive(archive: S3Store | Path, settings: Settings) -> None:
         Unreachable: it is not.
     """
     if isinstance(archive, Path):
-        _check_folder(archive)
+        _check_folder(archive, "folder of the archive")
     else:
         await _check_bucket(archive, settings)
 
@@ -156,13 +160,13 @@ async def _check_bucket(store: S3Store, settings: Settings) -> None:
         ) from None
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, what: str) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Unreachable(f"{folder}: the folder of the archive cannot be made: {error.strerror}") from None
+        raise Unreachable(f"{folder}: the {what} cannot be made: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise Unreachable(f"{folder}: the folder of the archive cannot be written to")
+        raise Unreachable(f"{folder}: the {what} cannot be written to")
 
 
 def _short(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from tasks.hold import ARCHIVE, Reason
 from tasks.ledger import Queue
 from tasks.outcome import Outcome
 from tests.faults.check import examine
-from tests.faults.own_s3 import own_s3, unkept
+from tests.faults.own_s3 import OwnS3, own_s3, unkept
 from tests.faults.scale import Scale
-from tests.faults.stage import set_stage
+from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import charged, half_done, until_held, until_let_go
 from tests.riskos import Mood
 
@@ -26,17 +27,24 @@ def evaluations(count: int) -> list[str]:
     return [eval_id_for(Scenario.PASSPORT, number) for number in range(count)]
 
 
-async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothing(
-    scale: Scale, figures: Callable[[str], None], tmp_path: Path
-) -> None:
-    eval_ids = evaluations(1000 if scale.long else 300)
+@asynccontextmanager
+async def half_archived(eval_ids: list[str], folder: Path) -> AsyncIterator[tuple[Stage, OwnS3]]:
+    """Have two workers that are half done with the evaluations, and the S3 that they archive into."""
     async with (
         own_s3() as s3,
-        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as stage,
+        set_stage(folder / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as stage,
     ):
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
         await half_done(stage, _RUN, len(eval_ids))
+        yield stage, s3
+
+
+async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothing(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(1000 if scale.long else 300)
+    async with half_archived(eval_ids, tmp_path) as (stage, s3):
         began, s3.wilful.mood = time.monotonic(), Mood.DOWN
         await until_held(stage, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
@@ -71,13 +79,7 @@ async def test_a_bucket_that_refuses_everybody_is_waited_for(
     if mood in {Mood.GONE, Mood.SKEWED} and not scale.long:
         pytest.skip("to a worker it is the same as the others; the long form has it")
     eval_ids = evaluations(1000 if scale.long else 200)
-    async with (
-        own_s3() as s3,
-        set_stage(tmp_path / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as stage,
-    ):
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(stage, _RUN, len(eval_ids))
+    async with half_archived(eval_ids, tmp_path) as (stage, s3):
         began, s3.wilful.mood = time.monotonic(), mood
         await until_held(stage, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began

@@ -151,6 +151,15 @@ async def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path: Path, setti
             await check_archive(folder, settings)
 
 
+async def test_a_folder_for_large_bundles_that_cannot_be_made_is_told_by_its_setting(
+    tmp_path: Path, settings: Settings
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unreachable, match="below DOCV_STATE_DIR, cannot be made"):
+        async with open_resources(with_(settings, state_dir=tmp_path / "file")):
+            pass
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 async def test_a_folder_that_cannot_be_written_to_is_unreachable(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "archive").mkdir(mode=0o500)
