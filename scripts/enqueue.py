@@ -12,7 +12,7 @@ from scripts.id_source import Sorted, read_ids
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Ledger, Order, Queue, Trigger
 from tasks.message import parse_run
 from worker.app import publishing_app
 from worker.resources import check_redis, open_redis
@@ -26,7 +26,8 @@ def enqueue(sources: Sequence[str], *, queue: str, run: str | None, refresh: boo
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources)
     delay = settings.settle_seconds if settle else 0.0
-    published = asyncio.run(_enqueue(settings, ids, Queue(queue), trigger, refresh=refresh, delay=delay))
+    order = Order(Queue(queue), DEFAULT_ACCOUNT, trigger, refresh=refresh, delay=delay)
+    published = asyncio.run(_enqueue(settings, ids, order))
     if as_json:
         facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}
         click.echo(orjson.dumps(facts | {"queue": queue, "run": run}))
@@ -35,9 +36,7 @@ def enqueue(sources: Sequence[str], *, queue: str, run: str | None, refresh: boo
     return NOT_ALL if ids.bad else OK
 
 
-async def _enqueue(
-    settings: Settings, ids: Sorted, queue: Queue, trigger: Trigger, *, refresh: bool, delay: float
-) -> int:
+async def _enqueue(settings: Settings, ids: Sorted, order: Order) -> int:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
@@ -45,11 +44,7 @@ async def _enqueue(
                 Ledger(redis),
                 publisher,
                 ids.eval_ids,
-                queue=queue,
-                account=DEFAULT_ACCOUNT,
-                trigger=trigger,
-                refresh=refresh,
-                delay=delay,
+                order,
             )
 
 

@@ -13,7 +13,7 @@ from scripts.tables import Summary
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher, enqueue
 from tasks.hold import Holds, Reason
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Ledger, Order, Queue, Trigger
 from tasks.outcome import Outcome
 from worker.app import publishing_app
 from worker.embedded import Embedded
@@ -58,10 +58,7 @@ class Machine:
                     ledger,
                     publisher,
                     eval_ids,
-                    queue=Queue.BACKFILL,
-                    account=DEFAULT_ACCOUNT,
-                    trigger=Trigger("run", run=name),
-                    refresh=refresh,
+                    Order(Queue.BACKFILL, DEFAULT_ACCOUNT, Trigger("run", run=name), refresh=refresh),
                 )
             with open_progress(name, len(eval_ids)) as progress:
                 async for seen in _looks(ledger, holds, name):

@@ -10,7 +10,7 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.asyncio import Redis
 
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Ledger, Order, Queue
 from tasks.message import MAX_BATCH
 from worker.app import ARCHIVE_TASK
 from worker.transport import KEY_PREFIX, publisher_transport
@@ -57,30 +57,25 @@ async def enqueue(
     ledger: Ledger,
     publisher: Publisher,
     eval_ids: Sequence[str],
-    *,
-    queue: Queue,
-    account: str,
-    trigger: Trigger,
-    refresh: bool = False,
-    delay: float = 0.0,
+    order: Order,
 ) -> int:
     """Accept evaluations into the ledger and publish those that were not under way; return how many those are.
 
     Args:
         eval_ids: canonical IDs, see ``tasks.evaluation.parse_eval_id``.
-        delay: seconds before the first request of each; the ledger waits, not a worker.
+        order: how they are wanted.
 
     Raises:
         redis.exceptions.RedisError: the ledger did not take them; those before are accepted.
         kombu.exceptions.OperationalError: all are accepted, but not all published; the ledger will do it later.
     """
-    size = batch_size(queue, len(eval_ids))
+    size = batch_size(order.queue, len(eval_ids))
     published, refused = 0, None
     for some in _batches(eval_ids, _AT_ONCE):
-        new = await ledger.accept(some, queue=queue, account=account, trigger=trigger, refresh=refresh, delay=delay)
+        new = await ledger.accept(some, order)
         published += len(new)
         try:
-            await asyncio.to_thread(publisher.publish, queue, new, size)
+            await asyncio.to_thread(publisher.publish, order.queue, new, size)
         except KombuError as error:
             # Accepting is the promise; it goes on, and the ledger publishes later.
             refused = error

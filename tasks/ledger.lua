@@ -13,18 +13,27 @@
 -- KEYS[7]  held:backfill    ZSET  the same for the other queue
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
--- KEYS[10] run:             prefix of the runs' counters, HASH: total and one field for each outcome
+-- KEYS[10] run:             prefix of the runs' counters, HASH: total, one field for each state and each outcome; for a
+--                                 run with a list also listed, its fingerprint, and how many of it are fed and unfed
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued
 -- KEYS[12] never            a key that is never there
+-- KEYS[13] feeding          ZSET  name of a run that is fed from its list -> since when
+-- KEYS[14] event:           prefix of events that were accepted, STRING, for a week
 --
--- An entry stands in exactly one of the six ZSETs. Which one it is, is its state.
+-- An entry stands in exactly one of the six ZSETs. Which one it is, is its state. For each run
+-- total = unfed + queued + leased + parked + held + all its outcomes.
 
-local entries, leased, parked, dead, runs = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9]
+local entries, leased, parked, dead, runs, feeding = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9], KEYS[13]
 local queued = { live = KEYS[2], backfill = KEYS[3] }
 -- A queue keeps its order: whoever is still there when those are taken that came so much later (ms) is not in it.
 local OVERTAKEN = 60 * 1000
 local LAST = 30 * 24 * 60 * 60 * 1000
+local WEEK = 7 * 24 * 60 * 60
 local held = { live = KEYS[6], backfill = KEYS[7] }
+local sets = {
+  { 'queued', queued.live }, { 'queued', queued.backfill }, { 'leased', leased },
+  { 'parked', parked }, { 'held', held.live }, { 'held', held.backfill },
+}
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -38,12 +47,31 @@ local function save(id, entry)
   redis.call('HSET', entries, id, cjson.encode(entry))
 end
 
--- Put an entry into one state, out of every other.
-local function move(id, into, score)
-  for _, key in ipairs({ queued.live, queued.backfill, leased, parked, held.live, held.backfill }) do
-    if key ~= into then redis.call('ZREM', key, id) end
+local function state_of(id)
+  for _, set in ipairs(sets) do
+    if redis.call('ZSCORE', set[2], id) then return set[1] end
   end
-  if into then redis.call('ZADD', into, score, id) end
+end
+
+local function tally(list, field, by)
+  for _, run in ipairs(list) do redis.call('HINCRBY', KEYS[10] .. run, field, by) end
+end
+
+-- Put an entry into one state, out of every other; `gone` is a state, too, and `new` one to come from.
+local function move(id, entry, state, score, from)
+  local places = { queued = queued[entry.queue], held = held[entry.queue], leased = leased, parked = parked }
+  local into = places[state]
+  if not from then
+    for _, set in ipairs(sets) do
+      if set[2] ~= into and redis.call('ZREM', set[2], id) == 1 then from = set[1] end
+    end
+  elseif from ~= 'new' and places[from] ~= into then
+    redis.call('ZREM', places[from], id)
+  end
+  if into and redis.call('ZADD', into, score, id) == 0 then from = state end
+  if from == state then return end
+  if from and from ~= 'new' then tally(entry.runs, from, -1) end
+  if into then tally(entry.runs, state, 1) end
 end
 
 local function contains(list, item)
@@ -53,18 +81,17 @@ local function contains(list, item)
   return false
 end
 
--- Count an evaluation for a run once, however often it is named.
-local function join_run(list, run)
-  if run == '' or contains(list, run) then return end
+-- Name a run among those that wait for an evaluation, in `list`; return whether it did not yet.
+local function join(entry, list, run, listed)
+  if run == '' then return false end
+  local known = contains(entry.runs, run) or entry.again and contains(entry.again.runs, run)
+  -- What a list has is in the total of its run already; and is there twice if somebody else named it for the run, too.
+  if listed and known then redis.call('HINCRBY', KEYS[10] .. run, 'total', -1) end
+  if known then return false end
   list[#list + 1] = run
   redis.call('ZADD', runs, 'NX', now, run)
-  redis.call('HINCRBY', KEYS[10] .. run, 'total', 1)
-end
-
-local function count(entry, outcome, by)
-  for _, run in ipairs(entry.runs) do
-    redis.call('HINCRBY', KEYS[10] .. run, outcome, by or 1)
-  end
+  if not listed then redis.call('HINCRBY', KEYS[10] .. run, 'total', 1) end
+  return true
 end
 
 -- Only who holds the lease may speak for an entry.
@@ -75,57 +102,108 @@ end
 
 -- An evaluation ended. Was it asked for again meanwhile, then it starts anew.
 local function finish(id, entry)
-  if entry.again then
-    save(id, { queue = entry.again.queue, account = entry.account, refresh = true, attempts = 0, lost = 0,
-               accepted = now, trigger = entry.again.trigger, runs = entry.again.runs })
-    move(id, parked, now)
-  else
+  move(id, entry, 'gone', nil, 'leased')
+  local again = entry.again
+  if not again then
     redis.call('HDEL', entries, id)
-    move(id, nil)
+    return
   end
+  tally(again.runs, 'queued', -1)
+  local anew = { queue = again.queue, account = entry.account, refresh = true, attempts = 0, lost = 0, accepted = now,
+                 trigger = again.trigger, evidence = again.evidence, runs = again.runs }
+  save(id, anew)
+  move(id, anew, 'parked', math.max(now, again.due), 'new')
 end
 
 local verbs = {}
 
--- queue, account, delay, refresh (0|1), run, trigger, id... -> for each: 1 publish it, 0 no need
-function verbs.accept(queue, account, delay, refresh, run, trigger, ...)
-  local answer = {}
-  for i, id in ipairs({ ... }) do
-    local entry, publish = load(id), 0
-    if not entry then
-      entry = { queue = queue, account = account, refresh = refresh == '1', attempts = 0, lost = 0,
-                accepted = now, trigger = cjson.decode(trigger), runs = {} }
-      join_run(entry.runs, run)
-      if redis.call('HDEL', dead, id) == 1 then entry.suspect = true end
-      if tonumber(delay) > 0 then
-        move(id, parked, now + tonumber(delay))
-      else
-        move(id, queued[queue], now)
-        publish = 1
-      end
-    elseif refresh == '1' and redis.call('ZSCORE', leased, id) then
-      entry.again = entry.again or { queue = queue, trigger = cjson.decode(trigger), runs = {} }
-      if queue == 'live' then entry.again.queue = 'live' end
-      -- A run that waits for it already gets one outcome, that of the attempt under way.
-      if not contains(entry.runs, run) then join_run(entry.again.runs, run) end
+-- What a webhook tells of an evaluation is kept, whoever asked for it first.
+local function add_evidence(entry, evidence)
+  for _, fact in ipairs(evidence) do
+    entry.evidence = entry.evidence or {}
+    if not contains(entry.evidence, fact) then entry.evidence[#entry.evidence + 1] = fact end
+  end
+end
+
+-- order: queue, account, delay, refresh, run, trigger, evidence, listed -> whether to publish it
+local function accept(id, order)
+  local entry, publish, run = load(id), false, order.run
+  if not entry then
+    entry = { queue = order.queue, account = order.account, refresh = order.refresh, attempts = 0, lost = 0,
+              accepted = now, trigger = order.trigger, runs = {} }
+    join(entry, entry.runs, run, order.listed)
+    if redis.call('HDEL', dead, id) == 1 then entry.suspect = true end
+    if order.delay > 0 then
+      move(id, entry, 'parked', now + order.delay, 'new')
     else
-      entry.refresh = entry.refresh or refresh == '1'
-      if not (entry.again and contains(entry.again.runs, run)) then join_run(entry.runs, run) end
-      -- What is live does not wait behind a backfill that named it first.
-      if queue == 'live' and entry.queue == 'backfill' then
-        entry.queue = 'live'
-        local since = redis.call('ZSCORE', held.backfill, id)
-        if redis.call('ZSCORE', queued.backfill, id) then
-          move(id, queued.live, now)
-          publish = 1
-        elseif since then
-          move(id, held.live, since)
-        end
+      move(id, entry, 'queued', now, 'new')
+      publish = true
+    end
+    add_evidence(entry, order.evidence)
+  elseif order.refresh and redis.call('ZSCORE', leased, id) then
+    entry.again = entry.again or { queue = order.queue, trigger = order.trigger, runs = {}, due = 0 }
+    local again = entry.again
+    again.due = math.max(again.due, now + order.delay)
+    if order.queue == 'live' then again.queue = 'live' end
+    add_evidence(again, order.evidence)
+    -- A run that waits for it already gets one outcome, that of the attempt under way.
+    if join(entry, again.runs, run, order.listed) then tally({ run }, 'queued', 1) end
+  else
+    entry.refresh = entry.refresh or order.refresh
+    add_evidence(entry, order.evidence)
+    if join(entry, entry.runs, run, order.listed) then tally({ run }, state_of(id), 1) end
+    -- What is live does not wait behind a backfill that named it first.
+    if order.queue == 'live' and entry.queue == 'backfill' then
+      local since = redis.call('ZSCORE', held.backfill, id)
+      local waits = redis.call('ZSCORE', queued.backfill, id)
+      entry.queue = 'live'
+      if waits then
+        move(id, entry, 'queued', now)
+        publish = true
+      elseif since then
+        move(id, entry, 'held', since)
       end
     end
-    save(id, entry)
-    answer[i] = publish
   end
+  save(id, entry)
+  return publish
+end
+
+-- event (or ''), order, id... -> for each: 1 publish it, 0 no need; nothing where the event has been accepted before
+function verbs.accept(event, order, ...)
+  if event ~= '' and not redis.call('SET', KEYS[14] .. event, 1, 'NX', 'EX', WEEK) then return {} end
+  local answer = {}
+  order = cjson.decode(order)
+  for i, id in ipairs({ ... }) do answer[i] = accept(id, order) and 1 or 0 end
+  return answer
+end
+
+-- run, total, fingerprint -> 'begun', 'known' where it was begun before, 'taken' where the name means other IDs
+function verbs.begin(run, total, fingerprint)
+  local key = KEYS[10] .. run
+  local known = redis.call('HMGET', key, 'total', 'listed')
+  local answer = 'known'
+  if not known[1] then
+    redis.call('HSET', key, 'listed', fingerprint, 'total', total, 'unfed', total, 'fed', 0)
+    redis.call('ZADD', runs, 'NX', now, run)
+    answer = 'begun'
+  elseif known[2] ~= fingerprint then
+    return 'taken'
+  end
+  if tonumber(redis.call('HGET', key, 'unfed')) > 0 then redis.call('ZADD', feeding, 'NX', now, run) end
+  return answer
+end
+
+-- run, position of the first ID in its list, backlog, order, id... -> as accept; nothing where the ledger is full, or
+-- somebody else fed these
+function verbs.feed(run, position, backlog, order, ...)
+  local key, ids, answer = KEYS[10] .. run, { ... }, {}
+  if redis.call('HGET', key, 'fed') ~= position then return {} end
+  if redis.call('HLEN', entries) >= tonumber(backlog) then return {} end
+  order = cjson.decode(order)
+  for i, id in ipairs(ids) do answer[i] = accept(id, order) and 1 or 0 end
+  redis.call('HINCRBY', key, 'fed', #ids)
+  if redis.call('HINCRBY', key, 'unfed', -#ids) <= 0 then redis.call('ZREM', feeding, run) end
   return answer
 end
 
@@ -149,7 +227,7 @@ function verbs.take(lease, token, ...)
       if score then since[entry.queue] = score end
       entry.lease = token
       save(id, entry)
-      move(id, leased, now + tonumber(lease))
+      move(id, entry, 'leased', now + tonumber(lease), score and 'queued')
       answer[i] = cjson.encode(entry)
     else
       answer[i] = ''
@@ -176,7 +254,7 @@ end
 function verbs.settle(token, id, outcome)
   local entry = ours(id, token)
   if not entry then return 0 end
-  count(entry, outcome)
+  tally(entry.runs, outcome, 1)
   finish(id, entry)
   return 1
 end
@@ -188,7 +266,7 @@ function verbs.park(token, id, wait, attempts, cause, why, status)
   entry.lease, entry.attempts, entry.cause = nil, tonumber(attempts), cause
   entry.suspect, entry.first = true, entry.first or now
   save(id, entry)
-  move(id, parked, now + tonumber(wait))
+  move(id, entry, 'parked', now + tonumber(wait), 'leased')
   return 1
 end
 
@@ -199,7 +277,7 @@ function verbs.await_hold(token, id, cause, suspect)
   entry.lease, entry.cause = nil, cause
   if suspect == '1' then entry.suspect, entry.first = true, entry.first or now end
   save(id, entry)
-  move(id, held[entry.queue], entry.suspect and now + LAST or now)
+  move(id, entry, 'held', entry.suspect and now + LAST or now, 'leased')
   return 1
 end
 
@@ -210,7 +288,7 @@ function verbs.forgive(...)
     if entry and entry.attempts > 0 then
       entry.attempts = entry.attempts - 1
       save(id, entry)
-      move(id, held[entry.queue], now + LAST)
+      move(id, entry, 'held', now + LAST, 'parked')
     end
   end
 end
@@ -221,7 +299,7 @@ function verbs.hand_back(token, id)
   if not entry then return 0 end
   entry.lease = nil
   save(id, entry)
-  move(id, queued[entry.queue], now)
+  move(id, entry, 'queued', now, 'leased')
   return 1
 end
 
@@ -229,12 +307,13 @@ end
 function verbs.bury(token, id, outcome, attempts, cause, why, status)
   local entry = ours(id, token)
   if not entry then return 0 end
-  count(entry, outcome)
+  tally(entry.runs, outcome, 1)
   -- What has been asked for again meanwhile is no dead letter: it starts anew.
   if not entry.again then
     redis.call('HSET', dead, id, cjson.encode({ cause = cause, why = why, status = tonumber(status),
       attempts = tonumber(attempts), account = entry.account, queue = entry.queue, refresh = entry.refresh,
-      accepted = entry.accepted, first = entry.first or now, last = now, trigger = entry.trigger, runs = entry.runs }))
+      accepted = entry.accepted, first = entry.first or now, last = now, trigger = entry.trigger,
+      evidence = entry.evidence, runs = entry.runs }))
   end
   finish(id, entry)
   return 1
@@ -253,7 +332,7 @@ function verbs.claim(limit, of_held_live, of_held_backfill, live, backfill)
         entry.lease, entry.lost = nil, entry.lost + 1
         save(id, entry)
       end
-      move(id, queued[entry.queue], now)
+      move(id, entry, 'queued', now)
       claimed[#claimed + 1] = entry.queue
       claimed[#claimed + 1] = id
     end
@@ -285,10 +364,12 @@ function verbs.redrive(outcome, ...)
     if text then
       local letter = cjson.decode(text)
       redis.call('HDEL', dead, id)
-      count(letter, outcome, -1)
-      save(id, { queue = letter.queue, account = letter.account, refresh = letter.refresh, attempts = 0, lost = 0,
-                 suspect = true, accepted = letter.accepted, trigger = letter.trigger, runs = letter.runs })
-      move(id, parked, now)
+      tally(letter.runs, outcome, -1)
+      local anew = { queue = letter.queue, account = letter.account, refresh = letter.refresh, attempts = 0, lost = 0,
+                     suspect = true, accepted = letter.accepted, trigger = letter.trigger, evidence = letter.evidence,
+                     runs = letter.runs }
+      save(id, anew)
+      move(id, anew, 'parked', now, 'new')
       redriven[#redriven + 1] = id
     end
   end
@@ -306,6 +387,6 @@ end
 
 -- A full Redis refuses a script's first write that may need memory, but none after another write. Nothing more may be
 -- accepted then; what has been accepted goes on to its end.
-if ARGV[1] ~= 'accept' then redis.call('DEL', KEYS[12]) end
+if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.call('DEL', KEYS[12]) end
 
 return verbs[ARGV[1]](unpack(ARGV, 2))

@@ -14,20 +14,21 @@ import enum
 import importlib.resources
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
 
 from tasks.errors import LeaseLost
-from tasks.outcome import Outcome
+from tasks.outcome import Evidence, Outcome
 
 _AT_ONCE = 1000
 _PREFIX = "docv:ledger:"
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
-    *("dead", "runs", "run:", "reached", "never"),
+    *("dead", "runs", "run:", "reached", "never", "feeding", "event:"),
 )
+_STATES = ("queued", "leased", "parked", "held")
 
 
 class Queue(enum.StrEnum):
@@ -68,6 +69,7 @@ class Entry:
         lost: how often a worker died, or lost its lease, over it.
         trigger: why it was accepted.
         suspect: whether it failed before, so that another failure says nothing of the service.
+        evidence: what webhooks told of why there may be no documents.
     """
 
     eval_id: str
@@ -79,6 +81,7 @@ class Entry:
     lost: int
     trigger: Trigger
     suspect: bool = False
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +126,65 @@ class DeadLetter:
     last: float
 
 
+class Begun(enum.StrEnum):
+    """What came of beginning a run with a list."""
+
+    ANEW = "begun"
+    KNOWN = "known"
+    TAKEN = "taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How evaluations are wanted that are accepted.
+
+    Attributes:
+        queue: how urgent they are.
+        account: name of the account to ask with.
+        trigger: why.
+        refresh: ask RiskOS although a manifest is there.
+        delay: seconds before the first request of each; the ledger waits, not a worker.
+        evidence: what is known of why there may be no documents.
+    """
+
+    queue: Queue
+    account: str
+    trigger: Trigger
+    refresh: bool = False
+    delay: float = 0.0
+    evidence: tuple[Evidence, ...] = ()
+
+    def as_json(self, *, listed: bool) -> str:
+        """Return it as the script reads it; ``listed`` is said of those of a run's list."""
+        return json.dumps(
+            {
+                "queue": self.queue,
+                "account": self.account,
+                "trigger": {name: value for name, value in asdict(self.trigger).items() if value is not None},
+                "run": self.trigger.run or "",
+                "refresh": self.refresh,
+                "delay": round(self.delay * 1000),
+                "evidence": self.evidence,
+                "listed": listed,
+            }
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class RunCounters:
-    """Counters of a run; they always add up: ``total`` is the sum of the outcomes and ``pending``."""
+    """Counters of a run; they always add up: ``total`` is the sum of all the others.
+
+    Attributes:
+        total: evaluations of the run.
+        outcomes: how many ended in each way; those that ``failed`` became dead letters.
+        states: how many are ``queued``, ``leased``, ``parked`` and ``held``.
+        unfed: how many of the run's list are not in the ledger yet.
+    """
 
     total: int
     outcomes: Mapping[Outcome, int]
+    states: Mapping[str, int] = field(default_factory=dict)
+    unfed: int = 0
 
     @property
     def pending(self) -> int:
@@ -181,16 +237,7 @@ class Ledger:
             importlib.resources.files("tasks").joinpath("ledger.lua").read_text("utf-8")
         )
 
-    async def accept(
-        self,
-        eval_ids: Sequence[str],
-        *,
-        queue: Queue,
-        account: str,
-        trigger: Trigger,
-        refresh: bool = False,
-        delay: float = 0.0,
-    ) -> list[str]:
+    async def accept(self, eval_ids: Sequence[str], order: Order) -> list[str]:
         """Promise to bring each evaluation to an outcome; return those to publish now.
 
         An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
@@ -198,15 +245,70 @@ class Ledger:
 
         Args:
             eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
-            delay: seconds before the first request.
+            order: how they are wanted.
         """
-        if not eval_ids:
-            return []
-        facts = json.dumps({key: value for key, value in asdict(trigger).items() if value is not None})
-        flags = await self._call(
-            "accept", queue, account, round(delay * 1000), int(refresh), trigger.run or "", facts, *eval_ids
-        )
-        return [eval_id for eval_id, publish in zip(eval_ids, flags, strict=True) if publish]
+        return _flagged(eval_ids, await self._accept("", eval_ids, order)) if eval_ids else []
+
+    async def accept_event(self, event: str, eval_id: str, order: Order) -> list[str] | None:
+        """Accept the evaluation of a webhook's event; return it if it is to be published now.
+
+        Event and evaluation are written down in one step, so that neither a repeated event counts twice nor a new one
+        is taken for a repeated one.
+
+        Args:
+            event: what the event is known by for a week.
+            eval_id: the evaluation.
+            order: how they are wanted.
+
+        Returns:
+            None where the event has been accepted before.
+        """
+        flags = await self._accept(event, [eval_id], order)
+        return _flagged([eval_id], flags) if flags else None
+
+    async def _accept(self, event: str, eval_ids: Sequence[str], order: Order) -> list[int]:
+        flags: list[int] = await self._call("accept", event, order.as_json(listed=False), *eval_ids)
+        return flags
+
+    async def begin(self, run: str, *, total: int, fingerprint: str) -> Begun:
+        """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
+
+        Args:
+            run: its name.
+            total: how many IDs the list has.
+            fingerprint: what the list is known by.
+        """
+        return Begun(await self._call("begin", run, total, fingerprint))
+
+    async def feeding(self) -> list[str]:
+        """Return the names of the runs that are fed from their lists, the oldest first."""
+        return [str(name) for name in await self._redis.zrange(f"{_PREFIX}feeding", 0, -1)]
+
+    async def stop_feeding(self, run: str) -> None:
+        """Feed no more of a run; what is in the ledger comes to its end. ``begin`` goes on with it."""
+        await self._redis.zrem(f"{_PREFIX}feeding", run)
+
+    async def fed(self, run: str) -> int:
+        """Return how many of a run's list have been accepted."""
+        return int(await self._redis.hget(f"{_PREFIX}run:{run}", "fed") or 0)
+
+    async def feed(
+        self, run: str, eval_ids: Sequence[str], order: Order, *, position: int, backlog: int
+    ) -> list[str] | None:
+        """Accept the next evaluations of a run's list; return those to publish now.
+
+        Args:
+            run: its name.
+            eval_ids: canonical IDs, at most some thousand.
+            order: how they are wanted.
+            position: how many of the list come before them.
+            backlog: evaluations that the ledger may hold for this to be done at all.
+
+        Returns:
+            None where nothing was done: the ledger is full enough, or somebody else has fed these.
+        """
+        flags = await self._call("feed", run, position, backlog, order.as_json(listed=True), *eval_ids)
+        return _flagged(eval_ids, flags) if flags else None
 
     async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Entry]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
@@ -305,7 +407,12 @@ class Ledger:
         """Return the counters of a run; all zero where nobody has heard of it."""
         fields = await self._redis.hgetall(f"{_PREFIX}run:{name}")
         outcomes = {outcome: int(fields.get(outcome, 0)) for outcome in Outcome}
-        return RunCounters(total=int(fields.get("total", 0)), outcomes=outcomes)
+        return RunCounters(
+            total=int(fields.get("total", 0)),
+            outcomes=outcomes,
+            states={state: int(fields.get(state, 0)) for state in _STATES},
+            unfed=int(fields.get("unfed", 0)),
+        )
 
     async def run_age(self, name: str) -> float | None:
         """Return the seconds since a run began, or None where nobody has heard of it."""
@@ -379,6 +486,10 @@ class Ledger:
             raise LeaseLost
 
 
+def _flagged(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
+    return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]
+
+
 def _some(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Yield so many at a time as a script can take."""
     for start in range(0, len(entries), _AT_ONCE):
@@ -397,6 +508,7 @@ def _entry(eval_id: str, token: str, text: str) -> Entry:
         lost=int(facts["lost"]),
         trigger=Trigger(**facts["trigger"]),
         suspect=facts.get("suspect", False),
+        evidence=tuple(map(Evidence, facts.get("evidence", ()))),
     )
 
 

@@ -1,6 +1,7 @@
 """How an evaluation can end: a closed set."""
 
 import enum
+from collections.abc import Collection
 
 
 class Outcome(enum.StrEnum):
@@ -36,3 +37,19 @@ class NoDocumentsReason(enum.StrEnum):
     """Images of persons under 18 are deleted at once."""
     RETENTION_OR_UNKNOWN = "retention_or_unknown"
     """Removed later by policy or request, or never captured."""
+
+
+class Evidence(enum.StrEnum):
+    """What a webhook may tell of an evaluation that explains why there are no documents."""
+
+    MILITARY_ID = "document_type:Military"
+    UNDER_AGE = "reason_code:R844"
+
+
+def reason_told_by(evidence: Collection[Evidence]) -> NoDocumentsReason:
+    """Return why there are no documents, as far as the evidence tells."""
+    if Evidence.MILITARY_ID in evidence:
+        return NoDocumentsReason.MILITARY
+    if Evidence.UNDER_AGE in evidence:
+        return NoDocumentsReason.MINOR
+    return NoDocumentsReason.RETENTION_OR_UNKNOWN

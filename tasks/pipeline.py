@@ -91,7 +91,7 @@ async def _keep(
     stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
     if isinstance(answer, Bundle) and contents.unreadable:
         await quarantine(means.shelf, evaluation, answer)
-    manifest = record(evaluation, entry.trigger, answer, contents, stored, retrieved_at=retrieved_at)
+    manifest = record(evaluation, entry, answer, contents, stored, retrieved_at=retrieved_at)
     return await _commit(means, evaluation, manifest, before)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tasks.documents import Document
 from tasks.download import Absent, Answer
 from tasks.evaluation import Evaluation
-from tasks.ledger import Trigger
+from tasks.ledger import Entry
 from tasks.manifest import (
     BundleRecord,
     DocumentRecord,
@@ -20,7 +20,7 @@ from tasks.manifest import (
     archiver,
     utc_now,
 )
-from tasks.outcome import NoDocumentsReason, Outcome
+from tasks.outcome import Evidence, Outcome, reason_told_by
 from tasks.store import StoredDocument
 
 _OK = 200
@@ -36,7 +36,7 @@ class Contents:
 
 def record(
     evaluation: Evaluation,
-    trigger: Trigger,
+    entry: Entry,
     answer: Answer,
     contents: Contents,
     stored: list[StoredDocument],
@@ -49,7 +49,7 @@ def record(
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
     """
     absent = answer if isinstance(answer, Absent) else None
-    outcome = _outcome(answer, contents)
+    outcome, trigger = _outcome(answer, contents), entry.trigger
     return Manifest(
         schema=1,
         eval_id=evaluation.eval_id,
@@ -62,7 +62,7 @@ def record(
         unreadable=contents.unreadable,
         bundle=_bundle(answer),
         response=ResponseRecord(status=absent.status if absent else _OK, message=absent.message if absent else None),
-        no_documents=_no_documents(outcome),
+        no_documents=_no_documents(outcome, entry.evidence),
         trigger=TriggerRecord(
             source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
         ),
@@ -98,7 +98,7 @@ def _bundle(answer: Answer) -> BundleRecord | None:
     return BundleRecord(filename=answer.filename, size=len(answer.data), sha256=answer.sha256)
 
 
-def _no_documents(outcome: Outcome) -> NoDocumentsRecord | None:
+def _no_documents(outcome: Outcome, evidence: tuple[Evidence, ...]) -> NoDocumentsRecord | None:
     if outcome is not Outcome.NO_DOCUMENTS:
         return None
-    return NoDocumentsRecord(reason=NoDocumentsReason.RETENTION_OR_UNKNOWN, evidence=())
+    return NoDocumentsRecord(reason=reason_told_by(evidence), evidence=evidence)

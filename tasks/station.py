@@ -25,7 +25,7 @@ from tasks.folder import FolderBucket
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
 from tasks.leases import Leases
-from tasks.ledger import Entry, Ledger, Queue, Trigger
+from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
 from tasks.message import Message
 from tasks.pace import Pace
 from tasks.pipeline import Means
@@ -142,13 +142,8 @@ class Station:
 
     async def _work(self, message: Message) -> bool:
         if not message.accepted:
-            await self._ledger.accept(
-                message.eval_ids,
-                queue=message.queue,
-                account=self._account.name,
-                trigger=message.trigger,
-                refresh=message.refresh,
-            )
+            order = Order(message.queue, self._account.name, message.trigger, refresh=message.refresh)
+            await self._ledger.accept(message.eval_ids, order)
         entries = await self._ledger.take(message.eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
         with self._leases.kept(entries):
             ends = await asyncio.gather(*map(self._end, entries), return_exceptions=True)

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from scripts.simulator.options import Options
 from scripts.simulator.server import Simulator, start
 from tasks.enqueue import Publisher, enqueue
-from tasks.ledger import Ledger, Queue, RunCounters, Trigger
+from tasks.ledger import Ledger, Order, Queue, RunCounters, Trigger
 from tests.commands import KEY
 from tests.faults.redis_server import RedisServer
 from worker.app import publishing_app
@@ -154,9 +154,7 @@ class Stage:
         """Accept evaluations and publish them; live ones travel one in a message."""
         app = publishing_app(Settings(redis_url=SecretStr(self.redis.url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
-            await enqueue(
-                self.ledger, publisher, eval_ids, queue=queue, account="default", trigger=Trigger("enqueue", run)
-            )
+            await enqueue(self.ledger, publisher, eval_ids, Order(queue, "default", Trigger("enqueue", run)))
 
     async def settled(self, run: str) -> int:
         """Return how many evaluations of a run have ended; -1 when Redis does not tell."""

@@ -17,7 +17,7 @@ from tasks.attempt import attempt
 from tasks.bucket import ObjectBucket
 from tasks.download import Terms
 from tasks.gate import Gate
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Ledger, Order, Queue, Trigger
 from tasks.outcome import Outcome
 from tasks.pipeline import Means
 from tasks.retrying import Policy
@@ -104,7 +104,7 @@ class Yard:
         await self.redis.flushall()
         eval_id = eval_id_for(_SCENARIO, number)
         ledger, clock, wrong = Ledger(self.redis, 3600.0), Clock(self.redis), []
-        await ledger.accept([eval_id], queue=Queue.LIVE, account="default", trigger=Trigger("enqueue", run=_RUN))
+        await ledger.accept([eval_id], Order(Queue.LIVE, "default", Trigger("enqueue", run=_RUN)))
         async with listening(picky) as server:
             archive = OwnS3(server, picky)
             line = clock.line_to(self.simulator.url, self.session, Terms(), Policy(attempts=_ATTEMPTS))

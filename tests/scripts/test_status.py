@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.hold import Holds
-from tasks.ledger import Failure, Ledger, Queue, Trigger
+from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
 from tasks.outcome import Outcome
 from tests.commands import Shell
 from tests.holds import refused
@@ -18,7 +18,7 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     """A Redis in which something of every sort is under way."""
     ledger = Ledger(redis)
     ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(8)]
-    await ledger.accept(ids, queue=Queue.BACKFILL, account="default", trigger=Trigger("run", run="q3"))
+    await ledger.accept(ids, Order(Queue.BACKFILL, "default", Trigger("run", run="q3")))
     settled, parked, buried, waiting, _ = await ledger.take(ids[:5], token="a-token")
     await ledger.settle(settled, Outcome.ARCHIVED)
     await ledger.park(parked, wait=90, attempts=1, failure=Failure("service_failed"))

@@ -27,7 +27,7 @@ from tasks.errors import StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
-from tasks.ledger import Entry, Ledger, Queue, Trigger
+from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
 from tasks.pipeline import Means
@@ -60,9 +60,7 @@ class Yard:
     clock: Clock
 
     async def accept(self, *eval_ids: str) -> None:
-        await self.ledger.accept(
-            eval_ids, queue=Queue.BACKFILL, account="default", trigger=Trigger("backfill", run=RUN)
-        )
+        await self.ledger.accept(eval_ids, Order(Queue.BACKFILL, "default", Trigger("backfill", run=RUN)))
 
     async def take(self, *eval_ids: str, worker: str = "one") -> list[Entry]:
         return await self.ledger.take(eval_ids, token=worker)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from tasks.dispatch import dispatch
 from tasks.enqueue import Publisher, backlog
 from tasks.hold import Hold, Reason
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Ledger, Order, Queue, Trigger
 from worker.app import publishing_app
 from worker.settings import Settings
 
@@ -42,7 +42,7 @@ def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
 
 async def accept(ledger: Ledger, count: int = 1, queue: Queue = Queue.BACKFILL, delay: float = 0.0) -> list[str]:
     eval_ids = [str(uuid4()) for _ in range(count)]
-    await ledger.accept(eval_ids, queue=queue, account="default", trigger=Trigger("enqueue"), delay=delay)
+    await ledger.accept(eval_ids, Order(queue, "default", Trigger("enqueue"), delay=delay))
     return eval_ids
 
 

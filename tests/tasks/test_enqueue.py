@@ -15,7 +15,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from tasks.enqueue import Backlog, Publisher, backlog, batch_size, enqueue
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.ledger import Ledger, Order, Queue, Trigger
 from tasks.message import MAX_BATCH, read_message
 from worker.app import publishing_app
 from worker.embedded import embedded_redis
@@ -75,7 +75,7 @@ async def put(
     delay: float = 0.0,
 ) -> int:
     trigger = Trigger("enqueue")
-    return await enqueue(ledger, publisher, eval_ids, queue=queue, account="default", trigger=trigger, delay=delay)
+    return await enqueue(ledger, publisher, eval_ids, Order(queue, "default", trigger, delay=delay))
 
 
 # -- the message

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from tasks.leases import Leases
-from tasks.ledger import Entry, Ledger, Queue, Trigger
+from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
 from tasks.outcome import Outcome
 
 LEASED = "docv:ledger:leased"
@@ -24,7 +24,7 @@ def leases(ledger: Ledger) -> Leases:
 
 
 async def taken(ledger: Ledger, eval_id: str, token: str = "ours") -> Entry:  # noqa: S107  # no password
-    await ledger.accept([eval_id], queue=Queue.BACKFILL, account="default", trigger=Trigger("enqueue"))
+    await ledger.accept([eval_id], Order(Queue.BACKFILL, "default", Trigger("enqueue")))
     (entry,) = await ledger.take([eval_id], token=token)
     return entry
 

@@ -6,10 +6,11 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from tasks.errors import LeaseLost
-from tasks.ledger import Entry, Failure, Ledger, Queue, Trigger
-from tasks.outcome import Outcome
+from tasks.ledger import Begun, Entry, Failure, Ledger, Order, Queue, Trigger
+from tasks.outcome import Evidence, Outcome
 from worker.resources import open_redis
 
 PREFIX = "docv:ledger:"
@@ -47,7 +48,7 @@ async def accept(
     delay: float = 0.0,
 ) -> list[str]:
     trigger = Trigger("enqueue", run=run)
-    return await ledger.accept(eval_ids, queue=queue, account="default", trigger=trigger, refresh=refresh, delay=delay)
+    return await ledger.accept(eval_ids, Order(queue, "default", trigger, refresh=refresh, delay=delay))
 
 
 async def take(ledger: Ledger, eval_id: str, token: str = "ours") -> Entry:  # noqa: S107  # no password
@@ -209,9 +210,8 @@ async def test_a_refresh_that_arrives_while_a_worker_is_at_it_makes_the_evaluati
     await accept(ledger, eval_id, run="first")
     entry = await take(ledger, eval_id)
     changed = Trigger("webhook", event_type="documents_updated", event_id="e2")
-    again = {"queue": Queue.LIVE, "account": "default", "trigger": changed, "refresh": True}
 
-    assert await ledger.accept([eval_id], **again) == []
+    assert await ledger.accept([eval_id], Order(Queue.LIVE, "default", changed, refresh=True)) == []
     assert not entry.refresh
     await ledger.settle(entry, Outcome.ARCHIVED)
 
@@ -275,7 +275,7 @@ async def test_an_evaluation_that_ended_can_be_accepted_again(ledger: Ledger, ev
     ],
 )
 async def test_a_worker_takes_what_was_accepted(ledger: Ledger, eval_id: str, trigger: Trigger) -> None:
-    await ledger.accept([eval_id], queue=Queue.LIVE, account="berlin", trigger=trigger, refresh=True)
+    await ledger.accept([eval_id], Order(Queue.LIVE, "berlin", trigger, refresh=True))
 
     entry = await take(ledger, eval_id, "worker-1")
 
@@ -983,3 +983,112 @@ async def test_all_keys_stand_under_one_prefix(ledger: Ledger, redis: Redis) -> 
     keys: Collection[str] = await redis.keys()
     assert len(keys) == 9
     assert all(key.startswith(PREFIX) for key in keys)
+
+
+async def test_a_refresh_in_the_middle_that_is_to_settle_does_so_after_the_attempt(
+    ledger: Ledger, eval_id: str
+) -> None:
+    entry = await taken(ledger, eval_id)
+    await accept(ledger, eval_id, refresh=True, delay=60)
+    await ledger.settle(entry, Outcome.ARCHIVED)
+
+    assert await claim(ledger) == {}
+    assert 0 < (await ledger.census()).next_due <= 60
+
+
+async def test_a_repeated_event_is_told_from_a_new_one_for_a_week(ledger: Ledger, redis: Redis, eval_id: str) -> None:
+    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    assert await ledger.accept_event("e1", eval_id, order) == [eval_id]
+    assert await ledger.accept_event("e1", eval_id, order) is None
+    assert await ledger.accept_event("e2", eval_id, order) == []
+    assert await redis.ttl("docv:ledger:event:e1") == pytest.approx(7 * 86_400, abs=60)
+
+
+async def test_an_event_that_the_ledger_could_not_take_is_no_repeated_one(
+    ledger: Ledger, redis: Redis, eval_id: str
+) -> None:
+    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OutOfMemoryError):
+            await ledger.accept_event("e1", eval_id, order)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert await ledger.accept_event("e1", eval_id, order) == [eval_id]
+
+
+async def test_what_webhooks_tell_of_an_evaluation_is_taken_along_whoever_named_it_first(
+    ledger: Ledger, eval_id: str
+) -> None:
+    await accept(ledger, eval_id, run="first")
+    for fact in (Evidence.MILITARY_ID, Evidence.UNDER_AGE, Evidence.UNDER_AGE):
+        order = Order(Queue.BACKFILL, "default", Trigger("webhook"), evidence=(fact,))
+        await ledger.accept([eval_id], order)
+    entry = await take(ledger, eval_id)
+    assert entry.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
+    assert entry.trigger.run == "first"
+
+
+async def test_a_dead_letter_keeps_what_webhooks_told_of_it(ledger: Ledger, eval_id: str) -> None:
+    order = Order(Queue.LIVE, "default", Trigger("webhook"), evidence=(Evidence.UNDER_AGE,))
+    await ledger.accept([eval_id], order)
+    await ledger.bury(await take(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
+    await ledger.redrive([eval_id])
+    assert (await take(ledger, eval_id)).evidence == (Evidence.UNDER_AGE,)
+
+
+async def test_a_run_is_fed_from_its_list_in_order_and_each_of_it_once(ledger: Ledger) -> None:
+    ids, order = some_ids(5), Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    assert await ledger.begin("q3", total=5, fingerprint="f") is Begun.ANEW
+
+    assert await ledger.feed("q3", ids[:3], order, position=0, backlog=100) == ids[:3]
+    assert await ledger.feed("q3", ids[:3], order, position=0, backlog=100) is None  # another worker was slower
+    assert (await ledger.fed("q3"), (await ledger.run("q3")).unfed) == (3, 2)
+    assert await ledger.begin("q3", total=5, fingerprint="f") is Begun.KNOWN
+    assert await ledger.feed("q3", ids[3:], order, position=3, backlog=100) == ids[3:]
+
+    assert await ledger.feeding() == []
+    counters = await ledger.run("q3")
+    assert (counters.total, counters.unfed, counters.states["queued"]) == (5, 0, 5)
+    assert counters.pending == 5
+
+
+async def test_no_run_is_fed_while_the_ledger_holds_as_much_as_it_may(ledger: Ledger) -> None:
+    ids, order = some_ids(4), Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    await ledger.begin("q3", total=4, fingerprint="f")
+    await accept(ledger, *some_ids(2))
+    assert await ledger.feed("q3", ids[:2], order, position=0, backlog=2) is None
+    assert await ledger.feed("q3", ids[:2], order, position=0, backlog=3) == ids[:2]
+
+
+async def test_a_runs_name_means_one_list(ledger: Ledger, eval_id: str) -> None:
+    await ledger.begin("q3", total=1, fingerprint="f")
+    assert await ledger.begin("q3", total=2, fingerprint="g") is Begun.TAKEN
+    await accept(ledger, eval_id, run="by-hand")
+    assert await ledger.begin("by-hand", total=1, fingerprint="f") is Begun.TAKEN
+
+
+async def test_a_run_that_is_not_fed_for_a_while_goes_on_where_it_was(ledger: Ledger) -> None:
+    ids, order = some_ids(4), Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    await ledger.begin("q3", total=4, fingerprint="f")
+    await ledger.feed("q3", ids[:1], order, position=0, backlog=9)
+    await ledger.stop_feeding("q3")
+    assert await ledger.feeding() == []
+    await ledger.begin("q3", total=4, fingerprint="f")
+    assert await ledger.feeding() == ["q3"]
+    assert await ledger.fed("q3") == 1
+
+
+async def test_the_counters_of_a_run_tell_where_its_evaluations_stand(ledger: Ledger) -> None:
+    ids = some_ids(5)
+    await accept(ledger, *ids, run="q3")
+    _, parked, held, dead, done = entries = await ledger.take(ids, token="one")
+    await ledger.park(parked, wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.await_hold(held, cause="account_held")
+    await ledger.bury(dead, attempts=6, failure=Failure("service_failed"))
+    await ledger.settle(done, Outcome.ARCHIVED)
+
+    counters = await ledger.run("q3")
+    assert counters.states == {"queued": 0, "leased": 1, "parked": 1, "held": 1}
+    assert (counters.outcomes[Outcome.FAILED], counters.outcomes[Outcome.ARCHIVED]) == (1, 1)
+    assert counters.total == len(entries)

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from redis.asyncio import Redis
 
 from tasks.errors import LeaseLost
-from tasks.ledger import Entry, Failure, Ledger, Queue, RunCounters, Trigger
+from tasks.ledger import Begun, Entry, Failure, Ledger, Order, Queue, RunCounters, Trigger
 from tasks.outcome import Outcome
 
 Happening = tuple[str, dict[str, object]]
@@ -32,7 +32,8 @@ STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "he
 
 # Few of each, so that they meet often.
 EVAL_IDS = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
-RUNS = ("first", "second")
+LISTED = "listed"
+RUNS = ("first", "second", LISTED)
 
 several = st.lists(st.sampled_from(EVAL_IDS), min_size=1, max_size=6)
 nth = st.integers(0, 5)
@@ -56,6 +57,11 @@ accepts = happening(
     refresh=st.booleans(),
     delay=waits,
 )
+feeds = st.one_of(
+    happening("begin"),
+    happening("stop_feeding"),
+    happening("feed", most=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
+)
 takes = happening("take", named=several)
 endings = st.one_of(
     happening("settle", nth=nth, outcome=outcomes),
@@ -73,8 +79,8 @@ others = st.one_of(
     happening("redrive", named=several),
     happening("drop", named=several),
 )
-# In a choice of choices each of the four is as likely as the next; else most lives would end before they began.
-happenings = st.sampled_from([accepts, takes, endings, others]).flatmap(lambda kind: kind)
+# In a choice of choices each of the five is as likely as the next; else most lives would end before they began.
+happenings = st.sampled_from([accepts, feeds, takes, endings, others]).flatmap(lambda kind: kind)
 
 
 @dataclass
@@ -91,6 +97,7 @@ class Known:
     attempts: int = 0
     lost: int = 0
     suspect: bool = False
+    delayed: bool = False
     again: "Known | None" = None
 
     @property
@@ -150,6 +157,8 @@ class LedgerLife(RuleBasedStateMachine):
         self.dead: dict[str, Dead] = {}
         self.totals: Counter[str] = Counter()
         self.ended: Counter[tuple[str, Outcome]] = Counter()
+        self.begun: Begun | None = None
+        self.fed = 0
         self.leases: list[Entry] = []
         self.do(redis.flushall())
 
@@ -163,14 +172,48 @@ class LedgerLife(RuleBasedStateMachine):
     def accept(self, named: list[str], queue: Queue, run: str | None, delay: float, *, refresh: bool) -> None:
         trigger = Trigger("enqueue", run=run)
         expected = [self._accept(each, queue, trigger, delay, refresh=refresh) for each in named]
-        call = self.ledger.accept(named, queue=queue, account="default", trigger=trigger, refresh=refresh, delay=delay)
+        call = self.ledger.accept(named, Order(queue, "default", trigger, refresh=refresh, delay=delay))
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
 
-    def _accept(self, eval_id: str, queue: Queue, trigger: Trigger, delay: float, *, refresh: bool) -> bool:
+    def begin(self) -> None:
+        """Begin a run whose list has every ID; its name may have been used already."""
+        if not self.begun:
+            self.begun = Begun.TAKEN if self.totals[LISTED] else Begun.ANEW
+            self.totals[LISTED] += len(EVAL_IDS) if self.begun is Begun.ANEW else 0
+            expected = self.begun
+        else:
+            expected = Begun.TAKEN if self.begun is Begun.TAKEN else Begun.KNOWN
+        assert self.do(self.ledger.begin(LISTED, total=len(EVAL_IDS), fingerprint="its IDs")) is expected
+        assert self.do(self.ledger.begin(LISTED, total=9, fingerprint="other IDs")) is Begun.TAKEN
+        more = self.begun is Begun.ANEW and self.fed < len(EVAL_IDS)
+        assert self.do(self.ledger.feeding()) == [LISTED] * more
+
+    def stop_feeding(self) -> None:
+        self.do(self.ledger.stop_feeding(LISTED))
+        assert self.do(self.ledger.feeding()) == []
+
+    def feed(self, most: int, backlog: int) -> None:
+        """Feed some of the list, and once more from where it was: somebody else would do so."""
+        some, before = EVAL_IDS[self.fed :][:most], self.fed
+        trigger = Trigger("backfill", run=LISTED)
+        expected = None
+        if self.begun is Begun.ANEW and some and len(self.known) < backlog:
+            taken = [self._accept(each, Queue.BACKFILL, trigger, 0.0, refresh=False, listed=True) for each in some]
+            expected = [each for each, publish in zip(some, taken, strict=True) if publish]
+            self.fed += len(some)
+        if some:
+            order = Order(Queue.BACKFILL, "default", trigger)
+            for answer in expected, None:
+                assert self.do(self.ledger.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
+        assert self.do(self.ledger.fed(LISTED)) == self.fed
+
+    def _accept(
+        self, eval_id: str, queue: Queue, trigger: Trigger, delay: float, *, refresh: bool, listed: bool = False
+    ) -> bool:
         known = self.known.get(eval_id)
         if known is None:
             known = self.known[eval_id] = Known(queue, refresh, trigger)
-            self._join(known, known, trigger.run)
+            self._join(known, known, trigger.run, listed=listed)
             known.suspect = self.dead.pop(eval_id, None) is not None
             if delay:
                 known.put("parked")
@@ -178,10 +221,11 @@ class LedgerLife(RuleBasedStateMachine):
         if refresh and known.state == "leased":
             known.again = known.again or Known(queue, refresh=True, trigger=trigger)
             known.again.queue = min(known.again.queue, queue, key=list(Queue).index)
-            self._join(known, known.again, trigger.run)
+            known.again.delayed |= bool(delay)
+            self._join(known, known.again, trigger.run, listed=listed)
             return False
         known.refresh |= refresh
-        self._join(known, known, trigger.run)
+        self._join(known, known, trigger.run, listed=listed)
         if (queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
             return False
         known.queue = Queue.LIVE
@@ -189,10 +233,14 @@ class LedgerLife(RuleBasedStateMachine):
             known.due = False
         return known.state == "queued"
 
-    def _join(self, known: Known, attempt: Known, run: str | None) -> None:
-        if run and run not in known.runs | (known.again.runs if known.again else set()):
+    def _join(self, known: Known, attempt: Known, run: str | None, *, listed: bool) -> None:
+        if not run:
+            return
+        new = run not in self._runs_of(known)
+        if new:
             attempt.runs.add(run)
-            self.totals[run] += 1
+        # What is listed has been counted when its run began.
+        self.totals[run] += new - listed
 
     # -- what workers do
 
@@ -342,7 +390,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.ended.update((run, outcome) for run in known.runs)
         if known.again:
             self.known[lease.eval_id] = known.again
-            known.again.put("parked", due=True)
+            known.again.put("parked", due=not known.again.delayed)
         else:
             del self.known[lease.eval_id]
 
@@ -381,7 +429,11 @@ class LedgerLife(RuleBasedStateMachine):
             under_way = [known for known in self.known.values() if run in self._runs_of(known)]
             assert counters.total == self.totals[run]
             assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
-            assert counters.pending == len(under_way)
+            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, Begun.ANEW) else 0
+            assert counters.unfed == unfed
+            assert counters.pending == len(under_way) + unfed
+            standing = Counter("queued" if run not in known.runs else known.state for known in under_way)
+            assert counters.states == {state: standing[state] for state in ("queued", "leased", "parked", "held")}
 
     @staticmethod
     def _runs_of(known: Known) -> set[str]:

@@ -1,5 +1,6 @@
 """What a manifest will say, told from what was answered, read and stored."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -7,22 +8,22 @@ import pytest
 from tasks.documents import identify
 from tasks.download import Absent, Bundle
 from tasks.evaluation import Evaluation
-from tasks.ledger import Trigger
+from tasks.ledger import Entry, Queue, Trigger
 from tasks.manifest import DocumentRecord, UnreadableRecord
-from tasks.outcome import NoDocumentsReason, Outcome
+from tasks.outcome import Evidence, NoDocumentsReason, Outcome
 from tasks.record import Contents, record
 from tasks.store import StoredDocument
 from tasks.unpack import Limits, unpack
 from tests.zips import zip_of
 
 EVALUATION = Evaluation(str(uuid4()), "production", "default")
-TRIGGER = Trigger("run", run="q3")
+ENTRY = Entry(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
 AT = "2026-11-23T04:00:00.000Z"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
 def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome: Outcome) -> None:
-    manifest = record(EVALUATION, TRIGGER, Absent(outcome, 400, "its words"), Contents(), [], retrieved_at=AT)
+    manifest = record(EVALUATION, ENTRY, Absent(outcome, 400, "its words"), Contents(), [], retrieved_at=AT)
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
     assert (manifest.response.status, manifest.response.message) == (400, "its words")
     assert (manifest.no_documents is not None) == (outcome is Outcome.NO_DOCUMENTS)
@@ -30,10 +31,27 @@ def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome
 
 def test_why_there_are_no_documents_is_unknown_unless_somebody_says() -> None:
     answer = Absent(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = record(EVALUATION, TRIGGER, answer, Contents(), [], retrieved_at=AT)
+    manifest = record(EVALUATION, ENTRY, answer, Contents(), [], retrieved_at=AT)
     assert manifest.no_documents is not None
     assert manifest.no_documents.reason is NoDocumentsReason.RETENTION_OR_UNKNOWN
     assert manifest.no_documents.evidence == ()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        ((Evidence.MILITARY_ID,), NoDocumentsReason.MILITARY),
+        ((Evidence.UNDER_AGE,), NoDocumentsReason.MINOR),
+        ((Evidence.UNDER_AGE, Evidence.MILITARY_ID), NoDocumentsReason.MILITARY),
+    ],
+)
+def test_what_a_webhook_told_explains_why_there_are_no_documents(
+    evidence: tuple[Evidence, ...], reason: NoDocumentsReason
+) -> None:
+    answer = Absent(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
+    manifest = record(EVALUATION, replace(ENTRY, evidence=evidence), answer, Contents(), [], retrieved_at=AT)
+    assert manifest.no_documents is not None
+    assert (manifest.no_documents.reason, manifest.no_documents.evidence) == (reason, evidence)
 
 
 def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it_was() -> None:
@@ -43,7 +61,7 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
     stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
     answer = Bundle("a.zip", b"zipped", "0" * 64)
 
-    manifest = record(EVALUATION, TRIGGER, answer, Contents(documents), stored, retrieved_at=AT)
+    manifest = record(EVALUATION, ENTRY, answer, Contents(documents), stored, retrieved_at=AT)
 
     assert manifest.outcome is Outcome.ARCHIVED
     assert (manifest.response.status, manifest.response.message) == (200, None)
@@ -68,5 +86,5 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
 def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> None:
     bad = UnreadableRecord(name="a.jpg", cause="wrong_crc")
     answer = Bundle(None, b"", "0" * 64)
-    manifest = record(EVALUATION, TRIGGER, answer, Contents(unreadable=(bad,)), [], retrieved_at=AT)
+    manifest = record(EVALUATION, ENTRY, answer, Contents(unreadable=(bad,)), [], retrieved_at=AT)
     assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))
