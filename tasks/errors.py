@@ -4,6 +4,7 @@
     ├── BadInput              refused at the door; nothing was accepted
     │   ├── BadEvalId
     │   ├── BadRunName
+    │   ├── RunTaken          a run of this name has other IDs
     │   └── BadMessage
     ├── TryAgain              another attempt may help; it counts
     │   ├── ServiceFailed     408, 5xx
@@ -70,6 +71,27 @@ class BadRunName(BadInput):
 
     def __str__(self) -> str:
         return "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores"
+
+
+class RunTaken(BadInput):
+    """A run of this name is there already, and means something else.
+
+    Args:
+        run: its name.
+        begun_at: when it began.
+    """
+
+    cause = "run_taken"
+
+    def __init__(self, run: str, begun_at: str) -> None:
+        super().__init__(run, begun_at)
+        self.run, self.begun_at = run, begun_at
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run} began {self.begun_at} with other IDs, or another --refresh; nothing was queued: "
+            "choose another name with --run"
+        )
 
 
 class BadMessage(BadInput):

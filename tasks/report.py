@@ -89,6 +89,11 @@ def let_go(hold: Hold) -> None:
     _log.warning("hold.ended", what=hold.what, reason=hold.reason.value, lasted=round(hold.lasting, 1))
 
 
+def list_unusable(run: str, why: str) -> None:
+    """A run cannot be fed any further: its list is not as it was written."""
+    _log.error("run.list_unusable", run=run, why=why)
+
+
 def loop_failed(loop: str, error: Exception) -> None:
     """One of the worker's loops could not do its round; it goes on with the next."""
     _log.warning("loop.failed", loop=loop, error=type(error).__name__)

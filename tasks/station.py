@@ -20,7 +20,9 @@ from tasks.budget import Budget
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
 from tasks.enqueue import Publisher, backlog
-from tasks.errors import LeaseLost
+from tasks.errors import LeaseLost, StoreFailed
+from tasks.feed import INTERVAL as FEED_INTERVAL
+from tasks.feed import Feeder
 from tasks.folder import FolderBucket
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
@@ -81,6 +83,8 @@ class Station:
         self._ledger = Ledger(resources.redis, settings.lease_seconds)
         self._leases = Leases(self._ledger)
         self._publisher = publisher
+        bucket = bucket_of(resources, settings)
+        self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         # Half for what arrives, half for what is unpacked.
         memory = settings.memory_bytes // 2
         self._means = Means(
@@ -100,7 +104,7 @@ class Station:
                 policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
             ),
             gate=Gate(self._holds, self._breaker),
-            shelf=Shelf(bucket_of(resources, settings), settings.tags),
+            shelf=Shelf(bucket, settings.tags),
             limits=Limits(
                 max_documents=settings.max_documents,
                 max_unpacked_bytes=settings.max_unpacked_bytes,
@@ -120,6 +124,8 @@ class Station:
             asyncio.create_task(_every(INTERVAL, "dispatch", self._dispatch)),
             asyncio.create_task(_every(self._leases.interval, "leases", self._leases.beat)),
         ]
+        if Queue.BACKFILL in self._serves:
+            loops.append(asyncio.create_task(_every(FEED_INTERVAL, "feed", self._feed)))
         try:
             yield
         finally:
@@ -177,6 +183,10 @@ class Station:
 
     async def _tick(self) -> None:
         self._watchdog.tick()
+
+    async def _feed(self) -> None:
+        while not self._runtime.draining and await self._feeder.feed():
+            pass
 
     async def _dispatch(self) -> None:
         """Do the round of every second: see what stands still, publish what is due, tell how it goes."""
@@ -259,6 +269,6 @@ async def _every(seconds: float, name: str, round_: Callable[[], Awaitable[None]
     while not told_to_end():
         try:
             await round_()
-        except (RedisError, KombuError, OSError) as error:
+        except (RedisError, KombuError, StoreFailed, OSError) as error:
             report.loop_failed(name, error)
         await asyncio.sleep(seconds)

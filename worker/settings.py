@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     """Attempts of an evaluation before it becomes a dead letter."""
     retry_seconds: float = Field(default=60.0, gt=0, le=86_400)
     """Seconds an evaluation is parked after its first failed attempt; doubles with each further one, to 6 h."""
+    backlog: int = Field(default=20_000, ge=1_000, le=10_000_000)
+    """Evaluations that Redis holds before a backfill waits with its next ones."""
     lease_seconds: float = Field(default=120.0, ge=2, le=3_600)
     """Seconds after which a dead worker's evaluations are taken up by another; living workers renew their leases."""
     settle_seconds: float = Field(default=15.0, ge=0, le=86_400)

@@ -22,6 +22,7 @@ from tasks.errors import (
     LeaseLost,
     ManifestChanged,
     RateLimited,
+    RunTaken,
     ServiceFailed,
     SpoolFailed,
     StoreFailed,
@@ -33,6 +34,7 @@ FAMILIES = {"ArchiveError", "BadInput", "TryAgain", "NotNow", "NeedsPerson"}
 EXAMPLES = [
     BadEvalId("nonsense", "expected is a UUID"),
     BadRunName(),
+    RunTaken("q3", "2026-11-23T04:00:00.000Z"),
     BadMessage("it has positional arguments"),
     ServiceFailed(503),
     ConnectionFailed("timeout"),

@@ -1,0 +1,101 @@
+"""Feed the ledger from the lists of runs, as much as it is to hold and no more.
+
+Every worker of the backfill queue does so; who is slower than another has done nothing, for the ledger takes the IDs
+at a position only once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kombu.exceptions import KombuError
+
+from tasks import report
+from tasks.bucket import Bucket
+from tasks.enqueue import Publisher, batch_size
+from tasks.errors import AlarmingObject
+from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.run_list import Piece, RunList, find_list, read_piece
+
+INTERVAL = 0.2
+"""Seconds between two looks whether the ledger may be fed."""
+_AT_ONCE = 1000
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A list, and the piece of it that is in memory."""
+
+    of_run: RunList
+    piece: Piece | None = None
+    eval_ids: Sequence[str] = ()
+
+
+class Feeder:
+    """Feeds the ledger.
+
+    Args:
+        ledger: which is fed.
+        publisher: what puts evaluations on their queue.
+        bucket: of the archive.
+        environment: of the account.
+        backlog: evaluations that the ledger may hold.
+    """
+
+    def __init__(self, ledger: Ledger, publisher: Publisher, bucket: Bucket, environment: str, backlog: int) -> None:
+        self._ledger, self._publisher, self._bucket = ledger, publisher, bucket
+        self._environment, self._backlog = environment, backlog
+        self._readings: dict[str, _Reading] = {}
+
+    async def feed(self) -> bool:
+        """Feed some of every run that is not done; return whether there may be more to feed at once.
+
+        Raises:
+            StoreFailed: a list cannot be read now.
+            RedisError: the ledger cannot be reached.
+        """
+        names = await self._ledger.feeding()
+        self._readings = {name: each for name, each in self._readings.items() if name in names}
+        fed = [await self._feed_some(name) for name in names]
+        return any(fed)
+
+    async def _feed_some(self, name: str) -> bool:
+        """Feed the next some of a run; return whether that was done."""
+        position = await self._ledger.fed(name)
+        try:
+            eval_ids = await self._next(name, position)
+        except AlarmingObject as error:
+            report.list_unusable(name, str(error))
+            await self._ledger.stop_feeding(name)
+            return False
+        if not eval_ids:
+            return False
+        of_run = self._readings[name].of_run
+        order = Order(Queue.BACKFILL, of_run.account, Trigger("backfill", run=name), refresh=of_run.refresh)
+        new = await self._ledger.feed(name, eval_ids, order, position=position, backlog=self._backlog)
+        if new is None:
+            return False
+        size = batch_size(Queue.BACKFILL, of_run.source.ids)
+        try:
+            await asyncio.to_thread(self._publisher.publish, Queue.BACKFILL, new, size)
+        except KombuError as error:
+            # They are accepted; the ledger publishes them later.
+            report.loop_failed("feed", error)
+        return True
+
+    async def _next(self, name: str, position: int) -> Sequence[str]:
+        """Return the IDs of a run's list from a position on, as many as are fed at once."""
+        reading = self._readings.get(name) or await self._open(name)
+        if position >= reading.of_run.source.ids:
+            return ()
+        piece, before = reading.of_run.piece_at(position)
+        if reading.piece is not piece:
+            reading.eval_ids, reading.piece = await read_piece(self._bucket, piece), piece
+        return reading.eval_ids[position - before : position - before + _AT_ONCE]
+
+    async def _open(self, name: str) -> _Reading:
+        found = await find_list(self._bucket, self._environment, name)
+        if found is None:
+            raise AlarmingObject(f"run {name} has no list in it")
+        self._readings[name] = _Reading(found)
+        return self._readings[name]
