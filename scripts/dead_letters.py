@@ -18,6 +18,7 @@ from scripts.local import known_redis
 from tasks.evaluation import parse_eval_id
 from tasks.ledger import DeadLetter, Ledger
 from tasks.message import parse_run
+from tasks.refusals import Refusal, Refusals
 from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
@@ -42,6 +43,11 @@ class Choice:
     cause: str | None
     run: str | None
     older_than: float
+
+    def has_refusal(self, refusal: Refusal, now: float) -> bool:
+        """Return whether a refused message is meant: it is of no evaluation, and of no run."""
+        of_any = not self.eval_ids and self.run is None
+        return of_any and self.cause in {None, refusal.cause} and now - refusal.at >= self.older_than
 
     def has(self, letter: DeadLetter, now: float) -> bool:
         """Return whether a dead letter is meant."""
@@ -96,49 +102,78 @@ def _act(done: str, choice: Choice, *, as_json: bool) -> int:
 
 async def _each(settings: Settings, done: str, choice: Choice) -> int:
     count = 0
-    async with _letters(settings, choice) as (ledger, letters):
-        act = ledger.redrive if done == "redriven" else ledger.drop
-        some: list[str] = []
-        async for letter in letters:
-            some.append(letter.eval_id)
-            if len(some) == _AT_ONCE:
-                count += len(await act(some))
-                some.clear()
-        return count + len(await act(some))
+    async with _dead(settings, choice) as dead:
+        act = dead.ledger.redrive if done == "redriven" else dead.ledger.drop
+        async for some in _thousands(letter.eval_id async for letter in dead.letters):
+            count += len(await act(some))
+        if done == "dropped":
+            async for some in _thousands(refusal.name async for refusal in dead.refused):
+                count += await dead.refusals.drop(some)
+    return count
+
+
+async def _thousands(names: AsyncIterator[str]) -> AsyncIterator[list[str]]:
+    """Yield names so many at a time as are worked on at once."""
+    some: list[str] = []
+    async for name in names:
+        some.append(name)
+        if len(some) == _AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 async def _list(settings: Settings, choice: Choice, *, as_json: bool) -> int:
     causes: Counter[str] = Counter()
+    why: Counter[str] = Counter()
     table = _table()
-    async with _letters(settings, choice) as (_, letters):
-        async for letter in letters:
+    async with _dead(settings, choice) as dead:
+        async for letter in dead.letters:
             causes[letter.failure.cause] += 1
             if as_json:
                 click.echo(orjson.dumps(_facts(letter)))
             elif table.row_count < _SHOWN:
                 table.add_row(*_row(letter))
+        async for refusal in dead.refused:
+            why[f"{refusal.why} ({refusal.source})"] += 1
+            if as_json:
+                click.echo(orjson.dumps(_facts_of_refusal(refusal)))
     if not as_json:
-        _print(table, causes)
+        if causes or not why:
+            _print(table, causes)
+        _print_refused(why)
     return OK
 
 
+@dataclass(frozen=True, slots=True)
+class _Dead:
+    """What is meant of all that is dead, streamed, for there may be very much; and where it is."""
+
+    ledger: Ledger
+    letters: AsyncIterator[DeadLetter]
+    refusals: Refusals
+    refused: AsyncIterator[Refusal]
+
+
 @contextlib.asynccontextmanager
-async def _letters(settings: Settings, choice: Choice) -> AsyncIterator[tuple[Ledger, AsyncIterator[DeadLetter]]]:
-    """Yield the ledger, and the dead letters that are meant: streamed, for there may be very many."""
+async def _dead(settings: Settings, choice: Choice) -> AsyncIterator[_Dead]:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        ledger = Ledger(redis)
+        ledger, refusals = Ledger(redis), Refusals(redis)
         seconds, micro = await redis.time()
+        now = seconds + micro / 1e6
 
-        async def meant() -> AsyncIterator[DeadLetter]:
+        async def letters() -> AsyncIterator[DeadLetter]:
             # Redis may show an entry twice while its table grows.
             seen: set[str] = set()
             async for letter in ledger.dead_letters():
-                if choice.has(letter, seconds + micro / 1e6) and letter.eval_id not in seen:
+                if choice.has(letter, now) and letter.eval_id not in seen:
                     seen.add(letter.eval_id)
                     yield letter
 
-        yield ledger, meant()
+        refused = (refusal async for refusal in refusals.each() if choice.has_refusal(refusal, now))
+        yield _Dead(ledger, letters(), refusals, refused)
 
 
 def _facts(letter: DeadLetter) -> dict[str, object]:
@@ -154,6 +189,17 @@ def _facts(letter: DeadLetter) -> dict[str, object]:
         "accepted_at": _moment(letter.accepted),
         "first_failed_at": _moment(letter.first),
         "last_failed_at": _moment(letter.last),
+    }
+
+
+def _facts_of_refusal(refusal: Refusal) -> dict[str, object]:
+    return {
+        "eval_id": None,
+        "cause": refusal.cause,
+        "why": refusal.why,
+        "source": refusal.source,
+        "message": refusal.message,
+        "refused_at": _moment(refusal.at),
     }
 
 
@@ -184,6 +230,14 @@ def _print(table: Table, causes: Counter[str]) -> None:
         console.print(f"... and {total - table.row_count} more; --json prints them all")
     counted = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
     console.print(f"{total} in all: {counted}", markup=False)
+
+
+def _print_refused(why: Counter[str]) -> None:
+    if not why:
+        return
+    click.echo(f"{why.total()} messages were refused; they can be dropped, and have to be sent anew as they should be:")
+    for sentence, count in why.most_common(_SHOWN):
+        click.echo(f"  {count} times: {sentence}")
 
 
 def _moment(seconds: float) -> str:

@@ -5,6 +5,7 @@ With ``enqueue`` and ``dispatch`` the only module that knows Celery; everything 
 
 import contextlib
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -14,11 +15,12 @@ from redis.exceptions import RedisError
 
 from tasks import report
 from tasks.enqueue import Publisher
-from tasks.errors import BadInput
+from tasks.errors import BadInput, BadMessage
 from tasks.ledger import Queue
 from tasks.message import Message, read_message
 from tasks.station import Station
-from worker.app import ARCHIVE_TASK, app
+from worker.app import app
+from worker.envelope import ARCHIVE_TASK, BadEnvelope
 from worker.health import Watchdog
 from worker.resources import Unreachable, check_keeping, open_resources
 from worker.runtime import Runtime
@@ -48,8 +50,14 @@ class Process:
         return station
 
     def work(self, message: Message) -> bool:
-        """Bring a message's evaluations to their end; return whether some were handed back."""
+        """Bring a message's evaluations to their end; return whether all got there, or some were handed back."""
         return self.runtime.run(self._station.work(message))
+
+    def refuse(self, errors: Sequence[BadInput], queue: str, message: str) -> bool:
+        """Keep what does not fit the contract among the dead letters; return that it is done."""
+        for error in errors:
+            self.runtime.run(self._station.refuse(error.cause, error.own_words, queue, message))
+        return True
 
     def rest(self) -> None:
         """Wait a moment, unless the process is about to end: what went wrong may be over then."""
@@ -74,24 +82,32 @@ _processes: list[Process] = []
 @app.task(name=ARCHIVE_TASK, bind=True)
 def archive(self: Task, *positional: object, **arguments: Any) -> None:
     """Bring the evaluations of a message to their end; ``tasks.message`` tells what it may hold."""
+    queue = self.request.delivery_info.get("routing_key")
+    refused: Sequence[BadInput]
     try:
-        message = read_message(self.request.delivery_info.get("routing_key"), positional, arguments)
+        message = read_message(queue, positional, arguments)
     except BadInput as error:
-        report.bad_message(str(error))
-        return
-    for bad in message.bad:
-        report.bad_message(str(bad))
-    try:
-        handed_back = _processes[0].work(message)
-    except CancelledError:
-        handed_back = True
-    except RedisError as error:
-        # Nothing was taken, or nothing could be written down: the message stays the promise.
-        report.loop_failed("work", error)
-        _processes[0].rest()
-        handed_back = True
-    if handed_back:
+        refused = (error,)
+        done = True
+    else:
+        refused = message.bad
+        done = _done(lambda process: process.work(message))
+    if not done or not _done(lambda process: process.refuse(refused, str(queue), self.request.id)):
         raise Reject("handed back", requeue=True)
+
+
+def _done(work: Callable[[Process], bool]) -> bool:
+    """Do what a message asks for; return whether it is done, or the message stays the promise."""
+    process = _processes[0]
+    try:
+        return work(process)
+    except CancelledError:
+        return False
+    except RedisError as error:
+        # Nothing was taken, or nothing could be written down.
+        report.loop_failed("work", error)
+        process.rest()
+        return False
 
 
 @signals.worker_init.connect(weak=False)
@@ -104,6 +120,15 @@ def _start(**_: object) -> None:
     except Unreachable as error:
         print(error, file=sys.stderr)  # noqa: T201
         raise SystemExit(3) from None
+
+
+@signals.task_rejected.connect(weak=False)
+def _refuse(exc: Exception | None, **_: object) -> None:
+    """Keep what Celery never got to see, or could not make anything of."""
+    why = str(exc) if isinstance(exc, BadEnvelope) else "Celery cannot make anything of it"
+    for process in _processes:
+        with contextlib.suppress(CancelledError, RedisError):
+            process.refuse([BadMessage(why)], "queue", "")
 
 
 @signals.worker_shutting_down.connect(weak=False)

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger import Ledger, Order, Queue
 from tasks.message import MAX_BATCH
-from worker.app import ARCHIVE_TASK
+from worker.envelope import ARCHIVE_TASK
 from worker.transport import KEY_PREFIX, publisher_transport
 
 _AT_ONCE = 1000

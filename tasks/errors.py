@@ -45,6 +45,11 @@ class BadInput(ArchiveError):
 
     cause = "bad_input"
 
+    @property
+    def own_words(self) -> str:
+        """The sentence, with nothing in it of what came in: for logs and dead letters."""
+        return str(self)
+
 
 class BadEvalId(BadInput):
     """A text that is no evaluation ID.
@@ -62,6 +67,11 @@ class BadEvalId(BadInput):
 
     def __str__(self) -> str:
         return f"{self.shown!r} is no evaluation ID: {self.why}"
+
+    @property
+    def own_words(self) -> str:
+        """The sentence without the text, which may be anybody's name."""
+        return f"an ID is no evaluation ID: {self.why}"
 
 
 class BadRunName(BadInput):

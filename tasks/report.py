@@ -69,9 +69,9 @@ def lease_lost(entry: Entry) -> None:
     _log.warning("evaluation.lease_lost", **_facts(entry))
 
 
-def bad_message(why: str) -> None:
-    """A message that does not fit the contract was dropped."""
-    _log.error("message.bad", why=why)
+def refused(cause: str, why: str, source: str, message: str | None) -> None:
+    """What came in does not fit the contract; it is kept among the dead letters."""
+    _log.error("message.refused", cause=cause, why=why, source=source, message=message)
 
 
 def dispatched(queue: str, evaluations: int) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from tasks import report
 from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
@@ -23,6 +24,7 @@ from tasks.enqueue import Publisher, backlog
 from tasks.errors import LeaseLost, StoreFailed
 from tasks.feed import INTERVAL as FEED_INTERVAL
 from tasks.feed import Feeder
+from tasks.flight import Flight
 from tasks.folder import FolderBucket
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
@@ -32,6 +34,7 @@ from tasks.message import Message
 from tasks.pace import Pace
 from tasks.pipeline import Means
 from tasks.rate_limit import Turns
+from tasks.refusals import Refusals
 from tasks.request import Line
 from tasks.retrying import Policy
 from tasks.store import Shelf
@@ -40,8 +43,10 @@ from worker.health import Watchdog
 from worker.resources import Resources
 from worker.runtime import Runtime, told_to_end
 from worker.settings import Settings
+from worker.transport import resting
 
 _LARGE_BUNDLE = 8 << 20
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class Station:
@@ -69,10 +74,8 @@ class Station:
         self._runtime = runtime
         self._watchdog = watchdog
         self._serves = serves
-        self._messages = 0
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._concurrency = settings.concurrency
-        self._room = asyncio.Semaphore(settings.concurrency)
+        self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest)
         self._turns = Turns(resources.redis, runtime.pause)
         self._holds = Holds(resources.redis)
         self._known: dict[str, Hold] = {}
@@ -82,6 +85,7 @@ class Station:
         self._breaker = Breaker(resources.redis, self._account.name, self._holds)
         self._ledger = Ledger(resources.redis, settings.lease_seconds)
         self._leases = Leases(self._ledger)
+        self._refusals = Refusals(resources.redis)
         self._publisher = publisher
         bucket = bucket_of(resources, settings)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
@@ -134,17 +138,29 @@ class Station:
             await asyncio.gather(*loops, *self._direct, return_exceptions=True)
 
     async def work(self, message: Message) -> bool:
-        """Bring every evaluation of a message to its end; return whether some were handed back.
+        """Bring every evaluation of a message to its end; return whether none was handed back.
 
         Raises:
             RedisError: one of them could not be written down; the others have been brought to their end all the same.
         """
         self._watchdog.took()
-        self._messages += 1
-        try:
+        with self._flight.message(message.queue):
             return await self._work(message)
-        finally:
-            self._messages -= 1
+
+    async def refuse(self, cause: str, why: str, source: str, message: str) -> None:
+        """Keep what does not fit the contract among the dead letters.
+
+        Args:
+            cause: a short fixed word.
+            why: our own words.
+            source: the queue it came on.
+            message: ID that its sender gave it; kept where it is a UUID, for another one may say anything.
+        """
+        known = message.lower() if _UUID.fullmatch(message.lower()) else None
+        report.refused(cause, why, source, known)
+        # What came is in no queue any more, and a full Redis takes nothing: then the log has to do.
+        with contextlib.suppress(OutOfMemoryError):
+            await self._refusals.keep(cause=cause, why=why, source=source, message=known)
 
     async def _work(self, message: Message) -> bool:
         if not message.accepted:
@@ -156,30 +172,28 @@ class Station:
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
-        return any(ends)
+        return all(ends)
 
     async def _end(self, entry: Entry) -> bool:
-        """Make an attempt at one evaluation when there is room; return whether it was handed back instead."""
+        """Make an attempt at one evaluation when there is room; return false where it was handed back instead."""
         try:
-            await self._runtime.unless_draining(self._room.acquire())
-            try:
+            async with self._flight.place(entry.queue):
                 await attempt(entry, self._means, self._ledger)
-            finally:
-                self._room.release()
         except asyncio.CancelledError:
             return await self._hand_back(entry)
         finally:
             self._leases.drop(entry)
-        return False
+        return True
 
     async def _hand_back(self, entry: Entry) -> bool:
+        """Give it back to the queue; return false, or true where it is somebody else's by now."""
         try:
             await self._ledger.hand_back(entry)
         except LeaseLost:
             report.lease_lost(entry)
-            return False
+            return True
         report.handed_back(entry)
-        return True
+        return False
 
     async def _tick(self) -> None:
         self._watchdog.tick()
@@ -194,8 +208,8 @@ class Station:
             return
         account, backfill, archive = await self._see_holds()
         messages = await backlog(self._redis)
-        room = self._messages < self._concurrency
-        self._watchdog.saw(waiting=room and any(messages.waiting[queue] for queue in self._serves))
+        read = [queue for queue in self._serves if queue not in resting]
+        self._watchdog.saw(waiting=self._flight.has_room and any(messages.waiting[queue] for queue in read))
         common = [hold for hold in (account, archive) if hold]
         holds = {Queue.LIVE: common, Queue.BACKFILL: [*common, backfill] if backfill else common}
         _, no_room = await dispatch(self._ledger, self._publisher, messages, holds)
@@ -262,6 +276,14 @@ def bucket_of(resources: Resources, settings: Settings) -> Bucket:
     if isinstance(resources.archive, Path):
         return FolderBucket(resources.archive)
     return ObjectBucket(resources.archive, settings.storage_class)
+
+
+def _rest(enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it
+    """Fetch no more of the backfill while there is enough of it here."""
+    if enough:
+        resting.begin(Queue.BACKFILL)
+    else:
+        resting.end(Queue.BACKFILL)
 
 
 async def _every(seconds: float, name: str, round_: Callable[[], Awaitable[None]]) -> None:

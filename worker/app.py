@@ -15,8 +15,7 @@ from worker.settings import Settings, SettingsError, load_settings
 from worker.transport import transport_url, use_our_channel, worker_transport
 
 LIVE, BACKFILL = "live", "backfill"
-ARCHIVE_TASK = "docv.archive"
-"""Name of the one task; producers use it, and the worker finds it by name."""
+_PLACES_FOR_LIVE = 8
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -38,7 +37,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "worker_pool": "threads",
-        "worker_concurrency": settings.concurrency,
+        # A backfill never has so many messages here that there is no place for what is live: see `tasks.station`.
+        "worker_concurrency": settings.concurrency + _PLACES_FOR_LIVE,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_remote_control": False,

@@ -5,16 +5,24 @@ Every figure here was tried on kombu 5.7 with Redis; ``docs/design.md`` tells wh
 
 import contextlib
 import sys
+from collections.abc import Collection
+from queue import Empty
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from celery import signals
 from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError
+
+from worker.envelope import UNREADABLE, BadEnvelope, Envelope
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
 
 # Numbers of the TCP options on Linux: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
+_SOON = 0.05
+# A name that no queue has: Redis is asked about it while no queue is to be read, and so again soon.
+_NOBODY = "nobody"
 _KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
 
 
@@ -48,6 +56,7 @@ def worker_transport() -> dict[str, Any]:
         "unacked_restore_interval": 15,
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
+        "queue_order_strategy": "worker.transport:LiveFirst",
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
     } | ({"socket_keepalive_options": _KEEPALIVE} if sys.platform == "linux" else {})
@@ -62,6 +71,49 @@ def publisher_transport() -> dict[str, Any]:
         "socket_connect_timeout": 2,
         "max_retries": 0,
     }
+
+
+class Resting:
+    """Queues that are not to be read for now, though there is room: their messages would only lie about here."""
+
+    def __init__(self) -> None:
+        self._queues: set[str] = set()
+
+    def begin(self, queue: str) -> None:
+        """Read no more of a queue."""
+        self._queues.add(queue)
+
+    def end(self, queue: str) -> None:
+        """Read it again."""
+        self._queues.discard(queue)
+
+    def __contains__(self, queue: str) -> bool:
+        return queue in self._queues
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+
+resting = Resting()
+"""What rests in this process; kombu makes its channels itself, so there is no other way to hand it over."""
+
+
+class LiveFirst:
+    """The order in which Redis is asked for the queues' messages: by name from the end, so ``live`` comes first."""
+
+    def __init__(self, queues: Collection[str] = ()) -> None:
+        self._queues = sorted(queues, reverse=True)
+
+    def update(self, queues: Collection[str]) -> None:
+        """Learn which queues are read."""
+        self._queues = sorted(queues, reverse=True)
+
+    def consume(self, _most: int) -> list[str]:
+        """Return the queues to read now."""
+        return [queue for queue in self._queues if queue not in resting] or [_NOBODY] * bool(self._queues)
+
+    def rotate(self, _queue: str) -> None:
+        """Nobody loses its rank by having been read."""
 
 
 class Places(redis.QoS):
@@ -101,9 +153,22 @@ class Places(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """A channel that goes on when Redis is full, so that the work that makes room again can be done."""
+    """A channel that goes on whatever is in a queue, and when Redis is full, so that work can make room again."""
 
     QoS = Places
+    Message = Envelope
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        super()._brpop_start(_SOON if resting else timeout)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except UNREADABLE as error:
+            # It has been taken out of its queue. Whoever keeps what was refused hears of it.
+            why = error if isinstance(error, BadEnvelope) else BadEnvelope("it is no JSON")
+            signals.task_rejected.send(sender=self, message=None, exc=why)
+            raise Empty from None
 
     def _queue_bind(self, *args: Any) -> None:
         # Our queues are known by their names; the note is for exchanges that we do not use.

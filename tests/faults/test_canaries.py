@@ -22,7 +22,8 @@ from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import until_held
 from tests.riskos import Heard, Reply, Then, Write, http, listening
 from tests.zips import Raw, forged, zip_of
-from worker.app import ARCHIVE_TASK, publishing_app
+from worker.app import publishing_app
+from worker.envelope import ARCHIVE_TASK
 from worker.settings import Settings
 
 _RUN = "canaries"

@@ -21,7 +21,8 @@ from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.own_s3 import own_s3
 from tests.faults.scale import Scale
 from tests.faults.stage import Stage, Worker, set_stage
-from worker.app import ARCHIVE_TASK, publishing_app
+from worker.app import publishing_app
+from worker.envelope import ARCHIVE_TASK
 from worker.settings import Settings
 
 _KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)

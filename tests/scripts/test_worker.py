@@ -3,7 +3,8 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from scripts.simulator.server import Simulator, start
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tests.commands import KEY, Shell, finish
-from worker.app import ARCHIVE_TASK, publishing_app
+from worker.app import publishing_app
+from worker.envelope import ARCHIVE_TASK
 from worker.settings import load_settings
 
 RATE = 40
@@ -46,6 +48,13 @@ def shell(riskos: Simulator, redis: Redis, redis_url: str, tmp_path: Path) -> Sh
             "DOCV_LEASE_SECONDS": "4",
         },
     )
+
+
+async def until(figure: Callable[[], Awaitable[int]], least: int) -> None:
+    """Wait until a figure in Redis is as large as that."""
+    async with asyncio.timeout(60):
+        while await figure() < least:
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -166,6 +175,55 @@ async def test_a_producer_needs_nothing_but_celery(
     assert await redis.llen("docv:live") == await redis.llen("docv:backfill") == 0
     manifest = json.loads((shell.folder / "archive" / "sandbox" / eval_id / "manifest.json").read_text())
     assert manifest["trigger"] == {"source": "message", "run": "producer", "event_type": None, "event_id": None}
+
+
+@pytest.mark.parametrize("settings", [{}, {"DOCV_CONCURRENCY": "1"}], ids=["many places", "one place"])
+async def test_what_is_live_does_not_wait_behind_a_backfill_in_the_same_worker(
+    shell: Shell, riskos: Simulator, redis: Redis, settings: dict[str, str]
+) -> None:
+    shell.settings |= {"DOCV_RATE": "20", "DOCV_BACKFILL_SHARE": "0.9"} | settings
+    backfill = [eval_id_for(Scenario.DOCUMENTED, 42_000 + number) for number in range(400)]
+    async with workers(shell, 1):
+        await shell.run("enqueue", "-", "--queue", "backfill", "--run", "old", given="\n".join(backfill))
+        await asked(riskos, 5)
+        await shell.run("enqueue", eval_id_for(Scenario.DOCUMENTED, 43_000), "--run", "new")
+        assert await ended(shell, redis, "new", 1) == {"archived": 1}
+        old = await Ledger(redis).run("old")
+        # At 18 a second, the rest of them take 20 seconds; a live one behind any hundred of them would take 5.
+        assert old.total - old.pending < 100
+
+
+async def test_what_is_no_message_of_ours_becomes_a_dead_letter_and_the_worker_goes_on(
+    shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
+) -> None:
+    eval_id, secret = eval_id_for(Scenario.DOCUMENTED, 41_000), "Erika Mustermann"
+    app = publishing_app(load_settings(redis_url=redis_url))
+    app.send_task("another.task", kwargs={"applicant": secret}, queue="live")
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [secret], "run": "odd"}, queue="live")
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id], "applicant": secret}, queue="backfill")
+    for entry in (secret, "[1, 2]", "[" * 100_000, '{"properties": {}}', "null"):
+        await redis.lpush("docv:live", entry)
+        await redis.lpush("docv:backfill", entry)
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id], "run": "odd"}, queue="live")
+    app.close()
+    async with workers(shell, 1) as (worker,):
+        assert await ended(shell, redis, "odd", 1) == {"archived": 1}
+        assert worker.returncode is None
+        await until(lambda: redis.xlen("docv:refusals"), 13)
+
+    listed = await shell.run("dead-letters", "list", "--json")
+    refused = [json.loads(line) for line in listed.out.splitlines()]
+    causes = Counter(each["cause"] for each in refused)
+    assert causes == {"bad_message": 12, "bad_eval_id": 1}
+    assert {each["why"] for each in refused if each["source"] == "live"} >= {
+        "an ID is no evaluation ID: expected is a UUID such as 0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+    }
+    assert secret not in listed.out
+    table = await shell.run("dead-letters", "list", "--cause", "bad_message")
+    assert "12 messages were refused" in table.out
+    dropped = await shell.run("dead-letters", "drop", "--yes")
+    assert "13 dropped" in dropped.out
+    assert await redis.xlen("docv:refusals") == 0
 
 
 async def test_the_same_evaluations_sent_three_times_at_once_have_one_manifest_each(

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.app import publishing_app
+from worker.envelope import ARCHIVE_TASK
 from worker.settings import Settings
-from worker.transport import Places, publisher_transport, transport_url, worker_transport
+from worker.transport import LiveFirst, Places, publisher_transport, resting, transport_url, worker_transport
 
 
 def settings(redis_url: str) -> Settings:
@@ -103,9 +104,10 @@ def test_a_socket_s_password_is_not_lost_on_the_way_to_the_queue(url: str) -> No
 @pytest.fixture
 def places(redis_url: str) -> Iterator[Places]:
     """The places of a worker with room for one message, which is taken."""
-    with publishing_app(settings(redis_url)).connection_for_read() as worker:
+    app = publishing_app(settings(redis_url))
+    with app.connection_for_read() as worker:
         queue = worker.SimpleQueue("test-places")
-        queue.put("a message")
+        app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": []}, queue="test-places", connection=worker)
         places = worker.default_channel.qos
         places.prefetch_count = 1
         queue.get(timeout=5)
@@ -134,3 +136,38 @@ def test_a_place_is_given_back_also_when_redis_does_not_confirm_it(
     with pytest.raises(RedisConnectionError):
         end(places, tag)
     assert places.can_consume()
+
+
+# -- which queues are read
+
+
+@pytest.fixture
+def _nothing_rests() -> Iterator[None]:
+    yield
+    resting.end("backfill")
+
+
+def test_what_is_live_is_asked_for_first(redis_url: str) -> None:
+    with publishing_app(settings(redis_url)).connection_for_read(transport_options=worker_transport()) as worker:
+        channel = worker.default_channel
+        channel._active_queues = ["backfill", "live"]
+        channel._update_queue_cycle()
+        assert channel._queue_cycle.consume(2) == ["live", "backfill"]
+
+
+@pytest.mark.usefixtures("_nothing_rests")
+def test_a_queue_that_rests_is_not_read_until_it_does_so_no_more() -> None:
+    order = LiveFirst({"backfill", "live"})
+    resting.begin("backfill")
+    assert order.consume(2) == ["live"]
+    resting.end("backfill")
+    assert order.consume(2) == ["live", "backfill"]
+
+
+@pytest.mark.usefixtures("_nothing_rests")
+def test_a_worker_all_of_whose_queues_rest_asks_for_nothing_but_goes_on_asking() -> None:
+    order = LiveFirst({"backfill"})
+    resting.begin("backfill")
+    assert len(order.consume(1)) == 1
+    assert "backfill" not in order.consume(1)
+    assert LiveFirst().consume(1) == []

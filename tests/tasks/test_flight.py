@@ -1,0 +1,99 @@
+"""A backfill fills what places it may have, and what is live finds one all the same."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from tasks.flight import Flight
+from tasks.ledger import Queue
+
+
+class Plane:
+    """Evaluations that are in flight until they are told to land."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.told: list[bool] = []
+        self.flight = Flight(concurrency, self.wait, self.told.append)
+        self.aboard: list[Queue] = []
+        self.land = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @staticmethod
+    async def wait(place: Coroutine[Any, Any, bool]) -> bool:
+        return await place
+
+    async def board(self, queue: Queue, count: int = 1) -> None:
+        self.tasks += [asyncio.create_task(self._fly(queue)) for _ in range(count)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def _fly(self, queue: Queue) -> None:
+        async with self.flight.place(queue):
+            self.aboard.append(queue)
+            await self.land.wait()
+
+    async def done(self) -> None:
+        self.land.set()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def test_no_more_are_in_flight_than_may_be() -> None:
+    plane = Plane(16)
+    await plane.board(Queue.LIVE, 20)
+    assert len(plane.aboard) == 16
+    await plane.done()
+    assert len(plane.aboard) == 20
+
+
+async def test_a_backfill_leaves_places_to_what_is_live() -> None:
+    plane = Plane(16)
+    await plane.board(Queue.BACKFILL, 40)
+    assert plane.aboard == [Queue.BACKFILL] * 14
+    await plane.board(Queue.LIVE, 3)
+    assert plane.aboard[14:] == [Queue.LIVE] * 2
+    await plane.done()
+    assert len(plane.aboard) == 43
+
+
+async def test_a_process_with_few_places_serves_a_backfill_as_well() -> None:
+    plane = Plane(1)
+    await plane.board(Queue.BACKFILL, 2)
+    assert plane.aboard == [Queue.BACKFILL]
+    await plane.done()
+    assert len(plane.aboard) == 2
+
+
+async def test_enough_of_a_backfill_is_here_when_as_many_wait_as_may_be_in_flight() -> None:
+    plane = Plane(8)
+    await plane.board(Queue.BACKFILL, 14)
+    assert not plane.told[-1]
+    await plane.board(Queue.BACKFILL)
+    with plane.flight.message(Queue.LIVE):
+        assert plane.told[-1]
+    await plane.done()
+    assert not plane.told[-1]
+
+
+async def test_enough_of_a_backfill_is_here_when_its_messages_are_that_many() -> None:
+    plane = Plane(2)
+    with plane.flight.message(Queue.BACKFILL):
+        assert (plane.told[-1], plane.flight.has_room) == (False, True)
+        with plane.flight.message(Queue.BACKFILL):
+            assert (plane.told[-1], plane.flight.has_room) == (True, False)
+    assert (plane.told[-1], plane.flight.has_room) == (False, True)
+
+
+@pytest.mark.parametrize("queue", list(Queue))
+async def test_who_is_told_not_to_wait_takes_no_place_along(queue: Queue) -> None:
+    plane = Plane(1)
+    await plane.board(Queue.BACKFILL)
+    await plane.board(queue)
+    plane.tasks[-1].cancel()
+    await asyncio.wait(plane.tasks[-1:])
+    await plane.done()
+    plane.land.clear()
+    await plane.board(queue)
+    assert plane.aboard == [Queue.BACKFILL, queue]
+    await plane.done()

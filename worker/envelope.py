@@ -1,0 +1,87 @@
+"""A message's envelope made safe before Celery opens it.
+
+Tried on Celery 5.7: an entry of the queue that is no JSON, a JSON list, or full of brackets ends the worker; a task
+that it does not know is dropped, and its whole body logged. So what is not built as Celery builds a message, for our
+task, never gets that far. What is inside is read by ``tasks.message``.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from kombu.transport.virtual import Message
+from kombu.utils.json import loads
+
+ARCHIVE_TASK = "docv.archive"
+"""Name of the one task; producers use it, and the worker finds it by name."""
+UNREADABLE = (ValueError, TypeError, ArithmeticError, RecursionError)
+"""What reading JSON may raise, kombu's own dates, decimals and IDs in it included."""
+_MOST_NAME = 255
+# Of all that a producer may have put there, these are for Celery; the others would only be asked for trouble.
+_HEADERS = ("lang", "task", "id", "root_id", "parent_id", "origin", "eta")
+_PARTS = 3  # positional arguments, keyword arguments, what Celery embeds
+
+
+class BadEnvelope(ValueError):
+    """An entry of a queue that is no message to our task; the sentence says why, and holds nothing of it."""
+
+
+class Envelope(Message):
+    """A message to our task, as a channel makes it of an entry.
+
+    Raises:
+        BadEnvelope: it is something else.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        super().__init__(_checked(payload), channel=channel, **options)
+
+
+def _checked(payload: Any) -> dict[str, Any]:
+    if not isinstance(payload, dict):
+        raise BadEnvelope("it is no JSON object")
+    properties = payload.get("properties")
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
+        raise BadEnvelope("it has no properties as Celery writes them")
+    if not isinstance(properties.get("delivery_tag"), str):
+        raise BadEnvelope("it has no delivery tag")
+    if (payload.get("content-type"), payload.get("content-encoding")) != ("application/json", "utf-8"):
+        raise BadEnvelope("its body is not application/json in utf-8; set task_serializer to json")
+    body = _body(payload.get("body"), properties.get("body_encoding"))
+    headers = payload.get("headers")
+    if isinstance(headers, dict) and "task" in headers:
+        _check_task(headers)
+        _check_parts(body)
+        return payload | {"headers": {name: headers[name] for name in _HEADERS if name in headers}}
+    # Producers of Celery's first protocol write all of it into the body.
+    if not isinstance(body, dict):
+        raise BadEnvelope("it names no task")
+    _check_task(body)
+    _check_parts([body.get("args", []), body.get("kwargs", {}), {}])
+    return payload | {"headers": {}}
+
+
+def _body(body: object, encoding: object) -> Any:
+    if not isinstance(body, str) or encoding not in {"base64", None}:
+        raise BadEnvelope("it has no body as Celery writes it")
+    try:
+        return loads(base64.b64decode(body, validate=True).decode() if encoding else body)
+    except UNREADABLE:
+        raise BadEnvelope("its body is no JSON") from None
+
+
+def _check_task(facts: Mapping[str, object]) -> None:
+    if facts.get("task") != ARCHIVE_TASK:
+        raise BadEnvelope(f"it is for another task than {ARCHIVE_TASK}")
+    if not isinstance(facts.get("id"), str) or not 0 < len(str(facts["id"])) <= _MOST_NAME:
+        raise BadEnvelope("it has no task ID")
+    if not isinstance(facts.get("eta"), str | None):
+        raise BadEnvelope("its time is none")
+
+
+def _check_parts(parts: object) -> None:
+    if not isinstance(parts, list) or len(parts) != _PARTS:
+        raise BadEnvelope("its body has no arguments as Celery writes them")
+    positional, keywords, _ = parts
+    if not isinstance(positional, list) or not isinstance(keywords, dict):
+        raise BadEnvelope("its body has no arguments as Celery writes them")
