@@ -43,7 +43,13 @@ async def see_rate(redis: "Redis", settings: Settings) -> Rate:
 
 def rate_facts(rate: Rate) -> dict[str, object]:
     """Return a rate for a program."""
-    return {"asked": rate.asked, "kept": round(rate.kept, 3), "by_hand": rate.by_hand, "today": rate.today}
+    return {
+        "asked": rate.asked,
+        "kept": round(rate.kept, 3),
+        "reached": round(rate.reached, 3),
+        "by_hand": rate.by_hand,
+        "today": rate.today,
+    }
 
 
 def rate_words(rate: Rate) -> tuple[str, str]:
@@ -51,7 +57,7 @@ def rate_words(rate: Rate) -> tuple[str, str]:
     source = "set by hand" if rate.by_hand else "from the settings"
     if rate.kept < rate.asked:
         source = f"slowed down by RiskOS, {rate.asked:g} are asked for, {source}"
-    return f"{rate.kept:.3g}", f"requests a second, {source}"
+    return f"{rate.kept:.3g}", f"requests a second, {source}; {rate.reached:.3g} over the last minute"
 
 
 def _pace(redis: "Redis", settings: Settings) -> Pace:

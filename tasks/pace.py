@@ -30,12 +30,14 @@ class Rate:
         kept: requests a second that are kept just now.
         by_hand: whether a person asked.
         today: requests of the quota's day that is under way.
+        reached: requests a second over the last minute.
     """
 
     asked: float
     kept: float
     by_hand: bool
     today: int
+    reached: float = 0.0
 
 
 class Pace:
@@ -111,8 +113,10 @@ class Pace:
 
     async def see(self) -> Rate:
         """Return how fast the account sends."""
-        asked, kept, by_hand, today = await self._call("see")
-        return Rate(asked=float(asked), kept=float(kept), by_hand=bool(int(by_hand)), today=int(today))
+        asked, kept, by_hand, today, reached = await self._call("see")
+        return Rate(
+            asked=float(asked), kept=float(kept), by_hand=bool(int(by_hand)), today=int(today), reached=float(reached)
+        )
 
     async def _call(self, verb: str, *args: float) -> Sequence[str]:
         return await self._limiter.call(self._account, self._rate, verb, *args)

@@ -9,7 +9,8 @@
 -- KEYS[4]  turns     STRING  theoretical arrival time of the next request, in microseconds
 -- KEYS[5]  pace      HASH    asked: rate that a person set; granted, granted_until (ms): rate that RiskOS's headers
 --                            speak of; slowed, slowed_at (ms): rate after the last slowing down; limited_at (ms), row,
---                            lately: the last 429, how many in a row without an answer, how many of late
+--                            lately: the last 429, how many in a row without an answer, how many of late; minute,
+--                            sent, sent_before: turns given in that minute and in the one before
 -- KEYS[6]  never     a key that is never there (see hold.lua)
 --
 -- ARGV: verb, rate (requests a second, as in the settings), then the verb's own
@@ -66,6 +67,23 @@ local function interval(share, spare)
   return 1000000 / (kept * share) * (1 + spare)
 end
 
+local function count_turn()
+  local minute = math.floor(now_ms / 60000)
+  local of, sent = unpack(redis.call('HMGET', KEYS[5], 'minute', 'sent'))
+  if tonumber(of or 0) ~= minute then
+    redis.call('HSET', KEYS[5], 'minute', minute, 'sent', 0, 'sent_before', tonumber(of or 0) == minute - 1 and sent or 0)
+  end
+  redis.call('HINCRBY', KEYS[5], 'sent', 1)
+end
+
+-- Turns a second, over the last minute: what is left of the minute before counts for its part.
+local function reached()
+  local of, sent, before = unpack(redis.call('HMGET', KEYS[5], 'minute', 'sent', 'sent_before'))
+  local since = now_ms / 60000 - tonumber(of or 0)
+  if since < 1 then return (sent + before * (1 - since)) / 60 end
+  return since < 2 and sent * (2 - since) / 60 or 0
+end
+
 local verbs = {}
 
 -- share, spare (part of a turn that is added to each), burst, horizon (microseconds; a turn further away is not
@@ -104,6 +122,7 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   if wait > horizon then return { 'later', string.format('%.0f', wait - horizon) } end
 
   next_at(math.max(arrival, now) + each)
+  count_turn()
   if quota > 0 then redis.call('HINCRBY', KEYS[3], 'used', 1) end
   if kind == 'probe' then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(wait / 1000) + probe_lease))
@@ -176,12 +195,12 @@ function verbs.ask(asked)
   return { 'ok' }
 end
 
--- -> {rate asked for, rate kept just now, 1 where a person asked for it, requests of the day so far}
+-- -> {rate asked for, rate kept just now, 1 where a person asked for it, requests of the day so far, rate reached}
 function verbs.see()
   local asked, kept = paces()
   local since, used = unpack(redis.call('HMGET', KEYS[3], 'since', 'used'))
   local today = since and now_ms - tonumber(since) < DAY and used or '0'
-  return { tostring(asked), tostring(kept), redis.call('HEXISTS', KEYS[5], 'asked'), today }
+  return { tostring(asked), tostring(kept), redis.call('HEXISTS', KEYS[5], 'asked'), today, tostring(reached()) }
 end
 
 local own = {}

@@ -33,6 +33,7 @@ from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
 from tasks.message import Message
 from tasks.pace import Pace
 from tasks.pipeline import Means
+from tasks.presence import Presence
 from tasks.rate_limit import Turns
 from tasks.refusals import Refusals
 from tasks.request import Line
@@ -78,6 +79,7 @@ class Station:
         self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest)
         self._turns = Turns(resources.redis, runtime.pause)
         self._holds = Holds(resources.redis)
+        self._presence = Presence(resources.redis)
         self._known: dict[str, Hold] = {}
         self._direct: set[asyncio.Task[bool]] = set()
         self._account = account_of(settings)
@@ -136,6 +138,8 @@ class Station:
             for loop in (*loops, *self._direct):
                 loop.cancel()
             await asyncio.gather(*loops, *self._direct, return_exceptions=True)
+            with contextlib.suppress(RedisError, OSError):
+                await self._presence.leave(self._name)
 
     async def work(self, message: Message) -> bool:
         """Bring every evaluation of a message to its end; return whether none was handed back.
@@ -206,6 +210,7 @@ class Station:
         """Do the round of every second: see what stands still, publish what is due, tell how it goes."""
         if self._runtime.draining:
             return
+        await self._presence.tell(self._name, self._serves)
         account, backfill, archive = await self._see_holds()
         messages = await backlog(self._redis)
         read = [queue for queue in self._serves if queue not in resting]

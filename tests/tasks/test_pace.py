@@ -426,3 +426,15 @@ async def test_accounts_have_a_pace_each(pupil: Pupil, redis: Redis, holds: Hold
     await pupil.slowed(3)
     await pupil.pace.ask(20.0)
     assert await Pace(redis, "another", RATE, holds).see() == Rate(asked=RATE, kept=RATE, by_hand=False, today=0)
+
+
+async def test_what_was_reached_is_told_over_the_last_minute(pupil: Pupil, redis: Redis) -> None:
+    assert (await pupil.pace.see()).reached == 0
+    seconds, micro = await redis.time()
+    minute, into = divmod(seconds + micro / 1e6, 60)
+    await redis.hset(PACE, mapping={"minute": int(minute), "sent": 30, "sent_before": 120})
+    assert (await pupil.pace.see()).reached == pytest.approx((30 + 120 * (1 - into / 60)) / 60, abs=0.3)
+    await redis.hset(PACE, mapping={"minute": int(minute) - 1, "sent": 30, "sent_before": 120})
+    assert (await pupil.pace.see()).reached == pytest.approx(30 * (1 - into / 60) / 60, abs=0.3)
+    await redis.hset(PACE, mapping={"minute": int(minute) - 5})
+    assert (await pupil.pace.see()).reached == 0
