@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from scripts.local import LocalWorker, local_redis, local_worker
 from scripts.progress import Seen, open_progress
 from scripts.tables import Summary
+from scripts.watch import looks
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher, enqueue
 from tasks.hold import Holds, Reason
@@ -18,10 +19,8 @@ from tasks.outcome import Outcome
 from worker.app import publishing_app
 from worker.embedded import Embedded
 from worker.resources import Unreachable, check_archive, check_redis, open_archive, open_redis
-from worker.runtime import told_to_end
 from worker.settings import Settings
 
-_LOOK_SECONDS = 0.2
 _OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
 
 
@@ -52,16 +51,15 @@ class Machine:
 
     async def _archive(self, eval_ids: Sequence[str], name: str, *, refresh: bool) -> Seen:
         async with open_redis(self._settings.need_redis_url()) as redis:
-            ledger, holds = Ledger(redis), Holds(redis)
             with contextlib.closing(Publisher(publishing_app(self._settings))) as publisher:
                 await enqueue(
-                    ledger,
+                    Ledger(redis),
                     publisher,
                     eval_ids,
                     Order(Queue.BACKFILL, DEFAULT_ACCOUNT, Trigger("run", run=name), refresh=refresh),
                 )
             with open_progress(name, len(eval_ids)) as progress:
-                async for seen in _looks(ledger, holds, name):
+                async for seen in looks(redis, name):
                     progress.show(seen)
                     if not seen.counters.pending:
                         return seen
@@ -104,12 +102,6 @@ async def _lift_what_may_be_mended(holds: Holds) -> None:
     for hold in await holds.all():
         if hold.probed:
             await holds.lift(hold.scope)
-
-
-async def _looks(ledger: Ledger, holds: Holds, name: str) -> AsyncIterator[Seen]:
-    while not told_to_end():
-        yield Seen(await ledger.run(name), await ledger.census(), await holds.all())
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _give_up_on_a_bad_key(seen: Seen) -> None:

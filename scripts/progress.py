@@ -26,11 +26,15 @@ class Seen:
         counters: of the run.
         census: of everything in the ledger.
         holds: what stands still.
+        workers: how many serve the backfill.
+        per_second: evaluations that ended lately, each second; 0 while that is not known.
     """
 
     counters: RunCounters
     census: Census
     holds: Sequence[Hold]
+    workers: int = 1
+    per_second: float = 0.0
 
     @property
     def done(self) -> int:
@@ -45,8 +49,13 @@ class Seen:
         elif self.census.parked and not self.census.leased and self.census.next_due is not None:
             why = f" ({self.census.next_cause})" if self.census.next_cause else ""
             parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
+        elif not self.workers:
+            parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:
             parts.append(self.counters.sentence())
+        if self.per_second and self.counters.pending:
+            left = duration(self.counters.pending / self.per_second)
+            parts.append(f"{self.per_second:.3g} a second, {left} left")
         return ", ".join(parts) or "waiting for the first answer"
 
 

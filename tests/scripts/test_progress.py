@@ -1,6 +1,7 @@
 """What a run says of itself while it goes on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -61,3 +62,13 @@ def test_on_a_terminal_the_bar_and_the_figures_do_not_give_way(
     with open_progress("q3", 1000) as progress:
         progress.show(seen(total=1000, **{outcome.value: 100 for outcome in Outcome}))
     assert "700/1000" in capsys.readouterr().err
+
+
+def test_how_fast_it_goes_and_how_long_it_will_take_come_last() -> None:
+    going = replace(seen(total=100, archived=40), per_second=2.0)
+    assert going.sentence() == "40 archived, 2 a second, 30 s left"
+    assert replace(seen(total=40, archived=40), per_second=2.0).sentence() == "40 archived"
+
+
+def test_a_run_that_nobody_works_on_says_what_is_missing() -> None:
+    assert "start one with `docv-archive worker`" in replace(seen(), workers=0).sentence()

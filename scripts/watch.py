@@ -1,0 +1,57 @@
+"""Look at a run again and again while it goes on."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+
+from scripts.progress import Seen
+from tasks.hold import Holds
+from tasks.ledger import Ledger, Queue
+from tasks.presence import Presence
+from worker.runtime import told_to_end
+
+_LOOK_SECONDS = 0.2
+_LATELY = 30.0
+
+
+class Speed:
+    """How fast something went lately.
+
+    Args:
+        lately: seconds that count.
+    """
+
+    def __init__(self, lately: float = _LATELY) -> None:
+        self._lately = lately
+        self._points: deque[tuple[float, int]] = deque()
+
+    def note(self, done: int, now: float) -> float:
+        """Learn how much is done; return how much that is a second, 0 while it is not known.
+
+        Args:
+            done: all so far.
+            now: seconds of a clock that never goes back.
+        """
+        self._points.append((now, done))
+        while now - self._points[0][0] > self._lately and len(self._points) > 1:
+            self._points.popleft()
+        since, before = self._points[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+
+async def looks(redis: "Redis", run: str) -> AsyncIterator[Seen]:
+    """Yield a look at a run a few times a second, for as long as somebody wants them."""
+    ledger, holds, presence, speed = Ledger(redis), Holds(redis), Presence(redis), Speed()
+    while not told_to_end():
+        counters = await ledger.run(run)
+        yield Seen(
+            counters=counters,
+            census=await ledger.census(),
+            holds=await holds.all(),
+            workers=(await presence.count())[Queue.BACKFILL],
+            per_second=speed.note(counters.total - counters.pending, time.monotonic()),
+        )
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,31 @@
+import pytest
+from redis.asyncio import Redis
+
+from scripts.watch import Speed, looks
+from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.outcome import Outcome
+from tasks.presence import Presence
+
+
+def test_speed_is_what_was_done_lately() -> None:
+    speed = Speed(lately=10)
+    assert speed.note(100, 0.0) == 0
+    assert speed.note(120, 10.0) == pytest.approx(2)
+    assert speed.note(160, 15.0) == pytest.approx(8)  # the first is forgotten
+    assert speed.note(160, 60.0) == 0
+
+
+async def test_a_look_shows_a_run_and_who_works_on_it(redis: Redis, eval_id: str) -> None:
+    ledger = Ledger(redis)
+    await ledger.accept([eval_id], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
+    found = looks(redis, "q3")
+    first = await anext(found)
+    assert (first.counters.pending, first.workers, first.per_second) == (1, 0, 0)
+
+    await Presence(redis).tell("one", list(Queue))
+    (entry,) = await ledger.take([eval_id], token="one")
+    await ledger.settle(entry, Outcome.ARCHIVED)
+    second = await anext(found)
+    assert (second.done, second.workers) == (1, 1)
+    assert second.per_second > 0
+    await found.aclose()
