@@ -7,7 +7,6 @@ import re
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from pathlib import Path
 
 from kombu.exceptions import KombuError
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -16,7 +15,7 @@ from tasks import report
 from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
 from tasks.attempt import attempt
 from tasks.breaker import Breaker
-from tasks.bucket import Bucket, ObjectBucket
+from tasks.buckets import bucket_at
 from tasks.budget import Budget
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
@@ -25,7 +24,6 @@ from tasks.errors import LeaseLost, StoreFailed
 from tasks.feed import INTERVAL as FEED_INTERVAL
 from tasks.feed import Feeder
 from tasks.flight import Flight
-from tasks.folder import FolderBucket
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
 from tasks.leases import Leases
@@ -89,7 +87,7 @@ class Station:
         self._leases = Leases(self._ledger)
         self._refusals = Refusals(resources.redis)
         self._publisher = publisher
-        bucket = bucket_of(resources, settings)
+        bucket = bucket_at(resources.archive, settings.storage_class)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         # Half for what arrives, half for what is unpacked.
         memory = settings.memory_bytes // 2
@@ -274,13 +272,6 @@ def account_of(settings: Settings) -> Account:
             live_reserve=settings.live_reserve,
         ),
     )
-
-
-def bucket_of(resources: Resources, settings: Settings) -> Bucket:
-    """Return the archive's bucket."""
-    if isinstance(resources.archive, Path):
-        return FolderBucket(resources.archive)
-    return ObjectBucket(resources.archive, settings.storage_class)
 
 
 def _rest(enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it

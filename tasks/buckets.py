@@ -1,0 +1,18 @@
+"""The archive's bucket, wherever the archive is."""
+
+from pathlib import Path
+
+from obstore.store import ObjectStore
+
+from tasks.bucket import Bucket, ObjectBucket
+from tasks.folder import FolderBucket
+
+
+def bucket_at(archive: ObjectStore | Path, storage_class: str | None = None) -> Bucket:
+    """Return the bucket.
+
+    Args:
+        archive: the client of a bucket, or a folder.
+        storage_class: S3 storage class of documents, or None for the bucket's own.
+    """
+    return FolderBucket(archive) if isinstance(archive, Path) else ObjectBucket(archive, storage_class)
