@@ -8,7 +8,7 @@ import click
 import orjson
 
 from scripts.exits import NOT_ALL, OK
-from scripts.id_source import Sorted, read_ids
+from scripts.ids.arguments import Sorted, read_ids
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
@@ -24,7 +24,7 @@ def enqueue(sources: Sequence[str], *, queue: str, run: str | None, refresh: boo
     settings = load_settings()
     settings.need_redis_url()
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
-    ids = read_ids(sources)
+    ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0
     order = Order(Queue(queue), DEFAULT_ACCOUNT, trigger, refresh=refresh, delay=delay)
     published = asyncio.run(_enqueue(settings, ids, order))

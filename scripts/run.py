@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from scripts.exits import NOT_ALL, OK
-from scripts.id_source import read_ids
+from scripts.ids.arguments import read_ids
 from scripts.interruption import interruptible
 from scripts.machine import machine
 from scripts.tables import print_summary
@@ -14,7 +14,7 @@ def run(sources: Sequence[str], *, refresh: bool, as_json: bool) -> int:
     """Archive the evaluations that the sources name; return the exit code."""
     settings = load_settings()
     settings.need_api_key()
-    ids = read_ids(sources)
+    ids = read_ids(sources, settings)
 
     def archive_them() -> int:
         with machine(settings) as here:

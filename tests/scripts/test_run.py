@@ -199,7 +199,7 @@ async def test_a_key_that_never_worked_is_told_at_once_and_the_ids_wait(shell: S
 
 async def test_bad_ids_are_named_with_their_line_and_the_others_go_on(shell: Shell) -> None:
     good = eval_id_for(PLAIN[0], 9_000)
-    bad = ["{" + good + "}", "urn:uuid:" + good, good + " ", "\uff11" + good[1:], "x" * 10_000_000]
+    bad = ["{" + good + "}", "urn:uuid:" + good, "\u00a0" + good, "\uff11" + good[1:], "x" * 10_000_000]
     (shell.folder / "ids.txt").write_text("\n".join([*bad, good]))
     finished = await shell.run("run", "ids.txt", "--json")
     assert json.loads(finished.out)["outcomes"]["archived"] == 1

@@ -1,4 +1,4 @@
-"""Where IDs come from: what is read, what is refused, and how much of it is shown."""
+"""What a command line names: what is read, what is refused, and how much of it is shown."""
 
 import io
 from pathlib import Path
@@ -7,15 +7,20 @@ from uuid import UUID
 import click
 import pytest
 
-from scripts.id_source import read_ids
+from scripts.ids.arguments import read_ids
+from scripts.ids.errors import BadSource
+from tests.conftest import S3
+from worker.settings import Settings
 
 ONE, TWO = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"
 
 
-def test_arguments_may_be_ids_and_files(tmp_path: Path) -> None:
+def test_arguments_may_be_ids_and_files_of_any_format(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text(f"{ONE}\n\n{TWO}\n")
+    (tmp_path / "ids.csv").write_text(f"name;eval_id\nx;{TWO}\n")
     assert read_ids([str(tmp_path / "ids.txt")]).eval_ids == (ONE, TWO)
     assert read_ids([TWO, ONE]).eval_ids == (TWO, ONE)
+    assert read_ids([str(tmp_path / "ids.csv"), ONE]).eval_ids == (TWO, ONE)
 
 
 def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -29,13 +34,20 @@ def test_an_id_that_is_named_twice_counts_once_also_in_upper_case(capsys: pytest
     assert "1 named more than once" in capsys.readouterr().err
 
 
-def test_standard_input_is_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{ONE}\n".encode())))
+def test_standard_input_is_read_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{ONE}\nbad\n".encode())))
     assert read_ids(["-"]).eval_ids == (ONE,)
+    assert "standard input, line 2: 'bad' is no evaluation ID" in capsys.readouterr().err
+
+
+def test_an_object_in_s3_is_read_too(s3: S3, tmp_path: Path) -> None:
+    s3.client.put_object(Bucket=s3.bucket, Key="ids.txt", Body=ONE.encode())
+    settings = Settings(state_dir=tmp_path / "state", s3_endpoint=s3.endpoint)
+    assert read_ids([f"s3://{s3.bucket}/ids.txt"], settings).eval_ids == (ONE,)
 
 
 @pytest.mark.parametrize(
-    "bad", ["{" + ONE + "}", f"urn:uuid:{ONE}", f"{ONE} ", UUID(ONE).hex, "a\x00b", "\x1b[31mred", "x" * 100_000]
+    "bad", ["{" + ONE + "}", f"urn:uuid:{ONE}", f"\u00a0{ONE}", UUID(ONE).hex, "\x1b[31mred", "x" * 100_000]
 )
 def test_a_bad_id_is_named_with_its_line_and_nothing_of_it_reaches_the_terminal_raw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: str
@@ -49,6 +61,15 @@ def test_a_bad_id_is_named_with_its_line_and_nothing_of_it_reaches_the_terminal_
     assert not set(said) & {"\x00", "\x1b"}
 
 
+def test_blanks_around_an_id_are_taken_off_in_a_file_but_not_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ids.txt").write_text(f" {ONE}\t\n")
+    assert read_ids([str(tmp_path / "ids.txt")]).bad == ()
+    assert read_ids([ONE, f"{TWO} "]).eval_ids == (ONE,)
+    assert "there are blanks around it" in capsys.readouterr().err
+
+
 def test_of_many_bad_ids_the_first_are_named_and_the_others_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,10 +81,17 @@ def test_of_many_bad_ids_the_first_are_named_and_the_others_counted(
     assert "1000 refused; the other 1 go on" in said
 
 
-def test_a_binary_file_has_no_ids_and_is_refused(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "picture.jpg").write_bytes(bytes(range(256)) * 1000)
-    with pytest.raises(click.UsageError, match="there is no evaluation ID in it"):
+    with pytest.raises(BadSource, match=r"picture\.jpg: it is binary"):
         read_ids([str(tmp_path / "picture.jpg")])
+
+
+def test_sources_without_an_id_are_told_but_one_of_several_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("")
+    with pytest.raises(click.UsageError, match="there is no evaluation ID in it"):
+        read_ids([str(tmp_path / "ids.txt")])
+    assert read_ids([str(tmp_path / "ids.txt"), ONE]).eval_ids == (ONE,)
 
 
 @pytest.mark.parametrize("source", ["no-such-file.txt", "/", "a\x00b", "x" * 10_000])

@@ -1,0 +1,97 @@
+"""The few IDs that a command line names, itself or by files; every bad one is named with its line."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from scripts.ids.candidate import Flawed, is_id, judge
+from scripts.ids.errors import named
+from scripts.ids.s3 import is_s3
+from scripts.ids.source import open_source
+from tasks.errors import BadEvalId
+from tasks.evaluation import shown
+from worker.settings import Settings
+
+_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What the sources held.
+
+    Attributes:
+        eval_ids: canonical IDs, each once, in the order they came.
+        bad: one sentence for each that is none.
+        repeated: how many came more than once.
+    """
+
+    eval_ids: tuple[str, ...]
+    bad: tuple[str, ...]
+    repeated: int
+
+
+def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Sorted:
+    """Return the IDs that the sources name, and tell which are bad on standard error.
+
+    A source is an ID, or whatever ``open_source`` takes.
+
+    Raises:
+        click.UsageError: a source is neither, or no source has an ID.
+        BadSource: a source cannot be read.
+        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        SettingsError: there are no credentials for S3.
+    """
+    ids = _sort_out(sources, settings)
+    _tell(ids)
+    if not ids.eval_ids:
+        raise click.UsageError("there is no evaluation ID in it")
+    return ids
+
+
+def _sort_out(sources: Sequence[str], settings: Settings | None) -> Sorted:
+    eval_ids: dict[str, None] = {}
+    bad: list[str] = []
+    repeated = 0
+    for where, candidate in _candidates(sources, settings):
+        try:
+            eval_id = judge(candidate)
+        except BadEvalId as error:
+            bad.append(f"{where}: {error}")
+        else:
+            repeated += eval_id in eval_ids
+            eval_ids[eval_id] = None
+    return Sorted(tuple(eval_ids), tuple(bad), repeated)
+
+
+def _tell(ids: Sorted) -> None:
+    """Name the bad IDs, the first ones each, the others as a count."""
+    for sentence in ids.bad[:_NAMED]:
+        click.echo(sentence, err=True)
+    if len(ids.bad) > _NAMED:
+        click.echo(f"... and {len(ids.bad) - _NAMED} more", err=True)
+    if ids.bad:
+        click.echo(f"{len(ids.bad)} refused; the other {len(ids.eval_ids)} go on", err=True)
+    if ids.repeated:
+        click.echo(f"{ids.repeated} named more than once; each is archived once", err=True)
+
+
+def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, str | Flawed]]:
+    for source in sources:
+        if source == "-" or is_s3(source) or _is_there(source):
+            with open_source(source, column=None, settings=settings) as candidates:
+                for number, candidate in candidates:
+                    yield f"{named(source)}, line {number}", candidate
+        elif len(sources) == 1 and not is_id(source):
+            raise click.UsageError(f"{shown(source)!r} is neither a file nor an evaluation ID")
+        else:
+            yield "argument", source
+
+
+def _is_there(source: str) -> bool:
+    """Whether it is something to read from: a file, a pipe, but no folder."""
+    try:
+        return Path(source).exists() and not Path(source).is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False

@@ -1,0 +1,47 @@
+"""A text that stands where an evaluation ID should, or why there is none."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tasks.errors import BadEvalId
+from tasks.evaluation import parse_eval_id, shown
+
+BLANKS = " \t"
+"""What may stand around an ID in a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flawed:
+    """A line out of which no candidate can be read.
+
+    Attributes:
+        text: the line, or its beginning.
+        why: what is wrong with it.
+    """
+
+    text: str
+    why: str
+
+
+Candidates = Iterator[tuple[int, str | Flawed]]
+"""Each candidate with its line or row, counted from 1."""
+
+
+def judge(candidate: str | Flawed) -> str:
+    """Return the evaluation ID that a candidate is.
+
+    Raises:
+        BadEvalId: it is none.
+    """
+    if isinstance(candidate, Flawed):
+        raise BadEvalId(shown(candidate.text), candidate.why)
+    return parse_eval_id(candidate)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text out of a file is an evaluation ID."""
+    try:
+        parse_eval_id(text.strip(BLANKS))
+    except BadEvalId:
+        return False
+    return True

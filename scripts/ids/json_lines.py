@@ -1,0 +1,70 @@
+"""JSON lines: an object a line that has the evaluation ID under a key, or the ID itself as a string."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from scripts.ids.candidate import BLANKS, Candidates, Flawed, is_id
+from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
+from scripts.ids.lines import TOO_LONG, Lines, is_too_long
+from tasks.evaluation import shown
+
+_KEY = "eval_id"
+
+
+def is_json_line(line: str, column: str | None) -> bool:
+    """Whether a file that begins with this line holds JSON lines.
+
+    A lone string may also be the quoted header of a CSV, or the first of its cells.
+    """
+    value = _value(line)
+    if isinstance(value, str):
+        return is_id(value) or (column is None and not is_known(value))
+    return isinstance(value, dict)
+
+
+def find_key(numbered: Iterable[tuple[int, str]], column: str | None) -> str:
+    """Return the key of the evaluation IDs, from the first lines.
+
+    Raises:
+        BadSource: there is no such key, or it is not clear which one it is.
+    """
+    values = (_value(line) for _, line in numbered)
+    objects = list(islice((value for value in values if isinstance(value, dict)), ROWS_LOOKED_AT))
+    if not objects:
+        return column or _KEY
+    names: list[str] = list(dict.fromkeys(name for each in objects for name in each))
+    rows = ([str(each.get(name)) for name in names] for each in objects)
+    return names[choose(names, rows, column)]
+
+
+def read_json_lines(numbered: Lines, key: str) -> Candidates:
+    """Yield what stands under the key on each line that is not empty."""
+    for number, line in numbered:
+        if is_too_long(line):
+            yield number, Flawed(line, TOO_LONG)
+        elif not line.isspace():
+            yield number, _candidate(line, key)
+
+
+def _candidate(line: str, key: str) -> str | Flawed:
+    value = _value(line)
+    if isinstance(value, dict):
+        if key not in value:
+            return Flawed(line, f'it has no "{shown(key)}"')
+        value = value[key]
+    elif not isinstance(value, str):
+        return Flawed(line, "it is neither a JSON object nor a JSON string")
+    if isinstance(value, str):
+        return value.strip(BLANKS)
+    return "" if value is None else Flawed(line, f'its "{shown(key)}" is no string')
+
+
+def _value(line: str) -> Any:
+    """Return what a line says in JSON, None when that is nothing."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None

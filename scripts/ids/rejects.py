@@ -1,0 +1,80 @@
+"""What is no evaluation ID, written down for whoever made the list, as a CSV that is safe to open."""
+
+import csv
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from tasks.errors import BadEvalId
+from worker.resources import Unreachable
+
+_FORMULA = ("=", "+", "-", "@", "\t")
+
+
+class Rejects:
+    """A file with a row for each bad line: ``line``, ``why``, ``text``. Made with the first one; owner only.
+
+    Attributes:
+        count: bad lines so far.
+
+    Raises:
+        Unreachable: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+        self.count = 0
+
+    @property
+    def path(self) -> Path | None:
+        """Where the file is; None while there is none."""
+        return self._path if self.count else None
+
+    def __enter__(self) -> Self:
+        """Remove what an earlier time left: it speaks of another reading."""
+        with self._translated():
+            self._path.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file is not None:
+            with self._translated():
+                self._file.close()
+
+    def add(self, line: int, error: BadEvalId) -> None:
+        """Write down a bad line."""
+        with self._translated():
+            if self._file is None:
+                self._file = self._begun()
+            self._row(self._file, line, error.why, error.shown)
+        self.count += 1
+
+    def _begun(self) -> IO[str]:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = open(self._path, "x", encoding="utf-8", newline="", opener=_for_owner)  # noqa: SIM115
+        self._row(file, "line", "why", "text")
+        return file
+
+    @staticmethod
+    def _row(file: IO[str], *cells: object) -> None:
+        csv.writer(file, lineterminator="\n").writerow(_inert(str(cell)) for cell in cells)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unreachable(f"{self._path}: the bad lines cannot be written there: {error.strerror}") from None
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _inert(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
+    return "'" + cell if cell.startswith(_FORMULA) else cell

@@ -1,0 +1,104 @@
+"""A list of IDs that lies in S3, brought here whole: so a broken connection is mended before reading begins."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from scripts.ids.errors import BadSource
+from scripts.ids.scratch import room_in
+from worker.resources import Unreachable
+from worker.settings import SettingsError
+
+_SCHEME = "s3://"
+_DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_MISSING = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
+
+
+def is_s3(source: str) -> bool:
+    """Whether a source is an object in S3."""
+    return source.startswith(_SCHEME)
+
+
+def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | None) -> None:
+    """Write an object into a file, and go to the file's beginning.
+
+    Args:
+        endpoint: URL of an S3 other than Amazon's.
+        folder: where the file is.
+
+    Raises:
+        BadSource: there is no such bucket or object, or access is denied.
+        SettingsError: there are no credentials.
+        Unreachable: S3 does not answer as it must, or the disk has no room.
+    """
+    bucket, key = _parts(url)
+    with _translated(endpoint), room_in(folder), closing(_client(endpoint)) as client:
+        try:
+            client.download_fileobj(bucket, key, file)
+        except client.exceptions.ClientError as error:
+            raise _refusal(client, bucket, error) from None
+        file.seek(0)
+
+
+def _parts(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix(_SCHEME).partition("/")
+    if not bucket or not key:
+        raise BadSource("expected is s3://bucket/key")
+    return bucket, key
+
+
+def _client(endpoint: str | None) -> Any:
+    import boto3  # noqa: PLC0415  # takes a fifth of a second that whoever reads a file need not wait
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+
+
+def _refusal(client: Any, bucket: str, error: Any) -> Exception:
+    """Return what it means that S3 refused: the answer to its first question, a HEAD, has no text that says it."""
+    code = _code(error)
+    if code in _MISSING:
+        return BadSource(f"there is no such {'object in the bucket' if _is_there(client, bucket) else 'bucket'}")
+    if code in _DENIED:
+        return BadSource("access is denied; these credentials need s3:GetObject there, and s3:ListBucket on the bucket")
+    return Unreachable(f"S3 does not do what it is asked ({code}); give the same command again later")
+
+
+def _is_there(client: Any, bucket: str) -> bool:
+    try:
+        client.head_bucket(Bucket=bucket)
+    except client.exceptions.ClientError as error:
+        return _code(error) not in _MISSING
+    return True
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", "no code"))
+
+
+@contextmanager
+def _translated(endpoint: str | None) -> Iterator[None]:
+    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # see above
+    from botocore import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except (exceptions.NoCredentialsError, exceptions.CredentialRetrievalError, exceptions.ProfileNotFound):
+        raise SettingsError(
+            ("no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role",)
+        ) from None
+    except exceptions.ParamValidationError:
+        raise BadSource("no bucket can be called so; expected is s3://bucket/key") from None
+    except (exceptions.BotoCoreError, exceptions.ClientError, Boto3Error) as error:
+        where = urlsplit(endpoint).hostname if endpoint else "Amazon S3"
+        raise Unreachable(
+            f"{where} does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
+        ) from None

@@ -1,0 +1,77 @@
+"""A source of evaluation IDs, whatever its format: the content tells it, never the name."""
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from scripts.ids.candidate import Candidates
+from scripts.ids.delimited import find_layout, is_delimited, read_delimited
+from scripts.ids.errors import BadSource
+from scripts.ids.json_lines import find_key, is_json_line, read_json_lines
+from scripts.ids.lines import as_text, lines
+from scripts.ids.parquet import MAGIC, read_parquet
+from scripts.ids.scratch import scratch_folder
+from scripts.ids.stream import Stream, copied, open_stream
+from scripts.ids.text_lines import read_text
+from worker.settings import Settings
+
+_DOCUMENT = re.compile(r"\[$|\{$|\[\s*[\[{\"]")
+
+
+@contextmanager
+def open_source(source: str, *, column: str | None, settings: Settings | None) -> Iterator[Candidates]:
+    """Lend what a source names, one candidate after the other, each with its line or row from 1.
+
+    Args:
+        source: a path, ``-`` for standard input, or ``s3://bucket/key``; each may be gzip.
+        column: name, or number from 1, of the column or key with the IDs; found out where it is None.
+        settings: name the S3 and the folder for what is too much for memory; both are the usual ones where it is None.
+
+    Raises:
+        BadSource: it cannot be read, now or later, or not as a list of IDs.
+        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        SettingsError: there are no credentials for S3.
+    """
+    try:
+        with open_stream(source, settings) as stream, _candidates(stream, column, settings) as candidates:
+            yield candidates
+    except BadSource as error:
+        raise BadSource(error.why, error.source or source) from None
+
+
+@contextmanager
+def _candidates(stream: Stream, column: str | None, settings: Settings | None) -> Iterator[Candidates]:
+    if stream.head.startswith(MAGIC):
+        with copied(stream.file, scratch_folder(settings)) as copy:
+            yield read_parquet(copy, column)
+    else:
+        encoding = _encoding(stream.head)
+        head = list(lines(as_text(io.BytesIO(stream.head), encoding)))
+        with as_text(stream.file, encoding) as text:
+            yield _read_lines(head, text, column)
+
+
+def _encoding(head: bytes) -> str:
+    """Return the encoding of a text: UTF-8, unless it says itself that it is UTF-16.
+
+    Raises:
+        BadSource: it is no text.
+    """
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    if "\0" in head.decode(encoding, errors="replace"):
+        raise BadSource("it is binary; expected is text, CSV, JSON lines or Parquet; save a spreadsheet as CSV")
+    return encoding
+
+
+def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None) -> Candidates:
+    first = next((line.strip() for _, line in head if not line.isspace()), "")
+    if _DOCUMENT.match(first):
+        raise BadSource("it is one JSON document; expected are JSON lines, an object a line: jq -c '.[]' makes them")
+    if is_json_line(first, column):
+        return read_json_lines(lines(text), find_key(head, column))
+    if first and (column is not None or is_delimited(first)):
+        return read_delimited(lines(text), find_layout(head, column))
+    return read_text(lines(text))

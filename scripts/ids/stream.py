@@ -1,0 +1,127 @@
+"""The bytes of a source, unpacked, with a look at their beginning; what cannot seek is read as it comes."""
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from typing_extensions import Buffer
+
+from scripts.ids.errors import BadSource
+from scripts.ids.s3 import download, is_s3
+from scripts.ids.scratch import room_in, scratch_file, scratch_folder
+from worker.settings import Settings
+
+HEAD = 1 << 20
+"""Bytes that are looked at before reading begins."""
+_GZIP = b"\x1f\x8b"
+_AT_ONCE = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a source holds.
+
+    Attributes:
+        head: its first bytes, ``HEAD`` of them where there are so many.
+        file: all of it, from the first byte on; it cannot seek.
+    """
+
+    head: bytes
+    file: IO[bytes]
+
+
+@contextmanager
+def open_stream(source: str, settings: Settings | None) -> Iterator[Stream]:
+    """Open a path, ``-`` for standard input, or ``s3://bucket/key``, and unpack what is gzip.
+
+    Raises:
+        BadSource: it cannot be opened or, then or later, be read.
+        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        SettingsError: there are no credentials for S3.
+    """
+    with ExitStack() as stack:
+        stream = _looked_at(stack.enter_context(_opened(source, settings)), stack)
+        if stream.head.startswith(_GZIP):
+            stream = _looked_at(stack.enter_context(gzip.GzipFile(fileobj=stream.file)), stack)
+        yield stream
+
+
+@contextmanager
+def copied(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
+    """Lend a copy that can seek.
+
+    Raises:
+        BadSource: the file cannot be read to its end.
+        Unreachable: the disk has no room.
+    """
+    with scratch_file(folder) as copy:
+        for chunk in iter(partial(file.read, _AT_ONCE), b""):
+            with room_in(folder):
+                copy.write(chunk)
+        with room_in(folder):
+            copy.seek(0)
+        yield copy
+
+
+@contextmanager
+def _opened(source: str, settings: Settings | None) -> Iterator[IO[bytes]]:
+    if source == "-":
+        yield sys.stdin.buffer
+    elif is_s3(source):
+        with scratch_file(folder := scratch_folder(settings)) as file:
+            download(source, settings.s3_endpoint if settings else None, file, folder)
+            yield file
+    else:
+        with _open(source) as file:
+            yield file
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        with _translated():
+            return Path(path).open("rb")
+    except ValueError:  # a NUL in it
+        raise BadSource("no file can be called so") from None
+
+
+def _looked_at(file: IO[bytes] | gzip.GzipFile, stack: ExitStack) -> Stream:
+    with _translated():
+        head = file.read(HEAD)
+    return Stream(head, stack.enter_context(io.BufferedReader(_Rejoined(head, file), _AT_ONCE)))
+
+
+class _Rejoined(io.RawIOBase):
+    """A file from whose beginning some was read, whole again; what goes wrong in reading is told in a sentence."""
+
+    def __init__(self, head: bytes, rest: IO[bytes] | gzip.GzipFile) -> None:
+        self._head = io.BytesIO(head)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        with _translated():
+            data = self._head.read(len(view)) or self._rest.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except EOFError:
+        raise BadSource("the gzip file is cut short, so its last IDs are missing: fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error):
+        raise BadSource("the gzip file is damaged: fetch it again") from None
+    except OSError as error:
+        raise BadSource(f"it cannot be read: {error.strerror or type(error).__name__}") from None

@@ -1,0 +1,24 @@
+"""What becomes of a candidate."""
+
+from uuid import UUID
+
+import pytest
+
+from scripts.ids.candidate import Flawed, is_id, judge
+from tasks.errors import BadEvalId
+
+
+def test_an_id_is_made_canonical(eval_id: str) -> None:
+    assert judge(eval_id.upper()) == eval_id
+
+
+def test_a_line_that_is_flawed_keeps_its_own_reason() -> None:
+    with pytest.raises(BadEvalId, match="is no evaluation ID: it is longer than 1 MiB") as refused:
+        judge(Flawed("x" * 1000, "it is longer than 1 MiB"))
+    assert len(refused.value.shown) < 100
+
+
+def test_blanks_around_an_id_in_a_file_do_not_hide_it(eval_id: str) -> None:
+    assert is_id(f" {eval_id}\t")
+    assert not is_id(f"\u00a0{eval_id}")
+    assert not is_id(UUID(eval_id).hex)

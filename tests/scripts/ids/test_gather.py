@@ -1,0 +1,123 @@
+"""A list of any length made ready."""
+
+import csv
+import gzip
+import hashlib
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scripts.ids.errors import BadSource
+from scripts.ids.gather import Gathered, gather
+from worker.settings import Settings
+
+IDS = [str(UUID(int=number << 64)) for number in range(100)]
+
+
+@pytest.fixture
+def rejects(tmp_path: Path) -> Path:
+    return tmp_path / "rejects.csv"
+
+
+def _gather(content: str | bytes, rejects: Path, settings: Settings, **how: Any) -> Gathered:
+    source = rejects.with_name("list")
+    source.write_bytes(content if isinstance(content, bytes) else content.encode())
+    options = {"column": None, "limit": None, "sample": None} | how
+    return gather(str(source), rejects=rejects, settings=settings, **options)
+
+
+def test_each_id_comes_once_and_bad_lines_are_written_down(rejects: Path, settings: Settings) -> None:
+    text = f"name,eval_id\na,{IDS[1]}\nb,\nc,{IDS[0]}\nd,=nonsense\ne,{IDS[1].upper()}\n"
+    with _gather(text, rejects, settings) as gathered:
+        assert list(gathered.ids) == [IDS[1], IDS[0]]
+        assert (gathered.bad, gathered.repeated, gathered.rejects) == (2, 1, rejects)
+    with rejects.open(encoding="utf-8", newline="") as file:
+        header, empty, nonsense = csv.reader(file)
+    assert header == ["line", "why", "text"]
+    assert empty[0] == "3"
+    assert empty[1].startswith("it is empty")
+    assert (nonsense[0], nonsense[2]) == ("5", "'=nonsense")
+
+
+def test_a_mended_list_leaves_no_rejects(rejects: Path, settings: Settings) -> None:
+    with _gather(f"{IDS[0]}\nbad", rejects, settings):
+        assert rejects.exists()
+    with _gather(f"{IDS[0]}\n", rejects, settings) as gathered:
+        assert gathered.rejects is None
+    assert not rejects.exists()
+
+
+def test_all_bad_lines_are_written_down_however_many(rejects: Path, settings: Settings) -> None:
+    with _gather("bad\n" * 5_000 + IDS[0], rejects, settings) as gathered:
+        assert gathered.bad == 5_000
+    assert rejects.read_text().count("\n") == 5_001
+
+
+def test_a_limit_counts_each_id_once_and_reads_no_further(rejects: Path, settings: Settings) -> None:
+    text = "\n".join([IDS[0], IDS[0], "bad", IDS[1], IDS[2], "bad", IDS[3]])
+    with _gather(text, rejects, settings, limit=3) as gathered:
+        assert list(gathered.ids) == IDS[:3]
+        assert (gathered.bad, gathered.repeated) == (1, 1)
+    with _gather(text, rejects, settings, limit=100) as gathered:
+        assert list(gathered.ids) == IDS[:4]
+
+
+def test_a_sample_is_the_same_wherever_its_ids_stand_and_keeps_their_order(rejects: Path, settings: Settings) -> None:
+    smallest = sorted(IDS, key=lambda each: hashlib.sha256(each.encode()).digest())[:10]
+    with _gather("\n".join(IDS + IDS[:5]), rejects, settings, sample=10) as gathered:
+        assert list(gathered.ids) == [each for each in IDS if each in smallest]
+        assert gathered.repeated == 5
+    with _gather("\n".join(IDS[::-1]), rejects, settings, sample=10) as gathered:
+        assert list(gathered.ids) == [each for each in IDS[::-1] if each in smallest]
+
+
+def test_a_sample_of_more_than_there_are_is_all_and_one_of_a_limit_is_taken_from_it(
+    rejects: Path, settings: Settings
+) -> None:
+    with _gather("\n".join(IDS), rejects, settings, sample=1000) as gathered:
+        assert list(gathered.ids) == IDS
+    with _gather("\n".join(IDS), rejects, settings, limit=5, sample=2) as gathered:
+        assert len(gathered.ids) == 2
+        assert set(gathered.ids) < set(IDS[:5])
+
+
+def test_the_fingerprint_is_that_of_the_ids_not_of_the_file(rejects: Path, settings: Settings) -> None:
+    with (
+        _gather("\n".join(IDS), rejects, settings) as text,
+        _gather("\n".join(f'"{each.upper()}"' for each in [*IDS, IDS[0]]), rejects, settings) as strings,
+    ):
+        assert text.ids.fingerprint == strings.ids.fingerprint
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "eval_id\n", gzip.compress(b"", mtime=0)])
+def test_a_source_without_an_id_is_told(rejects: Path, settings: Settings, content: str | bytes) -> None:
+    with pytest.raises(BadSource, match=r"list: there is no evaluation ID in it$"):
+        _gather(content, rejects, settings)
+
+
+def test_a_source_with_bad_lines_only_is_told_with_where_they_are(rejects: Path, settings: Settings) -> None:
+    with pytest.raises(BadSource, match=r"no evaluation ID in it; what is wrong with its 2 lines stands in .*rejects"):
+        _gather("bad\nbad", rejects, settings)
+
+
+def test_a_list_that_cannot_be_read_leaves_what_was_there(rejects: Path, settings: Settings) -> None:
+    rejects.write_text("of an earlier time")
+    with pytest.raises(BadSource, match="No such file"):
+        gather("no-such-file", column=None, limit=None, sample=None, rejects=rejects, settings=settings)
+    assert rejects.exists()
+
+
+def test_a_list_is_not_overwritten_by_its_own_rejects(rejects: Path, settings: Settings) -> None:
+    rejects.write_text("bad\n")
+    with pytest.raises(BadSource, match="would be written over it"):
+        gather(str(rejects), column=None, limit=None, sample=None, rejects=rejects, settings=settings)
+    assert rejects.read_text() == "bad\n"
+
+
+def test_a_long_list_leaves_nothing_on_disk(rejects: Path, settings: Settings) -> None:
+    ids = [str(uuid4()) for _ in range(40_000)]
+    with _gather("\n".join(ids), rejects, settings) as gathered:
+        assert list(gathered.ids) == ids
+    assert list((settings.state_dir / "spool").iterdir()) == []

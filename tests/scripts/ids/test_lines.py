@@ -1,0 +1,56 @@
+"""Lines, however they end and however long they are."""
+
+import io
+import tracemalloc
+
+import pytest
+
+from scripts.ids.lines import LONGEST, as_text, is_too_long, lines
+
+
+def _lines(content: bytes, encoding: str = "utf-8-sig") -> list[tuple[int, str]]:
+    return list(lines(as_text(io.BytesIO(content), encoding)))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_ends_as_on_any_system(end: bytes) -> None:
+    assert _lines(b"a" + end + end + b"b") == [(1, "a\n"), (2, "\n"), (3, "b")]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    assert _lines(b"\xef\xbb\xbfa\n") == [(1, "a\n")]
+    assert _lines("a\n".encode("utf-16"), "utf-16") == [(1, "a\n")]
+
+
+def test_what_is_not_in_the_encoding_is_replaced() -> None:
+    assert _lines(b"a\xff\nb") == [(1, "a\N{REPLACEMENT CHARACTER}\n"), (2, "b")]
+
+
+@pytest.mark.parametrize(("length", "too_long"), [(LONGEST, False), (LONGEST + 1, True), (3 * LONGEST, True)])
+def test_a_line_that_is_too_long_is_cut_and_the_next_has_its_own_number(length: int, too_long: object) -> None:
+    (first, long), (second, after) = _lines(b"x" * length + b"\nb")
+    assert (first, second, after) == (1, 2, "b")
+    assert is_too_long(long) is too_long
+    assert len(long) <= LONGEST + 1
+
+
+def test_the_rest_of_a_line_that_is_too_long_is_not_read_into_memory() -> None:
+    class Endless(io.RawIOBase):
+        left = 64 * LONGEST
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:
+            size = min(len(buffer), self.left)
+            buffer[:size] = b"x" * size
+            self.left -= size
+            return size
+
+    tracemalloc.start()
+    try:
+        [(_, line)] = lines(as_text(io.BufferedReader(Endless()), "utf-8"))
+        assert is_too_long(line)
+        assert tracemalloc.get_traced_memory()[1] < 16 * LONGEST
+    finally:
+        tracemalloc.stop()

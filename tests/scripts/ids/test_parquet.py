@@ -1,0 +1,92 @@
+"""Parquet."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scripts.ids.candidate import Flawed
+from scripts.ids.errors import BadSource
+from scripts.ids.parquet import read_parquet
+
+ONE, TWO = str(uuid4()), str(uuid4())
+
+
+def _read(columns: dict[str, Any], column: str | None = None, **how: Any) -> list[tuple[int, str | Flawed]]:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file, **how)
+    return list(read_parquet(file, column))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_column_of_texts_is_read_whatever_their_type(kind: pa.DataType) -> None:
+    ids = pa.array([ONE, f" {TWO} "]).cast(kind)
+    assert _read({"name": ["a", "b"], "eval_id": ids}) == [(1, ONE), (2, TWO)]
+
+
+def test_a_uuid_may_be_16_bytes() -> None:
+    values = [UUID(ONE).bytes, UUID(TWO).bytes]
+    assert _read({"eval_id": pa.array(values, pa.binary(16))}) == [(1, ONE), (2, TWO)]
+    assert _read({"eval_id": pa.array(values, pa.uuid())}) == [(1, ONE), (2, TWO)]
+
+
+def test_an_empty_cell_is_an_empty_text_and_a_number_is_flawed() -> None:
+    assert _read({"eval_id": [None, ONE, ""]}) == [(1, ""), (2, ONE), (3, "")]
+    assert _read({"eval_id": [5]}) == [(1, Flawed("<int>", "it is no text"))]
+
+
+def test_the_column_is_the_one_with_ids_or_the_one_asked_for() -> None:
+    columns = {"name": ["x", "y"], "key": [ONE, TWO]}
+    assert _read(columns) == [(1, ONE), (2, TWO)]
+    assert _read(columns, "name") == [(1, "x"), (2, "y")]
+    with pytest.raises(BadSource, match="there is no column 'c'; say --column with one of 'name', 'key'"):
+        _read(columns, "c")
+
+
+def test_a_name_with_a_dot_and_nested_columns_are_no_matter() -> None:
+    columns = {"a": [{"b": "x"}], "a.b": [ONE], "list": [[TWO]]}
+    assert _read(columns, "a.b") == [(1, ONE)]
+
+
+def test_of_two_columns_with_one_name_a_number_says_which() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array([ONE]), pa.array([TWO])], ["id", "id"]), file)
+    assert list(read_parquet(file, "2")) == [(1, TWO)]
+
+
+def test_rows_are_counted_through_all_row_groups() -> None:
+    ids = [str(UUID(int=number)) for number in range(50_000)]
+    assert _read({"eval_id": ids}, row_group_size=7_000) == list(enumerate(ids, 1))
+
+
+def test_no_rows_are_no_candidates() -> None:
+    assert _read({"eval_id": pa.array([], pa.string())}) == []
+
+
+@pytest.mark.parametrize("cut", [4, 100, -1])
+def test_a_damaged_file_is_told_in_a_sentence(cut: int) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"eval_id": [str(uuid4()) for _ in range(1000)]}), file)
+    with pytest.raises(BadSource, match="it begins as Parquet, but cannot be read as such"):
+        list(read_parquet(io.BytesIO(file.getvalue()[:cut]), None))
+
+
+def test_bytes_gone_wrong_inside_are_told_in_a_sentence() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"eval_id": [ONE]}), file, compression="zstd", use_dictionary=False)
+    damaged = bytearray(file.getvalue())
+    damaged[8:60] = b"\xff" * 52
+    with pytest.raises(BadSource, match="it begins as Parquet, but cannot be read as such"):
+        list(read_parquet(io.BytesIO(damaged), None))
+
+
+def test_without_pyarrow_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(BadSource, match=r"needs pyarrow: pip install 'docv-archive\[parquet\]'"):
+        list(read_parquet(io.BytesIO(b"PAR1"), None))

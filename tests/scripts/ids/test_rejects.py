@@ -1,0 +1,59 @@
+"""The file with the bad lines."""
+
+import csv
+import stat
+from pathlib import Path
+
+import pytest
+
+from scripts.ids.rejects import Rejects
+from tasks.errors import BadEvalId
+from worker.resources import Unreachable
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, strict=True))
+
+
+def test_it_has_a_row_for_each_bad_line_and_is_its_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rejects.csv"
+    with Rejects(path) as rejects:
+        rejects.add(3, BadEvalId('a "b", c', "it is empty"))
+        rejects.add(5, BadEvalId("d", "expected is a UUID"))
+        assert (rejects.count, rejects.path) == (2, path)
+    assert _rows(path) == [["line", "why", "text"], ["3", "it is empty", 'a "b", c'], ["5", "expected is a UUID", "d"]]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_spreadsheet_takes_it_for_a_formula(tmp_path: Path, text: str) -> None:
+    with Rejects(tmp_path / "rejects.csv") as rejects:
+        rejects.add(1, BadEvalId(text, "why"))
+    assert _rows(tmp_path / "rejects.csv")[1][2] == "'" + text
+
+
+def test_without_a_bad_line_there_is_no_file_and_none_of_an_earlier_time_either(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.csv"
+    path.write_text("of an earlier time")
+    with Rejects(path) as rejects:
+        assert rejects.path is None
+    assert not path.exists()
+
+
+def test_what_was_there_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "rejects.csv").symlink_to(tmp_path / "precious")
+    with Rejects(tmp_path / "rejects.csv") as rejects:
+        rejects.add(1, BadEvalId("x", "why"))
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert len(_rows(tmp_path / "rejects.csv")) == 2
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(Unreachable, match="the bad lines cannot be written there: Not a directory"),
+        Rejects(tmp_path / "file" / "rejects.csv"),
+    ):
+        pass

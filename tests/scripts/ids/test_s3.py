@@ -1,0 +1,96 @@
+"""Lists in S3, and every way in which they cannot be had."""
+
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from scripts.ids.errors import BadSource
+from scripts.ids.s3 import download
+from tests.conftest import S3
+from worker.resources import Unreachable
+from worker.settings import SettingsError
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """Answers with the status that is the first part of the path: the bucket."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(int(self.path[1:4]))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said."""
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """URL at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_an_object_is_brought_here_whole_also_in_parts(s3: S3, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4 * 10 * 1024
+    s3.client.put_object(Bucket=s3.bucket, Key="lists/2026 q3.csv", Body=content)
+    file = io.BytesIO()
+    download(f"s3://{s3.bucket}/lists/2026 q3.csv", s3.endpoint, file, tmp_path)
+    assert file.read() == content
+
+
+def test_a_bucket_or_an_object_that_is_not_there_is_told(s3: S3, tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match="there is no such object in the bucket"):
+        download(f"s3://{s3.bucket}/ids.csv", s3.endpoint, io.BytesIO(), tmp_path)
+    with pytest.raises(BadSource, match="there is no such bucket"):
+        download("s3://no-such-bucket/ids.csv", s3.endpoint, io.BytesIO(), tmp_path)
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://no bucket/key"])
+def test_a_url_that_names_no_object_is_told(s3: S3, url: str) -> None:
+    with pytest.raises(BadSource, match="expected is s3://bucket/key"):
+        download(url, s3.endpoint, io.BytesIO(), None)
+
+
+def test_denied_access_is_told_with_what_is_needed(s3: S3, answering: str) -> None:
+    with pytest.raises(BadSource, match="access is denied; these credentials need s3:GetObject"):
+        download("s3://403/ids.csv", answering, io.BytesIO(), None)
+
+
+def test_an_s3_that_fails_is_told(s3: S3, answering: str) -> None:
+    with pytest.raises(Unreachable, match=r"S3 does not do what it is asked \(501\)"):
+        download("s3://501/ids.csv", answering, io.BytesIO(), None)
+
+
+def test_an_s3_that_does_not_answer_is_told(s3: S3, nobody: str) -> None:
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1 does not answer .*; see DOCV_S3_ENDPOINT and the network"):
+        download("s3://bucket/ids.csv", nobody, io.BytesIO(), None)
+
+
+def test_missing_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="no AWS credentials found"):
+        download("s3://bucket/ids.csv", s3.endpoint, io.BytesIO(), None)
+
+
+def test_a_full_disk_is_told(s3: S3, tmp_path: Path) -> None:
+    s3.client.put_object(Bucket=s3.bucket, Key="ids.csv", Body=b"in one piece")
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(Unreachable, match="No space left"):
+        download(f"s3://{s3.bucket}/ids.csv", s3.endpoint, full, tmp_path)

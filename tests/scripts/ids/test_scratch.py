@@ -1,0 +1,42 @@
+"""The folder for what is too much for memory."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from scripts.ids.scratch import room_in, scratch_file, scratch_folder
+from worker.resources import Unreachable
+from worker.settings import Settings
+
+
+def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    folder = scratch_folder(Settings(state_dir=tmp_path / "state"))
+    assert folder == tmp_path / "state" / "spool"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_without_settings_it_is_the_systems_own() -> None:
+    assert scratch_folder(None) is None
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(Unreachable, match=r"cannot be kept there .*; make room, or let DOCV_STATE_DIR"):
+        scratch_folder(Settings(state_dir=tmp_path / "state"))
+
+
+def test_its_files_have_no_name_and_leave_nothing(tmp_path: Path) -> None:
+    with scratch_file(tmp_path) as file:
+        file.write(b"x")
+        assert list(tmp_path.iterdir()) == []
+    assert file.closed
+
+
+def test_a_full_disk_is_told() -> None:
+    with (
+        pytest.raises(Unreachable, match="No space left on device"),
+        room_in(None),
+        Path("/dev/full").open("wb") as full,
+    ):
+        full.write(b"x")

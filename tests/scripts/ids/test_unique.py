@@ -1,0 +1,85 @@
+"""Each ID once, in order, in flat memory."""
+
+import hashlib
+import random
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.ids.unique import Sieve, UniqueIds
+from worker.resources import Unreachable
+
+
+def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:
+    with Sieve(folder) as sieve:
+        for eval_id in eval_ids:
+            sieve.add(eval_id)
+        return sieve.finished()
+
+
+def _many(count: int) -> list[str]:
+    """IDs with a common beginning, as UUIDv7 have it, every third of them a repeated one."""
+    chance = random.Random(1)  # noqa: S311  # no secret
+    return [f"01890000-0000-7000-8000-{chance.randrange(count // 3 * 2):012x}" for _ in range(count)]
+
+
+@given(st.lists(st.integers(0, 40), max_size=200))
+def test_it_is_what_a_dictionary_would_keep(numbers: list[int]) -> None:
+    given = [str(UUID(int=number << 64 | number)) for number in numbers]
+    with _unique(given) as ids:
+        assert list(ids) == list(dict.fromkeys(given))
+        assert len(ids) + ids.repeated == len(given)
+
+
+def test_many_are_what_a_dictionary_would_keep_too(tmp_path: Path) -> None:
+    given = _many(200_001)
+    with _unique(given, tmp_path) as ids:
+        assert list(ids) == list(dict.fromkeys(given))
+        assert ids.repeated == len(given) - len(ids) > 1000
+
+
+def test_the_fingerprint_is_that_of_the_values_in_order(tmp_path: Path) -> None:
+    given = _many(70_000)
+    values = b"".join(UUID(each).bytes for each in dict.fromkeys(given))
+    with _unique(given, tmp_path) as ids, _unique(given[::-1], tmp_path) as others:
+        assert ids.fingerprint == hashlib.sha256(values).hexdigest() != others.fingerprint
+
+
+def test_they_come_in_chunks_and_any_number_of_times_even_at_once() -> None:
+    given = [str(uuid4()) for _ in range(25)]
+    with _unique(given) as ids:
+        assert [len(chunk) for chunk in ids.chunks(10)] == [10, 10, 5]
+        assert [pair for pair in zip(ids.chunks(1), ids, strict=True) if pair[0] != [pair[1]]] == []
+
+
+def test_no_ids_are_no_ids() -> None:
+    with _unique([]) as ids:
+        assert (list(ids), len(ids), ids.repeated) == ([], 0, 0)
+
+
+def test_a_short_list_does_not_touch_the_disk_and_a_long_one_leaves_nothing_there(tmp_path: Path) -> None:
+    with _unique(_many(4_000), tmp_path / "missing") as ids:
+        assert len(ids) > 1
+    with _unique(_many(100_000), tmp_path) as ids:
+        assert list(tmp_path.iterdir()) == []
+    assert len(ids) > 1
+
+
+def test_a_folder_that_is_not_there_is_told_when_it_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="cannot be kept there"):
+        _unique(_many(100_000), tmp_path / "missing")
+
+
+def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        with _unique((str(UUID(int=number)) for number in range(300_000)), tmp_path) as ids:
+            assert len(ids) == 300_000
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20  # a set of them would take 45 MB
+    finally:
+        tracemalloc.stop()
