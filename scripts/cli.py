@@ -5,6 +5,7 @@ Exit codes: 0 all as asked, 1 some evaluation is not, 2 usage or settings, 3 a n
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -101,7 +102,7 @@ def demo(count: int, folder: str, picture: str | None, as_json: bool) -> None:  
 def run(sources: tuple[str, ...], refresh: bool, as_json: bool) -> None:  # noqa: FBT001
     """Archive evaluations, on this machine, now.
 
-    FILE holds one evaluation ID a line; - is standard input. Workers are included, and Redis, too, unless
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are included, and Redis, too, unless
     DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it was.
     """
     from scripts.run import run as do_it  # noqa: PLC0415
@@ -139,11 +140,36 @@ def enqueue(
 ) -> None:
     """Put evaluations on a queue; workers archive them.
 
-    FILE holds one evaluation ID a line; - is standard input.
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input.
     """
     from scripts.enqueue import enqueue as put  # noqa: PLC0415
 
     raise SystemExit(put(sources, queue=queue, run=run_name, refresh=refresh, settle=settle, as_json=as_json))
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@click.option("--run", help="Name of the run; by default made of the file's name and its IDs.")
+@click.option("--column", help="Name or number of the column, or key, with the IDs; found out where it can be.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), help="Only so many, the first ones.")
+@click.option("--sample", type=click.IntRange(1, 1_000_000), help="Only so many, by chance; always the same.")
+@click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+@click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
+@click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
+@click.option("--detach", is_flag=True, help="Do not wait: leave it to the workers.")
+@_json_option
+def backfill(dry_run: bool, detach: bool, as_json: bool, **wanted: Any) -> None:  # noqa: FBT001
+    """Archive a whole list: a named run, safe to stop and to start again.
+
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Workers
+    archive them, as many at a time as Redis is to hold (DOCV_BACKLOG). Stop anything at any time: the same command
+    goes on where it was.
+    """
+    from scripts.backfill import Wanted  # noqa: PLC0415
+    from scripts.backfill import backfill as carry  # noqa: PLC0415
+
+    raise SystemExit(carry(Wanted(**wanted), dry_run=dry_run, detach=detach, as_json=as_json))
 
 
 @main.command()
@@ -154,6 +180,17 @@ def status(run_name: str | None, as_json: bool) -> None:  # noqa: FBT001
     from scripts.status import status as show  # noqa: PLC0415
 
     raise SystemExit(show(run_name, as_json=as_json))
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page of HTML into this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of CSV.")
+def report(run_name: str, html: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Tell what became of every evaluation of a backfill, asked of the archive."""
+    from scripts.report.command import report as tell  # noqa: PLC0415
+
+    raise SystemExit(tell(run_name, html, as_json=as_json))
 
 
 @main.command()

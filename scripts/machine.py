@@ -33,7 +33,7 @@ class Machine:
     """
 
     def __init__(self, settings: Settings, worker: LocalWorker) -> None:
-        self._settings, self._worker = settings, worker
+        self.settings, self._worker = settings, worker
 
     def archive(self, eval_ids: Sequence[str], *, refresh: bool = False) -> Summary:
         """Archive evaluations and wait until each has its outcome.
@@ -50,8 +50,8 @@ class Machine:
         return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 
     async def _archive(self, eval_ids: Sequence[str], name: str, *, refresh: bool) -> Seen:
-        async with open_redis(self._settings.need_redis_url()) as redis:
-            with contextlib.closing(Publisher(publishing_app(self._settings))) as publisher:
+        async with open_redis(self.settings.need_redis_url()) as redis:
+            with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
                 await enqueue(
                     Ledger(redis),
                     publisher,
@@ -63,9 +63,17 @@ class Machine:
                     progress.show(seen)
                     if not seen.counters.pending:
                         return seen
-                    self._worker.see_to_it()
-                    _give_up_on_a_bad_key(seen)
+                    self.tend(seen)
         raise asyncio.CancelledError
+
+    def tend(self, seen: Seen) -> None:
+        """See that it goes on: the worker lives, and RiskOS takes the key.
+
+        Raises:
+            Unreachable: one of them is hopeless.
+        """
+        self._worker.see_to_it()
+        _give_up_on_a_bad_key(seen)
 
 
 @contextlib.contextmanager

@@ -41,19 +41,24 @@ class Seen:
         """Evaluations with an outcome."""
         return self.counters.total - self.counters.pending
 
+    @property
+    def _waits(self) -> bool:
+        """Whether all that is left waits for another attempt."""
+        return bool(self.census.parked) and not self.census.leased
+
     def sentence(self) -> str:
         """Return what the run waits for, and the counts, in a line."""
         parts = []
         if self.holds:
             parts += [f"{hold.what} is on hold ({hold.reason}), {until(hold)}" for hold in self.holds]
-        elif self.census.parked and not self.census.leased and self.census.next_due is not None:
+        elif self._waits and self.census.next_due is not None:
             why = f" ({self.census.next_cause})" if self.census.next_cause else ""
             parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
-        elif not self.workers:
+        elif not self.workers and self.counters.pending:
             parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:
             parts.append(self.counters.sentence())
-        if self.per_second and self.counters.pending:
+        if self.per_second and self.counters.pending and not self._waits:
             left = duration(self.counters.pending / self.per_second)
             parts.append(f"{self.per_second:.3g} a second, {left} left")
         return ", ".join(parts) or "waiting for the first answer"

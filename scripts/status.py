@@ -9,15 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.duration import duration
+from scripts.estimate import estimate
 from scripts.exits import NOT_ALL, OK, USAGE
 from scripts.local import known_redis
 from scripts.progress import until
 from scripts.rate import rate_facts, rate_words, see_rate
 from scripts.tables import Summary, print_summary
 from tasks.hold import Hold, Holds
-from tasks.ledger import Census, Ledger, RunCounters
+from tasks.ledger import Census, Ledger, Queue, RunCounters
 from tasks.message import parse_run
 from tasks.pace import Rate
+from tasks.presence import Presence
+from tasks.refusals import Refusals
 from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
@@ -31,12 +34,22 @@ class Overview:
         holds: accounts that stand still.
         runs: the newest runs and their counters.
         rate: how fast the account sends.
+        workers: how many serve each queue.
+        refused: messages that did not fit the contract.
+        settings: what part of the rate a backfill may use.
     """
 
     census: Census
     holds: list[Hold]
     runs: dict[str, RunCounters]
     rate: Rate
+    workers: dict[Queue, int]
+    refused: int
+    settings: Settings
+
+    def seconds_left(self, run: RunCounters) -> float:
+        """Return how long a run will take at the rate that is kept just now."""
+        return estimate(run.pending, self.settings, rate=self.rate.kept).seconds
 
 
 def status(run_name: str | None, *, as_json: bool) -> int:
@@ -75,6 +88,9 @@ async def _overview(settings: Settings) -> Overview:
             holds=await Holds(redis).all(),
             runs={name: await ledger.run(name) for name in await ledger.runs()},
             rate=await see_rate(redis, settings),
+            workers=await Presence(redis).count(),
+            refused=await Refusals(redis).count(),
+            settings=settings,
         )
 
 
@@ -83,7 +99,11 @@ def _as_json(overview: Overview) -> bytes:
     return orjson.dumps(
         {
             "queues": {
-                queue.value: {"evaluations": census.queued[queue], "oldest_seconds": round(census.oldest[queue], 1)}
+                queue.value: {
+                    "evaluations": census.queued[queue],
+                    "oldest_seconds": round(census.oldest[queue], 1),
+                    "workers": overview.workers[queue],
+                }
                 for queue in census.queued
             },
             "in_flight": census.leased,
@@ -91,6 +111,7 @@ def _as_json(overview: Overview) -> bytes:
             "held": sum(census.held.values()),
             "next_due_seconds": census.next_due,
             "dead_letters": census.dead,
+            "refused_messages": overview.refused,
             "rate": rate_facts(overview.rate),
             "holds": [
                 {
@@ -106,6 +127,7 @@ def _as_json(overview: Overview) -> bytes:
                 name: {
                     "total": run.total,
                     "pending": run.pending,
+                    "seconds_left": round(overview.seconds_left(run), 1),
                     "outcomes": {outcome.value: count for outcome, count in run.outcomes.items()},
                 }
                 for name, run in overview.runs.items()
@@ -118,8 +140,9 @@ def _print(overview: Overview) -> None:
     console, census = Console(), overview.census
     states = Table(box=None, pad_edge=False, show_header=False)
     for queue, count in census.queued.items():
-        oldest = f"the oldest for {duration(census.oldest[queue])}" if count else ""
-        states.add_row(f"queue {queue}", str(count), oldest)
+        oldest = f", the oldest for {duration(census.oldest[queue])}" if count else ""
+        workers = overview.workers[queue] or "no"
+        states.add_row(f"queue {queue}", str(count), f"{workers} worker{'s' * (workers != 1)}{oldest}")
     states.add_row("in flight", str(census.leased), "")
     next_due = "" if census.next_due is None else f"the next is due in {duration(census.next_due)}"
     if census.next_cause:
@@ -127,6 +150,8 @@ def _print(overview: Overview) -> None:
     states.add_row("parked", str(census.parked), next_due)
     states.add_row("wait for a hold to end", str(sum(census.held.values())), "")
     states.add_row("dead letters", str(census.dead), "see `docv-archive dead-letters list`" if census.dead else "")
+    if overview.refused:
+        states.add_row("refused messages", str(overview.refused), "see `docv-archive dead-letters list`")
     states.add_row("rate", *rate_words(overview.rate))
     console.print(states)
     for hold in overview.holds:
@@ -136,9 +161,10 @@ def _print(overview: Overview) -> None:
         console.print(f"  {hold.note}", markup=False, style="dim")
     if overview.runs:
         runs = Table(box=None, pad_edge=False)
-        for title in ("run", "total", "pending", "failed"):
+        for title in ("run", "total", "pending", "to look at", "left"):
             runs.add_column(title, justify="left" if title == "run" else "right")
         for name, run in overview.runs.items():
-            failed = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
-            runs.add_row(name, str(run.total), str(run.pending), str(failed))
+            look = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
+            left = duration(overview.seconds_left(run)) if run.pending else ""
+            runs.add_row(name, str(run.total), str(run.pending), str(look), left)
         console.print(runs)

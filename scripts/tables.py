@@ -19,6 +19,12 @@ MEANINGS = {
     Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",
     Outcome.FAILED: "attempts used up, a dead letter: have a look",
 }
+_STANDING = {
+    "queued": "queued",
+    "leased": "in flight",
+    "parked": "parked until another attempt",
+    "held": "waiting for a hold to end",
+}
 _COLOURS = {
     Outcome.ARCHIVED: "green",
     Outcome.UNCHANGED: "green",
@@ -64,6 +70,7 @@ class Summary:
                 "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
                 "pending": self.counters.pending,
                 "dead_letters": outcomes[Outcome.FAILED],
+                "states": {"unfed": self.counters.unfed, **self.counters.states},
                 "seconds": round(self.seconds, 3),
             }
         )
@@ -77,6 +84,12 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         Console().print(outcome_table(summary))
 
 
+def _standing(counters: RunCounters) -> str:
+    """Return where those stand that have no outcome yet."""
+    places = {"to be queued": counters.unfed} | {_STANDING[state]: count for state, count in counters.states.items()}
+    return "no outcome yet: " + ", ".join(f"{count} {place}" for place, count in places.items() if count)
+
+
 def outcome_table(summary: Summary) -> Table:
     """Return the table of outcomes."""
     table = Table(title=summary.run, title_justify="left", show_footer=True, box=None, pad_edge=False)
@@ -87,5 +100,5 @@ def outcome_table(summary: Summary) -> Table:
         style = _COLOURS[outcome] if count else "dim"
         table.add_row(f"[{style}]{outcome}[/]", f"[{style}]{count}[/]", f"[dim]{MEANINGS[outcome]}[/]")
     if summary.counters.pending:
-        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", "no outcome yet")
+        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", _standing(summary.counters))
     return table

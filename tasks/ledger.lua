@@ -250,13 +250,18 @@ function verbs.extend(lease, ...)
   return lost
 end
 
--- token, id, outcome -> 1, or 0 where the lease is no longer ours
-function verbs.settle(token, id, outcome)
-  local entry = ours(id, token)
-  if not entry then return 0 end
-  tally(entry.runs, outcome, 1)
-  finish(id, entry)
-  return 1
+-- (token, id, outcome)... -> for each: 1, or 0 where the lease is no longer ours
+function verbs.settle(...)
+  local ends, answer = { ... }, {}
+  for i = 1, #ends, 3 do
+    local entry = ours(ends[i + 1], ends[i])
+    if entry then
+      tally(entry.runs, ends[i + 2], 1)
+      finish(ends[i + 1], entry)
+    end
+    answer[#answer + 1] = entry and 1 or 0
+  end
+  return answer
 end
 
 -- token, id, wait, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours

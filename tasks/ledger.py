@@ -28,6 +28,7 @@ _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
     *("dead", "runs", "run:", "reached", "never", "feeding", "event:"),
 )
+_SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
 _STATES = ("queued", "leased", "parked", "held")
 
 
@@ -329,7 +330,14 @@ class Ledger:
         Raises:
             LeaseLost: another worker has it now and will settle it.
         """
-        self._still_ours(await self._call("settle", entry.token, entry.eval_id, outcome))
+        (settled,) = await self.settle_all([(entry, outcome)])
+        self._still_ours(settled)
+
+    async def settle_all(self, ends: Sequence[tuple[Entry, Outcome]]) -> list[int]:
+        """Settle several, at most some thousand, in one step; return 0 for each that another worker has now."""
+        parts = [part for entry, outcome in ends for part in (entry.token, entry.eval_id, outcome)]
+        settled: list[int] = await self._call("settle", *parts)
+        return settled
 
     async def park(self, entry: Entry, *, wait: float, attempts: int, failure: Failure) -> None:
         """Come back to it in ``wait`` seconds.
@@ -430,7 +438,7 @@ class Ledger:
         """Count the evaluations by their state."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            for key in ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"):
+            for key in _SETS:
                 pipe.zcard(_PREFIX + key)
             for key in ("queued:live", "queued:backfill", "parked"):
                 pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
@@ -450,6 +458,22 @@ class Ledger:
             next_cause=json.loads(due).get("cause") if due else None,
             dead=dead,
         )
+
+    async def whereabouts(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
+        """Return for each evaluation its state and the cause of it, as far as there are any.
+
+        The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
+        The answers are those of one moment each, not of one for all.
+        """
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for eval_id in eval_ids:
+                for key in _SETS:
+                    pipe.zscore(_PREFIX + key, eval_id)
+                pipe.hget(_PREFIX + "entries", eval_id)
+                pipe.hget(_PREFIX + "dead", eval_id)
+            found = await pipe.execute()
+        step = len(_SETS) + 2
+        return [_whereabouts(found[start : start + step]) for start in range(0, len(found), step)]
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
@@ -510,6 +534,14 @@ def _entry(eval_id: str, token: str, text: str) -> Entry:
         suspect=facts.get("suspect", False),
         evidence=tuple(map(Evidence, facts.get("evidence", ()))),
     )
+
+
+def _whereabouts(found: Sequence[Any]) -> tuple[str | None, str | None]:
+    *scores, entry, dead = found
+    for key, score in zip(_SETS, scores, strict=True):
+        if score is not None:
+            return key.partition(":")[0], json.loads(entry).get("cause") if entry else None
+    return ("dead", json.loads(dead)["cause"]) if dead else (None, None)
 
 
 def _facts_of(failure: Failure) -> tuple[object, ...]:

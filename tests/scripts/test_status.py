@@ -1,6 +1,7 @@
 """What is under way, told by the command to a person and to a program."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from redis.asyncio import Redis
 from tasks.hold import Holds
 from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
 from tasks.outcome import Outcome
+from tasks.presence import Presence
+from tasks.refusals import Refusals
 from tests.commands import Shell
 from tests.holds import refused
 
@@ -33,11 +36,13 @@ async def test_everything_that_is_under_way_is_one_object(shell: Shell) -> None:
     found = json.loads(finished.out)
     assert finished.code == 0
     assert found["queues"]["backfill"]["evaluations"] == 3
-    assert found["queues"]["live"] == {"evaluations": 0, "oldest_seconds": 0.0}
+    assert found["queues"]["live"] == {"evaluations": 0, "oldest_seconds": 0.0, "workers": 0}
+    assert found["refused_messages"] == 0
     assert (found["in_flight"], found["parked"], found["held"], found["dead_letters"]) == (1, 1, 1, 1)
     assert 60 < found["next_due_seconds"] <= 90
     assert [(hold["what"], hold["reason"]) for hold in found["holds"]] == [("account default", "401")]
     assert (found["runs"]["q3"]["total"], found["runs"]["q3"]["pending"]) == (8, 6)
+    assert found["runs"]["q3"]["seconds_left"] == pytest.approx(6 / (10 * 0.9), abs=0.1)
     assert found["runs"]["q3"]["outcomes"]["archived"] == found["runs"]["q3"]["outcomes"]["failed"] == 1
 
 
@@ -55,6 +60,21 @@ async def test_a_run_that_is_not_over_is_not_fine_yet(shell: Shell) -> None:
     found = json.loads(finished.out)
     assert finished.code == 1
     assert (found["run"], found["total"], found["pending"], found["dead_letters"]) == ("q3", 8, 6, 1)
+    assert found["states"] == {"unfed": 0, "queued": 3, "leased": 1, "parked": 1, "held": 1}
+
+
+async def test_a_person_reads_where_those_stand_that_have_no_outcome_yet(shell: Shell) -> None:
+    said = (await shell.run("status", "q3")).out
+    assert "no outcome yet: 3 queued, 1 in flight, 1 parked until another attempt, 1 waiting for a hold to end" in said
+
+
+async def test_workers_and_what_was_refused_are_counted(shell: Shell, redis: Redis) -> None:
+    await Presence(redis).tell("one", [Queue.LIVE])
+    await Refusals(redis).keep(cause="bad_message", why="it is no JSON", source="live")
+    said = (await shell.run("status")).out
+    assert re.search(r"queue live +0 +1 worker *\n", said)
+    assert "no workers, the oldest for" in said
+    assert "refused messages" in said
 
 
 @pytest.mark.parametrize("name", ["q4", "no name at all", "x" * 65])

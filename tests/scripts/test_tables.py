@@ -29,6 +29,7 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
         },
         "pending": 1,
         "dead_letters": 1,
+        "states": {"unfed": 0},
         "seconds": 1.5,
     }
 

@@ -1,0 +1,1 @@
+"""What became of every evaluation of a run, told from the archive."""

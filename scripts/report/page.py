@@ -1,0 +1,34 @@
+"""A report as one page of HTML that needs nothing else: no script, no font, no address."""
+
+import importlib.resources
+from collections.abc import Mapping
+
+from jinja2 import Environment, StrictUndefined
+
+from scripts.amount import amount
+from scripts.report.totals import Totals
+from scripts.tables import MEANINGS
+from tasks.run_list import RunList
+
+
+def page(run: RunList, totals: Totals, made_at: str) -> str:
+    """Return the page.
+
+    Args:
+        run: what was reported of.
+        totals: its figures.
+        made_at: when, as manifests write times.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"amount": amount, "count": "{:,}".format}
+    template = environment.from_string(
+        importlib.resources.files("scripts.report").joinpath("page.html.j2").read_text("utf-8")
+    )
+    return template.render(
+        run=run, totals=totals, bars=totals.bars(), meanings=_meanings(totals.outcomes), made_at=made_at
+    )
+
+
+def _meanings(outcomes: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    known = [(outcome.value, outcomes.get(outcome.value, 0), meaning) for outcome, meaning in MEANINGS.items()]
+    return [*known, ("missing", outcomes.get("missing", 0), "no manifest, and no dead letter")]

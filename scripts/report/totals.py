@@ -1,0 +1,104 @@
+"""The figures of a report, added up row by row in memory that does not grow with them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from scripts.report.rows import Row
+
+_NAMED = 1_000
+_BARS = 60
+_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Some of the time of a run.
+
+    Attributes:
+        since: its beginning.
+        count: manifests made in it.
+        share: that, as a part of the highest bar.
+    """
+
+    since: datetime
+    count: int
+    share: float
+
+
+@dataclass(slots=True)
+class Totals:
+    """What all rows say together.
+
+    Attributes:
+        begun: when the run began.
+        outcomes: how many of each, ``missing`` included.
+        causes: why those that nobody may pass over have no documents in the archive.
+        documents: how many.
+        bytes: of them.
+        before: manifests that were there before the run began.
+        named: the first rows that somebody has to look at.
+        unnamed: how many more of them there are.
+    """
+
+    begun: datetime
+    outcomes: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    documents: int = 0
+    bytes: int = 0
+    before: int = 0
+    named: list[Row] = field(default_factory=list)
+    unnamed: int = 0
+    _moments: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """All rows."""
+        return self.outcomes.total()
+
+    @property
+    def to_look_at(self) -> int:
+        """Rows that somebody has to look at."""
+        return len(self.named) + self.unnamed
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add some rows."""
+        for row in rows:
+            self.outcomes[row.outcome] += 1
+            self.documents += row.documents
+            self.bytes += row.bytes
+            if row.archived_at:
+                self._count_time(datetime.fromisoformat(row.archived_at))
+            if not row.fine:
+                self._count_trouble(row)
+
+    def bars(self) -> list[Bar]:
+        """Return when the manifests were made, in at most 60 bars of ten seconds or more; none without a time."""
+        if not self._moments:
+            return []
+        first, last = min(self._moments), max(self._moments)
+        each = (last - first) // _BARS + 1
+        counts = list(self._folded(first, last, each))
+        highest = max(counts)
+        return [
+            Bar(datetime.fromtimestamp((first + number * each) * _SECONDS, UTC), count, count / highest)
+            for number, count in enumerate(counts)
+        ]
+
+    def _folded(self, first: int, last: int, each: int) -> Iterator[int]:
+        for start in range(first, last + 1, each):
+            yield sum(self._moments[moment] for moment in range(start, start + each))
+
+    def _count_time(self, at: datetime) -> None:
+        if at < self.begun:
+            self.before += 1
+        else:
+            self._moments[int(at.timestamp() // _SECONDS)] += 1
+
+    def _count_trouble(self, row: Row) -> None:
+        self.causes[row.cause or row.outcome] += 1
+        if len(self.named) < _NAMED:
+            self.named.append(row)
+        else:
+            self.unnamed += 1

@@ -1,0 +1,73 @@
+"""`report`, as a user runs it: what it prints is what is in the archive."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.report.rows import Row
+from tasks.folder import FolderBucket
+from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.run_list import Source, keep_list
+from tests.commands import Shell
+
+IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(4)]
+
+
+@pytest.fixture
+async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    """A run of which nothing is archived yet, and one evaluation is a dead letter."""
+    source = Source(name="ids.txt", fingerprint="a" * 64, ids=4, repeated=0, bad=0)
+    facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False}
+    await keep_list(FolderBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
+    ledger = Ledger(redis)
+    await ledger.accept(IDS[:2], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
+    (entry,) = await ledger.take(IDS[:1], token="one")
+    await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+    return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
+
+
+async def test_a_spreadsheet_gets_a_row_for_each_evaluation(shell: Shell) -> None:
+    finished = await shell.run("report", "q3")
+    found = list(csv.DictReader(io.StringIO(finished.out)))
+    assert [row["eval_id"] for row in found] == IDS
+    assert [(row["outcome"], row["cause"]) for row in found] == [
+        ("failed", "service_failed"),
+        ("missing", "queued"),
+        ("missing", ""),
+        ("missing", ""),
+    ]
+    assert finished.code == 1
+    assert "4 evaluations, 4 to look at" in finished.err
+
+
+async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
+    finished = await shell.run("report", "q3", "--json")
+    found = [json.loads(line) for line in finished.out.splitlines()]
+    assert [row["eval_id"] for row in found] == IDS
+    assert found[3] == Row(IDS[3], "missing").facts()
+
+
+async def test_a_person_gets_a_page(shell: Shell) -> None:
+    finished = await shell.run("report", "q3", "--html", "q3.html")
+    assert (finished.code, finished.out) == (1, "")
+    assert "q3.html: 4 evaluations" in finished.err
+    assert "4 of 4 evaluations need a look" in (shell.folder / "q3.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nobody-knows-it",), "the archive has no list of run nobody-knows-it"),
+        (("../q3",), "the name of a run has"),
+        (("q3", "--html", "nowhere/q3.html"), "nowhere/q3.html"),
+    ],
+)
+async def test_what_cannot_be_reported_is_one_sentence(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+    finished = await shell.run("report", *arguments)
+    assert finished.code in {1, 2}
+    assert said in finished.err
+    assert "Traceback" not in finished.err

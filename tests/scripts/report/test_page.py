@@ -1,0 +1,74 @@
+"""The page is one file that needs nothing else, and shows what is in it as it is."""
+
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+from scripts.report.page import page
+from scripts.report.rows import Row
+from scripts.report.totals import Totals
+from tasks.run_list import RunList, Source
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Seen(HTMLParser):
+    """Which elements and addresses a page has."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.addresses += [str(value) for name, value in attrs if name in {"src", "href", "action"}]
+        if tag not in {"meta", "rect"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag != "rect":
+            assert self.open.pop() == tag
+
+
+def shown(*rows: Row) -> str:
+    totals = Totals(datetime(2026, 11, 23, tzinfo=UTC))
+    totals.add(rows)
+    source = Source(name=HOSTILE, fingerprint="a" * 64, ids=1234567, repeated=0, bad=1)
+    run = RunList(
+        schema=1,
+        run="q3",
+        environment="sandbox",
+        account="default",
+        refresh=False,
+        source=source,
+        pieces=(),
+        begun_at="2026-11-23T04:00:00.000Z",
+        archiver="docv-archive 0.1.0",
+    )
+    return page(run, totals, "2026-11-23T05:00:00.000Z")
+
+
+def test_it_loads_nothing_and_runs_nothing() -> None:
+    html = shown(Row(HOSTILE, "failed", cause=HOSTILE))
+    seen = Seen(html)
+    assert seen.open == []
+    assert "script" not in seen.elements
+    assert seen.addresses == []
+    assert html.count("&lt;script&gt;") == 4  # file, cause among the causes, and ID and cause of the row
+
+
+def test_a_run_that_needs_nobody_says_so() -> None:
+    html = shown(Row("an ID", "archived", documents=3, bytes=750_000, archived_at="2026-11-23T04:00:00.000Z"))
+    assert "All 1 evaluations are in the archive" in html
+    assert "3 documents, 750 kB" in html
+    assert "1,234,567 evaluations" in html
+    assert "<rect" in html
+
+
+def test_what_needs_a_look_is_named() -> None:
+    html = shown(Row("its ID", "failed", cause="service_failed"))
+    assert "1 of 1 evaluations need a look" in html
+    assert "its ID" in html
+    assert "No manifest was made since the run began" in html

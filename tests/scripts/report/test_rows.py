@@ -1,0 +1,118 @@
+"""What became of evaluations: the archive is asked first, the ledger about what it does not have."""
+
+import hashlib
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.report.rows import Row, rows
+from tasks.bucket import Labels
+from tasks.evaluation import Evaluation
+from tasks.folder import FolderBucket
+from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.manifest import (
+    BundleRecord,
+    DocumentRecord,
+    Manifest,
+    ResponseRecord,
+    TriggerRecord,
+    UnreadableRecord,
+    commit,
+    utc_now,
+)
+from tasks.outcome import Outcome
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> FolderBucket:
+    return FolderBucket(tmp_path)
+
+
+@pytest.fixture
+def ledger(redis: Redis) -> Ledger:
+    return Ledger(redis)
+
+
+async def archive(bucket: FolderBucket, outcome: Outcome, *sizes: int, unreadable: tuple[str, ...] = ()) -> str:
+    """Commit a manifest; its last document is superseded."""
+    evaluation = Evaluation(str(uuid4()), "sandbox")
+    documents = tuple(
+        DocumentRecord(
+            name="front.jpg",
+            kind="document_front",
+            key=evaluation.document_key("document_front", f"{number:064x}", "jpg"),
+            media_type="image/jpeg",
+            size=size,
+            sha256=f"{number:064x}",
+            modified=None,
+            superseded=number == len(sizes) - 1,
+        )
+        for number, size in enumerate(sizes)
+    )
+    manifest = Manifest(
+        schema=1,
+        eval_id=evaluation.eval_id,
+        environment="sandbox",
+        account="default",
+        outcome=outcome,
+        revision=1,
+        previous=None,
+        documents=documents,
+        unreadable=tuple(UnreadableRecord(name="", cause=cause) for cause in unreadable),
+        bundle=BundleRecord(filename=None, size=1, sha256="0" * 64),
+        response=ResponseRecord(status=200, message=None),
+        no_documents=None,
+        trigger=TriggerRecord(source="backfill", run="q3", event_type=None, event_id=None),
+        retrieved_at=utc_now(),
+        archived_at="2026-11-23T04:00:00.000Z",
+        archiver="docv-archive",
+    )
+    await commit(bucket, evaluation, manifest, None)
+    return evaluation.eval_id
+
+
+async def told(bucket: FolderBucket, ledger: Ledger, *eval_ids: str) -> list[Row]:
+    return [row async for some in rows(bucket, "sandbox", ledger, eval_ids) for row in some]
+
+
+async def test_what_is_archived_is_told_by_its_manifest(bucket: FolderBucket, ledger: Ledger, tmp_path: Path) -> None:
+    eval_id = await archive(bucket, Outcome.ARCHIVED, 100, 20, 999)
+    key = f"sandbox/{eval_id}/manifest.json"
+    sha256 = hashlib.sha256((tmp_path / key).read_bytes()).hexdigest()
+    (row,) = await told(bucket, ledger, eval_id)
+    assert row == Row(eval_id, "archived", 2, 120, key, sha256, "2026-11-23T04:00:00.000Z")
+    assert row.fine
+
+
+async def test_what_could_not_be_read_says_why(bucket: FolderBucket, ledger: Ledger) -> None:
+    (row,) = await told(bucket, ledger, await archive(bucket, Outcome.UNREADABLE, unreadable=("wrong_crc",)))
+    assert (row.outcome, row.cause, row.fine) == ("unreadable", "wrong_crc", False)
+
+
+async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: FolderBucket, ledger: Ledger) -> None:
+    ids = [str(uuid4()) for _ in range(5)]
+    queued, leased, parked, dead, unknown = ids
+    await ledger.accept(ids[:-1], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
+    entries = {entry.eval_id: entry for entry in await ledger.take([leased, parked, dead], token="one")}
+    await ledger.park(entries[parked], wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.bury(entries[dead], attempts=6, failure=Failure("bundle_too_large"))
+
+    found = {row.eval_id: (row.outcome, row.cause) for row in await told(bucket, ledger, *ids)}
+
+    assert found == {
+        queued: ("missing", "queued"),
+        leased: ("missing", "leased"),
+        parked: ("missing", "parked"),
+        dead: ("failed", "bundle_too_large"),
+        unknown: ("missing", None),
+    }
+
+
+async def test_a_manifest_that_is_none_is_told_and_stops_nothing(bucket: FolderBucket, ledger: Ledger) -> None:
+    good, bad = await archive(bucket, Outcome.NO_DOCUMENTS), Evaluation(str(uuid4()), "sandbox")
+    await bucket.replace(bad.manifest_key, b"nonsense", Labels("application/json"), None)
+    first, second = await told(bucket, ledger, bad.eval_id, good)
+    assert (first.outcome, first.cause, first.fine) == ("missing", "alarming_object", False)
+    assert (second.outcome, second.fine) == ("no_documents", True)
