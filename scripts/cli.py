@@ -102,8 +102,9 @@ def demo(count: int, folder: str, picture: str | None, as_json: bool) -> None:  
 def run(sources: tuple[str, ...], refresh: bool, as_json: bool) -> None:  # noqa: FBT001
     """Archive evaluations, on this machine, now.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are included, and Redis, too, unless
-    DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it was.
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are
+    included, and Redis, too, unless DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it
+    was.
     """
     from scripts.run import run as do_it  # noqa: PLC0415
 

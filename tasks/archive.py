@@ -1,6 +1,6 @@
 """The Celery task, and the signals between which a worker process lives.
 
-With ``enqueue`` and ``dispatch`` the only module that knows Celery; everything below is lent what it needs.
+With ``enqueue``, ``dispatch`` and ``feed`` the only module that knows Celery; everything below is lent what it needs.
 """
 
 import contextlib
