@@ -36,9 +36,9 @@ class Publisher:
         """Put accepted evaluations on their queue, so many in a message.
 
         Raises:
-            kombu.exceptions.OperationalError: Redis did not take them; the ledger will find them later.
+            kombu.exceptions.KombuError: Redis did not take them, or not all; the ledger will find them later.
         """
-        with self._lock, self._connection.Producer(auto_declare=False) as producer:
+        with self._lock, self._connection.Producer(auto_declare=False) as producer, producer.batch():
             for batch in _batches(eval_ids, size):
                 self._app.send_task(
                     ARCHIVE_TASK,

@@ -44,7 +44,9 @@ local function load(id)
 end
 
 local function save(id, entry)
-  redis.call('HSET', entries, id, cjson.encode(entry))
+  local text = cjson.encode(entry)
+  redis.call('HSET', entries, id, text)
+  return text
 end
 
 local function state_of(id)
@@ -53,8 +55,24 @@ local function state_of(id)
   end
 end
 
+-- What changes in the counters of runs is added up, and written down when the verb is done: for a hundred
+-- evaluations of a run that is as much as for one.
+local changes = {}
+
 local function tally(list, field, by)
-  for _, run in ipairs(list) do redis.call('HINCRBY', KEYS[10] .. run, field, by) end
+  for _, run in ipairs(list) do
+    local change = changes[run] or {}
+    change[field] = (change[field] or 0) + by
+    changes[run] = change
+  end
+end
+
+local function write_changes()
+  for run, change in pairs(changes) do
+    for field, by in pairs(change) do
+      if by ~= 0 then redis.call('HINCRBY', KEYS[10] .. run, field, by) end
+    end
+  end
 end
 
 -- Put an entry into one state, out of every other; `gone` is a state, too, and `new` one to come from.
@@ -86,11 +104,11 @@ local function join(entry, list, run, listed)
   if run == '' then return false end
   local known = contains(entry.runs, run) or entry.again and contains(entry.again.runs, run)
   -- What a list has is in the total of its run already; and is there twice if somebody else named it for the run, too.
-  if listed and known then redis.call('HINCRBY', KEYS[10] .. run, 'total', -1) end
+  if listed and known then tally({ run }, 'total', -1) end
   if known then return false end
   list[#list + 1] = run
-  redis.call('ZADD', runs, 'NX', now, run)
-  if not listed then redis.call('HINCRBY', KEYS[10] .. run, 'total', 1) end
+  if not changes[run] then redis.call('ZADD', runs, 'NX', now, run) end
+  if not listed then tally({ run }, 'total', 1) end
   return true
 end
 
@@ -213,22 +231,31 @@ local function reach(queue, since)
   if not before or tonumber(since) > tonumber(before) then redis.call('HSET', KEYS[11], queue, since) end
 end
 
+-- Return the state that an evaluation may be taken from, if it may.
+local function may_be_taken(id, entry, since)
+  local score = redis.call('ZSCORE', queued[entry.queue], id)
+  if score then
+    since[entry.queue] = score
+    return 'queued'
+  end
+  local ends, due = redis.call('ZSCORE', leased, id), redis.call('ZSCORE', parked, id)
+  if ends and tonumber(ends) <= now then
+    entry.lost = entry.lost + 1
+    return 'leased'
+  end
+  return due and tonumber(due) <= now and 'parked'
+end
+
 -- lease, token, id... -> for each: the entry, or '' where there is nothing to do
 function verbs.take(lease, token, ...)
   local answer, since = {}, {}
   for i, id in ipairs({ ... }) do
     local entry = load(id)
-    local ends = entry and tonumber(redis.call('ZSCORE', leased, id) or 0) or 0
-    local due = entry and tonumber(redis.call('ZSCORE', parked, id) or 0) or 0
-    local waits = entry and redis.call('ZSCORE', held[entry.queue], id)
-    if entry and ends <= now and due <= now and not waits then
-      if ends > 0 then entry.lost = entry.lost + 1 end
-      local score = redis.call('ZSCORE', queued[entry.queue], id)
-      if score then since[entry.queue] = score end
+    local from = entry and may_be_taken(id, entry, since)
+    if from then
       entry.lease = token
-      save(id, entry)
-      move(id, entry, 'leased', now + tonumber(lease), score and 'queued')
-      answer[i] = cjson.encode(entry)
+      answer[i] = save(id, entry)
+      move(id, entry, 'leased', now + tonumber(lease), from)
     else
       answer[i] = ''
     end
@@ -394,4 +421,6 @@ end
 -- accepted then; what has been accepted goes on to its end.
 if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.call('DEL', KEYS[12]) end
 
-return verbs[ARGV[1]](unpack(ARGV, 2))
+local answer = verbs[ARGV[1]](unpack(ARGV, 2))
+write_changes()
+return answer

@@ -1,8 +1,10 @@
 """Which workers are there: each says so every second, and who has not for a while is gone."""
 
+import contextlib
 from collections.abc import Collection
 
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from tasks.ledger import Queue
 
@@ -22,13 +24,14 @@ class Presence:
         self._redis = redis
 
     async def tell(self, worker: str, serves: Collection[Queue]) -> None:
-        """Say that a worker is there."""
+        """Say that a worker is there; a full Redis does not take it, and that is no reason to stop."""
         now, _ = await self._redis.time()
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with self._redis.pipeline(transaction=False) as pipe:
             for queue in serves:
-                pipe.zadd(_PREFIX + queue, {worker: now})
                 pipe.zremrangebyscore(_PREFIX + queue, "-inf", now - _GONE)
-            await pipe.execute()
+                pipe.zadd(_PREFIX + queue, {worker: now})
+            with contextlib.suppress(OutOfMemoryError):
+                await pipe.execute()
 
     async def leave(self, worker: str) -> None:
         """Say that it is no more."""

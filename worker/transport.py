@@ -183,4 +183,9 @@ def use_our_channel() -> None:
 
 def is_full(error: Exception) -> bool:
     """Return whether Redis refused something because it is full, in whatever error that came wrapped."""
-    return isinstance(error, OutOfMemoryError) or "maxmemory" in str(error)
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OutOfMemoryError) or "maxmemory" in str(found):
+            return True
+        found = found.__cause__
+    return False

@@ -29,3 +29,13 @@ async def test_who_has_said_nothing_for_a_while_is_gone(presence: Presence, redi
     assert (await presence.count())[Queue.LIVE] == 0
     await presence.tell("two", [Queue.LIVE])
     assert await redis.zcard("docv:workers:live") == 1
+
+
+async def test_a_full_redis_is_no_reason_to_stop(presence: Presence, redis: Redis) -> None:
+    await redis.config_set("maxmemory", 1)
+    try:
+        await presence.tell("one", list(Queue))
+    finally:
+        await redis.config_set("maxmemory", 0)
+    await presence.tell("one", list(Queue))
+    assert await presence.count() == {Queue.LIVE: 1, Queue.BACKFILL: 1}

@@ -1,0 +1,1 @@
+"""What it costs, measured: by commands that stay in the repository, side by side."""

@@ -1,0 +1,85 @@
+"""A worker that archives nothing: through Celery and the ledger as a real one, and nothing between the two."""
+
+import asyncio
+import contextlib
+import secrets
+from typing import Any
+
+from celery import Celery, signals
+
+from tasks.buckets import bucket_at
+from tasks.enqueue import Publisher
+from tasks.feed import INTERVAL, Feeder
+from tasks.ledger import Ledger
+from tasks.outcome import Outcome
+from worker.app import configuration
+from worker.envelope import ARCHIVE_TASK
+from worker.resources import open_archive, open_redis
+from worker.runtime import Runtime
+from worker.settings import load_settings
+from worker.transport import use_our_channel
+
+
+class Process:
+    """What a worker process has, without what a real one needs for its work."""
+
+    def __init__(self) -> None:
+        self._settings = load_settings()
+        self._runtime = Runtime(0.0)
+        self._open = contextlib.AsyncExitStack()
+        self._publisher = Publisher(app)
+        self._ledger = self._runtime.run(self._start())
+
+    async def _start(self) -> Ledger:
+        url = self._settings.need_redis_url()
+        ledger = Ledger(await self._open.enter_async_context(open_redis(url, self._settings.concurrency)))
+        bucket = bucket_at(open_archive(self._settings))
+        feeder = Feeder(ledger, self._publisher, bucket, self._settings.environment, self._settings.backlog)
+        self._feeding = asyncio.create_task(_feed(feeder))
+        return ledger
+
+    def work(self, eval_ids: list[str]) -> None:
+        """Take evaluations and settle them."""
+        self._runtime.run(self._work(eval_ids))
+
+    async def _work(self, eval_ids: list[str]) -> None:
+        entries = await self._ledger.take(eval_ids, token=secrets.token_hex(8))
+        await self._ledger.settle_all([(entry, Outcome.UNCHANGED) for entry in entries])
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._runtime.close()
+        self._publisher.close()
+
+
+async def _feed(feeder: Feeder) -> None:
+    while True:
+        if not await feeder.feed():
+            await asyncio.sleep(INTERVAL)
+
+
+use_our_channel()
+app = Celery("noop", set_as_current=False)
+app.add_defaults(lambda: configuration(load_settings()))
+_processes: list[Process] = []
+
+
+@app.task(name=ARCHIVE_TASK)
+def archive(eval_ids: list[str], **_: Any) -> None:
+    """Archive nothing."""
+    _processes[0].work(eval_ids)
+
+
+@signals.worker_init.connect(weak=False)
+def _start(**_: object) -> None:
+    _processes.append(Process())
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _close(**_: object) -> None:
+    while _processes:
+        _processes.pop().close()
+
+
+if __name__ == "__main__":
+    app.Worker(queues=["backfill"], loglevel="WARNING", without_gossip=True, without_mingle=True).start()

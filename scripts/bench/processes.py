@@ -1,0 +1,72 @@
+"""Run our commands as processes of their own, and see what they took."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What a command took.
+
+    Attributes:
+        code: its exit code.
+        out: what it printed.
+        seconds: of the clock.
+        cpu: seconds of processor time, with its children.
+        memory: bytes at its highest.
+    """
+
+    code: int
+    out: str
+    seconds: float
+    cpu: float
+    memory: int
+
+
+def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> Took:
+    """Run our command to its end."""
+    began = time.monotonic()
+    process = _start(["scripts.cli", *arguments], settings, folder, subprocess.PIPE)
+    assert process.stdout  # noqa: S101  # it was asked for
+    out = process.stdout.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Took(
+        code=process.returncode,
+        out=out,
+        seconds=time.monotonic() - began,
+        cpu=usage.ru_utime + usage.ru_stime,
+        memory=usage.ru_maxrss * _KIB,
+    )
+
+
+@contextlib.contextmanager
+def running(module: str, *arguments: str, settings: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process of ours for as long as the block lasts."""
+    with (folder / f"{module}.log").open("ab") as log:
+        process = _start([module, *arguments], settings, folder, log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _start(arguments: Sequence[str], settings: Mapping[str, str], folder: Path, out: object) -> subprocess.Popen[bytes]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DOCV_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        env={**ours, **settings},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=out,  # type: ignore[call-overload,no-any-return]  # a pipe or a file
+        stderr=subprocess.DEVNULL if out is subprocess.PIPE else subprocess.STDOUT,
+    )
