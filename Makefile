@@ -8,7 +8,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz check format pins picture clean
+.PHONY: help venv demo test faults fuzz bench-intake check format pins picture clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,6 +39,9 @@ faults: venv     ## break things on purpose, at length (an hour), and print the 
 
 fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; what is new joins tests/corpus
 	@$(BIN)/python -m tests.fuzzing --seconds 600 --keep
+
+bench-intake: venv  ## what the ways in can take: backfills, webhooks, live events beside a backfill (some minutes)
+	@$(BIN)/python -m scripts.bench.intake
 
 check: venv      ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -30,6 +30,10 @@ local OVERTAKEN = 60 * 1000
 local LAST = 30 * 24 * 60 * 60 * 1000
 local WEEK = 7 * 24 * 60 * 60
 local held = { live = KEYS[6], backfill = KEYS[7] }
+local places = {
+  live = { queued = queued.live, held = held.live, leased = leased, parked = parked },
+  backfill = { queued = queued.backfill, held = held.backfill, leased = leased, parked = parked },
+}
 local sets = {
   { 'queued', queued.live }, { 'queued', queued.backfill }, { 'leased', leased },
   { 'parked', parked }, { 'held', held.live }, { 'held', held.backfill },
@@ -61,9 +65,12 @@ local changes = {}
 
 local function tally(list, field, by)
   for _, run in ipairs(list) do
-    local change = changes[run] or {}
+    local change = changes[run]
+    if not change then
+      change = {}
+      changes[run] = change
+    end
     change[field] = (change[field] or 0) + by
-    changes[run] = change
   end
 end
 
@@ -77,14 +84,14 @@ end
 
 -- Put an entry into one state, out of every other; `gone` is a state, too, and `new` one to come from.
 local function move(id, entry, state, score, from)
-  local places = { queued = queued[entry.queue], held = held[entry.queue], leased = leased, parked = parked }
-  local into = places[state]
+  local of_queue = places[entry.queue]
+  local into = of_queue[state]
   if not from then
     for _, set in ipairs(sets) do
       if set[2] ~= into and redis.call('ZREM', set[2], id) == 1 then from = set[1] end
     end
-  elseif from ~= 'new' and places[from] ~= into then
-    redis.call('ZREM', places[from], id)
+  elseif from ~= 'new' and of_queue[from] ~= into then
+    redis.call('ZREM', of_queue[from], id)
   end
   if into and redis.call('ZADD', into, score, id) == 0 then from = state end
   if from == state then return end

@@ -49,7 +49,9 @@ def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> 
 
 
 @contextlib.contextmanager
-def running(module: str, *arguments: str, settings: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    module: str, *arguments: str, settings: Mapping[str, str], folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Have a process of ours for as long as the block lasts."""
     with (folder / f"{module}.log").open("ab") as log:
         process = _start([module, *arguments], settings, folder, log)
