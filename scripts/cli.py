@@ -125,6 +125,20 @@ def worker(queues: str, with_parent: bool) -> None:  # noqa: FBT001
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+def serve(host: str, port: int) -> None:
+    """Take events of RiskOS and IDs over HTTP, until told to stop.
+
+    Plain HTTP: TLS is the matter of the proxy in front. DOCV_WEBHOOK_SECRETS and DOCV_INTAKE_TOKENS say who may
+    come in; without them nobody may. docs/producers.md is the contract.
+    """
+    from scripts.serve.server import serve as open_doors  # noqa: PLC0415
+
+    open_doors(host, port, lambda url: click.echo(f"docv-archive listens at {url}"))
+
+
+@main.command()
 @click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
 @click.option("--queue", type=click.Choice(_QUEUES), default="live", show_default=True, help="How urgent they are.")
 @click.option("--run", "run_name", help="Name to count them under; see `status NAME`.")

@@ -82,7 +82,8 @@ def test_a_service_can_do_little(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
-    assert not service.keys() & {"privileged", "cap_add", "pid", "ipc", "devices", "ports"}
+    assert not service.keys() & {"privileged", "cap_add", "pid", "ipc", "devices"}
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
 
 
 @every_service
@@ -150,6 +151,16 @@ def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_rea
     assert told["DOCV_REDIS_URL"] != real["DOCV_REDIS_URL"]
     assert told["DOCV_ARCHIVE_URL"] != real["DOCV_ARCHIVE_URL"]
     assert "env_file" not in rehearsal
+
+
+def test_only_the_doors_are_published_and_they_need_no_key_of_riskos() -> None:
+    serve = SERVICES["serve"]
+    listens = parse(serve["command"]).params
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve"]
+    assert serve["ports"] == [f"127.0.0.1:{listens['port']}:{listens['port']}"]
+    assert f":{listens['port']}/readyz" in serve["healthcheck"]["test"][-1]
+    assert serve["secrets"] == ["docv_webhook_secrets", "docv_intake_tokens"]
+    assert serve["environment"] == SERVICES["live"]["environment"]
 
 
 def test_redis_and_s3_are_reached_from_inside_only() -> None:

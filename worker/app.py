@@ -75,4 +75,4 @@ app.add_defaults(_configuration)
 @signals.setup_logging.connect(weak=False)
 def _setup_logging(**_: object) -> None:
     settings = load_settings()
-    configure_logs(settings.log_level, [settings.api_key.get_secret_value()] if settings.api_key else [])
+    configure_logs(settings.log_level, settings.secrets())

@@ -73,17 +73,26 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
 
 @contextlib.asynccontextmanager
-async def open_redis(url: str, connections: int = 8) -> "AsyncIterator[Redis]":
-    """Open a client of Redis; its calls are tried again for a few seconds when the connection breaks."""
+async def open_redis(
+    url: str, connections: int = 8, *, seconds: float = _REDIS_TIMEOUT, retries: int = 5
+) -> "AsyncIterator[Redis]":
+    """Open a client of Redis; its calls are tried again for a few seconds when the connection breaks.
+
+    Args:
+        url: where it is.
+        connections: calls that may be under way at once; a few more are for what waits in Redis.
+        seconds: longest time for one try of a call.
+        retries: tries after the first; who has to answer somebody has little time for them.
+    """
     pool = BlockingConnectionPool.from_url(
         url,
-        timeout=_REDIS_TIMEOUT,
+        timeout=seconds,
         decode_responses=True,
         max_connections=connections + 8,
-        socket_timeout=_REDIS_TIMEOUT,
-        socket_connect_timeout=_REDIS_TIMEOUT / 2,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds / 2,
         health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=5),
+        retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries),
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
     )
     redis = Redis.from_pool(pool)

@@ -1,5 +1,6 @@
 """What the process needs to know, read once at start, secrets sealed."""
 
+import base64
 import difflib
 import os
 import re
@@ -9,7 +10,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX = "DOCV_"
@@ -24,6 +33,10 @@ _SANDBOX_QUOTA = 1_000
 _MAX_TAGS = 5
 # What S3 takes in a tag (Amazon S3 User Guide, "Categorizing your storage using tags").
 _TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
+
+# What stands between the values of a setting that has several.
+_SEPARATORS = {"no_documents_texts": "|", "webhook_secrets": ",", "intake_tokens": ","}
+_STRONG = 16
 
 MiB = 1 << 20
 
@@ -83,6 +96,27 @@ def _redis_url(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
+def _webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for secret in secrets:
+        # The name of a pair is no secret: its password has to be one by itself.
+        name, colon, password = secret.get_secret_value().partition(":")
+        _check_word(password if colon else name)
+    return secrets
+
+
+def _intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for token in tokens:
+        if ":" in token.get_secret_value():
+            raise ValueError("expected are Bearer tokens, separated by commas; user:password is for webhooks only")
+        _check_word(token.get_secret_value())
+    return tokens
+
+
+def _check_word(secret: str) -> None:
+    if not re.fullmatch(r"[\x21-\x7e]+", secret):
+        raise ValueError("each must be one word of visible ASCII characters; `openssl rand -hex 32` makes a good one")
+
+
 class Settings(BaseSettings):
     """Every setting of the contract that this version knows; each is an environment variable ``DOCV_…``.
 
@@ -115,6 +149,10 @@ class Settings(BaseSettings):
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
     state_dir: Path = Path(".docv-archive")
     """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_webhook_secrets)] = ()
+    """What RiskOS may show to deliver an event, separated by commas: Bearer tokens, or ``user:password`` for Basic."""
+    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_intake_tokens)] = ()
+    """Bearer tokens of those who may hand in IDs over HTTP, separated by commas."""
 
     rate: float = Field(default=10.0, gt=0, le=10_000)
     """Requests per second the account may send, over all processes."""
@@ -171,10 +209,12 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log line that is written."""
 
-    @field_validator("no_documents_texts", mode="before")
+    @field_validator(*_SEPARATORS, mode="before")
     @classmethod
-    def _split_texts(cls, value: object) -> object:
-        return tuple(text.strip() for text in value.split("|") if text.strip()) if isinstance(value, str) else value
+    def _split_texts(cls, value: object, field: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(text.strip() for text in value.split(_SEPARATORS[field.field_name or ""]) if text.strip())
 
     @field_validator("tags", mode="before")
     @classmethod
@@ -207,7 +247,30 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {_PREFIX + name.upper(): _written(value) for name, value in values.items() if value not in (None, {})}
+        return {
+            _PREFIX + name.upper(): _written(name, value) for name, value in values.items() if value not in (None, {})
+        }
+
+    def secrets(self) -> list[str]:
+        """Return every text that must not appear in a log line, also as a header would carry it."""
+        sealed = [*filter(None, (self.api_key,)), *self.webhook_secrets, *self.intake_tokens]
+        webhook = [secret.get_secret_value() for secret in self.webhook_secrets]
+        pairs = [text for text in webhook if ":" in text]
+        return [
+            *(secret.get_secret_value() for secret in sealed),
+            *(pair.partition(":")[2] for pair in pairs),
+            *(base64.b64encode(pair.encode()).decode() for pair in pairs),
+        ]
+
+    def weak_doors(self) -> list[str]:
+        """Return the settings that hold a secret so short that it could be guessed."""
+        doors = {"webhook_secrets": self.webhook_secrets, "intake_tokens": self.intake_tokens}
+        return [
+            _PREFIX + name.upper()
+            for name, secrets in doors.items()
+            # The name of a pair is no secret.
+            if any(len(secret.get_secret_value().rpartition(":")[2]) < _STRONG for secret in secrets)
+        ]
 
     def with_redis(self, url: str) -> "Settings":
         """Return the same settings with this Redis."""
@@ -277,14 +340,15 @@ def _lines(error: ValidationError) -> Iterator[str]:
         yield f"{where}: {what}" if where else what
 
 
-def _written(value: object) -> str:
+def _written(name: str, value: object) -> str:
     match value:
         case SecretStr():
             return value.get_secret_value()
         case dict():
             return ",".join(f"{name}={text}" for name, text in value.items())
         case tuple():
-            return "|".join(value) or "|"
+            # A separator alone is no value at all; an empty variable would count as not set.
+            return _SEPARATORS[name].join(_written(name, each) for each in value) or _SEPARATORS[name]
     return str(value)
 
 

@@ -64,11 +64,12 @@ def running(
 
 def _start(arguments: Sequence[str], settings: Mapping[str, str], folder: Path, out: object) -> subprocess.Popen[bytes]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DOCV_")}
-    return subprocess.Popen(
+    process: subprocess.Popen[bytes] = subprocess.Popen(
         [sys.executable, "-m", *arguments],
         env={**ours, **settings},
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=out,  # type: ignore[call-overload,no-any-return]  # a pipe or a file
+        stdout=out,  # type: ignore[call-overload]  # a pipe or a file
         stderr=subprocess.DEVNULL if out is subprocess.PIPE else subprocess.STDOUT,
     )
+    return process

@@ -1,3 +1,4 @@
+import base64
 import os
 import pickle
 from pathlib import Path
@@ -10,6 +11,9 @@ from worker.settings import Settings, SettingsError, load_settings
 
 KEY = "s3cr3t-k3y"
 PASSWORD = "s3cr3t-p4ssw0rd"
+TOKEN = "s3cr3t-w3bh00k-t0k3n"
+PAIRED = "s3cr3t-w3bh00k-p4ssw0rd"
+PRODUCER = "s3cr3t-pr0duc3r-t0k3n"
 REDIS = f"redis://user:{PASSWORD}@queue.example:6379/2"
 
 ALL = {
@@ -23,6 +27,8 @@ ALL = {
     "DOCV_S3_ENDPOINT": "http://127.0.0.1:9000",
     "DOCV_REDIS_URL": REDIS,
     "DOCV_STATE_DIR": "/var/lib/docv archive",
+    "DOCV_WEBHOOK_SECRETS": f"{TOKEN},riskos:{PAIRED}",
+    "DOCV_INTAKE_TOKENS": f"{PRODUCER},another-{PRODUCER}",
     "DOCV_RATE": "12.5",
     "DOCV_BURST": "3",
     "DOCV_DAILY_QUOTA": "5000",
@@ -184,6 +190,10 @@ def test_settings_do_not_change_while_a_process_lives() -> None:
         ("DOCV_TAGS", "tëam=kyc", "is no tag"),
         ("DOCV_TAGS", f"team={'x' * 257}", "is no tag"),
         ("DOCV_TAGS", "a=1,b=2,c=3,d=4,e=5,f=6", "at most 5 tags"),
+        ("DOCV_WEBHOOK_SECRETS", "two words", "one word of visible ASCII"),
+        ("DOCV_WEBHOOK_SECRETS", f"{TOKEN},name:", "one word of visible ASCII"),
+        ("DOCV_INTAKE_TOKENS", "schlüssel", "one word of visible ASCII"),
+        ("DOCV_INTAKE_TOKENS", f"user:{TOKEN}", "user:password is for webhooks only"),
         ("DOCV_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
     ],
 )
@@ -316,8 +326,8 @@ def test_secrets_are_in_no_text_that_settings_make_of_themselves(monkeypatch: py
     settings = load_settings()
     texts = [repr(settings), str(settings), f"{settings}", repr(settings.model_dump()), settings.model_dump_json()]
     for text in texts:
-        assert KEY not in text
-        assert PASSWORD not in text
+        for secret in (KEY, PASSWORD, TOKEN, PAIRED, PRODUCER):
+            assert secret not in text
         assert "riskos.example" in text, "and yet it is all there"
 
 
@@ -331,6 +341,8 @@ def test_secrets_are_in_no_text_that_settings_make_of_themselves(monkeypatch: py
         {"DOCV_REDIS_URL": f"redis://user:{PASSWORD}@[queue.example"},
         {"DOCV_RISKOS_URL": f"https://user:{PASSWORD}@riskos.example"},
         {"DOCV_APIKEY": KEY},
+        {"DOCV_WEBHOOK_SECRETS": f"{KEY},{PASSWORD} {PASSWORD}"},
+        {"DOCV_INTAKE_TOKENS": f"user:{PASSWORD}"},
     ],
 )
 def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
@@ -342,6 +354,23 @@ def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, v
         assert KEY not in repr(error) + str(error)
         assert PASSWORD not in repr(error) + str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_the_logs_know_every_secret_in_each_form_that_a_header_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_environment(monkeypatch, **ALL)
+    as_header = base64.b64encode(f"riskos:{PAIRED}".encode()).decode()
+    assert {KEY, TOKEN, PAIRED, PRODUCER, f"another-{PRODUCER}", as_header} <= set(load_settings().secrets())
+
+
+@pytest.mark.parametrize("value", ["short", f"{TOKEN},short", "a-very-long-name:short"])
+def test_a_secret_that_could_be_guessed_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    with_environment(monkeypatch, DOCV_WEBHOOK_SECRETS=value, DOCV_INTAKE_TOKENS=TOKEN)
+    assert load_settings().weak_doors() == ["DOCV_WEBHOOK_SECRETS"]
+
+
+def test_secrets_that_are_taken_away_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_environment(monkeypatch, DOCV_WEBHOOK_SECRETS=" , ", DOCV_INTAKE_TOKENS="")
+    assert (load_settings().webhook_secrets, load_settings().intake_tokens) == ((), ())
 
 
 @pytest.mark.parametrize(

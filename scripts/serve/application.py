@@ -1,0 +1,84 @@
+"""The application: every door with what it needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from obstore.store import S3Store
+from redis.asyncio import Redis
+
+from scripts.serve.access import telling
+from scripts.serve.bounds import Bounds
+from scripts.serve.courier import Courier
+from scripts.serve.health import Health
+from scripts.serve.idempotency import Memory
+from scripts.serve.intake import Intake
+from scripts.serve.login import Login
+from scripts.serve.look_up import LookUp
+from scripts.serve.metrics import Figures
+from scripts.serve.openapi import OPERATIONS, show_document
+from scripts.serve.webhook import Webhook
+from tasks.bucket import Bucket
+from tasks.buckets import bucket_at
+from tasks.ledger import Ledger
+from tasks.refusals import Refusals
+from worker.settings import Settings
+
+_TOKENS = 'Bearer realm="docv-archive"'
+_TOKENS_AND_PAIRS = f'{_TOKENS}, Basic realm="docv-archive", charset="UTF-8"'
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is open for the doors.
+
+    Attributes:
+        redis: the client.
+        archive: client of the bucket, or the folder.
+        events: publishes what events ask for.
+        ids: publishes what was handed in; on a connection of its own, for there may be thousands at once.
+    """
+
+    redis: "Redis"
+    archive: S3Store | Path
+    events: Courier
+    ids: Courier
+
+
+def application(settings: Settings, opened: Opened, figures: Figures, bounds: Bounds) -> web.Application:
+    """Return the application with all its routes."""
+    bucket = bucket_at(opened.archive, settings.storage_class)
+    nothing = f"{settings.environment}/is-the-archive-there"
+    health = Health({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
+    handlers = _handlers(settings, opened, bucket, figures, bounds) | {
+        "show_document": show_document,
+        "live": health.live,
+        "ready": health.ready,
+        "metrics": figures.show,
+    }
+    made = web.Application(middlewares=[telling(figures)])
+    for operation in OPERATIONS:
+        made.router.add_route(operation.method, operation.path, handlers[operation.name])
+    made.on_cleanup.append(health.close)
+    return made
+
+
+def _handlers(
+    settings: Settings, opened: Opened, bucket: Bucket, figures: Figures, bounds: Bounds
+) -> dict[str, Handler]:
+    ledger = Ledger(opened.redis, settings.lease_seconds)
+    producers = Login(settings.intake_tokens, _TOKENS)
+    webhook = Webhook(
+        login=Login(settings.webhook_secrets, _TOKENS_AND_PAIRS),
+        ledger=ledger,
+        courier=opened.events,
+        refusals=Refusals(opened.redis),
+        figures=figures,
+        environment=settings.environment,
+        settle_seconds=settings.settle_seconds,
+        bounds=bounds,
+    )
+    intake = Intake(producers, ledger, opened.ids, Memory(opened.redis), figures, bounds)
+    look_up = LookUp(producers, bucket, settings.environment)
+    return {"receive_event": webhook.receive, "hand_in": intake.hand_in, "show_evaluation": look_up.show}

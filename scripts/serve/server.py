@@ -1,0 +1,141 @@
+"""Open the doors, and close them in order when told to end."""
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import structlog
+import uvloop
+import yarl
+from aiohttp import web
+
+from scripts.serve.application import Opened, application
+from scripts.serve.bounds import Bounds
+from scripts.serve.connection import Connection
+from scripts.serve.courier import Courier
+from scripts.serve.metrics import Figures
+from scripts.serve.room import Room
+from tasks.enqueue import Publisher
+from worker.app import publishing_app
+from worker.logs import configure_logs
+from worker.resources import Unreachable, check_archive, check_keeping, check_redis, open_archive, open_redis
+from worker.settings import Settings, SettingsError, load_settings
+
+_log = structlog.get_logger("docv.serve")
+_REDIS_SECONDS = 2.0
+_FAREWELL_SECONDS = 1.0
+_REDIS_CONNECTIONS = 24
+_NOBODY = (
+    "DOCV_WEBHOOK_SECRETS and DOCV_INTAKE_TOKENS are not set, so nobody could come in: "
+    "`openssl rand -hex 32` makes a good secret"
+)
+# obstore's threads abort a process that ends within an instant of their answer (0.12.1).
+_INSTANT = 0.2
+
+
+def serve(host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way get their answers.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one.
+        announce: called with the URL once it listens.
+
+    Raises:
+        SettingsError: nobody could come in, or something is missing or impossible.
+        Unreachable: Redis or the bucket does not answer, or the address cannot be listened on.
+    """
+    settings = load_settings()
+    _see_that_somebody_may_come_in(settings)
+    settings.need_redis_url()
+    configure_logs(settings.log_level, settings.secrets())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signalled(settings, host, port, announce))
+
+
+def _see_that_somebody_may_come_in(settings: Settings) -> None:
+    if not settings.webhook_secrets and not settings.intake_tokens:
+        raise SettingsError((_NOBODY,))
+
+
+async def _until_signalled(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    async with serving(settings, host, port) as url:
+        _log.info("serve.began", url=url)
+        if not _is_loopback(host):
+            _log.warning("serve.open_to_network", host=host, hint="let a proxy with TLS stand in front")
+        for setting in settings.weak_doors():
+            _log.warning("serve.weak_secret", setting=setting, hint="`openssl rand -hex 32` makes a good one")
+        announce(url)
+        await told.wait()
+    _log.info("serve.ended")
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, host: str, port: int, bounds: Bounds | None = None) -> AsyncIterator[str]:
+    """Serve for as long as the block lasts; yield the URL.
+
+    Raises:
+        Unreachable: Redis or the bucket does not answer, or the address cannot be listened on.
+    """
+    bounds, figures = bounds or Bounds(), Figures()
+    async with _opened(settings) as opened:
+        runner = web.AppRunner(application(settings, opened, figures, bounds), shutdown_timeout=_FAREWELL_SECONDS)
+        await runner.setup()
+        try:
+            async with _listening(runner, host, port, bounds, figures) as url:
+                yield url
+        finally:
+            await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Opened]:
+    archive = open_archive(settings)
+    async with open_redis(settings.need_redis_url(), _REDIS_CONNECTIONS, seconds=_REDIS_SECONDS, retries=1) as redis:
+        await check_redis(redis)
+        await check_keeping(redis, strict=settings.strict)
+        await check_archive(archive, settings)
+        app = publishing_app(settings)
+        with contextlib.closing(Publisher(app)) as events, contextlib.closing(Publisher(app)) as ids:
+            yield Opened(redis, archive, Courier(events), Courier(ids))
+    if not isinstance(archive, Path):
+        await asyncio.sleep(_INSTANT)
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    runner: web.AppRunner, host: str, port: int, bounds: Bounds, figures: Figures
+) -> AsyncIterator[str]:
+    loop, room = asyncio.get_running_loop(), Room(bounds)
+    server = runner.server
+    if server is None:
+        raise RuntimeError("the runner is not set up")
+    try:
+        listener = await loop.create_server(
+            lambda: Connection(server, room, bounds, figures.ended, loop), host, port, backlog=bounds.connections
+        )
+    except OSError as error:
+        raise Unreachable(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+    try:
+        yield _url(listener)
+    finally:
+        listener.close()
+        await room.close()
+
+
+def _url(listener: asyncio.Server) -> str:
+    host, port = listener.sockets[0].getsockname()[:2]
+    return str(yarl.URL.build(scheme="http", host=host, port=port))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

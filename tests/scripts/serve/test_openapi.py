@@ -1,0 +1,50 @@
+"""The document describes what is there, all of it, and is the one that is published."""
+
+import json
+from pathlib import Path
+
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from scripts.serve.application import Opened, application
+from scripts.serve.bounds import Bounds
+from scripts.serve.metrics import Figures
+from scripts.serve.openapi import document
+from tests.scripts.serve.conftest import Client, settings_for
+
+PUBLISHED = Path(__file__).parents[3] / "docs" / "openapi.json"
+
+
+def test_the_document_is_valid() -> None:
+    validate(document(), cls=OpenAPIV31SpecValidator)
+
+
+def test_the_published_document_is_that_of_the_code() -> None:
+    remake = (
+        'python -c "import json; from scripts.serve.openapi import document; print(json.dumps(document(), indent=1))" '
+        "> docs/openapi.json"
+    )
+    assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"make it anew: {remake}"
+
+
+async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
+    settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
+    opened = Opened(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
+    made = application(settings, opened, Figures(), Bounds())
+    routes = {(route.method.lower(), route.resource.canonical) for route in made.router.routes() if route.resource}
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    assert routes == described
+
+
+async def test_the_document_is_served(client: Client) -> None:
+    answer = await client.send("GET", "/openapi.json")
+    assert (answer.status, answer.json) == (200, document())
+
+
+class Nobody:
+    """What nobody will ask."""
+
+    def register_script(self, _: str) -> None:
+        return None
+
+    async def ping(self) -> None:
+        return None

@@ -1,0 +1,164 @@
+"""The process: how it starts, what it refuses, how it ends."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from tasks.ledger import Ledger
+from tests.commands import Shell, finish
+from tests.conftest import S3
+from tests.scripts.serve.conftest import INTAKE, PAIR, TOKEN, Client, event
+
+
+@pytest.fixture
+def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url, "DOCV_WEBHOOK_SECRETS": f"{TOKEN}, {PAIR}"})
+
+
+@asynccontextmanager
+async def running(shell: Shell, *arguments: str) -> AsyncIterator[tuple[Client, asyncio.subprocess.Process]]:
+    """Have a serving process; whoever uses it ends it."""
+    process = await shell.start("serve", "--port", "0", *arguments)
+    assert process.stdout
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        assert line.startswith("docv-archive listens at "), (await finish(process)).err
+        async with aiohttp.ClientSession() as http:
+            yield Client(line.split()[-1], http), process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_an_event_that_the_process_answered_is_in_the_ledger(shell: Shell, redis: Redis, eval_id: str) -> None:
+    async with running(shell) as (client, process):
+        assert (await client.deliver(event(eval_id))).status == 200
+        assert (await client.hand_in({"eval_ids": [eval_id]})).status == 401, "no tokens are set"
+        process.send_signal(signal.SIGTERM)
+        finished = await finish(process, seconds=10)
+    assert finished.code == 0, finished.err
+    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    assert entry.trigger.event_type == "evaluation_completed"
+    assert eval_id not in finished.err
+    assert TOKEN not in finished.err
+    assert all(json.loads(line) for line in finished.err.splitlines())
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+async def test_a_request_under_way_gets_its_answer_when_the_process_is_told_to_end(
+    shell: Shell, redis: Redis, eval_id: str, told: signal.Signals
+) -> None:
+    body = json.dumps(event(eval_id)).encode()
+    async with running(shell) as (client, process):
+        host, port = client.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /webhooks/riskos HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head += f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode())
+        assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        process.send_signal(told)
+        await _refuses(host, int(port))
+        began = time.monotonic()
+        writer.write(body)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        finished = await finish(process, seconds=10)
+    assert b" 200 OK" in answer.splitlines()[0]
+    assert finished.code == 0, finished.err
+    assert time.monotonic() - began < 5
+    assert await redis.hexists("docv:ledger:entries", eval_id)
+
+
+async def _refuses(host: str, port: int) -> None:
+    """Wait until nobody new is let in."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except ConnectionError:
+                return
+            writer.close()
+            await asyncio.sleep(0.02)
+
+
+async def refused(shell: Shell, *arguments: str, code: int, said: str) -> None:
+    finished = await shell.run("serve", "--port", "0", *arguments, seconds=60)
+    assert finished.code == code, finished.err
+    assert said in finished.err
+    assert "Traceback" not in finished.err
+    assert finished.out == ""
+    assert TOKEN not in finished.err
+
+
+async def test_a_process_that_nobody_may_talk_to_does_not_start(shell: Shell) -> None:
+    del shell.settings["DOCV_WEBHOOK_SECRETS"]
+    await refused(shell, code=2, said="DOCV_WEBHOOK_SECRETS and DOCV_INTAKE_TOKENS are not set")
+
+
+async def test_a_process_without_a_redis_does_not_start(shell: Shell) -> None:
+    del shell.settings["DOCV_REDIS_URL"]
+    await refused(shell, code=2, said="DOCV_REDIS_URL is not set")
+
+
+async def test_a_weak_secret_is_told_by_the_name_of_its_setting(shell: Shell) -> None:
+    shell.settings["DOCV_INTAKE_TOKENS"] = "short"
+    process = await shell.start("serve", "--port", "0")
+    assert process.stdout
+    await asyncio.wait_for(process.stdout.readline(), 60)
+    process.terminate()
+    finished = await finish(process)
+    assert finished.code == 0
+    warning = next(json.loads(line) for line in finished.err.splitlines() if "serve.weak_secret" in line)
+    assert warning["setting"] == "DOCV_INTAKE_TOKENS"
+    assert "short" not in finished.err
+
+
+async def test_a_redis_that_does_not_answer_is_told(shell: Shell) -> None:
+    shell.settings["DOCV_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    await refused(shell, code=3, said="Redis does not answer")
+
+
+async def test_a_bucket_that_is_not_there_is_told(shell: Shell, s3: S3) -> None:
+    shell.settings |= {"DOCV_ARCHIVE_URL": "s3://no-such-bucket", "DOCV_S3_ENDPOINT": s3.endpoint}
+    await refused(shell, code=3, said="there is no such bucket")
+
+
+async def test_an_address_that_is_taken_is_told(shell: Shell) -> None:
+    listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = str(listener.sockets[0].getsockname()[1])
+    try:
+        await refused(shell, "--port", port, code=3, said=f"127.0.0.1:{port} cannot be listened on")
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+async def test_an_address_that_others_can_reach_is_a_warning(shell: Shell) -> None:
+    shell.settings["DOCV_INTAKE_TOKENS"] = INTAKE
+    async with running(shell, "--host", "0.0.0.0") as (_, process):  # noqa: S104  # that is what the warning is about
+        process.terminate()
+        finished = await finish(process)
+    assert finished.code == 0
+    assert "serve.open_to_network" in finished.err
+
+
+async def test_it_answers_over_a_bucket_and_ends_in_order(shell: Shell, s3: S3, eval_id: str) -> None:
+    shell.settings |= {
+        "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}",
+        "DOCV_S3_ENDPOINT": s3.endpoint,
+        "DOCV_INTAKE_TOKENS": INTAKE,
+    }
+    async with running(shell) as (client, process):
+        assert (await client.look_up(eval_id)).json["outcome"] == "missing"
+        assert (await client.send("GET", "/readyz")).json == {"redis": True, "archive": True}
+        process.terminate()
+        assert (await finish(process)).code == 0

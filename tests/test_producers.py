@@ -1,0 +1,96 @@
+"""What docs/producers.md shows to producers works as it stands there."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.serve.event import _CHANGED
+from tasks.ledger import Entry, Ledger, Queue
+from tasks.message import read_message
+from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
+from worker.transport import transport_url
+
+PAGE = (Path(__file__).parents[1] / "docs" / "producers.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+EVAL_ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+
+
+def example(word: str) -> str:
+    """The one example in which a word stands."""
+    (found,) = (code for _, code in BLOCKS if word in code)
+    return found
+
+
+async def run(*command: str, **environment: str) -> str:
+    """Run a command as a producer would; return what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={"PATH": os.environ["PATH"], **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def taken(redis: Redis) -> Entry:
+    (entry,) = await Ledger(redis).take([EVAL_ID], token="t")
+    return entry
+
+
+@pytest.fixture
+async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Client]:
+    async with opened(settings_for(redis_url, tmp_path)) as client:
+        yield client
+
+
+def test_there_are_no_other_examples() -> None:
+    assert [language for language, _ in BLOCKS] == ["bash", "python", "python", "python"]
+
+
+async def test_a_producer_with_celery_alone_is_understood(redis: Redis, redis_url: str) -> None:
+    await run(sys.executable, "-c", example("send_task"), ARCHIVER_BROKER=transport_url(redis_url))
+    (raw,) = await redis.lrange("docv:live", 0, -1)
+    envelope = json.loads(raw)
+    positional, arguments, _ = json.loads(base64.b64decode(envelope["body"]))
+    assert envelope["headers"]["task"] == "docv.archive"
+    message = read_message(envelope["properties"]["delivery_info"]["routing_key"], positional, arguments)
+    assert (message.eval_ids, message.queue, message.accepted) == ((EVAL_ID,), Queue.LIVE, False)
+    assert (message.trigger.source, message.trigger.run) == ("message", "onboarding")
+
+
+async def test_a_producer_with_python_alone_hands_in_over_http(client: Client, redis: Redis) -> None:
+    told = await run(*(sys.executable, "-c", example("urllib.request")), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE)
+    assert told == "{'accepted': 1, 'repeated': 0, 'under_way': 0, 'bad': []}\n"
+    entry = await taken(redis)
+    assert (entry.queue, entry.trigger.source, entry.trigger.run) == (Queue.BACKFILL, "intake", "2026-q3")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+async def test_a_producer_with_curl_alone_may_repeat_itself(client: Client, redis: Redis) -> None:
+    told = [
+        await run("bash", "-euc", example("curl"), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE) for _ in range(2)
+    ]
+    assert told[0] == told[1] == '{"accepted":1,"repeated":0,"under_way":0,"bad":[]}'
+    entry = await taken(redis)
+    assert (entry.queue, entry.trigger.run) == (Queue.LIVE, "onboarding")
+
+
+async def test_who_imports_us_has_the_promise_at_once(redis: Redis, redis_url: str) -> None:
+    assert await run(sys.executable, "-c", example("asyncio.run"), DOCV_REDIS_URL=redis_url) == "1\n"
+    assert (await taken(redis)).trigger.run == "onboarding"
+
+
+def test_the_types_of_events_that_are_told_are_those_of_the_code() -> None:
+    table = PAGE.split("| event |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(_CHANGED)
