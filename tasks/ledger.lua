@@ -150,22 +150,35 @@ local function add_evidence(entry, evidence)
   end
 end
 
+-- Accept an evaluation that the ledger does not know; those of an order are all alike, so their entry is made once.
+local function accept_new(id, order)
+  if not order.entry then
+    order.entry = { queue = order.queue, account = order.account, refresh = order.refresh, attempts = 0, lost = 0,
+                    accepted = now, trigger = order.trigger, runs = {} }
+    if order.run ~= '' then
+      order.entry.runs[1] = order.run
+      redis.call('ZADD', runs, 'NX', now, order.run)
+    end
+    add_evidence(order.entry, order.evidence)
+    order.text = cjson.encode(order.entry)
+  end
+  redis.call('HSET', entries, id, order.text)
+  if not order.listed then tally(order.entry.runs, 'total', 1) end
+  if redis.call('HDEL', dead, id) == 1 then
+    local entry = cjson.decode(order.text)
+    entry.suspect = true
+    save(id, entry)
+  end
+  local waits = order.delay > 0
+  move(id, order.entry, waits and 'parked' or 'queued', now + order.delay, 'new')
+  return not waits
+end
+
 -- order: queue, account, delay, refresh, run, trigger, evidence, listed -> whether to publish it
 local function accept(id, order)
   local entry, publish, run = load(id), false, order.run
-  if not entry then
-    entry = { queue = order.queue, account = order.account, refresh = order.refresh, attempts = 0, lost = 0,
-              accepted = now, trigger = order.trigger, runs = {} }
-    join(entry, entry.runs, run, order.listed)
-    if redis.call('HDEL', dead, id) == 1 then entry.suspect = true end
-    if order.delay > 0 then
-      move(id, entry, 'parked', now + order.delay, 'new')
-    else
-      move(id, entry, 'queued', now, 'new')
-      publish = true
-    end
-    add_evidence(entry, order.evidence)
-  elseif order.refresh and redis.call('ZSCORE', leased, id) then
+  if not entry then return accept_new(id, order) end
+  if order.refresh and redis.call('ZSCORE', leased, id) then
     entry.again = entry.again or { queue = order.queue, trigger = order.trigger, runs = {}, due = 0 }
     local again = entry.again
     again.due = math.max(again.due, now + order.delay)
