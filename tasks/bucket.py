@@ -7,7 +7,7 @@ kind of failure. What each answer of a server turns into was tried one by one: `
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,10 +94,14 @@ class ObjectBucket:
     Args:
         store: the client, with the archive's prefix.
         storage_class: S3 storage class of documents, or None for the bucket's own.
+        writing: what gives the client to write with, where that is another one.
     """
 
-    def __init__(self, store: ObjectStore, storage_class: str | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, storage_class: str | None = None, writing: Callable[[], ObjectStore] | None = None
+    ) -> None:
         self._store = store
+        self._writing = writing or (lambda: store)
         self._extra = {"Storage-Class": storage_class} if storage_class else {}
 
     async def create(self, key: str, data: Buffer, labels: Labels) -> None:
@@ -107,7 +111,7 @@ class ObjectBucket:
             await self._create_in_parts(key, data, attributes, dict(labels.tags))
         with _translated("create"):
             await obstore.put_async(
-                self._store,
+                self._writing(),
                 key,
                 data,
                 attributes=attributes,
@@ -130,7 +134,7 @@ class ObjectBucket:
             raise AlreadyThere
         with _translated("create"):
             await obstore.put_async(
-                self._store,
+                self._writing(),
                 key,
                 _in_parts(data),
                 attributes=attributes,
@@ -153,7 +157,7 @@ class ObjectBucket:
         try:
             with _translated("replace"):
                 await obstore.put_async(
-                    self._store,
+                    self._writing(),
                     key,
                     data,
                     attributes={"Content-Type": labels.media_type, **labels.metadata},

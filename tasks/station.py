@@ -87,7 +87,7 @@ class Station:
         self._leases = Leases(self._ledger)
         self._refusals = Refusals(resources.redis)
         self._publisher = publisher
-        bucket = bucket_at(resources.archive, settings.storage_class)
+        bucket = bucket_at(resources.archive, settings.storage_class, resources.writing)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         # Half for what arrives, half for what is unpacked.
         memory = settings.memory_bytes // 2

@@ -201,6 +201,10 @@ class Settings(BaseSettings):
     """Key for SSE-KMS; S3's own default encryption where it is missing."""
     storage_class: str | None = None
     """S3 storage class of the documents, such as ``STANDARD_IA``."""
+    lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = None
+    """Object Lock mode of everything that is written; the bucket must have been made with Object Lock."""
+    lock_days: int | None = Field(default=None, ge=1, le=36_500)
+    """Days for which Object Lock keeps it."""
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
 
@@ -232,6 +236,14 @@ class Settings(BaseSettings):
     def _sealed_key_is_no_blank(self) -> "Settings":
         if self.api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", self.api_key.get_secret_value()):
             raise ValueError("DOCV_API_KEY must be one word of visible ASCII characters")
+        return self
+
+    @model_validator(mode="after")
+    def _lock_is_whole(self) -> "Settings":
+        if (self.lock_mode is None) != (self.lock_days is None):
+            raise ValueError("DOCV_LOCK_MODE and DOCV_LOCK_DAYS belong together: set both, or none")
+        if self.lock_mode and self.archive_url.startswith("file:"):
+            raise ValueError("DOCV_LOCK_MODE: a folder knows no Object Lock; it needs an s3:// archive")
         return self
 
     @property

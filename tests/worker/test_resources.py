@@ -31,7 +31,16 @@ from tests.conftest import S3
 from tests.riskos import Reply, Then, http, json, listening, s3_error, saying
 from worker import resources
 from worker.embedded import server_binary
-from worker.resources import Unreachable, check_archive, check_keeping, open_archive, open_redis, open_resources
+from worker.object_lock import LockingClient
+from worker.resources import (
+    Unreachable,
+    _locking,
+    check_archive,
+    check_keeping,
+    open_archive,
+    open_redis,
+    open_resources,
+)
 from worker.settings import Settings, SettingsError
 
 
@@ -213,6 +222,13 @@ def test_without_credentials_a_bucket_cannot_be_opened(settings: Settings) -> No
         open_archive(with_(settings, archive_url="s3://ours"))
 
 
+def test_under_object_lock_there_is_a_client_of_its_own_to_write_with(settings: Settings, s3: S3) -> None:
+    plain = with_(settings, archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)
+    locked = with_(plain, lock_mode="GOVERNANCE", lock_days=7)
+    assert _locking(open_archive(plain), plain) is None
+    assert isinstance(_locking(open_archive(locked), locked), LockingClient)
+
+
 @pytest.mark.usefixtures("_no_credentials")
 def test_a_folder_needs_no_credentials(settings: Settings, tmp_path: Path) -> None:
     assert open_archive(settings) == tmp_path / "archive"
@@ -225,6 +241,7 @@ async def test_documents_are_encrypted_with_the_key_of_the_settings(settings: Se
     await obstore.put_async(open_archive(with_(encrypted, kms_key_id=None)), "without", b"x")
     head = s3.client.head_object(Bucket=s3.bucket, Key="with")
     assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key)
+    assert head["BucketKeyEnabled"]
     assert "SSEKMSKeyId" not in s3.client.head_object(Bucket=s3.bucket, Key="without")
 
 

@@ -51,6 +51,8 @@ ALL = {
     "DOCV_STORAGE_CLASS": "STANDARD_IA",
     "DOCV_TAGS": "team=kyc,retention=7 y",
     "DOCV_LIVE_RESERVE": "0.2",
+    "DOCV_LOCK_MODE": "GOVERNANCE",
+    "DOCV_LOCK_DAYS": "2555",
     "DOCV_STRICT": "true",
     "DOCV_LOG_LEVEL": "WARNING",
 }
@@ -194,6 +196,8 @@ def test_settings_do_not_change_while_a_process_lives() -> None:
         ("DOCV_WEBHOOK_SECRETS", f"{TOKEN},name:", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", "schlüssel", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", f"user:{TOKEN}", "user:password is for webhooks only"),
+        ("DOCV_LOCK_MODE", "SOMETIMES", "'GOVERNANCE' or 'COMPLIANCE'"),
+        ("DOCV_LOCK_DAYS", "0", "greater than or equal to 1"),
         ("DOCV_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
     ],
 )
@@ -366,6 +370,21 @@ def test_the_logs_know_every_secret_in_each_form_that_a_header_may_have(monkeypa
 def test_a_secret_that_could_be_guessed_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with_environment(monkeypatch, DOCV_WEBHOOK_SECRETS=value, DOCV_INTAKE_TOKENS=TOKEN)
     assert load_settings().weak_doors() == ["DOCV_WEBHOOK_SECRETS"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"DOCV_LOCK_MODE": "COMPLIANCE"}, "belong together"),
+        ({"DOCV_LOCK_DAYS": "7"}, "belong together"),
+        ({"DOCV_LOCK_MODE": "COMPLIANCE", "DOCV_LOCK_DAYS": "7"}, "a folder knows no Object Lock"),
+    ],
+)
+def test_object_lock_is_set_whole_and_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    (line,) = refused(monkeypatch, **variables)
+    assert said in line
 
 
 def test_secrets_that_are_taken_away_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
