@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import obstore
 from obstore import exceptions as foreign
@@ -83,6 +83,9 @@ class Bucket(Protocol):
 
     async def read(self, key: str) -> Found | None:
         """Return an object, or None where there is none."""
+
+    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+        """Return an object's bytes, chunk by chunk; None where there is none. Reading on may raise StoreFailed, too."""
 
     async def digest(self, key: str) -> str | None:
         """Return the SHA-256 of an object's bytes, read back; None where there is none."""
@@ -181,15 +184,28 @@ class ObjectBucket:
 
     async def digest(self, key: str) -> str | None:
         """See Bucket."""
+        chunks = await self.stream(key)
+        if chunks is None:
+            return None
         digest = hashlib.sha256()
+        async for chunk in chunks:
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+        """See Bucket."""
         try:
             with _translated("read"):
                 result = await obstore.get_async(self._store, key)
-                async for chunk in result.stream():
-                    digest.update(chunk)
         except _Absent:
             return None
-        return digest.hexdigest()
+        return _chunks(result.stream())
+
+
+async def _chunks(stream: Any) -> AsyncIterator[bytes]:
+    with _translated("read"):
+        async for chunk in stream:
+            yield bytes(chunk)
 
 
 async def _in_parts(data: Buffer) -> AsyncIterator[bytes]:

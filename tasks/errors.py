@@ -21,6 +21,7 @@
     ├── NeedsPerson           no attempt can help before a person has looked
     │   ├── BundleTooLarge    larger than the settings allow
     │   ├── AlarmingObject    the archive holds other bytes than it must
+    │   ├── SealingKeyMissing an object is sealed with a key that the settings do not have
     │   └── WorkersLost       so many workers died over it that it may be the cause
     ├── BadBundle             the bundle is damaged or unsafe: fetched again, then ``unreadable``
     └── LeaseLost             another worker has the evaluation now
@@ -356,6 +357,23 @@ class AlarmingObject(NeedsPerson):
 
     def __str__(self) -> str:
         return f"the archive holds something it must not: {self.what}; nothing was overwritten"
+
+
+class SealingKeyMissing(NeedsPerson):
+    """An object is sealed with a key that the settings do not have.
+
+    Args:
+        key_id: ID of the key.
+    """
+
+    cause = "sealing_key_missing"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(key_id)
+        self.key_id = key_id
+
+    def __str__(self) -> str:
+        return f"an object is sealed with the key {self.key_id!r}: put that key into DOCV_ENCRYPTION_KEYS, too"
 
 
 class WorkersLost(NeedsPerson):

@@ -10,9 +10,10 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from tasks.bucket import AlreadyThere, Found, Labels
 from tasks.directory import Buffer
@@ -48,6 +49,11 @@ class FolderBucket:
     async def read(self, key: str) -> Found | None:
         """Return an object, or None where there is none."""
         return await asyncio.to_thread(self._read, key)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+        """Return an object's bytes, chunk by chunk; None where there is none."""
+        file = await asyncio.to_thread(self._open, key)
+        return None if file is None else _chunks(file)
 
     async def digest(self, key: str) -> str | None:
         """Return the SHA-256 of an object's bytes, read back; None where there is none."""
@@ -88,6 +94,13 @@ class FolderBucket:
                 return None
         return Found(data=data, version=hashlib.sha256(data).hexdigest())
 
+    def _open(self, key: str) -> IO[bytes] | None:
+        with _translated("read"):
+            try:
+                return (self._root / key).open("rb")
+            except FileNotFoundError:
+                return None
+
     def _digest(self, key: str) -> str | None:
         with _translated("read"):
             try:
@@ -95,6 +108,12 @@ class FolderBucket:
                     return hashlib.file_digest(file, "sha256").hexdigest()
             except FileNotFoundError:
                 return None
+
+
+async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    with file, _translated("read"):
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk
 
 
 @contextlib.contextmanager

@@ -36,6 +36,9 @@ class DocumentRecord(_Part):
     named_as: str | None = Field(
         default=None, description="Media type that its name promised, where the content is another."
     )
+    sealed_with: str | None = Field(
+        default=None, description="ID of the key that the object was sealed with; null where it is as it came."
+    )
     superseded: bool = Field(default=False, description="It was in a former bundle and is not in this one.")
 
 
@@ -179,6 +182,12 @@ def following(before: Committed | None, manifest: Manifest) -> Manifest:
     if before is None:
         return manifest
     present = {document.key for document in manifest.documents}
+    # What was there already has not been written again: it is still sealed as it was.
+    sealed = {document.key: document.sealed_with for document in before.manifest.documents}
+    documents = [
+        document.model_copy(update={"sealed_with": sealed.get(document.key, document.sealed_with)})
+        for document in manifest.documents
+    ]
     gone = [
         document.model_copy(update={"superseded": True})
         for document in before.manifest.documents
@@ -188,7 +197,7 @@ def following(before: Committed | None, manifest: Manifest) -> Manifest:
         update={
             "revision": before.manifest.revision + 1,
             "previous": hashlib.sha256(before.found.data).hexdigest(),
-            "documents": (*manifest.documents, *gone),
+            "documents": (*documents, *gone),
         }
     )
 

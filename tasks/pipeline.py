@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tasks.bucket import Bucket
 from tasks.budget import Budget
 from tasks.documents import identify
 from tasks.download import Absent, Answer, Bundle
@@ -32,7 +33,8 @@ class Means:
     Attributes:
         line: to RiskOS.
         gate: before the archive.
-        shelf: in the archive.
+        shelf: in the archive, for documents.
+        records: where the manifests are.
         limits: of a bundle.
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
@@ -41,6 +43,7 @@ class Means:
     line: Line
     gate: Gate
     shelf: Shelf
+    records: Bucket
     limits: Limits
     memory: Budget = field(default_factory=lambda: Budget(_MEMORY))
     spool_dir: Path | None = None
@@ -54,7 +57,7 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     """
     account = means.line.account
     evaluation = Evaluation(entry.eval_id, account.environment, account.name)
-    before = await look_up(means.shelf.bucket, evaluation)
+    before = await look_up(means.records, evaluation)
     if before and not entry.refresh:
         return Outcome.UNCHANGED
     answer = await request(means.line, evaluation, entry.queue)
@@ -113,7 +116,7 @@ async def _commit(means: Means, evaluation: Evaluation, manifest: Manifest, befo
     """Commit the manifest; where another worker was faster, on top of what that one wrote."""
     for _ in range(_COMMITS):
         try:
-            return await commit(means.shelf.bucket, evaluation, manifest, before)
+            return await commit(means.records, evaluation, manifest, before)
         except ManifestChanged:
-            before = await look_up(means.shelf.bucket, evaluation)
+            before = await look_up(means.records, evaluation)
     raise ManifestChanged

@@ -89,6 +89,7 @@ def _document(stored: StoredDocument) -> DocumentRecord:
         sha256=document.sha256,
         modified=document.modified,
         named_as=document.name_mismatch,
+        sealed_with=stored.sealed_with,
     )
 
 

@@ -36,6 +36,8 @@ from tasks.rate_limit import Turns
 from tasks.refusals import Refusals
 from tasks.request import Line
 from tasks.retrying import Policy
+from tasks.seal import Keyring
+from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
 from tasks.unpack import Limits
 from worker.health import Watchdog
@@ -89,6 +91,7 @@ class Station:
         self._publisher = publisher
         bucket = bucket_at(resources.archive, settings.storage_class, resources.writing)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
+        keyring = Keyring.of(settings.keyring_texts())
         # Half for what arrives, half for what is unpacked.
         memory = settings.memory_bytes // 2
         self._means = Means(
@@ -108,7 +111,12 @@ class Station:
                 policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
             ),
             gate=Gate(self._holds, self._breaker),
-            shelf=Shelf(bucket, settings.tags),
+            shelf=Shelf(
+                SealedBucket(bucket, keyring, resources.spool_dir) if keyring else bucket,
+                settings.tags,
+                sealed_with=keyring.current if keyring else None,
+            ),
+            records=bucket,
             limits=Limits(
                 max_documents=settings.max_documents,
                 max_unpacked_bytes=settings.max_unpacked_bytes,

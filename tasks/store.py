@@ -30,10 +30,12 @@ class StoredDocument:
     Attributes:
         document: the document.
         key: where it is.
+        sealed_with: ID of the key that it is sealed with, None where it is not.
     """
 
     document: Document
     key: str
+    sealed_with: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,15 @@ class Shelf:
     """Where and how objects are put.
 
     Attributes:
-        bucket: the archive's bucket.
+        bucket: the archive's bucket, for documents.
         tags: the user's own tags.
+        sealed_with: ID of the key that it seals them with, None where it does not.
         uploads: bytes that may be on their way at once.
     """
 
     bucket: Bucket
     tags: dict[str, str] = field(default_factory=dict)
+    sealed_with: str | None = None
     uploads: Budget = field(default_factory=lambda: Budget(_UPLOADS))
 
 
@@ -61,7 +65,11 @@ async def store_documents(
         AlarmingObject: under one of the keys are other bytes.
     """
     stored = [
-        StoredDocument(document, evaluation.document_key(document.kind, document.sha256, document.extension))
+        StoredDocument(
+            document,
+            evaluation.document_key(document.kind, document.sha256, document.extension),
+            shelf.sealed_with,
+        )
         for document in documents
     ]
     at_once = asyncio.Semaphore(_PUTS_AT_ONCE)

@@ -35,7 +35,9 @@ _MAX_TAGS = 5
 _TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
 
 # What stands between the values of a setting that has several.
-_SEPARATORS = {"no_documents_texts": "|", "webhook_secrets": ",", "intake_tokens": ","}
+_SEPARATORS = {"no_documents_texts": "|", "webhook_secrets": ",", "intake_tokens": ",", "encryption_keys": ","}
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_KEY_BYTES = 32
 _STRONG = 16
 
 MiB = 1 << 20
@@ -110,6 +112,23 @@ def _intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
             raise ValueError("expected are Bearer tokens, separated by commas; user:password is for webhooks only")
         _check_word(token.get_secret_value())
     return tokens
+
+
+def _encryption_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    names = [key.get_secret_value().partition(":")[0] for key in keys]
+    if not all(map(_is_encryption_key, keys)):
+        raise ValueError("expected is id:key, the key 32 bytes in base64; `openssl rand -base64 32` makes a good one")
+    if len(set(names)) != len(names):
+        raise ValueError("two keys have the same ID")
+    return keys
+
+
+def _is_encryption_key(key: SecretStr) -> bool:
+    name, _, text = key.get_secret_value().partition(":")
+    try:
+        return bool(_KEY_ID.fullmatch(name)) and len(base64.b64decode(text, validate=True)) == _KEY_BYTES
+    except ValueError:
+        return False
 
 
 def _check_word(secret: str) -> None:
@@ -205,6 +224,8 @@ class Settings(BaseSettings):
     """Object Lock mode of everything that is written; the bucket must have been made with Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days for which Object Lock keeps it."""
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_encryption_keys)] = ()
+    """Keys to seal documents with before they leave: ``id:base64`` of 32 bytes, by commas; one seals, all open."""
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
 
@@ -266,13 +287,19 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Return every text that must not appear in a log line, also as a header would carry it."""
         sealed = [*filter(None, (self.api_key,)), *self.webhook_secrets, *self.intake_tokens]
+        keys = [key.partition(":")[2] for key in self.keyring_texts()]
         webhook = [secret.get_secret_value() for secret in self.webhook_secrets]
         pairs = [text for text in webhook if ":" in text]
         return [
             *(secret.get_secret_value() for secret in sealed),
+            *keys,
             *(pair.partition(":")[2] for pair in pairs),
             *(base64.b64encode(pair.encode()).decode() for pair in pairs),
         ]
+
+    def keyring_texts(self) -> list[str]:
+        """Return the encryption keys as they are written, ``id:base64``; the first is the one to seal with."""
+        return [key.get_secret_value() for key in self.encryption_keys]
 
     def weak_doors(self) -> list[str]:
         """Return the settings that hold a secret so short that it could be guessed."""

@@ -108,7 +108,8 @@ class Yard:
         async with listening(picky) as server:
             archive = OwnS3(server, picky)
             line = clock.line_to(self.simulator.url, self.session, Terms(), Policy(attempts=_ATTEMPTS))
-            means = Means(line, Gate(line.holds, line.breaker), Shelf(ObjectBucket(store_at(server.url))), Limits())
+            bucket = ObjectBucket(store_at(server.url))
+            means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Limits())
             for turn in range(_ATTEMPTS):
                 for entry in await ledger.take([eval_id], token=f"worker {turn}"):
                     await attempt(entry, means, ledger)

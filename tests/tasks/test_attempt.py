@@ -98,7 +98,7 @@ class Yard:
         return {outcome: count for outcome, count in counters.outcomes.items() if count}
 
     async def manifest_outcome(self, eval_id: str) -> Outcome | None:
-        found = await look_up(self.means.shelf.bucket, Evaluation(eval_id, "sandbox"))
+        found = await look_up(self.means.records, Evaluation(eval_id, "sandbox"))
         return found.manifest.outcome if found else None
 
 
@@ -109,7 +109,8 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 
 def _means(line: Line) -> Means:
-    return Means(line, Gate(line.holds, line.breaker), Shelf(ObjectBucket(MemoryStore())), Limits())
+    bucket = ObjectBucket(MemoryStore())
+    return Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Limits())
 
 
 @pytest.fixture
@@ -478,8 +479,8 @@ async def test_who_waits_for_the_end_of_an_outage_is_told_of_once_each_and_not_a
 async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
     outage: Outage, yard: Yard, broken: tuple[str, ...], reason: Reason
 ) -> None:
-    bucket = Broken(yard.means.shelf.bucket, *broken)
-    yard.means = replace(yard.means, shelf=Shelf(bucket))
+    bucket = Broken(yard.means.records, *broken)
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
 
     await outage.round(outage.eval_ids)
 
@@ -504,8 +505,8 @@ async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
 async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
     outage: Outage, yard: Yard, simulator: Simulator
 ) -> None:
-    bucket = Broken(yard.means.shelf.bucket, "create")
-    yard.means = replace(yard.means, shelf=Shelf(bucket))
+    bucket = Broken(yard.means.records, "create")
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
     await outage.round(outage.eval_ids)
     asked = simulator.stats().requests
 
@@ -563,7 +564,8 @@ async def test_a_redis_that_fails_in_the_middle_of_an_attempt_gets_out_and_is_no
             raise RedisConnectionError
 
     entry = await yard.one(Scenario.DOCUMENTED)
-    yard.means = replace(yard.means, shelf=Shelf(Gone(yard.means.shelf.bucket)))
+    bucket = Gone(yard.means.records)
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
     with pytest.raises(RedisConnectionError):
         await yard.attempt(entry)
     assert await yard.ledger.extend([entry]) == []

@@ -56,6 +56,15 @@ async def version_of(bucket: Bucket, key: str = KEY) -> str:
 # One suite over all that hold objects
 
 
+async def test_a_large_object_is_read_chunk_by_chunk(bucket: Bucket) -> None:
+    data = bytes(range(256)) * 60_000
+    await bucket.create(KEY, data, LABELS)
+    chunks = await bucket.stream(KEY)
+    assert chunks is not None
+    assert b"".join([chunk async for chunk in chunks]) == data
+    assert await bucket.stream(f"{KEY}-not") is None
+
+
 async def test_what_was_created_is_read_as_it_was(bucket: Bucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     found = await bucket.read(KEY)

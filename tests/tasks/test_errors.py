@@ -23,6 +23,7 @@ from tasks.errors import (
     ManifestChanged,
     RateLimited,
     RunTaken,
+    SealingKeyMissing,
     ServiceFailed,
     SpoolFailed,
     StoreFailed,
@@ -49,6 +50,7 @@ EXAMPLES = [
     ArchiveHeld("cannot_write", 30.0),
     BundleTooLarge(1024),
     AlarmingObject("another size"),
+    SealingKeyMissing("2026"),
     WorkersLost(6),
     BadBundle("wrong_crc", "a checksum is wrong"),
     LeaseLost(),
@@ -140,6 +142,8 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
         AccountHeld: ["mark0"],
         ArchiveHeld: ["mark0"],
         AlarmingObject: ["mark0"],
+        SealingKeyMissing: ["mark0"],
+        RunTaken: ["mark0", "mark1"],
         BadBundle: ["mark1"],
     }.get(type(error), [])
 

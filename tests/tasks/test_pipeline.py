@@ -23,7 +23,7 @@ from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
-from tasks.bucket import Labels, ObjectBucket
+from tasks.bucket import Bucket, Labels, ObjectBucket
 from tasks.download import Terms
 from tasks.errors import AlarmingObject, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
 from tasks.evaluation import Evaluation
@@ -33,6 +33,8 @@ from tasks.manifest import Manifest, look_up
 from tasks.outcome import NoDocumentsReason, Outcome
 from tasks.pipeline import Means, archive
 from tasks.retrying import Policy
+from tasks.seal import Keyring
+from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
 from tasks.unpack import Limits
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
@@ -82,8 +84,12 @@ class House:
                 failed += 1
         return Outcome.FAILED
 
+    def move_to(self, bucket: Bucket) -> None:
+        """Archive into another bucket from now on."""
+        self.means = replace(self.means, shelf=Shelf(bucket), records=bucket)
+
     async def manifest(self, eval_id: str) -> Manifest:
-        found = await look_up(self.means.shelf.bucket, Evaluation(eval_id, "sandbox"))
+        found = await look_up(self.means.records, Evaluation(eval_id, "sandbox"))
         assert found
         jsonschema.validate(json.loads(found.found.data), SCHEMA)
         return found.manifest
@@ -109,7 +115,8 @@ async def house_at(
     store, clock = MemoryStore(), Clock(redis)
     async with aiohttp.ClientSession() as http:
         line = clock.line_to(url, http, terms, POLICY)
-        means = Means(line, Gate(line.holds, line.breaker), Shelf(ObjectBucket(store)), limits or Limits())
+        bucket = ObjectBucket(store)
+        means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, limits or Limits())
         yield House(means, store, clock)
 
 
@@ -397,7 +404,7 @@ async def test_an_attempt_that_stops_before_the_manifest_is_made_good_by_the_nex
     denied = Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))
     wilful = Wilful(*[Write(stores=True)] * len(files), denied)
     async with listening(wilful) as server:
-        house.means = replace(house.means, shelf=Shelf(bucket_at(server.url)))
+        house.move_to(bucket_at(server.url))
         with pytest.raises(StoreFailed):
             await house.archive(eval_id)
         documents = dict(wilful.objects)
@@ -413,7 +420,7 @@ async def test_no_manifest_is_written_while_a_document_is_missing(house: House) 
     denied = Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))
     wilful = Wilful(Write(stores=True), denied)
     async with listening(wilful) as server:
-        house.means = replace(house.means, shelf=Shelf(bucket_at(server.url)))
+        house.move_to(bucket_at(server.url))
         with pytest.raises(StoreFailed):
             await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
     assert not [key for key in wilful.objects if key.endswith("manifest.json")]
@@ -421,7 +428,7 @@ async def test_no_manifest_is_written_while_a_document_is_missing(house: House) 
 
 async def test_an_archive_that_cannot_be_read_costs_no_request(house: House, simulator: Simulator) -> None:
     async with saying(s3_error(403, "AccessDenied")) as server:
-        house.means = replace(house.means, shelf=Shelf(bucket_at(server.url)))
+        house.move_to(bucket_at(server.url))
         with pytest.raises(StoreFailed):
             await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
     assert simulator.stats().requests == 0
@@ -430,7 +437,7 @@ async def test_an_archive_that_cannot_be_read_costs_no_request(house: House, sim
 async def test_a_damaged_manifest_is_an_alarm_and_costs_no_request(house: House, simulator: Simulator) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     key = f"sandbox/{eval_id}/manifest.json"
-    await house.means.shelf.bucket.create(key, b"{}", Labels("application/json"))
+    await house.means.records.create(key, b"{}", Labels("application/json"))
     for refresh in (False, True):
         with pytest.raises(AlarmingObject):
             await house.archive(eval_id, refresh=refresh)
@@ -474,7 +481,7 @@ async def test_a_manifest_that_changes_again_and_again_is_another_attempts_turn(
 
     wilful = Wilful()
     async with listening(answer) as server:
-        house.means = replace(house.means, shelf=Shelf(bucket_at(server.url)))
+        house.move_to(bucket_at(server.url))
         with pytest.raises(ManifestChanged):
             await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
     tries = [heard for heard in server.heard if heard.method == "PUT" and heard.path.endswith("manifest.json")]
@@ -498,3 +505,40 @@ async def test_a_zip_of_anything_comes_out_of_the_archive_as_it_went_in(
         manifest = await house.manifest(MINE)
     assert house.archived(manifest) == files
     assert [each.name for each in manifest.documents] == list(files)
+
+
+# Sealed
+
+
+async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_what(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    files = documents_of(eval_id, IMAGE_BYTES)
+    plain = house.means.records
+    for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
+        sealed = SealedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, shelf=Shelf(sealed, sealed_with=key_id))
+        await house.archive(eval_id, refresh=True)
+    manifest = await house.manifest(eval_id)
+    # Nothing was written again with the new key, so nothing is said to be.
+    assert (manifest.revision, {each.sealed_with for each in manifest.documents}) == (1, {"2025"})
+    for each in manifest.documents:
+        behind, found = await plain.read(each.key), await sealed.read(each.key)
+        assert behind
+        assert found
+        assert found.data == files[each.name]
+        assert hashlib.sha256(found.data).hexdigest() == each.sha256
+        assert b"JFIF" not in behind.data
+
+
+async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(house: House) -> None:
+    eval_id = eval_id_for(Scenario.CHANGING, 7)
+    plain = house.means.records
+    for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
+        sealed = SealedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, shelf=Shelf(sealed, sealed_with=key_id))
+        await house.archive(eval_id, refresh=True)
+    manifest = await house.manifest(eval_id)
+    assert manifest.revision == 2
+    assert {each.sealed_with for each in manifest.documents} == {"2025", "2026"}
+    for each in manifest.documents:
+        assert (await sealed.digest(each.key)) == each.sha256

@@ -11,6 +11,7 @@ from worker.settings import Settings, SettingsError, load_settings
 
 KEY = "s3cr3t-k3y"
 PASSWORD = "s3cr3t-p4ssw0rd"
+SEALING = "c2VhbGluZy1rZXktb2YtMzItYnl0ZXMtaW4tdGVzdHM="
 TOKEN = "s3cr3t-w3bh00k-t0k3n"
 PAIRED = "s3cr3t-w3bh00k-p4ssw0rd"
 PRODUCER = "s3cr3t-pr0duc3r-t0k3n"
@@ -53,6 +54,7 @@ ALL = {
     "DOCV_LIVE_RESERVE": "0.2",
     "DOCV_LOCK_MODE": "GOVERNANCE",
     "DOCV_LOCK_DAYS": "2555",
+    "DOCV_ENCRYPTION_KEYS": f"2026:{SEALING},2025:{'QUFB' * 10}QUE=",
     "DOCV_STRICT": "true",
     "DOCV_LOG_LEVEL": "WARNING",
 }
@@ -196,6 +198,11 @@ def test_settings_do_not_change_while_a_process_lives() -> None:
         ("DOCV_WEBHOOK_SECRETS", f"{TOKEN},name:", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", "schlüssel", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", f"user:{TOKEN}", "user:password is for webhooks only"),
+        ("DOCV_ENCRYPTION_KEYS", SEALING, "expected is id:key"),
+        ("DOCV_ENCRYPTION_KEYS", f"a key:{SEALING}", "expected is id:key"),
+        ("DOCV_ENCRYPTION_KEYS", "2026:c2hvcnQ=", "32 bytes in base64"),
+        ("DOCV_ENCRYPTION_KEYS", "2026:not base64", "32 bytes in base64"),
+        ("DOCV_ENCRYPTION_KEYS", f"2026:{SEALING},2026:{SEALING}", "the same ID"),
         ("DOCV_LOCK_MODE", "SOMETIMES", "'GOVERNANCE' or 'COMPLIANCE'"),
         ("DOCV_LOCK_DAYS", "0", "greater than or equal to 1"),
         ("DOCV_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
@@ -363,7 +370,7 @@ def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, v
 def test_the_logs_know_every_secret_in_each_form_that_a_header_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with_environment(monkeypatch, **ALL)
     as_header = base64.b64encode(f"riskos:{PAIRED}".encode()).decode()
-    assert {KEY, TOKEN, PAIRED, PRODUCER, f"another-{PRODUCER}", as_header} <= set(load_settings().secrets())
+    assert {SEALING, KEY, TOKEN, PAIRED, PRODUCER, f"another-{PRODUCER}", as_header} <= set(load_settings().secrets())
 
 
 @pytest.mark.parametrize("value", ["short", f"{TOKEN},short", "a-very-long-name:short"])

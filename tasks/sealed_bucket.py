@@ -1,0 +1,84 @@
+"""A bucket whose objects are sealed on our side; it gives back what was put in, sealed or not."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tasks.bucket import LARGE, Bucket, Found, Labels
+from tasks.directory import Buffer
+from tasks.seal import Keyring, Opening, seal
+from tasks.spool import Spool
+
+
+class SealedBucket:
+    """Seals what is written and opens what is read.
+
+    Args:
+        bucket: where the sealed objects are.
+        keyring: the keys; None where there are none: then nothing is sealed, and what is sealed cannot be read.
+        spool_dir: folder for what is too large for memory.
+    """
+
+    def __init__(self, bucket: Bucket, keyring: Keyring | None, spool_dir: Path | None = None) -> None:
+        self._bucket, self._keyring, self._spool_dir = bucket, keyring, spool_dir
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        """See Bucket."""
+        await self._bucket.create(key, await self._sealed(key, data), labels)
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        """See Bucket."""
+        await self._bucket.replace(key, bytes(await self._sealed(key, data)), labels, version)
+
+    async def read(self, key: str) -> Found | None:
+        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        found = await self._bucket.read(key)
+        if found is None:
+            return None
+        return Found(data=await asyncio.to_thread(self._opened, key, found.data), version=found.version)
+
+    async def digest(self, key: str) -> str | None:
+        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        chunks = await self.stream(key)
+        if chunks is None:
+            return None
+        digest = hashlib.sha256()
+        async for chunk in chunks:
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        chunks = await self._bucket.stream(key)
+        return None if chunks is None else _opened(chunks, Opening(key, self._keyring))
+
+    async def _sealed(self, key: str, data: Buffer) -> Buffer:
+        if self._keyring is None:
+            return data
+        return await asyncio.to_thread(_seal, data, key, self._keyring, self._spool_dir)
+
+    def _opened(self, key: str, data: bytes) -> bytes:
+        opening = Opening(key, self._keyring)
+        return opening.feed(data) + opening.end()
+
+
+def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> Buffer:
+    if len(data) <= LARGE:
+        return b"".join(seal(data, key, keyring))
+    spool = Spool(spool_dir)
+    try:
+        spool.put(seal(data, key, keyring))
+        return spool.mapped()
+    finally:
+        spool.close()
+
+
+async def _opened(chunks: AsyncIterator[bytes], opening: Opening) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        opened = await asyncio.to_thread(opening.feed, chunk)
+        if opened:
+            yield opened
+    rest = await asyncio.to_thread(opening.end)
+    if rest:
+        yield rest
