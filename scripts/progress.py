@@ -26,14 +26,14 @@ class Seen:
         counters: of the run.
         census: of everything in the ledger.
         holds: what stands still.
-        workers: how many serve the backfill.
+        served: whether a worker serves the backfill.
         per_second: evaluations that ended lately, each second; 0 while that is not known.
     """
 
     counters: RunCounters
     census: Census
     holds: Sequence[Hold]
-    workers: int = 1
+    served: bool = True
     per_second: float = 0.0
 
     @property
@@ -54,7 +54,7 @@ class Seen:
         elif self._waits and self.census.next_due is not None:
             why = f" ({self.census.next_cause})" if self.census.next_cause else ""
             parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
-        elif not self.workers and self.counters.pending:
+        elif not self.served and self.counters.pending:
             parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:
             parts.append(self.counters.sentence())

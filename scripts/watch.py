@@ -15,6 +15,7 @@ from worker.runtime import told_to_end
 
 _LOOK_SECONDS = 0.2
 _LATELY = 30.0
+_PATIENCE = 10.0
 
 
 class Speed:
@@ -42,16 +43,25 @@ class Speed:
         return (done - before) / (now - since) if now > since else 0.0
 
 
-async def looks(redis: "Redis", run: str) -> AsyncIterator[Seen]:
-    """Yield a look at a run a few times a second, for as long as somebody wants them."""
+async def looks(redis: "Redis", run: str, patience: float = _PATIENCE) -> AsyncIterator[Seen]:
+    """Yield a look at a run a few times a second, for as long as somebody wants them.
+
+    Args:
+        redis: the client.
+        run: name of the run.
+        patience: seconds without a worker before it is said that there is none; one may just be starting.
+    """
     ledger, holds, presence, speed = Ledger(redis), Holds(redis), Presence(redis), Speed()
+    served = time.monotonic()
     while not told_to_end():
         counters = await ledger.run(run)
+        if (await presence.count())[Queue.BACKFILL]:
+            served = time.monotonic()
         yield Seen(
             counters=counters,
             census=await ledger.census(),
             holds=await holds.all(),
-            workers=(await presence.count())[Queue.BACKFILL],
+            served=time.monotonic() - served < patience,
             per_second=speed.note(counters.total - counters.pending, time.monotonic()),
         )
         await asyncio.sleep(_LOOK_SECONDS)

@@ -184,13 +184,7 @@ class ObjectBucket:
 
     async def digest(self, key: str) -> str | None:
         """See Bucket."""
-        chunks = await self.stream(key)
-        if chunks is None:
-            return None
-        digest = hashlib.sha256()
-        async for chunk in chunks:
-            digest.update(chunk)
-        return digest.hexdigest()
+        return await hashed(await self.stream(key))
 
     async def stream(self, key: str) -> AsyncIterator[bytes] | None:
         """See Bucket."""
@@ -200,6 +194,16 @@ class ObjectBucket:
         except _Absent:
             return None
         return _chunks(result.stream())
+
+
+async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
+    """Return the SHA-256 of what a bucket streams; None where there is nothing."""
+    if chunks is None:
+        return None
+    digest = hashlib.sha256()
+    async for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 async def _chunks(stream: Any) -> AsyncIterator[bytes]:

@@ -1,11 +1,10 @@
 """A bucket whose objects are sealed on our side; it gives back what was put in, sealed or not."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tasks.bucket import LARGE, Bucket, Found, Labels
+from tasks.bucket import LARGE, Bucket, Found, Labels, hashed
 from tasks.directory import Buffer
 from tasks.seal import Keyring, Opening, seal
 from tasks.spool import Spool
@@ -40,13 +39,7 @@ class SealedBucket:
 
     async def digest(self, key: str) -> str | None:
         """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
-        chunks = await self.stream(key)
-        if chunks is None:
-            return None
-        digest = hashlib.sha256()
-        async for chunk in chunks:
-            digest.update(chunk)
-        return digest.hexdigest()
+        return await hashed(await self.stream(key))
 
     async def stream(self, key: str) -> AsyncIterator[bytes] | None:
         """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""

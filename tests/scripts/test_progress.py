@@ -71,4 +71,4 @@ def test_how_fast_it_goes_and_how_long_it_will_take_come_last() -> None:
 
 
 def test_a_run_that_nobody_works_on_says_what_is_missing() -> None:
-    assert "start one with `docv-archive worker`" in replace(seen(), workers=0).sentence()
+    assert "start one with `docv-archive worker`" in replace(seen(), served=False).sentence()

@@ -18,14 +18,24 @@ def test_speed_is_what_was_done_lately() -> None:
 async def test_a_look_shows_a_run_and_who_works_on_it(redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
     await ledger.accept([eval_id], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
-    found = looks(redis, "q3")
+    found = looks(redis, "q3", patience=0)
     first = await anext(found)
-    assert (first.counters.pending, first.workers, first.per_second) == (1, 0, 0)
+    assert (first.counters.pending, first.served, first.per_second) == (1, False, 0)
 
     await Presence(redis).tell("one", list(Queue))
     (entry,) = await ledger.take([eval_id], token="one")
     await ledger.settle(entry, Outcome.ARCHIVED)
     second = await anext(found)
-    assert (second.done, second.workers) == (1, 1)
+    assert second.done == 1
     assert second.per_second > 0
+    await found.aclose()
+
+
+async def test_a_worker_that_is_just_starting_is_waited_for(redis: Redis) -> None:
+    found = looks(redis, "q3", patience=1000)
+    assert (await anext(found)).served
+    await found.aclose()
+    await Presence(redis).tell("one", list(Queue))
+    found = looks(redis, "q3", patience=1000)
+    assert (await anext(found)).served
     await found.aclose()
