@@ -148,6 +148,8 @@ async def in_redis(client: Redis) -> str:
                 found.append(await client.smembers(key))
             case "list":
                 found.append(await client.lrange(key, 0, -1))
+            case "stream":
+                found.append(await client.xrange(key))
             case other:
                 pytest.fail(f"{key} is of another type: {other}")
     return str(found)
