@@ -14,7 +14,8 @@
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
 -- KEYS[10] run:             prefix of the runs' counters, HASH: total, one field for each state and each outcome; for a
---                                 run with a list also listed, its fingerprint, and how many of it are fed and unfed
+--                                 run with a list also listed, its fingerprint, and how many of it are fed and unfed;
+--                                 changed: when one of them last did
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued
 -- KEYS[12] never            a key that is never there
 -- KEYS[13] feeding          ZSET  name of a run that is fed from its list -> since when
@@ -79,6 +80,7 @@ local function write_changes()
     for field, by in pairs(change) do
       if by ~= 0 then redis.call('HINCRBY', KEYS[10] .. run, field, by) end
     end
+    redis.call('HSET', KEYS[10] .. run, 'changed', string.format('%.0f', now))
   end
 end
 

@@ -423,10 +423,13 @@ class Ledger:
         )
 
     async def run_age(self, name: str) -> float | None:
-        """Return the seconds since a run began, or None where nobody has heard of it."""
+        """Return for how many seconds a run has been going on, or went on; None where nobody has heard of it."""
         began = await self._redis.zscore(f"{_PREFIX}runs", name)
         if began is None:
             return None
+        if not (await self.run(name)).pending:
+            changed = await self._redis.hget(f"{_PREFIX}run:{name}", "changed")
+            return (float(changed or began) - began) / 1000
         seconds, micro = await self._redis.time()
         return float(seconds) + int(micro) / 1e6 - began / 1000
 

@@ -1092,3 +1092,15 @@ async def test_the_counters_of_a_run_tell_where_its_evaluations_stand(ledger: Le
     assert counters.states == {"queued": 0, "leased": 1, "parked": 1, "held": 1}
     assert (counters.outcomes[Outcome.FAILED], counters.outcomes[Outcome.ARCHIVED]) == (1, 1)
     assert counters.total == len(entries)
+
+
+async def test_a_run_that_is_over_has_lasted_until_its_last_evaluation_ended(
+    ledger: Ledger, redis: Redis, eval_id: str
+) -> None:
+    await accept(ledger, eval_id, run="q3")
+    await redis.zadd(PREFIX + "runs", {"q3": await redis.zscore(PREFIX + "runs", "q3") - 60_000})
+    assert await ledger.run_age("q3") == pytest.approx(60, abs=30)
+    await ledger.settle(await take(ledger, eval_id), Outcome.ARCHIVED)
+    await redis.hset(PREFIX + "run:q3", "changed", await redis.zscore(PREFIX + "runs", "q3") + 5_000)
+    assert await ledger.run_age("q3") == 5
+    assert await ledger.run_age("nobody-knows-it") is None
