@@ -3,7 +3,14 @@
 import enum
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from scripts.serve.answers import shown_as
 
@@ -47,6 +54,8 @@ class Figures:
     """The figures of one process."""
 
     def __init__(self) -> None:
+        # When each counter began to count is a series more for each, and nobody asks for it.
+        disable_created_metrics()
         self._registry = CollectorRegistry()
         self._events = self._counter("docv_webhook_events", "Requests to the webhook.", "result")
         self._ids = self._counter("docv_intake_ids", "IDs that were handed in.", "result")
