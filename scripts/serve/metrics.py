@@ -55,7 +55,7 @@ class Figures:
 
     def __init__(self) -> None:
         # When each counter began to count is a series more for each, and nobody asks for it.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._registry = CollectorRegistry()
         self._events = self._counter("docv_webhook_events", "Requests to the webhook.", "result")
         self._ids = self._counter("docv_intake_ids", "IDs that were handed in.", "result")
