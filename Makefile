@@ -8,7 +8,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz bench-intake check format pins picture clean
+.PHONY: help venv demo test faults fuzz bench-intake bench-archive check format pins picture clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,9 @@ fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; wh
 
 bench-intake: venv  ## what the ways in can take: backfills, webhooks, live events beside a backfill (some minutes)
 	@$(BIN)/python -m scripts.bench.intake
+
+bench-archive: venv  ## how fast an archive is asked and read back (two minutes)
+	@$(BIN)/python -m scripts.bench.archive
 
 check: venv      ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from scripts.bucket import open_bucket
+from scripts.bucket import opened_bucket
 from scripts.exits import NOT_ALL, OK
 from scripts.ids.gather import Gathered, gather
 from scripts.interruption import interruptible
@@ -139,28 +139,33 @@ async def _begin(wanted: Wanted, gathered: Gathered, settings: Settings, ledger:
     Raises:
         RunTaken: the name of the run means something else.
     """
-    ids = gathered.ids
-    run = await keep_list(
-        await open_bucket(settings),
-        ids,
-        run=wanted.run or f"{_stem(wanted.source)}-{ids.fingerprint[:_FINGERPRINT]}",
-        environment=settings.environment,
-        account=DEFAULT_ACCOUNT,
-        refresh=wanted.refresh,
-        source=Source(
-            name=_name(wanted.source),
-            fingerprint=ids.fingerprint,
-            ids=len(ids),
-            repeated=gathered.repeated,
-            bad=gathered.bad,
-        ),
-    )
+    run = await _keep(wanted, gathered, settings)
     begun = await ledger.begin(run.run, total=run.source.ids, fingerprint=run.source.fingerprint)
     if begun is Begun.TAKEN:
         raise RunTaken(run.run, "before")
     if begun is Begun.KNOWN:
         click.echo(f"run {run.run} goes on where it was", err=True)
     return run
+
+
+async def _keep(wanted: Wanted, gathered: Gathered, settings: Settings) -> RunList:
+    ids = gathered.ids
+    async with opened_bucket(settings) as bucket:
+        return await keep_list(
+            bucket,
+            ids,
+            run=wanted.run or f"{_stem(wanted.source)}-{ids.fingerprint[:_FINGERPRINT]}",
+            environment=settings.environment,
+            account=DEFAULT_ACCOUNT,
+            refresh=wanted.refresh,
+            source=Source(
+                name=_name(wanted.source),
+                fingerprint=ids.fingerprint,
+                ids=len(ids),
+                repeated=gathered.repeated,
+                bad=gathered.bad,
+            ),
+        )
 
 
 async def _watch(run: RunList, found: AsyncIterator[Seen], tend: Tend) -> Seen:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 _QUEUES = ("live", "backfill")
+_PERCENT = 100
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -41,6 +42,21 @@ class DurationType(click.ParamType[float]):
         if not number.isascii() or not number.isdigit() or unit not in _UNITS:
             self.fail(f"{value!r} is no time; expected is a number and s, m, h or d, such as 2h", param, ctx)
         return float(int(number) * _UNITS[unit])
+
+
+class ShareType(click.ParamType[float]):
+    """A part of all, such as ``5%``, as a figure from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the part."""
+        if isinstance(value, float):
+            return value
+        number, percent = str(value)[:-1], str(value)[-1:]
+        if percent != "%" or not number.replace(".", "", 1).isdigit() or not 0 < float(number) <= _PERCENT:
+            self.fail(f"{value!r} is no part of all; expected is a percentage such as 5%", param, ctx)
+        return float(number) / _PERCENT
 
 
 class Command(click.Group):
@@ -206,6 +222,63 @@ def report(run_name: str, html: Path | None, as_json: bool) -> None:  # noqa: FB
     from scripts.report.command import report as tell  # noqa: PLC0415
 
     raise SystemExit(tell(run_name, html, as_json=as_json))
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@click.option("--column", help="Name or number of the column, or key, with the IDs; found out where it can be.")
+@click.option("--inventory", metavar="FILE", help="Look into this S3 Inventory report instead of asking for each ID.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of CSV.")
+def audit(source: str, column: str | None, inventory: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Ask the archive, not the logs: for each ID its outcome, or `missing`.
+
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Neither
+    Redis nor RiskOS is needed. Exit code 1 says that something is missing or damaged, or that a line names no
+    evaluation.
+
+    --inventory takes the manifest.json of a report (CSV or Parquet; its data files in the same place), or one data
+    file, here or in S3. Then no manifest is read: the outcome is `present` or `missing`, as of the report, and
+    documents and bytes are counted from the keys, superseded documents included.
+    """
+    from scripts.audit import audit as ask  # noqa: PLC0415
+
+    raise SystemExit(ask(source, column, inventory, as_json=as_json))
+
+
+@main.command()
+@click.argument("source", metavar="[FILE]", required=False)
+@click.option("--column", help="Name or number of the column, or key, with the IDs; found out where it can be.")
+@click.option(
+    "--sample", type=ShareType(), default=1.0, help="Only a part of all evaluations, such as 5%; always the same."
+)
+@click.option(
+    "--since",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="Only what was archived then or later (UTC).",
+)
+@click.option("--checksums-only", is_flag=True, help="Compare S3's own SHA-256; read only what has none of the whole.")
+@click.option("--sizes-only", is_flag=True, help="Compare what is listed; read no document.")
+@click.option("--grace", type=click.IntRange(0), default=3600, show_default=True, help="Seconds: younger is no orphan.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of CSV.")
+def verify(
+    source: str | None,
+    checksums_only: bool,  # noqa: FBT001
+    sizes_only: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+    **asked: Any,
+) -> None:
+    """Read the archive back and compare it with its manifests; print every difference, change nothing.
+
+    All of it, or only the evaluations that FILE names. Workers may go on meanwhile. Exit code 1 says that there is a
+    difference; the word for it is one of a closed set, docs/design.md has them.
+    """
+    if checksums_only and sizes_only:
+        raise click.UsageError("give --checksums-only or --sizes-only, not both")
+    from scripts.verify.command import verify as compare  # noqa: PLC0415
+    from scripts.verify.command import wanted_of  # noqa: PLC0415
+
+    wanted = wanted_of(source, checksums_only=checksums_only, sizes_only=sizes_only, **asked)
+    raise SystemExit(compare(wanted, as_json=as_json))
 
 
 @main.command()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.amount import amount
-from scripts.bucket import open_bucket
+from scripts.bucket import opened_bucket
 from scripts.duration import duration
 from scripts.estimate import Estimate, estimate
 from scripts.exits import NOT_ALL, OK
@@ -68,12 +68,12 @@ class Plan:
 
 async def plan(gathered: Gathered, settings: Settings, *, refresh: bool, as_json: bool) -> int:
     """Print what a backfill would mean; queue nothing; return the exit code."""
-    bucket = await open_bucket(settings)
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         rate = await see_rate(redis, settings)
     sample = tuple(_evenly(gathered.ids, len(gathered.ids)))
-    manifests = await _look_up(bucket, settings, sample)
+    async with opened_bucket(settings) as bucket:
+        manifests = await _look_up(bucket, settings, sample)
     found = [manifest for manifest in manifests if manifest]
     full = [manifest for manifest in found if manifest.documents]
     share_new = 1.0 if refresh else 1 - len(found) / len(sample)

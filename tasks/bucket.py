@@ -202,7 +202,8 @@ async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
         return None
     digest = hashlib.sha256()
     async for chunk in chunks:
-        digest.update(chunk)
+        # A chunk may be 10 MB: others have turns meanwhile, and hashing needs no interpreter.
+        await asyncio.to_thread(digest.update, chunk)
     return digest.hexdigest()
 
 

@@ -1,22 +1,20 @@
 """Print what became of every evaluation of a run: CSV, JSON lines, or one page of HTML."""
 
 import asyncio
-import csv
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
 import click
-import orjson
 
-from scripts.bucket import open_bucket
+from scripts.bucket import opened_bucket
 from scripts.exits import NOT_ALL, OK, USAGE
 from scripts.local import known_redis
 from scripts.report.page import page
-from scripts.report.rows import Row, rows
+from scripts.report.rows import rows
 from scripts.report.totals import Totals
+from scripts.rows import Row, write_csv, write_json_lines
+from tasks.bucket import Bucket
 from tasks.ledger import Ledger
 from tasks.manifest import utc_now
 from tasks.message import parse_run
@@ -29,7 +27,7 @@ Writer = Callable[[Sequence[Row]], None]
 
 def report(name: str, html: Path | None, *, as_json: bool) -> int:
     """Report of a run; return the exit code."""
-    write = _nothing if html else _json_lines if as_json else _csv
+    write = _nothing if html else write_json_lines if as_json else write_csv
     with known_redis(load_settings()) as here:
         told = asyncio.run(_told(here, parse_run(name), write))
     if told is None:
@@ -56,10 +54,12 @@ def _save(file: Path, text: str) -> None:
 
 async def _told(settings: Settings, name: str, write: Writer) -> tuple[RunList, Totals] | None:
     """Write the rows of a run, and return what they say together; None where there is no list of it."""
-    bucket = await open_bucket(settings)
-    run = await find_list(bucket, settings.environment, name)
-    if run is None:
-        return None
+    async with opened_bucket(settings) as bucket:
+        run = await find_list(bucket, settings.environment, name)
+        return (run, await _totals(bucket, run, settings, write)) if run else None
+
+
+async def _totals(bucket: Bucket, run: RunList, settings: Settings, write: Writer) -> Totals:
     totals = Totals(datetime.fromisoformat(run.begun_at))
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
@@ -69,20 +69,8 @@ async def _told(settings: Settings, name: str, write: Writer) -> tuple[RunList, 
             async for some in rows(bucket, run.environment, ledger, await read_piece(bucket, piece)):
                 write(some)
                 totals.add(some)
-    return run, totals
+    return totals
 
 
 def _nothing(_rows: Sequence[Row]) -> None:
     pass
-
-
-def _json_lines(some: Sequence[Row]) -> None:
-    sys.stdout.buffer.writelines(orjson.dumps(row.facts(), option=orjson.OPT_APPEND_NEWLINE) for row in some)
-
-
-def _csv(some: Sequence[Row]) -> None:
-    """Write rows; where there are none yet, the header."""
-    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)], lineterminator="\n")
-    if not some:
-        writer.writeheader()
-    writer.writerows(row.facts() for row in some)

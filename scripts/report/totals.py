@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from scripts.report.rows import Row
+from scripts.rows import Row
 
 _NAMED = 1_000
 _BARS = 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from scripts.report.rows import Row
+from scripts.rows import Row
 from tasks.folder import FolderBucket
 from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
 from tasks.run_list import Source, keep_list

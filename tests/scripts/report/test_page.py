@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from scripts.report.page import page
-from scripts.report.rows import Row
 from scripts.report.totals import Totals
+from scripts.rows import Row
 from tasks.run_list import RunList, Source
 
 HOSTILE = "<script>alert(1)</script>"

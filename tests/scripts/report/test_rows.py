@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from scripts.report.rows import Row, rows
+from scripts.report.rows import rows
+from scripts.rows import Row
 from tasks.bucket import Labels
 from tasks.evaluation import Evaluation
 from tasks.folder import FolderBucket

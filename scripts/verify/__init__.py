@@ -1,0 +1,1 @@
+"""Read the archive back and compare it with what its manifests say; nothing is ever changed."""

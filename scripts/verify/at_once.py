@@ -1,0 +1,25 @@
+"""Work on many things at once, and hand out what came of them in their order."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def at_once(most: int, work: Callable[[T], Awaitable[R]], things: AsyncIterator[T]) -> AsyncIterator[R]:
+    """Yield what the work makes of each thing; so many are worked on, or wait to be handed out, at a time."""
+    under_way: deque[asyncio.Future[R]] = deque()
+    try:
+        async for thing in things:
+            under_way.append(asyncio.ensure_future(work(thing)))
+            if len(under_way) >= most:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for left in under_way:
+            left.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)

@@ -1,0 +1,57 @@
+"""Compare one object with what a manifest claims of it."""
+
+from scripts.verify.claims import Claim
+from scripts.verify.means import Depth, Means
+from scripts.verify.problems import Difference, Problem
+from scripts.verify.stored import Kept, Stored
+from tasks.errors import StoreFailed
+
+Faults = list[tuple[Problem, str]]
+
+
+async def check_object(means: Means, eval_id: str, claim: Claim, stored: Stored | None) -> list[Difference]:
+    """Return what is not as it is claimed.
+
+    Args:
+        stored: the object as it was listed; None where it was not.
+    """
+    try:
+        faults = await _faults(means, claim, stored)
+    except StoreFailed as error:
+        faults = [(Problem.NOT_READ, str(error))]
+    return [Difference(eval_id, claim.key, problem, detail) for problem, detail in faults]
+
+
+async def _faults(means: Means, claim: Claim, stored: Stored | None) -> Faults:
+    if stored is None:
+        return [(Problem.OBJECT_MISSING, "a manifest names it")]
+    if stored.size != claim.size:
+        return [(Problem.SIZE_DIFFERS, f"{claim.size} bytes are named, {stored.size} are there")]
+    if means.depth is Depth.SIZES:
+        return []
+    async with means.reading:
+        kept = await means.shelves.kept(claim.key)
+        return await _content(means, claim, kept) + (_labels(means, claim, kept) if kept else [])
+
+
+async def _content(means: Means, claim: Claim, kept: Kept | None) -> Faults:
+    found = kept.sha256 if kept and means.depth is Depth.CHECKSUMS else None
+    if found is None:
+        found = await means.bucket.digest(claim.key)
+        means.tally.size += claim.size
+    if found is None:
+        return [(Problem.OBJECT_MISSING, "it was listed, and is not there any more")]
+    return [] if found == claim.sha256 else [(Problem.CONTENT_DIFFERS, f"its SHA-256 is {found}")]
+
+
+def _labels(means: Means, claim: Claim, kept: Kept) -> Faults:
+    faults: Faults = []
+    for name, wanted in claim.metadata.items():
+        if kept.metadata.get(name) != wanted:
+            faults.append((Problem.METADATA_DIFFERS, f"{name} is not what the manifest says"))
+    for name, allowed in claim.tags.items():
+        if kept.tags.get(name) not in allowed:
+            faults.append((Problem.TAGS_DIFFER, f"{name} is not what the manifest says"))
+    if means.lock_expected and claim.locked and kept.lock != means.lock_expected:
+        faults.append((Problem.LOCK_DIFFERS, f"{means.lock_expected} is expected, and it has {kept.lock or 'none'}"))
+    return faults

@@ -1,0 +1,50 @@
+"""What the archive has, as it is found by listing, and what it says of itself beside its bytes."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+IRREGULAR = -1
+"""In the place of a size: a link, a device, a pipe; nothing that we wrote, and nothing to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as a listing shows it.
+
+    Attributes:
+        key: below the archive's prefix.
+        size: bytes.
+        modified: when it was written, in seconds since 1970.
+    """
+
+    key: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What S3 keeps beside the bytes of an object.
+
+    Attributes:
+        sha256: S3's own checksum of the whole; None where it has none, or only one of its parts.
+        metadata: user metadata.
+        tags: object tags.
+        lock: mode of its Object Lock; None where it has none.
+    """
+
+    sha256: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lock: str | None = None
+
+
+class Shelves(Protocol):
+    """What verifying asks of the archive apart from bytes. Every method raises StoreFailed."""
+
+    def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+        """Yield everything whose key begins so, some at a time, in the order of the keys."""
+
+    async def kept(self, key: str) -> Kept | None:
+        """Return what is kept beside an object; None where nothing is: in a folder, or when it is gone."""
