@@ -55,6 +55,9 @@ class BundleRecord(_Part):
     filename: str | None = Field(description="Name that RiskOS gave it.")
     size: int = Field(ge=0, description="Bytes.")
     sha256: str = Field(pattern=_SHA256, description="Hash of its bytes.")
+    sealed_with: str | None = Field(
+        default=None, description="ID of the key that it is sealed with in quarantine; null where it is not."
+    )
 
 
 class ResponseRecord(_Part):

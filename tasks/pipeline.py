@@ -92,9 +92,19 @@ async def _keep(
     """Put documents and manifest into the archive."""
     retrieved_at = utc_now()
     stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
-    if isinstance(answer, Bundle) and contents.unreadable:
+    manifest = record(
+        evaluation,
+        entry,
+        answer,
+        contents,
+        stored,
+        retrieved_at=retrieved_at,
+        sealed_with=means.shelf.sealed_with,
+    )
+    # RiskOS packs a bundle anew for each request: where all is as it was, the one in quarantine will do.
+    same = before and before.manifest.says_the_same_as(manifest)
+    if isinstance(answer, Bundle) and contents.unreadable and not same:
         await quarantine(means.shelf, evaluation, answer)
-    manifest = record(evaluation, entry, answer, contents, stored, retrieved_at=retrieved_at)
     return await _commit(means, evaluation, manifest, before)
 
 

@@ -42,11 +42,13 @@ def record(
     stored: list[StoredDocument],
     *,
     retrieved_at: str,
+    sealed_with: str | None = None,
 ) -> Manifest:
     """Return the manifest as if it were the first; ``tasks.manifest.following`` makes it the next one.
 
     Args:
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
+        sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
     """
     absent = answer if isinstance(answer, Absent) else None
     outcome, trigger = _outcome(answer, contents), entry.trigger
@@ -58,9 +60,9 @@ def record(
         outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
         revision=1,
         previous=None,
-        documents=tuple(_document(each) for each in stored),
+        documents=tuple(_document(each, sealed_with) for each in stored),
         unreadable=contents.unreadable,
-        bundle=_bundle(answer),
+        bundle=_bundle(answer, sealed_with if contents.unreadable else None),
         response=ResponseRecord(status=absent.status if absent else _OK, message=absent.message if absent else None),
         no_documents=_no_documents(outcome, entry.evidence),
         trigger=TriggerRecord(
@@ -78,7 +80,7 @@ def _outcome(answer: Answer, contents: Contents) -> Outcome:
     return Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
 
 
-def _document(stored: StoredDocument) -> DocumentRecord:
+def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord:
     document = stored.document
     return DocumentRecord(
         name=document.name,
@@ -89,14 +91,14 @@ def _document(stored: StoredDocument) -> DocumentRecord:
         sha256=document.sha256,
         modified=document.modified,
         named_as=document.name_mismatch,
-        sealed_with=stored.sealed_with,
+        sealed_with=sealed_with,
     )
 
 
-def _bundle(answer: Answer) -> BundleRecord | None:
+def _bundle(answer: Answer, sealed_with: str | None) -> BundleRecord | None:
     if isinstance(answer, Absent):
         return None
-    return BundleRecord(filename=answer.filename, size=len(answer.data), sha256=answer.sha256)
+    return BundleRecord(filename=answer.filename, size=len(answer.data), sha256=answer.sha256, sealed_with=sealed_with)
 
 
 def _no_documents(outcome: Outcome, evidence: tuple[Evidence, ...]) -> NoDocumentsRecord | None:

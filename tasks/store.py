@@ -30,12 +30,10 @@ class StoredDocument:
     Attributes:
         document: the document.
         key: where it is.
-        sealed_with: ID of the key that it is sealed with, None where it is not.
     """
 
     document: Document
     key: str
-    sealed_with: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,9 @@ class Shelf:
     """Where and how objects are put.
 
     Attributes:
-        bucket: the archive's bucket, for documents.
+        bucket: the archive's bucket, for documents and bundles in quarantine.
         tags: the user's own tags.
-        sealed_with: ID of the key that it seals them with, None where it does not.
+        sealed_with: ID of the key that it seals with, None where it does not.
         uploads: bytes that may be on their way at once.
     """
 
@@ -65,11 +63,7 @@ async def store_documents(
         AlarmingObject: under one of the keys are other bytes.
     """
     stored = [
-        StoredDocument(
-            document,
-            evaluation.document_key(document.kind, document.sha256, document.extension),
-            shelf.sealed_with,
-        )
+        StoredDocument(document, evaluation.document_key(document.kind, document.sha256, document.extension))
         for document in documents
     ]
     at_once = asyncio.Semaphore(_PUTS_AT_ONCE)

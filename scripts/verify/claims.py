@@ -11,6 +11,7 @@ from tasks.evaluation import Evaluation
 from tasks.manifest import DocumentRecord
 from tasks.media_type import extension_of
 from tasks.outcome import Outcome
+from tasks.seal import sealed_size
 from tasks.unpack import Member
 
 _KINDS = frozenset(Kind)
@@ -28,6 +29,7 @@ class Claim:
         metadata: what S3 keeps beside it.
         tags: what each tag may be.
         locked: whether it is one of those that Object Lock is for.
+        sealed_with: ID of the key that it is sealed with; None where it is as it came.
     """
 
     key: str
@@ -36,6 +38,12 @@ class Claim:
     metadata: Mapping[str, str]
     tags: Mapping[str, frozenset[str]] = field(default_factory=dict)
     locked: bool = False
+    sealed_with: str | None = None
+
+    @property
+    def size_there(self) -> int:
+        """Bytes that the object has."""
+        return self.size if self.sealed_with is None else sealed_size(self.size, self.sealed_with)
 
 
 @dataclass(slots=True)
@@ -117,6 +125,7 @@ def _claim(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[
             "source": sources,
         },
         locked=True,
+        sealed_with=document.sealed_with,
     )
 
 
@@ -133,4 +142,4 @@ def _add_bundle(claims: Claims, evaluation: Evaluation, record: Record) -> None:
         return
     key = evaluation.quarantine_key(bundle.sha256)
     metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
-    claims.bundles.append(Claim(key, bundle.size, bundle.sha256, metadata))
+    claims.bundles.append(Claim(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))

@@ -23,6 +23,8 @@ from scripts.verify.places import Group, Room, evaluation_place, grouped, quaran
 from scripts.verify.problems import Difference
 from scripts.verify.runs import check_run
 from scripts.verify.shelves import opened_shelves
+from tasks.seal import Keyring
+from tasks.sealed_bucket import SealedBucket
 from worker.settings import Settings, load_settings
 
 _AT_ONCE = 24
@@ -78,13 +80,12 @@ async def _verify(wanted: Wanted, eval_ids: UniqueIds | None, settings: Settings
     async with opened_for_reading(settings) as bucket:
         with opened_shelves(settings) as shelves:
             means = Means(
-                bucket,
+                SealedBucket(bucket, Keyring.of(settings.keyring_texts())),
                 shelves,
                 young=time.time() - wanted.grace,
                 depth=wanted.depth,
                 chosen=wanted.chosen,
-                # Not every version has the setting.
-                lock_expected=getattr(settings, "lock_mode", None),
+                lock_expected=settings.lock_mode,
             )
             groups = _everything(means) if eval_ids is None else _some(eval_ids, settings.environment)
             count = await _write_all(means, groups, write)

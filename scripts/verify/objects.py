@@ -4,7 +4,7 @@ from scripts.verify.claims import Claim
 from scripts.verify.means import Depth, Means
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.stored import Kept, Stored
-from tasks.errors import StoreFailed
+from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
 
 Faults = list[tuple[Problem, str]]
 
@@ -17,16 +17,18 @@ async def check_object(means: Means, eval_id: str, claim: Claim, stored: Stored 
     """
     try:
         faults = await _faults(means, claim, stored)
-    except StoreFailed as error:
+    except (StoreFailed, SealingKeyMissing) as error:
         faults = [(Problem.NOT_READ, str(error))]
+    except AlarmingObject as error:
+        faults = [(Problem.CONTENT_DIFFERS, str(error))]
     return [Difference(eval_id, claim.key, problem, detail) for problem, detail in faults]
 
 
 async def _faults(means: Means, claim: Claim, stored: Stored | None) -> Faults:
     if stored is None:
         return [(Problem.OBJECT_MISSING, "a manifest names it")]
-    if stored.size != claim.size:
-        return [(Problem.SIZE_DIFFERS, f"{claim.size} bytes are named, {stored.size} are there")]
+    if stored.size != claim.size_there:
+        return [(Problem.SIZE_DIFFERS, f"{claim.size_there} bytes are to be there, and {stored.size} are")]
     if means.depth is Depth.SIZES:
         return []
     async with means.reading:
@@ -35,7 +37,8 @@ async def _faults(means: Means, claim: Claim, stored: Stored | None) -> Faults:
 
 
 async def _content(means: Means, claim: Claim, kept: Kept | None) -> Faults:
-    found = kept.sha256 if kept and means.depth is Depth.CHECKSUMS else None
+    # S3's checksum is that of the bytes as they are there.
+    found = kept.sha256 if kept and means.depth is Depth.CHECKSUMS and claim.sealed_with is None else None
     if found is None:
         found = await means.bucket.digest(claim.key)
         means.tally.size += claim.size

@@ -542,3 +542,22 @@ async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(h
     assert {each.sealed_with for each in manifest.documents} == {"2025", "2026"}
     for each in manifest.documents:
         assert (await sealed.digest(each.key)) == each.sha256
+
+
+async def test_an_unreadable_bundle_that_is_packed_anew_is_kept_in_quarantine_once(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
+    assert await house.archive(eval_id) is Outcome.UNREADABLE
+    before = house.contents().keys()
+    assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
+    assert house.contents().keys() == before
+
+
+async def test_a_bundle_in_quarantine_is_sealed_as_well(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
+    sealed = SealedBucket(house.means.records, Keyring("2026", {"2026": b"n" * 32}))
+    house.means = replace(house.means, shelf=Shelf(sealed, sealed_with="2026"))
+    await house.archive(eval_id)
+    bundle = (await house.manifest(eval_id)).bundle
+    assert bundle
+    assert bundle.sealed_with == "2026"
+    assert await sealed.digest(f"quarantine/sandbox/{eval_id}/{bundle.sha256}.zip") == bundle.sha256
