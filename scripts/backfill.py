@@ -45,6 +45,7 @@ class Wanted:
         limit: only so many, the first.
         sample: only so many, chosen by chance, always the same.
         refresh: ask RiskOS although there is a manifest.
+        even_if_erased: archive again what was erased.
         strict: queue nothing when a line is bad.
         rejects: file for bad lines; named after the run's source where it is None.
     """
@@ -55,6 +56,7 @@ class Wanted:
     limit: int | None
     sample: int | None
     refresh: bool
+    even_if_erased: bool
     strict: bool
     rejects: Path | None
 
@@ -158,6 +160,7 @@ async def _keep(wanted: Wanted, gathered: Gathered, settings: Settings) -> RunLi
             environment=settings.environment,
             account=DEFAULT_ACCOUNT,
             refresh=wanted.refresh,
+            even_if_erased=wanted.even_if_erased,
             source=Source(
                 name=_name(wanted.source),
                 fingerprint=ids.fingerprint,

@@ -92,6 +92,11 @@ def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
 
 
+def _even_if_erased_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    sentence = "Also archive again what was erased by a privacy request."
+    return click.option("--even-if-erased", is_flag=True, help=sentence)(command)
+
+
 def _with_parent_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")(command)
 
@@ -114,8 +119,9 @@ def demo(count: int, folder: str, picture: str | None, as_json: bool) -> None:  
 @main.command()
 @click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
 @click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+@_even_if_erased_option
 @_json_option
-def run(sources: tuple[str, ...], refresh: bool, as_json: bool) -> None:  # noqa: FBT001
+def run(sources: tuple[str, ...], refresh: bool, even_if_erased: bool, as_json: bool) -> None:  # noqa: FBT001
     """Archive evaluations, on this machine, now.
 
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are
@@ -124,7 +130,7 @@ def run(sources: tuple[str, ...], refresh: bool, as_json: bool) -> None:  # noqa
     """
     from scripts.run import run as do_it  # noqa: PLC0415
 
-    raise SystemExit(do_it(sources, refresh=refresh, as_json=as_json))
+    raise SystemExit(do_it(sources, refresh=refresh, even_if_erased=even_if_erased, as_json=as_json))
 
 
 @main.command()
@@ -160,22 +166,16 @@ def serve(host: str, port: int) -> None:
 @click.option("--run", "run_name", help="Name to count them under; see `status NAME`.")
 @click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
 @click.option("--settle", is_flag=True, help="They have just been completed: wait DOCV_SETTLE_SECONDS first.")
+@_even_if_erased_option
 @_json_option
-def enqueue(
-    sources: tuple[str, ...],
-    queue: str,
-    run_name: str | None,
-    refresh: bool,  # noqa: FBT001
-    settle: bool,  # noqa: FBT001
-    as_json: bool,  # noqa: FBT001
-) -> None:
+def enqueue(sources: tuple[str, ...], run_name: str | None, **how: Any) -> None:
     """Put evaluations on a queue; workers archive them.
 
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input.
     """
     from scripts.enqueue import enqueue as put  # noqa: PLC0415
 
-    raise SystemExit(put(sources, queue=queue, run=run_name, refresh=refresh, settle=settle, as_json=as_json))
+    raise SystemExit(put(sources, run=run_name, **how))
 
 
 @main.command()
@@ -185,6 +185,7 @@ def enqueue(
 @click.option("--limit", type=click.IntRange(1, 1_000_000), help="Only so many, the first ones.")
 @click.option("--sample", type=click.IntRange(1, 1_000_000), help="Only so many, by chance; always the same.")
 @click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+@_even_if_erased_option
 @click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
@@ -364,6 +365,48 @@ def drop(yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     from scripts.dead_letters import drop as forget  # noqa: PLC0415
 
     raise SystemExit(forget(choice_of(**chosen), yes=yes, as_json=as_json))
+
+
+@main.command()
+@click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why; it stands in the receipt. No personal data.")
+@click.option("--by", help="Who asks for it; by default the login name.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--bypass-governance", is_flag=True, help="Remove also what a GOVERNANCE retention keeps.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def erase(eval_ids: tuple[str, ...], **how: Any) -> None:
+    """Erase evaluations for good: a privacy request.
+
+    Documents, manifests and all their versions go, and their traces in Redis; a receipt stays in the archive. They are
+    not archived again, unless --even-if-erased says so. Cut off, the same command goes on where it was.
+    """
+    from scripts.erase.command import erase as remove  # noqa: PLC0415
+
+    raise SystemExit(remove(eval_ids, **how))
+
+
+@main.command("legal-hold")
+@click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--on/--off", "on", required=True, default=None, help="Begin or end it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def legal_hold(eval_ids: tuple[str, ...], on: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Put evaluations under legal hold, or end it: nobody can remove what is under hold.
+
+    It needs a bucket with Object Lock.
+    """
+    from scripts.legal_hold import legal_hold as place  # noqa: PLC0415
+
+    raise SystemExit(place(eval_ids, on=on, as_json=as_json))
+
+
+@main.command()
+@_json_option
+def doctor(as_json: bool) -> None:  # noqa: FBT001
+    """Examine this installation: what is wrong, and how to mend it."""
+    from scripts.doctor.command import doctor as examine  # noqa: PLC0415
+
+    raise SystemExit(examine(as_json=as_json))
 
 
 @main.command()

@@ -19,14 +19,23 @@ from worker.resources import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 
-def enqueue(sources: Sequence[str], *, queue: str, run: str | None, refresh: bool, settle: bool, as_json: bool) -> int:
+def enqueue(
+    sources: Sequence[str],
+    *,
+    queue: str,
+    run: str | None,
+    refresh: bool,
+    even_if_erased: bool,
+    settle: bool,
+    as_json: bool,
+) -> int:
     """Enqueue the evaluations that the sources name; return the exit code."""
     settings = load_settings()
     settings.need_redis_url()
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0
-    order = Order(Queue(queue), DEFAULT_ACCOUNT, trigger, refresh=refresh, delay=delay)
+    order = Order(Queue(queue), DEFAULT_ACCOUNT, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
     published = asyncio.run(_enqueue(settings, ids, order))
     if as_json:
         facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}

@@ -35,29 +35,27 @@ class Machine:
     def __init__(self, settings: Settings, worker: LocalWorker) -> None:
         self.settings, self._worker = settings, worker
 
-    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False) -> Summary:
+    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, even_if_erased: bool = False) -> Summary:
         """Archive evaluations and wait until each has its outcome.
 
         Args:
             eval_ids: canonical IDs, each once.
             refresh: ask RiskOS again about what is archived already.
+            even_if_erased: archive again what was erased.
 
         Raises:
             Unreachable: the worker dies again and again, or RiskOS refuses the key.
         """
         name, started = run_name("run"), time.monotonic()
-        last = asyncio.run(self._archive(eval_ids, name, refresh=refresh))
+        trigger = Trigger("run", run=name)
+        order = Order(Queue.BACKFILL, DEFAULT_ACCOUNT, trigger, refresh=refresh, even_if_erased=even_if_erased)
+        last = asyncio.run(self._archive(eval_ids, name, order))
         return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 
-    async def _archive(self, eval_ids: Sequence[str], name: str, *, refresh: bool) -> Seen:
+    async def _archive(self, eval_ids: Sequence[str], name: str, order: Order) -> Seen:
         async with open_redis(self.settings.need_redis_url()) as redis:
             with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
-                await enqueue(
-                    Ledger(redis),
-                    publisher,
-                    eval_ids,
-                    Order(Queue.BACKFILL, DEFAULT_ACCOUNT, Trigger("run", run=name), refresh=refresh),
-                )
+                await enqueue(Ledger(redis), publisher, eval_ids, order)
             with open_progress(name, len(eval_ids)) as progress:
                 async for seen in looks(redis, name):
                     progress.show(seen)

@@ -10,7 +10,7 @@ from scripts.tables import print_summary
 from worker.settings import load_settings
 
 
-def run(sources: Sequence[str], *, refresh: bool, as_json: bool) -> int:
+def run(sources: Sequence[str], *, refresh: bool, even_if_erased: bool, as_json: bool) -> int:
     """Archive the evaluations that the sources name; return the exit code."""
     settings = load_settings()
     settings.need_api_key()
@@ -18,7 +18,7 @@ def run(sources: Sequence[str], *, refresh: bool, as_json: bool) -> int:
 
     def archive_them() -> int:
         with machine(settings) as here:
-            summary = here.archive(ids.eval_ids, refresh=refresh)
+            summary = here.archive(ids.eval_ids, refresh=refresh, even_if_erased=even_if_erased)
         print_summary(summary, as_json=as_json)
         return OK if summary.fine and not ids.bad else NOT_ALL
 

@@ -100,8 +100,8 @@ class RunTaken(BadInput):
 
     def __str__(self) -> str:
         return (
-            f"run {self.run} began {self.begun_at} with other IDs, or another --refresh; nothing was queued: "
-            "choose another name with --run"
+            f"run {self.run} began {self.begun_at} with other IDs, or another --refresh or --even-if-erased; nothing "
+            "was queued: choose another name with --run"
         )
 
 

@@ -71,7 +71,13 @@ class Feeder:
         if not eval_ids:
             return False
         of_run = self._readings[name].of_run
-        order = Order(Queue.BACKFILL, of_run.account, Trigger("backfill", run=name), refresh=of_run.refresh)
+        order = Order(
+            Queue.BACKFILL,
+            of_run.account,
+            Trigger("backfill", run=name),
+            refresh=of_run.refresh,
+            even_if_erased=of_run.even_if_erased,
+        )
         new = await self._ledger.feed(name, eval_ids, order, position=position, backlog=self._backlog)
         if new is None:
             return False

@@ -136,8 +136,9 @@ local function finish(id, entry)
     return
   end
   tally(again.runs, 'queued', -1)
-  local anew = { queue = again.queue, account = entry.account, refresh = true, attempts = 0, lost = 0, accepted = now,
-                 trigger = again.trigger, evidence = again.evidence, runs = again.runs }
+  local anew = { queue = again.queue, account = entry.account, refresh = true, even_if_erased = again.even_if_erased,
+                 attempts = 0, lost = 0, accepted = now, trigger = again.trigger,
+                 evidence = again.evidence, runs = again.runs }
   save(id, anew)
   move(id, anew, 'parked', math.max(now, again.due), 'new')
 end
@@ -155,8 +156,9 @@ end
 -- Accept an evaluation that the ledger does not know; those of an order are all alike, so their entry is made once.
 local function accept_new(id, order)
   if not order.entry then
-    order.entry = { queue = order.queue, account = order.account, refresh = order.refresh, attempts = 0, lost = 0,
-                    accepted = now, trigger = order.trigger, runs = {} }
+    order.entry = { queue = order.queue, account = order.account, refresh = order.refresh,
+                    even_if_erased = order.even_if_erased or nil, attempts = 0, lost = 0, accepted = now,
+                    trigger = order.trigger, runs = {} }
     if order.run ~= '' then
       order.entry.runs[1] = order.run
       redis.call('ZADD', runs, 'NX', now, order.run)
@@ -176,20 +178,22 @@ local function accept_new(id, order)
   return not waits
 end
 
--- order: queue, account, delay, refresh, run, trigger, evidence, listed -> whether to publish it
+-- order: queue, account, delay, refresh, even_if_erased, run, trigger, evidence, listed -> whether to publish it
 local function accept(id, order)
   local entry, publish, run = load(id), false, order.run
   if not entry then return accept_new(id, order) end
-  if order.refresh and redis.call('ZSCORE', leased, id) then
+  if (order.refresh or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
     entry.again = entry.again or { queue = order.queue, trigger = order.trigger, runs = {}, due = 0 }
     local again = entry.again
     again.due = math.max(again.due, now + order.delay)
+    again.even_if_erased = again.even_if_erased or order.even_if_erased or nil
     if order.queue == 'live' then again.queue = 'live' end
     add_evidence(again, order.evidence)
     -- A run that waits for it already gets one outcome, that of the attempt under way.
     if join(entry, again.runs, run, order.listed) then tally({ run }, 'queued', 1) end
   else
     entry.refresh = entry.refresh or order.refresh
+    entry.even_if_erased = entry.even_if_erased or order.even_if_erased or nil
     add_evidence(entry, order.evidence)
     if join(entry, entry.runs, run, order.listed) then tally({ run }, state_of(id), 1) end
     -- What is live does not wait behind a backfill that named it first.
@@ -366,8 +370,8 @@ function verbs.bury(token, id, outcome, attempts, cause, why, status)
   if not entry.again then
     redis.call('HSET', dead, id, cjson.encode({ cause = cause, why = why, status = tonumber(status),
       attempts = tonumber(attempts), account = entry.account, queue = entry.queue, refresh = entry.refresh,
-      accepted = entry.accepted, first = entry.first or now, last = now, trigger = entry.trigger,
-      evidence = entry.evidence, runs = entry.runs }))
+      even_if_erased = entry.even_if_erased, accepted = entry.accepted, first = entry.first or now, last = now,
+      trigger = entry.trigger, evidence = entry.evidence, runs = entry.runs }))
   end
   finish(id, entry)
   return 1
@@ -419,8 +423,9 @@ function verbs.redrive(outcome, ...)
       local letter = cjson.decode(text)
       redis.call('HDEL', dead, id)
       tally(letter.runs, outcome, -1)
-      local anew = { queue = letter.queue, account = letter.account, refresh = letter.refresh, attempts = 0, lost = 0,
-                     suspect = true, accepted = letter.accepted, trigger = letter.trigger, evidence = letter.evidence,
+      local anew = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
+                     even_if_erased = letter.even_if_erased, attempts = 0, lost = 0, suspect = true,
+                     accepted = letter.accepted, trigger = letter.trigger, evidence = letter.evidence,
                      runs = letter.runs }
       save(id, anew)
       move(id, anew, 'parked', now, 'new')
@@ -437,6 +442,24 @@ function verbs.drop(...)
     if redis.call('HDEL', dead, id) == 1 then dropped[#dropped + 1] = id end
   end
   return dropped
+end
+
+-- outcome, id -> 1 when there is no trace of it any more, 0 when a worker has it now
+function verbs.erase(outcome, id)
+  local ends, entry = redis.call('ZSCORE', leased, id), load(id)
+  if ends and tonumber(ends) > now then return 0 end
+  if entry then
+    local again = entry.again
+    tally(entry.runs, outcome, 1)
+    move(id, entry, 'gone')
+    if again then
+      tally(again.runs, 'queued', -1)
+      tally(again.runs, outcome, 1)
+    end
+    redis.call('HDEL', entries, id)
+  end
+  redis.call('HDEL', dead, id)
+  return 1
 end
 
 -- A full Redis refuses a script's first write that may need memory, but none after another write. Nothing more may be

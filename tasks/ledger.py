@@ -71,6 +71,7 @@ class Entry:
         trigger: why it was accepted.
         suspect: whether it failed before, so that another failure says nothing of the service.
         evidence: what webhooks told of why there may be no documents.
+        even_if_erased: archive it although it was erased.
     """
 
     eval_id: str
@@ -83,6 +84,7 @@ class Entry:
     trigger: Trigger
     suspect: bool = False
     evidence: tuple[Evidence, ...] = ()
+    even_if_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Order:
         refresh: ask RiskOS although a manifest is there.
         delay: seconds before the first request of each; the ledger waits, not a worker.
         evidence: what is known of why there may be no documents.
+        even_if_erased: archive them although they were erased.
     """
 
     queue: Queue
@@ -154,6 +157,7 @@ class Order:
     refresh: bool = False
     delay: float = 0.0
     evidence: tuple[Evidence, ...] = ()
+    even_if_erased: bool = False
 
     def as_json(self, *, listed: bool) -> str:
         """Return it as the script reads it; ``listed`` is said of those of a run's list."""
@@ -164,6 +168,7 @@ class Order:
                 "trigger": {name: value for name, value in asdict(self.trigger).items() if value is not None},
                 "run": self.trigger.run or "",
                 "refresh": self.refresh,
+                "even_if_erased": self.even_if_erased,
                 "delay": round(self.delay * 1000),
                 "evidence": self.evidence,
                 "listed": listed,
@@ -494,6 +499,21 @@ class Ledger:
         """Forget dead letters; return those that were there. Their runs go on counting them as failed."""
         return await self._of_dead("drop", eval_ids)
 
+    async def is_leased(self, eval_id: str) -> bool:
+        """Return whether a worker has the evaluation now."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zscore(f"{_PREFIX}leased", eval_id)
+            (seconds, micro), ends = await pipe.execute()
+        return ends is not None and bool(ends / 1000 > seconds + micro / 1e6)
+
+    async def erase(self, eval_id: str) -> bool:
+        """Forget an evaluation, whatever its state; return False where a worker has it now, and nothing was done.
+
+        Its runs count it as ``unchanged``, which is what an erased evaluation ends as, so that they still add up.
+        """
+        return bool(await self._call("erase", Outcome.UNCHANGED, eval_id))
+
     async def _of_dead(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
         found: list[str] = []
         for start in range(0, len(eval_ids), _AT_ONCE):
@@ -536,6 +556,7 @@ def _entry(eval_id: str, token: str, text: str) -> Entry:
         trigger=Trigger(**facts["trigger"]),
         suspect=facts.get("suspect", False),
         evidence=tuple(map(Evidence, facts.get("evidence", ()))),
+        even_if_erased=facts.get("even_if_erased", False),
     )
 
 

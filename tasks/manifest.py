@@ -19,6 +19,10 @@ _SHA256 = r"^[0-9a-f]{64}$"
 _UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,7 +41,9 @@ class DocumentRecord(_Part):
         default=None, description="Media type that its name promised, where the content is another."
     )
     sealed_with: str | None = Field(
-        default=None, description="ID of the key that the object was sealed with; null where it is as it came."
+        default=None,
+        exclude_if=_is_none,
+        description="ID of the key that the object was sealed with; absent where it is as it came.",
     )
     superseded: bool = Field(default=False, description="It was in a former bundle and is not in this one.")
 
@@ -56,14 +62,16 @@ class BundleRecord(_Part):
     size: int = Field(ge=0, description="Bytes.")
     sha256: str = Field(pattern=_SHA256, description="Hash of its bytes.")
     sealed_with: str | None = Field(
-        default=None, description="ID of the key that it is sealed with in quarantine; null where it is not."
+        default=None,
+        exclude_if=_is_none,
+        description="ID of the key that it is sealed with in quarantine; absent where it is not.",
     )
 
 
 class ResponseRecord(_Part):
     """What RiskOS answered."""
 
-    status: int = Field(description="HTTP status.")
+    status: int = Field(description="HTTP status; 0 where RiskOS was never asked, before an erasure.")
     message: str | None = Field(description="What it said, cut; null for a bundle.")
 
 
@@ -81,6 +89,13 @@ class TriggerRecord(_Part):
     run: str | None
     event_type: str | None
     event_id: str | None
+
+
+class ErasedRecord(_Part):
+    """The evaluation was erased; this manifest is what keeps it from being archived again."""
+
+    receipt: str = Field(description="Key of the receipt: who asked for it, when and why, and what went.")
+    at: str = Field(pattern=_UTC, description="When.")
 
 
 class Manifest(_Part):
@@ -108,6 +123,9 @@ class Manifest(_Part):
     retrieved_at: str = Field(pattern=_UTC, description="When RiskOS answered.")
     archived_at: str = Field(pattern=_UTC, description="When this manifest was made.")
     archiver: str = Field(description="Program and version that made it.")
+    erased: ErasedRecord | None = Field(
+        default=None, exclude_if=_is_none, description="There where the evaluation was erased."
+    )
 
     def as_json(self) -> bytes:
         """Return the manifest as it stands in the archive."""
@@ -126,7 +144,7 @@ class Manifest(_Part):
             (document.name, document.kind, document.key) for document in self.documents if not document.superseded
         )
         unreadable = sorted((each.name, each.cause) for each in self.unreadable)
-        return self.outcome, documents, unreadable, self.response, self.no_documents
+        return self.outcome, documents, unreadable, self.response, self.no_documents, self.erased
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +198,14 @@ async def look_up(bucket: Bucket, evaluation: Evaluation) -> Committed | None:
 def following(before: Committed | None, manifest: Manifest) -> Manifest:
     """Return the manifest as the revision that follows the one before.
 
-    Documents that are gone from the bundle stay in the archive, and stay listed as superseded.
+    Documents that are gone from the bundle stay in the archive, and stay listed as superseded. After an erasure
+    the revisions begin anew.
     """
     if before is None:
         return manifest
+    previous = hashlib.sha256(before.found.data).hexdigest()
+    if before.manifest.erased:
+        return manifest.model_copy(update={"previous": previous})
     present = {document.key for document in manifest.documents}
     # What was there already has not been written again: it is still sealed as it was.
     sealed = {document.key: document.sealed_with for document in before.manifest.documents}
@@ -199,7 +221,7 @@ def following(before: Committed | None, manifest: Manifest) -> Manifest:
     return manifest.model_copy(
         update={
             "revision": before.manifest.revision + 1,
-            "previous": hashlib.sha256(before.found.data).hexdigest(),
+            "previous": previous,
             "documents": (*documents, *gone),
         }
     )
@@ -221,7 +243,7 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
     labels = Labels(_MEDIA_TYPE, {"eval-id": evaluation.eval_id})
     record = following(before, manifest)
     if before:
-        key = evaluation.revision_key(before.manifest.revision)
+        key = evaluation.revision_key(record.revision - 1)
         await put(bucket, key, before.found.data, hashlib.sha256(before.found.data).hexdigest(), labels)
     data = record.as_json()
     try:

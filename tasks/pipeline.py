@@ -58,7 +58,7 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     account = means.line.account
     evaluation = Evaluation(entry.eval_id, account.environment, account.name)
     before = await look_up(means.records, evaluation)
-    if before and not entry.refresh:
+    if before and _stays(before.manifest, entry):
         return Outcome.UNCHANGED
     answer = await request(means.line, evaluation, entry.queue)
     async with _opened(answer, means) as contents:
@@ -72,6 +72,11 @@ async def archive(entry: Entry, means: Means) -> Outcome:
             return await _keep(entry, evaluation, means, again, contents, before)
     async with _opened(answer, means) as contents:
         return await _keep(entry, evaluation, means, answer, contents, before)
+
+
+def _stays(manifest: Manifest, entry: Entry) -> bool:
+    """Return whether what the archive says of the evaluation is not to be asked for again."""
+    return not entry.even_if_erased if manifest.erased else not entry.refresh
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +110,7 @@ async def _keep(
     same = before and before.manifest.says_the_same_as(manifest)
     if isinstance(answer, Bundle) and contents.unreadable and not same:
         await quarantine(means.shelf, evaluation, answer)
-    return await _commit(means, evaluation, manifest, before)
+    return await _commit(entry, means, evaluation, manifest, before)
 
 
 def _contents(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:
@@ -122,11 +127,15 @@ def _contents(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Content
     )
 
 
-async def _commit(means: Means, evaluation: Evaluation, manifest: Manifest, before: Committed | None) -> Outcome:
-    """Commit the manifest; where another worker was faster, on top of what that one wrote."""
+async def _commit(
+    entry: Entry, means: Means, evaluation: Evaluation, manifest: Manifest, before: Committed | None
+) -> Outcome:
+    """Commit the manifest; where another worker was faster, on top of what that one wrote; where it was erased, not."""
     for _ in range(_COMMITS):
         try:
             return await commit(means.records, evaluation, manifest, before)
         except ManifestChanged:
             before = await look_up(means.records, evaluation)
+            if before and before.manifest.erased and not entry.even_if_erased:
+                return Outcome.UNCHANGED
     raise ManifestChanged

@@ -58,6 +58,7 @@ class RunList(_Part):
     environment: str
     account: str
     refresh: bool = Field(description="Whether RiskOS is asked although there is a manifest.")
+    even_if_erased: bool = Field(default=False, description="Whether what was erased is archived again.")
     source: Source
     pieces: tuple[Piece, ...]
     begun_at: str
@@ -78,7 +79,15 @@ class RunList(_Part):
 
 
 async def keep_list(
-    bucket: Bucket, eval_ids: Iterable[str], *, run: str, environment: str, account: str, refresh: bool, source: Source
+    bucket: Bucket,
+    eval_ids: Iterable[str],
+    *,
+    run: str,
+    environment: str,
+    account: str,
+    refresh: bool,
+    source: Source,
+    even_if_erased: bool = False,
 ) -> RunList:
     """Put the list of a run into the archive, or find the same one there; return it.
 
@@ -95,13 +104,15 @@ async def keep_list(
             environment=environment,
             account=account,
             refresh=refresh,
+            even_if_erased=even_if_erased,
             source=source,
             pieces=tuple(pieces),
             begun_at=utc_now(),
             archiver=archiver(),
         )
         known = await _put_list(bucket, made)
-    if (known.source.fingerprint, known.refresh) != (source.fingerprint, refresh):
+    meant = (source.fingerprint, refresh, even_if_erased)
+    if (known.source.fingerprint, known.refresh, known.even_if_erased) != meant:
         raise RunTaken(run, known.begun_at)
     return known
 

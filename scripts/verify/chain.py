@@ -10,7 +10,7 @@ from scripts.verify.stored import Stored
 from tasks.bucket import Bucket
 from tasks.evaluation import Evaluation
 
-_REVISION = re.compile(r"revisions/([1-9][0-9]{0,8})\.json")
+_REVISION = re.compile(r"revisions/(0|[1-9][0-9]{0,8})\.json")
 
 
 @dataclass(slots=True)
@@ -77,14 +77,17 @@ class _Links:
         return sorted((int(each[1]) for each in found if each), reverse=True)
 
     def _begin(self, record: Record) -> None:
-        if (record.manifest.revision == 1) != (record.manifest.previous is None):
+        """See that the first one names none before it; where it does, that one is the marker of an erasure."""
+        manifest = record.manifest
+        first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
+        if not manifest.erased and first != (manifest.previous is None):
             self._differ(record.key, Problem.REVISION_DIFFERS, "its number and the hash of the one before do not agree")
 
     def _count(self, numbers: list[int], current: Record) -> None:
         """Name the youngest former manifest that is missing, and say how many there are."""
         former = {number for number in numbers if number < current.manifest.revision}
-        missing = current.manifest.revision - 1 - len(former)
-        if missing:
+        missing = current.manifest.revision - 1 - len(former - {0})
+        if missing and not current.manifest.erased:
             number = current.manifest.revision - 1
             while number in former:
                 number -= 1
@@ -105,7 +108,9 @@ class _Links:
                 self.chain.differences.append(read)
                 return None
         self._begin(read)
-        if read.manifest.revision != number:
+        # After an erasure revisions begin anew, and what stands before the first is the marker, whatever its number.
+        marker = number == 0 and read.manifest.erased
+        if read.manifest.revision != number and not marker:
             self._differ(
                 key, Problem.REVISION_DIFFERS, f"it says of itself that it is revision {read.manifest.revision}"
             )

@@ -72,7 +72,7 @@ def claims_of(evaluation: Evaluation, records: Sequence[Record]) -> Claims:
             elif document.key not in claims.documents:
                 claims.documents[document.key] = _claim(evaluation, document, sources[document.key])
                 claims.differences += _dropped(evaluation, document, record) if number else ()
-        if record.manifest.outcome is Outcome.UNREADABLE:
+        if record.manifest.outcome is Outcome.UNREADABLE and not record.manifest.erased:
             _add_bundle(claims, evaluation, record)
     return claims
 

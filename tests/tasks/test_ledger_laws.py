@@ -55,6 +55,7 @@ accepts = happening(
     queue=st.sampled_from(Queue),
     run=st.sampled_from([None, *RUNS]),
     refresh=st.booleans(),
+    even_if_erased=st.booleans(),
     delay=waits,
 )
 feeds = st.one_of(
@@ -78,6 +79,7 @@ others = st.one_of(
     happening("forgive", named=several),
     happening("redrive", named=several),
     happening("drop", named=several),
+    happening("erase", eval_id=st.sampled_from(EVAL_IDS)),
 )
 # In a choice of choices each of the five is as likely as the next; else most lives would end before they began.
 happenings = st.sampled_from([accepts, feeds, takes, endings, others]).flatmap(lambda kind: kind)
@@ -98,6 +100,7 @@ class Known:
     lost: int = 0
     suspect: bool = False
     delayed: bool = False
+    even_if_erased: bool = False
     again: "Known | None" = None
 
     @property
@@ -121,6 +124,7 @@ class Known:
             lost=self.lost,
             suspect=self.suspect,
             trigger=self.trigger,
+            even_if_erased=self.even_if_erased,
         )
 
     def put(self, state: str, *, due: bool = False) -> None:
@@ -169,10 +173,13 @@ class LedgerLife(RuleBasedStateMachine):
 
     # -- what producers do
 
-    def accept(self, named: list[str], queue: Queue, run: str | None, delay: float, *, refresh: bool) -> None:
+    def accept(
+        self, named: list[str], queue: Queue, run: str | None, delay: float, *, refresh: bool, even_if_erased: bool
+    ) -> None:
         trigger = Trigger("enqueue", run=run)
-        expected = [self._accept(each, queue, trigger, delay, refresh=refresh) for each in named]
-        call = self.ledger.accept(named, Order(queue, "default", trigger, refresh=refresh, delay=delay))
+        flags = {"refresh": refresh, "even_if_erased": even_if_erased}
+        expected = [self._accept(each, queue, trigger, delay, **flags) for each in named]
+        call = self.ledger.accept(named, Order(queue, "default", trigger, delay=delay, **flags))
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
 
     def begin(self) -> None:
@@ -208,23 +215,33 @@ class LedgerLife(RuleBasedStateMachine):
         assert self.do(self.ledger.fed(LISTED)) == self.fed
 
     def _accept(
-        self, eval_id: str, queue: Queue, trigger: Trigger, delay: float, *, refresh: bool, listed: bool = False
+        self,
+        eval_id: str,
+        queue: Queue,
+        trigger: Trigger,
+        delay: float,
+        *,
+        refresh: bool,
+        even_if_erased: bool = False,
+        listed: bool = False,
     ) -> bool:
         known = self.known.get(eval_id)
         if known is None:
-            known = self.known[eval_id] = Known(queue, refresh, trigger)
+            known = self.known[eval_id] = Known(queue, refresh, trigger, even_if_erased=even_if_erased)
             self._join(known, known, trigger.run, listed=listed)
             known.suspect = self.dead.pop(eval_id, None) is not None
             if delay:
                 known.put("parked")
             return not delay
-        if refresh and known.state == "leased":
+        if (refresh or even_if_erased) and known.state == "leased":
             known.again = known.again or Known(queue, refresh=True, trigger=trigger)
+            known.again.even_if_erased |= even_if_erased
             known.again.queue = min(known.again.queue, queue, key=list(Queue).index)
             known.again.delayed |= bool(delay)
             self._join(known, known.again, trigger.run, listed=listed)
             return False
         known.refresh |= refresh
+        known.even_if_erased |= even_if_erased
         self._join(known, known, trigger.run, listed=listed)
         if (queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
             return False
@@ -337,7 +354,9 @@ class LedgerLife(RuleBasedStateMachine):
         for eval_id in expected:
             was = self.dead.pop(eval_id).was
             self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
-            self.known[eval_id] = Known(was.queue, was.refresh, was.trigger, was.runs, suspect=True)
+            self.known[eval_id] = Known(
+                was.queue, was.refresh, was.trigger, was.runs, suspect=True, even_if_erased=was.even_if_erased
+            )
             self.known[eval_id].put("parked", due=True)
 
     def drop(self, named: list[str]) -> None:
@@ -345,6 +364,18 @@ class LedgerLife(RuleBasedStateMachine):
         assert self.do(self.ledger.drop(named)) == expected
         for eval_id in expected:
             del self.dead[eval_id]
+
+    def erase(self, eval_id: str) -> None:
+        known = self.known.get(eval_id)
+        busy = known is not None and known.state == "leased" and not known.due
+        assert self.do(self.ledger.is_leased(eval_id)) is busy
+        assert self.do(self.ledger.erase(eval_id)) is not busy
+        if busy:
+            return
+        self.dead.pop(eval_id, None)
+        if known:
+            self.ended.update((run, Outcome.UNCHANGED) for run in self._runs_of(known))
+            del self.known[eval_id]
 
     # -- what accidents and time do
 

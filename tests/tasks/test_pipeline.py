@@ -29,7 +29,7 @@ from tasks.errors import AlarmingObject, BundleTooLarge, ManifestChanged, NotNow
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
 from tasks.ledger import Entry, Queue, Trigger
-from tasks.manifest import Manifest, look_up
+from tasks.manifest import ErasedRecord, Manifest, look_up
 from tasks.outcome import NoDocumentsReason, Outcome
 from tasks.pipeline import Means, archive
 from tasks.retrying import Policy
@@ -51,8 +51,18 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json"
 ATTEMPTS = 3
 
 
-def entry_of(eval_id: str, *, refresh: bool = False) -> Entry:
-    return Entry(eval_id, "token", Queue.LIVE, "default", refresh, attempts=0, lost=0, trigger=TRIGGER)
+def entry_of(eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Entry:
+    return Entry(
+        eval_id,
+        "token",
+        Queue.LIVE,
+        "default",
+        refresh,
+        attempts=0,
+        lost=0,
+        trigger=TRIGGER,
+        even_if_erased=even_if_erased,
+    )
 
 
 @dataclass
@@ -69,8 +79,20 @@ class House:
     store: MemoryStore
     clock: Clock
 
-    async def archive(self, eval_id: str, *, refresh: bool = False) -> Outcome:
-        return await archive(entry_of(eval_id, refresh=refresh), self.means)
+    async def archive(self, eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Outcome:
+        return await archive(entry_of(eval_id, refresh=refresh, even_if_erased=even_if_erased), self.means)
+
+    async def erase(self, eval_id: str) -> bytes:
+        """Put the marker of an erasure in the manifest's place; return it."""
+        evaluation, bucket = Evaluation(eval_id, "sandbox"), self.means.shelf.bucket
+        before = await look_up(bucket, evaluation)
+        assert before
+        erased = ErasedRecord(receipt="receipts/a.json", at=before.manifest.archived_at)
+        marker = before.manifest.model_copy(update={"documents": (), "revision": 2, "previous": None, "erased": erased})
+        await bucket.replace(
+            evaluation.manifest_key, marker.as_json(), Labels("application/json"), before.found.version
+        )
+        return marker.as_json()
 
     async def end_of(self, eval_id: str, *, refresh: bool = False) -> Outcome:
         """Make attempts until there is an outcome, as the ledger does."""
@@ -305,6 +327,49 @@ async def test_documents_that_riskos_has_deleted_since_stay_in_the_archive(redis
     assert [(each.name, each.superseded) for each in manifest.documents] == [("front.jpg", True)]
     assert house.archived(manifest) == {"front.jpg": b"front"}
     assert before.keys() < house.contents().keys()
+
+
+# What was erased
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+async def test_what_was_erased_is_not_asked_for_again(house: House, simulator: Simulator, refresh: bool) -> None:  # noqa: FBT001
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    await house.erase(eval_id)
+    before, requests = house.contents(), asked(simulator, eval_id)
+    assert await house.archive(eval_id, refresh=refresh) is Outcome.UNCHANGED
+    assert asked(simulator, eval_id) == requests
+    assert house.contents() == before
+
+
+async def test_what_was_erased_is_archived_again_when_a_person_says_so_and_begins_anew(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    marker = await house.erase(eval_id)
+    assert await house.archive(eval_id, even_if_erased=True) is Outcome.ARCHIVED
+    manifest = await house.manifest(eval_id)
+    assert (manifest.revision, manifest.previous, manifest.erased) == (1, hashlib.sha256(marker).hexdigest(), None)
+    assert house.contents()[f"sandbox/{eval_id}/revisions/0.json"] == marker
+    assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
+    assert await house.archive(eval_id, even_if_erased=True) is Outcome.UNCHANGED
+
+
+async def test_a_worker_that_was_on_its_way_does_not_undo_an_erasure(redis: "Redis") -> None:
+    bundle = zipped(zip_of({"front.jpg": b"changed"}))
+    marker = b""
+
+    async def answer(_: object) -> Reply:
+        nonlocal marker
+        if asks.pop():
+            marker = await house.erase(MINE)
+        return Reply(bundle if marker else zipped(zip_of({"front.jpg": b"first"})))
+
+    asks = [True, False]
+    async with listening(answer) as server, house_at(server.url, redis) as house:
+        await house.archive(MINE)
+        assert await house.archive(MINE, refresh=True) is Outcome.UNCHANGED
+        assert house.contents()[f"sandbox/{MINE}/manifest.json"] == marker
 
 
 # What is no good

@@ -4,9 +4,12 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from scripts.erase.marker import marker
 from scripts.verify.means import Chosen, Depth
 from scripts.verify.places import Group, evaluation_place, quarantine_place
 from scripts.verify.problems import Problem
@@ -148,3 +151,27 @@ async def test_a_document_that_was_there_under_two_names_may_have_the_tag_of_eit
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, [one, rest[0]])
     assert (await look_up(place.bucket, Evaluation(FIRST, "sandbox"))).manifest.revision == 2  # type: ignore[union-attr]
     assert await wrong(place) == []
+
+
+async def test_an_erased_evaluation_is_as_it_must_be_and_so_it_is_when_it_was_archived_again(place: Place) -> None:
+    again, *others = ids = eval_ids(4)
+    for outcome, eval_id in zip((Outcome.ARCHIVED, Outcome.UNREADABLE, Outcome.NO_DOCUMENTS), ids, strict=False):
+        await archive(place.bucket, eval_id, outcome, documents(eval_id, 1, 100) if outcome.fine else ())
+    await archive(place.bucket, again, Outcome.ARCHIVED, documents(again, 2, 100))
+    for eval_id in ids:
+        evaluation = Evaluation(eval_id, "sandbox")
+        before = await look_up(place.bucket, evaluation)
+        for key in place.hand.listed():
+            if eval_id in key:
+                place.hand.delete(key)
+        receipt = f"receipts/sandbox/{eval_id}/20261123T040000Z.json"
+        kept: Any = SimpleNamespace(key=receipt, receipt=SimpleNamespace(requested_at="2026-11-23T04:00:00.000Z"))
+        data = marker(evaluation, kept, before.manifest if before else None).as_json()
+        place.hand.put(evaluation.manifest_key, data)
+        place.hand.put(receipt, b"{}")
+    assert await place.verified() == []
+    assert others
+
+    await archive(place.bucket, again, Outcome.ARCHIVED, documents(again, 3, 100))
+    assert f"sandbox/{again}/revisions/0.json" in place.hand.listed()
+    assert await place.verified() == []

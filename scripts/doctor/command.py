@@ -1,0 +1,84 @@
+"""The command: examine one thing after the other, and say of each how it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from scripts.doctor import configuration, folder, redis, riskos
+from scripts.doctor.disk import room
+from scripts.doctor.finding import Finding, State, wrong
+from scripts.exits import NOT_ALL, OK, UNREACHABLE
+from scripts.s3_client import s3_archive
+from worker.settings import Settings, SettingsError, load_settings
+
+_STYLES = {State.FINE: "green", State.WARNING: "yellow", State.WRONG: "bold red"}
+
+
+def doctor(*, as_json: bool) -> int:
+    """Examine everything; return the exit code."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        findings = [wrong("settings", line, "see README.md, Settings") for line in error.lines]
+    else:
+        findings = asyncio.run(_all(settings))
+    if as_json:
+        click.echo(orjson.dumps({"findings": [_facts(each) for each in findings]}))
+    else:
+        _print(findings)
+    return exit_code(findings)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return 0 where nothing is wrong, 3 where a service cannot be reached, else 1."""
+    bad = [each for each in findings if each.state is State.WRONG]
+    if any(each.unreachable for each in bad):
+        return UNREACHABLE
+    return NOT_ALL if bad else OK
+
+
+async def _all(settings: Settings) -> list[Finding]:
+    return [finding async for finding in _each(settings)]
+
+
+async def _each(settings: Settings) -> AsyncIterator[Finding]:
+    for finding in configuration.examine(settings):
+        yield finding
+    async for finding in riskos.examine(settings):
+        yield finding
+    async for finding in redis.examine(settings):
+        yield finding
+    for finding in await asyncio.to_thread(_archive, settings):
+        yield finding
+    yield room("disk of DOCV_STATE_DIR", settings.state_dir)
+
+
+def _archive(settings: Settings) -> list[Finding]:
+    archive = s3_archive(settings)
+    if archive is None:
+        return list(folder.examine(Path(unquote(urlsplit(settings.archive_url).path))))
+    from scripts.doctor import bucket  # noqa: PLC0415  # botocore takes a while that a folder's user need not wait
+
+    return list(bucket.examine(archive))
+
+
+def _facts(finding: Finding) -> dict[str, object]:
+    return {name: value for name, value in asdict(finding).items() if name != "unreachable"}
+
+
+def _print(findings: Iterable[Finding]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for each in findings:
+        said = f"{each.said}: {each.mend}" if each.mend else each.said
+        table.add_row(f"[{_STYLES[each.state]}]{each.state}[/]", each.what, said)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240
+    console.print(table)

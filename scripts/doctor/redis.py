@@ -1,0 +1,117 @@
+"""Examine Redis: is it there, does it keep what it is told, and does anybody work?"""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from scripts.doctor.finding import Finding, fine, warning, wrong
+from tasks.ledger import Ledger, Queue
+from tasks.presence import Presence
+from worker.resources import open_redis
+from worker.settings import Settings
+
+_OURS = "docv:"
+_KEYS = 2_000
+_SLOW = 0.02
+_FULL = 0.8
+_OLD = 15 * 60.0
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what there is to say of Redis, where one is named."""
+    if settings.redis_url is None:
+        yield fine("Redis", "none is named: `run` and `backfill` start one of their own")
+        return
+    try:
+        async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
+            async for finding in _examine(redis):
+                yield finding
+    except (RedisError, OSError) as error:
+        yield wrong(
+            "Redis",
+            f"it does not answer ({type(error).__name__})",
+            "see that it runs and that DOCV_REDIS_URL names it",
+            unreachable=True,
+        )
+
+
+async def _examine(redis: Redis) -> AsyncIterator[Finding]:
+    began = time.monotonic()
+    await redis.ping()
+    seconds, facts = time.monotonic() - began, await redis.info()
+    yield latency(str(facts.get("redis_version", "of no version")), seconds)
+    yield keeping(facts)
+    yield eviction(facts)
+    yield memory(facts)
+    yield await _sharing(redis)
+    async for finding in _work(redis):
+        yield finding
+
+
+def latency(version: str, seconds: float) -> Finding:
+    """Return whether it answers soon enough."""
+    said = f"version {version}, answers in {seconds * 1000:.1f} ms"
+    return fine("Redis", said) if seconds < _SLOW else warning("Redis", said, "let it run nearer to the workers")
+
+
+def keeping(facts: Mapping[str, Any]) -> Finding:
+    """Return whether it writes down what it is told."""
+    what = "append-only file"
+    if not int(facts.get("aof_enabled", 0)):
+        return wrong(what, "there is none, so a restart forgets what was accepted", "set appendonly yes")
+    if facts.get("aof_last_write_status", "ok") != "ok":
+        return wrong(what, "it could not be written lately", "see the disk of Redis")
+    return fine(what, "it is on")
+
+
+def eviction(facts: Mapping[str, Any]) -> Finding:
+    """Return whether it throws away what was accepted when it is full."""
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return fine("eviction", "nothing is thrown away")
+    return wrong(
+        "eviction", f"when it is full it throws away what was accepted ({policy})", "set maxmemory-policy noeviction"
+    )
+
+
+def memory(facts: Mapping[str, Any]) -> Finding:
+    """Return whether it has room."""
+    used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    said = f"{used >> 20} MiB used of {f'{most >> 20} MiB' if most else 'what the machine has'}"
+    if most and used > _FULL * most:
+        return warning("memory of Redis", said, "raise maxmemory, or lower DOCV_BACKLOG")
+    return fine("memory of Redis", said)
+
+
+async def _sharing(redis: Redis) -> Finding:
+    """Look at some of the keys: others' keys in it mean that others may fill or flush it."""
+    seen = strange = 0
+    async for key in redis.scan_iter(count=500):
+        seen += 1
+        strange += not key.startswith(_OURS)
+        if seen >= _KEYS:
+            break
+    if strange:
+        return warning("sharing", f"{strange} of {seen} keys are not ours", "give it a Redis of its own")
+    return fine("sharing", f"all of {seen} keys are ours")
+
+
+async def _work(redis: Redis) -> AsyncIterator[Finding]:
+    workers, census = await Presence(redis).count(), await Ledger(redis).census()
+    for queue in Queue:
+        yield work(queue, workers[queue], census.queued[queue], census.oldest[queue])
+
+
+def work(queue: Queue, workers: int, queued: int, oldest: float) -> Finding:
+    """Return whether somebody serves a queue, and keeps up."""
+    said = f"{workers} workers, {queued} queued, the oldest for {oldest:.0f} s"
+    if queued and not workers:
+        return wrong(f"queue {queue}", said, f"start one: docv-archive worker --queues {queue}")
+    if not workers:
+        return warning(f"queue {queue}", said, f"nobody serves it: docv-archive worker --queues {queue}")
+    if queue is Queue.LIVE and oldest > _OLD:
+        return warning(f"queue {queue}", said, "see `docv-archive status`: a hold, or too few workers")
+    return fine(f"queue {queue}", said)

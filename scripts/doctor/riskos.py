@@ -1,0 +1,202 @@
+"""Examine the way to RiskOS: name, port, TLS, clock, and whether the key is accepted.
+
+The last is found out with one request for an evaluation that does not exist, sent as a worker would send it.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aiohttp
+import orjson
+
+from scripts.doctor.finding import Finding, fine, warning, wrong
+from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
+from tasks.errors import AccountHeld
+from tasks.evaluation import Evaluation
+from tasks.ledger import Queue
+from tasks.rate_limit import Turns
+from tasks.rate_word import read_rate_word
+from worker.resources import open_redis
+from worker.settings import Settings
+
+_SECONDS = 10.0
+_DAYS = 14
+_DAY = 86_400
+_CLOCK_WARNING, _CLOCK_WRONG = 30.0, 300.0
+_REFUSED = {
+    401: ("401: the key is not accepted", "see DOCV_API_KEY, and that it belongs to DOCV_ENVIRONMENT"),
+    403: ("403: the key may not do this", "ask the vendor for the permission, and about this IP address"),
+}
+_MOST = 65_536
+_ZIP = b"PK\x03\x04"
+_ASKING = "key at RiskOS"
+_NETWORK = "see the network, the proxy and DOCV_RISKOS_URL"
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what there is to say of RiskOS."""
+    url = urlsplit(settings.base_url)
+    host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+    connected = await _connect(host, port)
+    yield connected
+    if connected.unreachable:
+        return
+    if url.scheme == "https":
+        yield await _tls(host, port, settings)
+    if settings.api_key is not None:
+        async for finding in _ask(settings):
+            yield finding
+
+
+async def _connect(host: str, port: int) -> Finding:
+    what = "RiskOS"
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return wrong(what, f"{host} has no address", "see DNS and DOCV_RISKOS_URL", unreachable=True)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return wrong(what, f"{host}:{port} does not answer ({type(error).__name__})", _NETWORK, unreachable=True)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return fine(what, f"{host}:{port} answers")
+
+
+async def _tls(host: str, port: int, settings: Settings) -> Finding:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, writer = await asyncio.open_connection(host, port, ssl=_context(settings))
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or type(error).__name__
+        return wrong(
+            "TLS", f"no trust in {host}: {why}", "see the certificate authorities of this machine, and the proxy"
+        )
+    except OSError as error:
+        return wrong("TLS", f"it breaks off ({type(error).__name__})", _NETWORK)
+    tls = writer.get_extra_info("ssl_object")
+    version, certificate = tls.version(), tls.getpeercert()
+    writer.close()
+    return certified(version, ssl.cert_time_to_seconds(certificate["notAfter"]), time.time())
+
+
+def _context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.client_cert:
+        context.load_cert_chain(settings.client_cert, settings.client_key)
+    return context
+
+
+def certified(version: str, ends: float, now: float) -> Finding:
+    """Return how long the certificate is still valid; times are seconds since the epoch."""
+    days = int((ends - now) // _DAY)
+    said = f"{version}, certificate valid for another {days} days"
+    return fine("TLS", said) if days >= _DAYS else warning("TLS", said, "it is RiskOS's, or your proxy's, to renew it")
+
+
+async def _ask(settings: Settings) -> AsyncIterator[Finding]:
+    account = _account(settings)
+    held = await _turn(settings, account)
+    if held:
+        yield held
+        return
+    timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    connector = aiohttp.TCPConnector(ssl=_context(settings))
+    url = Evaluation(str(uuid4()), settings.environment).url(account.url)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector) as http,
+            http.get(url, headers=_headers(account), allow_redirects=False) as response,
+        ):
+            yield clock(response.headers.get("Date", ""), time.time())
+            yield answer(response.status, response.headers, await response.content.read(_MOST))
+    except (TimeoutError, aiohttp.ClientError) as error:
+        yield wrong(_ASKING, f"no answer came ({type(error).__name__})", _NETWORK, unreachable=True)
+
+
+def _account(settings: Settings) -> Account:
+    allowance = Allowance(rate=settings.rate, burst=settings.burst, daily_quota=settings.quota)
+    version = settings.api_version
+    return Account(
+        DEFAULT_ACCOUNT, settings.environment, settings.base_url, settings.need_api_key(), version, allowance
+    )
+
+
+def _headers(account: Account) -> dict[str, str]:
+    """Return what ``tasks.download`` sends."""
+    headers = {
+        "Authorization": f"Bearer {account.key.get_secret_value()}",
+        "Accept": "application/zip, application/json",
+        "Accept-Encoding": "identity",
+    }
+    return headers | ({"X-API-Version": account.api_version} if account.api_version else {})
+
+
+async def _turn(settings: Settings, account: Account) -> Finding | None:
+    """Take a turn where workers take theirs; return why there is none."""
+    if settings.redis_url is None:
+        return None
+    # Redis is examined by itself.
+    with contextlib.suppress(OSError):
+        async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await Turns(redis).wait(account, Queue.LIVE)
+            except AccountHeld as error:
+                return warning(_ASKING, f"not asked: {error}", "see `docv-archive status`; `resume` ends a hold")
+    return None
+
+
+def clock(date: str, now: float) -> Finding:
+    """Return whether our clock agrees with the ``Date`` of an answer; ``now`` is seconds since the epoch."""
+    try:
+        apart = abs(email.utils.parsedate_to_datetime(date).timestamp() - now)
+    except (ValueError, TypeError):
+        return warning("clock", "the answer has no Date to compare it with", "see that this machine keeps time (NTP)")
+    said, mend = f"{apart:.0f} s apart from RiskOS", "let this machine keep time (NTP)"
+    if apart > _CLOCK_WRONG:
+        return wrong("clock", said, mend)
+    return warning("clock", said, mend) if apart > _CLOCK_WARNING else fine("clock", said)
+
+
+def answer(status: int, headers: Mapping[str, str], body: bytes) -> Finding:
+    """Return what the answer about an evaluation that does not exist says of the key."""
+    if status in _REFUSED:
+        return wrong(_ASKING, *_REFUSED[status])
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return _limited(headers, body)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return warning(_ASKING, f"{status}: RiskOS has a fault", "try again later")
+    if status == HTTPStatus.OK and body.startswith(_ZIP):
+        return warning(_ASKING, "it has documents of an evaluation that does not exist", "is it a simulator?")
+    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} or not isinstance(_json(body), dict):
+        return wrong(_ASKING, f"status {status}, and not as RiskOS answers", "see DOCV_RISKOS_URL and the proxy")
+    return fine(_ASKING, f"accepted ({status} for an evaluation that does not exist)")
+
+
+def _limited(headers: Mapping[str, str], body: bytes) -> Finding:
+    word = read_rate_word(headers, time.time())
+    if word.limit == 0 or b"not activated" in body.lower():
+        return wrong(_ASKING, "429: the account may send 0 requests a second", "have the vendor activate the account")
+    return warning(
+        _ASKING, "429: the rate or the day's quota is spent", "see DOCV_RATE and DOCV_DAILY_QUOTA; try later"
+    )
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None

@@ -1,0 +1,1 @@
+"""A privacy request: everything of an evaluation goes, and a receipt stays."""

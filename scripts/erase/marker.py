@@ -1,0 +1,71 @@
+"""The manifest of an evaluation that was erased: it keeps whoever comes later from archiving it again."""
+
+from pydantic import ValidationError
+
+from scripts.erase.receipt import Kept
+from tasks.bucket import Bucket, Found, Labels, Unclear
+from tasks.errors import ManifestChanged
+from tasks.evaluation import Evaluation
+from tasks.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
+from tasks.outcome import Outcome
+
+_TRIES = 3
+
+
+def is_marker(found: Found | None) -> bool:
+    """Return whether a manifest says that its evaluation was erased."""
+    manifest = _manifest(found)
+    return manifest is not None and manifest.erased is not None
+
+
+async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
+    """Put the marker in the manifest's place, whatever a worker does meanwhile.
+
+    Raises:
+        ManifestChanged: workers were faster again and again.
+        StoreFailed: it may not be there.
+    """
+    labels = Labels("application/json", {"eval-id": evaluation.eval_id})
+    for _ in range(_TRIES):
+        found = await bucket.read(evaluation.manifest_key)
+        if is_marker(found):
+            return
+        data = marker(evaluation, kept, _manifest(found)).as_json()
+        try:
+            await bucket.replace(evaluation.manifest_key, data, labels, found.version if found else None)
+        except (ManifestChanged, Unclear):
+            continue  # the next look tells
+        return
+    raise ManifestChanged
+
+
+def marker(evaluation: Evaluation, kept: Kept, before: Manifest | None) -> Manifest:
+    """Return the marker: the outcome of before, and nothing of what was archived."""
+    now = utc_now()
+    return Manifest(
+        schema=1,
+        eval_id=evaluation.eval_id,
+        environment=evaluation.environment,  # type: ignore[arg-type]  # checked by pydantic
+        account=before.account if before else evaluation.account,
+        # The set of outcomes is closed, and each tells what RiskOS said; where it was not asked, this one claims least.
+        outcome=before.outcome if before else Outcome.NO_DOCUMENTS,
+        revision=before.revision + 1 if before else 1,
+        previous=None,
+        documents=(),
+        bundle=None,
+        response=ResponseRecord(status=before.response.status if before else 0, message=None),
+        no_documents=None,
+        trigger=TriggerRecord(source="erase", run=None, event_type=None, event_id=None),
+        retrieved_at=before.retrieved_at if before else now,
+        archived_at=now,
+        archiver=archiver(),
+        erased=ErasedRecord(receipt=kept.key, at=kept.receipt.requested_at),
+    )
+
+
+def _manifest(found: Found | None) -> Manifest | None:
+    """Return what a manifest says; one that cannot be read must not keep its evaluation from being erased."""
+    try:
+        return Manifest.model_validate_json(found.data) if found else None
+    except ValidationError:
+        return None

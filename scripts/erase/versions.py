@@ -1,0 +1,94 @@
+"""An evaluation's objects in S3: all their versions, delete markers and unfinished uploads."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from scripts.erase.locks import lock_of
+from scripts.erase.stock import Item, prefixes_of
+from scripts.s3_client import S3Archive, answer_or_none, asking
+from tasks.evaluation import Evaluation
+from worker.resources import Unreachable
+
+_AT_ONCE = 1000  # the most that S3 takes
+_NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
+
+
+class Versions:
+    """See ``scripts.erase.stock.Stock``.
+
+    Args:
+        archive: the archive in S3.
+    """
+
+    def __init__(self, archive: S3Archive) -> None:
+        self._archive = archive
+
+    def items(self, evaluation: Evaluation) -> list[Item]:
+        """Return everything of an evaluation."""
+        with asking("s3:ListBucketVersions"):
+            return [item for prefix in prefixes_of(evaluation) for item in self._items(prefix)]
+
+    def _items(self, prefix: str) -> Iterator[Item]:
+        for page in self._archive.pages("list_object_versions", prefix):
+            for found in page.get("Versions", ()):
+                yield self._item(found, deletion=False)
+            for found in page.get("DeleteMarkers", ()):
+                yield self._item(found, deletion=True)
+
+    def _item(self, found: dict[str, Any], *, deletion: bool) -> Item:
+        key, size = self._archive.ours(found["Key"]), found.get("Size", 0)
+        return Item(key, found["VersionId"], size, latest=found["IsLatest"], deletion=deletion)
+
+    def locks(self, items: Sequence[Item], *, bypass_governance: bool) -> str | None:
+        """Return why some of these must not be removed, or None."""
+        if not self._has_object_lock():
+            return None
+        found = (
+            lock_of(self._archive, item, bypass_governance=bypass_governance) for item in items if not item.deletion
+        )
+        return next((why for why in found if why), None)
+
+    def _has_object_lock(self) -> bool:
+        client, bucket = self._archive.client, self._archive.bucket
+        answer = answer_or_none(
+            lambda: client.get_object_lock_configuration(Bucket=bucket),
+            "s3:GetBucketObjectLockConfiguration",
+            _NO_LOCK,
+        )
+        return answer is not None
+
+    def remove(self, items: Sequence[Item], *, bypass_governance: bool) -> None:
+        """Remove these versions for good."""
+        for start in range(0, len(items), _AT_ONCE):
+            self._remove(items[start : start + _AT_ONCE], bypass_governance=bypass_governance)
+
+    def _remove(self, items: Sequence[Item], *, bypass_governance: bool) -> None:
+        named = [{"Key": self._archive.prefix + item.key, "VersionId": item.version} for item in items]
+        bypass = {"BypassGovernanceRetention": True} if bypass_governance else {}
+        with asking("s3:DeleteObject and s3:DeleteObjectVersion"):
+            answer = self._archive.client.delete_objects(
+                Bucket=self._archive.bucket, Delete={"Objects": named, "Quiet": True}, **bypass
+            )
+        codes = sorted({error.get("Code", "no code") for error in answer.get("Errors", ())})
+        if codes:
+            raise Unreachable(
+                f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObjectVersion, and "
+                "the same command goes on where this one stopped"
+            )
+
+    def tidy(self, evaluation: Evaluation) -> None:
+        """Abort unfinished uploads: their parts hold documents, too."""
+        client, bucket = self._archive.client, self._archive.bucket
+        for prefix in prefixes_of(evaluation):
+            with asking("s3:ListBucketMultipartUploads"):
+                pages = list(self._archive.pages("list_multipart_uploads", prefix))
+            for upload in (each for page in pages for each in page.get("Uploads", ())):
+                if upload["Key"].startswith(self._archive.prefix + prefix):
+                    with asking("s3:AbortMultipartUpload"):
+                        client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+    def keys(self, below: str) -> list[str]:
+        """Return the keys below a prefix, in order."""
+        with asking("s3:ListBucket"):
+            pages = self._archive.pages("list_objects_v2", below)
+            return [self._archive.ours(found["Key"]) for page in pages for found in page.get("Contents", ())]

@@ -1,0 +1,115 @@
+"""boto3's client of the archive's bucket: for versions, locks and settings, which obstore does not know."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from worker.resources import Unreachable
+from worker.settings import Settings, SettingsError
+
+DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden"})
+"""Error codes of S3 that mean "these credentials may not do this"."""
+UNKNOWN = frozenset({"MethodNotAllowed", "NotImplemented", "XNotImplemented", "501", "405"})
+"""Error codes of S3-compatible servers that do not know a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Archive:
+    """The archive in S3.
+
+    Attributes:
+        client: boto3's.
+        bucket: its name.
+        prefix: what stands before each key of ours: nothing, or a text that ends in a slash.
+    """
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    def pages(self, call: str, below: str) -> Iterator[dict[str, Any]]:
+        """Yield what a listing call answers about the keys below a prefix of ours, page after page."""
+        yield from self.client.get_paginator(call).paginate(Bucket=self.bucket, Prefix=self.prefix + below)
+
+    def ours(self, key: str) -> str:
+        """Return a key of S3 as the archive names it."""
+        return key.removeprefix(self.prefix)
+
+
+def s3_archive(settings: Settings) -> S3Archive | None:
+    """Return the archive in S3, or None where it is in a folder."""
+    url = urlsplit(settings.archive_url)
+    if url.scheme != "s3":
+        return None
+    prefix = url.path.strip("/")
+    return S3Archive(_client(settings.s3_endpoint), url.netloc, f"{prefix}/" if prefix else "")
+
+
+def _client(endpoint: str | None) -> Any:
+    import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+
+
+def code_of(error: Any) -> str:
+    """Return S3's word for what went wrong."""
+    return str(error.response.get("Error", {}).get("Code", "no code"))
+
+
+@contextlib.contextmanager
+def asking(action: str) -> Iterator[None]:
+    """Turn what boto3 raises into our errors.
+
+    Args:
+        action: what the credentials must be allowed, such as ``s3:ListBucketVersions``.
+
+    Raises:
+        SettingsError: there are no credentials.
+        Unreachable: S3 does not do it; the sentence says why.
+    """
+    from botocore import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except (exceptions.NoCredentialsError, exceptions.CredentialRetrievalError, exceptions.ProfileNotFound):
+        raise SettingsError(
+            ("no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role",)
+        ) from None
+    except exceptions.ClientError as error:
+        raise Unreachable(_sentence(code_of(error), action)) from None
+    except exceptions.BotoCoreError as error:
+        raise Unreachable(
+            f"S3 does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
+        ) from None
+
+
+def _sentence(code: str, action: str) -> str:
+    if code in DENIED:
+        return f"access is denied: these credentials need {action} on the archive; docs/iam-policy.json has it all"
+    return f"S3 does not do what {action} allows ({code}); give the same command again later"
+
+
+def answer_or_none(call: Callable[[], Any], action: str, absent: frozenset[str]) -> Any:
+    """Return what a call answers, or None where S3 says with one of these codes that there is no such thing.
+
+    Raises:
+        Unreachable: S3 does not do it.
+    """
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    with asking(action):
+        try:
+            return call()
+        except ClientError as error:
+            if code_of(error) in absent | UNKNOWN:
+                return None
+            raise

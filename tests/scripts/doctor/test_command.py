@@ -1,0 +1,42 @@
+"""The command says of each thing how it is, and its exit code says the worst."""
+
+import json
+from pathlib import Path
+
+from scripts.doctor.command import exit_code
+from scripts.doctor.disk import GiB, amount
+from scripts.doctor.finding import State, fine, warning, wrong
+from scripts.simulator.options import Options
+from scripts.simulator.server import start
+from tests.commands import KEY, Shell
+
+
+async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    async with await start(Options(api_key=KEY)) as riskos:
+        shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url})
+        finished = await shell.run("doctor", "--json")
+        told = await shell.run("doctor")
+    assert (finished.code, finished.err) == (0, "")
+    findings = json.loads(finished.out)["findings"]
+    assert {finding["state"] for finding in findings} <= {"fine", "warning"}
+    assert len(told.out.splitlines()) == len(findings)
+    assert KEY not in finished.out + told.out
+    assert list((tmp_path / "archive").iterdir()) == []
+
+
+async def test_a_setting_that_is_misspelt_is_wrong(tmp_path: Path) -> None:
+    finished = await Shell(tmp_path, {"DOCV_RATES": "5"}).run("doctor")
+    assert finished.code == 1
+    assert "DOCV_RATE" in finished.out
+
+
+def test_the_exit_code_says_the_worst() -> None:
+    assert exit_code([fine("a", "b"), warning("a", "b", "c")]) == 0
+    assert exit_code([wrong("a", "b", "c")]) == 1
+    assert exit_code([wrong("a", "b", "c"), wrong("a", "b", "c", unreachable=True)]) == 3
+
+
+def test_a_disk_that_is_nearly_full_is_a_warning() -> None:
+    assert amount("disk", 11 * GiB).state is State.FINE
+    assert amount("disk", 9 * GiB).state is State.WARNING

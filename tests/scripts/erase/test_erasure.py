@@ -1,0 +1,402 @@
+"""Everything of an evaluation goes, a receipt and a marker stay, whatever cuts the erasure off."""
+
+import asyncio
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from botocore.awsrequest import AWSResponse, HeadersDict
+from redis.asyncio import Redis
+
+from scripts.bucket import opened_bucket
+from scripts.erase.erasure import Ending, Erased, Place, Refused, WouldErase, erase_one
+from scripts.erase.files import Files
+from scripts.erase.receipt import Asked
+from scripts.erase.stock import Stock
+from scripts.erase.traces import Traces
+from scripts.erase.versions import Versions
+from scripts.s3_client import s3_archive
+from tasks.bucket import Bucket, Labels
+from tasks.evaluation import Evaluation
+from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.manifest import look_up
+from tasks.outcome import Outcome
+from tests.conftest import S3
+from worker.settings import Settings
+
+ASKED = Asked("request 4711", "operator", "a-host")
+LABELS = Labels("application/json")
+SOME = Order(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
+
+
+class PowerCut(Exception):
+    """The process ends here."""
+
+
+class CutOff:
+    """Stands before something, and ends the process at the nth call of all that share the countdown."""
+
+    def __init__(self, behind: Any, countdown: Iterator[int]) -> None:
+        self._behind, self._countdown = behind, countdown
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._behind, name)
+
+        async def later(*arguments: Any, **named: Any) -> Any:
+            self._count()
+            return await method(*arguments, **named)
+
+        def now(*arguments: Any, **named: Any) -> Any:
+            self._count()
+            return method(*arguments, **named)
+
+        return later if asyncio.iscoroutinefunction(method) else now
+
+    def _count(self) -> None:
+        if next(self._countdown) == 0:
+            raise PowerCut
+
+
+@dataclass
+class Archive:
+    """An archive with one evaluation in it.
+
+    Attributes:
+        evaluation: what is erased.
+        bucket: the archive.
+        stock: the same, with its versions.
+        ledger: beside it.
+        keys: of everything that the evaluation has.
+    """
+
+    evaluation: Evaluation
+    bucket: Bucket
+    stock: Stock
+    ledger: Ledger
+    keys: list[str]
+
+    async def fill(self) -> None:
+        front, digest = b"front", hashlib.sha256(b"front").hexdigest()
+        self.keys = [
+            self.evaluation.document_key("document_front", digest, "jpg"),
+            self.evaluation.revision_key(1),
+            self.evaluation.quarantine_key(digest),
+            self.evaluation.manifest_key,
+        ]
+        for key in self.keys[:-1]:
+            await self.bucket.create(key, front, LABELS)
+        await self.bucket.replace(self.keys[-1], b"the first", LABELS, None)
+        found = await self.bucket.read(self.keys[-1])
+        assert found
+        await self.bucket.replace(self.keys[-1], b"the second", LABELS, found.version)
+
+    def place(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> Place:
+        traces = Traces(self.ledger, patience)
+        if countdown is None:
+            return Place(self.bucket, self.stock, traces)
+        return Place(CutOff(self.bucket, countdown), CutOff(self.stock, countdown), CutOff(traces, countdown))
+
+    async def erase(self, asked: Asked = ASKED, *, dry_run: bool = False, patience: float = 0.0) -> Ending:
+        return await erase_one(self.evaluation, asked, self.place(patience=patience), dry_run=dry_run)
+
+    def receipts(self) -> list[str]:
+        return self.stock.keys(f"receipts/sandbox/{self.evaluation.eval_id}/")
+
+    async def only_a_receipt_and_the_marker_are_left(self, receipts: int = 1) -> None:
+        (left,) = self.stock.items(self.evaluation)
+        assert (left.key, left.latest, left.deletion) == (self.evaluation.manifest_key, True, False)
+        marker = await look_up(self.bucket, self.evaluation)
+        assert marker
+        assert marker.manifest.erased
+        assert (marker.manifest.documents, marker.manifest.previous, marker.manifest.bundle) == ((), None, None)
+        assert len(self.receipts()) == receipts
+        assert marker.manifest.erased.receipt in self.receipts()
+        for key in self.receipts():
+            found = await self.bucket.read(key)
+            assert found
+            assert json.loads(found.data)["completed_at"]
+
+
+async def _archive(bucket: Bucket, stock: Stock, redis: Redis) -> Archive:
+    archive = Archive(Evaluation(str(uuid4()), "sandbox"), bucket, stock, Ledger(redis), [])
+    await archive.fill()
+    return archive
+
+
+def _settings(s3: S3) -> Settings:
+    return Settings(archive_url=f"s3://{s3.bucket}/kept/here", s3_endpoint=s3.endpoint)
+
+
+@pytest.fixture
+def locked(s3: S3) -> S3:
+    """A bucket with Object Lock."""
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
+    return s3
+
+
+@pytest.fixture
+async def versioned(s3: S3, redis: Redis) -> AsyncIterator[Archive]:
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    settings = _settings(s3)
+    found = s3_archive(settings)
+    assert found
+    async with opened_bucket(settings) as bucket:
+        archive = await _archive(bucket, Versions(found), redis)
+        s3.client.delete_object(Bucket=s3.bucket, Key=f"kept/here/{archive.keys[0]}")
+        yield archive
+
+
+@pytest.fixture(params=["versioned", "plain", "folder"])
+async def archive(request: pytest.FixtureRequest, s3: S3, redis: Redis, tmp_path: Path) -> AsyncIterator[Archive]:
+    if request.param == "versioned":
+        s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    folder = tmp_path / "archive"
+    settings = Settings(archive_url=folder.as_uri()) if request.param == "folder" else _settings(s3)
+    found = s3_archive(settings)
+    async with opened_bucket(settings) as bucket:
+        yield await _archive(bucket, Versions(found) if found else Files(folder), redis)
+
+
+async def test_everything_goes_and_the_receipt_says_what_it_was(archive: Archive) -> None:
+    before = archive.stock.items(archive.evaluation)
+
+    ending = await archive.erase()
+
+    assert isinstance(ending, Erased)
+    receipt = ending.kept.receipt
+    assert (receipt.objects, receipt.versions) == (4, len(before))
+    assert receipt.size == sum(item.size for item in before)
+    assert receipt.documents == (hashlib.sha256(b"front").hexdigest(),)
+    assert receipt.manifest == hashlib.sha256(b"the second").hexdigest()
+    assert (receipt.reason, receipt.by, receipt.host) == ("request 4711", "operator", "a-host")
+    await archive.only_a_receipt_and_the_marker_are_left()
+
+
+async def test_no_version_and_no_delete_marker_is_left(versioned: Archive) -> None:
+    assert [item.deletion for item in versioned.stock.items(versioned.evaluation)].count(True) == 1
+    assert isinstance(await versioned.erase(), Erased)
+    await versioned.only_a_receipt_and_the_marker_are_left()
+
+
+async def test_a_dry_run_says_what_would_go_and_changes_nothing(archive: Archive) -> None:
+    before = archive.stock.items(archive.evaluation)
+    ending = await archive.erase(dry_run=True)
+    assert isinstance(ending, WouldErase)
+    assert (ending.receipt.objects, ending.receipt.versions) == (4, len(before))
+    assert archive.stock.items(archive.evaluation) == before
+    assert archive.receipts() == []
+
+
+async def test_what_the_archive_does_not_have_gets_a_receipt_and_a_marker(archive: Archive) -> None:
+    archive.evaluation = Evaluation(str(uuid4()), "sandbox")
+    ending = await archive.erase()
+    assert isinstance(ending, Erased)
+    assert (ending.kept.receipt.objects, ending.kept.receipt.manifest) == (0, None)
+    await archive.only_a_receipt_and_the_marker_are_left()
+
+
+async def test_each_request_has_a_receipt_and_the_marker_stays_as_it_was(archive: Archive) -> None:
+    await archive.erase()
+    marker = await archive.bucket.read(archive.evaluation.manifest_key)
+    again = await archive.erase()
+    assert isinstance(again, Erased)
+    assert again.kept.receipt.objects == 0
+    assert await archive.bucket.read(archive.evaluation.manifest_key) == marker
+    await archive.only_a_receipt_and_the_marker_are_left(receipts=2)
+
+
+async def test_cut_off_at_any_call_the_same_request_completes_it(archive: Archive) -> None:
+    calls = 0
+    while True:
+        archive.evaluation = Evaluation(str(uuid4()), "sandbox")
+        await archive.fill()
+        try:
+            await erase_one(archive.evaluation, ASKED, archive.place(iter(range(calls, -1000, -1))))
+        except PowerCut:
+            pass
+        else:
+            break
+        assert isinstance(await archive.erase(), Erased)
+        await archive.only_a_receipt_and_the_marker_are_left()
+        calls += 1
+    assert calls > 10
+
+
+async def test_an_erasure_that_was_cut_off_is_seen(archive: Archive) -> None:
+    place = archive.place()
+    with pytest.raises(PowerCut):
+        await erase_one(archive.evaluation, ASKED, Place(place.bucket, _breaking(archive.stock), place.traces))
+    (key,) = archive.receipts()
+    found = await archive.bucket.read(key)
+    assert found
+    assert json.loads(found.data)["completed_at"] is None
+    assert json.loads(found.data)["objects"] == 4
+
+
+def _breaking(stock: Stock) -> Stock:
+    class Breaking(CutOff):
+        def _count(self) -> None:
+            """Only one call is cut off."""
+
+        def remove(self, *_: object, **__: object) -> None:
+            raise PowerCut
+
+    return Breaking(stock, iter(()))
+
+
+# What is under way
+
+
+async def test_an_evaluation_that_a_worker_has_is_left_alone(archive: Archive) -> None:
+    eval_id = archive.evaluation.eval_id
+    await archive.ledger.accept([eval_id], SOME)
+    (entry,) = await archive.ledger.take([eval_id], token="a-token")
+    before = archive.stock.items(archive.evaluation)
+
+    ending = await archive.erase()
+
+    assert isinstance(ending, Refused)
+    assert "again in a minute" in ending.why
+    assert archive.stock.items(archive.evaluation) == before
+    assert archive.receipts() == []
+    await archive.ledger.settle(entry, Outcome.ARCHIVED)
+    assert isinstance(await archive.erase(), Erased)
+
+
+async def test_it_is_waited_for_a_worker_that_is_nearly_done(archive: Archive) -> None:
+    eval_id = archive.evaluation.eval_id
+    await archive.ledger.accept([eval_id], SOME)
+    (entry,) = await archive.ledger.take([eval_id], token="a-token")
+    erasing = asyncio.create_task(archive.erase(patience=30.0))
+    await asyncio.sleep(0.3)
+    assert not erasing.done()
+    await archive.ledger.settle(entry, Outcome.ARCHIVED)
+    assert isinstance(await erasing, Erased)
+
+
+async def test_its_entry_and_its_dead_letter_go_and_its_runs_still_add_up(archive: Archive) -> None:
+    eval_id = archive.evaluation.eval_id
+    await archive.ledger.accept([eval_id], SOME)
+    await archive.erase()
+    assert await archive.ledger.whereabouts([eval_id]) == [(None, None)]
+    run = await archive.ledger.run("q3")
+    assert (run.total, run.pending, run.outcomes[Outcome.UNCHANGED]) == (1, 0, 1)
+
+    await archive.ledger.accept([eval_id], SOME)
+    (entry,) = await archive.ledger.take([eval_id], token="a-token")
+    await archive.ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+    await archive.erase()
+    assert await archive.ledger.whereabouts([eval_id]) == [(None, None)]
+
+
+# What is locked
+
+
+def _answering(retention: dict[str, str]) -> Callable[..., AWSResponse]:
+    """Answer GetObjectRetention, which moto enforces but cannot tell; the key is a part of the URL."""
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        body = next((told for key, told in retention.items() if key in request.url), None)
+        none = "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"
+        return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or none).encode()))
+
+    return answer
+
+
+class _Raw(io.BytesIO):
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+async def _locked_archive(s3: S3, bucket: Bucket, redis: Redis, retention: dict[str, str] | None = None) -> Archive:
+    found = s3_archive(_settings(s3))
+    assert found
+    found.client.meta.events.register("before-send.s3.GetObjectRetention", _answering(retention or {}))
+    return await _archive(bucket, Versions(found), redis)
+
+
+def _name(s3: S3, key: str) -> dict[str, str]:
+    return {"Bucket": s3.bucket, "Key": f"kept/here/{key}"}
+
+
+async def test_what_is_under_legal_hold_stays_and_nothing_of_it_goes(locked: S3, redis: Redis) -> None:
+    async with opened_bucket(_settings(locked)) as bucket:
+        archive = await _locked_archive(locked, bucket, redis)
+        hold = _name(locked, archive.keys[0])
+        locked.client.put_object_legal_hold(**hold, LegalHold={"Status": "ON"})
+        before = archive.stock.items(archive.evaluation)
+
+        refused = await archive.erase()
+
+        assert isinstance(refused, Refused)
+        assert "legal hold" in refused.why
+        assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
+        locked.client.put_object_legal_hold(**hold, LegalHold={"Status": "OFF"})
+        assert isinstance(await archive.erase(), Erased)
+        await archive.only_a_receipt_and_the_marker_are_left()
+
+
+@pytest.mark.parametrize(
+    ("mode", "bypass", "goes"),
+    [
+        ("COMPLIANCE", False, False),
+        ("COMPLIANCE", True, False),
+        ("GOVERNANCE", False, False),
+        ("GOVERNANCE", True, True),
+    ],
+)
+async def test_retention_keeps_what_it_keeps(locked: S3, redis: Redis, mode: str, bypass: bool, goes: bool) -> None:  # noqa: FBT001
+    async with opened_bucket(_settings(locked)) as bucket:
+        until = datetime.now(UTC) + timedelta(days=30)
+        told = f"<Retention><Mode>{mode}</Mode><RetainUntilDate>{until.isoformat()}</RetainUntilDate></Retention>"
+        archive = await _locked_archive(locked, bucket, redis, {"document_front": told})
+        retention = {"Mode": mode, "RetainUntilDate": until}
+        locked.client.put_object_retention(**_name(locked, archive.keys[0]), Retention=retention)
+        before = archive.stock.items(archive.evaluation)
+
+        ending = await archive.erase(Asked("request 4711", "operator", "a-host", bypass_governance=bypass))
+
+        if goes:
+            assert isinstance(ending, Erased)
+            await archive.only_a_receipt_and_the_marker_are_left()
+        else:
+            assert isinstance(ending, Refused)
+            assert f"({mode})" in ending.why
+            assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
+
+
+async def test_a_lock_on_a_former_version_counts_as_well(locked: S3, redis: Redis) -> None:
+    async with opened_bucket(_settings(locked)) as bucket:
+        archive = await _locked_archive(locked, bucket, redis)
+        former = next(item for item in archive.stock.items(archive.evaluation) if not item.latest)
+        locked.client.put_object_legal_hold(
+            **_name(locked, former.key), VersionId=former.version, LegalHold={"Status": "ON"}
+        )
+        assert isinstance(await archive.erase(), Refused)
+
+
+async def test_the_parts_of_an_upload_that_was_cut_off_go_too(s3: S3, redis: Redis) -> None:
+    async with opened_bucket(_settings(s3)) as bucket:
+        archive = await _locked_archive(s3, bucket, redis)
+        s3.client.create_multipart_upload(**_name(s3, archive.keys[0]))
+        assert isinstance(await archive.erase(), Erased)
+        assert not s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads")
+
+
+async def test_in_a_folder_a_file_that_was_half_written_and_empty_folders_go_too(tmp_path: Path, redis: Redis) -> None:
+    folder = tmp_path / "archive"
+    async with opened_bucket(Settings(archive_url=folder.as_uri())) as bucket:
+        archive = await _archive(bucket, Files(folder), redis)
+        (folder / archive.keys[0]).with_name(".0123.part").write_bytes(b"half a document")
+        assert isinstance(await archive.erase(), Erased)
+        left = {path.name for path in (folder / archive.evaluation.manifest_key).parent.iterdir()}
+        assert left == {"manifest.json"}
+        assert not (folder / archive.keys[2]).parent.exists()
