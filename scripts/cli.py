@@ -12,6 +12,7 @@ import click
 
 _QUEUES = ("live", "backfill")
 _PERCENT = 100
+_KINDS = ("document_front", "document_back", "selfie", "attachment", "other")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -280,6 +281,45 @@ def verify(
 
     wanted = wanted_of(source, checksums_only=checksums_only, sizes_only=sizes_only, **asked)
     raise SystemExit(compare(wanted, as_json=as_json))
+
+
+@main.command()
+@click.argument("sources", metavar="FILE|ID...", nargs=-1)
+@click.option("--ids", metavar="FILE", multiple=True, help="File with IDs, in the formats of `backfill`.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to make; a ZIP where it ends in .zip.")
+@click.option("--zip", "packed", type=click.Path(path_type=Path), help="ZIP to make.")
+@click.option("--bag", is_flag=True, help="Make it a BagIt bag (RFC 8493).")
+@click.option("--kind", "kinds", type=click.Choice(_KINDS), multiple=True, help="Only such documents.")
+@click.option("--revision", type=click.IntRange(1), help="The documents of a former revision.")
+@click.option("--superseded", is_flag=True, help="Also those that the bundle has lost since.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each evaluation.")
+def export(
+    sources: tuple[str, ...],
+    ids: tuple[str, ...],
+    folder: Path | None,
+    packed: Path | None,
+    *,
+    bag: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Bring documents back out of the archive, each checked on its way.
+
+    Each evaluation gets a folder with its documents, its manifest.json and names.csv. All of it is there in the end, or
+    nothing of it; what is there already is never written over. Needs neither Redis nor an API key.
+    """
+    target = packed or folder
+    if target is None or (packed and folder):
+        raise click.UsageError("say where to: --to DIR or --zip FILE.zip, one of them")
+    if not sources + ids:
+        raise click.UsageError("name evaluations: IDs, or a file with --ids")
+    from scripts.export.command import Wanted  # noqa: PLC0415
+    from scripts.export.command import export as bring  # noqa: PLC0415
+    from scripts.export.copying import Choice  # noqa: PLC0415
+
+    chosen["kinds"] = frozenset(chosen["kinds"])
+    wanted = Wanted(target, packed=target.suffix.lower() == ".zip" or bool(packed), bag=bag, choice=Choice(**chosen))
+    raise SystemExit(bring(sources + ids, wanted, as_json=as_json))
 
 
 @main.command()

@@ -98,7 +98,7 @@ def _told_by(committed: Committed, evaluation: Evaluation) -> Row:
         manifest=evaluation.manifest_key,
         sha256=hashlib.sha256(committed.found.data).hexdigest(),
         archived_at=manifest.archived_at,
-        cause=min((each.cause for each in manifest.unreadable), default=None),
+        cause="erased" if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
     )
 
 

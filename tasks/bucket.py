@@ -7,7 +7,7 @@ kind of failure. What each answer of a server turns into was tried one by one: `
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,7 +84,7 @@ class Bucket(Protocol):
     async def read(self, key: str) -> Found | None:
         """Return an object, or None where there is none."""
 
-    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """Return an object's bytes, chunk by chunk; None where there is none. Reading on may raise StoreFailed, too."""
 
     async def digest(self, key: str) -> str | None:
@@ -186,7 +186,7 @@ class ObjectBucket:
         """See Bucket."""
         return await hashed(await self.stream(key))
 
-    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """See Bucket."""
         try:
             with _translated("read"):
@@ -207,7 +207,7 @@ async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
     return digest.hexdigest()
 
 
-async def _chunks(stream: Any) -> AsyncIterator[bytes]:
+async def _chunks(stream: Any) -> AsyncGenerator[bytes, None]:
     with _translated("read"):
         async for chunk in stream:
             yield bytes(chunk)

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -50,7 +50,7 @@ class FolderBucket:
         """Return an object, or None where there is none."""
         return await asyncio.to_thread(self._read, key)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """Return an object's bytes, chunk by chunk; None where there is none."""
         file = await asyncio.to_thread(self._open, key)
         return None if file is None else _chunks(file)
@@ -110,7 +110,7 @@ class FolderBucket:
                 return None
 
 
-async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
     with file, _translated("read"):
         while chunk := await asyncio.to_thread(file.read, _CHUNK):
             yield chunk

@@ -1,7 +1,7 @@
 """A bucket whose objects are sealed on our side; it gives back what was put in, sealed or not."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from tasks.bucket import LARGE, Bucket, Found, Labels, hashed
@@ -41,7 +41,7 @@ class SealedBucket:
         """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
         return await hashed(await self.stream(key))
 
-    async def stream(self, key: str) -> AsyncIterator[bytes] | None:
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
         chunks = await self._bucket.stream(key)
         return None if chunks is None else _opened(chunks, Opening(key, self._keyring))
@@ -67,7 +67,7 @@ def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> B
         spool.close()
 
 
-async def _opened(chunks: AsyncIterator[bytes], opening: Opening) -> AsyncIterator[bytes]:
+async def _opened(chunks: AsyncGenerator[bytes, None], opening: Opening) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         opened = await asyncio.to_thread(opening.feed, chunk)
         if opened:

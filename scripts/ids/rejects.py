@@ -8,10 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from scripts.spreadsheet import inert
 from tasks.errors import BadEvalId
 from worker.resources import Unreachable
-
-_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 class Rejects:
@@ -61,7 +60,7 @@ class Rejects:
 
     @staticmethod
     def _row(file: IO[str], *cells: object) -> None:
-        csv.writer(file, lineterminator="\n").writerow(_inert(str(cell)) for cell in cells)
+        csv.writer(file, lineterminator="\n").writerow(inert(str(cell)) for cell in cells)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -73,8 +72,3 @@ class Rejects:
 
 def _for_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _inert(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
-    return "'" + cell if cell.startswith(_FORMULA) else cell

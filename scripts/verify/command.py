@@ -16,6 +16,7 @@ from scripts.exits import NOT_ALL, OK
 from scripts.id_list import read_id_list
 from scripts.ids.unique import UniqueIds
 from scripts.looking import Distance, look
+from scripts.spreadsheet import inert
 from scripts.verify.at_once import at_once
 from scripts.verify.evaluation import check_evaluation, check_quarantine
 from scripts.verify.means import Chosen, Depth, Means
@@ -143,9 +144,4 @@ def _csv(some: Sequence[Difference]) -> None:
     writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Difference)], lineterminator="\n")
     if not some:
         writer.writeheader()
-    writer.writerows({name: _inert(str(value)) for name, value in each.facts().items()} for each in some)
-
-
-def _inert(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
-    return "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
+    writer.writerows({name: inert(str(value)) for name, value in each.facts().items()} for each in some)

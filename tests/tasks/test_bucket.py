@@ -173,6 +173,35 @@ def test_whatever_is_put_in_comes_out_again(
     asyncio.run(there_and_back(FolderBucket(tmp_path_factory.mktemp("archive")), key))
 
 
+async def pieces_of(bucket: Bucket, key: str = KEY) -> list[bytes] | None:
+    pieces = await bucket.stream(key)
+    return None if pieces is None else [piece async for piece in pieces]
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (5 << 20) + 3])
+async def test_an_object_comes_in_pieces_that_are_small_and_make_up_the_whole(bucket: Bucket, size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    await bucket.create(KEY, data, LABELS)
+    pieces = await pieces_of(bucket)
+    assert pieces is not None
+    assert b"".join(pieces) == data
+    assert all(isinstance(piece, bytes) for piece in pieces)
+
+
+async def test_what_is_not_there_has_no_pieces(bucket: Bucket) -> None:
+    assert await pieces_of(bucket) is None
+
+
+async def test_whoever_has_seen_enough_may_stop(bucket: Bucket) -> None:
+    await bucket.create(KEY, bytes(3 << 20), LABELS)
+    pieces = await bucket.stream(KEY)
+    assert pieces
+    assert await anext(pieces)
+    await pieces.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(pieces)
+
+
 # What stands in S3
 
 
@@ -265,6 +294,8 @@ async def test_a_bucket_that_is_not_there_is_a_failure_and_never_taken_for_a_mis
         await bucket.read(KEY)
     with pytest.raises(StoreFailed, match="bucket does not exist"):
         await bucket.digest(KEY)
+    with pytest.raises(StoreFailed, match="bucket does not exist"):
+        await bucket.stream(KEY)
 
 
 # How answers are translated
@@ -301,6 +332,7 @@ async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
             "replace": partial(bucket.replace, KEY, CONTENT, LABELS, None),
             "read": partial(bucket.read, KEY),
             "digest": partial(bucket.digest, KEY),
+            "stream": partial(bucket.stream, KEY),
         }
         for name, call in calls.items():
             with pytest.raises((StoreFailed, AlreadyThere, ManifestChanged)) as caught:
@@ -339,6 +371,7 @@ async def test_who_gets_no_clear_answer_to_a_write_is_told_to_look(reply: Reply 
     assert isinstance(errors["replace"], Unclear)
     assert isinstance(errors["read"], StoreFailed)
     assert isinstance(errors["digest"], StoreFailed)
+    assert isinstance(errors["stream"], StoreFailed)
 
 
 async def test_an_object_that_arrives_in_part_is_not_taken_for_the_whole() -> None:
@@ -349,6 +382,8 @@ async def test_an_object_that_arrives_in_part_is_not_taken_for_the_whole() -> No
             await bucket.read(KEY)
         with pytest.raises(StoreFailed):
             await bucket.digest(KEY)
+        with pytest.raises(StoreFailed):
+            await pieces_of(bucket)
 
 
 async def test_a_conflict_is_said_to_be_there_already_although_nothing_was_stored() -> None:

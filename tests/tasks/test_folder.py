@@ -108,6 +108,7 @@ async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: F
         bucket.replace(KEY, CONTENT, LABELS, None),
         bucket.read(KEY),
         bucket.digest(KEY),
+        bucket.stream(KEY),
     ):
         with pytest.raises(StoreFailed) as caught:
             await call
@@ -121,6 +122,8 @@ async def test_a_folder_in_the_way_of_an_object_is_a_failure_of_the_store(bucket
         await bucket.read(KEY)
     with pytest.raises(StoreFailed):
         await bucket.digest(KEY)
+    with pytest.raises(StoreFailed):
+        await bucket.stream(KEY)
     with pytest.raises((StoreFailed, AlreadyThere)):
         await bucket.create(KEY, CONTENT, LABELS)
     assert files(root) == set()

@@ -1,0 +1,177 @@
+"""Export evaluations into a folder, a ZIP or a bag, and tell what became of each."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import orjson
+
+from scripts.amount import amount
+from scripts.bucket import opened_for_reading
+from scripts.exits import INTERRUPTED, NOT_ALL, OK
+from scripts.export.bag import PAYLOAD, close_bag
+from scripts.export.copying import Choice, Copier, Exported
+from scripts.export.packing import pack
+from scripts.export.staging import put_in_place, refuse_what_is_there, staged
+from scripts.ids.arguments import read_ids
+from scripts.interruption import interruptible
+from scripts.tables import MEANINGS
+from tasks.evaluation import Evaluation
+from tasks.manifest import Manifest
+from tasks.outcome import NoDocumentsReason
+from tasks.seal import Keyring
+from tasks.sealed_bucket import SealedBucket
+from worker.settings import Settings, load_settings
+
+_DOCUMENTS_AT_ONCE = 8
+_EVALUATIONS_AT_ONCE = 16
+_REASONS = {
+    NoDocumentsReason.MILITARY: "RiskOS deletes images of military IDs at once",
+    NoDocumentsReason.MINOR: "RiskOS deletes images of persons under 18 at once",
+    NoDocumentsReason.RETENTION_OR_UNKNOWN: "RiskOS had deleted them by policy or on request, or never had any",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be made.
+
+    Attributes:
+        target: the folder, or the ZIP; nothing is there yet.
+        packed: whether it is a ZIP.
+        bag: whether it is a BagIt bag.
+        choice: what is wanted of each evaluation.
+    """
+
+    target: Path
+    packed: bool
+    bag: bool
+    choice: Choice
+
+    def folder_of(self, eval_id: str) -> str:
+        """Return where an evaluation's files are in the end: a path, or its place in the ZIP."""
+        inside = Path(PAYLOAD, eval_id) if self.bag else Path(eval_id)
+        return str(inside if self.packed else self.target / inside)
+
+
+@dataclass(slots=True)
+class _Sums:
+    evaluations: int = 0
+    documents: int = 0
+    bytes: int = 0
+    not_all: int = 0
+
+    def add(self, exported: Exported) -> None:
+        self.evaluations += exported.manifest is not None
+        self.documents += exported.documents
+        self.bytes += exported.bytes
+        self.not_all += bool(exported.problems)
+
+
+def export(sources: Sequence[str], wanted: Wanted, *, as_json: bool) -> int:
+    """Export the evaluations that the sources name; return the exit code.
+
+    Raises:
+        click.UsageError: something is in the way.
+        Unreachable: the archive does not answer, or the disk takes no more.
+        SettingsError: something is missing or impossible.
+    """
+    refuse_what_is_there(wanted.target)
+    settings = load_settings()
+    ids = read_ids(sources, settings)
+
+    def make_it() -> int:
+        try:
+            sums = _made(settings, ids.eval_ids, wanted, as_json=as_json)
+        except KeyboardInterrupt:
+            click.echo("\nStopped. Nothing of the export is left.", err=True)
+            return INTERRUPTED
+        _tell_sums(sums, wanted)
+        return NOT_ALL if sums.not_all or ids.bad else OK
+
+    return interruptible(make_it)
+
+
+def _made(settings: Settings, eval_ids: Sequence[str], wanted: Wanted, *, as_json: bool) -> _Sums:
+    with staged(wanted.target) as staging:
+        tree = staging / "tree"
+        room = tree / PAYLOAD if wanted.bag else tree
+        sums = asyncio.run(_copied(settings, eval_ids, wanted, room, as_json=as_json))
+        if not sums.evaluations:
+            return sums
+        if wanted.bag:
+            close_bag(tree, {"DocV-Environment": settings.environment, "DocV-Evaluations": sums.evaluations})
+        made = staging / "packed" if wanted.packed else tree
+        if wanted.packed:
+            pack(tree, made)
+        put_in_place(made, wanted.target)
+    return sums
+
+
+async def _copied(settings: Settings, eval_ids: Sequence[str], wanted: Wanted, room: Path, *, as_json: bool) -> _Sums:
+    sums, some = _Sums(), _EVALUATIONS_AT_ONCE
+    async with opened_for_reading(settings) as archive:
+        bucket = SealedBucket(archive, Keyring.of(settings.keyring_texts()))
+        copier = Copier(bucket, room, wanted.choice, asyncio.Semaphore(_DOCUMENTS_AT_ONCE))
+        for start in range(0, len(eval_ids), some):
+            evaluations = [Evaluation(each, settings.environment) for each in eval_ids[start : start + some]]
+            for exported in await _copy_some(copier, evaluations):
+                _tell(exported, wanted, as_json=as_json)
+                sums.add(exported)
+    return sums
+
+
+async def _copy_some(copier: Copier, evaluations: Sequence[Evaluation]) -> list[Exported]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(copier.copy(evaluation)) for evaluation in evaluations]
+    except ExceptionGroup as failed:
+        raise _first(failed) from None
+    return [task.result() for task in tasks]
+
+
+def _first(failed: ExceptionGroup) -> Exception:
+    """Return one of the errors; a disk that is full is so for all."""
+    error = failed.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+def _tell(exported: Exported, wanted: Wanted, *, as_json: bool) -> None:
+    click.echo(_json(exported, wanted) if as_json else _line(exported))
+    for problem in exported.problems:
+        click.echo(f"{exported.eval_id}: {problem}", err=True)
+    if exported.manifest and all(document.superseded for document in exported.manifest.documents):
+        click.echo(f"{exported.eval_id}: there are no documents: {_why(exported.manifest)}", err=True)
+
+
+def _json(exported: Exported, wanted: Wanted) -> bytes:
+    return orjson.dumps(
+        {
+            "eval_id": exported.eval_id,
+            "outcome": exported.outcome,
+            "documents": exported.documents,
+            "bytes": exported.bytes,
+            "folder": wanted.folder_of(exported.eval_id) if exported.manifest else None,
+            "problems": exported.problems,
+        }
+    )
+
+
+def _line(exported: Exported) -> str:
+    return f"{exported.eval_id}  {exported.outcome:<12}  {exported.documents:>4}  {amount(exported.bytes):>8}"
+
+
+def _why(manifest: Manifest) -> str:
+    if manifest.erased:
+        return f"it was erased, see {manifest.erased.receipt}"
+    return _REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
+
+
+def _tell_sums(sums: _Sums, wanted: Wanted) -> None:
+    if not sums.evaluations:
+        click.echo("there was nothing to export, and nothing was made", err=True)
+        return
+    what = f"{sums.evaluations} evaluations, {sums.documents} documents, {amount(sums.bytes)}"
+    click.echo(f"{wanted.target}: {what}" + (f"; {sums.not_all} not as asked" if sums.not_all else ""), err=True)

@@ -1,0 +1,30 @@
+"""`names.csv`: which file is which document, for a person with a spreadsheet."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from scripts.export.staging import for_owner
+from scripts.spreadsheet import inert
+from tasks.manifest import DocumentRecord
+
+NAME = "names.csv"
+_COLUMNS = ("file", "name", "kind", "media_type", "size", "sha256", "superseded")
+
+
+def write_listing(folder: Path, rows: Iterable[tuple[str, DocumentRecord]]) -> None:
+    """Write a row for each file; the name is the one in the bundle.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with open(folder / NAME, "x", encoding="utf-8", newline="", opener=for_owner) as file:
+        # Else Python 3.11 leaves a carriage return bare, and a row ends in the middle of a name.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writerow(_COLUMNS)
+        writer.writerows((path, *map(inert, _facts(document))) for path, document in rows)
+
+
+def _facts(document: DocumentRecord) -> tuple[str, ...]:
+    superseded = "yes" if document.superseded else ""
+    return document.name, document.kind, document.media_type, str(document.size), document.sha256, superseded

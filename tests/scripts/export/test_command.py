@@ -1,0 +1,263 @@
+"""`export`, as a user runs it: what comes out is what RiskOS served, whole or not at all."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.bundles import bundle_of
+from scripts.simulator.expected import expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
+from scripts.simulator.server import start
+from tasks.evaluation import Evaluation
+from tasks.folder import FolderBucket
+from tasks.outcome import Evidence, Outcome
+from tests.commands import KEY, Finished, Shell, finish, reached
+from tests.conftest import S3
+from tests.keeping import EVALUATION, keep, keep_tombstone
+from tests.zips import zip_of
+
+FILES = {"user_uploaded/front.jpg": b"\xff\xd8\xff front", "selfie": b"\xff\xd8\xff selfie"}
+IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(3)]
+UNKNOWN = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9aff"
+# All that end by themselves and at once: no holds, nothing slow.
+SERVED = [each for each in Scenario if each.family in {0x01, 0x02, 0x03, 0x08}]
+
+
+@pytest.fixture
+async def shell(tmp_path: Path) -> Shell:
+    """An archive with three evaluations, one of them a tombstone; neither Redis nor a key."""
+    bucket = FolderBucket(tmp_path / "archive")
+    for eval_id in IDS[:2]:
+        await keep(bucket, zip_of(FILES), Evaluation(eval_id, "sandbox"))
+    await keep_tombstone(bucket, Evaluation(IDS[2], "sandbox"), (Evidence.UNDER_AGE,))
+    return Shell(tmp_path)
+
+
+def told(finished: Finished) -> list[dict[str, object]]:
+    return [json.loads(line) for line in finished.out.splitlines()]
+
+
+def documents_in(folder: Path) -> dict[str, bytes]:
+    """Return the documents of one evaluation, by the names that they had in the bundle."""
+    listing = folder / "names.csv"
+    rows = list(csv.DictReader(io.StringIO(listing.read_text("utf-8"), newline=""))) if listing.exists() else []
+    return {row["name"]: (folder / row["file"]).read_bytes() for row in rows}
+
+
+def nothing_but(shell: Shell, *names: str) -> None:
+    assert {path.name for path in shell.folder.iterdir()} - {"archive", ".docv-archive", "ids.txt"} == set(names)
+
+
+async def test_a_person_gets_a_folder_for_each_evaluation(shell: Shell) -> None:
+    finished = await shell.run("export", *IDS, "--to", "out")
+    assert finished.code == 0, finished.err
+    assert [line.split()[:3] for line in finished.out.splitlines()] == [
+        [IDS[0], "archived", "2"],
+        [IDS[1], "archived", "2"],
+        [IDS[2], "no_documents", "0"],
+    ]
+    assert "out: 3 evaluations, 4 documents, 38 B" in finished.err
+    assert f"{IDS[2]}: there are no documents: RiskOS deletes images of persons under 18 at once" in finished.err
+    assert documents_in(shell.folder / "out" / IDS[0]) == FILES
+    assert [path.name for path in (shell.folder / "out" / IDS[2]).iterdir()] == ["manifest.json"]
+    nothing_but(shell, "out")
+
+
+async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
+    (shell.folder / "ids.txt").write_text(f"{IDS[0]}\n{UNKNOWN}\n")
+    finished = await shell.run("export", "--ids", "ids.txt", IDS[2], "--to", "out", "--json")
+    assert finished.code == 1
+    nothing = {"documents": 0, "bytes": 0}
+    assert told(finished) == [
+        {"eval_id": IDS[2], "outcome": "no_documents", **nothing, "folder": f"out/{IDS[2]}", "problems": []},
+        {
+            "eval_id": IDS[0],
+            "outcome": "archived",
+            "documents": 2,
+            "bytes": 19,
+            "folder": f"out/{IDS[0]}",
+            "problems": [],
+        },
+        {
+            "eval_id": UNKNOWN,
+            "outcome": "missing",
+            **nothing,
+            "folder": None,
+            "problems": ["it is not in the archive"],
+        },
+    ]
+    assert f"{UNKNOWN}: it is not in the archive" in finished.err
+    assert {path.name for path in (shell.folder / "out").iterdir()} == {IDS[0], IDS[2]}
+
+
+@pytest.mark.parametrize("arguments", [("--to", "out.zip"), ("--zip", "out.zip"), ("--zip", "whatever")])
+async def test_a_zip_holds_the_same(shell: Shell, arguments: tuple[str, ...]) -> None:
+    finished = await shell.run("export", *IDS, *arguments, "--json")
+    assert finished.code == 0, finished.err
+    assert told(finished)[0]["folder"] == IDS[0]
+    with zipfile.ZipFile(shell.folder / arguments[1]) as archive:
+        archive.extractall(shell.folder / "unpacked")
+    assert documents_in(shell.folder / "unpacked" / IDS[1]) == FILES
+    nothing_but(shell, arguments[1], "unpacked")
+
+
+async def test_a_bag_can_be_checked_with_what_every_system_has(shell: Shell) -> None:
+    finished = await shell.run("export", *IDS, "--to", "out", "--bag", "--json")
+    assert finished.code == 0, finished.err
+    assert told(finished)[0]["folder"] == f"out/data/{IDS[0]}"
+    assert documents_in(shell.folder / "out" / "data" / IDS[0]) == FILES
+    info = (shell.folder / "out" / "bag-info.txt").read_text()
+    assert "DocV-Environment: sandbox\nDocV-Evaluations: 3\n" in info
+    if shutil.which("sha256sum"):
+        for manifest in ("manifest-sha256.txt", "tagmanifest-sha256.txt"):
+            subprocess.run(["sha256sum", "--strict", "-c", manifest], cwd=shell.folder / "out", check=True)  # noqa: ASYNC221, S607  # wherever it is
+
+
+async def test_a_bag_may_be_a_zip(shell: Shell) -> None:
+    assert (await shell.run("export", IDS[0], "--zip", "bag.zip", "--bag")).code == 0
+    with zipfile.ZipFile(shell.folder / "bag.zip") as archive:
+        assert {"bagit.txt", "bag-info.txt", "manifest-sha256.txt", f"data/{IDS[0]}/names.csv"} <= set(
+            archive.namelist()
+        )
+
+
+async def test_kinds_revisions_and_superseded_documents_can_be_chosen(shell: Shell) -> None:
+    bucket = FolderBucket(shell.folder / "archive")
+    await keep(bucket, zip_of({"selfie": b"\xff\xd8\xff new"}), Evaluation(IDS[0], "sandbox"))
+    choices = {
+        "now": (),
+        "then": ("--revision", "1"),
+        "all": ("--superseded",),
+        "front": ("--superseded", "--kind", "selfie", "--kind", "document_back"),
+    }
+    found = {}
+    for name, options in choices.items():
+        assert (await shell.run("export", IDS[0], "--to", name, *options)).code == 0
+        found[name] = sorted(content for content in documents_in(shell.folder / name / IDS[0]).values())
+    assert len(found["now"]) == 1
+    assert found["then"] == sorted(FILES.values())
+    files = [path for path in (shell.folder / "all").rglob("*") if path.is_file()]
+    assert len(files) == 3 + 2
+    assert (shell.folder / "front" / IDS[0] / "selfie (2).jpg").exists()
+    refused = await shell.run("export", IDS[0], "--to", "later", "--revision", "3")
+    assert (refused.code, "there is no revision 3; the current one is 2" in refused.err) == (1, True)
+    nothing_but(shell, *choices)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((IDS[0],), "say where to: --to DIR or --zip FILE.zip"),
+        ((IDS[0], "--to", "a", "--zip", "b.zip"), "one of them"),
+        (("--to", "a"), "name evaluations: IDs, or a file with --ids"),
+        ((IDS[0], "--to", "archive"), "archive is there already, and nothing is ever written over"),
+        ((IDS[0], "--to", "nowhere/out"), "nowhere is no folder: make it first"),
+        ((IDS[0], "--to", "."), ". is there already"),
+        ((IDS[0], "--to", "a", "--kind", "passport"), "'passport' is not one of"),
+        (("nobody.txt", "--to", "a"), "is neither a file nor an evaluation ID"),
+    ],
+)
+async def test_what_cannot_be_done_is_said_before_anything_is_made(
+    shell: Shell, arguments: tuple[str, ...], said: str
+) -> None:
+    finished = await shell.run("export", *arguments)
+    assert finished.code == 2
+    assert said in " ".join(finished.err.split())
+    assert "Traceback" not in finished.err
+    nothing_but(shell)
+
+
+async def test_where_nothing_is_archived_nothing_is_made(shell: Shell) -> None:
+    finished = await shell.run("export", UNKNOWN, "--to", "out")
+    assert finished.code == 1
+    assert "nothing was made" in finished.err
+    nothing_but(shell)
+
+
+async def test_one_damaged_document_costs_no_other(shell: Shell) -> None:
+    damaged = next((shell.folder / "archive" / "sandbox" / IDS[0] / "selfie").iterdir())
+    damaged.write_bytes(FILES["selfie"][:-1] + b"X")
+    (shell.folder / "archive" / "sandbox" / IDS[1] / "manifest.json").write_text('{"schema": 2}')
+    finished = await shell.run("export", *IDS, "--to", "out", "--json")
+    assert finished.code == 1
+    assert [line["problems"] for line in told(finished)] == [
+        ["document 2 of the manifest: its bytes are not those that were archived; nothing was kept of them"],
+        ["the manifest is of a newer format (2): use a newer docv-archive"],
+        [],
+    ]
+    assert documents_in(shell.folder / "out" / IDS[0]) == {"user_uploaded/front.jpg": FILES["user_uploaded/front.jpg"]}
+
+
+async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell: Shell) -> None:
+    await keep(FolderBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
+    command = f"ulimit -f 20; exec {sys.executable} -m scripts.cli export {EVALUATION.eval_id} --to out"
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec("bash", "-c", command, cwd=shell.folder, **pipes)
+    stopped = await finish(process)
+    assert stopped.code == 3
+    assert "out cannot be written: File too large" in stopped.err
+    assert "Traceback" not in stopped.err
+    nothing_but(shell)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_whoever_stops_it_finds_nothing_half_done(shell: Shell, number: signal.Signals) -> None:
+    bucket = FolderBucket(shell.folder / "archive")
+    for content in (b"first", b"second"):
+        await keep(bucket, zip_of({f"{content!r}.txt": content}), EVALUATION)
+    # A document that never comes: to open a pipe takes somebody at its other end.
+    stuck = next((shell.folder / "archive" / "sandbox" / IDS[1] / "selfie").iterdir())
+    stuck.unlink()
+    os.mkfifo(stuck)
+    process = await shell.start("export", *IDS, "--to", "out")
+    await reached(lambda: any(shell.folder.glob(".docv-export-*/tree/*/names.csv")), process)
+    process.send_signal(number)
+    # Python waits for the thread that opens the pipe.
+    stuck.write_bytes(b"")
+    stopped = await finish(process)
+    assert stopped.code == 130
+    assert "Nothing of the export is left" in stopped.err
+    assert "Traceback" not in stopped.err
+    nothing_but(shell)
+
+
+async def test_what_riskos_served_comes_out_byte_for_byte_wherever_the_archive_is(tmp_path: Path, s3: S3) -> None:
+    eval_ids = [eval_id_for(scenario, 7) for scenario in SERVED]
+    shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RATE": "200", "DOCV_ATTEMPTS": "2", "DOCV_RETRY_SECONDS": "1"})
+    (tmp_path / "ids.txt").write_text("\n".join(eval_ids))
+    places = {
+        "folder": {},
+        "s3": {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc", "DOCV_S3_ENDPOINT": s3.endpoint},
+    }
+    async with await start(Options(api_key=KEY, image_bytes=3_000)) as riskos:
+        for settings in places.values():
+            ran = Shell(tmp_path, {**shell.settings, **settings, "DOCV_RISKOS_URL": riskos.url})
+            assert (await ran.run("run", "ids.txt", "--json")).code == 1  # some are unreadable
+    for place, settings in places.items():
+        finished = await Shell(tmp_path, settings).run("export", "--ids", "ids.txt", "--to", place, "--json")
+        assert finished.code == 0, finished.err
+        outcomes = {line["eval_id"]: line["outcome"] for line in told(finished)}
+        assert outcomes == {eval_id: expected_outcome(scenario_of(eval_id)).value for eval_id in eval_ids}
+        for eval_id in eval_ids:
+            everything_came_out(tmp_path / place / eval_id, eval_id)
+
+
+def everything_came_out(folder: Path, eval_id: str) -> None:
+    """Compare with the bundle as the standard library reads it."""
+    if expected_outcome(scenario_of(eval_id)) is not Outcome.ARCHIVED:
+        assert (folder / "manifest.json").exists()
+        return
+    with zipfile.ZipFile(io.BytesIO(bundle_of(eval_id, 3_000))) as bundle:
+        served = {each.filename: bundle.read(each) for each in bundle.infolist() if not each.is_dir()}
+    assert documents_in(folder) == served

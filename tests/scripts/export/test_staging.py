@@ -1,0 +1,79 @@
+import stat
+from pathlib import Path
+
+import click
+import pytest
+
+from scripts.export.staging import files_below, for_owner, make_folders, put_in_place, refuse_what_is_there, staged
+from worker.resources import Unreachable
+
+
+def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with staged(target) as folder:
+        make_folders(folder / "tree" / "a")
+        (folder / "tree" / "a" / "b").write_text("content")
+        assert not target.exists()
+        put_in_place(folder / "tree", target)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / "a" / "b").read_text() == "content"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_of_what_is_not_finished_nothing_stays(tmp_path: Path, error: type[BaseException]) -> None:
+    def interrupted() -> None:
+        with staged(tmp_path / "out") as folder:
+            (folder / "half").write_text("content")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_does_not_take_it_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="out cannot be written: No space left"), staged(tmp_path / "out"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+def test_what_is_there_is_never_written_over_whenever_it_came(tmp_path: Path, there: str) -> None:
+    target = tmp_path / "out"
+    with staged(target) as folder:
+        for name in ("tree", "packed"):
+            (folder / name).mkdir() if name == "tree" else (folder / name).touch()
+        refuse_what_is_there(target)
+        match there:
+            case "file":
+                target.write_text("mine")
+            case "folder":
+                target.mkdir()
+            case _:
+                target.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(click.UsageError, match="is there already"):
+            refuse_what_is_there(target)
+        for name in ("tree", "packed"):
+            with pytest.raises(click.UsageError, match="is there already"):
+                put_in_place(folder / name, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_place_in_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(click.UsageError, match="is no folder"):
+        refuse_what_is_there(tmp_path / "nowhere" / "out")
+
+
+def test_only_the_owner_may_look(tmp_path: Path) -> None:
+    make_folders(tmp_path / "a" / "b")
+    with open(tmp_path / "a" / "b" / "c", "x", opener=for_owner):
+        pass
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/c")]
+    assert modes == [0o700, 0o700, 0o600]
+
+
+def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b/2", "a/1", "c", "b/1"):
+        make_folders((tmp_path / name).parent)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)] == ["c", "a/1", "b/1", "b/2"]
