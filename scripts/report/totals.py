@@ -1,7 +1,7 @@
 """The figures of a report, added up row by row in memory that does not grow with them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -79,16 +79,18 @@ class Totals:
             return []
         first, last = min(self._moments), max(self._moments)
         each = (last - first) // _BARS + 1
-        counts = list(self._folded(first, last, each))
+        counts = self._folded(first, last, each)
         highest = max(counts)
         return [
             Bar(datetime.fromtimestamp((first + number * each) * _SECONDS, UTC), count, count / highest)
             for number, count in enumerate(counts)
         ]
 
-    def _folded(self, first: int, last: int, each: int) -> Iterator[int]:
-        for start in range(first, last + 1, each):
-            yield sum(self._moments[moment] for moment in range(start, start + each))
+    def _folded(self, first: int, last: int, each: int) -> list[int]:
+        counts = [0] * ((last - first) // each + 1)
+        for moment, count in self._moments.items():
+            counts[(moment - first) // each] += count
+        return counts
 
     def _count_time(self, at: datetime) -> None:
         if at < self.begun:
