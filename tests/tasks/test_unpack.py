@@ -611,11 +611,11 @@ def test_a_method_that_we_do_not_read_is_named(tmp_path: Path, method: str) -> N
     assert all(f"({method})" in one.why for one in unpacked.unreadable)
 
 
-def test_another_reader_finds_the_same_in_bundles_of_every_sort(tmp_path: Path) -> None:
+def test_another_reader_finds_the_same_in_bundles_of_every_sort(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if shutil.which("7zz") is None:
         pytest.skip("7zz is not installed")
     dice = random.Random(7)  # noqa: S311  # no secret hangs on it
-    for number in range(40):
+    for number in range(400 if request.config.getoption("--faults") == "long" else 40):
         write = dice.choice([zip_of, streamed_zip_of, lambda files, _: wide_zip_of(files)])
         files = {
             f"{n}/{dice.randrange(99)}.bin": noise(n, dice.choice((0, 1, 999, 70_000)))
