@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
+from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
@@ -149,7 +150,7 @@ async def _turn(settings: Settings, account: Account) -> Finding | None:
     if settings.redis_url is None:
         return None
     # Redis is examined by itself.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RedisError):
         async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
             try:
                 async with asyncio.timeout(_SECONDS):

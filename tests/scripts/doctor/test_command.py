@@ -25,6 +25,16 @@ async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
     assert list((tmp_path / "archive").iterdir()) == []
 
 
+async def test_a_redis_that_is_away_is_told_and_the_rest_is_examined_all_the_same(tmp_path: Path) -> None:
+    async with await start(Options(api_key=KEY)) as riskos:
+        settings = {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url, "DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}
+        finished = await Shell(tmp_path, settings).run("doctor", "--json")
+    assert (finished.code, finished.err) == (3, "")
+    states = {finding["what"]: finding["state"] for finding in json.loads(finished.out)["findings"]}
+    assert states["Redis"] == "wrong"
+    assert list(states.values()).count("wrong") == 1
+
+
 async def test_a_setting_that_is_misspelt_is_wrong(tmp_path: Path) -> None:
     finished = await Shell(tmp_path, {"DOCV_RATES": "5"}).run("doctor")
     assert finished.code == 1
