@@ -15,8 +15,9 @@ from rich.table import Table
 
 from scripts.exits import NOT_ALL, OK
 from scripts.local import known_redis
+from tasks.entry import DeadLetter
 from tasks.evaluation import parse_eval_id
-from tasks.ledger import DeadLetter, Ledger
+from tasks.ledger import Ledger
 from tasks.message import parse_run
 from tasks.refusals import Refusal, Refusals
 from worker.resources import check_redis, open_redis

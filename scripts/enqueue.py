@@ -12,7 +12,8 @@ from scripts.ids.arguments import Sorted, read_ids
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.entry import Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.message import parse_run
 from worker.app import publishing_app
 from worker.resources import check_redis, open_redis

@@ -13,8 +13,9 @@ from scripts.tables import Summary
 from scripts.watch import looks
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher, enqueue
+from tasks.entry import Order, Queue, Trigger
 from tasks.hold import Holds, Reason
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from worker.app import publishing_app
 from worker.embedded import Embedded

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from scripts.duration import duration
+from tasks.census import Census, RunCounters
 from tasks.hold import Hold
-from tasks.ledger import Census, RunCounters
 
 _PLAIN_SECONDS = 5.0
 _BAR_AND_FIGURES = 64

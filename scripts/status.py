@@ -15,8 +15,10 @@ from scripts.local import known_redis
 from scripts.progress import until
 from scripts.rate import rate_facts, rate_words, see_rate
 from scripts.tables import Summary, print_summary
+from tasks.census import Census, RunCounters
+from tasks.entry import Queue
 from tasks.hold import Hold, Holds
-from tasks.ledger import Census, Ledger, Queue, RunCounters
+from tasks.ledger import Ledger
 from tasks.message import parse_run
 from tasks.pace import Rate
 from tasks.presence import Presence

@@ -7,7 +7,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tasks.ledger import RunCounters
+from tasks.census import RunCounters
 from tasks.outcome import Outcome
 
 MEANINGS = {

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 
 from scripts.progress import Seen
+from tasks.entry import Queue
 from tasks.hold import Holds
-from tasks.ledger import Ledger, Queue
+from tasks.ledger import Ledger
 from tasks.presence import Presence
 from worker.runtime import told_to_end
 

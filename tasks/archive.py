@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from tasks import report
 from tasks.enqueue import Publisher
+from tasks.entry import Queue
 from tasks.errors import BadInput, BadMessage
-from tasks.ledger import Queue
 from tasks.message import Message, read_message
 from tasks.station import Station
 from worker.app import app

@@ -8,9 +8,10 @@ import time
 from redis.exceptions import RedisError
 
 from tasks import report
+from tasks.entry import Entry
 from tasks.errors import LeaseLost, StoreFailed
 from tasks.hold import Reason
-from tasks.ledger import Entry, Ledger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tasks.pipeline import Means, archive
 from tasks.retrying import Again, AwaitHold, GiveUp, cause_of, check_worn_out, decide, failure_of

@@ -10,9 +10,10 @@ from collections import Counter
 
 from redis.asyncio import Redis
 
+from tasks.entry import Entry
 from tasks.errors import ConnectionFailed, ServiceFailed, StoreFailed, UnexpectedAnswer
 from tasks.hold import ARCHIVE, NEVER, OUTAGE_PAUSES, Holds, Reason
-from tasks.ledger import Entry, Ledger
+from tasks.ledger import Ledger
 
 _PREFIX = "docv:breaker:"
 _OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)

@@ -8,8 +8,9 @@ from redis.exceptions import OutOfMemoryError
 
 from tasks import report
 from tasks.enqueue import Backlog, Publisher, batch_size
+from tasks.entry import Queue
 from tasks.hold import Hold
-from tasks.ledger import Ledger, Queue
+from tasks.ledger import Ledger
 from worker.transport import is_full
 
 INTERVAL = 1.0

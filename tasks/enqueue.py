@@ -10,7 +10,8 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.asyncio import Redis
 
-from tasks.ledger import Ledger, Order, Queue
+from tasks.entry import Order, Queue
+from tasks.ledger import Ledger
 from tasks.message import MAX_BATCH
 from worker.envelope import ARCHIVE_TASK
 from worker.transport import KEY_PREFIX, publisher_transport

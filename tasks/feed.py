@@ -13,8 +13,9 @@ from kombu.exceptions import KombuError
 from tasks import report
 from tasks.bucket import Bucket
 from tasks.enqueue import Publisher, batch_size
+from tasks.entry import Order, Queue, Trigger
 from tasks.errors import AlarmingObject
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.run_list import Piece, RunList, find_list, read_piece
 
 INTERVAL = 0.2

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
-from tasks.ledger import Queue
+from tasks.entry import Queue
 
 Wait = Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]]
 # A backfill leaves one in so many places to what is live.

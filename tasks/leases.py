@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from tasks import report
-from tasks.ledger import Entry, Ledger
+from tasks.entry import Entry
+from tasks.ledger import Ledger
 
 _PARTS = 4
 

@@ -14,11 +14,12 @@ import enum
 import importlib.resources
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
 
+from tasks.census import Census, RunCounters
+from tasks.entry import DeadLetter, Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
 from tasks.outcome import Evidence, Outcome
 
@@ -32,199 +33,12 @@ _SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "hel
 _STATES = ("queued", "leased", "parked", "held")
 
 
-class Queue(enum.StrEnum):
-    """How urgent an evaluation is."""
-
-    LIVE = "live"
-    BACKFILL = "backfill"
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """Why an evaluation was accepted; it stands in the manifest.
-
-    Attributes:
-        source: ``webhook``, ``intake``, ``message``, ``enqueue``, ``run`` or ``backfill``.
-        run: name of the run it came with.
-        event_type: type of the webhook event.
-        event_id: its ID.
-    """
-
-    source: str
-    run: str | None = None
-    event_type: str | None = None
-    event_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One evaluation in the ledger, as a worker takes it.
-
-    Attributes:
-        eval_id: the evaluation.
-        token: the lease; only who shows it may speak for the entry.
-        queue: how urgent it is.
-        account: name of the account to ask with.
-        refresh: ask RiskOS although a manifest is there.
-        attempts: attempts that failed so far.
-        lost: how often a worker died, or lost its lease, over it.
-        trigger: why it was accepted.
-        suspect: whether it failed before, so that another failure says nothing of the service.
-        evidence: what webhooks told of why there may be no documents.
-        even_if_erased: archive it although it was erased.
-    """
-
-    eval_id: str
-    token: str
-    queue: Queue
-    account: str
-    refresh: bool
-    attempts: int
-    lost: int
-    trigger: Trigger
-    suspect: bool = False
-    evidence: tuple[Evidence, ...] = ()
-    even_if_erased: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What is kept of an attempt that failed: our own words only.
-
-    Attributes:
-        cause: a short fixed word.
-        why: a sentence.
-        status: the HTTP status that was answered, where there was one.
-    """
-
-    cause: str
-    why: str = ""
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An evaluation that was tried enough. Times are seconds since the epoch, of Redis's clock.
-
-    Attributes:
-        eval_id: the evaluation.
-        failure: what the last attempt ended with.
-        attempts: attempts that failed.
-        account: name of its account.
-        queue: how urgent it was.
-        runs: names of the runs that it was counted for as failed.
-        accepted: when it was accepted.
-        first: when the first attempt failed.
-        last: when the last one did.
-    """
-
-    eval_id: str
-    failure: Failure
-    attempts: int
-    account: str
-    queue: Queue
-    runs: tuple[str, ...]
-    accepted: float
-    first: float
-    last: float
-
-
 class Begun(enum.StrEnum):
     """What came of beginning a run with a list."""
 
     ANEW = "begun"
     KNOWN = "known"
     TAKEN = "taken"
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How evaluations are wanted that are accepted.
-
-    Attributes:
-        queue: how urgent they are.
-        account: name of the account to ask with.
-        trigger: why.
-        refresh: ask RiskOS although a manifest is there.
-        delay: seconds before the first request of each; the ledger waits, not a worker.
-        evidence: what is known of why there may be no documents.
-        even_if_erased: archive them although they were erased.
-    """
-
-    queue: Queue
-    account: str
-    trigger: Trigger
-    refresh: bool = False
-    delay: float = 0.0
-    evidence: tuple[Evidence, ...] = ()
-    even_if_erased: bool = False
-
-    def as_json(self, *, listed: bool) -> str:
-        """Return it as the script reads it; ``listed`` is said of those of a run's list."""
-        return json.dumps(
-            {
-                "queue": self.queue,
-                "account": self.account,
-                "trigger": {name: value for name, value in asdict(self.trigger).items() if value is not None},
-                "run": self.trigger.run or "",
-                "refresh": self.refresh,
-                "even_if_erased": self.even_if_erased,
-                "delay": round(self.delay * 1000),
-                "evidence": self.evidence,
-                "listed": listed,
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RunCounters:
-    """Counters of a run; they always add up: ``total`` is the sum of all the others.
-
-    Attributes:
-        total: evaluations of the run.
-        outcomes: how many ended in each way; those that ``failed`` became dead letters.
-        states: how many are ``queued``, ``leased``, ``parked`` and ``held``.
-        unfed: how many of the run's list are not in the ledger yet.
-    """
-
-    total: int
-    outcomes: Mapping[Outcome, int]
-    states: Mapping[str, int] = field(default_factory=dict)
-    unfed: int = 0
-
-    @property
-    def pending(self) -> int:
-        """Evaluations of the run that have no outcome yet."""
-        return self.total - sum(self.outcomes.values())
-
-    def sentence(self) -> str:
-        """Return what is not zero, in a line."""
-        return ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items() if count)
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """How many evaluations are in which state.
-
-    Attributes:
-        queued: in each queue.
-        oldest: for how long the oldest in each queue has been waiting, seconds.
-        leased: in the hands of a worker.
-        parked: waiting for another attempt.
-        held: in each queue, waiting for their account or the archive.
-        next_due: seconds until the next of the parked is due, or None.
-        next_cause: why that one was parked, or None.
-        dead: dead letters.
-    """
-
-    queued: Mapping[Queue, int]
-    oldest: Mapping[Queue, float]
-    leased: int
-    parked: int
-    held: Mapping[Queue, int]
-    next_due: float | None
-    next_cause: str | None
-    dead: int
 
 
 class Ledger:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.entry import Queue, Trigger
 from tasks.errors import BadEvalId, BadMessage, BadRunName
 from tasks.evaluation import parse_eval_id
-from tasks.ledger import Queue, Trigger
 
 MAX_BATCH = 100
 """Most IDs in one message."""

@@ -10,10 +10,10 @@ from tasks.bucket import Bucket
 from tasks.budget import Budget
 from tasks.documents import identify
 from tasks.download import Absent, Answer, Bundle
+from tasks.entry import Entry
 from tasks.errors import BadBundle, ManifestChanged
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
-from tasks.ledger import Entry
 from tasks.manifest import Committed, Manifest, UnreadableRecord, commit, look_up, utc_now
 from tasks.outcome import Outcome
 from tasks.record import Contents, record

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from tasks.ledger import Queue
+from tasks.entry import Queue
 
 _PREFIX = "docv:workers:"
 """ZSET for each queue: worker -> when it last said that it serves it, seconds of Redis's clock."""

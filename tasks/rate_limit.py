@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from tasks.account import Account
+from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.hold import NEVER, backfill_of, hold_key
-from tasks.ledger import Queue
 
 _PREFIX = "docv:rate:"
 _PATIENCE = 5.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tasks.documents import Document
 from tasks.download import Absent, Answer
+from tasks.entry import Entry
 from tasks.evaluation import Evaluation
-from tasks.ledger import Entry
 from tasks.manifest import (
     BundleRecord,
     DocumentRecord,

@@ -5,9 +5,9 @@ Events, not sentences; an ID, counts and short fixed words, never a name, a key 
 
 import structlog
 
+from tasks.entry import Entry
 from tasks.errors import ArchiveError
 from tasks.hold import Hold
-from tasks.ledger import Entry
 from tasks.outcome import Outcome
 from tasks.retrying import Again, GiveUp, cause_of, sentence_of
 

@@ -11,10 +11,10 @@ import aiohttp
 from tasks.account import Account
 from tasks.breaker import Breaker
 from tasks.download import Answer, Terms, download
+from tasks.entry import Queue
 from tasks.errors import AccountRefused, BundleTooLarge, RateLimited, TryAgain
 from tasks.evaluation import Evaluation
 from tasks.hold import KEY_PAUSES, Holds, Reason
-from tasks.ledger import Queue
 from tasks.pace import Pace
 from tasks.rate_limit import Turns
 from tasks.rate_word import RateWord

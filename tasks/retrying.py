@@ -15,8 +15,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from tasks.entry import Entry, Failure
 from tasks.errors import ArchiveError, NeedsPerson, NotNow, TryAgain, WorkersLost
-from tasks.ledger import Entry, Failure
 
 _LONGEST_PARKING = 6 * 60 * 60.0
 

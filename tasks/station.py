@@ -20,6 +20,7 @@ from tasks.budget import Budget
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
 from tasks.enqueue import Publisher, backlog
+from tasks.entry import Entry, Order, Queue, Trigger
 from tasks.errors import LeaseLost, StoreFailed
 from tasks.feed import INTERVAL as FEED_INTERVAL
 from tasks.feed import Feeder
@@ -27,7 +28,7 @@ from tasks.flight import Flight
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
 from tasks.leases import Leases
-from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.message import Message
 from tasks.pace import Pace
 from tasks.pipeline import Means

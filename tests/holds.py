@@ -5,8 +5,9 @@ from uuid import uuid4
 from redis.asyncio import Redis
 
 from tasks.breaker import Breaker
+from tasks.entry import Entry, Queue, Trigger
 from tasks.hold import KEY_PAUSES, Holds, Reason
-from tasks.ledger import Entry, Ledger, Queue, Trigger
+from tasks.ledger import Ledger
 
 
 async def refused(holds: Holds, account: str, status: int, *, probe: bool) -> float:

@@ -5,8 +5,8 @@ import hashlib
 from tasks.bucket import Bucket
 from tasks.documents import identify
 from tasks.download import Absent, Answer, Bundle
+from tasks.entry import Entry, Queue, Trigger
 from tasks.evaluation import Evaluation
-from tasks.ledger import Entry, Queue, Trigger
 from tasks.manifest import UnreadableRecord, commit, look_up, utc_now
 from tasks.outcome import Evidence, Outcome
 from tasks.record import Contents, record

@@ -14,7 +14,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scripts.serve.event import _CHANGED
-from tasks.ledger import Entry, Ledger, Queue
+from tasks.entry import Entry, Queue
+from tasks.ledger import Ledger
 from tasks.message import read_message
 from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
 from worker.transport import transport_url

@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from tasks.ledger import Ledger, Queue
+from tasks.entry import Queue
+from tasks.ledger import Ledger
 from tasks.presence import Presence
 from worker.resources import open_redis
 from worker.settings import Settings

@@ -21,9 +21,9 @@ from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
+from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.evaluation import Evaluation
-from tasks.ledger import Queue
 from tasks.rate_limit import Turns
 from tasks.rate_word import read_rate_word
 from worker.resources import open_redis

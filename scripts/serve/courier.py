@@ -8,7 +8,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from tasks.enqueue import Publisher, batch_size
-from tasks.ledger import Queue
+from tasks.entry import Queue
 
 _log = structlog.get_logger("docv.serve")
 _SECONDS = 2.0

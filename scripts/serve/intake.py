@@ -18,9 +18,10 @@ from scripts.serve.idempotency import Memory, Once, once
 from scripts.serve.login import Login
 from scripts.serve.metrics import Figures, IdResult
 from tasks.account import DEFAULT_ACCOUNT
+from tasks.entry import Order, Queue, Trigger
 from tasks.errors import BadEvalId, BadRunName
 from tasks.evaluation import parse_eval_id, shown
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.message import parse_run
 
 T = TypeVar("T")

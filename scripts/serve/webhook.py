@@ -17,7 +17,8 @@ from scripts.serve.event import Ignored, Unusable, Wanted, read_event
 from scripts.serve.login import Login
 from scripts.serve.metrics import EventResult, Figures
 from tasks.account import DEFAULT_ACCOUNT
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.entry import Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.refusals import Refusals
 
 _log = structlog.get_logger("docv.serve")

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import expected_outcome
 from scripts.simulator.scenarios import scenario_of
-from tasks.ledger import RunCounters
+from tasks.census import RunCounters
 from tasks.manifest import schema
 from tasks.outcome import Outcome
 from tests.conftest import S3

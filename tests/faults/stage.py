@@ -20,8 +20,10 @@ from redis.exceptions import RedisError
 
 from scripts.simulator.options import Options
 from scripts.simulator.server import Simulator, start
+from tasks.census import RunCounters
 from tasks.enqueue import Publisher, enqueue
-from tasks.ledger import Ledger, Order, Queue, RunCounters, Trigger
+from tasks.entry import Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tests.commands import KEY
 from tests.faults.redis_server import RedisServer
 from worker.app import publishing_app

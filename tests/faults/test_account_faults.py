@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
+from tasks.entry import Queue
 from tasks.hold import Holds, Reason, backfill_of, hold_key
-from tasks.ledger import Queue
 from tasks.outcome import Outcome
 from tests.faults.check import FolderArchive, examine
 from tests.faults.scale import Scale

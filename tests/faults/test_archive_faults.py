@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
+from tasks.entry import Queue
 from tasks.hold import ARCHIVE, Reason
-from tasks.ledger import Queue
 from tasks.outcome import Outcome
 from tests.faults.check import examine
 from tests.faults.own_s3 import OwnS3, own_s3, unkept

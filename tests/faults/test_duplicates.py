@@ -13,8 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tasks.census import RunCounters
+from tasks.entry import Queue
 from tasks.hold import Holds
-from tasks.ledger import Queue, RunCounters
 from tasks.message import MAX_BATCH
 from tasks.outcome import Outcome
 from tests.faults.check import FolderArchive, counted_right, examine

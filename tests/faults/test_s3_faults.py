@@ -16,8 +16,9 @@ from scripts.simulator.server import Simulator, start
 from tasks.attempt import attempt
 from tasks.bucket import ObjectBucket
 from tasks.download import Terms
+from tasks.entry import Order, Queue, Trigger
 from tasks.gate import Gate
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tasks.pipeline import Means
 from tasks.retrying import Policy

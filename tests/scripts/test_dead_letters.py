@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.entry import Failure, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tests.commands import Finished, Shell
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from tasks.ledger import Ledger, Queue
+from tasks.entry import Queue
+from tasks.ledger import Ledger
 from tests.commands import KEY, Shell
 
 

@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from scripts.progress import Seen, open_progress
+from tasks.census import Census, RunCounters
+from tasks.entry import Queue
 from tasks.hold import ARCHIVE, Hold, Reason, backfill_of
-from tasks.ledger import Census, Queue, RunCounters
 from tasks.outcome import Outcome
 
 NOTHING = dict.fromkeys(Queue, 0)

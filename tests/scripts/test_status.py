@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from tasks.entry import Failure, Order, Queue, Trigger
 from tasks.hold import Holds
-from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tasks.presence import Presence
 from tasks.refusals import Refusals

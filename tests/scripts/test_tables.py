@@ -5,7 +5,7 @@ import json
 import pytest
 
 from scripts.tables import MEANINGS, Summary, print_summary
-from tasks.ledger import RunCounters
+from tasks.census import RunCounters
 from tasks.outcome import Outcome
 
 

@@ -2,7 +2,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scripts.watch import Speed, looks
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.entry import Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tasks.presence import Presence
 

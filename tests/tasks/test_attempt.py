@@ -23,11 +23,12 @@ from tasks import report
 from tasks.attempt import attempt
 from tasks.bucket import Bucket, Found, Labels, ObjectBucket
 from tasks.download import Terms
+from tasks.entry import Entry, Order, Queue, Trigger
 from tasks.errors import StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
-from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
 from tasks.pipeline import Means

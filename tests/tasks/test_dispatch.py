@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 from tasks.dispatch import dispatch
 from tasks.enqueue import Publisher, backlog
+from tasks.entry import Order, Queue, Trigger
 from tasks.hold import Hold, Reason
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from worker.app import publishing_app
 from worker.settings import Settings
 

@@ -15,7 +15,8 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from tasks.enqueue import Backlog, Publisher, backlog, batch_size, enqueue
-from tasks.ledger import Ledger, Order, Queue, Trigger
+from tasks.entry import Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.message import MAX_BATCH, read_message
 from worker.app import publishing_app
 from worker.embedded import embedded_redis

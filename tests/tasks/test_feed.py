@@ -12,9 +12,10 @@ from redis.asyncio import Redis
 from tasks import feed as module
 from tasks import run_list
 from tasks.enqueue import Publisher, backlog
+from tasks.entry import Queue
 from tasks.feed import Feeder
 from tasks.folder import FolderBucket
-from tasks.ledger import Ledger, Queue
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tasks.run_list import RunList, Source, keep_list
 from worker.app import publishing_app

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tasks.entry import Queue
 from tasks.flight import Flight
-from tasks.ledger import Queue
 
 
 class Plane:

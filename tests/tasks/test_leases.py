@@ -5,8 +5,9 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from tasks.entry import Entry, Order, Queue, Trigger
 from tasks.leases import Leases
-from tasks.ledger import Entry, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 
 LEASED = "docv:ledger:leased"

@@ -8,8 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
+from tasks.entry import Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
-from tasks.ledger import Begun, Entry, Failure, Ledger, Order, Queue, Trigger
+from tasks.ledger import Begun, Ledger
 from tasks.outcome import Evidence, Outcome
 from worker.resources import open_redis
 

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from redis.asyncio import Redis
 
+from tasks.census import RunCounters
+from tasks.entry import Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
-from tasks.ledger import Begun, Entry, Failure, Ledger, Order, Queue, RunCounters, Trigger
+from tasks.ledger import Begun, Ledger
 from tasks.outcome import Outcome
 
 Happening = tuple[str, dict[str, object]]

@@ -1,7 +1,7 @@
 import pytest
 
+from tasks.entry import Queue, Trigger
 from tasks.errors import BadInput, BadMessage, BadRunName
-from tasks.ledger import Queue, Trigger
 from tasks.message import MAX_BATCH, Message, parse_run, read_message, sort_out
 
 FIRST, SECOND = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "1c65b5e5-7f6c-4a4d-8e3b-8d2a1f9c0b21"

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.account import Account, Allowance
+from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.hold import Hold, Holds, Reason, hold_key
-from tasks.ledger import Queue
 from tasks.pace import Pace, Rate
 from tasks.rate_limit import Turns
 from tasks.rate_word import RateWord

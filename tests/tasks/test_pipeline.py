@@ -25,10 +25,10 @@ from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.bucket import Bucket, Labels, ObjectBucket
 from tasks.download import Terms
+from tasks.entry import Entry, Queue, Trigger
 from tasks.errors import AlarmingObject, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
-from tasks.ledger import Entry, Queue, Trigger
 from tasks.manifest import ErasedRecord, Manifest, look_up
 from tasks.outcome import NoDocumentsReason, Outcome
 from tasks.pipeline import Means, archive

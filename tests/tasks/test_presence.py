@@ -1,7 +1,7 @@
 import pytest
 from redis.asyncio import Redis
 
-from tasks.ledger import Queue
+from tasks.entry import Queue
 from tasks.presence import Presence
 
 

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.account import Account, Allowance
+from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.hold import Holds, Reason, backfill_of, hold_key
-from tasks.ledger import Queue
 from tasks.pace import Pace
 from tasks.rate_limit import Turns
 from tasks.rate_word import RateWord
@@ -198,7 +198,7 @@ _OTHER_PROCESS = """
 import asyncio, json, sys
 from pydantic import SecretStr
 from tasks.account import Account, Allowance
-from tasks.ledger import Queue
+from tasks.entry import Queue
 from tasks.rate_limit import Turns
 from worker.resources import open_redis
 

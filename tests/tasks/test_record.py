@@ -7,8 +7,8 @@ import pytest
 
 from tasks.documents import identify
 from tasks.download import Absent, Bundle
+from tasks.entry import Entry, Queue, Trigger
 from tasks.evaluation import Evaluation
-from tasks.ledger import Entry, Queue, Trigger
 from tasks.manifest import DocumentRecord, UnreadableRecord
 from tasks.outcome import Evidence, NoDocumentsReason, Outcome
 from tasks.record import Contents, record

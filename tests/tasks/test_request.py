@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from tasks.account import Allowance
 from tasks.download import Absent, Bundle, Terms
+from tasks.entry import Queue
 from tasks.errors import (
     AccountHeld,
     AccountRefused,
@@ -21,7 +22,6 @@ from tasks.errors import (
 )
 from tasks.evaluation import Evaluation
 from tasks.hold import hold_key
-from tasks.ledger import Queue
 from tasks.outcome import Outcome
 from tasks.rate_limit import Turns
 from tasks.request import Line, request

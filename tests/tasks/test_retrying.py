@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from tenacity import RetryCallState
 
+from tasks.entry import Entry, Queue, Trigger
 from tasks.errors import (
     AccountHeld,
     AccountRefused,
@@ -18,7 +19,6 @@ from tasks.errors import (
     UnexpectedAnswer,
     WorkersLost,
 )
-from tasks.ledger import Entry, Queue, Trigger
 from tasks.retrying import Again, AwaitHold, GiveUp, Policy, cause_of, check_worn_out, decide, quick
 
 FRESH = Entry("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "t", Queue.LIVE, "default", False, 0, 0, Trigger("message"))  # noqa: FBT003

@@ -13,7 +13,8 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.enqueue import Publisher
-from tasks.ledger import Ledger, Queue, Trigger
+from tasks.entry import Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.message import Message
 from tasks.outcome import Outcome
 from tasks.station import Station

@@ -4,7 +4,7 @@ from redis.asyncio import Redis
 
 from scripts.doctor.finding import State
 from scripts.doctor.redis import eviction, examine, keeping, memory, work
-from tasks.ledger import Queue
+from tasks.entry import Queue
 from worker.settings import Settings
 
 

@@ -24,8 +24,9 @@ from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
 from scripts.s3_client import s3_archive
 from tasks.bucket import Bucket, Labels
+from tasks.entry import Failure, Order, Queue, Trigger
 from tasks.evaluation import Evaluation
-from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
 from tests.conftest import S3

@@ -9,8 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from scripts.rows import Row
+from tasks.entry import Failure, Order, Queue, Trigger
 from tasks.folder import FolderBucket
-from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.run_list import Source, keep_list
 from tests.commands import Shell
 

@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from scripts.report.rows import rows
 from scripts.rows import Row
 from tasks.bucket import Labels
+from tasks.entry import Failure, Order, Queue, Trigger
 from tasks.evaluation import Evaluation
 from tasks.folder import FolderBucket
-from tasks.ledger import Failure, Ledger, Order, Queue, Trigger
+from tasks.ledger import Ledger
 from tasks.manifest import (
     BundleRecord,
     DocumentRecord,

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from scripts.serve import courier as module
 from scripts.serve.courier import Courier
 from tasks.enqueue import Publisher
-from tasks.ledger import Queue
+from tasks.entry import Queue
 from worker.app import publishing_app
 from worker.settings import Settings
 

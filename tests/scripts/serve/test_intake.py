@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from scripts.serve.intake import MOST_IDS
-from tasks.ledger import Ledger, Queue
+from tasks.entry import Queue
+from tasks.ledger import Ledger
 from tests.scripts.serve.conftest import INTAKE, Client, everything_in, opened
 from worker.settings import Settings
 

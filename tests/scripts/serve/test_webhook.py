@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from scripts.serve.bounds import Bounds
-from tasks.ledger import Ledger, Queue
+from tasks.entry import Queue
+from tasks.ledger import Ledger
 from tasks.outcome import Evidence
 from tests.faults.redis_server import RedisServer
 from tests.scripts.serve.conftest import Client, event, everything_in, opened, settings_for
