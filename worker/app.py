@@ -12,9 +12,8 @@ from kombu import Queue
 
 from worker.logs import configure_logs
 from worker.settings import Settings, SettingsError, load_settings
-from worker.transport import transport_url, use_our_channel, worker_transport
+from worker.transport import BACKFILL, LIVE, transport_url, use_our_channel, worker_transport
 
-LIVE, BACKFILL = "live", "backfill"
 _PLACES_FOR_LIVE = 8
 
 

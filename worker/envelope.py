@@ -9,7 +9,6 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from kombu.transport.virtual import Message
 from kombu.utils.json import loads
 
 ARCHIVE_TASK = "docv.archive"
@@ -26,18 +25,12 @@ class BadEnvelope(ValueError):
     """An entry of a queue that is no message to our task; the sentence says why, and holds nothing of it."""
 
 
-class Envelope(Message):
-    """A message to our task, as a channel makes it of an entry.
+def checked(payload: Any) -> dict[str, Any]:
+    """Return an entry of a queue that is a message to our task, with no more headers than Celery needs.
 
     Raises:
         BadEnvelope: it is something else.
     """
-
-    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
-        super().__init__(_checked(payload), channel=channel, **options)
-
-
-def _checked(payload: Any) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise BadEnvelope("it is no JSON object")
     properties = payload.get("properties")

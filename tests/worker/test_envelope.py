@@ -8,8 +8,9 @@ import pytest
 from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.transport.virtual import Message
 
-from worker.envelope import ARCHIVE_TASK, BadEnvelope, Envelope
+from worker.envelope import ARCHIVE_TASK, BadEnvelope, checked
 from worker.transport import transport_url
 
 SECRET = "Erika Mustermann"
@@ -39,22 +40,26 @@ def message(body: Any = ARGUMENTS, /, **changed: Any) -> dict[str, Any]:
     return raw | changed
 
 
+def opened(payload: Any) -> Message:
+    return Message(checked(payload), channel=Plain())
+
+
 def refusal(payload: Any) -> str:
     with pytest.raises(BadEnvelope) as refused:
-        Envelope(payload, Plain())
+        checked(payload)
     assert SECRET not in str(refused.value)
     return str(refused.value)
 
 
 def test_a_message_to_our_task_gets_through_with_no_more_headers_than_celery_needs() -> None:
-    opened = Envelope(message(), Plain())
-    assert opened.headers == {"task": ARCHIVE_TASK, "id": "an ID", "lang": "py"}
-    assert opened.decode() == ARGUMENTS
+    found = opened(message())
+    assert found.headers == {"task": ARCHIVE_TASK, "id": "an ID", "lang": "py"}
+    assert found.decode() == ARGUMENTS
 
 
 def test_celery_s_first_protocol_gets_through() -> None:
     body = {"task": ARCHIVE_TASK, "id": "an ID", "kwargs": {"eval_ids": []}}
-    assert Envelope(message(body, headers={}), Plain()).decode() == body
+    assert opened(message(body, headers={})).decode() == body
 
 
 async def test_what_celery_publishes_gets_through(redis_url: str) -> None:
@@ -63,7 +68,7 @@ async def test_what_celery_publishes_gets_through(redis_url: str) -> None:
     with plain.connection_for_write() as connection:
         plain.send_task(ARCHIVE_TASK, kwargs={"eval_ids": ["x"]}, queue="live", connection=connection)
         entry = connection.default_channel.client.rpop("live")
-    assert Envelope(json.loads(entry), Plain()).decode()[1] == {"eval_ids": ["x"]}
+    assert opened(json.loads(entry)).decode()[1] == {"eval_ids": ["x"]}
     plain.close()
 
 
@@ -107,7 +112,7 @@ def test_values_that_kombu_cannot_make_are_refused(value: dict[str, Any]) -> Non
 @given(st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding"]), json_values)
 def test_whatever_stands_in_a_part_is_refused_or_opened(part: str, value: Any) -> None:
     try:
-        opened = Envelope(message(**{part: value}), Plain())
+        found = opened(message(**{part: value}))
     except BadEnvelope:
         return
-    assert opened.decode() == ARGUMENTS
+    assert found.decode() == ARGUMENTS
