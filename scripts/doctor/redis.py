@@ -11,7 +11,7 @@ from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.entry import Queue
 from tasks.ledger import Ledger
 from tasks.presence import Presence
-from worker.resources import open_redis
+from worker.resources import open_redis, syncing
 from worker.settings import Settings
 
 _OURS = "docv:"
@@ -45,6 +45,7 @@ async def _examine(redis: Redis) -> AsyncIterator[Finding]:
     seconds, facts = time.monotonic() - began, await redis.info()
     yield latency(str(facts.get("redis_version", "of no version")), seconds)
     yield keeping(facts)
+    yield crash(await syncing(redis))
     yield eviction(facts)
     yield memory(facts)
     yield await _sharing(redis)
@@ -66,6 +67,17 @@ def keeping(facts: Mapping[str, Any]) -> Finding:
     if facts.get("aof_last_write_status", "ok") != "ok":
         return wrong(what, "it could not be written lately", "see the disk of Redis")
     return fine(what, "it is on")
+
+
+def crash(sync: str | None) -> Finding:
+    """Return whether a crash of Redis loses what it has acknowledged, by its ``appendfsync``."""
+    what = "a crash of Redis"
+    match sync:
+        case "always":
+            return fine(what, "what it was told is on its disk before it answers")
+        case None:
+            return warning(what, "it does not tell how it syncs", "look up how much its provider may lose")
+    return warning(what, f"may lose the last seconds (appendfsync {sync})", "set appendfsync always")
 
 
 def eviction(facts: Mapping[str, Any]) -> Finding:

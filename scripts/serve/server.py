@@ -21,7 +21,15 @@ from scripts.serve.room import Room
 from tasks.enqueue import Publisher
 from worker.app import publishing_app
 from worker.logs import configure_logs
-from worker.resources import Unreachable, check_archive, check_keeping, check_redis, open_archive, open_redis
+from worker.resources import (
+    Unreachable,
+    check_archive,
+    check_keeping,
+    check_redis,
+    check_syncing,
+    open_archive,
+    open_redis,
+)
 from worker.settings import Settings, SettingsError, load_settings
 
 _log = structlog.get_logger("docv.serve")
@@ -100,6 +108,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Opened]:
     async with open_redis(settings.need_redis_url(), _REDIS_CONNECTIONS, seconds=_REDIS_SECONDS, retries=1) as redis:
         await check_redis(redis)
         await check_keeping(redis, strict=settings.strict)
+        await check_syncing(redis, strict=settings.strict)
         await check_archive(archive, settings)
         app = publishing_app(settings)
         with contextlib.closing(Publisher(app)) as events, contextlib.closing(Publisher(app)) as ids:

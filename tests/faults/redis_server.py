@@ -36,7 +36,7 @@ class RedisServer:
             self._process = await asyncio.create_subprocess_exec(
                 server_binary(),
                 *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)),
-                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
                 *("--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

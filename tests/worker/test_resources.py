@@ -37,6 +37,7 @@ from worker.resources import (
     _locking,
     check_archive,
     check_keeping,
+    check_syncing,
     open_archive,
     open_redis,
     open_resources,
@@ -474,4 +475,30 @@ async def test_whoever_is_strict_does_not_start_with_a_redis_that_may_forget(
     async with redis_with(*flags) as forgetful:
         with pytest.raises(Unreachable, match=f"DOCV_STRICT.*{advice}"):
             await check_keeping(forgetful, strict=True)
+    assert told == []
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_redis_that_syncs_before_it_answers_is_no_news(
+    told: list[MutableMapping[str, Any]], *, strict: bool
+) -> None:
+    async with redis_with("--appendonly", "yes", "--appendfsync", "always") as careful:
+        await check_syncing(careful, strict=strict)
+    assert told == []
+
+
+async def test_a_redis_that_answers_before_it_syncs_is_told_or_refused(
+    redis: Redis, told: list[MutableMapping[str, Any]]
+) -> None:
+    await redis.config_set("appendfsync", "everysec")
+    await check_syncing(redis, strict=False)
+    assert [event["event"] for event in told] == ["redis.may_lose"]
+    assert "set appendfsync always" in told[0]["fault"]
+    with pytest.raises(Unreachable, match=r"DOCV_STRICT.*appendfsync always"):
+        await check_syncing(redis, strict=True)
+
+
+async def test_of_a_redis_that_does_not_tell_how_it_syncs_nothing_is_said(told: list[MutableMapping[str, Any]]) -> None:
+    async with redis_with("--rename-command", "CONFIG", "") as closed:
+        await check_syncing(closed, strict=True)
     assert told == []

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from scripts.doctor.finding import State
-from scripts.doctor.redis import eviction, examine, keeping, memory, work
+from scripts.doctor.redis import crash, eviction, examine, keeping, memory, work
 from tasks.entry import Queue
 from worker.settings import Settings
 
@@ -28,6 +28,9 @@ async def test_a_redis_that_is_not_there_cannot_be_reached(unused_tcp_port: int)
 def test_what_it_may_lose_is_wrong() -> None:
     assert keeping({"aof_enabled": 0}).state is State.WRONG
     assert eviction({"maxmemory_policy": "allkeys-lru"}).state is State.WRONG
+    assert crash("everysec").state is State.WARNING
+    assert crash(None).state is State.WARNING
+    assert crash("always").state is State.FINE
     assert memory({"used_memory": 90, "maxmemory": 100}).state is State.WARNING
 
 
