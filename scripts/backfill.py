@@ -24,7 +24,7 @@ from tasks.errors import RunTaken
 from tasks.ledger import Begun, Ledger
 from tasks.message import parse_run
 from tasks.run_list import RunList, Source, keep_list
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 Tend = Callable[[Seen], None]

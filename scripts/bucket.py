@@ -11,8 +11,9 @@ from obstore.store import S3Store
 from tasks.bucket import Bucket
 from tasks.buckets import bucket_at
 from tasks.errors import StoreFailed
-from worker.resources import Unreachable, check_archive, open_archive
+from worker.archive_client import check_archive, open_archive
 from worker.settings import Settings
+from worker.unreachable import Unreachable
 
 # obstore's threads abort a process that ends within an instant of their answer (0.12.1).
 _INSTANT = 0.2

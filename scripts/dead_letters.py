@@ -20,7 +20,7 @@ from tasks.evaluation import parse_eval_id
 from tasks.ledger import Ledger
 from tasks.message import parse_run
 from tasks.refusals import Refusal, Refusals
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 _AT_ONCE = 1000

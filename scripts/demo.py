@@ -26,8 +26,8 @@ from scripts.tables import Summary, outcome_table
 from tasks.evaluation import Evaluation
 from tasks.manifest import Manifest
 from tasks.outcome import Outcome
-from worker.resources import Unreachable
 from worker.settings import Settings, load_settings
+from worker.unreachable import Unreachable
 
 _KEY = "a-key-for-the-demo"
 _ENVIRONMENT = "sandbox"

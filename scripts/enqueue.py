@@ -16,7 +16,7 @@ from tasks.entry import Order, Queue, Trigger
 from tasks.ledger import Ledger
 from tasks.message import parse_run
 from worker.app import publishing_app
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 

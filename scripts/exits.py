@@ -5,9 +5,9 @@ from redis.exceptions import RedisError
 
 from tasks.errors import BadInput
 from worker.embedded import EmbeddedError
-from worker.resources import Unreachable
+from worker.redis_client import is_full
 from worker.settings import SettingsError
-from worker.transport import is_full
+from worker.unreachable import Unreachable
 
 OK, NOT_ALL, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -11,7 +11,7 @@ from scripts.progress import until
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.breaker import Breaker
 from tasks.hold import Hold, Holds, Reason
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 _LONGEST_NOTE = 200

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from worker.embedded import Embedded, embedded_redis
-from worker.resources import Unreachable
 from worker.settings import Settings, SettingsError
+from worker.unreachable import Unreachable
 
 _KILL_AFTER = 5.0
 _MOST_STARTS = 5

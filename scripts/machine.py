@@ -18,9 +18,11 @@ from tasks.hold import Holds, Reason
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from worker.app import publishing_app
+from worker.archive_client import check_archive, open_archive
 from worker.embedded import Embedded
-from worker.resources import Unreachable, check_archive, check_redis, open_archive, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings
+from worker.unreachable import Unreachable
 
 _OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
 

@@ -20,7 +20,7 @@ from scripts.rate import see_rate
 from tasks.bucket import Bucket
 from tasks.evaluation import Evaluation
 from tasks.manifest import Manifest, look_up
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings
 
 _LOOKS = 1_000

@@ -11,7 +11,7 @@ from scripts.local import known_redis
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.hold import Holds
 from tasks.pace import Pace, Rate
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 

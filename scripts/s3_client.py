@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.resources import Unreachable
 from worker.settings import Settings, SettingsError
+from worker.unreachable import Unreachable
 
 DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden"})
 """Error codes of S3 that mean "these credentials may not do this"."""

@@ -23,7 +23,7 @@ from tasks.message import parse_run
 from tasks.pace import Rate
 from tasks.presence import Presence
 from tasks.refusals import Refusals
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 

@@ -22,9 +22,11 @@ from tasks.station import Station
 from worker.app import app
 from worker.envelope import ARCHIVE_TASK, BadEnvelope
 from worker.health import Watchdog
-from worker.resources import Unreachable, check_keeping, open_resources
+from worker.redis_client import check_keeping
+from worker.resources import open_resources
 from worker.runtime import Runtime
 from worker.settings import Settings, SettingsError, load_settings
+from worker.unreachable import Unreachable
 
 _REST_SECONDS = 1.0
 

@@ -11,7 +11,7 @@ from tasks.enqueue import Backlog, Publisher, batch_size
 from tasks.entry import Queue
 from tasks.hold import Hold
 from tasks.ledger import Ledger
-from worker.transport import is_full
+from worker.redis_client import is_full
 
 INTERVAL = 1.0
 """Seconds between two rounds of a worker."""

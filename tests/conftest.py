@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 from redis.asyncio import Redis
 
 from worker.embedded import embedded_redis
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 
 _AWS = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -187,13 +187,3 @@ class Channel(redis.Channel):
 def use_our_channel() -> None:
     """Have every connection of this process use our channel; ``Channel`` is kombu's own hook for that."""
     redis.Transport.Channel = Channel
-
-
-def is_full(error: Exception) -> bool:
-    """Return whether Redis refused something because it is full, in whatever error that came wrapped."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OutOfMemoryError) or "maxmemory" in str(found):
-            return True
-        found = found.__cause__
-    return False

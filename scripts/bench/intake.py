@@ -26,7 +26,7 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start
 from worker.embedded import embedded_redis
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 
 _MIB = 1 << 20
 _KEY = "bench-key"

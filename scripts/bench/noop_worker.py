@@ -13,8 +13,9 @@ from tasks.feed import INTERVAL, Feeder
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from worker.app import configuration
+from worker.archive_client import open_archive
 from worker.envelope import ARCHIVE_TASK
-from worker.resources import open_archive, open_redis
+from worker.redis_client import open_redis
 from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.transport import use_our_channel

@@ -26,7 +26,7 @@ from tasks.errors import AccountHeld
 from tasks.evaluation import Evaluation
 from tasks.rate_limit import Turns
 from tasks.rate_word import read_rate_word
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 from worker.settings import Settings
 
 _SECONDS = 10.0

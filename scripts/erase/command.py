@@ -24,8 +24,10 @@ from scripts.s3_client import s3_archive
 from tasks.errors import AlarmingObject, StoreFailed, TryAgain
 from tasks.evaluation import Evaluation, parse_eval_id
 from tasks.ledger import Ledger
-from worker.resources import Unreachable, check_redis, open_archive, open_redis
+from worker.archive_client import open_archive
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, SettingsError, load_settings
+from worker.unreachable import Unreachable
 
 _REASON = 500
 _NO_REDIS = "no Redis is named (DOCV_REDIS_URL), and none was used here: see that no worker is at work on the archive"

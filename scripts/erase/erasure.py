@@ -14,7 +14,7 @@ from scripts.erase.stock import Item, Stock
 from scripts.erase.traces import Traces
 from tasks.bucket import Bucket
 from tasks.evaluation import Evaluation
-from worker.resources import Unreachable
+from worker.unreachable import Unreachable
 
 _SWEEPS = 3
 _BUSY = "it is being worked on; give the same command again in a minute"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.erase.stock import Item, prefixes_of
 from tasks.evaluation import Evaluation
-from worker.resources import Unreachable
+from worker.unreachable import Unreachable
 
 
 class Files:

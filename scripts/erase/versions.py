@@ -7,7 +7,7 @@ from scripts.erase.locks import lock_of
 from scripts.erase.stock import Item, prefixes_of
 from scripts.s3_client import S3Archive, answer_or_none, asking
 from tasks.evaluation import Evaluation
-from worker.resources import Unreachable
+from worker.unreachable import Unreachable
 
 _AT_ONCE = 1000  # the most that S3 takes
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})

@@ -10,7 +10,7 @@ from typing import IO, Self
 
 from scripts.spreadsheet import inert
 from tasks.errors import BadEvalId
-from worker.resources import Unreachable
+from worker.unreachable import Unreachable
 
 
 class Rejects:

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import room_in
-from worker.resources import Unreachable
 from worker.settings import SettingsError
+from worker.unreachable import Unreachable
 
 _SCHEME = "s3://"
 _DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}

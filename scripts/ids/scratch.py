@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from worker.resources import Unreachable
 from worker.settings import Settings
+from worker.unreachable import Unreachable
 
 
 def scratch_folder(settings: Settings | None) -> Path | None:

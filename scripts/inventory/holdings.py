@@ -14,8 +14,8 @@ from scripts.rows import MISSING, PRESENT, Row
 from tasks.documents import Kind
 from tasks.errors import BadEvalId
 from tasks.evaluation import Evaluation, parse_eval_id
-from worker.resources import Unreachable
 from worker.settings import Settings, SettingsError
+from worker.unreachable import Unreachable
 
 _AT_ONCE = 20_000
 _CACHE_KIB = 65_536

@@ -19,7 +19,7 @@ from tasks.ledger import Ledger
 from tasks.manifest import utc_now
 from tasks.message import parse_run
 from tasks.run_list import RunList, find_list, read_piece
-from worker.resources import check_redis, open_redis
+from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 Writer = Callable[[Sequence[Row]], None]

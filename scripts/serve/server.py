@@ -20,17 +20,11 @@ from scripts.serve.metrics import Figures
 from scripts.serve.room import Room
 from tasks.enqueue import Publisher
 from worker.app import publishing_app
+from worker.archive_client import check_archive, open_archive
 from worker.logs import configure_logs
-from worker.resources import (
-    Unreachable,
-    check_archive,
-    check_keeping,
-    check_redis,
-    check_syncing,
-    open_archive,
-    open_redis,
-)
+from worker.redis_client import check_keeping, check_redis, check_syncing, open_redis
 from worker.settings import Settings, SettingsError, load_settings
+from worker.unreachable import Unreachable
 
 _log = structlog.get_logger("docv.serve")
 _REDIS_SECONDS = 2.0

@@ -4,8 +4,8 @@ import pytest
 
 from scripts.bucket import opened_bucket, opened_for_reading
 from tasks.errors import StoreFailed
-from worker.resources import Unreachable
 from worker.settings import Settings
+from worker.unreachable import Unreachable
 
 
 async def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:

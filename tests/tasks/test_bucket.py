@@ -17,7 +17,7 @@ from tasks.folder import FolderBucket
 from tasks.spool import Spool
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error, saying
-from worker.resources import open_archive
+from worker.archive_client import open_archive
 from worker.settings import Settings
 
 KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"

@@ -20,7 +20,7 @@ from tasks.ledger import Ledger
 from tasks.message import MAX_BATCH, read_message
 from worker.app import publishing_app
 from worker.embedded import embedded_redis
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 from worker.settings import Settings
 
 API_KEY = "the-key-of-the-account"

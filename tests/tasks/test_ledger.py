@@ -12,7 +12,7 @@ from tasks.entry import Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
 from tasks.ledger import Begun, Ledger
 from tasks.outcome import Evidence, Outcome
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 
 PREFIX = "docv:ledger:"
 STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")

@@ -33,7 +33,7 @@ from tasks.manifest import (
 from tasks.outcome import NoDocumentsReason, Outcome
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
-from worker.resources import open_archive
+from worker.archive_client import open_archive
 from worker.settings import Settings
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production", "kyc")

@@ -22,7 +22,7 @@ from tasks.pace import Pace
 from tasks.rate_limit import Turns
 from tasks.rate_word import RateWord
 from tests.holds import refused
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 
 DAY = 24 * 3600.0
 GUARD = 1.06
@@ -200,7 +200,7 @@ from pydantic import SecretStr
 from tasks.account import Account, Allowance
 from tasks.entry import Queue
 from tasks.rate_limit import Turns
-from worker.resources import open_redis
+from worker.redis_client import open_redis
 
 async def main():
     waits = []

@@ -19,7 +19,7 @@ from tasks.spool import Spool
 from tasks.store import Shelf, put, quarantine, store_documents
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
-from worker.resources import open_archive
+from worker.archive_client import open_archive
 from worker.settings import Settings
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production", "kyc")

@@ -10,8 +10,8 @@ from obstore.store import S3Store
 
 from tasks.bucket import Labels, ObjectBucket
 from tests.conftest import S3
+from worker.archive_client import open_archive
 from worker.object_lock import LockingClient
-from worker.resources import open_archive
 from worker.settings import Settings
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.ids.rejects import Rejects
 from tasks.errors import BadEvalId
-from worker.resources import Unreachable
+from worker.unreachable import Unreachable
 
 
 def _rows(path: Path) -> list[list[str]]:

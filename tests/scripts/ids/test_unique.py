@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.ids.unique import Sieve, UniqueIds
-from worker.resources import Unreachable
+from worker.unreachable import Unreachable
 
 
 def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:

@@ -12,7 +12,7 @@ from tasks.folder import FolderBucket
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
-from worker.resources import open_archive
+from worker.archive_client import open_archive
 from worker.settings import Settings
 
 IDS = eval_ids(20)

@@ -8,7 +8,7 @@ from tasks.errors import StoreFailed
 from tasks.spool import Spool
 from tests.archives import PREFIX, BucketHand
 from tests.conftest import S3
-from worker.resources import open_archive
+from worker.archive_client import open_archive
 from worker.settings import Settings
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
