@@ -35,7 +35,7 @@ async def enqueue(stage: Stage, eval_ids: list[str]) -> Finished:
 async def test_a_full_redis_takes_no_more_and_what_it_took_comes_to_its_end(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
-    eval_ids, room = evaluations(20_000 if scale.long else 1_500), 8_000_000 if scale.long else 300_000
+    eval_ids, room = evaluations(20_000 if scale.long else 1_200), 8_000_000 if scale.long else 300_000
     async with set_stage(tmp_path / "stage", DOCV_ATTEMPTS="3") as stage:
         began = time.monotonic()
         refusal = await fill(stage, eval_ids, room)

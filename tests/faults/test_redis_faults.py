@@ -25,7 +25,7 @@ async def under_way(
 
     The block adds to the list how long each fault kept them from work once it was over.
     """
-    began, total = time.monotonic(), (400 if scale.long else 180) * (faults + 1)
+    began, total = time.monotonic(), (400 if scale.long else 100) * (faults + 1)
     eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
     stage.riskos.change(latency_ms=150, jitter_ms=100)
     await stage.start_workers(2)

@@ -54,7 +54,7 @@ def counted(eval_ids: list[str]) -> dict[str, int]:
 
 
 async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, riskos: Simulator, s3: S3) -> None:
-    eval_ids = demo_ids(150)
+    eval_ids = demo_ids(90)
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     shell.settings |= {
         "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc",
@@ -66,7 +66,7 @@ async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, ri
 
     summary = json.loads(first.out)
     assert summary["outcomes"] == counted(eval_ids)
-    assert (summary["total"], summary["pending"]) == (150, 0)
+    assert (summary["total"], summary["pending"]) == (90, 0)
     assert summary["dead_letters"] == summary["outcomes"]["failed"] > 0
     assert first.code == 1  # some were unreadable, some failed
     for eval_id in eval_ids:
@@ -79,7 +79,7 @@ async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, ri
     second = await shell.run("run", "ids.txt", "--json")
 
     outcomes = json.loads(second.out)["outcomes"]
-    assert outcomes["unchanged"] == 150 - outcomes["failed"]
+    assert outcomes["unchanged"] == 90 - outcomes["failed"]
     failing = [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.FAILED]
     assert outcomes["failed"] == len(failing)
     asked_for_failing = sum(riskos.stats().by_evaluation[eval_id] for eval_id in failing)

@@ -209,7 +209,7 @@ async def test_every_object_that_was_tampered_with_is_found_and_no_other(
     place: Place, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     long = request.config.getoption("--faults") == "long"
-    times, evaluations = (8, 600) if long else (1, 80)
+    times, evaluations = (8, 600) if long else (1, 60)
     await fill(place.bucket, eval_ids(evaluations))
     assert await place.verified() == []
 
@@ -225,7 +225,7 @@ async def test_every_object_that_was_tampered_with_is_found_and_no_other(
 
 
 async def test_a_tampered_list_of_a_run_is_found(place: Place) -> None:
-    await fill(place.bucket, eval_ids(10))
+    await fill(place.bucket, eval_ids(3))
     (piece,) = (key for key in place.hand.listed() if key.endswith(".txt.gz"))
     listed = piece.rpartition("/")[0] + "/run.json"
     was = {key: place.hand.get(key) for key in (piece, listed)}
