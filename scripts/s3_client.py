@@ -1,4 +1,4 @@
-"""boto3's client of the archive's bucket: for versions, locks and settings, which obstore does not know."""
+"""boto3's client of S3, for what obstore does not know: versions, locks, settings, lists of IDs elsewhere."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -43,17 +43,29 @@ def s3_archive(settings: Settings) -> S3Archive | None:
     url = urlsplit(settings.archive_url)
     if url.scheme != "s3":
         return None
-    prefix = url.path.strip("/")
-    return S3Archive(_client(settings.s3_endpoint), url.netloc, f"{prefix}/" if prefix else "")
+    return S3Archive(s3_client(settings.s3_endpoint), url.netloc, prefix_of(settings.archive_url))
 
 
-def _client(endpoint: str | None) -> Any:
+def prefix_of(archive_url: str) -> str:
+    """Return what stands before each key of an archive in S3: nothing, or a text that ends in a slash."""
+    prefix = urlsplit(archive_url).path.strip("/")
+    return f"{prefix}/" if prefix else ""
+
+
+def s3_client(endpoint: str | None, at_once: int = 10) -> Any:
+    """Return boto3's client of S3; what S3 cannot do just now is tried again.
+
+    Args:
+        endpoint: URL of an S3 other than Amazon's.
+        at_once: calls that may be under way at once.
+    """
     import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
     from botocore.config import Config  # noqa: PLC0415
 
     config = Config(
         connect_timeout=5,
         read_timeout=60,
+        max_pool_connections=at_once,
         retries={"mode": "standard", "total_max_attempts": 4},
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
@@ -63,6 +75,23 @@ def _client(endpoint: str | None) -> Any:
 def code_of(error: Any) -> str:
     """Return S3's word for what went wrong."""
     return str(error.response.get("Error", {}).get("Code", "no code"))
+
+
+@contextlib.contextmanager
+def needing_credentials() -> Iterator[None]:
+    """Tell whoever has no credentials where to put them.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    from botocore import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except (exceptions.NoCredentialsError, exceptions.CredentialRetrievalError, exceptions.ProfileNotFound):
+        raise SettingsError(
+            ("no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role",)
+        ) from None
 
 
 @contextlib.contextmanager
@@ -79,11 +108,8 @@ def asking(action: str) -> Iterator[None]:
     from botocore import exceptions  # noqa: PLC0415
 
     try:
-        yield
-    except (exceptions.NoCredentialsError, exceptions.CredentialRetrievalError, exceptions.ProfileNotFound):
-        raise SettingsError(
-            ("no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role",)
-        ) from None
+        with needing_credentials():
+            yield
     except exceptions.ClientError as error:
         raise Unreachable(_sentence(code_of(error), action)) from None
     except exceptions.BotoCoreError as error:

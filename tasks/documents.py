@@ -77,7 +77,7 @@ _FOLDERS = {source.value: source for source in (Source.USER_UPLOADED, Source.CAS
 
 def identify(member: Member) -> Document:
     """Return the member as the document that it is."""
-    source = _source(member.name)
+    source = source_of(member.name)
     media_type = media_type_of(member.data)
     promised = _promised(member.name)
     return Document(
@@ -99,7 +99,8 @@ def _parts(name: str) -> list[str]:
     return [part for part in name.lower().replace("\\", "/").split("/") if part not in {"", "."}] or [""]
 
 
-def _source(name: str) -> Source:
+def source_of(name: str) -> Source:
+    """Return who put a document of this name into its bundle."""
     *folders, _ = _parts(name)
     for folder in folders:
         if folder in _FOLDERS:

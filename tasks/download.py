@@ -132,7 +132,7 @@ async def download(
     timeout = aiohttp.ClientTimeout(total=terms.total, sock_connect=terms.connect, sock_read=terms.read)
     with _translated():
         async with http.get(
-            evaluation.url(account.url), headers=_headers(account), timeout=timeout, allow_redirects=False
+            evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
         ) as response:
             word = read_rate_word(response.headers, time.time())
             hear(word)
@@ -142,7 +142,8 @@ async def download(
     return _refusal(response.status, word, response.content_type, body, terms)
 
 
-def _headers(account: Account) -> dict[str, str]:
+def headers_for(account: Account) -> dict[str, str]:
+    """Return what is sent with each request (RiskOS documentation, "Image Retrieval")."""
     headers = {
         "Authorization": f"Bearer {account.key.get_secret_value()}",
         "Accept": "application/zip, application/json",

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
+from tasks.download import headers_for
 from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.evaluation import Evaluation
@@ -119,7 +120,7 @@ async def _ask(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, connector=connector) as http,
-            http.get(url, headers=_headers(account), allow_redirects=False) as response,
+            http.get(url, headers=headers_for(account), allow_redirects=False) as response,
         ):
             yield clock(response.headers.get("Date", ""), time.time())
             yield answer(response.status, response.headers, await response.content.read(_MOST))
@@ -133,16 +134,6 @@ def _account(settings: Settings) -> Account:
     return Account(
         DEFAULT_ACCOUNT, settings.environment, settings.base_url, settings.need_api_key(), version, allowance
     )
-
-
-def _headers(account: Account) -> dict[str, str]:
-    """Return what ``tasks.download`` sends."""
-    headers = {
-        "Authorization": f"Bearer {account.key.get_secret_value()}",
-        "Accept": "application/zip, application/json",
-        "Accept-Encoding": "identity",
-    }
-    return headers | ({"X-API-Version": account.api_version} if account.api_version else {})
 
 
 async def _turn(settings: Settings, account: Account) -> Finding | None:

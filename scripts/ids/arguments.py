@@ -74,7 +74,7 @@ def _tell(ids: Sorted) -> None:
     if ids.bad:
         click.echo(f"{len(ids.bad)} refused; the other {len(ids.eval_ids)} go on", err=True)
     if ids.repeated:
-        click.echo(f"{ids.repeated} named more than once; each is archived once", err=True)
+        click.echo(f"{ids.repeated} named more than once; each counts once", err=True)
 
 
 def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, str | Flawed]]:

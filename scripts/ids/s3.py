@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import room_in
-from worker.settings import SettingsError
+from scripts.s3_client import DENIED, code_of, needing_credentials, s3_client
 from worker.unreachable import Unreachable
 
 _SCHEME = "s3://"
-_DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_DENIED = DENIED | {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _MISSING = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 
 
@@ -34,7 +34,7 @@ def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | Non
         Unreachable: S3 does not answer as it must, or the disk has no room.
     """
     bucket, key = _parts(url)
-    with _translated(endpoint), room_in(folder), closing(_client(endpoint)) as client:
+    with _translated(endpoint), room_in(folder), closing(s3_client(endpoint)) as client:
         try:
             client.download_fileobj(bucket, key, file)
         except client.exceptions.ClientError as error:
@@ -49,22 +49,9 @@ def _parts(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _client(endpoint: str | None) -> Any:
-    import boto3  # noqa: PLC0415  # takes a fifth of a second that whoever reads a file need not wait
-    from botocore.config import Config  # noqa: PLC0415
-
-    config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 4},
-        s3={"addressing_style": "path" if endpoint else "auto"},
-    )
-    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
-
-
 def _refusal(client: Any, bucket: str, error: Any) -> Exception:
     """Return what it means that S3 refused: the answer to its first question, a HEAD, has no text that says it."""
-    code = _code(error)
+    code = code_of(error)
     if code in _MISSING:
         return BadSource(f"there is no such {'object in the bucket' if _is_there(client, bucket) else 'bucket'}")
     if code in _DENIED:
@@ -76,25 +63,18 @@ def _is_there(client: Any, bucket: str) -> bool:
     try:
         client.head_bucket(Bucket=bucket)
     except client.exceptions.ClientError as error:
-        return _code(error) not in _MISSING
+        return code_of(error) not in _MISSING
     return True
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "no code"))
 
 
 @contextmanager
 def _translated(endpoint: str | None) -> Iterator[None]:
-    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # see above
+    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # takes a fifth of a second that whoever reads a file need not wait
     from botocore import exceptions  # noqa: PLC0415
 
     try:
-        yield
-    except (exceptions.NoCredentialsError, exceptions.CredentialRetrievalError, exceptions.ProfileNotFound):
-        raise SettingsError(
-            ("no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role",)
-        ) from None
+        with needing_credentials():
+            yield
     except exceptions.ParamValidationError:
         raise BadSource("no bucket can be called so; expected is s3://bucket/key") from None
     except (exceptions.BotoCoreError, exceptions.ClientError, Boto3Error) as error:

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.record import Record
-from tasks.documents import Kind, identify
+from tasks.documents import Kind, source_of
 from tasks.evaluation import Evaluation
 from tasks.manifest import DocumentRecord
 from tasks.media_type import extension_of
 from tasks.outcome import Outcome
 from tasks.seal import sealed_size
-from tasks.unpack import Member
 
 _KINDS = frozenset(Kind)
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
@@ -82,13 +81,8 @@ def _sources(records: Iterable[Record]) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for record in records:
         for document in record.manifest.documents:
-            found[document.key] = found.get(document.key, frozenset()) | {_source(document)}
+            found[document.key] = found.get(document.key, frozenset()) | {source_of(document.name).value}
     return found
-
-
-def _source(document: DocumentRecord) -> str:
-    # By its name alone, so its bytes need not be known.
-    return identify(Member(document.name, b"", document.sha256, document.size, None)).source.value
 
 
 def _wrong_key(evaluation: Evaluation, document: DocumentRecord) -> Difference | None:

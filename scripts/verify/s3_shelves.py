@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from scripts.s3_client import code_of, prefix_of, s3_client
 from scripts.verify.stored import Kept, Stored
 from tasks.errors import StoreFailed
 from worker.settings import Settings
@@ -60,7 +61,7 @@ class S3Shelves:
             head = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
             tags = self._client.get_object_tagging(Bucket=self._bucket, Key=key)["TagSet"]
         except self._client.exceptions.ClientError as error:
-            if _code(error) in _GONE:
+            if code_of(error) in _GONE:
                 return None
             raise
         return Kept(
@@ -81,23 +82,9 @@ class S3Shelves:
 @contextmanager
 def opened_s3_shelves(settings: Settings) -> Iterator[S3Shelves]:
     """Lend the shelves of the bucket that the settings name."""
-    import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
-    from botocore.config import Config  # noqa: PLC0415
-
-    config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        max_pool_connections=_AT_ONCE,
-        retries={"mode": "standard", "total_max_attempts": 6},
-        s3={"addressing_style": "path" if settings.s3_endpoint else "auto"},
-    )
-    url = urlsplit(settings.archive_url)
-    prefix = url.path.strip("/")
-    with (
-        closing(boto3.Session().client("s3", endpoint_url=settings.s3_endpoint, config=config)) as client,
-        ThreadPoolExecutor(_AT_ONCE) as threads,
-    ):
-        yield S3Shelves(client, threads, url.netloc, f"{prefix}/" if prefix else "")
+    bucket, prefix = urlsplit(settings.archive_url).netloc, prefix_of(settings.archive_url)
+    with closing(s3_client(settings.s3_endpoint, _AT_ONCE)) as client, ThreadPoolExecutor(_AT_ONCE) as threads:
+        yield S3Shelves(client, threads, bucket, prefix)
 
 
 def _of_the_whole(head: dict[str, Any]) -> str | None:
@@ -118,15 +105,11 @@ def _of_the_whole(head: dict[str, Any]) -> str | None:
 
 @contextmanager
 def _translated(doing: str) -> Iterator[None]:
-    from botocore import exceptions  # noqa: PLC0415  # see above
+    from botocore import exceptions  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
 
     try:
         yield
     except exceptions.ClientError as error:
-        raise StoreFailed(doing, f"S3 refuses it ({_code(error)})") from None
+        raise StoreFailed(doing, f"S3 refuses it ({code_of(error)})") from None
     except exceptions.BotoCoreError as error:
         raise StoreFailed(doing, type(error).__name__) from None
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "no code"))

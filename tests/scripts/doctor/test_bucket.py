@@ -1,8 +1,5 @@
 """A bucket is examined by doing what workers do, and by asking how it is set."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from scripts.doctor.bucket import examine
@@ -11,53 +8,12 @@ from scripts.s3_client import s3_archive
 from tests.conftest import S3
 from worker.settings import Settings
 
-POLICY = Path(__file__).parents[3] / "docs" / "iam-policy.json"
-# Which call of boto3 or obstore needs which right (Service Authorization Reference, Amazon S3).
-NEEDED = {
-    "worker": {
-        "obstore get, head": "s3:GetObject",
-        "obstore put": "s3:PutObject",
-        "obstore put with tags": "s3:PutObjectTagging",
-        "404 instead of 403": "s3:ListBucket",
-    },
-    "auditor": {
-        "obstore get": "s3:GetObject",
-        "head_bucket, list_objects_v2": "s3:ListBucket",
-        "get_bucket_versioning": "s3:GetBucketVersioning",
-        "get_bucket_encryption": "s3:GetEncryptionConfiguration",
-        "get_public_access_block": "s3:GetBucketPublicAccessBlock",
-        "get_object_lock_configuration": "s3:GetBucketObjectLockConfiguration",
-        "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",
-    },
-    "eraser": {
-        "obstore get": "s3:GetObject",
-        "obstore put": "s3:PutObject",
-        "list_objects_v2": "s3:ListBucket",
-        "list_object_versions": "s3:ListBucketVersions",
-        "list_multipart_uploads": "s3:ListBucketMultipartUploads",
-        "abort_multipart_upload": "s3:AbortMultipartUpload",
-        "get_object_lock_configuration": "s3:GetBucketObjectLockConfiguration",
-        "get_object_legal_hold": "s3:GetObjectLegalHold",
-        "put_object_legal_hold": "s3:PutObjectLegalHold",
-        "get_object_retention": "s3:GetObjectRetention",
-        "delete_objects": "s3:DeleteObject",
-        "delete_objects with versions": "s3:DeleteObjectVersion",
-        "delete_objects with BypassGovernanceRetention": "s3:BypassGovernanceRetention",
-    },
-}
-
 
 def _examined(s3: S3, bucket: str | None = None) -> dict[str, Finding]:
     settings = Settings(archive_url=f"s3://{bucket or s3.bucket}/kept", s3_endpoint=s3.endpoint)
     archive = s3_archive(settings)
     assert archive
     return {finding.what: finding for finding in examine(archive)}
-
-
-@pytest.mark.parametrize("role", NEEDED)
-def test_the_published_policy_names_what_the_calls_need_and_no_more(role: str) -> None:
-    statements = json.loads(POLICY.read_text())[role]["Statement"]
-    assert sorted(action for each in statements for action in each["Action"]) == sorted(set(NEEDED[role].values()))
 
 
 @pytest.mark.parametrize("versioned", [False, True])
