@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.archives import Hand, eval_ids, fill
+from tests.archives import FolderHand, Hand, eval_ids, fill
 from tests.scripts.verify.conftest import Place
 
 
@@ -209,7 +209,7 @@ async def test_every_object_that_was_tampered_with_is_found_and_no_other(
     place: Place, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     long = request.config.getoption("--faults") == "long"
-    times, evaluations = (8, 10_000 if place.is_folder else 600) if long else (1, 60)
+    times, evaluations = (8, 10_000 if isinstance(place.hand, FolderHand) else 600) if long else (1, 60)
     await fill(place.bucket, eval_ids(evaluations))
     assert await place.verified() == []
 
