@@ -155,8 +155,10 @@ async def test_an_account_that_is_not_activated_reads_as_what_it_is(tmp_path: Pa
 
 @pytest.mark.parametrize(("style", "most"), [("none", 40), ("standard", 8), ("x", 8)])
 async def test_a_rate_that_riskos_does_not_grant_is_found_out(
-    figures: Callable[[str], None], tmp_path: Path, style: str, most: int
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path, style: str, most: int
 ) -> None:
+    if style == "x" and not scale.long:
+        pytest.skip("but for their names these headers are the standard ones; the long form has them")
     eval_ids = evaluations(150)
     async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
         stage.riskos.change(rate=25, header_style=style)
@@ -172,7 +174,7 @@ async def test_a_rate_that_riskos_does_not_grant_is_found_out(
 
 
 async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> None:
-    eval_ids = evaluations(400)
+    eval_ids = evaluations(200)
     async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_LEASE_SECONDS="600") as stage:
         worker, _ = await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
@@ -183,7 +185,7 @@ async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> 
         await asyncio.sleep(3)
         assert stage.riskos.stats().requests == asked
         assert (await stage.client.info("memory"))["used_memory"] <= memory["used_memory"] + 1_000_000
-        assert sum((await stage.ledger.census()).held.values()) == 400 - await stage.settled(_RUN)
+        assert sum((await stage.ledger.census()).held.values()) == 200 - await stage.settled(_RUN)
         assert await charged(stage) == 0
         assert await stage.terminate(worker) < 15
         assert worker.process.returncode == 0

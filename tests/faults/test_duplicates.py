@@ -120,6 +120,8 @@ def clock_of(worker: Worker) -> float:
 async def test_two_runs_over_the_same_evaluations_on_clocks_that_disagree_count_right(
     apart: float, scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
+    if apart < 0 and not scale.long:
+        pytest.skip("the clock ahead is the harder case; the long form has both")
     size = 500 if scale.long else 100
     runs = {"one": evaluations(range(size)), "two": evaluations(range(size // 2, size + size // 2))}
     eval_ids = sorted({eval_id for some in runs.values() for eval_id in some})
