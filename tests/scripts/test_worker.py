@@ -95,13 +95,13 @@ async def asked(riskos: Simulator, requests: int) -> None:
 async def test_two_workers_together_keep_the_rate_and_bring_every_evaluation_to_its_end(
     shell: Shell, riskos: Simulator, redis: Redis
 ) -> None:
-    eval_ids = demo_ids(300)
+    eval_ids = demo_ids(160)
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
 
     async with workers(shell, 2):
         enqueued = await shell.run("enqueue", "ids.txt", "--queue", "backfill", "--run", "q3", "--json")
-        assert json.loads(enqueued.out)["accepted"] == 300
-        outcomes = await ended(shell, redis, "q3", 300)
+        assert json.loads(enqueued.out)["accepted"] == 160
+        outcomes = await ended(shell, redis, "q3", 160)
 
     expected = [expected_outcome(scenario_of(eval_id)) for eval_id in eval_ids]
     assert outcomes == {outcome.value: expected.count(outcome) for outcome in set(expected)}
