@@ -4,11 +4,13 @@
 FROM python:3.13.14-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
     UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
+# `--build-arg PINS=tracing` adds what DOCV_TRACING needs.
+ARG PINS=runtime
 WORKDIR /build
 COPY constraints/ constraints/
 RUN pip install --require-hashes -r constraints/uv.txt \
  && uv venv /opt/docv-archive \
- && uv pip install --python /opt/docv-archive --require-hashes -r constraints/runtime.txt
+ && uv pip install --python /opt/docv-archive --require-hashes -r constraints/${PINS}.txt
 # Below here is what changes with every commit; the layers above stay.
 COPY pyproject.toml README.md LICENSE ./
 COPY worker/ worker/

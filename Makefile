@@ -59,7 +59,8 @@ format: venv     ## put the code into shape
 pins: $(UV)      ## pin every dependency anew, with hashes
 	@echo 'uv' | $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/uv.txt -
 	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/runtime.txt pyproject.toml
-	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --constraint constraints/runtime.txt --extra develop -o constraints/develop.txt pyproject.toml
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade --constraint constraints/runtime.txt --extra tracing -o constraints/tracing.txt pyproject.toml
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --constraint constraints/tracing.txt --extra develop -o constraints/develop.txt pyproject.toml
 
 picture: venv    ## draw docs/demo.svg from a real run of the demo
 	@$(BIN)/docv-archive demo --picture docs/demo.svg

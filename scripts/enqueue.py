@@ -9,6 +9,7 @@ import orjson
 
 from scripts.exits import NOT_ALL, OK
 from scripts.ids.arguments import Sorted, read_ids
+from tasks import tracing
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
@@ -18,6 +19,7 @@ from tasks.message import parse_run
 from worker.app import publishing_app
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
+from worker.tracing import open_tracer
 
 
 def enqueue(
@@ -33,6 +35,7 @@ def enqueue(
     """Enqueue the evaluations that the sources name; return the exit code."""
     settings = load_settings()
     settings.need_redis_url()
+    tracing.use(open_tracer(settings))
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0

@@ -25,7 +25,14 @@ def explain(error: Exception) -> tuple[str, int] | None:
                 "safe, and the same command accepts the rest later"
             )
             return sentence, UNREACHABLE
-        case RedisError() | KombuError():
+        case KombuError():
+            sentence = (
+                f"what carries the messages does not do what it was asked ({type(error).__name__}); what was accepted "
+                "before is safe, and comes to its queue when it does: see that Redis runs, or RabbitMQ where "
+                "DOCV_BROKER_URL names one, and give the same command again"
+            )
+            return sentence, UNREACHABLE
+        case RedisError():
             sentence = (
                 f"Redis does not do what it was asked ({type(error).__name__}); what was accepted before is safe: "
                 "see that it runs, and give the same command again"

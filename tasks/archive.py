@@ -13,7 +13,7 @@ from celery import Task, signals
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from tasks import report
+from tasks import report, tracing
 from tasks.enqueue import Publisher
 from tasks.entry import Queue
 from tasks.errors import BadInput, BadMessage
@@ -26,6 +26,7 @@ from worker.redis_client import check_keeping
 from worker.resources import open_resources
 from worker.runtime import Runtime
 from worker.settings import Settings, SettingsError, load_settings
+from worker.tracing import open_tracer
 from worker.unreachable import Unreachable
 
 _REST_SECONDS = 1.0
@@ -36,6 +37,7 @@ class Process:
 
     def __init__(self) -> None:
         settings = load_settings()
+        tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
         self._publisher = Publisher(app)

@@ -7,8 +7,8 @@ import time
 
 from redis.exceptions import RedisError
 
-from tasks import report
-from tasks.entry import Entry
+from tasks import report, tracing
+from tasks.entry import Entry, Queue
 from tasks.errors import LeaseLost, StoreFailed
 from tasks.hold import Reason
 from tasks.ledger import Ledger
@@ -23,6 +23,13 @@ async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
     Only what must stop the whole process gets out of here: cancellation, and a ledger that cannot be reached.
     Then the lease runs out by itself, and the evaluation is due again.
     """
+    number = entry.attempts + 1
+    alone = entry.queue is Queue.LIVE
+    with tracing.attempt(entry.trace, alone=alone, eval_id=entry.eval_id, queue=entry.queue.value, attempt=number):
+        await _attempt(entry, means, ledger)
+
+
+async def _attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
     started, probe = time.monotonic(), None
     try:
         check_worn_out(entry, means.line.policy)

@@ -13,10 +13,13 @@ from redis.asyncio import Redis
 from tasks.entry import Order, Queue
 from tasks.ledger import Ledger
 from tasks.message import MAX_BATCH
+from worker import rabbitmq
+from worker.broker import is_rabbitmq, publisher_options
 from worker.envelope import ARCHIVE_TASK
-from worker.transport import KEY_PREFIX, publisher_transport
+from worker.transport import KEY_PREFIX
 
 _AT_ONCE = 1000
+_CONFIRM_SECONDS = 2.0
 # IDs are spread over at least so many messages, as long as there are enough, so that every worker gets some.
 _MESSAGES = 64
 
@@ -31,7 +34,9 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._lock = threading.Lock()
-        self._connection: Connection = app.connection_for_write(transport_options=publisher_transport())
+        url = app.conf.broker_url
+        self._connection: Connection = app.connection_for_write(transport_options=publisher_options(url))
+        self._counts = is_rabbitmq(url)
 
     def publish(self, queue: Queue, eval_ids: Sequence[str], size: int) -> None:
         """Put accepted evaluations on their queue, so many in a message.
@@ -47,7 +52,19 @@ class Publisher:
                     queue=queue.value,
                     producer=producer,
                     retry=False,
+                    confirm_timeout=_CONFIRM_SECONDS,
                 )
+
+    def waiting(self) -> dict[Queue, int] | None:
+        """Count the messages that wait in RabbitMQ; None where Redis has them, which is asked with the rest there.
+
+        Raises:
+            kombu.exceptions.KombuError: it does not answer.
+        """
+        if not self._counts:
+            return None
+        with self._lock:
+            return {Queue(name): count for name, count in rabbitmq.waiting(self._connection, Queue).items()}
 
     def close(self) -> None:
         """Close the connection."""
@@ -87,7 +104,7 @@ async def enqueue(
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Messages that Celery has in Redis.
+    """Messages that Celery has put into its queues.
 
     Attributes:
         waiting: in each queue.

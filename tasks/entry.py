@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from tasks.outcome import Evidence
+from tasks.tracing import whereabouts
 
 
 class Queue(enum.StrEnum):
@@ -67,7 +68,13 @@ class Order:
                 "evidence": self.evidence,
                 "listed": listed,
             }
+            | _traced()
         )
+
+
+def _traced() -> dict[str, str]:
+    trace = whereabouts()
+    return {"trace": trace} if trace else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class Entry:
         suspect: whether it failed before, so that another failure says nothing of the service.
         evidence: what webhooks told of why there may be no documents.
         even_if_erased: archive it although it was erased.
+        trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
     """
 
     eval_id: str
@@ -99,6 +107,7 @@ class Entry:
     suspect: bool = False
     evidence: tuple[Evidence, ...] = ()
     even_if_erased: bool = False
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from tasks.entry import Queue
@@ -19,10 +19,14 @@ class Flight:
         concurrency: evaluations that may be in flight.
         wait: how to wait for a place; it may refuse to, when the process is about to end.
         enough: called with whether there is enough of the backfill here, so that no more of it need be fetched.
+        fetched: messages of a queue that are fetched at a time, where that is bounded.
     """
 
-    def __init__(self, concurrency: int, wait: Wait, enough: Callable[[bool], None]) -> None:
+    def __init__(
+        self, concurrency: int, wait: Wait, enough: Callable[[bool], None], fetched: Mapping[Queue, int] | None = None
+    ) -> None:
         self._concurrency, self._wait, self._enough = concurrency, wait, enough
+        self._fetched = fetched or {}
         self._all = asyncio.Semaphore(concurrency)
         self._of_backfill = asyncio.Semaphore(concurrency - concurrency // _LIVE_PART)
         self._messages = dict.fromkeys(Queue, 0)
@@ -32,6 +36,10 @@ class Flight:
     def has_room(self) -> bool:
         """Whether another message could be worked on."""
         return sum(self._messages.values()) < self._concurrency
+
+    def has_room_for(self, queue: Queue) -> bool:
+        """Whether another message of a queue could be fetched and worked on."""
+        return self.has_room and self._messages[queue] < self._fetched.get(queue, self._concurrency)
 
     @contextlib.contextmanager
     def message(self, queue: Queue) -> Iterator[None]:

@@ -137,7 +137,7 @@ local function finish(id, entry)
   end
   tally(again.runs, 'queued', -1)
   local anew = { queue = again.queue, account = entry.account, refresh = true, even_if_erased = again.even_if_erased,
-                 attempts = 0, lost = 0, accepted = now, trigger = again.trigger,
+                 attempts = 0, lost = 0, accepted = now, trigger = again.trigger, trace = again.trace,
                  evidence = again.evidence, runs = again.runs }
   save(id, anew)
   move(id, anew, 'parked', math.max(now, again.due), 'new')
@@ -158,7 +158,7 @@ local function accept_new(id, order)
   if not order.entry then
     order.entry = { queue = order.queue, account = order.account, refresh = order.refresh,
                     even_if_erased = order.even_if_erased or nil, attempts = 0, lost = 0, accepted = now,
-                    trigger = order.trigger, runs = {} }
+                    trigger = order.trigger, trace = order.trace, runs = {} }
     if order.run ~= '' then
       order.entry.runs[1] = order.run
       redis.call('ZADD', runs, 'NX', now, order.run)
@@ -178,12 +178,13 @@ local function accept_new(id, order)
   return not waits
 end
 
--- order: queue, account, delay, refresh, even_if_erased, run, trigger, evidence, listed -> whether to publish it
+-- order: queue, account, delay, refresh, even_if_erased, run, trigger, evidence, listed, trace -> whether to publish it
 local function accept(id, order)
   local entry, publish, run = load(id), false, order.run
   if not entry then return accept_new(id, order) end
   if (order.refresh or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
-    entry.again = entry.again or { queue = order.queue, trigger = order.trigger, runs = {}, due = 0 }
+    entry.again = entry.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {},
+                                   due = 0 }
     local again = entry.again
     again.due = math.max(again.due, now + order.delay)
     again.even_if_erased = again.even_if_erased or order.even_if_erased or nil

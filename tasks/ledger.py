@@ -22,6 +22,7 @@ from tasks.census import Census, RunCounters
 from tasks.entry import DeadLetter, Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
 from tasks.outcome import Evidence, Outcome
+from tasks.tracing import span
 
 _AT_ONCE = 1000
 _PREFIX = "docv:ledger:"
@@ -87,7 +88,8 @@ class Ledger:
         return _flagged([eval_id], flags) if flags else None
 
     async def _accept(self, event: str, eval_ids: Sequence[str], order: Order) -> list[int]:
-        flags: list[int] = await self._call("accept", event, order.as_json(listed=False), *eval_ids)
+        with span("accept", queue=order.queue.value, evaluations=len(eval_ids)):
+            flags: list[int] = await self._call("accept", event, order.as_json(listed=False), *eval_ids)
         return flags
 
     async def begin(self, run: str, *, total: int, fingerprint: str) -> Begun:
@@ -371,6 +373,7 @@ def _entry(eval_id: str, token: str, text: str) -> Entry:
         suspect=facts.get("suspect", False),
         evidence=tuple(map(Evidence, facts.get("evidence", ()))),
         even_if_erased=facts.get("even_if_erased", False),
+        trace=facts.get("trace"),
     )
 
 

@@ -19,6 +19,7 @@ from tasks.outcome import Outcome
 from tasks.record import Contents, record
 from tasks.request import Line, request
 from tasks.store import Shelf, quarantine, store_documents
+from tasks.tracing import span
 from tasks.unpack import Limits, unpack
 
 _COMMITS = 3
@@ -57,7 +58,8 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     """
     account = means.line.account
     evaluation = Evaluation(entry.eval_id, account.environment, account.name)
-    before = await look_up(means.records, evaluation)
+    with span("look_up"):
+        before = await look_up(means.records, evaluation)
     if before and _stays(before.manifest, entry):
         return Outcome.UNCHANGED
     answer = await request(means.line, evaluation, entry.queue)
@@ -88,7 +90,10 @@ async def _opened(answer: Answer, means: Means) -> AsyncIterator[Contents]:
     # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
     in_memory = min(means.limits.in_memory, 2 * len(answer.data) + _SMALL)
     async with means.memory.share(in_memory):
-        yield await asyncio.to_thread(_contents, answer, replace(means.limits, in_memory=in_memory), means.spool_dir)
+        with span("unpack", bytes=len(answer.data)):
+            limits = replace(means.limits, in_memory=in_memory)
+            contents = await asyncio.to_thread(_contents, answer, limits, means.spool_dir)
+        yield contents
 
 
 async def _keep(
@@ -96,7 +101,8 @@ async def _keep(
 ) -> Outcome:
     """Put documents and manifest into the archive."""
     retrieved_at = utc_now()
-    stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
+    with span("store", documents=len(contents.documents)):
+        stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
     manifest = record(
         evaluation,
         entry,
@@ -110,7 +116,8 @@ async def _keep(
     same = before and before.manifest.says_the_same_as(manifest)
     if isinstance(answer, Bundle) and contents.unreadable and not same:
         await quarantine(means.shelf, evaluation, answer)
-    return await _commit(entry, means, evaluation, manifest, before)
+    with span("manifest"):
+        return await _commit(entry, means, evaluation, manifest, before)
 
 
 def _contents(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:

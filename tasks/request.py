@@ -19,6 +19,7 @@ from tasks.pace import Pace
 from tasks.rate_limit import Turns
 from tasks.rate_word import RateWord
 from tasks.retrying import Policy, quick
+from tasks.tracing import span
 
 _SLOW_DOWNS = 5
 
@@ -54,10 +55,12 @@ async def request(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
 async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
     account, wait = line.account, 0.0
     for _ in range(_SLOW_DOWNS):
-        probe = await line.turns.wait(account, queue)
+        with span("turn"):
+            probe = await line.turns.wait(account, queue)
         words: list[RateWord] = []
         try:
-            answer = await download(line.http, evaluation, account, line.terms, words.append)
+            with span("download"):
+                answer = await download(line.http, evaluation, account, line.terms, words.append)
         except RateLimited:
             wait = await line.pace.limited(words[-1], probe=probe)
             line.turns.notice(account.name, wait)

@@ -19,7 +19,7 @@ from tasks.buckets import bucket_at
 from tasks.budget import Budget
 from tasks.dispatch import INTERVAL, dispatch
 from tasks.download import Terms
-from tasks.enqueue import Publisher, backlog
+from tasks.enqueue import Backlog, Publisher, backlog
 from tasks.entry import Entry, Order, Queue, Trigger
 from tasks.errors import LeaseLost, StoreFailed
 from tasks.feed import INTERVAL as FEED_INTERVAL
@@ -42,6 +42,7 @@ from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
 from tasks.unpack import Limits
 from worker.health import Watchdog
+from worker.rabbitmq import BACKFILL_PLACES
 from worker.resources import Resources
 from worker.runtime import Runtime, told_to_end
 from worker.settings import Settings
@@ -77,7 +78,8 @@ class Station:
         self._watchdog = watchdog
         self._serves = serves
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest)
+        fetched = {Queue.BACKFILL: BACKFILL_PLACES} if settings.broker_url else {}
+        self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest, fetched)
         self._turns = Turns(resources.redis, runtime.pause)
         self._holds = Holds(resources.redis)
         self._presence = Presence(resources.redis)
@@ -219,9 +221,9 @@ class Station:
             return
         await self._presence.tell(self._name, self._serves)
         account, backfill, archive = await self._see_holds()
-        messages = await backlog(self._redis)
-        read = [queue for queue in self._serves if queue not in resting]
-        self._watchdog.saw(waiting=self._flight.has_room and any(messages.waiting[queue] for queue in read))
+        messages = await self._backlog()
+        read = [queue for queue in self._serves if queue not in resting and self._flight.has_room_for(queue)]
+        self._watchdog.saw(waiting=any(messages.waiting[queue] for queue in read))
         common = [hold for hold in (account, archive) if hold]
         holds = {Queue.LIVE: common, Queue.BACKFILL: [*common, backfill] if backfill else common}
         _, no_room = await dispatch(self._ledger, self._publisher, messages, holds)
@@ -229,6 +231,11 @@ class Station:
             self._work_without_message(queue, eval_ids)
         await self._pace.tell()
         await self._breaker.tell()
+
+    async def _backlog(self) -> Backlog:
+        waiting = await asyncio.to_thread(self._publisher.waiting)
+        # How many of them workers have fetched RabbitMQ does not tell; where some may be, there is patience for them.
+        return await backlog(self._redis) if waiting is None else Backlog(waiting, unacknowledged=1)
 
     def _work_without_message(self, queue: Queue, eval_ids: list[str]) -> None:
         """Work on what could not be published; while that goes on, what else is due has to wait."""

@@ -9,14 +9,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from scripts.cli import main
+from tests.command_line import parse
 from worker.embedded import server_binary
 from worker.settings import Settings, load_settings
 
@@ -42,18 +41,6 @@ def instructions(name: str) -> list[str]:
     """The arguments of every instruction of one kind in the Dockerfile, in order."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^#.*\n", "", DOCKERFILE))
     return re.findall(rf"(?m)^{name}\s+(.*)$", joined)
-
-
-def parse(arguments: list[str]) -> click.Context:
-    """Let the command line read its arguments, as far as running them.
-
-    Raises:
-        click.UsageError: it does not know them.
-    """
-    group = main.make_context("docv-archive", arguments[:])
-    name, command, rest = main.resolve_command(group, arguments[:])
-    assert command is not None
-    return command.make_context(name, rest, parent=group)
 
 
 def expanded(value: object) -> str:
@@ -213,6 +200,16 @@ def test_only_what_is_pinned_by_hash_is_installed() -> None:
     assert all("--require-hashes" in each or ("--no-deps" in each and "dist/*.whl" in each) for each in installs)
     assert "uv build --wheel --require-hashes --build-constraints" in DOCKERFILE
     assert not instructions("ADD")
+
+
+def test_every_choice_of_pins_is_there_and_the_least_is_the_default() -> None:
+    assert instructions("ARG") == ["PINS=runtime"]
+    (told,) = re.findall(r"--build-arg PINS=(\w+)", DOCKERFILE)
+    least, more = (
+        dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "constraints" / f"{name}.txt").read_text("utf-8")))
+        for name in ("runtime", told)
+    )
+    assert least.items() < more.items()
 
 
 def test_the_image_runs_the_worker_as_somebody_with_a_number() -> None:

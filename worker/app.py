@@ -10,9 +10,10 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Queue
 
+from worker.broker import broker_url, is_rabbitmq, use_our_channels, worker_options
+from worker.envelope import BACKFILL, LIVE
 from worker.logs import configure_logs
 from worker.settings import Settings, SettingsError, load_settings
-from worker.transport import BACKFILL, LIVE, transport_url, use_our_channel, worker_transport
 
 _PLACES_FOR_LIVE = 8
 
@@ -23,9 +24,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
     Raises:
         SettingsError: there is no Redis to speak to.
     """
+    url = broker_url(settings)
     return {
-        "broker_url": transport_url(settings.need_redis_url()),
-        "broker_transport_options": worker_transport(),
+        "broker_url": url,
+        "broker_transport_options": worker_options(url),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_queues": [Queue(LIVE, routing_key=LIVE), Queue(BACKFILL, routing_key=BACKFILL)],
@@ -40,6 +42,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": settings.concurrency + _PLACES_FOR_LIVE,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Celery's threads would each talk to RabbitMQ about that over the one connection, and then nobody hears it.
+        "worker_enable_prefetch_count_reduction": not is_rabbitmq(url),
         "worker_enable_remote_control": False,
         "worker_send_task_events": False,
         "worker_hijack_root_logger": False,
@@ -66,7 +70,7 @@ def _configuration() -> dict[str, Any]:
         raise SystemExit(2) from None
 
 
-use_our_channel()
+use_our_channels()
 app = Celery("docv-archive", include=["tasks.archive"])
 app.add_defaults(_configuration)
 

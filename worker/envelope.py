@@ -1,4 +1,4 @@
-"""A message's envelope made safe before Celery opens it.
+"""A message's envelope made safe before Celery opens it, whatever carried it.
 
 Tried on Celery 5.7: an entry of the queue that is no JSON, a JSON list, or full of brackets ends the worker; a task
 that it does not know is dropped, and its whole body logged. So what is not built as Celery builds a message, for our
@@ -11,6 +11,8 @@ from typing import Any
 
 from kombu.utils.json import loads
 
+LIVE, BACKFILL = QUEUES = ("live", "backfill")
+"""The queues of our task; producers write to them. What workers tell each other comes by others."""
 ARCHIVE_TASK = "docv.archive"
 """Name of the one task; producers use it, and the worker finds it by name."""
 UNREADABLE = (ValueError, TypeError, ArithmeticError, RecursionError)
@@ -38,28 +40,46 @@ def checked(payload: Any) -> dict[str, Any]:
         raise BadEnvelope("it has no properties as Celery writes them")
     if not isinstance(properties.get("delivery_tag"), str):
         raise BadEnvelope("it has no delivery tag")
-    if (payload.get("content-type"), payload.get("content-encoding")) != ("application/json", "utf-8"):
+    body = _text(payload.get("body"), properties.get("body_encoding"))
+    kinds = (payload.get("content-type"), payload.get("content-encoding"))
+    return payload | {"headers": safe_headers(kinds, body, payload.get("headers"))}
+
+
+def safe_headers(kinds: tuple[object, object], body: str | bytes, headers: object) -> dict[str, object]:
+    """Return those headers that are for Celery, of a message that is one to our task.
+
+    Args:
+        kinds: content type and content encoding.
+        body: as the sender wrote it.
+        headers: the same.
+
+    Raises:
+        BadEnvelope: it is something else.
+    """
+    if kinds != ("application/json", "utf-8"):
         raise BadEnvelope("its body is not application/json in utf-8; set task_serializer to json")
-    body = _body(payload.get("body"), properties.get("body_encoding"))
-    headers = payload.get("headers")
+    try:
+        content = loads(body)
+    except UNREADABLE:
+        raise BadEnvelope("its body is no JSON") from None
     if isinstance(headers, dict) and "task" in headers:
         _check_task(headers)
-        _check_parts(body)
-        return payload | {"headers": {name: headers[name] for name in _HEADERS if name in headers}}
+        _check_parts(content)
+        return {name: headers[name] for name in _HEADERS if name in headers}
     # Producers of Celery's first protocol write all of it into the body.
-    if not isinstance(body, dict):
+    if not isinstance(content, dict):
         raise BadEnvelope("it names no task")
-    _check_task(body)
-    _check_parts([body.get("args", []), body.get("kwargs", {}), {}])
-    return payload | {"headers": {}}
+    _check_task(content)
+    _check_parts([content.get("args", []), content.get("kwargs", {}), {}])
+    return {}
 
 
-def _body(body: object, encoding: object) -> Any:
+def _text(body: object, encoding: object) -> str:
     if not isinstance(body, str) or encoding not in {"base64", None}:
         raise BadEnvelope("it has no body as Celery writes it")
     try:
-        return loads(base64.b64decode(body, validate=True).decode() if encoding else body)
-    except UNREADABLE:
+        return base64.b64decode(body, validate=True).decode() if encoding else body
+    except ValueError:
         raise BadEnvelope("its body is no JSON") from None
 
 

@@ -98,6 +98,12 @@ def _redis_url(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
+def _broker_url(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and (parts := _split(url.get_secret_value())).scheme not in {"amqp", "amqps"}:
+        raise ValueError(f"expected is amqp://user:password@host:5672/vhost or amqps://…, not {parts.scheme or 'that'}")
+    return url
+
+
 def _webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     for secret in secrets:
         # The name of a pair is no secret: its password has to be one by itself.
@@ -166,6 +172,8 @@ class Settings(BaseSettings):
     """URL of an S3 other than Amazon's."""
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
+    broker_url: Annotated[SecretStr | None, AfterValidator(_broker_url)] = None
+    """RabbitMQ, where that is to carry the messages instead of Redis; ledger, holds and rate stay in Redis."""
     state_dir: Path = Path(".docv-archive")
     """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_webhook_secrets)] = ()
@@ -231,6 +239,8 @@ class Settings(BaseSettings):
 
     strict: bool = False
     """Whether a Redis that may lose what it was told keeps a worker from starting; else it is a warning."""
+    tracing: bool = False
+    """Whether spans go to a collector, as OpenTelemetry's own variables say; needs the extra ``tracing``."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log line that is written."""
 

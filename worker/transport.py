@@ -14,12 +14,10 @@ from celery import signals
 from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError
 
-from worker.envelope import UNREADABLE, BadEnvelope, checked
+from worker.envelope import QUEUES, UNREADABLE, BadEnvelope, checked
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
-LIVE, BACKFILL = "live", "backfill"
-"""The queues of our task; producers write to them."""
 
 # Numbers of the TCP options on Linux: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
 _SOON = 0.05
@@ -162,7 +160,7 @@ class Channel(redis.Channel):
     def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
         """Consume a queue; what comes from one of ours is looked at first, what workers tell each other is not."""
         super().basic_consume(queue, *args, **options)
-        if queue in {LIVE, BACKFILL}:
+        if queue in QUEUES:
             deliver = self.connection._callbacks[queue]  # noqa: SLF001  # kombu has no other place for it
             self.connection._callbacks[queue] = lambda entry: deliver(checked(entry))  # noqa: SLF001
 

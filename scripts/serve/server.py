@@ -18,12 +18,14 @@ from scripts.serve.connection import Connection
 from scripts.serve.courier import Courier
 from scripts.serve.metrics import Figures
 from scripts.serve.room import Room
+from tasks import tracing
 from tasks.enqueue import Publisher
 from worker.app import publishing_app
 from worker.archive_client import check_archive, open_archive
 from worker.logs import configure_logs
 from worker.redis_client import check_keeping, check_redis, check_syncing, open_redis
 from worker.settings import Settings, SettingsError, load_settings
+from worker.tracing import open_tracer
 from worker.unreachable import Unreachable
 
 _log = structlog.get_logger("docv.serve")
@@ -54,6 +56,7 @@ def serve(host: str, port: int, announce: Callable[[str], None]) -> None:
     _see_that_somebody_may_come_in(settings)
     settings.need_redis_url()
     configure_logs(settings.log_level, settings.secrets())
+    tracing.use(open_tracer(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(settings, host, port, announce))
 

@@ -39,6 +39,15 @@ class Plane:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
+def test_of_a_queue_that_is_fetched_in_small_parts_no_more_is_expected() -> None:
+    flight = Flight(16, Plane.wait, lambda _: None, {Queue.BACKFILL: 1})
+    assert flight.has_room_for(Queue.BACKFILL)
+    with flight.message(Queue.BACKFILL):
+        assert not flight.has_room_for(Queue.BACKFILL)
+        assert flight.has_room_for(Queue.LIVE)
+    assert flight.has_room_for(Queue.BACKFILL)
+
+
 async def test_no_more_are_in_flight_than_may_be() -> None:
     plane = Plane(16)
     await plane.board(Queue.LIVE, 20)

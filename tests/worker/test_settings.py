@@ -27,6 +27,7 @@ ALL = {
     "DOCV_ARCHIVE_URL": "s3://bucket/some/prefix",
     "DOCV_S3_ENDPOINT": "http://127.0.0.1:9000",
     "DOCV_REDIS_URL": REDIS,
+    "DOCV_BROKER_URL": f"amqps://user:{PASSWORD}@rabbit.example:5671/docv",
     "DOCV_STATE_DIR": "/var/lib/docv archive",
     "DOCV_WEBHOOK_SECRETS": f"{TOKEN},riskos:{PAIRED}",
     "DOCV_INTAKE_TOKENS": f"{PRODUCER},another-{PRODUCER}",
@@ -56,6 +57,7 @@ ALL = {
     "DOCV_LOCK_DAYS": "2555",
     "DOCV_ENCRYPTION_KEYS": f"2026:{SEALING},2025:{'QUFB' * 10}QUE=",
     "DOCV_STRICT": "true",
+    "DOCV_TRACING": "true",
     "DOCV_LOG_LEVEL": "WARNING",
 }
 """A value for every setting, each another one than the default."""
@@ -171,6 +173,8 @@ def test_settings_do_not_change_while_a_process_lives() -> None:
         ("DOCV_REDIS_URL", "http://localhost:6379", "redis://host:6379/0"),
         ("DOCV_REDIS_URL", "redis://host:port/0", ""),
         ("DOCV_REDIS_URL", "redis://host:99999/0", ""),
+        ("DOCV_BROKER_URL", "redis://host:6379/0", "amqp://user:password@host:5672/vhost"),
+        ("DOCV_BROKER_URL", "sqs://", "amqps://"),
         ("DOCV_RATE", "0", "greater than 0"),
         ("DOCV_RATE", "-1", "greater than 0"),
         ("DOCV_RATE", "nan", ""),
@@ -350,6 +354,7 @@ def test_secrets_are_in_no_text_that_settings_make_of_themselves(monkeypatch: py
         {"DOCV_REDIS_URL": f"http://user:{PASSWORD}@queue.example"},
         {"DOCV_REDIS_URL": f"redis://user:{PASSWORD}@queue.example:port"},
         {"DOCV_REDIS_URL": f"redis://user:{PASSWORD}@[queue.example"},
+        {"DOCV_BROKER_URL": f"http://user:{PASSWORD}@rabbit.example"},
         {"DOCV_RISKOS_URL": f"https://user:{PASSWORD}@riskos.example"},
         {"DOCV_APIKEY": KEY},
         {"DOCV_WEBHOOK_SECRETS": f"{KEY},{PASSWORD} {PASSWORD}"},
