@@ -8,7 +8,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz bench-intake bench-archive check format pins picture clean
+.PHONY: help venv demo test faults fuzz bench bench-conditions bench-intake bench-archive check format pins picture clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,17 @@ faults: venv     ## break things on purpose, at length (an hour), and print the 
 fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; what is new joins tests/corpus
 	@$(BIN)/python -m tests.fuzzing --seconds 600 --keep
 
+.venv-bench/.made: $(UV) constraints/bench.txt
+	@$(UV) venv --quiet --clear --python $(PYTHON) .venv-bench
+	@$(UV) pip install --quiet --python .venv-bench --require-hashes -r constraints/bench.txt
+	@touch $@
+
+bench: venv .venv-bench/.made  ## what an evaluation costs, beside others and a floor (some minutes); OPTIONS="--only floor --tls no"
+	@$(BIN)/python -m scripts.bench.contest $(OPTIONS)
+
+bench-conditions: venv  ## latency, a rate to be kept, memory and a million (hours); PARTS="latency rate"
+	@$(BIN)/python -m scripts.bench.conditions $(PARTS)
+
 bench-intake: venv  ## what the ways in can take: backfills, webhooks, live events beside a backfill (some minutes)
 	@$(BIN)/python -m scripts.bench.intake
 
@@ -61,9 +72,10 @@ pins: $(UV)      ## pin every dependency anew, with hashes
 	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/runtime.txt pyproject.toml
 	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade --constraint constraints/runtime.txt --extra tracing -o constraints/tracing.txt pyproject.toml
 	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --constraint constraints/tracing.txt --extra develop -o constraints/develop.txt pyproject.toml
+	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade --extra bench -o constraints/bench.txt pyproject.toml
 
 picture: venv    ## draw docs/demo.svg from a real run of the demo
 	@$(BIN)/docv-archive demo --picture docs/demo.svg
 
 clean:           ## remove what make made
-	@rm -rf .uv .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .uv .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -181,9 +181,9 @@ async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, term
 
 def _is_no_zip(content_type: str, data: Buffer) -> bool:
     """Return whether this never was a ZIP but a page or a message; a damaged ZIP is for ``unpack`` to tell."""
-    head, tail = bytes(data[:_LOOKED_AT]), bytes(data[-_LOOKED_AT:])
-    if head.startswith(_ZIP_MAGIC):
+    if bytes(data[: len(_ZIP_END)]) in _ZIP_MAGIC:
         return False
+    head, tail = bytes(data[:_LOOKED_AT]), bytes(data[-_LOOKED_AT:])
     looks_like_text = head.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in tail
     return looks_like_text or content_type.startswith(_TEXT_TYPES)
 

@@ -304,16 +304,21 @@ function verbs.extend(lease, ...)
   return lost
 end
 
--- (token, id, outcome)... -> for each: 1, or 0 where the lease is no longer ours
+local function settle(token, id, outcome)
+  local entry = ours(id, token)
+  if not entry then return 0 end
+  tally(entry.runs, outcome, 1)
+  finish(id, entry)
+  return 1
+end
+
+-- (token, id, outcome)... -> for each: 1, 0 where the lease is no longer ours, -1 where the entry cannot be read: one
+-- that is damaged must not keep those beside it, whose counters are written when all is done, from their end.
 function verbs.settle(...)
   local ends, answer = { ... }, {}
   for i = 1, #ends, 3 do
-    local entry = ours(ends[i + 1], ends[i])
-    if entry then
-      tally(entry.runs, ends[i + 2], 1)
-      finish(ends[i + 1], entry)
-    end
-    answer[#answer + 1] = entry and 1 or 0
+    local read, settled = pcall(settle, ends[i], ends[i + 1], ends[i + 2])
+    answer[#answer + 1] = read and settled or -1
   end
   return answer
 end

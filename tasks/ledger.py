@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from tasks.census import Census, RunCounters
 from tasks.entry import DeadLetter, Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
 from tasks.outcome import Evidence, Outcome
+from tasks.together import Together
 from tasks.tracing import span
 
 _AT_ONCE = 1000
@@ -48,10 +50,12 @@ class Ledger:
     Args:
         redis: the client, with ``decode_responses``.
         lease: seconds a lease lasts unless it is extended.
+        linger: seconds that what ends waits for others, to be written down with them in one step.
     """
 
-    def __init__(self, redis: "Redis", lease: float = 120.0) -> None:
+    def __init__(self, redis: "Redis", lease: float = 120.0, linger: float = 0.0) -> None:
         self.lease = lease
+        self._settling = Together(self.settle_all, linger)
         self._redis = redis
         self._keys = [_PREFIX + key for key in _KEYS]
         self._script = redis.register_script(
@@ -148,14 +152,22 @@ class Ledger:
     async def settle(self, entry: Entry, outcome: Outcome) -> None:
         """The evaluation has its outcome: remove it and count it for its runs, in one step.
 
+        What ends at about the same time is settled in the same step.
+
         Raises:
             LeaseLost: another worker has it now and will settle it.
+            ResponseError: its entry is damaged.
         """
-        (settled,) = await self.settle_all([(entry, outcome)])
+        settled = await self._settling.ask((entry, outcome))
+        if settled < 0:
+            raise ResponseError("the entry of an evaluation is damaged")
         self._still_ours(settled)
 
     async def settle_all(self, ends: Sequence[tuple[Entry, Outcome]]) -> list[int]:
-        """Settle several, at most some thousand, in one step; return 0 for each that another worker has now."""
+        """Settle several, at most some thousand, in one step.
+
+        Return for each 1, 0 where another worker has it now, -1 where its entry is damaged.
+        """
         parts = [part for entry, outcome in ends for part in (entry.token, entry.eval_id, outcome)]
         settled: list[int] = await self._call("settle", *parts)
         return settled

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -160,8 +161,9 @@ class Committed:
     found: Found
 
 
+@cache
 def archiver() -> str:
-    """Return program and version, as manifests name them."""
+    """Return program and version, as manifests name them; asked once, for the answer is searched for on disk."""
     return f"docv-archive {version('docv-archive')}"
 
 

@@ -12,6 +12,7 @@
 --                            lately: the last 429, how many in a row without an answer, how many of late; minute,
 --                            sent, sent_before: turns given in that minute and in the one before
 -- KEYS[6]  never     a key that is never there (see hold.lua)
+-- KEYS[7]  all turns STRING  the account's turns, where the fourth are those of its backfill; else the same
 --
 -- ARGV: verb, rate (requests a second, as in the settings), then the verb's own
 -- Answer of 'turn':
@@ -19,6 +20,8 @@
 --         {'probe', microseconds}       the same, and we are the one who finds out whether a hold may end
 --         {'later', microseconds}       no turn was reserved; ask again then
 --         {'held', milliseconds, reason}
+-- and of 'both' also
+--         {'narrow', microseconds}      the backfill's turn is ours in so long; then ask for the account's
 
 redis.call('DEL', KEYS[6])
 
@@ -35,6 +38,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
 local verb, rate = ARGV[1], tonumber(ARGV[2])
+local turns = KEYS[4]
 
 -- The rate that was asked for, and the one that is kept just now; both in requests a second.
 local function paces()
@@ -59,7 +63,7 @@ local function day()
 end
 
 local function next_at(arrival)
-  redis.call('SET', KEYS[4], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 60000)
+  redis.call('SET', turns, string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 60000)
 end
 
 local function interval(share, spare)
@@ -117,7 +121,7 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   end
 
   local each = interval(share, spare)
-  local arrival = tonumber(redis.call('GET', KEYS[4]) or 0)
+  local arrival = tonumber(redis.call('GET', turns) or 0)
   local wait = math.max(0, arrival - (burst - 1) * each - now)
   if wait > horizon then return { 'later', string.format('%.0f', wait - horizon) } end
 
@@ -130,11 +134,22 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   return { kind, string.format('%.0f', wait) }
 end
 
+-- as turn: a backfill's turn in its narrow bucket, and with it the one of the account where there is none to wait for.
+-- Where there is, it is not reserved ahead of its time: what is live would wait behind it.
+function verbs.both(share, spare, burst, horizon, quota, own_quota, probe_lease)
+  local narrow = verbs.turn(share, spare, burst, horizon, 0, 0, 0)
+  if narrow[1] ~= 'turn' then return narrow end
+  if tonumber(narrow[2]) > 0 then return { 'narrow', narrow[2] } end
+  turns = KEYS[7]
+  local last = verbs.turn(1, spare, burst, horizon, quota, own_quota, probe_lease)
+  return (last[1] == 'turn' or last[1] == 'probe') and last or { 'narrow', 0 }
+end
+
 -- share, spare: whoever woke up too late for the turn sends now all the same, and those who have not been given theirs
 -- yet come so much later. Else the late one and the punctual ones behind it would arrive closer together than the rate
 -- allows.
 function verbs.late(share, spare)
-  next_at(math.max(tonumber(redis.call('GET', KEYS[4]) or 0), now + interval(share, spare)))
+  next_at(math.max(tonumber(redis.call('GET', turns) or 0), now + interval(share, spare)))
   return { 'turn', 0 }
 end
 

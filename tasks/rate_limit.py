@@ -61,6 +61,7 @@ class Limiter:
             f"{_PREFIX}{name}{bucket}",
             f"docv:pace:{name}",
             NEVER,
+            _PREFIX + name,
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
         return answer
@@ -70,11 +71,11 @@ class Limiter:
 class _Bucket:
     """What to ask a bucket for."""
 
+    verb: str
     name: str
     share: float
     quota: int
     own_quota: int
-    probe_lease: int
 
 
 class Turns:
@@ -102,9 +103,11 @@ class Turns:
         quota = own = allowance.daily_quota or 0
         if queue is Queue.BACKFILL:
             own -= round(quota * allowance.live_reserve)
-            narrow = _Bucket(":backfill", allowance.backfill_share, quota=0, own_quota=0, probe_lease=0)
-            await self._turn(account, queue, narrow)
-        return await self._turn(account, queue, _Bucket("", 1.0, quota, own, _PROBE_LEASE))
+            both = _Bucket("both", ":backfill", allowance.backfill_share, quota, own)
+            kind = await self._turn(account, queue, both)
+            if kind != "narrow":
+                return kind == "probe"
+        return await self._turn(account, queue, _Bucket("turn", "", 1.0, quota, own)) == "probe"
 
     def notice(self, account: str, held_for: float) -> None:
         """Learn that an account is on hold for so many seconds, or not at all.
@@ -114,16 +117,19 @@ class Turns:
         now = time.monotonic()
         self._noticed[account] = (now, now + held_for)
 
-    async def _turn(self, account: Account, queue: Queue, bucket: _Bucket) -> bool:
-        """Reserve a turn and wait for it; one at a time in this process, so that few turns are given out ahead."""
+    async def _turn(self, account: Account, queue: Queue, bucket: _Bucket) -> str:
+        """Reserve a turn and wait for it; return what kind it is.
+
+        One at a time in this process, so that few turns are given out ahead.
+        """
         patience = _PATIENCE
         burst, horizon = account.allowance.burst, round(_HORIZON * _MICRO)
         async with self._in_line[account.name + bucket.name]:
             while True:
                 answer, value, *reason = await self._limiter.call(
-                    *(account.name, account.allowance.rate, "turn"),
+                    *(account.name, account.allowance.rate, bucket.verb),
                     *(bucket.share, self._to_spare, burst, horizon),
-                    *(bucket.quota, bucket.own_quota, bucket.probe_lease),
+                    *(bucket.quota, bucket.own_quota, _PROBE_LEASE),
                     queue=queue,
                     bucket=bucket.name,
                 )
@@ -141,12 +147,15 @@ class Turns:
                     await self._sleep(int(value) / _MICRO)
                     if answer != "probe" and self._held_since(given, account.name):
                         continue
-                    late = time.monotonic() - turn
-                    self._lateness = max(late, self._lateness * _FORGETTING)
-                    if late > _PUNCTUAL:
-                        late_for = (account.name, account.allowance.rate, "late", bucket.share, self._to_spare)
-                        await self._limiter.call(*late_for, bucket=bucket.name)
-                    return bool(answer == "probe")
+                    await self._mind(time.monotonic() - turn, account, bucket)
+                    return answer
+
+    async def _mind(self, late: float, account: Account, bucket: _Bucket) -> None:
+        """Learn by how much we are late, and let those who have no turn yet come so much later."""
+        self._lateness = max(late, self._lateness * _FORGETTING)
+        if late > _PUNCTUAL:
+            late_for = (account.name, account.allowance.rate, "late", bucket.share, self._to_spare)
+            await self._limiter.call(*late_for, bucket=bucket.name)
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""

@@ -90,6 +90,8 @@ class Incoming:
         Raises:
             SpoolFailed: it could not be written.
         """
+        # Hashed here and not by a thread in the end: a chunk takes no longer than waking up a thread does.
+        self._hash.update(chunk)
         self._waiting.append(chunk)
         self._waiting_size += len(chunk)
         self.size += len(chunk)
@@ -102,24 +104,18 @@ class Incoming:
         Raises:
             SpoolFailed: it could not be written.
         """
-        return await asyncio.to_thread(self._whole)
+        if self.size <= self._in_memory:
+            return b"".join(self._waiting), self._hash.hexdigest()
+        await asyncio.to_thread(self._write)
+        return self._spool.mapped(), self._hash.hexdigest()
 
     def close(self) -> None:
         """Let go of what was spooled; what was returned stays."""
         self._spool.close()
 
     def _write(self) -> None:
-        for chunk in self._waiting:
-            self._hash.update(chunk)
         self._spool.put(self._waiting)
         self._waiting, self._waiting_size = [], 0
-
-    def _whole(self) -> tuple[Buffer, str]:
-        if self.size <= self._in_memory:
-            data = b"".join(self._waiting)
-            return data, hashlib.sha256(data).hexdigest()
-        self._write()
-        return self._spool.mapped(), self._hash.hexdigest()
 
 
 @contextlib.contextmanager
@@ -132,10 +128,11 @@ def _translated() -> Iterator[None]:
 
 def pieces(data: Buffer, start: int, end: int, size: int) -> Iterator[Buffer]:
     """Yield a part of some bytes, so many at a time; what has been passed need not stay in memory."""
+    view = memoryview(data)
     for number, at in enumerate(range(start, end, size)):
         if number * size % _AT_ONCE < size:
             release(data)
-        yield data[at : min(at + size, end)]
+        yield view[at : min(at + size, end)]
     release(data)
 
 

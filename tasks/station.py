@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 from kombu.exceptions import KombuError
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -40,6 +40,7 @@ from tasks.retrying import Policy
 from tasks.seal import Keyring
 from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
+from tasks.together import Together
 from tasks.unpack import Limits
 from worker.health import Watchdog
 from worker.rabbitmq import BACKFILL_PLACES
@@ -49,6 +50,9 @@ from worker.settings import Settings
 from worker.transport import resting
 
 _LARGE_BUNDLE = 8 << 20
+# An evaluation takes half a second and more. Where they come by the dozen, so many seconds are enough to write many
+# of them down in one step, and a fifth of that to take several.
+_LINGER = 0.025
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -88,7 +92,8 @@ class Station:
         self._account = account_of(settings)
         self._pace = Pace(resources.redis, self._account.name, settings.rate, self._holds)
         self._breaker = Breaker(resources.redis, self._account.name, self._holds)
-        self._ledger = Ledger(resources.redis, settings.lease_seconds)
+        self._ledger = Ledger(resources.redis, settings.lease_seconds, _LINGER)
+        self._taking = Together(self._take_each, _LINGER / 5)
         self._leases = Leases(self._ledger)
         self._refusals = Refusals(resources.redis)
         self._publisher = publisher
@@ -179,13 +184,23 @@ class Station:
         if not message.accepted:
             order = Order(message.queue, self._account.name, message.trigger, refresh=message.refresh)
             await self._ledger.accept(message.eval_ids, order)
-        entries = await self._ledger.take(message.eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
+        # What comes one by one, as live events do, is taken together with what comes at the same time.
+        alone = len(message.eval_ids) == 1
+        entries = await (self._taking.ask(message.eval_ids[0]) if alone else self._take(message.eval_ids))
         with self._leases.kept(entries):
             ends = await asyncio.gather(*map(self._end, entries), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
         return all(ends)
+
+    async def _take(self, eval_ids: Sequence[str]) -> list[Entry]:
+        return await self._ledger.take(eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
+
+    async def _take_each(self, eval_ids: Sequence[str]) -> list[list[Entry]]:
+        """Take the evaluations of several messages of one; each belongs to the first message that names it."""
+        entries = {entry.eval_id: [entry] for entry in await self._take(tuple(dict.fromkeys(eval_ids)))}
+        return [entries.pop(eval_id, []) for eval_id in eval_ids]
 
     async def _end(self, entry: Entry) -> bool:
         """Make an attempt at one evaluation when there is room; return false where it was handed back instead."""

@@ -15,6 +15,9 @@ from worker.object_lock import LockingClient
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, SettingsError
 
+# A bundle arrives as the kernel has it, up to so much at a time; aiohttp's 64 KiB stop and go a dozen times for each.
+_READ_AHEAD = 1 << 18
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -64,7 +67,7 @@ def _locking(archive: S3Store | Path, settings: Settings) -> LockingClient | Non
 async def _open_http(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=settings.concurrency, ssl=_tls(settings), ttl_dns_cache=60)
     async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), raise_for_status=False
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), raise_for_status=False, read_bufsize=_READ_AHEAD
     ) as session:
         yield session
 

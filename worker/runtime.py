@@ -79,7 +79,10 @@ class Runtime:
         Raises:
             Draining: the process is about to end.
         """
-        await self.unless_draining(asyncio.sleep(seconds))
+        if seconds > 0:
+            await self.unless_draining(asyncio.sleep(seconds))
+        elif self.draining:
+            raise Draining
 
     def drain(self) -> None:
         """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once.

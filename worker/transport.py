@@ -156,6 +156,7 @@ class Channel(redis.Channel):
     """A channel that goes on whatever is in a queue, and when Redis is full, so that work can make room again."""
 
     QoS = Places
+    _kept: Any = None
 
     def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
         """Consume a queue; what comes from one of ours is looked at first, what workers tell each other is not."""
@@ -163,6 +164,14 @@ class Channel(redis.Channel):
         if queue in QUEUES:
             deliver = self.connection._callbacks[queue]  # noqa: SLF001  # kombu has no other place for it
             self.connection._callbacks[queue] = lambda entry: deliver(checked(entry))  # noqa: SLF001
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # as kombu has it
+        # kombu makes one for each message it takes and for each it acknowledges, which costs more than what is sent.
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = super()._create_client()
+        return self._kept
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         super()._brpop_start(_SOON if resting else timeout)

@@ -1105,3 +1105,29 @@ async def test_a_run_that_is_over_has_lasted_until_its_last_evaluation_ended(
     await redis.hset(PREFIX + "run:q3", "changed", await redis.zscore(PREFIX + "runs", "q3") + 5_000)
     assert await ledger.run_age("q3") == 5
     assert await ledger.run_age("nobody-knows-it") is None
+
+
+# -- what it costs
+
+
+async def test_what_ends_at_about_the_same_time_is_written_down_in_one_round_trip(redis: Redis, ledger: Ledger) -> None:
+    eval_ids = some_ids(100)
+    await accept(ledger, *eval_ids, run="q3")
+    entries = await ledger.take(eval_ids, token="ours")
+    before = await round_trips(redis)
+    await asyncio.gather(*(ledger.settle(entry, Outcome.ARCHIVED) for entry in entries))
+    assert await round_trips(redis) - before - 1 == 1  # and the one that counts
+    assert (await ledger.run("q3")).outcomes[Outcome.ARCHIVED] == 100
+
+
+async def test_who_lost_his_lease_is_told_so_and_those_beside_him_are_not(ledger: Ledger) -> None:
+    lost, kept = await taken(ledger, *some_ids(1)), await taken(ledger, *some_ids(1))
+    await ledger.hand_back(lost)
+    ends = await asyncio.gather(
+        *(ledger.settle(entry, Outcome.ARCHIVED) for entry in (lost, kept)), return_exceptions=True
+    )
+    assert [type(end) for end in ends] == [LeaseLost, type(None)]
+
+
+async def round_trips(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_reads_processed"])

@@ -682,3 +682,35 @@ async def test_a_rate_that_was_slowed_down_is_kept_and_what_has_come_back_of_it(
     taken = await apart(redis, Turns(redis, Waits()), account(rate=100.0))
     recovered = await clock(redis) - before
     assert 1 / (50 + recovered + 0.01) <= taken <= 1.07 / 50
+
+
+# -- what it costs
+
+
+@pytest.mark.parametrize("queue", list(Queue))
+async def test_a_turn_that_nobody_has_to_wait_for_costs_one_round_trip(redis: Redis, queue: Queue) -> None:
+    turns, costs = Turns(redis, Waits()), set()
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+        before = await round_trips(redis)
+        await turns.wait(account(rate=10_000.0), queue)
+        costs.add(await round_trips(redis) - before - 1)  # without the one that counts
+    # Whoever was held up by the machine on his way says so to the others, which costs another.
+    assert min(costs) == 1
+
+
+async def test_a_backfill_that_waits_for_its_share_reserves_no_turn_of_the_account_ahead(redis: Redis) -> None:
+    reserved: list[float] = []
+
+    async def look(seconds: float) -> None:
+        reserved.append(float(await redis.get(LIVE_BUCKET)) if seconds else 0.0)
+
+    allowed, turns = account(rate=1.0, backfill_share=0.5), Turns(redis, look)
+    await turns.wait(allowed, Queue.BACKFILL)
+    after_the_first = float(await redis.get(LIVE_BUCKET))
+    await turns.wait(allowed, Queue.BACKFILL)
+    assert reserved[1] == after_the_first
+
+
+async def round_trips(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_reads_processed"])

@@ -69,3 +69,7 @@ def test_pieces_are_the_whole_also_when_memory_is_let_go_of_meanwhile(tmp_path: 
     assert b"".join(pieces(data, 10, len(data) - 10, 65_536)) == CONTENT[10:-10]
     release(data)
     assert data == CONTENT
+
+
+def test_pieces_are_views_and_no_copies() -> None:
+    assert [type(piece) for piece in pieces(CONTENT, 0, len(CONTENT), 65_536)][:2] == [memoryview, memoryview]

@@ -1,8 +1,11 @@
 """One worker process: a message's evaluations end one by one, and none suffers for another."""
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,12 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.enqueue import Publisher
-from tasks.entry import Queue, Trigger
+from tasks.entry import Order, Queue, Trigger
 from tasks.ledger import Ledger
 from tasks.message import Message
 from tasks.outcome import Outcome
 from tasks.station import Station
+from tests.faults.own_s3 import own_s3
 from worker.app import publishing_app
 from worker.health import Watchdog
 from worker.resources import open_resources
@@ -87,3 +91,57 @@ async def test_what_was_delivered_twice_is_worked_on_once(settings: Settings, re
     await asyncio.gather(work(settings, message(eval_id)), work(settings, message(eval_id)))
     assert riskos.stats().by_evaluation == {eval_id: 1}
     assert (await Ledger(redis).run("q3")).total == 1
+
+
+# -- what an evaluation costs, however quick the machine is
+
+
+async def test_an_evaluation_of_a_batch_costs_at_most_two_round_trips_to_redis(
+    settings: Settings, redis: Redis
+) -> None:
+    costs = [cost / 50 async for cost in round_trips(settings, redis, Queue.BACKFILL, batch=50, batches=3)]
+    assert min(costs) <= 2
+
+
+async def test_a_live_evaluation_costs_three_round_trips_to_redis_beside_those_of_its_message(
+    settings: Settings, redis: Redis
+) -> None:
+    costs = [cost async for cost in round_trips(settings, redis, Queue.LIVE, batch=1, batches=5)]
+    assert min(costs) == 3  # taken, its turn, settled
+
+
+async def test_an_archived_evaluation_costs_s3_a_request_for_each_document_and_two_for_the_manifest(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
+    async with own_s3() as s3:
+        for name, value in s3.settings.items():
+            monkeypatch.setenv(name, value)
+        in_s3 = {"archive_url": s3.settings["DOCV_ARCHIVE_URL"], "s3_endpoint": s3.server.url}
+        assert await work(settings.model_copy(update=in_s3), message(eval_id)) is True
+        documents = len(json.loads(s3.read(f"sandbox/{eval_id}/manifest.json"))["documents"])
+        asked = Counter((heard.method, heard.path.endswith("manifest.json")) for heard in s3.server.heard[1:])
+    assert asked == {("GET", True): 1, ("PUT", False): documents, ("PUT", True): 1}
+
+
+async def round_trips(
+    settings: Settings, redis: Redis, queue: Queue, *, batch: int, batches: int
+) -> AsyncIterator[int]:
+    """Yield what each message costs after the first, for which connections are opened."""
+    runtime = Runtime(drain_seconds=1)
+    roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
+    async with open_resources(roomy) as resources:
+        with closing(Publisher(publishing_app(roomy))) as publisher:
+            station = Station(roomy, resources, runtime, publisher, Watchdog())
+            for number in range(batches + 1):
+                eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
+                await Ledger(redis).accept(eval_ids, Order(queue, "default", Trigger("enqueue")))
+                before = await reads(redis)
+                assert await station.work(replace(message(*eval_ids), queue=queue, accepted=True)) is True
+                if number:
+                    yield await reads(redis) - before - 1  # without the one that counts
+    await asyncio.to_thread(runtime.close)
+
+
+async def reads(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_reads_processed"])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tasks import structure
 from tasks.errors import BadBundle, SpoolFailed
-from tasks.inflate import CHUNK
+from tasks.inflate import CHUNK, inflate
 from tasks.spool import Spool
 from tasks.unpack import Limits, Member, Unpacked, Unreadable, unpack
 from tests import fuzzing
@@ -642,3 +642,9 @@ def test_a_second_of_damaged_bundles_breaks_no_promise() -> None:
     count, _, broken = fuzzing.fuzz(1.0, seed=7)
     assert broken == []
     assert count > 100
+
+
+def test_a_photograph_is_inflated_in_one_go() -> None:
+    bundle = zip_of({"a": noise(1, 250_000)})
+    (entry,) = structure.check(bundle, max_entries=1)
+    assert len(list(inflate(bundle, entry))) == 1

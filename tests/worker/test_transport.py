@@ -171,3 +171,14 @@ def test_a_worker_all_of_whose_queues_rest_asks_for_nothing_but_goes_on_asking()
     assert len(order.consume(1)) == 1
     assert "backfill" not in order.consume(1)
     assert LiveFirst().consume(1) == []
+
+
+def test_messages_share_a_client_as_long_as_its_connections_are_the_channel_s(redis_url: str) -> None:
+    with connection(redis_url) as opened:
+        channel = opened.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()

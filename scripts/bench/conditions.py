@@ -1,0 +1,166 @@
+"""How our worker does where it is not alone on earth: `make bench-conditions`.
+
+Each part prints what it measured and what it should at least be.
+"""
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from scripts.bench import sample
+from scripts.bench.contestants import Ours, ours
+from scripts.bench.stage import Stage, set_stage
+from scripts.bench.usage import cpu_of, now_of, peak_of
+from tasks.entry import Queue
+
+_MIB = 1 << 20
+_WARM = 200
+_SLICE = 5_000
+_SLOPE_OF = 20_000
+_RATE = 50
+_ROUNDS = 3
+_MANY = {"DOCV_CONCURRENCY": "128"}
+Part = Callable[[Path, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One worker at one moment: how many it has archived, and what that took so far."""
+
+    archived: int
+    cpu: float
+    memory: int
+    peak: int
+
+
+def latency(folder: Path, scale: float) -> None:
+    """Evaluations a second of one process when RiskOS takes 300 ms and S3 40 ms, and when neither takes any."""
+    count = round(1_500 * scale)
+    with contextlib.ExitStack() as stack:
+        quick = _one(stack, folder / "quick")
+        slow = _one(stack, folder / "slow", ["--latency", "0.3"], ["--latency", "0.04"])
+        speeds = [(_speed(*quick, count, seed), _speed(*slow, count, seed)) for seed in range(_ROUNDS)]
+    without, with_ = (statistics.median(some) for some in zip(*speeds, strict=True))
+    click.echo(f"latency: {with_:.0f}/s, without {without:.0f}/s: {with_ / without:.2f} (>= 0.9, aim 0.97)")
+
+
+def _one(
+    stack: contextlib.ExitStack, folder: Path, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()
+) -> tuple[Stage, Ours]:
+    """Have one worker on a stage of its own."""
+    folder.mkdir()
+    stage = stack.enter_context(set_stage(folder, tls=False, of_riskos=of_riskos, of_s3=of_s3))
+    return stage, stack.enter_context(ours(stage, settings=_MANY))[Queue.BACKFILL]
+
+
+def _speed(stage: Stage, one: Ours, count: int, seed: int) -> float:
+    """Return the evaluations a second between the first tenth and the last."""
+    before = stage.archived()
+    one.feed(list(sample.eval_ids(count, seed)))
+    stage.wait_until_archived(before + count // 10)
+    began = time.monotonic()
+    stage.wait_until_archived(before + count * 9 // 10)
+    seconds = time.monotonic() - began
+    stage.wait_until_archived(before + count)
+    return count * 0.8 / seconds
+
+
+def rate(folder: Path, scale: float) -> None:
+    """How much of a rate of 50/s is used by two processes that RiskOS answers in 200 ms, more or less 100."""
+    seconds = 60 * scale
+    of_riskos = ["--latency", "0.2", "--jitter", "0.1", "--rate", str(_RATE)]
+    settings = {"DOCV_RATE": str(_RATE), "DOCV_BACKFILL_SHARE": "1"}
+    with (
+        set_stage(folder, tls=False, of_riskos=of_riskos, of_s3=["--latency", "0.04"]) as stage,
+        ours(stage, 2, settings) as found,
+    ):
+        found[Queue.BACKFILL].feed(list(sample.eval_ids(round(_RATE * (seconds + 15)), 1)))
+        stage.wait_until_archived(_WARM)
+        before, began = stage.counts(stage.riskos), time.monotonic()
+        time.sleep(seconds)
+        after, took = stage.counts(stage.riskos), time.monotonic() - began
+    allowed, refused = (after.get(name, 0) - before.get(name, 0) for name in ("allowed", "refused"))
+    click.echo(
+        f"rate: {allowed / took / _RATE:.1%} of {_RATE}/s used (>= 98 %), "
+        f"{refused / (allowed + refused):.2%} answered 429 (<= 0.1 %)"
+    )
+
+
+def memory(folder: Path, scale: float) -> None:
+    """Memory of a worker with 64 in flight, and what it grows by over 20,000 evaluations."""
+    moments = list(_long_run(folder, round(20_000 * scale), ["--latency", "0.3"]))
+    grown = _slope(moments) * _SLOPE_OF / _MIB
+    peak = max(moment.peak for moment in moments) / _MIB
+    click.echo(f"memory: {peak:.0f} MiB at most (<= 200), {grown:+.1f} MiB over {_SLOPE_OF:,} evaluations (<= 2)")
+
+
+def steady(folder: Path, scale: float) -> None:
+    """What an evaluation costs after very many, of which RiskOS has no documents: as much as in the beginning?"""
+    moments = list(_long_run(folder, round(1_000_000 * scale), ["--no-documents"]))
+    tenth = len(moments) // 10
+    first, last = _cost(moments[tenth : 3 * tenth + 1]), _cost(moments[-2 * tenth - 1 :])
+    click.echo(
+        f"steady: {last:.2f} ms of CPU at the end of {moments[-1].archived:,}, {first:.2f} ms in the beginning: "
+        f"{last / first:.3f} (<= 1.05)"
+    )
+
+
+def _long_run(folder: Path, count: int, of_riskos: Sequence[str]) -> Iterator[Moment]:
+    """Have one worker archive very many, fed as it goes; yield a moment for each hundredth."""
+    with set_stage(folder, tls=False, of_riskos=of_riskos) as stage, ours(stage) as found:
+        one = found[Queue.BACKFILL]
+        rest, fed = sample.eval_ids(count, 1), 0
+        for hundredth in range(1, 101):
+            goal = count * hundredth // 100
+            while fed < goal:
+                fed += _feed_some(one, rest, stage, fed)
+            stage.wait_until_archived(goal)
+            yield _now(one, stage)
+
+
+def _feed_some(one: Ours, rest: Iterator[str], stage: Stage, fed: int) -> int:
+    """Feed the next some when most of what was fed is archived; return how many."""
+    stage.wait_until_archived(fed - _SLICE // 2)
+    some = list(islice(rest, _SLICE))
+    one.feed(some)
+    return len(some)
+
+
+def _now(one: Ours, stage: Stage) -> Moment:
+    leader = one.processes[0].pid
+    return Moment(stage.archived(), cpu_of(leader), now_of(leader), peak_of(leader))
+
+
+def _slope(moments: Sequence[Moment]) -> float:
+    """Return the bytes that memory grows by with each evaluation, once it has grown to what it needs."""
+    later = moments[len(moments) // 4 :]
+    return statistics.linear_regression([each.archived for each in later], [each.memory for each in later]).slope
+
+
+def _cost(moments: Sequence[Moment]) -> float:
+    first, last = moments[0], moments[-1]
+    return (last.cpu - first.cpu) / (last.archived - first.archived) * 1000
+
+
+PARTS: dict[str, Part] = {part.__name__: part for part in (latency, rate, memory, steady)}
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--scale", default=1.0, show_default=True, help="Part of the full length.")
+def main(parts: tuple[str, ...], scale: float) -> None:
+    """Measure our worker under conditions, all of them or only the PARTS."""
+    for name in parts or PARTS:
+        with tempfile.TemporaryDirectory(prefix="docv-bench-") as folder:
+            PARTS[name](Path(folder), scale)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Who takes part: our worker as it is run, and the same work as others would do it."""
+
+import asyncio
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from celery import Celery
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from scripts.bench.peers.place import BUCKET, KEY, TASK
+from scripts.bench.stage import PEERS_PYTHON, Stage, started
+from tasks.account import DEFAULT_ACCOUNT
+from tasks.enqueue import Publisher
+from tasks.entry import Order, Queue, Trigger
+from tasks.ledger import Ledger
+from worker.app import publishing_app
+from worker.embedded import embedded_redis
+from worker.redis_client import open_redis
+from worker.settings import Settings
+
+_BATCH = 100
+_AT_ONCE = 1000
+_READY_SECONDS = 60.0
+Processes = list["subprocess.Popen[bytes]"]
+
+
+class Contestant(Protocol):
+    """Somebody who archives what he is given.
+
+    Attributes:
+        processes: its processes; each leads a session.
+    """
+
+    processes: Processes
+
+    def feed(self, eval_ids: Sequence[str]) -> None:
+        """Hand in evaluations; what that costs is not the contestant's."""
+
+
+class Piped:
+    """One that reads IDs from its standard input."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.processes = [process]
+
+    def feed(self, eval_ids: Sequence[str]) -> None:
+        """See Contestant."""
+        pipe = self.processes[0].stdin
+        assert pipe  # noqa: S101  # it was asked for
+        pipe.write("".join(f"{eval_id}\n" for eval_id in eval_ids).encode())
+        pipe.flush()
+
+
+class Prefork:
+    """The usual Celery worker."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", broker: str) -> None:
+        self.processes = [process]
+        self._app = Celery(broker=broker, set_as_current=False)
+        self._app.conf.task_ignore_result = True
+
+    def feed(self, eval_ids: Sequence[str]) -> None:
+        """See Contestant."""
+        for eval_id in eval_ids:
+            self._app.send_task(TASK, [eval_id])
+
+
+class Ours:
+    """Our worker, fed through ledger and queue.
+
+    Args:
+        processes: of the workers.
+        redis_url: of ledger and queue.
+        queue: where to it is fed.
+        batch: evaluations in a message.
+    """
+
+    def __init__(self, processes: Processes, redis_url: str, queue: Queue, batch: int) -> None:
+        self.processes = processes
+        self._url, self._queue, self._batch = redis_url, queue, batch
+
+    def feed(self, eval_ids: Sequence[str]) -> None:
+        """See Contestant."""
+        asyncio.run(self._accept(eval_ids))
+        app = publishing_app(Settings(redis_url=SecretStr(self._url)))
+        with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
+            publisher.publish(self._queue, eval_ids, self._batch)
+
+    def round_trips(self) -> int:
+        """Return how often Redis was asked something by anybody."""
+        return asyncio.run(self._round_trips())
+
+    async def _accept(self, eval_ids: Sequence[str]) -> None:
+        order = Order(self._queue, DEFAULT_ACCOUNT, Trigger("enqueue", run="bench"))
+        async with open_redis(self._url) as redis:
+            for start in range(0, len(eval_ids), _AT_ONCE):
+                await Ledger(redis).accept(eval_ids[start : start + _AT_ONCE], order)
+
+    async def _round_trips(self) -> int:
+        async with open_redis(self._url) as redis:
+            return await _reads(redis)
+
+
+async def _reads(redis: "Redis") -> int:
+    return int((await redis.info("stats"))["total_reads_processed"])
+
+
+@contextlib.contextmanager
+def peer(stage: Stage, name: str) -> Iterator[Contestant]:
+    """Have one of those that read from their standard input."""
+    with started([f"scripts.bench.peers.{name}"], stage.environment(), stage.folder, python=PEERS_PYTHON) as process:
+        yield Piped(process)
+
+
+@contextlib.contextmanager
+def prefork(stage: Stage) -> Iterator[Contestant]:
+    """Have the usual Celery worker of eight processes."""
+    name = "scripts.bench.peers.prefork"
+    with embedded_redis(stage.folder / "redis-of-prefork") as redis:
+        environment = stage.environment() | {"BENCH_REDIS": _for_celery(redis.url)}
+        with started([name], environment, stage.folder, python=PEERS_PYTHON) as process:
+            _wait_until_ready(stage.folder / f"{name}.log", [process])
+            yield Prefork(process, _for_celery(redis.url))
+
+
+@contextlib.contextmanager
+def ours(stage: Stage, workers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[dict[Queue, Ours]]:
+    """Have workers of ours; as one contestant that is fed in batches, and as one that is fed one by one."""
+    folder = stage.folder / f"ours-{workers}"
+    folder.mkdir()
+    with embedded_redis(folder / "redis") as redis, contextlib.ExitStack() as stack:
+        environment = stage.environment() | _settings(stage, folder, redis.url) | dict(settings or {})
+        processes = [
+            stack.enter_context(started(["scripts.cli", "worker"], environment, folder)) for _ in range(workers)
+        ]
+        _wait_until_ready(folder / "scripts.cli.log", processes)
+        yield {
+            queue: Ours(processes, redis.url, queue, batch)
+            for queue, batch in ((Queue.BACKFILL, _BATCH), (Queue.LIVE, 1))
+        }
+
+
+def _settings(stage: Stage, folder: Path, redis_url: str) -> dict[str, str]:
+    return {
+        "DOCV_ENVIRONMENT": "production",
+        "DOCV_API_KEY": KEY,
+        "DOCV_RISKOS_URL": stage.riskos,
+        "DOCV_ARCHIVE_URL": f"s3://{BUCKET}/kyc",
+        "DOCV_S3_ENDPOINT": stage.s3,
+        "DOCV_REDIS_URL": redis_url,
+        "DOCV_STATE_DIR": str(folder / "state"),
+        "DOCV_RATE": "10000",
+    }
+
+
+def _for_celery(url: str) -> str:
+    return publishing_app(Settings(redis_url=SecretStr(url))).conf.broker_url  # type: ignore[no-any-return]
+
+
+def _wait_until_ready(log: Path, processes: Processes) -> None:
+    began = time.monotonic()
+    while log.read_text().count(" ready.") < len(processes):
+        late = time.monotonic() - began > _READY_SECONDS
+        if late or any(process.poll() is not None for process in processes):
+            raise TimeoutError(f"no worker is ready; see {log}:\n{log.read_text()[-2000:]}")
+        time.sleep(0.1)

@@ -1,0 +1,89 @@
+"""The floor: blocking keep-alive sockets, isal, SHA-256, and nothing else; no signature, no check, no queue."""
+
+import hashlib
+import socket
+import ssl
+import struct
+from urllib.parse import urlsplit
+
+from isal import isal_zlib
+
+from scripts.bench.peers.place import BUCKET, RISKOS, S3, document_key, eval_ids, manifest, manifest_key
+
+_DIRECTORY, _END = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
+_LOCAL = 30
+_READ = 1 << 20
+
+
+class Connection:
+    """A connection that is kept; one request at a time."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host = parts.netloc
+        plain = socket.create_connection((parts.hostname or "", parts.port or 0))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        secure = parts.scheme == "https"
+        self._socket = (
+            ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname) if secure else plain
+        )
+        self._buffer = bytearray(_READ)
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> memoryview:
+        """Send a request; return the body of its answer, which stays until the next one."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([*lines, "", ""]).encode()
+        self._socket.sendall(head)
+        if body:
+            self._socket.sendall(body)
+        return self._answer()
+
+    def _answer(self) -> memoryview:
+        have = 0
+        view = memoryview(self._buffer)
+        while (end := self._buffer.find(b"\r\n\r\n", 0, have)) < 0:
+            have += self._socket.recv_into(view[have:])
+        head = bytes(view[:end]).lower()
+        length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        whole = end + 4 + length
+        while have < whole:
+            have += self._socket.recv_into(view[have:whole])
+        return view[end + 4 : whole]
+
+
+def unpacked(data: bytes) -> list[tuple[str, bytes]]:
+    """Return names and contents of a bundle that is as it should be."""
+    *_, count, _, at, _ = _END.unpack_from(data, len(data) - _END.size)
+    found = []
+    for _ in range(count):
+        fields = _DIRECTORY.unpack_from(data, at)
+        packed, size, name, extra, comment, header = (*fields[8:13], fields[16])
+        begin = header + _LOCAL + sum(struct.unpack_from("<2H", data, header + 26))
+        content = isal_zlib.decompress(data[begin : begin + packed], wbits=-15, bufsize=size)
+        found.append((data[at + _DIRECTORY.size :][:name].decode(), content))
+        at += _DIRECTORY.size + name + extra + comment
+    return found
+
+
+def archive(eval_id: str, riskos: Connection, s3: Connection) -> None:
+    """Archive one evaluation."""
+    s3.ask("GET", f"/{BUCKET}/{manifest_key(eval_id)}")
+    bundle = bytes(riskos.ask("GET", f"/api/evaluation/{eval_id}/documents"))
+    documents = []
+    for name, content in unpacked(bundle):
+        sha256 = hashlib.sha256(content).hexdigest()
+        s3.ask("PUT", f"/{BUCKET}/{document_key(eval_id, sha256)}", content, x_amz_content_sha256=sha256)
+        documents.append((name, len(content), sha256))
+    s3.ask("PUT", f"/{BUCKET}/{manifest_key(eval_id)}", manifest(eval_id, bundle, documents))
+
+
+def main() -> None:
+    """Archive what is asked for, one after the other."""
+    riskos, s3 = Connection(RISKOS), Connection(S3)
+    for eval_id in eval_ids():
+        archive(eval_id, riskos, s3)
+
+
+if __name__ == "__main__":
+    main()

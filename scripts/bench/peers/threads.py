@@ -1,0 +1,22 @@
+"""Threads with requests, zipfile and boto3."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+
+from scripts.bench.peers.blocking import Archiver
+from scripts.bench.peers.place import eval_ids
+
+_THREADS = 16
+
+
+def main() -> None:
+    """Archive what is asked for, some at a time."""
+    archiver, room = Archiver(_THREADS), Semaphore(_THREADS * 2)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for eval_id in eval_ids():
+            room.acquire()
+            pool.submit(archiver.archive, eval_id).add_done_callback(lambda _: room.release())
+
+
+if __name__ == "__main__":
+    main()

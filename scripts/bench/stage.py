@@ -1,0 +1,139 @@
+"""What a bench plays on: the two stand-ins, and an environment in which they are found and trusted."""
+
+import contextlib
+import http.client
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.bench.certificate import write_certificate
+
+_ROOT = Path(__file__).parents[2]
+PEERS_PYTHON = _ROOT / ".venv-bench" / "bin" / "python"
+"""Python of the peers' own environment; `make bench` makes it."""
+_LOOK = 0.01
+_PATIENCE = 60.0
+
+
+@dataclass
+class Stage:
+    """Two stand-ins that listen.
+
+    Attributes:
+        folder: all files are below.
+        riskos, s3: their URLs.
+        authority: what their certificates are checked with; None without TLS.
+    """
+
+    folder: Path
+    riskos: str
+    s3: str
+    authority: Path | None
+    _lines: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
+
+    def counts(self, url: str) -> dict[str, int]:
+        """Return what a stand-in has counted."""
+        line = self._lines.get(url) or self._connect(url)
+        line.request("GET", "/counts")
+        counts: dict[str, int] = json.loads(line.getresponse().read())
+        return counts
+
+    def archived(self) -> int:
+        """Return how many manifests S3 was given."""
+        return self.counts(self.s3).get("manifests", 0)
+
+    def wait_until_archived(self, count: int) -> None:
+        """Wait until S3 was given so many manifests, and give up when nothing moves any more."""
+        last, since = -1, time.monotonic()
+        while (archived := self.archived()) < count:
+            if archived != last:
+                last, since = archived, time.monotonic()
+            if time.monotonic() - since > _PATIENCE:
+                raise TimeoutError(f"{archived} of {count} are archived, and nothing moves; see {self.folder}")
+            time.sleep(_LOOK)
+
+    def environment(self) -> dict[str, str]:
+        """Return what every contestant finds in its environment."""
+        trusted = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE") if self.authority else ()
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(_ROOT),
+            "BENCH_RISKOS": self.riskos,
+            "BENCH_S3": self.s3,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        } | {name: str(self.authority) for name in trusted}
+
+    def _connect(self, url: str) -> http.client.HTTPConnection:
+        address = url.partition("://")[2]
+        if self.authority:
+            context = ssl.create_default_context(cafile=self.authority)
+            self._lines[url] = http.client.HTTPSConnection(address, context=context)
+        else:
+            self._lines[url] = http.client.HTTPConnection(address)
+        return self._lines[url]
+
+
+@contextlib.contextmanager
+def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()) -> Iterator[Stage]:
+    """Have both stand-ins for as long as the block lasts.
+
+    Args:
+        folder: for every file.
+        tls: whether they speak TLS.
+        of_riskos, of_s3: options of each; see ``stand_in``.
+    """
+    authority, *certificate = write_certificate(folder)
+    secured = ["--certificate", *map(str, certificate)] if tls else []
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(_stand_in(folder, [role, *options, *secured]))
+            for role, options in (("riskos", of_riskos), ("s3", of_s3))
+        ]
+        riskos, s3 = (f"http{'s' * tls}://127.0.0.1:{port}" for port in ports)
+        yield Stage(folder, riskos, s3, authority if tls else None)
+
+
+@contextlib.contextmanager
+def _stand_in(folder: Path, options: Sequence[str]) -> Iterator[int]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)}
+    arguments = ["scripts.bench.stand_in", *options]
+    with started(arguments, environment, folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout  # noqa: S101  # it was asked for
+        yield int(process.stdout.readline())
+
+
+@contextlib.contextmanager
+def started(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    python: Path | str = sys.executable,
+    stdout: int | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a module of ours as a process, in a session of its own, for as long as the block lasts."""
+    with (folder / f"{arguments[0]}.log").open("ab") as log:
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [str(python), "-m", *arguments],
+            env=dict(environment),
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=stdout or log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)

@@ -1,0 +1,179 @@
+"""A RiskOS and an S3 that cost next to nothing, so that they are not what is measured.
+
+One process each. A body that arrives is counted and thrown away; an answer is made once and sent again and again.
+"""
+
+import asyncio
+import json
+import random
+import signal
+import ssl
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import click
+import uvloop
+
+from scripts.bench.sample import bundles, number_of
+
+_BUFFER = memoryview(bytearray(1 << 18))
+_END = b"\r\n\r\n"
+_NO_DOCUMENTS = b'{"message": "No Documents Found"}'
+_NO_KEY = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>Not Found</Message></Error>"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+Answers = Callable[[str, str], bytes]
+
+
+class RiskOS:
+    """Answers with bundles; or, at most so many a second, and otherwise 429.
+
+    Args:
+        rate: requests that it allows in any second, 0 for as many as may come.
+        documents: whether there are any; else it says that there are none.
+    """
+
+    def __init__(self, rate: int, *, documents: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        self._rate = rate
+        self._allowed: deque[float] = deque()
+        self._bundles = [_zip(data) for data in bundles()] if documents else []
+
+    def __call__(self, _method: str, path: str) -> bytes:
+        """Return the answer to a request."""
+        if self._rate and not self._allow(time.monotonic()):
+            self.counts["refused"] += 1
+            return _response(429, b"{}", "application/json")
+        self.counts["allowed"] += 1
+        if not self._bundles:
+            return _response(400, _NO_DOCUMENTS, "application/json")
+        return self._bundles[number_of(path.split("/")[3])]
+
+    def _allow(self, now: float) -> bool:
+        while self._allowed and now - self._allowed[0] >= 1.0:
+            self._allowed.popleft()
+        if len(self._allowed) >= self._rate:
+            return False
+        self._allowed.append(now)
+        return True
+
+
+class S3:
+    """Takes every object and has none."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, method: str, path: str) -> bytes:
+        """Return the answer to a request."""
+        if method != "PUT":
+            self.counts["looks"] += 1
+            return _NOT_THERE
+        self.counts["manifests" if path.endswith("manifest.json") else "documents"] += 1
+        return _STORED
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection; what arrives on any of them passes through one buffer."""
+
+    def __init__(self, server: RiskOS | S3, latency: Callable[[], float]) -> None:
+        self._server, self._latency = server, latency
+        self._head = b""
+        self._left = 0
+        self._request: tuple[str, str] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none by their class.
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def get_buffer(self, _size: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        at = 0
+        while at < count:
+            if self._request is None:
+                at = self._read_head(at, count)
+            passed = min(self._left, count - at)
+            self._left -= passed
+            at += passed
+            if self._request and not self._left:
+                self._answer(*self._request)
+                self._request = None
+
+    def _read_head(self, at: int, count: int) -> int:
+        """Take what belongs to a head; return where it ends."""
+        before = len(self._head)
+        self._head += _BUFFER[at:count]
+        end = self._head.find(_END)
+        if end < 0:
+            return count
+        head, self._head = self._head[:end], b""
+        method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+        self._request = method, path.partition("?")[0]
+        lower = head.lower()
+        length = lower.find(b"\r\ncontent-length:")
+        self._left = int(lower[length + 17 :].split(b"\r\n", 1)[0]) if length >= 0 else 0
+        if b"expect: 100" in lower:
+            self._transport.write(_CONTINUE)
+        return at + end + len(_END) - before
+
+    def _answer(self, method: str, path: str) -> None:
+        if path == "/counts":
+            self._send(_response(200, json.dumps(self._server.counts).encode(), "application/json"))
+            return
+        answer, latency = self._server(method, path), self._latency()
+        if latency:
+            asyncio.get_running_loop().call_later(latency, self._send, answer)
+        else:
+            self._send(answer)
+
+    def _send(self, answer: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+
+
+def _response(status: int, body: bytes, media_type: str, *more: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {media_type}", f"Content-Length: {len(body)}", *more]
+    return "\r\n".join(lines).encode() + _END + body
+
+
+def _zip(data: bytes) -> bytes:
+    return _response(200, data, "application/zip")
+
+
+_NOT_THERE = _response(404, _NO_KEY, "application/xml")
+_STORED = _response(200, b"", "text/plain", 'ETag: "1"')
+
+
+async def _serve(server: RiskOS | S3, latency: Callable[[], float], tls: ssl.SSLContext | None) -> None:
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    listener = await loop.create_server(lambda: _Connection(server, latency), "127.0.0.1", 0, ssl=tls, backlog=512)
+    click.echo(listener.sockets[0].getsockname()[1])
+    await ended.wait()
+
+
+@click.command()
+@click.argument("role", type=click.Choice(["riskos", "s3"]))
+@click.option("--latency", default=0.0, help="Seconds before each answer.")
+@click.option("--jitter", default=0.0, help="Seconds by which that is more or less.")
+@click.option("--rate", default=0, help="Requests that RiskOS allows in any second.")
+@click.option("--no-documents", is_flag=True, help="RiskOS has no documents for anybody.")
+@click.option("--certificate", type=(Path, Path), help="Speak TLS with this certificate and key.")
+def main(
+    *, role: str, latency: float, jitter: float, rate: int, no_documents: bool, certificate: tuple[Path, Path] | None
+) -> None:
+    """Be a RiskOS or an S3; print the port."""
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate)
+    server = RiskOS(rate, documents=not no_documents) if role == "riskos" else S3()
+    uvloop.run(_serve(server, lambda: latency and random.uniform(latency - jitter, latency + jitter), tls))  # noqa: S311
+
+
+if __name__ == "__main__":
+    main()
