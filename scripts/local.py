@@ -110,6 +110,9 @@ def known_redis(settings: Settings) -> Iterator[Settings]:
 def local_worker(settings: Settings, embedded: Embedded | None) -> Iterator[LocalWorker]:
     """Have a worker process for as long as the block lasts."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.metrics_port:
+        # The port is that of a worker that is a service; both may run here at once.
+        settings = settings.model_copy(update={"metrics_port": 0})
     worker = LocalWorker(settings, settings.state_dir / "worker.log", embedded.lock if embedded else None)
     try:
         yield worker

@@ -27,7 +27,7 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
         loglevel=settings.log_level,
         without_gossip=True,
         without_mingle=True,
-        without_heartbeat=True,
+        without_heartbeat=not settings.celery_events,
     )
     worker.start()
     raise SystemExit(worker.exitcode)

@@ -5,7 +5,7 @@ With ``enqueue``, ``dispatch`` and ``feed`` the only module that knows Celery; e
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -14,22 +14,31 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks import report, tracing
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.entry import Queue
 from tasks.errors import BadInput, BadMessage
+from tasks.figures import CAUSES, Step
 from tasks.message import Message, read_message
+from tasks.outcome import Outcome
 from tasks.station import Station
+from tasks.under_way import UnderWay
 from worker.app import app
 from worker.envelope import ARCHIVE_TASK, BadEnvelope
 from worker.health import Watchdog
-from worker.redis_client import check_keeping
+from worker.logs import configure_logs
+from worker.metrics import Words, WorkerFigures
+from worker.metrics_server import MetricsServer
+from worker.redis_client import check_keeping, open_redis
 from worker.resources import open_resources
 from worker.runtime import Runtime
 from worker.settings import Settings, SettingsError, load_settings
+from worker.shared_figures import Look
 from worker.tracing import open_tracer
 from worker.unreachable import Unreachable
 
 _REST_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 
 class Process:
@@ -37,9 +46,14 @@ class Process:
 
     def __init__(self) -> None:
         settings = load_settings()
+        # Celery has its logging set up later than this, and what is told until then would not be in our shape.
+        configure_logs(settings.log_level, settings.secrets())
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
+        words = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+        self._figures = WorkerFigures(words, self._watchdog.look)
+        self._shown = _shown(settings, self._figures, self._watchdog)
         self._publisher = Publisher(app)
         self._open = contextlib.AsyncExitStack()
         self._station = self.runtime.run(self._start(settings))
@@ -49,7 +63,9 @@ class Process:
         resources = await self._open.enter_async_context(open_resources(settings))
         await check_keeping(resources.redis, strict=settings.strict)
         serves = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
-        station = Station(settings, resources, self.runtime, self._publisher, self._watchdog, serves)
+        station = Station(
+            settings, resources, self.runtime, self._publisher, self._watchdog, self._figures, serves=serves
+        )
         await self._open.enter_async_context(station.running())
         return station
 
@@ -75,9 +91,26 @@ class Process:
 
     def close(self) -> None:
         """Close what is open, the loop last."""
+        if self._shown:
+            self._shown.close()
         self.runtime.run(self._open.aclose())
         self.runtime.close()
         self._publisher.close()
+
+
+def _shown(settings: Settings, figures: WorkerFigures, watchdog: Watchdog) -> MetricsServer | None:
+    """Show the figures to others where the settings want it, from before the work begins until it has ended."""
+    if settings.metrics_port is None:
+        return None
+
+    @contextlib.asynccontextmanager
+    async def looking() -> AsyncIterator[Look]:
+        async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
+            yield UnderWay(redis, DEFAULT_ACCOUNT, settings.rate, settings.quota).look
+
+    server = MetricsServer(figures.registry, looking, watchdog.look)
+    server.start(settings.metrics_host, settings.metrics_port)
+    return server
 
 
 _processes: list[Process] = []

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from tasks import report, tracing
 from tasks.entry import Entry, Queue
 from tasks.errors import LeaseLost, StoreFailed
+from tasks.figures import Step
 from tasks.hold import Reason
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
@@ -25,8 +26,13 @@ async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
     """
     number = entry.attempts + 1
     alone = entry.queue is Queue.LIVE
-    with tracing.attempt(entry.trace, alone=alone, eval_id=entry.eval_id, queue=entry.queue.value, attempt=number):
+    started = time.monotonic()
+    with (
+        report.about(entry),
+        tracing.attempt(entry.trace, alone=alone, eval_id=entry.eval_id, queue=entry.queue.value, attempt=number),
+    ):
         await _attempt(entry, means, ledger)
+    means.figures.took(Step.WHOLE, time.monotonic() - started)
 
 
 async def _attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
@@ -41,12 +47,24 @@ async def _attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
         await _record_failure(error, entry, means, ledger, archive_probe=probe is not None)
     else:
         await _learn(outcome, means, probe)
-        try:
-            await ledger.settle(entry, outcome)
-        except LeaseLost:
-            report.lease_lost(entry)
-        else:
-            report.ended(entry, outcome, time.monotonic() - started)
+        await _settle(outcome, entry, means, ledger, time.monotonic() - started)
+
+
+async def _settle(outcome: Outcome, entry: Entry, means: Means, ledger: Ledger, seconds: float) -> None:
+    try:
+        age = await ledger.settle(entry, outcome)
+    except LeaseLost as error:
+        _lost(error, means)
+        return
+    report.ended(outcome, seconds)
+    means.figures.ended(outcome, entry.queue)
+    if entry.queue is Queue.LIVE:
+        means.figures.lagged(age)
+
+
+def _lost(error: LeaseLost, means: Means) -> None:
+    report.lease_lost()
+    means.figures.stopped(error.cause)
 
 
 async def _learn(outcome: Outcome, means: Means, probe: Reason | None) -> None:
@@ -62,19 +80,22 @@ async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: 
     if archive_probe and not isinstance(error, StoreFailed):
         await means.gate.proved_nothing()
     verdict = decide(error, entry, means.line.policy, outage=outage)
+    means.figures.stopped(cause_of(error))
     try:
         match verdict:
             case Again():
                 await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
-                report.parked(entry, error, verdict)
+                report.parked(error, verdict)
                 # Was the outage noticed between our failure and our being parked, nobody else will forgive us.
                 if not entry.suspect and await means.line.breaker.is_outage(error):
                     await ledger.forgive([entry.eval_id])
             case AwaitHold():
                 await ledger.await_hold(entry, cause=cause_of(error), suspect=outage)
-                report.waits(entry, error)
+                report.waits(error)
             case GiveUp():
                 await ledger.bury(entry, attempts=verdict.attempts, failure=failure_of(error))
-                report.gave_up(entry, error, verdict)
-    except LeaseLost:
-        report.lease_lost(entry)
+                report.gave_up(error, verdict)
+                means.figures.ended(Outcome.FAILED, entry.queue)
+                means.figures.buried(cause_of(error))
+    except LeaseLost as lost:
+        _lost(lost, means)

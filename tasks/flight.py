@@ -31,6 +31,12 @@ class Flight:
         self._of_backfill = asyncio.Semaphore(concurrency - concurrency // _LIVE_PART)
         self._messages = dict.fromkeys(Queue, 0)
         self._waiting = 0
+        self._aboard = 0
+
+    @property
+    def aboard(self) -> int:
+        """Evaluations that are in flight."""
+        return self._aboard
 
     @property
     def has_room(self) -> bool:
@@ -66,7 +72,12 @@ class Flight:
                     # Where there is room nobody waits, and waiting costs two tasks.
                     await (self._wait(room.acquire()) if room.locked() else room.acquire())
                     taken.callback(room.release)
+            self._aboard += 1
+            taken.callback(self._landed)
             yield
+
+    def _landed(self) -> None:
+        self._aboard -= 1
 
     @contextlib.contextmanager
     def _counted(self, queue: Queue) -> Iterator[None]:

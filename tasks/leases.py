@@ -49,4 +49,5 @@ class Leases:
             # Written into the ledger, or taken anew, while we asked: then it was not lost.
             if self._entries.get(eval_id) is entry:
                 self.drop(entry)
-                report.lease_lost(entry)
+                with report.about(entry):
+                    report.lease_lost()

@@ -201,7 +201,7 @@ local function accept(id, order)
     if order.queue == 'live' and entry.queue == 'backfill' then
       local since = redis.call('ZSCORE', held.backfill, id)
       local waits = redis.call('ZSCORE', queued.backfill, id)
-      entry.queue = 'live'
+      entry.queue, entry.asked = 'live', now
       if waits then
         move(id, entry, 'queued', now)
         publish = true
@@ -304,16 +304,17 @@ function verbs.extend(lease, ...)
   return lost
 end
 
+-- -> milliseconds since it was accepted, wanted live, or redriven, at least 1; 0 where the lease is no longer ours
 local function settle(token, id, outcome)
   local entry = ours(id, token)
   if not entry then return 0 end
   tally(entry.runs, outcome, 1)
   finish(id, entry)
-  return 1
+  return math.max(1, now - (entry.asked or entry.accepted))
 end
 
--- (token, id, outcome)... -> for each: 1, 0 where the lease is no longer ours, -1 where the entry cannot be read: one
--- that is damaged must not keep those beside it, whose counters are written when all is done, from their end.
+-- (token, id, outcome)... -> for each: what `settle` says, -1 where the entry cannot be read: one that is damaged must
+-- not keep those beside it, whose counters are written when all is done, from their end.
 function verbs.settle(...)
   local ends, answer = { ... }, {}
   for i = 1, #ends, 3 do
@@ -431,7 +432,7 @@ function verbs.redrive(outcome, ...)
       tally(letter.runs, outcome, -1)
       local anew = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
                      even_if_erased = letter.even_if_erased, attempts = 0, lost = 0, suspect = true,
-                     accepted = letter.accepted, trigger = letter.trigger, evidence = letter.evidence,
+                     accepted = letter.accepted, asked = now, trigger = letter.trigger, evidence = letter.evidence,
                      runs = letter.runs }
       save(id, anew)
       move(id, anew, 'parked', now, 'new')

@@ -149,24 +149,30 @@ class Ledger:
             lost += await self._call("extend", self._milliseconds(self.lease), *pairs)
         return lost
 
-    async def settle(self, entry: Entry, outcome: Outcome) -> None:
+    async def settle(self, entry: Entry, outcome: Outcome) -> float:
         """The evaluation has its outcome: remove it and count it for its runs, in one step.
 
         What ends at about the same time is settled in the same step.
+
+        Returns:
+            For how many seconds it was waited for, on Redis's clock: since it was accepted, wanted live, or redriven.
 
         Raises:
             LeaseLost: another worker has it now and will settle it.
             ResponseError: its entry is damaged.
         """
-        settled = await self._settling.ask((entry, outcome))
-        if settled < 0:
+        age = await self._settling.ask((entry, outcome))
+        if age < 0:
             raise ResponseError("the entry of an evaluation is damaged")
-        self._still_ours(settled)
+        self._still_ours(age)
+        return age / 1000
 
     async def settle_all(self, ends: Sequence[tuple[Entry, Outcome]]) -> list[int]:
         """Settle several, at most some thousand, in one step.
 
-        Return for each 1, 0 where another worker has it now, -1 where its entry is damaged.
+        Returns:
+            For each the milliseconds for which it was waited for, at least 1; 0 where another worker has it now, -1
+            where its entry is damaged.
         """
         parts = [part for entry, outcome in ends for part in (entry.token, entry.eval_id, outcome)]
         settled: list[int] = await self._call("settle", *parts)

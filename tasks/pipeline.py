@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tasks.download import Absent, Answer, Bundle
 from tasks.entry import Entry
 from tasks.errors import BadBundle, ManifestChanged
 from tasks.evaluation import Evaluation
+from tasks.figures import UNCOUNTED, Figures, Step
 from tasks.gate import Gate
 from tasks.manifest import Committed, Manifest, UnreadableRecord, commit, look_up, utc_now
 from tasks.outcome import Outcome
@@ -39,6 +41,7 @@ class Means:
         limits: of a bundle.
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
+        figures: who counts what is done.
     """
 
     line: Line
@@ -48,6 +51,7 @@ class Means:
     limits: Limits
     memory: Budget = field(default_factory=lambda: Budget(_MEMORY))
     spool_dir: Path | None = None
+    figures: Figures = UNCOUNTED
 
 
 async def archive(entry: Entry, means: Means) -> Outcome:
@@ -90,10 +94,19 @@ async def _opened(answer: Answer, means: Means) -> AsyncIterator[Contents]:
     # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
     in_memory = min(means.limits.in_memory, 2 * len(answer.data) + _SMALL)
     async with means.memory.share(in_memory):
-        with span("unpack", bytes=len(answer.data)):
-            limits = replace(means.limits, in_memory=in_memory)
+        limits = replace(means.limits, in_memory=in_memory)
+        with _timed(means, Step.UNPACK), span("unpack", bytes=len(answer.data)):
             contents = await asyncio.to_thread(_contents, answer, limits, means.spool_dir)
         yield contents
+
+
+@contextlib.contextmanager
+def _timed(means: Means, step: Step) -> Iterator[None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        means.figures.took(step, time.monotonic() - began)
 
 
 async def _keep(
@@ -101,8 +114,9 @@ async def _keep(
 ) -> Outcome:
     """Put documents and manifest into the archive."""
     retrieved_at = utc_now()
-    with span("store", documents=len(contents.documents)):
+    with _timed(means, Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
+    means.figures.uploaded(sum(len(document.data) for document in contents.documents))
     manifest = record(
         evaluation,
         entry,

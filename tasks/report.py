@@ -3,6 +3,9 @@
 Events, not sentences; an ID, counts and short fixed words, never a name, a key or a body.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import structlog
 
 from tasks.entry import Entry
@@ -14,27 +17,30 @@ from tasks.retrying import Again, GiveUp, cause_of, sentence_of
 _log = structlog.get_logger("docv.archive")
 
 
-def _facts(entry: Entry) -> dict[str, object]:
-    return {
+@contextlib.contextmanager
+def about(entry: Entry) -> Iterator[None]:
+    """Have every line that is logged while the block lasts, by whomever, say which evaluation it is about."""
+    facts = {
         "eval_id": entry.eval_id,
         "queue": entry.queue.value,
         "account": entry.account,
         "run": entry.trigger.run,
         "attempt": entry.attempts + 1,
     }
+    with structlog.contextvars.bound_contextvars(**facts):
+        yield
 
 
-def ended(entry: Entry, outcome: Outcome, seconds: float) -> None:
+def ended(outcome: Outcome, seconds: float) -> None:
     """An evaluation has its outcome."""
     level = _log.info if outcome.fine else _log.warning
-    level(f"evaluation.{outcome}", **_facts(entry), seconds=round(seconds, 3))
+    level(f"evaluation.{outcome}", seconds=round(seconds, 3))
 
 
-def parked(entry: Entry, error: Exception, again: Again) -> None:
+def parked(error: Exception, again: Again) -> None:
     """An attempt was stopped; there will be another."""
     _log.info(
         "evaluation.parked",
-        **_facts(entry),
         cause=cause_of(error),
         why=sentence_of(error),
         wait=round(again.wait, 1),
@@ -42,16 +48,15 @@ def parked(entry: Entry, error: Exception, again: Again) -> None:
     )
 
 
-def waits(entry: Entry, error: Exception) -> None:
+def waits(error: Exception) -> None:
     """Its account, or the archive, is on hold; the evaluation waits for it."""
-    _log.info("evaluation.waits", **_facts(entry), cause=cause_of(error), why=sentence_of(error))
+    _log.info("evaluation.waits", cause=cause_of(error), why=sentence_of(error))
 
 
-def gave_up(entry: Entry, error: Exception, verdict: GiveUp) -> None:
+def gave_up(error: Exception, verdict: GiveUp) -> None:
     """The attempts are used up; the evaluation is a dead letter."""
     _log.error(
         "evaluation.failed",
-        **_facts(entry),
         cause=cause_of(error),
         why=sentence_of(error),
         attempts=verdict.attempts,
@@ -59,14 +64,14 @@ def gave_up(entry: Entry, error: Exception, verdict: GiveUp) -> None:
     )
 
 
-def handed_back(entry: Entry) -> None:
+def handed_back() -> None:
     """The worker is about to end; another will go on."""
-    _log.info("evaluation.handed_back", **_facts(entry))
+    _log.info("evaluation.handed_back")
 
 
-def lease_lost(entry: Entry) -> None:
+def lease_lost() -> None:
     """Our lease ran out while we worked; whoever has it now will settle it."""
-    _log.warning("evaluation.lease_lost", **_facts(entry))
+    _log.warning("evaluation.lease_lost")
 
 
 def refused(cause: str, why: str, source: str, message: str | None) -> None:

@@ -5,15 +5,17 @@ The quick retries live here: each of them waits its turn like any other request.
 
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import aiohttp
 
 from tasks.account import Account
 from tasks.breaker import Breaker
-from tasks.download import Answer, Terms, download
+from tasks.download import Absent, Answer, Terms, download
 from tasks.entry import Queue
-from tasks.errors import AccountRefused, BundleTooLarge, RateLimited, TryAgain
+from tasks.errors import AccountRefused, ArchiveError, BundleTooLarge, RateLimited, TryAgain
 from tasks.evaluation import Evaluation
+from tasks.figures import UNCOUNTED, Figures, Step
 from tasks.hold import KEY_PAUSES, Holds, Reason
 from tasks.pace import Pace
 from tasks.rate_limit import Turns
@@ -36,6 +38,7 @@ class Line:
     breaker: Breaker
     terms: Terms
     policy: Policy
+    figures: Figures = UNCOUNTED
 
 
 async def request(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
@@ -55,12 +58,13 @@ async def request(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
 async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
     account, wait = line.account, 0.0
     for _ in range(_SLOW_DOWNS):
+        began = time.monotonic()
         with span("turn"):
             probe = await line.turns.wait(account, queue)
+        line.figures.took(Step.TURN, time.monotonic() - began)
         words: list[RateWord] = []
         try:
-            with span("download"):
-                answer = await download(line.http, evaluation, account, line.terms, words.append)
+            answer = await _answer(line, evaluation, words)
         except RateLimited:
             wait = await line.pace.limited(words[-1], probe=probe)
             line.turns.notice(account.name, wait)
@@ -83,6 +87,35 @@ async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
             line.turns.notice(account.name, await line.pace.hear(words[-1], time.monotonic()))
             return answer
     raise RateLimited(wait)
+
+
+async def _answer(line: Line, evaluation: Evaluation, words: list[RateWord]) -> Answer:
+    """Send the request; count how long it took, and what came of it."""
+    began = time.monotonic()
+    try:
+        with span("download"):
+            answer = await download(line.http, evaluation, line.account, line.terms, words.append)
+    except ArchiveError as error:
+        line.figures.answered(_status_of(error), 0)
+        raise
+    finally:
+        line.figures.took(Step.DOWNLOAD, time.monotonic() - began)
+    if isinstance(answer, Absent):
+        line.figures.answered(answer.status, 0)
+    else:
+        line.figures.answered(HTTPStatus.OK, len(answer.data))
+    return answer
+
+
+def _status_of(error: ArchiveError) -> int | None:
+    match error:
+        case RateLimited():
+            return HTTPStatus.TOO_MANY_REQUESTS
+        case BundleTooLarge():
+            return HTTPStatus.OK
+        case AccountRefused() | TryAgain():
+            return error.status
+    return None
 
 
 async def _well_again(line: Line) -> None:

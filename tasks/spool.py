@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import mmap
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,6 +20,14 @@ from tasks.errors import SpoolFailed
 _AT_ONCE = 1 << 20
 # Linux; elsewhere the system throws out what it likes.
 _NOT_NEEDED: int | None = getattr(mmap, "MADV_DONTNEED", None)
+# Bytes of each file of this process: a file without a name is in no listing. Each is set and taken out by itself, so
+# that threads, and the collector of garbage, need no lock.
+_on_disk: dict[object, int] = {}
+
+
+def spooled_bytes() -> int:
+    """Return how many bytes this process has on disk."""
+    return sum(tuple(_on_disk.values()))
 
 
 class Spool:
@@ -32,6 +41,7 @@ class Spool:
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._size = 0
+        self._name = object()
 
     def put(self, chunks: Iterable[Buffer]) -> tuple[int, int]:
         """Append a content; return where it begins and ends.
@@ -47,6 +57,7 @@ class Spool:
             with _translated():
                 self._file.write(chunk)
             self._size += len(chunk)
+            _on_disk[self._name] = self._size
         return begin, self._size
 
     def mapped(self) -> memoryview:
@@ -59,13 +70,17 @@ class Spool:
             return memoryview(b"")
         with _translated(), self._file as file:
             file.flush()
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        weakref.finalize(mapping, _on_disk.pop, self._name, None).atexit = False
+        self._name = object()
+        return memoryview(mapping)
 
     def close(self) -> None:
         """Let go of the file; what is mapped stays."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # what was not written yet has no room on a full disk
                 self._file.close()
+        _on_disk.pop(self._name, None)
 
 
 class Incoming:

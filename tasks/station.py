@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 from kombu.exceptions import KombuError
@@ -39,10 +40,12 @@ from tasks.request import Line
 from tasks.retrying import Policy
 from tasks.seal import Keyring
 from tasks.sealed_bucket import SealedBucket
+from tasks.spool import spooled_bytes
 from tasks.store import Shelf
 from tasks.together import Together
 from tasks.unpack import Limits
 from worker.health import Watchdog
+from worker.metrics import WorkerFigures
 from worker.rabbitmq import BACKFILL_PLACES
 from worker.resources import Resources
 from worker.runtime import Runtime, told_to_end
@@ -65,6 +68,7 @@ class Station:
         runtime: the loop it works on.
         publisher: what puts evaluations back on their queue.
         watchdog: what is told that this process is alive.
+        figures: who counts what is done.
         serves: the queues that it serves.
     """
 
@@ -75,15 +79,20 @@ class Station:
         runtime: Runtime,
         publisher: Publisher,
         watchdog: Watchdog,
+        figures: WorkerFigures,
+        *,
         serves: Collection[Queue] = tuple(Queue),
     ) -> None:
         self._redis = resources.redis
         self._runtime = runtime
         self._watchdog = watchdog
+        self._figures = figures
+        self._ticked: float | None = None
         self._serves = serves
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         fetched = {Queue.BACKFILL: BACKFILL_PLACES} if settings.broker_url else {}
         self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest, fetched)
+        figures.watch(lambda: self._flight.aboard, spooled_bytes)
         self._turns = Turns(resources.redis, runtime.pause)
         self._holds = Holds(resources.redis)
         self._presence = Presence(resources.redis)
@@ -117,6 +126,7 @@ class Station:
                     spool_dir=resources.spool_dir,
                 ),
                 policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
+                figures=figures,
             ),
             gate=Gate(self._holds, self._breaker),
             shelf=Shelf(
@@ -134,6 +144,7 @@ class Station:
             ),
             memory=Budget(memory),
             spool_dir=resources.spool_dir,
+            figures=figures,
         )
 
     @contextlib.asynccontextmanager
@@ -215,16 +226,21 @@ class Station:
 
     async def _hand_back(self, entry: Entry) -> bool:
         """Give it back to the queue; return false, or true where it is somebody else's by now."""
-        try:
-            await self._ledger.hand_back(entry)
-        except LeaseLost:
-            report.lease_lost(entry)
-            return True
-        report.handed_back(entry)
+        with report.about(entry):
+            try:
+                await self._ledger.hand_back(entry)
+            except LeaseLost:
+                report.lease_lost()
+                return True
+            report.handed_back()
         return False
 
     async def _tick(self) -> None:
         self._watchdog.tick()
+        now = time.monotonic()
+        if self._ticked is not None:
+            self._figures.was_late(max(0.0, now - self._ticked - INTERVAL))
+        self._ticked = now
 
     async def _feed(self) -> None:
         while not self._runtime.draining and await self._feeder.feed():

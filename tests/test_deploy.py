@@ -18,6 +18,7 @@ from redis.retry import Retry
 from tests.command_line import parse
 from worker.embedded import server_binary
 from worker.settings import Settings, load_settings
+from worker.transport import KEY_PREFIX
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -143,16 +144,52 @@ def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_rea
 def test_only_the_doors_are_published_and_they_need_no_key_of_riskos() -> None:
     serve = SERVICES["serve"]
     listens = parse(serve["command"]).params
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve"]
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve", "prometheus", "grafana"]
     assert serve["ports"] == [f"127.0.0.1:{listens['port']}:{listens['port']}"]
     assert f":{listens['port']}/readyz" in serve["healthcheck"]["test"][-1]
     assert serve["secrets"] == ["docv_webhook_secrets", "docv_intake_tokens"]
-    assert serve["environment"] == SERVICES["live"]["environment"]
+    assert SERVICES["live"]["environment"].items() - serve["environment"].items() == {
+        ("DOCV_METRICS_HOST", "0.0.0.0"),  # noqa: S104  # nothing of it is published
+        ("DOCV_METRICS_PORT", 9464),
+    }
 
 
 def test_redis_and_s3_are_reached_from_inside_only() -> None:
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     assert [SERVICES[name]["networks"] for name in ("redis", "s3", "simulator")] == [["inside"]] * 3
+
+
+def test_what_watches_does_not_reach_redis_and_nobody_else_reaches_what_is_watched() -> None:
+    on = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
+    assert COMPOSE["networks"]["watched"] == {"internal": True}
+    assert {name for name, networks in on.items() if "watched" in networks} == {
+        *("live", "backfill", "serve", "prometheus", "celery-exporter"),
+    }
+    assert not {"inside", "outside"} & (on["prometheus"] | on["grafana"])
+    assert on["grafana"] == {"shown"}
+    assert "ports" not in SERVICES["live"]
+
+
+def test_nobody_can_log_in_to_grafana_and_whoever_is_there_may_look_only() -> None:
+    told = SERVICES["grafana"]["environment"]
+    assert (told["GF_AUTH_ANONYMOUS_ENABLED"], told["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert (told["GF_AUTH_DISABLE_LOGIN_FORM"], told["GF_AUTH_BASIC_ENABLED"]) == ("true", "false")
+    assert told["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+
+
+def test_celery_s_exporter_finds_the_keys_of_our_queue() -> None:
+    exporter, live = SERVICES["celery-exporter"], SERVICES["live"]
+    assert exporter["command"][-1] == f"global_keyprefix={KEY_PREFIX}"
+    assert exporter["command"][0] == f"--broker-url={live['environment']['DOCV_REDIS_URL']}"
+
+
+@every_service
+def test_what_is_mounted_from_here_is_here_and_cannot_be_changed(service: dict[str, Any]) -> None:
+    for volume in service.get("volumes", ()):
+        source, _, target = volume.partition(":")
+        if source.startswith("."):
+            assert (ROOT / source).is_dir()
+            assert target.endswith(":ro")
 
 
 def test_the_bucket_that_is_made_is_the_one_that_is_used() -> None:

@@ -44,8 +44,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Celery's threads would each talk to RabbitMQ about that over the one connection, and then nobody hears it.
         "worker_enable_prefetch_count_reduction": not is_rabbitmq(url),
-        "worker_enable_remote_control": False,
-        "worker_send_task_events": False,
+        "worker_enable_remote_control": settings.celery_events,
+        "worker_send_task_events": settings.celery_events,
         "worker_hijack_root_logger": False,
     }
 

@@ -20,6 +20,7 @@ UNREADABLE = (ValueError, TypeError, ArithmeticError, RecursionError)
 _MOST_NAME = 255
 # Of all that a producer may have put there, these are for Celery; the others would only be asked for trouble.
 _HEADERS = ("lang", "task", "id", "root_id", "parent_id", "origin", "eta")
+_TALK_HEADERS = ("hostname", "clock", "expires", "ticket")
 _PARTS = 3  # positional arguments, keyword arguments, what Celery embeds
 
 
@@ -33,6 +34,26 @@ def checked(payload: Any) -> dict[str, Any]:
     Raises:
         BadEnvelope: it is something else.
     """
+    message, body = _opened(payload)
+    return message | {"headers": safe_headers(_kinds(message), body, message.get("headers"))}
+
+
+def talk(payload: Any) -> dict[str, Any]:
+    """Return what Celery's processes say to each other: events, remote control, and its replies; no task comes so.
+
+    Raises:
+        BadEnvelope: it is something else.
+    """
+    message, body = _opened(payload)
+    if not isinstance(_content(_kinds(message), body), dict | list):
+        raise BadEnvelope("its body is no JSON object")
+    headers = message.get("headers")
+    said = headers if isinstance(headers, dict) else {}
+    return message | {"headers": {name: said[name] for name in _TALK_HEADERS if name in said}}
+
+
+def _opened(payload: Any) -> tuple[dict[str, Any], str]:
+    """Return what is built as Celery builds a message, and its body."""
     if not isinstance(payload, dict):
         raise BadEnvelope("it is no JSON object")
     properties = payload.get("properties")
@@ -40,9 +61,11 @@ def checked(payload: Any) -> dict[str, Any]:
         raise BadEnvelope("it has no properties as Celery writes them")
     if not isinstance(properties.get("delivery_tag"), str):
         raise BadEnvelope("it has no delivery tag")
-    body = _text(payload.get("body"), properties.get("body_encoding"))
-    kinds = (payload.get("content-type"), payload.get("content-encoding"))
-    return payload | {"headers": safe_headers(kinds, body, payload.get("headers"))}
+    return payload, _text(payload.get("body"), properties.get("body_encoding"))
+
+
+def _kinds(payload: Mapping[str, object]) -> tuple[object, object]:
+    return payload.get("content-type"), payload.get("content-encoding")
 
 
 def safe_headers(kinds: tuple[object, object], body: str | bytes, headers: object) -> dict[str, object]:
@@ -56,12 +79,7 @@ def safe_headers(kinds: tuple[object, object], body: str | bytes, headers: objec
     Raises:
         BadEnvelope: it is something else.
     """
-    if kinds != ("application/json", "utf-8"):
-        raise BadEnvelope("its body is not application/json in utf-8; set task_serializer to json")
-    try:
-        content = loads(body)
-    except UNREADABLE:
-        raise BadEnvelope("its body is no JSON") from None
+    content = _content(kinds, body)
     if isinstance(headers, dict) and "task" in headers:
         _check_task(headers)
         _check_parts(content)
@@ -72,6 +90,15 @@ def safe_headers(kinds: tuple[object, object], body: str | bytes, headers: objec
     _check_task(content)
     _check_parts([content.get("args", []), content.get("kwargs", {}), {}])
     return {}
+
+
+def _content(kinds: tuple[object, object], body: str | bytes) -> Any:
+    if kinds != ("application/json", "utf-8"):
+        raise BadEnvelope("its body is not application/json in utf-8; set task_serializer to json")
+    try:
+        return loads(body)
+    except UNREADABLE:
+        raise BadEnvelope("its body is no JSON") from None
 
 
 def _text(body: object, encoding: object) -> str:

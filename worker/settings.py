@@ -237,6 +237,12 @@ class Settings(BaseSettings):
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
 
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that a worker shows its figures on."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port for them (``/metrics``, ``/livez``); none is opened where it is not set, 0 takes a free one and logs it."""
+    celery_events: bool = False
+    """Whether workers send Celery's events and take its remote control: Flower and celery-exporter need both."""
     strict: bool = False
     """Whether a Redis that may lose what it was told keeps a worker from starting; else it is a warning."""
     tracing: bool = False

@@ -12,9 +12,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import signals
 from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
-from worker.envelope import QUEUES, UNREADABLE, BadEnvelope, checked
+from worker.envelope import QUEUES, UNREADABLE, BadEnvelope, checked, talk
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
@@ -159,11 +161,11 @@ class Channel(redis.Channel):
     _kept: Any = None
 
     def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
-        """Consume a queue; what comes from one of ours is looked at first, what workers tell each other is not."""
+        """Read a queue: one of tasks, or one by which Celery's processes speak; a channel may have both."""
         super().basic_consume(queue, *args, **options)
-        if queue in QUEUES:
-            deliver = self.connection._callbacks[queue]  # noqa: SLF001  # kombu has no other place for it
-            self.connection._callbacks[queue] = lambda entry: deliver(checked(entry))  # noqa: SLF001
+        look = checked if queue in QUEUES else talk
+        deliver = self.connection._callbacks[queue]  # noqa: SLF001  # kombu has no other place for it
+        self.connection._callbacks[queue] = lambda entry: deliver(look(entry))  # noqa: SLF001
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # as kombu has it
         # kombu makes one for each message it takes and for each it acknowledges, which costs more than what is sent.
@@ -172,6 +174,22 @@ class Channel(redis.Channel):
         if self._kept is None or self._kept.connection_pool is not self.pool:
             self._kept = super()._create_client()
         return self._kept
+
+    def _handle_message(self, client: Any, response: Any) -> Any:
+        """Leave out what is no JSON: kombu would log it, and brackets without end would end the worker."""
+        said = super()._handle_message(client, response)
+        try:
+            loads(bytes_to_str(said["data"]) if isinstance(said["data"], bytes | str) else "0")
+        except UNREADABLE:
+            said["data"] = None
+        return said
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        try:
+            return super()._deliver_fanout_message(message, exchange)
+        except BadEnvelope:
+            # Whoever can write to Redis may say anything there; it is nobody's evaluation.
+            return True
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         super()._brpop_start(_SOON if resting else timeout)

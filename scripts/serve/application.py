@@ -19,11 +19,14 @@ from scripts.serve.look_up import LookUp
 from scripts.serve.metrics import Figures
 from scripts.serve.openapi import OPERATIONS, show_document
 from scripts.serve.webhook import Webhook
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.bucket import Bucket
 from tasks.buckets import bucket_at
 from tasks.ledger import Ledger
 from tasks.refusals import Refusals
+from tasks.under_way import UnderWay
 from worker.settings import Settings
+from worker.shared_figures import SharedFigures
 
 _TOKENS = 'Bearer realm="docv-archive"'
 _TOKENS_AND_PAIRS = f'{_TOKENS}, Basic realm="docv-archive", charset="UTF-8"'
@@ -49,6 +52,7 @@ class Opened:
 def application(settings: Settings, opened: Opened, figures: Figures, bounds: Bounds) -> web.Application:
     """Return the application with all its routes."""
     bucket = bucket_at(opened.archive, settings.storage_class)
+    figures.join(SharedFigures(UnderWay(opened.redis, DEFAULT_ACCOUNT, settings.rate, settings.quota).look))
     nothing = f"{settings.environment}/is-the-archive-there"
     health = Health({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
     handlers = _handlers(settings, opened, bucket, figures, bounds) | {

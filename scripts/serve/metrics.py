@@ -13,6 +13,7 @@ from prometheus_client import (
 )
 
 from scripts.serve.answers import shown_as
+from worker.shared_figures import SharedFigures
 
 UNKNOWN = "unknown"
 """Label of every path that is none of ours."""
@@ -57,6 +58,7 @@ class Figures:
         # When each counter began to count is a series more for each, and nobody asks for it.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._registry = CollectorRegistry()
+        self._shared: SharedFigures | None = None
         self._events = self._counter("docv_webhook_events", "Requests to the webhook.", "result")
         self._ids = self._counter("docv_intake_ids", "IDs that were handed in.", "result")
         self._ended = self._counter("docv_http_connections_ended", "Connections that we ended.", "why")
@@ -93,6 +95,13 @@ class Figures:
         self._requests.labels(route, f"{status // 100}xx").inc()
         self._seconds.labels(route).observe(seconds)
 
+    def join(self, shared: SharedFigures) -> None:
+        """Also show what all processes share."""
+        self._shared = shared
+        self._registry.register(shared)
+
     async def show(self, _: web.Request) -> web.Response:
         """Answer ``GET /metrics``."""
+        if self._shared:
+            await self._shared.refresh()
         return shown_as(CONTENT_TYPE_LATEST, generate_latest(self._registry))

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -61,8 +62,10 @@ async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, ri
         "DOCV_S3_ENDPOINT": s3.endpoint,
         "DOCV_TAGS": "team=kyc",
     }
-
-    first = await shell.run("run", "ids.txt", "--json")
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        # A worker that is a service here has the port of the settings; the one that `run` starts takes another.
+        shell.settings["DOCV_METRICS_PORT"] = str(service.getsockname()[1])
+        first = await shell.run("run", "ids.txt", "--json")
 
     summary = json.loads(first.out)
     assert summary["outcomes"] == counted(eval_ids)

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import signal
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
 from redis.asyncio import Redis
 
 from scripts.simulator.expected import demo_ids, expected_outcome
@@ -18,6 +21,7 @@ from scripts.simulator.server import Simulator, start
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
 from tests.commands import KEY, Shell, finish
+from tests.counting import samples
 from worker.app import publishing_app
 from worker.envelope import ARCHIVE_TASK
 from worker.settings import load_settings
@@ -275,3 +279,83 @@ async def test_celery_s_own_command_says_in_a_sentence_what_is_missing(shell: Sh
     assert finished.code == 2
     assert "DOCV_API_KEY is not set" in finished.err
     assert "Traceback" not in finished.err
+
+
+async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_told_to(
+    shell: Shell, redis: Redis, redis_url: str
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 70_000)
+    shell.settings |= {"DOCV_METRICS_PORT": "0", "DOCV_CELERY_EVENTS": "1"}
+    app = publishing_app(load_settings(redis_url=redis_url, celery_events=True))
+    worker = await shell.start("worker")
+    try:
+        url = await shown_at(worker)
+        reading = asyncio.create_task(finish(worker, seconds=110))
+        # What is no message of Celery's stops no worker, either.
+        async with asyncio.timeout(60):
+            while not await redis.pubsub_numpat():
+                await asyncio.sleep(0.05)
+        for noise in ("[" * 10_000, "null", "{}", '{"properties": {"delivery_info": {}, "delivery_tag": "x"}}'):
+            assert await redis.publish("docv:/0.celery.pidbox", noise) == 1
+        pings, events = await asyncio.gather(asyncio.to_thread(pinged, app), asyncio.to_thread(heard, app, eval_id))
+        page = await asyncio.to_thread(fetched, f"{url}/metrics")
+        alive = await asyncio.to_thread(fetched, f"{url}/livez")
+        shell.settings["DOCV_METRICS_PORT"] = url.rpartition(":")[2]
+        second = await finish(await shell.start("worker"), seconds=60)
+    finally:
+        if worker.returncode is None:
+            worker.terminate()
+    ended = await reading
+    assert (ended.code, alive) == (0, "alive\n"), ended.err
+    assert [list(answer.values()) for answer in pings] == [[{"ok": "pong"}]]
+    assert {"task-received", "task-started", "task-succeeded"} <= events
+    found = samples(page)
+    assert found['docv_evaluations_total{outcome="archived",queue="live"}'] == 1
+    assert found["docv_live_lag_seconds_count"] == 1
+    assert found["docv_redis_up"] == 1
+    assert found['docv_queue_workers{queue="live"}'] == 1
+    assert found["docv_loop_late_seconds_count"] >= 1
+    assert eval_id not in page
+    assert second.code == 3
+    assert "Traceback" not in second.err
+    # Celery has a word for whoever is root, before it.
+    address = url.removeprefix("http://")
+    assert second.err.splitlines()[-1].startswith(f"{address} cannot be listened on (Address already in use): give")
+
+
+async def shown_at(worker: asyncio.subprocess.Process) -> str:
+    """Where a worker shows its figures; it says so in a line of its log."""
+    assert worker.stderr
+    async with asyncio.timeout(60):
+        while b'"metrics.began"' not in (line := await worker.stderr.readline()):
+            assert line, "the worker ended"
+    return str(json.loads(line)["url"])
+
+
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310
+        return str(answer.read().decode())
+
+
+def pinged(app: Celery) -> list[dict[str, dict[str, str]]]:
+    """What workers answer to Celery's own ping, asked until one does."""
+    for _ in range(30):
+        if answers := app.control.ping(timeout=1.0, limit=1):
+            return list(answers)
+    return []
+
+
+def heard(app: Celery, eval_id: str) -> set[str]:
+    """Send a task, and return the types of the events that Celery's own receiver hears until it has succeeded."""
+    types: set[str] = set()
+    with app.connection_for_read() as connection:
+
+        def hear(event: dict[str, Any]) -> None:
+            if not types:
+                app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id]}, queue="live")
+            types.add(event["type"])
+            receiver.should_stop = event["type"] == "task-succeeded"
+
+        receiver = app.events.Receiver(connection, handlers={"*": hear})
+        receiver.capture(limit=None, timeout=60, wakeup=False)
+    return types

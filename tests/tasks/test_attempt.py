@@ -26,6 +26,7 @@ from tasks.download import Terms
 from tasks.entry import Entry, Order, Queue, Trigger
 from tasks.errors import StoreFailed
 from tasks.evaluation import Evaluation
+from tasks.figures import Step
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
 from tasks.ledger import Ledger
@@ -37,6 +38,7 @@ from tasks.request import Line
 from tasks.retrying import Policy
 from tasks.store import Shelf
 from tasks.unpack import Limits
+from tests.counting import counted, figures
 from tests.riskos import KEY, Clock
 from worker.settings import Settings
 
@@ -126,7 +128,7 @@ async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """Return the events that were told; by a logger of this test's own, since others may be set up already."""
-    with structlog.testing.capture_logs() as events:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
         monkeypatch.setattr(report, "_log", structlog.get_logger("docv.archive"))
         yield events
 
@@ -156,6 +158,77 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
 
 
 # One attempt
+
+
+async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
+    counting = figures()
+    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, figures=counting))
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    found = counted(counting)
+    assert found['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
+    assert found['docv_riskos_requests_total{status="2xx"}'] == 1
+    assert found["docv_downloaded_bytes_total"] > found["docv_uploaded_bytes_total"] / 2 > 0
+    assert {step: found[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
+    assert found["docv_live_lag_seconds_count"] == 0
+
+
+async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard) -> None:
+    counting = figures()
+    terms = replace(yard.means.line.terms, max_bundle_bytes=10)
+    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, terms=terms, figures=counting))
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    found = counted(counting)
+    assert found['docv_dead_letters_made_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_attempts_stopped_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_evaluations_total{outcome="failed",queue="backfill"}'] == 1
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status", "cause"),
+    [
+        (Scenario.ERROR_500_ALWAYS, "5xx", "service_failed"),
+        (Scenario.NOT_FOUND, "4xx", None),
+    ],
+)
+async def test_requests_are_counted_by_the_class_of_their_answer(
+    yard: Yard, scenario: Scenario, status: str, cause: str | None
+) -> None:
+    counting = figures()
+    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, figures=counting))
+    await yard.attempt(await yard.one(scenario))
+    found = counted(counting)
+    assert found[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
+    assert found['docv_riskos_requests_total{status="2xx"}'] == 0
+    assert cause is None or found[f'docv_attempts_stopped_total{{cause="{cause}"}}'] == 1
+
+
+async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(yard: Yard, redis: Redis) -> None:
+    counting = figures()
+    yard.means = replace(yard.means, figures=counting)
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 8)
+    await yard.accept(eval_id)
+    long_ago = json.loads(await redis.hget("docv:ledger:entries", eval_id) or "") | {"accepted": 1_000}
+    await redis.hset("docv:ledger:entries", eval_id, json.dumps(long_ago))
+    await yard.ledger.accept([eval_id], Order(Queue.LIVE, "default", Trigger("webhook")))
+    await yard.attempt(*await yard.take(eval_id))
+    found = counted(counting)
+    assert found["docv_live_lag_seconds_count"] == 1
+    assert 0 < found["docv_live_lag_seconds_sum"] < 60
+
+
+async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
+    yard: Yard, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def foreign(*_: object) -> Outcome:
+        await asyncio.to_thread(structlog.get_logger("some.library").warning, "a line of somebody else's")
+        raise StoreFailed("create", "a reason")
+
+    monkeypatch.setattr("tasks.attempt.archive", foreign)
+    entries = [await yard.one(scenario) for scenario in (Scenario.DOCUMENTED, Scenario.NOT_FOUND)]
+    await asyncio.gather(*map(yard.attempt, entries))
+    about = [(line["eval_id"], line["run"], line["attempt"], line["account"]) for line in told]
+    assert sorted(about) == sorted((entry.eval_id, RUN, 1, "default") for entry in entries for _ in range(2))
+    assert structlog.contextvars.get_contextvars() == {}
 
 
 async def test_an_evaluation_with_an_outcome_is_gone_from_the_ledger(yard: Yard, told: list[dict[str, Any]]) -> None:

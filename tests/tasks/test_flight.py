@@ -106,3 +106,12 @@ async def test_who_is_told_not_to_wait_takes_no_place_along(queue: Queue) -> Non
     await plane.board(queue)
     assert plane.aboard == [Queue.BACKFILL, queue]
     await plane.done()
+
+
+async def test_what_is_in_flight_is_counted_and_no_more_when_it_has_landed() -> None:
+    plane = Plane(4)
+    await plane.board(Queue.LIVE, 6)
+    assert plane.flight.aboard == 4
+    plane.land.set()
+    await asyncio.gather(*plane.tasks)
+    assert plane.flight.aboard == 0

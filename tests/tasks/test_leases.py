@@ -3,6 +3,7 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from tasks.entry import Entry, Order, Queue, Trigger
@@ -102,7 +103,7 @@ async def test_a_lease_that_another_worker_has_is_told_once_and_let_go(
     await ledger.take([lost.eval_id], token="another")
     await runs_out(redis, lost, kept)
 
-    with leases.kept([lost, kept]), capture_logs() as lines:
+    with leases.kept([lost, kept]), capture_logs([merge_contextvars]) as lines:
         await leases.beat()
         await leases.beat()
 
@@ -114,7 +115,7 @@ async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_leas
     leases: Leases, ledger: Ledger
 ) -> None:
     entry = await taken(ledger, str(uuid4()))
-    with leases.kept([entry]), capture_logs() as lines:
+    with leases.kept([entry]), capture_logs([merge_contextvars]) as lines:
         await ledger.settle(entry, Outcome.ARCHIVED)
         beat = asyncio.create_task(leases.beat())
         await asyncio.sleep(0)

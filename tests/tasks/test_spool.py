@@ -1,10 +1,11 @@
 import hashlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import SpoolFailed
-from tasks.spool import Incoming, Spool, pieces, release
+from tasks.spool import Incoming, Spool, pieces, release, spooled_bytes
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 
@@ -73,3 +74,24 @@ def test_pieces_are_the_whole_also_when_memory_is_let_go_of_meanwhile(tmp_path: 
 
 def test_pieces_are_views_and_no_copies() -> None:
     assert [type(piece) for piece in pieces(CONTENT, 0, len(CONTENT), 65_536)][:2] == [memoryview, memoryview]
+
+
+def test_what_is_on_disk_is_counted_until_nobody_needs_it(tmp_path: Path) -> None:
+    before = spooled_bytes()
+    with closing(Spool(tmp_path)) as spool:
+        spool.put([b"a" * 1_000])
+        assert spooled_bytes() == before + 1_000
+        mapped = spool.mapped()
+    assert spooled_bytes() == before + 1_000, "the mapping keeps the file"
+    part = mapped[10:20]
+    del mapped
+    assert spooled_bytes() == before + 1_000, "so does a part of it"
+    del part
+    assert spooled_bytes() == before
+
+
+def test_what_was_spooled_for_nothing_is_counted_no_more(tmp_path: Path) -> None:
+    before = spooled_bytes()
+    with closing(Spool(tmp_path)) as spool:
+        spool.put([b"a" * 1_000])
+    assert spooled_bytes() == before

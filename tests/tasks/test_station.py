@@ -21,6 +21,7 @@ from tasks.ledger import Ledger
 from tasks.message import Message
 from tasks.outcome import Outcome
 from tasks.station import Station
+from tests.counting import figures
 from tests.faults.own_s3 import own_s3
 from worker.app import publishing_app
 from worker.health import Watchdog
@@ -59,7 +60,7 @@ async def work(settings: Settings, given: Message) -> bool:
     try:
         with closing(Publisher(publishing_app(settings))) as publisher:
             async with open_resources(settings) as resources:
-                return await Station(settings, resources, runtime, publisher, Watchdog()).work(given)
+                return await Station(settings, resources, runtime, publisher, Watchdog(), figures()).work(given)
     finally:
         await asyncio.to_thread(runtime.close)
 
@@ -132,7 +133,7 @@ async def round_trips(
     roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
     async with open_resources(roomy) as resources:
         with closing(Publisher(publishing_app(roomy))) as publisher:
-            station = Station(roomy, resources, runtime, publisher, Watchdog())
+            station = Station(roomy, resources, runtime, publisher, Watchdog(), figures())
             for number in range(batches + 1):
                 eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
                 await Ledger(redis).accept(eval_ids, Order(queue, "default", Trigger("enqueue")))

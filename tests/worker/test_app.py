@@ -124,6 +124,12 @@ def test_importing_the_application_reads_no_settings(tmp_path: Path) -> None:
     assert run("import worker.app", cwd=tmp_path, DOCV_RATE="fast").returncode == 0
 
 
+def test_events_and_remote_control_are_there_when_they_are_wanted(tmp_path: Path) -> None:
+    names = ["worker_enable_remote_control", "worker_send_task_events"]
+    told = run(_TELL % (names,), cwd=tmp_path, DOCV_REDIS_URL=ELSEWHERE, DOCV_CELERY_EVENTS="1")
+    assert [json.loads(told.stdout)[name] for name in names] == [True, True]
+
+
 # -- the publisher's
 
 

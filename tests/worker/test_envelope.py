@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from worker.envelope import ARCHIVE_TASK, BadEnvelope, checked
+from worker.envelope import ARCHIVE_TASK, BadEnvelope, checked, talk
 from worker.transport import transport_url
 
 SECRET = "Erika Mustermann"
@@ -116,3 +116,28 @@ def test_whatever_stands_in_a_part_is_refused_or_opened(part: str, value: Any) -
     except BadEnvelope:
         return
     assert found.decode() == ARGUMENTS
+
+
+# -- what Celery's processes say to each other
+
+
+def test_what_celery_says_to_its_workers_gets_through_with_no_more_headers_than_it_needs() -> None:
+    headers = {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h", "compression": "none of ours"}
+    heard = Message(talk(message({"method": "ping"}, headers=headers)), channel=Plain())
+    assert heard.headers == {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h"}
+    assert heard.decode() == {"method": "ping"}
+
+
+@pytest.mark.parametrize(
+    "payload", [None, [], {}, message(SECRET), message(7), message(body="[" * 10), message(properties={})]
+)
+def test_what_celery_would_not_say_is_refused(payload: Any) -> None:
+    with pytest.raises(BadEnvelope) as refused:
+        talk(payload)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_task_is_no_talk_and_talk_is_no_task() -> None:
+    assert "names no task" in refusal(message([{"method": "shutdown"}], headers={}))
+    with pytest.raises(BadEnvelope):
+        opened(message({"method": "shutdown"}, headers={"ticket": "t"}))

@@ -1,13 +1,16 @@
 """How Celery talks to Redis: asked of kombu, which is to read it as it is meant."""
 
+import contextlib
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
-from kombu import Connection
+from kombu import Connection, Consumer, Exchange, Queue
 from kombu.transport.redis import Channel
 from pydantic import SecretStr
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.app import publishing_app
@@ -182,3 +185,36 @@ def test_messages_share_a_client_as_long_as_its_connections_are_the_channel_s(re
         with channel.conn_or_acquire() as third:
             assert third is not first
             assert third.ping()
+
+
+# -- what Celery's processes say to each other
+
+
+@pytest.fixture
+def listening(redis_url: str) -> Iterator[tuple[Any, list[Any]]]:
+    """A channel that hears what is said to all, and what it has heard."""
+    app, heard = publishing_app(settings(redis_url)), []
+    with app.connection_for_read(transport_options=worker_transport()) as worker:
+        channel = worker.default_channel
+        queue = Queue("test-all", Exchange("test-all", type="fanout"))
+        with Consumer(channel, [queue], callbacks=[lambda body, _: heard.append(body)], no_ack=True, accept=["json"]):
+            yield worker, heard
+
+
+def test_what_is_said_to_all_is_heard_and_what_is_no_message_is_dropped(
+    listening: tuple[Any, list[Any]], redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, heard = listening
+    with contextlib.suppress(TimeoutError):
+        worker.drain_events(timeout=0.1)  # it subscribes now
+    with Redis.from_url(redis_url) as redis:
+        for noise in ("[" * 10_000, "Erika Mustermann", "null", "7", "{}", '{"properties": {"delivery_tag": 1}}'):
+            assert redis.publish("docv:/0.test-all", noise) == 1
+    with publishing_app(settings(redis_url)).connection_for_write() as other:
+        all_of_them = Exchange("test-all", type="fanout")
+        other.Producer().publish({"method": "ping"}, exchange=all_of_them, declare=[all_of_them])
+    with contextlib.suppress(TimeoutError):
+        while not heard:
+            worker.drain_events(timeout=20)
+    assert heard == [{"method": "ping"}]
+    assert "Mustermann" not in caplog.text

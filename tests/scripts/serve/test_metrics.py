@@ -2,6 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.counting import samples
 from tests.scripts.serve.conftest import Client, event
 
 
@@ -24,3 +25,12 @@ async def test_every_figure_is_there_from_the_start_and_has_our_prefix(client: C
     assert all(family.name.startswith("docv_") and family.documentation for family in families)
     results = {sample.labels["result"] for family in families for sample in family.samples if "result" in sample.labels}
     assert {"accepted", "repeated", "ignored_type", "test_ping", "unusable", "refused_login", "bad"} <= results
+
+
+async def test_what_all_processes_share_is_shown_too(client: Client, eval_id: str) -> None:
+    await client.deliver(event(eval_id))
+    found = samples(await client.figures())
+    assert found["docv_redis_up"] == 1
+    assert found['docv_ledger_evaluations{state="queued"}'] == 1
+    assert found['docv_queue_workers{queue="live"}'] == 0
+    assert found["docv_quota_left_requests"] == 1_000

@@ -1,0 +1,105 @@
+"""How long is a scrape after a million outcomes? `python -m scripts.bench.scrape`.
+
+Counts outcomes as a worker does, asks a worker's own server for its page again and again, and prints what that took.
+"""
+
+import asyncio
+import contextlib
+import random
+import statistics
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tasks.account import DEFAULT_ACCOUNT
+from tasks.entry import Queue
+from tasks.figures import CAUSES, Step
+from tasks.outcome import Outcome
+from tasks.under_way import UnderWay
+from worker.embedded import embedded_redis
+from worker.metrics import Words, WorkerFigures
+from worker.metrics_server import MetricsServer
+from worker.redis_client import open_redis
+from worker.shared_figures import Look
+
+_OUTCOMES = 1_000_000
+_TIMES = 300
+
+
+def main() -> None:
+    """Measure, and print the figures."""
+    words = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+    figures = WorkerFigures(words, lambda: None)
+    figures.watch(lambda: 0, lambda: 0)
+    began = time.monotonic()
+    for number in range(_OUTCOMES):
+        _one_outcome(figures, number)
+    each = (time.monotonic() - began) / _OUTCOMES
+    with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as redis:
+        took, series = _scrapes(figures, redis.url)
+        looks = asyncio.run(_looks(redis.url))
+    print(f"counting an outcome with its steps: {each * 1e6:.1f} µs")  # noqa: T201  # what it is for
+    print(f"a scrape after {_OUTCOMES:,} outcomes, {series} series: {_shown(took)}")  # noqa: T201
+    print(f"in one of them each 5 s, a look at Redis: {_shown(looks)}")  # noqa: T201
+
+
+def _shown(took: list[float]) -> str:
+    ranked = sorted(took)
+    return f"p50 {statistics.median(ranked) * 1e3:.1f} ms, p99 {ranked[int(len(ranked) * 0.99)] * 1e3:.1f} ms"
+
+
+def _one_outcome(figures: WorkerFigures, number: int) -> None:
+    for step in Step:
+        figures.took(step, random.random())  # noqa: S311  # no secret is made of it
+    figures.answered(200, 700_000)
+    figures.uploaded(700_000)
+    figures.ended(Outcome.ARCHIVED, Queue.LIVE)
+    figures.lagged(15.0)
+    if number % 100 == 0:
+        figures.stopped(CAUSES[number // 100 % len(CAUSES)])
+
+
+def _scrapes(figures: WorkerFigures, redis_url: str) -> tuple[list[float], int]:
+    """Return how long each scrape took, and how many series there are."""
+
+    @contextlib.asynccontextmanager
+    async def looking() -> AsyncIterator[Look]:
+        async with open_redis(redis_url, 1) as redis:
+            yield UnderWay(redis, DEFAULT_ACCOUNT, 10.0, 1_000).look
+
+    server = MetricsServer(figures.registry, looking, lambda: None)
+    url = server.start("127.0.0.1", 0) + "/metrics"
+    try:
+        took = [_scrape(url) for _ in range(_TIMES)]
+        series = sum(not line.startswith("#") for line in _page(url).splitlines())
+    finally:
+        server.close()
+    return took, series
+
+
+async def _looks(redis_url: str) -> list[float]:
+    took = []
+    async with open_redis(redis_url, 1) as redis:
+        look = UnderWay(redis, DEFAULT_ACCOUNT, 10.0, 1_000).look
+        for _ in range(_TIMES):
+            began = time.monotonic()
+            await look()
+            took.append(time.monotonic() - began)
+    return took
+
+
+def _scrape(url: str) -> float:
+    began = time.monotonic()
+    _page(url)
+    return time.monotonic() - began
+
+
+def _page(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # our own server
+        return str(answer.read().decode())
+
+
+if __name__ == "__main__":
+    main()
