@@ -150,15 +150,16 @@ def worker(queues: str, with_parent: bool) -> None:  # noqa: FBT001
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
-def serve(host: str, port: int) -> None:
-    """Take events of RiskOS and IDs over HTTP, until told to stop.
+@click.option("--read-only", is_flag=True, help="Let nobody act on the operations page.")
+def serve(host: str, port: int, read_only: bool) -> None:  # noqa: FBT001
+    """Take events of RiskOS and IDs over HTTP, and show the operations page, until told to stop.
 
-    Plain HTTP: TLS is the matter of the proxy in front. DOCV_WEBHOOK_SECRETS and DOCV_INTAKE_TOKENS say who may
-    come in; without them nobody may. docs/producers.md is the contract.
+    Plain HTTP: TLS is the matter of the proxy in front. DOCV_WEBHOOK_SECRETS, DOCV_INTAKE_TOKENS, DOCV_OPERATORS and
+    DOCV_VIEWERS say who may come in; without them nobody may. docs/producers.md is the contract for programs.
     """
     from scripts.serve.server import serve as open_doors  # noqa: PLC0415
 
-    open_doors(host, port, lambda url: click.echo(f"docv-archive listens at {url}"))
+    open_doors(host, port, lambda url: click.echo(f"docv-archive listens at {url}"), read_only=read_only)
 
 
 @main.command()

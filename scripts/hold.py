@@ -8,8 +8,8 @@ import orjson
 from scripts.exits import OK
 from scripts.local import known_redis
 from scripts.progress import until
+from scripts.resuming import end_holds
 from tasks.account import DEFAULT_ACCOUNT
-from tasks.breaker import Breaker
 from tasks.hold import Hold, Holds, Reason
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
@@ -57,12 +57,7 @@ async def _hold(settings: Settings, note: str) -> Hold:
 async def _resume(settings: Settings) -> list[Hold]:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        holds = Holds(redis)
-        ended = [each for each in await holds.all() if await holds.lift(each.scope)]
-        # What failed before a person looked says nothing about what happens now.
-        for each in ended:
-            await Breaker(redis, DEFAULT_ACCOUNT, holds).forget(each.scope)
-        return ended
+        return await end_holds(redis)
 
 
 def _facts(hold: Hold) -> dict[str, object]:

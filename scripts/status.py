@@ -1,7 +1,6 @@
 """Show what is under way: queues, holds, runs, dead letters; or the counters of one run."""
 
 import asyncio
-from dataclasses import dataclass
 
 import click
 import orjson
@@ -9,49 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.duration import duration
-from scripts.estimate import estimate
 from scripts.exits import NOT_ALL, OK, USAGE
 from scripts.local import known_redis
+from scripts.overview import Overview, see_overview
 from scripts.progress import until
-from scripts.rate import rate_facts, rate_words, see_rate
+from scripts.rate import rate_facts, rate_words
 from scripts.tables import Summary, print_summary
-from tasks.census import Census, RunCounters
-from tasks.entry import Queue
-from tasks.hold import Hold, Holds
 from tasks.ledger import Ledger
 from tasks.message import parse_run
-from tasks.pace import Rate
-from tasks.presence import Presence
-from tasks.refusals import Refusals
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Everything that is under way.
-
-    Attributes:
-        census: evaluations by state.
-        holds: accounts that stand still.
-        runs: the newest runs and their counters.
-        rate: how fast the account sends.
-        workers: how many serve each queue.
-        refused: messages that did not fit the contract.
-        settings: what part of the rate a backfill may use.
-    """
-
-    census: Census
-    holds: list[Hold]
-    runs: dict[str, RunCounters]
-    rate: Rate
-    workers: dict[Queue, int]
-    refused: int
-    settings: Settings
-
-    def seconds_left(self, run: RunCounters) -> float:
-        """Return how long a run will take at the rate that is kept just now."""
-        return estimate(run.pending, self.settings, rate=self.rate.kept).seconds
 
 
 def status(run_name: str | None, *, as_json: bool) -> int:
@@ -84,16 +50,7 @@ async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
 async def _overview(settings: Settings) -> Overview:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        ledger = Ledger(redis)
-        return Overview(
-            census=await ledger.census(),
-            holds=await Holds(redis).all(),
-            runs={name: await ledger.run(name) for name in await ledger.runs()},
-            rate=await see_rate(redis, settings),
-            workers=await Presence(redis).count(),
-            refused=await Refusals(redis).count(),
-            settings=settings,
-        )
+        return await see_overview(redis, settings)
 
 
 def _as_json(overview: Overview) -> bytes:

@@ -20,6 +20,8 @@
 -- KEYS[12] never            a key that is never there
 -- KEYS[13] feeding          ZSET  name of a run that is fed from its list -> since when
 -- KEYS[14] event:           prefix of events that were accepted, STRING, for a week
+-- KEYS[15] causes           ZSET  cause -> how many dead letters have it
+-- KEYS[16] dead:            prefix of the dead letters of each cause, ZSET  eval_id -> when its last attempt failed
 --
 -- An entry stands in exactly one of the six ZSETs. Which one it is, is its state. For each run
 -- total = unfed + queued + leased + parked + held + all its outcomes.
@@ -143,6 +145,20 @@ local function finish(id, entry)
   move(id, anew, 'parked', math.max(now, again.due), 'new')
 end
 
+-- Take a dead letter away, from everywhere it stands; return what it said, if there was one.
+local function take_letter(id)
+  local text = redis.call('HGET', dead, id)
+  if not text then return end
+  local letter = cjson.decode(text)
+  redis.call('HDEL', dead, id)
+  -- Those that an older version wrote down stand in no list of a cause.
+  if redis.call('ZREM', KEYS[16] .. letter.cause, id) == 1 then
+    redis.call('ZINCRBY', KEYS[15], -1, letter.cause)
+    redis.call('ZREMRANGEBYSCORE', KEYS[15], '-inf', 0)
+  end
+  return letter
+end
+
 local verbs = {}
 
 -- What a webhook tells of an evaluation is kept, whoever asked for it first.
@@ -168,7 +184,7 @@ local function accept_new(id, order)
   end
   redis.call('HSET', entries, id, order.text)
   if not order.listed then tally(order.entry.runs, 'total', 1) end
-  if redis.call('HDEL', dead, id) == 1 then
+  if take_letter(id) then
     local entry = cjson.decode(order.text)
     entry.suspect = true
     save(id, entry)
@@ -379,6 +395,8 @@ function verbs.bury(token, id, outcome, attempts, cause, why, status)
       attempts = tonumber(attempts), account = entry.account, queue = entry.queue, refresh = entry.refresh,
       even_if_erased = entry.even_if_erased, accepted = entry.accepted, first = entry.first or now, last = now,
       trigger = entry.trigger, evidence = entry.evidence, runs = entry.runs }))
+    redis.call('ZADD', KEYS[16] .. cause, now, id)
+    redis.call('ZINCRBY', KEYS[15], 1, cause)
   end
   finish(id, entry)
   return 1
@@ -425,10 +443,8 @@ end
 function verbs.redrive(outcome, ...)
   local redriven = {}
   for _, id in ipairs({ ... }) do
-    local text = redis.call('HGET', dead, id)
-    if text then
-      local letter = cjson.decode(text)
-      redis.call('HDEL', dead, id)
+    local letter = take_letter(id)
+    if letter then
       tally(letter.runs, outcome, -1)
       local anew = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
                      even_if_erased = letter.even_if_erased, attempts = 0, lost = 0, suspect = true,
@@ -446,7 +462,7 @@ end
 function verbs.drop(...)
   local dropped = {}
   for _, id in ipairs({ ... }) do
-    if redis.call('HDEL', dead, id) == 1 then dropped[#dropped + 1] = id end
+    if take_letter(id) then dropped[#dropped + 1] = id end
   end
   return dropped
 end
@@ -465,7 +481,7 @@ function verbs.erase(outcome, id)
     end
     redis.call('HDEL', entries, id)
   end
-  redis.call('HDEL', dead, id)
+  take_letter(id)
   return 1
 end
 

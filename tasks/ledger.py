@@ -30,7 +30,7 @@ _AT_ONCE = 1000
 _PREFIX = "docv:ledger:"
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
-    *("dead", "runs", "run:", "reached", "never", "feeding", "event:"),
+    *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:"),
 )
 _SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
 _STATES = ("queued", "leased", "parked", "held")
@@ -252,14 +252,14 @@ class Ledger:
 
     async def run(self, name: str) -> RunCounters:
         """Return the counters of a run; all zero where nobody has heard of it."""
-        fields = await self._redis.hgetall(f"{_PREFIX}run:{name}")
-        outcomes = {outcome: int(fields.get(outcome, 0)) for outcome in Outcome}
-        return RunCounters(
-            total=int(fields.get("total", 0)),
-            outcomes=outcomes,
-            states={state: int(fields.get(state, 0)) for state in _STATES},
-            unfed=int(fields.get("unfed", 0)),
-        )
+        return _counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
+
+    async def counters(self, names: Sequence[str]) -> dict[str, RunCounters]:
+        """Return the counters of several runs, at most some hundred, in one go."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(f"{_PREFIX}run:{name}")
+            return dict(zip(names, map(_counters, await pipe.execute()), strict=True))
 
     async def run_age(self, name: str) -> float | None:
         """Return for how many seconds a run has been going on, or went on; None where nobody has heard of it."""
@@ -272,9 +272,13 @@ class Ledger:
         seconds, micro = await self._redis.time()
         return float(seconds) + int(micro) / 1e6 - began / 1000
 
-    async def runs(self, newest: int = 20) -> list[str]:
-        """Return the names of the newest runs, the newest first."""
-        return [str(name) for name in await self._redis.zrevrange(f"{_PREFIX}runs", 0, newest - 1)]
+    async def runs(self, newest: int = 20, *, skip: int = 0) -> list[str]:
+        """Return the names of the newest runs, the newest first; ``skip`` leaves out so many before them."""
+        return [str(name) for name in await self._redis.zrevrange(f"{_PREFIX}runs", skip, skip + newest - 1)]
+
+    async def how_many_runs(self) -> int:
+        """Return how many runs there are."""
+        return int(await self._redis.zcard(f"{_PREFIX}runs"))
 
     async def census(self) -> Census:
         """Count the evaluations by their state."""
@@ -321,6 +325,24 @@ class Ledger:
         """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
         async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_AT_ONCE):
             yield _dead_letter(eval_id, text)
+
+    async def causes(self, most: int = 100) -> dict[str, int]:
+        """Return how many dead letters there are for each cause, the most frequent first."""
+        found: Any = await self._redis.zrevrange(f"{_PREFIX}causes", 0, most - 1, withscores=True)
+        return {str(cause): int(count) for cause, count in found}
+
+    async def how_many_of(self, cause: str) -> int:
+        """Return how many dead letters have a cause."""
+        return int(await self._redis.zscore(f"{_PREFIX}causes", cause) or 0)
+
+    async def dead_of(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
+        """Return the evaluations that died of a cause, at most ``count``, those that failed last first."""
+        return [str(each) for each in await self._redis.zrevrange(f"{_PREFIX}dead:{cause}", skip, skip + count - 1)]
+
+    async def letters(self, eval_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return the dead letters of these evaluations, at most some hundred; of those that have one."""
+        found: Any = await self._redis.hmget(f"{_PREFIX}dead", list(eval_ids)) if eval_ids else []
+        return [_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
 
     async def redrive(self, eval_ids: Sequence[str]) -> list[str]:
         """Try dead letters anew, with all their attempts; return those that were there.
@@ -392,6 +414,15 @@ def _entry(eval_id: str, token: str, text: str) -> Entry:
         evidence=tuple(map(Evidence, facts.get("evidence", ()))),
         even_if_erased=facts.get("even_if_erased", False),
         trace=facts.get("trace"),
+    )
+
+
+def _counters(fields: Mapping[Any, Any]) -> RunCounters:
+    return RunCounters(
+        total=int(fields.get("total", 0)),
+        outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
+        states={state: int(fields.get(state, 0)) for state in _STATES},
+        unfed=int(fields.get("unfed", 0)),
     )
 
 

@@ -192,7 +192,7 @@ def test_the_doors_are_probed_where_they_answer() -> None:
     assert {probe: doors[probe]["httpGet"] for probe in doors if probe.endswith("Probe")} == {
         "startupProbe": {"path": "/livez", "port": port["name"]},
         "livenessProbe": {"path": "/livez", "port": port["name"]},
-        "readinessProbe": {"path": "/readyz", "port": port["name"]},
+        "readinessProbe": {"path": "/livez", "port": port["name"]},
     }
     (service,) = of_kind("Service").values()
     assert service["spec"]["ports"] == [{"name": "http", "port": port["containerPort"], "targetPort": port["name"]}]

@@ -22,6 +22,8 @@ _HIDDEN = "[hidden]"
 _TALKATIVE = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio", "celery.pool")
 # It tells of every message that is handed back, with a traceback, as a warning.
 _NOISY = "celery.app.trace"
+# Who looked at whose pictures is written down, however little else is.
+_NEVER_SILENT = "docv.access"
 
 
 class Redaction:
@@ -94,3 +96,4 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger(_NOISY).setLevel(logging.ERROR)
+    logging.getLogger(_NEVER_SILENT).setLevel(logging.INFO)

@@ -35,7 +35,14 @@ _MAX_TAGS = 5
 _TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
 
 # What stands between the values of a setting that has several.
-_SEPARATORS = {"no_documents_texts": "|", "webhook_secrets": ",", "intake_tokens": ",", "encryption_keys": ","}
+_SEPARATORS = {
+    "no_documents_texts": "|",
+    "webhook_secrets": ",",
+    "intake_tokens": ",",
+    "operators": ",",
+    "viewers": ",",
+    "encryption_keys": ",",
+}
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _KEY_BYTES = 32
 _STRONG = 16
@@ -104,7 +111,7 @@ def _broker_url(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
-def _webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+def _words_and_pairs(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     for secret in secrets:
         # The name of a pair is no secret: its password has to be one by itself.
         name, colon, password = secret.get_secret_value().partition(":")
@@ -115,7 +122,9 @@ def _webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 def _intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     for token in tokens:
         if ":" in token.get_secret_value():
-            raise ValueError("expected are Bearer tokens, separated by commas; user:password is for webhooks only")
+            raise ValueError(
+                "expected are Bearer tokens, separated by commas; user:password is for webhooks and persons"
+            )
         _check_word(token.get_secret_value())
     return tokens
 
@@ -176,10 +185,14 @@ class Settings(BaseSettings):
     """RabbitMQ, where that is to carry the messages instead of Redis; ledger, holds and rate stay in Redis."""
     state_dir: Path = Path(".docv-archive")
     """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
-    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_webhook_secrets)] = ()
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_words_and_pairs)] = ()
     """What RiskOS may show to deliver an event, separated by commas: Bearer tokens, or ``user:password`` for Basic."""
     intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_intake_tokens)] = ()
     """Bearer tokens of those who may hand in IDs over HTTP, separated by commas."""
+    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_words_and_pairs)] = ()
+    """Who may look at the operations page, see pictures and act, by commas: Bearer tokens, or ``user:password``."""
+    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_words_and_pairs)] = ()
+    """Who may look at the operations page and the figures and no more, in the same form."""
 
     rate: float = Field(default=10.0, gt=0, le=10_000)
     """Requests per second the account may send, over all processes."""
@@ -302,10 +315,10 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return every text that must not appear in a log line, also as a header would carry it."""
-        sealed = [*filter(None, (self.api_key,)), *self.webhook_secrets, *self.intake_tokens]
+        sealed = [*filter(None, (self.api_key,)), *(secret for door in self._doors().values() for secret in door)]
         keys = [key.partition(":")[2] for key in self.keyring_texts()]
-        webhook = [secret.get_secret_value() for secret in self.webhook_secrets]
-        pairs = [text for text in webhook if ":" in text]
+        of_doors = [secret.get_secret_value() for door in self._doors().values() for secret in door]
+        pairs = [text for text in of_doors if ":" in text]
         return [
             *(secret.get_secret_value() for secret in sealed),
             *keys,
@@ -319,13 +332,16 @@ class Settings(BaseSettings):
 
     def weak_doors(self) -> list[str]:
         """Return the settings that hold a secret so short that it could be guessed."""
-        doors = {"webhook_secrets": self.webhook_secrets, "intake_tokens": self.intake_tokens}
         return [
             _PREFIX + name.upper()
-            for name, secrets in doors.items()
+            for name, secrets in self._doors().items()
             # The name of a pair is no secret.
             if any(len(secret.get_secret_value().rpartition(":")[2]) < _STRONG for secret in secrets)
         ]
+
+    def _doors(self) -> dict[str, tuple[SecretStr, ...]]:
+        names = ("webhook_secrets", "intake_tokens", "operators", "viewers")
+        return {name: getattr(self, name) for name in names}
 
     def with_redis(self, url: str) -> "Settings":
         """Return the same settings with this Redis."""

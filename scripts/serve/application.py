@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from scripts.serve.access import telling
 from scripts.serve.bounds import Bounds
+from scripts.serve.callers import Callers, Role, guarded
 from scripts.serve.courier import Courier
 from scripts.serve.health import Health
 from scripts.serve.idempotency import Memory
@@ -18,6 +19,7 @@ from scripts.serve.login import Login
 from scripts.serve.look_up import LookUp
 from scripts.serve.metrics import Figures
 from scripts.serve.openapi import OPERATIONS, show_document
+from scripts.serve.page.routes import add_page
 from scripts.serve.webhook import Webhook
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.bucket import Bucket
@@ -29,6 +31,8 @@ from worker.settings import Settings
 from worker.shared_figures import SharedFigures
 
 _TOKENS = 'Bearer realm="docv-archive"'
+# Doors that have a login of their own, and the one for everybody.
+_SEEN_TO = ("/webhooks/riskos", "/evaluations", "/evaluations/{eval_id}", "/livez")
 _TOKENS_AND_PAIRS = f'{_TOKENS}, Basic realm="docv-archive", charset="UTF-8"'
 
 
@@ -49,8 +53,10 @@ class Opened:
     ids: Courier
 
 
-def application(settings: Settings, opened: Opened, figures: Figures, bounds: Bounds) -> web.Application:
-    """Return the application with all its routes."""
+def application(
+    settings: Settings, opened: Opened, figures: Figures, bounds: Bounds, *, read_only: bool = False
+) -> web.Application:
+    """Return the application with all its routes; a page that is read only lets nobody act."""
     bucket = bucket_at(opened.archive, settings.storage_class)
     figures.join(SharedFigures(UnderWay(opened.redis, DEFAULT_ACCOUNT, settings.rate, settings.quota).look))
     nothing = f"{settings.environment}/is-the-archive-there"
@@ -61,11 +67,22 @@ def application(settings: Settings, opened: Opened, figures: Figures, bounds: Bo
         "ready": health.ready,
         "metrics": figures.show,
     }
-    made = web.Application(middlewares=[telling(figures)])
+    made = web.Application(middlewares=[telling(figures), guarded(_callers(settings), _SEEN_TO)])
     for operation in OPERATIONS:
         made.router.add_route(operation.method, operation.path, handlers[operation.name])
+    add_page(made, settings, opened.redis, bucket, bounds, read_only=read_only)
     made.on_cleanup.append(health.close)
     return made
+
+
+def _callers(settings: Settings) -> Callers:
+    return Callers(
+        {
+            Role.OPERATOR: settings.operators,
+            Role.VIEWER: settings.viewers,
+            Role.PRODUCER: settings.intake_tokens,
+        }
+    )
 
 
 def _handlers(

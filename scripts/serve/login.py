@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from aiohttp import web
 from pydantic import SecretStr
@@ -23,7 +23,7 @@ class Login:
     """
 
     def __init__(self, secrets: Iterable[SecretStr], schemes: str) -> None:
-        self._digests = [_digest(_expected(secret.get_secret_value())) for secret in secrets]
+        self._digests = [digest(expected(secret.get_secret_value())) for secret in secrets]
         self._schemes = schemes
 
     def recognise(self, request: web.BaseRequest) -> str:
@@ -32,22 +32,23 @@ class Login:
         Raises:
             Refused: nothing was shown, or nothing of ours; the answer is one and the same.
         """
-        shown = _digest(_shown(request.headers.getall("Authorization", [])))
+        found = digest(shown(request))
         # Compared with each of them, whatever came of the others: how long it takes tells nothing.
-        equal = [hmac.compare_digest(shown, digest) for digest in self._digests]
+        equal = [hmac.compare_digest(found, known) for known in self._digests]
         if not any(equal):
             raise Refused(401, "show a valid secret in Authorization", {"WWW-Authenticate": self._schemes})
-        return shown.hex()
+        return found.hex()
 
 
-def _expected(secret: str) -> bytes:
-    """Return a secret as ``_shown`` returns it: the scheme is a part of it, so a pair is no token."""
+def expected(secret: str) -> bytes:
+    """Return a secret as ``shown`` returns it: the scheme is a part of it, so a pair is no token."""
     scheme = b"basic " if ":" in secret else b"bearer "
     return scheme + secret.encode()
 
 
-def _shown(values: Sequence[str]) -> bytes:
+def shown(request: web.BaseRequest) -> bytes:
     """Return scheme and credentials of the one header there must be, or nobody's."""
+    values = request.headers.getall("Authorization", [])
     if len(values) != 1:
         return _NOBODY
     scheme, _, credentials = values[0].partition(" ")
@@ -68,5 +69,6 @@ def _decoded(given: bytes) -> bytes:
         return _NOBODY
 
 
-def _digest(text: bytes) -> bytes:
+def digest(text: bytes) -> bytes:
+    """Return what secrets are compared by: all of one length."""
     return hashlib.sha256(text).digest()

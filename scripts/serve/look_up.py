@@ -46,7 +46,7 @@ class LookUp:
     async def show(self, request: web.Request) -> web.Response:
         """Answer ``GET /evaluations/{eval_id}``."""
         self.login.recognise(request)
-        evaluation = Evaluation(_eval_id(request), self.environment)
+        evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), self.environment)
         manifest = await self._manifest(evaluation)
         if manifest is None:
             return said(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome=MISSING).model_dump())
@@ -61,9 +61,14 @@ class LookUp:
         return committed.manifest if committed else None
 
 
-def _eval_id(request: web.Request) -> str:
+def read_eval_id(text: str) -> str:
+    """Return the ID that somebody asks for.
+
+    Raises:
+        Refused: it is none.
+    """
     try:
-        return parse_eval_id(request.match_info["eval_id"])
+        return parse_eval_id(text)
     except BadEvalId as error:
         raise Refused(400, error.why) from None
 

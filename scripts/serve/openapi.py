@@ -35,6 +35,8 @@ _BODY_ERRORS = {
 }
 _NOT_NOW = {503: "Redis does not answer, or is full; nothing may count as accepted. Retry-After says when to come."}
 _LOGIN = {401: "No valid secret was shown."}
+# A token of theirs is also good as the password of any user name, for those who can do Basic only.
+_KNOWN = ("intakeToken", "viewerToken", "viewerPair", "operatorToken", "operatorPair")
 _KEY_PARAMETER = {
     "name": HEADER,
     "in": "header",
@@ -114,7 +116,15 @@ OPERATIONS = (
         parameters=(_ID_PARAMETER,),
         login=("intakeToken",),
     ),
-    Operation("show_document", "GET", "/openapi.json", "This document.", {200: ("It.", {"type": "object"})}),
+    Operation(
+        "show_document",
+        "GET",
+        "/openapi.json",
+        "This document.",
+        {200: ("It.", {"type": "object"})},
+        errors=_LOGIN,
+        login=_KNOWN,
+    ),
     Operation("live", "GET", "/livez", "Whether the process is alive.", {200: ("It is.", _FLAGS)}),
     Operation(
         "ready",
@@ -122,10 +132,14 @@ OPERATIONS = (
         "/readyz",
         "Whether Redis and the archive answer.",
         {200: ("All do.", _FLAGS), 503: ("Not all do; those that do not are false.", _FLAGS)},
+        errors=_LOGIN,
+        login=_KNOWN,
     ),
-    Operation("metrics", "GET", "/metrics", "Figures for Prometheus.", {200: ("They.", None)}),
+    Operation(
+        "metrics", "GET", "/metrics", "Figures for Prometheus.", {200: ("They.", None)}, errors=_LOGIN, login=_KNOWN
+    ),
 )
-"""Every route there is."""
+"""Every route there is, but for those of the operations page, which is for persons."""
 
 
 def document() -> dict[str, Any]:
@@ -148,6 +162,10 @@ def document() -> dict[str, Any]:
                 "webhookToken": {"type": "http", "scheme": "bearer"},
                 "webhookPair": {"type": "http", "scheme": "basic"},
                 "intakeToken": {"type": "http", "scheme": "bearer"},
+                "viewerToken": {"type": "http", "scheme": "bearer"},
+                "viewerPair": {"type": "http", "scheme": "basic"},
+                "operatorToken": {"type": "http", "scheme": "bearer"},
+                "operatorPair": {"type": "http", "scheme": "basic"},
             },
         },
     }

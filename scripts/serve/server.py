@@ -33,20 +33,21 @@ _REDIS_SECONDS = 2.0
 _FAREWELL_SECONDS = 1.0
 _REDIS_CONNECTIONS = 24
 _NOBODY = (
-    "DOCV_WEBHOOK_SECRETS and DOCV_INTAKE_TOKENS are not set, so nobody could come in: "
+    "DOCV_WEBHOOK_SECRETS, DOCV_INTAKE_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set, so nobody could come in: "
     "`openssl rand -hex 32` makes a good secret"
 )
 # obstore's threads abort a process that ends within an instant of their answer (0.12.1).
 _INSTANT = 0.2
 
 
-def serve(host: str, port: int, announce: Callable[[str], None]) -> None:
+def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: bool = False) -> None:
     """Serve until SIGINT or SIGTERM; requests under way get their answers.
 
     Args:
         host: address to listen on.
         port: 0 takes a free one.
         announce: called with the URL once it listens.
+        read_only: whether the operations page lets nobody act.
 
     Raises:
         SettingsError: nobody could come in, or something is missing or impossible.
@@ -58,19 +59,21 @@ def serve(host: str, port: int, announce: Callable[[str], None]) -> None:
     configure_logs(settings.log_level, settings.secrets())
     tracing.use(open_tracer(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(settings, host, port, announce))
+        runner.run(_until_signalled(settings, host, port, announce, read_only=read_only))
 
 
 def _see_that_somebody_may_come_in(settings: Settings) -> None:
-    if not settings.webhook_secrets and not settings.intake_tokens:
+    if not any((settings.webhook_secrets, settings.intake_tokens, settings.operators, settings.viewers)):
         raise SettingsError((_NOBODY,))
 
 
-async def _until_signalled(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+async def _until_signalled(
+    settings: Settings, host: str, port: int, announce: Callable[[str], None], *, read_only: bool
+) -> None:
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    async with serving(settings, host, port) as url:
+    async with serving(settings, host, port, read_only=read_only) as url:
         _log.info("serve.began", url=url)
         if not _is_loopback(host):
             _log.warning("serve.open_to_network", host=host, hint="let a proxy with TLS stand in front")
@@ -82,7 +85,9 @@ async def _until_signalled(settings: Settings, host: str, port: int, announce: C
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, host: str, port: int, bounds: Bounds | None = None) -> AsyncIterator[str]:
+async def serving(
+    settings: Settings, host: str, port: int, bounds: Bounds | None = None, *, read_only: bool = False
+) -> AsyncIterator[str]:
     """Serve for as long as the block lasts; yield the URL.
 
     Raises:
@@ -90,7 +95,8 @@ async def serving(settings: Settings, host: str, port: int, bounds: Bounds | Non
     """
     bounds, figures = bounds or Bounds(), Figures()
     async with _opened(settings) as opened:
-        runner = web.AppRunner(application(settings, opened, figures, bounds), shutdown_timeout=_FAREWELL_SECONDS)
+        made = application(settings, opened, figures, bounds, read_only=read_only)
+        runner = web.AppRunner(made, shutdown_timeout=_FAREWELL_SECONDS)
         await runner.setup()
         try:
             async with _listening(runner, host, port, bounds, figures) as url:

@@ -576,6 +576,49 @@ async def test_a_dead_letter_that_is_dropped_stays_counted_as_failed(ledger: Led
     assert (await ledger.run("2026-q3")).outcomes[Outcome.FAILED] == 1
 
 
+async def test_dead_letters_are_counted_and_listed_by_their_cause(ledger: Ledger) -> None:
+    failed, large, dropped, erased, anew = some_ids(5)
+    for eval_id in (failed, large, dropped, erased, anew):
+        cause = "bundle_too_large" if eval_id == large else "service_failed"
+        await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure(cause))
+    assert await ledger.causes() == {"service_failed": 4, "bundle_too_large": 1}
+    assert await ledger.causes(1) == {"service_failed": 4}
+    assert [await ledger.how_many_of(cause) for cause in ("bundle_too_large", "unheard_of")] == [1, 0]
+
+    await ledger.drop([dropped, dropped])
+    await ledger.erase(erased)
+    await accept(ledger, anew)
+    await ledger.redrive([large])
+
+    assert await ledger.causes() == {"service_failed": 1}
+    assert await ledger.dead_of("service_failed", 10) == [failed]
+    assert await ledger.dead_of("bundle_too_large", 10) == []
+    assert [letter.eval_id for letter in await ledger.letters([large, failed])] == [failed]
+    assert await ledger.letters([]) == []
+
+
+async def test_dead_letters_of_a_cause_come_in_pages_those_that_failed_last_first(ledger: Ledger, redis: Redis) -> None:
+    eval_ids = some_ids(5)
+    for eval_id in eval_ids:
+        await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    for second, eval_id in enumerate(eval_ids):
+        await redis.zadd(PREFIX + "dead:service_failed", {eval_id: second})
+    newest_first = eval_ids[::-1]
+    assert await ledger.dead_of("service_failed", 2) == newest_first[:2]
+    assert await ledger.dead_of("service_failed", 2, skip=4) == newest_first[4:]
+
+
+async def test_runs_come_in_pages_the_newest_first(ledger: Ledger, redis: Redis) -> None:
+    for second, run in enumerate(("first", "second", "third")):
+        await accept(ledger, *some_ids(second + 1), run=run)
+        await redis.zadd(PREFIX + "runs", {run: second})
+    assert await ledger.runs() == ["third", "second", "first"]
+    assert await ledger.runs(1, skip=1) == ["second"]
+    assert await ledger.how_many_runs() == 3
+    counters = await ledger.counters(["third", "unheard-of"])
+    assert {run: found.total for run, found in counters.items()} == {"third": 3, "unheard-of": 0}
+
+
 async def test_what_failed_before_is_suspect_and_what_only_waited_is_not(ledger: Ledger) -> None:
     parked, waited, failed_in_an_outage, redriven, asked_again = some_ids(5)
     await ledger.park(await taken(ledger, parked), wait=0, attempts=1, failure=Failure("service_failed"))
@@ -982,7 +1025,7 @@ async def test_all_keys_stand_under_one_prefix(ledger: Ledger, redis: Redis) -> 
     await accept(ledger, parked, delay=60)
     await ledger.await_hold(await taken(ledger, held), cause="account_held")
     keys: Collection[str] = await redis.keys()
-    assert len(keys) == 9
+    assert len(keys) == 11
     assert all(key.startswith(PREFIX) for key in keys)
 
 

@@ -149,6 +149,7 @@ class Read:
     states: dict[str, set[str]]
     entries: set[str]
     dead: dict[str, str]
+    causes: dict[str, list[str]]
     counters: dict[str, RunCounters]
 
 
@@ -444,7 +445,9 @@ class LedgerLife(RuleBasedStateMachine):
             pipe.hgetall(PREFIX + "dead")
             *states, entries, dead = await pipe.execute()
         counters = {run: await self.ledger.run(run) for run in RUNS}
-        return Read(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, counters)
+        causes = {cause: await self.ledger.dead_of(cause, 100) for cause in await self.ledger.causes()}
+        assert {cause: len(eval_ids) for cause, eval_ids in causes.items()} == await self.ledger.causes()
+        return Read(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, causes, counters)
 
     def _nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(self, read: Read) -> None:
         assert read.states == {
@@ -456,6 +459,8 @@ class LedgerLife(RuleBasedStateMachine):
         letters = {eval_id: json.loads(text) for eval_id, text in read.dead.items()}
         told = {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()}
         assert told == {eval_id: (each.cause, each.attempts) for eval_id, each in self.dead.items()}
+        listed = {eval_id: cause for cause, eval_ids in read.causes.items() for eval_id in eval_ids}
+        assert listed == {eval_id: each.cause for eval_id, each in self.dead.items()}
 
     def _the_counters_of_each_run_add_up(self, read: Read) -> None:
         for run, counters in read.counters.items():

@@ -200,6 +200,13 @@ def test_what_is_less_severe_than_the_level_is_not_written(written: Written) -> 
     assert [line["event"] for line in written.lines] == ["worth it"]
 
 
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_who_looked_at_what_is_written_whatever_the_level(written: Written, level: str) -> None:
+    configure_logs(level)
+    structlog.get_logger("docv.access").info("document.looked_at", who="olga")
+    assert [line["event"] for line in written.lines] == ["document.looked_at"]
+
+
 @pytest.mark.parametrize("name", ["kombu", "aiohttp.access", "botocore.endpoint", "urllib3", "asyncio"])
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 def test_talkative_libraries_are_heard_when_something_is_wrong(written: Written, name: str, level: str) -> None:

@@ -241,7 +241,9 @@ async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_kill
                 await asyncio.sleep(0.05)
         other.terminate()
         _, finished = await asyncio.gather(*reading)
-        assert (await ledger.run("rabbit")).outcomes[Outcome.ARCHIVED] == 120
+        outcomes = (await ledger.run("rabbit")).outcomes
+        # Where a worker is killed between manifest and ledger, another finds that all is done.
+        assert outcomes[Outcome.ARCHIVED] + outcomes[Outcome.UNCHANGED] == 120
         assert await Refusals(redis).count() == len(BAD)
         assert finished.code == 0, finished.err
         assert SECRET not in finished.err

@@ -15,6 +15,9 @@ SEALING = "c2VhbGluZy1rZXktb2YtMzItYnl0ZXMtaW4tdGVzdHM="
 TOKEN = "s3cr3t-w3bh00k-t0k3n"
 PAIRED = "s3cr3t-w3bh00k-p4ssw0rd"
 PRODUCER = "s3cr3t-pr0duc3r-t0k3n"
+OPERATOR = "s3cr3t-0p3r4t0r-p4ssw0rd"
+VIEWER = "s3cr3t-v13w3r-p4ssw0rd"
+MONITORING = "s3cr3t-m0n1t0r1ng-t0k3n"
 REDIS = f"redis://user:{PASSWORD}@queue.example:6379/2"
 
 ALL = {
@@ -31,6 +34,8 @@ ALL = {
     "DOCV_STATE_DIR": "/var/lib/docv archive",
     "DOCV_WEBHOOK_SECRETS": f"{TOKEN},riskos:{PAIRED}",
     "DOCV_INTAKE_TOKENS": f"{PRODUCER},another-{PRODUCER}",
+    "DOCV_OPERATORS": f"olga:{OPERATOR}",
+    "DOCV_VIEWERS": f"victor:{VIEWER},{MONITORING}",
     "DOCV_RATE": "12.5",
     "DOCV_BURST": "3",
     "DOCV_DAILY_QUOTA": "5000",
@@ -204,7 +209,7 @@ def test_settings_do_not_change_while_a_process_lives() -> None:
         ("DOCV_WEBHOOK_SECRETS", "two words", "one word of visible ASCII"),
         ("DOCV_WEBHOOK_SECRETS", f"{TOKEN},name:", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", "schlüssel", "one word of visible ASCII"),
-        ("DOCV_INTAKE_TOKENS", f"user:{TOKEN}", "user:password is for webhooks only"),
+        ("DOCV_INTAKE_TOKENS", f"user:{TOKEN}", "user:password is for webhooks and persons"),
         ("DOCV_ENCRYPTION_KEYS", SEALING, "expected is id:key"),
         ("DOCV_ENCRYPTION_KEYS", f"a key:{SEALING}", "expected is id:key"),
         ("DOCV_ENCRYPTION_KEYS", "2026:c2hvcnQ=", "32 bytes in base64"),
@@ -377,14 +382,26 @@ def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, v
 
 def test_the_logs_know_every_secret_in_each_form_that_a_header_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with_environment(monkeypatch, **ALL)
-    as_header = base64.b64encode(f"riskos:{PAIRED}".encode()).decode()
-    assert {SEALING, KEY, TOKEN, PAIRED, PRODUCER, f"another-{PRODUCER}", as_header} <= set(load_settings().secrets())
+    pairs = (f"riskos:{PAIRED}", f"olga:{OPERATOR}", f"victor:{VIEWER}")
+    as_headers = {base64.b64encode(pair.encode()).decode() for pair in pairs}
+    secrets = {SEALING, KEY, TOKEN, PAIRED, PRODUCER, f"another-{PRODUCER}", OPERATOR, VIEWER, MONITORING}
+    assert secrets | as_headers <= set(load_settings().secrets())
 
 
 @pytest.mark.parametrize("value", ["short", f"{TOKEN},short", "a-very-long-name:short"])
 def test_a_secret_that_could_be_guessed_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with_environment(monkeypatch, DOCV_WEBHOOK_SECRETS=value, DOCV_INTAKE_TOKENS=TOKEN)
     assert load_settings().weak_doors() == ["DOCV_WEBHOOK_SECRETS"]
+
+
+@pytest.mark.parametrize("name", ["DOCV_OPERATORS", "DOCV_VIEWERS"])
+def test_a_person_has_a_token_or_a_name_and_a_password(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with_environment(monkeypatch, **{name: f"olga:short, {TOKEN}"})
+    settings = load_settings()
+    secrets = settings.operators or settings.viewers
+    assert [secret.get_secret_value() for secret in secrets] == ["olga:short", TOKEN]
+    assert settings.weak_doors() == [name]
+    assert refused(monkeypatch, **{name: "olga:"})[0].startswith(f"{name}: each must be one word")
 
 
 @pytest.mark.parametrize(

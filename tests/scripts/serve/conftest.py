@@ -1,5 +1,6 @@
 """Open doors, and somebody who knocks."""
 
+import base64
 import contextlib
 import io
 import json
@@ -21,6 +22,9 @@ from worker.settings import Settings
 TOKEN = "token-of-the-webhook-1"
 PAIR = "riskos:password-of-the-webhook"
 INTAKE = "token-of-a-producer-1"
+OPERATOR = "olga:password-of-the-operator"
+VIEWER = "victor:password-of-the-viewer"
+MONITORING = "token-of-the-monitoring"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,12 @@ class Client:
 
     async def figures(self) -> str:
         """Return the page of figures."""
-        return (await self.send("GET", "/metrics")).body.decode()
+        return (await self.send("GET", "/metrics", Authorization=f"Bearer {MONITORING}")).body.decode()
+
+
+def basic(pair: str) -> str:
+    """What a browser sends for ``user:password``."""
+    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def event(eval_id: Any = None, **changes: Any) -> dict[str, Any]:
@@ -82,15 +91,20 @@ def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
         **{
             "webhook_secrets": (SecretStr(TOKEN), SecretStr(PAIR)),
             "intake_tokens": (SecretStr(INTAKE),),
+            "operators": (SecretStr(OPERATOR),),
+            "viewers": (SecretStr(VIEWER), SecretStr(MONITORING)),
             **changes,
         },
     )
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, bounds: Bounds | None = None) -> AsyncIterator[Client]:
+async def opened(settings: Settings, bounds: Bounds | None = None, *, read_only: bool = False) -> AsyncIterator[Client]:
     """Have open doors for as long as the block lasts."""
-    async with serving(settings, "127.0.0.1", 0, bounds) as url, aiohttp.ClientSession() as http:
+    async with (
+        serving(settings, "127.0.0.1", 0, bounds, read_only=read_only) as url,
+        aiohttp.ClientSession() as http,
+    ):
         yield Client(url, http)
 
 

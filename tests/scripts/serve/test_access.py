@@ -22,13 +22,13 @@ async def test_a_line_tells_the_route_and_the_figures(client: Client, eval_id: s
 
 async def test_a_method_that_nobody_knows_is_no_part_of_a_line(client: Client) -> None:
     with capture_logs() as logged:
-        answer = await client.send("PROPFIND", "/livez")
+        answer = await client.send("PROPFIND", "/livez", Authorization=f"Bearer {INTAKE}")
     assert answer.status == 405
     assert "PROPFIND" not in str(logged)
     assert logged[0]["method"] == "other"
 
 
 async def test_what_is_not_there_is_told_as_json(client: Client) -> None:
-    answer = await client.send("GET", "/canary")
+    answer = await client.send("GET", "/canary", Authorization=f"Bearer {INTAKE}")
     assert (answer.status, set(answer.json)) == (404, {"error"})
     assert "canary" not in answer.json["error"]

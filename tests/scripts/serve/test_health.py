@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.serve.health import Health
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import Client, opened, settings_for
+from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
 from worker.settings import Settings
 
 ANYTHING: Any = None
@@ -58,8 +58,8 @@ async def test_who_does_not_answer_is_not_ready_and_not_asked_twice() -> None:
     await health.close()
 
 
-async def test_a_ready_process_says_so_without_a_login(client: Client) -> None:
-    ready = await client.send("GET", "/readyz")
+async def test_a_ready_process_says_so_and_a_living_one_to_everybody(client: Client) -> None:
+    ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
     assert (ready.status, ready.json) == (200, {"redis": True, "archive": True})
     assert (await client.send("GET", "/livez")).status == 200
 
@@ -70,7 +70,7 @@ async def test_it_says_what_does_not_answer(tmp_path: Path) -> None:
     try:
         async with opened(settings_for(server.url, tmp_path)) as client:
             await server.kill()
-            ready = await client.send("GET", "/readyz")
+            ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
             assert (ready.status, ready.json) == (503, {"redis": False, "archive": True})
             assert (await client.send("GET", "/livez")).status == 200
     finally:
@@ -81,5 +81,5 @@ async def test_an_archive_that_is_gone_is_told(settings: Settings, tmp_path: Pat
     async with opened(settings) as client:
         (tmp_path / "archive").rmdir()
         (tmp_path / "archive").write_text("a file")
-        ready = await client.send("GET", "/readyz")
+        ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
     assert (ready.status, ready.json) == (503, {"redis": True, "archive": False})

@@ -1,6 +1,5 @@
 """Who may come in, and that nobody else learns why not."""
 
-import base64
 import hmac
 from typing import Any
 
@@ -11,11 +10,7 @@ from pydantic import SecretStr
 from scripts.serve import login as module
 from scripts.serve.answers import Refused
 from scripts.serve.login import Login
-from tests.scripts.serve.conftest import PAIR, TOKEN, Client, event
-
-
-def basic(pair: str) -> str:
-    return "Basic " + base64.b64encode(pair.encode()).decode()
+from tests.scripts.serve.conftest import PAIR, TOKEN, Client, basic, event
 
 
 class Request:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from tasks.ledger import Ledger
 from tests.commands import Shell, finish
 from tests.conftest import S3
-from tests.scripts.serve.conftest import INTAKE, PAIR, TOKEN, Client, event
+from tests.scripts.serve.conftest import INTAKE, OPERATOR, PAIR, TOKEN, Client, basic, event
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def refused(shell: Shell, *arguments: str, code: int, said: str) -> None:
 
 async def test_a_process_that_nobody_may_talk_to_does_not_start(shell: Shell) -> None:
     del shell.settings["DOCV_WEBHOOK_SECRETS"]
-    await refused(shell, code=2, said="DOCV_WEBHOOK_SECRETS and DOCV_INTAKE_TOKENS are not set")
+    await refused(shell, code=2, said="DOCV_INTAKE_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set")
 
 
 async def test_a_process_without_a_redis_does_not_start(shell: Shell) -> None:
@@ -151,14 +151,22 @@ async def test_an_address_that_others_can_reach_is_a_warning(shell: Shell) -> No
     assert "serve.open_to_network" in finished.err
 
 
-async def test_it_answers_over_a_bucket_and_ends_in_order(shell: Shell, s3: S3, eval_id: str) -> None:
+async def test_it_answers_over_a_bucket_and_is_read_only_if_told_and_ends_in_order(
+    shell: Shell, s3: S3, eval_id: str
+) -> None:
     shell.settings |= {
         "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}",
         "DOCV_S3_ENDPOINT": s3.endpoint,
         "DOCV_INTAKE_TOKENS": INTAKE,
+        "DOCV_OPERATORS": OPERATOR,
     }
-    async with running(shell) as (client, process):
+    async with running(shell, "--read-only") as (client, process):
         assert (await client.look_up(eval_id)).json["outcome"] == "missing"
-        assert (await client.send("GET", "/readyz")).json == {"redis": True, "archive": True}
+        assert (await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")).json == {
+            "redis": True,
+            "archive": True,
+        }
+        page = await client.send("GET", "/", Authorization=basic(OPERATOR))
+        assert b"read only" in page.body
         process.terminate()
         assert (await finish(process)).code == 0

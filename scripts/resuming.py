@@ -1,0 +1,22 @@
+"""End a hold as a person does, whoever placed it."""
+
+from redis.asyncio import Redis
+
+from tasks.account import DEFAULT_ACCOUNT
+from tasks.breaker import Breaker
+from tasks.hold import Hold, Holds
+
+
+async def end_holds(redis: "Redis") -> list[Hold]:
+    """End every hold; return those that there were."""
+    return [hold for hold in await Holds(redis).all() if await end_hold(redis, hold.scope)]
+
+
+async def end_hold(redis: "Redis", scope: str) -> bool:
+    """End the hold of a scope; return whether there was one."""
+    holds = Holds(redis)
+    ended = await holds.lift(scope)
+    if ended:
+        # What failed before a person looked says nothing about what happens now.
+        await Breaker(redis, DEFAULT_ACCOUNT, holds).forget(scope)
+    return ended

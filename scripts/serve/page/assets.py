@@ -1,0 +1,67 @@
+"""Scripts and styles of the page: files of our own, named by their hash, so a browser keeps them for good."""
+
+import functools
+import gzip
+import hashlib
+import importlib.resources
+import mimetypes
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from scripts.serve.answers import Refused
+
+_NAMES = ("htmx.min.js", "uplot.min.js", "uplot.min.css", "page.js", "page.css", "icon.svg")
+_FOR_GOOD = "private, max-age=31536000, immutable"
+_HASH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that the page needs.
+
+    Attributes:
+        name: its name.
+        media_type: what it is.
+        data: its bytes.
+        packed: the same, packed by gzip.
+    """
+
+    name: str
+    media_type: str
+    data: bytes
+    packed: bytes
+
+    @property
+    def path(self) -> str:
+        """Where it is asked for."""
+        return f"/page/assets/{hashlib.sha256(self.data).hexdigest()[:_HASH]}/{self.name}"
+
+
+class Assets:
+    """All of them, read once."""
+
+    def __init__(self) -> None:
+        self._all = {name: _read(name) for name in _NAMES}
+
+    def path(self, name: str) -> str:
+        """Return where a file is asked for."""
+        return self._all[name].path
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer ``GET /page/assets/{hash}/{name}``."""
+        asset = self._all.get(request.match_info["name"])
+        if asset is None or asset.path != request.path:
+            raise Refused(404, "there is no such file; load the page again")
+        headers = {"Cache-Control": _FOR_GOOD, "Content-Type": asset.media_type, "Vary": "Accept-Encoding"}
+        headers |= {"X-Content-Type-Options": "nosniff"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return web.Response(body=asset.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=asset.data, headers=headers)
+
+
+@functools.cache
+def _read(name: str) -> Asset:
+    data = importlib.resources.files("scripts.serve.page").joinpath("static", name).read_bytes()
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Asset(name, media_type, data, gzip.compress(data, 9, mtime=0))

@@ -1,0 +1,79 @@
+"""One evaluation looked up: where it is, its manifest, and for operators its pictures beside each other."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from scripts.export.history import NotExported, find_manifest
+from scripts.serve.answers import Refused
+from scripts.serve.callers import Caller, Role
+from scripts.serve.look_up import read_eval_id
+from scripts.serve.page.access_log import looked_up
+from scripts.serve.page.desk import Desk
+from scripts.serve.page.paging import number_of
+from scripts.serve.page.pictures import Pictures
+from tasks.bucket import Bucket
+from tasks.errors import StoreFailed
+from tasks.evaluation import Evaluation
+from tasks.ledger import Ledger
+from tasks.manifest import Manifest
+
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Where a person asks for an evaluation.
+
+    Attributes:
+        desk: what the sheet is made on.
+        bucket: the archive's.
+        ledger: what is under way.
+        pictures: gives links to documents.
+        environment: ours.
+    """
+
+    desk: Desk
+    bucket: Bucket
+    ledger: Ledger
+    pictures: Pictures
+    environment: str
+
+    async def show(self, request: web.Request, caller: Caller) -> web.Response:
+        """Answer ``GET /page/evaluation``."""
+        text = request.query.get("id", "").strip()
+        if not text:
+            return self._sheet(caller)
+        evaluation = Evaluation(read_eval_id(text), self.environment)
+        looked_up(caller, evaluation.eval_id)
+        revision = number_of(request, "revision") or None
+        manifest = await self._manifest(evaluation, revision)
+        ((state, cause),) = await self.ledger.whereabouts([evaluation.eval_id])
+        links = None
+        if manifest and caller.role is Role.OPERATOR and "pictures" in request.query:
+            links = [await self.pictures.link(caller, evaluation, document) for document in manifest.documents]
+        return self._sheet(
+            caller,
+            eval_id=evaluation.eval_id,
+            manifest=manifest,
+            revision=revision,
+            state=state,
+            cause=cause,
+            links=links,
+        )
+
+    def _sheet(self, caller: Caller, **facts: object) -> web.Response:
+        may_see = caller.role is Role.OPERATOR
+        found = {"eval_id": "", "manifest": None, "revision": None, "links": None, "may_see": may_see} | facts
+        return self.desk.show("evaluation.html.j2", caller, at="/page/evaluation", **found)
+
+    async def _manifest(self, evaluation: Evaluation, revision: int | None) -> Manifest | None:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                committed = await find_manifest(self.bucket, evaluation, revision)
+        except TimeoutError:
+            raise StoreFailed("read", "timeout") from None
+        except NotExported as error:
+            raise Refused(404 if revision else 502, str(error)) from None
+        return committed.manifest if committed else None

@@ -1,0 +1,59 @@
+"""Every address of the operations page."""
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from scripts.rate import see_rate
+from scripts.serve.bounds import Bounds
+from scripts.serve.page.actions import Actions
+from scripts.serve.page.assets import Assets
+from scripts.serve.page.desk import Desk, View, templates
+from scripts.serve.page.evaluation import LookUp
+from scripts.serve.page.pictures import Pictures
+from scripts.serve.page.rate_history import RateHistory
+from scripts.serve.page.sheets import Sheets
+from scripts.serve.page.sight import Eye
+from scripts.serve.page.signing import Signer
+from tasks.bucket import Bucket
+from tasks.ledger import Ledger
+from tasks.seal import Keyring
+from tasks.sealed_bucket import SealedBucket
+from worker.settings import Settings
+
+
+def add_page(
+    made: web.Application, settings: Settings, redis: "Redis", bucket: Bucket, bounds: Bounds, *, read_only: bool
+) -> None:
+    """Add the operations page to the doors; who comes here has come past the guard."""
+    assets, history = Assets(), RateHistory(lambda: see_rate(redis, settings))
+    desk = Desk(settings.environment, assets, read_only, templates())
+    looks, acts = _views(desk, settings, redis, bucket, bounds)
+    looks["/page/rate"] = history.show
+    for path, view in looks.items():
+        made.router.add_get(path, desk.for_persons(view), allow_head=False)
+    for path, view in acts.items():
+        made.router.add_post(path, desk.for_persons(view))
+    made.router.add_get("/page/assets/{hash}/{name}", assets.show, allow_head=False)
+    made.cleanup_ctx.append(history.looking)
+
+
+def _views(
+    desk: Desk, settings: Settings, redis: "Redis", bucket: Bucket, bounds: Bounds
+) -> tuple[dict[str, View], dict[str, View]]:
+    ledger, signer, eye = Ledger(redis), Signer(redis), Eye(redis, settings)
+    opening = SealedBucket(bucket, Keyring.of(settings.keyring_texts()))
+    pictures = Pictures(bucket, opening, signer, settings.environment)
+    sheets = Sheets(desk, eye, ledger)
+    actions = Actions(desk, redis, signer, eye, bounds)
+    looks: dict[str, View] = {
+        "/": sheets.first,
+        "/page/now": sheets.now,
+        "/page/runs": sheets.runs,
+        "/page/dead-letters": sheets.dead_letters,
+        "/page/evaluation": LookUp(desk, bucket, ledger, pictures, settings.environment).show,
+        "/page/pictures/{eval_id}/{kind}/{sha256}": pictures.show,
+        "/page/resume": actions.ask_resume,
+        "/page/redrive": actions.ask_redrive,
+        "/page/drop": actions.ask_drop,
+    }
+    return looks, {"/page/resume": actions.resume, "/page/redrive": actions.redrive, "/page/drop": actions.drop}

@@ -1,0 +1,93 @@
+"""Persons at the operations page."""
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.entry import Failure, Order, Queue, Trigger
+from tasks.folder import FolderBucket
+from tasks.hold import Holds
+from tasks.ledger import Ledger
+from tasks.outcome import Outcome
+from tests.archives import archive, documents
+from tests.scripts.serve.conftest import OPERATOR, VIEWER, Client, Response, basic
+
+HTML = "<img src=x onerror=alert(1)>\"'&"
+
+
+class Person:
+    """Somebody who looks at the page, and presses its buttons, without JavaScript."""
+
+    def __init__(self, client: Client, pair: str) -> None:
+        self._client, self._login = client, basic(pair)
+
+    async def see(self, path: str, **headers: str) -> Response:
+        return await self._client.send("GET", path, Authorization=self._login, **headers)
+
+    async def post(self, path: str, fields: dict[str, str], **headers: str) -> Response:
+        return await self._client.send("POST", path, urlencode(fields).encode(), Authorization=self._login, **headers)
+
+    async def token(self) -> str:
+        """The token of a form for this person."""
+        return self.fields(await self.see("/page/redrive?cause=service_failed"))["token"]
+
+    async def press(self, asked: str) -> Response:
+        """Say yes to what an address asks."""
+        asks = await self.see(asked)
+        assert asks.status == 200
+        return await self.post(asked.partition("?")[0], self.fields(asks))
+
+    @staticmethod
+    def fields(answer: Response) -> dict[str, str]:
+        found = re.findall(r'name="(\w+)" value="(.*?)"', answer.body.decode())
+        return {name: html.unescape(value) for name, value in found}
+
+
+@pytest.fixture
+def operator(client: Client) -> Person:
+    return Person(client, OPERATOR)
+
+
+@pytest.fixture
+def viewer(client: Client) -> Person:
+    return Person(client, VIEWER)
+
+
+async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_failed", run: str = "q3") -> None:
+    """Make dead letters."""
+    ledger = Ledger(redis)
+    await ledger.accept(eval_ids, Order(Queue.BACKFILL, "default", Trigger("run", run=run)))
+    failure = Failure(cause, "RiskOS answered with status 503", 503)
+    for entry in await ledger.take(eval_ids, token="a-token"):
+        await ledger.bury(entry, attempts=6, failure=failure)
+
+
+async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
+    """Have a run under way, some dead letters and a hold; of twenty evaluations or more."""
+    ledger = Ledger(redis)
+    await ledger.accept(eval_ids[:10], Order(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
+    for entry, outcome in zip(await ledger.take(eval_ids[:6], token="a-token"), [*Outcome], strict=False):
+        await ledger.settle(entry, outcome)
+    await bury(redis, eval_ids[10:16])
+    await bury(redis, eval_ids[16:20], HTML)
+    await Holds(redis).by_hand("default", f"the month is closed {HTML}")
+
+
+async def keep(folder: Path, eval_id: str, revisions: int = 1) -> FolderBucket:
+    """Archive an evaluation of three documents, in so many revisions."""
+    bucket = FolderBucket(folder / "archive")
+    for revision in range(1, revisions + 1):
+        await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, revision, 2_000))
+    return bucket
+
+
+@pytest.fixture
+async def archived(tmp_path: Path, eval_id: str) -> str:
+    """The ID of an evaluation that has two revisions in the archive."""
+    await keep(tmp_path, eval_id, revisions=2)
+    return eval_id

@@ -1,0 +1,157 @@
+"""Buttons do what they say, for operators, from our own page, and nothing else does."""
+
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from scripts.serve.bounds import Bounds
+from scripts.serve.page.actions import Actions
+from scripts.serve.page.signing import Signer
+from tasks.breaker import Breaker
+from tasks.errors import ServiceFailed
+from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
+from tasks.ledger import Ledger
+from tests.archives import eval_ids
+from tests.holds import failed
+from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for
+from tests.scripts.serve.page.conftest import HTML, Person, bury
+
+ASKED = ("/page/resume?scope=default", "/page/redrive?cause=service_failed", "/page/drop?cause=service_failed")
+
+
+async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Person, redis: Redis) -> None:
+    holds = Holds(redis)
+    await holds.by_hand("default", "closing")
+    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_PAUSES, probe=False)
+    with capture_logs() as logged:
+        answer = await operator.press("/page/resume?scope=default")
+    assert "It goes on." in answer.body.decode()
+    assert [hold.scope for hold in await holds.all()] == [ARCHIVE]
+    (line,) = (each for each in logged if each["event"] == "action.resumed")
+    assert (line["who"], line["role"], line["scope"], line["ended"]) == ("olga", "operator", "default", True)
+
+
+async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person, redis: Redis) -> None:
+    holds = Holds(redis)
+    breaker = Breaker(redis, "default", holds)
+    for _ in range(10):
+        await failed(breaker, redis, ServiceFailed(503))
+    assert [hold.reason for hold in await holds.all()] == [Reason.OUTAGE]
+    await operator.press("/page/resume?scope=default")
+    assert not await failed(breaker, redis, ServiceFailed(503)), "one more is no outage"
+    assert await holds.all() == []
+
+
+async def test_a_hold_that_has_ended_meanwhile_is_told(operator: Person, redis: Redis) -> None:
+    assert "not on hold any more" in (await operator.see("/page/resume?scope=default")).body.decode()
+    answer = await operator.post("/page/resume", {"scope": "default", "token": await _token(operator, redis)})
+    assert "It was not on hold any more." in answer.body.decode()
+
+
+@pytest.mark.parametrize("cause", ["service_failed", HTML])
+async def test_all_dead_letters_of_a_cause_are_tried_anew(operator: Person, redis: Redis, cause: str) -> None:
+    ids = eval_ids(12)
+    await bury(redis, ids[:7], cause)
+    await bury(redis, ids[7:], "bundle_too_large")
+    page = await operator.see("/page/dead-letters")
+    answer = await operator.press(f"/page/redrive?{urlencode({'cause': cause})}")
+    assert page.status == 200
+    assert "7 tried anew" in answer.body.decode()
+    assert await Ledger(redis).causes() == {"bundle_too_large": 5}
+    assert (await Ledger(redis).census()).parked == 7
+
+
+async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, redis: Redis) -> None:
+    ids = eval_ids(3)
+    await bury(redis, ids)
+    with capture_logs() as logged:
+        answer = await operator.press(f"/page/drop?eval_id={ids[1]}")
+    assert "1 dropped." in answer.body.decode()
+    assert {letter.eval_id async for letter in Ledger(redis).dead_letters()} == {ids[0], ids[2]}
+    (line,) = (each for each in logged if each["event"] == "action.dropped")
+    assert (line["who"], line["eval_id"], line["count"]) == ("olga", ids[1], 1)
+
+
+async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_path: Path) -> None:
+    await bury(redis, eval_ids(1_050))
+    nobody: object = None
+    actions = Actions(nobody, redis, Signer(redis), nobody, Bounds(), seconds=0)  # type: ignore[arg-type]
+    assert await actions._all_of("redriven", "service_failed") == (1_000, 50)
+    patient = Actions(nobody, redis, Signer(redis), nobody, Bounds())  # type: ignore[arg-type]
+    assert await patient._all_of("dropped", "service_failed") == (50, 0)
+    assert (await Ledger(redis).census()).dead == 0
+
+
+async def test_what_is_left_is_told(operator: Person) -> None:
+    page = (await operator.see("/page/dead-letters?did=redriven&count=1000&left=1500")).body.decode()
+    assert "1,000 tried anew" in page
+    assert "1,500 are left: do it once more." in page
+
+
+async def test_an_address_can_only_tell_what_we_say(operator: Person) -> None:
+    page = (await operator.see("/?did=<b>send-money</b>&count=<b>1</b>")).body.decode()
+    assert "send-money" not in page
+    assert 'class="notice" role="status"' not in page
+
+
+async def test_an_action_ends_in_a_look_so_that_loading_anew_does_nothing_twice(
+    operator: Person, client: Client, redis: Redis
+) -> None:
+    await bury(redis, eval_ids(1))
+    data = urlencode({"cause": "service_failed", "token": await operator.token()})
+    asked = {"data": data, "headers": {"Authorization": basic(OPERATOR)}, "allow_redirects": False}
+    async with client._http.post(client.url + "/page/redrive", **asked) as answer:  # type: ignore[arg-type]
+        assert answer.status == 303
+        assert answer.headers["Location"] == "/page/dead-letters?did=redriven&count=1&left=0"
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_viewer_may_not(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
+    await bury(redis, eval_ids(1))
+    await Holds(redis).by_hand("default", "closing")
+    assert (await viewer.see(asked)).status == 403
+    path, _, query = asked.partition("?")
+    fields = dict([query.split("=")]) | {"token": await operator.token()}
+    answer = await viewer.post(path, fields)
+    assert (answer.status, "only operators may do this" in answer.body.decode()) == (403, True)
+    assert (await Ledger(redis).census()).dead == 1
+    assert await Holds(redis).of("default")
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_nobody_may_where_the_page_is_read_only(redis: Redis, redis_url: str, tmp_path: Path, asked: str) -> None:
+    await bury(redis, eval_ids(1))
+    await Holds(redis).by_hand("default", "closing")
+    async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
+        operator = Person(client, OPERATOR)
+        path, _, query = asked.partition("?")
+        for answer in (await operator.see(asked), await operator.post(path, dict([query.split("=")]))):
+            assert (answer.status, "--read-only" in answer.body.decode()) == (403, True)
+    assert (await Ledger(redis).census()).dead == 1
+    assert await Holds(redis).of("default")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 403), (b"cause=service_failed", 403), (b"\xff", 400), (b"&".join([b"a=b"] * 9), 400)],
+)
+async def test_what_is_no_form_of_ours_is_refused(operator: Person, client: Client, body: bytes, status: int) -> None:
+    login = {"Authorization": operator._login}
+    assert (await client.send("POST", "/page/redrive", body, **login)).status == status
+
+
+async def test_a_form_that_says_nothing_of_what_is_meant_does_nothing(operator: Person, redis: Redis) -> None:
+    await bury(redis, eval_ids(1))
+    token = await operator.token()
+    assert (await operator.post("/page/drop", {"token": token})).status == 400
+    assert (await operator.post("/page/drop", {"token": token, "eval_id": "<b>"})).status == 400
+    assert (await operator.see("/page/drop")).status == 400
+    assert (await Ledger(redis).census()).dead == 1
+
+
+async def _token(operator: Person, redis: Redis) -> str:
+    await bury(redis, eval_ids(1))
+    return await operator.token()

@@ -1,0 +1,53 @@
+"""Scripts and styles: small, kept for good, of our own, and as their makers made them."""
+
+import gzip
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.serve import page
+from tests.scripts.serve.page.conftest import Person
+
+STATIC = Path(page.__file__).parent / "static"
+NOTICE = (STATIC / "NOTICE").read_text("utf-8")
+
+
+async def paths(person: Person) -> list[str]:
+    return re.findall(r'(?:href|src)="(/page/assets/[^"]+)"', (await person.see("/")).body.decode())
+
+
+async def test_the_whole_page_is_less_than_100_kb_and_asks_nobody_else(viewer: Person) -> None:
+    body = (await viewer.see("/")).body
+    weights = [len(gzip.compress((await viewer.see(path)).body)) for path in await paths(viewer)]
+    assert len(weights) == 6
+    assert len(body) + sum(weights) < 100_000
+    assert set(re.findall(rb'(?:href|src|action|hx-get)="([^"]{0,2})', body)) <= {b"/", b"/p", b"#m", b"/?"}
+
+
+async def test_a_file_comes_packed_to_who_can_unpack_it_and_is_kept_for_good(viewer: Person) -> None:
+    for path in await paths(viewer):
+        plain = await viewer.see(path, Accept_Encoding="identity")
+        packed = await viewer.see(path, Accept_Encoding="gzip")
+        assert plain.body == packed.body == (STATIC / path.rpartition("/")[2]).read_bytes()
+        assert (packed.headers["Content-Encoding"], "Content-Encoding" in plain.headers) == ("gzip", False)
+        assert "immutable" in packed.headers["Cache-Control"]
+        assert packed.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_file_is_found_under_its_own_hash_only(viewer: Person) -> None:
+    [path] = [each for each in await paths(viewer) if each.endswith("page.css")]
+    for other in (path.replace("page.css", "page.js"), "/page/assets/x/page.css", path.replace("page.css", "NOTICE")):
+        assert (await viewer.see(other)).status == 404
+
+
+@pytest.mark.parametrize(("name", "sha256"), re.findall(r"(\S+) +sha256 ([0-9a-f]{64})", NOTICE))
+def test_what_others_made_is_as_it_came(name: str, sha256: str) -> None:
+    assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == sha256
+
+
+def test_everything_that_others_made_is_named_with_its_licence() -> None:
+    made_by_others = {path.name for path in STATIC.glob("*.min.*")}
+    assert set(re.findall(r"(\S+) +sha256", NOTICE)) == made_by_others
+    assert all((STATIC / name).is_file() for name in re.findall(r"(\w+\.LICENSE)", NOTICE))
