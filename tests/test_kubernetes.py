@@ -188,7 +188,8 @@ def test_a_worker_is_never_restarted_for_waiting(name: str) -> None:
 def test_the_doors_are_probed_where_they_answer() -> None:
     doors = container("serve")
     (port,) = doors["ports"]
-    assert parse(doors["args"]).params == {"host": "0.0.0.0", "port": port["containerPort"]}  # noqa: S104
+    told = parse(doors["args"]).params
+    assert (told["host"], told["port"]) == ("0.0.0.0", port["containerPort"])  # noqa: S104
     assert {probe: doors[probe]["httpGet"] for probe in doors if probe.endswith("Probe")} == {
         "startupProbe": {"path": "/livez", "port": port["name"]},
         "livenessProbe": {"path": "/livez", "port": port["name"]},
