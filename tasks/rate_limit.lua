@@ -126,7 +126,8 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   if wait > horizon then return { 'later', string.format('%.0f', wait - horizon) } end
 
   next_at(math.max(arrival, now) + each)
-  count_turn()
+  -- A backfill's turn in its narrow bucket is no request yet.
+  if probe_lease > 0 then count_turn() end
   if quota > 0 then redis.call('HINCRBY', KEYS[3], 'used', 1) end
   if kind == 'probe' then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(wait / 1000) + probe_lease))

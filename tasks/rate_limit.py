@@ -147,15 +147,18 @@ class Turns:
                     await self._sleep(int(value) / _MICRO)
                     if answer != "probe" and self._held_since(given, account.name):
                         continue
-                    await self._mind(time.monotonic() - turn, account, bucket)
+                    await self._mind(time.monotonic() - turn, account, bucket, answer)
                     return answer
 
-    async def _mind(self, late: float, account: Account, bucket: _Bucket) -> None:
+    async def _mind(self, late: float, account: Account, bucket: _Bucket, given: str) -> None:
         """Learn by how much we are late, and let those who have no turn yet come so much later."""
         self._lateness = max(late, self._lateness * _FORGETTING)
         if late > _PUNCTUAL:
-            late_for = (account.name, account.allowance.rate, "late", bucket.share, self._to_spare)
-            await self._limiter.call(*late_for, bucket=bucket.name)
+            # Whoever has got both turns is late for both of them.
+            buckets = {bucket.name: bucket.share} | ({} if given == "narrow" else {"": 1.0})
+            for name, share in buckets.items():
+                late_for = (account.name, account.allowance.rate, "late", share, self._to_spare)
+                await self._limiter.call(*late_for, bucket=name)
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""

@@ -140,16 +140,25 @@ async def test_a_process_that_is_punctual_comes_closer_to_the_rate_and_never_qui
     assert 10_100 <= int(await redis.get(LIVE_BUCKET)) - last <= 10_200
 
 
-async def test_who_is_late_for_a_turn_makes_those_behind_come_later(redis: Redis) -> None:
+@pytest.mark.parametrize("queue", Queue)
+async def test_who_is_late_for_a_turn_makes_those_behind_come_later(redis: Redis, queue: Queue) -> None:
     woke: list[float] = []
 
     async def oversleep(_seconds: float) -> None:
         await asyncio.sleep(0.02)
         woke.append(await clock(redis))
 
-    await Turns(redis, oversleep).wait(account(), Queue.LIVE)
+    await Turns(redis, oversleep).wait(account(), queue)
 
     assert int(await redis.get(LIVE_BUCKET)) / 1e6 >= woke[0] + GUARD - 0.001
+
+
+@pytest.mark.parametrize("queue", Queue)
+async def test_a_turn_counts_once_in_what_is_reached(redis: Redis, queue: Queue) -> None:
+    for _ in range(5):
+        await Turns(redis, Waits()).wait(account(rate=1000.0), queue)
+    sent, before = await redis.hmget(PACE, "sent", "sent_before")
+    assert int(sent) + int(before or 0) == 5
 
 
 async def test_who_is_late_takes_no_turn_from_those_who_have_one(redis: Redis) -> None:
