@@ -34,8 +34,8 @@ ALL = {
     "DOCV_STATE_DIR": "/var/lib/docv archive",
     "DOCV_WEBHOOK_SECRETS": f"{TOKEN},riskos:{PAIRED}",
     "DOCV_INTAKE_TOKENS": f"{PRODUCER},another-{PRODUCER}",
-    "DOCV_OPERATORS": f"olga:{OPERATOR}",
-    "DOCV_VIEWERS": f"victor:{VIEWER},{MONITORING}",
+    "DOCV_OPERATORS": f"operator:{OPERATOR}",
+    "DOCV_VIEWERS": f"viewer:{VIEWER},{MONITORING}",
     "DOCV_RATE": "12.5",
     "DOCV_BURST": "3",
     "DOCV_DAILY_QUOTA": "5000",
@@ -382,7 +382,7 @@ def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, v
 
 def test_the_logs_know_every_secret_in_each_form_that_a_header_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with_environment(monkeypatch, **ALL)
-    pairs = (f"riskos:{PAIRED}", f"olga:{OPERATOR}", f"victor:{VIEWER}")
+    pairs = (f"riskos:{PAIRED}", f"operator:{OPERATOR}", f"viewer:{VIEWER}")
     as_headers = {base64.b64encode(pair.encode()).decode() for pair in pairs}
     secrets = {SEALING, KEY, TOKEN, PAIRED, PRODUCER, f"another-{PRODUCER}", OPERATOR, VIEWER, MONITORING}
     assert secrets | as_headers <= set(load_settings().secrets())
@@ -396,12 +396,12 @@ def test_a_secret_that_could_be_guessed_is_told_by_its_setting(monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["DOCV_OPERATORS", "DOCV_VIEWERS"])
 def test_a_person_has_a_token_or_a_name_and_a_password(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    with_environment(monkeypatch, **{name: f"olga:short, {TOKEN}"})
+    with_environment(monkeypatch, **{name: f"operator:short, {TOKEN}"})
     settings = load_settings()
     secrets = settings.operators or settings.viewers
-    assert [secret.get_secret_value() for secret in secrets] == ["olga:short", TOKEN]
+    assert [secret.get_secret_value() for secret in secrets] == ["operator:short", TOKEN]
     assert settings.weak_doors() == [name]
-    assert refused(monkeypatch, **{name: "olga:"})[0].startswith(f"{name}: each must be one word")
+    assert refused(monkeypatch, **{name: "operator:"})[0].startswith(f"{name}: each must be one word")
 
 
 @pytest.mark.parametrize(

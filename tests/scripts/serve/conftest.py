@@ -22,8 +22,8 @@ from worker.settings import Settings
 TOKEN = "token-of-the-webhook-1"
 PAIR = "riskos:password-of-the-webhook"
 INTAKE = "token-of-a-producer-1"
-OPERATOR = "olga:password-of-the-operator"
-VIEWER = "victor:password-of-the-viewer"
+OPERATOR = "operator:password-of-the-operator"
+VIEWER = "viewer:password-of-the-viewer"
 MONITORING = "token-of-the-monitoring"
 
 

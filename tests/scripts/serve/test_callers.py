@@ -59,10 +59,10 @@ def test_a_secret_has_its_role_also_a_token_in_the_place_of_a_password(shown: st
     [
         "",
         f"Bearer {OPERATOR}",
-        basic("olga:"),
-        basic("olga"),
+        basic("operator:"),
+        basic("operator"),
         basic(OPERATOR + "x"),
-        basic(OPERATOR.replace("olga", "victor")),
+        basic(OPERATOR.replace("operator", "viewer")),
         basic(f"{MONITORING}:"),
         basic(f"whoever:{OPERATOR}"),
         basic("whoever:" + OPERATOR.partition(":")[2]),
@@ -80,7 +80,7 @@ def test_a_caller_is_named_by_user_name_or_hash_and_never_by_a_secret() -> None:
     assert person
     assert program == again
     assert program
-    assert person.name == "olga"
+    assert person.name == "operator"
     assert program.name.startswith("token-")
     assert MONITORING not in repr(program)
     assert OPERATOR.partition(":")[2] not in repr(person)
@@ -96,7 +96,7 @@ ALL = (
 )
 
 
-@pytest.mark.parametrize("shown", [{}, {"Authorization": basic("olga:guessed")}, {"Authorization": "Bearer x"}])
+@pytest.mark.parametrize("shown", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
 async def test_without_a_login_there_is_nothing_but_that_it_is_alive(client: Client, shown: dict[str, str]) -> None:
     answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
     assert {asked: answer.status for asked, answer in answers.items() if answer.status != 401} == {}

@@ -67,7 +67,7 @@ async def test_an_operator_sees_what_was_archived_and_each_look_is_written_down(
     assert line == {
         "event": "document.looked_at",
         "log_level": "info",
-        "who": "olga",
+        "who": "operator",
         "role": "operator",
         "eval_id": archived,
         "kind": "document_front",
@@ -106,7 +106,7 @@ async def test_a_link_runs_out(operator: Person, redis: Redis, tmp_path: Path, a
     evaluation = Evaluation(archived, "sandbox")
     committed = await look_up(bucket, evaluation)
     assert committed
-    caller = Caller("olga", Role.OPERATOR, digest(expected(OPERATOR)).hex())
+    caller = Caller("operator", Role.OPERATOR, digest(expected(OPERATOR)).hex())
     long_ago = Pictures(bucket, bucket, Signer(redis), "sandbox", now=lambda: 1_700_000_000.0)
     link = await long_ago.link(caller, evaluation, committed.manifest.documents[0])
     assert (await operator.see(link.path)).status == 410
