@@ -62,7 +62,7 @@ def test_a_secret_has_its_role_also_a_token_in_the_place_of_a_password(shown: st
         basic("operator:"),
         basic("operator"),
         basic(OPERATOR + "x"),
-        basic(OPERATOR.replace("operator", "viewer")),
+        basic(OPERATOR.replace("operator:", "viewer:")),
         basic(f"{MONITORING}:"),
         basic(f"whoever:{OPERATOR}"),
         basic("whoever:" + OPERATOR.partition(":")[2]),
