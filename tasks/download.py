@@ -9,7 +9,7 @@ import email.message
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,17 @@ class Bundle:
         filename: name that RiskOS gave it, or None.
         data: its bytes, in memory or mapped.
         sha256: their hash.
+        size: how many they are.
     """
 
     filename: str | None
     data: Buffer
     sha256: str
+    size: int
+
+    def emptied(self) -> "Bundle":
+        """Return what is known of it without its bytes, which nobody needs once all of it has been unpacked."""
+        return replace(self, data=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, term
         data, sha256 = await incoming.whole()
     if _is_no_zip(response.content_type, data):
         raise UnexpectedAnswer(f"no ZIP but {response.content_type}, {len(data)} bytes", response.status)
-    return Bundle(filename=filename, data=data, sha256=sha256)
+    return Bundle(filename=filename, data=data, sha256=sha256, size=len(data))
 
 
 def _is_no_zip(content_type: str, data: Buffer) -> bool:

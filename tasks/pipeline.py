@@ -69,6 +69,7 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     answer = await request(means.line, evaluation, entry.queue)
     async with _opened(answer, means) as contents:
         if not contents.unreadable:
+            answer = answer.emptied() if isinstance(answer, Bundle) else answer
             return await _keep(entry, evaluation, means, answer, contents, before)
         readable = len(contents.documents)
     # A bundle that cannot be read whole is fetched again, once, before it is believed.
@@ -97,6 +98,7 @@ async def _opened(answer: Answer, means: Means) -> AsyncIterator[Contents]:
         limits = replace(means.limits, in_memory=in_memory)
         with _timed(means, Step.UNPACK), span("unpack", bytes=len(answer.data)):
             contents = await asyncio.to_thread(_contents, answer, limits, means.spool_dir)
+        del answer  # whoever opened it says how long its bytes are there
         yield contents
 
 

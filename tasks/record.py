@@ -98,7 +98,7 @@ def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord
 def _bundle(answer: Answer, sealed_with: str | None) -> BundleRecord | None:
     if isinstance(answer, Absent):
         return None
-    return BundleRecord(filename=answer.filename, size=len(answer.data), sha256=answer.sha256, sealed_with=sealed_with)
+    return BundleRecord(filename=answer.filename, size=answer.size, sha256=answer.sha256, sealed_with=sealed_with)
 
 
 def _no_documents(outcome: Outcome, evidence: tuple[Evidence, ...]) -> NoDocumentsRecord | None:

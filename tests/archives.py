@@ -136,7 +136,7 @@ async def archive(bucket: Bucket, eval_id: str, outcome: Outcome, members: Seque
     bundle = f"the bundle of {eval_id}".encode()
     sha256 = hashlib.sha256(bundle).hexdigest()
     if outcome is Outcome.UNREADABLE:
-        await quarantine(shelf, evaluation, Bundle(data=bundle, sha256=sha256, filename=None))
+        await quarantine(shelf, evaluation, Bundle(data=bundle, sha256=sha256, filename=None, size=len(bundle)))
     manifest = Manifest(
         schema=1,
         eval_id=eval_id,

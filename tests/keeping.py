@@ -23,7 +23,7 @@ async def keep(bucket: Bucket, data: bytes, evaluation: Evaluation = EVALUATION)
         tuple(identify(member) for member in unpacked.members),
         tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
     )
-    return await _keep(bucket, evaluation, Bundle("b.zip", data, hashlib.sha256(data).hexdigest()), contents)
+    return await _keep(bucket, evaluation, Bundle("b.zip", data, hashlib.sha256(data).hexdigest(), len(data)), contents)
 
 
 async def keep_tombstone(

@@ -41,7 +41,7 @@ class Scale:
         return sorted({calls[int((place + dice.random()) * step)] for place in range(self.places)})
 
 
-SHORT = Scale(long=False, kills=7, evaluations=400, places=3, restarts=2, crashes=1, down=1, frozen=3, cut=3, outage=3)
+SHORT = Scale(long=False, kills=5, evaluations=300, places=3, restarts=1, crashes=1, down=1, frozen=3, cut=3, outage=3)
 LONG = Scale(
     long=True, kills=300, evaluations=20_000, places=None, restarts=10, crashes=3, down=40, frozen=20, cut=60, outage=60
 )

@@ -77,7 +77,7 @@ async def test_a_request_names_the_version_of_the_api_where_one_is_set() -> None
 
 async def test_a_bundle_is_returned_byte_for_byte_with_its_name_and_hash() -> None:
     answer = await answer_to(zipped(ZIP, f"attachment; filename={MINE}_document.zip"))
-    assert answer == Bundle(f"{MINE}_document.zip", ZIP, hashlib.sha256(ZIP).hexdigest())
+    assert answer == Bundle(f"{MINE}_document.zip", ZIP, hashlib.sha256(ZIP).hexdigest(), len(ZIP))
 
 
 @pytest.mark.parametrize(

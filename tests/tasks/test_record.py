@@ -59,7 +59,7 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
         identify(member) for member in unpack(zip_of({"case_attachments/a.png": b"text"}), Limits()).members
     )
     stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
-    answer = Bundle("a.zip", b"zipped", "0" * 64)
+    answer = Bundle("a.zip", b"zipped", "0" * 64, 6)
 
     manifest = record(EVALUATION, ENTRY, answer, Contents(documents), stored, retrieved_at=AT)
 
@@ -85,6 +85,6 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
 
 def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> None:
     bad = UnreadableRecord(name="a.jpg", cause="wrong_crc")
-    answer = Bundle(None, b"", "0" * 64)
+    answer = Bundle(None, b"", "0" * 64, 0)
     manifest = record(EVALUATION, ENTRY, answer, Contents(unreadable=(bad,)), [], retrieved_at=AT)
     assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))

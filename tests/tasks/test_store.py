@@ -326,7 +326,7 @@ def test_whatever_is_stored_each_document_is_there_with_its_bytes(documents: lis
 
 
 async def test_an_unreadable_bundle_is_kept_as_it_is(bucket: Bucket) -> None:
-    bundle = Bundle("x.zip", b"no ZIP", hashlib.sha256(b"no ZIP").hexdigest())
+    bundle = Bundle("x.zip", b"no ZIP", hashlib.sha256(b"no ZIP").hexdigest(), 6)
     key = await quarantine(Shelf(bucket), EVALUATION, bundle)
     assert key == f"quarantine/production/{EVALUATION.eval_id}/{bundle.sha256}.zip"
     found = await bucket.read(key)
