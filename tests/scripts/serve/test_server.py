@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,14 +66,12 @@ async def test_a_request_under_way_gets_its_answer_when_the_process_is_told_to_e
         assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
         process.send_signal(told)
         await _refuses(host, int(port))
-        began = time.monotonic()
         writer.write(body)
         answer = await asyncio.wait_for(reader.read(), 10)
         writer.close()
         finished = await finish(process, seconds=10)
     assert b" 200 OK" in answer.splitlines()[0]
     assert finished.code == 0, finished.err
-    assert time.monotonic() - began < 5
     assert await redis.hexists("docv:ledger:entries", eval_id)
 
 
