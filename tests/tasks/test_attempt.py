@@ -220,7 +220,7 @@ async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
     yard: Yard, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def foreign(*_: object) -> Outcome:
-        await asyncio.to_thread(structlog.get_logger("some.library").warning, "a line of somebody else's")
+        await asyncio.to_thread(structlog.get_logger("another.logger").warning, "a line of somebody else's")
         raise StoreFailed("create", "a reason")
 
     monkeypatch.setattr("tasks.attempt.archive", foreign)
