@@ -45,6 +45,39 @@ local sets = {
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- Redis takes several thousand arguments for a command, and a call costs more than what it does for one evaluation: so
+-- those of a verb are read together, and what it writes for all alike is written together when it is done.
+local PIECE = 2000
+local writes = {}
+
+local function read_all(command, key, ids)
+  local found = {}
+  for start = 1, #ids, PIECE do
+    local some = redis.call(command, key, unpack(ids, start, math.min(start + PIECE - 1, #ids)))
+    for i = 1, #some do found[start + i - 1] = some[i] end
+  end
+  return found
+end
+
+local function later(command, key, ...)
+  local of_key = writes[command .. key]
+  if not of_key then
+    of_key = { command = command, key = key, args = {} }
+    writes[command .. key] = of_key
+  end
+  local args, more = of_key.args, { ... }
+  for i = 1, #more do args[#args + 1] = more[i] end
+end
+
+local function write_all()
+  for _, of_key in pairs(writes) do
+    for start = 1, #of_key.args, PIECE do
+      redis.call(of_key.command, of_key.key, unpack(of_key.args, start, math.min(start + PIECE - 1, #of_key.args)))
+    end
+  end
+  writes = {}
+end
+
 local function load(id)
   local text = redis.call('HGET', entries, id)
   return text and cjson.decode(text)
@@ -170,7 +203,7 @@ local function add_evidence(entry, evidence)
 end
 
 -- Accept an evaluation that the ledger does not know; those of an order are all alike, so their entry is made once.
-local function accept_new(id, order)
+local function accept_new(id, order, dead_before)
   if not order.entry then
     order.entry = { queue = order.queue, account = order.account, refresh = order.refresh,
                     even_if_erased = order.even_if_erased or nil, attempts = 0, lost = 0, accepted = now,
@@ -182,22 +215,24 @@ local function accept_new(id, order)
     add_evidence(order.entry, order.evidence)
     order.text = cjson.encode(order.entry)
   end
-  redis.call('HSET', entries, id, order.text)
-  if not order.listed then tally(order.entry.runs, 'total', 1) end
-  if take_letter(id) then
-    local entry = cjson.decode(order.text)
+  local text = order.text
+  if dead_before then
+    take_letter(id)
+    local entry = cjson.decode(text)
     entry.suspect = true
-    save(id, entry)
+    text = cjson.encode(entry)
   end
-  local waits = order.delay > 0
-  move(id, order.entry, waits and 'parked' or 'queued', now + order.delay, 'new')
-  return not waits
+  local state = order.delay > 0 and 'parked' or 'queued'
+  later('HSET', entries, id, text)
+  later('ZADD', places[order.queue][state], now + order.delay, id)
+  if not order.listed then tally(order.entry.runs, 'total', 1) end
+  tally(order.entry.runs, state, 1)
+  return state == 'queued'
 end
 
--- order: queue, account, delay, refresh, even_if_erased, run, trigger, evidence, listed, trace -> whether to publish it
-local function accept(id, order)
-  local entry, publish, run = load(id), false, order.run
-  if not entry then return accept_new(id, order) end
+-- Accept an evaluation that is in the ledger already; return whether to publish it.
+local function accept_known(id, entry, order)
+  local publish, run = false, order.run
   if (order.refresh or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
     entry.again = entry.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {},
                                    due = 0 }
@@ -230,13 +265,31 @@ local function accept(id, order)
   return publish
 end
 
--- event (or ''), order, id... -> for each: 1 publish it, 0 no need; nothing where the event has been accepted before
+-- order: queue, account, delay, refresh, even_if_erased, run, trigger, evidence, listed, trace
+--   -> for each ID: 1 publish it, 0 no need
+local function accept_all(ids, order)
+  local answer, new = {}, {}
+  local texts, letters = read_all('HMGET', entries, ids), {}
+  if redis.call('HLEN', dead) > 0 then letters = read_all('HMGET', dead, ids) end
+  order = cjson.decode(order)
+  for i, id in ipairs(ids) do
+    local publish
+    if texts[i] or new[id] then
+      if new[id] then write_all() end
+      publish = accept_known(id, load(id), order)
+    else
+      new[id] = true
+      publish = accept_new(id, order, letters[i])
+    end
+    answer[i] = publish and 1 or 0
+  end
+  return answer
+end
+
+-- event (or ''), order, id... -> as accept_all; nothing where the event has been accepted before
 function verbs.accept(event, order, ...)
   if event ~= '' and not redis.call('SET', KEYS[14] .. event, 1, 'NX', 'EX', WEEK) then return {} end
-  local answer = {}
-  order = cjson.decode(order)
-  for i, id in ipairs({ ... }) do answer[i] = accept(id, order) and 1 or 0 end
-  return answer
+  return accept_all({ ... }, order)
 end
 
 -- run, total, fingerprint -> 'begun', 'known' where it was begun before, 'taken' where the name means other IDs
@@ -255,14 +308,13 @@ function verbs.begin(run, total, fingerprint)
   return answer
 end
 
--- run, position of the first ID in its list, backlog, order, id... -> as accept; nothing where the ledger is full, or
--- somebody else fed these
+-- run, position of the first ID in its list, backlog, order, id... -> as accept_all; nothing where the ledger is full,
+-- or somebody else fed these
 function verbs.feed(run, position, backlog, order, ...)
-  local key, ids, answer = KEYS[10] .. run, { ... }, {}
+  local key, ids = KEYS[10] .. run, { ... }
   if redis.call('HGET', key, 'fed') ~= position then return {} end
   if redis.call('HLEN', entries) >= tonumber(backlog) then return {} end
-  order = cjson.decode(order)
-  for i, id in ipairs(ids) do answer[i] = accept(id, order) and 1 or 0 end
+  local answer = accept_all(ids, order)
   redis.call('HINCRBY', key, 'fed', #ids)
   if redis.call('HINCRBY', key, 'unfed', -#ids) <= 0 then redis.call('ZREM', feeding, run) end
   return answer
@@ -274,33 +326,46 @@ local function reach(queue, since)
   if not before or tonumber(since) > tonumber(before) then redis.call('HSET', KEYS[11], queue, since) end
 end
 
--- Return the state that an evaluation may be taken from, if it may.
-local function may_be_taken(id, entry, since)
-  local score = redis.call('ZSCORE', queued[entry.queue], id)
-  if score then
-    since[entry.queue] = score
-    return 'queued'
-  end
+-- Return the state that an evaluation which is not queued may be taken from, if it may.
+local function may_be_taken(id)
   local ends, due = redis.call('ZSCORE', leased, id), redis.call('ZSCORE', parked, id)
-  if ends and tonumber(ends) <= now then
-    entry.lost = entry.lost + 1
-    return 'leased'
-  end
+  if ends and tonumber(ends) <= now then return 'leased' end
   return due and tonumber(due) <= now and 'parked'
 end
 
 -- lease, token, id... -> for each: the entry, or '' where there is nothing to do
 function verbs.take(lease, token, ...)
-  local answer, since = {}, {}
-  for i, id in ipairs({ ... }) do
-    local entry = load(id)
-    local from = entry and may_be_taken(id, entry, since)
-    if from then
+  local ids, answer, taken, alike, since, scores = { ... }, {}, {}, {}, {}, {}
+  local texts, ends = read_all('HMGET', entries, ids), now + tonumber(lease)
+  for i, id in ipairs(ids) do
+    local text = not taken[id] and texts[i]
+    -- Evaluations of one order have the same entry, and so has what is made of it here.
+    local made = text and alike[text]
+    if text and not made then
+      local entry = cjson.decode(text)
       entry.lease = token
-      answer[i] = save(id, entry)
-      move(id, entry, 'leased', now + tonumber(lease), from)
-    else
-      answer[i] = ''
+      made = { entry = entry, text = cjson.encode(entry) }
+      alike[text] = made
+    end
+    local queue = made and made.entry.queue
+    if queue and not scores[queue] then scores[queue] = read_all('ZMSCORE', queued[queue], ids) end
+    local score = queue and scores[queue][i]
+    local from = score and 'queued' or made and may_be_taken(id)
+    answer[i] = from and made.text or ''
+    if score then
+      since[queue] = score
+    elseif from == 'leased' then
+      local entry = cjson.decode(made.text)
+      entry.lost = entry.lost + 1
+      answer[i] = cjson.encode(entry)
+    end
+    if from then
+      taken[id] = true
+      later('HSET', entries, id, answer[i])
+      if from ~= 'leased' then later('ZREM', places[queue][from], id) end
+      later('ZADD', leased, ends, id)
+      tally(made.entry.runs, from, -1)
+      tally(made.entry.runs, 'leased', 1)
     end
   end
   for queue, score in pairs(since) do reach(queue, score) end
@@ -321,21 +386,35 @@ function verbs.extend(lease, ...)
 end
 
 -- -> milliseconds since it was accepted, wanted live, or redriven, at least 1; 0 where the lease is no longer ours
-local function settle(token, id, outcome)
-  local entry = ours(id, token)
-  if not entry then return 0 end
+local function settle(token, id, outcome, entry)
+  if entry.lease ~= token then return 0 end
   tally(entry.runs, outcome, 1)
-  finish(id, entry)
+  if entry.again then
+    finish(id, entry)
+  else
+    tally(entry.runs, 'leased', -1)
+    later('ZREM', leased, id)
+    later('HDEL', entries, id)
+  end
   return math.max(1, now - (entry.asked or entry.accepted))
 end
 
 -- (token, id, outcome)... -> for each: what `settle` says, -1 where the entry cannot be read: one that is damaged must
 -- not keep those beside it, whose counters are written when all is done, from their end.
 function verbs.settle(...)
-  local ends, answer = { ... }, {}
-  for i = 1, #ends, 3 do
-    local read, settled = pcall(settle, ends[i], ends[i + 1], ends[i + 2])
-    answer[#answer + 1] = read and settled or -1
+  local ends, ids, answer, settled, alike = { ... }, {}, {}, {}, {}
+  for i = 2, #ends, 3 do ids[#ids + 1] = ends[i] end
+  local texts = read_all('HMGET', entries, ids)
+  for i, id in ipairs(ids) do
+    local text, read, said = not settled[id] and texts[i], true, 0
+    local entry = text and alike[text]
+    if text and not entry then
+      read, entry = pcall(cjson.decode, text)
+      if read then alike[text] = entry end
+    end
+    if text and read then read, said = pcall(settle, ends[3 * i - 2], id, ends[3 * i], entry) end
+    settled[id] = read and said > 0
+    answer[i] = read and said or -1
   end
   return answer
 end
@@ -490,5 +569,6 @@ end
 if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.call('DEL', KEYS[12]) end
 
 local answer = verbs[ARGV[1]](unpack(ARGV, 2))
+write_all()
 write_changes()
 return answer

@@ -10,6 +10,7 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
                  └─claim── held ◀─┘ await_hold     until its account, or the archive, is well again
 """
 
+import dataclasses
 import enum
 import importlib.resources
 import json
@@ -139,7 +140,7 @@ class Ledger:
     async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Entry]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
         found = await self._call("take", self._milliseconds(self.lease), token, *eval_ids)
-        return [_entry(eval_id, token, text) for eval_id, text in zip(eval_ids, found, strict=True) if text]
+        return list(_entries(zip(eval_ids, found, strict=True), token))
 
     async def extend(self, entries: Iterable[Entry]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
@@ -397,6 +398,15 @@ def _some(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Yield so many at a time as a script can take."""
     for start in range(0, len(entries), _AT_ONCE):
         yield entries[start : start + _AT_ONCE]
+
+
+def _entries(found: Iterable[tuple[str, str]], token: str) -> Iterator[Entry]:
+    """Yield an entry for each evaluation that has one; those of one order say the same and are read once."""
+    alike: dict[str, Entry] = {}
+    for eval_id, text in found:
+        if text:
+            known = alike.get(text) or alike.setdefault(text, _entry(eval_id, token, text))
+            yield dataclasses.replace(known, eval_id=eval_id)
 
 
 def _entry(eval_id: str, token: str, text: str) -> Entry:

@@ -17,6 +17,8 @@ from worker.unreachable import Unreachable
 _log = structlog.get_logger("docv.resources")
 _TIMEOUT = 10.0
 _CHECK_SECONDS = 10.0
+# ZMSCORE, which the ledger needs, came with it.
+_OLDEST = (6, 2)
 
 
 @contextlib.asynccontextmanager
@@ -50,18 +52,27 @@ async def open_redis(
 
 
 async def check_redis(redis: "Redis") -> None:
-    """See that Redis answers.
+    """See that Redis answers, and knows the commands that the ledger needs.
 
     Raises:
         Unreachable: it does not.
     """
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
-            await redis.ping()
+            version = str((await redis.info("server")).get("redis_version", ""))
     except (RedisError, OSError) as error:
         raise Unreachable(
             f"Redis does not answer ({_short(error)}): see that it runs and DOCV_REDIS_URL names it"
         ) from None
+    if is_too_old(version):
+        raise Unreachable(f"Redis is of version {version}, which is too old: 6.2 or newer is needed, or any Valkey")
+
+
+def is_too_old(version: str) -> bool:
+    """Return whether a Redis of this version lacks what the ledger needs; one that tells no version does not."""
+    major, dot, rest = version.partition(".")
+    minor = rest.partition(".")[0]
+    return bool(dot) and major.isdecimal() and minor.isdecimal() and (int(major), int(minor)) < _OLDEST
 
 
 async def check_keeping(redis: "Redis", *, strict: bool) -> None:

@@ -1174,3 +1174,45 @@ async def test_who_lost_his_lease_is_told_so_and_those_beside_him_are_not(ledger
 
 async def round_trips(redis: Redis) -> int:
     return int((await redis.info("stats"))["total_reads_processed"])
+
+
+async def test_a_hundred_evaluations_of_an_order_take_redis_as_many_commands_as_two(
+    ledger: Ledger, redis: Redis
+) -> None:
+    costs = []
+    for count in (2, 100):
+        eval_ids = some_ids(count)
+        before = await commands(redis)
+        await accept(ledger, *eval_ids, run=f"run-of-{count}")
+        entries = await ledger.take(eval_ids, token="ours")
+        await ledger.settle_all([(entry, Outcome.ARCHIVED) for entry in entries])
+        costs.append(await commands(redis) - before)
+    assert costs[0] == costs[1]
+
+
+async def test_those_that_are_damaged_alike_do_not_keep_the_one_between_them_from_its_end(
+    ledger: Ledger, redis: Redis
+) -> None:
+    eval_ids = some_ids(4)
+    await accept(ledger, *eval_ids, run="q3")
+    entries = await ledger.take(eval_ids, token="ours")
+    for eval_id, text in zip(eval_ids[::2], ("no entry", "no entry"), strict=True):
+        await redis.hset(PREFIX + "entries", eval_id, text)
+    assert [age > 0 for age in await ledger.settle_all([(entry, Outcome.ARCHIVED) for entry in entries])] == [
+        *(False, True) * 2
+    ]
+    assert await ledger.settle_all([(entry, Outcome.ARCHIVED) for entry in entries]) == [-1, 0] * 2
+    assert (await ledger.run("q3")).outcomes[Outcome.ARCHIVED] == 2
+
+
+async def test_who_settles_twice_in_one_step_is_counted_once(ledger: Ledger, eval_id: str) -> None:
+    entry = await taken(ledger, eval_id, run="q3")
+    first, second = await ledger.settle_all([(entry, Outcome.ARCHIVED)] * 2)
+    assert first > 0 == second
+    assert (await ledger.run("q3")).outcomes[Outcome.ARCHIVED] == 1
+
+
+async def commands(redis: Redis) -> int:
+    """Return how many commands Redis has carried out, those of scripts and not the scripts themselves."""
+    stats = await redis.info("commandstats")
+    return sum(facts["calls"] for name, facts in stats.items() if not name.startswith(("cmdstat_eval", "cmdstat_info")))

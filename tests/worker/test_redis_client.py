@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker import redis_client
 from worker.embedded import server_binary
-from worker.redis_client import check_keeping, check_syncing, open_redis
+from worker.redis_client import check_keeping, check_redis, check_syncing, is_too_old, open_redis
 from worker.unreachable import Unreachable
 
 
@@ -130,3 +130,29 @@ async def test_of_a_redis_that_does_not_tell_how_it_syncs_nothing_is_said(told: 
     async with redis_with("--rename-command", "CONFIG", "") as closed:
         await check_syncing(closed, strict=True)
     assert told == []
+
+
+@pytest.mark.parametrize(
+    ("version", "too_old"),
+    [
+        *(("5.0.14", True), ("6.0.20", True), ("6.2.0", False), ("7.2.4", False), ("10.0", False)),
+        # Services that speak Redis's protocol may call themselves anything.
+        *(("", False), ("6", False), ("dragonfly-1.2", False), ("6.x", False)),
+    ],
+)
+def test_a_redis_is_too_old_before_6_2(version: str, *, too_old: bool) -> None:
+    assert is_too_old(version) == too_old
+
+
+async def test_whoever_finds_a_redis_that_is_too_old_does_not_start(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await check_redis(redis)
+    info = redis.info
+    monkeypatch.setattr(redis, "info", lambda section: old(info(section)))
+    with pytest.raises(Unreachable, match=r"version 6\.0\.20, which is too old: 6\.2 or newer"):
+        await check_redis(redis)
+
+
+async def old(asking: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    return await asking | {"redis_version": "6.0.20"}
