@@ -117,7 +117,7 @@ def _gathered(wanted: Wanted, settings: Settings) -> Gathered:
 async def _backfill(wanted: Wanted, gathered: Gathered, settings: Settings, tend: Tend, *, detach: bool) -> Summary:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        ledger = Ledger(redis)
+        ledger = Ledger(redis, replicas=settings.redis_replicas)
         run = await _begin(wanted, gathered, settings, ledger)
         if detach:
             click.echo(

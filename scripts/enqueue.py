@@ -54,7 +54,7 @@ async def _enqueue(settings: Settings, ids: Sorted, order: Order) -> int:
         await check_redis(redis)
         with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
             return await accept_and_publish(
-                Ledger(redis),
+                Ledger(redis, replicas=settings.redis_replicas),
                 publisher,
                 ids.eval_ids,
                 order,

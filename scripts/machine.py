@@ -58,7 +58,7 @@ class Machine:
     async def _archive(self, eval_ids: Sequence[str], name: str, order: Order) -> Seen:
         async with open_redis(self.settings.need_redis_url()) as redis:
             with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
-                await enqueue(Ledger(redis), publisher, eval_ids, order)
+                await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
             with open_progress(name, len(eval_ids)) as progress:
                 async for seen in looks(redis, name):
                     progress.show(seen)

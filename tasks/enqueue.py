@@ -34,9 +34,8 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._lock = threading.Lock()
-        url = app.conf.broker_url
-        self._connection: Connection = app.connection_for_write(transport_options=publisher_options(url))
-        self._counts = is_rabbitmq(url)
+        self._connection: Connection = app.connection_for_write(transport_options=publisher_options(app.conf))
+        self._counts = is_rabbitmq(app.conf.broker_url)
 
     def publish(self, queue: Queue, eval_ids: Sequence[str], size: int) -> None:
         """Put accepted evaluations on their queue, so many in a message.

@@ -288,7 +288,11 @@ end
 
 -- event (or ''), order, id... -> as accept_all; nothing where the event has been accepted before
 function verbs.accept(event, order, ...)
-  if event ~= '' and not redis.call('SET', KEYS[14] .. event, 1, 'NX', 'EX', WEEK) then return {} end
+  if event ~= '' and not redis.call('SET', KEYS[14] .. event, 1, 'NX', 'EX', WEEK) then
+    -- Replicas are waited for by what was written: this is, so that an event which they had not yet is asked for, too.
+    redis.call('EXPIRE', KEYS[14] .. event, WEEK)
+    return {}
+  end
   return accept_all({ ... }, order)
 end
 
@@ -303,6 +307,9 @@ function verbs.begin(run, total, fingerprint)
     answer = 'begun'
   elseif known[2] ~= fingerprint then
     return 'taken'
+  else
+    -- As with an event that comes again: what replicas are to have has to be written.
+    redis.call('HSET', key, 'listed', fingerprint)
   end
   if tonumber(redis.call('HGET', key, 'unfed')) > 0 then redis.call('ZADD', feeding, 'NX', now, run) end
   return answer

@@ -26,8 +26,10 @@ from tasks.errors import LeaseLost
 from tasks.outcome import Evidence, Outcome
 from tasks.together import Together
 from tasks.tracing import span
+from worker.redis_client import NotReplicated
 
 _AT_ONCE = 1000
+_REPLICATED_WITHIN = 2_000
 _PREFIX = "docv:ledger:"
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
@@ -52,10 +54,12 @@ class Ledger:
         redis: the client, with ``decode_responses``.
         lease: seconds a lease lasts unless it is extended.
         linger: seconds that what ends waits for others, to be written down with them in one step.
+        replicas: of Redis, which must have what is accepted before it counts: a failover forgets what they have not.
     """
 
-    def __init__(self, redis: "Redis", lease: float = 120.0, linger: float = 0.0) -> None:
+    def __init__(self, redis: "Redis", lease: float = 120.0, linger: float = 0.0, replicas: int = 0) -> None:
         self.lease = lease
+        self._replicas = replicas
         self._settling = Together(self.settle_all, linger)
         self._redis = redis
         self._keys = [_PREFIX + key for key in _KEYS]
@@ -72,6 +76,9 @@ class Ledger:
         Args:
             eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
             order: how they are wanted.
+
+        Raises:
+            NotReplicated: a failover might forget them; so they do not count as accepted, though they may be.
         """
         return _flagged(eval_ids, await self._accept("", eval_ids, order)) if eval_ids else []
 
@@ -88,13 +95,16 @@ class Ledger:
 
         Returns:
             None where the event has been accepted before.
+
+        Raises:
+            NotReplicated: a failover might forget it; so it does not count as accepted, though it may be.
         """
         flags = await self._accept(event, [eval_id], order)
         return _flagged([eval_id], flags) if flags else None
 
     async def _accept(self, event: str, eval_ids: Sequence[str], order: Order) -> list[int]:
         with span("accept", queue=order.queue.value, evaluations=len(eval_ids)):
-            flags: list[int] = await self._call("accept", event, order.as_json(listed=False), *eval_ids)
+            flags: list[int] = await self._promise("accept", event, order.as_json(listed=False), *eval_ids)
         return flags
 
     async def begin(self, run: str, *, total: int, fingerprint: str) -> Begun:
@@ -104,8 +114,11 @@ class Ledger:
             run: its name.
             total: how many IDs the list has.
             fingerprint: what the list is known by.
+
+        Raises:
+            NotReplicated: a failover might forget it; begin it again.
         """
-        return Begun(await self._call("begin", run, total, fingerprint))
+        return Begun(await self._promise("begin", run, total, fingerprint))
 
     async def feeding(self) -> list[str]:
         """Return the names of the runs that are fed from their lists, the oldest first."""
@@ -379,6 +392,21 @@ class Ledger:
 
     async def _call(self, verb: str, *args: object) -> Any:
         return await self._script(keys=self._keys, args=[verb, *map(str, args)])
+
+    async def _promise(self, verb: str, *args: object) -> Any:
+        """Call a verb whose answer others rely on: replicas must have it, as far as that is wanted.
+
+        ``WAIT`` speaks of what its own connection has written, so both go through one.
+        """
+        if not self._replicas:
+            return await self._call(verb, *args)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._script(keys=self._keys, args=[verb, *map(str, args)], client=pipe)
+            pipe.execute_command("WAIT", self._replicas, _REPLICATED_WITHIN)
+            answer, found = await pipe.execute()
+        if found < self._replicas:
+            raise NotReplicated(found, self._replicas)
+        return answer
 
     @staticmethod
     def _milliseconds(seconds: float) -> int:

@@ -101,7 +101,7 @@ class Station:
         self._account = account_of(settings)
         self._pace = Pace(resources.redis, self._account.name, settings.rate, self._holds)
         self._breaker = Breaker(resources.redis, self._account.name, self._holds)
-        self._ledger = Ledger(resources.redis, settings.lease_seconds, _LINGER)
+        self._ledger = Ledger(resources.redis, settings.lease_seconds, _LINGER, settings.redis_replicas)
         self._taking = Together(self._take_each, _LINGER / 5)
         self._leases = Leases(self._ledger)
         self._refusals = Refusals(resources.redis)

@@ -27,7 +27,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     url = broker_url(settings)
     return {
         "broker_url": url,
-        "broker_transport_options": worker_options(url),
+        "broker_transport_options": worker_options(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_queues": [Queue(LIVE, routing_key=LIVE), Queue(BACKFILL, routing_key=BACKFILL)],

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from worker import rabbitmq, transport
+from celery.app.utils import Settings as Configuration
+
+from worker import rabbitmq, sentinel, transport
+from worker.redis_url import is_watched
 from worker.settings import Settings
 
 
@@ -21,14 +24,19 @@ def is_rabbitmq(url: str) -> bool:
     return url.startswith("amqp")
 
 
-def worker_options(url: str) -> dict[str, Any]:
+def worker_options(settings: Settings) -> dict[str, Any]:
     """Return how a worker talks to it."""
-    return rabbitmq.worker_options() if is_rabbitmq(url) else transport.worker_transport()
+    if settings.broker_url:
+        return rabbitmq.worker_options()
+    url = settings.need_redis_url()
+    return transport.worker_transport() | (sentinel.kombu_options(url) if is_watched(url) else {})
 
 
-def publisher_options(url: str) -> dict[str, Any]:
-    """Return how a publisher talks to it: an error is answered within seconds, not waited out."""
-    return rabbitmq.publisher_options() if is_rabbitmq(url) else transport.publisher_transport()
+def publisher_options(conf: Configuration) -> dict[str, Any]:
+    """Return how a publisher of an application talks to it: an error is answered within seconds, not waited out."""
+    if is_rabbitmq(conf.broker_url):
+        return rabbitmq.publisher_options()
+    return transport.publisher_transport() | sentinel.same_primary(conf.broker_transport_options)
 
 
 def use_our_channels() -> None:

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from worker import sentinel
+from worker.redis_url import is_watched
 from worker.unreachable import Unreachable
 
 _log = structlog.get_logger("docv.resources")
@@ -19,6 +22,22 @@ _TIMEOUT = 10.0
 _CHECK_SECONDS = 10.0
 # ZMSCORE, which the ledger needs, came with it.
 _OLDEST = (6, 2)
+
+
+class NotReplicated(RedisError):
+    """Redis has what it was told, and too few of its replicas do: a failover now would lose it.
+
+    Args:
+        found: replicas that have it.
+        wanted: how many should.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(found, wanted)
+        self.found, self.wanted = found, wanted
+
+    def __str__(self) -> str:
+        return f"{self.found} of {self.wanted} replicas of Redis have what was to be accepted"
 
 
 @contextlib.asynccontextmanager
@@ -33,22 +52,22 @@ async def open_redis(
         seconds: longest time for one try of a call.
         retries: tries after the first; who has to answer somebody has little time for them.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        timeout=seconds,
-        decode_responses=True,
-        max_connections=connections + 8,
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds / 2,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-    )
-    redis = Redis.from_pool(pool)
-    try:
-        yield redis
-    finally:
-        await redis.aclose()
+    options: dict[str, Any] = {
+        "timeout": seconds,
+        "decode_responses": True,
+        "max_connections": connections + 8,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds / 2,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries),
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        if is_watched(url):
+            pool: ConnectionPool = await stack.enter_async_context(sentinel.open_pool(url, **options))
+        else:
+            pool = BlockingConnectionPool.from_url(url, **options)
+        yield await stack.enter_async_context(Redis.from_pool(pool))
 
 
 async def check_redis(redis: "Redis") -> None:

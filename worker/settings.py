@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.redis_url import check_redis_url
+
 _PREFIX = "DOCV_"
 _DOTENV = ".env"
 _SECRETS = Path("/run/secrets")
@@ -100,8 +102,8 @@ def _archive_url(url: str) -> str:
 
 
 def _redis_url(url: SecretStr | None) -> SecretStr | None:
-    if url is not None and _split(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("expected is redis://host:6379/0, rediss://… or unix:///path")
+    if url is not None:
+        check_redis_url(url.get_secret_value())
     return url
 
 
@@ -181,6 +183,8 @@ class Settings(BaseSettings):
     """URL of an S3 other than Amazon's."""
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
+    redis_replicas: int = Field(default=0, ge=0, le=10)
+    """Replicas of Redis that must have what is accepted before that is answered; else a failover may forget it."""
     broker_url: Annotated[SecretStr | None, AfterValidator(_broker_url)] = None
     """RabbitMQ, where that is to carry the messages instead of Redis; ledger, holds and rate stay in Redis."""
     state_dir: Path = Path(".docv-archive")

@@ -16,7 +16,9 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
+from worker import sentinel
 from worker.envelope import QUEUES, UNREADABLE, BadEnvelope, checked, talk
+from worker.redis_url import is_watched
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
@@ -34,6 +36,8 @@ def transport_url(redis_url: str) -> str:
     A socket is ``redis+socket://`` there and its database a virtual host; over TLS kombu believes any certificate
     unless it is told to check it.
     """
+    if is_watched(redis_url):
+        return sentinel.kombu_url(redis_url)
     parts = urlsplit(redis_url)
     query = dict(parse_qsl(parts.query))
     database = query.pop("db", "")
@@ -209,6 +213,11 @@ class Channel(redis.Channel):
             super()._queue_bind(*args)
 
 
+class WatchedChannel(Channel, redis.SentinelChannel):
+    """The same to a Redis that Sentinel watches."""
+
+
 def use_our_channel() -> None:
     """Have every connection of this process use our channel; ``Channel`` is kombu's own hook for that."""
     redis.Transport.Channel = Channel
+    redis.SentinelTransport.Channel = WatchedChannel

@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from tasks.errors import AlarmingObject, StoreFailed
-from worker.redis_client import is_full
+from worker.redis_client import NotReplicated, is_full
 
 _log = structlog.get_logger("docv.serve")
 _LATER = {"Retry-After": "5"}
@@ -74,6 +74,8 @@ def _why_later(error: Exception) -> str:
         return "the archive does not answer; ask again later"
     if is_full(error):
         return "Redis is full, so nothing may count as accepted; send it again later"
+    if isinstance(error, NotReplicated):
+        return "too few replicas of Redis have it, so nothing may count as accepted; send it again later"
     return "Redis does not answer, so nothing may count as accepted; send it again later"
 
 

@@ -88,7 +88,7 @@ def _callers(settings: Settings) -> Callers:
 def _handlers(
     settings: Settings, opened: Opened, bucket: Bucket, figures: Figures, bounds: Bounds
 ) -> dict[str, Handler]:
-    ledger = Ledger(opened.redis, settings.lease_seconds)
+    ledger = Ledger(opened.redis, settings.lease_seconds, replicas=settings.redis_replicas)
     producers = Login(settings.intake_tokens, _TOKENS)
     webhook = Webhook(
         login=Login(settings.webhook_secrets, _TOKENS_AND_PAIRS),

@@ -6,10 +6,24 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from worker.embedded import server_binary
 
 _START_SECONDS = 30.0
+_SERVICE = "docv"
+_SOON: dict[str, Any] = {
+    "decode_responses": True,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 1,
+    "retry": Retry(NoBackoff(), 2),
+}
 
 
 class RedisServer:
@@ -17,11 +31,12 @@ class RedisServer:
 
     Args:
         folder: where its append-only file and its log are.
+        options: of the server, beside those that all have.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         folder.mkdir(parents=True)
-        self._folder = folder
+        self._folder, self._options = folder, options
         self._process: asyncio.subprocess.Process | None = None
         self.port = _free_port()
 
@@ -30,14 +45,17 @@ class RedisServer:
         """URL for ``DOCV_REDIS_URL``."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    async def start(self) -> None:
-        """Start it, for the first time or again, and wait until it answers."""
+    def client(self) -> Redis:
+        """Return a client that answers or fails within seconds."""
+        return Redis.from_url(self.url, **_SOON)
+
+    async def start(self, *options: str) -> None:
+        """Start it, for the first time or again, and wait until it answers; with further options."""
         with (self._folder / "redis.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 server_binary(),
-                *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)),
-                *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
-                *("--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning"),
+                *self._arguments(),
+                *options,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -61,6 +79,14 @@ class RedisServer:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
+    def _arguments(self) -> tuple[str, ...]:
+        return (
+            *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            *("--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning"),
+            *self._options,
+        )
+
     def _signal(self, number: signal.Signals) -> None:
         if self._process and self._process.returncode is None:
             os.kill(self._process.pid, number)
@@ -75,6 +101,83 @@ class RedisServer:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
+        return False
+
+
+class Watcher(RedisServer):
+    """A Sentinel: it watches a server, and makes its replica the primary when it has been down for a second.
+
+    Args:
+        folder: where what it remembers, and its log, are.
+        service: what it calls them.
+        primary: port of the server that is the primary at first.
+    """
+
+    def __init__(self, folder: Path, service: str, primary: int) -> None:
+        super().__init__(folder)
+        self._remembers = folder / "sentinel.conf"
+        self._remembers.write_text(
+            f"bind 127.0.0.1\nport {self.port}\ndir {folder}\n"
+            f"sentinel monitor {service} 127.0.0.1 {primary} 1\n"
+            f"sentinel down-after-milliseconds {service} 1000\n"
+            f"sentinel failover-timeout {service} 5000\n"
+        )
+
+    def _arguments(self) -> tuple[str, ...]:
+        return str(self._remembers), "--sentinel"
+
+
+class WatchedRedis:
+    """Two servers of Redis and a Sentinel that makes the second the primary when the first is gone.
+
+    Args:
+        folder: where all their files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.first = RedisServer(folder / "first")
+        self.second = RedisServer(folder / "second", "--replicaof", "127.0.0.1", str(self.first.port))
+        self._watcher = Watcher(folder / "watcher", _SERVICE, self.first.port)
+        self._asking = Sentinel([("127.0.0.1", self._watcher.port)], **_SOON)  # type: ignore[no-untyped-call]
+
+    @property
+    def url(self) -> str:
+        """URL for ``DOCV_REDIS_URL``."""
+        return f"redis+sentinel://127.0.0.1:{self._watcher.port}/{_SERVICE}/0"
+
+    def client(self) -> Redis:
+        """Return a client of the primary that answers or fails within seconds."""
+        client: Redis = self._asking.master_for(_SERVICE)  # type: ignore[no-untyped-call]
+        return client
+
+    async def start(self) -> None:
+        """Start all of them, and wait until the second follows the first."""
+        for server in (self.first, self.second, self._watcher):
+            await server.start()
+        await self.until_followed()
+
+    async def bring_back_first(self) -> None:
+        """Start the first again, as the replica of the second; the Sentinel would see to that half a minute later."""
+        await self.first.start("--replicaof", "127.0.0.1", str(self.second.port))
+        await self.until_followed()
+
+    async def until_followed(self) -> None:
+        """Wait until the primary has a replica that has all it has."""
+        async with asyncio.timeout(_START_SECONDS), self.client() as primary:
+            while not await self._followed(primary):
+                await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """End all of them as a crash does."""
+        await self._asking.aclose()
+        for server in (self._watcher, self.second, self.first):
+            await server.kill()
+
+    @staticmethod
+    async def _followed(primary: Redis) -> bool:
+        with contextlib.suppress(RedisError, OSError):
+            await primary.set("followed", 1)
+            return int(await primary.execute_command("WAIT", 1, 100)) == 1
         return False
 
 

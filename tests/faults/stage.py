@@ -7,15 +7,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from pydantic import SecretStr
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from scripts.simulator.options import Options
@@ -25,7 +22,7 @@ from tasks.enqueue import Publisher, enqueue
 from tasks.entry import Order, Queue, Trigger
 from tasks.ledger import Ledger
 from tests.commands import KEY
-from tests.faults.redis_server import RedisServer
+from tests.faults.redis_server import RedisServer, WatchedRedis
 from worker.app import publishing_app
 from worker.settings import Settings
 
@@ -89,7 +86,9 @@ class Stage:
         workers: every worker that was ever started.
     """
 
-    def __init__(self, folder: Path, redis: RedisServer, riskos: Simulator) -> None:
+    def __init__(
+        self, folder: Path, redis: RedisServer | WatchedRedis, riskos: Simulator, settings: Mapping[str, str]
+    ) -> None:
         self.folder = folder
         self.redis = redis
         self.riskos = riskos
@@ -98,11 +97,10 @@ class Stage:
             "DOCV_REDIS_URL": redis.url,
             "DOCV_RISKOS_URL": riskos.url,
             "DOCV_ARCHIVE_URL": self.archive.as_uri(),
+            **settings,
         }
-        self.client = Redis.from_url(
-            redis.url, decode_responses=True, socket_timeout=5, socket_connect_timeout=1, retry=Retry(NoBackoff(), 2)
-        )
-        self.ledger = Ledger(self.client)
+        self.client = redis.client()
+        self.ledger = Ledger(self.client, replicas=int(settings.get("DOCV_REDIS_REPLICAS", 0)))
         self.workers: list[Worker] = []
         self._names = itertools.count(1)
 
@@ -216,20 +214,21 @@ def kill_now(worker: Worker) -> None:
 
 
 @contextlib.asynccontextmanager
-async def set_stage(folder: Path, **settings: str) -> AsyncIterator[Stage]:
+async def set_stage(folder: Path, *, watched: bool = False, **settings: str) -> AsyncIterator[Stage]:
     """Have a stage with a Redis and a RiskOS that run, and no worker yet.
 
     Args:
         folder: for its files; made when it is not there.
+        watched: whether Redis has a replica, and a Sentinel.
         settings: ``DOCV_…`` variables of the workers that differ from what is usual here.
     """
-    server = RedisServer(folder / "redis")
+    server = WatchedRedis(folder / "redis") if watched else RedisServer(folder / "redis")
     try:
         await server.start()
-        async with await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES)) as riskos:
-            stage = Stage(folder, server, riskos)
-            stage.settings |= settings
-            async with stage:
-                yield stage
+        async with (
+            await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES)) as riskos,
+            Stage(folder, server, riskos, settings) as stage,
+        ):
+            yield stage
     finally:
         await server.kill()

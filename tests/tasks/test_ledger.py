@@ -12,7 +12,7 @@ from tasks.entry import Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
 from tasks.ledger import Begun, Ledger
 from tasks.outcome import Evidence, Outcome
-from worker.redis_client import open_redis
+from worker.redis_client import NotReplicated, open_redis
 
 PREFIX = "docv:ledger:"
 STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
@@ -1148,6 +1148,44 @@ async def test_a_run_that_is_over_has_lasted_until_its_last_evaluation_ended(
     await redis.hset(PREFIX + "run:q3", "changed", await redis.zscore(PREFIX + "runs", "q3") + 5_000)
     assert await ledger.run_age("q3") == 5
     assert await ledger.run_age("nobody-knows-it") is None
+
+
+# -- what outlives a failover
+
+
+async def test_what_no_replica_has_does_not_count_as_accepted(
+    redis: Redis, eval_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.ledger._REPLICATED_WITHIN", 10)
+    ledger = Ledger(redis, replicas=1)
+    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    for promise in (
+        lambda: ledger.accept([eval_id], order),
+        lambda: ledger.accept_event("e1", eval_id, order),
+        lambda: ledger.accept_event("e1", eval_id, order),
+        lambda: ledger.begin("q3", total=1, fingerprint="f"),
+        lambda: ledger.begin("q3", total=1, fingerprint="f"),
+    ):
+        with pytest.raises(NotReplicated, match="0 of 1 replicas"):
+            await promise()
+    assert await take(ledger, eval_id), "it is there all the same, and comes to its end"
+
+
+async def test_replicas_are_asked_for_what_is_told_again_too(ledger: Ledger, redis: Redis, eval_id: str) -> None:
+    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    for promise in (
+        lambda: ledger.accept_event("e1", eval_id, order),
+        lambda: ledger.begin("q3", total=1, fingerprint="f"),
+    ):
+        await promise()
+        before = await written(redis)
+        await promise()
+        assert await written(redis) > before
+
+
+async def written(redis: Redis) -> int:
+    """Return how many bytes Redis has written down; what it does not write it does not tell its replicas either."""
+    return int((await redis.info("persistence"))["aof_current_size"])
 
 
 # -- what it costs

@@ -13,9 +13,10 @@ RABBITMQ = "amqp://user:word@rabbit.example:5672/docv"
 
 
 def test_redis_carries_the_messages_where_nothing_else_is_named() -> None:
-    url = broker_url(Settings(redis_url=REDIS))
-    assert url == "redis://host:6379/0"
-    assert (worker_options(url), publisher_options(url)) == (worker_transport(), publisher_transport())
+    settings = Settings(redis_url=REDIS)
+    assert broker_url(settings) == "redis://host:6379/0"
+    assert worker_options(settings) == worker_transport()
+    assert publisher_options(publishing_app(settings).conf) == publisher_transport()
 
 
 def test_rabbitmq_carries_them_where_it_is_named() -> None:

@@ -1,0 +1,53 @@
+"""The primary of a watched Redis dies, and its replica takes over, while evaluations run."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.redis_server import WatchedRedis
+from tests.faults.scale import Scale
+from tests.faults.stage import set_stage
+from worker.redis_client import NotReplicated
+
+_KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)
+
+
+async def test_what_was_accepted_outlives_the_primary(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    total = 2_000 if scale.long else 200
+    eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
+    alone = [eval_id_for(Scenario.DOCUMENTED, total)]
+    async with set_stage(tmp_path / "stage", watched=True, DOCV_REDIS_REPLICAS="1") as stage:
+        redis = stage.redis
+        assert isinstance(redis, WatchedRedis)
+        stage.riskos.change(latency_ms=150, jitter_ms=100)
+        await stage.start_workers(2)
+        await stage.enqueue(eval_ids, run="failover")
+        while await stage.settled("failover") < total // 10:
+            await asyncio.sleep(0.02)
+
+        began = time.monotonic()
+        await redis.first.kill()
+        before = await stage.settled("failover")
+        while await stage.settled("failover") <= max(before, total // 10):
+            assert time.monotonic() - began < 60, "nobody goes on"
+            await asyncio.sleep(0.05)
+        pause = time.monotonic() - began
+        with pytest.raises(NotReplicated, match="0 of 1 replicas"):
+            await stage.enqueue(alone, run="alone")
+
+        await redis.bring_back_first()
+        await stage.enqueue(alone, run="alone")
+        await stage.let_a_minute_pass()
+        counters = await stage.wait_until_all_ended("failover", total, seconds=90)
+        await stage.wait_until_all_ended("alone", 1)
+        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids + alone)
+    figures(f"Redis failed over: {result.sentence()}, at work again {pause:.1f} s after the crash")
+    assert result.sound, result
+    assert counted_right(eval_ids, counters), counters

@@ -1,0 +1,81 @@
+"""How the settings name a Redis: by itself, or by the Sentinels that watch it.
+
+``redis+sentinel://user:password@host:26379,host:26379/service/0`` names the Sentinels, the service that they watch, and
+the database. User and password are those of Redis; Sentinels are asked without.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+_DIRECT = frozenset({"redis", "rediss", "unix"})
+_WATCHED = "redis+sentinel"
+_PORT = 26379
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+_PATH = re.compile(r"/(?P<service>[A-Za-z0-9._-]{1,100})(?:/(?P<database>[0-9]{1,3}))?", re.ASCII)
+_LAST_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A Redis that Sentinel watches.
+
+    Attributes:
+        sentinels: host and port of each.
+        service: what they call it.
+        database: its number.
+        username: of Redis.
+        password: of Redis.
+    """
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def check_redis_url(url: str) -> None:
+    """See that a URL names a Redis.
+
+    Raises:
+        ValueError: it does not; it is not repeated, for it may hold a password.
+    """
+    if is_watched(url):
+        read_watched(url)
+        return
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it is no URL: look at host and port") from None
+    if parts.scheme not in _DIRECT:
+        raise ValueError("expected is redis://host:6379/0, rediss://…, redis+sentinel://… or unix:///path")
+
+
+def is_watched(url: str) -> bool:
+    """Return whether a URL names a Redis by its Sentinels."""
+    return url.startswith(f"{_WATCHED}:")
+
+
+def read_watched(url: str) -> Watched:
+    """Return what such a URL names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    user, _, hosts = parts.netloc.rpartition("@")
+    found, path = [_HOST.fullmatch(host) for host in hosts.split(",")], _PATH.fullmatch(parts.path)
+    sentinels = [(host["name"].strip("[]"), int(host["port"] or _PORT)) for host in found if host]
+    in_range = all(0 < port <= _LAST_PORT for _, port in sentinels)
+    if not path or not all(found) or not in_range or parts.query or parts.fragment:
+        raise ValueError(f"expected is {_WATCHED}://host:26379,host:26379/service/0")
+    name, _, password = user.partition(":")
+    return Watched(
+        sentinels=tuple(sentinels),
+        service=path["service"],
+        database=int(path["database"] or 0),
+        username=unquote(name) or None,
+        password=unquote(password) or None,
+    )
