@@ -23,15 +23,16 @@ $(UV): constraints/uv.txt
 
 .venv/.made: $(UV) pyproject.toml constraints/develop.txt
 	@$(UV) venv --quiet --clear --python $(PYTHON) .venv
-	@$(UV) pip install --quiet --python .venv --require-hashes -r constraints/develop.txt
+	@$(UV) pip install --quiet --compile-bytecode --python .venv --require-hashes -r constraints/develop.txt
 	@$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: venv       ## the main job before your eyes: no key, no server, no Docker
 	@$(BIN)/docv-archive demo
 
+# What pytest makes of assertions is kept for the next time, whatever the environment says of such files.
 test: venv       ## all tests; one process more than there are cores, since many tests wait
-	@$(BIN)/pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 faults: venv     ## break things on purpose, at length (an hour), and print the figures
 	@$(BIN)/pytest --faults=long tests/faults

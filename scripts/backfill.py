@@ -16,7 +16,8 @@ from scripts.interruption import interruptible
 from scripts.local import local_redis
 from scripts.machine import machine
 from scripts.plan import plan
-from scripts.progress import Seen, open_progress
+from scripts.progress import open_progress
+from scripts.seen import Seen
 from scripts.tables import Summary, print_summary
 from scripts.watch import looks
 from tasks.account import DEFAULT_ACCOUNT

@@ -70,7 +70,7 @@ class Command(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
-            from scripts.exits import explain  # noqa: PLC0415  # most commands end well
+            from scripts.explanation import explain  # noqa: PLC0415  # most commands end well
 
             explained = explain(error)
             if explained is None:

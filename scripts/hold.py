@@ -7,8 +7,8 @@ import orjson
 
 from scripts.exits import OK
 from scripts.local import known_redis
-from scripts.progress import until
 from scripts.resuming import end_holds
+from scripts.seen import until
 from tasks.account import DEFAULT_ACCOUNT
 from tasks.hold import Hold, Holds, Reason
 from worker.redis_client import check_redis, open_redis

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from scripts.local import LocalWorker, local_redis, local_worker
-from scripts.progress import Seen, open_progress
+from scripts.progress import open_progress
+from scripts.seen import Seen
 from scripts.tables import Summary
 from scripts.watch import looks
 from tasks.account import DEFAULT_ACCOUNT

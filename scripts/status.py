@@ -11,8 +11,8 @@ from scripts.duration import duration
 from scripts.exits import NOT_ALL, OK, USAGE
 from scripts.local import known_redis
 from scripts.overview import Overview, see_overview
-from scripts.progress import until
 from scripts.rate import rate_facts, rate_words
+from scripts.seen import until
 from scripts.tables import Summary, print_summary
 from tasks.ledger import Ledger
 from tasks.message import parse_run

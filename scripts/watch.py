@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
-from scripts.progress import Seen
+from scripts.seen import Seen
 from tasks.entry import Queue
 from tasks.hold import Holds
 from tasks.ledger import Ledger

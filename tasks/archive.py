@@ -29,7 +29,8 @@ from worker.health import Watchdog
 from worker.logs import configure_logs
 from worker.metrics import Words, WorkerFigures
 from worker.metrics_server import MetricsServer
-from worker.redis_client import check_keeping, open_redis
+from worker.redis_client import open_redis
+from worker.redis_keeping import check_keeping
 from worker.resources import open_resources
 from worker.runtime import Runtime
 from worker.settings import Settings, SettingsError, load_settings

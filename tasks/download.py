@@ -9,7 +9,7 @@ import email.message
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 
 from tasks.account import Account
+from tasks.answer import Absent, Answer, Bundle
 from tasks.directory import Buffer
 from tasks.errors import (
     AccountRefused,
@@ -70,45 +71,6 @@ class Terms:
     in_memory: int = 8 << 20
     spool_dir: Path | None = None
     no_documents_texts: tuple[str, ...] = ("No Documents Found",)
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """The ZIP as downloaded.
-
-    Attributes:
-        filename: name that RiskOS gave it, or None.
-        data: its bytes, in memory or mapped.
-        sha256: their hash.
-        size: how many they are.
-    """
-
-    filename: str | None
-    data: Buffer
-    sha256: str
-    size: int
-
-    def emptied(self) -> "Bundle":
-        """Return what is known of it without its bytes, which nobody needs once all of it has been unpacked."""
-        return replace(self, data=b"")
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """RiskOS's word that there is no bundle, and never will be by asking again.
-
-    Attributes:
-        outcome: ``no_documents``, ``not_found`` or ``rejected``.
-        status: the HTTP status.
-        message: what RiskOS said, cut.
-    """
-
-    outcome: Outcome
-    status: int
-    message: str | None
-
-
-Answer = Bundle | Absent
 
 
 def _unheard(_: RateWord) -> None:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from tasks.census import Census, RunCounters
 from tasks.entry import DeadLetter, Entry, Failure, Order, Queue, Trigger
@@ -26,7 +26,6 @@ from tasks.errors import LeaseLost
 from tasks.outcome import Evidence, Outcome
 from tasks.together import Together
 from tasks.tracing import span
-from worker.redis_client import NotReplicated
 
 _AT_ONCE = 1000
 _REPLICATED_WITHIN = 2_000
@@ -45,6 +44,22 @@ class Begun(enum.StrEnum):
     ANEW = "begun"
     KNOWN = "known"
     TAKEN = "taken"
+
+
+class NotReplicated(RedisError):
+    """Redis has what it was told, and too few of its replicas do: a failover now would lose it.
+
+    Args:
+        found: replicas that have it.
+        wanted: how many should.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(found, wanted)
+        self.found, self.wanted = found, wanted
+
+    def __str__(self) -> str:
+        return f"{self.found} of {self.wanted} replicas of Redis have what was to be accepted"
 
 
 class Ledger:

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tasks.answer import Absent, Answer, Bundle
 from tasks.bucket import Bucket
 from tasks.budget import Budget
 from tasks.documents import identify
-from tasks.download import Absent, Answer, Bundle
 from tasks.entry import Entry
 from tasks.errors import BadBundle, ManifestChanged
 from tasks.evaluation import Evaluation

@@ -5,8 +5,8 @@ Made of return values only: of what was answered, read and stored, not of what w
 
 from dataclasses import dataclass
 
+from tasks.answer import Absent, Answer
 from tasks.documents import Document
-from tasks.download import Absent, Answer
 from tasks.entry import Entry
 from tasks.evaluation import Evaluation
 from tasks.manifest import (

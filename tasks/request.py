@@ -10,8 +10,9 @@ from http import HTTPStatus
 import aiohttp
 
 from tasks.account import Account
+from tasks.answer import Absent, Answer
 from tasks.breaker import Breaker
-from tasks.download import Absent, Answer, Terms, download
+from tasks.download import Terms, download
 from tasks.entry import Queue
 from tasks.errors import AccountRefused, ArchiveError, BundleTooLarge, RateLimited, TryAgain
 from tasks.evaluation import Evaluation

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tasks.answer import Bundle
 from tasks.bucket import LARGE, AlreadyThere, Bucket, Labels, Unclear
 from tasks.budget import Budget
 from tasks.directory import Buffer
 from tasks.documents import Document
-from tasks.download import Bundle
 from tasks.errors import AlarmingObject, StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.spool import release

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from tasks.answer import Bundle
 from tasks.bucket import Bucket
 from tasks.documents import identify
-from tasks.download import Bundle
 from tasks.evaluation import Evaluation
 from tasks.manifest import (
     BundleRecord,

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from tests import forked
 
 KEY = "canary-4f1d8c02-key"
 
@@ -37,17 +39,24 @@ class Shell:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
 
-    async def start(self, *arguments: str, module: str = "scripts.cli") -> asyncio.subprocess.Process:
-        """Start a command, ours unless another module is named, and do not wait for it."""
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start our command and do not wait for it: as a fork, which is spared the imports."""
+        return await forked.start("scripts.cli", *arguments, **self._place())
+
+    async def start_anew(self, *arguments: str, module: str = "scripts.cli") -> asyncio.subprocess.Process:
+        """Start a command as a shell does, ours unless another module is named."""
+        return await forked.start_anew(module, *arguments, **self._place())
+
+    def _place(self) -> dict[str, Any]:
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *arguments),
-            cwd=self.folder,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "COLUMNS": "200", **aws, **self.settings},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        pipe = asyncio.subprocess.PIPE
+        return {
+            "cwd": self.folder,
+            "env": {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "COLUMNS": "200", **aws, **self.settings},
+            "stdin": pipe,
+            "stdout": pipe,
+            "stderr": pipe,
+        }
 
     async def run(self, *arguments: str, given: str = "", seconds: float = 100) -> Finished:
         """Run a command to its end."""

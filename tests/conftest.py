@@ -1,9 +1,11 @@
 """What tests of several rooms share: real services of their own, on free ports, gone afterwards."""
 
+import functools
 import importlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,10 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from botocore.loaders import JSONFileLoader
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from redis.asyncio import Redis
+from werkzeug.serving import make_server
 
 from worker.embedded import embedded_redis
 from worker.redis_client import open_redis
@@ -55,6 +59,15 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _botocore_reads_its_files_once() -> Iterator[None]:
+    """Spare each session of boto3 what it knows of S3: a megabyte of JSON, which takes longer than most tests."""
+    read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real Redis, started for this process's tests."""
@@ -85,6 +98,12 @@ class S3:
     client: Any
 
 
+class Dispatcher(DomainDispatcherApplication):
+    """moto's, which looks through all of its folders at each request to find whose it is; here once for each host."""
+
+    get_backend_for_host = functools.cache(DomainDispatcherApplication.get_backend_for_host)
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """URL of moto's S3, a real HTTP server, started for this process's tests."""
@@ -92,11 +111,14 @@ def s3_endpoint() -> Iterator[str]:
     # Loaded here, and not by the server's thread with the first request: Python 3.11's compiler does not like that.
     importlib.import_module("moto.s3.responses")
     importlib.import_module("moto.s3.urls")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    application = Dispatcher(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    serving.join()
+    server.server_close()
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import hashlib
 
+from tasks.answer import Absent, Answer, Bundle
 from tasks.bucket import Bucket
 from tasks.documents import identify
-from tasks.download import Absent, Answer, Bundle
 from tasks.entry import Entry, Queue, Trigger
 from tasks.evaluation import Evaluation
 from tasks.manifest import UnreadableRecord, commit, look_up, utc_now

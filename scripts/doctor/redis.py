@@ -11,7 +11,8 @@ from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.entry import Queue
 from tasks.ledger import Ledger
 from tasks.presence import Presence
-from worker.redis_client import open_redis, syncing
+from worker.redis_client import open_redis
+from worker.redis_keeping import syncing
 from worker.settings import Settings
 
 _OURS = "docv:"

@@ -11,7 +11,8 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from tasks.errors import AlarmingObject, StoreFailed
-from worker.redis_client import NotReplicated, is_full
+from tasks.ledger import NotReplicated
+from worker.redis_client import is_full
 
 _log = structlog.get_logger("docv.serve")
 _LATER = {"Retry-After": "5"}

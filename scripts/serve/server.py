@@ -23,7 +23,8 @@ from tasks.enqueue import Publisher
 from worker.app import publishing_app
 from worker.archive_client import check_archive, open_archive
 from worker.logs import configure_logs
-from worker.redis_client import check_keeping, check_redis, check_syncing, open_redis
+from worker.redis_client import check_redis, open_redis
+from worker.redis_keeping import check_keeping, check_syncing
 from worker.settings import Settings, SettingsError, load_settings
 from worker.tracing import open_tracer
 from worker.unreachable import Unreachable

@@ -5,12 +5,11 @@ import contextlib
 import itertools
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import SecretStr
 from redis.exceptions import RedisError
@@ -21,6 +20,7 @@ from tasks.census import RunCounters
 from tasks.enqueue import Publisher, enqueue
 from tasks.entry import Order, Queue, Trigger
 from tasks.ledger import Ledger
+from tests import forked
 from tests.commands import KEY
 from tests.faults.redis_server import RedisServer, WatchedRedis
 from worker.app import publishing_app
@@ -104,14 +104,14 @@ class Stage:
         self.workers: list[Worker] = []
         self._names = itertools.count(1)
 
-    async def start_worker(self, *command: str) -> Worker:
+    async def start_worker(self, *command: str, start: Any = forked.start) -> Worker:
         """Start a worker, ours unless another module and its arguments are named; it is not ready yet."""
         module, *arguments = command or WORKER
         log = self.folder / f"worker-{next(self._names)}.log"
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         with log.open("wb") as file:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module, *arguments),
+            process = await start(
+                *(module, *arguments),
                 cwd=self.folder,
                 env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), **aws, **self.settings},
                 start_new_session=True,

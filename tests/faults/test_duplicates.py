@@ -18,6 +18,7 @@ from tasks.entry import Queue
 from tasks.hold import Holds
 from tasks.message import MAX_BATCH
 from tasks.outcome import Outcome
+from tests import forked
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.own_s3 import own_s3
 from tests.faults.scale import Scale
@@ -103,7 +104,7 @@ async def start_elsewhere(stage: Stage, seconds: float) -> Worker:
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_CLOCK.format(seconds=seconds))
     stage.settings["PYTHONPATH"] = str(folder)
-    worker = await stage.start_worker()
+    worker = await stage.start_worker(start=forked.start_anew)  # only so is that file looked at
     del stage.settings["PYTHONPATH"]
     await stage.until_ready(worker)
     return worker

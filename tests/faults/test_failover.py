@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tasks.ledger import NotReplicated
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.redis_server import WatchedRedis
 from tests.faults.scale import Scale
 from tests.faults.stage import set_stage
-from worker.redis_client import NotReplicated
 
 _KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)
 

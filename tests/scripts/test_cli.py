@@ -43,14 +43,6 @@ def test_every_kind_of_document_can_be_chosen() -> None:
     assert set(kinds.type.choices) == set(Kind)
 
 
-async def test_help_loads_nothing_but_click(tmp_path: Path) -> None:
-    shell = Shell(tmp_path, {"PYTHONPROFILEIMPORTTIME": "1"})
-    finished = await shell.run("--help")
-    loaded = {line.split("|")[-1].strip() for line in finished.err.splitlines()}
-    assert "click" in loaded
-    assert not loaded & {"celery", "aiohttp", "boto3", "redis", "pydantic", "rich", "obstore"}
-
-
 async def test_a_missing_key_is_told_before_anything_is_started(shell: Shell) -> None:
     del shell.settings["DOCV_API_KEY"]
     await refused(shell, "run", str(uuid4()), code=2, said="DOCV_API_KEY is not set")

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from scripts.progress import Seen, open_progress
+from scripts.progress import open_progress
+from scripts.seen import Seen
 from tasks.census import Census, RunCounters
 from tasks.entry import Queue
 from tasks.hold import ARCHIVE, Hold, Reason, backfill_of

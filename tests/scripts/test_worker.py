@@ -253,7 +253,7 @@ async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) ->
     eval_id = eval_id_for(Scenario.DOCUMENTED, 60_000)
     shell.settings["DOCV_LOG_LEVEL"] = "DEBUG"
     command = ("-A", "worker.app", "worker", "--hostname")
-    two = [await shell.start(*command, f"{name}@here", module="celery") for name in ("one", "other")]
+    two = [await shell.start_anew(*command, f"{name}@here", module="celery") for name in ("one", "other")]
     try:
         # Unlike ours it has workers tell each other that they are there; what they say comes the way of messages.
         await asyncio.wait_for(asyncio.gather(*(said(celery, b"joined the party") for celery in two)), 60)
@@ -275,7 +275,7 @@ async def said(process: asyncio.subprocess.Process, words: bytes) -> None:
 
 async def test_celery_s_own_command_says_in_a_sentence_what_is_missing(shell: Shell) -> None:
     del shell.settings["DOCV_API_KEY"]
-    finished = await finish(await shell.start("-A", "worker.app", "worker", module="celery"), seconds=60)
+    finished = await finish(await shell.start_anew("-A", "worker.app", "worker", module="celery"), seconds=60)
     assert finished.code == 2
     assert "DOCV_API_KEY is not set" in finished.err
     assert "Traceback" not in finished.err

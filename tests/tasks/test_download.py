@@ -14,7 +14,8 @@ import pytest
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start
-from tasks.download import Absent, Answer, Bundle, Terms, _translated, download
+from tasks.answer import Absent, Answer, Bundle
+from tasks.download import Terms, _translated, download
 from tasks.errors import (
     AccountRefused,
     ArchiveError,

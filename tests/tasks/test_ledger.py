@@ -10,9 +10,9 @@ from redis.exceptions import OutOfMemoryError
 
 from tasks.entry import Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
-from tasks.ledger import Begun, Ledger
+from tasks.ledger import Begun, Ledger, NotReplicated
 from tasks.outcome import Evidence, Outcome
-from worker.redis_client import NotReplicated, open_redis
+from worker.redis_client import open_redis
 
 PREFIX = "docv:ledger:"
 STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from tasks.answer import Absent, Bundle
 from tasks.documents import identify
-from tasks.download import Absent, Bundle
 from tasks.entry import Entry, Queue, Trigger
 from tasks.evaluation import Evaluation
 from tasks.manifest import DocumentRecord, UnreadableRecord

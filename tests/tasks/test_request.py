@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.account import Allowance
-from tasks.download import Absent, Bundle, Terms
+from tasks.answer import Absent, Bundle
+from tasks.download import Terms
 from tasks.entry import Queue
 from tasks.errors import (
     AccountHeld,

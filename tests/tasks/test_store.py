@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore, S3Store
 
+from tasks.answer import Bundle
 from tasks.bucket import Bucket, Labels, ObjectBucket
 from tasks.documents import Document, Kind, Source
-from tasks.download import Bundle
 from tasks.errors import AlarmingObject, StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.folder import FolderBucket

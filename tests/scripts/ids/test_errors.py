@@ -2,7 +2,8 @@
 
 import pickle
 
-from scripts.exits import USAGE, explain
+from scripts.exits import USAGE
+from scripts.explanation import explain
 from scripts.ids.errors import BadSource
 
 

@@ -188,4 +188,7 @@ def test_a_signal_ends_it_in_order_and_soon_and_the_key_is_never_printed(number:
             # The body would take a minute.
             output, errors = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert (output, errors) == ("", "")
+    # In this mode asyncio tells of each step that takes a tenth of a second: on a busy machine that is no fault.
+    told = [line for line in errors.splitlines() if not line.startswith("Executing <")]
+    assert (output, told) == ("", [])
+    assert "a-secret-key" not in errors

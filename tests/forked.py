@@ -1,0 +1,131 @@
+"""Start commands as forks of a process that has everything loaded: what a test waits for is the work, not the imports.
+
+Each is a process of its own: it has its arguments, environment, folder and streams, can be told to stop or killed, and
+ends with an exit code. `tests/scripts/test_cli_imports.py` starts every command from nothing instead.
+"""
+
+import asyncio
+import asyncio.base_subprocess
+import atexit
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from tests.nursery import BEGUN, ENDED, LONGEST_ORDER, Order
+
+_ROOT = Path(__file__).parents[1]
+
+
+async def start(
+    module: str,
+    *arguments: str,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: Any,
+    stdout: Any,
+    stderr: Any,
+    start_new_session: bool = False,
+) -> asyncio.subprocess.Process:
+    """Start a module as ``asyncio.create_subprocess_exec`` starts ``python -m``."""
+    loop = asyncio.get_running_loop()
+    protocol = asyncio.subprocess.SubprocessStreamProtocol(limit=1 << 16, loop=loop)
+    order = Order(module, list(arguments), str(cwd), dict(env), start_new_session)
+    connected = loop.create_future()
+    transport = _Transport(loop, protocol, (order,), False, stdin, stdout, stderr, 0, waiter=connected)  # noqa: FBT003
+    await connected
+    return asyncio.subprocess.Process(transport, protocol, loop)
+
+
+async def start_anew(module: str, *arguments: str, **place: Any) -> asyncio.subprocess.Process:
+    """Start a module as a user does, from nothing."""
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, **place)
+
+
+class _Transport(asyncio.base_subprocess.BaseSubprocessTransport):
+    """asyncio's own, but for who starts the process and tells of its end."""
+
+    def _start(self, args: tuple[Order], stdin: Any, stdout: Any, stderr: Any, **_: Any) -> None:
+        self._proc = _Child(args[0], (stdin, stdout, stderr))
+        self._loop.add_reader(self._proc.teller, self._hear_the_end)
+
+    def _hear_the_end(self) -> None:
+        self._loop.remove_reader(self._proc.teller)
+        with self._proc.teller:
+            self._process_exited(self._proc.told(ENDED))
+
+
+class _Child:
+    """A fork, with what asyncio wants of a ``subprocess.Popen``; asyncio itself notes its exit code."""
+
+    def __init__(self, order: Order, wanted: tuple[Any, Any, Any]) -> None:
+        self.returncode: int | None = None
+        (self.stdin, self.stdout, self.stderr), theirs = zip(*map(_stream, range(3), wanted), strict=True)
+        self.teller, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        written = json.dumps(asdict(order)).encode()
+        assert len(written) <= LONGEST_ORDER, "give so much in a file"
+        with telling:
+            socket.send_fds(_nursery(), [written], [telling.fileno(), *theirs])
+        for descriptor in theirs:
+            os.close(descriptor)
+        self.pid = self.told(BEGUN)
+
+    def told(self, event: bytes) -> int:
+        """Return the figure that is told with an event, which must be the next."""
+        word, _, figure = self.teller.recv(32).partition(b" ")
+        assert word == event, f"the nursery says {word!r}, where {event!r} was to come: see what it wrote"
+        return int(figure)
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _stream(place: int, wanted: Any) -> tuple[IO[bytes] | None, int]:
+    """Return our end of a stream where it is a pipe, and the descriptor of the other."""
+    if wanted == subprocess.DEVNULL:
+        return None, os.open(os.devnull, os.O_RDWR)
+    if wanted != subprocess.PIPE:
+        return None, os.dup(wanted.fileno())
+    reading, writing = os.pipe()
+    ours, theirs = (writing, reading) if place == 0 else (reading, writing)
+    return os.fdopen(ours, "wb" if place == 0 else "rb", 0), theirs
+
+
+@functools.cache
+def _nursery() -> socket.socket:
+    """Have a nursery for as long as this process lives; it ends when nobody can order from it any more."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.nursery", str(theirs.fileno())],
+            cwd=_ROOT,
+            env={"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+
+    @atexit.register
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    return ours

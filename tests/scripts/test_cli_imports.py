@@ -1,0 +1,76 @@
+"""Every command, started from nothing as a user starts it: what it says, how it ends, and what it loads for that.
+
+Other tests fork it from a process that has loaded everything: here a command shows that it can stand alone, and that it
+does not have its user wait for a library that it has no use for.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.cli import main
+from tests.commands import KEY, Shell, finish
+
+ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+LARGE = {"PIL", "aiohttp", "boto3", "celery", "cryptography.hazmat", "jinja2", "kombu", "obstore", "pyarrow"} | {
+    *("pydantic_settings", "redis", "rich", "sqlite3", "structlog"),
+}
+SETTINGS = {"pydantic_settings"}
+OF_THE_LEDGER = SETTINGS | {"redis"}
+OF_THE_QUEUE = OF_THE_LEDGER | {"celery", "kombu", "rich", "structlog"}
+OF_THE_ARCHIVE = SETTINGS | {"obstore", "rich"}
+OF_A_DOOR = OF_THE_QUEUE | {"aiohttp", "obstore"}
+# Whoever explains what went wrong has to know every library's errors.
+TO_EXPLAIN = {"kombu", "redis"}
+
+# What is given, how it ends, what it says on standard output or, where that is nothing, on the other, what it loads.
+STARTS = [
+    (("--help",), 0, "Usage: ", set()),
+    (("audit", "ids.txt"), 1, f"\n{ID},missing,", OF_THE_ARCHIVE | {"sqlite3"}),
+    (("backfill", "ids.txt", "--dry-run"), 0, "not archived yet    1 ", OF_THE_QUEUE | {"obstore"}),
+    (("dead-letters", "list"), 0, "there are no such dead letters\n", OF_THE_LEDGER | {"rich"}),
+    (("demo", "--to", "ids.txt"), 2, "ids.txt", OF_THE_QUEUE | {"PIL", "obstore"}),
+    (("doctor",), 3, "fine     settings ", OF_THE_LEDGER | {"aiohttp", "rich", "structlog"}),
+    (("enqueue", ID), 0, "1 accepted on the queue live\n", OF_THE_QUEUE),
+    (("erase", ID, "--reason", "asked", "--dry-run"), 0, f"{ID}: would erase 0 objects", OF_THE_LEDGER | {"obstore"}),
+    (("export", ID, "--to", "out"), 1, ID, OF_THE_ARCHIVE | {"cryptography.hazmat"}),
+    (("hold", "--reason", "audit"), 0, "account default is on hold", OF_THE_LEDGER),
+    (("legal-hold", ID, "--on"), 2, "a folder knows no legal hold", SETTINGS | TO_EXPLAIN),
+    (("rate",), 0, "10 requests a second, from the settings", OF_THE_LEDGER),
+    (("report", "q3"), 2, "the archive has no list of run q3", OF_THE_ARCHIVE | OF_THE_LEDGER | {"jinja2"}),
+    (("resume",), 0, "nothing is on hold\n", OF_THE_LEDGER),
+    (("run",), 2, "Missing argument", set()),
+    (("run", "ids.txt"), 2, "DOCV_API_KEY is not set", OF_THE_QUEUE | {"obstore"}),
+    (("serve",), 2, "are not set, so nobody could come in", OF_A_DOOR | {"cryptography.hazmat", "jinja2"}),
+    (("simulate", "--ids", "100"), 0, "-4000-8000-", {"PIL", "aiohttp"}),
+    (("status",), 0, "queue live              0 ", OF_THE_LEDGER | {"rich"}),
+    (("verify",), 0, "", OF_THE_ARCHIVE | {"cryptography.hazmat"}),
+    (("worker",), 2, "DOCV_API_KEY is not set", OF_A_DOOR),
+]
+KEYLESS = {"run", "worker"}
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    ("arguments", "code", "said", "loads"), STARTS, ids=[" ".join(arguments) for arguments, *_ in STARTS]
+)
+async def test_a_command_started_from_nothing_does_what_it_should_with_no_library_too_many(
+    arguments: tuple[str, ...], code: int, said: str, loads: set[str], redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ids.txt").write_text(f"{ID}\n")
+    (tmp_path / "archive").mkdir()
+    shell = Shell(tmp_path, {"PYTHONPROFILEIMPORTTIME": "1", "DOCV_REDIS_URL": redis_url})
+    shell.settings |= {} if arguments[0] in KEYLESS else {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": "http://127.0.0.1:9"}
+    finished = await finish(await shell.start_anew(*arguments), seconds=60)
+    lines = finished.err.splitlines(keepends=True)
+    loaded = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
+    err = "".join(line for line in lines if not line.startswith("import time:"))
+    assert finished.code == code, err
+    assert said in (finished.out or err)
+    assert "Traceback" not in err
+    assert "click" in loaded
+    assert loaded & LARGE == loads
+
+
+def test_every_verb_is_started() -> None:
+    assert {arguments[0] for arguments, *_ in STARTS} == {"--help", *main.commands}

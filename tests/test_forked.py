@@ -1,0 +1,53 @@
+"""A fork of what has everything loaded is to a test what a process started from nothing is to a user."""
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import forked
+from tests.commands import Finished, finish
+
+PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
+
+
+def place(folder: Path, **environment: str) -> Mapping[str, Any]:
+    return {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "HOME": str(folder), **environment}, **PIPES}
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "given", "code"),
+    [
+        ("json.tool", ("--compact",), '{"a": [1, 2]}', 0),
+        ("json.tool", (), "{", 1),
+        ("json.tool", ("--unknown",), "", 2),
+        ("site", (), "", 0),  # prints where modules come from: the folder first; and what it takes from HOME
+    ],
+)
+async def test_it_is_given_hears_says_and_ends_as_one_started_anew(
+    module: str, arguments: tuple[str, ...], given: str, code: int, tmp_path: Path
+) -> None:
+    here = place(tmp_path, COLUMNS="200")
+    fork = await finish(await forked.start(module, *arguments, **here), given=given)
+    anew = await finish(await forked.start_anew(module, *arguments, **here), given=given)
+    assert fork == anew
+    assert fork.code == code
+    assert fork.out + fork.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_signal_ends_it(number: signal.Signals, tmp_path: Path) -> None:
+    process = await forked.start("json.tool", **place(tmp_path))
+    assert process.returncode is None
+    process.send_signal(number)
+    assert await finish(process) == Finished(-number, "", "")
+
+
+async def test_one_does_not_wait_for_another_nor_hold_its_streams(tmp_path: Path) -> None:
+    first, second = [await forked.start("json.tool", "--compact", **place(tmp_path)) for _ in range(2)]
+    assert (await finish(first, given="[1]")).out == "[1]\n"
+    assert (await finish(second, given="[2]")).out == "[2]\n"
+    assert first.pid != second.pid
