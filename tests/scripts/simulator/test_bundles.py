@@ -1,5 +1,4 @@
 import io
-import time
 import zipfile
 
 import pytest
@@ -110,11 +109,3 @@ def test_a_changed_evaluation_has_one_document_more() -> None:
 
 def test_a_zip_of_nothing_is_a_sound_zip() -> None:
     assert zipfile.ZipFile(io.BytesIO(zip_of({}))).namelist() == []
-
-
-def test_three_hundred_bundles_are_made_in_a_few_seconds() -> None:
-    began = time.perf_counter()
-    for number in range(300):
-        bundle_of(eval_id_for(LAYOUTS[number % len(LAYOUTS)], 1000 + number))
-    # It takes a second or two; the bound leaves room for a machine that is busy with other tests.
-    assert time.perf_counter() - began < 10
