@@ -55,7 +55,7 @@ bench-conditions: venv  ## latency, a rate to be kept, memory and a million (hou
 bench-intake: venv  ## what the ways in can take: backfills, webhooks, live events beside a backfill (some minutes)
 	@$(BIN)/python -m scripts.bench.intake
 
-bench-archive: venv  ## how fast an archive is asked and read back (two minutes)
+bench-archive: venv  ## how fast an archive is asked and read back, in a folder and over S3 (some minutes)
 	@$(BIN)/python -m scripts.bench.archive
 
 check: venv      ## lint, format, types, import rules

@@ -21,7 +21,7 @@ def legal_hold(eval_ids: Sequence[str], *, on: bool, as_json: bool) -> int:
     archive = _lockable(settings)
     counts = []
     for eval_id in ids:
-        count = _set(archive, Evaluation(eval_id, settings.environment), "ON" if on else "OFF")
+        count = hold_all(archive, Evaluation(eval_id, settings.environment), "ON" if on else "OFF")
         _say(eval_id, count, on=on, as_json=as_json)
         counts.append(count)
     return OK if all(counts) else NOT_ALL
@@ -43,8 +43,8 @@ def _lockable(settings: Settings) -> S3Archive:
     return archive
 
 
-def _set(archive: S3Archive, evaluation: Evaluation, status: str) -> int:
-    """Set it for each object; return how many there are."""
+def hold_all(archive: S3Archive, evaluation: Evaluation, status: str) -> int:
+    """Set it, ``ON`` or ``OFF``, for each object of an evaluation; return how many there are."""
     count = 0
     for key in _keys(archive, evaluation):
         with asking("s3:PutObjectLegalHold"):

@@ -23,6 +23,8 @@ LARGE = 16 << 20
 """A larger object is written in parts."""
 _PART = 5 << 20  # the least that S3 takes
 _PARTS_AT_ONCE = 2
+_CHUNK = 1 << 20
+_SMALL = 1 << 19  # hashed sooner than a thread wakes up
 _READ_SECONDS = 30.0
 
 
@@ -193,7 +195,7 @@ class ObjectBucket:
                 result = await obstore.get_async(self._store, key)
         except _Absent:
             return None
-        return _chunks(result.stream())
+        return _chunks(result)
 
 
 async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
@@ -202,14 +204,20 @@ async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
         return None
     digest = hashlib.sha256()
     async for chunk in chunks:
-        # A chunk may be 10 MB: others have turns meanwhile, and hashing needs no interpreter.
-        await asyncio.to_thread(digest.update, chunk)
+        if len(chunk) <= _SMALL:
+            digest.update(chunk)
+        else:
+            # It may be some megabytes: others have turns meanwhile, and hashing needs no interpreter.
+            await asyncio.to_thread(digest.update, chunk)
     return digest.hexdigest()
 
 
-async def _chunks(stream: Any) -> AsyncGenerator[bytes, None]:
+async def _chunks(result: Any) -> AsyncGenerator[bytes, None]:
     with _translated("read"):
-        async for chunk in stream:
+        if result.meta["size"] <= _CHUNK:
+            yield bytes(await result.bytes_async())
+            return
+        async for chunk in result.stream(min_chunk_size=_CHUNK):
             yield bytes(chunk)
 
 

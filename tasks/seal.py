@@ -86,6 +86,11 @@ def seal(data: Buffer, place: str, keyring: Keyring) -> Iterator[bytes]:
         yield cipher.encrypt(_number(number, last=number == last), bytes(piece), where)
 
 
+def is_plain(data: bytes) -> bool:
+    """Return whether what begins so is not sealed; what is too short to tell may be."""
+    return len(data) >= len(MAGIC) and not data.startswith(MAGIC)
+
+
 class Opening:
     """Opens one object, chunk by chunk as they come; what is not sealed passes as it is.
 

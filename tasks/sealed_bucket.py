@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.bucket import LARGE, Bucket, Found, Labels, hashed
 from tasks.directory import Buffer
-from tasks.seal import Keyring, Opening, seal
+from tasks.seal import Keyring, Opening, is_plain, seal
 from tasks.spool import Spool
 
 
@@ -33,8 +33,8 @@ class SealedBucket:
     async def read(self, key: str) -> Found | None:
         """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
         found = await self._bucket.read(key)
-        if found is None:
-            return None
+        if found is None or is_plain(found.data):
+            return found
         return Found(data=await asyncio.to_thread(self._opened, key, found.data), version=found.version)
 
     async def digest(self, key: str) -> str | None:
@@ -68,10 +68,23 @@ def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> B
 
 
 async def _opened(chunks: AsyncGenerator[bytes, None], opening: Opening) -> AsyncGenerator[bytes, None]:
-    async for chunk in chunks:
+    # No thread is woken for what is not sealed.
+    first = await anext(chunks, b"")
+    if is_plain(first):
+        yield first
+        async for chunk in chunks:
+            yield chunk
+        return
+    async for chunk in _again(first, chunks):
         opened = await asyncio.to_thread(opening.feed, chunk)
         if opened:
             yield opened
     rest = await asyncio.to_thread(opening.end)
     if rest:
         yield rest
+
+
+async def _again(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for chunk in chunks:
+        yield chunk

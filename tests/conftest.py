@@ -19,6 +19,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
+from tests.rabbitmq import rabbitmq_url  # noqa: F401  # a fixture of everybody's
 from worker.embedded import embedded_redis
 from worker.redis_client import open_redis
 

@@ -1,4 +1,4 @@
-"""Object Lock: everything that is written says until when nobody may change or remove it.
+"""Object Lock: everything that a worker writes says until when nobody may change or remove it.
 
 obstore knows no Object Lock, but signs and sends headers that a client always sends. So there is a client for each day:
 what it writes is kept for so many whole days at least.

@@ -246,7 +246,7 @@ class Settings(BaseSettings):
     storage_class: str | None = None
     """S3 storage class of the documents, such as ``STANDARD_IA``."""
     lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = None
-    """Object Lock mode of everything that is written; the bucket must have been made with Object Lock."""
+    """Object Lock mode of documents, manifests and quarantine; the bucket must have been made with Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days for which Object Lock keeps it."""
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_encryption_keys)] = ()

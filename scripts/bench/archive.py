@@ -1,14 +1,18 @@
 """How fast an archive can be asked and read back: `make bench-archive`.
 
 The archive is a folder whose documents are few files under many names: so it needs no more of the disk than a manifest
-for each evaluation, and what is measured is our own work and not the disk's.
+for each evaluation, and what is measured is our own work and not the disk's. It is asked as a folder, and then as S3:
+from a stand-in, a process of its own, that holds the same files. Each of two sizes, which shows whether memory grows.
 """
 
+import contextlib
 import hashlib
+import http.client
 import os
 import random
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,49 +20,102 @@ import click
 
 from scripts.bench.manifests import fill_archive
 from scripts.bench.processes import Took, run
+from scripts.bench.stage import counted, stand_in
 from tasks.evaluation import Evaluation
 from tasks.manifest import Manifest
 
-_EVALUATIONS = 10_000
+_EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000
+_DOCUMENTS = 3
 _LINKS = 20_000  # a file system may allow no more than some ten thousand names of one file
 _MB, _MIB = 1_000_000, 1 << 20
+_COMMANDS = (
+    ("audit", "ids.txt"),
+    ("verify",),
+    ("verify", "--checksums-only"),
+    ("verify", "--sizes-only"),
+)
+_LEAST = {("audit", "ids.txt"): "2,000 IDs/s", ("verify",): "300 MB/s"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the archive is: settings that name it, and what counts the requests, if anything does."""
+
+    name: str
+    settings: Mapping[str, str]
+    line: http.client.HTTPConnection | None = None
+
+    def requests(self) -> int:
+        """Return how many requests there were so far."""
+        return sum(counted(self.line).values()) if self.line else 0
 
 
 def main() -> None:
-    """Make an archive, ask it, read it back, and print what that took."""
-    with tempfile.TemporaryDirectory(prefix="docv-bench-") as name:
-        folder = Path(name)
-        archive = folder / "archive"
-        eval_ids = [str(uuid4()) for _ in range(_EVALUATIONS)]
-        fill_archive(archive, eval_ids)
-        size = _fill_documents(archive, eval_ids)
-        (folder / "ids.txt").write_text("\n".join(eval_ids))
-        settings = {"DOCV_ARCHIVE_URL": archive.as_uri(), "DOCV_STATE_DIR": str(folder / "state")}
-        asked = run(["audit", "ids.txt"], settings, folder)
-        _say("audit", f"{_EVALUATIONS / asked.seconds:,.0f} IDs/s", "2,000 IDs/s", asked)
-        read = run(["verify"], settings, folder)
-        speed = f"{size / read.seconds / _MB:,.0f} MB/s, {_EVALUATIONS / read.seconds:,.0f} evaluations/s"
-        _say("verify", speed, "300 MB/s", read)
-        listed = run(["verify", "--sizes-only"], settings, folder)
-        _say("verify --sizes-only", f"{_EVALUATIONS / listed.seconds:,.0f} evaluations/s", "", listed)
+    """Make archives, ask them, read them back, and print what that took."""
+    for count in _EVALUATIONS:
+        with tempfile.TemporaryDirectory(prefix="docv-bench-") as name:
+            folder = Path(name)
+            archive = folder / "archive"
+            eval_ids = [str(uuid4()) for _ in range(count)]
+            fill_archive(archive, eval_ids)
+            _fill_documents(archive, eval_ids)
+            (folder / "ids.txt").write_text("\n".join(eval_ids))
+            with _places(folder, archive) as places:
+                for place in places:
+                    _measure(place, count, folder)
 
 
-def _fill_documents(archive: Path, eval_ids: Iterable[str]) -> int:
-    """Let every manifest name documents that are there; return their bytes."""
-    source, size = archive.parent / "source", 0
+@contextlib.contextmanager
+def _places(folder: Path, archive: Path) -> Iterator[tuple[Place, Place]]:
+    ours = {"DOCV_STATE_DIR": str(folder / "state")}
+    with stand_in(folder, ["archive", "--folder", str(archive)]) as port:
+        s3 = ours | {
+            "DOCV_ARCHIVE_URL": "s3://bench",
+            "DOCV_S3_ENDPOINT": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        line = http.client.HTTPConnection("127.0.0.1", port)
+        yield Place("folder", ours | {"DOCV_ARCHIVE_URL": archive.as_uri()}), Place("S3", s3, line)
+        line.close()
+
+
+def _measure(place: Place, count: int, folder: Path) -> None:
+    click.echo(f"\n{place.name}, {count:,} evaluations of {_DOCUMENTS} documents of {_DOCUMENT // 1000} kB")
+    for command in _COMMANDS:
+        before = place.requests()
+        _say(command, count, run(command, place.settings, folder), place.requests() - before)
+
+
+def _say(command: tuple[str, ...], count: int, took: Took, requests: int) -> None:
+    if took.code:
+        raise click.ClickException(f"{' '.join(command)} ended with exit code {took.code}: {took.out[:1000]}")
+    least = f" (at least {_LEAST[command]})" if command in _LEAST else ""
+    size = count * _DOCUMENTS * _DOCUMENT
+    speed = f", {size / took.seconds / _MB:,.0f} MB/s" if command == ("verify",) else ""
+    click.echo(
+        f"{' '.join(command):24} {count / took.seconds:,.0f} evaluations/s{speed}{least}; "
+        f"{took.memory / _MIB:.0f} MiB, {took.seconds:.1f} s, {took.cpu:.1f} s of CPU"
+        + (f", {requests / count:.2f} requests an evaluation" if requests else "")
+    )
+
+
+def _fill_documents(archive: Path, eval_ids: Iterable[str]) -> None:
+    """Let every manifest name documents that are there."""
+    source = archive.parent / "source"
     for number, eval_id in enumerate(eval_ids):
-        if number * 3 % _LINKS < 3:  # noqa: PLR2004  # the documents of one evaluation
+        if number * _DOCUMENTS % _LINKS < _DOCUMENTS:
             data = random.Random(number).randbytes(_DOCUMENT)  # noqa: S311  # no secret
             source.unlink(missing_ok=True)
             source.write_bytes(data)
             sha256 = hashlib.sha256(data).hexdigest()
         path = archive / Evaluation(eval_id, "sandbox").manifest_key
-        size += _name_documents(path, Manifest.model_validate_json(path.read_bytes()), source, sha256)
-    return size
+        _name_documents(path, Manifest.model_validate_json(path.read_bytes()), source, sha256)
 
 
-def _name_documents(path: Path, manifest: Manifest, source: Path, sha256: str) -> int:
+def _name_documents(path: Path, manifest: Manifest, source: Path, sha256: str) -> None:
     evaluation = Evaluation(manifest.eval_id, manifest.environment)
     documents = [
         document.model_copy(
@@ -71,14 +128,6 @@ def _name_documents(path: Path, manifest: Manifest, source: Path, sha256: str) -
         place.parent.mkdir()
         os.link(source, place)
     path.write_bytes(manifest.model_copy(update={"documents": tuple(documents)}).as_json())
-    return sum(document.size for document in documents)
-
-
-def _say(what: str, measured: str, least: str, took: Took) -> None:
-    if took.code:
-        raise click.ClickException(f"{what} ended with exit code {took.code}: {took.out[:1000]}")
-    bound = f" (at least {least})" if least else ""
-    click.echo(f"{what}: {measured}{bound}; {took.memory / _MIB:.0f} MiB, {took.cpu:.1f} s of CPU")
 
 
 if __name__ == "__main__":

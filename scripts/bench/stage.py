@@ -39,10 +39,7 @@ class Stage:
 
     def counts(self, url: str) -> dict[str, int]:
         """Return what a stand-in has counted."""
-        line = self._lines.get(url) or self._connect(url)
-        line.request("GET", "/counts")
-        counts: dict[str, int] = json.loads(line.getresponse().read())
-        return counts
+        return counted(self._lines.get(url) or self._connect(url))
 
     def archived(self) -> int:
         """Return how many manifests S3 was given."""
@@ -83,6 +80,13 @@ class Stage:
         return self._lines[url]
 
 
+def counted(line: http.client.HTTPConnection) -> dict[str, int]:
+    """Return what the stand-in at the other end has counted."""
+    line.request("GET", "/counts")
+    counts: dict[str, int] = json.loads(line.getresponse().read())
+    return counts
+
+
 @contextlib.contextmanager
 def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()) -> Iterator[Stage]:
     """Have both stand-ins for as long as the block lasts.
@@ -96,7 +100,7 @@ def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: 
     secured = ["--certificate", *map(str, certificate)] if tls else []
     with contextlib.ExitStack() as stack:
         ports = [
-            stack.enter_context(_stand_in(folder, [role, *options, *secured]))
+            stack.enter_context(stand_in(folder, [role, *options, *secured]))
             for role, options in (("riskos", of_riskos), ("s3", of_s3))
         ]
         riskos, s3 = (f"http{'s' * tls}://127.0.0.1:{port}" for port in ports)
@@ -104,7 +108,8 @@ def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: 
 
 
 @contextlib.contextmanager
-def _stand_in(folder: Path, options: Sequence[str]) -> Iterator[int]:
+def stand_in(folder: Path, options: Sequence[str]) -> Iterator[int]:
+    """Have a stand-in for as long as the block lasts; yield its port."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)}
     arguments = ["scripts.bench.stand_in", *options]
     with started(arguments, environment, folder, stdout=subprocess.PIPE) as process:

@@ -17,14 +17,13 @@ from typing import cast
 import click
 import uvloop
 
+from scripts.bench.answers import END, NO_KEY, response
+from scripts.bench.kept_archive import KeptArchive
 from scripts.bench.sample import bundles, number_of
 
 _BUFFER = memoryview(bytearray(1 << 18))
-_END = b"\r\n\r\n"
 _NO_DOCUMENTS = b'{"message": "No Documents Found"}'
-_NO_KEY = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>Not Found</Message></Error>"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-Answers = Callable[[str, str], bytes]
 
 
 class RiskOS:
@@ -41,14 +40,14 @@ class RiskOS:
         self._allowed: deque[float] = deque()
         self._bundles = [_zip(data) for data in bundles()] if documents else []
 
-    def __call__(self, _method: str, path: str) -> bytes:
+    def __call__(self, _method: str, path: str, _query: str) -> bytes:
         """Return the answer to a request."""
         if self._rate and not self._allow(time.monotonic()):
             self.counts["refused"] += 1
-            return _response(429, b"{}", "application/json")
+            return response(429, b"{}", "application/json")
         self.counts["allowed"] += 1
         if not self._bundles:
-            return _response(400, _NO_DOCUMENTS, "application/json")
+            return response(400, _NO_DOCUMENTS, "application/json")
         return self._bundles[number_of(path.split("/")[3])]
 
     def _allow(self, now: float) -> bool:
@@ -66,11 +65,11 @@ class S3:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def __call__(self, method: str, path: str) -> bytes:
+    def __call__(self, method: str, path: str, _query: str) -> bytes:
         """Return the answer to a request."""
         if method != "PUT":
             self.counts["looks"] += 1
-            return _NOT_THERE
+            return NO_KEY
         self.counts["manifests" if path.endswith("manifest.json") else "documents"] += 1
         return _STORED
 
@@ -78,11 +77,11 @@ class S3:
 class _Connection(asyncio.BufferedProtocol):
     """One connection; what arrives on any of them passes through one buffer."""
 
-    def __init__(self, server: RiskOS | S3, latency: Callable[[], float]) -> None:
+    def __init__(self, server: RiskOS | S3 | KeptArchive, latency: Callable[[], float]) -> None:
         self._server, self._latency = server, latency
         self._head = b""
         self._left = 0
-        self._request: tuple[str, str] | None = None
+        self._request: tuple[str, str, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none by their class.
@@ -107,24 +106,25 @@ class _Connection(asyncio.BufferedProtocol):
         """Take what belongs to a head; return where it ends."""
         before = len(self._head)
         self._head += _BUFFER[at:count]
-        end = self._head.find(_END)
+        end = self._head.find(END)
         if end < 0:
             return count
         head, self._head = self._head[:end], b""
         method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-        self._request = method, path.partition("?")[0]
+        path, _, query = path.partition("?")
+        self._request = method, path, query
         lower = head.lower()
         length = lower.find(b"\r\ncontent-length:")
         self._left = int(lower[length + 17 :].split(b"\r\n", 1)[0]) if length >= 0 else 0
         if b"expect: 100" in lower:
             self._transport.write(_CONTINUE)
-        return at + end + len(_END) - before
+        return at + end + len(END) - before
 
-    def _answer(self, method: str, path: str) -> None:
+    def _answer(self, method: str, path: str, query: str) -> None:
         if path == "/counts":
-            self._send(_response(200, json.dumps(self._server.counts).encode(), "application/json"))
+            self._send(response(200, json.dumps(self._server.counts).encode(), "application/json"))
             return
-        answer, latency = self._server(method, path), self._latency()
+        answer, latency = self._server(method, path, query), self._latency()
         if latency:
             asyncio.get_running_loop().call_later(latency, self._send, answer)
         else:
@@ -135,20 +135,14 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.write(answer)
 
 
-def _response(status: int, body: bytes, media_type: str, *more: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {media_type}", f"Content-Length: {len(body)}", *more]
-    return "\r\n".join(lines).encode() + _END + body
-
-
 def _zip(data: bytes) -> bytes:
-    return _response(200, data, "application/zip")
+    return response(200, data, "application/zip")
 
 
-_NOT_THERE = _response(404, _NO_KEY, "application/xml")
-_STORED = _response(200, b"", "text/plain", 'ETag: "1"')
+_STORED = response(200, b"", "text/plain", 'ETag: "1"')
 
 
-async def _serve(server: RiskOS | S3, latency: Callable[[], float], tls: ssl.SSLContext | None) -> None:
+async def _serve(server: RiskOS | S3 | KeptArchive, latency: Callable[[], float], tls: ssl.SSLContext | None) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     listener = await loop.create_server(lambda: _Connection(server, latency), "127.0.0.1", 0, ssl=tls, backlog=512)
@@ -157,21 +151,36 @@ async def _serve(server: RiskOS | S3, latency: Callable[[], float], tls: ssl.SSL
 
 
 @click.command()
-@click.argument("role", type=click.Choice(["riskos", "s3"]))
+@click.argument("role", type=click.Choice(["riskos", "s3", "archive"]))
 @click.option("--latency", default=0.0, help="Seconds before each answer.")
 @click.option("--jitter", default=0.0, help="Seconds by which that is more or less.")
 @click.option("--rate", default=0, help="Requests that RiskOS allows in any second.")
 @click.option("--no-documents", is_flag=True, help="RiskOS has no documents for anybody.")
+@click.option("--folder", type=Path, help="The archive is what is in this folder.")
 @click.option("--certificate", type=(Path, Path), help="Speak TLS with this certificate and key.")
 def main(
-    *, role: str, latency: float, jitter: float, rate: int, no_documents: bool, certificate: tuple[Path, Path] | None
+    *,
+    role: str,
+    latency: float,
+    jitter: float,
+    rate: int,
+    no_documents: bool,
+    folder: Path,
+    certificate: tuple[Path, Path] | None,
 ) -> None:
-    """Be a RiskOS or an S3; print the port."""
+    """Be a RiskOS, an S3 that takes everything, or one that has an archive; print the port."""
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*certificate)
-    server = RiskOS(rate, documents=not no_documents) if role == "riskos" else S3()
+    server: RiskOS | S3 | KeptArchive
+    match role:
+        case "riskos":
+            server = RiskOS(rate, documents=not no_documents)
+        case "archive":
+            server = KeptArchive(folder)
+        case _:
+            server = S3()
     uvloop.run(_serve(server, lambda: latency and random.uniform(latency - jitter, latency + jitter), tls))  # noqa: S311
 
 

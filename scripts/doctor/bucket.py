@@ -2,25 +2,31 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from scripts.s3_client import DENIED, UNKNOWN, S3Archive, code_of
+from worker.settings import Settings
 
 _MISSING = {"404", "NoSuchBucket", "NotFound"}
 
 
-def examine(archive: S3Archive) -> Iterator[Finding]:
+def examine(archive: S3Archive, settings: Settings) -> Iterator[Finding]:
     """Yield what there is to say of the bucket."""
     there = _there(archive)
     yield there
     if there.mend:
         return
-    yield from _probe(archive)
-    for what, action, absent, look in _LOOKS:
-        yield _look(archive, what, action, absent, look)
+    try:
+        yield from _probe(archive, settings.kms_key_id)
+        for what, action, absent, look in _LOOKS:
+            found = _look(archive, what, action, absent, look)
+            yield _unlockable(settings.lock_mode) if found is _UNLOCKED and settings.lock_mode else found
+    except BotoCoreError as error:
+        yield _silent(error)
 
 
 def _there(archive: S3Archive) -> Finding:
@@ -29,10 +35,33 @@ def _there(archive: S3Archive) -> Finding:
     except ClientError as error:
         return _no_bucket(archive, code_of(error))
     except BotoCoreError as error:
-        said = f"S3 does not answer ({type(error).__name__})"
-        return wrong("bucket", said, "see the credentials, DOCV_S3_ENDPOINT and the network", unreachable=True)
-    region = headers.get("x-amz-bucket-region", "no region told by this server")
-    return fine("bucket", f"{archive.bucket}, {region}")
+        return _silent(error)
+    return region(archive.bucket, headers.get("x-amz-bucket-region"), archive.client.meta)
+
+
+def _silent(error: BotoCoreError) -> Finding:
+    said = f"S3 does not answer ({type(error).__name__})"
+    return wrong("bucket", said, "see the credentials, DOCV_S3_ENDPOINT and the network", unreachable=True)
+
+
+def region(bucket: str, told: str | None, used: Any) -> Finding:
+    """Return whether the bucket is in the region that requests are signed for.
+
+    Args:
+        bucket: its name.
+        told: its region, where the server tells it.
+        used: boto3's facts about its client. It follows Amazon to another region; what writes documents does not.
+    """
+    if told is None:
+        return fine("bucket", f"{bucket}, no region told by this server")
+    if told == used.region_name:
+        return fine("bucket", f"{bucket}, {told}")
+    said, mend = (
+        f"{bucket} is in {told}, and requests are signed for {used.region_name}",
+        f"set AWS_DEFAULT_REGION={told}",
+    )
+    amazon = (urlsplit(used.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return wrong("bucket", said, mend) if amazon else warning("bucket", said, mend)
 
 
 def _no_bucket(archive: S3Archive, code: str) -> Finding:
@@ -45,12 +74,15 @@ def _no_bucket(archive: S3Archive, code: str) -> Finding:
     return wrong("bucket", f"S3 answers {code}", "see DOCV_S3_ENDPOINT", unreachable=True)
 
 
-def _probe(archive: S3Archive) -> Iterator[Finding]:
-    """Write an object, read it, try to write over it, and remove it with its version."""
+def _probe(archive: S3Archive, kms_key_id: str | None) -> Iterator[Finding]:
+    """Write an object as workers do, read it, try to write over it, and remove it with its version."""
     where = {"Bucket": archive.bucket, "Key": f"{archive.prefix}probe/{uuid4()}"}
+    sealed = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id} if kms_key_id else {}
     client, made = archive.client, {}
     written = _allowed(
-        "write", "s3:PutObject", lambda: made.update(client.put_object(**where, Body=b"probe", IfNoneMatch="*"))
+        "write",
+        "s3:PutObject" + (", and kms:GenerateDataKey on the key of DOCV_KMS_KEY_ID" if sealed else ""),
+        lambda: made.update(client.put_object(**where, **sealed, Body=b"probe", IfNoneMatch="*")),
     )
     yield written
     if written.mend:
@@ -119,19 +151,24 @@ def _versioning(client: Any, bucket: str) -> Finding:
 
 
 def _encryption(client: Any, bucket: str) -> Finding:
-    (rule, *_) = client.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-    return fine("encryption", rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"])
+    rules = client.get_bucket_encryption(Bucket=bucket).get("ServerSideEncryptionConfiguration", {}).get("Rules", ())
+    for default in (rule.get("ApplyServerSideEncryptionByDefault") for rule in rules):
+        if default:
+            return fine("encryption", default["SSEAlgorithm"])
+    return _ABSENT["encryption"]
 
 
 def _public_access(client: Any, bucket: str) -> Finding:
-    blocks = client.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    blocks = client.get_public_access_block(Bucket=bucket).get("PublicAccessBlockConfiguration")
     if blocks and all(blocks.values()):
         return fine("public access", "it is blocked")
     return _ABSENT["public access"]
 
 
 def _lock(client: Any, bucket: str) -> Finding:
-    found = client.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+    found = client.get_object_lock_configuration(Bucket=bucket).get("ObjectLockConfiguration", {})
+    if found.get("ObjectLockEnabled") != "Enabled":
+        return _UNLOCKED
     rule = found.get("Rule", {}).get("DefaultRetention", {})
     kept = (
         f"{rule['Mode']}, {rule.get('Days') or rule.get('Years')} {'days' if rule.get('Days') else 'years'}"
@@ -148,11 +185,20 @@ def _lifecycle(client: Any, bucket: str) -> Finding:
     return _ABSENT["unfinished uploads"]
 
 
+def _unlockable(mode: str) -> Finding:
+    return wrong(
+        "Object Lock",
+        f"off, and DOCV_LOCK_MODE={mode} needs it: nothing can be written",
+        "turn Object Lock on, or leave DOCV_LOCK_MODE and DOCV_LOCK_DAYS out",
+    )
+
+
+_UNLOCKED = fine("Object Lock", "off; legal hold and retention need it")
 _ABSENT = {
     "versioning": warning("versioning", "it is off", "turn it on"),
     "encryption": warning("encryption", "none by default", "turn on the bucket's default encryption"),
     "public access": wrong("public access", "it is not blocked", "turn on all four settings of Block Public Access"),
-    "Object Lock": fine("Object Lock", "off; legal hold and retention need it"),
+    "Object Lock": _UNLOCKED,
     "unfinished uploads": warning(
         "unfinished uploads",
         "they stay for good",

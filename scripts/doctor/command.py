@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.doctor import configuration, folder, redis, riskos
-from scripts.doctor.disk import room
+from scripts.doctor.disk import state
 from scripts.doctor.finding import Finding, State, wrong
 from scripts.exits import NOT_ALL, OK, UNREACHABLE
 from scripts.s3_client import s3_archive
@@ -55,9 +55,18 @@ async def _each(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     async for finding in redis.examine(settings):
         yield finding
+    if settings.broker_url:
+        for finding in await asyncio.to_thread(_broker, settings.broker_url.get_secret_value()):
+            yield finding
     for finding in await asyncio.to_thread(_archive, settings):
         yield finding
-    yield room("disk of DOCV_STATE_DIR", settings.state_dir)
+    yield state(settings.state_dir)
+
+
+def _broker(url: str) -> list[Finding]:
+    from scripts.doctor import rabbitmq  # noqa: PLC0415  # kombu takes a while that a user of Redis need not wait
+
+    return list(rabbitmq.examine(url))
 
 
 def _archive(settings: Settings) -> list[Finding]:
@@ -66,7 +75,7 @@ def _archive(settings: Settings) -> list[Finding]:
         return list(folder.examine(Path(unquote(urlsplit(settings.archive_url).path))))
     from scripts.doctor import bucket  # noqa: PLC0415  # botocore takes a while that a folder's user need not wait
 
-    return list(bucket.examine(archive))
+    return list(bucket.examine(archive, settings))
 
 
 def _facts(finding: Finding) -> dict[str, object]:

@@ -11,8 +11,9 @@ from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.entry import Queue
 from tasks.ledger import Ledger
 from tasks.presence import Presence
-from worker.redis_client import open_redis
+from worker.redis_client import is_too_old, open_redis
 from worker.redis_keeping import syncing
+from worker.redis_url import is_watched
 from worker.settings import Settings
 
 _OURS = "docv:"
@@ -29,7 +30,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         return
     try:
         async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
-            async for finding in _examine(redis):
+            async for finding in _examine(redis, settings):
                 yield finding
     except (RedisError, OSError) as error:
         yield wrong(
@@ -40,13 +41,15 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         )
 
 
-async def _examine(redis: Redis) -> AsyncIterator[Finding]:
+async def _examine(redis: Redis, settings: Settings) -> AsyncIterator[Finding]:
     began = time.monotonic()
     await redis.ping()
     seconds, facts = time.monotonic() - began, await redis.info()
     yield latency(str(facts.get("redis_version", "of no version")), seconds)
     yield keeping(facts)
     yield crash(await syncing(redis))
+    if settings.redis_replicas or is_watched(settings.need_redis_url()):
+        yield following(facts, settings.redis_replicas)
     yield eviction(facts)
     yield memory(facts)
     yield await _sharing(redis)
@@ -55,9 +58,24 @@ async def _examine(redis: Redis) -> AsyncIterator[Finding]:
 
 
 def latency(version: str, seconds: float) -> Finding:
-    """Return whether it answers soon enough."""
+    """Return whether it is not too old, and answers soon enough."""
     said = f"version {version}, answers in {seconds * 1000:.1f} ms"
+    if is_too_old(version):
+        return wrong("Redis", said, "use 6.2 or later, or any Valkey")
     return fine("Redis", said) if seconds < _SLOW else warning("Redis", said, "let it run nearer to the workers")
+
+
+def following(facts: Mapping[str, Any], wanted: int) -> Finding:
+    """Return whether replicas follow it, and whether what is accepted waits for them."""
+    what, found = "replicas of Redis", int(facts.get("connected_slaves", 0))
+    said = f"{found} follow, {wanted} must have what is accepted"
+    if found < wanted:
+        return wrong(what, said, "see that they run and follow: nothing is accepted before")
+    if not wanted:
+        return warning(what, said, "set DOCV_REDIS_REPLICAS=1: else a failover forgets what was just accepted")
+    if found == wanted:
+        return warning(what, said, "have one more: while one is away nothing is accepted")
+    return fine(what, said)
 
 
 def keeping(facts: Mapping[str, Any]) -> Finding:

@@ -72,8 +72,9 @@ class Versions:
         codes = sorted({error.get("Code", "no code") for error in answer.get("Errors", ())})
         if codes:
             raise Unreachable(
-                f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObjectVersion, and "
-                "the same command goes on where this one stopped"
+                f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObject and "
+                f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}, and the same "
+                "command goes on where this one stopped"
             )
 
     def tidy(self, evaluation: Evaluation) -> None:

@@ -2,9 +2,9 @@
 
 import hashlib
 
-import orjson
 from pydantic import ValidationError
 
+from scripts.unread import why_unread
 from tasks.bucket import Bucket, Found
 from tasks.documents import Kind
 from tasks.evaluation import Evaluation
@@ -73,18 +73,7 @@ def _read(found: Found, evaluation: Evaluation) -> Committed:
     try:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError:
-        raise NotExported(_why(found.data)) from None
+        raise NotExported(why_unread(found.data)) from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         raise NotExported("the manifest speaks of another evaluation")
     return Committed(manifest, found)
-
-
-def _why(data: bytes) -> str:
-    try:
-        facts = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return "the manifest is no JSON"
-    version = facts.get("schema") if isinstance(facts, dict) else None
-    if isinstance(version, int) and version > 1:
-        return f"the manifest is of a newer format ({version}): use a newer docv-archive"
-    return "the manifest does not fit its schema, docs/manifest.schema.json"

@@ -28,7 +28,7 @@ from tasks.seal import Keyring
 from tasks.sealed_bucket import SealedBucket
 from worker.settings import Settings, load_settings
 
-_AT_ONCE = 24
+_AT_ONCE = 64
 Writer = Callable[[Sequence[Difference]], None]
 
 
@@ -78,18 +78,17 @@ def verify(wanted: Wanted, *, as_json: bool) -> int:
 
 
 async def _verify(wanted: Wanted, eval_ids: UniqueIds | None, settings: Settings, write: Writer) -> int:
-    async with opened_for_reading(settings) as bucket:
-        with opened_shelves(settings) as shelves:
-            means = Means(
-                SealedBucket(bucket, Keyring.of(settings.keyring_texts())),
-                shelves,
-                young=time.time() - wanted.grace,
-                depth=wanted.depth,
-                chosen=wanted.chosen,
-                lock_expected=settings.lock_mode,
-            )
-            groups = _everything(means) if eval_ids is None else _some(eval_ids, settings.environment)
-            count = await _write_all(means, groups, write)
+    async with opened_for_reading(settings) as bucket, opened_shelves(settings) as shelves:
+        means = Means(
+            SealedBucket(bucket, Keyring.of(settings.keyring_texts())),
+            shelves,
+            young=time.time() - wanted.grace,
+            depth=wanted.depth,
+            chosen=wanted.chosen,
+            lock_expected=settings.lock_mode,
+        )
+        groups = _everything(means) if eval_ids is None else _some(eval_ids, settings.environment)
+        count = await _write_all(means, groups, write)
     click.echo(f"{means.tally.sentence()}; {count:,} differences", err=True)
     return NOT_ALL if count else OK
 

@@ -36,6 +36,8 @@ class FolderShelves:
         """Return that there is nothing."""
         return None
 
+    read_back = kept
+
 
 def _next(walk: Iterator[Stored]) -> list[Stored]:
     try:

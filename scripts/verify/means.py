@@ -12,7 +12,7 @@ from scripts.verify.problems import Difference, Problem
 from scripts.verify.stored import Shelves, Stored
 from tasks.bucket import Bucket
 
-_READS_AT_ONCE = 8
+_READS_AT_ONCE = 32
 _HASHED = 1 << 64
 
 

@@ -6,6 +6,7 @@ from scripts.verify.problems import Difference, Problem
 from scripts.verify.stored import Kept, Stored
 from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
 
+_SMALL = 1 << 20
 Faults = list[tuple[Problem, str]]
 
 
@@ -32,13 +33,22 @@ async def _faults(means: Means, claim: Claim, stored: Stored | None) -> Faults:
     if means.depth is Depth.SIZES:
         return []
     async with means.reading:
-        kept = await means.shelves.kept(claim.key)
+        kept = await (means.shelves.read_back if _in_one(means, claim) else means.shelves.kept)(claim.key)
         return await _content(means, claim, kept) + (_labels(means, claim, kept) if kept else [])
 
 
+def _in_one(means: Means, claim: Claim) -> bool:
+    """Whether an object is read with what is kept beside it: it is to be read, as it is, and fits into memory."""
+    return means.depth is Depth.CONTENT and claim.sealed_with is None and claim.size <= _SMALL
+
+
 async def _content(means: Means, claim: Claim, kept: Kept | None) -> Faults:
-    # S3's checksum is that of the bytes as they are there.
-    found = kept.sha256 if kept and means.depth is Depth.CHECKSUMS and claim.sealed_with is None else None
+    found = kept.content if kept else None
+    if kept and means.depth is Depth.CHECKSUMS and claim.sealed_with is None:
+        # S3's checksum is that of the bytes as they are there.
+        found = kept.sha256
+    elif found is not None:
+        means.tally.size += claim.size
     if found is None:
         found = await means.bucket.digest(claim.key)
         means.tally.size += claim.size

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from scripts.unread import why_unread
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.stored import Stored
 from tasks.bucket import Bucket
@@ -52,7 +53,7 @@ def _understood(evaluation: Evaluation, key: str, data: bytes) -> Record | Diffe
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError:
-        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, "it is no JSON of our schema, or of a newer one")
+        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, why_unread(data))
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it speaks of another evaluation or environment")
     return Record(key, manifest, hashlib.sha256(data).hexdigest())

@@ -1,27 +1,31 @@
-"""What is in the archive of a bucket, and what S3 keeps beside it: what obstore cannot tell, asked with boto3.
+"""What is in the archive of a bucket, and what S3 keeps beside it: what obstore cannot tell.
 
-obstore's listing gives up at a key that it would not write itself, such as one with two slashes in a row: but whoever
-added one is to be found.
+boto3 lists, for obstore's listing gives up at a key that it would not write itself, such as one with two slashes in a
+row: but whoever added one is to be found.
 """
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Iterator
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 from scripts.s3_client import code_of, prefix_of, s3_client
+from scripts.verify.s3_line import S3Line, opened_line
 from scripts.verify.stored import Kept, Stored
 from tasks.errors import StoreFailed
 from worker.settings import Settings
 
 T = TypeVar("T")
-_AT_ONCE = 32
+_AT_ONCE = 128
+_LISTINGS_AT_ONCE = 32
 _SHA256_BYTES = 32
-_GONE = {"404", "NoSuchKey", "NotFound"}
+_METADATA = "x-amz-meta-"
 
 
 class S3Shelves:
@@ -30,12 +34,13 @@ class S3Shelves:
     Args:
         client: boto3's client of S3.
         threads: what its calls wait in.
+        line: for what is asked of each object.
         bucket: name of the bucket.
         prefix: of the archive in it, with a slash at its end, or empty.
     """
 
-    def __init__(self, client: Any, threads: ThreadPoolExecutor, bucket: str, prefix: str) -> None:
-        self._client, self._threads = client, threads
+    def __init__(self, client: Any, threads: ThreadPoolExecutor, line: S3Line, bucket: str, prefix: str) -> None:
+        self._client, self._threads, self._line = client, threads, line
         self._bucket, self._prefix = bucket, prefix
 
     async def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
@@ -51,25 +56,30 @@ class S3Shelves:
 
     async def kept(self, key: str) -> Kept | None:
         """Return what is kept beside an object; None when it is gone."""
-        return await self._called("read", lambda: self._kept(self._prefix + key))
+        return await self._kept("HEAD", key)
+
+    async def read_back(self, key: str) -> Kept | None:
+        """Return the same with the hash of its bytes; None when it is gone."""
+        return await self._kept("GET", key)
+
+    async def _kept(self, method: str, key: str) -> Kept | None:
+        where = self._prefix + key
+        found, tags = await asyncio.gather(
+            self._line.ask(method, where, "s3:GetObject", x_amz_checksum_mode="ENABLED"),
+            self._line.ask("GET", where, "s3:GetObjectTagging", "tagging"),
+        )
+        if found is None or tags is None:
+            return None
+        return Kept(
+            sha256=_of_the_whole(found.headers),
+            metadata=_metadata(found.headers),
+            tags=_tags(tags.body),
+            lock=found.headers.get("x-amz-object-lock-mode"),
+            content=hashlib.sha256(found.body).hexdigest() if method == "GET" else None,
+        )
 
     def _stored(self, listed: dict[str, Any]) -> Stored:
         return Stored(listed["Key"].removeprefix(self._prefix), listed["Size"], listed["LastModified"].timestamp())
-
-    def _kept(self, key: str) -> Kept | None:
-        try:
-            head = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
-            tags = self._client.get_object_tagging(Bucket=self._bucket, Key=key)["TagSet"]
-        except self._client.exceptions.ClientError as error:
-            if code_of(error) in _GONE:
-                return None
-            raise
-        return Kept(
-            sha256=_of_the_whole(head),
-            metadata=head["Metadata"],
-            tags={tag["Key"]: tag["Value"] for tag in tags},
-            lock=head.get("ObjectLockMode"),
-        )
 
     async def _called(self, doing: str, call: Callable[[], T]) -> T:
         def translated() -> T:
@@ -79,22 +89,47 @@ class S3Shelves:
         return await asyncio.get_running_loop().run_in_executor(self._threads, translated)
 
 
-@contextmanager
-def opened_s3_shelves(settings: Settings) -> Iterator[S3Shelves]:
+@asynccontextmanager
+async def opened_s3_shelves(settings: Settings) -> AsyncIterator[S3Shelves]:
     """Lend the shelves of the bucket that the settings name."""
+    import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
+
     bucket, prefix = urlsplit(settings.archive_url).netloc, prefix_of(settings.archive_url)
-    with closing(s3_client(settings.s3_endpoint, _AT_ONCE)) as client, ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield S3Shelves(client, threads, bucket, prefix)
+    credentials = boto3.Session().get_credentials()
+    with (
+        closing(s3_client(settings.s3_endpoint, _LISTINGS_AT_ONCE)) as client,
+        ThreadPoolExecutor(_LISTINGS_AT_ONCE) as threads,
+    ):
+        async with opened_line(client, credentials, bucket, _AT_ONCE) as line:
+            yield S3Shelves(client, threads, line, bucket, prefix)
 
 
-def _of_the_whole(head: dict[str, Any]) -> str | None:
+def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    found = ((name.lower(), value) for name, value in headers.items())
+    return {name.removeprefix(_METADATA): value for name, value in found if name.startswith(_METADATA)}
+
+
+def _tags(body: bytes) -> dict[str, str]:
+    """Return the tags of S3's answer; botocore reads it with the same parser."""
+    try:
+        found = [
+            (tag.findtext("{*}Key"), tag.findtext("{*}Value"))
+            for tag in ET.fromstring(body).iter()  # noqa: S314  # S3's own, over TLS
+            if tag.tag.rpartition("}")[2] == "Tag"
+        ]
+    except ET.ParseError:
+        raise StoreFailed("read", "S3's answer about its tags is none") from None
+    return {name: value or "" for name, value in found if name}
+
+
+def _of_the_whole(headers: Mapping[str, str]) -> str | None:
     """Return S3's checksum as hex digits; that of an object written in parts is one of its parts' checksums.
 
     Not every server says so in the checksum itself, but the ETag has a hyphen wherever there are parts (S3 User Guide,
     "Checking object integrity").
     """
-    text = head.get("ChecksumSHA256", "")
-    if head.get("ChecksumType") == "COMPOSITE" or "-" in text + head.get("ETag", ""):
+    text = headers.get("x-amz-checksum-sha256", "")
+    if headers.get("x-amz-checksum-type") == "COMPOSITE" or "-" in text + headers.get("ETag", ""):
         return None
     try:
         digest = base64.b64decode(text, validate=True)

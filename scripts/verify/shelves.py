@@ -1,22 +1,23 @@
 """The archive's shelves, wherever the archive is."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from scripts.verify.folder_shelves import FolderShelves
-from scripts.verify.s3_shelves import opened_s3_shelves
 from scripts.verify.stored import Shelves
 from worker.settings import Settings
 
 
-@contextmanager
-def opened_shelves(settings: Settings) -> Iterator[Shelves]:
+@asynccontextmanager
+async def opened_shelves(settings: Settings) -> AsyncIterator[Shelves]:
     """Lend what verifying asks of the archive apart from bytes."""
     url = urlsplit(settings.archive_url)
     if url.scheme == "file":
         yield FolderShelves(Path(unquote(url.path)))
     else:
-        with opened_s3_shelves(settings) as shelves:
+        from scripts.verify.s3_shelves import opened_s3_shelves  # noqa: PLC0415  # a folder needs no HTTP client
+
+        async with opened_s3_shelves(settings) as shelves:
             yield shelves

@@ -32,12 +32,14 @@ class Kept:
         metadata: user metadata.
         tags: object tags.
         lock: mode of its Object Lock; None where it has none.
+        content: SHA-256 of its bytes, read back; None where they were not read.
     """
 
     sha256: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     lock: str | None = None
+    content: str | None = None
 
 
 class Shelves(Protocol):
@@ -48,3 +50,6 @@ class Shelves(Protocol):
 
     async def kept(self, key: str) -> Kept | None:
         """Return what is kept beside an object; None where nothing is: in a folder, or when it is gone."""
+
+    async def read_back(self, key: str) -> Kept | None:
+        """Return the same with the hash of its bytes, in one request; for what is small."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks import seal as module
 from tasks.errors import AlarmingObject, SealingKeyMissing
-from tasks.seal import MAGIC, Keyring, Opening, seal, sealed_size
+from tasks.seal import MAGIC, Keyring, Opening, is_plain, seal, sealed_size
 
 PLACE = "sandbox/an ID/selfie/hash.jpg"
 OLD = Keyring("2025", {"2025": b"o" * 32})
@@ -116,3 +116,10 @@ def test_the_first_key_of_the_settings_seals_and_all_open() -> None:
     written = [f"{key_id}:{base64.b64encode(key).decode()}" for key_id, key in NEW.keys.items()]
     assert Keyring.of(written) == NEW
     assert Keyring.of([]) is None
+
+
+def test_what_is_plain_is_known_by_its_beginning_and_what_is_short_may_be_sealed() -> None:
+    assert is_plain(b"\xff\xd8\xff\xe0 a photograph")
+    assert not is_plain(sealed(b"x"))
+    assert not is_plain(b"")
+    assert not is_plain(b"\xff\xd8")

@@ -1,6 +1,7 @@
 """A sealed bucket keeps every promise of a bucket, and whoever owns it sees nothing."""
 
 import hashlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,25 @@ async def test_an_object_that_was_moved_does_not_open(inner: Bucket, bucket: Sea
     await inner.create("elsewhere", behind.data, LABELS)
     with pytest.raises(AlarmingObject):
         await streamed(bucket, "elsewhere")
+
+
+class InDrops(ObjectBucket):
+    """Streams what it has byte by byte."""
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
+        found = await self.read(key)
+        return None if found is None else _drops(found.data)
+
+
+async def _drops(data: bytes) -> AsyncGenerator[bytes, None]:
+    for byte in data:
+        yield bytes([byte])
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\xff\xd8 a photograph that nobody sealed"])
+async def test_what_arrives_in_drops_is_the_same_sealed_or_not(data: bytes) -> None:
+    inner = InDrops(MemoryStore())
+    bucket = SealedBucket(inner, KEYRING)
+    await bucket.create("sealed", data, LABELS)
+    await inner.create("plain", data, LABELS)
+    assert await streamed(bucket, "sealed") == await streamed(bucket, "plain") == data

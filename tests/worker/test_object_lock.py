@@ -1,5 +1,8 @@
 """What is written under Object Lock says until when it is kept; moto keeps it as S3 does."""
 
+import base64
+import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,8 +11,9 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tasks.bucket import Labels, ObjectBucket
+from tasks.bucket import LARGE, Labels, ObjectBucket, Unclear
 from tests.conftest import S3
+from tests.riskos import Heard, Reply, http, listening, s3_error
 from worker.archive_client import open_archive
 from worker.object_lock import LockingClient
 from worker.settings import Settings
@@ -61,3 +65,69 @@ async def test_each_day_has_its_own_end(locked: S3, plain: S3Store) -> None:
     assert first is same is not next_day
     await obstore.put_async(next_day, "later", b"x")
     assert kept(locked, "later") == ("GOVERNANCE", datetime(2026, 11, 26, tzinfo=UTC))
+
+
+def _taking(heard: Heard) -> Reply:
+    """Be an S3 that takes an upload in parts; moto forgets the headers of one."""
+    match heard.method, "uploadId" in heard.path:
+        case "POST", False:
+            ids = b"<Bucket>ours</Bucket><Key>k</Key><UploadId>an upload</UploadId>"
+            return Reply(http(200, b"<InitiateMultipartUploadResult>" + ids + b"</InitiateMultipartUploadResult>"))
+        case "PUT", True:
+            checksum = heard.headers["x-amz-checksum-sha256"]
+            return Reply(http(200, headers={"ETag": '"of a part"', "x-amz-checksum-sha256": checksum}))
+        case "POST", True:
+            return Reply(
+                http(200, b"<CompleteMultipartUploadResult><ETag>whole</ETag></CompleteMultipartUploadResult>")
+            )
+    return Reply(s3_error(404, "NoSuchKey"))
+
+
+@pytest.mark.usefixtures("s3")
+async def test_an_upload_in_parts_is_begun_with_all_that_one_put_says_and_each_part_has_its_checksum() -> None:
+    # S3 takes parts under Object Lock with a checksum in a header of each, and completes them by the same ones (API
+    # Reference, "UploadPart" and "CompleteMultipartUpload").
+    data, key = bytes(range(256)) * (LARGE // 256) + b"more", "arn:aws:kms:us-east-1:1:key/2"
+    async with listening(_taking) as server:
+        store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url, kms_key_id=key))
+        assert isinstance(store, S3Store)
+        bucket = ObjectBucket(store, "STANDARD_IA", LockingClient(store, "COMPLIANCE", 10, lambda: NOON))
+        with pytest.raises(Unclear, match="in parts"):
+            await bucket.create("large.jpg", data, Labels("image/jpeg", {"eval-id": "an ID"}, {"source": "other"}))
+
+    _, begun, *parts, completed = server.heard
+    wanted = {
+        "x-amz-object-lock-mode": "COMPLIANCE",
+        "x-amz-object-lock-retain-until-date": "2026-12-04T00:00:00.000Z",
+        "x-amz-server-side-encryption": "aws:kms",
+        "x-amz-server-side-encryption-aws-kms-key-id": key,
+        "x-amz-server-side-encryption-bucket-key-enabled": "true",
+        "x-amz-checksum-algorithm": "SHA256",
+        "x-amz-storage-class": "STANDARD_IA",
+        "x-amz-meta-eval-id": "an ID",
+        "x-amz-tagging": "source=other",
+        "content-type": "image/jpeg",
+    }
+    assert {name: begun.headers.get(name) for name in wanted} == wanted
+    signed = re.search("SignedHeaders=([^,]*)", begun.headers["authorization"])
+    assert signed
+    assert set(wanted) <= set(signed[1].split(";"))
+
+    checksums = {part.headers["x-amz-checksum-sha256"] for part in parts}
+    assert {base64.b64encode(hashlib.sha256(part.body).digest()).decode() for part in parts} == checksums
+    assert b"".join(part.body for part in sorted(parts, key=lambda part: part.path)) == data
+    named = re.findall(rb"<ChecksumSHA256>([^<]*)</ChecksumSHA256>", completed.body)
+    assert (len(named), {each.decode() for each in named}) == (len(parts), checksums)
+
+
+@pytest.mark.usefixtures("s3")
+async def test_a_locked_object_in_one_piece_has_its_checksum_and_is_created_only() -> None:
+    async with listening(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
+        store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url))
+        assert isinstance(store, S3Store)
+        await ObjectBucket(store, writing=LockingClient(store, "GOVERNANCE", 1)).create(
+            "k", b"abc", Labels("image/png")
+        )
+    (put,) = server.heard
+    assert put.headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    assert (put.headers["x-amz-object-lock-mode"], put.headers["if-none-match"]) == ("GOVERNANCE", "*")

@@ -4,13 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +29,6 @@ from worker.envelope import ARCHIVE_TASK
 from worker.rabbitmq import BACKFILL_PLACES, Channel, publisher_options, worker_options
 from worker.settings import Settings
 
-SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in the PATH of Debian wants to be root
 SECRET = "Erika Mustermann"
 GOOD = {"content_type": "application/json", "content_encoding": "utf-8"}
 BODY = json.dumps([[], {"eval_ids": ["x"]}, {}])
@@ -125,67 +118,6 @@ def test_py_amqp_reads_every_option(option: str) -> None:
 
 
 # --- with a real server
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextlib.contextmanager
-def ended(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """Run a server, and see that nothing of it stays."""
-    with (
-        log.open("w") as said,
-        subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True) as server,
-    ):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-
-
-def answers(port: int) -> bool:
-    try:
-        with amqp.Connection(f"127.0.0.1:{port}", connect_timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a RabbitMQ of our own, with the process that it finds its own name by."""
-    epmd = shutil.which("epmd")
-    if not SERVER.exists() or not epmd:
-        pytest.skip("there is no RabbitMQ here (Debian: rabbitmq-server)")
-    folder = tmp_path_factory.mktemp("rabbitmq")
-    port, names = free_port(), free_port()
-    (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "ERL_EPMD_PORT": str(names),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_NODENAME": "docv-test@localhost",
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
-        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-        "RABBITMQ_DIST_PORT": str(free_port()),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
-    }
-    with (
-        ended([epmd, "-port", str(names)], environment, folder / "epmd.log"),
-        ended([str(SERVER)], environment, folder / "server.log"),
-    ):
-        patience = time.monotonic() + 60
-        while not answers(port):
-            assert time.monotonic() < patience, (folder / "server.log").read_text()
-            time.sleep(0.2)
-        yield f"amqp://guest:guest@127.0.0.1:{port}//"
 
 
 @pytest.fixture

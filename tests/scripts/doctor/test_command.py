@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from scripts.doctor.command import exit_code
-from scripts.doctor.disk import GiB, amount
-from scripts.doctor.finding import State, fine, warning, wrong
+from scripts.doctor.finding import fine, warning, wrong
 from scripts.simulator.options import Options
 from scripts.simulator.server import start
 from tests.commands import KEY, Shell
@@ -25,14 +24,15 @@ async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
     assert list((tmp_path / "archive").iterdir()) == []
 
 
-async def test_a_redis_that_is_away_is_told_and_the_rest_is_examined_all_the_same(tmp_path: Path) -> None:
+async def test_redis_and_rabbitmq_that_are_away_are_told_and_the_rest_is_examined_all_the_same(tmp_path: Path) -> None:
     async with await start(Options(api_key=KEY)) as riskos:
         settings = {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url, "DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}
+        settings["DOCV_BROKER_URL"] = "amqp://user:secret-word@127.0.0.1:1//"
         finished = await Shell(tmp_path, settings).run("doctor", "--json")
     assert (finished.code, finished.err) == (3, "")
     states = {finding["what"]: finding["state"] for finding in json.loads(finished.out)["findings"]}
-    assert states["Redis"] == "wrong"
-    assert list(states.values()).count("wrong") == 1
+    assert [what for what, state in states.items() if state == "wrong"] == ["Redis", "RabbitMQ"]
+    assert "secret-word" not in finished.out
 
 
 async def test_a_setting_that_is_misspelt_is_wrong(tmp_path: Path) -> None:
@@ -45,8 +45,3 @@ def test_the_exit_code_says_the_worst() -> None:
     assert exit_code([fine("a", "b"), warning("a", "b", "c")]) == 0
     assert exit_code([wrong("a", "b", "c")]) == 1
     assert exit_code([wrong("a", "b", "c"), wrong("a", "b", "c", unreachable=True)]) == 3
-
-
-def test_a_disk_that_is_nearly_full_is_a_warning() -> None:
-    assert amount("disk", 11 * GiB).state is State.FINE
-    assert amount("disk", 9 * GiB).state is State.WARNING

@@ -1,14 +1,20 @@
 """RiskOS is asked once, about an evaluation that does not exist; the answer says what of the key."""
 
 import email.utils
+import time
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from scripts.doctor.finding import State
 from scripts.doctor.riskos import answer, certified, clock, examine
 from scripts.simulator.options import Options
 from scripts.simulator.server import start
+from tasks.account import DEFAULT_ACCOUNT
+from tasks.hold import Holds
 from tests.commands import KEY
+from tests.riskos import json, saying
 from worker.settings import Settings
 
 
@@ -65,3 +71,45 @@ async def test_where_nobody_listens_it_cannot_be_reached(unused_tcp_port: int) -
     settings = Settings(riskos_url=f"http://127.0.0.1:{unused_tcp_port}", api_key=KEY)
     (finding,) = [each async for each in examine(settings)]
     assert finding.unreachable
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "said"),
+    [
+        ({"refuse_with": 401}, State.WRONG, "401"),
+        ({"refuse_with": 403}, State.WRONG, "403"),
+        ({"refuse_with": 503}, State.WARNING, "fault"),
+        ({"rate": 0}, State.WRONG, "0 requests a second"),
+        ({"quota": 0}, State.WARNING, "spent"),
+    ],
+)
+async def test_a_riskos_that_refuses_is_told_with_what_to_do(changes: dict[str, Any], state: State, said: str) -> None:
+    async with await start(Options(api_key=KEY, **changes)) as riskos:
+        settings = Settings(riskos_url=riskos.url, api_key=KEY)
+        found = {finding.what: finding async for finding in examine(settings)}
+    assert (found["key at RiskOS"].state, said in found["key at RiskOS"].said) == (state, True)
+    assert found["key at RiskOS"].mend
+
+
+async def test_a_clock_that_is_wrong_is_seen_by_the_answer() -> None:
+    late = email.utils.formatdate(time.time() - 3_600, usegmt=True)
+    async with saying(json(404, b"{}", Date=late)) as server:
+        settings = Settings(riskos_url=server.url, api_key=KEY)
+        found = {finding.what: finding async for finding in examine(settings)}
+    assert (found["clock"].state, found["key at RiskOS"].state) == (State.WRONG, State.FINE)
+    assert "NTP" in found["clock"].mend
+
+
+async def test_a_key_that_is_missing_is_not_asked_with() -> None:
+    async with await start(Options(api_key=KEY)) as riskos:
+        found = [finding.what async for finding in examine(Settings(riskos_url=riskos.url))]
+        assert (found, riskos.stats().requests) == (["RiskOS"], 0)
+
+
+async def test_an_account_on_hold_is_not_asked_about(redis: Redis, redis_url: str) -> None:
+    await Holds(redis).by_hand(DEFAULT_ACCOUNT, "an audit")
+    async with await start(Options(api_key=KEY)) as riskos:
+        settings = Settings(riskos_url=riskos.url, api_key=KEY, redis_url=redis_url)
+        found = {finding.what: finding async for finding in examine(settings)}
+        assert riskos.stats().requests == 0
+    assert (found["key at RiskOS"].state, "resume" in found["key at RiskOS"].mend) == (State.WARNING, True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from botocore.awsrequest import AWSResponse, HeadersDict
 from redis.asyncio import Redis
 
 from scripts.bucket import opened_bucket
@@ -30,6 +28,7 @@ from tasks.ledger import Ledger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
 from tests.conftest import S3
+from tests.retention import answering_retention
 from worker.settings import Settings
 
 ASKED = Asked("request 4711", "operator", "a-host")
@@ -301,26 +300,10 @@ async def test_its_entry_and_its_dead_letter_go_and_its_runs_still_add_up(archiv
 # What is locked
 
 
-def _answering(retention: dict[str, str]) -> Callable[..., AWSResponse]:
-    """Answer GetObjectRetention, which moto enforces but cannot tell; the key is a part of the URL."""
-
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        body = next((told for key, told in retention.items() if key in request.url), None)
-        none = "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"
-        return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or none).encode()))
-
-    return answer
-
-
-class _Raw(io.BytesIO):
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.read()
-
-
 async def _locked_archive(s3: S3, bucket: Bucket, redis: Redis, retention: dict[str, str] | None = None) -> Archive:
     found = s3_archive(_settings(s3))
     assert found
-    found.client.meta.events.register("before-send.s3.GetObjectRetention", _answering(retention or {}))
+    found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(retention or {}))
     return await _archive(bucket, Versions(found), redis)
 
 

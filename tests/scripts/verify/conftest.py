@@ -38,12 +38,12 @@ class Place:
 
     async def checked(self, group: Group) -> list[Difference]:
         """Return the differences of one place."""
-        with opened_shelves(self.settings) as shelves:
+        async with opened_shelves(self.settings) as shelves:
             return await differences_of(Means(self.bucket, shelves, young=time.time()), group)
 
     async def verified(self, *, grace: float = 0, **facts: Any) -> list[Difference]:
         """Return all differences."""
-        with opened_shelves(self.settings) as shelves:
+        async with opened_shelves(self.settings) as shelves:
             means = self.means = Means(self.bucket, shelves, young=time.time() - grace, **facts)
             groups = grouped(shelves.walk(""))
             return [

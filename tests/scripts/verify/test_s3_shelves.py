@@ -25,7 +25,7 @@ async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> No
         s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}/{key}", Body=b"x")
     s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}-of-another/a", Body=b"x")
     assert len(hand.listed()) == len(keys) + 1
-    with opened_s3_shelves(settings_for(s3)) as shelves:
+    async with opened_s3_shelves(settings_for(s3)) as shelves:
         found = [stored async for some in shelves.walk("") for stored in some]
         assert [stored.key for stored in found] == keys
         assert [stored.key async for some in shelves.walk("a/00") for stored in some] == keys[2:102]
@@ -36,7 +36,7 @@ async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
     assert not isinstance(store, Path)
     labels = Labels("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
     await ObjectBucket(store).create("abc", b"abc", labels)
-    with opened_s3_shelves(settings_for(s3)) as shelves:
+    async with opened_s3_shelves(settings_for(s3)) as shelves:
         kept = await shelves.kept("abc")
         assert kept
         assert (kept.sha256, kept.metadata, kept.tags, kept.lock) == (ABC, labels.metadata, labels.tags, None)
@@ -50,7 +50,7 @@ async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_wh
     assert not isinstance(store, Path)
     with pytest.raises(StoreFailed, match="in parts"):
         await ObjectBucket(store).create("large", spool.mapped(), Labels("image/jpeg"))
-    with opened_s3_shelves(settings_for(s3)) as shelves:
+    async with opened_s3_shelves(settings_for(s3)) as shelves:
         kept = await shelves.kept("large")
     assert kept
     assert kept.sha256 is None
@@ -60,12 +60,18 @@ async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_wh
     ("head", "sha256"),
     [
         ({}, None),
-        ({"ChecksumSHA256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="}, ABC),
-        ({"ChecksumSHA256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=-3"}, None),
-        ({"ChecksumSHA256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "ChecksumType": "COMPOSITE"}, None),
-        ({"ChecksumSHA256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "ETag": '"00-3"'}, None),
-        ({"ChecksumSHA256": "abcd"}, None),
-        ({"ChecksumSHA256": "?"}, None),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="}, ABC),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=-3"}, None),
+        (
+            {
+                "x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
+                "x-amz-checksum-type": "COMPOSITE",
+            },
+            None,
+        ),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "ETag": '"00-3"'}, None),
+        ({"x-amz-checksum-sha256": "abcd"}, None),
+        ({"x-amz-checksum-sha256": "?"}, None),
     ],
 )
 def test_only_a_whole_checksum_counts(head: dict[str, str], sha256: str | None) -> None:
@@ -74,5 +80,6 @@ def test_only_a_whole_checksum_counts(head: dict[str, str], sha256: str | None) 
 
 async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -> None:
     gone = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
-    with opened_s3_shelves(gone) as shelves, pytest.raises(StoreFailed, match="NoSuchBucket"):
-        _ = [some async for some in shelves.walk("")]
+    async with opened_s3_shelves(gone) as shelves:
+        with pytest.raises(StoreFailed, match="NoSuchBucket"):
+            _ = [some async for some in shelves.walk("")]

@@ -1,0 +1,16 @@
+"""Answers of the stand-ins, as bytes."""
+
+END = b"\r\n\r\n"
+"""What a head ends with."""
+
+
+def response(status: int, body: bytes, media_type: str, *more: str) -> bytes:
+    """Return a response with further headers."""
+    lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {media_type}", f"Content-Length: {len(body)}", *more]
+    return "\r\n".join(lines).encode() + END + body
+
+
+NO_KEY = response(
+    404, b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>Not Found</Message></Error>", "application/xml"
+)
+"""What S3 says of an object that is not there."""

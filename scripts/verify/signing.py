@@ -1,0 +1,81 @@
+"""Sign a request to S3 that has no body and no more of a query than a word.
+
+botocore signs anything, and takes ten times as long: for two requests an object that is most of what they cost. A test
+holds both side by side. See "Authenticating Requests (AWS Signature Version 4)", Amazon S3 API Reference.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_NO_BODY = hashlib.sha256(b"").hexdigest()
+
+
+class Credentials(Protocol):
+    """As botocore freezes them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class Signer:
+    """Signs with whatever credentials are good just now.
+
+    Args:
+        credentials: gives them; those of a role change every few hours.
+        region: of the bucket.
+        host: that the requests are for, as the header ``Host`` has it.
+        now: the time.
+    """
+
+    def __init__(
+        self,
+        credentials: Callable[[], Credentials],
+        region: str,
+        host: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._credentials, self._region, self._host, self._now = credentials, region, host, now
+        self._derived: tuple[str, str, bytes] = ("", "", b"")
+
+    def headers(self, method: str, path: str, query: str, more: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers to send.
+
+        Args:
+            method: of the request.
+            path: encoded as it is sent.
+            query: a word such as ``tagging``, or empty.
+            more: further headers, with names in lower case.
+        """
+        credentials, time = self._credentials(), f"{self._now():%Y%m%dT%H%M%SZ}"
+        headers = {"host": self._host, "x-amz-content-sha256": _NO_BODY, "x-amz-date": time, **more}
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        named = sorted(headers.items())
+        names = ";".join(name for name, _ in named)
+        lines = "".join(f"{name}:{value}\n" for name, value in named)
+        canonical = f"{method}\n{path}\n{query and query + '='}\n{lines}\n{names}\n{_NO_BODY}"
+        scope = f"{time[:8]}/{self._region}/s3/aws4_request"
+        text = f"{_ALGORITHM}\n{time}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = _hmac(self._key(credentials.secret_key, time[:8]), text).hex()
+        headers["authorization"] = (
+            f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+        )
+        return headers
+
+    def _key(self, secret: str, day: str) -> bytes:
+        """Return the key of a day; it is derived once."""
+        if self._derived[:2] != (secret, day):
+            key = f"AWS4{secret}".encode()
+            for part in (day, self._region, "s3", "aws4_request"):
+                key = _hmac(key, part)
+            self._derived = secret, day, key
+        return self._derived[2]
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")

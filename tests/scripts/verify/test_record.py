@@ -1,0 +1,49 @@
+"""A manifest is read, or it is said what it is."""
+
+import json
+
+import pytest
+
+from scripts.verify.problems import Difference
+from scripts.verify.record import Record, read_record
+from scripts.verify.stored import IRREGULAR, Stored
+from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
+
+KEY = EVALUATION.manifest_key
+WHOLE = manifest().as_json()
+
+
+def changed(**facts: object) -> bytes:
+    return json.dumps(json.loads(WHOLE) | facts).encode()
+
+
+async def test_a_manifest_is_read_with_its_hash_and_none_is_none() -> None:
+    found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, listed({KEY: WHOLE})[KEY])
+    assert isinstance(found, Record)
+    assert (found.manifest.as_json(), found.key) == (WHOLE, KEY)
+    assert await read_record(await holding({}), EVALUATION, KEY, None) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "detail"),
+    [
+        (b"", "manifest_damaged", "no JSON"),
+        (WHOLE[:-5], "manifest_damaged", "no JSON"),
+        (changed(schema=2), "manifest_damaged", "newer format (2)"),
+        (changed(documents=1), "manifest_damaged", "does not fit its schema"),
+        (changed(eval_id="0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"), "manifest_foreign", "another evaluation"),
+        (changed(environment="production"), "manifest_foreign", "another evaluation or environment"),
+    ],
+)
+async def test_what_is_none_is_named(data: bytes, problem: str, detail: str) -> None:
+    found = await read_record(await holding({KEY: data}), EVALUATION, KEY, None)
+    assert isinstance(found, Difference)
+    assert (found.eval_id, found.key, found.problem) == (EVALUATION.eval_id, KEY, problem)
+    assert detail in found.detail
+
+
+@pytest.mark.parametrize("size", [IRREGULAR, (64 << 20) + 1])
+async def test_what_is_no_file_or_too_large_is_not_read(size: int) -> None:
+    found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, Stored(KEY, size, 0.0))
+    assert isinstance(found, Difference)
+    assert (found.problem, "larger than any manifest" in found.detail) == ("manifest_damaged", True)
