@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import click
 
+from scripts.accounts import settings_of
 from scripts.bucket import opened_for_reading
 from scripts.exits import NOT_ALL, OK
 from scripts.id_list import IdList, read_id_list
@@ -13,7 +14,7 @@ from scripts.inventory.holdings import inventory_rows
 from scripts.inventory.source import open_inventory
 from scripts.looking import Distance, look
 from scripts.rows import MISSING, Row, archive_rows, write_csv, write_json_lines
-from worker.settings import Settings, load_settings
+from worker.settings import Settings
 
 Chunks = AsyncIterator[Sequence[Row]]
 _AT_ONCE = 8_192
@@ -47,9 +48,9 @@ class Found:
         return f"{self.outcomes.total():,} evaluations: {', '.join(counts)}{damaged}; {self.documents:,} documents"
 
 
-def audit(source: str, column: str | None, inventory: str | None, *, as_json: bool) -> int:
+def audit(source: str, column: str | None, inventory: str | None, account: str | None, *, as_json: bool) -> int:
     """Print what the archive says of each ID of a list; return the exit code."""
-    settings = load_settings()
+    settings = settings_of(account)
     write = write_json_lines if as_json else write_csv
     with read_id_list(source, column, settings) as listed:
         rows = _from_inventory(inventory, listed, settings) if inventory else _from_archive(listed, settings)

@@ -20,11 +20,12 @@ from scripts.progress import open_progress
 from scripts.seen import Seen
 from scripts.tables import Summary, print_summary
 from scripts.watch import looks
-from tasks.account import DEFAULT_ACCOUNT
 from tasks.errors import RunTaken
 from tasks.ledger import Begun, Ledger
 from tasks.message import parse_run
 from tasks.run_list import RunList, Source, keep_list
+from worker.accounts import load_accounts
+from worker.accounts_file import AccountSettings
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
@@ -49,6 +50,7 @@ class Wanted:
         even_if_erased: archive again what was erased.
         strict: queue nothing when a line is bad.
         rejects: file for bad lines; named after the run's source where it is None.
+        account: name of the account to ask with; see ``worker.accounts.Accounts.find`` where it is None.
     """
 
     source: str
@@ -60,38 +62,42 @@ class Wanted:
     even_if_erased: bool
     strict: bool
     rejects: Path | None
+    account: str | None
 
 
 def backfill(wanted: Wanted, *, dry_run: bool, detach: bool, as_json: bool) -> int:
     """Plan a backfill, or do it; return the exit code."""
     settings = load_settings()
+    account = load_accounts(settings).chosen(wanted.account)
     if wanted.run is not None:
         parse_run(wanted.run)
     if detach:
         settings.need_redis_url()
     elif not settings.redis_url and not dry_run:
-        settings.need_api_key()
-    return interruptible(lambda: _do(wanted, settings, dry_run=dry_run, detach=detach, as_json=as_json))
+        account.settings.need_api_key()
+    return interruptible(lambda: _do(wanted, settings, account, dry_run=dry_run, detach=detach, as_json=as_json))
 
 
-def _do(wanted: Wanted, settings: Settings, *, dry_run: bool, detach: bool, as_json: bool) -> int:
+def _do(
+    wanted: Wanted, settings: Settings, account: AccountSettings, *, dry_run: bool, detach: bool, as_json: bool
+) -> int:
     with _gathered(wanted, settings) as gathered:
         if dry_run:
             with local_redis(settings) as (here, _):
-                return asyncio.run(plan(gathered, here, refresh=wanted.refresh, as_json=as_json))
-        with _workplace(settings) as (here, tend):
-            summary = asyncio.run(_backfill(wanted, gathered, here, tend, detach=detach))
+                return asyncio.run(plan(gathered, here, account, refresh=wanted.refresh, as_json=as_json))
+        with _workplace(settings, account) as (here, tend):
+            summary = asyncio.run(_backfill(wanted, gathered, here, account, tend, detach=detach))
     print_summary(summary, as_json=as_json)
     return OK if (detach or summary.fine) and not gathered.bad else NOT_ALL
 
 
 @contextlib.contextmanager
-def _workplace(settings: Settings) -> Iterator[tuple[Settings, Tend]]:
+def _workplace(settings: Settings, account: AccountSettings) -> Iterator[tuple[Settings, Tend]]:
     """Have a Redis and workers: those that are there, or where no Redis is named some of our own."""
     if settings.redis_url:
         yield settings, lambda _: None
         return
-    with machine(settings) as here:
+    with machine(settings, account.name) as here:
         yield here.settings, here.tend
 
 
@@ -115,11 +121,13 @@ def _gathered(wanted: Wanted, settings: Settings) -> Gathered:
     return gathered
 
 
-async def _backfill(wanted: Wanted, gathered: Gathered, settings: Settings, tend: Tend, *, detach: bool) -> Summary:
+async def _backfill(
+    wanted: Wanted, gathered: Gathered, settings: Settings, account: AccountSettings, tend: Tend, *, detach: bool
+) -> Summary:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis, replicas=settings.redis_replicas)
-        run = await _begin(wanted, gathered, settings, ledger)
+        run = await _begin(wanted, gathered, account, ledger)
         if detach:
             click.echo(
                 f"run {run.run}: {run.source.ids} evaluations, left to the workers; `docv-archive status {run.run}`",
@@ -128,7 +136,7 @@ async def _backfill(wanted: Wanted, gathered: Gathered, settings: Settings, tend
             last = Seen(await ledger.run(run.run), await ledger.census(), ())
         else:
             try:
-                last = await _watch(run, looks(redis, run.run), tend)
+                last = await _watch(run, looks(redis, run.run, run.account), tend)
             except asyncio.CancelledError:
                 await ledger.stop_feeding(run.run)
                 raise
@@ -136,14 +144,14 @@ async def _backfill(wanted: Wanted, gathered: Gathered, settings: Settings, tend
     return Summary(run=run.run, counters=last.counters, seconds=seconds)
 
 
-async def _begin(wanted: Wanted, gathered: Gathered, settings: Settings, ledger: Ledger) -> RunList:
+async def _begin(wanted: Wanted, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
     """Keep the list of the run in the archive, and have the ledger fed from it.
 
     Raises:
         RunTaken: the name of the run means something else.
     """
-    run = await _keep(wanted, gathered, settings)
-    begun = await ledger.begin(run.run, total=run.source.ids, fingerprint=run.source.fingerprint)
+    run = await _keep(wanted, gathered, account)
+    begun = await ledger.begin(run.run, total=run.source.ids, fingerprint=run.known_as, account=run.account)
     if begun is Begun.TAKEN:
         raise RunTaken(run.run, "before")
     if begun is Begun.KNOWN:
@@ -151,15 +159,15 @@ async def _begin(wanted: Wanted, gathered: Gathered, settings: Settings, ledger:
     return run
 
 
-async def _keep(wanted: Wanted, gathered: Gathered, settings: Settings) -> RunList:
+async def _keep(wanted: Wanted, gathered: Gathered, account: AccountSettings) -> RunList:
     ids = gathered.ids
-    async with opened_bucket(settings) as bucket:
+    async with opened_bucket(account.settings) as bucket:
         return await keep_list(
             bucket,
             ids,
             run=wanted.run or f"{_stem(wanted.source)}-{ids.fingerprint[:_FINGERPRINT]}",
-            environment=settings.environment,
-            account=DEFAULT_ACCOUNT,
+            environment=account.settings.environment,
+            account=account.name,
             refresh=wanted.refresh,
             even_if_erased=wanted.even_if_erased,
             source=Source(

@@ -98,6 +98,11 @@ def _even_if_erased_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--even-if-erased", is_flag=True, help=sentence)(command)
 
 
+def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    sentence = "Account of DOCV_ACCOUNTS; default, or the only one, where none is named."
+    return click.option("--account", metavar="NAME", help=sentence)(command)
+
+
 def _with_parent_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")(command)
 
@@ -121,8 +126,9 @@ def demo(count: int, folder: str, picture: str | None, as_json: bool) -> None:  
 @click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
 @click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
 @_even_if_erased_option
+@_account_option
 @_json_option
-def run(sources: tuple[str, ...], refresh: bool, even_if_erased: bool, as_json: bool) -> None:  # noqa: FBT001
+def run(sources: tuple[str, ...], **how: Any) -> None:
     """Archive evaluations, on this machine, now.
 
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are
@@ -131,7 +137,7 @@ def run(sources: tuple[str, ...], refresh: bool, even_if_erased: bool, as_json: 
     """
     from scripts.run import run as do_it  # noqa: PLC0415
 
-    raise SystemExit(do_it(sources, refresh=refresh, even_if_erased=even_if_erased, as_json=as_json))
+    raise SystemExit(do_it(sources, **how))
 
 
 @main.command()
@@ -169,6 +175,7 @@ def serve(host: str, port: int, read_only: bool) -> None:  # noqa: FBT001
 @click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
 @click.option("--settle", is_flag=True, help="They have just been completed: wait DOCV_SETTLE_SECONDS first.")
 @_even_if_erased_option
+@_account_option
 @_json_option
 def enqueue(sources: tuple[str, ...], run_name: str | None, **how: Any) -> None:
     """Put evaluations on a queue; workers archive them.
@@ -192,6 +199,7 @@ def enqueue(sources: tuple[str, ...], run_name: str | None, **how: Any) -> None:
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
 @click.option("--detach", is_flag=True, help="Do not wait: leave it to the workers.")
+@_account_option
 @_json_option
 def backfill(dry_run: bool, detach: bool, as_json: bool, **wanted: Any) -> None:  # noqa: FBT001
     """Archive a whole list: a named run, safe to stop and to start again.
@@ -219,20 +227,22 @@ def status(run_name: str | None, as_json: bool) -> None:  # noqa: FBT001
 @main.command()
 @click.argument("run_name", metavar="RUN")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page of HTML into this file.")
+@_account_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of CSV.")
-def report(run_name: str, html: Path | None, as_json: bool) -> None:  # noqa: FBT001
+def report(run_name: str, html: Path | None, account: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Tell what became of every evaluation of a backfill, asked of the archive."""
     from scripts.report.command import report as tell  # noqa: PLC0415
 
-    raise SystemExit(tell(run_name, html, as_json=as_json))
+    raise SystemExit(tell(run_name, html, account, as_json=as_json))
 
 
 @main.command()
 @click.argument("source", metavar="FILE")
 @click.option("--column", help="Name or number of the column, or key, with the IDs; found out where it can be.")
 @click.option("--inventory", metavar="FILE", help="Look into this S3 Inventory report instead of asking for each ID.")
+@_account_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of CSV.")
-def audit(source: str, column: str | None, inventory: str | None, as_json: bool) -> None:  # noqa: FBT001
+def audit(source: str, column: str | None, inventory: str | None, account: str | None, *, as_json: bool) -> None:
     """Ask the archive, not the logs: for each ID its outcome, or `missing`.
 
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Neither
@@ -245,7 +255,7 @@ def audit(source: str, column: str | None, inventory: str | None, as_json: bool)
     """
     from scripts.audit import audit as ask  # noqa: PLC0415
 
-    raise SystemExit(ask(source, column, inventory, as_json=as_json))
+    raise SystemExit(ask(source, column, inventory, account, as_json=as_json))
 
 
 @main.command()
@@ -262,6 +272,7 @@ def audit(source: str, column: str | None, inventory: str | None, as_json: bool)
 @click.option("--checksums-only", is_flag=True, help="Compare S3's own SHA-256; read only what has none of the whole.")
 @click.option("--sizes-only", is_flag=True, help="Compare what is listed; read no document.")
 @click.option("--grace", type=click.IntRange(0), default=3600, show_default=True, help="Seconds: younger is no orphan.")
+@_account_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of CSV.")
 def verify(
     source: str | None,
@@ -275,6 +286,8 @@ def verify(
     All of it, or only the evaluations that FILE names. Workers may go on meanwhile. Exit code 1 says that there is a
     difference; the word for it is one of a closed set, docs/design.md has them.
     """
+    if asked["account"] and source is None:
+        raise click.UsageError("--account says where the evaluations of FILE are; without FILE all of it is verified")
     if checksums_only and sizes_only:
         raise click.UsageError("give --checksums-only or --sizes-only, not both")
     from scripts.verify.command import verify as compare  # noqa: PLC0415
@@ -293,12 +306,14 @@ def verify(
 @click.option("--kind", "kinds", type=click.Choice(_KINDS), multiple=True, help="Only such documents.")
 @click.option("--revision", type=click.IntRange(1), help="The documents of a former revision.")
 @click.option("--superseded", is_flag=True, help="Also those that the bundle has lost since.")
+@_account_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each evaluation.")
 def export(
     sources: tuple[str, ...],
     ids: tuple[str, ...],
     folder: Path | None,
     packed: Path | None,
+    account: str | None,
     *,
     bag: bool,
     as_json: bool,
@@ -320,39 +335,42 @@ def export(
 
     chosen["kinds"] = frozenset(chosen["kinds"])
     wanted = Wanted(target, packed=target.suffix.lower() == ".zip" or bool(packed), bag=bag, choice=Choice(**chosen))
-    raise SystemExit(bring(sources + ids, wanted, as_json=as_json))
+    raise SystemExit(bring(sources + ids, wanted, account, as_json=as_json))
 
 
 @main.command()
 @click.option("--reason", required=True, help="Why; `status` shows it to whoever wonders.")
+@_account_option
 @_json_option
-def hold(reason: str, as_json: bool) -> None:  # noqa: FBT001
+def hold(reason: str, account: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Stop sending requests until `resume`; nothing is lost meanwhile."""
     from scripts.hold import hold as place  # noqa: PLC0415
 
-    raise SystemExit(place(reason, as_json=as_json))
+    raise SystemExit(place(reason, account, as_json=as_json))
 
 
 @main.command()
+@click.option("--account", metavar="NAME", help="Only those of this account and its backfill.")
 @_json_option
-def resume(as_json: bool) -> None:  # noqa: FBT001
+def resume(account: str | None, as_json: bool) -> None:  # noqa: FBT001
     """End every hold, whoever placed it: a person, a refused key, an outage."""
     from scripts.hold import resume as lift  # noqa: PLC0415
 
-    raise SystemExit(lift(as_json=as_json))
+    raise SystemExit(lift(account, as_json=as_json))
 
 
 @main.command()
 @click.argument("asked", metavar="[RATE]", required=False, type=RateType())
-@click.option("--from-settings", is_flag=True, help="Go back to DOCV_RATE.")
+@click.option("--from-settings", is_flag=True, help="Go back to the rate of the settings.")
+@_account_option
 @_json_option
-def rate(asked: float | None, from_settings: bool, as_json: bool) -> None:  # noqa: FBT001
+def rate(asked: float | None, from_settings: bool, account: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Show the rate, or set it to RATE requests a second, for all workers and at once."""
     if from_settings and asked is not None:
         raise click.UsageError("give a rate or --from-settings, not both")
     from scripts.rate import rate as steer  # noqa: PLC0415
 
-    raise SystemExit(steer(asked, forget=from_settings, as_json=as_json))
+    raise SystemExit(steer(asked, account, forget=from_settings, as_json=as_json))
 
 
 @main.group("dead-letters")
@@ -365,6 +383,7 @@ def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("eval_ids", metavar="[ID]...", nargs=-1),
         click.option("--cause", help="Only those with this cause, such as service_failed."),
         click.option("--run", "run_name", help="Only those of this run."),
+        click.option("--account", metavar="NAME", help="Only those of this account."),
         click.option(
             "--older-than",
             type=DurationType(),
@@ -415,6 +434,7 @@ def drop(yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--bypass-governance", is_flag=True, help="Remove also what a GOVERNANCE retention keeps.")
+@_account_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def erase(eval_ids: tuple[str, ...], **how: Any) -> None:
     """Erase evaluations for good: a privacy request.
@@ -430,15 +450,16 @@ def erase(eval_ids: tuple[str, ...], **how: Any) -> None:
 @main.command("legal-hold")
 @click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--on/--off", "on", required=True, default=None, help="Begin or end it.")
+@_account_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def legal_hold(eval_ids: tuple[str, ...], on: bool, as_json: bool) -> None:  # noqa: FBT001
+def legal_hold(eval_ids: tuple[str, ...], account: str | None, on: bool, as_json: bool) -> None:  # noqa: FBT001
     """Put evaluations under legal hold, or end it: nobody can remove what is under hold.
 
     It needs a bucket with Object Lock.
     """
     from scripts.legal_hold import legal_hold as place  # noqa: PLC0415
 
-    raise SystemExit(place(eval_ids, on=on, as_json=as_json))
+    raise SystemExit(place(eval_ids, account, on=on, as_json=as_json))
 
 
 @main.command()
@@ -453,7 +474,14 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True, help="0 takes a free one.")
-@click.option("--key", default="simulated-key", show_default=True, help="API key it accepts.")
+@click.option(
+    "--key",
+    default=("simulated-key",),
+    show_default=True,
+    multiple=True,
+    help="API key it accepts; each is an account.",
+)
+@click.option("--one-rate", is_flag=True, help="Let all keys share rate and quota.")
 @click.option("--rate", type=click.IntRange(0), help="Requests a second it grants; 0 is a key not activated yet.")
 @click.option("--quota", type=click.IntRange(0), help="Requests a day it grants.")
 @click.option("--header-style", type=click.Choice(("none", "standard", "x")), default="standard", show_default=True)

@@ -38,16 +38,18 @@ class Choice:
         cause: those with this cause.
         run: those of this run.
         older_than: those whose last attempt was so many seconds ago, or longer.
+        account: those of this account; also one that is not known here.
     """
 
     eval_ids: frozenset[str]
     cause: str | None
     run: str | None
     older_than: float
+    account: str | None = None
 
     def has_refusal(self, refusal: Refusal, now: float) -> bool:
-        """Return whether a refused message is meant: it is of no evaluation, and of no run."""
-        of_any = not self.eval_ids and self.run is None
+        """Return whether a refused message is meant: it is of no evaluation, run or account."""
+        of_any = not self.eval_ids and self.run is None and self.account is None
         return of_any and self.cause in {None, refusal.cause} and now - refusal.at >= self.older_than
 
     def has(self, letter: DeadLetter, now: float) -> bool:
@@ -56,18 +58,21 @@ class Choice:
             (not self.eval_ids or letter.eval_id in self.eval_ids)
             and (self.cause is None or letter.failure.cause == self.cause)
             and (self.run is None or self.run in letter.runs)
+            and self.account in {None, letter.account}
             and now - letter.last >= self.older_than
         )
 
 
-def choice_of(eval_ids: Sequence[str], cause: str | None, run_name: str | None, older_than: float) -> Choice:
+def choice_of(
+    eval_ids: Sequence[str], cause: str | None, run_name: str | None, older_than: float, account: str | None = None
+) -> Choice:
     """Return which dead letters are meant.
 
     Raises:
         BadInput: an ID or the name of the run is none.
     """
     ids = frozenset(map(parse_eval_id, eval_ids))
-    return Choice(ids, cause, None if run_name is None else parse_run(run_name), older_than)
+    return Choice(ids, cause, None if run_name is None else parse_run(run_name), older_than, account)
 
 
 def list_them(choice: Choice, *, as_json: bool) -> int:

@@ -90,6 +90,7 @@ def _with_documents(eval_ids: Sequence[str]) -> list[str]:
 def _settings(archive: Path, state: Path, url: str) -> Settings:
     return load_settings(
         environment=_ENVIRONMENT,
+        accounts=None,
         api_key=_KEY,
         riskos_url=url,
         archive_url=archive.absolute().as_uri(),

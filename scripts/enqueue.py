@@ -10,12 +10,12 @@ import orjson
 from scripts.exits import NOT_ALL, OK
 from scripts.ids.arguments import Sorted, read_ids
 from tasks import tracing
-from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.enqueue import enqueue as accept_and_publish
 from tasks.entry import Order, Queue, Trigger
 from tasks.ledger import Ledger
 from tasks.message import parse_run
+from worker.accounts import load_accounts
 from worker.app import publishing_app
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
@@ -30,16 +30,18 @@ def enqueue(
     refresh: bool,
     even_if_erased: bool,
     settle: bool,
+    account: str | None,
     as_json: bool,
 ) -> int:
     """Enqueue the evaluations that the sources name; return the exit code."""
     settings = load_settings()
+    name = load_accounts(settings).chosen(account).name
     settings.need_redis_url()
     tracing.use(open_tracer(settings))
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0
-    order = Order(Queue(queue), DEFAULT_ACCOUNT, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
+    order = Order(Queue(queue), name, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
     published = asyncio.run(_enqueue(settings, ids, order))
     if as_json:
         facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}

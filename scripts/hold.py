@@ -9,31 +9,35 @@ from scripts.exits import OK
 from scripts.local import known_redis
 from scripts.resuming import end_holds
 from scripts.seen import until
-from tasks.account import DEFAULT_ACCOUNT
-from tasks.hold import Hold, Holds, Reason
+from tasks.hold import Hold, Holds, Reason, backfill_of
+from worker.accounts import load_accounts
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 _LONGEST_NOTE = 200
 
 
-def hold(reason: str, *, as_json: bool) -> int:
-    """Put the account on hold until somebody resumes it; return the exit code."""
+def hold(reason: str, account: str | None, *, as_json: bool) -> int:
+    """Put an account on hold until somebody resumes it; return the exit code."""
     note = "".join(letter for letter in reason if letter.isprintable())[:_LONGEST_NOTE]
-    with known_redis(load_settings()) as here:
-        placed = asyncio.run(_hold(here, note))
+    settings = load_settings()
+    name = load_accounts(settings).chosen(account).name
+    with known_redis(settings) as here:
+        placed = asyncio.run(_hold(here, name, note))
     if as_json:
         click.echo(orjson.dumps({"holds": [_facts(placed)]}))
     else:
-        click.echo(f"{placed.what} is on hold, {until(placed)}. Within a second no worker sends a request any more;")
-        click.echo("evaluations go on being accepted, and wait.")
+        click.echo(f"{placed.what} is on hold, {until(placed)}. Within a second no worker sends a request with it")
+        click.echo("any more; evaluations go on being accepted, and wait.")
     return OK
 
 
-def resume(*, as_json: bool) -> int:
-    """End every hold, whoever placed it; return the exit code."""
-    with known_redis(load_settings()) as here:
-        ended = asyncio.run(_resume(here))
+def resume(account: str | None, *, as_json: bool) -> int:
+    """End every hold, or those of an account and its backfill, whoever placed them; return the exit code."""
+    settings = load_settings()
+    name = load_accounts(settings).chosen(account).name if account else None
+    with known_redis(settings) as here:
+        ended = asyncio.run(_resume(here, name))
     if as_json:
         click.echo(orjson.dumps({"ended": [_facts(each) for each in ended]}))
     elif not ended:
@@ -45,19 +49,19 @@ def resume(*, as_json: bool) -> int:
     return OK
 
 
-async def _hold(settings: Settings, note: str) -> Hold:
+async def _hold(settings: Settings, account: str, note: str) -> Hold:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         holds = Holds(redis)
-        await holds.by_hand(DEFAULT_ACCOUNT, note)
-        (placed,) = [each for each in await holds.all() if each.scope == DEFAULT_ACCOUNT]
+        await holds.by_hand(account, note)
+        (placed,) = [each for each in await holds.all() if each.scope == account]
         return placed
 
 
-async def _resume(settings: Settings) -> list[Hold]:
+async def _resume(settings: Settings, account: str | None) -> list[Hold]:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        return await end_holds(redis)
+        return await end_holds(redis, None if account is None else (account, backfill_of(account)))
 
 
 def _facts(hold: Hold) -> dict[str, object]:

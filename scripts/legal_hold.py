@@ -5,19 +5,20 @@ from collections.abc import Iterator, Sequence
 import click
 import orjson
 
+from scripts.accounts import settings_of
 from scripts.erase.stock import prefixes_of
 from scripts.exits import NOT_ALL, OK
 from scripts.s3_client import S3Archive, answer_or_none, asking, s3_archive
 from tasks.evaluation import Evaluation, parse_eval_id
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, SettingsError
 
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 
 
-def legal_hold(eval_ids: Sequence[str], *, on: bool, as_json: bool) -> int:
+def legal_hold(eval_ids: Sequence[str], account: str | None, *, on: bool, as_json: bool) -> int:
     """Set the legal hold of every object of the evaluations; return the exit code."""
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
-    settings = load_settings()
+    settings = settings_of(account)
     archive = _lockable(settings)
     counts = []
     for eval_id in ids:

@@ -34,10 +34,11 @@ class Machine:
     Args:
         settings: with a Redis.
         worker: the worker process.
+        account: name of the account that is asked with.
     """
 
-    def __init__(self, settings: Settings, worker: LocalWorker) -> None:
-        self.settings, self._worker = settings, worker
+    def __init__(self, settings: Settings, worker: LocalWorker, account: str) -> None:
+        self.settings, self._worker, self._account = settings, worker, account
 
     def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, even_if_erased: bool = False) -> Summary:
         """Archive evaluations and wait until each has its outcome.
@@ -52,7 +53,7 @@ class Machine:
         """
         name, started = run_name("run"), time.monotonic()
         trigger = Trigger("run", run=name)
-        order = Order(Queue.BACKFILL, DEFAULT_ACCOUNT, trigger, refresh=refresh, even_if_erased=even_if_erased)
+        order = Order(Queue.BACKFILL, self._account, trigger, refresh=refresh, even_if_erased=even_if_erased)
         last = asyncio.run(self._archive(eval_ids, name, order))
         return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 
@@ -61,7 +62,7 @@ class Machine:
             with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
                 await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
             with open_progress(name, len(eval_ids)) as progress:
-                async for seen in looks(redis, name):
+                async for seen in looks(redis, name, self._account):
                     progress.show(seen)
                     if not seen.counters.pending:
                         return seen
@@ -79,8 +80,12 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(settings: Settings) -> Iterator[Machine]:
+def machine(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[Machine]:
     """Have a Redis, embedded unless the settings name one, and a worker for as long as the block lasts.
+
+    Args:
+        settings: of the process, not of one of its accounts: the worker reads those itself.
+        account: name of the account to ask with.
 
     Raises:
         EmbeddedError: there is no Redis.
@@ -89,7 +94,7 @@ def machine(settings: Settings) -> Iterator[Machine]:
     with local_redis(settings) as (here, embedded):
         asyncio.run(_prepare(here, embedded))
         with local_worker(here, embedded) as worker:
-            yield Machine(here, worker)
+            yield Machine(here, worker, account)
 
 
 def run_name(kind: str) -> str:

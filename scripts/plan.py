@@ -20,6 +20,7 @@ from scripts.rate import see_rate
 from tasks.bucket import Bucket
 from tasks.evaluation import Evaluation
 from tasks.manifest import Manifest, look_up
+from worker.accounts_file import AccountSettings
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings
 
@@ -66,11 +67,20 @@ class Plan:
         return round(self.estimate.requests * (self.documents + 1))
 
 
-async def plan(gathered: Gathered, settings: Settings, *, refresh: bool, as_json: bool) -> int:
-    """Print what a backfill would mean; queue nothing; return the exit code."""
-    async with open_redis(settings.need_redis_url()) as redis:
+async def plan(gathered: Gathered, here: Settings, account: AccountSettings, *, refresh: bool, as_json: bool) -> int:
+    """Print what a backfill would mean; queue nothing; return the exit code.
+
+    Args:
+        gathered: the IDs.
+        here: settings with a Redis.
+        account: whom RiskOS would be asked with.
+        refresh: whether it would be asked although there is a manifest.
+        as_json: for a program.
+    """
+    settings = account.settings
+    async with open_redis(here.need_redis_url()) as redis:
         await check_redis(redis)
-        rate = await see_rate(redis, settings)
+        rate = await see_rate(redis, account)
     sample = tuple(_evenly(gathered.ids, len(gathered.ids)))
     async with opened_bucket(settings) as bucket:
         manifests = await _look_up(bucket, settings, sample)

@@ -1,4 +1,4 @@
-"""Show how fast the account sends, or change it while the workers run."""
+"""Show how fast an account sends, or change it while the workers run."""
 
 import asyncio
 
@@ -8,37 +8,41 @@ from redis.asyncio import Redis
 
 from scripts.exits import OK
 from scripts.local import known_redis
-from tasks.account import DEFAULT_ACCOUNT
 from tasks.hold import Holds
 from tasks.pace import Pace, Rate
+from worker.accounts import load_accounts
+from worker.accounts_file import AccountSettings
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 
-def rate(asked: float | None, *, forget: bool, as_json: bool) -> int:
-    """Show the rate, after setting it where one is asked for; return the exit code.
+def rate(asked: float | None, account: str | None, *, forget: bool, as_json: bool) -> int:
+    """Show the rate of an account, after setting it where one is asked for; return the exit code.
 
     Args:
         asked: requests a second for all workers, from now on.
+        account: whose.
         forget: go back to the rate of the settings.
     """
-    with known_redis(load_settings()) as here:
-        seen = asyncio.run(_rate(here, asked, forget=forget))
+    settings = load_settings()
+    known = load_accounts(settings).chosen(account)
+    with known_redis(settings) as here:
+        seen = asyncio.run(_rate(here, known, asked, forget=forget))
     click.echo(orjson.dumps(rate_facts(seen)) if as_json else " ".join(rate_words(seen)))
     return OK
 
 
-async def _rate(settings: Settings, asked: float | None, *, forget: bool) -> Rate:
+async def _rate(settings: Settings, account: AccountSettings, asked: float | None, *, forget: bool) -> Rate:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         if asked is not None or forget:
-            await _pace(redis, settings).ask(asked)
-        return await see_rate(redis, settings)
+            await _pace(redis, account).ask(asked)
+        return await see_rate(redis, account)
 
 
-async def see_rate(redis: "Redis", settings: Settings) -> Rate:
-    """Return how fast the account sends."""
-    return await _pace(redis, settings).see()
+async def see_rate(redis: "Redis", account: AccountSettings) -> Rate:
+    """Return how fast an account sends."""
+    return await _pace(redis, account).see()
 
 
 def rate_facts(rate: Rate) -> dict[str, object]:
@@ -60,5 +64,5 @@ def rate_words(rate: Rate) -> tuple[str, str]:
     return f"{rate.kept:.3g}", f"requests a second, {source}; {rate.reached:.3g} over the last minute"
 
 
-def _pace(redis: "Redis", settings: Settings) -> Pace:
-    return Pace(redis, DEFAULT_ACCOUNT, settings.rate, Holds(redis))
+def _pace(redis: "Redis", account: AccountSettings) -> Pace:
+    return Pace(redis, account.name, account.settings.rate, Holds(redis), account.shares_rate_with)

@@ -1,5 +1,7 @@
 """End a hold as a person does, whoever placed it."""
 
+from collections.abc import Collection
+
 from redis.asyncio import Redis
 
 from tasks.account import DEFAULT_ACCOUNT
@@ -7,9 +9,10 @@ from tasks.breaker import Breaker
 from tasks.hold import Hold, Holds
 
 
-async def end_holds(redis: "Redis") -> list[Hold]:
-    """End every hold; return those that there were."""
-    return [hold for hold in await Holds(redis).all() if await end_hold(redis, hold.scope)]
+async def end_holds(redis: "Redis", scopes: Collection[str] | None = None) -> list[Hold]:
+    """End every hold, or those of some scopes; return those that there were."""
+    found = [hold for hold in await Holds(redis).all() if scopes is None or hold.scope in scopes]
+    return [hold for hold in found if await end_hold(redis, hold.scope)]
 
 
 async def end_hold(redis: "Redis", scope: str) -> bool:

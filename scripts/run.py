@@ -7,17 +7,19 @@ from scripts.ids.arguments import read_ids
 from scripts.interruption import interruptible
 from scripts.machine import machine
 from scripts.tables import print_summary
+from worker.accounts import load_accounts
 from worker.settings import load_settings
 
 
-def run(sources: Sequence[str], *, refresh: bool, even_if_erased: bool, as_json: bool) -> int:
+def run(sources: Sequence[str], *, refresh: bool, even_if_erased: bool, account: str | None, as_json: bool) -> int:
     """Archive the evaluations that the sources name; return the exit code."""
     settings = load_settings()
-    settings.need_api_key()
+    known = load_accounts(settings).chosen(account)
+    known.settings.need_api_key()
     ids = read_ids(sources, settings)
 
     def archive_them() -> int:
-        with machine(settings) as here:
+        with machine(settings, known.name) as here:
             summary = here.archive(ids.eval_ids, refresh=refresh, even_if_erased=even_if_erased)
         print_summary(summary, as_json=as_json)
         return OK if summary.fine and not ids.bad else NOT_ALL

@@ -14,18 +14,22 @@ from scripts.overview import Overview, see_overview
 from scripts.rate import rate_facts, rate_words
 from scripts.seen import until
 from scripts.tables import Summary, print_summary
+from tasks.hold import Hold
 from tasks.ledger import Ledger
 from tasks.message import parse_run
+from worker.accounts import Accounts, load_accounts
 from worker.redis_client import check_redis, open_redis
 from worker.settings import Settings, load_settings
 
 
 def status(run_name: str | None, *, as_json: bool) -> int:
     """Show the overview, or one run; return the exit code."""
-    with known_redis(load_settings()) as here:
+    settings = load_settings()
+    accounts = load_accounts(settings)
+    with known_redis(settings) as here:
         if run_name is not None:
             return asyncio.run(_one_run(here, parse_run(run_name), as_json=as_json))
-        overview = asyncio.run(_overview(here))
+        overview = asyncio.run(_overview(here, accounts))
     if as_json:
         click.echo(_as_json(overview))
     else:
@@ -47,10 +51,10 @@ async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
     return OK if summary.fine else NOT_ALL
 
 
-async def _overview(settings: Settings) -> Overview:
+async def _overview(settings: Settings, accounts: Accounts) -> Overview:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        return await see_overview(redis, settings)
+        return await see_overview(redis, accounts)
 
 
 def _as_json(overview: Overview) -> bytes:
@@ -72,16 +76,19 @@ def _as_json(overview: Overview) -> bytes:
             "dead_letters": census.dead,
             "refused_messages": overview.refused,
             "rate": rate_facts(overview.rate),
-            "holds": [
-                {
-                    "what": hold.what,
-                    "reason": hold.reason,
-                    "note": hold.note,
-                    "lasting_seconds": round(hold.lasting, 1),
-                    "left_seconds": None if hold.by_hand else round(hold.left, 1),
+            "holds": [_facts(hold) for hold in overview.holds],
+            "accounts": {
+                each.name: {
+                    "environment": each.settings.environment,
+                    "shares_rate_with": each.shares_rate_with,
+                    "rate": rate_facts(overview.rates[each.name]),
+                    "quota": each.settings.quota,
+                    "held": census.held_of.get(each.name, 0),
+                    "holds": [_facts(hold) for hold in overview.holds_of(each.name)],
                 }
-                for hold in overview.holds
-            ],
+                for each in overview.accounts
+            },
+            "unknown_accounts": overview.strange,
             "runs": {
                 name: {
                     "total": run.total,
@@ -93,6 +100,16 @@ def _as_json(overview: Overview) -> bytes:
             },
         }
     )
+
+
+def _facts(hold: Hold) -> dict[str, object]:
+    return {
+        "what": hold.what,
+        "reason": hold.reason,
+        "note": hold.note,
+        "lasting_seconds": round(hold.lasting, 1),
+        "left_seconds": None if hold.by_hand else round(hold.left, 1),
+    }
 
 
 def _print(overview: Overview) -> None:
@@ -111,7 +128,10 @@ def _print(overview: Overview) -> None:
     states.add_row("dead letters", str(census.dead), "see `docv-archive dead-letters list`" if census.dead else "")
     if overview.refused:
         states.add_row("refused messages", str(overview.refused), "see `docv-archive dead-letters list`")
-    states.add_row("rate", *rate_words(overview.rate))
+    for name, count in overview.strange.items():
+        mend = "see that DOCV_ACCOUNTS names it here, and where the workers are"
+        states.add_row(f"wait for unknown account {name}", str(count), mend)
+    _add_rates(states, overview)
     console.print(states)
     for hold in overview.holds:
         console.print(
@@ -119,11 +139,25 @@ def _print(overview: Overview) -> None:
         )
         console.print(f"  {hold.note}", markup=False, style="dim")
     if overview.runs:
-        runs = Table(box=None, pad_edge=False)
-        for title in ("run", "total", "pending", "to look at", "left"):
-            runs.add_column(title, justify="left" if title == "run" else "right")
-        for name, run in overview.runs.items():
-            look = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
-            left = duration(overview.seconds_left(run)) if run.pending else ""
-            runs.add_row(name, str(run.total), str(run.pending), str(look), left)
-        console.print(runs)
+        console.print(_runs(overview))
+
+
+def _add_rates(states: Table, overview: Overview) -> None:
+    for each in overview.accounts:
+        of, quota = f" of {each.name}" if len(overview.accounts) > 1 else "", each.settings.quota
+        figure, words = rate_words(overview.rates[each.name])
+        shared = f"; shared with {each.shares_rate_with}" if each.shares_rate_with else ""
+        states.add_row(f"rate{of}", figure, words + shared)
+        if quota is not None:
+            states.add_row(f"quota{of}", str(overview.rates[each.name].today), f"of {quota} requests in 24 hours")
+
+
+def _runs(overview: Overview) -> Table:
+    runs = Table(box=None, pad_edge=False)
+    for title in ("run", "total", "pending", "to look at", "left"):
+        runs.add_column(title, justify="left" if title == "run" else "right")
+    for name, run in overview.runs.items():
+        look = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
+        left = duration(overview.seconds_left(run)) if run.pending else ""
+        runs.add_row(name, str(run.total), str(run.pending), str(look), left)
+    return runs

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 
 from scripts.seen import Seen
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.entry import Queue
-from tasks.hold import Holds
+from tasks.hold import ARCHIVE, Holds, backfill_of
 from tasks.ledger import Ledger
 from tasks.presence import Presence
 from worker.runtime import told_to_end
@@ -44,12 +45,15 @@ class Speed:
         return (done - before) / (now - since) if now > since else 0.0
 
 
-async def looks(redis: "Redis", run: str, patience: float = _PATIENCE) -> AsyncIterator[Seen]:
+async def looks(
+    redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = _PATIENCE
+) -> AsyncIterator[Seen]:
     """Yield a look at a run a few times a second, for as long as somebody wants them.
 
     Args:
         redis: the client.
         run: name of the run.
+        account: with which it is asked for; the holds of another one are none of its concern.
         patience: seconds without a worker before it is said that there is none; one may just be starting.
     """
     ledger, holds, presence, speed = Ledger(redis), Holds(redis), Presence(redis), Speed()
@@ -61,7 +65,7 @@ async def looks(redis: "Redis", run: str, patience: float = _PATIENCE) -> AsyncI
         yield Seen(
             counters=counters,
             census=await ledger.census(),
-            holds=await holds.all(),
+            holds=[hold for hold in await holds.of_each(account, backfill_of(account), ARCHIVE) if hold],
             served=time.monotonic() - served < patience,
             per_second=speed.note(counters.total - counters.pending, time.monotonic()),
         )

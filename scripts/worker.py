@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from scripts.parent import end_with_parent
+from worker.accounts import Accounts, load_accounts
 from worker.app import app
 from worker.resources import open_resources
 from worker.settings import Settings, load_settings
@@ -17,8 +18,10 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
         Unreachable: Redis or the bucket does not answer.
     """
     settings = load_settings()
-    settings.need_api_key()
-    asyncio.run(_see_that_all_answer(settings))
+    accounts = load_accounts(settings)
+    for account in accounts:
+        account.settings.need_api_key()
+    asyncio.run(_see_that_all_answer(settings, accounts))
     if with_parent:
         end_with_parent()
     # Not through Celery's command, which forgets the exit code on its way.
@@ -33,6 +36,6 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
     raise SystemExit(worker.exitcode)
 
 
-async def _see_that_all_answer(settings: Settings) -> None:
-    async with open_resources(settings):
+async def _see_that_all_answer(settings: Settings, accounts: Accounts) -> None:
+    async with open_resources(settings, accounts):
         pass

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 DEFAULT_ACCOUNT = "default"
-"""Name of the account that the settings speak of."""
+"""Name of the account that the settings speak of, and that is meant where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Allowance:
         backfill_share: part of the rate that the backfill queue may use.
         daily_quota: requests in 24 hours, or None.
         live_reserve: part of the quota that the backfill queue leaves to what is live.
+        shared_with: name of the account whose rate and quota these are; None where they are its own.
     """
 
     rate: float = 10.0
@@ -25,6 +26,7 @@ class Allowance:
     backfill_share: float = 0.9
     daily_quota: int | None = None
     live_reserve: float = 0.05
+    shared_with: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

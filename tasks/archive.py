@@ -14,15 +14,16 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks import report, tracing
-from tasks.account import DEFAULT_ACCOUNT
 from tasks.enqueue import Publisher
 from tasks.entry import Queue
 from tasks.errors import BadInput, BadMessage
 from tasks.figures import CAUSES, Step
+from tasks.known_account import allowance_of
 from tasks.message import Message, read_message
 from tasks.outcome import Outcome
 from tasks.station import Station
 from tasks.under_way import UnderWay
+from worker.accounts import Accounts, load_accounts
 from worker.app import app
 from worker.envelope import ARCHIVE_TASK, BadEnvelope
 from worker.health import Watchdog
@@ -48,27 +49,45 @@ class Process:
     def __init__(self) -> None:
         settings = load_settings()
         # Celery has its logging set up later than this, and what is told until then would not be in our shape.
-        configure_logs(settings.log_level, settings.secrets())
+        accounts = load_accounts(settings)
+        configure_logs(settings.log_level, accounts.secrets())
+        for why in accounts.warnings:
+            report.warned(why)
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
         words = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
         self._figures = WorkerFigures(words, self._watchdog.look)
-        self._shown = _shown(settings, self._figures, self._watchdog)
+        self._shown = _shown(settings, accounts, self._figures, self._watchdog)
         self._publisher = Publisher(app)
         self._open = contextlib.AsyncExitStack()
-        self._station = self.runtime.run(self._start(settings))
+        self._station = self.runtime.run(self._start(settings, accounts))
         self._watchdog.start()
 
-    async def _start(self, settings: Settings) -> Station:
-        resources = await self._open.enter_async_context(open_resources(settings))
+    async def _start(self, settings: Settings, accounts: Accounts) -> Station:
+        resources = await self._open.enter_async_context(open_resources(settings, accounts))
         await check_keeping(resources.redis, strict=settings.strict)
         serves = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         station = Station(
-            settings, resources, self.runtime, self._publisher, self._watchdog, self._figures, serves=serves
+            settings,
+            accounts,
+            resources,
+            self.runtime,
+            self._publisher,
+            self._watchdog,
+            figures=self._figures,
+            serves=serves,
         )
         await self._open.enter_async_context(station.running())
         return station
+
+    def check(self, message: Message) -> None:
+        """See that a message may be accepted here.
+
+        Raises:
+            BadMessage: it may not.
+        """
+        self._station.check(message)
 
     def work(self, message: Message) -> bool:
         """Bring a message's evaluations to their end; return whether all got there, or some were handed back."""
@@ -99,15 +118,17 @@ class Process:
         self._publisher.close()
 
 
-def _shown(settings: Settings, figures: WorkerFigures, watchdog: Watchdog) -> MetricsServer | None:
+def _shown(settings: Settings, accounts: Accounts, figures: WorkerFigures, watchdog: Watchdog) -> MetricsServer | None:
     """Show the figures to others where the settings want it, from before the work begins until it has ended."""
     if settings.metrics_port is None:
         return None
 
+    allowances = {each.name: allowance_of(each) for each in accounts}
+
     @contextlib.asynccontextmanager
     async def looking() -> AsyncIterator[Look]:
         async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
-            yield UnderWay(redis, DEFAULT_ACCOUNT, settings.rate, settings.quota).look
+            yield UnderWay(redis, allowances).look
 
     server = MetricsServer(figures.registry, looking, watchdog.look)
     server.start(settings.metrics_host, settings.metrics_port)
@@ -124,6 +145,7 @@ def archive(self: Task, *positional: object, **arguments: Any) -> None:
     refused: Sequence[BadInput]
     try:
         message = read_message(queue, positional, arguments)
+        _processes[0].check(message)
     except BadInput as error:
         refused = (error,)
         done = True

@@ -26,16 +26,17 @@ class Breaker:
         redis: the client, with ``decode_responses``.
         account: name of the account.
         holds: where an outage is placed.
+        well: what went well in this process and is not told yet; the accounts of a process have one together.
     """
 
-    def __init__(self, redis: "Redis", account: str, holds: Holds) -> None:
+    def __init__(self, redis: "Redis", account: str, holds: Holds, well: Counter[str] | None = None) -> None:
         self._redis = redis
         self._script = redis.register_script(
             importlib.resources.files("tasks").joinpath("breaker.lua").read_text("utf-8")
         )
         self._account = account
         self._holds = holds
-        self._well: Counter[str] = Counter()
+        self._well: Counter[str] = Counter() if well is None else well
 
     def went_well(self) -> None:
         """An evaluation came to an end for which RiskOS was asked and the archive was written to."""

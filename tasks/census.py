@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.entry import Queue
 from tasks.outcome import Outcome
 
@@ -16,12 +17,14 @@ class RunCounters:
         outcomes: how many ended in each way; those that ``failed`` became dead letters.
         states: how many are ``queued``, ``leased``, ``parked`` and ``held``.
         unfed: how many of the run's list are not in the ledger yet.
+        account: name of the account that its first evaluation was asked for with.
     """
 
     total: int
     outcomes: Mapping[Outcome, int]
     states: Mapping[str, int] = field(default_factory=dict)
     unfed: int = 0
+    account: str = DEFAULT_ACCOUNT
 
     @property
     def pending(self) -> int:
@@ -46,6 +49,7 @@ class Census:
         next_due: seconds until the next of the parked is due, or None.
         next_cause: why that one was parked, or None.
         dead: dead letters.
+        held_of: how many wait for each account, or for the archive with it; those of which some do.
     """
 
     queued: Mapping[Queue, int]
@@ -56,3 +60,4 @@ class Census:
     next_due: float | None
     next_cause: str | None
     dead: int
+    held_of: Mapping[str, int] = field(default_factory=dict)

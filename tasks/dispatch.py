@@ -1,7 +1,7 @@
 """Publish again what is due: what was parked, what a dead worker held, what got lost on the way."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kombu.exceptions import KombuError
 from redis.exceptions import OutOfMemoryError
@@ -22,7 +22,11 @@ _NONE = 5.0
 
 
 async def dispatch(
-    ledger: Ledger, publisher: Publisher, messages: Backlog, holds: Mapping[Queue, list[Hold]]
+    ledger: Ledger,
+    publisher: Publisher,
+    messages: Backlog,
+    holds: Mapping[str, Mapping[Queue, list[Hold]]],
+    to_fetch: Callable[[str], int] = lambda _: _AT_ONCE,
 ) -> tuple[int, dict[Queue, list[str]]]:
     """Publish what is due now; return how many evaluations that are, and those that a full Redis did not take.
 
@@ -30,10 +34,14 @@ async def dispatch(
 
     Args:
         messages: how many messages are in the queues.
-        holds: those that concern each queue. While one lasts nothing that waits for it moves; when it is time for a
-            probe, one evaluation does.
+        holds: those that concern each queue of each account that this process knows. While one lasts nothing that
+            waits for it moves; when it is time for a probe, one evaluation does.
+        to_fetch: how many of those that wait may go now where nothing holds their account.
     """
-    of_held = {queue: _of_held(holds[queue]) for queue in Queue}
+    of_held = {}
+    for name, of_each in holds.items():
+        most = to_fetch(name)
+        of_held[name] = {queue: _of_held(of_each[queue], most) for queue in Queue}
     claimed = await ledger.claim(patience=_patience(messages), of_held=of_held, limit=_AT_ONCE)
     no_room: dict[Queue, list[str]] = {}
     for queue, eval_ids in claimed.items():
@@ -49,9 +57,9 @@ async def dispatch(
     return sum(map(len, claimed.values())), no_room
 
 
-def _of_held(holds: list[Hold]) -> int:
+def _of_held(holds: list[Hold], most: int) -> int:
     if not holds:
-        return _AT_ONCE
+        return most
     return 0 if any(hold.left > 0 for hold in holds) else 1
 
 

@@ -17,6 +17,8 @@
     │   ├── RateLimited       429
     │   ├── AccountRefused    401, 403
     │   ├── AccountHeld       the account stands still, here is until when
+    │   ├── AccountBusy       the account has its share of this worker's places
+    │   ├── AccountUnknown    this worker does not know the account; another may
     │   └── ArchiveHeld       the archive does
     ├── NeedsPerson           no attempt can help before a person has looked
     │   ├── BundleTooLarge    larger than the settings allow
@@ -100,8 +102,8 @@ class RunTaken(BadInput):
 
     def __str__(self) -> str:
         return (
-            f"run {self.run} began {self.begun_at} with other IDs, or another --refresh or --even-if-erased; nothing "
-            "was queued: choose another name with --run"
+            f"run {self.run} began {self.begun_at} with other IDs, or another --account, --refresh or "
+            "--even-if-erased; nothing was queued: choose another name with --run"
         )
 
 
@@ -299,6 +301,32 @@ class AccountHeld(NotNow):
 
     def __str__(self) -> str:
         return f"the account is on hold ({self.reason}) for another {self.wait:.0f} s"
+
+
+class AccountBusy(NotNow):
+    """The account has its share of this worker's places; those of other accounts come first."""
+
+    cause = "account_busy"
+
+    def __str__(self) -> str:
+        return "its account has its share of this worker's places"
+
+
+class AccountUnknown(NotNow):
+    """This worker does not know the account of the evaluation; one that does will take it up.
+
+    Args:
+        account: its name.
+    """
+
+    cause = "account_unknown"
+
+    def __init__(self, account: str) -> None:
+        super().__init__(account)
+        self.account = account
+
+    def __str__(self) -> str:
+        return f"this worker knows no account {self.account}; see that all workers have the same DOCV_ACCOUNTS"
 
 
 class ArchiveHeld(NotNow):

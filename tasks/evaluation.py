@@ -7,6 +7,8 @@ from tasks.errors import BadEvalId
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _LENGTH = 36
+ENVIRONMENTS = ("production", "sandbox")
+"""The environments of RiskOS; each is the first part of keys in the archive."""
 _SHOWN = 48
 
 

@@ -15,6 +15,7 @@ from tasks.bucket import Bucket
 from tasks.enqueue import Publisher, batch_size
 from tasks.entry import Order, Queue, Trigger
 from tasks.errors import AlarmingObject
+from tasks.evaluation import ENVIRONMENTS
 from tasks.ledger import Ledger
 from tasks.run_list import Piece, RunList, find_list, read_piece
 
@@ -39,7 +40,7 @@ class Feeder:
         ledger: which is fed.
         publisher: what puts evaluations on their queue.
         bucket: of the archive.
-        environment: of the account.
+        environment: in which a list is looked for first.
         backlog: evaluations that the ledger may hold.
     """
 
@@ -101,8 +102,11 @@ class Feeder:
         return reading.eval_ids[position - before : position - before + _AT_ONCE]
 
     async def _open(self, name: str) -> _Reading:
-        found = await find_list(self._bucket, self._environment, name)
-        if found is None:
-            raise AlarmingObject(f"run {name} has no list in it")
-        self._readings[name] = _Reading(found)
-        return self._readings[name]
+        listed = await self._ledger.listed(name)
+        # A run may be of an account with another environment, also of one that this process does not know.
+        for environment in sorted(ENVIRONMENTS, key=lambda each: each != self._environment):
+            found = await find_list(self._bucket, environment, name)
+            if found and found.known_as == listed:
+                self._readings[name] = _Reading(found)
+                return self._readings[name]
+        raise AlarmingObject(f"run {name} has no list in it")

@@ -9,21 +9,24 @@
 -- KEYS[4]  leased           ZSET  eval_id -> when the lease runs out
 -- KEYS[5]  parked           ZSET  eval_id -> when it is due
 -- KEYS[6]  held:live        ZSET  eval_id -> since when it waits for its account, or the archive, which is on hold;
---                                 for a suspect a month later, for it is to carry a probe only where no other is left
+--                                 for a suspect a month later, for it is to carry a probe only where no other is left.
+--                                 That is for the account default; each other one has its own, `held:live:{account}`,
+--                                 so that the hold of one neither holds nor probes what waits for another
 -- KEYS[7]  held:backfill    ZSET  the same for the other queue
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
 -- KEYS[10] run:             prefix of the runs' counters, HASH: total, one field for each state and each outcome; for a
 --                                 run with a list also listed, its fingerprint, and how many of it are fed and unfed;
---                                 changed: when one of them last did
+--                                 changed: when one of them last did; account: whom its first evaluation was asked with
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued
 -- KEYS[12] never            a key that is never there
 -- KEYS[13] feeding          ZSET  name of a run that is fed from its list -> since when
 -- KEYS[14] event:           prefix of events that were accepted, STRING, for a week
 -- KEYS[15] causes           ZSET  cause -> how many dead letters have it
 -- KEYS[16] dead:            prefix of the dead letters of each cause, ZSET  eval_id -> when its last attempt failed
+-- KEYS[17] accounts         SET   accounts but for default of which something may be held
 --
--- An entry stands in exactly one of the six ZSETs. Which one it is, is its state. For each run
+-- An entry stands in exactly one of the six ZSETs of its account. Which one it is, is its state. For each run
 -- total = unfed + queued + leased + parked + held + all its outcomes.
 
 local entries, leased, parked, dead, runs, feeding = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9], KEYS[13]
@@ -32,15 +35,27 @@ local queued = { live = KEYS[2], backfill = KEYS[3] }
 local OVERTAKEN = 60 * 1000
 local LAST = 30 * 24 * 60 * 60 * 1000
 local WEEK = 7 * 24 * 60 * 60
-local held = { live = KEYS[6], backfill = KEYS[7] }
-local places = {
-  live = { queued = queued.live, held = held.live, leased = leased, parked = parked },
-  backfill = { queued = queued.backfill, held = held.backfill, leased = leased, parked = parked },
-}
-local sets = {
-  { 'queued', queued.live }, { 'queued', queued.backfill }, { 'leased', leased },
-  { 'parked', parked }, { 'held', held.live }, { 'held', held.backfill },
-}
+local DEFAULT = 'default'
+
+local function held(queue, account)
+  local of_default = queue == 'live' and KEYS[6] or KEYS[7]
+  return account == DEFAULT and of_default or of_default .. ':' .. account
+end
+
+-- The set of a state that an entry is in, or would be in; `gone` and `new` have none.
+local function place(entry, state)
+  if state == 'queued' then return queued[entry.queue] end
+  if state == 'held' then return held(entry.queue, entry.account) end
+  return state == 'leased' and leased or state == 'parked' and parked or nil
+end
+
+-- Every set that an entry may be in.
+local function sets_of(entry)
+  return {
+    { 'queued', queued.live }, { 'queued', queued.backfill }, { 'leased', leased }, { 'parked', parked },
+    { 'held', held('live', entry.account) }, { 'held', held('backfill', entry.account) },
+  }
+end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -89,8 +104,8 @@ local function save(id, entry)
   return text
 end
 
-local function state_of(id)
-  for _, set in ipairs(sets) do
+local function state_of(id, entry)
+  for _, set in ipairs(sets_of(entry)) do
     if redis.call('ZSCORE', set[2], id) then return set[1] end
   end
 end
@@ -121,19 +136,24 @@ end
 
 -- Put an entry into one state, out of every other; `gone` is a state, too, and `new` one to come from.
 local function move(id, entry, state, score, from)
-  local of_queue = places[entry.queue]
-  local into = of_queue[state]
+  local into = place(entry, state)
   if not from then
-    for _, set in ipairs(sets) do
+    for _, set in ipairs(sets_of(entry)) do
       if set[2] ~= into and redis.call('ZREM', set[2], id) == 1 then from = set[1] end
     end
-  elseif from ~= 'new' and of_queue[from] ~= into then
-    redis.call('ZREM', of_queue[from], id)
+  elseif from ~= 'new' and place(entry, from) ~= into then
+    redis.call('ZREM', place(entry, from), id)
   end
+  if state == 'held' and entry.account ~= DEFAULT then redis.call('SADD', KEYS[17], entry.account) end
   if into and redis.call('ZADD', into, score, id) == 0 then from = state end
   if from == state then return end
   if from and from ~= 'new' then tally(entry.runs, from, -1) end
   if into then tally(entry.runs, state, 1) end
+end
+
+-- See that a run is there.
+local function know(run, account)
+  if redis.call('ZADD', runs, 'NX', now, run) == 1 then redis.call('HSET', KEYS[10] .. run, 'account', account) end
 end
 
 local function contains(list, item)
@@ -151,7 +171,7 @@ local function join(entry, list, run, listed)
   if listed and known then tally({ run }, 'total', -1) end
   if known then return false end
   list[#list + 1] = run
-  if not changes[run] then redis.call('ZADD', runs, 'NX', now, run) end
+  if not changes[run] then know(run, entry.account) end
   if not listed then tally({ run }, 'total', 1) end
   return true
 end
@@ -210,7 +230,7 @@ local function accept_new(id, order, dead_before)
                     trigger = order.trigger, trace = order.trace, runs = {} }
     if order.run ~= '' then
       order.entry.runs[1] = order.run
-      redis.call('ZADD', runs, 'NX', now, order.run)
+      know(order.run, order.account)
     end
     add_evidence(order.entry, order.evidence)
     order.text = cjson.encode(order.entry)
@@ -224,7 +244,7 @@ local function accept_new(id, order, dead_before)
   end
   local state = order.delay > 0 and 'parked' or 'queued'
   later('HSET', entries, id, text)
-  later('ZADD', places[order.queue][state], now + order.delay, id)
+  later('ZADD', place(order.entry, state), now + order.delay, id)
   if not order.listed then tally(order.entry.runs, 'total', 1) end
   tally(order.entry.runs, state, 1)
   return state == 'queued'
@@ -247,10 +267,10 @@ local function accept_known(id, entry, order)
     entry.refresh = entry.refresh or order.refresh
     entry.even_if_erased = entry.even_if_erased or order.even_if_erased or nil
     add_evidence(entry, order.evidence)
-    if join(entry, entry.runs, run, order.listed) then tally({ run }, state_of(id), 1) end
+    if join(entry, entry.runs, run, order.listed) then tally({ run }, state_of(id, entry), 1) end
     -- What is live does not wait behind a backfill that named it first.
     if order.queue == 'live' and entry.queue == 'backfill' then
-      local since = redis.call('ZSCORE', held.backfill, id)
+      local since = redis.call('ZSCORE', held('backfill', entry.account), id)
       local waits = redis.call('ZSCORE', queued.backfill, id)
       entry.queue, entry.asked = 'live', now
       if waits then
@@ -296,14 +316,14 @@ function verbs.accept(event, order, ...)
   return accept_all({ ... }, order)
 end
 
--- run, total, fingerprint -> 'begun', 'known' where it was begun before, 'taken' where the name means other IDs
-function verbs.begin(run, total, fingerprint)
+-- run, total, fingerprint, account -> 'begun', 'known' where it was begun before, 'taken' where the name means other IDs
+function verbs.begin(run, total, fingerprint, account)
   local key = KEYS[10] .. run
   local known = redis.call('HMGET', key, 'total', 'listed')
   local answer = 'known'
   if not known[1] then
     redis.call('HSET', key, 'listed', fingerprint, 'total', total, 'unfed', total, 'fed', 0)
-    redis.call('ZADD', runs, 'NX', now, run)
+    know(run, account)
     answer = 'begun'
   elseif known[2] ~= fingerprint then
     return 'taken'
@@ -369,7 +389,7 @@ function verbs.take(lease, token, ...)
     if from then
       taken[id] = true
       later('HSET', entries, id, answer[i])
-      if from ~= 'leased' then later('ZREM', places[queue][from], id) end
+      if from ~= 'leased' then later('ZREM', place(made.entry, from), id) end
       later('ZADD', leased, ends, id)
       tally(made.entry.runs, from, -1)
       tally(made.entry.runs, 'leased', 1)
@@ -444,7 +464,9 @@ function verbs.await_hold(token, id, cause, suspect)
   entry.lease, entry.cause = nil, cause
   if suspect == '1' then entry.suspect, entry.first = true, entry.first or now end
   save(id, entry)
-  move(id, entry, 'held', entry.suspect and now + LAST or now, 'leased')
+  -- Where only room is wanting there is no probe to carry, and those that failed before are not kept back for it.
+  local last = entry.suspect and cause ~= 'account_busy'
+  move(id, entry, 'held', last and now + LAST or now, 'leased')
   return 1
 end
 
@@ -488,10 +510,24 @@ function verbs.bury(token, id, outcome, attempts, cause, why, status)
   return 1
 end
 
--- limit, limit of those that wait for a hold to end in each queue, patience with live, patience with backfill
---   -> (queue, id)... to publish
-function verbs.claim(limit, of_held_live, of_held_backfill, live, backfill)
-  local claimed = {}
+-- Accounts of which something is held, the default one first; those of which nothing is any more are forgotten.
+local function holding()
+  local found = { DEFAULT }
+  for _, account in ipairs(redis.call('SMEMBERS', KEYS[17])) do
+    if redis.call('EXISTS', held('live', account), held('backfill', account)) > 0 then
+      found[#found + 1] = account
+    else
+      redis.call('SREM', KEYS[17], account)
+    end
+  end
+  return found
+end
+
+-- limit, patience with live, patience with backfill, then for each account (name, limit of those that wait for a hold
+-- to end in the live queue, the same in the other) -> (queue, id)... to publish. What waits for an account that is not
+-- named stays where it is.
+function verbs.claim(limit, live, backfill, ...)
+  local named, claimed, of_held = { ... }, {}, {}
   local function claim(key, before, most)
     local room = math.min(most or tonumber(limit), tonumber(limit) - #claimed / 2)
     if room <= 0 then return end
@@ -506,16 +542,38 @@ function verbs.claim(limit, of_held_live, of_held_backfill, live, backfill)
       claimed[#claimed + 1] = id
     end
   end
+  for i = 1, #named, 3 do
+    of_held[named[i]] = { live = tonumber(named[i + 1]), backfill = tonumber(named[i + 2]) }
+  end
   claim(leased, now)
   claim(parked, now)
-  claim(held.live, '+inf', tonumber(of_held_live))
-  claim(held.backfill, '+inf', tonumber(of_held_backfill))
+  local accounts = holding()
+  -- An account of which very many are held leaves room to the others.
+  local share = math.ceil(tonumber(limit) / #accounts)
+  for _, queue in ipairs({ 'live', 'backfill' }) do
+    for _, account in ipairs(accounts) do
+      local most = of_held[account]
+      if most then claim(held(queue, account), '+inf', math.min(most[queue], share)) end
+    end
+  end
   for _, queue in ipairs({ 'live', 'backfill' }) do
     local patience = queue == 'live' and live or backfill
     local reached = tonumber(redis.call('HGET', KEYS[11], queue) or 0)
     claim(queued[queue], math.max(now - tonumber(patience), reached - OVERTAKEN))
   end
   return claimed
+end
+
+-- id... -> for each (state, cause), '' for what there is not
+function verbs.find(...)
+  local found = {}
+  for _, id in ipairs({ ... }) do
+    local entry, letter = load(id), redis.call('HGET', dead, id)
+    local of = entry or letter and cjson.decode(letter)
+    found[#found + 1] = entry and state_of(id, entry) or letter and 'dead' or ''
+    found[#found + 1] = of and of.cause or ''
+  end
+  return found
 end
 
 -- -> how many leases were ended. Only for who knows that no worker is alive.

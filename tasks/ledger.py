@@ -20,6 +20,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.census import Census, RunCounters
 from tasks.entry import DeadLetter, Entry, Failure, Order, Queue, Trigger
 from tasks.errors import LeaseLost
@@ -32,9 +33,10 @@ _REPLICATED_WITHIN = 2_000
 _PREFIX = "docv:ledger:"
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
-    *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:"),
+    *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),
 )
-_SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
+_SETS = ("queued:live", "queued:backfill", "leased", "parked")
+_AGED = ("queued:live", "queued:backfill", "parked")
 _STATES = ("queued", "leased", "parked", "held")
 
 
@@ -86,7 +88,8 @@ class Ledger:
         """Promise to bring each evaluation to an outcome; return those to publish now.
 
         An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
-        and what is wanted live does not wait behind a backfill.
+        and what is wanted live does not wait behind a backfill. It stays with the account that it was first accepted
+        for, whatever account the new order names; of one that has ended, dead letters included, the new order's counts.
 
         Args:
             eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
@@ -122,18 +125,19 @@ class Ledger:
             flags: list[int] = await self._promise("accept", event, order.as_json(listed=False), *eval_ids)
         return flags
 
-    async def begin(self, run: str, *, total: int, fingerprint: str) -> Begun:
+    async def begin(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> Begun:
         """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
 
         Args:
             run: its name.
             total: how many IDs the list has.
             fingerprint: what the list is known by.
+            account: name of the account that its evaluations are asked for with.
 
         Raises:
             NotReplicated: a failover might forget it; begin it again.
         """
-        return Begun(await self._promise("begin", run, total, fingerprint))
+        return Begun(await self._promise("begin", run, total, fingerprint, account))
 
     async def feeding(self) -> list[str]:
         """Return the names of the runs that are fed from their lists, the oldest first."""
@@ -142,6 +146,11 @@ class Ledger:
     async def stop_feeding(self, run: str) -> None:
         """Feed no more of a run; what is in the ledger comes to its end. ``begin`` goes on with it."""
         await self._redis.zrem(f"{_PREFIX}feeding", run)
+
+    async def listed(self, run: str) -> str | None:
+        """Return what the list of a run is known by; None where it has none."""
+        found = await self._redis.hget(f"{_PREFIX}run:{run}", "listed")
+        return None if found is None else str(found)
 
     async def fed(self, run: str) -> int:
         """Return how many of a run's list have been accepted."""
@@ -221,6 +230,8 @@ class Ledger:
     async def await_hold(self, entry: Entry, *, cause: str, suspect: bool = False) -> None:
         """Keep it until its account, or the archive, is well again; that costs no attempt and no work meanwhile.
 
+        What waits for one account is kept apart from what waits for another.
+
         Args:
             suspect: whether it failed itself, so that its next failure says nothing of the service.
 
@@ -253,22 +264,21 @@ class Ledger:
         )
 
     async def claim(
-        self, *, patience: Mapping[Queue, float], of_held: Mapping[Queue, int], limit: int = 1000
+        self, *, patience: Mapping[Queue, float], of_held: Mapping[str, Mapping[Queue, int]], limit: int = 1000
     ) -> dict[Queue, list[str]]:
         """Move what is due to the queued and return it, to be published by the caller.
 
-        Due are leases that ran out, what was parked until now, at most ``of_held`` of those that wait for a hold to
-        end, and what has been queued for longer than the ``patience`` (seconds) with its queue, or was overtaken by
-        what was queued a minute later: its message was lost. Whoever dies between this and publishing has only made
-        it queued; patience ends there, too.
+        Due are leases that ran out, what was parked until now, at most ``of_held`` of those of each account that wait
+        for a hold to end (none of an account that is not in it), and what has been queued for longer than the
+        ``patience`` (seconds) with its queue, or was overtaken by what was queued a minute later: its message was lost.
+        Whoever dies between this and publishing has only made it queued; patience ends there, too.
         """
         flat = await self._call(
             "claim",
             limit,
-            of_held[Queue.LIVE],
-            of_held[Queue.BACKFILL],
             self._milliseconds(patience[Queue.LIVE]),
             self._milliseconds(patience[Queue.BACKFILL]),
+            *(part for name, most in of_held.items() for part in (name, most[Queue.LIVE], most[Queue.BACKFILL])),
         )
         claimed: dict[Queue, list[str]] = {}
         for queue, eval_id in zip(flat[::2], flat[1::2], strict=True):
@@ -311,15 +321,16 @@ class Ledger:
 
     async def census(self) -> Census:
         """Count the evaluations by their state."""
+        accounts = [DEFAULT_ACCOUNT, *sorted(map(str, await self._redis.smembers(_PREFIX + "accounts")))]
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            for key in _SETS:
+            for key in (*_SETS, *(_held(queue, account) for account in accounts for queue in Queue)):
                 pipe.zcard(_PREFIX + key)
-            for key in ("queued:live", "queued:backfill", "parked"):
+            for key in _AGED:
                 pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
             pipe.hlen(_PREFIX + "dead")
-            (seconds, micro), *found, dead = await pipe.execute()
-        live, backfill, leased, parked, live_held, backfill_held, *oldest = found
+            (seconds, micro), live, backfill, leased, parked, *rest, dead = await pipe.execute()
+        held, oldest = rest[: -len(_AGED)], rest[-len(_AGED) :]
         now = seconds + micro / 1e6
         due = await self._redis.hget(_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
         age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
@@ -328,27 +339,27 @@ class Ledger:
             oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
             leased=leased,
             parked=parked,
-            held={Queue.LIVE: live_held, Queue.BACKFILL: backfill_held},
+            held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2])},
             next_due=max(0.0, -age[2]) if oldest[2] else None,
             next_cause=json.loads(due).get("cause") if due else None,
             dead=dead,
+            held_of={
+                account: live + backfill
+                for account, live, backfill in zip(accounts, held[::2], held[1::2], strict=True)
+                if live + backfill
+            },
         )
 
     async def whereabouts(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
         """Return for each evaluation its state and the cause of it, as far as there are any.
 
         The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
-        The answers are those of one moment each, not of one for all.
+        The answers are those of one moment for a thousand each.
         """
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for eval_id in eval_ids:
-                for key in _SETS:
-                    pipe.zscore(_PREFIX + key, eval_id)
-                pipe.hget(_PREFIX + "entries", eval_id)
-                pipe.hget(_PREFIX + "dead", eval_id)
-            found = await pipe.execute()
-        step = len(_SETS) + 2
-        return [_whereabouts(found[start : start + step]) for start in range(0, len(found), step)]
+        found: list[str] = []
+        for start in range(0, len(eval_ids), _AT_ONCE):
+            found += await self._call("find", *eval_ids[start : start + _AT_ONCE])
+        return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
@@ -476,15 +487,12 @@ def _counters(fields: Mapping[Any, Any]) -> RunCounters:
         outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
         states={state: int(fields.get(state, 0)) for state in _STATES},
         unfed=int(fields.get("unfed", 0)),
+        account=fields.get("account", DEFAULT_ACCOUNT),
     )
 
 
-def _whereabouts(found: Sequence[Any]) -> tuple[str | None, str | None]:
-    *scores, entry, dead = found
-    for key, score in zip(_SETS, scores, strict=True):
-        if score is not None:
-            return key.partition(":")[0], json.loads(entry).get("cause") if entry else None
-    return ("dead", json.loads(dead)["cause"]) if dead else (None, None)
+def _held(queue: Queue, account: str) -> str:
+    return f"held:{queue}" if account == DEFAULT_ACCOUNT else f"held:{queue}:{account}"
 
 
 def _facts_of(failure: Failure) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """A Celery message, as producers may send it, made safe.
 
 The contract: task ``docv.archive`` on queue ``live`` or ``backfill``, with the keyword arguments ``eval_ids`` (1 to
-100 IDs), and if wanted ``refresh`` (ask RiskOS although there is a manifest) and ``run`` (a name to count under).
+100 IDs), and if wanted ``refresh`` (ask RiskOS although there is a manifest), ``run`` (a name to count under) and
+``account`` (whom to ask with).
 """
 
 import re
@@ -16,7 +17,7 @@ from tasks.evaluation import parse_eval_id
 MAX_BATCH = 100
 """Most IDs in one message."""
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_KNOWN = {"eval_ids", "accepted", "refresh", "run"}
+_KNOWN = {"eval_ids", "accepted", "refresh", "run", "account"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Message:
         accepted: whether the ledger knows them already; only our own publisher says so.
         refresh: ask RiskOS although there is a manifest.
         trigger: what stands in the manifest.
+        account: name of the account that it means; None where it names none.
     """
 
     eval_ids: tuple[str, ...]
@@ -38,6 +40,7 @@ class Message:
     accepted: bool
     refresh: bool
     trigger: Trigger
+    account: str | None = None
 
 
 def read_message(queue: object, positional: Sequence[object], arguments: dict[str, Any]) -> Message:
@@ -61,7 +64,9 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
         raise BadMessage(f"eval_ids must be a list of 1 to {MAX_BATCH} IDs")
     if not isinstance(queue, str) or queue not in set(Queue):
         raise BadMessage(f"it came on no queue of ours; they are {', '.join(Queue)}")
-    run = arguments.get("run")
+    run, account = arguments.get("run"), arguments.get("account")
+    if not isinstance(account, str | None):
+        raise BadMessage("account must be the name of one")
     good, bad = sort_out(eval_ids)
     return Message(
         eval_ids=good,
@@ -70,6 +75,7 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
         accepted=_flag(arguments, "accepted"),
         refresh=_flag(arguments, "refresh"),
         trigger=Trigger("message", run=None if run is None else parse_run(run)),
+        account=account,
     )
 
 

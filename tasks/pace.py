@@ -48,10 +48,12 @@ class Pace:
         account: name of the account.
         rate: requests a second, as in the settings.
         holds: where holds are placed.
+        shared_with: name of the account whose rate and quota it shares; None where they are its own.
     """
 
-    def __init__(self, redis: "Redis", account: str, rate: float, holds: Holds) -> None:
+    def __init__(self, redis: "Redis", account: str, rate: float, holds: Holds, shared_with: str | None = None) -> None:
         self._limiter = Limiter(redis)
+        self._shared_with = shared_with
         self._account, self._rate = account, rate
         self._holds = holds
         self._answers = 0
@@ -119,7 +121,7 @@ class Pace:
         )
 
     async def _call(self, verb: str, *args: float) -> Sequence[str]:
-        return await self._limiter.call(self._account, self._rate, verb, *args)
+        return await self._limiter.call(self._account, self._rate, verb, *args, shared_with=self._shared_with)
 
 
 _NOTES = {

@@ -1,7 +1,7 @@
 """Wait for our turn at an account.
 
-One bucket for each account, in Redis, so that all processes together keep the rate. A backfill first waits
-in a narrower bucket of its own: what is live never queues behind more than one request of it.
+One bucket for each account, or for those that share a rate, in Redis, so that all processes together keep the rate.
+A backfill first waits in a narrower bucket of its own: what is live never queues behind more than one request of it.
 """
 
 import asyncio
@@ -46,22 +46,31 @@ class Limiter:
         )
 
     async def call(
-        self, name: str, rate: float, verb: str, *args: float, queue: Queue = Queue.LIVE, bucket: str = ""
+        self,
+        name: str,
+        rate: float,
+        verb: str,
+        *args: float,
+        queue: Queue = Queue.LIVE,
+        bucket: str = "",
+        shared_with: str | None = None,
     ) -> Sequence[str]:
         """Call one of the script's verbs; ``tasks/rate_limit.lua`` tells what each takes and answers.
 
         Args:
             name: of the account.
             rate: requests a second, as in the settings.
+            shared_with: name of the account whose turns, pace and quota these are; None for its own.
         """
+        limited = shared_with or name
         keys = [
             hold_key(name),
             hold_key(backfill_of(name) if queue is Queue.BACKFILL else name),
-            f"docv:quota:{name}",
-            f"{_PREFIX}{name}{bucket}",
-            f"docv:pace:{name}",
+            f"docv:quota:{limited}",
+            f"{_PREFIX}{limited}{bucket}",
+            f"docv:pace:{limited}",
             NEVER,
-            _PREFIX + name,
+            _PREFIX + limited,
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
         return answer
@@ -132,6 +141,7 @@ class Turns:
                     *(bucket.quota, bucket.own_quota, _PROBE_LEASE),
                     queue=queue,
                     bucket=bucket.name,
+                    shared_with=account.allowance.shared_with,
                 )
                 if answer == "held":
                     wait = int(value) / 1000
@@ -158,7 +168,7 @@ class Turns:
             buckets = {bucket.name: bucket.share} | ({} if given == "narrow" else {"": 1.0})
             for name, share in buckets.items():
                 late_for = (account.name, account.allowance.rate, "late", share, self._to_spare)
-                await self._limiter.call(*late_for, bucket=name)
+                await self._limiter.call(*late_for, bucket=name, shared_with=account.allowance.shared_with)
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import structlog
 
 from tasks.entry import Entry
-from tasks.errors import ArchiveError
+from tasks.errors import AccountUnknown, ArchiveError
 from tasks.hold import Hold
 from tasks.outcome import Outcome
 from tasks.retrying import Again, GiveUp, cause_of, sentence_of
@@ -51,6 +51,21 @@ def parked(error: Exception, again: Again) -> None:
 def waits(error: Exception) -> None:
     """Its account, or the archive, is on hold; the evaluation waits for it."""
     _log.info("evaluation.waits", cause=cause_of(error), why=sentence_of(error))
+
+
+def set_aside(error: Exception) -> None:
+    """It waits with the others of its account, for room or for a worker that knows that one."""
+    _log.debug("evaluation.set_aside", cause=cause_of(error))
+
+
+def account_unknown(error: AccountUnknown) -> None:
+    """The first evaluation of an account came that this process does not know."""
+    _log.error("account.unknown", account=error.account, why=str(error))
+
+
+def warned(why: str) -> None:
+    """Something works, and should not be as it is."""
+    _log.warning("settings.warning", why=why)
 
 
 def gave_up(error: Exception, verdict: GiveUp) -> None:

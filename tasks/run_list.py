@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.account import DEFAULT_ACCOUNT
 from tasks.bucket import Bucket, Labels, Unclear
 from tasks.errors import AlarmingObject, BadEvalId, ManifestChanged, RunTaken
 from tasks.evaluation import parse_eval_id
@@ -64,6 +65,12 @@ class RunList(_Part):
     begun_at: str
     archiver: str
 
+    @property
+    def known_as(self) -> str:
+        """What the ledger knows the list by: the same IDs asked for with another account are another list."""
+        fingerprint = self.source.fingerprint
+        return fingerprint if self.account == DEFAULT_ACCOUNT else f"{fingerprint}:{self.account}"
+
     def piece_at(self, position: int) -> tuple[Piece, int]:
         """Return the piece that holds the ID at a position, and how many IDs come before that piece.
 
@@ -111,8 +118,8 @@ async def keep_list(
             archiver=archiver(),
         )
         known = await _put_list(bucket, made)
-    meant = (source.fingerprint, refresh, even_if_erased)
-    if (known.source.fingerprint, known.refresh, known.even_if_erased) != meant:
+    meant = (source.fingerprint, account, refresh, even_if_erased)
+    if (known.source.fingerprint, known.account, known.refresh, known.even_if_erased) != meant:
         raise RunTaken(run, known.begun_at)
     return known
 

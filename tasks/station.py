@@ -13,37 +13,28 @@ from kombu.exceptions import KombuError
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from tasks import report
-from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
 from tasks.attempt import attempt
-from tasks.breaker import Breaker
 from tasks.buckets import bucket_at
-from tasks.budget import Budget
 from tasks.dispatch import INTERVAL, dispatch
-from tasks.download import Terms
 from tasks.enqueue import Backlog, Publisher, backlog
 from tasks.entry import Entry, Order, Queue, Trigger
-from tasks.errors import LeaseLost, StoreFailed
+from tasks.errors import AccountBusy, AccountUnknown, BadMessage, LeaseLost, NotNow, StoreFailed
 from tasks.feed import INTERVAL as FEED_INTERVAL
 from tasks.feed import Feeder
 from tasks.flight import Flight
-from tasks.gate import Gate
-from tasks.hold import ARCHIVE, Hold, Holds, backfill_of
+from tasks.hold import Holds
 from tasks.leases import Leases
 from tasks.ledger import Ledger
+from tasks.lines import Lines
 from tasks.message import Message
-from tasks.pace import Pace
-from tasks.pipeline import Means
 from tasks.presence import Presence
 from tasks.rate_limit import Turns
 from tasks.refusals import Refusals
-from tasks.request import Line
-from tasks.retrying import Policy
-from tasks.seal import Keyring
-from tasks.sealed_bucket import SealedBucket
+from tasks.shares import Shares
 from tasks.spool import spooled_bytes
-from tasks.store import Shelf
+from tasks.standing import Standing
 from tasks.together import Together
-from tasks.unpack import Limits
+from worker.accounts import Accounts
 from worker.health import Watchdog
 from worker.metrics import WorkerFigures
 from worker.rabbitmq import BACKFILL_PLACES
@@ -52,7 +43,6 @@ from worker.runtime import Runtime, told_to_end
 from worker.settings import Settings
 from worker.transport import resting
 
-_LARGE_BUNDLE = 8 << 20
 # An evaluation takes half a second and more. Where they come by the dozen, so many seconds are enough to write many
 # of them down in one step, and a fifth of that to take several.
 _LINGER = 0.025
@@ -64,6 +54,7 @@ class Station:
 
     Args:
         settings: of this process.
+        accounts: that it knows.
         resources: what is open.
         runtime: the loop it works on.
         publisher: what puts evaluations back on their queue.
@@ -75,12 +66,13 @@ class Station:
     def __init__(
         self,
         settings: Settings,
+        accounts: Accounts,
         resources: Resources,
         runtime: Runtime,
         publisher: Publisher,
         watchdog: Watchdog,
-        figures: WorkerFigures,
         *,
+        figures: WorkerFigures,
         serves: Collection[Queue] = tuple(Queue),
     ) -> None:
         self._redis = resources.redis
@@ -93,14 +85,8 @@ class Station:
         fetched = {Queue.BACKFILL: BACKFILL_PLACES} if settings.broker_url else {}
         self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest, fetched)
         figures.watch(lambda: self._flight.aboard, spooled_bytes)
-        self._turns = Turns(resources.redis, runtime.pause)
-        self._holds = Holds(resources.redis)
         self._presence = Presence(resources.redis)
-        self._known: dict[str, Hold] = {}
         self._direct: set[asyncio.Task[bool]] = set()
-        self._account = account_of(settings)
-        self._pace = Pace(resources.redis, self._account.name, settings.rate, self._holds)
-        self._breaker = Breaker(resources.redis, self._account.name, self._holds)
         self._ledger = Ledger(resources.redis, settings.lease_seconds, _LINGER, settings.redis_replicas)
         self._taking = Together(self._take_each, _LINGER / 5)
         self._leases = Leases(self._ledger)
@@ -108,44 +94,12 @@ class Station:
         self._publisher = publisher
         bucket = bucket_at(resources.archive, settings.storage_class, resources.writing)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
-        keyring = Keyring.of(settings.keyring_texts())
-        # Half for what arrives, half for what is unpacked.
-        memory = settings.memory_bytes // 2
-        self._means = Means(
-            line=Line(
-                http=resources.http,
-                account=self._account,
-                turns=self._turns,
-                holds=self._holds,
-                pace=self._pace,
-                breaker=self._breaker,
-                terms=Terms(
-                    max_bundle_bytes=settings.max_bundle_bytes,
-                    no_documents_texts=settings.no_documents_texts,
-                    in_memory=min(_LARGE_BUNDLE, memory // settings.concurrency),
-                    spool_dir=resources.spool_dir,
-                ),
-                policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
-                figures=figures,
-            ),
-            gate=Gate(self._holds, self._breaker),
-            shelf=Shelf(
-                SealedBucket(bucket, keyring, resources.spool_dir) if keyring else bucket,
-                settings.tags,
-                sealed_with=keyring.current if keyring else None,
-            ),
-            records=bucket,
-            limits=Limits(
-                max_documents=settings.max_documents,
-                max_unpacked_bytes=settings.max_unpacked_bytes,
-                max_document_bytes=settings.max_document_bytes,
-                max_ratio=settings.max_ratio,
-                in_memory=memory // 4,
-            ),
-            memory=Budget(memory),
-            spool_dir=resources.spool_dir,
-            figures=figures,
-        )
+        turns = Turns(resources.redis, runtime.pause)
+        self._accounts = accounts
+        self._lines = Lines(settings, accounts, resources, bucket, turns, figures)
+        self._standing = Standing(self._lines.names, Holds(resources.redis), turns, self._lines.gate)
+        self._shares = Shares(settings.concurrency, len(accounts))
+        self._strange: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -165,6 +119,15 @@ class Station:
             await asyncio.gather(*loops, *self._direct, return_exceptions=True)
             with contextlib.suppress(RedisError, OSError):
                 await self._presence.leave(self._name)
+
+    def check(self, message: Message) -> None:
+        """See that a message may be accepted here.
+
+        Raises:
+            BadMessage: it means no account that this process knows.
+        """
+        if not message.accepted:
+            self._account_of(message)
 
     async def work(self, message: Message) -> bool:
         """Bring every evaluation of a message to its end; return whether none was handed back.
@@ -193,7 +156,7 @@ class Station:
 
     async def _work(self, message: Message) -> bool:
         if not message.accepted:
-            order = Order(message.queue, self._account.name, message.trigger, refresh=message.refresh)
+            order = Order(message.queue, self._account_of(message), message.trigger, refresh=message.refresh)
             await self._ledger.accept(message.eval_ids, order)
         # What comes one by one, as live events do, is taken together with what comes at the same time.
         alone = len(message.eval_ids) == 1
@@ -204,6 +167,14 @@ class Station:
             if isinstance(end, BaseException):
                 raise end
         return all(ends)
+
+    def _account_of(self, message: Message) -> str:
+        found = self._accounts.find(message.account)
+        if found is None and message.account is None:
+            raise BadMessage("it names no account, and there is none called default")
+        if found is None:
+            raise BadMessage("its account is none that this worker knows; see DOCV_ACCOUNTS")
+        return found.name
 
     async def _take(self, eval_ids: Sequence[str]) -> list[Entry]:
         return await self._ledger.take(eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
@@ -216,13 +187,39 @@ class Station:
     async def _end(self, entry: Entry) -> bool:
         """Make an attempt at one evaluation when there is room; return false where it was handed back instead."""
         try:
-            async with self._flight.place(entry.queue):
-                await attempt(entry, self._means, self._ledger)
+            means = self._lines.means_of(entry.account)
+            if means is None:
+                await self._leave(entry)
+            elif not self._shares.has_room(entry.account, entry.queue):
+                await self._set_aside(entry, AccountBusy())
+            else:
+                with self._shares.place(entry.account):
+                    async with self._flight.place(entry.queue):
+                        await attempt(entry, means, self._ledger)
         except asyncio.CancelledError:
             return await self._hand_back(entry)
         finally:
             self._leases.drop(entry)
         return True
+
+    async def _leave(self, entry: Entry) -> None:
+        """Leave an evaluation to a worker that knows its account."""
+        unknown = AccountUnknown(entry.account)
+        if entry.account not in self._strange:
+            self._strange.add(entry.account)
+            report.account_unknown(unknown)
+        self._figures.stopped(unknown.cause)
+        await self._set_aside(entry, unknown)
+
+    async def _set_aside(self, entry: Entry, why: NotNow) -> None:
+        """Have an evaluation wait with the others of its account; it loses nothing."""
+        with report.about(entry):
+            try:
+                await self._ledger.await_hold(entry, cause=why.cause)
+            except LeaseLost:
+                report.lease_lost()
+            else:
+                report.set_aside(why)
 
     async def _hand_back(self, entry: Entry) -> bool:
         """Give it back to the queue; return false, or true where it is somebody else's by now."""
@@ -251,17 +248,14 @@ class Station:
         if self._runtime.draining:
             return
         await self._presence.tell(self._name, self._serves)
-        account, backfill, archive = await self._see_holds()
+        holds = await self._standing.see()
         messages = await self._backlog()
         read = [queue for queue in self._serves if queue not in resting and self._flight.has_room_for(queue)]
         self._watchdog.saw(waiting=any(messages.waiting[queue] for queue in read))
-        common = [hold for hold in (account, archive) if hold]
-        holds = {Queue.LIVE: common, Queue.BACKFILL: [*common, backfill] if backfill else common}
-        _, no_room = await dispatch(self._ledger, self._publisher, messages, holds)
+        _, no_room = await dispatch(self._ledger, self._publisher, messages, holds, self._shares.to_fetch)
         for queue, eval_ids in no_room.items():
             self._work_without_message(queue, eval_ids)
-        await self._pace.tell()
-        await self._breaker.tell()
+        await self._lines.tell()
 
     async def _backlog(self) -> Backlog:
         waiting = await asyncio.to_thread(self._publisher.waiting)
@@ -281,44 +275,6 @@ class Station:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             report.loop_failed("work", error)
-
-    async def _see_holds(self) -> list[Hold | None]:
-        """Return the holds of the account, its backfill and the archive; let those know who work."""
-        name = self._account.name
-        scopes = (name, backfill_of(name), ARCHIVE)
-        found = await self._holds.of_each(*scopes)
-        account, _, archive = found
-        self._turns.notice(name, account.left if account else 0.0)
-        self._means.gate.notice(archive)
-        for scope, hold in zip(scopes, found, strict=True):
-            if hold and scope not in self._known:
-                report.held(hold)
-            elif not hold and scope in self._known:
-                report.let_go(self._known[scope])
-        self._known = {hold.scope: hold for hold in found if hold}
-        return found
-
-
-def account_of(settings: Settings) -> Account:
-    """Return the account that the settings speak of.
-
-    Raises:
-        SettingsError: its key is missing.
-    """
-    return Account(
-        name=DEFAULT_ACCOUNT,
-        environment=settings.environment,
-        url=settings.base_url,
-        key=settings.need_api_key(),
-        api_version=settings.api_version,
-        allowance=Allowance(
-            rate=settings.rate,
-            burst=settings.burst,
-            backfill_share=settings.backfill_share,
-            daily_quota=settings.quota,
-            live_reserve=settings.live_reserve,
-        ),
-    )
 
 
 def _rest(enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from redis.asyncio import Redis
 
+from tasks.account import Allowance
 from tasks.entry import Queue
 from tasks.hold import ARCHIVE, Hold, Holds, Reason, backfill_of
 from tasks.ledger import Ledger
@@ -12,6 +13,8 @@ from tasks.pace import Pace
 from tasks.presence import Presence
 from tasks.refusals import Refusals
 
+OTHER = "other"
+"""What a label says of accounts that are none of ours; none is called so."""
 Found = dict[str, Mapping[tuple[str, ...], float]]
 
 
@@ -20,15 +23,16 @@ class UnderWay:
 
     Args:
         redis: the client, with ``decode_responses``.
-        account: name of the account.
-        rate: requests a second, as in the settings.
-        quota: requests in 24 hours, None for no quota.
+        accounts: what each account may send, by its name.
     """
 
-    def __init__(self, redis: "Redis", account: str, rate: float, quota: int | None) -> None:
-        self._redis, self._account, self._quota = redis, account, quota
+    def __init__(self, redis: "Redis", accounts: Mapping[str, Allowance]) -> None:
+        self._redis, self._accounts = redis, accounts
         self._ledger, self._holds = Ledger(redis), Holds(redis)
-        self._pace = Pace(redis, account, rate, self._holds)
+        self._paces = {
+            name: Pace(redis, name, allowed.rate, self._holds, allowed.shared_with)
+            for name, allowed in accounts.items()
+        }
         self._presence, self._refusals = Presence(redis), Refusals(redis)
 
     async def look(self) -> Found:
@@ -50,6 +54,7 @@ class UnderWay:
         }
         return {
             "docv_ledger_evaluations": {(state,): count for state, count in states.items()},
+            "docv_held_evaluations": self._held(census.held_of),
             "docv_queue_evaluations": _by_queue(census.queued),
             "docv_queue_oldest_seconds": _by_queue(census.oldest),
             "docv_queue_workers": _by_queue(await self._presence.count()),
@@ -57,25 +62,33 @@ class UnderWay:
             "docv_refused_messages": {(): await self._refusals.count()},
         }
 
+    def _held(self, held_of: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
+        # An account that is none of ours may be called anything.
+        others = sum(count for name, count in held_of.items() if name not in self._accounts)
+        known = {name: held_of.get(name, 0) for name in self._accounts}
+        return {(name,): count for name, count in {**known, OTHER: others}.items()}
+
     async def _standing(self) -> Found:
-        found = await self._holds.of_each(self._account, backfill_of(self._account), ARCHIVE)
-        held = dict(zip(("account", "backfill", "archive"), found, strict=True))
+        scopes = {("", "archive"): ARCHIVE}
+        for name in self._accounts:
+            scopes |= {(name, "account"): name, (name, "backfill"): backfill_of(name)}
+        held = dict(zip(scopes, await self._holds.of_each(*scopes.values()), strict=True))
         return {
-            "docv_holds": {(scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason},
+            "docv_holds": {(*scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason},
         }
 
     async def _sending(self) -> Found:
-        rate = await self._pace.see()
-        found: Found = {
-            "docv_rate_asked_per_second": {(): rate.asked},
-            "docv_rate_kept_per_second": {(): rate.kept},
-            "docv_rate_reached_per_second": {(): rate.reached},
-            "docv_quota_used_requests": {(): rate.today},
+        seen = await asyncio.gather(*(pace.see() for pace in self._paces.values()))
+        rates = dict(zip(self._paces, seen, strict=True))
+        quotas = {name: each.daily_quota for name, each in self._accounts.items() if each.daily_quota is not None}
+        return {
+            "docv_rate_asked_per_second": {(name,): rate.asked for name, rate in rates.items()},
+            "docv_rate_kept_per_second": {(name,): rate.kept for name, rate in rates.items()},
+            "docv_rate_reached_per_second": {(name,): rate.reached for name, rate in rates.items()},
+            "docv_quota_used_requests": {(name,): rate.today for name, rate in rates.items()},
+            "docv_quota_requests": {(name,): quota for name, quota in quotas.items()},
+            "docv_quota_left_requests": {(name,): max(0, quota - rates[name].today) for name, quota in quotas.items()},
         }
-        if self._quota is not None:
-            found["docv_quota_requests"] = {(): self._quota}
-            found["docv_quota_left_requests"] = {(): max(0, self._quota - rate.today)}
-        return found
 
     async def _memory(self) -> Found:
         facts = await self._redis.info("memory")

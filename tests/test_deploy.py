@@ -136,7 +136,7 @@ def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_rea
     assert "networks" not in rehearsal
     assert rehearsal["profiles"] == simulator["profiles"] == ["demo"]
     assert told["DOCV_RISKOS_URL"] == f"http://{listens['host']}:{listens['port']}"
-    assert told["DOCV_API_KEY"] == listens["key"]
+    assert listens["key"] == (told["DOCV_API_KEY"],)
     assert told["DOCV_REDIS_URL"] != real["DOCV_REDIS_URL"]
     assert told["DOCV_ARCHIVE_URL"] != real["DOCV_ARCHIVE_URL"]
     assert "env_file" not in rehearsal

@@ -24,7 +24,7 @@ TESTS = sorted(
 PAGES = sorted(path.relative_to(ROOT) for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
 
 # What connects the steps with Celery and the process; every other module of tasks is a step.
-CONNECTING = {"archive", "station", "dispatch", "enqueue", "feed"}
+CONNECTING = {"archive", "station", "dispatch", "enqueue", "feed", "known_account", "lines"}
 # Names that say nothing: whatever stands in such a module has a better home.
 EMPTY_WORDS = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 # Each pattern is written so that it does not find itself.

@@ -10,6 +10,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Queue
 
+from worker.accounts import load_accounts
 from worker.broker import broker_url, is_rabbitmq, use_our_channels, worker_options
 from worker.envelope import BACKFILL, LIVE
 from worker.logs import configure_logs
@@ -63,7 +64,9 @@ def publishing_app(settings: Settings) -> Celery:
 
 def _configuration() -> dict[str, Any]:
     try:
-        return configuration(load_settings())
+        settings = load_settings()
+        load_accounts(settings)
+        return configuration(settings)
     except SettingsError as error:
         # Celery's own command gets here; whoever started it shall read the sentence, not a traceback.
         print(error, file=sys.stderr)  # noqa: T201
@@ -78,4 +81,4 @@ app.add_defaults(_configuration)
 @signals.setup_logging.connect(weak=False)
 def _setup_logging(**_: object) -> None:
     settings = load_settings()
-    configure_logs(settings.log_level, settings.secrets())
+    configure_logs(settings.log_level, load_accounts(settings).secrets())

@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import aiohttp
 from obstore.store import S3Store
 from redis.asyncio import Redis
 
+from worker.accounts_file import AccountSettings
 from worker.archive_client import check_archive, check_folder, open_archive
 from worker.object_lock import LockingClient
 from worker.redis_client import check_redis, open_redis
@@ -24,14 +25,14 @@ class Resources:
     """What a process has open.
 
     Attributes:
-        http: the session to RiskOS.
+        http: the session to RiskOS of each account; those with the same certificate have one together.
         redis: the client of ledger and limiter.
         archive: client of the bucket, or the folder.
         writing: what gives the client to write with, where that is another one: under Object Lock.
         spool_dir: folder for what is too large for memory.
     """
 
-    http: aiohttp.ClientSession
+    http: Mapping[str, aiohttp.ClientSession]
     redis: "Redis"
     archive: S3Store | Path
     writing: LockingClient | None
@@ -39,8 +40,12 @@ class Resources:
 
 
 @contextlib.asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+async def open_resources(settings: Settings, accounts: Iterable[AccountSettings]) -> AsyncIterator[Resources]:
     """Open everything, see that it answers, and close it again.
+
+    Args:
+        settings: of this process.
+        accounts: whom RiskOS is asked with.
 
     Raises:
         SettingsError: something cannot be opened as the settings say.
@@ -48,7 +53,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """
     async with contextlib.AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(settings.need_redis_url(), settings.concurrency))
-        http = await stack.enter_async_context(_open_http(settings))
+        http = await _open_sessions(accounts, stack)
         archive = open_archive(settings)
         await check_redis(redis)
         await check_archive(archive, settings)
@@ -61,6 +66,19 @@ def _locking(archive: S3Store | Path, settings: Settings) -> LockingClient | Non
     if isinstance(archive, Path) or not settings.lock_mode or not settings.lock_days:
         return None
     return LockingClient(archive, settings.lock_mode, settings.lock_days)
+
+
+async def _open_sessions(
+    accounts: Iterable[AccountSettings], stack: contextlib.AsyncExitStack
+) -> dict[str, aiohttp.ClientSession]:
+    opened: dict[tuple[Path | None, Path | None], aiohttp.ClientSession] = {}
+    http = {}
+    for account in accounts:
+        certificate = account.settings.client_cert, account.settings.client_key
+        if certificate not in opened:
+            opened[certificate] = await stack.enter_async_context(_open_http(account.settings))
+        http[account.name] = opened[certificate]
+    return http
 
 
 @contextlib.asynccontextmanager

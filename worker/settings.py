@@ -3,11 +3,9 @@
 import base64
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -21,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from worker.redis_url import check_redis_url
+from worker import values
 
 _PREFIX = "DOCV_"
 _DOTENV = ".env"
@@ -30,11 +28,8 @@ _RISKOS = {
     "production": "https://riskos.socure.com",
     "sandbox": "https://riskos.sandbox.socure.com",
 }
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _SANDBOX_QUOTA = 1_000
 _MAX_TAGS = 5
-# What S3 takes in a tag (Amazon S3 User Guide, "Categorizing your storage using tags").
-_TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
 
 # What stands between the values of a setting that has several.
 _SEPARATORS = {
@@ -45,8 +40,6 @@ _SEPARATORS = {
     "viewers": ",",
     "encryption_keys": ",",
 }
-_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_KEY_BYTES = 32
 _STRONG = 16
 
 MiB = 1 << 20
@@ -63,96 +56,6 @@ class SettingsError(Exception):
         return "\n".join(self.lines)
 
 
-def _riskos_url(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parts = _split(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("expected is a base URL such as https://riskos.socure.com")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise ValueError("plain http would show the API key to the network; use https (http only to loopback)")
-    if parts.query or parts.fragment or parts.username:
-        raise ValueError("expected is a base URL without user, query and fragment")
-    return url.rstrip("/")
-
-
-def _s3_endpoint(url: str | None) -> str | None:
-    if url is not None and (_split(url).scheme not in {"https", "http"} or not _split(url).hostname):
-        raise ValueError("expected is a URL such as https://s3.example.com")
-    return url
-
-
-def _split(url: str) -> SplitResult:
-    """Split a URL; what is wrong with it is told without repeating it, for it may hold a password."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("it is no URL: look at host and port") from None
-    return parts
-
-
-def _archive_url(url: str) -> str:
-    parts = _split(url)
-    if parts.scheme == "s3" and parts.netloc:
-        return url.rstrip("/")
-    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-        return url
-    raise ValueError("expected is s3://bucket/prefix or file:///path")
-
-
-def _redis_url(url: SecretStr | None) -> SecretStr | None:
-    if url is not None:
-        check_redis_url(url.get_secret_value())
-    return url
-
-
-def _broker_url(url: SecretStr | None) -> SecretStr | None:
-    if url is not None and (parts := _split(url.get_secret_value())).scheme not in {"amqp", "amqps"}:
-        raise ValueError(f"expected is amqp://user:password@host:5672/vhost or amqps://…, not {parts.scheme or 'that'}")
-    return url
-
-
-def _words_and_pairs(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    for secret in secrets:
-        # The name of a pair is no secret: its password has to be one by itself.
-        name, colon, password = secret.get_secret_value().partition(":")
-        _check_word(password if colon else name)
-    return secrets
-
-
-def _intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    for token in tokens:
-        if ":" in token.get_secret_value():
-            raise ValueError(
-                "expected are Bearer tokens, separated by commas; user:password is for webhooks and persons"
-            )
-        _check_word(token.get_secret_value())
-    return tokens
-
-
-def _encryption_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    names = [key.get_secret_value().partition(":")[0] for key in keys]
-    if not all(map(_is_encryption_key, keys)):
-        raise ValueError("expected is id:key, the key 32 bytes in base64; `openssl rand -base64 32` makes a good one")
-    if len(set(names)) != len(names):
-        raise ValueError("two keys have the same ID")
-    return keys
-
-
-def _is_encryption_key(key: SecretStr) -> bool:
-    name, _, text = key.get_secret_value().partition(":")
-    try:
-        return bool(_KEY_ID.fullmatch(name)) and len(base64.b64decode(text, validate=True)) == _KEY_BYTES
-    except ValueError:
-        return False
-
-
-def _check_word(secret: str) -> None:
-    if not re.fullmatch(r"[\x21-\x7e]+", secret):
-        raise ValueError("each must be one word of visible ASCII characters; `openssl rand -hex 32` makes a good one")
-
-
 class Settings(BaseSettings):
     """Every setting of the contract that this version knows; each is an environment variable ``DOCV_…``.
 
@@ -167,7 +70,7 @@ class Settings(BaseSettings):
     """Which RiskOS the key belongs to; the first part of every key in the archive."""
     api_key: SecretStr | None = None
     """The key of the RiskOS account."""
-    riskos_url: Annotated[str | None, AfterValidator(_riskos_url)] = None
+    riskos_url: Annotated[str | None, AfterValidator(values.riskos_url)] = None
     """Base URL; by default the one of the environment. ``/api/evaluation/{eval_id}/documents`` is appended."""
     api_version: str | None = None
     """Value of ``X-API-Version``, such as ``2025-01-01.orion``."""
@@ -175,27 +78,29 @@ class Settings(BaseSettings):
     """PEM file with the client certificate for ``https://mtls.riskos.socure.com``."""
     client_key: Path | None = None
     """PEM file with its key, where it is not in the same file."""
-    archive_url: Annotated[str, AfterValidator(_archive_url)] = Field(
+    accounts: Path | None = None
+    """TOML file with further accounts, see ``worker.accounts``."""
+    archive_url: Annotated[str, AfterValidator(values.archive_url)] = Field(
         default_factory=lambda: Path("archive").absolute().as_uri()
     )
     """Where the archive is: ``s3://bucket/prefix`` or ``file:///path``."""
-    s3_endpoint: Annotated[str | None, AfterValidator(_s3_endpoint)] = None
+    s3_endpoint: Annotated[str | None, AfterValidator(values.s3_endpoint)] = None
     """URL of an S3 other than Amazon's."""
-    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
+    redis_url: Annotated[SecretStr | None, AfterValidator(values.redis_url)] = None
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
     redis_replicas: int = Field(default=0, ge=0, le=10)
     """Replicas of Redis that must have what is accepted before that is answered; else a failover may forget it."""
-    broker_url: Annotated[SecretStr | None, AfterValidator(_broker_url)] = None
+    broker_url: Annotated[SecretStr | None, AfterValidator(values.broker_url)] = None
     """RabbitMQ, where that is to carry the messages instead of Redis; ledger, holds and rate stay in Redis."""
     state_dir: Path = Path(".docv-archive")
     """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
-    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_words_and_pairs)] = ()
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.words_and_pairs)] = ()
     """What RiskOS may show to deliver an event, separated by commas: Bearer tokens, or ``user:password`` for Basic."""
-    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_intake_tokens)] = ()
+    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.intake_tokens)] = ()
     """Bearer tokens of those who may hand in IDs over HTTP, separated by commas."""
-    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_words_and_pairs)] = ()
+    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.words_and_pairs)] = ()
     """Who may look at the operations page, see pictures and act, by commas: Bearer tokens, or ``user:password``."""
-    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_words_and_pairs)] = ()
+    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.words_and_pairs)] = ()
     """Who may look at the operations page and the figures and no more, in the same form."""
 
     rate: float = Field(default=10.0, gt=0, le=10_000)
@@ -249,7 +154,7 @@ class Settings(BaseSettings):
     """Object Lock mode of documents, manifests and quarantine; the bucket must have been made with Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days for which Object Lock keeps it."""
-    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_encryption_keys)] = ()
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.encryption_keys)] = ()
     """Keys to seal documents with before they leave: ``id:base64`` of 32 bytes, by commas; one seals, all open."""
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
@@ -277,7 +182,7 @@ class Settings(BaseSettings):
     @field_validator("tags", mode="before")
     @classmethod
     def _split_tags(cls, value: object) -> object:
-        return dict(_tags(value)) if isinstance(value, str) else value
+        return dict(values.tags(value)) if isinstance(value, str) else value
 
     @field_validator("tags")
     @classmethod
@@ -288,7 +193,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sealed_key_is_no_blank(self) -> "Settings":
-        if self.api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", self.api_key.get_secret_value()):
+        if self.api_key is not None and not values.is_word(self.api_key.get_secret_value()):
             raise ValueError("DOCV_API_KEY must be one word of visible ASCII characters")
         return self
 
@@ -425,11 +330,3 @@ def _written(name: str, value: object) -> str:
             # A separator alone is no value at all; an empty variable would count as not set.
             return _SEPARATORS[name].join(_written(name, each) for each in value) or _SEPARATORS[name]
     return str(value)
-
-
-def _tags(text: str) -> Iterator[tuple[str, str]]:
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not _TAG.fullmatch(name) or (value and not _TAG.fullmatch(value)):
-            raise ValueError(f"{part!r} is no tag; expected is name=value of letters, digits, space and _.:/=+-@")
-        yield name, value

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tasks.account import DEFAULT_ACCOUNT
+from tasks.account import DEFAULT_ACCOUNT, Allowance
 from tasks.entry import Queue
 from tasks.figures import CAUSES, Step
 from tasks.outcome import Outcome
@@ -26,6 +26,7 @@ from worker.shared_figures import Look
 
 _OUTCOMES = 1_000_000
 _TIMES = 300
+_ACCOUNTS = {DEFAULT_ACCOUNT: Allowance(daily_quota=1_000)}
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def _scrapes(figures: WorkerFigures, redis_url: str) -> tuple[list[float], int]:
     @contextlib.asynccontextmanager
     async def looking() -> AsyncIterator[Look]:
         async with open_redis(redis_url, 1) as redis:
-            yield UnderWay(redis, DEFAULT_ACCOUNT, 10.0, 1_000).look
+            yield UnderWay(redis, _ACCOUNTS).look
 
     server = MetricsServer(figures.registry, looking, lambda: None)
     url = server.start("127.0.0.1", 0) + "/metrics"
@@ -82,7 +83,7 @@ def _scrapes(figures: WorkerFigures, redis_url: str) -> tuple[list[float], int]:
 async def _looks(redis_url: str) -> list[float]:
     took = []
     async with open_redis(redis_url, 1) as redis:
-        look = UnderWay(redis, DEFAULT_ACCOUNT, 10.0, 1_000).look
+        look = UnderWay(redis, _ACCOUNTS).look
         for _ in range(_TIMES):
             began = time.monotonic()
             await look()

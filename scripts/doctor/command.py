@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +16,8 @@ from scripts.doctor.disk import state
 from scripts.doctor.finding import Finding, State, wrong
 from scripts.exits import NOT_ALL, OK, UNREACHABLE
 from scripts.s3_client import s3_archive
+from worker.accounts import Accounts, load_accounts
+from worker.accounts_file import AccountSettings
 from worker.settings import Settings, SettingsError, load_settings
 
 _STYLES = {State.FINE: "green", State.WARNING: "yellow", State.WRONG: "bold red"}
@@ -25,10 +27,11 @@ def doctor(*, as_json: bool) -> int:
     """Examine everything; return the exit code."""
     try:
         settings = load_settings()
+        accounts = load_accounts(settings)
     except SettingsError as error:
         findings = [wrong("settings", line, "see README.md, Settings") for line in error.lines]
     else:
-        findings = asyncio.run(_all(settings))
+        findings = asyncio.run(_all(settings, accounts))
     if as_json:
         click.echo(orjson.dumps({"findings": [_facts(each) for each in findings]}))
     else:
@@ -44,16 +47,17 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return NOT_ALL if bad else OK
 
 
-async def _all(settings: Settings) -> list[Finding]:
-    return [finding async for finding in _each(settings)]
+async def _all(settings: Settings, accounts: Accounts) -> list[Finding]:
+    return [finding async for finding in _each(settings, accounts)]
 
 
-async def _each(settings: Settings) -> AsyncIterator[Finding]:
-    for finding in configuration.examine(settings):
+async def _each(settings: Settings, accounts: Accounts) -> AsyncIterator[Finding]:
+    for finding in configuration.examine(settings, accounts):
         yield finding
-    async for finding in riskos.examine(settings):
-        yield finding
-    async for finding in redis.examine(settings):
+    for account in accounts:
+        async for finding in _of_account(account):
+            yield replace(finding, what=f"{account.name}: {finding.what}") if len(accounts) > 1 else finding
+    async for finding in redis.examine(settings, accounts.names):
         yield finding
     if settings.broker_url:
         for finding in await asyncio.to_thread(_broker, settings.broker_url.get_secret_value()):
@@ -67,6 +71,12 @@ def _broker(url: str) -> list[Finding]:
     from scripts.doctor import rabbitmq  # noqa: PLC0415  # kombu takes a while that a user of Redis need not wait
 
     return list(rabbitmq.examine(url))
+
+
+async def _of_account(account: AccountSettings) -> AsyncIterator[Finding]:
+    yield configuration.key(account.settings)
+    async for finding in riskos.examine(account):
+        yield finding
 
 
 def _archive(settings: Settings) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Examine Redis: is it there, does it keep what it is told, and does anybody work?"""
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -23,14 +23,19 @@ _FULL = 0.8
 _OLD = 15 * 60.0
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield what there is to say of Redis, where one is named."""
+async def examine(settings: Settings, accounts: Collection[str]) -> AsyncIterator[Finding]:
+    """Yield what there is to say of Redis, where one is named.
+
+    Args:
+        settings: which name it.
+        accounts: names of those that are known here.
+    """
     if settings.redis_url is None:
         yield fine("Redis", "none is named: `run` and `backfill` start one of their own")
         return
     try:
         async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
-            async for finding in _examine(redis, settings):
+            async for finding in _examine(redis, settings, accounts):
                 yield finding
     except (RedisError, OSError) as error:
         yield wrong(
@@ -41,7 +46,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         )
 
 
-async def _examine(redis: Redis, settings: Settings) -> AsyncIterator[Finding]:
+async def _examine(redis: Redis, settings: Settings, accounts: Collection[str]) -> AsyncIterator[Finding]:
     began = time.monotonic()
     await redis.ping()
     seconds, facts = time.monotonic() - began, await redis.info()
@@ -53,7 +58,7 @@ async def _examine(redis: Redis, settings: Settings) -> AsyncIterator[Finding]:
     yield eviction(facts)
     yield memory(facts)
     yield await _sharing(redis)
-    async for finding in _work(redis):
+    async for finding in _work(redis, accounts):
         yield finding
 
 
@@ -131,10 +136,19 @@ async def _sharing(redis: Redis) -> Finding:
     return fine("sharing", f"all of {seen} keys are ours")
 
 
-async def _work(redis: Redis) -> AsyncIterator[Finding]:
+async def _work(redis: Redis, accounts: Collection[str]) -> AsyncIterator[Finding]:
     workers, census = await Presence(redis).count(), await Ledger(redis).census()
     for queue in Queue:
         yield work(queue, workers[queue], census.queued[queue], census.oldest[queue])
+    for name, count in census.held_of.items():
+        if name not in accounts:
+            yield unknown_account(name, count)
+
+
+def unknown_account(name: str, count: int) -> Finding:
+    """Return that evaluations wait for an account that is not known here."""
+    said = f"{count} evaluations wait for it, and it is not known here"
+    return wrong(f"account {name}", said, "let DOCV_ACCOUNTS name it, here and where the workers are")
 
 
 def work(queue: Queue, workers: int, queued: int, oldest: float) -> Finding:

@@ -20,13 +20,15 @@ import orjson
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from tasks.account import DEFAULT_ACCOUNT, Account, Allowance
+from tasks.account import Account
 from tasks.download import headers_for
 from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.evaluation import Evaluation
+from tasks.known_account import account_of
 from tasks.rate_limit import Turns
 from tasks.rate_word import read_rate_word
+from worker.accounts_file import AccountSettings
 from worker.redis_client import open_redis
 from worker.settings import Settings
 
@@ -44,8 +46,9 @@ _ASKING = "key at RiskOS"
 _NETWORK = "see the network, the proxy and DOCV_RISKOS_URL"
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield what there is to say of RiskOS."""
+async def examine(account: AccountSettings) -> AsyncIterator[Finding]:
+    """Yield what there is to say of RiskOS, asked with an account."""
+    settings = account.settings
     url = urlsplit(settings.base_url)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     connected = await _connect(host, port)
@@ -55,7 +58,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     if url.scheme == "https":
         yield await _tls(host, port, settings)
     if settings.api_key is not None:
-        async for finding in _ask(settings):
+        async for finding in _ask(account):
             yield finding
 
 
@@ -108,8 +111,8 @@ def certified(version: str, ends: float, now: float) -> Finding:
     return fine("TLS", said) if days >= _DAYS else warning("TLS", said, "it is RiskOS's, or your proxy's, to renew it")
 
 
-async def _ask(settings: Settings) -> AsyncIterator[Finding]:
-    account = _account(settings)
+async def _ask(known: AccountSettings) -> AsyncIterator[Finding]:
+    settings, account = known.settings, account_of(known)
     held = await _turn(settings, account)
     if held:
         yield held
@@ -126,14 +129,6 @@ async def _ask(settings: Settings) -> AsyncIterator[Finding]:
             yield answer(response.status, response.headers, await response.content.read(_MOST))
     except (TimeoutError, aiohttp.ClientError) as error:
         yield wrong(_ASKING, f"no answer came ({type(error).__name__})", _NETWORK, unreachable=True)
-
-
-def _account(settings: Settings) -> Account:
-    allowance = Allowance(rate=settings.rate, burst=settings.burst, daily_quota=settings.quota)
-    version = settings.api_version
-    return Account(
-        DEFAULT_ACCOUNT, settings.environment, settings.base_url, settings.need_api_key(), version, allowance
-    )
 
 
 async def _turn(settings: Settings, account: Account) -> Finding | None:

@@ -11,6 +11,7 @@ from typing import assert_never
 import click
 import orjson
 
+from scripts.accounts import settings_of
 from scripts.bucket import opened_bucket
 from scripts.erase.erasure import Ending, Erased, Place, Refused, WouldErase, erase_one
 from scripts.erase.files import Files
@@ -26,7 +27,7 @@ from tasks.evaluation import Evaluation, parse_eval_id
 from tasks.ledger import Ledger
 from worker.archive_client import open_archive
 from worker.redis_client import check_redis, open_redis
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, SettingsError
 from worker.unreachable import Unreachable
 
 _REASON = 500
@@ -41,13 +42,14 @@ def erase(
     yes: bool,
     dry_run: bool,
     bypass_governance: bool,
+    account: str | None,
     as_json: bool,
 ) -> int:
     """Erase the evaluations; return the exit code."""
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
     who = _bounded(by or getpass.getuser(), "--by")
     asked = Asked(_bounded(reason, "--reason"), who, socket.gethostname(), bypass_governance)
-    settings = load_settings()
+    settings = settings_of(account)
     if not yes and not dry_run:
         _ask(len(ids), settings)
     with _ledger_settings(settings) as here:

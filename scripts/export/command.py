@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import orjson
 
+from scripts.accounts import settings_of
 from scripts.amount import amount
 from scripts.bucket import opened_for_reading
 from scripts.exits import INTERRUPTED, NOT_ALL, OK
@@ -23,7 +24,7 @@ from tasks.manifest import Manifest
 from tasks.outcome import NoDocumentsReason
 from tasks.seal import Keyring
 from tasks.sealed_bucket import SealedBucket
-from worker.settings import Settings, load_settings
+from worker.settings import Settings
 
 _DOCUMENTS_AT_ONCE = 8
 _EVALUATIONS_AT_ONCE = 16
@@ -70,7 +71,7 @@ class _Sums:
         self.not_all += bool(exported.problems)
 
 
-def export(sources: Sequence[str], wanted: Wanted, *, as_json: bool) -> int:
+def export(sources: Sequence[str], wanted: Wanted, account: str | None, *, as_json: bool) -> int:
     """Export the evaluations that the sources name; return the exit code.
 
     Raises:
@@ -79,7 +80,7 @@ def export(sources: Sequence[str], wanted: Wanted, *, as_json: bool) -> int:
         SettingsError: something is missing or impossible.
     """
     refuse_what_is_there(wanted.target)
-    settings = load_settings()
+    settings = settings_of(account)
     ids = read_ids(sources, settings)
 
     def make_it() -> int:

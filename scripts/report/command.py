@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from scripts.accounts import settings_of
 from scripts.bucket import opened_bucket
 from scripts.exits import NOT_ALL, OK, USAGE
 from scripts.local import known_redis
@@ -20,15 +21,15 @@ from tasks.manifest import utc_now
 from tasks.message import parse_run
 from tasks.run_list import RunList, find_list, read_piece
 from worker.redis_client import check_redis, open_redis
-from worker.settings import Settings, load_settings
+from worker.settings import Settings
 
 Writer = Callable[[Sequence[Row]], None]
 
 
-def report(name: str, html: Path | None, *, as_json: bool) -> int:
+def report(name: str, html: Path | None, account: str | None, *, as_json: bool) -> int:
     """Report of a run; return the exit code."""
     write = _nothing if html else write_json_lines if as_json else write_csv
-    with known_redis(load_settings()) as here:
+    with known_redis(settings_of(account)) as here:
         told = asyncio.run(_told(here, parse_run(name), write))
     if told is None:
         click.echo(

@@ -21,19 +21,20 @@ from scripts.serve.metrics import Figures
 from scripts.serve.openapi import OPERATIONS, show_document
 from scripts.serve.page.routes import add_page
 from scripts.serve.webhook import Webhook
-from tasks.account import DEFAULT_ACCOUNT
+from scripts.serve.whose import Webhooks
 from tasks.bucket import Bucket
 from tasks.buckets import bucket_at
+from tasks.known_account import allowance_of
 from tasks.ledger import Ledger
 from tasks.refusals import Refusals
 from tasks.under_way import UnderWay
+from worker.accounts import Accounts
 from worker.settings import Settings
 from worker.shared_figures import SharedFigures
 
 _TOKENS = 'Bearer realm="docv-archive"'
 # Doors that have a login of their own, and the one for everybody.
-_SEEN_TO = ("/webhooks/riskos", "/evaluations", "/evaluations/{eval_id}", "/livez")
-_TOKENS_AND_PAIRS = f'{_TOKENS}, Basic realm="docv-archive", charset="UTF-8"'
+_SEEN_TO = ("/webhooks/riskos", "/webhooks/riskos/{account}", "/evaluations", "/evaluations/{eval_id}", "/livez")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,21 @@ class Opened:
 
 
 def application(
-    settings: Settings, opened: Opened, figures: Figures, bounds: Bounds, *, read_only: bool = False
+    settings: Settings,
+    accounts: Accounts,
+    opened: Opened,
+    figures: Figures,
+    bounds: Bounds,
+    *,
+    read_only: bool = False,
 ) -> web.Application:
     """Return the application with all its routes; a page that is read only lets nobody act."""
     bucket = bucket_at(opened.archive, settings.storage_class)
-    figures.join(SharedFigures(UnderWay(opened.redis, DEFAULT_ACCOUNT, settings.rate, settings.quota).look))
+    allowances = {each.name: allowance_of(each) for each in accounts}
+    figures.join(SharedFigures(UnderWay(opened.redis, allowances).look))
     nothing = f"{settings.environment}/is-the-archive-there"
     health = Health({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
-    handlers = _handlers(settings, opened, bucket, figures, bounds) | {
+    handlers = _handlers(settings, accounts, opened, bucket, figures, bounds) | {
         "show_document": show_document,
         "live": health.live,
         "ready": health.ready,
@@ -70,7 +78,7 @@ def application(
     made = web.Application(middlewares=[telling(figures), guarded(_callers(settings), _SEEN_TO)])
     for operation in OPERATIONS:
         made.router.add_route(operation.method, operation.path, handlers[operation.name])
-    add_page(made, settings, opened.redis, bucket, bounds, read_only=read_only)
+    add_page(made, settings, accounts, opened.redis, bucket, bounds, read_only=read_only)
     made.on_cleanup.append(health.close)
     return made
 
@@ -86,20 +94,24 @@ def _callers(settings: Settings) -> Callers:
 
 
 def _handlers(
-    settings: Settings, opened: Opened, bucket: Bucket, figures: Figures, bounds: Bounds
+    settings: Settings, accounts: Accounts, opened: Opened, bucket: Bucket, figures: Figures, bounds: Bounds
 ) -> dict[str, Handler]:
     ledger = Ledger(opened.redis, settings.lease_seconds, replicas=settings.redis_replicas)
     producers = Login(settings.intake_tokens, _TOKENS)
     webhook = Webhook(
-        login=Login(settings.webhook_secrets, _TOKENS_AND_PAIRS),
+        webhooks=Webhooks(accounts),
         ledger=ledger,
         courier=opened.events,
         refusals=Refusals(opened.redis),
         figures=figures,
-        environment=settings.environment,
         settle_seconds=settings.settle_seconds,
         bounds=bounds,
     )
-    intake = Intake(producers, ledger, opened.ids, Memory(opened.redis), figures, bounds)
-    look_up = LookUp(producers, bucket, settings.environment)
-    return {"receive_event": webhook.receive, "hand_in": intake.hand_in, "show_evaluation": look_up.show}
+    intake = Intake(producers, accounts, ledger, opened.ids, Memory(opened.redis), figures, bounds)
+    look_up = LookUp(producers, bucket, accounts)
+    return {
+        "receive_event": webhook.receive,
+        "receive_event_of_account": webhook.receive,
+        "hand_in": intake.hand_in,
+        "show_evaluation": look_up.show,
+    }

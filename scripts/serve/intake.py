@@ -17,12 +17,13 @@ from scripts.serve.courier import Courier
 from scripts.serve.idempotency import Memory, Once, once
 from scripts.serve.login import Login
 from scripts.serve.metrics import Figures, IdResult
-from tasks.account import DEFAULT_ACCOUNT
+from scripts.serve.whose import whose
 from tasks.entry import Order, Queue, Trigger
 from tasks.errors import BadEvalId, BadRunName
 from tasks.evaluation import parse_eval_id, shown
 from tasks.ledger import Ledger
 from tasks.message import parse_run
+from worker.accounts import Accounts
 
 T = TypeVar("T")
 MOST_IDS = 10_000
@@ -53,6 +54,9 @@ class EvaluationsWanted(BaseModel):
         default=None, description="Name to count them under: 1 to 64 letters, digits, dots, hyphens and underscores."
     )
     refresh: bool = Field(default=False, description="Ask RiskOS again about what is archived already.")
+    account: str | None = Field(
+        default=None, description="Name of the account to ask with; where none is named default, or the only one."
+    )
 
 
 class BadId(BaseModel):
@@ -85,6 +89,7 @@ class Intake:
 
     Attributes:
         login: who may.
+        accounts: whose evaluations they may be.
         ledger: what accepts.
         courier: what publishes.
         memory: what came of requests with an Idempotency-Key.
@@ -93,6 +98,7 @@ class Intake:
     """
 
     login: Login
+    accounts: Accounts
     ledger: Ledger
     courier: Courier
     memory: Memory
@@ -104,6 +110,7 @@ class Intake:
         caller = self.login.recognise(request)
         body = await read_body(request, self.bounds)
         wanted = _wanted(parse_object(body, self.bounds))
+        whose(self.accounts, wanted.account, 422)
         ids = _sort(wanted.eval_ids)
         known_by = once(request, caller, body)
         if known_by is None:
@@ -126,7 +133,8 @@ class Intake:
     async def _accept(self, wanted: EvaluationsWanted, ids: _Sorted) -> Mapping[str, int]:
         """Accept what is good; return how many were new and how many under way."""
         queue = Queue(wanted.queue)
-        order = Order(queue, DEFAULT_ACCOUNT, Trigger("intake", run=wanted.run), refresh=wanted.refresh)
+        account = whose(self.accounts, wanted.account, 422).name
+        order = Order(queue, account, Trigger("intake", run=wanted.run), refresh=wanted.refresh)
         new: list[str] = []
         for start in range(0, len(ids.good), _AT_ONCE):
             new += await self._soon(self.ledger.accept(ids.good[start : start + _AT_ONCE], order))

@@ -9,11 +9,13 @@ from pydantic import BaseModel, Field
 
 from scripts.serve.answers import Refused, said
 from scripts.serve.login import Login
+from scripts.serve.whose import whose
 from tasks.bucket import Bucket
 from tasks.errors import BadEvalId, StoreFailed
 from tasks.evaluation import Evaluation, parse_eval_id
 from tasks.manifest import Manifest, look_up
 from tasks.outcome import Outcome
+from worker.accounts import Accounts
 
 _SECONDS = 10.0
 MISSING: Literal["missing"] = "missing"
@@ -36,17 +38,18 @@ class LookUp:
     Attributes:
         login: who may.
         bucket: the archive's.
-        environment: ours.
+        accounts: whose evaluations they may be.
     """
 
     login: Login
     bucket: Bucket
-    environment: str
+    accounts: Accounts
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer ``GET /evaluations/{eval_id}``."""
         self.login.recognise(request)
-        evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), self.environment)
+        account = whose(self.accounts, request.query.get("account"), 400)
+        evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
         manifest = await self._manifest(evaluation)
         if manifest is None:
             return said(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome=MISSING).model_dump())

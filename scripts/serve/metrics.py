@@ -30,6 +30,7 @@ class EventResult(enum.StrEnum):
     OTHER_ENVIRONMENT = "other_environment"
     UNUSABLE = "unusable"
     REFUSED_LOGIN = "refused_login"
+    UNKNOWN_ACCOUNT = "unknown_account"
     BAD_BODY = "bad_body"
     NOT_KEPT = "not_kept"
 

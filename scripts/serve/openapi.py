@@ -34,6 +34,7 @@ _BODY_ERRORS = {
     415: "The body is packed.",
 }
 _NOT_NOW = {503: "Redis does not answer, or is full; nothing may count as accepted. Retry-After says when to come."}
+_NO_ACCOUNT = {404: "There is no such account, or none that is meant where none is named."}
 _LOGIN = {401: "No valid secret was shown."}
 # A token of theirs is also good as the password of any user name, for those who can do Basic only.
 _KNOWN = ("intakeToken", "viewerToken", "viewerPair", "operatorToken", "operatorPair")
@@ -42,6 +43,20 @@ _KEY_PARAMETER = {
     "in": "header",
     "description": "The same key with the same body within 24 hours gets the same answer, and is done once.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_ACCOUNT = "Name of an account of DOCV_ACCOUNTS."
+_ACCOUNT_IN_PATH = {
+    "name": "account",
+    "in": "path",
+    "required": True,
+    "description": _ACCOUNT,
+    "schema": {"type": "string"},
+}
+_ACCOUNT_PARAMETER = {
+    "name": "account",
+    "in": "query",
+    "description": f"{_ACCOUNT} Where none is named, default or the only one.",
+    "schema": {"type": "string"},
 }
 _ID_PARAMETER = {
     "name": "eval_id",
@@ -87,8 +102,19 @@ OPERATIONS = (
         path="/webhooks/riskos",
         summary="Deliver an event of RiskOS; it is written down before it is answered.",
         answers={200: ("What came of it.", _RESULT)},
-        errors=_LOGIN | _BODY_ERRORS | _NOT_NOW,
+        errors=_LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW,
         body=_EVENT,
+        login=("webhookToken", "webhookPair"),
+    ),
+    Operation(
+        name="receive_event_of_account",
+        method="POST",
+        path="/webhooks/riskos/{account}",
+        summary="Deliver an event of RiskOS about an evaluation of an account.",
+        answers={200: ("What came of it.", _RESULT)},
+        errors=_LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW,
+        body=_EVENT,
+        parameters=(_ACCOUNT_IN_PATH,),
         login=("webhookToken", "webhookPair"),
     ),
     Operation(
@@ -112,8 +138,12 @@ OPERATIONS = (
         summary="Ask the archive what it has of an evaluation.",
         answers={200: ("Its manifest, summed up.", ArchivedEvaluation), 404: ("No manifest.", ArchivedEvaluation)},
         errors=_LOGIN
-        | {400: "That is no evaluation ID.", 502: "The manifest is damaged.", 503: "The archive does not answer."},
-        parameters=(_ID_PARAMETER,),
+        | {
+            400: "That is no evaluation ID, or no account.",
+            502: "The manifest is damaged.",
+            503: "The archive does not answer.",
+        },
+        parameters=(_ID_PARAMETER, _ACCOUNT_PARAMETER),
         login=("intakeToken",),
     ),
     Operation(

@@ -20,6 +20,8 @@ from scripts.serve.metrics import Figures
 from scripts.serve.room import Room
 from tasks import tracing
 from tasks.enqueue import Publisher
+from tasks.report import warned
+from worker.accounts import Accounts, load_accounts
 from worker.app import publishing_app
 from worker.archive_client import check_archive, open_archive
 from worker.logs import configure_logs
@@ -55,31 +57,35 @@ def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: b
         Unreachable: Redis or the bucket does not answer, or the address cannot be listened on.
     """
     settings = load_settings()
-    _see_that_somebody_may_come_in(settings)
+    accounts = load_accounts(settings)
+    _see_that_somebody_may_come_in(settings, accounts)
     settings.need_redis_url()
-    configure_logs(settings.log_level, settings.secrets())
+    configure_logs(settings.log_level, accounts.secrets())
     tracing.use(open_tracer(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(settings, host, port, announce, read_only=read_only))
+        runner.run(_until_signalled(settings, accounts, host, port, announce, read_only=read_only))
 
 
-def _see_that_somebody_may_come_in(settings: Settings) -> None:
-    if not any((settings.webhook_secrets, settings.intake_tokens, settings.operators, settings.viewers)):
+def _see_that_somebody_may_come_in(settings: Settings, accounts: Accounts) -> None:
+    of_webhooks = any(each.settings.webhook_secrets for each in accounts)
+    if not any((of_webhooks, settings.intake_tokens, settings.operators, settings.viewers)):
         raise SettingsError((_NOBODY,))
 
 
 async def _until_signalled(
-    settings: Settings, host: str, port: int, announce: Callable[[str], None], *, read_only: bool
+    settings: Settings, accounts: Accounts, host: str, port: int, announce: Callable[[str], None], *, read_only: bool
 ) -> None:
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    async with serving(settings, host, port, read_only=read_only) as url:
+    async with serving(settings, accounts, host, port, read_only=read_only) as url:
         _log.info("serve.began", url=url)
         if not _is_loopback(host):
             _log.warning("serve.open_to_network", host=host, hint="let a proxy with TLS stand in front")
-        for setting in settings.weak_doors():
+        for setting in accounts.weak_doors():
             _log.warning("serve.weak_secret", setting=setting, hint="`openssl rand -hex 32` makes a good one")
+        for why in accounts.warnings:
+            warned(why)
         announce(url)
         await told.wait()
     _log.info("serve.ended")
@@ -87,7 +93,13 @@ async def _until_signalled(
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: Settings, host: str, port: int, bounds: Bounds | None = None, *, read_only: bool = False
+    settings: Settings,
+    accounts: Accounts,
+    host: str,
+    port: int,
+    bounds: Bounds | None = None,
+    *,
+    read_only: bool = False,
 ) -> AsyncIterator[str]:
     """Serve for as long as the block lasts; yield the URL.
 
@@ -96,7 +108,7 @@ async def serving(
     """
     bounds, figures = bounds or Bounds(), Figures()
     async with _opened(settings) as opened:
-        made = application(settings, opened, figures, bounds, read_only=read_only)
+        made = application(settings, accounts, opened, figures, bounds, read_only=read_only)
         runner = web.AppRunner(made, shutdown_timeout=_FAREWELL_SECONDS)
         await runner.setup()
         try:

@@ -14,9 +14,8 @@ from scripts.serve.body import parse_object, read_body
 from scripts.serve.bounds import Bounds
 from scripts.serve.courier import Courier
 from scripts.serve.event import Ignored, Unusable, Wanted, read_event
-from scripts.serve.login import Login
 from scripts.serve.metrics import EventResult, Figures
-from tasks.account import DEFAULT_ACCOUNT
+from scripts.serve.whose import Webhooks
 from tasks.entry import Order, Queue, Trigger
 from tasks.ledger import Ledger
 from tasks.refusals import Refusals
@@ -30,29 +29,27 @@ class Webhook:
     """Where RiskOS delivers its events.
 
     Attributes:
-        login: who may deliver.
+        webhooks: who may deliver, and whose events.
         ledger: what accepts.
         courier: what publishes.
         refusals: where unusable events are kept.
         figures: what counts.
-        environment: ours.
         settle_seconds: pause between an event and its first request.
         bounds: what a client keeps to.
         now: seconds since the epoch.
     """
 
-    login: Login
+    webhooks: Webhooks
     ledger: Ledger
     courier: Courier
     refusals: Refusals
     figures: Figures
-    environment: str
     settle_seconds: float
     bounds: Bounds
     now: Callable[[], float] = time.time
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Answer ``POST /webhooks/riskos``."""
+        """Answer ``POST /webhooks/riskos`` and ``POST /webhooks/riskos/{account}``."""
         try:
             result = await self._received(request)
         except Exception as error:
@@ -62,9 +59,9 @@ class Webhook:
         return said(200, {"result": result})
 
     async def _received(self, request: web.Request) -> EventResult:
-        self.login.recognise(request)
+        account = self.webhooks.enter(request)
         body = parse_object(await read_body(request, self.bounds), self.bounds)
-        asked = read_event(body, self.environment)
+        asked = read_event(body, account.settings.environment)
         async with asyncio.timeout(self.bounds.redis_seconds):
             match asked:
                 case Ignored():
@@ -72,7 +69,7 @@ class Webhook:
                 case Unusable():
                     return await self._keep(asked)
                 case Wanted():
-                    new = await self._accept(asked)
+                    new = await self._accept(asked, account.name)
                 case _:
                     assert_never(asked)
         if new is None:
@@ -80,11 +77,11 @@ class Webhook:
         await self.courier.publish(Queue.LIVE, new)
         return EventResult.ACCEPTED
 
-    async def _accept(self, wanted: Wanted) -> list[str] | None:
+    async def _accept(self, wanted: Wanted, account: str) -> list[str] | None:
         """Write the evaluation down; return what is to be published, or None for a repeated event."""
         order = Order(
             Queue.LIVE,
-            DEFAULT_ACCOUNT,
+            account,
             Trigger(_SOURCE, event_type=wanted.event_type, event_id=wanted.event_id),
             refresh=wanted.refresh,
             delay=wanted.delay(self.settle_seconds, self.now()),
@@ -104,4 +101,9 @@ class Webhook:
 def _result_of(error: Exception) -> EventResult:
     if not isinstance(error, Refused):
         return EventResult.NOT_KEPT
-    return EventResult.REFUSED_LOGIN if error.status == web.HTTPUnauthorized.status_code else EventResult.BAD_BODY
+    match error.status:
+        case web.HTTPUnauthorized.status_code:
+            return EventResult.REFUSED_LOGIN
+        case web.HTTPNotFound.status_code:
+            return EventResult.UNKNOWN_ACCOUNT
+    return EventResult.BAD_BODY

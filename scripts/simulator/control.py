@@ -1,6 +1,7 @@
 """The simulator's own endpoints: look at the figures, empty them, change how it behaves.
 
-They are for whoever runs it: they need no key, and answer to this machine only.
+They are for whoever runs it: they need no key, and answer to this machine only. Where there are several keys,
+``?key=`` says which is meant.
 """
 
 import ipaddress
@@ -9,25 +10,26 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from scripts.simulator.keys import Keys
 from scripts.simulator.service import Service
 
 
-def routes(service: Service) -> list[web.RouteDef]:
+def routes(keys: Keys) -> list[web.RouteDef]:
     """Return the endpoints of a simulator with their paths."""
 
     async def stats(request: web.Request) -> web.Response:
         _only_from_here(request)
-        return _json(200, service.stats.snapshot(request.query.get("eval_id")))
+        return _json(200, _named(keys, request).stats.snapshot(request.query.get("eval_id")))
 
     async def reset(request: web.Request) -> web.Response:
         _only_from_here(request)
-        service.reset()
+        _named(keys, request).reset()
         return web.Response(status=204)
 
     async def change(request: web.Request) -> web.Response:
         _only_from_here(request)
         try:
-            service.change(_changes(await request.read()))
+            _named(keys, request).change(_changes(await request.read()))
         except ValueError as error:
             return _json(400, {"error": str(error)})
         return web.Response(status=204)
@@ -37,6 +39,18 @@ def routes(service: Service) -> list[web.RouteDef]:
         web.post("/__reset", reset),
         web.post("/__control", change),
     ]
+
+
+def _named(keys: Keys, request: web.Request) -> Service:
+    """Return the service of the key that the query names, or the first.
+
+    Raises:
+        web.HTTPNotFound: there is none.
+    """
+    try:
+        return keys.of(request.query.get("key"))
+    except ValueError:
+        raise web.HTTPNotFound from None
 
 
 def _only_from_here(request: web.Request) -> None:

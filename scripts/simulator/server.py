@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,8 +10,9 @@ import yarl
 from aiohttp import web
 
 from scripts.simulator import control
+from scripts.simulator.keys import Keys
 from scripts.simulator.options import Options
-from scripts.simulator.service import ELSEWHERE, Service
+from scripts.simulator.service import ELSEWHERE
 from scripts.simulator.stats import Snapshot
 
 # Whoever is still being answered when the end comes has this long; slow answers are then cut off.
@@ -25,9 +26,9 @@ class Simulator:
         url: base URL, such as ``http://127.0.0.1:40123``.
     """
 
-    def __init__(self, url: str, service: Service, runner: web.AppRunner) -> None:
+    def __init__(self, url: str, keys: Keys, runner: web.AppRunner) -> None:
         self.url = url
-        self._service = service
+        self._keys = keys
         self._runner = runner
 
     async def __aenter__(self) -> Self:
@@ -41,38 +42,43 @@ class Simulator:
     @property
     def options(self) -> Options:
         """How it behaves now."""
-        return self._service.options
+        return self._keys.first.options
 
-    def stats(self) -> Snapshot:
-        """Return what was asked and answered until now."""
-        return self._service.stats.snapshot()
+    def stats(self, key: str | None = None) -> Snapshot:
+        """Return what was asked with a key, the first where none is named, and answered until now."""
+        return self._keys.of(key).stats.snapshot()
 
     def reset(self) -> None:
         """Empty the figures; how often an evaluation was asked is still known to the evaluation."""
-        self._service.reset()
+        self._keys.first.reset()
 
-    def change(self, **changes: Any) -> None:
-        """Change how it behaves.
+    def change(self, key: str | None = None, **changes: Any) -> None:
+        """Change how it behaves towards a key, the first where none is named.
 
         Raises:
             ValueError: a name or a value is not possible; the message says which.
         """
-        self._service.change(changes)
+        self._keys.of(key).change(changes)
 
     async def stop(self) -> None:
         """Stop listening and end all connections, the slow ones too."""
         await self._runner.cleanup()
 
 
-async def start(options: Options) -> Simulator:
+async def start(options: Options, others: Sequence[str] = (), *, one_rate: bool = False) -> Simulator:
     """Start a simulator in this event loop.
+
+    Args:
+        options: what it is told.
+        others: further keys it accepts.
+        one_rate: whether all keys share rate and quota.
 
     Raises:
         OSError: the address cannot be listened at.
     """
-    service = Service(options)
+    keys = Keys(options, others, one_rate=one_rate)
     runner = web.AppRunner(
-        _application(service),
+        _application(keys),
         access_log=None,
         handler_cancellation=True,  # whoever hangs up is not answered any further
         shutdown_timeout=_GRACE_SECONDS,
@@ -84,38 +90,42 @@ async def start(options: Options) -> Simulator:
         await runner.cleanup()
         raise
     host, port = runner.addresses[0][:2]
-    return Simulator(str(yarl.URL.build(scheme="http", host=host, port=port)), service, runner)
+    return Simulator(str(yarl.URL.build(scheme="http", host=host, port=port)), keys, runner)
 
 
-def serve(options: Options, announce: Callable[[str], None]) -> None:
+def serve(
+    options: Options, announce: Callable[[str], None], others: Sequence[str] = (), *, one_rate: bool = False
+) -> None:
     """Run a simulator until SIGINT or SIGTERM.
 
     Args:
         options: what it is told.
         announce: called with the base URL once it listens.
+        others: further keys it accepts.
+        one_rate: whether all keys share rate and quota.
 
     Raises:
         OSError: the address cannot be listened at.
     """
-    asyncio.run(_until_signalled(options, announce))
+    asyncio.run(_until_signalled(start(options, others, one_rate=one_rate), announce))
 
 
-async def _until_signalled(options: Options, announce: Callable[[str], None]) -> None:
+async def _until_signalled(starting: Awaitable[Simulator], announce: Callable[[str], None]) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with await start(options) as simulator:
+    async with await starting as simulator:
         announce(simulator.url)
         await ended.wait()
 
 
-def _application(service: Service) -> web.Application:
+def _application(keys: Keys) -> web.Application:
     application = web.Application()
     application.add_routes(
         [
-            web.get("/api/evaluation/{eval_id:[^/]+}/documents", service.documents, allow_head=False),
-            web.get(ELSEWHERE, service.elsewhere, allow_head=False),
-            *control.routes(service),
+            web.get("/api/evaluation/{eval_id:[^/]+}/documents", keys.documents, allow_head=False),
+            web.get(ELSEWHERE, keys.first.elsewhere, allow_head=False),
+            *control.routes(keys),
         ]
     )
     return application

@@ -30,17 +30,22 @@ ELSEWHERE = "/__elsewhere"
 
 
 class Service:
-    """A RiskOS that remembers how often it was asked.
+    """A RiskOS that remembers how often it was asked; for one key.
+
+    Args:
+        options: how it behaves at first.
+        limiter: grants requests; that of another key where they share rate and quota.
 
     Attributes:
         options: how it behaves now; a change replaces them.
         stats: what was asked and answered; a reset replaces it.
+        limiter: grants requests.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, limiter: Limiter | None = None) -> None:
         self.options = options
         self.stats = Stats()
-        self._limiter = Limiter()
+        self.limiter = limiter or Limiter()
         self._attempts: Counter[str] = Counter()
 
     def change(self, changes: Mapping[str, Any]) -> None:
@@ -61,7 +66,7 @@ class Service:
         eval_id = _eval_id(request)
         self.stats.arrived(eval_id, now)
         answer = self._refusal(request, now) or await self._answer(request, eval_id)
-        about_the_rate = self._limiter.headers(self.options, now)
+        about_the_rate = self.limiter.headers(self.options, now)
         answer = dataclasses.replace(answer, headers={**about_the_rate, **answer.headers})
         self.stats.answered(answer.status)
         return await deliver(request, answer, self.options.slow_seconds)
@@ -75,17 +80,18 @@ class Service:
         """Return the answer to a request that is not let through."""
         if self.options.refuse_with is not None:
             return said(self.options.refuse_with)
-        if not self._knows(request.headers.get("Authorization", "")):
+        if not self.knows(request):
             return said(401)
-        if refusal := self._limiter.admit(self.options, now):
+        if refusal := self.limiter.admit(self.options, now):
             self.stats.refused(refusal.limit)
             return self._too_early(refusal)
         self.stats.granted(now)
         return None
 
-    def _knows(self, authorization: str) -> bool:
+    def knows(self, request: web.Request) -> bool:
+        """Return whether a request shows the key."""
         # A header may hold bytes that are no text; aiohttp keeps them as surrogates.
-        given = authorization.encode(errors="surrogateescape")
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         return hmac.compare_digest(given, f"Bearer {self.options.api_key}".encode())
 
     def _too_early(self, refusal: Refusal) -> Answer:

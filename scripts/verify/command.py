@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import click
 import orjson
 
+from scripts.accounts import settings_of
 from scripts.bucket import opened_for_reading
 from scripts.exits import NOT_ALL, OK
 from scripts.id_list import read_id_list
@@ -42,6 +43,7 @@ class Wanted:
         depth: how closely.
         chosen: which evaluations.
         grace: seconds that a manifest may take to follow its objects.
+        account: name of the account whose evaluations the list names.
     """
 
     source: str | None
@@ -49,6 +51,7 @@ class Wanted:
     depth: Depth
     chosen: Chosen
     grace: float
+    account: str | None
 
 
 def wanted_of(
@@ -60,15 +63,16 @@ def wanted_of(
     checksums_only: bool,
     sizes_only: bool,
     grace: int,
+    account: str | None,
 ) -> Wanted:
     """Return what the options of the command ask for."""
     depth = Depth.SIZES if sizes_only else Depth.CHECKSUMS if checksums_only else Depth.CONTENT
-    return Wanted(source, column, depth, Chosen(sample, since and since.replace(tzinfo=UTC)), grace)
+    return Wanted(source, column, depth, Chosen(sample, since and since.replace(tzinfo=UTC)), grace, account)
 
 
 def verify(wanted: Wanted, *, as_json: bool) -> int:
     """Print every difference; return the exit code."""
-    settings = load_settings()
+    settings = settings_of(wanted.account) if wanted.source else load_settings()
     write = _json_lines if as_json else _csv
     if wanted.source is None:
         return look(_verify(wanted, None, settings, write))

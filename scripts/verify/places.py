@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from scripts.verify.stored import Stored
 from tasks.errors import BadEvalId
-from tasks.evaluation import parse_eval_id
-
-ENVIRONMENTS = frozenset({"production", "sandbox"})
+from tasks.evaluation import ENVIRONMENTS, parse_eval_id
 
 
 class Room(enum.Enum):

@@ -150,11 +150,13 @@ class Stage:
             raise AssertionError(f"it did not stop within {seconds} s:\n{worker.log.read_text()}") from None
         return time.monotonic() - began
 
-    async def enqueue(self, eval_ids: Sequence[str], *, run: str, queue: Queue = Queue.LIVE) -> None:
+    async def enqueue(
+        self, eval_ids: Sequence[str], *, run: str, queue: Queue = Queue.LIVE, account: str = "default"
+    ) -> None:
         """Accept evaluations and publish them; live ones travel one in a message."""
         app = publishing_app(Settings(redis_url=SecretStr(self.redis.url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
-            await enqueue(self.ledger, publisher, eval_ids, Order(queue, "default", Trigger("enqueue", run)))
+            await enqueue(self.ledger, publisher, eval_ids, Order(queue, account, Trigger("enqueue", run)))
 
     async def settled(self, run: str) -> int:
         """Return how many evaluations of a run have ended; -1 when Redis does not tell."""
@@ -214,19 +216,23 @@ def kill_now(worker: Worker) -> None:
 
 
 @contextlib.asynccontextmanager
-async def set_stage(folder: Path, *, watched: bool = False, **settings: str) -> AsyncIterator[Stage]:
+async def set_stage(
+    folder: Path, *, watched: bool = False, keys: Sequence[str] = (), one_rate: bool = False, **settings: str
+) -> AsyncIterator[Stage]:
     """Have a stage with a Redis and a RiskOS that run, and no worker yet.
 
     Args:
         folder: for its files; made when it is not there.
         watched: whether Redis has a replica, and a Sentinel.
+        keys: further keys that RiskOS accepts.
+        one_rate: whether they share rate and quota.
         settings: ``DOCV_…`` variables of the workers that differ from what is usual here.
     """
     server = WatchedRedis(folder / "redis") if watched else RedisServer(folder / "redis")
     try:
         await server.start()
         async with (
-            await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES)) as riskos,
+            await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES), keys, one_rate=one_rate) as riskos,
             Stage(folder, server, riskos, settings) as stage,
         ):
             yield stage

@@ -125,8 +125,8 @@ async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[
     redis = Guarded(folder / "redis")
     try:
         await redis.start()
-        async with Stage(folder, redis, service) as stage:
-            stage.settings |= {"DOCV_API_KEY": KEY, "DOCV_LOG_LEVEL": "DEBUG", "DOCV_ATTEMPTS": "2", **settings}
+        settings = {"DOCV_API_KEY": KEY, "DOCV_LOG_LEVEL": "DEBUG", "DOCV_ATTEMPTS": "2", **settings}
+        async with Stage(folder, redis, service, settings) as stage:
             yield stage
     finally:
         await redis.kill()

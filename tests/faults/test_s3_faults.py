@@ -130,7 +130,7 @@ class Yard:
         parked = await self.redis.zrange(_PARKED, 0, -1)
         if parked:
             await self.redis.zadd(_PARKED, dict.fromkeys(parked, 0))
-        await ledger.claim(patience=dict.fromkeys(Queue, 3600.0), of_held=dict.fromkeys(Queue, 1000))
+        await ledger.claim(patience=dict.fromkeys(Queue, 3600.0), of_held={"default": dict.fromkeys(Queue, 1000)})
 
 
 async def outcome_of(ledger: Ledger) -> Outcome | None:

@@ -79,7 +79,8 @@ class Yard:
 
     async def claim(self) -> list[str]:
         """Return what is due, as the loop of a worker publishes it."""
-        claimed = await self.ledger.claim(patience=dict.fromkeys(Queue, LEASE), of_held=dict.fromkeys(Queue, 1000))
+        of_held = {"default": dict.fromkeys(Queue, 1000)}
+        claimed = await self.ledger.claim(patience=dict.fromkeys(Queue, LEASE), of_held=of_held)
         return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
 
     async def due(self) -> list[str]:

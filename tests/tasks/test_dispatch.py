@@ -75,7 +75,9 @@ def hold(left: float) -> Hold:
 async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
     """Do a round while these holds are placed on the account."""
     placed = [each for each in holds if each]
-    published, no_room = await dispatch(ledger, publisher, await backlog(redis), dict.fromkeys(Queue, placed))
+    published, no_room = await dispatch(
+        ledger, publisher, await backlog(redis), {"default": dict.fromkeys(Queue, placed)}
+    )
     assert no_room == {}
     return published
 
@@ -211,7 +213,8 @@ async def test_what_a_full_redis_does_not_take_is_returned_to_be_worked_on_witho
     eval_ids = await due(ledger, redis, 3)
     await redis.config_set("maxmemory", 1)
     try:
-        counted, no_room = await dispatch(ledger, publisher, await backlog(redis), {queue: [] for queue in Queue})
+        none = {"default": {queue: [] for queue in Queue}}
+        counted, no_room = await dispatch(ledger, publisher, await backlog(redis), none)
     finally:
         await redis.config_set("maxmemory", 0)
     assert counted == 3

@@ -8,8 +8,10 @@ import pytest
 
 from tasks import errors
 from tasks.errors import (
+    AccountBusy,
     AccountHeld,
     AccountRefused,
+    AccountUnknown,
     AlarmingObject,
     ArchiveError,
     ArchiveHeld,
@@ -47,6 +49,8 @@ EXAMPLES = [
     AccountRefused(401, wait=30.0),
     AccountRefused(403),
     AccountHeld("401", 30.0),
+    AccountBusy(),
+    AccountUnknown("kyb"),
     ArchiveHeld("cannot_write", 30.0),
     BundleTooLarge(1024),
     AlarmingObject("another size"),
@@ -140,6 +144,7 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
         StoreFailed: ["mark0", "mark1"],
         SpoolFailed: ["mark0"],
         AccountHeld: ["mark0"],
+        AccountUnknown: ["mark0"],
         ArchiveHeld: ["mark0"],
         AlarmingObject: ["mark0"],
         SealingKeyMissing: ["mark0"],

@@ -172,3 +172,19 @@ async def test_what_could_not_be_published_is_accepted_all_the_same(
     await feed_all(Feeder(ledger, broken, bucket, "sandbox", backlog=100))
     assert await taken(ledger, ids) == ids
     broken.close()
+
+
+async def test_a_run_of_another_environment_is_fed_from_its_own_list(
+    ledger: Ledger, bucket: FolderBucket, feeder: Feeder
+) -> None:
+    """Two lists have one name, each in its environment; the ledger knows which of them it began."""
+    ours, theirs = some_ids(5), some_ids(5)
+    for ids, environment, account in ((ours, "sandbox", "default"), (theirs, "production", "kyb")):
+        source = Source(name="ids.txt", fingerprint="f" * 64, ids=len(ids), repeated=0, bad=0)
+        kept = await keep_list(
+            bucket, ids, run="q3", environment=environment, account=account, refresh=False, source=source
+        )
+    await ledger.begin("q3", total=len(theirs), fingerprint=kept.known_as, account="kyb")
+    await feed_all(feeder)
+    assert [entry.account for entry in await ledger.take(theirs, token="ours")] == ["kyb"] * 5
+    assert await taken(ledger, ours) == []

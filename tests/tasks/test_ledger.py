@@ -65,7 +65,8 @@ async def taken(ledger: Ledger, eval_id: str, *, run: str | None = None) -> Entr
 async def claim(
     ledger: Ledger, *, of_held: int = 0, limit: int = 1000, patience: dict[Queue, float] = PATIENCE
 ) -> dict[Queue, list[str]]:
-    return await ledger.claim(patience=patience, of_held=dict.fromkeys(Queue, of_held), limit=limit)
+    each = {"default": dict.fromkeys(Queue, of_held)}
+    return await ledger.claim(patience=patience, of_held=each, limit=limit)
 
 
 async def long_ago(redis: Redis, state: str, *eval_ids: str) -> None:
@@ -1254,3 +1255,115 @@ async def commands(redis: Redis) -> int:
     """Return how many commands Redis has carried out, those of scripts and not the scripts themselves."""
     stats = await redis.info("commandstats")
     return sum(facts["calls"] for name, facts in stats.items() if not name.startswith(("cmdstat_eval", "cmdstat_info")))
+
+
+# -- several accounts
+
+
+async def hold_some(ledger: Ledger, account: str, count: int, queue: Queue = Queue.BACKFILL) -> list[str]:
+    """Accept evaluations of an account that wait for it."""
+    eval_ids = [str(uuid4()) for _ in range(count)]
+    await ledger.accept(eval_ids, Order(queue, account, Trigger("enqueue", run="q3")))
+    for entry in await ledger.take(eval_ids, token="ours"):
+        await ledger.await_hold(entry, cause="account_held")
+    return eval_ids
+
+
+def of_each(**most: int) -> dict[str, dict[Queue, int]]:
+    return {account: dict.fromkeys(Queue, count) for account, count in most.items()}
+
+
+async def test_the_hold_of_one_account_neither_holds_nor_probes_what_waits_for_another(ledger: Ledger) -> None:
+    ours, theirs = await hold_some(ledger, "default", 3), await hold_some(ledger, "kyb", 3)
+    (probe,) = (await ledger.claim(patience=PATIENCE, of_held=of_each(default=0, kyb=1)))[Queue.BACKFILL]
+    assert probe in theirs
+    found = await ledger.claim(patience=PATIENCE, of_held=of_each(default=1000, kyb=0))
+    assert set(found[Queue.BACKFILL]) == set(ours)
+    census = await ledger.census()
+    assert (census.held_of, sum(census.held.values())) == ({"kyb": 2}, 2)
+
+
+async def test_what_waits_for_an_account_that_nobody_names_stays_where_it_is(ledger: Ledger) -> None:
+    (eval_id,) = await hold_some(ledger, "kyb", 1)
+    assert await ledger.claim(patience=PATIENCE, of_held=of_each(default=1000)) == {}
+    assert (await ledger.whereabouts([eval_id])) == [("held", "account_held")]
+    assert await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1000)) == {Queue.BACKFILL: [eval_id]}
+
+
+async def test_an_account_of_which_very_many_wait_leaves_room_to_the_others(ledger: Ledger) -> None:
+    await hold_some(ledger, "default", 30)
+    theirs = await hold_some(ledger, "kyb", 3)
+    found = await ledger.claim(patience=PATIENCE, of_held=of_each(default=1000, kyb=1000), limit=10)
+    assert set(theirs) <= set(found[Queue.BACKFILL])
+    assert len(found[Queue.BACKFILL]) == 8
+
+
+async def test_an_account_of_which_nothing_waits_any_more_is_forgotten(ledger: Ledger, redis: Redis) -> None:
+    await hold_some(ledger, "kyb", 1)
+    assert await redis.smembers(PREFIX + "accounts") == {"kyb"}
+    for _ in range(2):
+        await ledger.claim(patience=PATIENCE, of_held=of_each(default=1000, kyb=1000))
+    assert await redis.smembers(PREFIX + "accounts") == set()
+
+
+async def test_what_is_under_way_stays_with_the_account_that_it_was_accepted_for(ledger: Ledger) -> None:
+    (eval_id,) = await hold_some(ledger, "kyb", 1)
+    await ledger.accept([eval_id], Order(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
+    assert await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1)) == {Queue.LIVE: [eval_id]}
+    entry = await take(ledger, eval_id)
+    await ledger.accept([eval_id], Order(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
+    await ledger.settle(entry, Outcome.ARCHIVED)
+    again = await take(ledger, eval_id)
+    assert (entry.account, again.account) == ("kyb", "kyb")
+
+
+async def test_a_dead_letter_that_is_asked_for_again_is_asked_for_with_the_account_of_that_order(
+    ledger: Ledger,
+) -> None:
+    eval_id = str(uuid4())
+    await ledger.accept([eval_id], Order(Queue.LIVE, "kyb", Trigger("enqueue")))
+    await ledger.bury(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    await ledger.accept([eval_id], Order(Queue.LIVE, "aml", Trigger("enqueue")))
+    assert (await take(ledger, eval_id)).account == "aml"
+
+
+@pytest.mark.parametrize("way", ["erase", "upgrade", "forgive"])
+async def test_every_way_in_and_out_of_a_hold_knows_whose_it_is(ledger: Ledger, redis: Redis, way: str) -> None:
+    (eval_id,) = await hold_some(ledger, "kyb", 1)
+    if way == "erase":
+        assert await ledger.erase(eval_id)
+        assert (await ledger.run("q3")).pending == 0
+    elif way == "upgrade":
+        await ledger.accept([eval_id], Order(Queue.LIVE, "kyb", Trigger("webhook")))
+        assert await redis.zcard(PREFIX + "held:live:kyb") == 1
+    else:
+        await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1))
+        await ledger.park(await take(ledger, eval_id), wait=9, attempts=1, failure=Failure("service_failed"))
+        await ledger.forgive([eval_id])
+        assert await redis.zcard(PREFIX + "held:backfill:kyb") == 1
+    held = sum((await ledger.census()).held_of.values())
+    assert held == (0 if way == "erase" else 1) == (await ledger.run("q3")).states["held"]
+
+
+async def test_a_run_knows_whom_it_is_asked_for_with(ledger: Ledger) -> None:
+    await hold_some(ledger, "kyb", 1)
+    await ledger.begin("listed", total=3, fingerprint="its IDs", account="aml")
+    assert {name: run.account for name, run in (await ledger.counters(["q3", "listed", "no-run"])).items()} == {
+        "q3": "kyb",
+        "listed": "aml",
+        "no-run": "default",
+    }
+
+
+@pytest.mark.parametrize(("cause", "suspect_is_first"), [("account_busy", True), ("account_held", False)])
+async def test_who_only_wants_for_room_is_not_kept_back_for_having_failed_before(
+    ledger: Ledger, cause: str, *, suspect_is_first: bool
+) -> None:
+    suspect, other = some_ids(2)
+    await ledger.accept([suspect, other], Order(Queue.LIVE, "kyb", Trigger("enqueue")))
+    await ledger.park(await take(ledger, suspect), wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.await_hold(await take(ledger, suspect), cause=cause)
+    await asyncio.sleep(0.005)  # the order is that of milliseconds
+    await ledger.await_hold(await take(ledger, other), cause=cause)
+    found = await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1))
+    assert found == {Queue.LIVE: [suspect if suspect_is_first else other]}

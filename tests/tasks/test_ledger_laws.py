@@ -30,7 +30,11 @@ Happening = tuple[str, dict[str, object]]
 LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 80)
 HOUR = 3600.0
 PREFIX = "docv:ledger:"
-STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
+ACCOUNTS = ("default", "kyb")
+STATES = (
+    *("queued:live", "queued:backfill", "leased", "parked"),
+    *("held:live", "held:backfill", "held:live:kyb", "held:backfill:kyb"),
+)
 
 # Few of each, so that they meet often.
 EVAL_IDS = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
@@ -55,6 +59,7 @@ accepts = happening(
     "accept",
     named=several,
     queue=st.sampled_from(Queue),
+    account=st.sampled_from(ACCOUNTS),
     run=st.sampled_from([None, *RUNS]),
     refresh=st.booleans(),
     even_if_erased=st.booleans(),
@@ -104,9 +109,12 @@ class Known:
     delayed: bool = False
     even_if_erased: bool = False
     again: "Known | None" = None
+    account: str = "default"
 
     @property
     def where(self) -> str:
+        if self.state == "held" and self.account != "default":
+            return f"held:{self.queue}:{self.account}"
         return f"{self.state}:{self.queue}" if self.state in {"queued", "held"} else self.state
 
     @property
@@ -120,7 +128,7 @@ class Known:
             eval_id=eval_id,
             token=self.token,
             queue=self.queue,
-            account="default",
+            account=self.account,
             refresh=self.refresh,
             attempts=self.attempts,
             lost=self.lost,
@@ -176,13 +184,21 @@ class LedgerLife(RuleBasedStateMachine):
 
     # -- what producers do
 
-    def accept(
-        self, named: list[str], queue: Queue, run: str | None, delay: float, *, refresh: bool, even_if_erased: bool
+    def accept(  # all that Hypothesis makes up
+        self,
+        named: list[str],
+        queue: Queue,
+        account: str,
+        run: str | None,
+        delay: float,
+        *,
+        refresh: bool,
+        even_if_erased: bool,
     ) -> None:
         trigger = Trigger("enqueue", run=run)
         flags = {"refresh": refresh, "even_if_erased": even_if_erased}
-        expected = [self._accept(each, queue, trigger, delay, **flags) for each in named]
-        call = self.ledger.accept(named, Order(queue, "default", trigger, delay=delay, **flags))
+        expected = [self._accept(each, queue, trigger, delay, account=account, **flags) for each in named]
+        call = self.ledger.accept(named, Order(queue, account, trigger, delay=delay, **flags))
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
 
     def begin(self) -> None:
@@ -227,17 +243,18 @@ class LedgerLife(RuleBasedStateMachine):
         refresh: bool,
         even_if_erased: bool = False,
         listed: bool = False,
+        account: str = "default",
     ) -> bool:
         known = self.known.get(eval_id)
         if known is None:
-            known = self.known[eval_id] = Known(queue, refresh, trigger, even_if_erased=even_if_erased)
+            known = self.known[eval_id] = Known(queue, refresh, trigger, even_if_erased=even_if_erased, account=account)
             self._join(known, known, trigger.run, listed=listed)
             known.suspect = self.dead.pop(eval_id, None) is not None
             if delay:
                 known.put("parked")
             return not delay
         if (refresh or even_if_erased) and known.state == "leased":
-            known.again = known.again or Known(queue, refresh=True, trigger=trigger)
+            known.again = known.again or Known(queue, refresh=True, trigger=trigger, account=known.account)
             known.again.even_if_erased |= even_if_erased
             known.again.queue = min(known.again.queue, queue, key=list(Queue).index)
             known.again.delayed |= bool(delay)
@@ -331,18 +348,27 @@ class LedgerLife(RuleBasedStateMachine):
         self._speak(nth, lambda lease: self.ledger.bury(lease, attempts=lease.attempts + 1, failure=failure), buried)
 
     def claim(self, limit: int, of_live: int, of_backfill: int) -> None:
-        of_held = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
+        most = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
         held = {
-            queue: {each for each, known in self.known.items() if known.where == f"held:{queue}"} for queue in Queue
+            (account, queue): {
+                eval_id
+                for eval_id, known in self.known.items()
+                if (known.state, known.account, known.queue) == ("held", account, queue)
+            }
+            for account in ACCOUNTS
+            for queue in Queue
         }
         due = {eval_id for eval_id, known in self.known.items() if known.due}
         patience = dict.fromkeys(Queue, HOUR)
+        of_held = dict.fromkeys(ACCOUNTS, most)
         claimed = self.do(self.ledger.claim(patience=patience, of_held=of_held, limit=limit))
         found = [eval_id for some in claimed.values() for eval_id in some]
-        may_go = sum(min(of_held[queue], len(held[queue])) for queue in Queue)
+        both = held["kyb", Queue.LIVE] or held["kyb", Queue.BACKFILL]
+        share = -(-limit // 2) if both else limit
+        may_go = sum(min(most[queue], share, len(some)) for (_, queue), some in held.items())
         assert len(found) == len(set(found)) == min(limit, len(due) + may_go)
         assert set(found) <= due.union(*held.values())
-        assert all(len(held[queue].intersection(found)) <= of_held[queue] for queue in Queue)
+        assert all(len(some.intersection(found)) <= most[queue] for (_, queue), some in held.items())
         for eval_id in found:
             known = self.known[eval_id]
             assert eval_id in claimed[known.queue]
@@ -358,7 +384,13 @@ class LedgerLife(RuleBasedStateMachine):
             was = self.dead.pop(eval_id).was
             self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
             self.known[eval_id] = Known(
-                was.queue, was.refresh, was.trigger, was.runs, suspect=True, even_if_erased=was.even_if_erased
+                was.queue,
+                was.refresh,
+                was.trigger,
+                was.runs,
+                suspect=True,
+                even_if_erased=was.even_if_erased,
+                account=was.account,
             )
             self.known[eval_id].put("parked", due=True)
 

@@ -29,6 +29,16 @@ def test_a_producer_may_ask_for_a_refresh_and_name_a_run() -> None:
     )
 
 
+def test_a_producer_may_name_an_account() -> None:
+    assert (read().account, read(account="kyb").account) == (None, "kyb")
+
+
+@pytest.mark.parametrize("account", [7, ["kyb"], {"kyb": 1}, True])
+def test_an_account_that_is_no_name_is_refused(account: object) -> None:
+    with pytest.raises(BadMessage, match="account must be the name of one"):
+        read(account=account)
+
+
 def test_our_own_publisher_says_that_the_ledger_knows_the_ids() -> None:
     assert read(accepted=True).accepted
 

@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.enqueue import Publisher
 from tasks.entry import Order, Queue, Trigger
+from tasks.errors import BadMessage
 from tasks.ledger import Ledger
 from tasks.message import Message
 from tasks.outcome import Outcome
 from tasks.station import Station
 from tests.counting import figures
 from tests.faults.own_s3 import own_s3
+from worker.accounts import load_accounts
 from worker.app import publishing_app
 from worker.health import Watchdog
 from worker.resources import open_resources
@@ -34,7 +37,7 @@ KEY = "a-key-of-this-test"
 
 @pytest.fixture
 async def riskos() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=2_000, slow_seconds=1.0)) as simulator:
+    async with await start(Options(api_key=KEY, image_bytes=2_000, slow_seconds=1.0), ["key-of-kyb"]) as simulator:
         yield simulator
 
 
@@ -59,8 +62,11 @@ async def work(settings: Settings, given: Message) -> bool:
     runtime = Runtime(drain_seconds=1)
     try:
         with closing(Publisher(publishing_app(settings))) as publisher:
-            async with open_resources(settings) as resources:
-                return await Station(settings, resources, runtime, publisher, Watchdog(), figures()).work(given)
+            async with open_resources(settings, load_accounts(settings)) as resources:
+                station = Station(
+                    settings, load_accounts(settings), resources, runtime, publisher, Watchdog(), figures=figures()
+                )
+                return await station.work(given)
     finally:
         await asyncio.to_thread(runtime.close)
 
@@ -131,9 +137,9 @@ async def round_trips(
     """Yield what each message costs after the first, for which connections are opened."""
     runtime = Runtime(drain_seconds=1)
     roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
-    async with open_resources(roomy) as resources:
+    async with open_resources(roomy, load_accounts(roomy)) as resources:
         with closing(Publisher(publishing_app(roomy))) as publisher:
-            station = Station(roomy, resources, runtime, publisher, Watchdog(), figures())
+            station = Station(roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog(), figures=figures())
             for number in range(batches + 1):
                 eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
                 await Ledger(redis).accept(eval_ids, Order(queue, "default", Trigger("enqueue")))
@@ -146,3 +152,53 @@ async def round_trips(
 
 async def reads(redis: Redis) -> int:
     return int((await redis.info("stats"))["total_reads_processed"])
+
+
+KYB = """
+[kyb]
+api_key = "key-of-kyb"
+environment = "production"
+"""
+
+
+def with_kyb(settings: Settings, folder: Path) -> Settings:
+    file = folder / "accounts.toml"
+    file.write_text(KYB)
+    return settings.model_copy(update={"accounts": file})
+
+
+async def test_an_account_that_nobody_here_knows_costs_no_attempt_and_is_told_once(
+    settings: Settings, redis: Redis, riskos: Simulator
+) -> None:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(300, 303)]
+    await Ledger(redis).accept(eval_ids, Order(Queue.LIVE, "kyb", Trigger("enqueue", run="q3")))
+    with capture_logs() as logs:
+        assert await work(settings, replace(message(*eval_ids), accepted=True)) is True
+    assert riskos.stats().requests == 0
+    assert await Ledger(redis).whereabouts(eval_ids) == [("held", "account_unknown")] * 3
+    entries = [json.loads(text) for text in await redis.hvals("docv:ledger:entries")]
+    assert {(entry["attempts"], entry.get("suspect")) for entry in entries} == {(0, None)}
+    assert [(each["event"], each["account"]) for each in logs if each["log_level"] == "error"] == [
+        ("account.unknown", "kyb")
+    ]
+
+
+async def test_a_message_is_accepted_for_the_account_that_it_names(
+    settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 400)
+    assert await work(with_kyb(settings, tmp_path), replace(message(eval_id), account="kyb")) is True
+    manifest = json.loads((tmp_path / "archive" / "production" / eval_id / "manifest.json").read_text())
+    assert (manifest["account"], manifest["environment"]) == ("kyb", "production")
+
+
+@pytest.mark.parametrize(("account", "told"), [("aml", "none that this worker knows"), (None, "it names no account")])
+async def test_a_message_that_means_no_account_of_ours_is_none(
+    settings: Settings, redis: Redis, tmp_path: Path, account: str | None, told: str
+) -> None:
+    both = with_kyb(settings, tmp_path).model_copy(update={"api_key": None})
+    (tmp_path / "accounts.toml").write_text(KYB + '[another]\napi_key = "key-of-another"')
+    given = replace(message(eval_id_for(Scenario.DOCUMENTED, 401)), account=account)
+    with pytest.raises(BadMessage, match=told):
+        await work(both, given)
+    assert (await Ledger(redis).run("q3")).total == 0

@@ -4,9 +4,11 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from tasks.account import Allowance
 from tasks.entry import Order, Queue, Trigger
 from tasks.hold import Holds, Reason, backfill_of
 from tasks.ledger import Ledger
+from tasks.pace import Pace
 from tasks.presence import Presence
 from tasks.refusals import Refusals
 from tasks.under_way import UnderWay
@@ -16,12 +18,12 @@ ACCOUNT = "default"
 
 
 async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None:
-    found = await UnderWay(redis, ACCOUNT, 10.0, 1_000).look()
+    found = await UnderWay(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).look()
     assert found.keys() == SHARED.keys()
     for name, values in found.items():
         assert values
         assert {len(labels) for labels in values} == {len(SHARED[name][1])}
-    assert found["docv_quota_left_requests"] == {(): 1_000}
+    assert found["docv_quota_left_requests"] == {(ACCOUNT,): 1_000}
     assert not any(found["docv_holds"].values())
 
 
@@ -33,11 +35,29 @@ async def test_what_is_under_way_is_counted(redis: Redis) -> None:
     await Holds(redis).by_hand(backfill_of(ACCOUNT), "a note")
     await Refusals(redis).keep(cause="bad_message", why="because", source="live")
     await Presence(redis).tell("worker", [Queue.LIVE])
-    found = await UnderWay(redis, ACCOUNT, 10.0, None).look()
+    found = await UnderWay(redis, {ACCOUNT: Allowance()}).look()
     assert found["docv_ledger_evaluations"] == {("queued",): 3, ("leased",): 2, ("parked",): 0, ("held",): 0}
     assert found["docv_queue_evaluations"] == {("live",): 3, ("backfill",): 0}
     assert found["docv_queue_workers"] == {("live",): 1, ("backfill",): 0}
     assert found["docv_refused_messages"] == {(): 1}
-    assert [labels for labels, value in found["docv_holds"].items() if value] == [("backfill", Reason.BY_HAND)]
-    assert "docv_quota_left_requests" not in found
+    assert [labels for labels, value in found["docv_holds"].items() if value] == [(ACCOUNT, "backfill", Reason.BY_HAND)]
+    assert found["docv_quota_left_requests"] == {}
     assert not any(eval_id in str(found) for eval_id in eval_ids)
+
+
+async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_gives_no_label(redis: Redis) -> None:
+    ledger, holds = Ledger(redis), Holds(redis)
+    for account in ("kyb", "a-stranger"):
+        eval_ids = [str(uuid4()) for _ in range(2)]
+        await ledger.accept(eval_ids, Order(Queue.LIVE, account, Trigger("enqueue")))
+        for entry in await ledger.take(eval_ids, token="ours"):
+            await ledger.await_hold(entry, cause="account_held")
+    await holds.by_hand("kyb", "a note")
+    await Pace(redis, "kyb", 5.0, holds).ask(2.0)
+    allowances = {ACCOUNT: Allowance(rate=7.0, daily_quota=9), "kyb": Allowance(rate=5.0)}
+    found = await UnderWay(redis, allowances).look()
+    assert found["docv_held_evaluations"] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
+    assert found["docv_rate_asked_per_second"] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
+    assert found["docv_quota_requests"] == {(ACCOUNT,): 9}
+    assert [labels for labels, value in found["docv_holds"].items() if value] == [("kyb", "account", Reason.BY_HAND)]
+    assert "a-stranger" not in str(found)

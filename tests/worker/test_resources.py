@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import ipaddress
 import ssl
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from pydantic import SecretStr
 
 from tests.conftest import S3
 from tests.riskos import Reply, http, json, listening, saying
+from worker.accounts import load_accounts
 from worker.archive_client import open_archive
 from worker.object_lock import LockingClient
-from worker.resources import _locking, open_resources
+from worker.resources import Resources, _locking, open_resources
 from worker.settings import Settings, SettingsError
 from worker.unreachable import Unreachable
 
@@ -30,21 +32,25 @@ def with_(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update=changes)
 
 
+def opened(settings: Settings) -> AbstractAsyncContextManager[Resources]:
+    return open_resources(settings, load_accounts(settings))
+
+
 # All of it
 
 
 async def test_what_is_opened_answers_and_is_closed_afterwards(settings: Settings, tmp_path: Path) -> None:
-    async with saying(http(200, b"hello")) as server, open_resources(settings) as resources:
+    async with saying(http(200, b"hello")) as server, opened(settings) as resources:
         assert await resources.redis.ping()
-        async with resources.http.get(server.url) as response:
+        async with resources.http["default"].get(server.url) as response:
             assert await response.read() == b"hello"
         assert resources.archive == tmp_path / "archive"
-    assert resources.http.closed
+    assert resources.http["default"].closed
 
 
 async def test_an_archive_in_s3_is_opened_with_its_prefix(settings: Settings, s3: S3) -> None:
     settings = with_(settings, archive_url=f"s3://{s3.bucket}/of/ours", s3_endpoint=s3.endpoint)
-    async with open_resources(settings) as resources:
+    async with opened(settings) as resources:
         assert isinstance(resources.archive, S3Store)
         await obstore.put_async(resources.archive, "key", b"x")
     listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
@@ -61,14 +67,14 @@ async def test_however_the_prefix_is_written_it_holds_the_same_key(settings: Set
 
 async def test_what_is_missing_is_said_before_anything_is_opened(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="DOCV_REDIS_URL"):
-        async with open_resources(with_(settings, redis_url=None)):
+        async with opened(with_(settings, redis_url=None)):
             pass
 
 
 async def test_when_one_thing_does_not_answer_the_others_are_closed(settings: Settings, s3: S3) -> None:
     bad = with_(settings, archive_url="s3://no-such-bucket-here", s3_endpoint=s3.endpoint)
     with pytest.raises(Unreachable):
-        async with open_resources(bad):
+        async with opened(bad):
             pass  # an open session would be a warning, and warnings are errors
 
 
@@ -79,7 +85,7 @@ async def test_a_redis_that_does_not_answer_is_unreachable_and_its_password_is_n
     settings: Settings, nobody: str
 ) -> None:
     with pytest.raises(Unreachable, match="DOCV_REDIS_URL") as caught:
-        async with open_resources(with_(settings, redis_url=SecretStr(f"redis://:geheim@{nobody}/0"))):
+        async with opened(with_(settings, redis_url=SecretStr(f"redis://:geheim@{nobody}/0"))):
             pass
     assert "geheim" not in f"{caught.value}{caught.value!r}"
     assert caught.value.__suppress_context__
@@ -93,7 +99,7 @@ async def test_a_folder_for_large_bundles_that_cannot_be_made_is_told_by_its_set
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unreachable, match="below DOCV_STATE_DIR, cannot be made"):
-        async with open_resources(with_(settings, state_dir=tmp_path / "file")):
+        async with opened(with_(settings, state_dir=tmp_path / "file")):
             pass
 
 
@@ -108,9 +114,9 @@ def test_under_object_lock_there_is_a_client_of_its_own_to_write_with(settings: 
 
 
 async def test_the_session_keeps_no_cookies(settings: Settings) -> None:
-    async with saying(json(200, b"{}", Set_Cookie="who=me")) as server, open_resources(settings) as resources:
+    async with saying(json(200, b"{}", Set_Cookie="who=me")) as server, opened(settings) as resources:
         for _ in range(2):
-            async with resources.http.get(server.url) as response:
+            async with resources.http["default"].get(server.url) as response:
                 await response.read()
     assert [heard.headers.get("cookie") for heard in server.heard] == [None, None]
 
@@ -126,10 +132,10 @@ async def test_the_session_has_no_more_connections_than_evaluations_are_in_fligh
         at_once -= 1
         return Reply(http(200))
 
-    async with listening(answer) as server, open_resources(with_(settings, concurrency=3)) as resources:
+    async with listening(answer) as server, opened(with_(settings, concurrency=3)) as resources:
 
         async def ask() -> None:
-            async with resources.http.get(server.url) as response:
+            async with resources.http["default"].get(server.url) as response:
                 await response.read()
 
         await asyncio.gather(*[ask() for _ in range(12)])
@@ -191,8 +197,8 @@ def riskos_tls(ours: Certificate, theirs: Certificate) -> ssl.SSLContext:
 async def status_of(settings: Settings, tls: ssl.SSLContext) -> int:
     async with (
         listening(lambda _: Reply(http(200)), tls) as server,
-        open_resources(settings) as resources,
-        resources.http.get(server.url) as response,
+        opened(settings) as resources,
+        resources.http["default"].get(server.url) as response,
     ):
         return response.status
 
@@ -248,7 +254,7 @@ async def test_a_client_certificate_that_is_none_is_one_clear_line(
     if content is not None:
         (tmp_path / "client.pem").write_bytes(content)
     with pytest.raises(SettingsError, match=r"DOCV_CLIENT_CERT: .*client\.pem") as caught:
-        async with open_resources(with_(settings, client_cert=tmp_path / "client.pem")):
+        async with opened(with_(settings, client_cert=tmp_path / "client.pem")):
             pass
     assert len(caught.value.lines) == 1
 
@@ -257,5 +263,5 @@ async def test_a_key_that_does_not_fit_its_certificate_is_one_clear_line(
     settings: Settings, ours: Certificate, theirs: Certificate
 ) -> None:
     with pytest.raises(SettingsError, match="DOCV_CLIENT_CERT"):
-        async with open_resources(with_(settings, client_cert=ours.cert, client_key=theirs.key)):
+        async with opened(with_(settings, client_cert=ours.cert, client_key=theirs.key)):
             pass

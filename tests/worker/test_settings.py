@@ -25,6 +25,7 @@ ALL = {
     "DOCV_API_KEY": KEY,
     "DOCV_RISKOS_URL": "https://riskos.example/base",
     "DOCV_API_VERSION": "2025-01-01.orion",
+    "DOCV_ACCOUNTS": "/etc/docv-archive/accounts.toml",
     "DOCV_CLIENT_CERT": "/etc/tls/client.pem",
     "DOCV_CLIENT_KEY": "/etc/tls/client.key",
     "DOCV_ARCHIVE_URL": "s3://bucket/some/prefix",

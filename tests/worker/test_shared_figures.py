@@ -9,7 +9,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.counting import samples
 from worker.shared_figures import Found, SharedFigures
 
-FOUND: Found = {"docv_dead_letters": {(): 3}, "docv_holds": {("account", "401"): 1, ("archive", "outage"): 0}}
+FOUND: Found = {
+    "docv_dead_letters": {(): 3},
+    "docv_holds": {("kyb", "account", "401"): 1, ("", "archive", "outage"): 0},
+}
 
 
 class Redis:
@@ -52,8 +55,8 @@ async def test_what_redis_says_is_shown() -> None:
     assert await Redis(well).page() == {
         "docv_redis_up": 1,
         "docv_dead_letters": 3,
-        'docv_holds{reason="401",scope="account"}': 1,
-        'docv_holds{reason="outage",scope="archive"}': 0,
+        'docv_holds{account="kyb",reason="401",scope="account"}': 1,
+        'docv_holds{account="",reason="outage",scope="archive"}': 0,
     }
 
 

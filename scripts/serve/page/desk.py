@@ -16,6 +16,7 @@ from scripts.serve.answers import Refused, translated
 from scripts.serve.callers import Caller, Role, caller_of
 from scripts.serve.page.assets import Assets
 from scripts.serve.page.shares import shares
+from worker.accounts import Accounts
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -41,13 +42,13 @@ class Desk:
     """Makes sheets.
 
     Attributes:
-        environment: ours, ``production`` or ``sandbox``.
+        accounts: those that this process knows.
         assets: scripts and styles.
         read_only: whether nobody may act.
         templates: how sheets look.
     """
 
-    environment: str
+    accounts: Accounts
     assets: Assets
     read_only: bool
     templates: Environment
@@ -72,7 +73,8 @@ class Desk:
         return self.templates.get_template(template).render(
             asset=self.assets.path,
             caller=caller,
-            environment=self.environment,
+            accounts=self.accounts.names,
+            environments=sorted({each.settings.environment for each in self.accounts}),
             may_act=self.may_act(caller),
             read_only=self.read_only,
             version=version("docv-archive"),

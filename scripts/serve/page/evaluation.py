@@ -13,11 +13,13 @@ from scripts.serve.page.access_log import looked_up
 from scripts.serve.page.desk import Desk
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.pictures import Pictures
+from scripts.serve.whose import whose
 from tasks.bucket import Bucket
 from tasks.errors import StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.ledger import Ledger
 from tasks.manifest import Manifest
+from worker.accounts import Accounts
 
 _SECONDS = 10.0
 
@@ -31,21 +33,22 @@ class LookUp:
         bucket: the archive's.
         ledger: what is under way.
         pictures: gives links to documents.
-        environment: ours.
+        accounts: whose evaluations they may be.
     """
 
     desk: Desk
     bucket: Bucket
     ledger: Ledger
     pictures: Pictures
-    environment: str
+    accounts: Accounts
 
     async def show(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/evaluation``."""
-        text = request.query.get("id", "").strip()
+        text, name = request.query.get("id", "").strip(), request.query.get("account") or None
         if not text:
             return self._sheet(caller)
-        evaluation = Evaluation(read_eval_id(text), self.environment)
+        account = whose(self.accounts, name, 400)
+        evaluation = Evaluation(read_eval_id(text), account.settings.environment, account.name)
         looked_up(caller, evaluation.eval_id)
         revision = number_of(request, "revision") or None
         manifest = await self._manifest(evaluation, revision)
@@ -56,6 +59,7 @@ class LookUp:
         return self._sheet(
             caller,
             eval_id=evaluation.eval_id,
+            account=account.name if name else None,
             manifest=manifest,
             revision=revision,
             state=state,
@@ -65,7 +69,8 @@ class LookUp:
 
     def _sheet(self, caller: Caller, **facts: object) -> web.Response:
         may_see = caller.role is Role.OPERATOR
-        found = {"eval_id": "", "manifest": None, "revision": None, "links": None, "may_see": may_see} | facts
+        nothing = {"eval_id": "", "account": None, "manifest": None, "revision": None, "links": None}
+        found = {**nothing, "may_see": may_see, **facts}
         return self.desk.show("evaluation.html.j2", caller, at="/page/evaluation", **found)
 
     async def _manifest(self, evaluation: Evaluation, revision: int | None) -> Manifest | None:

@@ -17,10 +17,12 @@ from scripts.serve.page.access_log import looked_at
 from scripts.serve.page.desk import HEADERS
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.signing import Signer
+from scripts.serve.whose import whose
 from tasks.bucket import Bucket
 from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
 from tasks.evaluation import Evaluation
 from tasks.manifest import DocumentRecord, look_up
+from worker.accounts import Accounts
 
 _log = structlog.get_logger("docv.serve")
 _LINK_SECONDS = 600
@@ -51,22 +53,23 @@ class Pictures:
         manifests: the archive's bucket.
         documents: the same, which opens what is sealed.
         signer: makes links that nobody else can make.
-        environment: ours.
+        accounts: whose evaluations they may be.
         now: seconds since the epoch.
     """
 
     manifests: Bucket
     documents: Bucket
     signer: Signer
-    environment: str
+    accounts: Accounts
     now: Callable[[], float] = time.time
 
     async def link(self, caller: Caller, evaluation: Evaluation, document: DocumentRecord) -> Link:
         """Return where a document is shown to this caller, for some minutes."""
         until = str(int(self.now()) + _LINK_SECONDS)
-        place = evaluation.eval_id, document.kind, document.sha256
-        signature = await self.signer.sign(_PICTURE, caller.known_by, *place, until)
-        return Link(f"/page/pictures/{'/'.join(place)}?until={until}&by={signature}", document.media_type in SHOWN)
+        place, account = (evaluation.eval_id, document.kind, document.sha256), evaluation.account
+        signature = await self.signer.sign(_PICTURE, caller.known_by, *place, account, until)
+        asked = f"account={account}&until={until}&by={signature}"
+        return Link(f"/page/pictures/{'/'.join(place)}?{asked}", document.media_type in SHOWN)
 
     async def show(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Answer ``GET /page/pictures/{eval_id}/{kind}/{sha256}``."""
@@ -93,12 +96,13 @@ class Pictures:
             Refused: it is not one of ours, of somebody else, or too old.
         """
         place = tuple(request.match_info[name] for name in ("eval_id", "kind", "sha256"))
-        until = request.query.get("until", "")
-        if not await self.signer.knows(request.query.get("by", ""), _PICTURE, caller.known_by, *place, until):
+        account, until = request.query.get("account", ""), request.query.get("until", "")
+        if not await self.signer.knows(request.query.get("by", ""), _PICTURE, caller.known_by, *place, account, until):
             raise Refused(403, "this link is not yours; look the evaluation up")
         if number_of(request, "until") < self.now():
             raise Refused(410, "this link has run out; look the evaluation up again")
-        return Evaluation(read_eval_id(place[0]), self.environment), place[1], place[2]
+        environment = whose(self.accounts, account, 400).settings.environment
+        return Evaluation(read_eval_id(place[0]), environment), place[1], place[2]
 
     async def _document(self, evaluation: Evaluation, kind: str, sha256: str) -> DocumentRecord:
         committed = await look_up(self.manifests, evaluation)

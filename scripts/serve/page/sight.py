@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from scripts.overview import Overview, see_overview
 from tasks.ledger import Ledger
-from worker.settings import Settings
+from worker.accounts import Accounts
 
 _FRESH_SECONDS = 1.0
 _RUNS = 8
@@ -36,12 +36,12 @@ class Eye:
 
     Args:
         redis: the client.
-        settings: what part of the rate a backfill may use.
+        accounts: those that this process knows.
         clock: seconds of a clock that never goes back.
     """
 
-    def __init__(self, redis: "Redis", settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._redis, self._settings, self._clock = redis, settings, clock
+    def __init__(self, redis: "Redis", accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis, self._accounts, self._clock = redis, accounts, clock
         self._turn = asyncio.Lock()
         self._seen: tuple[float, Sight] | None = None
 
@@ -59,7 +59,7 @@ class Eye:
     async def _look(self) -> Sight:
         ledger = Ledger(self._redis)
         return Sight(
-            overview=await see_overview(self._redis, self._settings, _RUNS),
+            overview=await see_overview(self._redis, self._accounts, _RUNS),
             causes=await ledger.causes(_CAUSES),
             runs=await ledger.how_many_runs(),
         )

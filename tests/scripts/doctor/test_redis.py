@@ -11,19 +11,19 @@ from worker.settings import Settings
 
 async def test_a_redis_of_ours_is_fine_and_one_that_others_use_is_a_warning(redis: Redis, redis_url: str) -> None:
     settings = Settings(redis_url=redis_url)
-    found = {each.what: each async for each in examine(settings)}
+    found = {each.what: each async for each in examine(settings, ["default"])}
     assert "version" in found["Redis"].said
     for what in ("append-only file", "eviction", "memory of Redis", "sharing"):
         assert found[what].state is State.FINE, found[what]
     assert found["queue live"].state is State.WARNING
     await redis.set("somebody's", 1)
-    again = {each.what: each async for each in examine(settings)}
+    again = {each.what: each async for each in examine(settings, ["default"])}
     assert again["sharing"].state is State.WARNING
 
 
 async def test_a_redis_that_is_not_there_cannot_be_reached(unused_tcp_port: int) -> None:
     settings = Settings(redis_url=f"redis://127.0.0.1:{unused_tcp_port}")
-    (finding,) = [each async for each in examine(settings)]
+    (finding,) = [each async for each in examine(settings, ["default"])]
     assert finding.unreachable
 
 
@@ -43,7 +43,7 @@ async def test_how_a_real_one_is_set_is_seen(
     before = await redis.config_get(setting)
     await redis.config_set(setting, value)
     try:
-        found = {each.what: each async for each in examine(Settings(redis_url=redis_url))}
+        found = {each.what: each async for each in examine(Settings(redis_url=redis_url), ["default"])}
     finally:
         await redis.config_set(setting, before[setting])
     assert (found[what].state, bool(found[what].mend)) == (state, state is not State.FINE)
@@ -66,7 +66,7 @@ def test_replicas_are_there_and_waited_for(found: int, wanted: int, state: State
 async def test_replicas_are_looked_at_where_they_are_wanted(redis_url: str) -> None:
     for wanted, expected in ((0, None), (1, State.WRONG)):
         settings = Settings(redis_url=redis_url, redis_replicas=wanted)
-        found = {each.what: each.state async for each in examine(settings)}
+        found = {each.what: each.state async for each in examine(settings, ["default"])}
         assert found.get("replicas of Redis") == expected
 
 

@@ -15,6 +15,7 @@ from tasks.account import DEFAULT_ACCOUNT
 from tasks.hold import Holds
 from tests.commands import KEY
 from tests.riskos import json, saying
+from worker.accounts_file import AccountSettings
 from worker.settings import Settings
 
 
@@ -62,14 +63,14 @@ async def test_one_request_is_sent_and_a_wrong_key_is_known() -> None:
     async with await start(Options(api_key=KEY)) as riskos:
         for key, state in ((KEY, State.WARNING), ("another", State.WRONG)):
             settings = Settings(riskos_url=riskos.url, api_key=key)
-            found = {finding.what: finding async for finding in examine(settings)}
+            found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
             assert found["key at RiskOS"].state is state
         assert riskos.stats().requests == 2
 
 
 async def test_where_nobody_listens_it_cannot_be_reached(unused_tcp_port: int) -> None:
     settings = Settings(riskos_url=f"http://127.0.0.1:{unused_tcp_port}", api_key=KEY)
-    (finding,) = [each async for each in examine(settings)]
+    (finding,) = [each async for each in examine(AccountSettings("default", settings))]
     assert finding.unreachable
 
 
@@ -86,7 +87,7 @@ async def test_where_nobody_listens_it_cannot_be_reached(unused_tcp_port: int) -
 async def test_a_riskos_that_refuses_is_told_with_what_to_do(changes: dict[str, Any], state: State, said: str) -> None:
     async with await start(Options(api_key=KEY, **changes)) as riskos:
         settings = Settings(riskos_url=riskos.url, api_key=KEY)
-        found = {finding.what: finding async for finding in examine(settings)}
+        found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
     assert (found["key at RiskOS"].state, said in found["key at RiskOS"].said) == (state, True)
     assert found["key at RiskOS"].mend
 
@@ -95,14 +96,14 @@ async def test_a_clock_that_is_wrong_is_seen_by_the_answer() -> None:
     late = email.utils.formatdate(time.time() - 3_600, usegmt=True)
     async with saying(json(404, b"{}", Date=late)) as server:
         settings = Settings(riskos_url=server.url, api_key=KEY)
-        found = {finding.what: finding async for finding in examine(settings)}
+        found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
     assert (found["clock"].state, found["key at RiskOS"].state) == (State.WRONG, State.FINE)
     assert "NTP" in found["clock"].mend
 
 
 async def test_a_key_that_is_missing_is_not_asked_with() -> None:
     async with await start(Options(api_key=KEY)) as riskos:
-        found = [finding.what async for finding in examine(Settings(riskos_url=riskos.url))]
+        found = [finding.what async for finding in examine(AccountSettings("default", Settings(riskos_url=riskos.url)))]
         assert (found, riskos.stats().requests) == (["RiskOS"], 0)
 
 
@@ -110,6 +111,6 @@ async def test_an_account_on_hold_is_not_asked_about(redis: Redis, redis_url: st
     await Holds(redis).by_hand(DEFAULT_ACCOUNT, "an audit")
     async with await start(Options(api_key=KEY)) as riskos:
         settings = Settings(riskos_url=riskos.url, api_key=KEY, redis_url=redis_url)
-        found = {finding.what: finding async for finding in examine(settings)}
+        found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
         assert riskos.stats().requests == 0
     assert (found["key at RiskOS"].state, "resume" in found["key at RiskOS"].mend) == (State.WARNING, True)

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from scripts.serve.bounds import Bounds
 from scripts.serve.server import serving
+from worker.accounts import load_accounts
 from worker.settings import Settings
 
 TOKEN = "token-of-the-webhook-1"
@@ -102,7 +103,7 @@ def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
 async def opened(settings: Settings, bounds: Bounds | None = None, *, read_only: bool = False) -> AsyncIterator[Client]:
     """Have open doors for as long as the block lasts."""
     async with (
-        serving(settings, "127.0.0.1", 0, bounds, read_only=read_only) as url,
+        serving(settings, load_accounts(settings), "127.0.0.1", 0, bounds, read_only=read_only) as url,
         aiohttp.ClientSession() as http,
     ):
         yield Client(url, http)

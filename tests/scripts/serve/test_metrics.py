@@ -33,4 +33,4 @@ async def test_what_all_processes_share_is_shown_too(client: Client, eval_id: st
     assert found["docv_redis_up"] == 1
     assert found['docv_ledger_evaluations{state="queued"}'] == 1
     assert found['docv_queue_workers{queue="live"}'] == 0
-    assert found["docv_quota_left_requests"] == 1_000
+    assert found['docv_quota_left_requests{account="default"}'] == 1_000

@@ -10,6 +10,7 @@ from scripts.serve.bounds import Bounds
 from scripts.serve.metrics import Figures
 from scripts.serve.openapi import document
 from tests.scripts.serve.conftest import INTAKE, Client, settings_for
+from worker.accounts import load_accounts
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "openapi.json"
 
@@ -29,7 +30,7 @@ def test_the_published_document_is_that_of_the_code() -> None:
 async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
     settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
     opened = Opened(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
-    made = application(settings, opened, Figures(), Bounds())
+    made = application(settings, load_accounts(settings), opened, Figures(), Bounds())
     routes = {
         (route.method.lower(), route.resource.canonical)
         for route in made.router.routes()

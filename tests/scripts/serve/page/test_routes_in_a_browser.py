@@ -56,7 +56,7 @@ async def test_every_button_works_and_the_numbers_update_by_themselves(
     await keep(tmp_path, eval_id)
     await page.goto("/")
     await expect(page.locator("#summary")).to_have_text(re.compile("10 dead letters, 1 on hold"))
-    await expect(page.locator("#chart canvas")).to_be_visible()
+    await expect(page.locator(".chart canvas")).to_be_visible()
     await expect(page.locator(".hold")).to_contain_text(HTML)
     [await _see_that_it_fits(page, width) for width in (1280, 390)]
 

@@ -10,6 +10,7 @@ from tasks.ledger import Ledger
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import settings_for
 from tests.scripts.serve.page.conftest import bury
+from worker.accounts import load_accounts
 
 
 class Clock:
@@ -23,7 +24,7 @@ async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
     redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
     clock = Clock()
-    eye = Eye(redis, settings_for(redis_url, tmp_path), clock)
+    eye = Eye(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
     seen = await asyncio.gather(*(eye.see() for _ in range(20)))
     assert all(each is seen[0] for each in seen)
     ids = eval_ids(2)

@@ -1,0 +1,42 @@
+"""The keys that one simulator accepts: each is an account of its own, with its own rate and faults."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aiohttp import web
+
+from scripts.simulator.options import Options
+from scripts.simulator.service import Service
+
+
+class Keys:
+    """A service for each key.
+
+    Args:
+        options: how each behaves at first.
+        others: further keys it accepts, beside the one of the options.
+        one_rate: whether all of them share rate and quota.
+    """
+
+    def __init__(self, options: Options, others: Sequence[str] = (), *, one_rate: bool = False) -> None:
+        self.first = Service(options)
+        limiter = self.first.limiter if one_rate else None
+        more = {key: Service(replace(options, api_key=key), limiter) for key in others}
+        self._services = {options.api_key: self.first, **more}
+
+    def of(self, key: str | None) -> Service:
+        """Return the service of a key; of the first where none is named.
+
+        Raises:
+            ValueError: it is none of these keys.
+        """
+        if key is None:
+            return self.first
+        if key not in self._services:
+            raise ValueError("there is no such key")
+        return self._services[key]
+
+    async def documents(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``GET /api/evaluation/{eval_id}/documents`` as the key of the request has it."""
+        known = (service for service in self._services.values() if service.knows(request))
+        return await next(known, self.first).documents(request)

@@ -1,0 +1,120 @@
+"""What the evaluations of each account are worked on with: a line to RiskOS of its own, and what all have together."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+from tasks.account import Account
+from tasks.breaker import Breaker
+from tasks.bucket import Bucket
+from tasks.budget import Budget
+from tasks.download import Terms
+from tasks.figures import Figures
+from tasks.gate import Gate
+from tasks.hold import Holds
+from tasks.known_account import account_of
+from tasks.pace import Pace
+from tasks.pipeline import Means
+from tasks.rate_limit import Turns
+from tasks.request import Line
+from tasks.retrying import Policy
+from tasks.seal import Keyring
+from tasks.sealed_bucket import SealedBucket
+from tasks.store import Shelf
+from tasks.unpack import Limits
+from worker.accounts import Accounts
+from worker.resources import Resources
+from worker.settings import Settings
+
+_LARGE_BUNDLE = 8 << 20
+
+
+class Lines:
+    """The lines of one process, a handful of objects for each account.
+
+    Args:
+        settings: of this process.
+        accounts: that it knows.
+        resources: what is open.
+        bucket: of the archive.
+        turns: gives out turns.
+        figures: who counts what is done.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        accounts: Accounts,
+        resources: Resources,
+        bucket: Bucket,
+        turns: Turns,
+        figures: Figures,
+    ) -> None:
+        self._settings, self._resources, self._turns, self._figures = settings, resources, turns, figures
+        self._holds, self._well = Holds(resources.redis), Counter[str]()
+        # Half for what arrives, half for what is unpacked.
+        self._memory = settings.memory_bytes // 2
+        lines = {each.name: self._line(account_of(each)) for each in accounts}
+        # What went well with the archive did so for all of them, so any of the breakers can say it.
+        self._breaker = next(iter(lines.values())).breaker
+        self.gate = Gate(self._holds, self._breaker)
+        common = self._common(next(iter(lines.values())), bucket)
+        self._means = {name: replace(common, line=line) for name, line in lines.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the accounts."""
+        return tuple(self._means)
+
+    def means_of(self, account: str) -> Means | None:
+        """Return what evaluations of an account are worked on with; None where this process does not know it."""
+        return self._means.get(account)
+
+    async def tell(self) -> None:
+        """Tell the other processes how it went."""
+        await asyncio.gather(self._breaker.tell(), *(means.line.pace.tell() for means in self._means.values()))
+
+    def _line(self, account: Account) -> Line:
+        settings, resources = self._settings, self._resources
+        rate, shared_with = account.allowance.rate, account.allowance.shared_with
+        return Line(
+            http=resources.http[account.name],
+            account=account,
+            turns=self._turns,
+            holds=self._holds,
+            pace=Pace(resources.redis, account.name, rate, self._holds, shared_with),
+            breaker=Breaker(resources.redis, account.name, self._holds, self._well),
+            terms=Terms(
+                max_bundle_bytes=settings.max_bundle_bytes,
+                no_documents_texts=settings.no_documents_texts,
+                in_memory=min(_LARGE_BUNDLE, self._memory // settings.concurrency),
+                spool_dir=resources.spool_dir,
+            ),
+            policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
+            figures=self._figures,
+        )
+
+    def _common(self, line: Line, bucket: Bucket) -> Means:
+        """Return the means with one of the lines; all else is the same for all of them, memory included."""
+        settings, spool_dir = self._settings, self._resources.spool_dir
+        keyring = Keyring.of(settings.keyring_texts())
+        return Means(
+            line=line,
+            gate=self.gate,
+            shelf=Shelf(
+                SealedBucket(bucket, keyring, spool_dir) if keyring else bucket,
+                settings.tags,
+                sealed_with=keyring.current if keyring else None,
+            ),
+            records=bucket,
+            limits=Limits(
+                max_documents=settings.max_documents,
+                max_unpacked_bytes=settings.max_unpacked_bytes,
+                max_document_bytes=settings.max_document_bytes,
+                max_ratio=settings.max_ratio,
+                in_memory=self._memory // 4,
+            ),
+            memory=Budget(self._memory),
+            spool_dir=spool_dir,
+            figures=self._figures,
+        )

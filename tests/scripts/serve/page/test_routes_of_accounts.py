@@ -1,0 +1,70 @@
+"""The page with several accounts: each has its rate, its chart and its button, and is looked up where it is."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.entry import Order, Queue, Trigger
+from tasks.folder import FolderBucket
+from tasks.hold import Holds
+from tasks.ledger import Ledger
+from tasks.outcome import Outcome
+from tests.archives import archive, documents
+from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
+from tests.scripts.serve.page.conftest import Person
+
+
+@pytest.fixture
+async def operator(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Person]:
+    file = tmp_path / "accounts.toml"
+    file.write_text('[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nrate = 3\n')
+    async with opened(settings_for(redis_url, tmp_path, accounts=file, api_key="key-of-ours")) as client:
+        yield Person(client, OPERATOR)
+
+
+async def text(operator: Person, path: str) -> str:
+    answer = await operator.see(path)
+    assert answer.status == 200, answer.body
+    return answer.body.decode()
+
+
+async def test_each_account_has_its_rate_and_its_chart(operator: Person) -> None:
+    first = await text(operator, "/")
+    for account in ("default", "kyb"):
+        assert f"Rate of {account}" in first
+        assert f'data-from="/page/rate?account={account}"' in first
+    assert 'class="badge production"' in first
+    assert 'class="badge sandbox"' in first
+    assert (await operator.see("/page/rate?account=nobody")).status == 400
+
+
+async def test_one_account_is_resumed_and_the_other_is_not(operator: Person, redis: Redis) -> None:
+    holds = Holds(redis)
+    await holds.by_hand("default", "ours")
+    await holds.by_hand("kyb", "theirs")
+    assert "Account kyb is on hold" in await text(operator, "/")
+    await operator.press("/page/resume?scope=kyb")
+    assert [hold.scope for hold in await holds.all()] == ["default"]
+
+
+async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis: Redis, eval_id: str) -> None:
+    ledger = Ledger(redis)
+    await ledger.accept([eval_id], Order(Queue.LIVE, "a-stranger", Trigger("enqueue")))
+    (entry,) = await ledger.take([eval_id], token="ours")
+    await ledger.await_hold(entry, cause="account_unknown")
+    assert "Unknown account a-stranger" in await text(operator, "/")
+
+
+async def test_an_evaluation_and_its_documents_are_looked_for_where_its_account_has_them(
+    operator: Person, tmp_path: Path, eval_id: str
+) -> None:
+    bucket = FolderBucket(tmp_path / "archive")
+    await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, 2_000))
+    (tmp_path / "archive" / "production").mkdir()
+    assert "There is no manifest" in await text(operator, f"/page/evaluation?id={eval_id}&account=kyb")
+    seen = await text(operator, f"/page/evaluation?id={eval_id}&account=default&pictures")
+    link = seen.split('src="')[1].split('"')[0].replace("&amp;", "&")
+    assert (await operator.see(link)).status == 200
+    assert (await operator.see(link.replace("account=default", "account=kyb"))).status == 403

@@ -1,0 +1,58 @@
+"""Each account has a line of its own; bucket, gate, memory and shelf are those of the process."""
+
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tasks.folder import FolderBucket
+from tasks.lines import Lines
+from tasks.rate_limit import Turns
+from tests.counting import figures
+from worker.accounts import load_accounts
+from worker.resources import open_resources
+from worker.settings import load_settings
+
+
+async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "accounts.toml"
+    file.write_text('[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nshares_rate_with = "aml"\n')
+    with file.open("a") as more:
+        more.write('[aml]\napi_key = "key-of-aml"\nenvironment = "production"\nrate = 3\nclient_cert = "aml.pem"\n')
+    settings = load_settings(redis_url=redis_url, api_key="key-of-ours", accounts=file)
+    accounts = load_accounts(settings)
+    without_certificate = [each for each in accounts if each.name != "aml"]
+    async with open_resources(settings, without_certificate) as resources:
+        assert resources.http["default"] is resources.http["kyb"]
+        accounts = type(accounts)({each.name: each for each in without_certificate})
+        lines = Lines(settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures())
+        ours, theirs = lines.means_of("default"), lines.means_of("kyb")
+        assert ours is not None
+        assert theirs is not None
+        assert lines.means_of("nobody") is None
+        assert (ours.line.account.environment, theirs.line.account.environment) == ("sandbox", "production")
+        assert theirs.line.account.allowance.shared_with == "aml"
+        assert theirs.line.account.allowance.rate == 3
+        assert ours.line.pace is not theirs.line.pace
+        assert ours.gate is theirs.gate is lines.gate
+        assert (ours.memory, ours.shelf, ours.records) == (theirs.memory, theirs.shelf, theirs.records)
+
+
+async def test_success_with_the_archive_is_told_once_for_all_accounts(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "accounts.toml"
+    file.write_text("".join(f'[a{number}]\napi_key = "key-{number}"\n' for number in range(5)))
+    settings = load_settings(redis_url=redis_url, accounts=file)
+    accounts = load_accounts(settings)
+    async with open_resources(settings, accounts) as resources:
+        lines = Lines(settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures())
+        await redis.rpush("docv:breaker:@archive", "one-that-failed")
+        for name in lines.names:
+            means = lines.means_of(name)
+            assert means is not None
+            means.line.breaker.went_well()
+        await lines.tell()
+        await lines.tell()
+    assert await redis.lrange("docv:breaker:@archive", 0, -1) == ["one-that-failed", *"+++++"]

@@ -1,0 +1,43 @@
+"""The page about accounts: its example is a file that we read, and it names every key of a table and no other."""
+
+import re
+from pathlib import Path
+
+from scripts.cli import main
+from tasks.account import DEFAULT_ACCOUNT
+from worker import accounts_file
+from worker.accounts import load_accounts
+from worker.settings import Settings
+
+PAGE = (Path(__file__).parents[1] / "docs" / "accounts.md").read_text("utf-8")
+EXAMPLE = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_is_read_as_the_page_says(tmp_path: Path) -> None:
+    (example,) = EXAMPLE
+    (tmp_path / "secrets").mkdir()
+    for name in ("kyb", "kyb-partner"):
+        (tmp_path / "secrets" / name).write_text(f"key-of-{name}\n")
+    file = tmp_path / "accounts.toml"
+    file.write_text(example)
+    known = load_accounts(Settings(accounts=file))
+    assert known.names == ("kyb", "kyb-partner")
+    partner = known.chosen("kyb-partner")
+    assert (partner.shares_rate_with, partner.settings.rate, partner.settings.quota) == ("kyb", 25, 200_000)
+    assert partner.settings.environment == "production"
+    assert partner.settings.need_api_key().get_secret_value() == "key-of-kyb-partner"
+
+
+def test_every_key_of_a_table_is_told_and_no_other() -> None:
+    told = re.search(r"^\* \*\*A table\*\* may have (.*?)\. What it leaves out", PAGE, re.MULTILINE | re.DOTALL)
+    assert told
+    assert set(re.findall(r"`(\w+)`", told[1])) == set(accounts_file._KNOWN)
+
+
+def test_the_commands_that_take_an_account_are_those_of_the_page() -> None:
+    takes = {name for name, command in main.commands.items() if any(each.name == "account" for each in command.params)}
+    assert all(f"`{name}" in PAGE for name in takes), takes
+
+
+def test_the_process_and_the_work_call_the_default_account_the_same() -> None:
+    assert accounts_file.DEFAULT == DEFAULT_ACCOUNT
