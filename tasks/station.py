@@ -242,6 +242,7 @@ class Station:
     async def _feed(self) -> None:
         while not self._runtime.draining and await self._feeder.feed():
             pass
+        await self._feeder.publish()
 
     async def _dispatch(self) -> None:
         """Do the round of every second: see what stands still, publish what is due, tell how it goes."""

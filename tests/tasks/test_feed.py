@@ -188,3 +188,15 @@ async def test_a_run_of_another_environment_is_fed_from_its_own_list(
     await feed_all(feeder)
     assert [entry.account for entry in await ledger.take(theirs, token="ours")] == ["kyb"] * 5
     assert await taken(ledger, ours) == []
+
+
+async def test_what_was_fed_last_is_published_with_the_next_or_by_who_does_not_go_on(
+    ledger: Ledger, bucket: FolderBucket, feeder: Feeder, redis: Redis
+) -> None:
+    await begin(ledger, bucket, some_ids(20))
+    published = []
+    for step in (feeder.feed, feeder.feed, feeder.publish, feeder.publish):
+        await step()
+        published.append((await backlog(redis)).waiting[Queue.BACKFILL])
+    assert published == [0, 3, 6, 6]
+    assert (await ledger.run("q3")).unfed == 14
