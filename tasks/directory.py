@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from tasks.errors import BadBundle
 
 Buffer: TypeAlias = bytes | memoryview
-"""Bytes in memory, or a view of a mapped file; both slice and unpack alike."""
+"""Bytes in memory, or a view of such or of a mapped file; all slice and unpack alike."""
 
 ENCRYPTED = 1 << 0
 LZMA_END_MARK = 1 << 1

@@ -10,13 +10,29 @@ from tasks.entry import Queue
 Wait = Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]]
 # A backfill leaves one in so many places to what is live.
 _LIVE_PART = 8
+# For so many places one more evaluation is at work without any: it looks at its manifest before it needs one, or writes
+# it when it needs none any more.
+_PLACES_EACH = 2
+
+
+class _Room:
+    """Room for some, of which a backfill leaves a part to what is live."""
+
+    def __init__(self, most: int, for_live: int) -> None:
+        self._all = asyncio.Semaphore(most)
+        self._of_backfill = asyncio.Semaphore(most - for_live)
+
+    def doors(self, queue: Queue) -> tuple[asyncio.Semaphore, ...]:
+        """Return what has to be passed, in this order."""
+        return (self._all,) if queue is Queue.LIVE else (self._of_backfill, self._all)
 
 
 class Flight:
     """The places of a process.
 
     Args:
-        concurrency: evaluations that may be in flight.
+        concurrency: evaluations that may be in flight: from when RiskOS may be asked for the bundle until its
+            documents are in the archive.
         wait: how to wait for a place; it may refuse to, when the process is about to end.
         enough: called with whether there is enough of the backfill here, so that no more of it need be fetched.
         fetched: messages of a queue that are fetched at a time, where that is bounded.
@@ -27,8 +43,9 @@ class Flight:
     ) -> None:
         self._concurrency, self._wait, self._enough = concurrency, wait, enough
         self._fetched = fetched or {}
-        self._all = asyncio.Semaphore(concurrency)
-        self._of_backfill = asyncio.Semaphore(concurrency - concurrency // _LIVE_PART)
+        for_live = concurrency // _LIVE_PART
+        self._places = _Room(concurrency, for_live)
+        self._at_work = _Room(concurrency + concurrency // _PLACES_EACH, for_live)
         self._messages = dict.fromkeys(Queue, 0)
         self._waiting = 0
         self._aboard = 0
@@ -59,22 +76,35 @@ class Flight:
             self._tell()
 
     @contextlib.asynccontextmanager
-    async def place(self, queue: Queue) -> AsyncIterator[None]:
-        """Have an evaluation in flight for as long as the block lasts, when there is a place for it.
+    async def at_work(self, queue: Queue) -> AsyncIterator[None]:
+        """Have an evaluation worked on for as long as the block lasts; somewhat more are than are in flight.
 
         Raises:
             asyncio.CancelledError: ``wait`` refused.
         """
-        rooms = [self._all] if queue is Queue.LIVE else [self._of_backfill, self._all]
         async with contextlib.AsyncExitStack() as taken:
             with self._counted(queue):
-                for room in rooms:
-                    # Where there is room nobody waits, and waiting costs two tasks.
-                    await (self._wait(room.acquire()) if room.locked() else room.acquire())
-                    taken.callback(room.release)
+                await self._enter(self._at_work, queue, taken)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def place(self, queue: Queue) -> AsyncIterator[None]:
+        """Have an evaluation that is at work in flight for as long as the block lasts, when there is a place for it.
+
+        Raises:
+            asyncio.CancelledError: ``wait`` refused.
+        """
+        async with contextlib.AsyncExitStack() as taken:
+            await self._enter(self._places, queue, taken)
             self._aboard += 1
             taken.callback(self._landed)
             yield
+
+    async def _enter(self, room: _Room, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
+        for door in room.doors(queue):
+            # Where there is room nobody waits, and waiting costs two tasks.
+            await (self._wait(door.acquire()) if door.locked() else door.acquire())
+            taken.callback(door.release)
 
     def _landed(self) -> None:
         self._aboard -= 1

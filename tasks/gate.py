@@ -1,6 +1,7 @@
 """May we work with the archive? While it is on hold one evaluation at a time finds out whether it is well again."""
 
 from tasks.breaker import Breaker
+from tasks.errors import ArchiveHeld
 from tasks.hold import ARCHIVE, Hold, Holds, Reason
 from tasks.outcome import Outcome
 
@@ -16,11 +17,18 @@ class Gate:
     def __init__(self, holds: Holds, breaker: Breaker) -> None:
         self._holds = holds
         self._breaker = breaker
-        self._closed = False
+        self._hold: Hold | None = None
+        self._closings = 0
+
+    @property
+    def closings(self) -> int:
+        """How often it has been closed."""
+        return self._closings
 
     def notice(self, hold: Hold | None) -> None:
         """Learn whether the archive is on hold. As long as it is not, the gate costs nothing."""
-        self._closed = hold is not None
+        self._closings += hold is not None and self._hold is None
+        self._hold = hold
 
     async def enter(self) -> Reason | None:
         """Pass; return the hold's reason to the one who is its probe, else None.
@@ -28,7 +36,19 @@ class Gate:
         Raises:
             ArchiveHeld: the archive stands still.
         """
-        return await self._holds.enter(ARCHIVE) if self._closed else None
+        return await self._holds.enter(ARCHIVE) if self._hold else None
+
+    def check_open_since(self, closings: int) -> None:
+        """Turn back who has entered and waited for something else, where it has been closed since then.
+
+        Args:
+            closings: what there had been when he entered.
+
+        Raises:
+            ArchiveHeld: the archive stands still.
+        """
+        if self._hold and self._closings > closings:
+            raise ArchiveHeld(self._hold.reason, self._hold.left)
 
     async def proved_nothing(self) -> None:
         """The probe did not get as far as the archive; another one may be sent at once."""
@@ -41,4 +61,4 @@ class Gate:
             return
         await self._holds.recovered(ARCHIVE)
         await self._breaker.forget(ARCHIVE)
-        self._closed = False
+        self._hold = None

@@ -14,7 +14,7 @@ from tasks.gate import Gate
 from tasks.hold import Holds
 from tasks.known_account import account_of
 from tasks.pace import Pace
-from tasks.pipeline import Means
+from tasks.pipeline import Means, Place
 from tasks.rate_limit import Turns
 from tasks.request import Line
 from tasks.retrying import Policy
@@ -39,6 +39,7 @@ class Lines:
         bucket: of the archive.
         turns: gives out turns.
         figures: who counts what is done.
+        place: what gives an evaluation of a queue its place in flight.
     """
 
     def __init__(
@@ -49,8 +50,11 @@ class Lines:
         bucket: Bucket,
         turns: Turns,
         figures: Figures,
+        *,
+        place: Place,
     ) -> None:
         self._settings, self._resources, self._turns, self._figures = settings, resources, turns, figures
+        self._place = place
         self._holds, self._well = Holds(resources.redis), Counter[str]()
         # Half for what arrives, half for what is unpacked.
         self._memory = settings.memory_bytes // 2
@@ -117,4 +121,5 @@ class Lines:
             memory=Budget(self._memory),
             spool_dir=spool_dir,
             figures=self._figures,
+            place=self._place,
         )

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tasks.answer import Absent, Answer, Bundle
 from tasks.bucket import Bucket
 from tasks.budget import Budget
 from tasks.documents import identify
-from tasks.entry import Entry
+from tasks.entry import Entry, Queue
 from tasks.errors import BadBundle, ManifestChanged
 from tasks.evaluation import Evaluation
 from tasks.figures import UNCOUNTED, Figures, Step
@@ -27,6 +28,18 @@ from tasks.unpack import Limits, unpack
 _COMMITS = 3
 _SMALL = 64 << 10
 _MEMORY = 128 << 20
+# Bundles are unpacked one after the other, or nearly so. All at once, those whose answers came together would end
+# together, and so ask together again: between two such waves nobody would do anything. What takes long goes beside.
+_UNPACKED_AT_ONCE = 2
+_LONG = 8 << 20
+
+
+Place = Callable[[Queue], AbstractAsyncContextManager[None]]
+
+
+def _anywhere(_: Queue) -> AbstractAsyncContextManager[None]:
+    """There is always a place."""
+    return contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,8 @@ class Means:
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
         figures: who counts what is done.
+        place: what gives an evaluation of a queue its place in flight.
+        unpacking: who is unpacking, of those that do not take long.
     """
 
     line: Line
@@ -52,6 +67,8 @@ class Means:
     memory: Budget = field(default_factory=lambda: Budget(_MEMORY))
     spool_dir: Path | None = None
     figures: Figures = UNCOUNTED
+    place: Place = _anywhere
+    unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNPACKED_AT_ONCE))
 
 
 async def archive(entry: Entry, means: Means) -> Outcome:
@@ -60,12 +77,22 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     Raises:
         ArchiveError: the attempt was stopped; ``tasks.retrying.decide`` knows what then.
     """
-    account = means.line.account
+    account, closings = means.line.account, means.gate.closings
     evaluation = Evaluation(entry.eval_id, account.environment, account.name)
     with span("look_up"):
         before = await look_up(means.records, evaluation)
     if before and _stays(before.manifest, entry):
         return Outcome.UNCHANGED
+    # Looking and committing hold no bundle: both happen while others have the place.
+    async with means.place(entry.queue):
+        means.gate.check_open_since(closings)
+        manifest = await _carry(entry, evaluation, means, before)
+    with span("manifest"):
+        return await _commit(entry, means, evaluation, manifest, before)
+
+
+async def _carry(entry: Entry, evaluation: Evaluation, means: Means, before: Committed | None) -> Manifest:
+    """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
     answer = await request(means.line, evaluation, entry.queue)
     async with _opened(answer, means) as contents:
         if not contents.unreadable:
@@ -96,8 +123,10 @@ async def _opened(answer: Answer, means: Means) -> AsyncIterator[Contents]:
     in_memory = min(means.limits.in_memory, 2 * len(answer.data) + _SMALL)
     async with means.memory.share(in_memory):
         limits = replace(means.limits, in_memory=in_memory)
-        with _timed(means, Step.UNPACK), span("unpack", bytes=len(answer.data)):
-            contents = await asyncio.to_thread(_contents, answer, limits, means.spool_dir)
+        turn = means.unpacking if len(answer.data) < _LONG else contextlib.nullcontext()
+        async with turn:
+            with _timed(means, Step.UNPACK), span("unpack", bytes=len(answer.data)):
+                contents = await asyncio.to_thread(_contents, answer, limits, means.spool_dir)
         del answer  # whoever opened it says how long its bytes are there
         yield contents
 
@@ -113,8 +142,8 @@ def _timed(means: Means, step: Step) -> Iterator[None]:
 
 async def _keep(
     entry: Entry, evaluation: Evaluation, means: Means, answer: Answer, contents: Contents, before: Committed | None
-) -> Outcome:
-    """Put documents and manifest into the archive."""
+) -> Manifest:
+    """Put the documents into the archive; return what the manifest is to say of them."""
     retrieved_at = utc_now()
     with _timed(means, Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
@@ -132,8 +161,7 @@ async def _keep(
     same = before and before.manifest.says_the_same_as(manifest)
     if isinstance(answer, Bundle) and contents.unreadable and not same:
         await quarantine(means.shelf, evaluation, answer)
-    with span("manifest"):
-        return await _commit(entry, means, evaluation, manifest, before)
+    return manifest
 
 
 def _contents(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:

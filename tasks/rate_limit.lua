@@ -13,11 +13,13 @@
 --                            sent, sent_before: turns given in that minute and in the one before
 -- KEYS[6]  never     a key that is never there (see hold.lua)
 -- KEYS[7]  all turns STRING  the account's turns, where the fourth are those of its backfill; else the same
+-- KEYS[8]  shift     STRING  microseconds by which the account's turns have come later than one right after the other:
+--                            nobody asked, or somebody was late
 --
 -- ARGV: verb, rate (requests a second, as in the settings), then the verb's own
 -- Answer of 'turn':
---         {'turn', microseconds}        the turn is ours in so long
---         {'probe', microseconds}       the same, and we are the one who finds out whether a hold may end
+--         {'turn', microseconds, at, shift}    the turn is ours in so long; to be told to 'late' as they are
+--         {'probe', microseconds, at, shift}   the same, and we are the one who finds out whether a hold may end
 --         {'later', microseconds}       no turn was reserved; ask again then
 --         {'held', milliseconds, reason}
 -- and of 'both' also
@@ -62,8 +64,13 @@ local function day()
   return since, used
 end
 
-local function next_at(arrival)
-  redis.call('SET', turns, string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 60000)
+-- Turns, or their shift, are kept until a minute after there is nothing to wait for.
+local function keep(key, value, arrival)
+  redis.call('SET', key, string.format('%.0f', value), 'PX', math.max(0, math.ceil((arrival - now) / 1000)) + 60000)
+end
+
+local function shift()
+  return tonumber(redis.call('GET', KEYS[8]) or 0)
 end
 
 local function interval(share, spare)
@@ -125,14 +132,20 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   local wait = math.max(0, arrival - (burst - 1) * each - now)
   if wait > horizon then return { 'later', string.format('%.0f', wait - horizon) } end
 
-  next_at(math.max(arrival, now) + each)
+  local next = math.max(arrival, now) + each
+  keep(turns, next, next)
+  local shifted = shift()
   -- A backfill's turn in its narrow bucket is no request yet.
-  if probe_lease > 0 then count_turn() end
+  if probe_lease > 0 then
+    count_turn()
+    if arrival > 0 and now > arrival then shifted = shifted + now - arrival end
+    keep(KEYS[8], shifted, next)
+  end
   if quota > 0 then redis.call('HINCRBY', KEYS[3], 'used', 1) end
   if kind == 'probe' then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(wait / 1000) + probe_lease))
   end
-  return { kind, string.format('%.0f', wait) }
+  return { kind, string.format('%.0f', wait), string.format('%.0f', now + wait), string.format('%.0f', shifted) }
 end
 
 -- as turn: a backfill's turn in its narrow bucket, and with it the one of the account where there is none to wait for.
@@ -146,12 +159,35 @@ function verbs.both(share, spare, burst, horizon, quota, own_quota, probe_lease)
   return (last[1] == 'turn' or last[1] == 'probe') and last or { 'narrow', 0 }
 end
 
--- share, spare: whoever woke up too late for the turn sends now all the same, and those who have not been given theirs
--- yet come so much later. Else the late one and the punctual ones behind it would arrive closer together than the rate
--- allows.
-function verbs.late(share, spare)
-  next_at(math.max(tonumber(redis.call('GET', turns) or 0), now + interval(share, spare)))
-  return { 'turn', 0 }
+-- spare, burst, quota, at and shift of a turn: whoever woke up too late for it sends now all the same. The rate allows so
+-- many in a second, and that many turns further on is the one that would now come too early. So turns that have not been
+-- given yet come later by as much as we are late, but for half of what there is to spare, and only once where several
+-- are late in the same second. Where that turn has been given already, as with a low rate and many processes, nothing
+-- can be moved any more: ours is lost.
+-- -> {'sent'}, or {'again'}: ask for another turn
+function verbs.late(spare, burst, quota, at, shift_then)
+  local _, kept = paces()
+  local allowed, each = math.max(1, math.floor(kept)), interval(1, spare)
+  local arrival = tonumber(redis.call('GET', KEYS[7]) or 0)
+  local late = now - at - allowed / kept * 1000000 * spare / 2
+  if late <= 0 then return { 'sent' } end
+  local shifted = shift()
+  local further = (arrival - at - (shifted - shift_then)) / each
+  if further > allowed + burst - 0.5 then
+    redis.call('HINCRBY', KEYS[5], 'sent', -1)
+    -- A day that began since then was not charged for it.
+    if quota > 0 and day() * 1000 <= at then redis.call('HINCRBY', KEYS[3], 'used', -1) end
+    return { 'again' }
+  end
+  local more = math.min(late, shift_then + late - shifted)
+  if more > 0 then
+    keep(KEYS[8], shifted + more, arrival + more)
+    keep(KEYS[7], arrival + more, arrival + more)
+    -- What a backfill waits for first does not run ahead of that.
+    local narrow = KEYS[4] ~= KEYS[7] and tonumber(redis.call('GET', KEYS[4]) or 0) or 0
+    if narrow > 0 then keep(KEYS[4], narrow + more, narrow + more) end
+  end
+  return { 'sent' }
 end
 
 -- wait (ms that RiskOS asked for, -1 where it did not say), limit (requests a second that it grants, -1 for unknown),

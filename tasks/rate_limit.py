@@ -19,13 +19,13 @@ from tasks.errors import AccountHeld
 from tasks.hold import NEVER, backfill_of, hold_key
 
 _PREFIX = "docv:rate:"
+_NARROW = ":backfill"
 _PATIENCE = 5.0
 _HORIZON = 10.0
 _PROBE_LEASE = 60_000
-# Requests leave at their turn but arrive with a jitter, and a late one followed by punctual ones may make one too
-# many in a second as the service counts it. So turns are further apart than the rate says, as if a second lasted
-# longer: by this much (seconds), and by as much as we have lately been late ourselves. A process that has just
-# started is late for many reasons (connections to open, code to load), so it begins with the most.
+# Requests leave at their turn but arrive with a jitter, so turns are further apart than the rate says, as if a second
+# lasted longer by this much (seconds). A process that has just started has connections to open and code to load: it
+# begins with the most, which is forgotten with each turn. Who is late by more than a little (seconds) says so.
 _TO_SPARE = 0.010
 _MOST_TO_SPARE = 0.060
 _FORGETTING = 0.98
@@ -71,6 +71,7 @@ class Limiter:
             f"docv:pace:{limited}",
             NEVER,
             _PREFIX + limited,
+            f"{_PREFIX}{limited}:shift",
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
         return answer
@@ -98,7 +99,7 @@ class Turns:
     def __init__(self, redis: "Redis", sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._limiter = Limiter(redis)
         self._sleep = sleep
-        self._lateness = _MOST_TO_SPARE
+        self._newness = _MOST_TO_SPARE
         self._noticed: dict[str, tuple[float, float]] = {}
         self._in_line: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -112,7 +113,7 @@ class Turns:
         quota = own = allowance.daily_quota or 0
         if queue is Queue.BACKFILL:
             own -= round(quota * allowance.live_reserve)
-            both = _Bucket("both", ":backfill", allowance.backfill_share, quota, own)
+            both = _Bucket("both", _NARROW, allowance.backfill_share, quota, own)
             kind = await self._turn(account, queue, both)
             if kind != "narrow":
                 return kind == "probe"
@@ -135,7 +136,8 @@ class Turns:
         burst, horizon = account.allowance.burst, round(_HORIZON * _MICRO)
         async with self._in_line[account.name + bucket.name]:
             while True:
-                answer, value, *reason = await self._limiter.call(
+                asked = time.monotonic()
+                answer, value, *more = await self._limiter.call(
                     *(account.name, account.allowance.rate, bucket.verb),
                     *(bucket.share, self._to_spare, burst, horizon),
                     *(bucket.quota, bucket.own_quota, _PROBE_LEASE),
@@ -146,29 +148,32 @@ class Turns:
                 if answer == "held":
                     wait = int(value) / 1000
                     if wait > patience:
-                        raise AccountHeld(reason[0], wait)
+                        raise AccountHeld(more[0], wait)
                     patience -= wait
                     await self._sleep(wait)
                 elif answer == "later":
                     await self._sleep(int(value) / _MICRO)
                 else:
-                    given = time.monotonic()
-                    turn = given + int(value) / _MICRO
-                    await self._sleep(int(value) / _MICRO)
+                    given, wait = time.monotonic(), int(value) / _MICRO
+                    await self._sleep(wait)
+                    self._newness *= _FORGETTING
                     if answer != "probe" and self._held_since(given, account.name):
                         continue
-                    await self._mind(time.monotonic() - turn, account, bucket, answer)
+                    # The answer has been on its way, and the wait in it is older by that.
+                    late = time.monotonic() - wait - (asked if wait else given)
+                    if answer == "turn" and late > _PUNCTUAL and await self._has_lost(account, queue, bucket, more):
+                        continue
                     return answer
 
-    async def _mind(self, late: float, account: Account, bucket: _Bucket, given: str) -> None:
-        """Learn by how much we are late, and let those who have no turn yet come so much later."""
-        self._lateness = max(late, self._lateness * _FORGETTING)
-        if late > _PUNCTUAL:
-            # Whoever has got both turns is late for both of them.
-            buckets = {bucket.name: bucket.share} | ({} if given == "narrow" else {"": 1.0})
-            for name, share in buckets.items():
-                late_for = (account.name, account.allowance.rate, "late", share, self._to_spare)
-                await self._limiter.call(*late_for, bucket=name, shared_with=account.allowance.shared_with)
+    async def _has_lost(self, account: Account, queue: Queue, bucket: _Bucket, turn: Sequence[str]) -> bool:
+        """Say that we are late for a turn, so that others come later; return whether it is lost, since they cannot."""
+        (answer,) = await self._limiter.call(
+            *(account.name, account.allowance.rate, "late"),
+            *(self._to_spare, account.allowance.burst, bucket.quota, *map(int, turn)),
+            bucket=_NARROW if queue is Queue.BACKFILL else "",
+            shared_with=account.allowance.shared_with,
+        )
+        return answer == "again"
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""
@@ -178,4 +183,4 @@ class Turns:
     @property
     def _to_spare(self) -> float:
         """The part of a turn that is added to each."""
-        return min(_TO_SPARE + self._lateness, _MOST_TO_SPARE)
+        return min(_TO_SPARE + self._newness, _MOST_TO_SPARE)

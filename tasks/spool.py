@@ -95,8 +95,9 @@ class Incoming:
         self._in_memory = in_memory
         self._spool = Spool(folder)
         self._hash = hashlib.sha256()
-        self._waiting: list[bytes] = []
-        self._waiting_size = 0
+        # It grows: chunks that are put together in the end, or a place for all of it from the beginning beside what has
+        # been received and not been read yet, would take it twice.
+        self._waiting = bytearray()
         self.size = 0
 
     async def add(self, chunk: bytes) -> None:
@@ -107,10 +108,9 @@ class Incoming:
         """
         # Hashed here and not by a thread in the end: a chunk takes no longer than waking up a thread does.
         self._hash.update(chunk)
-        self._waiting.append(chunk)
-        self._waiting_size += len(chunk)
+        self._waiting += chunk
         self.size += len(chunk)
-        if self.size > self._in_memory and self._waiting_size >= _AT_ONCE:
+        if self.size > self._in_memory and len(self._waiting) >= _AT_ONCE:
             await asyncio.to_thread(self._write)
 
     async def whole(self) -> tuple[Buffer, str]:
@@ -120,7 +120,7 @@ class Incoming:
             SpoolFailed: it could not be written.
         """
         if self.size <= self._in_memory:
-            return b"".join(self._waiting), self._hash.hexdigest()
+            return memoryview(self._waiting).toreadonly(), self._hash.hexdigest()
         await asyncio.to_thread(self._write)
         return self._spool.mapped(), self._hash.hexdigest()
 
@@ -129,8 +129,8 @@ class Incoming:
         self._spool.close()
 
     def _write(self) -> None:
-        self._spool.put(self._waiting)
-        self._waiting, self._waiting_size = [], 0
+        self._spool.put([memoryview(self._waiting)])
+        self._waiting = bytearray()
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ class Station:
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         turns = Turns(resources.redis, runtime.pause)
         self._accounts = accounts
-        self._lines = Lines(settings, accounts, resources, bucket, turns, figures)
+        self._lines = Lines(settings, accounts, resources, bucket, turns, figures, place=self._flight.place)
         self._standing = Standing(self._lines.names, Holds(resources.redis), turns, self._lines.gate)
         self._shares = Shares(settings.concurrency, len(accounts))
         self._strange: set[str] = set()
@@ -194,7 +194,7 @@ class Station:
                 await self._set_aside(entry, AccountBusy())
             else:
                 with self._shares.place(entry.account):
-                    async with self._flight.place(entry.queue):
+                    async with self._flight.at_work(entry.queue):
                         await attempt(entry, means, self._ledger)
         except asyncio.CancelledError:
             return await self._hand_back(entry)

@@ -30,7 +30,7 @@ class Plane:
             await asyncio.sleep(0)
 
     async def _fly(self, queue: Queue) -> None:
-        async with self.flight.place(queue):
+        async with self.flight.at_work(queue), self.flight.place(queue):
             self.aboard.append(queue)
             await self.land.wait()
 
@@ -76,7 +76,7 @@ async def test_a_process_with_few_places_serves_a_backfill_as_well() -> None:
 
 async def test_enough_of_a_backfill_is_here_when_as_many_wait_as_may_be_in_flight() -> None:
     plane = Plane(8)
-    await plane.board(Queue.BACKFILL, 14)
+    await plane.board(Queue.BACKFILL, 18)
     assert not plane.told[-1]
     await plane.board(Queue.BACKFILL)
     with plane.flight.message(Queue.LIVE):
@@ -92,6 +92,31 @@ async def test_enough_of_a_backfill_is_here_when_its_messages_are_that_many() ->
         with plane.flight.message(Queue.BACKFILL):
             assert (plane.told[-1], plane.flight.has_room) == (True, False)
     assert (plane.told[-1], plane.flight.has_room) == (False, True)
+
+
+async def test_somewhat_more_are_at_work_than_in_flight() -> None:
+    plane, at_work = Plane(16), []
+
+    async def work() -> None:
+        async with plane.flight.at_work(Queue.LIVE):
+            at_work.append(plane.flight.aboard)
+            await plane.land.wait()
+
+    tasks = [asyncio.create_task(work()) for _ in range(30)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert at_work == [0] * 24
+    plane.land.set()
+    await asyncio.gather(*tasks)
+    assert len(at_work) == 30
+
+
+async def test_what_is_live_finds_room_to_work_beside_a_backfill_that_waits_for_places() -> None:
+    plane = Plane(16)
+    await plane.board(Queue.BACKFILL, 60)
+    await plane.board(Queue.LIVE, 2)
+    assert plane.aboard == [*[Queue.BACKFILL] * 14, *[Queue.LIVE] * 2]
+    await plane.done()
 
 
 @pytest.mark.parametrize("queue", list(Queue))

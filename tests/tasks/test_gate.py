@@ -125,3 +125,23 @@ async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
     hold = await holds.of(ARCHIVE)
     assert hold
     assert hold.by_hand
+
+
+async def test_who_entered_before_the_gate_was_closed_is_turned_back_and_who_entered_since_is_not(
+    gate: Gate, holds: Holds, redis: Redis
+) -> None:
+    before = gate.closings
+    gate.check_open_since(before)
+    await close(gate, holds, redis)
+    with pytest.raises(ArchiveHeld, match="cannot_write"):
+        gate.check_open_since(before)
+    probe_s = gate.closings
+    gate.notice(await holds.of(ARCHIVE))
+    gate.check_open_since(probe_s)
+
+
+async def test_nobody_is_turned_back_once_the_gate_is_open_again(gate: Gate, holds: Holds, redis: Redis) -> None:
+    before = gate.closings
+    await close(gate, holds, redis)
+    gate.notice(None)
+    gate.check_open_since(before)

@@ -1,11 +1,14 @@
 import asyncio
 import hashlib
 import json
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, NoReturn
 
 import aiohttp
 import jsonschema
@@ -23,12 +26,14 @@ from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
+from tasks import pipeline
 from tasks.bucket import Bucket, Labels, ObjectBucket
 from tasks.download import Terms
 from tasks.entry import Entry, Queue, Trigger
-from tasks.errors import AlarmingObject, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
+from tasks.errors import AlarmingObject, ArchiveHeld, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
 from tasks.evaluation import Evaluation
 from tasks.gate import Gate
+from tasks.hold import ARCHIVE, Hold, Reason
 from tasks.manifest import ErasedRecord, Manifest, look_up
 from tasks.outcome import NoDocumentsReason, Outcome
 from tasks.pipeline import Means, archive
@@ -36,7 +41,7 @@ from tasks.retrying import Policy
 from tasks.seal import Keyring
 from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
-from tasks.unpack import Limits
+from tasks.unpack import Limits, unpack
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
 from tests.riskos import json as said
 from tests.zips import Raw, forged, zip_of
@@ -442,6 +447,98 @@ async def test_no_name_out_of_a_bundle_is_part_of_a_key(redis: "Redis", name: by
     digest = hashlib.sha256(b"some content").hexdigest()
     assert document.key == f"sandbox/{MINE}/other/{digest}.txt"
     assert house.contents().keys() == {document.key, f"sandbox/{MINE}/manifest.json"}
+
+
+# Its place in flight
+
+
+class Places:
+    """Places in flight that note what S3 was asked for before, with and after one."""
+
+    def __init__(self, bucket: Wilful) -> None:
+        self._bucket = bucket
+        self.asked: list[list[str]] = []
+        self.queues: list[Queue] = []
+
+    @asynccontextmanager
+    async def place(self, queue: Queue) -> AsyncIterator[None]:
+        self.queues.append(queue)
+        self._note()
+        yield
+        self._note()
+
+    def _note(self) -> None:
+        self.asked.append(sorted(self._bucket.objects))
+
+
+async def test_only_with_a_place_is_riskos_asked_and_without_one_the_manifest_is_written(
+    house: House, simulator: Simulator
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    wilful = Wilful()
+    places = Places(wilful)
+    async with listening(wilful) as server:
+        house.move_to(bucket_at(server.url))
+        house.means = replace(house.means, place=places.place)
+        assert await house.archive(eval_id) is Outcome.ARCHIVED
+        manifest = f"sandbox/{eval_id}/manifest.json"
+        assert server.heard[0].path.endswith("manifest.json"), "it is looked at first"
+    before, documents = places.asked
+    assert before == []
+    assert len(documents) == len(documents_of(eval_id, IMAGE_BYTES))
+    assert not [key for key in documents if key.endswith("manifest.json")]
+    assert [key for key in wilful.objects if key.endswith(manifest)]
+    assert places.queues == [Queue.LIVE]
+    assert asked(simulator, eval_id) == 1
+
+
+async def test_what_is_archived_already_needs_no_place(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    house.means = replace(house.means, place=_full)
+    assert await house.archive(eval_id) is Outcome.UNCHANGED
+
+
+def _full(_: Queue) -> NoReturn:
+    raise AssertionError("there is no place")
+
+
+async def test_who_waited_for_a_place_while_the_archive_went_on_hold_asks_nobody(
+    house: House, simulator: Simulator
+) -> None:
+    @asynccontextmanager
+    async def place(_: Queue) -> AsyncIterator[None]:
+        house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
+        yield
+
+    house.means = replace(house.means, place=place)
+    with pytest.raises(ArchiveHeld, match="cannot_write"):
+        await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
+    assert simulator.stats().requests == 0
+
+
+async def test_the_probe_of_an_archive_on_hold_goes_on_when_it_has_its_place(house: House) -> None:
+    house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
+    assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
+
+
+async def test_bundles_whose_answers_come_together_are_unpacked_one_after_the_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most = Counter[str](), []
+
+    def counted(*given: Any) -> Any:
+        at_once["now"] += 1
+        most.append(at_once["now"])
+        time.sleep(0.005)
+        found = unpack(*given)
+        at_once["now"] -= 1
+        return found
+
+    monkeypatch.setattr(pipeline, "unpack", counted)
+    house.means = replace(house.means, unpacking=asyncio.Semaphore(1))
+    await asyncio.gather(*(house.archive(eval_id_for(Scenario.DOCUMENTED, number)) for number in range(6)))
+    assert most == [1] * 6
 
 
 # Something other than RiskOS goes wrong

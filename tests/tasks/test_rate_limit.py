@@ -19,7 +19,7 @@ from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.hold import Holds, Reason, backfill_of, hold_key
 from tasks.pace import Pace
-from tasks.rate_limit import Turns
+from tasks.rate_limit import Limiter, Turns
 from tasks.rate_word import RateWord
 from tests.holds import refused
 from worker.redis_client import open_redis
@@ -131,7 +131,9 @@ async def test_a_turn_takes_somewhat_more_than_its_share_of_a_second(asker: Aske
     assert before - 0.001 <= free_again - GUARD / rate <= after + 0.001
 
 
-async def test_a_process_that_is_punctual_comes_closer_to_the_rate_and_never_quite_there(redis: Redis) -> None:
+async def test_a_process_that_has_run_for_a_while_comes_closer_to_the_rate_and_never_quite_there(
+    redis: Redis,
+) -> None:
     turns, allowed = Turns(redis, Waits()), account(rate=100)
     for _ in range(300):
         await turns.wait(allowed, Queue.LIVE)
@@ -140,38 +142,97 @@ async def test_a_process_that_is_punctual_comes_closer_to_the_rate_and_never_qui
     assert 10_100 <= int(await redis.get(LIVE_BUCKET)) - last <= 10_200
 
 
+@pytest.mark.parametrize("rate", [0.5, 1.0, 2.5])
 @pytest.mark.parametrize("queue", Queue)
-async def test_who_is_late_for_a_turn_makes_those_behind_come_later(redis: Redis, queue: Queue) -> None:
+async def test_who_is_late_for_a_turn_is_followed_by_no_more_than_the_rate_in_the_second_that_begins_then(
+    redis: Redis, asker: Asker, queue: Queue, rate: float
+) -> None:
     woke: list[float] = []
 
     async def oversleep(_seconds: float) -> None:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
         woke.append(await clock(redis))
 
-    await Turns(redis, oversleep).wait(account(), queue)
+    allowed = account(rate=rate)
+    await Turns(redis, oversleep).wait(allowed, queue)
+    in_a_window = max(1, int(rate))
+    for _ in range(in_a_window):
+        await asker.ask(allowed)
 
-    assert int(await redis.get(LIVE_BUCKET)) / 1e6 >= woke[0] + GUARD - 0.001
+    assert len(woke) == 1, "a turn is not lost because one is late for it"
+    assert asker.turns[-1].latest >= woke[0] + in_a_window / rate
 
 
-@pytest.mark.parametrize("queue", Queue)
-async def test_a_turn_counts_once_in_what_is_reached(redis: Redis, queue: Queue) -> None:
-    for _ in range(5):
-        await Turns(redis, Waits()).wait(account(rate=1000.0), queue)
-    sent, before = await redis.hmget(PACE, "sent", "sent_before")
-    assert int(sent) + int(before or 0) == 5
+class Late:
+    """Takes turns of an account of five a second, and says by how much somebody was late for one."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis, self._limiter = redis, Limiter(redis)
+
+    async def turn(self) -> list[int]:
+        _, _, at, shift = await self._limiter.call("default", 5.0, "turn", 1.0, 0.06, 1, 10_000_000, 0, 0, 1)
+        return [int(at), int(shift)]
+
+    async def for_(self, turn: list[int], seconds: float) -> float:
+        """Return by how many seconds those behind come later."""
+        before = int(await self._redis.get(LIVE_BUCKET))
+        at = (await clock(self._redis) - seconds) * 1e6
+        assert await self._limiter.call("default", 5.0, "late", 0.06, 1, 0, round(at), turn[1]) == ["sent"]
+        return (int(await self._redis.get(LIVE_BUCKET)) - before) / 1e6
+
+
+async def test_two_who_are_late_in_the_same_second_make_those_behind_come_later_once(redis: Redis) -> None:
+    late = Late(redis)
+    one, other = await late.turn(), await late.turn()
+    assert await late.for_(one, 0.3) >= 0.3 - 0.03, "but for half of what there is to spare"
+    assert await late.for_(other, 0.2) == 0
+
+
+async def test_who_is_late_in_a_second_in_which_nobody_asked_makes_nobody_come_later(redis: Redis) -> None:
+    late = Late(redis)
+    one = await late.turn()
+    await redis.decrby(LIVE_BUCKET, 3_000_000)
+    await late.turn()
+    assert await late.for_(one, 0.3) == 0
+
+
+async def test_who_is_hardly_late_makes_nobody_come_later(redis: Redis) -> None:
+    late = Late(redis)
+    assert await late.for_(await late.turn(), -0.1) == 0
+
+
+async def test_whose_place_in_the_second_is_taken_by_turns_that_were_given_asks_again(redis: Redis) -> None:
+    allowed, waits = account(rate=1.0, daily_quota=100), []
+
+    async def oversleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            for _ in range(3):
+                await Turns(redis, Waits()).wait(allowed, Queue.LIVE)
+            await asyncio.sleep(0.1)
+
+    await Turns(redis, oversleep).wait(allowed, Queue.LIVE)
+
+    assert len(waits) == 2
+    assert waits[1] > 3.5, "behind those who have their turns"
+    assert await redis.hget(QUOTA, "used") == "4", "a turn that was lost costs nothing"
+    assert await redis.hget(PACE, "sent") == "4"
 
 
 async def test_who_is_late_takes_no_turn_from_those_who_have_one(redis: Redis) -> None:
+    allowed = account(rate=5.0)
+
     async def oversleep(_seconds: float) -> None:
         for _ in range(3):
-            await Turns(redis, Waits()).wait(account(), Queue.LIVE)
+            await Turns(redis, Waits()).wait(allowed, Queue.LIVE)
         reserved.append(int(await redis.get(LIVE_BUCKET)))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
 
     reserved: list[int] = []
-    await Turns(redis, oversleep).wait(account(), Queue.LIVE)
+    await Turns(redis, oversleep).wait(allowed, Queue.LIVE)
 
-    assert int(await redis.get(LIVE_BUCKET)) == reserved[0]
+    late = int(await redis.get(LIVE_BUCKET)) - reserved[0]
+    assert 50_000 <= late <= 1_000_000, "those who have none come as much later"
 
 
 async def test_only_one_of_a_process_has_a_turn_ahead_of_its_time(redis: Redis) -> None:
@@ -208,7 +269,7 @@ import asyncio, json, sys
 from pydantic import SecretStr
 from tasks.account import Account, Allowance
 from tasks.entry import Queue
-from tasks.rate_limit import Turns
+from tasks.rate_limit import Limiter, Turns
 from worker.redis_client import open_redis
 
 async def main():
@@ -706,6 +767,16 @@ async def test_a_turn_that_nobody_has_to_wait_for_costs_one_round_trip(redis: Re
         costs.add(await round_trips(redis) - before - 1)  # without the one that counts
     # Whoever was held up by the machine on his way says so to the others, which costs another.
     assert min(costs) == 1
+
+
+@pytest.mark.parametrize("queue", list(Queue))
+async def test_who_is_late_for_a_turn_pays_one_round_trip_to_say_so(redis: Redis, queue: Queue) -> None:
+    async def oversleep(_seconds: float) -> None:
+        await asyncio.sleep(0.1)
+
+    before = await round_trips(redis)
+    await Turns(redis, oversleep).wait(account(rate=1.0), queue)
+    assert await round_trips(redis) - before - 1 == 2
 
 
 async def test_a_backfill_that_waits_for_its_share_reserves_no_turn_of_the_account_ahead(redis: Redis) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +26,25 @@ async def test_what_arrives_is_whole_and_hashed_wherever_it_is(tmp_path: Path, s
     assert incoming.size == size
     assert data == CONTENT[:size]
     assert sha256 == hashlib.sha256(CONTENT[:size]).hexdigest()
-    assert isinstance(data, bytes if size <= 1000 else memoryview)
+    assert spooled_bytes() == (size if size > 1000 else 0)
+
+
+async def test_what_arrives_is_never_there_twice() -> None:
+    tracemalloc.start()
+    try:
+        incoming = Incoming(len(CONTENT), None)
+        for at in range(0, len(CONTENT), 70_000):
+            await incoming.add(CONTENT[at : at + 70_000])
+        await incoming.whole()
+        assert tracemalloc.get_traced_memory()[1] < 1.3 * len(CONTENT)
+    finally:
+        tracemalloc.stop()
+
+
+async def test_what_is_in_memory_cannot_be_changed_either() -> None:
+    data, _ = await (await arrived(CONTENT, len(CONTENT))).whole()
+    assert isinstance(data, memoryview)
+    assert data.readonly
 
 
 async def test_what_is_spooled_cannot_be_changed(tmp_path: Path) -> None:
