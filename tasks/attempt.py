@@ -43,6 +43,10 @@ async def _attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
         outcome = await archive(entry, means)
     except RedisError:
         raise
+    except LeaseLost as error:
+        _lost(error, means)
+        if probe:
+            await means.gate.proved_nothing()
     except Exception as error:  # noqa: BLE001  # nothing that goes wrong with one evaluation may stop the others
         await _record_failure(error, entry, means, ledger, archive_probe=probe is not None)
     else:

@@ -14,7 +14,7 @@ from tasks.gate import Gate
 from tasks.hold import Holds
 from tasks.known_account import account_of
 from tasks.pace import Pace
-from tasks.pipeline import Means, Place
+from tasks.pipeline import Confirm, Means, Place
 from tasks.rate_limit import Turns
 from tasks.request import Line
 from tasks.retrying import Policy
@@ -40,6 +40,7 @@ class Lines:
         turns: gives out turns.
         figures: who counts what is done.
         place: what gives an evaluation of a queue its place in flight.
+        confirm: what sees that an evaluation is still ours.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Lines:
         figures: Figures,
         *,
         place: Place,
+        confirm: Confirm,
     ) -> None:
         self._settings, self._resources, self._turns, self._figures = settings, resources, turns, figures
-        self._place = place
+        self._place, self._confirm = place, confirm
         self._holds, self._well = Holds(resources.redis), Counter[str]()
         # Half for what arrives, half for what is unpacked.
         self._memory = settings.memory_bytes // 2
@@ -122,4 +124,5 @@ class Lines:
             spool_dir=spool_dir,
             figures=self._figures,
             place=self._place,
+            confirm=self._confirm,
         )

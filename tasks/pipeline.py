@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,11 +35,16 @@ _LONG = 8 << 20
 
 
 Place = Callable[[Queue], AbstractAsyncContextManager[None]]
+Confirm = Callable[[Entry], Awaitable[None]]
 
 
 def _anywhere(_: Queue) -> AbstractAsyncContextManager[None]:
     """There is always a place."""
     return contextlib.nullcontext()
+
+
+async def _ours(_: Entry) -> None:
+    """It is always ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Means:
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
         figures: who counts what is done.
         place: what gives an evaluation of a queue its place in flight.
+        confirm: sees that an evaluation is still ours, before anything of it is written.
         unpacking: who is unpacking, of those that do not take long.
     """
 
@@ -68,6 +74,7 @@ class Means:
     spool_dir: Path | None = None
     figures: Figures = UNCOUNTED
     place: Place = _anywhere
+    confirm: Confirm = _ours
     unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNPACKED_AT_ONCE))
 
 
@@ -145,6 +152,7 @@ async def _keep(
 ) -> Manifest:
     """Put the documents into the archive; return what the manifest is to say of them."""
     retrieved_at = utc_now()
+    await means.confirm(entry)
     with _timed(means, Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
     means.figures.uploaded(sum(len(document.data) for document in contents.documents))

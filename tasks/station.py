@@ -96,7 +96,16 @@ class Station:
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         turns = Turns(resources.redis, runtime.pause)
         self._accounts = accounts
-        self._lines = Lines(settings, accounts, resources, bucket, turns, figures, place=self._flight.place)
+        self._lines = Lines(
+            settings,
+            accounts,
+            resources,
+            bucket,
+            turns,
+            figures,
+            place=self._flight.place,
+            confirm=self._leases.confirm,
+        )
         self._standing = Standing(self._lines.names, Holds(resources.redis), turns, self._lines.gate)
         self._shares = Shares(settings.concurrency, len(accounts))
         self._strange: set[str] = set()

@@ -29,6 +29,7 @@ from tasks.evaluation import Evaluation
 from tasks.figures import Step
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
+from tasks.leases import Leases
 from tasks.ledger import Ledger
 from tasks.manifest import look_up
 from tasks.outcome import Outcome
@@ -645,3 +646,24 @@ async def test_a_redis_that_fails_in_the_middle_of_an_attempt_gets_out_and_is_no
         await yard.attempt(entry)
     assert await yard.ledger.extend([entry]) == []
     assert (await yard.ledger.census()).leased == 1
+
+
+# Not ours any more
+
+
+async def test_of_what_was_erased_while_its_worker_stood_still_nothing_is_written(
+    yard: Yard, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    stood_still = iter((0.0, LEASE))
+    leases = Leases(yard.ledger, lambda: next(stood_still))
+    store = MemoryStore()
+    bucket = ObjectBucket(store)
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket, confirm=leases.confirm)
+    with leases.kept([entry]):
+        await yard.clock.redis.zadd("docv:ledger:leased", {entry.eval_id: 1})
+        assert await yard.ledger.erase(entry.eval_id)
+        await yard.attempt(entry)
+    assert list(store.list()) == []
+    assert [event["event"] for event in told] == ["evaluation.lease_lost"]
+    assert await yard.outcomes() == {Outcome.UNCHANGED: 1}, "that of the erasure"

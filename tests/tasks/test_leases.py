@@ -7,6 +7,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from tasks.entry import Entry, Order, Queue, Trigger
+from tasks.errors import LeaseLost
 from tasks.leases import Leases
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
@@ -154,3 +155,55 @@ async def test_an_evaluation_taken_anew_during_a_heartbeat_keeps_its_new_lease(
             await leases.beat()
 
             assert await is_kept(redis, new)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_what_is_surely_ours_is_confirmed_without_asking(ledger: Ledger, redis: Redis) -> None:
+    clock = Clock()
+    leases = Leases(ledger, clock)
+    entry = await taken(ledger, str(uuid4()))
+    with leases.kept([entry]):
+        clock.now += ledger.lease / 2
+        await leases.beat()
+        clock.now += ledger.lease / 2
+        await runs_out(redis, entry)
+        await leases.confirm(entry)
+        assert not await is_kept(redis, entry)
+
+
+async def test_who_stood_still_asks_and_has_the_lease_anew(ledger: Ledger, redis: Redis) -> None:
+    clock = Clock()
+    leases = Leases(ledger, clock)
+    entry = await taken(ledger, str(uuid4()))
+    with leases.kept([entry]):
+        clock.now += ledger.lease
+        await runs_out(redis, entry)
+        await leases.confirm(entry)
+        assert await is_kept(redis, entry)
+
+
+async def test_what_was_erased_or_taken_by_another_while_we_stood_still_is_not_ours(
+    ledger: Ledger, redis: Redis
+) -> None:
+    clock = Clock()
+    leases = Leases(ledger, clock)
+    erased, lost, let_go = [await taken(ledger, str(uuid4())) for _ in range(3)]
+    with leases.kept([erased, lost, let_go]):
+        clock.now += ledger.lease
+        await runs_out(redis, erased, lost, let_go)
+        assert await ledger.erase(erased.eval_id)
+        await ledger.take([lost.eval_id, let_go.eval_id], token="another's")
+        for entry in (erased, lost):
+            with pytest.raises(LeaseLost):
+                await leases.confirm(entry)
+        await leases.beat()
+        with pytest.raises(LeaseLost):
+            await leases.confirm(let_go)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from tasks.entry import Queue
+from tasks.entry import Entry, Queue
 from tasks.folder import FolderBucket
 from tasks.lines import Lines
 from tasks.rate_limit import Turns
@@ -13,6 +13,10 @@ from tests.counting import figures
 from worker.accounts import load_accounts
 from worker.resources import open_resources
 from worker.settings import load_settings
+
+
+async def confirm(_: Entry) -> None:
+    pass
 
 
 def place(_: Queue) -> AbstractAsyncContextManager[None]:
@@ -32,7 +36,9 @@ async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
     async with open_resources(settings, without_certificate) as resources:
         assert resources.http["default"] is resources.http["kyb"]
         accounts = type(accounts)({each.name: each for each in without_certificate})
-        lines = Lines(settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place)
+        lines = Lines(
+            settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place, confirm=confirm
+        )
         ours, theirs = lines.means_of("default"), lines.means_of("kyb")
         assert ours is not None
         assert theirs is not None
@@ -53,7 +59,9 @@ async def test_success_with_the_archive_is_told_once_for_all_accounts(
     settings = load_settings(redis_url=redis_url, accounts=file)
     accounts = load_accounts(settings)
     async with open_resources(settings, accounts) as resources:
-        lines = Lines(settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place)
+        lines = Lines(
+            settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place, confirm=confirm
+        )
         await redis.rpush("docv:breaker:@archive", "one-that-failed")
         for name in lines.names:
             means = lines.means_of(name)
