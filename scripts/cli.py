@@ -4,6 +4,7 @@ Exit codes: 0 all as asked, 1 some evaluation is not, 2 usage or settings, 3 a n
 130 interrupted. Data goes to standard output, progress and logs to standard error.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,11 @@ class Command(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                # Whoever reads this may have had enough. click ends quietly then; the interpreter would not.
+                sys.stdout.flush()
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:

@@ -129,6 +129,6 @@ def _give_up_on_a_bad_key(seen: Seen) -> None:
     refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
     if refused and not asked:
         raise Unreachable(
-            f"{refused.note}: see DOCV_API_KEY, DOCV_ENVIRONMENT and whether the account is activated; "
+            f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is activated; "
             f"{seen.counters.pending} evaluations wait, and the same command goes on with them"
         )

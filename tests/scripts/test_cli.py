@@ -1,5 +1,8 @@
 """What the command says when something is wrong: one sentence, what to do, the right code, never a traceback."""
 
+import asyncio
+import os
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -118,3 +121,18 @@ async def test_a_run_of_no_ids_is_no_run(shell: Shell) -> None:
 async def test_a_status_where_nothing_was_run_says_so(shell: Shell) -> None:
     await refused(shell, "status", code=2, said="nothing has been run here")
     assert not list(shell.folder.iterdir())
+
+
+async def test_who_has_read_enough_ends_a_command_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody_reads:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "scripts.cli", "simulate", "--ids", "3"),
+            cwd=tmp_path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=nobody_reads,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+    assert (process.returncode, said) == (1, b"")
