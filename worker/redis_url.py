@@ -12,7 +12,12 @@ _DIRECT = frozenset({"redis", "rediss", "unix"})
 _WATCHED = "redis+sentinel"
 _PORT = 26379
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
-_PATH = re.compile(r"/(?P<service>[A-Za-z0-9._-]{1,100})(?:/(?P<database>[0-9]{1,3}))?", re.ASCII)
+# Not for `urlsplit`: what it takes for a host depends on the version of Python, and several are none for any.
+_WHOLE = re.compile(
+    rf"{re.escape(_WATCHED)}://(?:(?P<user>[^@/]*)@)?(?P<hosts>[^@/]+)"
+    r"/(?P<service>[A-Za-z0-9._-]{1,100})(?:/(?P<database>[0-9]{1,3}))?",
+    re.ASCII,
+)
 _LAST_PORT = 65_535
 
 
@@ -64,18 +69,16 @@ def read_watched(url: str) -> Watched:
     Raises:
         ValueError: it is none.
     """
-    parts = urlsplit(url)
-    user, _, hosts = parts.netloc.rpartition("@")
-    found, path = [_HOST.fullmatch(host) for host in hosts.split(",")], _PATH.fullmatch(parts.path)
+    parts = _WHOLE.fullmatch(url)
+    found = [_HOST.fullmatch(host) for host in parts["hosts"].split(",")] if parts else []
     sentinels = [(host["name"].strip("[]"), int(host["port"] or _PORT)) for host in found if host]
-    in_range = all(0 < port <= _LAST_PORT for _, port in sentinels)
-    if not path or not all(found) or not in_range or parts.query or parts.fragment:
+    if not parts or not all(found) or not all(0 < port <= _LAST_PORT for _, port in sentinels):
         raise ValueError(f"expected is {_WATCHED}://host:26379,host:26379/service/0")
-    name, _, password = user.partition(":")
+    name, _, password = (parts["user"] or "").partition(":")
     return Watched(
         sentinels=tuple(sentinels),
-        service=path["service"],
-        database=int(path["database"] or 0),
+        service=parts["service"],
+        database=int(parts["database"] or 0),
         username=unquote(name) or None,
         password=unquote(password) or None,
     )
