@@ -27,11 +27,12 @@ _AT_ONCE = 500
 
 @dataclass(slots=True)
 class _Reading:
-    """A list, and the piece of it that is in memory."""
+    """A list, the piece of it that is in memory, and how far we have fed it: None where somebody else may have."""
 
     of_run: RunList
     piece: Piece | None = None
     eval_ids: Sequence[str] = ()
+    position: int | None = None
 
 
 class Feeder:
@@ -83,7 +84,8 @@ class Feeder:
 
     async def _feed_some(self, name: str) -> bool:
         """Feed the next some of a run; return whether that was done."""
-        position = await self._ledger.fed(name)
+        known = self._readings.get(name)
+        position = await self._ledger.fed(name) if known is None or known.position is None else known.position
         try:
             eval_ids = await self._next(name, position)
         except AlarmingObject as error:
@@ -92,7 +94,8 @@ class Feeder:
             return False
         if not eval_ids:
             return False
-        of_run = self._readings[name].of_run
+        reading = self._readings[name]
+        of_run = reading.of_run
         order = Order(
             Queue.BACKFILL,
             of_run.account,
@@ -103,6 +106,7 @@ class Feeder:
         new, _ = await asyncio.gather(
             self._ledger.feed(name, eval_ids, order, position=position, backlog=self._backlog), self.publish()
         )
+        reading.position = None if new is None else position + len(eval_ids)
         if new is None:
             return False
         self._fed = new, batch_size(Queue.BACKFILL, of_run.source.ids)

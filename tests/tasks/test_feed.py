@@ -200,3 +200,20 @@ async def test_what_was_fed_last_is_published_with_the_next_or_by_who_does_not_g
         published.append((await backlog(redis)).waiting[Queue.BACKFILL])
     assert published == [0, 3, 6, 6]
     assert (await ledger.run("q3")).unfed == 14
+
+
+async def test_who_goes_on_feeding_asks_only_once_how_far_the_run_is(
+    ledger: Ledger, bucket: FolderBucket, feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fed = ledger.fed
+
+    async def counted(run: str) -> int:
+        asked.append(run)
+        return await fed(run)
+
+    monkeypatch.setattr(ledger, "fed", counted)
+    await begin(ledger, bucket, some_ids(20))
+    await feed_all(feeder)
+    assert asked == ["q3"]
+    assert (await ledger.run("q3")).unfed == 0
