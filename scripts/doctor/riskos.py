@@ -37,10 +37,7 @@ _DAYS = 14
 _DAY = 86_400
 _CLOCK_WARNING, _CLOCK_WRONG = 30.0, 300.0
 _REFUSED = {
-    401: (
-        "401: the key is not accepted",
-        "see that it is the one, and of this environment",
-    ),
+    401: ("401: the key is not accepted", "see the key of this account, and that it belongs to its environment"),
     403: ("403: the key may not do this", "ask the vendor for the permission, and about this IP address"),
 }
 _MOST = 65_536
