@@ -102,8 +102,7 @@ class Flight:
 
     async def _enter(self, room: _Room, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
         for door in room.doors(queue):
-            # Where there is room nobody waits, and waiting costs two tasks.
-            await (self._wait(door.acquire()) if door.locked() else door.acquire())
+            await self._wait(door.acquire())
             taken.callback(door.release)
 
     def _landed(self) -> None:

@@ -71,13 +71,16 @@ class Ledger:
         redis: the client, with ``decode_responses``.
         lease: seconds a lease lasts unless it is extended.
         linger: seconds that what ends waits for others, to be written down with them in one step.
+        enough: of them nobody waits for more.
         replicas: of Redis, which must have what is accepted before it counts: a failover forgets what they have not.
     """
 
-    def __init__(self, redis: "Redis", lease: float = 120.0, linger: float = 0.0, replicas: int = 0) -> None:
+    def __init__(
+        self, redis: "Redis", lease: float = 120.0, linger: float = 0.0, enough: int = _AT_ONCE, replicas: int = 0
+    ) -> None:
         self.lease = lease
         self._replicas = replicas
-        self._settling = Together(self.settle_all, linger)
+        self._settling = Together(self.settle_all, linger, enough)
         self._redis = redis
         self._keys = [_PREFIX + key for key in _KEYS]
         self._script = redis.register_script(

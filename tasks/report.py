@@ -3,8 +3,7 @@
 Events, not sentences; an ID, counts and short fixed words, never a name, a key or a body.
 """
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import structlog
 
@@ -17,8 +16,7 @@ from tasks.retrying import Again, GiveUp, cause_of, sentence_of
 _log = structlog.get_logger("docv.archive")
 
 
-@contextlib.contextmanager
-def about(entry: Entry) -> Iterator[None]:
+def about(entry: Entry) -> AbstractContextManager[None]:
     """Have every line that is logged while the block lasts, by whomever, say which evaluation it is about."""
     facts = {
         "eval_id": entry.eval_id,
@@ -27,8 +25,7 @@ def about(entry: Entry) -> Iterator[None]:
         "run": entry.trigger.run,
         "attempt": entry.attempts + 1,
     }
-    with structlog.contextvars.bound_contextvars(**facts):
-        yield
+    return structlog.contextvars.bound_contextvars(about=facts)
 
 
 def ended(outcome: Outcome, seconds: float) -> None:

@@ -31,9 +31,11 @@ class Shares:
 
     def has_room(self, account: str, queue: Queue) -> bool:
         """Return whether another evaluation of an account may have a place."""
+        if not self._shared:
+            return True
         taken, free = self._taken[account], self._free
         # Whoever has a place already does not take the last one.
-        return not self._shared or (taken < _TIMES[queue] * free and (free > 1 or not taken))
+        return taken < _TIMES[queue] * free and (free > 1 or not taken)
 
     @contextlib.contextmanager
     def place(self, account: str) -> Iterator[None]:

@@ -87,7 +87,15 @@ class Station:
         figures.watch(lambda: self._flight.aboard, spooled_bytes)
         self._presence = Presence(resources.redis)
         self._direct: set[asyncio.Task[bool]] = set()
-        self._ledger = Ledger(resources.redis, settings.lease_seconds, _LINGER, settings.redis_replicas)
+        # Of a backfill that is archived already all places end within milliseconds; those that ended would wait for the
+        # clock, and nobody would use theirs.
+        self._ledger = Ledger(
+            resources.redis,
+            settings.lease_seconds,
+            linger=_LINGER,
+            enough=max(1, settings.concurrency // 2),
+            replicas=settings.redis_replicas,
+        )
         self._taking = Together(self._take_each, _LINGER / 5)
         self._leases = Leases(self._ledger)
         self._refusals = Refusals(resources.redis)

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 import structlog
@@ -54,6 +54,16 @@ def _forms(secret: str) -> Iterator[str]:
     yield json.dumps(repr(secret)[1:-1])[1:-1]
 
 
+def with_subject(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Spread what a line is about, bound to the context as ``about``, over the line, where it does not say so itself.
+
+    Bound one by one they would be a variable each to set and reset, and cost as much as the line.
+    """
+    for fact, value in event.pop("about", {}).items():
+        event.setdefault(fact, value)
+    return event
+
+
 def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     """Set up logging for this process, ours and that of every library.
 
@@ -63,6 +73,7 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        with_subject,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

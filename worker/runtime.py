@@ -43,15 +43,17 @@ class Runtime:
         self._drain_seconds = drain_seconds
         self._loop = uvloop.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
-        self._stopping = asyncio.Event()
+        self._draining = False
         self._work: set[asyncio.Task[Any]] = set()
+        # Who waits, until called off. A task and an event for each of them would cost more than most waiting does.
+        self._waiting: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
     @property
     def draining(self) -> bool:
         """Whether the process is about to end."""
-        return self._stopping.is_set()
+        return self._draining
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; called from any other thread."""
@@ -63,15 +65,21 @@ class Runtime:
         Raises:
             Draining: the process is about to end; the waiting was cancelled.
         """
-        waiter, stop = asyncio.ensure_future(waiting), asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({waiter, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if waiter.done():
-                return waiter.result()
+        if self.draining:
+            waiting.close()
             raise Draining
+        task = asyncio.current_task()
+        assert task  # noqa: S101  # only tasks wait
+        self._waiting.add(task)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if task in self._waiting:
+                raise
+            task.uncancel()
+            raise Draining from None
         finally:
-            waiter.cancel()
-            stop.cancel()
+            self._waiting.discard(task)
 
     async def pause(self, seconds: float) -> None:
         """Sleep.
@@ -79,10 +87,7 @@ class Runtime:
         Raises:
             Draining: the process is about to end.
         """
-        if seconds > 0:
-            await self.unless_draining(asyncio.sleep(seconds))
-        elif self.draining:
-            raise Draining
+        await self.unless_draining(asyncio.sleep(seconds))
 
     def drain(self) -> None:
         """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once.
@@ -114,7 +119,9 @@ class Runtime:
         if self.draining:
             self._cancel_work()
         else:
-            self._stopping.set()
+            self._draining = True
+            while self._waiting:
+                self._waiting.pop().cancel()
             self._loop.call_later(self._drain_seconds, self._cancel_work)
 
     def _cancel_work(self) -> None:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.contextvars import merge_contextvars
 from typing_extensions import Buffer
 
 from scripts.simulator.expected import expected_outcome
@@ -41,6 +42,7 @@ from tasks.store import Shelf
 from tasks.unpack import Limits
 from tests.counting import counted, figures
 from tests.riskos import KEY, Clock
+from worker.logs import with_subject
 from worker.settings import Settings
 
 RUN = "2026-q3"
@@ -130,7 +132,7 @@ async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """Return the events that were told; by a logger of this test's own, since others may be set up already."""
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
+    with structlog.testing.capture_logs(processors=[merge_contextvars, with_subject]) as events:
         monkeypatch.setattr(report, "_log", structlog.get_logger("docv.archive"))
         yield events
 
@@ -230,7 +232,8 @@ async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
     await asyncio.gather(*map(yard.attempt, entries))
     about = [(line["eval_id"], line["run"], line["attempt"], line["account"]) for line in told]
     assert sorted(about) == sorted((entry.eval_id, RUN, 1, "default") for entry in entries for _ in range(2))
-    assert structlog.contextvars.get_contextvars() == {}
+    report.handed_back()
+    assert "eval_id" not in told[-1]
 
 
 async def test_an_evaluation_with_an_outcome_is_gone_from_the_ledger(yard: Yard, told: list[dict[str, Any]]) -> None:

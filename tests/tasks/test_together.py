@@ -11,9 +11,9 @@ from tasks.together import Together
 class Doubling:
     """Doubles figures, as many at once as it is asked for; some it cannot."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0, enough: int = 100) -> None:
         self.steps: list[list[int]] = []
-        self.together = Together(self.do, 0.0)
+        self.together = Together(self.do, seconds, enough)
 
     async def do(self, figures: Sequence[int]) -> list[int]:
         self.steps.append(list(figures))
@@ -35,6 +35,12 @@ async def test_who_comes_later_has_a_step_of_his_own() -> None:
     doubling = Doubling()
     assert (await doubling.ask(1), await doubling.ask(2)) == (2, 4)
     assert doubling.steps == [[1], [2]]
+
+
+async def test_once_enough_have_asked_nobody_waits_for_the_clock() -> None:
+    doubling = Doubling(seconds=3600, enough=2)
+    assert await asyncio.gather(*map(doubling.ask, range(1, 5))) == [2, 4, 6, 8]
+    assert doubling.steps == [[1, 2, 3, 4]]
 
 
 async def test_a_step_that_fails_fails_for_everybody_in_it_and_for_nobody_after() -> None:

@@ -41,7 +41,6 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
     before = root.handlers, root.level, _levels()
     yield Written(capsys)
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
     root.handlers, root.level, levels = before
     for name in _levels():
         logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
@@ -150,11 +149,14 @@ def test_a_value_with_line_breaks_stays_on_one_line(written: Written) -> None:
     assert [line["why"] for line in written.lines] == ["first\nsecond\r\n\u2028third"]
 
 
-def test_what_is_bound_to_the_context_stands_in_every_line(written: Written) -> None:
+def test_what_a_block_is_about_stands_in_every_line_whoever_logs_it(written: Written) -> None:
     configure_logs("INFO")
-    with structlog.contextvars.bound_contextvars(run="2026-q3"):
-        logger().info("evaluation.archived")
-    assert written.lines[0]["run"] == "2026-q3"
+    with structlog.contextvars.bound_contextvars(about={"run": "2026-q3", "attempt": 1}):
+        logger().info("evaluation.archived", attempt=2)
+        logging.getLogger("aiohttp.client").warning("slow")
+    logger().info("ledger.dispatched")
+    told = [(line.get("run"), line.get("attempt")) for line in written.lines]
+    assert told == [("2026-q3", 2), ("2026-q3", 1), (None, None)]
 
 
 @pytest.mark.parametrize("get_logger", [structlog.get_logger, logging.getLogger])

@@ -163,6 +163,36 @@ def test_what_was_waited_for_is_cancelled_when_the_process_drains(
     assert waiting.cleaned_up.wait(10)
 
 
+def test_who_begins_to_wait_after_that_is_told_at_once_and_was_not_cancelled_for_good(runtime: Runtime) -> None:
+    async def work() -> tuple[bool, bool]:
+        runtime.drain()
+        while not runtime.draining:
+            await asyncio.sleep(0)
+        gate = asyncio.Semaphore(1)
+        with contextlib.suppress(Draining):
+            await runtime.unless_draining(gate.acquire())
+        return gate.locked(), told_to_end()
+
+    assert runtime.run(work()) == (False, False)
+
+
+def test_whose_waiting_was_called_off_may_still_clean_up_at_leisure(
+    runtime: Runtime, threads: ThreadPoolExecutor
+) -> None:
+    async def work() -> bool:
+        with contextlib.suppress(Draining):
+            begun.set()
+            await runtime.pause(LONG)
+        await asyncio.sleep(0.01)
+        return told_to_end()
+
+    begun = threading.Event()
+    future = threads.submit(lambda: runtime.run(work()))
+    assert begun.wait(10)
+    runtime.drain()
+    assert future.result(10) is False
+
+
 def test_what_was_waited_for_is_cancelled_with_who_waits(runtime: Runtime) -> None:
     waiting = Work()
 
