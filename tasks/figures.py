@@ -1,6 +1,8 @@
 """What the work tells of itself in figures; who counts them is lent, and may be nobody."""
 
+import contextlib
 import enum
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -70,6 +72,16 @@ class Uncounted:
 
 
 UNCOUNTED = Uncounted()
+
+
+@contextlib.contextmanager
+def timed(figures: Figures, step: Step) -> Iterator[None]:
+    """Have the block counted as a step, however it ends."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        figures.took(step, time.monotonic() - began)
 
 
 def _words(family: type[ArchiveError]) -> Iterator[str]:

@@ -25,6 +25,9 @@ PIECE = 1 << 18
 CHUNK = 1 << 18
 """Bytes that come out of it at a time, at most; by no more is a budget ever overstepped."""
 
+QUICK_METHODS = (0, 8)
+"""Stored and Deflate: a megabyte of content takes no more than some milliseconds."""
+
 # APPNOTE 4.4.5; the names are for the person who has to find a program that reads them.
 _OTHER_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 98: "PPMd"}
 _PATCHED = 1 << 5

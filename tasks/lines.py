@@ -13,6 +13,7 @@ from tasks.figures import Figures
 from tasks.gate import Gate
 from tasks.hold import Holds
 from tasks.known_account import account_of
+from tasks.opening import Opening
 from tasks.pace import Pace
 from tasks.pipeline import Confirm, Means, Place
 from tasks.rate_limit import Turns
@@ -113,15 +114,18 @@ class Lines:
                 sealed_with=keyring.current if keyring else None,
             ),
             records=bucket,
-            limits=Limits(
-                max_documents=settings.max_documents,
-                max_unpacked_bytes=settings.max_unpacked_bytes,
-                max_document_bytes=settings.max_document_bytes,
-                max_ratio=settings.max_ratio,
-                in_memory=self._memory // 4,
+            opening=Opening(
+                Limits(
+                    max_documents=settings.max_documents,
+                    max_unpacked_bytes=settings.max_unpacked_bytes,
+                    max_document_bytes=settings.max_document_bytes,
+                    max_ratio=settings.max_ratio,
+                    in_memory=self._memory // 4,
+                ),
+                Budget(self._memory),
+                spool_dir,
+                self._figures,
             ),
-            memory=Budget(self._memory),
-            spool_dir=spool_dir,
             figures=self._figures,
             place=self._place,
             confirm=self._confirm,

@@ -1,37 +1,26 @@
 """One evaluation's journey into the archive, one line per step."""
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from tasks.answer import Absent, Answer, Bundle
 from tasks.bucket import Bucket
-from tasks.budget import Budget
-from tasks.documents import identify
 from tasks.entry import Entry, Queue
-from tasks.errors import BadBundle, ManifestChanged
+from tasks.errors import ManifestChanged
 from tasks.evaluation import Evaluation
-from tasks.figures import UNCOUNTED, Figures, Step
+from tasks.figures import UNCOUNTED, Figures, Step, timed
 from tasks.gate import Gate
-from tasks.manifest import Committed, Manifest, UnreadableRecord, commit, look_up, utc_now
+from tasks.manifest import Committed, Manifest, commit, look_up, utc_now
+from tasks.opening import Opening
 from tasks.outcome import Outcome
 from tasks.record import Contents, record
 from tasks.request import Line, request
 from tasks.store import Shelf, quarantine, store_documents
 from tasks.tracing import span
-from tasks.unpack import Limits, unpack
 
 _COMMITS = 3
-_SMALL = 64 << 10
-_MEMORY = 128 << 20
-# Bundles are unpacked one after the other, or nearly so. All at once, those whose answers came together would end
-# together, and so ask together again: between two such waves nobody would do anything. What takes long goes beside.
-_UNPACKED_AT_ONCE = 2
-_LONG = 8 << 20
 
 
 Place = Callable[[Queue], AbstractAsyncContextManager[None]]
@@ -56,26 +45,20 @@ class Means:
         gate: before the archive.
         shelf: in the archive, for documents.
         records: where the manifests are.
-        limits: of a bundle.
-        memory: bytes of unpacked documents that this process may hold.
-        spool_dir: for what is larger; the system's folder for temporary files where it is None.
+        opening: what opens bundles.
         figures: who counts what is done.
         place: what gives an evaluation of a queue its place in flight.
         confirm: sees that an evaluation is still ours, before anything of it is written.
-        unpacking: who is unpacking, of those that do not take long.
     """
 
     line: Line
     gate: Gate
     shelf: Shelf
     records: Bucket
-    limits: Limits
-    memory: Budget = field(default_factory=lambda: Budget(_MEMORY))
-    spool_dir: Path | None = None
+    opening: Opening
     figures: Figures = UNCOUNTED
     place: Place = _anywhere
     confirm: Confirm = _ours
-    unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNPACKED_AT_ONCE))
 
 
 async def archive(entry: Entry, means: Means) -> Outcome:
@@ -101,17 +84,17 @@ async def archive(entry: Entry, means: Means) -> Outcome:
 async def _carry(entry: Entry, evaluation: Evaluation, means: Means, before: Committed | None) -> Manifest:
     """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
     answer = await request(means.line, evaluation, entry.queue)
-    async with _opened(answer, means) as contents:
+    async with means.opening.contents(answer) as contents:
         if not contents.unreadable:
             answer = answer.emptied() if isinstance(answer, Bundle) else answer
             return await _keep(entry, evaluation, means, answer, contents, before)
         readable = len(contents.documents)
     # A bundle that cannot be read whole is fetched again, once, before it is believed.
     again = await request(means.line, evaluation, entry.queue)
-    async with _opened(again, means) as contents:
+    async with means.opening.contents(again) as contents:
         if isinstance(again, Absent) or len(contents.documents) >= readable:
             return await _keep(entry, evaluation, means, again, contents, before)
-    async with _opened(answer, means) as contents:
+    async with means.opening.contents(answer) as contents:
         return await _keep(entry, evaluation, means, answer, contents, before)
 
 
@@ -120,40 +103,13 @@ def _stays(manifest: Manifest, entry: Entry) -> bool:
     return not entry.even_if_erased if manifest.erased else not entry.refresh
 
 
-@contextlib.asynccontextmanager
-async def _opened(answer: Answer, means: Means) -> AsyncIterator[Contents]:
-    """Unpack, when there is memory for it; what was unpacked is in memory for as long as the block lasts."""
-    if isinstance(answer, Absent):
-        yield Contents()
-        return
-    # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
-    in_memory = min(means.limits.in_memory, 2 * len(answer.data) + _SMALL)
-    async with means.memory.share(in_memory):
-        limits = replace(means.limits, in_memory=in_memory)
-        turn = means.unpacking if len(answer.data) < _LONG else contextlib.nullcontext()
-        async with turn:
-            with _timed(means, Step.UNPACK), span("unpack", bytes=len(answer.data)):
-                contents = await asyncio.to_thread(_contents, answer, limits, means.spool_dir)
-        del answer  # whoever opened it says how long its bytes are there
-        yield contents
-
-
-@contextlib.contextmanager
-def _timed(means: Means, step: Step) -> Iterator[None]:
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        means.figures.took(step, time.monotonic() - began)
-
-
 async def _keep(
     entry: Entry, evaluation: Evaluation, means: Means, answer: Answer, contents: Contents, before: Committed | None
 ) -> Manifest:
     """Put the documents into the archive; return what the manifest is to say of them."""
     retrieved_at = utc_now()
     await means.confirm(entry)
-    with _timed(means, Step.UPLOAD), span("store", documents=len(contents.documents)):
+    with timed(means.figures, Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
     means.figures.uploaded(sum(len(document.data) for document in contents.documents))
     manifest = record(
@@ -170,20 +126,6 @@ async def _keep(
     if isinstance(answer, Bundle) and contents.unreadable and not same:
         await quarantine(means.shelf, evaluation, answer)
     return manifest
-
-
-def _contents(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:
-    """Unpack and identify; called in a thread, since inflating and hashing would stop the loop."""
-    try:
-        unpacked = unpack(bundle.data, limits, spool_dir)
-    except BadBundle as error:
-        return Contents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
-    if not unpacked.members and not unpacked.unreadable:
-        return Contents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
-    return Contents(
-        documents=tuple(identify(member) for member in unpacked.members),
-        unreadable=tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
-    )
 
 
 async def _commit(

@@ -8,8 +8,8 @@ and rewrites, and two readers of one directory would be two opinions.
 import contextlib
 import hashlib
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -19,9 +19,12 @@ from isal import isal_zlib
 from tasks import structure
 from tasks.directory import UTF8_NAME, Buffer, Entry
 from tasks.errors import BadBundle
-from tasks.inflate import MemberError, inflate
+from tasks.inflate import QUICK_METHODS, MemberError, inflate
 from tasks.spool import Spool
 
+LITTLE = 1 << 20
+"""Bytes of a bundle, and again of what is in it, that are read in some five milliseconds."""
+_FEW = 32
 # Folders are no documents, but looking at one costs time as well.
 _MAX_FOLDERS = 10_000
 
@@ -120,10 +123,41 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
             ``too_many_documents``, ``too_large``, ``ratio``.
         SpoolFailed: a file could not be spooled; the bundle is not to blame.
     """
-    entries = structure.check(data, max_entries=limits.max_documents + _MAX_FOLDERS)
+    entries = _entries(data, limits, limits.max_documents + _MAX_FOLDERS)
+    return _read(data, entries, limits, spool_dir)
+
+
+def unpack_little(data: Buffer, limits: Limits) -> Unpacked | None:
+    """Read every file of a little bundle, for who must not be kept for more than some milliseconds.
+
+    Returns:
+        None where it may take longer, and where anything is unusual: ``unpack`` tells then. How long it takes is
+        bounded by what the bundle promises, and one that holds more than it promises is unusual.
+
+    Raises:
+        SpoolFailed: see ``unpack``.
+    """
+    if len(data) > LITTLE:
+        return None
+    try:
+        entries = _entries(data, limits, _FEW)
+        promised = sum(entry.size for entry in entries)
+        if promised > min(LITTLE, limits.in_memory) or any(entry.method not in QUICK_METHODS for entry in entries):
+            return None
+        return _read(data, entries, replace(limits, max_unpacked_bytes=min(promised, limits.max_unpacked_bytes)), None)
+    except BadBundle:
+        return None
+
+
+def _entries(data: Buffer, limits: Limits, max_entries: int) -> Sequence[Entry]:
+    entries = structure.check(data, max_entries=max_entries)
     documents = sum(not _is_folder(entry) for entry in entries)
     if documents > limits.max_documents:
         raise BadBundle("too_many_documents", f"it holds {documents} files; allowed are {limits.max_documents}")
+    return entries
+
+
+def _read(data: Buffer, entries: Sequence[Entry], limits: Limits, spool_dir: Path | None) -> Unpacked:
     with contextlib.closing(Spool(spool_dir)) as spool:
         reader = _Reader(data, limits, spool)
         found = [reader.read(entry) for entry in entries]

@@ -25,7 +25,7 @@ from backports import zstd
 from tasks.documents import identify
 from tasks.errors import BadBundle
 from tasks.structure import check
-from tasks.unpack import Limits, unpack
+from tasks.unpack import Limits, unpack, unpack_little
 from tests.zips import Forgery, Raw, deflated, descriptor, streamed_zip_of, wide_zip_of, zip64_extra, zip_of
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -118,10 +118,13 @@ def answer_to(data: bytes) -> tuple[str, ...]:
         AssertionError: what was read is not what the bundle promises.
         Exception: any other is a finding.
     """
+    little = unpack_little(data, LIMITS)
     try:
         unpacked = unpack(data, LIMITS)
     except BadBundle as error:
+        assert little is None, "refused, but not in a hurry"
         return (error.cause,)
+    assert little in (None, unpacked), "something else in a hurry"
     promised = {(entry.crc, entry.size) for entry in check(data, max_entries=20_000)}
     for member in unpacked.members:
         assert (zlib.crc32(member.data), len(member.data)) in promised, "a member that nothing promises"

@@ -94,8 +94,8 @@ def rate(folder: Path, scale: float) -> None:
 
 
 def memory(folder: Path, scale: float) -> None:
-    """Memory of a worker with 64 in flight, and what it grows by over 20,000 evaluations."""
-    moments = list(_long_run(folder, round(20_000 * scale), ["--latency", "0.3"]))
+    """Memory of a worker with 64 in flight, and what it grows by over 20,000 evaluations, after as many."""
+    moments = list(_long_run(folder, round(2 * _SLOPE_OF * scale), ["--latency", "0.3"]))
     grown = _slope(moments) * _SLOPE_OF / _MIB
     peak = max(moment.peak for moment in moments) / _MIB
     click.echo(f"memory: {peak:.0f} MiB at most (<= 200), {grown:+.1f} MiB over {_SLOPE_OF:,} evaluations (<= 2)")
@@ -140,7 +140,7 @@ def _now(one: Ours, stage: Stage) -> Moment:
 
 def _slope(moments: Sequence[Moment]) -> float:
     """Return the bytes that memory grows by with each evaluation, once it has grown to what it needs."""
-    later = moments[len(moments) // 4 :]
+    later = moments[len(moments) // 2 :]
     return statistics.linear_regression([each.archived for each in later], [each.memory for each in later]).slope
 
 

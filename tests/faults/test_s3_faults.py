@@ -19,6 +19,7 @@ from tasks.download import Terms
 from tasks.entry import Order, Queue, Trigger
 from tasks.gate import Gate
 from tasks.ledger import Ledger
+from tasks.opening import Opening
 from tasks.outcome import Outcome
 from tasks.pipeline import Means
 from tasks.retrying import Policy
@@ -110,7 +111,7 @@ class Yard:
             archive = OwnS3(server, picky)
             line = clock.line_to(self.simulator.url, self.session, Terms(), Policy(attempts=_ATTEMPTS))
             bucket = ObjectBucket(store_at(server.url))
-            means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Limits())
+            means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(Limits()))
             for turn in range(_ATTEMPTS):
                 for entry in await ledger.take([eval_id], token=f"worker {turn}"):
                     await attempt(entry, means, ledger)

@@ -33,6 +33,7 @@ from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
 from tasks.leases import Leases
 from tasks.ledger import Ledger
 from tasks.manifest import look_up
+from tasks.opening import Opening
 from tasks.outcome import Outcome
 from tasks.pipeline import Means
 from tasks.rate_limit import Turns
@@ -117,7 +118,7 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 def _means(line: Line) -> Means:
     bucket = ObjectBucket(MemoryStore())
-    return Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Limits())
+    return Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(Limits()))
 
 
 @pytest.fixture
@@ -166,7 +167,9 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
 
 async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
     counting = figures()
-    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, figures=counting))
+    opening = Opening(Limits(), figures=counting)
+    line = replace(yard.means.line, figures=counting)
+    yard.means = replace(yard.means, figures=counting, line=line, opening=opening)
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
     found = counted(counting)
     assert found['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
@@ -334,7 +337,7 @@ async def test_a_fault_of_our_own_loses_nothing_and_ends_as_a_dead_letter(
     yard: Yard, told: list[dict[str, Any]]
 ) -> None:
     nonsense: Any = "a thousand"
-    yard.means = replace(yard.means, limits=Limits(max_documents=nonsense))
+    yard.means = replace(yard.means, opening=Opening(Limits(max_documents=nonsense)))
     entry = await yard.one(Scenario.DOCUMENTED)
     for _ in range(ATTEMPTS - 1):
         await yard.attempt(entry)

@@ -48,7 +48,7 @@ async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
         assert theirs.line.account.allowance.rate == 3
         assert ours.line.pace is not theirs.line.pace
         assert ours.gate is theirs.gate is lines.gate
-        assert (ours.memory, ours.shelf, ours.records) == (theirs.memory, theirs.shelf, theirs.records)
+        assert (ours.opening, ours.shelf, ours.records) == (theirs.opening, theirs.shelf, theirs.records)
 
 
 async def test_success_with_the_archive_is_told_once_for_all_accounts(

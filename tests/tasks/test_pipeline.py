@@ -1,14 +1,12 @@
 import asyncio
 import hashlib
 import json
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import aiohttp
 import jsonschema
@@ -26,7 +24,6 @@ from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
-from tasks import pipeline
 from tasks.bucket import Bucket, Labels, ObjectBucket
 from tasks.download import Terms
 from tasks.entry import Entry, Queue, Trigger
@@ -35,13 +32,14 @@ from tasks.evaluation import Evaluation
 from tasks.gate import Gate
 from tasks.hold import ARCHIVE, Hold, Reason
 from tasks.manifest import ErasedRecord, Manifest, look_up
+from tasks.opening import Opening
 from tasks.outcome import NoDocumentsReason, Outcome
 from tasks.pipeline import Means, archive
 from tasks.retrying import Policy
 from tasks.seal import Keyring
 from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
-from tasks.unpack import Limits, unpack
+from tasks.unpack import Limits
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
 from tests.riskos import json as said
 from tests.zips import Raw, forged, zip_of
@@ -143,7 +141,7 @@ async def house_at(
     async with aiohttp.ClientSession() as http:
         line = clock.line_to(url, http, terms, POLICY)
         bucket = ObjectBucket(store)
-        means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, limits or Limits())
+        means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(limits or Limits()))
         yield House(means, store, clock)
 
 
@@ -520,25 +518,6 @@ async def test_who_waited_for_a_place_while_the_archive_went_on_hold_asks_nobody
 async def test_the_probe_of_an_archive_on_hold_goes_on_when_it_has_its_place(house: House) -> None:
     house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
     assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
-
-
-async def test_bundles_whose_answers_come_together_are_unpacked_one_after_the_other(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once, most = Counter[str](), []
-
-    def counted(*given: Any) -> Any:
-        at_once["now"] += 1
-        most.append(at_once["now"])
-        time.sleep(0.005)
-        found = unpack(*given)
-        at_once["now"] -= 1
-        return found
-
-    monkeypatch.setattr(pipeline, "unpack", counted)
-    house.means = replace(house.means, unpacking=asyncio.Semaphore(1))
-    await asyncio.gather(*(house.archive(eval_id_for(Scenario.DOCUMENTED, number)) for number in range(6)))
-    assert most == [1] * 6
 
 
 # Something other than RiskOS goes wrong

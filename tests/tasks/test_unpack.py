@@ -9,8 +9,9 @@ import subprocess
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backports import zstd
@@ -21,7 +22,7 @@ from tasks import structure
 from tasks.errors import BadBundle, SpoolFailed
 from tasks.inflate import CHUNK, inflate
 from tasks.spool import Spool
-from tasks.unpack import Limits, Member, Unpacked, Unreadable, unpack
+from tasks.unpack import LITTLE, Limits, Member, Unpacked, Unreadable, unpack, unpack_little
 from tests import fuzzing
 from tests.zips import Raw, deflated, forged, streamed_zip_of, wide_zip_of, zip_of
 
@@ -454,6 +455,62 @@ def test_a_file_that_promised_to_be_small_gets_no_memory_when_it_is_large(tmp_pa
     assert most < 1 << 20
 
 
+# In a hurry
+
+PHOTOGRAPHS = {name: noise(number, 250_000) for number, name in enumerate(("front", "back", "selfie"))}
+
+
+@pytest.mark.parametrize("write", [zip_of, streamed_zip_of, wide_zip_of])
+def test_some_photographs_are_read_in_a_hurry_as_they_are_at_leisure(write: Callable[..., bytes]) -> None:
+    bundle = write(PHOTOGRAPHS)
+    assert unpack_little(bundle, Limits()) == unpack(bundle, Limits())
+
+
+def test_what_cannot_be_read_is_told_in_a_hurry_too() -> None:
+    bundle = forged(Raw(flags=1), Raw(name=b"b", local={"crc": 7}, central={"crc": 7}))
+    unpacked = unpack_little(bundle, Limits())
+    assert unpacked
+    assert [each.cause for each in unpacked.unreadable] == ["encrypted", "wrong_crc"]
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        pytest.param(zip_of({"a": noise(1, LITTLE + 1)}, zipfile.ZIP_STORED), id="a large bundle"),
+        pytest.param(zip_of({"a": bytes(LITTLE // 2), "b": bytes(LITTLE // 2 + 1)}), id="much in it"),
+        pytest.param(zip_of({str(number): b"" for number in range(33)}), id="many files"),
+        pytest.param(zip_of({f"{number}/": b"" for number in range(33)}), id="many folders"),
+        pytest.param(zip_of({"a": CONTENT}, zipfile.ZIP_BZIP2), id="a slow method"),
+        pytest.param(zip_of({"a": CONTENT})[:-1], id="damage"),
+    ],
+)
+def test_what_may_take_longer_or_is_unusual_is_not_read_in_a_hurry(bundle: bytes) -> None:
+    assert unpack_little(bundle, Limits()) is None
+
+
+def test_limits_hold_in_a_hurry_too() -> None:
+    bundle = zip_of({"a": bytes(1000), "b": bytes(1000)})
+    assert unpack_little(bundle, Limits(max_documents=1)) is None
+    assert unpack_little(bundle, Limits(max_unpacked_bytes=1999)) is None
+    assert unpack_little(bundle, Limits(in_memory=1999)) is None
+    assert unpack_little(bundle, Limits(max_documents=2, max_unpacked_bytes=2000, in_memory=2000))
+
+
+def test_who_holds_more_than_he_promised_is_found_out_before_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = forged(Raw(method=8, content=bytes(64 << 20), local={"size": 9}, central={"size": 9}))
+    read = []
+
+    def counted(*given: Any) -> Iterator[Any]:
+        for chunk in inflate(*given):
+            read.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr("tasks.unpack.inflate", counted)
+    assert len(bundle) < LITTLE
+    assert unpack_little(bundle, Limits(ratio_from=1 << 30)) is None
+    assert sum(read) <= CHUNK
+
+
 # Damage
 
 
@@ -505,7 +562,9 @@ def test_a_damaged_bundle_yields_what_it_promises_or_is_refused(data: bytes) -> 
     try:
         unpacked = unpack(data, Limits(in_memory=600))
     except BadBundle:
+        assert unpack_little(data, Limits()) is None
         return
+    assert unpack_little(data, Limits()) in (None, unpacked)
     promised = {entry.crc for entry in structure.check(data, max_entries=100)}
     for member in unpacked.members:
         assert zlib.crc32(member.data) in promised
