@@ -73,7 +73,7 @@ class S3Shelves:
         return Kept(
             sha256=_of_the_whole(found.headers),
             metadata=_metadata(found.headers),
-            tags=_tags(tags.body),
+            tags=_tags(bytes(tags.body)),
             lock=found.headers.get("x-amz-object-lock-mode"),
             content=hashlib.sha256(found.body).hexdigest() if method == "GET" else None,
         )
@@ -105,21 +105,22 @@ async def opened_s3_shelves(settings: Settings) -> AsyncIterator[S3Shelves]:
 
 
 def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    found = ((name.lower(), value) for name, value in headers.items())
-    return {name.removeprefix(_METADATA): value for name, value in found if name.startswith(_METADATA)}
+    return {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)}
 
 
 def _tags(body: bytes) -> dict[str, str]:
     """Return the tags of S3's answer; botocore reads it with the same parser."""
     try:
-        found = [
-            (tag.findtext("{*}Key"), tag.findtext("{*}Value"))
-            for tag in ET.fromstring(body).iter()  # noqa: S314  # S3's own, over TLS
-            if tag.tag.rpartition("}")[2] == "Tag"
-        ]
+        answer = ET.fromstring(body)  # noqa: S314  # S3's own, over TLS
     except ET.ParseError:
         raise StoreFailed("read", "S3's answer about its tags is none") from None
-    return {name: value or "" for name, value in found if name}
+    tags = [{_name(part): part.text or "" for part in tag} for tag in answer.iter() if _name(tag) == "Tag"]
+    return {tag["Key"]: tag.get("Value", "") for tag in tags if tag.get("Key")}
+
+
+def _name(element: ET.Element) -> str:
+    """Return the name of an element without its namespace, which not every server gives; ``{*}`` would be slow."""
+    return element.tag.rpartition("}")[2]
 
 
 def _of_the_whole(headers: Mapping[str, str]) -> str | None:
@@ -129,7 +130,7 @@ def _of_the_whole(headers: Mapping[str, str]) -> str | None:
     "Checking object integrity").
     """
     text = headers.get("x-amz-checksum-sha256", "")
-    if headers.get("x-amz-checksum-type") == "COMPOSITE" or "-" in text + headers.get("ETag", ""):
+    if headers.get("x-amz-checksum-type") == "COMPOSITE" or "-" in text + headers.get("etag", ""):
         return None
     try:
         digest = base64.b64decode(text, validate=True)

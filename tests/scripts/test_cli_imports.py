@@ -13,7 +13,7 @@ from tests.commands import KEY, Shell, finish
 
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 LARGE = {"PIL", "aiohttp", "boto3", "celery", "cryptography.hazmat", "jinja2", "kombu", "obstore", "pyarrow"} | {
-    *("pydantic_settings", "redis", "rich", "sqlite3", "structlog"),
+    *("pydantic_settings", "pyreqwest", "redis", "rich", "sqlite3", "structlog"),
 }
 SETTINGS = {"pydantic_settings"}
 OF_THE_LEDGER = SETTINGS | {"redis"}

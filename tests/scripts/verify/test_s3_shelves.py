@@ -69,7 +69,7 @@ async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_wh
             },
             None,
         ),
-        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "ETag": '"00-3"'}, None),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "etag": '"00-3"'}, None),
         ({"x-amz-checksum-sha256": "abcd"}, None),
         ({"x-amz-checksum-sha256": "?"}, None),
     ],
