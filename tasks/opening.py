@@ -28,8 +28,8 @@ class Opening:
 
     All at once, those whose answers came together would end together, and so ask together again: between two such waves
     nobody would do anything. What takes long is opened in a thread. What does not, some photographs in a megabyte, is
-    opened on the loop, which stands still for some milliseconds then: in a thread the same costs a tenth more processor
-    time of the whole evaluation, for the two hand the interpreter to and fro (docs/performance.md).
+    opened on the loop, which stands still for some milliseconds then: a thread and the loop would hand the interpreter
+    to and fro, which costs processor time and memory (docs/performance.md).
 
     Args:
         limits: of a bundle.
