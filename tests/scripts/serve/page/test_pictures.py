@@ -171,7 +171,7 @@ async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(
     await archive(bucket, eval_id, Outcome.ARCHIVED, members)
     [path] = await links(operator, eval_id)
     assert (await operator.see(path)).body == members[0].data
-    put(tmp_path, eval_id, bytes(members[0].data[:-1]) + b"x")
+    put(tmp_path, eval_id, bytes(members[0].data[:-1]) + bytes([members[0].data[-1] ^ 1]))
     with capture_logs() as logged, pytest.raises(ClientError):
         await operator.see(path)
     assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["AlarmingObject"]
