@@ -54,7 +54,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield json.dumps(repr(secret)[1:-1])[1:-1]
 
 
-def with_subject(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def with_about(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Spread what a line is about, bound to the context as ``about``, over the line, where it does not say so itself.
 
     Bound one by one they would be a variable each to set and reset, and cost as much as the line.
@@ -73,7 +73,7 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        with_subject,
+        with_about,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -43,7 +43,7 @@ from tasks.store import Shelf
 from tasks.unpack import Limits
 from tests.counting import counted, figures
 from tests.riskos import KEY, Clock
-from worker.logs import with_subject
+from worker.logs import with_about
 from worker.settings import Settings
 
 RUN = "2026-q3"
@@ -133,7 +133,7 @@ async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """Return the events that were told; by a logger of this test's own, since others may be set up already."""
-    with structlog.testing.capture_logs(processors=[merge_contextvars, with_subject]) as events:
+    with structlog.testing.capture_logs(processors=[merge_contextvars, with_about]) as events:
         monkeypatch.setattr(report, "_log", structlog.get_logger("docv.archive"))
         yield events
 

@@ -11,7 +11,7 @@ from tasks.errors import LeaseLost
 from tasks.leases import Leases
 from tasks.ledger import Ledger
 from tasks.outcome import Outcome
-from worker.logs import with_subject
+from worker.logs import with_about
 
 LEASED = "docv:ledger:leased"
 RUN_OUT = 1
@@ -105,7 +105,7 @@ async def test_a_lease_that_another_worker_has_is_told_once_and_let_go(
     await ledger.take([lost.eval_id], token="another")
     await runs_out(redis, lost, kept)
 
-    with leases.kept([lost, kept]), capture_logs([merge_contextvars, with_subject]) as lines:
+    with leases.kept([lost, kept]), capture_logs([merge_contextvars, with_about]) as lines:
         await leases.beat()
         await leases.beat()
 
@@ -117,7 +117,7 @@ async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_leas
     leases: Leases, ledger: Ledger
 ) -> None:
     entry = await taken(ledger, str(uuid4()))
-    with leases.kept([entry]), capture_logs([merge_contextvars, with_subject]) as lines:
+    with leases.kept([entry]), capture_logs([merge_contextvars, with_about]) as lines:
         await ledger.settle(entry, Outcome.ARCHIVED)
         beat = asyncio.create_task(leases.beat())
         await asyncio.sleep(0)
