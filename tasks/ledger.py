@@ -71,7 +71,7 @@ class Ledger:
         redis: the client, with ``decode_responses``.
         lease: seconds a lease lasts unless it is extended.
         linger: seconds that what ends waits for others, to be written down with them in one step.
-        enough: of them nobody waits for more.
+        enough: once so many have ended, none of them waits for more.
         replicas: of Redis, which must have what is accepted before it counts: a failover forgets what they have not.
     """
 

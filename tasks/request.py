@@ -16,7 +16,7 @@ from tasks.download import Terms, download
 from tasks.entry import Queue
 from tasks.errors import AccountRefused, ArchiveError, BundleTooLarge, RateLimited, TryAgain
 from tasks.evaluation import Evaluation
-from tasks.figures import UNCOUNTED, Figures, Step
+from tasks.figures import UNCOUNTED, Figures, Step, timed
 from tasks.hold import KEY_PAUSES, Holds, Reason
 from tasks.pace import Pace
 from tasks.rate_limit import Turns
@@ -92,15 +92,12 @@ async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
 
 async def _answer(line: Line, evaluation: Evaluation, words: list[RateWord]) -> Answer:
     """Send the request; count how long it took, and what came of it."""
-    began = time.monotonic()
     try:
-        with span("download"):
+        with timed(line.figures, Step.DOWNLOAD), span("download"):
             answer = await download(line.http, evaluation, line.account, line.terms, words.append)
     except ArchiveError as error:
         line.figures.answered(_status_of(error), 0)
         raise
-    finally:
-        line.figures.took(Step.DOWNLOAD, time.monotonic() - began)
     if isinstance(answer, Absent):
         line.figures.answered(answer.status, 0)
     else:
