@@ -19,7 +19,17 @@ _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
 _SHORTEST_SECRET = 6
 _HIDDEN = "[hidden]"
 # They tell of every message, or of every request, at their INFO.
-_TALKATIVE = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio", "celery.pool")
+_TALKATIVE = (
+    "kombu",
+    "amqp",
+    "aiohttp",
+    "botocore",
+    "boto3",
+    "urllib3",
+    "asyncio",
+    "celery.pool",
+    "celery.worker.strategy",
+)
 # It tells of every message that is handed back, with a traceback, as a warning.
 _NOISY = "celery.app.trace"
 # Who looked at whose pictures is written down, however little else is.

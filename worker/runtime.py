@@ -110,10 +110,13 @@ class Runtime:
         self._loop.run_forever()
 
     async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.ensure_future(work)
+        task = asyncio.current_task()
+        assert task  # noqa: S101  # whatever is run is a task
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
-        return await task
+        try:
+            return await work
+        finally:
+            self._work.discard(task)
 
     def _drain(self) -> None:
         if self.draining:

@@ -209,7 +209,9 @@ def test_who_looked_at_what_is_written_whatever_the_level(written: Written, leve
     assert [line["event"] for line in written.lines] == ["document.looked_at"]
 
 
-@pytest.mark.parametrize("name", ["kombu", "aiohttp.access", "botocore.endpoint", "urllib3", "asyncio"])
+@pytest.mark.parametrize(
+    "name", ["kombu", "celery.worker.strategy", "aiohttp.access", "botocore.endpoint", "urllib3", "asyncio"]
+)
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 def test_talkative_libraries_are_heard_when_something_is_wrong(written: Written, name: str, level: str) -> None:
     configure_logs(level)
