@@ -19,8 +19,6 @@ from tasks.pipeline import Confirm, Means, Place
 from tasks.rate_limit import Turns
 from tasks.request import Line
 from tasks.retrying import Policy
-from tasks.seal import Keyring
-from tasks.sealed_bucket import SealedBucket
 from tasks.store import Shelf
 from tasks.unpack import Limits
 from worker.accounts import Accounts
@@ -104,15 +102,10 @@ class Lines:
     def _common(self, line: Line, bucket: Bucket) -> Means:
         """Return the means with one of the lines; all else is the same for all of them, memory included."""
         settings, spool_dir = self._settings, self._resources.spool_dir
-        keyring = Keyring.of(settings.keyring_texts())
         return Means(
             line=line,
             gate=self.gate,
-            shelf=Shelf(
-                SealedBucket(bucket, keyring, spool_dir) if keyring else bucket,
-                settings.tags,
-                sealed_with=keyring.current if keyring else None,
-            ),
+            shelf=self._shelf(bucket),
             records=bucket,
             opening=Opening(
                 Limits(
@@ -130,3 +123,16 @@ class Lines:
             place=self._place,
             confirm=self._confirm,
         )
+
+    def _shelf(self, bucket: Bucket) -> Shelf:
+        settings = self._settings
+        if not settings.encryption_keys:
+            return Shelf(bucket, settings.tags)
+        # Imported here: six megabytes that who does not seal need not have.
+        from tasks.seal import Keyring  # noqa: PLC0415
+        from tasks.sealed_bucket import SealedBucket  # noqa: PLC0415
+
+        keyring = Keyring.of(settings.keyring_texts())
+        assert keyring  # noqa: S101  # there are keys
+        sealed = SealedBucket(bucket, keyring, self._resources.spool_dir)
+        return Shelf(sealed, settings.tags, sealed_with=keyring.current)

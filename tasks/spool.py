@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from tasks import buffers
 from tasks.directory import Buffer
 from tasks.errors import SpoolFailed
 
@@ -95,8 +96,9 @@ class Incoming:
         self._in_memory = in_memory
         self._spool = Spool(folder)
         self._hash = hashlib.sha256()
-        # It grows: chunks that are put together in the end, or a place for all of it from the beginning beside what has
-        # been received and not been read yet, would take it twice.
+        # Most bundles are little, and a buffer takes them. What is larger grows: chunks that are put together in the
+        # end would take it twice.
+        self._buffer = buffers.lend() if in_memory >= buffers.SIZE else memoryview(b"")
         self._waiting = bytearray()
         self.size = 0
 
@@ -108,8 +110,14 @@ class Incoming:
         """
         # Hashed here and not by a thread in the end: a chunk takes no longer than waking up a thread does.
         self._hash.update(chunk)
+        begin, self.size = self.size, self.size + len(chunk)
+        if self.size <= len(self._buffer):
+            self._buffer[begin : self.size] = chunk
+            return
+        if self._buffer:
+            self._waiting += self._buffer[:begin]
+            self._buffer = memoryview(b"")
         self._waiting += chunk
-        self.size += len(chunk)
         if self.size > self._in_memory and len(self._waiting) >= _AT_ONCE:
             await asyncio.to_thread(self._write)
 
@@ -120,7 +128,8 @@ class Incoming:
             SpoolFailed: it could not be written.
         """
         if self.size <= self._in_memory:
-            return memoryview(self._waiting).toreadonly(), self._hash.hexdigest()
+            whole = self._buffer[: self.size] if self._buffer else memoryview(self._waiting)
+            return whole.toreadonly(), self._hash.hexdigest()
         await asyncio.to_thread(self._write)
         return self._spool.mapped(), self._hash.hexdigest()
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from isal import isal_zlib
 
 from tasks import structure
+from tasks.buffers import SIZE, Arena
 from tasks.directory import UTF8_NAME, Buffer, Entry
 from tasks.errors import BadBundle
 from tasks.inflate import QUICK_METHODS, MemberError, inflate
 from tasks.spool import Spool
 
-LITTLE = 1 << 20
+LITTLE = SIZE
 """Bytes of a bundle, and again of what is in it, that are read in some five milliseconds."""
 _FEW = 32
 # Folders are no documents, but looking at one costs time as well.
@@ -124,7 +125,8 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
         SpoolFailed: a file could not be spooled; the bundle is not to blame.
     """
     entries = _entries(data, limits, limits.max_documents + _MAX_FOLDERS)
-    return _read(data, entries, limits, spool_dir)
+    with contextlib.closing(Spool(spool_dir)) as spool:
+        return _read(data, entries, limits, spool)
 
 
 def unpack_little(data: Buffer, limits: Limits) -> Unpacked | None:
@@ -134,8 +136,6 @@ def unpack_little(data: Buffer, limits: Limits) -> Unpacked | None:
         None where it may take longer, and where anything is unusual: ``unpack`` tells then. How long it takes is
         bounded by what the bundle promises, and one that holds more than it promises is unusual.
 
-    Raises:
-        SpoolFailed: see ``unpack``.
     """
     if len(data) > LITTLE:
         return None
@@ -144,7 +144,8 @@ def unpack_little(data: Buffer, limits: Limits) -> Unpacked | None:
         promised = sum(entry.size for entry in entries)
         if promised > min(LITTLE, limits.in_memory) or any(entry.method not in QUICK_METHODS for entry in entries):
             return None
-        return _read(data, entries, replace(limits, max_unpacked_bytes=min(promised, limits.max_unpacked_bytes)), None)
+        bounds = replace(limits, max_unpacked_bytes=min(promised, limits.max_unpacked_bytes), in_memory=0)
+        return _read(data, entries, bounds, Arena())
     except BadBundle:
         return None
 
@@ -157,11 +158,10 @@ def _entries(data: Buffer, limits: Limits, max_entries: int) -> Sequence[Entry]:
     return entries
 
 
-def _read(data: Buffer, entries: Sequence[Entry], limits: Limits, spool_dir: Path | None) -> Unpacked:
-    with contextlib.closing(Spool(spool_dir)) as spool:
-        reader = _Reader(data, limits, spool)
-        found = [reader.read(entry) for entry in entries]
-        spooled = spool.mapped()
+def _read(data: Buffer, entries: Sequence[Entry], limits: Limits, spool: Spool | Arena) -> Unpacked:
+    reader = _Reader(data, limits, spool)
+    found = [reader.read(entry) for entry in entries]
+    spooled = spool.mapped()
     return Unpacked(
         tuple(one.as_member(spooled) for one in found if isinstance(one, _Content)),
         tuple(one for one in found if isinstance(one, Unreadable)),
@@ -190,7 +190,7 @@ class _Reader:
     page, which may well be a thousandth of its size, does no harm among photographs.
     """
 
-    def __init__(self, data: Buffer, limits: Limits, spool: Spool) -> None:
+    def __init__(self, data: Buffer, limits: Limits, spool: Spool | Arena) -> None:
         self._data = data
         self._limits = limits
         self._spool = spool

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.buffers import SIZE
 from tasks.errors import SpoolFailed
 from tasks.spool import Incoming, Spool, pieces, release, spooled_bytes
 
@@ -27,6 +28,18 @@ async def test_what_arrives_is_whole_and_hashed_wherever_it_is(tmp_path: Path, s
     assert data == CONTENT[:size]
     assert sha256 == hashlib.sha256(CONTENT[:size]).hexdigest()
     assert spooled_bytes() == (size if size > 1000 else 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE])
+async def test_what_arrives_is_whole_also_where_a_buffer_does_not_take_it(size: int) -> None:
+    data, sha256 = await (await arrived(CONTENT[:size], len(CONTENT))).whole()
+    assert data == CONTENT[:size]
+    assert sha256 == hashlib.sha256(CONTENT[:size]).hexdigest()
+
+
+async def test_what_arrives_at_the_same_time_is_kept_apart() -> None:
+    found = [(await (await arrived(bytes([mark]) * SIZE, SIZE)).whole())[0] for mark in range(5)]
+    assert found == [bytes([mark]) * SIZE for mark in range(5)]
 
 
 async def test_what_arrives_is_never_there_twice() -> None:
