@@ -33,7 +33,7 @@ from worker.metrics_server import MetricsServer
 from worker.redis_client import open_redis
 from worker.redis_keeping import check_keeping
 from worker.resources import open_resources
-from worker.runtime import Runtime
+from worker.runtime import Runtime, spare_what_stays
 from worker.settings import Settings, SettingsError, load_settings
 from worker.shared_figures import Look
 from worker.tracing import open_tracer
@@ -62,6 +62,7 @@ class Process:
         self._publisher = Publisher(app)
         self._open = contextlib.AsyncExitStack()
         self._station = self.runtime.run(self._start(settings, accounts))
+        spare_what_stays()
         self._watchdog.start()
 
     async def _start(self, settings: Settings, accounts: Accounts) -> Station:

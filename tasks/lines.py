@@ -118,6 +118,7 @@ class Lines:
                 Budget(self._memory),
                 spool_dir,
                 self._figures,
+                on_time=lambda: self._turns.waited_for,
             ),
             figures=self._figures,
             place=self._place,

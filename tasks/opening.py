@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +29,15 @@ class Opening:
     All at once, those whose answers came together would end together, and so ask together again: between two such waves
     nobody would do anything. What takes long is opened in a thread. What does not, some photographs in a megabyte, is
     opened on the loop, which stands still for some milliseconds then: a thread and the loop would hand the interpreter
-    to and fro, which costs processor time and memory (docs/performance.md).
+    to and fro, which costs processor time (docs/performance.md). But who waits for a turn at RiskOS would be late for
+    it, and where turns are waited for it is the rate that bounds what is done, not the processor.
 
     Args:
         limits: of a bundle.
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
         figures: who counts what is done.
+        on_time: whether the loop has to be on time for somebody, and so must not stand still.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Opening:
         memory: Budget | None = None,
         spool_dir: Path | None = None,
         figures: Figures = UNCOUNTED,
+        on_time: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._limits, self._spool_dir, self._figures = limits, spool_dir, figures
+        self._limits, self._spool_dir, self._figures, self._on_time = limits, spool_dir, figures, on_time
         self._memory = memory or Budget(_MEMORY)
         self._on_the_loop, self._beside = asyncio.Semaphore(), asyncio.Semaphore(_BESIDE)
 
@@ -72,7 +75,7 @@ class Opening:
         return self._beside if size <= _LARGE else contextlib.nullcontext()
 
     async def _open(self, bundle: Bundle, limits: Limits) -> Contents:
-        little = unpack_little(bundle.data, limits)
+        little = None if self._on_time() else unpack_little(bundle.data, limits)
         if little is not None:
             return _contents(little)
         return await asyncio.to_thread(_unpacked, bundle, limits, self._spool_dir)
@@ -80,7 +83,7 @@ class Opening:
 
 def _unpacked(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:
     try:
-        return _contents(unpack(bundle.data, limits, spool_dir))
+        return _contents(unpack_little(bundle.data, limits) or unpack(bundle.data, limits, spool_dir))
     except BadBundle as error:
         return Contents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
 

@@ -18,8 +18,9 @@
 --
 -- ARGV: verb, rate (requests a second, as in the settings), then the verb's own
 -- Answer of 'turn':
---         {'turn', microseconds, at, shift}    the turn is ours in so long; to be told to 'late' as they are
---         {'probe', microseconds, at, shift}   the same, and we are the one who finds out whether a hold may end
+--         {'turn', microseconds, at, shift, spared}    the turn is ours in so long; at and shift are to be told to 'late' as
+--                                       they are, by whoever is later than the microseconds spared
+--         {'probe', microseconds, at, shift, spared}   the same, and we are the one who finds out whether a hold may end
 --         {'later', microseconds}       no turn was reserved; ask again then
 --         {'held', milliseconds, reason}
 -- and of 'both' also
@@ -76,6 +77,13 @@ end
 local function interval(share, spare)
   local _, kept = paces()
   return 1000000 / (kept * share) * (1 + spare)
+end
+
+-- The microseconds by which one may be late and nobody has to come later: half of what a second has to spare. The other half
+-- is for what happens to a request on its way.
+local function spared(spare)
+  local _, kept = paces()
+  return math.max(1, math.floor(kept)) / kept * 1000000 * spare / 2
 end
 
 local function count_turn()
@@ -145,7 +153,13 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   if kind == 'probe' then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(wait / 1000) + probe_lease))
   end
-  return { kind, string.format('%.0f', wait), string.format('%.0f', now + wait), string.format('%.0f', shifted) }
+  return {
+    kind,
+    string.format('%.0f', wait),
+    string.format('%.0f', now + wait),
+    string.format('%.0f', shifted),
+    string.format('%.0f', spared(spare)),
+  }
 end
 
 -- as turn: a backfill's turn in its narrow bucket, and with it the one of the account where there is none to wait for.
@@ -161,15 +175,15 @@ end
 
 -- spare, burst, quota, at and shift of a turn: whoever woke up too late for it sends now all the same. The rate allows so
 -- many in a second, and that many turns further on is the one that would now come too early. So turns that have not been
--- given yet come later by as much as we are late, but for half of what there is to spare, and only once where several
--- are late in the same second. Where that turn has been given already, as with a low rate and many processes, nothing
+-- given yet come later by as much as we are late, but for what is spared, and only once where several are late in the same
+-- second. Where that turn has been given already, as with a low rate and many processes, nothing
 -- can be moved any more: ours is lost.
 -- -> {'sent'}, or {'again'}: ask for another turn
 function verbs.late(spare, burst, quota, at, shift_then)
   local _, kept = paces()
   local allowed, each = math.max(1, math.floor(kept)), interval(1, spare)
   local arrival = tonumber(redis.call('GET', KEYS[7]) or 0)
-  local late = now - at - allowed / kept * 1000000 * spare / 2
+  local late = now - at - spared(spare)
   if late <= 0 then return { 'sent' } end
   local shifted = shift()
   local further = (arrival - at - (shifted - shift_then)) / each

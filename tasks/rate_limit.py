@@ -17,6 +17,7 @@ from tasks.account import Account
 from tasks.entry import Queue
 from tasks.errors import AccountHeld
 from tasks.hold import NEVER, backfill_of, hold_key
+from tasks.remote_clock import RemoteClock
 
 _PREFIX = "docv:rate:"
 _NARROW = ":backfill"
@@ -25,11 +26,10 @@ _HORIZON = 10.0
 _PROBE_LEASE = 60_000
 # Requests leave at their turn but arrive with a jitter, so turns are further apart than the rate says, as if a second
 # lasted longer by this much (seconds). A process that has just started has connections to open and code to load: it
-# begins with the most, which is forgotten with each turn. Who is late by more than a little (seconds) says so.
+# begins with the most, which is forgotten with each turn.
 _TO_SPARE = 0.010
 _MOST_TO_SPARE = 0.060
 _FORGETTING = 0.98
-_PUNCTUAL = 0.003
 _MICRO = 1_000_000
 
 
@@ -100,6 +100,8 @@ class Turns:
         self._limiter = Limiter(redis)
         self._sleep = sleep
         self._newness = _MOST_TO_SPARE
+        self._clock = RemoteClock()
+        self._waiting = 0
         self._noticed: dict[str, tuple[float, float]] = {}
         self._in_line: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -118,6 +120,11 @@ class Turns:
             if kind != "narrow":
                 return kind == "probe"
         return await self._turn(account, queue, _Bucket("turn", "", 1.0, quota, own)) == "probe"
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether somebody here waits for a turn, and wants to leave in time."""
+        return self._waiting > 0
 
     def notice(self, account: str, held_for: float) -> None:
         """Learn that an account is on hold for so many seconds, or not at all.
@@ -155,25 +162,50 @@ class Turns:
                     await self._sleep(int(value) / _MICRO)
                 else:
                     given, wait = time.monotonic(), int(value) / _MICRO
-                    await self._sleep(wait)
+                    due = given + wait
+                    if wait and more:
+                        due = self._due(asked, given, wait, int(more[0]) / _MICRO)
+                    await self._until(given, due)
                     self._newness *= _FORGETTING
                     if answer != "probe" and self._held_since(given, account.name):
                         continue
-                    # The answer has been on its way, and the wait in it is older by that.
-                    late = time.monotonic() - wait - (asked if wait else given)
-                    if answer == "turn" and late > _PUNCTUAL and await self._has_lost(account, queue, bucket, more):
+                    if answer == "turn" and await self._has_lost(account, queue, bucket, due, more):
                         continue
                     return answer
 
-    async def _has_lost(self, account: Account, queue: Queue, bucket: _Bucket, turn: Sequence[str]) -> bool:
-        """Say that we are late for a turn, so that others come later; return whether it is lost, since they cannot."""
-        (answer,) = await self._limiter.call(
-            *(account.name, account.allowance.rate, "late"),
-            *(self._to_spare, account.allowance.burst, bucket.quota, *map(int, turn)),
-            bucket=_NARROW if queue is Queue.BACKFILL else "",
-            shared_with=account.allowance.shared_with,
-        )
-        return answer == "again"
+    async def _until(self, now: float, due: float) -> None:
+        self._waiting += due > now
+        try:
+            await self._sleep(max(0.0, due - now))
+        finally:
+            self._waiting -= due > now
+
+    def _due(self, asked: float, given: float, wait: float, at: float) -> float:
+        """Return when a turn is, by our clock.
+
+        The answer may have lain here for milliseconds while we did other things: the wait in it is shorter by that.
+        """
+        self._clock.heard(asked, at - wait, given)
+        return self._clock.here(at)
+
+    async def _has_lost(self, account: Account, queue: Queue, bucket: _Bucket, due: float, turn: Sequence[str]) -> bool:
+        """Return whether our turn is lost, since we are late for it and others cannot come later.
+
+        If they can, they are told to. That takes time as well, and may have to be told again.
+        """
+        at, shift, spared = map(int, turn)
+        told = 0.0
+        while (late := time.monotonic() - due) - told > spared / _MICRO:
+            told = late
+            (answer,) = await self._limiter.call(
+                *(account.name, account.allowance.rate, "late"),
+                *(self._to_spare, account.allowance.burst, bucket.quota, at, shift),
+                bucket=_NARROW if queue is Queue.BACKFILL else "",
+                shared_with=account.allowance.shared_with,
+            )
+            if answer == "again":
+                return True
+        return False
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""

@@ -82,6 +82,18 @@ async def test_a_little_bundle_is_opened_on_the_loop(watched: Watched) -> None:
     assert watched.threads == [threading.current_thread()]
 
 
+async def test_while_somebody_has_to_leave_in_time_nothing_is_opened_on_the_loop(watched: Watched) -> None:
+    bundle, hurried = bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), True
+    opener = Opening(Limits(), on_time=lambda: hurried)
+    contents = await opened(bundle, opener)
+    assert [(each.kind, bytes(each.data)) for each in contents.documents] == [("selfie", PHOTOGRAPH)]
+    assert threading.current_thread() not in watched.threads
+
+    hurried = False
+    assert await opened(bundle, opener) == contents
+    assert watched.threads[1:] == [threading.current_thread()]
+
+
 @pytest.mark.parametrize(
     "bundle",
     [

@@ -170,7 +170,7 @@ class Late:
         self._redis, self._limiter = redis, Limiter(redis)
 
     async def turn(self) -> list[int]:
-        _, _, at, shift = await self._limiter.call("default", 5.0, "turn", 1.0, 0.06, 1, 10_000_000, 0, 0, 1)
+        _, _, at, shift, _ = await self._limiter.call("default", 5.0, "turn", 1.0, 0.06, 1, 10_000_000, 0, 0, 1)
         return [int(at), int(shift)]
 
     async def for_(self, turn: list[int], seconds: float) -> float:

@@ -1,12 +1,13 @@
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import pytest
 
-from worker.runtime import Draining, Runtime, told_to_end
+from worker.runtime import Draining, Runtime, spare_what_stays, told_to_end
 
 LONG = 3600.0
 """Longer than any test: who returns before did not wait for it."""
@@ -417,3 +418,20 @@ async def test_outside_of_a_task_nobody_is_told_to_end() -> None:
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(lambda: answer.set_result(told_to_end()))
     assert await answer is False
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    """Have the collector look at everything again afterwards."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("collecting")
+def test_the_collector_looks_at_nothing_that_stays_and_at_all_that_comes() -> None:
+    before = len(gc.get_objects())
+    spare_what_stays()
+    later = [[] for _ in range(10)]
+    looked_at = gc.get_objects()
+    assert len(looked_at) < before / 10
+    assert all(any(each is one for one in looked_at) for each in later)
