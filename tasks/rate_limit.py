@@ -7,7 +7,6 @@ A backfill first waits in a narrower bucket of its own: what is live never queue
 import asyncio
 import importlib.resources
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,9 @@ _PREFIX = "docv:rate:"
 _NARROW = ":backfill"
 _PATIENCE = 5.0
 _HORIZON = 10.0
+# Seconds whose turns one process may have reserved, one turn at least. With a low rate one waiter at a time asks for
+# his; with a high one they would wait for each other's round trips, and for all that the loop does between them.
+_AHEAD = 0.02
 _PROBE_LEASE = 60_000
 # Requests leave at their turn but arrive with a jitter, so turns are further apart than the rate says, as if a second
 # lasted longer by this much (seconds). A process that has just started has connections to open and code to load: it
@@ -30,6 +32,7 @@ _PROBE_LEASE = 60_000
 _TO_SPARE = 0.010
 _MOST_TO_SPARE = 0.060
 _FORGETTING = 0.98
+_TELLINGS = 2
 _MICRO = 1_000_000
 
 
@@ -101,9 +104,10 @@ class Turns:
         self._sleep = sleep
         self._newness = _MOST_TO_SPARE
         self._clock = RemoteClock()
+        self._told: dict[str, tuple[int, float]] = {}
         self._waiting = 0
         self._noticed: dict[str, tuple[float, float]] = {}
-        self._in_line: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._in_line: dict[str, asyncio.Semaphore] = {}
 
     async def wait(self, account: Account, queue: Queue) -> bool:
         """Wait until a request may leave now; return whether it is the probe that may end a hold.
@@ -135,13 +139,10 @@ class Turns:
         self._noticed[account] = (now, now + held_for)
 
     async def _turn(self, account: Account, queue: Queue, bucket: _Bucket) -> str:
-        """Reserve a turn and wait for it; return what kind it is.
-
-        One at a time in this process, so that few turns are given out ahead.
-        """
+        """Reserve a turn and wait for it; return what kind it is."""
         patience = _PATIENCE
         burst, horizon = account.allowance.burst, round(_HORIZON * _MICRO)
-        async with self._in_line[account.name + bucket.name]:
+        async with self._line(account, bucket):
             while True:
                 asked = time.monotonic()
                 answer, value, *more = await self._limiter.call(
@@ -173,6 +174,14 @@ class Turns:
                         continue
                     return answer
 
+    def _line(self, account: Account, bucket: _Bucket) -> asyncio.Semaphore:
+        """Return what lets only few of this process ask for a turn at a time, so that few are given out ahead."""
+        name = account.name + bucket.name
+        if name not in self._in_line:
+            ahead = account.allowance.rate * bucket.share * _AHEAD
+            self._in_line[name] = asyncio.Semaphore(max(1, int(ahead)))
+        return self._in_line[name]
+
     async def _until(self, now: float, due: float) -> None:
         self._waiting += due > now
         try:
@@ -191,12 +200,17 @@ class Turns:
     async def _has_lost(self, account: Account, queue: Queue, bucket: _Bucket, due: float, turn: Sequence[str]) -> bool:
         """Return whether our turn is lost, since we are late for it and others cannot come later.
 
-        If they can, they are told to. That takes time as well, and may have to be told again.
+        If they can, they are told to. That takes time as well, and is told again where it took as long. What has been
+        told for one turn holds for all that were given before.
         """
         at, shift, spared = map(int, turn)
-        told = 0.0
-        while (late := time.monotonic() - due) - told > spared / _MICRO:
-            told = late
+        name = account.allowance.shared_with or account.name
+        for _ in range(_TELLINGS):
+            late = time.monotonic() - due
+            told_of, told = self._told.get(name, (shift, 0.0))
+            if late - (told if told_of == shift else 0.0) <= spared / _MICRO:
+                break
+            self._told[name] = shift, late
             (answer,) = await self._limiter.call(
                 *(account.name, account.allowance.rate, "late"),
                 *(self._to_spare, account.allowance.burst, bucket.quota, at, shift),
@@ -204,6 +218,7 @@ class Turns:
                 shared_with=account.allowance.shared_with,
             )
             if answer == "again":
+                self._told.pop(name, None)
                 return True
         return False
 

@@ -7,8 +7,9 @@ down into the past by as much. Nobody sleeps.
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -252,6 +253,27 @@ async def test_only_one_of_a_process_has_a_turn_ahead_of_its_time(redis: Redis) 
     over.set()
     await asyncio.gather(*crowd)
     assert await redis.hget(QUOTA, "used") == "6"
+
+
+@pytest.mark.parametrize(("rate", "at_once"), [(99.0, 1), (200.0, 4), (10_000.0, 5)])
+async def test_with_a_high_rate_several_of_a_process_have_turns_of_the_next_20_ms(
+    redis: Redis, rate: float, at_once: int
+) -> None:
+    over, waits = asyncio.Event(), Waits()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await over.wait()
+
+    turns, allowed = Turns(redis, sleep), account(rate=rate)
+    crowd = [asyncio.create_task(turns.wait(allowed, Queue.LIVE)) for _ in range(5)]
+    while len(waits) < at_once:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    assert len(waits) == at_once
+
+    over.set()
+    await asyncio.gather(*crowd)
 
 
 async def test_workers_with_connections_of_their_own_share_the_rate(redis: Redis, redis_url: str) -> None:
@@ -784,6 +806,46 @@ async def test_who_is_late_for_a_turn_pays_one_round_trip_to_say_so(redis: Redis
     before = await round_trips(redis)
     await Turns(redis, oversleep).wait(account(rate=1.0), queue)
     assert await round_trips(redis) - before - 1 == 2
+
+
+class Tellings(Limiter):
+    """Counts who says that he is late; each time that takes a while."""
+
+    def __init__(self, redis: Redis, seconds: float) -> None:
+        super().__init__(redis)
+        self._seconds = seconds
+        self.count = 0
+
+    async def call(self, name: str, rate: float, verb: str, *args: float, **options: Any) -> Sequence[str]:
+        answer = await super().call(name, rate, verb, *args, **options)
+        if verb == "late":
+            self.count += 1
+            await asyncio.sleep(self._seconds)
+        return answer
+
+
+async def late_ones(redis: Redis, turns: Turns, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> Tellings:
+    """Have ten wait for turns of the same 20 ms, and be late for them."""
+    tellings = Tellings(redis, seconds)
+    monkeypatch.setattr(turns, "_limiter", tellings)
+    await asyncio.gather(*(turns.wait(account(rate=1000.0), Queue.LIVE) for _ in range(10)))
+    return tellings
+
+
+async def oversleep(seconds: float) -> None:
+    await asyncio.sleep(seconds + 0.1)
+
+
+async def test_what_one_has_said_of_being_late_holds_for_those_who_had_their_turns_then(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await late_ones(redis, Turns(redis, oversleep), monkeypatch, seconds=0.0)).count <= 3
+
+
+async def test_saying_so_may_take_long_again_and_again_and_does_not_go_on_for_ever(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 1 <= (await late_ones(redis, Turns(redis, oversleep), monkeypatch, seconds=0.1)).count <= 20
 
 
 async def test_a_backfill_that_waits_for_its_share_reserves_no_turn_of_the_account_ahead(redis: Redis) -> None:
