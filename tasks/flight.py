@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,10 @@ _LIVE_PART = 8
 # For so many places one more evaluation is at work without any: it looks at its manifest before it needs one, or writes
 # it when it needs none any more.
 _PLACES_EACH = 2
+# For each place so many evaluations of a backfill may wait here. They are some kilobytes each, and other workers could
+# have them. But those that are archived already go by the thousand in a second, and a queue that rested is read again
+# only 50 ms later.
+_WAITING_EACH = 4
 
 
 class _Room:
@@ -47,8 +52,11 @@ class Flight:
         self._places = _Room(concurrency, for_live)
         self._at_work = _Room(concurrency + concurrency // _PLACES_EACH, for_live)
         self._messages = dict.fromkeys(Queue, 0)
+        self._expected = 0
         self._waiting = 0
         self._aboard = 0
+        # Celery's threads fetch faster than the loop gets to hear of it.
+        self._telling = threading.Lock()
 
     @property
     def aboard(self) -> int:
@@ -63,6 +71,17 @@ class Flight:
     def has_room_for(self, queue: Queue) -> bool:
         """Whether another message of a queue could be fetched and worked on."""
         return self.has_room and self._messages[queue] < self._fetched.get(queue, self._concurrency)
+
+    def expect(self, queue: Queue, evaluations: int) -> None:
+        """Count evaluations that were fetched and are soon to wait here; called from any thread.
+
+        Args:
+            evaluations: how many; less than none when they have come, or will not.
+        """
+        if queue is Queue.BACKFILL:
+            with self._telling:
+                self._expected += evaluations
+            self._tell()
 
     @contextlib.contextmanager
     def message(self, queue: Queue) -> Iterator[None]:
@@ -119,5 +138,8 @@ class Flight:
             self._tell()
 
     def _tell(self) -> None:
-        # Messages hold a thread each, and a hundred evaluations; more of either than is in flight only lies about here.
-        self._enough(max(self._waiting, self._messages[Queue.BACKFILL]) >= self._concurrency)
+        with self._telling:
+            here = self._waiting + self._expected
+            # Messages hold a thread each.
+            messages = self._messages[Queue.BACKFILL]
+            self._enough(here >= _WAITING_EACH * self._concurrency or messages >= self._concurrency)

@@ -36,6 +36,8 @@ local SUSTAINED, LATELY = 3, 30 * 1000
 -- A wait that long is no matter of requests a second: the day's quota is spent.
 local LONG = 120 * 1000
 local IN_A_ROW = 6
+-- Microseconds that a backfill need not wait for its narrow bucket: asking again takes as long.
+local SOON = 5000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -162,12 +164,12 @@ function verbs.turn(share, spare, burst, horizon, quota, own_quota, probe_lease)
   }
 end
 
--- as turn: a backfill's turn in its narrow bucket, and with it the one of the account where there is none to wait for.
--- Where there is, it is not reserved ahead of its time: what is live would wait behind it.
+-- as turn: a backfill's turn in its narrow bucket, and with it the one of the account where the first is now, or nearly so.
+-- Where it is not, the account's is not reserved ahead of its time: what is live would wait behind it.
 function verbs.both(share, spare, burst, horizon, quota, own_quota, probe_lease)
   local narrow = verbs.turn(share, spare, burst, horizon, 0, 0, 0)
   if narrow[1] ~= 'turn' then return narrow end
-  if tonumber(narrow[2]) > 0 then return { 'narrow', narrow[2] } end
+  if tonumber(narrow[2]) > SOON then return { 'narrow', narrow[2] } end
   turns = KEYS[7]
   local last = verbs.turn(1, spare, burst, horizon, quota, own_quota, probe_lease)
   return (last[1] == 'turn' or last[1] == 'probe') and last or { 'narrow', 0 }

@@ -33,6 +33,7 @@ _TO_SPARE = 0.010
 _MOST_TO_SPARE = 0.060
 _FORGETTING = 0.98
 _TELLINGS = 2
+_SECOND = 1.0
 _MICRO = 1_000_000
 
 
@@ -91,6 +92,19 @@ class _Bucket:
     own_quota: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Shift:
+    """By how many microseconds the turns of an account have come later so far, as known at a moment; see the script."""
+
+    by: float
+    at: float
+
+
+def _shared(account: Account) -> str:
+    """Return the name of the account whose turns it takes."""
+    return account.allowance.shared_with or account.name
+
+
 class Turns:
     """Gives out turns.
 
@@ -104,7 +118,7 @@ class Turns:
         self._sleep = sleep
         self._newness = _MOST_TO_SPARE
         self._clock = RemoteClock()
-        self._told: dict[str, tuple[int, float]] = {}
+        self._shifts: dict[str, _Shift] = {}
         self._waiting = 0
         self._noticed: dict[str, tuple[float, float]] = {}
         self._in_line: dict[str, asyncio.Semaphore] = {}
@@ -164,6 +178,8 @@ class Turns:
                 else:
                     given, wait = time.monotonic(), int(value) / _MICRO
                     due = given + wait
+                    if more:
+                        self._heard_of_shift(_shared(account), int(more[1]), given)
                     if wait and more:
                         due = self._due(asked, given, wait, int(more[0]) / _MICRO)
                     await self._until(given, due)
@@ -200,17 +216,17 @@ class Turns:
     async def _has_lost(self, account: Account, queue: Queue, bucket: _Bucket, due: float, turn: Sequence[str]) -> bool:
         """Return whether our turn is lost, since we are late for it and others cannot come later.
 
-        If they can, they are told to. That takes time as well, and is told again where it took as long. What has been
-        told for one turn holds for all that were given before.
+        If they can, they are told to, unless they do already as far as we know: somebody else was as late, or nobody
+        has asked for a while. Telling takes time as well, and it is told again where it took as long.
         """
         at, shift, spared = map(int, turn)
-        name = account.allowance.shared_with or account.name
+        name = _shared(account)
         for _ in range(_TELLINGS):
-            late = time.monotonic() - due
-            told_of, told = self._told.get(name, (shift, 0.0))
-            if late - (told if told_of == shift else 0.0) <= spared / _MICRO:
+            now = time.monotonic()
+            late = (now - due) * _MICRO
+            if late - spared <= self._shifts[name].by - shift:
                 break
-            self._told[name] = shift, late
+            self._shifts[name] = _Shift(shift + late, now)
             (answer,) = await self._limiter.call(
                 *(account.name, account.allowance.rate, "late"),
                 *(self._to_spare, account.allowance.burst, bucket.quota, at, shift),
@@ -218,9 +234,14 @@ class Turns:
                 shared_with=account.allowance.shared_with,
             )
             if answer == "again":
-                self._told.pop(name, None)
                 return True
         return False
+
+    def _heard_of_shift(self, name: str, by: float, now: float) -> None:
+        """Learn from an answer, unless it may have been given before we told Redis of more."""
+        known = self._shifts.get(name)
+        if known is None or by >= known.by or now - known.at > _SECOND:
+            self._shifts[name] = _Shift(by, now)
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""

@@ -7,7 +7,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from typing import Any
 
 from kombu.exceptions import KombuError
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -146,15 +147,16 @@ class Station:
         if not message.accepted:
             self._account_of(message)
 
-    async def work(self, message: Message) -> bool:
+    def work(self, message: Message) -> Coroutine[Any, Any, bool]:
         """Bring every evaluation of a message to its end; return whether none was handed back.
+
+        It is called from any thread, and awaited on the loop; what it will bring counts from the call.
 
         Raises:
             RedisError: one of them could not be written down; the others have been brought to their end all the same.
         """
-        self._watchdog.took()
-        with self._flight.message(message.queue):
-            return await self._work(message)
+        self._flight.expect(message.queue, len(message.eval_ids))
+        return self._fetched(message)
 
     async def refuse(self, cause: str, why: str, source: str, message: str) -> None:
         """Keep what does not fit the contract among the dead letters.
@@ -171,13 +173,28 @@ class Station:
         with contextlib.suppress(OutOfMemoryError):
             await self._refusals.keep(cause=cause, why=why, source=source, message=known)
 
-    async def _work(self, message: Message) -> bool:
+    async def _fetched(self, message: Message) -> bool:
+        self._watchdog.took()
+        with self._flight.message(message.queue):
+            try:
+                entries = await self._taken(message)
+            finally:
+                self._flight.expect(message.queue, -len(message.eval_ids))
+            return await self._ended(entries)
+
+    async def _unpublished(self, message: Message) -> bool:
+        return await self._ended(await self._taken(message))
+
+    async def _taken(self, message: Message) -> list[Entry]:
         if not message.accepted:
             order = Order(message.queue, self._account_of(message), message.trigger, refresh=message.refresh)
             await self._ledger.accept(message.eval_ids, order)
         # What comes one by one, as live events do, is taken together with what comes at the same time.
         alone = len(message.eval_ids) == 1
-        entries = await (self._taking.ask(message.eval_ids[0]) if alone else self._take(message.eval_ids))
+        return await (self._taking.ask(message.eval_ids[0]) if alone else self._take(message.eval_ids))
+
+    async def _ended(self, entries: Sequence[Entry]) -> bool:
+        """Bring evaluations to their end; return whether none was handed back."""
         with self._leases.kept(entries):
             ends = await asyncio.gather(*map(self._end, entries), return_exceptions=True)
         for end in ends:
@@ -284,7 +301,7 @@ class Station:
         """Work on what could not be published; while that goes on, what else is due has to wait."""
         if not self._direct:
             message = Message(tuple(eval_ids), (), queue, accepted=True, refresh=False, trigger=Trigger("message"))
-            task = asyncio.create_task(self._work(message))
+            task = asyncio.create_task(self._unpublished(message))
             self._direct.add(task)
             task.add_done_callback(self._done)
 

@@ -74,14 +74,26 @@ async def test_a_process_with_few_places_serves_a_backfill_as_well() -> None:
     assert len(plane.aboard) == 2
 
 
-async def test_enough_of_a_backfill_is_here_when_as_many_wait_as_may_be_in_flight() -> None:
+async def test_enough_of_a_backfill_is_here_when_four_times_as_many_wait_as_may_be_in_flight() -> None:
     plane = Plane(8)
-    await plane.board(Queue.BACKFILL, 18)
-    assert not plane.told[-1]
+    await plane.board(Queue.BACKFILL, 11 + 31)
+    with plane.flight.message(Queue.LIVE):
+        assert not plane.told[-1]
     await plane.board(Queue.BACKFILL)
     with plane.flight.message(Queue.LIVE):
         assert plane.told[-1]
     await plane.done()
+    assert not plane.told[-1]
+
+
+async def test_what_was_fetched_counts_before_the_loop_has_heard_of_it() -> None:
+    plane = Plane(8)
+    await asyncio.to_thread(plane.flight.expect, Queue.LIVE, 100)
+    await asyncio.to_thread(plane.flight.expect, Queue.BACKFILL, 31)
+    assert plane.told == [False]
+    await asyncio.to_thread(plane.flight.expect, Queue.BACKFILL, 1)
+    assert plane.told[-1]
+    plane.flight.expect(Queue.BACKFILL, -32)
     assert not plane.told[-1]
 
 
