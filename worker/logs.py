@@ -28,8 +28,9 @@ _TALKATIVE = (
     "urllib3",
     "asyncio",
     "celery.pool",
-    "celery.worker.strategy",
 )
+# It tells of every message that comes: a quarter of what its thread does, and to whoever wants to know everything.
+_OF_EACH_MESSAGE = "celery.worker.strategy"
 # It tells of every message that is handed back, with a traceback, as a warning.
 _NOISY = "celery.app.trace"
 # Who looked at whose pictures is written down, however little else is.
@@ -116,5 +117,7 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    if root.level > logging.DEBUG:
+        logging.getLogger(_OF_EACH_MESSAGE).setLevel(max(logging.WARNING, root.level))
     logging.getLogger(_NOISY).setLevel(logging.ERROR)
     logging.getLogger(_NEVER_SILENT).setLevel(logging.INFO)

@@ -28,6 +28,7 @@ async def under_way(
     began, total = time.monotonic(), (400 if scale.long else 100) * (faults + 1)
     eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
     stage.riskos.change(latency_ms=150, jitter_ms=100)
+    stage.settings["DOCV_LOG_LEVEL"] = "DEBUG"  # then each message that comes is in the log
     await stage.start_workers(2)
     await stage.enqueue(eval_ids, run=name)
     pauses: list[float] = []

@@ -209,15 +209,24 @@ def test_who_looked_at_what_is_written_whatever_the_level(written: Written, leve
     assert [line["event"] for line in written.lines] == ["document.looked_at"]
 
 
-@pytest.mark.parametrize(
-    "name", ["kombu", "celery.worker.strategy", "aiohttp.access", "botocore.endpoint", "urllib3", "asyncio"]
-)
+@pytest.mark.parametrize("name", ["kombu", "aiohttp.access", "botocore.endpoint", "urllib3", "asyncio"])
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 def test_talkative_libraries_are_heard_when_something_is_wrong(written: Written, name: str, level: str) -> None:
     configure_logs(level)
     logging.getLogger(name).info("a request")
     logging.getLogger(name).warning("something is wrong")
     assert [line["event"] for line in written.lines] == ["something is wrong"]
+
+
+@pytest.mark.parametrize(("level", "told"), [("DEBUG", 2), ("INFO", 1)])
+def test_of_each_message_that_comes_only_those_hear_who_want_to_know_everything(
+    written: Written, level: str, told: int
+) -> None:
+    logging.getLogger("celery.worker.strategy").setLevel(logging.NOTSET)
+    configure_logs(level)
+    logging.getLogger("celery.worker.strategy").info("Task received")
+    logging.getLogger("celery.worker.strategy").warning("Task refused")
+    assert len(written.lines) == told
 
 
 def test_a_level_above_warning_holds_for_talkative_libraries_too(written: Written) -> None:
