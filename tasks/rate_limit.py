@@ -121,7 +121,7 @@ class Turns:
         self._shifts: dict[str, _Shift] = {}
         self._waiting = 0
         self._noticed: dict[str, tuple[float, float]] = {}
-        self._in_line: dict[str, asyncio.Semaphore] = {}
+        self._askers: dict[str, asyncio.Semaphore] = {}
 
     async def wait(self, account: Account, queue: Queue) -> bool:
         """Wait until a request may leave now; return whether it is the probe that may end a hold.
@@ -156,7 +156,7 @@ class Turns:
         """Reserve a turn and wait for it; return what kind it is."""
         patience = _PATIENCE
         burst, horizon = account.allowance.burst, round(_HORIZON * _MICRO)
-        async with self._line(account, bucket):
+        async with self._few(account, bucket):
             while True:
                 asked = time.monotonic()
                 answer, value, *more = await self._limiter.call(
@@ -190,13 +190,13 @@ class Turns:
                         continue
                     return answer
 
-    def _line(self, account: Account, bucket: _Bucket) -> asyncio.Semaphore:
+    def _few(self, account: Account, bucket: _Bucket) -> asyncio.Semaphore:
         """Return what lets only few of this process ask for a turn at a time, so that few are given out ahead."""
         name = account.name + bucket.name
-        if name not in self._in_line:
+        if name not in self._askers:
             ahead = account.allowance.rate * bucket.share * _AHEAD
-            self._in_line[name] = asyncio.Semaphore(max(1, int(ahead)))
-        return self._in_line[name]
+            self._askers[name] = asyncio.Semaphore(max(1, int(ahead)))
+        return self._askers[name]
 
     async def _until(self, now: float, due: float) -> None:
         self._waiting += due > now

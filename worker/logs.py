@@ -19,16 +19,7 @@ _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
 _SHORTEST_SECRET = 6
 _HIDDEN = "[hidden]"
 # They tell of every message, or of every request, at their INFO.
-_TALKATIVE = (
-    "kombu",
-    "amqp",
-    "aiohttp",
-    "botocore",
-    "boto3",
-    "urllib3",
-    "asyncio",
-    "celery.pool",
-)
+_TALKATIVE = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio", "celery.pool")
 # It tells of every message that comes: a quarter of what its thread does, and to whoever wants to know everything.
 _OF_EACH_MESSAGE = "celery.worker.strategy"
 # It tells of every message that is handed back, with a traceback, as a warning.
