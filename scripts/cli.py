@@ -75,7 +75,7 @@ class Command(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
-            from scripts.explanation import explain  # noqa: PLC0415  # most commands end well
+            from scripts.console.error_messages import explain  # noqa: PLC0415  # most commands end well
 
             explained = explain(error)
             if explained is None:
@@ -122,7 +122,7 @@ def demo(count: int, folder: str, picture: str | None, as_json: bool) -> None:  
 
     Starts a RiskOS of its own, an embedded Redis and a worker, and archives evaluations of every sort.
     """
-    from scripts.demo import demo as show  # noqa: PLC0415
+    from scripts.commands.demo import demo as show  # noqa: PLC0415
 
     raise SystemExit(show(count, folder, picture, as_json=as_json))
 
@@ -140,7 +140,7 @@ def run(sources: tuple[str, ...], **how: Any) -> None:
     included, and Redis, too, unless DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it
     was.
     """
-    from scripts.run import run as do_it  # noqa: PLC0415
+    from scripts.commands.run import run as do_it  # noqa: PLC0415
 
     raise SystemExit(do_it(sources, **how))
 
@@ -153,7 +153,7 @@ def worker(queues: str, with_parent: bool) -> None:  # noqa: FBT001
     names = queues.split(",")
     if not set(names) <= set(_QUEUES):
         raise click.BadParameter(f"the queues are {' and '.join(_QUEUES)}", param_hint="--queues")
-    from scripts.worker import serve_queues  # noqa: PLC0415
+    from scripts.commands.worker import serve_queues  # noqa: PLC0415
 
     serve_queues(names, with_parent=with_parent)
 
@@ -187,7 +187,7 @@ def enqueue(sources: tuple[str, ...], run_name: str | None, **how: Any) -> None:
 
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input.
     """
-    from scripts.enqueue import enqueue as put  # noqa: PLC0415
+    from scripts.commands.enqueue import enqueue as put  # noqa: PLC0415
 
     raise SystemExit(put(sources, run=run_name, **how))
 
@@ -213,8 +213,8 @@ def backfill(dry_run: bool, detach: bool, as_json: bool, **wanted: Any) -> None:
     archive them, as many at a time as Redis is to hold (DOCV_BACKLOG). Stop anything at any time: the same command
     goes on where it was.
     """
-    from scripts.backfill import Wanted  # noqa: PLC0415
-    from scripts.backfill import backfill as carry  # noqa: PLC0415
+    from scripts.commands.backfill import Wanted  # noqa: PLC0415
+    from scripts.commands.backfill import backfill as carry  # noqa: PLC0415
 
     raise SystemExit(carry(Wanted(**wanted), dry_run=dry_run, detach=detach, as_json=as_json))
 
@@ -224,7 +224,7 @@ def backfill(dry_run: bool, detach: bool, as_json: bool, **wanted: Any) -> None:
 @_json_option
 def status(run_name: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Show queues, holds, runs and dead letters, or the counters of one RUN."""
-    from scripts.status import status as show  # noqa: PLC0415
+    from scripts.commands.status import status as show  # noqa: PLC0415
 
     raise SystemExit(show(run_name, as_json=as_json))
 
@@ -258,7 +258,7 @@ def audit(source: str, column: str | None, inventory: str | None, account: str |
     file, here or in S3. Then no manifest is read: the outcome is `present` or `missing`, as of the report, and
     documents and bytes are counted from the keys, superseded documents included.
     """
-    from scripts.audit import audit as ask  # noqa: PLC0415
+    from scripts.audit.command import audit as ask  # noqa: PLC0415
 
     raise SystemExit(ask(source, column, inventory, account, as_json=as_json))
 
@@ -349,7 +349,7 @@ def export(
 @_json_option
 def hold(reason: str, account: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Stop sending requests until `resume`; nothing is lost meanwhile."""
-    from scripts.hold import hold as place  # noqa: PLC0415
+    from scripts.commands.hold import hold as place  # noqa: PLC0415
 
     raise SystemExit(place(reason, account, as_json=as_json))
 
@@ -359,7 +359,7 @@ def hold(reason: str, account: str | None, as_json: bool) -> None:  # noqa: FBT0
 @_json_option
 def resume(account: str | None, as_json: bool) -> None:  # noqa: FBT001
     """End every hold, whoever placed it: a person, a refused key, an outage."""
-    from scripts.hold import resume as lift  # noqa: PLC0415
+    from scripts.commands.hold import resume as lift  # noqa: PLC0415
 
     raise SystemExit(lift(account, as_json=as_json))
 
@@ -373,7 +373,7 @@ def rate(asked: float | None, from_settings: bool, account: str | None, as_json:
     """Show the rate, or set it to RATE requests a second, for all workers and at once."""
     if from_settings and asked is not None:
         raise click.UsageError("give a rate or --from-settings, not both")
-    from scripts.rate import rate as steer  # noqa: PLC0415
+    from scripts.commands.rate import rate as steer  # noqa: PLC0415
 
     raise SystemExit(steer(asked, account, forget=from_settings, as_json=as_json))
 
@@ -406,7 +406,7 @@ def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_choice_options
 def list_dead_letters(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Show them, with the cause of each."""
-    from scripts.dead_letters import choice_of, list_them  # noqa: PLC0415
+    from scripts.commands.dead_letters import choice_of, list_them  # noqa: PLC0415
 
     raise SystemExit(list_them(choice_of(**chosen), as_json=as_json))
 
@@ -415,8 +415,8 @@ def list_dead_letters(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
 @_choice_options
 def redrive(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Try them anew, with all their attempts."""
-    from scripts.dead_letters import choice_of  # noqa: PLC0415
-    from scripts.dead_letters import redrive as again  # noqa: PLC0415
+    from scripts.commands.dead_letters import choice_of  # noqa: PLC0415
+    from scripts.commands.dead_letters import redrive as again  # noqa: PLC0415
 
     raise SystemExit(again(choice_of(**chosen), as_json=as_json))
 
@@ -426,8 +426,8 @@ def redrive(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Forget them: nothing will archive them any more."""
-    from scripts.dead_letters import choice_of  # noqa: PLC0415
-    from scripts.dead_letters import drop as forget  # noqa: PLC0415
+    from scripts.commands.dead_letters import choice_of  # noqa: PLC0415
+    from scripts.commands.dead_letters import drop as forget  # noqa: PLC0415
 
     raise SystemExit(forget(choice_of(**chosen), yes=yes, as_json=as_json))
 
@@ -462,7 +462,7 @@ def legal_hold(eval_ids: tuple[str, ...], account: str | None, on: bool, as_json
 
     It needs a bucket with Object Lock.
     """
-    from scripts.legal_hold import legal_hold as place  # noqa: PLC0415
+    from scripts.erase.legal_hold import legal_hold as place  # noqa: PLC0415
 
     raise SystemExit(place(eval_ids, account, on=on, as_json=as_json))
 
@@ -501,7 +501,7 @@ def simulate(ids: int | None, **options: Any) -> None:
 
     `docv-archive simulate --ids 300 > ids.txt` prints IDs of every sort to rehearse with.
     """
-    from scripts.simulate import print_ids, simulate  # noqa: PLC0415
+    from scripts.commands.simulate import print_ids, simulate  # noqa: PLC0415
 
     if ids is not None:
         print_ids(ids)

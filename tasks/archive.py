@@ -13,31 +13,32 @@ from celery import Task, signals
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from tasks import report, tracing
-from tasks.enqueue import Publisher
-from tasks.entry import Queue
+from tasks.consumer.account_settings import allowance_of
+from tasks.consumer.consumer import Station
+from tasks.consumer.system_metrics import UnderWay
 from tasks.errors import BadInput, BadMessage
-from tasks.figures import CAUSES, Step
-from tasks.known_account import allowance_of
-from tasks.message import Message, read_message
-from tasks.outcome import Outcome
-from tasks.station import Station
-from tasks.under_way import UnderWay
-from worker.accounts import Accounts, load_accounts
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.queueing.message import Message, read_message
+from tasks.queueing.publisher import Publisher
+from tasks.telemetry import log_events as report
+from tasks.telemetry import tracing
+from tasks.telemetry.metrics import CAUSES, Step
 from worker.app import app
-from worker.envelope import ARCHIVE_TASK, BadEnvelope
-from worker.health import Watchdog
+from worker.broker.envelope import ARCHIVE_TASK, BadEnvelope
+from worker.clients.errors import Unreachable
+from worker.clients.redis import open_redis
+from worker.clients.redis_durability import check_keeping
+from worker.config.accounts import Accounts, load_accounts
+from worker.config.settings import Settings, SettingsError, load_settings
 from worker.logs import configure_logs
-from worker.metrics import Words, WorkerFigures
-from worker.metrics_server import MetricsServer
-from worker.redis_client import open_redis
-from worker.redis_keeping import check_keeping
+from worker.metrics.server import MetricsServer
+from worker.metrics.shared_metrics import Look
+from worker.metrics.worker_metrics import Words, WorkerFigures
 from worker.resources import open_resources
 from worker.runtime import Runtime, spare_what_stays
-from worker.settings import Settings, SettingsError, load_settings
-from worker.shared_figures import Look
 from worker.tracing import open_tracer
-from worker.unreachable import Unreachable
+from worker.watchdog import Watchdog
 
 _REST_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
@@ -141,7 +142,7 @@ _processes: list[Process] = []
 
 @app.task(name=ARCHIVE_TASK, bind=True)
 def archive(self: Task, *positional: object, **arguments: Any) -> None:
-    """Bring the evaluations of a message to their end; ``tasks.message`` tells what it may hold."""
+    """Bring the evaluations of a message to their end; ``tasks.queueing.message`` tells what it may hold."""
     queue = self.request.delivery_info.get("routing_key")
     refused: Sequence[BadInput]
     try:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from tasks.answer import Bundle
-from tasks.bucket import Bucket
-from tasks.documents import identify
-from tasks.evaluation import Evaluation
-from tasks.manifest import (
+from tasks.bundle.documents import identify
+from tasks.bundle.unpack import Member
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.pipeline.upload import Shelf, quarantine, store_documents
+from tasks.riskos.response import Bundle
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import (
     BundleRecord,
     DocumentRecord,
     Manifest,
@@ -22,10 +25,7 @@ from tasks.manifest import (
     commit,
     look_up,
 )
-from tasks.outcome import Outcome
-from tasks.run_list import Source, keep_list
-from tasks.store import Shelf, quarantine, store_documents
-from tasks.unpack import Member
+from tasks.storage.run_list import Source, keep_list
 from tests.conftest import S3
 
 NAMES = ("documentfrontDoc_Front_1_blob.jpg", "documentbackDoc_Back_1_blob.jpg", "Doc_Selfie_1_blob.jpg")

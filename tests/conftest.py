@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
 from tests.rabbitmq import rabbitmq_url  # noqa: F401  # a fixture of everybody's
-from worker.embedded import embedded_redis
-from worker.redis_client import open_redis
+from worker.clients.embedded_redis import embedded_redis
+from worker.clients.redis import open_redis
 
 _AWS = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -6,11 +6,11 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.serve.metrics import Figures
-from tasks.entry import Queue
-from tasks.figures import CAUSES, Step
-from tasks.outcome import Outcome
-from worker.metrics import Words, WorkerFigures
-from worker.shared_figures import SHARED, UP
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.telemetry.metrics import CAUSES, Step
+from worker.metrics.shared_metrics import SHARED, UP
+from worker.metrics.worker_metrics import Words, WorkerFigures
 
 WORDS = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from backports import zstd
 
-from tasks.documents import identify
+from tasks.bundle.documents import identify
+from tasks.bundle.unpack import Limits, unpack, unpack_little
+from tasks.bundle.zip_check import check
 from tasks.errors import BadBundle
-from tasks.structure import check
-from tasks.unpack import Limits, unpack, unpack_little
 from tests.zips import Forgery, Raw, deflated, descriptor, streamed_zip_of, wide_zip_of, zip64_extra, zip_of
 
 CORPUS = Path(__file__).parent / "corpus"

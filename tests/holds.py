@@ -4,10 +4,10 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from tasks.breaker import Breaker
-from tasks.entry import Entry, Queue, Trigger
-from tasks.hold import KEY_PAUSES, Holds, Reason
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Entry, Queue, Trigger
+from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.holds import KEY_PAUSES, Holds, Reason
 
 
 async def refused(holds: Holds, account: str, status: int, *, probe: bool) -> float:

@@ -2,16 +2,16 @@
 
 import hashlib
 
-from tasks.answer import Absent, Answer, Bundle
-from tasks.bucket import Bucket
-from tasks.documents import identify
-from tasks.entry import Entry, Queue, Trigger
-from tasks.evaluation import Evaluation
-from tasks.manifest import UnreadableRecord, commit, look_up, utc_now
-from tasks.outcome import Evidence, Outcome
-from tasks.record import Contents, record
-from tasks.store import Shelf, quarantine, store_documents
-from tasks.unpack import Limits, unpack
+from tasks.bundle.documents import identify
+from tasks.bundle.unpack import Limits, unpack
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Entry, Queue, Trigger
+from tasks.model.outcome import Evidence, Outcome
+from tasks.pipeline.manifest_builder import Contents, record
+from tasks.pipeline.upload import Shelf, quarantine, store_documents
+from tasks.riskos.response import Absent, Answer, Bundle
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import UnreadableRecord, commit, look_up, utc_now
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 

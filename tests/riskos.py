@@ -15,14 +15,14 @@ import aiohttp
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from tasks.account import Account, Allowance
-from tasks.breaker import Breaker
-from tasks.download import Terms
-from tasks.hold import Holds, hold_key
-from tasks.pace import Pace
-from tasks.rate_limit import Turns
-from tasks.request import Line
-from tasks.retrying import Policy
+from tasks.model.account import Account, Allowance
+from tasks.resilience.adaptive_rate import Pace
+from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.holds import Holds, hold_key
+from tasks.resilience.rate_limiter import Turns
+from tasks.resilience.retry import Policy
+from tasks.riskos.client import Line
+from tasks.riskos.download import Terms
 
 KEY = "key-of-the-tests"
 _A_MOMENT = 0.5

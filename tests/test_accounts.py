@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from scripts.cli import main
-from tasks.account import DEFAULT_ACCOUNT
-from worker import accounts_file
-from worker.accounts import load_accounts
-from worker.settings import Settings
+from tasks.model.account import DEFAULT_ACCOUNT
+from worker.config import accounts_file
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings
 
 PAGE = (Path(__file__).parents[1] / "docs" / "accounts.md").read_text("utf-8")
 EXAMPLE = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tasks.documents import Kind, Source
-from tasks.evaluation import Evaluation
-from tasks.folder import FolderBucket
-from tasks.manifest import look_up, schema
-from tasks.outcome import NoDocumentsReason
-from tasks.run_list import RunList, keep_list
-from tasks.run_list import Source as Origin
+from tasks.bundle.documents import Kind, Source
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import NoDocumentsReason
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.manifest import look_up, schema
+from tasks.storage.run_list import RunList, keep_list
+from tasks.storage.run_list import Source as Origin
 from tests.keeping import keep, keep_tombstone
 from tests.zips import Raw, forged, zip_of
 

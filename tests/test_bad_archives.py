@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from scripts.cli import main
-from tasks.bucket import Bucket
-from tasks.buckets import bucket_at
+from tasks.storage.bucket import Bucket
+from tasks.storage.open_bucket import bucket_at
 from tests.archives import PREFIX, BucketHand, FolderHand, Hand, eval_ids, fill
 from tests.conftest import S3
-from worker.archive_client import open_archive
-from worker.settings import Settings
+from worker.clients.archive import open_archive
+from worker.config.settings import Settings
 
 MINE, UNKNOWN = eval_ids(2)
 MANIFEST = f"sandbox/{MINE}/manifest.json"

@@ -16,9 +16,9 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from tests.command_line import parse
-from worker.embedded import server_binary
-from worker.settings import Settings, load_settings
-from worker.transport import KEY_PREFIX
+from worker.broker.redis_transport import KEY_PREFIX
+from worker.clients.embedded_redis import server_binary
+from worker.config.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

@@ -13,22 +13,22 @@ from moto import settings as moto_settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
+from scripts.archive_access.s3_client import s3_archive
 from scripts.erase.erasure import Erased, Place, erase_one
+from scripts.erase.legal_hold import hold_all
 from scripts.erase.receipt import Asked
 from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
-from scripts.legal_hold import hold_all
-from scripts.s3_client import s3_archive
-from tasks.bucket import Bucket
-from tasks.buckets import bucket_at
 from tasks.errors import StoreFailed
-from tasks.evaluation import Evaluation
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from tasks.storage.open_bucket import bucket_at
 from tests.archives import eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
 from tests.retention import answering_retention
-from worker.archive_client import check_archive, open_archive
-from worker.settings import Settings
+from worker.clients.archive import check_archive, open_archive
+from worker.config.settings import Settings
 
 POLICY = Path(__file__).parents[1] / "docs" / "iam-policy.json"
 # Which call of boto3 or obstore needs which right (Service Authorization Reference, Amazon S3).

@@ -14,8 +14,8 @@ import yaml
 from tests.command_line import parse
 from tests.test_deploy import COMPOSE, KNOWN, PROJECT, instructions
 from worker.app import BACKFILL, LIVE
-from worker.settings import Settings, load_settings
-from worker.transport import KEY_PREFIX
+from worker.broker.redis_transport import KEY_PREFIX
+from worker.config.settings import Settings, load_settings
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "kubernetes"
 Object = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from tests.command_line import parse
 from tests.test_deploy import COMPOSE, KNOWN, SETTING
 from tests.test_kubernetes import DEPLOYMENTS, of_kind
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")

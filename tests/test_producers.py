@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from scripts.serve.event import _CHANGED
-from tasks.entry import Entry, Queue
-from tasks.ledger import Ledger
-from tasks.message import read_message
+from scripts.serve.api.event import _CHANGED
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Entry, Queue
+from tasks.queueing.message import read_message
 from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
-from worker.transport import transport_url
+from worker.broker.redis_transport import transport_url
 
 PAGE = (Path(__file__).parents[1] / "docs" / "producers.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

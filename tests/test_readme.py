@@ -11,7 +11,7 @@ import pytest
 from scripts.cli import main
 from scripts.simulator.options import Options
 from scripts.simulator.server import start
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 README = Path(__file__).parents[1] / "README.md"
 ROWS = re.findall(r"^\| (`DOCV_.*?) \| ?(.*?) ?\|", README.read_text("utf-8"), re.MULTILINE)

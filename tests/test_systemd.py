@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.exits import USAGE
+from scripts.console.exit_codes import USAGE
 from tests.command_line import parse
 from tests.test_deploy import COMPOSE, KNOWN, SETTING
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "systemd"
 PROGRAM = "/opt/docv-archive/bin/docv-archive"

@@ -10,11 +10,11 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Queue
 
-from worker.accounts import load_accounts
-from worker.broker import broker_url, is_rabbitmq, use_our_channels, worker_options
-from worker.envelope import BACKFILL, LIVE
+from worker.broker.envelope import BACKFILL, LIVE
+from worker.broker.options import broker_url, is_rabbitmq, use_our_channels, worker_options
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings, SettingsError, load_settings
 from worker.logs import configure_logs
-from worker.settings import Settings, SettingsError, load_settings
 
 _PLACES_FOR_LIVE = 8
 
@@ -39,7 +39,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "worker_pool": "threads",
-        # A backfill never has so many messages here that there is no place for what is live: see `tasks.station`.
+        # A backfill never has so many messages here that there is no place for what is live: see `tasks.consumer.consumer`.
         "worker_concurrency": settings.concurrency + _PLACES_FOR_LIVE,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

@@ -10,11 +10,11 @@ import aiohttp
 from obstore.store import S3Store
 from redis.asyncio import Redis
 
-from worker.accounts_file import AccountSettings
-from worker.archive_client import check_archive, check_folder, open_archive
-from worker.object_lock import LockingClient
-from worker.redis_client import check_redis, open_redis
-from worker.settings import Settings, SettingsError
+from worker.clients.archive import check_archive, check_folder, open_archive
+from worker.clients.object_lock import LockingClient
+from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts_file import AccountSettings
+from worker.config.settings import Settings, SettingsError
 
 # A bundle arrives as the kernel has it, up to so much at a time; aiohttp's 64 KiB stop and go a dozen times for each.
 _READ_AHEAD = 1 << 18

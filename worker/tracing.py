@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from worker.settings import Settings, SettingsError
+from worker.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

@@ -21,8 +21,8 @@ import click
 from scripts.bench.manifests import fill_archive
 from scripts.bench.processes import Took, run
 from scripts.bench.stage import counted, stand_in
-from tasks.evaluation import Evaluation
-from tasks.manifest import Manifest
+from tasks.model.evaluation import Evaluation
+from tasks.storage.manifest import Manifest
 
 _EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000

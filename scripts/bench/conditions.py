@@ -18,7 +18,7 @@ from scripts.bench import sample
 from scripts.bench.contestants import Ours, ours
 from scripts.bench.stage import Stage, set_stage
 from scripts.bench.usage import cpu_of, now_of, peak_of
-from tasks.entry import Queue
+from tasks.model.job import Queue
 
 _MIB = 1 << 20
 _WARM = 200

@@ -17,7 +17,7 @@ from scripts.bench.contestants import Contestant, Ours, ours, peer, prefork
 from scripts.bench.stage import Stage, set_stage
 from scripts.bench.table import Round, median
 from scripts.bench.usage import cpu_of, memory_of
-from tasks.entry import Queue
+from tasks.model.job import Queue
 
 FLOOR, BATCHES, SINGLY, PAIR, PREFORK = "floor", "batches", "singly", "pair", "prefork"
 NAMES = (FLOOR, BATCHES, SINGLY, PAIR, PREFORK, "threads", "coroutines")

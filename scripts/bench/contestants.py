@@ -14,14 +14,14 @@ from redis.asyncio import Redis
 
 from scripts.bench.peers.place import BUCKET, KEY, TASK
 from scripts.bench.stage import PEERS_PYTHON, Stage, started
-from tasks.account import DEFAULT_ACCOUNT
-from tasks.enqueue import Publisher
-from tasks.entry import Order, Queue, Trigger
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.job import Order, Queue, Trigger
+from tasks.queueing.publisher import Publisher
 from worker.app import publishing_app
-from worker.embedded import embedded_redis
-from worker.redis_client import open_redis
-from worker.settings import Settings
+from worker.clients.embedded_redis import embedded_redis
+from worker.clients.redis import open_redis
+from worker.config.settings import Settings
 
 _BATCH = 100
 _AT_ONCE = 1000

@@ -25,8 +25,8 @@ from scripts.bench.processes import Took, run, running
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start
-from worker.embedded import embedded_redis
-from worker.redis_client import open_redis
+from worker.clients.embedded_redis import embedded_redis
+from worker.clients.redis import open_redis
 
 _MIB = 1 << 20
 _KEY = "bench-key"

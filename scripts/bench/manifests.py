@@ -3,9 +3,17 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.evaluation import Evaluation
-from tasks.manifest import BundleRecord, DocumentRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
-from tasks.outcome import Outcome
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.manifest import (
+    BundleRecord,
+    DocumentRecord,
+    Manifest,
+    ResponseRecord,
+    TriggerRecord,
+    archiver,
+    utc_now,
+)
 
 _NAMES = ("documentfrontDoc_Front_1_blob.jpg", "documentbackDoc_Back_1_blob.jpg", "Doc_Selfie_1_blob.jpg")
 _KINDS = ("document_front", "document_back", "selfie")

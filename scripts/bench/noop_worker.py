@@ -7,18 +7,18 @@ from typing import Any
 
 from celery import Celery, signals
 
-from tasks.buckets import bucket_at
-from tasks.enqueue import Publisher
-from tasks.feed import INTERVAL, Feeder
-from tasks.ledger import Ledger
-from tasks.outcome import Outcome
+from tasks.ledger.ledger import Ledger
+from tasks.model.outcome import Outcome
+from tasks.queueing.feeder import INTERVAL, Feeder
+from tasks.queueing.publisher import Publisher
+from tasks.storage.open_bucket import bucket_at
 from worker.app import configuration
-from worker.archive_client import open_archive
-from worker.envelope import ARCHIVE_TASK
-from worker.redis_client import open_redis
+from worker.broker.envelope import ARCHIVE_TASK
+from worker.broker.redis_transport import use_our_channel
+from worker.clients.archive import open_archive
+from worker.clients.redis import open_redis
+from worker.config.settings import load_settings
 from worker.runtime import Runtime
-from worker.settings import load_settings
-from worker.transport import use_our_channel
 
 
 class Process:

@@ -13,16 +13,16 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tasks.account import DEFAULT_ACCOUNT, Allowance
-from tasks.entry import Queue
-from tasks.figures import CAUSES, Step
-from tasks.outcome import Outcome
-from tasks.under_way import UnderWay
-from worker.embedded import embedded_redis
-from worker.metrics import Words, WorkerFigures
-from worker.metrics_server import MetricsServer
-from worker.redis_client import open_redis
-from worker.shared_figures import Look
+from tasks.consumer.system_metrics import UnderWay
+from tasks.model.account import DEFAULT_ACCOUNT, Allowance
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.telemetry.metrics import CAUSES, Step
+from worker.clients.embedded_redis import embedded_redis
+from worker.clients.redis import open_redis
+from worker.metrics.server import MetricsServer
+from worker.metrics.shared_metrics import Look
+from worker.metrics.worker_metrics import Words, WorkerFigures
 
 _OUTCOMES = 1_000_000
 _TIMES = 300

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from scripts.archive_access.s3_client import DENIED, UNKNOWN, S3Archive, code_of
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from scripts.s3_client import DENIED, UNKNOWN, S3Archive, code_of
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 _MISSING = {"404", "NoSuchBucket", "NotFound"}
 

@@ -11,14 +11,14 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from scripts.archive_access.s3_client import s3_archive
+from scripts.console.exit_codes import NOT_ALL, OK, UNREACHABLE
 from scripts.doctor import configuration, folder, redis, riskos
 from scripts.doctor.disk import state
 from scripts.doctor.finding import Finding, State, wrong
-from scripts.exits import NOT_ALL, OK, UNREACHABLE
-from scripts.s3_client import s3_archive
-from worker.accounts import Accounts, load_accounts
-from worker.accounts_file import AccountSettings
-from worker.settings import Settings, SettingsError, load_settings
+from worker.config.accounts import Accounts, load_accounts
+from worker.config.accounts_file import AccountSettings
+from worker.config.settings import Settings, SettingsError, load_settings
 
 _STYLES = {State.FINE: "green", State.WARNING: "yellow", State.WRONG: "bold red"}
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from worker.accounts import Accounts
-from worker.settings import Settings
+from worker.config.accounts import Accounts
+from worker.config.settings import Settings
 
 
 def examine(settings: Settings, accounts: Accounts) -> Iterator[Finding]:

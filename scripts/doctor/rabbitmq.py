@@ -9,8 +9,8 @@ from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, NotFound, Prec
 from kombu import Connection
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from worker.envelope import QUEUES
-from worker.rabbitmq import publisher_options
+from worker.broker.envelope import QUEUES
+from worker.broker.rabbitmq import publisher_options
 
 _WHAT = "RabbitMQ"
 _URL = "DOCV_BROKER_URL"

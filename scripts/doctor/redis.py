@@ -8,13 +8,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from tasks.entry import Queue
-from tasks.ledger import Ledger
-from tasks.presence import Presence
-from worker.redis_client import is_too_old, open_redis
-from worker.redis_keeping import syncing
-from worker.redis_url import is_watched
-from worker.settings import Settings
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.worker_registry import Presence
+from tasks.model.job import Queue
+from worker.clients.redis import is_too_old, open_redis
+from worker.clients.redis_durability import syncing
+from worker.config.redis_url import is_watched
+from worker.config.settings import Settings
 
 _OURS = "docv:"
 _KEYS = 2_000

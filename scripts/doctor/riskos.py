@@ -20,17 +20,17 @@ import orjson
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from tasks.account import Account
-from tasks.download import headers_for
-from tasks.entry import Queue
+from tasks.consumer.account_settings import account_of
 from tasks.errors import AccountHeld
-from tasks.evaluation import Evaluation
-from tasks.known_account import account_of
-from tasks.rate_limit import Turns
-from tasks.rate_word import read_rate_word
-from worker.accounts_file import AccountSettings
-from worker.redis_client import open_redis
-from worker.settings import Settings
+from tasks.model.account import Account
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Queue
+from tasks.resilience.rate_headers import read_rate_word
+from tasks.resilience.rate_limiter import Turns
+from tasks.riskos.download import headers_for
+from worker.clients.redis import open_redis
+from worker.config.accounts_file import AccountSettings
+from worker.config.settings import Settings
 
 _SECONDS = 10.0
 _DAYS = 14

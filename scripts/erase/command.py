@@ -11,24 +11,24 @@ from typing import assert_never
 import click
 import orjson
 
-from scripts.accounts import settings_of
-from scripts.bucket import opened_bucket
+from scripts.archive_access.open_bucket import opened_bucket
+from scripts.archive_access.s3_client import s3_archive
+from scripts.archive_access.selected_account import settings_of
+from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.erase.erasure import Ending, Erased, Place, Refused, WouldErase, erase_one
 from scripts.erase.files import Files
 from scripts.erase.receipt import Asked, Receipt
 from scripts.erase.stock import Stock
 from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
-from scripts.exits import NOT_ALL, OK
-from scripts.local import known_redis
-from scripts.s3_client import s3_archive
+from scripts.local.processes import known_redis
 from tasks.errors import AlarmingObject, StoreFailed, TryAgain
-from tasks.evaluation import Evaluation, parse_eval_id
-from tasks.ledger import Ledger
-from worker.archive_client import open_archive
-from worker.redis_client import check_redis, open_redis
-from worker.settings import Settings, SettingsError
-from worker.unreachable import Unreachable
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation, parse_eval_id
+from worker.clients.archive import open_archive
+from worker.clients.errors import Unreachable
+from worker.clients.redis import check_redis, open_redis
+from worker.config.settings import Settings, SettingsError
 
 _REASON = 500
 _NO_REDIS = "no Redis is named (DOCV_REDIS_URL), and none was used here: see that no worker is at work on the archive"

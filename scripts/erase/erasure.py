@@ -12,9 +12,9 @@ from scripts.erase.marker import is_marker, mark
 from scripts.erase.receipt import Asked, Kept, Receipt, begin, complete, keys_of, receipt_of, unfinished
 from scripts.erase.stock import Item, Stock
 from scripts.erase.traces import Traces
-from tasks.bucket import Bucket
-from tasks.evaluation import Evaluation
-from worker.unreachable import Unreachable
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from worker.clients.errors import Unreachable
 
 _SWEEPS = 3
 _BUSY = "it is being worked on; give the same command again in a minute"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scripts.erase.stock import Item, prefixes_of
-from tasks.evaluation import Evaluation
-from worker.unreachable import Unreachable
+from tasks.model.evaluation import Evaluation
+from worker.clients.errors import Unreachable
 
 
 class Files:

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from scripts.archive_access.s3_client import S3Archive, answer_or_none
 from scripts.erase.stock import Item
-from scripts.s3_client import S3Archive, answer_or_none
 
 _NONE = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 

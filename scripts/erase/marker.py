@@ -3,11 +3,11 @@
 from pydantic import ValidationError
 
 from scripts.erase.receipt import Kept
-from tasks.bucket import Bucket, Found, Labels, Unclear
 from tasks.errors import ManifestChanged
-from tasks.evaluation import Evaluation
-from tasks.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
-from tasks.outcome import Outcome
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Bucket, Found, Labels, Unclear
+from tasks.storage.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
 
 _TRIES = 3
 

@@ -16,11 +16,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.erase.stock import Item, Stock
-from tasks.bucket import Bucket, Labels, Unclear
 from tasks.errors import AlarmingObject, ManifestChanged
-from tasks.evaluation import Evaluation
-from tasks.manifest import archiver, utc_now
-from tasks.store import put
+from tasks.model.evaluation import Evaluation
+from tasks.pipeline.upload import put
+from tasks.storage.bucket import Bucket, Labels, Unclear
+from tasks.storage.manifest import archiver, utc_now
 
 _LABELS = Labels("application/json")
 _NAMED_BY_CONTENT = re.compile(r"/([0-9a-f]{64})\.[a-z0-9]+", re.ASCII)

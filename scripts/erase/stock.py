@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from tasks.evaluation import Evaluation
+from tasks.model.evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 
 _LOOK = 0.25
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from scripts.archive_access.s3_client import S3Archive, answer_or_none, asking
 from scripts.erase.locks import lock_of
 from scripts.erase.stock import Item, prefixes_of
-from scripts.s3_client import S3Archive, answer_or_none, asking
-from tasks.evaluation import Evaluation
-from worker.unreachable import Unreachable
+from tasks.model.evaluation import Evaluation
+from worker.clients.errors import Unreachable
 
 _AT_ONCE = 1000  # the most that S3 takes
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})

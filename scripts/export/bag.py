@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scripts.export.staging import files_below, for_owner
-from tasks.manifest import archiver
+from tasks.storage.manifest import archiver
 
 PAYLOAD = "data"
 _DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"

@@ -8,23 +8,23 @@ from pathlib import Path
 import click
 import orjson
 
-from scripts.accounts import settings_of
-from scripts.amount import amount
-from scripts.bucket import opened_for_reading
-from scripts.exits import INTERRUPTED, NOT_ALL, OK
+from scripts.archive_access.open_bucket import opened_for_reading
+from scripts.archive_access.selected_account import settings_of
+from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
+from scripts.console.formatting import amount
+from scripts.console.interrupts import interruptible
+from scripts.console.summary import MEANINGS
 from scripts.export.bag import PAYLOAD, close_bag
 from scripts.export.copying import Choice, Copier, Exported
 from scripts.export.packing import pack
 from scripts.export.staging import put_in_place, refuse_what_is_there, staged
 from scripts.ids.arguments import read_ids
-from scripts.interruption import interruptible
-from scripts.tables import MEANINGS
-from tasks.evaluation import Evaluation
-from tasks.manifest import Manifest
-from tasks.outcome import NoDocumentsReason
-from tasks.seal import Keyring
-from tasks.sealed_bucket import SealedBucket
-from worker.settings import Settings
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import NoDocumentsReason
+from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encryption import Keyring
+from tasks.storage.manifest import Manifest
+from worker.config.settings import Settings
 
 _DOCUMENTS_AT_ONCE = 8
 _EVALUATIONS_AT_ONCE = 16

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from scripts.export.history import NotExported, check_key, extension_of, find_manifest
+from scripts.archive_access.revisions import NotExported, check_key, extension_of, find_manifest
 from scripts.export.listing import NAME, write_listing
 from scripts.export.names import Names
 from scripts.export.staging import for_owner, make_folders
-from tasks.bucket import Bucket
 from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
-from tasks.evaluation import Evaluation
-from tasks.manifest import DocumentRecord, Manifest
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import DocumentRecord, Manifest
 
 MISSING = "missing"
 """What is said in the place of an outcome where there is no manifest to rely upon."""

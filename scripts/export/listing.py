@@ -4,9 +4,9 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from scripts.console.csv_safety import inert
 from scripts.export.staging import for_owner
-from scripts.spreadsheet import inert
-from tasks.manifest import DocumentRecord
+from tasks.storage.manifest import DocumentRecord
 
 NAME = "names.csv"
 _COLUMNS = ("file", "name", "kind", "media_type", "size", "sha256", "superseded")

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from tasks.media_type import promised_by
+from tasks.bundle.media_type import promised_by
 
 _LONGEST = 60
 """Characters in one part; in any script and form few enough for the 255 bytes or units that disks allow."""

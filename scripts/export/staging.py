@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700

@@ -11,8 +11,8 @@ from scripts.ids.errors import named
 from scripts.ids.s3 import is_s3
 from scripts.ids.source import open_source
 from tasks.errors import BadEvalId
-from tasks.evaluation import shown
-from worker.settings import Settings
+from tasks.model.evaluation import shown
+from worker.config.settings import Settings
 
 _NAMED = 20
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.errors import BadEvalId
-from tasks.evaluation import parse_eval_id, shown
+from tasks.model.evaluation import parse_eval_id, shown
 
 BLANKS = " \t"
 """What may stand around an ID in a file."""

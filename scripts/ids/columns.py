@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from scripts.ids.candidate import is_id
 from scripts.ids.errors import BadSource
-from tasks.evaluation import shown
+from tasks.model.evaluation import shown
 
 ROWS_LOOKED_AT = 100
 """Rows at the beginning of a source from which its columns are told."""

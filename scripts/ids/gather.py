@@ -16,7 +16,7 @@ from scripts.ids.scratch import scratch_folder
 from scripts.ids.source import open_source
 from scripts.ids.unique import Sieve, UniqueIds
 from tasks.errors import BadEvalId
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 MOST = 1_000_000
 """Largest ``limit`` and ``sample``: memory grows with them, by some 0.2 kB each."""

@@ -9,7 +9,7 @@ import orjson
 from scripts.ids.candidate import BLANKS, Candidates, Flawed, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.lines import TOO_LONG, Lines, is_too_long
-from tasks.evaluation import shown
+from tasks.model.evaluation import shown
 
 _KEY = "eval_id"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from scripts.spreadsheet import inert
+from scripts.console.csv_safety import inert
 from tasks.errors import BadEvalId
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
 
 
 class Rejects:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from scripts.archive_access.s3_client import DENIED, code_of, needing_credentials, s3_client
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import room_in
-from scripts.s3_client import DENIED, code_of, needing_credentials, s3_client
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
 
 _SCHEME = "s3://"
 _DENIED = DENIED | {"InvalidAccessKeyId", "SignatureDoesNotMatch"}

@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from worker.settings import Settings
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
+from worker.config.settings import Settings
 
 
 def scratch_folder(settings: Settings | None) -> Path | None:

@@ -16,7 +16,7 @@ from scripts.ids.parquet import MAGIC, read_parquet
 from scripts.ids.scratch import scratch_folder
 from scripts.ids.stream import Stream, copied, open_stream
 from scripts.ids.text_lines import read_text
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 _DOCUMENT = re.compile(r"\[$|\{$|\[\s*[\[{\"]")
 

@@ -16,7 +16,7 @@ from typing_extensions import Buffer
 from scripts.ids.errors import BadSource
 from scripts.ids.s3 import download, is_s3
 from scripts.ids.scratch import room_in, scratch_file, scratch_folder
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 HEAD = 1 << 20
 """Bytes that are looked at before reading begins."""

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import click
 
-from scripts.accounts import settings_of
-from scripts.bucket import opened_bucket
-from scripts.exits import NOT_ALL, OK, USAGE
-from scripts.local import known_redis
+from scripts.archive_access.evaluation_rows import Row, write_csv, write_json_lines
+from scripts.archive_access.open_bucket import opened_bucket
+from scripts.archive_access.selected_account import settings_of
+from scripts.console.exit_codes import NOT_ALL, OK, USAGE
+from scripts.local.processes import known_redis
 from scripts.report.page import page
 from scripts.report.rows import rows
 from scripts.report.totals import Totals
-from scripts.rows import Row, write_csv, write_json_lines
-from tasks.bucket import Bucket
-from tasks.ledger import Ledger
-from tasks.manifest import utc_now
-from tasks.message import parse_run
-from tasks.run_list import RunList, find_list, read_piece
-from worker.redis_client import check_redis, open_redis
-from worker.settings import Settings
+from tasks.ledger.ledger import Ledger
+from tasks.queueing.message import parse_run
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import utc_now
+from tasks.storage.run_list import RunList, find_list, read_piece
+from worker.clients.redis import check_redis, open_redis
+from worker.config.settings import Settings
 
 Writer = Callable[[Sequence[Row]], None]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from jinja2 import Environment, StrictUndefined
 
-from scripts.amount import amount
+from scripts.console.formatting import amount
+from scripts.console.summary import MEANINGS
 from scripts.report.totals import Totals
-from scripts.tables import MEANINGS
-from tasks.run_list import RunList
+from tasks.storage.run_list import RunList
 
 
 def page(run: RunList, totals: Totals, made_at: str) -> str:

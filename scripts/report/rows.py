@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from scripts.rows import MISSING, Row, archive_rows
-from tasks.bucket import Bucket
-from tasks.ledger import Ledger
-from tasks.outcome import Outcome
+from scripts.archive_access.evaluation_rows import MISSING, Row, archive_rows
+from tasks.ledger.ledger import Ledger
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Bucket
 
 
 async def rows(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from scripts.rows import Row
+from scripts.archive_access.evaluation_rows import Row
 
 _NAMED = 1_000
 _BARS = 60

@@ -8,29 +8,29 @@ from aiohttp.typedefs import Handler
 from obstore.store import S3Store
 from redis.asyncio import Redis
 
-from scripts.serve.access import telling
-from scripts.serve.bounds import Bounds
-from scripts.serve.callers import Callers, Role, guarded
-from scripts.serve.courier import Courier
-from scripts.serve.health import Health
-from scripts.serve.idempotency import Memory
-from scripts.serve.intake import Intake
-from scripts.serve.login import Login
-from scripts.serve.look_up import LookUp
+from scripts.serve.api.background_publisher import Courier
+from scripts.serve.api.evaluations import LookUp
+from scripts.serve.api.health import Health
+from scripts.serve.api.idempotency import Memory
+from scripts.serve.api.openapi import OPERATIONS, show_document
+from scripts.serve.api.submit import Intake
+from scripts.serve.api.webhook import Webhook
+from scripts.serve.auth.accounts import Webhooks
+from scripts.serve.auth.credentials import Login
+from scripts.serve.auth.roles import Callers, Role, guarded
+from scripts.serve.http.limits import Bounds
 from scripts.serve.metrics import Figures
-from scripts.serve.openapi import OPERATIONS, show_document
 from scripts.serve.page.routes import add_page
-from scripts.serve.webhook import Webhook
-from scripts.serve.whose import Webhooks
-from tasks.bucket import Bucket
-from tasks.buckets import bucket_at
-from tasks.known_account import allowance_of
-from tasks.ledger import Ledger
-from tasks.refusals import Refusals
-from tasks.under_way import UnderWay
-from worker.accounts import Accounts
-from worker.settings import Settings
-from worker.shared_figures import SharedFigures
+from scripts.serve.request_log import telling
+from tasks.consumer.account_settings import allowance_of
+from tasks.consumer.system_metrics import UnderWay
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.rejected_messages import Refusals
+from tasks.storage.bucket import Bucket
+from tasks.storage.open_bucket import bucket_at
+from worker.config.accounts import Accounts
+from worker.config.settings import Settings
+from worker.metrics.shared_metrics import SharedFigures
 
 _TOKENS = 'Bearer realm="docv-archive"'
 # Doors that have a login of their own, and the one for everybody.

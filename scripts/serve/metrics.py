@@ -12,8 +12,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from scripts.serve.answers import shown_as
-from worker.shared_figures import SharedFigures
+from scripts.serve.http.responses import shown_as
+from worker.metrics.shared_metrics import SharedFigures
 
 UNKNOWN = "unknown"
 """Label of every path that is none of ours."""

@@ -12,24 +12,24 @@ import uvloop
 import yarl
 from aiohttp import web
 
+from scripts.serve.api.background_publisher import Courier
 from scripts.serve.application import Opened, application
-from scripts.serve.bounds import Bounds
-from scripts.serve.connection import Connection
-from scripts.serve.courier import Courier
+from scripts.serve.http.connection import Connection
+from scripts.serve.http.connection_limiter import Room
+from scripts.serve.http.limits import Bounds
 from scripts.serve.metrics import Figures
-from scripts.serve.room import Room
-from tasks import tracing
-from tasks.enqueue import Publisher
-from tasks.report import warned
-from worker.accounts import Accounts, load_accounts
+from tasks.queueing.publisher import Publisher
+from tasks.telemetry import tracing
+from tasks.telemetry.log_events import warned
 from worker.app import publishing_app
-from worker.archive_client import check_archive, open_archive
+from worker.clients.archive import check_archive, open_archive
+from worker.clients.errors import Unreachable
+from worker.clients.redis import check_redis, open_redis
+from worker.clients.redis_durability import check_keeping, check_syncing
+from worker.config.accounts import Accounts, load_accounts
+from worker.config.settings import Settings, SettingsError, load_settings
 from worker.logs import configure_logs
-from worker.redis_client import check_redis, open_redis
-from worker.redis_keeping import check_keeping, check_syncing
-from worker.settings import Settings, SettingsError, load_settings
 from worker.tracing import open_tracer
-from worker.unreachable import Unreachable
 
 _log = structlog.get_logger("docv.serve")
 _REDIS_SECONDS = 2.0

@@ -3,7 +3,7 @@
 import hashlib
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tasks.outcome import Outcome
+from tasks.model.outcome import Outcome
 
 _NO_DOCUMENTS = 0x02
 _BAD_BUNDLES = 0x08

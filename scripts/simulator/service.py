@@ -22,8 +22,8 @@ from scripts.simulator.sequences import answer_to, changes_its_mind
 from scripts.simulator.stats import Stats
 from scripts.simulator.steps import documents
 from tasks.errors import BadEvalId
-from tasks.evaluation import parse_eval_id
-from tasks.outcome import Outcome
+from tasks.model.evaluation import parse_eval_id
+from tasks.model.outcome import Outcome
 
 ELSEWHERE = "/__elsewhere"
 """Where a redirect leads: the same server under another name."""

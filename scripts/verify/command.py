@@ -11,23 +11,23 @@ from datetime import UTC, datetime
 import click
 import orjson
 
-from scripts.accounts import settings_of
-from scripts.bucket import opened_for_reading
-from scripts.exits import NOT_ALL, OK
-from scripts.id_list import read_id_list
+from scripts.archive_access.open_bucket import opened_for_reading
+from scripts.archive_access.selected_account import settings_of
+from scripts.console.csv_safety import inert
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.read_only import Distance, look
+from scripts.ids.id_list import read_id_list
 from scripts.ids.unique import UniqueIds
-from scripts.looking import Distance, look
-from scripts.spreadsheet import inert
-from scripts.verify.at_once import at_once
-from scripts.verify.evaluation import check_evaluation, check_quarantine
-from scripts.verify.means import Chosen, Depth, Means
-from scripts.verify.places import Group, Room, evaluation_place, grouped, quarantine_place
+from scripts.verify.check_evaluation import check_evaluation, check_quarantine
+from scripts.verify.check_run import check_run
+from scripts.verify.context import Chosen, Depth, Means
+from scripts.verify.layout import Group, Room, evaluation_place, grouped, quarantine_place
+from scripts.verify.open_lister import opened_shelves
+from scripts.verify.ordered_gather import at_once
 from scripts.verify.problems import Difference
-from scripts.verify.runs import check_run
-from scripts.verify.shelves import opened_shelves
-from tasks.seal import Keyring
-from tasks.sealed_bucket import SealedBucket
-from worker.settings import Settings, load_settings
+from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encryption import Keyring
+from worker.config.settings import Settings, load_settings
 
 _AT_ONCE = 64
 Writer = Callable[[Sequence[Difference]], None]

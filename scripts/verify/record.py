@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from scripts.unread import why_unread
+from scripts.verify.objects_api import Stored
 from scripts.verify.problems import Difference, Problem
-from scripts.verify.stored import Stored
-from tasks.bucket import Bucket
 from tasks.errors import StoreFailed
-from tasks.evaluation import Evaluation
-from tasks.manifest import Manifest
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest
 
 _LARGEST = 64 << 20
 """Bytes; that of 65,535 documents is smaller."""

@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import expected_outcome
 from scripts.simulator.scenarios import scenario_of
-from tasks.census import RunCounters
-from tasks.manifest import schema
-from tasks.outcome import Outcome
+from tasks.ledger.counters import RunCounters
+from tasks.model.outcome import Outcome
+from tasks.storage.manifest import schema
 from tests.conftest import S3
 from tests.faults.stage import IMAGE_BYTES
 

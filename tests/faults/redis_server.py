@@ -14,7 +14,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from worker.embedded import server_binary
+from worker.clients.embedded_redis import server_binary
 
 _START_SECONDS = 30.0
 _SERVICE = "docv"

@@ -16,15 +16,15 @@ from redis.exceptions import RedisError
 
 from scripts.simulator.options import Options
 from scripts.simulator.server import Simulator, start
-from tasks.census import RunCounters
-from tasks.enqueue import Publisher, enqueue
-from tasks.entry import Order, Queue, Trigger
-from tasks.ledger import Ledger
+from tasks.ledger.counters import RunCounters
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
 from tests.commands import KEY
 from tests.faults.redis_server import RedisServer, WatchedRedis
 from worker.app import publishing_app
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 IMAGE_BYTES = 1_500
 WORKER = ("scripts.cli", "worker")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from tasks.entry import Queue
-from tasks.hold import Holds, Reason, backfill_of, hold_key
-from tasks.outcome import Outcome
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import Holds, Reason, backfill_of, hold_key
 from tests.faults.check import FolderArchive, examine
 from tests.faults.scale import Scale
 from tests.faults.stage import Stage, set_stage

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from tasks.entry import Queue
-from tasks.hold import Holds, Reason
-from tasks.outcome import Outcome
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import Holds, Reason
 from tests.commands import KEY, Shell
 from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import charged, half_done, until_held

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from tasks.entry import Queue
-from tasks.hold import ARCHIVE, Reason
-from tasks.outcome import Outcome
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import ARCHIVE, Reason
 from tests.faults.check import examine
 from tests.faults.own_s3 import OwnS3, own_s3, unkept
 from tests.faults.scale import Scale

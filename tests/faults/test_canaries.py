@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from tasks.hold import Reason
+from tasks.resilience.holds import Reason
 from tests import riskos
 from tests.commands import Shell
 from tests.faults import own_s3
@@ -23,8 +23,8 @@ from tests.faults.watching import until_held
 from tests.riskos import Heard, Reply, Then, Write, http, listening
 from tests.zips import Raw, forged, zip_of
 from worker.app import publishing_app
-from worker.envelope import ARCHIVE_TASK
-from worker.settings import Settings
+from worker.broker.envelope import ARCHIVE_TASK
+from worker.config.settings import Settings
 
 _RUN = "canaries"
 _FOREIGN = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"

@@ -13,19 +13,19 @@ import pytest
 from pydantic import SecretStr
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tasks.census import RunCounters
-from tasks.entry import Queue
-from tasks.hold import Holds
-from tasks.message import MAX_BATCH
-from tasks.outcome import Outcome
+from tasks.ledger.counters import RunCounters
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.queueing.message import MAX_BATCH
+from tasks.resilience.holds import Holds
 from tests import forked
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.own_s3 import own_s3
 from tests.faults.scale import Scale
 from tests.faults.stage import Stage, Worker, set_stage
 from worker.app import publishing_app
-from worker.envelope import ARCHIVE_TASK
-from worker.settings import Settings
+from worker.broker.envelope import ARCHIVE_TASK
+from worker.config.settings import Settings
 
 _KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)
 _APART_SECONDS = 300

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from tasks.outcome import Outcome
+from tasks.model.outcome import Outcome
 from tests.commands import Finished, Shell
 from tests.faults.check import FolderArchive, examine
 from tests.faults.scale import Scale

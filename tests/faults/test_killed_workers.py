@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tasks.enqueue import backlog
+from tasks.queueing.publisher import backlog
 from tests.faults import without_ledger
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.killing import kill_again_and_again

@@ -13,18 +13,18 @@ from redis.asyncio import Redis
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
-from tasks.attempt import attempt
-from tasks.bucket import ObjectBucket
-from tasks.download import Terms
-from tasks.entry import Order, Queue, Trigger
-from tasks.gate import Gate
-from tasks.ledger import Ledger
-from tasks.opening import Opening
-from tasks.outcome import Outcome
-from tasks.pipeline import Means
-from tasks.retrying import Policy
-from tasks.store import Shelf
-from tasks.unpack import Limits
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import Opening
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.pipeline.attempt import attempt
+from tasks.pipeline.pipeline import Means
+from tasks.pipeline.upload import Shelf
+from tasks.resilience.archive_gate import Gate
+from tasks.resilience.retry import Policy
+from tasks.riskos.download import Terms
+from tasks.storage.bucket import ObjectBucket
 from tests.faults.own_s3 import OwnS3, unkept
 from tests.riskos import KEY, Clock, Heard, Reply, Server, Then, Wilful, Write, http, listening, s3_error
 

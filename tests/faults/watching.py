@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from tasks.hold import Holds, Reason
+from tasks.resilience.holds import Holds, Reason
 from tests.faults.stage import Stage
 
 

@@ -12,7 +12,7 @@ from celery import Celery
 from pydantic import SecretStr
 
 from worker.app import configuration
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 CARRY_TASK = "without_ledger.carry"
 COMMAND = ("celery", "-A", "tests.faults.without_ledger", "worker", "--without-gossip", "--without-mingle")

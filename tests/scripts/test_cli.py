@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from scripts.cli import main
-from tasks.documents import Kind
+from tasks.bundle.documents import Kind
 from tests.commands import KEY, Shell
 from tests.conftest import S3
 

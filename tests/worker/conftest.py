@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from celery.app.defaults import SETTING_KEYS
 from pydantic import SecretStr
 
 from worker.app import configuration, publishing_app
-from worker.settings import Settings, SettingsError
+from worker.config.settings import Settings, SettingsError
 
 ELSEWHERE = "redis://queue.example:6379/3"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the numbers of TCP options are Linux's")
@@ -92,7 +92,7 @@ def test_a_worker_talks_to_redis_as_it_was_tried(worker_conf: dict[str, Any]) ->
         "unacked_restore_interval": 15,
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
-        "queue_order_strategy": "worker.transport:LiveFirst",
+        "queue_order_strategy": "worker.broker.redis_transport:LiveFirst",
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "socket_keepalive_options": {"4": 30, "5": 10, "6": 3, "18": 60_000},

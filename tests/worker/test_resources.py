@@ -20,12 +20,12 @@ from pydantic import SecretStr
 
 from tests.conftest import S3
 from tests.riskos import Reply, http, json, listening, saying
-from worker.accounts import load_accounts
-from worker.archive_client import open_archive
-from worker.object_lock import LockingClient
+from worker.clients.archive import open_archive
+from worker.clients.errors import Unreachable
+from worker.clients.object_lock import LockingClient
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings, SettingsError
 from worker.resources import Resources, _locking, open_resources
-from worker.settings import Settings, SettingsError
-from worker.unreachable import Unreachable
 
 
 def with_(settings: Settings, **changes: object) -> Settings:

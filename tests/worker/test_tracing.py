@@ -6,7 +6,7 @@ import sys
 import pytest
 from aiohttp import web
 
-from worker.settings import Settings, SettingsError
+from worker.config.settings import Settings, SettingsError
 from worker.tracing import open_tracer
 
 

@@ -8,20 +8,20 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from redis.asyncio import Redis
 
-from scripts.resuming import end_hold
-from scripts.serve.answers import Refused
-from scripts.serve.body import read_body
-from scripts.serve.bounds import Bounds
-from scripts.serve.callers import Caller
-from scripts.serve.look_up import read_eval_id
-from scripts.serve.page.access_log import acted
-from scripts.serve.page.desk import HEADERS, Desk
-from scripts.serve.page.notice import address
-from scripts.serve.page.origin import check_origin, token_for
-from scripts.serve.page.sight import Eye
-from scripts.serve.page.signing import Signer
-from tasks.hold import Holds
-from tasks.ledger import Ledger
+from scripts.overview.release_holds import end_hold
+from scripts.serve.api.evaluations import read_eval_id
+from scripts.serve.auth.roles import Caller
+from scripts.serve.http.body import read_body
+from scripts.serve.http.limits import Bounds
+from scripts.serve.http.responses import Refused
+from scripts.serve.page.audit_log import acted
+from scripts.serve.page.csrf import check_origin, token_for
+from scripts.serve.page.flash import address
+from scripts.serve.page.overview_cache import Eye
+from scripts.serve.page.renderer import HEADERS, Desk
+from scripts.serve.page.signer import Signer
+from tasks.ledger.ledger import Ledger
+from tasks.resilience.holds import Holds
 
 _AT_ONCE = 1_000
 _SECONDS = 20.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from scripts.serve.answers import Refused
+from scripts.serve.http.responses import Refused
 
 _NAMES = ("htmx.min.js", "uplot.min.js", "uplot.min.css", "page.js", "page.css", "icon.svg")
 _FOR_GOOD = "private, max-age=31536000, immutable"

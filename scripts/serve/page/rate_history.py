@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from scripts.serve.answers import said
-from scripts.serve.callers import Caller
-from tasks.pace import Rate
+from scripts.serve.auth.roles import Caller
+from scripts.serve.http.responses import said
+from tasks.resilience.adaptive_rate import Rate
 
 _EVERY = 10.0
 _HOUR = 3600.0

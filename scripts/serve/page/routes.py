@@ -5,25 +5,25 @@ import functools
 from aiohttp import web
 from redis.asyncio import Redis
 
-from scripts.rate import see_rate
-from scripts.serve.bounds import Bounds
-from scripts.serve.callers import Caller
+from scripts.commands.rate import see_rate
+from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.roles import Caller
+from scripts.serve.http.limits import Bounds
 from scripts.serve.page.actions import Actions
 from scripts.serve.page.assets import Assets
-from scripts.serve.page.desk import Desk, View, templates
-from scripts.serve.page.evaluation import LookUp
-from scripts.serve.page.pictures import Pictures
+from scripts.serve.page.document_views import Pictures
+from scripts.serve.page.evaluation_view import LookUp
+from scripts.serve.page.overview_cache import Eye
 from scripts.serve.page.rate_history import RateHistory
-from scripts.serve.page.sheets import Sheets
-from scripts.serve.page.sight import Eye
-from scripts.serve.page.signing import Signer
-from scripts.serve.whose import whose
-from tasks.bucket import Bucket
-from tasks.ledger import Ledger
-from tasks.seal import Keyring
-from tasks.sealed_bucket import SealedBucket
-from worker.accounts import Accounts
-from worker.settings import Settings
+from scripts.serve.page.renderer import Desk, View, templates
+from scripts.serve.page.signer import Signer
+from scripts.serve.page.views import Sheets
+from tasks.ledger.ledger import Ledger
+from tasks.storage.bucket import Bucket
+from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encryption import Keyring
+from worker.config.accounts import Accounts
+from worker.config.settings import Settings
 
 
 def add_page(

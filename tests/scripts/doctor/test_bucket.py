@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from scripts.archive_access.s3_client import s3_archive
 from scripts.doctor.bucket import examine, region
 from scripts.doctor.finding import Finding, State, fine
-from scripts.s3_client import s3_archive
 from tests.conftest import S3
 from tests.riskos import Reply, Then, http, s3_error, saying
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"

@@ -5,8 +5,8 @@ from redis.asyncio import Redis
 
 from scripts.doctor.finding import State
 from scripts.doctor.redis import crash, eviction, examine, following, keeping, latency, memory, work
-from tasks.entry import Queue
-from worker.settings import Settings
+from tasks.model.job import Queue
+from worker.config.settings import Settings
 
 
 async def test_a_redis_of_ours_is_fine_and_one_that_others_use_is_a_warning(redis: Redis, redis_url: str) -> None:

@@ -11,12 +11,12 @@ from scripts.doctor.finding import State
 from scripts.doctor.riskos import answer, certified, clock, examine
 from scripts.simulator.options import Options
 from scripts.simulator.server import start
-from tasks.account import DEFAULT_ACCOUNT
-from tasks.hold import Holds
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.resilience.holds import Holds
 from tests.commands import KEY
 from tests.riskos import json, saying
-from worker.accounts_file import AccountSettings
-from worker.settings import Settings
+from worker.config.accounts_file import AccountSettings
+from worker.config.settings import Settings
 
 
 @pytest.mark.parametrize(

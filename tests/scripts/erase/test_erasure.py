@@ -13,23 +13,23 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from scripts.bucket import opened_bucket
+from scripts.archive_access.open_bucket import opened_bucket
+from scripts.archive_access.s3_client import s3_archive
 from scripts.erase.erasure import Ending, Erased, Place, Refused, WouldErase, erase_one
 from scripts.erase.files import Files
 from scripts.erase.receipt import Asked
 from scripts.erase.stock import Stock
 from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
-from scripts.s3_client import s3_archive
-from tasks.bucket import Bucket, Labels
-from tasks.entry import Failure, Order, Queue, Trigger
-from tasks.evaluation import Evaluation
-from tasks.ledger import Ledger
-from tasks.manifest import look_up
-from tasks.outcome import Outcome
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Bucket, Labels
+from tasks.storage.manifest import look_up
 from tests.conftest import S3
 from tests.retention import answering_retention
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 ASKED = Asked("request 4711", "operator", "a-host")
 LABELS = Labels("application/json")

@@ -9,7 +9,7 @@ import pytest
 
 from scripts.export.bag import close_bag
 from scripts.export.staging import make_folders
-from tasks.manifest import archiver
+from tasks.storage.manifest import archiver
 
 FILES = {"data/id/a b.jpg": b"picture", "data/id/sub/日本.txt": b"", "data/id/manifest.json": b"{}"}
 

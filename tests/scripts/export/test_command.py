@@ -19,9 +19,9 @@ from scripts.simulator.expected import expected_outcome
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
 from scripts.simulator.server import start
-from tasks.evaluation import Evaluation
-from tasks.folder import FolderBucket
-from tasks.outcome import Evidence, Outcome
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Evidence, Outcome
+from tasks.storage.local_bucket import FolderBucket
 from tests.commands import KEY, Finished, Shell, finish, reached
 from tests.conftest import S3
 from tests.keeping import EVALUATION, keep, keep_tombstone

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from scripts.export.copying import Choice, Copier, Exported
-from tasks.bucket import Bucket, ObjectBucket
 from tasks.errors import StoreFailed
-from tasks.folder import FolderBucket
+from tasks.storage.bucket import Bucket, ObjectBucket
+from tasks.storage.local_bucket import FolderBucket
 from tests.keeping import EVALUATION, keep, keep_tombstone
 from tests.zips import Raw, forged, streamed_zip_of, wide_zip_of, zip_of
 

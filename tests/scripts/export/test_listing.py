@@ -2,7 +2,7 @@ import csv
 from pathlib import Path
 
 from scripts.export.listing import write_listing
-from tasks.manifest import DocumentRecord
+from tasks.storage.manifest import DocumentRecord
 
 
 def document(name: str, **facts: object) -> DocumentRecord:

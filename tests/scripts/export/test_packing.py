@@ -6,7 +6,7 @@ import pytest
 
 from scripts.export.packing import pack
 from scripts.export.staging import make_folders
-from tasks.unpack import Limits, unpack
+from tasks.bundle.unpack import Limits, unpack
 
 
 def test_every_file_is_in_the_zip_and_no_longer_in_the_folder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import click
 import pytest
 
 from scripts.export.staging import files_below, for_owner, make_folders, put_in_place, refuse_what_is_there, staged
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
 
 
 def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 
 @pytest.fixture

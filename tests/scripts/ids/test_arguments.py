@@ -10,7 +10,7 @@ import pytest
 from scripts.ids.arguments import read_ids
 from scripts.ids.errors import BadSource
 from tests.conftest import S3
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 ONE, TWO = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"
 

@@ -2,8 +2,8 @@
 
 import pickle
 
-from scripts.exits import USAGE
-from scripts.explanation import explain
+from scripts.console.error_messages import explain
+from scripts.console.exit_codes import USAGE
 from scripts.ids.errors import BadSource
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.ids.errors import BadSource
 from scripts.ids.gather import Gathered, gather
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 IDS = [str(UUID(int=number << 64)) for number in range(100)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.ids.rejects import Rejects
 from tasks.errors import BadEvalId
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
 
 
 def _rows(path: Path) -> list[list[str]]:

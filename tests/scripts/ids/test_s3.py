@@ -12,8 +12,8 @@ import pytest
 from scripts.ids.errors import BadSource
 from scripts.ids.s3 import download
 from tests.conftest import S3
-from worker.settings import SettingsError
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
+from worker.config.settings import SettingsError
 
 
 class _Answer(BaseHTTPRequestHandler):

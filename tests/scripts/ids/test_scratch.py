@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from scripts.ids.scratch import room_in, scratch_file, scratch_folder
-from worker.settings import Settings
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
+from worker.config.settings import Settings
 
 
 def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:

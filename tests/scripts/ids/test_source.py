@@ -17,7 +17,7 @@ from scripts.ids.candidate import Flawed
 from scripts.ids.errors import BadSource
 from scripts.ids.source import open_source
 from tests.conftest import S3
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 IDS = [str(UUID(int=number << 64)) for number in range(1, 4)]
 

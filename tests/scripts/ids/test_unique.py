@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.ids.unique import Sieve, UniqueIds
-from worker.unreachable import Unreachable
+from worker.clients.errors import Unreachable
 
 
 def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 BUCKET = "kyc-archive"
 _PARQUET = (

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from scripts.rows import Row
-from tasks.entry import Failure, Order, Queue, Trigger
-from tasks.folder import FolderBucket
-from tasks.ledger import Ledger
-from tasks.run_list import Source, keep_list
+from scripts.archive_access.evaluation_rows import Row
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.run_list import Source, keep_list
 from tests.commands import Shell
 
 IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(4)]

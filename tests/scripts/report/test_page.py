@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
+from scripts.archive_access.evaluation_rows import Row
 from scripts.report.page import page
 from scripts.report.totals import Totals
-from scripts.rows import Row
-from tasks.run_list import RunList, Source
+from tasks.storage.run_list import RunList, Source
 
 HOSTILE = "<script>alert(1)</script>"
 

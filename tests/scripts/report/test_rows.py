@@ -7,14 +7,15 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from scripts.archive_access.evaluation_rows import Row
 from scripts.report.rows import rows
-from scripts.rows import Row
-from tasks.bucket import Labels
-from tasks.entry import Failure, Order, Queue, Trigger
-from tasks.evaluation import Evaluation
-from tasks.folder import FolderBucket
-from tasks.ledger import Ledger
-from tasks.manifest import (
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Labels
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.manifest import (
     BundleRecord,
     DocumentRecord,
     Manifest,
@@ -24,7 +25,6 @@ from tasks.manifest import (
     commit,
     utc_now,
 )
-from tasks.outcome import Outcome
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 from datetime import UTC, datetime, timedelta
 
+from scripts.archive_access.evaluation_rows import Row
 from scripts.report import totals as module
 from scripts.report.totals import Totals
-from scripts.rows import Row
 
 BEGUN = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 

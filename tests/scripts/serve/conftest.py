@@ -15,10 +15,10 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from scripts.serve.bounds import Bounds
+from scripts.serve.http.limits import Bounds
 from scripts.serve.server import serving
-from worker.accounts import load_accounts
-from worker.settings import Settings
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings
 
 TOKEN = "token-of-the-webhook-1"
 PAIR = "riskos:password-of-the-webhook"

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
 from tests.commands import Shell, finish
 from tests.conftest import S3
 from tests.scripts.serve.conftest import INTAKE, OPERATOR, PAIR, TOKEN, Client, basic, event

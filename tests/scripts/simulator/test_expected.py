@@ -7,7 +7,7 @@ import pytest
 
 from scripts.simulator.expected import demo_ids, expected_outcome
 from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
-from tasks.outcome import Outcome
+from tasks.model.outcome import Outcome
 from tests.scripts.simulator.conftest import Client
 
 TRIES = 3

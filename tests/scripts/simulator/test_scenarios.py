@@ -3,7 +3,7 @@ import uuid
 import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario_of
-from tasks.evaluation import parse_eval_id
+from tasks.model.evaluation import parse_eval_id
 
 
 @pytest.mark.parametrize("scenario", Scenario)

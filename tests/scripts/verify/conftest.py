@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from scripts.bucket import opened_for_reading
-from scripts.verify.at_once import at_once
+from scripts.archive_access.open_bucket import opened_for_reading
 from scripts.verify.command import differences_of
-from scripts.verify.means import Means
-from scripts.verify.places import Group, grouped
+from scripts.verify.context import Means
+from scripts.verify.layout import Group, grouped
+from scripts.verify.open_lister import opened_shelves
+from scripts.verify.ordered_gather import at_once
 from scripts.verify.problems import Difference
-from scripts.verify.shelves import opened_shelves
-from tasks.bucket import Bucket
+from tasks.storage.bucket import Bucket
 from tests.archives import PREFIX, BucketHand, FolderHand, Hand
-from worker.settings import Settings
+from worker.config.settings import Settings
 
 
 @dataclass

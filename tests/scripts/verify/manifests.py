@@ -6,11 +6,11 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from scripts.verify.stored import Stored
-from tasks.bucket import Labels, ObjectBucket
-from tasks.evaluation import Evaluation
-from tasks.manifest import BundleRecord, DocumentRecord, Manifest, ResponseRecord, TriggerRecord
-from tasks.outcome import Outcome
+from scripts.verify.objects_api import Stored
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Labels, ObjectBucket
+from tasks.storage.manifest import BundleRecord, DocumentRecord, Manifest, ResponseRecord, TriggerRecord
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 CONTENT = b"a selfie"

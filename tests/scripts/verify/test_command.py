@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.buckets import bucket_at
-from tasks.folder import FolderBucket
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.open_bucket import bucket_at
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
-from worker.archive_client import open_archive
-from worker.settings import Settings
+from worker.clients.archive import open_archive
+from worker.config.settings import Settings
 
 IDS = eval_ids(20)
 

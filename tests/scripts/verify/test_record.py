@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from scripts.verify.objects_api import IRREGULAR, Stored
 from scripts.verify.problems import Difference
 from scripts.verify.record import Record, read_record
-from scripts.verify.stored import IRREGULAR, Stored
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
 
 KEY = EVALUATION.manifest_key

@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 import pytest
 from redis.asyncio import Redis
 
-from tasks.entry import Failure, Order, Queue, Trigger
-from tasks.folder import FolderBucket
-from tasks.hold import Holds
-from tasks.ledger import Ledger
-from tasks.outcome import Outcome
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import Holds
+from tasks.storage.local_bucket import FolderBucket
 from tests.archives import archive, documents
 from tests.scripts.serve.conftest import OPERATOR, VIEWER, Client, Response, basic
 

@@ -7,13 +7,13 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scripts.serve.bounds import Bounds
+from scripts.serve.http.limits import Bounds
 from scripts.serve.page.actions import Actions
-from scripts.serve.page.signing import Signer
-from tasks.breaker import Breaker
+from scripts.serve.page.signer import Signer
 from tasks.errors import ServiceFailed
-from tasks.hold import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
 from tests.archives import eval_ids
 from tests.holds import failed
 from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from scripts.serve.page.rate_history import RateHistory
-from tasks.pace import Rate
+from tasks.resilience.adaptive_rate import Rate
 from tests.scripts.serve.page.conftest import Person
 
 ANYTHING: Any = None

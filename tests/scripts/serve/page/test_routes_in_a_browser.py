@@ -9,9 +9,9 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 from redis.asyncio import Redis
 
-from tasks.entry import Order, Queue, Trigger
-from tasks.hold import Holds
-from tasks.ledger import Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tasks.resilience.holds import Holds
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, Client
 from tests.scripts.serve.page.conftest import HTML, keep, some_of_every_sort

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tasks.entry import Order, Queue, Trigger
-from tasks.folder import FolderBucket
-from tasks.hold import Holds
-from tasks.ledger import Ledger
-from tasks.outcome import Outcome
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import Holds
+from tasks.storage.local_bucket import FolderBucket
 from tests.archives import archive, documents
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
 from tests.scripts.serve.page.conftest import Person

@@ -1,0 +1,1 @@
+"""archive_access: say here in one sentence what this package is for."""

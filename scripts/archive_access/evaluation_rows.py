@@ -1,0 +1,115 @@
+"""What the archive says of evaluations: a row for each, told by its manifest alone."""
+
+import asyncio
+import csv
+import hashlib
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import orjson
+
+from tasks.errors import AlarmingObject
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Committed, look_up
+
+MISSING = "missing"
+"""What is said in the place of an outcome where nothing tells one."""
+PRESENT = "present"
+"""What is said where a manifest is known to be there, and was not read."""
+_AT_ONCE = 64
+_SOME = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one evaluation.
+
+    Attributes:
+        eval_id: the evaluation.
+        outcome: its outcome, ``missing``, or ``present``.
+        documents: how many are in the archive.
+        bytes: how large they are together.
+        manifest: key of the manifest; None where there is none.
+        sha256: hash of the manifest's bytes.
+        archived_at: when it was made.
+        cause: a short fixed word: what could not be read, or why there is no manifest: the cause of the dead letter, or
+            where the evaluation stands.
+    """
+
+    eval_id: str
+    outcome: str
+    documents: int = 0
+    bytes: int = 0
+    manifest: str | None = None
+    sha256: str | None = None
+    archived_at: str | None = None
+    cause: str | None = None
+
+    @property
+    def fine(self) -> bool:
+        """Whether nobody needs to look."""
+        return self.outcome == PRESENT or (self.outcome != MISSING and Outcome(self.outcome).fine)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether there is a manifest, but none that says anything."""
+        return self.outcome == MISSING and self.manifest is not None
+
+    def facts(self) -> dict[str, object]:
+        """Return it for a program."""
+        return asdict(self)
+
+
+async def archive_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]) -> AsyncIterator[list[Row]]:
+    """Yield what the archive says of evaluations, in their order, some at a time.
+
+    Raises:
+        StoreFailed: the archive did not say.
+    """
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(eval_id: str) -> Row:
+        async with at_once:
+            return await _row(bucket, Evaluation(eval_id, environment))
+
+    for start in range(0, len(eval_ids), _SOME):
+        yield await asyncio.gather(*map(one, eval_ids[start : start + _SOME]))
+
+
+async def _row(bucket: Bucket, evaluation: Evaluation) -> Row:
+    try:
+        committed = await look_up(bucket, evaluation)
+    except AlarmingObject as error:
+        return Row(evaluation.eval_id, MISSING, manifest=evaluation.manifest_key, cause=error.cause)
+    return _told_by(committed, evaluation) if committed else Row(evaluation.eval_id, MISSING)
+
+
+def _told_by(committed: Committed, evaluation: Evaluation) -> Row:
+    manifest = committed.manifest
+    documents = [document for document in manifest.documents if not document.superseded]
+    return Row(
+        eval_id=evaluation.eval_id,
+        outcome=manifest.outcome.value,
+        documents=len(documents),
+        bytes=sum(document.size for document in documents),
+        manifest=evaluation.manifest_key,
+        sha256=hashlib.sha256(committed.found.data).hexdigest(),
+        archived_at=manifest.archived_at,
+        cause="erased" if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
+    )
+
+
+def write_json_lines(some: Sequence[Row]) -> None:
+    """Print rows, one JSON object a line."""
+    sys.stdout.buffer.writelines(orjson.dumps(row.facts(), option=orjson.OPT_APPEND_NEWLINE) for row in some)
+
+
+def write_csv(some: Sequence[Row]) -> None:
+    """Print rows as CSV; where there are none yet, the header."""
+    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)], lineterminator="\n")
+    if not some:
+        writer.writeheader()
+    writer.writerows(row.facts() for row in some)

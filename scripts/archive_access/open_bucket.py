@@ -1,0 +1,66 @@
+"""The archive's bucket for a command: seen to be there before anything is asked of it, left in order afterwards."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from obstore.store import S3Store
+
+from tasks.errors import StoreFailed
+from tasks.storage.bucket import Bucket
+from tasks.storage.open_bucket import bucket_at
+from worker.clients.archive import check_archive, open_archive
+from worker.clients.errors import Unreachable
+from worker.config.settings import Settings
+
+# obstore's threads abort a process that ends within an instant of their answer (0.12.1).
+_INSTANT = 0.2
+
+
+@contextlib.asynccontextmanager
+async def opened_bucket(settings: Settings) -> AsyncIterator[Bucket]:
+    """Lend the archive's bucket.
+
+    Raises:
+        SettingsError: there are no credentials for it.
+        Unreachable: it does not answer, or not any more.
+    """
+    archive = open_archive(settings)
+    await check_archive(archive, settings)
+    async with _left_in_order(archive):
+        yield bucket_at(archive, settings.storage_class)
+
+
+@contextlib.asynccontextmanager
+async def opened_for_reading(settings: Settings) -> AsyncIterator[Bucket]:
+    """Lend the bucket to who changes nothing: a folder is not made, and need not let anybody write.
+
+    Raises:
+        SettingsError: there are no credentials for it.
+        Unreachable: it is not there, or does not answer.
+    """
+    archive = open_archive(settings)
+    if isinstance(archive, Path):
+        _see_folder(archive)
+    else:
+        await check_archive(archive, settings)
+    async with _left_in_order(archive):
+        yield bucket_at(archive)
+
+
+def _see_folder(folder: Path) -> None:
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        raise Unreachable(f"{folder}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
+
+
+@contextlib.asynccontextmanager
+async def _left_in_order(archive: S3Store | Path) -> AsyncIterator[None]:
+    try:
+        yield
+    except StoreFailed as error:
+        raise Unreachable(f"{error}; give the same command again when it can") from None
+    finally:
+        if isinstance(archive, S3Store):
+            await asyncio.sleep(_INSTANT)

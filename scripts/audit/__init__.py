@@ -1,0 +1,1 @@
+"""audit: say here in one sentence what this package is for."""

@@ -1,0 +1,82 @@
+"""Ask the archive, not the logs: for each ID its outcome, or that it is missing."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from scripts.archive_access.evaluation_rows import MISSING, Row, archive_rows, write_csv, write_json_lines
+from scripts.archive_access.open_bucket import opened_for_reading
+from scripts.archive_access.selected_account import settings_of
+from scripts.audit.inventory_holdings import inventory_rows
+from scripts.audit.inventory_source import open_inventory
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.read_only import Distance, look
+from scripts.ids.id_list import IdList, read_id_list
+from worker.config.settings import Settings
+
+Chunks = AsyncIterator[Sequence[Row]]
+_AT_ONCE = 8_192
+
+
+@dataclass(slots=True)
+class Found:
+    """What all rows say together.
+
+    Attributes:
+        outcomes: how many of each.
+        damaged: manifests that say nothing; they count as missing, too.
+        documents: how many.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
+    documents: int = 0
+
+    def add(self, some: Sequence[Row]) -> None:
+        """Count some rows."""
+        for row in some:
+            self.outcomes[row.outcome] += 1
+            self.damaged += row.damaged
+            self.documents += row.documents
+
+    def sentence(self) -> str:
+        """Return the counts in a line."""
+        counts = [f"{count:,} {outcome}" for outcome, count in sorted(self.outcomes.items())]
+        damaged = f" ({self.damaged:,} of those have a damaged manifest)" if self.damaged else ""
+        return f"{self.outcomes.total():,} evaluations: {', '.join(counts)}{damaged}; {self.documents:,} documents"
+
+
+def audit(source: str, column: str | None, inventory: str | None, account: str | None, *, as_json: bool) -> int:
+    """Print what the archive says of each ID of a list; return the exit code."""
+    settings = settings_of(account)
+    write = write_json_lines if as_json else write_csv
+    with read_id_list(source, column, settings) as listed:
+        rows = _from_inventory(inventory, listed, settings) if inventory else _from_archive(listed, settings)
+        return look(_audit(rows, listed, write))
+
+
+async def _audit(rows: Chunks, listed: IdList, write: Callable[[Sequence[Row]], None]) -> int:
+    found = Found()
+    write(())
+    with Distance("audit", len(listed.ids)) as distance:
+        async for some in rows:
+            write(some)
+            found.add(some)
+            distance.show(found.outcomes.total(), f"{found.outcomes[MISSING]:,} missing")
+    click.echo(found.sentence(), err=True)
+    return NOT_ALL if found.outcomes[MISSING] or listed.bad else OK
+
+
+async def _from_archive(listed: IdList, settings: Settings) -> Chunks:
+    async with opened_for_reading(settings) as bucket:
+        for chunk in listed.ids.chunks(_AT_ONCE):
+            async for some in archive_rows(bucket, settings.environment, chunk):
+                yield some
+
+
+async def _from_inventory(inventory: str, listed: IdList, settings: Settings) -> Chunks:
+    with open_inventory(inventory, settings) as objects, inventory_rows(objects, settings) as known:
+        for chunk in listed.ids.chunks(_AT_ONCE):
+            yield known.rows(chunk)

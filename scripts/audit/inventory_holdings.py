@@ -1,0 +1,133 @@
+"""What an inventory says of evaluations, kept on disk while IDs are looked up: memory does not grow with either."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from scripts.archive_access.evaluation_rows import MISSING, PRESENT, Row
+from scripts.audit.inventory_objects import Listed
+from scripts.ids.errors import BadSource
+from scripts.ids.scratch import scratch_folder
+from tasks.bundle.documents import Kind
+from tasks.errors import BadEvalId
+from tasks.model.evaluation import Evaluation, parse_eval_id
+from worker.clients.errors import Unreachable
+from worker.config.settings import Settings, SettingsError
+
+_AT_ONCE = 20_000
+_CACHE_KIB = 65_536
+_KINDS = frozenset(Kind)
+_TABLE = "CREATE TABLE held (id TEXT PRIMARY KEY, manifests INT, documents INT, bytes INT) WITHOUT ROWID"
+_ADD = """
+INSERT INTO held VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+manifests = manifests + excluded.manifests, documents = documents + excluded.documents, bytes = bytes + excluded.bytes
+"""
+_FIND = "SELECT manifests, documents, bytes FROM held WHERE id = ?"
+
+
+class Holdings:
+    """What is there of each evaluation of an environment, as an inventory lists it."""
+
+    def __init__(self, database: sqlite3.Connection, environment: str) -> None:
+        self._database, self._environment = database, environment
+
+    def rows(self, eval_ids: Sequence[str]) -> list[Row]:
+        """Return a row for each ID, in order: ``present`` or ``missing``."""
+        return [self._row(eval_id) for eval_id in eval_ids]
+
+    def _row(self, eval_id: str) -> Row:
+        manifests, documents, size = self._database.execute(_FIND, (eval_id,)).fetchone() or (0, 0, 0)
+        if not manifests:
+            return Row(eval_id, MISSING, documents, size)
+        return Row(eval_id, PRESENT, documents, size, Evaluation(eval_id, self._environment).manifest_key)
+
+
+@contextmanager
+def inventory_rows(objects: Iterable[Listed], settings: Settings) -> Iterator[Holdings]:
+    """Read an inventory, and lend what it says of the archive.
+
+    Raises:
+        SettingsError: the archive is no bucket.
+        BadSource: the inventory cannot be read to its end, or is that of another bucket.
+        Unreachable: the disk has no room.
+    """
+    bucket, root = _place(settings)
+    with (
+        TemporaryDirectory(dir=scratch_folder(settings)) as folder,
+        _translated(),
+        closing(sqlite3.connect(Path(folder) / "held", isolation_level=None)) as database,
+    ):
+        _prepare(database)
+        for some in _summed(objects, bucket, root):
+            _keep(database, some)
+        yield Holdings(database, settings.environment)
+
+
+def _place(settings: Settings) -> tuple[str, str]:
+    """Return the archive's bucket, and what keys of the environment begin with."""
+    url = urlsplit(settings.archive_url)
+    if url.scheme != "s3":
+        raise SettingsError(("--inventory speaks of a bucket, and DOCV_ARCHIVE_URL names a folder: leave one out",))
+    prefix = url.path.strip("/")
+    return url.netloc, f"{prefix}/{settings.environment}/" if prefix else f"{settings.environment}/"
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    # What is lost when the machine stops is only a copy.
+    for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", f"PRAGMA cache_size = -{_CACHE_KIB}"):
+        database.execute(statement)
+    database.execute(_TABLE)
+
+
+def _keep(database: sqlite3.Connection, some: dict[str, list[int]]) -> None:
+    database.execute("BEGIN")
+    database.executemany(_ADD, ((eval_id, *sums) for eval_id, sums in some.items()))
+    database.execute("COMMIT")
+
+
+def _summed(objects: Iterable[Listed], bucket: str, root: str) -> Iterator[dict[str, list[int]]]:
+    """Yield manifests, documents and their bytes of some evaluations at a time; one may come again."""
+    sums: dict[str, list[int]] = {}
+    for listed in objects:
+        if listed.bucket != bucket:
+            raise BadSource(f"it lists the bucket {listed.bucket}, and the archive is in {bucket}")
+        if listed.key.startswith(root):
+            _count(sums, listed.key.removeprefix(root), listed.size)
+        if len(sums) >= _AT_ONCE:
+            yield sums
+            sums = {}
+    yield sums
+
+
+def _count(sums: dict[str, list[int]], key: str, size: int) -> None:
+    eval_id, _, rest = key.partition("/")
+    kind = rest.partition("/")[0]
+    if rest == "manifest.json":
+        counted = (1, 0, 0)
+    elif kind in _KINDS:
+        counted = (0, 1, size)
+    else:
+        return
+    if _is_canonical(eval_id):
+        sums[eval_id] = [sum(pair) for pair in zip(sums.get(eval_id, (0, 0, 0)), counted, strict=True)]
+
+
+def _is_canonical(eval_id: str) -> bool:
+    try:
+        return parse_eval_id(eval_id) == eval_id
+    except BadEvalId:
+        return False
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Unreachable(
+            f"the inventory cannot be kept on disk while it is read ({type(error).__name__}): make room, or let "
+            "DOCV_STATE_DIR name another folder"
+        ) from None

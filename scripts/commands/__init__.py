@@ -1,0 +1,1 @@
+"""commands: say here in one sentence what this package is for."""

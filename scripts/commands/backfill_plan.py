@@ -1,0 +1,160 @@
+"""Say what a backfill would mean before it is begun: how many requests, how long, how much to keep."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from scripts.archive_access.open_bucket import opened_bucket
+from scripts.commands.rate import see_rate
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.formatting import amount
+from scripts.duration import duration
+from scripts.ids.gather import Gathered
+from scripts.overview.estimate import Estimate, estimate
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest, look_up
+from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts_file import AccountSettings
+from worker.config.settings import Settings
+
+_LOOKS = 1_000
+_AT_ONCE = 32
+# What RiskOS's documentation shows of a bundle: front, back, selfie, in some 0.75 MB.
+_DOCUMENTS, _BYTES = 3.0, 750_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a backfill would mean.
+
+    Attributes:
+        ids: evaluations of the run, each once.
+        bad: lines that name none.
+        repeated: lines that name one again.
+        looked_up: of how many we looked whether they are in the archive.
+        archived: how many of those are.
+        documents: documents of an evaluation, on average.
+        size: bytes of them.
+        known: whether these averages come from the archive, and not from RiskOS's documentation.
+        estimate: of the requests.
+    """
+
+    ids: int
+    bad: int
+    repeated: int
+    looked_up: int
+    archived: int
+    documents: float
+    size: float
+    known: bool
+    estimate: Estimate
+
+    @property
+    def new(self) -> int:
+        """Evaluations that are not in the archive; told from those that were looked up."""
+        return round(self.ids * (1 - self.archived / self.looked_up))
+
+    @property
+    def puts(self) -> int:
+        """PUT requests: the documents and the manifest of each."""
+        return round(self.estimate.requests * (self.documents + 1))
+
+
+async def plan(gathered: Gathered, here: Settings, account: AccountSettings, *, refresh: bool, as_json: bool) -> int:
+    """Print what a backfill would mean; queue nothing; return the exit code.
+
+    Args:
+        gathered: the IDs.
+        here: settings with a Redis.
+        account: whom RiskOS would be asked with.
+        refresh: whether it would be asked although there is a manifest.
+        as_json: for a program.
+    """
+    settings = account.settings
+    async with open_redis(here.need_redis_url()) as redis:
+        await check_redis(redis)
+        rate = await see_rate(redis, account)
+    sample = tuple(_evenly(gathered.ids, len(gathered.ids)))
+    async with opened_bucket(settings) as bucket:
+        manifests = await _look_up(bucket, settings, sample)
+    found = [manifest for manifest in manifests if manifest]
+    full = [manifest for manifest in found if manifest.documents]
+    share_new = 1.0 if refresh else 1 - len(found) / len(sample)
+    made = Plan(
+        ids=len(gathered.ids),
+        bad=gathered.bad,
+        repeated=gathered.repeated,
+        looked_up=len(sample),
+        archived=len(found),
+        documents=_mean((len(each.documents) for each in full), _DOCUMENTS),
+        size=_mean((sum(document.size for document in each.documents) for each in full), _BYTES),
+        known=bool(full),
+        estimate=estimate(round(len(gathered.ids) * share_new), settings, rate=rate.kept),
+    )
+    if as_json:
+        click.echo(orjson.dumps(_facts(made)))
+    else:
+        Console().print(_table(made))
+        click.echo("nothing was queued; the same command without --dry-run begins", err=True)
+    return NOT_ALL if gathered.bad else OK
+
+
+def _evenly(eval_ids: Iterable[str], total: int) -> Iterable[str]:
+    """Return as many as are looked up, spread over all of them."""
+    return itertools.islice(eval_ids, 0, None, max(1, -(-total // _LOOKS)))
+
+
+async def _look_up(bucket: Bucket, settings: Settings, eval_ids: Sequence[str]) -> list[Manifest | None]:
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(eval_id: str) -> Manifest | None:
+        async with at_once:
+            committed = await look_up(bucket, Evaluation(eval_id, settings.environment))
+        return committed.manifest if committed else None
+
+    return await asyncio.gather(*map(one, eval_ids))
+
+
+def _mean(figures: Iterable[int], otherwise: float) -> float:
+    some = tuple(figures)
+    return sum(some) / len(some) if some else otherwise
+
+
+def _facts(made: Plan) -> dict[str, object]:
+    return {
+        "ids": made.ids,
+        "bad": made.bad,
+        "repeated": made.repeated,
+        "looked_up": made.looked_up,
+        "archived_of_those": made.archived,
+        "new": made.new,
+        "requests": made.estimate.requests,
+        "rate": round(made.estimate.rate, 3),
+        "requests_a_day": made.estimate.a_day,
+        "seconds": round(made.estimate.seconds, 1),
+        "puts": made.puts,
+        "bytes": round(made.estimate.requests * made.size),
+    }
+
+
+def _table(made: Plan) -> Table:
+    whole = made.looked_up == made.ids
+    source = "as the archive's own are" if made.known else "as RiskOS's documentation shows them"
+    quota = "" if made.estimate.a_day is None else f", {made.estimate.a_day:,.0f} requests a day"
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("evaluations", f"{made.ids:,}", f"{made.bad:,} bad lines, {made.repeated:,} repeated")
+    table.add_row(
+        "not archived yet", f"{made.new:,}", "looked up each" if whole else f"told from {made.looked_up:,} of them"
+    )
+    table.add_row("requests to RiskOS", f"{made.estimate.requests:,}", "")
+    table.add_row("time", duration(made.estimate.seconds), f"at {made.estimate.rate:.3g} a second{quota}")
+    table.add_row("PUT requests", f"{made.puts:,}", f"{made.documents:.1f} documents and a manifest each, {source}")
+    table.add_row("to keep", amount(made.estimate.requests * made.size), f"{amount(made.size)} each")
+    return table

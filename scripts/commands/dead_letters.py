@@ -1,0 +1,250 @@
+"""Evaluations that were tried enough: list them, try them anew, or drop them."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.local.processes import known_redis
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.rejected_messages import Refusal, Refusals
+from tasks.model.evaluation import parse_eval_id
+from tasks.model.job import DeadLetter
+from tasks.queueing.message import parse_run
+from worker.clients.redis import check_redis, open_redis
+from worker.config.settings import Settings, load_settings
+
+_AT_ONCE = 1000
+_SHOWN = 100
+_ID = 36
+_WIDE = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which dead letters are meant; all of them where nothing is said.
+
+    Attributes:
+        eval_ids: these evaluations.
+        cause: those with this cause.
+        run: those of this run.
+        older_than: those whose last attempt was so many seconds ago, or longer.
+        account: those of this account; also one that is not known here.
+    """
+
+    eval_ids: frozenset[str]
+    cause: str | None
+    run: str | None
+    older_than: float
+    account: str | None = None
+
+    def has_refusal(self, refusal: Refusal, now: float) -> bool:
+        """Return whether a refused message is meant: it is of no evaluation, run or account."""
+        of_any = not self.eval_ids and self.run is None and self.account is None
+        return of_any and self.cause in {None, refusal.cause} and now - refusal.at >= self.older_than
+
+    def has(self, letter: DeadLetter, now: float) -> bool:
+        """Return whether a dead letter is meant."""
+        return (
+            (not self.eval_ids or letter.eval_id in self.eval_ids)
+            and (self.cause is None or letter.failure.cause == self.cause)
+            and (self.run is None or self.run in letter.runs)
+            and self.account in {None, letter.account}
+            and now - letter.last >= self.older_than
+        )
+
+
+def choice_of(
+    eval_ids: Sequence[str], cause: str | None, run_name: str | None, older_than: float, account: str | None = None
+) -> Choice:
+    """Return which dead letters are meant.
+
+    Raises:
+        BadInput: an ID or the name of the run is none.
+    """
+    ids = frozenset(map(parse_eval_id, eval_ids))
+    return Choice(ids, cause, None if run_name is None else parse_run(run_name), older_than, account)
+
+
+def list_them(choice: Choice, *, as_json: bool) -> int:
+    """Print the dead letters that are meant, one JSON object a line or a table; return the exit code."""
+    with known_redis(load_settings()) as here:
+        return asyncio.run(_list(here, choice, as_json=as_json))
+
+
+def redrive(choice: Choice, *, as_json: bool) -> int:
+    """Try them anew, with all their attempts; return the exit code."""
+    return _act("redriven", choice, as_json=as_json)
+
+
+def drop(choice: Choice, *, yes: bool, as_json: bool) -> int:
+    """Forget them, after asking; return the exit code."""
+    if not yes:
+        click.confirm("What is dropped is in no archive and no queue any more. Go on?", abort=True, err=True)
+    return _act("dropped", choice, as_json=as_json)
+
+
+def _act(done: str, choice: Choice, *, as_json: bool) -> int:
+    with known_redis(load_settings()) as here:
+        count = asyncio.run(_each(here, done, choice))
+    missing = len(choice.eval_ids) - count if choice.eval_ids else 0
+    if as_json:
+        click.echo(orjson.dumps({done: count, "missing": missing}))
+    else:
+        click.echo(f"{count} {done}" + (f"; {missing} of the named are no dead letters" if missing else ""))
+        if count and done == "redriven":
+            click.echo("a worker takes them up within seconds of running; see `docv-archive status`")
+    return NOT_ALL if missing else OK
+
+
+async def _each(settings: Settings, done: str, choice: Choice) -> int:
+    count = 0
+    async with _dead(settings, choice) as dead:
+        act = dead.ledger.redrive if done == "redriven" else dead.ledger.drop
+        async for some in _thousands(letter.eval_id async for letter in dead.letters):
+            count += len(await act(some))
+        if done == "dropped":
+            async for some in _thousands(refusal.name async for refusal in dead.refused):
+                count += await dead.refusals.drop(some)
+    return count
+
+
+async def _thousands(names: AsyncIterator[str]) -> AsyncIterator[list[str]]:
+    """Yield names so many at a time as are worked on at once."""
+    some: list[str] = []
+    async for name in names:
+        some.append(name)
+        if len(some) == _AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+async def _list(settings: Settings, choice: Choice, *, as_json: bool) -> int:
+    causes: Counter[str] = Counter()
+    why: Counter[str] = Counter()
+    table = _table()
+    async with _dead(settings, choice) as dead:
+        async for letter in dead.letters:
+            causes[letter.failure.cause] += 1
+            if as_json:
+                click.echo(orjson.dumps(_facts(letter)))
+            elif table.row_count < _SHOWN:
+                table.add_row(*_row(letter))
+        async for refusal in dead.refused:
+            why[f"{refusal.why} ({refusal.source})"] += 1
+            if as_json:
+                click.echo(orjson.dumps(_facts_of_refusal(refusal)))
+    if not as_json:
+        if causes or not why:
+            _print(table, causes)
+        _print_refused(why)
+    return OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Dead:
+    """What is meant of all that is dead, streamed, for there may be very much; and where it is."""
+
+    ledger: Ledger
+    letters: AsyncIterator[DeadLetter]
+    refusals: Refusals
+    refused: AsyncIterator[Refusal]
+
+
+@contextlib.asynccontextmanager
+async def _dead(settings: Settings, choice: Choice) -> AsyncIterator[_Dead]:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        ledger, refusals = Ledger(redis), Refusals(redis)
+        seconds, micro = await redis.time()
+        now = seconds + micro / 1e6
+
+        async def letters() -> AsyncIterator[DeadLetter]:
+            # Redis may show an entry twice while its table grows.
+            seen: set[str] = set()
+            async for letter in ledger.dead_letters():
+                if choice.has(letter, now) and letter.eval_id not in seen:
+                    seen.add(letter.eval_id)
+                    yield letter
+
+        refused = (refusal async for refusal in refusals.each() if choice.has_refusal(refusal, now))
+        yield _Dead(ledger, letters(), refusals, refused)
+
+
+def _facts(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "eval_id": letter.eval_id,
+        "cause": letter.failure.cause,
+        "why": letter.failure.why,
+        "status": letter.failure.status,
+        "attempts": letter.attempts,
+        "account": letter.account,
+        "queue": letter.queue,
+        "runs": letter.runs,
+        "accepted_at": _moment(letter.accepted),
+        "first_failed_at": _moment(letter.first),
+        "last_failed_at": _moment(letter.last),
+    }
+
+
+def _facts_of_refusal(refusal: Refusal) -> dict[str, object]:
+    return {
+        "eval_id": None,
+        "cause": refusal.cause,
+        "why": refusal.why,
+        "source": refusal.source,
+        "message": refusal.message,
+        "refused_at": _moment(refusal.at),
+    }
+
+
+def _table() -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("evaluation", "cause", "status", "attempts", "last failed", "runs"):
+        justify: Literal["left", "right"] = "right" if title in {"status", "attempts"} else "left"
+        # An ID that is cut cannot be copied; what is in the way goes on the next line.
+        table.add_column(title, justify=justify, overflow="fold", min_width=_ID if title == "evaluation" else None)
+    return table
+
+
+def _row(letter: DeadLetter) -> tuple[str, ...]:
+    status = "" if letter.failure.status is None else str(letter.failure.status)
+    runs = " ".join(letter.runs)
+    return letter.eval_id, letter.failure.cause, status, str(letter.attempts), _moment(letter.last), runs
+
+
+def _print(table: Table, causes: Counter[str]) -> None:
+    console, total = Console(highlight=False), causes.total()
+    if not console.is_terminal:
+        console.width = _WIDE
+    if not total:
+        click.echo("there are no such dead letters")
+        return
+    console.print(table)
+    if total > table.row_count:
+        console.print(f"... and {total - table.row_count} more; --json prints them all")
+    counted = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+    console.print(f"{total} in all: {counted}", markup=False)
+
+
+def _print_refused(why: Counter[str]) -> None:
+    if not why:
+        return
+    click.echo(f"{why.total()} messages were refused; they can be dropped, and have to be sent anew as they should be:")
+    for sentence, count in why.most_common(_SHOWN):
+        click.echo(f"  {count} times: {sentence}")
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

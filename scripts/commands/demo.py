@@ -1,0 +1,190 @@
+"""Show the main job before one's eyes: no key, no server, no Docker."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich._export_format import CONSOLE_SVG_FORMAT  # save_svg takes a form, and this is where its own one is
+from rich.console import Console
+
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.interrupts import interruptible
+from scripts.console.summary import Summary, outcome_table
+from scripts.local.machine import machine
+from scripts.simulator.bundles import documents_of
+from scripts.simulator.expected import demo_ids, expected_outcome
+from scripts.simulator.scenarios import scenario_of
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.manifest import Manifest
+from worker.clients.errors import Unreachable
+from worker.config.settings import Settings, load_settings
+
+_KEY = "a-key-for-the-demo"
+_ENVIRONMENT = "sandbox"
+_MARK = ".docv-archive-demo"
+_BEFORE = 20
+_RATE = 100
+_PICTURE_WIDTH = 104
+_SHOWN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found in the archive afterwards.
+
+    Attributes:
+        documents: documents that are there byte for byte as they were served.
+        size: their bytes.
+        wrong: evaluations that did not end as the simulator meant them to.
+    """
+
+    documents: int
+    size: int
+    wrong: tuple[str, ...]
+
+
+def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
+    """Archive simulated evaluations of every sort, check the result, say where to look; return the exit code."""
+    console = (
+        Console(stderr=as_json, record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False)
+        if picture
+        else Console(stderr=as_json, highlight=False)
+    )
+    return interruptible(lambda: _demo(count, _fresh(Path(folder)), picture, console, as_json=as_json))
+
+
+def _demo(count: int, archive: Path, picture: str | None, console: Console, *, as_json: bool) -> int:
+    eval_ids = demo_ids(count)
+    with tempfile.TemporaryDirectory(prefix="docv-demo-") as state, _simulator() as url:
+        console.print(f"A RiskOS of our own answers at {url}; Redis and a worker are started.")
+        with machine(_settings(archive, Path(state), url)) as here:
+            console.print(f"Yesterday, {_BEFORE} evaluations came in ...")
+            before = here.archive(_with_documents(eval_ids)[:_BEFORE])
+            console.print(f"... and {before.sentence()}.")
+            console.print(f"Today, {len(eval_ids)} IDs come in, those among them, and some of every sort:\n")
+            summary = here.archive(eval_ids)
+    console.print(outcome_table(summary))
+    if as_json:
+        click.echo(summary.as_json())
+    checked = _check(archive, eval_ids)
+    _say_where_to_look(console, archive, eval_ids, checked)
+    if picture:
+        console.save_svg(picture, title="docv-archive demo", code_format=_picture_format())
+    return OK if not checked.wrong and not summary.counters.pending and _every_sort(summary) else NOT_ALL
+
+
+def _with_documents(eval_ids: Sequence[str]) -> list[str]:
+    return [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.ARCHIVED]
+
+
+def _settings(archive: Path, state: Path, url: str) -> Settings:
+    return load_settings(
+        environment=_ENVIRONMENT,
+        accounts=None,
+        api_key=_KEY,
+        riskos_url=url,
+        archive_url=archive.absolute().as_uri(),
+        redis_url=None,
+        state_dir=state,
+        rate=_RATE,
+        daily_quota=1_000_000,
+        attempts=2,
+        retry_seconds=1,
+    )
+
+
+def _fresh(folder: Path) -> Path:
+    """Return an empty folder; what a demo left there before is removed, anything else is not.
+
+    Raises:
+        click.UsageError: there is something else.
+    """
+    if folder.exists():
+        if not (folder / _MARK).is_file():
+            raise click.UsageError(f"{folder} is there already and is not a demo's; name another one with --to")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / _MARK).touch()
+    return folder
+
+
+@contextmanager
+def _simulator() -> Iterator[str]:
+    """Have the simulator as a process of its own; yield its URL.
+
+    Raises:
+        Unreachable: it does not start.
+    """
+    command = [sys.executable, "-m", "scripts.cli", "simulate", "--port", "0", "--key", _KEY, "--with-parent"]
+    with subprocess.Popen(  # noqa: S603  # our own command
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            words = process.stdout.readline().split() if process.stdout else []
+            if not words:
+                raise Unreachable("the simulator does not start")
+            yield words[-1]
+        finally:
+            process.terminate()
+
+
+def _check(archive: Path, eval_ids: Sequence[str]) -> Checked:
+    """Compare the archive with what the simulator served."""
+    documents, size, wrong = 0, 0, []
+    for eval_id in eval_ids:
+        expected = expected_outcome(scenario_of(eval_id))
+        path = archive / Evaluation(eval_id, _ENVIRONMENT).manifest_key
+        if not path.is_file():
+            if expected is not Outcome.FAILED:
+                wrong.append(eval_id)
+            continue
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        bytes_of = {record.name: (archive / record.key).read_bytes() for record in manifest.documents}
+        served = documents_of(eval_id) if expected is Outcome.ARCHIVED else bytes_of
+        if manifest.outcome is not expected or _hashes(bytes_of) != _hashes(served):
+            wrong.append(eval_id)
+        documents += len(bytes_of)
+        size += sum(map(len, bytes_of.values()))
+    return Checked(documents, size, tuple(wrong))
+
+
+def _picture_format() -> str:
+    """Return rich's form of an SVG without the fonts that it would have the reader's browser fetch."""
+    return re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+
+
+def _hashes(documents: dict[str, bytes]) -> Counter[str]:
+    return Counter(hashlib.sha256(data).hexdigest() for data in documents.values())
+
+
+def _every_sort(summary: Summary) -> bool:
+    return all(summary.counters.outcomes[outcome] for outcome in Outcome)
+
+
+def _say_where_to_look(console: Console, archive: Path, eval_ids: Sequence[str], checked: Checked) -> None:
+    if checked.wrong:
+        console.print(f"[bold red]{len(checked.wrong)} did not end as they should[/], such as {checked.wrong[0]}")
+    else:
+        console.print(
+            f"\n[green]Checked:[/] {checked.documents} documents, {checked.size / 1e6:.1f} MB, "
+            "are on disk byte for byte as they were served."
+        )
+    example = archive / _ENVIRONMENT / eval_ids[0]
+    console.print(f"\nLook into the archive, such as [bold]{example}[/]:")
+    for path in sorted(example.rglob("*.*")):
+        kind = "" if path.parent == example else f"{path.parent.name}/"
+        console.print(f"  {kind}{path.stem[:_SHOWN]}{'…' if len(path.stem) > _SHOWN else ''}{path.suffix}")
+    console.print(
+        f"and [bold]{archive}/quarantine[/] for what could not be read. "
+        "With a key of your own, in .env as DOCV_API_KEY:\n\n  [bold].venv/bin/docv-archive run ids.txt[/]"
+    )

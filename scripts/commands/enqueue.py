@@ -1,0 +1,72 @@
+"""Put evaluations on a queue and leave them to the workers."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import click
+import orjson
+
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.ids.arguments import Sorted, read_ids
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tasks.queueing.message import parse_run
+from tasks.queueing.publisher import Publisher
+from tasks.queueing.publisher import enqueue as accept_and_publish
+from tasks.telemetry import tracing
+from worker.app import publishing_app
+from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings, load_settings
+from worker.tracing import open_tracer
+
+
+def enqueue(
+    sources: Sequence[str],
+    *,
+    queue: str,
+    run: str | None,
+    refresh: bool,
+    even_if_erased: bool,
+    settle: bool,
+    account: str | None,
+    as_json: bool,
+) -> int:
+    """Enqueue the evaluations that the sources name; return the exit code."""
+    settings = load_settings()
+    name = load_accounts(settings).chosen(account).name
+    settings.need_redis_url()
+    tracing.use(open_tracer(settings))
+    trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
+    ids = read_ids(sources, settings)
+    delay = settings.settle_seconds if settle else 0.0
+    order = Order(Queue(queue), name, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
+    published = asyncio.run(_enqueue(settings, ids, order))
+    if as_json:
+        facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}
+        click.echo(orjson.dumps(facts | {"queue": queue, "run": run}))
+    else:
+        click.echo(_sentence(len(ids.eval_ids), published, queue, delay))
+    return NOT_ALL if ids.bad else OK
+
+
+async def _enqueue(settings: Settings, ids: Sorted, order: Order) -> int:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
+            return await accept_and_publish(
+                Ledger(redis, replicas=settings.redis_replicas),
+                publisher,
+                ids.eval_ids,
+                order,
+            )
+
+
+def _sentence(accepted: int, published: int, queue: str, delay: float) -> str:
+    if delay:
+        return f"{accepted} accepted; their first request waits {delay:g} s"
+    merged = accepted - published
+    return f"{accepted} accepted on the queue {queue}" + (
+        f", {merged} of them were under way already" if merged else ""
+    )

@@ -1,0 +1,163 @@
+"""Show what is under way: queues, holds, runs, dead letters; or the counters of one run."""
+
+import asyncio
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from scripts.commands.rate import rate_facts, rate_words
+from scripts.console.exit_codes import NOT_ALL, OK, USAGE
+from scripts.console.summary import Summary, print_summary
+from scripts.duration import duration
+from scripts.local.processes import known_redis
+from scripts.overview.overview import Overview, see_overview
+from scripts.overview.run_snapshot import until
+from tasks.ledger.ledger import Ledger
+from tasks.queueing.message import parse_run
+from tasks.resilience.holds import Hold
+from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import Accounts, load_accounts
+from worker.config.settings import Settings, load_settings
+
+
+def status(run_name: str | None, *, as_json: bool) -> int:
+    """Show the overview, or one run; return the exit code."""
+    settings = load_settings()
+    accounts = load_accounts(settings)
+    with known_redis(settings) as here:
+        if run_name is not None:
+            return asyncio.run(_one_run(here, parse_run(run_name), as_json=as_json))
+        overview = asyncio.run(_overview(here, accounts))
+    if as_json:
+        click.echo(_as_json(overview))
+    else:
+        _print(overview)
+    return OK
+
+
+async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        ledger = Ledger(redis)
+        counters = await ledger.run(name)
+        since = await ledger.run_age(name)
+    if since is None:
+        click.echo(f"docv-archive: there is no run {name}; `docv-archive status` lists them", err=True)
+        return USAGE
+    summary = Summary(run=name, counters=counters, seconds=since)
+    print_summary(summary, as_json=as_json)
+    return OK if summary.fine else NOT_ALL
+
+
+async def _overview(settings: Settings, accounts: Accounts) -> Overview:
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        return await see_overview(redis, accounts)
+
+
+def _as_json(overview: Overview) -> bytes:
+    census = overview.census
+    return orjson.dumps(
+        {
+            "queues": {
+                queue.value: {
+                    "evaluations": census.queued[queue],
+                    "oldest_seconds": round(census.oldest[queue], 1),
+                    "workers": overview.workers[queue],
+                }
+                for queue in census.queued
+            },
+            "in_flight": census.leased,
+            "parked": census.parked,
+            "held": sum(census.held.values()),
+            "next_due_seconds": census.next_due,
+            "dead_letters": census.dead,
+            "refused_messages": overview.refused,
+            "rate": rate_facts(overview.rate),
+            "holds": [_facts(hold) for hold in overview.holds],
+            "accounts": {
+                each.name: {
+                    "environment": each.settings.environment,
+                    "shares_rate_with": each.shares_rate_with,
+                    "rate": rate_facts(overview.rates[each.name]),
+                    "quota": each.settings.quota,
+                    "held": census.held_of.get(each.name, 0),
+                    "holds": [_facts(hold) for hold in overview.holds_of(each.name)],
+                }
+                for each in overview.accounts
+            },
+            "unknown_accounts": overview.strange,
+            "runs": {
+                name: {
+                    "total": run.total,
+                    "pending": run.pending,
+                    "seconds_left": round(overview.seconds_left(run), 1),
+                    "outcomes": {outcome.value: count for outcome, count in run.outcomes.items()},
+                }
+                for name, run in overview.runs.items()
+            },
+        }
+    )
+
+
+def _facts(hold: Hold) -> dict[str, object]:
+    return {
+        "what": hold.what,
+        "reason": hold.reason,
+        "note": hold.note,
+        "lasting_seconds": round(hold.lasting, 1),
+        "left_seconds": None if hold.by_hand else round(hold.left, 1),
+    }
+
+
+def _print(overview: Overview) -> None:
+    console, census = Console(), overview.census
+    states = Table(box=None, pad_edge=False, show_header=False)
+    for queue, count in census.queued.items():
+        oldest = f", the oldest for {duration(census.oldest[queue])}" if count else ""
+        workers = overview.workers[queue] or "no"
+        states.add_row(f"queue {queue}", str(count), f"{workers} worker{'s' * (workers != 1)}{oldest}")
+    states.add_row("in flight", str(census.leased), "")
+    next_due = "" if census.next_due is None else f"the next is due in {duration(census.next_due)}"
+    if census.next_cause:
+        next_due += f", parked for {census.next_cause}"
+    states.add_row("parked", str(census.parked), next_due)
+    states.add_row("wait for a hold to end", str(sum(census.held.values())), "")
+    states.add_row("dead letters", str(census.dead), "see `docv-archive dead-letters list`" if census.dead else "")
+    if overview.refused:
+        states.add_row("refused messages", str(overview.refused), "see `docv-archive dead-letters list`")
+    for name, count in overview.strange.items():
+        mend = "see that DOCV_ACCOUNTS names it here, and where the workers are"
+        states.add_row(f"wait for unknown account {name}", str(count), mend)
+    _add_rates(states, overview)
+    console.print(states)
+    for hold in overview.holds:
+        console.print(
+            f"[bold red]on hold:[/] {hold.what} for {duration(hold.lasting)}, reason {hold.reason}; {until(hold)}"
+        )
+        console.print(f"  {hold.note}", markup=False, style="dim")
+    if overview.runs:
+        console.print(_runs(overview))
+
+
+def _add_rates(states: Table, overview: Overview) -> None:
+    for each in overview.accounts:
+        of, quota = f" of {each.name}" if len(overview.accounts) > 1 else "", each.settings.quota
+        figure, words = rate_words(overview.rates[each.name])
+        shared = f"; shared with {each.shares_rate_with}" if each.shares_rate_with else ""
+        states.add_row(f"rate{of}", figure, words + shared)
+        if quota is not None:
+            states.add_row(f"quota{of}", str(overview.rates[each.name].today), f"of {quota} requests in 24 hours")
+
+
+def _runs(overview: Overview) -> Table:
+    runs = Table(box=None, pad_edge=False)
+    for title in ("run", "total", "pending", "to look at", "left"):
+        runs.add_column(title, justify="left" if title == "run" else "right")
+    for name, run in overview.runs.items():
+        look = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
+        left = duration(overview.seconds_left(run)) if run.pending else ""
+        runs.add_row(name, str(run.total), str(run.pending), str(look), left)
+    return runs

@@ -1,0 +1,1 @@
+"""console: say here in one sentence what this package is for."""

@@ -1,0 +1,48 @@
+"""What went wrong, as one sentence and an exit code; loaded when something has, for it knows every library's errors."""
+
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from scripts.console.exit_codes import UNREACHABLE, USAGE
+from tasks.errors import BadInput
+from tasks.ledger.ledger import NotReplicated
+from worker.clients.embedded_redis import EmbeddedError
+from worker.clients.errors import Unreachable
+from worker.clients.redis import is_full
+from worker.config.settings import SettingsError
+
+
+def explain(error: Exception) -> tuple[str, int] | None:
+    """Return the sentence and the exit code for an error, or None for one that nobody foresaw."""
+    match error:
+        case SettingsError() | BadInput():
+            return str(error), USAGE
+        case Unreachable() | EmbeddedError():
+            return str(error), UNREACHABLE
+        case RedisError() | KombuError():
+            return _of_queue(error), UNREACHABLE
+    return None
+
+
+def _of_queue(error: RedisError | KombuError) -> str:
+    """Return the sentence for what keeps evaluations from being accepted, or from coming to their queue."""
+    if is_full(error):
+        return (
+            "Redis is full: nothing more is accepted until workers have made room; what was accepted before is "
+            "safe, and the same command accepts the rest later"
+        )
+    if isinstance(error, NotReplicated):
+        return (
+            f"{error}, and DOCV_REDIS_REPLICAS wants as many: see that the replicas run and follow, and give the "
+            "same command again; nothing is archived twice by that"
+        )
+    if isinstance(error, KombuError):
+        return (
+            f"what carries the messages does not do what it was asked ({type(error).__name__}); what was accepted "
+            "before is safe, and comes to its queue when it does: see that Redis runs, or RabbitMQ where "
+            "DOCV_BROKER_URL names one, and give the same command again"
+        )
+    return (
+        f"Redis does not do what it was asked ({type(error).__name__}); what was accepted before is safe: "
+        "see that it runs, and give the same command again"
+    )

@@ -1,0 +1,69 @@
+"""Have a command that only looks run to its end, and show on standard error how far it is."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+import click
+import uvloop
+from rich.console import Console
+
+from scripts.console.exit_codes import INTERRUPTED
+
+_PLAIN_SECONDS = 5.0
+_LIVE_SECONDS = 0.2
+
+
+def look(work: Coroutine[Any, Any, int]) -> int:
+    """Do work that changes nothing and may be stopped at any moment; return its exit code."""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except KeyboardInterrupt:
+        click.echo("\nStopped before the end. Nothing was changed.", err=True)
+        return INTERRUPTED
+
+
+class Distance(AbstractContextManager["Distance"]):
+    """How far the work is: a line that changes on a terminal, one every few seconds elsewhere.
+
+    Args:
+        doing: what is being done, such as ``audit``.
+        total: how many there are, where that is known.
+    """
+
+    def __init__(self, doing: str, total: int | None = None) -> None:
+        self._doing, self._total = doing, total
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._status = self._console.status(doing) if self._console.is_terminal else None
+        self._began = time.monotonic()
+        self._next = self._began + (_LIVE_SECONDS if self._status else _PLAIN_SECONDS)
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._status:
+            self._status.stop()
+
+    def show(self, done: int, more: str = "") -> None:
+        """Say how many evaluations are done, not more often than a reader can take."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (_LIVE_SECONDS if self._status else _PLAIN_SECONDS)
+        line = self._line(done, more, now)
+        if self._status:
+            self._status.update(line)
+        else:
+            self._console.print(line, markup=False)
+
+    def _line(self, done: int, more: str, now: float) -> str:
+        of = f" of {self._total:,}" if self._total else ""
+        speed = done / max(now - self._began, 1e-9)
+        return f"{self._doing}: {done:,}{of} evaluations, {speed:,.0f} a second" + (f", {more}" if more else "")

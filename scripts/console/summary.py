@@ -1,0 +1,104 @@
+"""Sum up a run: a table for people, one JSON object for programs; always on standard output."""
+
+from dataclasses import dataclass
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from tasks.ledger.counters import RunCounters
+from tasks.model.outcome import Outcome
+
+MEANINGS = {
+    Outcome.ARCHIVED: "documents and manifest are in the archive",
+    Outcome.UNCHANGED: "was archived before and still is",
+    Outcome.NO_DOCUMENTS: 'RiskOS says "No Documents Found"; recorded, not asked again',
+    Outcome.NOT_FOUND: "RiskOS does not know the evaluation; recorded",
+    Outcome.REJECTED: "RiskOS refuses the request; recorded with its message",
+    Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",
+    Outcome.FAILED: "attempts used up, a dead letter: have a look",
+}
+_STANDING = {
+    "queued": "queued",
+    "leased": "in flight",
+    "parked": "parked until another attempt",
+    "held": "waiting for a hold to end",
+}
+_COLOURS = {
+    Outcome.ARCHIVED: "green",
+    Outcome.UNCHANGED: "green",
+    Outcome.NO_DOCUMENTS: "cyan",
+    Outcome.NOT_FOUND: "yellow",
+    Outcome.REJECTED: "yellow",
+    Outcome.UNREADABLE: "red",
+    Outcome.FAILED: "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a run.
+
+    Attributes:
+        run: its name.
+        counters: its counters.
+        seconds: how long it took, as far as we were there.
+    """
+
+    run: str
+    counters: RunCounters
+    seconds: float
+
+    @property
+    def fine(self) -> bool:
+        """Whether everything there was to archive is in the archive."""
+        counted = self.counters.outcomes.items()
+        return not self.counters.pending and all(outcome.fine for outcome, count in counted if count)
+
+    def sentence(self) -> str:
+        """Return the counts in a line."""
+        return f"{self.counters.sentence()}, in {self.seconds:.1f} s"
+
+    def as_json(self) -> bytes:
+        """Return the summary as the contract has it."""
+        outcomes = self.counters.outcomes
+        return orjson.dumps(
+            {
+                "run": self.run,
+                "total": self.counters.total,
+                "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
+                "pending": self.counters.pending,
+                "dead_letters": outcomes[Outcome.FAILED],
+                "states": {"unfed": self.counters.unfed, **self.counters.states},
+                "seconds": round(self.seconds, 3),
+            }
+        )
+
+
+def print_summary(summary: Summary, *, as_json: bool) -> None:
+    """Print a summary to standard output."""
+    if as_json:
+        click.echo(summary.as_json())
+    else:
+        Console().print(outcome_table(summary))
+
+
+def _standing(counters: RunCounters) -> str:
+    """Return where those stand that have no outcome yet."""
+    places = {"to be queued": counters.unfed} | {_STANDING[state]: count for state, count in counters.states.items()}
+    return "no outcome yet: " + ", ".join(f"{count} {place}" for place, count in places.items() if count)
+
+
+def outcome_table(summary: Summary) -> Table:
+    """Return the table of outcomes."""
+    table = Table(title=summary.run, title_justify="left", show_footer=True, box=None, pad_edge=False)
+    table.add_column("outcome", footer="total")
+    table.add_column("", justify="right", footer=str(summary.counters.total))
+    table.add_column("what it means", footer=f"in {summary.seconds:.1f} s")
+    for outcome, count in summary.counters.outcomes.items():
+        style = _COLOURS[outcome] if count else "dim"
+        table.add_row(f"[{style}]{outcome}[/]", f"[{style}]{count}[/]", f"[dim]{MEANINGS[outcome]}[/]")
+    if summary.counters.pending:
+        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", _standing(summary.counters))
+    return table

@@ -1,0 +1,79 @@
+"""The IDs that a list names, each once, for who only looks: nothing is written, a bad line is named and counted."""
+
+import contextlib
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import click
+
+from scripts.ids.candidate import judge
+from scripts.ids.errors import BadSource
+from scripts.ids.scratch import scratch_folder
+from scripts.ids.source import open_source
+from scripts.ids.unique import Sieve, UniqueIds
+from tasks.errors import BadEvalId
+from worker.config.settings import Settings
+
+_NAMED = 20
+
+
+@dataclass(frozen=True)
+class IdList:
+    """What a list named; it may have a file open, so it must be closed.
+
+    Attributes:
+        ids: each once, in order.
+        bad: lines that are none.
+    """
+
+    ids: UniqueIds
+    bad: int
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.ids.close()
+
+
+def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
+    """Return the IDs of a list of any length, and tell which lines are bad on standard error.
+
+    Args:
+        source: see ``open_source``.
+        column: see ``open_source``.
+
+    Raises:
+        BadSource: it cannot be read, or names no evaluation ID at all.
+        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        SettingsError: there are no credentials for S3.
+    """
+    bad = 0
+    with Sieve(scratch_folder(settings)) as sieve, open_source(source, column=column, settings=settings) as candidates:
+        for number, candidate in candidates:
+            try:
+                sieve.add(judge(candidate))
+            except BadEvalId as error:
+                bad += 1
+                _name(number, error, bad)
+        ids = sieve.finished()
+    with contextlib.ExitStack() as unless_all_is_well:
+        unless_all_is_well.callback(ids.close)
+        if not len(ids):
+            raise BadSource("there is no evaluation ID in it", source)
+        unless_all_is_well.pop_all()
+    _tell(bad, ids.repeated)
+    return IdList(ids, bad)
+
+
+def _name(number: int, error: BadEvalId, bad: int) -> None:
+    if bad <= _NAMED:
+        click.echo(f"line {number}: {error}", err=True)
+
+
+def _tell(bad: int, repeated: int) -> None:
+    if bad:
+        click.echo(f"bad lines, which name no evaluation: {bad}", err=True)
+    if repeated:
+        click.echo(f"lines that name an evaluation again: {repeated}; each is looked at once", err=True)

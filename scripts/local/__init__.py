@@ -1,0 +1,1 @@
+"""local: say here in one sentence what this package is for."""

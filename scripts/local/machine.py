@@ -1,0 +1,134 @@
+"""The main job on one machine: a Redis, a worker, and someone who watches until all is done."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from scripts.console.summary import Summary
+from scripts.local.processes import LocalWorker, local_redis, local_worker
+from scripts.overview.run_progress import open_progress
+from scripts.overview.run_snapshot import Seen
+from scripts.overview.run_watcher import looks
+from tasks.ledger.ledger import Ledger
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.job import Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.queueing.publisher import Publisher, enqueue
+from tasks.resilience.holds import Holds, Reason
+from worker.app import publishing_app
+from worker.clients.archive import check_archive, open_archive
+from worker.clients.embedded_redis import Embedded
+from worker.clients.errors import Unreachable
+from worker.clients.redis import check_redis, open_redis
+from worker.config.settings import Settings
+
+_OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
+
+
+class Machine:
+    """A Redis and a worker that are running.
+
+    Args:
+        settings: with a Redis.
+        worker: the worker process.
+        account: name of the account that is asked with.
+    """
+
+    def __init__(self, settings: Settings, worker: LocalWorker, account: str) -> None:
+        self.settings, self._worker, self._account = settings, worker, account
+
+    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, even_if_erased: bool = False) -> Summary:
+        """Archive evaluations and wait until each has its outcome.
+
+        Args:
+            eval_ids: canonical IDs, each once.
+            refresh: ask RiskOS again about what is archived already.
+            even_if_erased: archive again what was erased.
+
+        Raises:
+            Unreachable: the worker dies again and again, or RiskOS refuses the key.
+        """
+        name, started = run_name("run"), time.monotonic()
+        trigger = Trigger("run", run=name)
+        order = Order(Queue.BACKFILL, self._account, trigger, refresh=refresh, even_if_erased=even_if_erased)
+        last = asyncio.run(self._archive(eval_ids, name, order))
+        return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
+
+    async def _archive(self, eval_ids: Sequence[str], name: str, order: Order) -> Seen:
+        async with open_redis(self.settings.need_redis_url()) as redis:
+            with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
+                await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
+            with open_progress(name, len(eval_ids)) as progress:
+                async for seen in looks(redis, name, self._account):
+                    progress.show(seen)
+                    if not seen.counters.pending:
+                        return seen
+                    self.tend(seen)
+        raise asyncio.CancelledError
+
+    def tend(self, seen: Seen) -> None:
+        """See that it goes on: the worker lives, and RiskOS takes the key.
+
+        Raises:
+            Unreachable: one of them is hopeless.
+        """
+        self._worker.see_to_it()
+        _give_up_on_a_bad_key(seen)
+
+
+@contextlib.contextmanager
+def machine(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[Machine]:
+    """Have a Redis, embedded unless the settings name one, and a worker for as long as the block lasts.
+
+    Args:
+        settings: of the process, not of one of its accounts: the worker reads those itself.
+        account: name of the account to ask with.
+
+    Raises:
+        EmbeddedError: there is no Redis.
+        Unreachable: Redis or the bucket does not answer as it must.
+    """
+    with local_redis(settings) as (here, embedded):
+        asyncio.run(_prepare(here, embedded))
+        with local_worker(here, embedded) as worker:
+            yield Machine(here, worker, account)
+
+
+def run_name(kind: str) -> str:
+    """Return a name for a run that nobody has named."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+async def _prepare(settings: Settings, embedded: Embedded | None) -> None:
+    """See that all answer; where we have just started the Redis, nobody else can be at work in it."""
+    async with open_redis(settings.need_redis_url()) as redis:
+        await check_redis(redis)
+        await check_archive(open_archive(settings), settings)
+        if embedded and embedded.started:
+            await Ledger(redis).end_leases()
+            await _lift_what_may_be_mended(Holds(redis))
+
+
+async def _lift_what_may_be_mended(holds: Holds) -> None:
+    """Find out anew what had to be probed; what a person, or the quota, holds stays."""
+    for hold in await holds.all():
+        if hold.probed:
+            await holds.lift(hold.scope)
+
+
+def _give_up_on_a_bad_key(seen: Seen) -> None:
+    """Waiting helps when a key that worked is refused for a while, not when it never worked.
+
+    Raises:
+        Unreachable: RiskOS has refused the key from the beginning.
+    """
+    asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
+    refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
+    if refused and not asked:
+        raise Unreachable(
+            f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is activated; "
+            f"{seen.counters.pending} evaluations wait, and the same command goes on with them"
+        )

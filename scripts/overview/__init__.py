@@ -1,0 +1,1 @@
+"""overview: say here in one sentence what this package is for."""

@@ -1,0 +1,78 @@
+"""Everything that is under way, as `status` and the operations page show it."""
+
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from scripts.commands.rate import see_rate
+from scripts.overview.estimate import estimate
+from tasks.ledger.counters import Census, RunCounters
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.rejected_messages import Refusals
+from tasks.ledger.worker_registry import Presence
+from tasks.model.job import Queue
+from tasks.resilience.adaptive_rate import Rate
+from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of
+from worker.config.accounts import Accounts
+from worker.config.accounts_file import AccountSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that is under way.
+
+    Attributes:
+        census: evaluations by state.
+        holds: accounts that stand still.
+        runs: the newest runs and their counters.
+        rates: how fast each account sends.
+        workers: how many serve each queue.
+        refused: messages that did not fit the contract.
+        accounts: those that this process knows.
+    """
+
+    census: Census
+    holds: list[Hold]
+    runs: dict[str, RunCounters]
+    rates: dict[str, Rate]
+    workers: dict[Queue, int]
+    refused: int
+    accounts: Accounts
+
+    @property
+    def rate(self) -> Rate:
+        """How fast the account sends that is meant where none is named, or else the first."""
+        return self.rates[self._or_first(None).name]
+
+    @property
+    def strange(self) -> dict[str, int]:
+        """How many evaluations wait for accounts that are not known here, and by which name."""
+        return {name: count for name, count in self.census.held_of.items() if name not in self.rates}
+
+    def seconds_left(self, run: RunCounters) -> float:
+        """Return how long a run will take at the rate that is kept just now."""
+        account = self._or_first(run.account)
+        return estimate(run.pending, account.settings, rate=self.rates[account.name].kept).seconds
+
+    def holds_of(self, account: str) -> list[Hold]:
+        """Return the holds that concern what is asked for with an account."""
+        return [hold for hold in self.holds if hold.scope in {ARCHIVE, account, backfill_of(account)}]
+
+    def _or_first(self, account: str | None) -> AccountSettings:
+        return self.accounts.find(account) or next(iter(self.accounts))
+
+
+async def see_overview(redis: "Redis", accounts: Accounts, newest: int = 20) -> Overview:
+    """Return everything that is under way, with so many of the newest runs."""
+    ledger = Ledger(redis)
+    # What can stand still is asked one by one: to look for holds among all keys takes long where there are many.
+    scopes = [ARCHIVE, *(scope for name in accounts.names for scope in (name, backfill_of(name)))]
+    return Overview(
+        census=await ledger.census(),
+        holds=[hold for hold in await Holds(redis).of_each(*scopes) if hold],
+        runs=await ledger.counters(await ledger.runs(newest)),
+        rates={each.name: await see_rate(redis, each) for each in accounts},
+        workers=await Presence(redis).count(),
+        refused=await Refusals(redis).count(),
+        accounts=accounts,
+    )

@@ -1,0 +1,61 @@
+"""One look at a run, and what it says in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scripts.duration import duration
+from tasks.ledger.counters import Census, RunCounters
+from tasks.resilience.holds import Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a run.
+
+    Attributes:
+        counters: of the run.
+        census: of everything in the ledger.
+        holds: what stands still.
+        served: whether a worker serves the backfill.
+        per_second: evaluations that ended lately, each second; 0 while that is not known.
+    """
+
+    counters: RunCounters
+    census: Census
+    holds: Sequence[Hold]
+    served: bool = True
+    per_second: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Evaluations with an outcome."""
+        return self.counters.total - self.counters.pending
+
+    @property
+    def _waits(self) -> bool:
+        """Whether all that is left waits for another attempt."""
+        return bool(self.census.parked) and not self.census.leased
+
+    def sentence(self) -> str:
+        """Return what the run waits for, and the counts, in a line."""
+        parts = []
+        if self.holds:
+            parts += [f"{hold.what} is on hold ({hold.reason}), {until(hold)}" for hold in self.holds]
+        elif self._waits and self.census.next_due is not None:
+            why = f" ({self.census.next_cause})" if self.census.next_cause else ""
+            parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
+        elif not self.served and self.counters.pending:
+            parts.append("no worker serves the backfill: start one with `docv-archive worker`")
+        if self.done:
+            parts.append(self.counters.sentence())
+        if self.per_second and self.counters.pending and not self._waits:
+            left = duration(self.counters.pending / self.per_second)
+            parts.append(f"{self.per_second:.3g} a second, {left} left")
+        return ", ".join(parts) or "waiting for the first answer"
+
+
+def until(hold: Hold) -> str:
+    """Return what ends a hold, and when, in words."""
+    if hold.by_hand:
+        return "until `docv-archive resume`"
+    return f"{'next probe' if hold.probed else 'goes on'} in {duration(hold.left)}"

@@ -1,0 +1,72 @@
+"""Look at a run again and again while it goes on."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+
+from scripts.overview.run_snapshot import Seen
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.worker_registry import Presence
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.job import Queue
+from tasks.resilience.holds import ARCHIVE, Holds, backfill_of
+from worker.runtime import told_to_end
+
+_LOOK_SECONDS = 0.2
+_LATELY = 30.0
+_PATIENCE = 10.0
+
+
+class Speed:
+    """How fast something went lately.
+
+    Args:
+        lately: seconds that count.
+    """
+
+    def __init__(self, lately: float = _LATELY) -> None:
+        self._lately = lately
+        self._points: deque[tuple[float, int]] = deque()
+
+    def note(self, done: int, now: float) -> float:
+        """Learn how much is done; return how much that is a second, 0 while it is not known.
+
+        Args:
+            done: all so far.
+            now: seconds of a clock that never goes back.
+        """
+        self._points.append((now, done))
+        while now - self._points[0][0] > self._lately and len(self._points) > 1:
+            self._points.popleft()
+        since, before = self._points[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+
+async def looks(
+    redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = _PATIENCE
+) -> AsyncIterator[Seen]:
+    """Yield a look at a run a few times a second, for as long as somebody wants them.
+
+    Args:
+        redis: the client.
+        run: name of the run.
+        account: with which it is asked for; the holds of another one are none of its concern.
+        patience: seconds without a worker before it is said that there is none; one may just be starting.
+    """
+    ledger, holds, presence, speed = Ledger(redis), Holds(redis), Presence(redis), Speed()
+    served = time.monotonic()
+    while not told_to_end():
+        counters = await ledger.run(run)
+        if (await presence.count())[Queue.BACKFILL]:
+            served = time.monotonic()
+        yield Seen(
+            counters=counters,
+            census=await ledger.census(),
+            holds=[hold for hold in await holds.of_each(account, backfill_of(account), ARCHIVE) if hold],
+            served=time.monotonic() - served < patience,
+            per_second=speed.note(counters.total - counters.pending, time.monotonic()),
+        )
+        await asyncio.sleep(_LOOK_SECONDS)

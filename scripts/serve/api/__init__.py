@@ -1,0 +1,1 @@
+"""api: say here in one sentence what this package is for."""

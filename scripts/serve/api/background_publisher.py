@@ -1,0 +1,36 @@
+"""Publish what the ledger has accepted; where that fails nothing is lost, for the ledger does it later."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from tasks.model.job import Queue
+from tasks.queueing.publisher import Publisher, batch_size
+
+_log = structlog.get_logger("docv.serve")
+_SECONDS = 2.0
+
+
+class Courier:
+    """Publishes in a thread, so that nobody else waits, and for a bounded time.
+
+    Args:
+        publisher: the connection it publishes over.
+    """
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(self, queue: Queue, eval_ids: Sequence[str]) -> None:
+        """Put accepted evaluations on their queue; who waits for it waits two seconds at most."""
+        if not eval_ids:
+            return
+        size = batch_size(queue, len(eval_ids))
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await asyncio.to_thread(self._publisher.publish, queue, eval_ids, size)
+        except (KombuError, RedisError, OSError) as error:
+            _log.warning("publishing.late", queue=queue.value, evaluations=len(eval_ids), error=type(error).__name__)

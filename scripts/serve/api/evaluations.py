@@ -1,0 +1,87 @@
+"""What the archive has of one evaluation: figures and a key, and no name out of a bundle."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.credentials import Login
+from scripts.serve.http.responses import Refused, said
+from tasks.errors import BadEvalId, StoreFailed
+from tasks.model.evaluation import Evaluation, parse_eval_id
+from tasks.model.outcome import Outcome
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest, look_up
+from worker.config.accounts import Accounts
+
+_SECONDS = 10.0
+MISSING: Literal["missing"] = "missing"
+
+
+class ArchivedEvaluation(BaseModel):
+    """One evaluation as the archive has it."""
+
+    eval_id: str = Field(description="The evaluation.")
+    outcome: Outcome | Literal["missing"] = Field(description="How it ended; missing where there is no manifest.")
+    documents: int = Field(default=0, description="Documents of the newest bundle.")
+    bytes: int = Field(default=0, description="Their sizes, added up.")
+    manifest: str | None = Field(default=None, description="Key of the manifest, below the archive's prefix.")
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Where one may ask what became of an evaluation.
+
+    Attributes:
+        login: who may.
+        bucket: the archive's.
+        accounts: whose evaluations they may be.
+    """
+
+    login: Login
+    bucket: Bucket
+    accounts: Accounts
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer ``GET /evaluations/{eval_id}``."""
+        self.login.recognise(request)
+        account = whose(self.accounts, request.query.get("account"), 400)
+        evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
+        manifest = await self._manifest(evaluation)
+        if manifest is None:
+            return said(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome=MISSING).model_dump())
+        return said(200, _summary(manifest, evaluation.manifest_key).model_dump())
+
+    async def _manifest(self, evaluation: Evaluation) -> Manifest | None:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                committed = await look_up(self.bucket, evaluation)
+        except TimeoutError:
+            raise StoreFailed("read", "timeout") from None
+        return committed.manifest if committed else None
+
+
+def read_eval_id(text: str) -> str:
+    """Return the ID that somebody asks for.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        return parse_eval_id(text)
+    except BadEvalId as error:
+        raise Refused(400, error.why) from None
+
+
+def _summary(manifest: Manifest, key: str) -> ArchivedEvaluation:
+    documents = [document for document in manifest.documents if not document.superseded]
+    return ArchivedEvaluation(
+        eval_id=manifest.eval_id,
+        outcome=manifest.outcome,
+        documents=len(documents),
+        bytes=sum(document.size for document in documents),
+        manifest=key,
+    )

@@ -1,0 +1,137 @@
+"""An event of RiskOS: what it asks of us, if anything. Only IDs, a type and two facts are taken out of it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from scripts.serve.api.evidence import evidence_in
+from scripts.serve.metrics import EventResult
+from tasks.errors import BadEvalId
+from tasks.model.evaluation import parse_eval_id
+from tasks.model.outcome import Evidence
+
+# Whether the evaluation has changed, so that RiskOS is asked although a manifest is there (RiskOS documentation,
+# "Webhooks"). Every other type, known or not, is no concern of ours.
+_CHANGED = {"evaluation_completed": False, "reevaluation": True, "case_attachment_added": True}
+_SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An evaluation is to be archived.
+
+    Attributes:
+        eval_id: the evaluation, canonical.
+        event_type: one of the three types that ask for it.
+        event_id: the event's ID where it is safe to keep, else None.
+        key: what the event is known by, or None where it has no ID.
+        refresh: whether the evaluation has changed.
+        happened: when, as seconds since the epoch; None where it does not say so.
+        evidence: what it tells of why there may be no documents.
+    """
+
+    eval_id: str
+    event_type: str
+    event_id: str | None
+    key: str | None
+    refresh: bool
+    happened: float | None
+    evidence: tuple[Evidence, ...]
+
+    def delay(self, settle: float, now: float) -> float:
+        """Return the seconds until the first request: ``settle`` after the event, and never more than that."""
+        if self.happened is None:
+            return settle
+        return min(max(self.happened + settle - now, 0.0), settle)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing is asked of us.
+
+    Attributes:
+        because: why.
+    """
+
+    because: EventResult
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Something is asked of us, but nobody can say for which evaluation.
+
+    Attributes:
+        event_type: one of the three types that ask for an evaluation.
+        cause: a short fixed word.
+        why: a sentence.
+    """
+
+    event_type: str
+    cause: str
+    why: str
+
+
+def read_event(body: Mapping[str, Any], environment: str) -> Wanted | Ignored | Unusable:
+    """Return what an event asks of us.
+
+    Args:
+        body: the event.
+        environment: ours; events of another one are none of our business.
+    """
+    event_type, data = body.get("event_type"), body.get("data")
+    if not isinstance(event_type, str) or event_type not in _CHANGED:
+        return Ignored(EventResult.IGNORED_TYPE)
+    if not isinstance(data, dict):
+        return Unusable(event_type, "no_data", "an event came without data, so it names no evaluation")
+    found = _environment(event_type, data, environment)
+    return found or _wanted(event_type, data, body)
+
+
+def _environment(event_type: str, data: Mapping[str, Any], ours: str) -> Ignored | Unusable | None:
+    """Return why the event is not for us; None where it is. Events of cases may not name their environment."""
+    named = data.get("environment_name", ours)
+    if named is None or named == "":
+        return Ignored(EventResult.TEST_PING)
+    if not isinstance(named, str):
+        return Unusable(event_type, "bad_environment", "an event names its environment by something that is no text")
+    return None if named.strip().lower() == ours else Ignored(EventResult.OTHER_ENVIRONMENT)
+
+
+def _wanted(event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]) -> Wanted | Unusable:
+    if "eval_id" not in data:
+        return Unusable(event_type, "no_eval_id", "an event came without data.eval_id, so it names no evaluation")
+    try:
+        eval_id = parse_eval_id(data["eval_id"])
+    except BadEvalId:
+        return Unusable(event_type, "bad_eval_id", "the data.eval_id of an event is no UUID")
+    event_id = body.get("event_id")
+    event_id = event_id if isinstance(event_id, str) else ""
+    return Wanted(
+        eval_id=eval_id,
+        event_type=event_type,
+        event_id=event_id if _SAFE_ID.fullmatch(event_id) else None,
+        key=_key(event_id, event_type, eval_id) if event_id else None,
+        refresh=_CHANGED[event_type],
+        happened=_seconds(body.get("event_at")),
+        evidence=evidence_in(data),
+    )
+
+
+def _key(*parts: str) -> str:
+    """Return what an event is known by: one ID with another content is another event."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _seconds(moment: object) -> float | None:
+    """Return an RFC 3339 time as seconds since the epoch, or None where it is none."""
+    if not isinstance(moment, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(moment)
+        return parsed.timestamp() if parsed.tzinfo else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,184 @@
+"""IDs over HTTP: what is answered with 202 is in the ledger."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from redis.exceptions import RedisError
+
+from scripts.serve.api.background_publisher import Courier
+from scripts.serve.api.idempotency import Memory, Once, once
+from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.credentials import Login
+from scripts.serve.http.body import parse_object, read_body
+from scripts.serve.http.limits import Bounds
+from scripts.serve.http.responses import Refused, said
+from scripts.serve.metrics import Figures, IdResult
+from tasks.errors import BadEvalId, BadRunName
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import parse_eval_id, shown
+from tasks.model.job import Order, Queue, Trigger
+from tasks.queueing.message import parse_run
+from worker.config.accounts import Accounts
+
+T = TypeVar("T")
+MOST_IDS = 10_000
+"""Most IDs in one request."""
+_AT_ONCE = 1_000
+_REPLAYED = {"Idempotency-Replayed": "true"}
+
+
+def _run(name: str) -> str:
+    try:
+        return parse_run(name)
+    except BadRunName as error:
+        raise ValueError(str(error)) from None
+
+
+# What is no text is told for each ID by itself, as everything else that is wrong with one.
+_IdText = Annotated[Any, WithJsonSchema({"type": "string", "format": "uuid"})]
+
+
+class EvaluationsWanted(BaseModel):
+    """IDs that are handed in."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    eval_ids: list[_IdText] = Field(min_length=1, max_length=MOST_IDS, description="Evaluations to archive.")
+    queue: Literal["live", "backfill"] = Field(default="live", description="How urgent they are.")
+    run: Annotated[str, AfterValidator(_run)] | None = Field(
+        default=None, description="Name to count them under: 1 to 64 letters, digits, dots, hyphens and underscores."
+    )
+    refresh: bool = Field(default=False, description="Ask RiskOS again about what is archived already.")
+    account: str | None = Field(
+        default=None, description="Name of the account to ask with; where none is named default, or the only one."
+    )
+
+
+class BadId(BaseModel):
+    """One of the texts that is no ID; the others do not suffer for it."""
+
+    index: int = Field(description="Its place in eval_ids, from 0.")
+    text: str = Field(description="The text, cut, and without control characters.")
+    why: str = Field(description="What is wrong with it.")
+
+
+class EvaluationsAccepted(BaseModel):
+    """What became of the IDs: each of them is counted once."""
+
+    accepted: int = Field(description="Accepted now: each will end in exactly one outcome.")
+    repeated: int = Field(description="Named more than once in this request.")
+    under_way: int = Field(description="Accepted before and without an outcome yet; merged with that.")
+    bad: list[BadId] = Field(description="No IDs.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    good: tuple[str, ...]
+    repeated: int
+    bad: tuple[BadId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Where producers hand in IDs.
+
+    Attributes:
+        login: who may.
+        accounts: whose evaluations they may be.
+        ledger: what accepts.
+        courier: what publishes.
+        memory: what came of requests with an Idempotency-Key.
+        figures: what counts.
+        bounds: what a client keeps to.
+    """
+
+    login: Login
+    accounts: Accounts
+    ledger: Ledger
+    courier: Courier
+    memory: Memory
+    figures: Figures
+    bounds: Bounds
+
+    async def hand_in(self, request: web.Request) -> web.Response:
+        """Answer ``POST /evaluations``."""
+        caller = self.login.recognise(request)
+        body = await read_body(request, self.bounds)
+        wanted = _wanted(parse_object(body, self.bounds))
+        whose(self.accounts, wanted.account, 422)
+        ids = _sort(wanted.eval_ids)
+        known_by = once(request, caller, body)
+        if known_by is None:
+            return _answer(ids, await self._accept(wanted, ids))
+        before = await self._soon(self.memory.begin(known_by))
+        if before is not None:
+            return _answer(ids, before, _REPLAYED)
+        return _answer(ids, await self._accept_once(wanted, ids, known_by))
+
+    async def _accept_once(self, wanted: EvaluationsWanted, ids: _Sorted, known_by: Once) -> Mapping[str, int]:
+        try:
+            found = await self._accept(wanted, ids)
+            await self._soon(self.memory.keep(known_by, found))
+        except Exception:
+            with contextlib.suppress(RedisError, OSError):
+                await self._soon(self.memory.forget(known_by))
+            raise
+        return found
+
+    async def _accept(self, wanted: EvaluationsWanted, ids: _Sorted) -> Mapping[str, int]:
+        """Accept what is good; return how many were new and how many under way."""
+        queue = Queue(wanted.queue)
+        account = whose(self.accounts, wanted.account, 422).name
+        order = Order(queue, account, Trigger("intake", run=wanted.run), refresh=wanted.refresh)
+        new: list[str] = []
+        for start in range(0, len(ids.good), _AT_ONCE):
+            new += await self._soon(self.ledger.accept(ids.good[start : start + _AT_ONCE], order))
+        await self.courier.publish(queue, new)
+        found = {IdResult.ACCEPTED: len(new), IdResult.UNDER_WAY: len(ids.good) - len(new)}
+        self._count({**found, IdResult.REPEATED: ids.repeated, IdResult.BAD: len(ids.bad)})
+        return {result.value: count for result, count in found.items()}
+
+    def _count(self, found: Mapping[IdResult, int]) -> None:
+        for result, count in found.items():
+            self.figures.ids(result, count)
+
+    async def _soon(self, asked: Awaitable[T]) -> T:
+        """Return what Redis answers within its time."""
+        async with asyncio.timeout(self.bounds.redis_seconds):
+            return await asked
+
+
+def _wanted(body: dict[str, Any]) -> EvaluationsWanted:
+    try:
+        return EvaluationsWanted.model_validate(body)
+    except ValidationError as error:
+        raise Refused(422, "; ".join(_sentences(error))) from None
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """Return what is wrong, without the values; the names are the caller's own."""
+    return [
+        f"{shown(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+    ]
+
+
+def _sort(texts: Sequence[Any]) -> _Sorted:
+    good: dict[str, None] = {}
+    bad: list[BadId] = []
+    for index, text in enumerate(texts):
+        try:
+            good[parse_eval_id(text)] = None
+        except BadEvalId as error:
+            bad.append(BadId(index=index, text=error.shown, why=error.why))
+    return _Sorted(tuple(good), len(texts) - len(good) - len(bad), tuple(bad))
+
+
+def _answer(ids: _Sorted, found: Mapping[str, int], headers: Mapping[str, str] | None = None) -> web.Response:
+    accepted = EvaluationsAccepted(repeated=ids.repeated, bad=list(ids.bad), **found)
+    return said(202 if ids.good else 422, accepted.model_dump(), headers)

@@ -1,0 +1,109 @@
+"""The webhook: an event is in the ledger before it is answered, and what cannot be used is kept for a person."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+import structlog
+from aiohttp import web
+
+from scripts.serve.api.background_publisher import Courier
+from scripts.serve.api.event import Ignored, Unusable, Wanted, read_event
+from scripts.serve.auth.accounts import Webhooks
+from scripts.serve.http.body import parse_object, read_body
+from scripts.serve.http.limits import Bounds
+from scripts.serve.http.responses import Refused, said
+from scripts.serve.metrics import EventResult, Figures
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.rejected_messages import Refusals
+from tasks.model.job import Order, Queue, Trigger
+
+_log = structlog.get_logger("docv.serve")
+_SOURCE = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where RiskOS delivers its events.
+
+    Attributes:
+        webhooks: who may deliver, and whose events.
+        ledger: what accepts.
+        courier: what publishes.
+        refusals: where unusable events are kept.
+        figures: what counts.
+        settle_seconds: pause between an event and its first request.
+        bounds: what a client keeps to.
+        now: seconds since the epoch.
+    """
+
+    webhooks: Webhooks
+    ledger: Ledger
+    courier: Courier
+    refusals: Refusals
+    figures: Figures
+    settle_seconds: float
+    bounds: Bounds
+    now: Callable[[], float] = time.time
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer ``POST /webhooks/riskos`` and ``POST /webhooks/riskos/{account}``."""
+        try:
+            result = await self._received(request)
+        except Exception as error:
+            self.figures.event(_result_of(error))
+            raise
+        self.figures.event(result)
+        return said(200, {"result": result})
+
+    async def _received(self, request: web.Request) -> EventResult:
+        account = self.webhooks.enter(request)
+        body = parse_object(await read_body(request, self.bounds), self.bounds)
+        asked = read_event(body, account.settings.environment)
+        async with asyncio.timeout(self.bounds.redis_seconds):
+            match asked:
+                case Ignored():
+                    return asked.because
+                case Unusable():
+                    return await self._keep(asked)
+                case Wanted():
+                    new = await self._accept(asked, account.name)
+                case _:
+                    assert_never(asked)
+        if new is None:
+            return EventResult.REPEATED
+        await self.courier.publish(Queue.LIVE, new)
+        return EventResult.ACCEPTED
+
+    async def _accept(self, wanted: Wanted, account: str) -> list[str] | None:
+        """Write the evaluation down; return what is to be published, or None for a repeated event."""
+        order = Order(
+            Queue.LIVE,
+            account,
+            Trigger(_SOURCE, event_type=wanted.event_type, event_id=wanted.event_id),
+            refresh=wanted.refresh,
+            delay=wanted.delay(self.settle_seconds, self.now()),
+            evidence=wanted.evidence,
+        )
+        if wanted.key is None:
+            return await self.ledger.accept([wanted.eval_id], order)
+        return await self.ledger.accept_event(wanted.key, wanted.eval_id, order)
+
+    async def _keep(self, unusable: Unusable) -> EventResult:
+        """Keep what cannot be used; refusing it would only have it delivered again, and the webhook switched off."""
+        await self.refusals.keep(cause="bad_event", why=unusable.why, source=_SOURCE)
+        _log.error("webhook.unusable", event_type=unusable.event_type, cause=unusable.cause)
+        return EventResult.UNUSABLE
+
+
+def _result_of(error: Exception) -> EventResult:
+    if not isinstance(error, Refused):
+        return EventResult.NOT_KEPT
+    match error.status:
+        case web.HTTPUnauthorized.status_code:
+            return EventResult.REFUSED_LOGIN
+        case web.HTTPNotFound.status_code:
+            return EventResult.UNKNOWN_ACCOUNT
+    return EventResult.BAD_BODY

@@ -1,0 +1,1 @@
+"""auth: say here in one sentence what this package is for."""

@@ -1,0 +1,1 @@
+"""http: say here in one sentence what this package is for."""

@@ -1,0 +1,87 @@
+"""Every answer but one is JSON, and every error is translated into one here and nowhere else."""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from traceback import extract_tb
+
+import orjson
+import structlog
+from aiohttp import web
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from tasks.errors import AlarmingObject, StoreFailed
+from tasks.ledger.ledger import NotReplicated
+from worker.clients.redis import is_full
+
+_log = structlog.get_logger("docv.serve")
+_LATER = {"Retry-After": "5"}
+_ALWAYS = {"Cache-Control": "no-store", "Server": "docv-archive"}
+
+
+class Refused(Exception):  # an answer rather than an error
+    """A request gets another answer than the one it hoped for.
+
+    Args:
+        status: the HTTP status, 4xx or 5xx.
+        why: a sentence for the caller; never a part of what came in.
+        headers: headers of the answer.
+        close: whether the connection ends with it, since nobody knows what else will come on it.
+    """
+
+    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None, *, close: bool = False) -> None:
+        super().__init__(status, why, headers, close)
+        self.status, self.why, self.headers, self.close = status, why, headers or {}, close
+
+
+def said(status: int, value: object, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a value as an answer."""
+    return web.Response(
+        status=status, body=orjson.dumps(value), content_type="application/json", headers={**_ALWAYS, **(headers or {})}
+    )
+
+
+def shown_as(content_type: str, body: bytes) -> web.Response:
+    """Return bytes as an answer, for what cannot be JSON."""
+    return web.Response(body=body, headers={**_ALWAYS, "Content-Type": content_type})
+
+
+def refusal(refused: Refused) -> web.Response:
+    """Return a refusal as an answer."""
+    response = said(refused.status, {"error": refused.why}, refused.headers)
+    if refused.close:
+        response.force_close()
+    return response
+
+
+def translated(error: Exception) -> Refused:
+    """Return what is answered when an error ends a request."""
+    match error:
+        case Refused():
+            return error
+        case web.HTTPException():
+            allow = error.headers.get("Allow")
+            return Refused(error.status, f"{error.reason}: see /openapi.json", {"Allow": allow} if allow else None)
+        case AlarmingObject():
+            return Refused(502, f"{error}; a person has to look")
+        case StoreFailed() | RedisError() | KombuError() | OSError():
+            return Refused(503, _why_later(error), _LATER)
+    _tell_where(error)
+    return Refused(500, "that is a mistake of ours; the log says where")
+
+
+def _why_later(error: Exception) -> str:
+    if isinstance(error, StoreFailed):
+        return "the archive does not answer; ask again later"
+    if is_full(error):
+        return "Redis is full, so nothing may count as accepted; send it again later"
+    if isinstance(error, NotReplicated):
+        return "too few replicas of Redis have it, so nothing may count as accepted; send it again later"
+    return "Redis does not answer, so nothing may count as accepted; send it again later"
+
+
+def _tell_where(error: Exception) -> None:
+    """Log an error that nobody foresaw by its place only: its text may hold a part of what came in."""
+    place = extract_tb(error.__traceback__)[-1]
+    where = f"{PurePath(place.filename).name}:{place.lineno}"
+    _log.error("request.failed", error=type(error).__name__, where=where)

@@ -1,0 +1,84 @@
+"""One evaluation looked up: where it is, its manifest, and for operators its pictures beside each other."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from scripts.archive_access.revisions import NotExported, find_manifest
+from scripts.serve.api.evaluations import read_eval_id
+from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.roles import Caller, Role
+from scripts.serve.http.responses import Refused
+from scripts.serve.page.audit_log import looked_up
+from scripts.serve.page.document_views import Pictures
+from scripts.serve.page.paging import number_of
+from scripts.serve.page.renderer import Desk
+from tasks.errors import StoreFailed
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest
+from worker.config.accounts import Accounts
+
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Where a person asks for an evaluation.
+
+    Attributes:
+        desk: what the sheet is made on.
+        bucket: the archive's.
+        ledger: what is under way.
+        pictures: gives links to documents.
+        accounts: whose evaluations they may be.
+    """
+
+    desk: Desk
+    bucket: Bucket
+    ledger: Ledger
+    pictures: Pictures
+    accounts: Accounts
+
+    async def show(self, request: web.Request, caller: Caller) -> web.Response:
+        """Answer ``GET /page/evaluation``."""
+        text, name = request.query.get("id", "").strip(), request.query.get("account") or None
+        if not text:
+            return self._sheet(caller)
+        account = whose(self.accounts, name, 400)
+        evaluation = Evaluation(read_eval_id(text), account.settings.environment, account.name)
+        looked_up(caller, evaluation.eval_id)
+        revision = number_of(request, "revision") or None
+        manifest = await self._manifest(evaluation, revision)
+        ((state, cause),) = await self.ledger.whereabouts([evaluation.eval_id])
+        links = None
+        if manifest and caller.role is Role.OPERATOR and "pictures" in request.query:
+            links = [await self.pictures.link(caller, evaluation, document) for document in manifest.documents]
+        return self._sheet(
+            caller,
+            eval_id=evaluation.eval_id,
+            account=account.name if name else None,
+            manifest=manifest,
+            revision=revision,
+            state=state,
+            cause=cause,
+            links=links,
+        )
+
+    def _sheet(self, caller: Caller, **facts: object) -> web.Response:
+        may_see = caller.role is Role.OPERATOR
+        nothing = {"eval_id": "", "account": None, "manifest": None, "revision": None, "links": None}
+        found = {**nothing, "may_see": may_see, **facts}
+        return self.desk.show("evaluation.html.j2", caller, at="/page/evaluation", **found)
+
+    async def _manifest(self, evaluation: Evaluation, revision: int | None) -> Manifest | None:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                committed = await find_manifest(self.bucket, evaluation, revision)
+        except TimeoutError:
+            raise StoreFailed("read", "timeout") from None
+        except NotExported as error:
+            raise Refused(404 if revision else 502, str(error)) from None
+        return committed.manifest if committed else None

@@ -1,0 +1,65 @@
+"""What the first sheet shows, seen at most once a second, however many look."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from scripts.overview.overview import Overview, see_overview
+from tasks.ledger.ledger import Ledger
+from worker.config.accounts import Accounts
+
+_FRESH_SECONDS = 1.0
+_RUNS = 8
+_CAUSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What there is to see.
+
+    Attributes:
+        overview: everything that is under way, with the newest runs.
+        causes: the most frequent causes of dead letters, and how many have each.
+        runs: how many runs there are.
+    """
+
+    overview: Overview
+    causes: Mapping[str, int]
+    runs: int
+
+
+class Eye:
+    """Looks at Redis for everybody.
+
+    Args:
+        redis: the client.
+        accounts: those that this process knows.
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, redis: "Redis", accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis, self._accounts, self._clock = redis, accounts, clock
+        self._turn = asyncio.Lock()
+        self._seen: tuple[float, Sight] | None = None
+
+    async def see(self) -> Sight:
+        """Return what there is to see."""
+        async with self._turn:
+            if self._seen is None or self._clock() - self._seen[0] >= _FRESH_SECONDS:
+                self._seen = (self._clock(), await self._look())
+            return self._seen[1]
+
+    def forget(self) -> None:
+        """Look anew the next time: something was done."""
+        self._seen = None
+
+    async def _look(self) -> Sight:
+        ledger = Ledger(self._redis)
+        return Sight(
+            overview=await see_overview(self._redis, self._accounts, _RUNS),
+            causes=await ledger.causes(_CAUSES),
+            runs=await ledger.how_many_runs(),
+        )

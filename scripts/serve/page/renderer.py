@@ -1,0 +1,135 @@
+"""What every sheet of the page is made on: templates, headers, who is asking and what they may do."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from scripts.console.formatting import amount
+from scripts.duration import duration
+from scripts.serve.auth.roles import Caller, Role, caller_of
+from scripts.serve.http.responses import Refused, translated
+from scripts.serve.page.assets import Assets
+from scripts.serve.page.run_bar import shares
+from worker.config.accounts import Accounts
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # With "no-referrer" a form would not say from where it comes, either.
+    "Referrer-Policy": "same-origin",
+    "Server": "docv-archive",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of whatever the page answers."""
+
+View = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Makes sheets.
+
+    Attributes:
+        accounts: those that this process knows.
+        assets: scripts and styles.
+        read_only: whether nobody may act.
+        templates: how sheets look.
+    """
+
+    accounts: Accounts
+    assets: Assets
+    read_only: bool
+    templates: Environment
+
+    def may_act(self, caller: Caller) -> bool:
+        """Return whether somebody may change what is under way."""
+        return caller.role is Role.OPERATOR and not self.read_only
+
+    def need_act(self, caller: Caller) -> None:
+        """See that somebody may act.
+
+        Raises:
+            Refused: they may not.
+        """
+        if caller.role is not Role.OPERATOR:
+            raise Refused(403, "only operators may do this")
+        if self.read_only:
+            raise Refused(403, "this page is read only: docv-archive serve was started with --read-only")
+
+    def write(self, template: str, caller: Caller, **facts: object) -> str:
+        """Return a template filled in."""
+        return self.templates.get_template(template).render(
+            asset=self.assets.path,
+            caller=caller,
+            accounts=self.accounts.names,
+            environments=sorted({each.settings.environment for each in self.accounts}),
+            may_act=self.may_act(caller),
+            read_only=self.read_only,
+            version=version("docv-archive"),
+            now=datetime.now(UTC),
+            **facts,
+        )
+
+    def show(self, template: str, caller: Caller, **facts: object) -> web.Response:
+        """Return a sheet as an answer."""
+        return web.Response(text=self.write(template, caller, **facts), content_type="text/html", headers=HEADERS)
+
+    def for_persons(self, view: View) -> Handler:
+        """Return a view as a handler: for operators and viewers, and with errors that a person can read."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            caller = caller_of(request)
+            try:
+                _need_person(caller)
+                return await view(request, caller)
+            except Exception as error:  # noqa: BLE001  # translated as at the edge, and told as a page
+                refused = translated(error)
+                response = self.show("refused.html.j2", caller, refused=refused)
+                response.set_status(refused.status)
+                response.headers.update(refused.headers)
+                if refused.close:
+                    response.force_close()
+                return response
+
+        return answer
+
+
+def _need_person(caller: Caller) -> None:
+    if caller.role is Role.PRODUCER:
+        raise Refused(403, "this page is for operators and viewers")
+
+
+@functools.cache
+def templates() -> Environment:
+    """Return how sheets look; everything that is filled in is text, whatever it holds."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("scripts.serve.page"),
+    )
+    environment.filters |= {
+        "amount": amount,
+        "count": "{:,}".format,
+        "duration": duration,
+        "moment": _moment,
+        "shares": shares,
+    }
+    return environment
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

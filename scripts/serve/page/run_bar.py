@@ -1,0 +1,36 @@
+"""How a run stands, as parts of a bar: one for each outcome, and what is left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tasks.ledger.counters import RunCounters
+
+WIDTH = 1000
+"""Length of a whole bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a bar.
+
+    Attributes:
+        outcome: what it stands for.
+        count: how many evaluations.
+        start: where it begins, of ``WIDTH``.
+        width: how long it is.
+    """
+
+    outcome: str
+    count: int
+    start: float
+    width: float
+
+
+def shares(run: RunCounters) -> Iterator[Share]:
+    """Yield the parts of a run's bar that there are, in the order of the outcomes."""
+    start = 0.0
+    for outcome, count in run.outcomes.items():
+        if count:
+            width = WIDTH * count / run.total
+            yield Share(outcome.value, count, round(start, 2), round(width, 2))
+            start += width

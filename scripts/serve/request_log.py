@@ -1,0 +1,49 @@
+"""One line and one count for each request: no address, no query, no header, and the route instead of the path."""
+
+import time
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from scripts.serve.http.connection import Connection
+from scripts.serve.http.responses import refusal, translated
+from scripts.serve.metrics import UNKNOWN, Figures
+
+_log = structlog.get_logger("docv.serve")
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+def telling(figures: Figures) -> Middleware:
+    """Return the middleware that sees every request."""
+
+    @web.middleware
+    async def tell(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.perf_counter()
+        if isinstance(request.protocol, Connection):
+            request.protocol.heard(request)
+        response = await _answered(request, handler)
+        seconds = time.perf_counter() - began
+        figures.answered(_route(request), response.status, seconds)
+        _log.info("request.answered", **_facts(request, response), ms=round(seconds * 1000, 2))
+        return response
+
+    return tell
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Exception as error:  # noqa: BLE001  # the edge: beyond it aiohttp would log what came in
+        return refusal(translated(error))
+
+
+def _facts(request: web.Request, response: web.StreamResponse) -> dict[str, object]:
+    method = request.method if request.method in _METHODS else "other"
+    length = response.content_length or 0
+    return {"method": method, "route": _route(request), "status": response.status, "bytes": length}
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else UNKNOWN

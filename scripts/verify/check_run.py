@@ -1,0 +1,73 @@
+"""The list of one run: what it is, its pieces, and that they hold the IDs it was made from."""
+
+import hashlib
+from collections.abc import Sequence
+from uuid import UUID
+
+from scripts.verify.context import Means
+from scripts.verify.layout import Group, Place
+from scripts.verify.objects_api import Stored
+from scripts.verify.problems import Difference, Problem
+from tasks.errors import AlarmingObject, StoreFailed
+from tasks.storage.run_list import Piece, RunList, find_list, read_piece
+
+_LARGEST = 64 << 20
+
+
+async def check_run(means: Means, group: Group) -> list[Difference]:
+    """Return what is not as it must be."""
+    means.tally.runs += 1
+    found = await _differences(means, group.place, group.objects or ())
+    # It may have been listed while it was written.
+    return await _differences(means, group.place, await means.objects(group.place.prefix)) if found else []
+
+
+async def _differences(means: Means, place: Place, objects: Sequence[Stored]) -> list[Difference]:
+    there = {stored.key: stored for stored in objects}
+    key = f"{place.prefix}run.json"
+    if any(not 0 <= stored.size <= _LARGEST for stored in objects):
+        return [_damaged(key, "something in it is no file, or larger than any list")]
+    try:
+        run = await find_list(means.bucket, place.environment, place.name)
+    except (AlarmingObject, StoreFailed) as error:
+        return [_damaged(key, str(error))]
+    if run is None:
+        return means.orphans("", objects, "no run has it in its list")
+    return await _compared(means, place, run, there)
+
+
+async def _compared(means: Means, place: Place, run: RunList, there: dict[str, Stored]) -> list[Difference]:
+    key = f"{place.prefix}run.json"
+    if (run.run, run.environment) != (place.name, place.environment):
+        return [_damaged(key, "it speaks of another run")]
+    named = {key, *(piece.key for piece in run.pieces)}
+    unnamed = [stored for stored in there.values() if stored.key not in named]
+    differences = means.orphans("", unnamed, "no run has it in its list")
+    outside = [piece for piece in run.pieces if piece.key != f"{place.prefix}{piece.sha256}.txt.gz"]
+    if outside:
+        detail = "a run's list names it that is not its own; it was not followed"
+        return differences + [Difference("", piece.key, Problem.KEY_OUTSIDE, detail) for piece in outside]
+    return differences + await _pieces(means, run, key)
+
+
+async def _pieces(means: Means, run: RunList, key: str) -> list[Difference]:
+    """Read every piece; where all are whole, their IDs must be those the run was made from."""
+    differences: list[Difference] = []
+    digest, count = hashlib.sha256(), 0
+    for piece in run.pieces:
+        try:
+            digest.update(await _values(means, piece))
+            count += piece.ids
+        except (AlarmingObject, StoreFailed) as error:
+            differences.append(_damaged(piece.key, str(error)))
+    if not differences and (count, digest.hexdigest()) != (run.source.ids, run.source.fingerprint):
+        differences.append(_damaged(key, "its pieces hold other IDs than it was made from"))
+    return differences
+
+
+async def _values(means: Means, piece: Piece) -> bytes:
+    return b"".join(UUID(eval_id).bytes for eval_id in await read_piece(means.bucket, piece))
+
+
+def _damaged(key: str, detail: str) -> Difference:
+    return Difference("", key, Problem.RUN_DAMAGED, detail)

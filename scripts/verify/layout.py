@@ -1,0 +1,91 @@
+"""What belongs together: one evaluation, its quarantine, one run; told by the keys as they come, in order."""
+
+import enum
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from scripts.verify.objects_api import Stored
+from tasks.errors import BadEvalId
+from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
+
+
+class Room(enum.Enum):
+    """What a part of the archive is for."""
+
+    EVALUATION = enum.auto()
+    QUARANTINE = enum.auto()
+    RUN = enum.auto()
+    RECEIPT = enum.auto()
+    NONE = enum.auto()
+    """Nothing of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A part of the archive.
+
+    Attributes:
+        room: what it is for.
+        prefix: what all its keys begin with.
+        environment: of the evaluation or run; empty where it is neither.
+        name: the evaluation's ID, or the run's name.
+    """
+
+    room: Room
+    prefix: str
+    environment: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The objects of a place; None where they were not listed yet."""
+
+    place: Place
+    objects: tuple[Stored, ...] | None
+
+
+def evaluation_place(environment: str, eval_id: str) -> Place:
+    """Return the place of an evaluation."""
+    return Place(Room.EVALUATION, f"{environment}/{eval_id}/", environment, eval_id)
+
+
+def quarantine_place(environment: str, eval_id: str) -> Place:
+    """Return the place of an evaluation's quarantine."""
+    return Place(Room.QUARANTINE, f"quarantine/{environment}/{eval_id}/", environment, eval_id)
+
+
+def place_of(key: str) -> Place:
+    """Return the place that a key belongs to; what is nobody's is a place of its own."""
+    match key.split("/"):
+        case [environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
+            return evaluation_place(environment, eval_id)
+        case ["quarantine", environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
+            return quarantine_place(environment, eval_id)
+        case ["runs", environment, run, _, *_] if environment in ENVIRONMENTS:
+            return Place(Room.RUN, f"runs/{environment}/{run}/", environment, run)
+        case ["receipts", _, *_]:
+            return Place(Room.RECEIPT, key)
+    return Place(Room.NONE, key)
+
+
+async def grouped(listing: AsyncIterator[list[Stored]]) -> AsyncIterator[Group]:
+    """Yield the places of a listing in the order of keys, each with its objects."""
+    place, objects = Place(Room.NONE, ""), list[Stored]()
+    async for some in listing:
+        for found, these in itertools.groupby(some, lambda stored: place_of(stored.key)):
+            if objects and found != place:
+                yield Group(place, tuple(objects))
+                objects = []
+            place = found
+            objects += these
+    if objects:
+        yield Group(place, tuple(objects))
+
+
+def _is_canonical(eval_id: str) -> bool:
+    try:
+        return parse_eval_id(eval_id) == eval_id
+    except BadEvalId:
+        return False

@@ -1,0 +1,92 @@
+"""What is in the archive of a folder, in the order of the keys, however much that is."""
+
+import asyncio
+import heapq
+import itertools
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from scripts.verify.objects_api import IRREGULAR, Kept, Stored
+from tasks.errors import StoreFailed
+
+_SOME = 2_000
+_NAMES = 100_000
+"""Names of one folder that are in memory at once; for more of them the folder is read again."""
+
+
+class FolderShelves:
+    """See ``scripts.verify.objects_api.Shelves``.
+
+    Args:
+        root: the folder of the archive.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+        """Yield everything below a prefix that ends with a slash, or everything."""
+        walk = _walk(str(self._root / prefix), prefix)
+        while some := await asyncio.to_thread(_next, walk):
+            yield some
+
+    async def kept(self, key: str) -> Kept | None:  # noqa: ARG002  # a folder keeps nothing beside the bytes
+        """Return that there is nothing."""
+        return None
+
+    read_back = kept
+
+
+def _next(walk: Iterator[Stored]) -> list[Stored]:
+    try:
+        return list(itertools.islice(walk, _SOME))
+    except OSError as error:
+        raise StoreFailed("list", error.strerror or type(error).__name__) from None
+
+
+def _walk(folder: str, prefix: str) -> Iterator[Stored]:
+    # A stack of our own: whoever makes folders in folders could exhaust that of Python.
+    open_folders = [(folder, prefix, _names(folder))]
+    while open_folders:
+        folder, prefix, names = open_folders[-1]
+        name = next(names, None)
+        if name is None:
+            open_folders.pop()
+        elif name.endswith("/"):
+            below = f"{folder}/{name[:-1]}"
+            open_folders.append((below, prefix + name, _names(below)))
+        elif stored := _stored(f"{folder}/{name}", prefix + name):
+            yield stored
+
+
+def _names(folder: str) -> Iterator[str]:
+    """Yield the names in a folder in the order of the keys they make: that of a folder goes on with a slash."""
+    last = ""
+    while some := heapq.nsmallest(_NAMES, _after(folder, last)):
+        yield from some
+        last = some[-1]
+        if len(some) < _NAMES:
+            return
+
+
+def _after(folder: str, last: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
+                if name > last:
+                    yield name
+    except FileNotFoundError:
+        return
+
+
+def _stored(path: str, key: str) -> Stored | None:
+    """Return a file; None when it is gone by now."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    # The time of the last change of the entry: nobody can set it, as anybody can that of the content.
+    return Stored(key, found.st_size if stat.S_ISREG(found.st_mode) else IRREGULAR, found.st_ctime)

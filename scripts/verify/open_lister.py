@@ -1,0 +1,23 @@
+"""The archive's shelves, wherever the archive is."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from scripts.verify.local_objects import FolderShelves
+from scripts.verify.objects_api import Shelves
+from worker.config.settings import Settings
+
+
+@asynccontextmanager
+async def opened_shelves(settings: Settings) -> AsyncIterator[Shelves]:
+    """Lend what verifying asks of the archive apart from bytes."""
+    url = urlsplit(settings.archive_url)
+    if url.scheme == "file":
+        yield FolderShelves(Path(unquote(url.path)))
+    else:
+        from scripts.verify.s3_objects import opened_s3_shelves  # noqa: PLC0415  # a folder needs no HTTP client
+
+        async with opened_s3_shelves(settings) as shelves:
+            yield shelves

@@ -1,0 +1,131 @@
+"""The manifests of one evaluation: the current one, and each before it, chained by their hashes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scripts.verify.objects_api import Stored
+from scripts.verify.problems import Difference, Problem
+from scripts.verify.record import Record, read_record
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+
+_REVISION = re.compile(r"revisions/(0|[1-9][0-9]{0,8})\.json")
+
+
+@dataclass(slots=True)
+class Chain:
+    """What was read of an evaluation's manifests.
+
+    Attributes:
+        current: the manifest; None where there is none that can be understood.
+        former: those before it that can be, the youngest first.
+        keys: of all that are manifests of this evaluation, also of damaged ones.
+        differences: what is wrong with them.
+    """
+
+    current: Record | None = None
+    former: list[Record] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[Record]:
+        """All that can be understood, the youngest first."""
+        return [self.current, *self.former] if self.current else []
+
+
+async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str, Stored]) -> Chain:
+    """Return the manifests of an evaluation.
+
+    Args:
+        there: its objects as they were listed.
+    """
+    chain, key = Chain(), evaluation.manifest_key
+    read = await read_record(bucket, evaluation, key, there.get(key))
+    match read:
+        case Record():
+            chain.current = read
+            chain.keys.add(key)
+            await _Links(bucket, evaluation, there, chain).follow(read)
+        case Difference():
+            chain.differences.append(read)
+    return chain
+
+
+@dataclass(slots=True)
+class _Links:
+    bucket: Bucket
+    evaluation: Evaluation
+    there: Mapping[str, Stored]
+    chain: Chain
+
+    async def follow(self, current: Record) -> None:
+        """Read every former manifest that is there, and compare it with its successor."""
+        numbers = self._numbers()
+        self._begin(current)
+        self._count(numbers, current)
+        successor: Record | None = current
+        for number in (each for each in numbers if each < current.manifest.revision):
+            successor = await self._link(number, successor)
+        if current.manifest.revision in numbers:
+            await self._copy(current)
+
+    def _numbers(self) -> list[int]:
+        below = len(self.evaluation.manifest_key) - len("manifest.json")
+        found = (_REVISION.fullmatch(key[below:]) for key in self.there)
+        return sorted((int(each[1]) for each in found if each), reverse=True)
+
+    def _begin(self, record: Record) -> None:
+        """See that the first one names none before it; where it does, that one is the marker of an erasure."""
+        manifest = record.manifest
+        first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
+        if not manifest.erased and first != (manifest.previous is None):
+            self._differ(record.key, Problem.REVISION_DIFFERS, "its number and the hash of the one before do not agree")
+
+    def _count(self, numbers: list[int], current: Record) -> None:
+        """Name the youngest former manifest that is missing, and say how many there are."""
+        former = {number for number in numbers if number < current.manifest.revision}
+        missing = current.manifest.revision - 1 - len(former - {0})
+        if missing and not current.manifest.erased:
+            number = current.manifest.revision - 1
+            while number in former:
+                number -= 1
+            more = f"; {missing} are missing" if missing > 1 else ""
+            self._differ(
+                self.evaluation.revision_key(number), Problem.REVISION_MISSING, f"its successor names it{more}"
+            )
+
+    async def _link(self, number: int, successor: Record | None) -> Record | None:
+        key = self.evaluation.revision_key(number)
+        self.chain.keys.add(key)
+        read = await read_record(self.bucket, self.evaluation, key, self.there[key])
+        match read:
+            case None:
+                self._differ(key, Problem.REVISION_MISSING, "it was listed, and is not there any more")
+                return None
+            case Difference():
+                self.chain.differences.append(read)
+                return None
+        self._begin(read)
+        # After an erasure revisions begin anew, and what stands before the first is the marker, whatever its number.
+        marker = number == 0 and read.manifest.erased
+        if read.manifest.revision != number and not marker:
+            self._differ(
+                key, Problem.REVISION_DIFFERS, f"it says of itself that it is revision {read.manifest.revision}"
+            )
+        if successor and successor.manifest.revision == number + 1 and successor.manifest.previous != read.sha256:
+            self._differ(key, Problem.REVISION_DIFFERS, "its hash is not the one its successor names")
+        self.chain.former.append(read)
+        return read
+
+    async def _copy(self, current: Record) -> None:
+        """A worker that died just before it replaced a manifest leaves a copy of it under its own number."""
+        key = self.evaluation.revision_key(current.manifest.revision)
+        self.chain.keys.add(key)
+        read = await read_record(self.bucket, self.evaluation, key, self.there[key])
+        if not isinstance(read, Record) or read.sha256 != current.sha256:
+            self._differ(key, Problem.REVISION_DIFFERS, "it has the number of the manifest, and is another one")
+
+    def _differ(self, key: str, problem: Problem, detail: str) -> None:
+        self.chain.differences.append(Difference(self.evaluation.eval_id, key, problem, detail))

@@ -1,0 +1,1 @@
+"""bundle: say here in one sentence what this package is for."""

@@ -1,0 +1,97 @@
+"""From a bundle to what is in it: when there is memory for it, in its turn, on the loop or beside it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.bundle.documents import identify
+from tasks.bundle.unpack import LITTLE, Limits, Unpacked, unpack, unpack_little
+from tasks.errors import BadBundle
+from tasks.memory.byte_budget import Budget
+from tasks.pipeline.manifest_builder import Contents
+from tasks.riskos.response import Absent, Answer, Bundle
+from tasks.storage.manifest import UnreadableRecord
+from tasks.telemetry.metrics import UNCOUNTED, Figures, Step, timed
+from tasks.telemetry.tracing import span
+
+_LARGE = 8 << 20
+_BESIDE = 2
+_SMALL = 64 << 10
+_MEMORY = 128 << 20
+
+
+class Opening:
+    """Opens bundles, one after the other or nearly so.
+
+    All at once, those whose answers came together would end together, and so ask together again: between two such waves
+    nobody would do anything. What takes long is opened in a thread. What does not, some photographs in a megabyte, is
+    opened on the loop, which stands still for some milliseconds then: a thread and the loop would hand the interpreter
+    to and fro, which costs processor time (docs/performance.md). But who waits for a turn at RiskOS would be late for
+    it, and where turns are waited for it is the rate that bounds what is done, not the processor.
+
+    Args:
+        limits: of a bundle.
+        memory: bytes of unpacked documents that this process may hold.
+        spool_dir: for what is larger; the system's folder for temporary files where it is None.
+        figures: who counts what is done.
+        on_time: whether the loop has to be on time for somebody, and so must not stand still.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        memory: Budget | None = None,
+        spool_dir: Path | None = None,
+        figures: Figures = UNCOUNTED,
+        on_time: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._limits, self._spool_dir, self._figures, self._on_time = limits, spool_dir, figures, on_time
+        self._memory = memory or Budget(_MEMORY)
+        self._on_the_loop, self._beside = asyncio.Semaphore(), asyncio.Semaphore(_BESIDE)
+
+    @contextlib.asynccontextmanager
+    async def contents(self, answer: Answer) -> AsyncIterator[Contents]:
+        """Lend what is in an answer's bundle, nothing where there is none, for as long as the block lasts."""
+        if isinstance(answer, Absent):
+            yield Contents()
+            return
+        # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
+        in_memory = min(self._limits.in_memory, 2 * len(answer.data) + _SMALL)
+        async with self._memory.share(in_memory):
+            async with self._turn(len(answer.data)):
+                with timed(self._figures, Step.UNPACK), span("unpack", bytes=len(answer.data)):
+                    contents = await self._open(answer, replace(self._limits, in_memory=in_memory))
+                # Others do what they have to do before the next bundle is opened.
+                await asyncio.sleep(0)
+            del answer  # whoever opened it says how long its bytes are there
+            yield contents
+
+    def _turn(self, size: int) -> AbstractAsyncContextManager[None]:
+        if size <= LITTLE:
+            return self._on_the_loop
+        return self._beside if size <= _LARGE else contextlib.nullcontext()
+
+    async def _open(self, bundle: Bundle, limits: Limits) -> Contents:
+        little = None if self._on_time() else unpack_little(bundle.data, limits)
+        if little is not None:
+            return _contents(little)
+        return await asyncio.to_thread(_unpacked, bundle, limits, self._spool_dir)
+
+
+def _unpacked(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:
+    try:
+        return _contents(unpack_little(bundle.data, limits) or unpack(bundle.data, limits, spool_dir))
+    except BadBundle as error:
+        return Contents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
+
+
+def _contents(unpacked: Unpacked) -> Contents:
+    if not unpacked.members and not unpacked.unreadable:
+        return Contents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
+    return Contents(
+        documents=tuple(identify(member) for member in unpacked.members),
+        unreadable=tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
+    )

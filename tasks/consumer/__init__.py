@@ -1,0 +1,1 @@
+"""consumer: say here in one sentence what this package is for."""

@@ -1,0 +1,139 @@
+"""What the evaluations of each account are worked on with: a line to RiskOS of its own, and what all have together."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import Opening
+from tasks.consumer.account_settings import account_of
+from tasks.memory.byte_budget import Budget
+from tasks.model.account import Account
+from tasks.pipeline.pipeline import Confirm, Means, Place
+from tasks.pipeline.upload import Shelf
+from tasks.resilience.adaptive_rate import Pace
+from tasks.resilience.archive_gate import Gate
+from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.holds import Holds
+from tasks.resilience.rate_limiter import Turns
+from tasks.resilience.retry import Policy
+from tasks.riskos.client import Line
+from tasks.riskos.download import Terms
+from tasks.storage.bucket import Bucket
+from tasks.telemetry.metrics import Figures
+from worker.config.accounts import Accounts
+from worker.config.settings import Settings
+from worker.resources import Resources
+
+_LARGE_BUNDLE = 8 << 20
+
+
+class Lines:
+    """The lines of one process, a handful of objects for each account.
+
+    Args:
+        settings: of this process.
+        accounts: that it knows.
+        resources: what is open.
+        bucket: of the archive.
+        turns: gives out turns.
+        figures: who counts what is done.
+        place: what gives an evaluation of a queue its place in flight.
+        confirm: what sees that an evaluation is still ours.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        accounts: Accounts,
+        resources: Resources,
+        bucket: Bucket,
+        turns: Turns,
+        figures: Figures,
+        *,
+        place: Place,
+        confirm: Confirm,
+    ) -> None:
+        self._settings, self._resources, self._turns, self._figures = settings, resources, turns, figures
+        self._place, self._confirm = place, confirm
+        self._holds, self._well = Holds(resources.redis), Counter[str]()
+        # Half for what arrives, half for what is unpacked.
+        self._memory = settings.memory_bytes // 2
+        lines = {each.name: self._line(account_of(each)) for each in accounts}
+        # What went well with the archive did so for all of them, so any of the breakers can say it.
+        self._breaker = next(iter(lines.values())).breaker
+        self.gate = Gate(self._holds, self._breaker)
+        common = self._common(next(iter(lines.values())), bucket)
+        self._means = {name: replace(common, line=line) for name, line in lines.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the accounts."""
+        return tuple(self._means)
+
+    def means_of(self, account: str) -> Means | None:
+        """Return what evaluations of an account are worked on with; None where this process does not know it."""
+        return self._means.get(account)
+
+    async def tell(self) -> None:
+        """Tell the other processes how it went."""
+        await asyncio.gather(self._breaker.tell(), *(means.line.pace.tell() for means in self._means.values()))
+
+    def _line(self, account: Account) -> Line:
+        settings, resources = self._settings, self._resources
+        rate, shared_with = account.allowance.rate, account.allowance.shared_with
+        return Line(
+            http=resources.http[account.name],
+            account=account,
+            turns=self._turns,
+            holds=self._holds,
+            pace=Pace(resources.redis, account.name, rate, self._holds, shared_with),
+            breaker=Breaker(resources.redis, account.name, self._holds, self._well),
+            terms=Terms(
+                max_bundle_bytes=settings.max_bundle_bytes,
+                no_documents_texts=settings.no_documents_texts,
+                in_memory=min(_LARGE_BUNDLE, self._memory // settings.concurrency),
+                spool_dir=resources.spool_dir,
+            ),
+            policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
+            figures=self._figures,
+        )
+
+    def _common(self, line: Line, bucket: Bucket) -> Means:
+        """Return the means with one of the lines; all else is the same for all of them, memory included."""
+        settings, spool_dir = self._settings, self._resources.spool_dir
+        return Means(
+            line=line,
+            gate=self.gate,
+            shelf=self._shelf(bucket),
+            records=bucket,
+            opening=Opening(
+                Limits(
+                    max_documents=settings.max_documents,
+                    max_unpacked_bytes=settings.max_unpacked_bytes,
+                    max_document_bytes=settings.max_document_bytes,
+                    max_ratio=settings.max_ratio,
+                    in_memory=self._memory // 4,
+                ),
+                Budget(self._memory),
+                spool_dir,
+                self._figures,
+                on_time=lambda: self._turns.waited_for,
+            ),
+            figures=self._figures,
+            place=self._place,
+            confirm=self._confirm,
+        )
+
+    def _shelf(self, bucket: Bucket) -> Shelf:
+        settings = self._settings
+        if not settings.encryption_keys:
+            return Shelf(bucket, settings.tags)
+        # Imported here: six megabytes that who does not seal need not have.
+        from tasks.storage.encrypted_bucket import SealedBucket  # noqa: PLC0415
+        from tasks.storage.encryption import Keyring  # noqa: PLC0415
+
+        keyring = Keyring.of(settings.keyring_texts())
+        assert keyring  # noqa: S101  # there are keys
+        sealed = SealedBucket(bucket, keyring, self._resources.spool_dir)
+        return Shelf(sealed, settings.tags, sealed_with=keyring.current)

@@ -1,0 +1,1 @@
+"""ledger: say here in one sentence what this package is for."""

@@ -1,0 +1,518 @@
+"""What was accepted and has no outcome yet: the promise that nothing is lost.
+
+The queue is only how an evaluation travels; a message may get lost or come twice. The ledger knows what
+was accepted, who works on it and when it is due, and ``dispatch`` publishes again what is due.
+
+    accept ──▶ queued ──take──▶ leased ──settle──▶ gone: it has an outcome
+                 ▲                ├─────bury─────▶ dead letter
+                 ├───hand_back────┤
+                 ├─claim─ parked ◀┤ park           until its time
+                 └─claim── held ◀─┘ await_hold     until its account, or the archive, is well again
+"""
+
+import dataclasses
+import enum
+import importlib.resources
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from tasks.errors import LeaseLost
+from tasks.ledger.batcher import Together
+from tasks.ledger.counters import Census, RunCounters
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.job import DeadLetter, Entry, Failure, Order, Queue, Trigger
+from tasks.model.outcome import Evidence, Outcome
+from tasks.telemetry.tracing import span
+
+_AT_ONCE = 1000
+_REPLICATED_WITHIN = 2_000
+_PREFIX = "docv:ledger:"
+_KEYS = (
+    *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
+    *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),
+)
+_SETS = ("queued:live", "queued:backfill", "leased", "parked")
+_AGED = ("queued:live", "queued:backfill", "parked")
+_STATES = ("queued", "leased", "parked", "held")
+
+
+class Begun(enum.StrEnum):
+    """What came of beginning a run with a list."""
+
+    ANEW = "begun"
+    KNOWN = "known"
+    TAKEN = "taken"
+
+
+class NotReplicated(RedisError):
+    """Redis has what it was told, and too few of its replicas do: a failover now would lose it.
+
+    Args:
+        found: replicas that have it.
+        wanted: how many should.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(found, wanted)
+        self.found, self.wanted = found, wanted
+
+    def __str__(self) -> str:
+        return f"{self.found} of {self.wanted} replicas of Redis have what was to be accepted"
+
+
+class Ledger:
+    """The ledger in Redis. Every method is one atomic step.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        lease: seconds a lease lasts unless it is extended.
+        linger: seconds that what ends waits for others, to be written down with them in one step.
+        enough: once so many have ended, none of them waits for more.
+        replicas: of Redis, which must have what is accepted before it counts: a failover forgets what they have not.
+    """
+
+    def __init__(
+        self, redis: "Redis", lease: float = 120.0, linger: float = 0.0, enough: int = _AT_ONCE, replicas: int = 0
+    ) -> None:
+        self.lease = lease
+        self._replicas = replicas
+        self._settling = Together(self.settle_all, linger, enough)
+        self._redis = redis
+        self._keys = [_PREFIX + key for key in _KEYS]
+        self._script = redis.register_script(
+            importlib.resources.files("tasks.ledger").joinpath("ledger.lua").read_text("utf-8")
+        )
+
+    async def accept(self, eval_ids: Sequence[str], order: Order) -> list[str]:
+        """Promise to bring each evaluation to an outcome; return those to publish now.
+
+        An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
+        and what is wanted live does not wait behind a backfill. It stays with the account that it was first accepted
+        for, whatever account the new order names; of one that has ended, dead letters included, the new order's counts.
+
+        Args:
+            eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
+            order: how they are wanted.
+
+        Raises:
+            NotReplicated: a failover might forget them; so they do not count as accepted, though they may be.
+        """
+        return _flagged(eval_ids, await self._accept("", eval_ids, order)) if eval_ids else []
+
+    async def accept_event(self, event: str, eval_id: str, order: Order) -> list[str] | None:
+        """Accept the evaluation of a webhook's event; return it if it is to be published now.
+
+        Event and evaluation are written down in one step, so that neither a repeated event counts twice nor a new one
+        is taken for a repeated one.
+
+        Args:
+            event: what the event is known by for a week.
+            eval_id: the evaluation.
+            order: how they are wanted.
+
+        Returns:
+            None where the event has been accepted before.
+
+        Raises:
+            NotReplicated: a failover might forget it; so it does not count as accepted, though it may be.
+        """
+        flags = await self._accept(event, [eval_id], order)
+        return _flagged([eval_id], flags) if flags else None
+
+    async def _accept(self, event: str, eval_ids: Sequence[str], order: Order) -> list[int]:
+        with span("accept", queue=order.queue.value, evaluations=len(eval_ids)):
+            flags: list[int] = await self._promise("accept", event, order.as_json(listed=False), *eval_ids)
+        return flags
+
+    async def begin(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> Begun:
+        """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
+
+        Args:
+            run: its name.
+            total: how many IDs the list has.
+            fingerprint: what the list is known by.
+            account: name of the account that its evaluations are asked for with.
+
+        Raises:
+            NotReplicated: a failover might forget it; begin it again.
+        """
+        return Begun(await self._promise("begin", run, total, fingerprint, account))
+
+    async def feeding(self) -> list[str]:
+        """Return the names of the runs that are fed from their lists, the oldest first."""
+        return [str(name) for name in await self._redis.zrange(f"{_PREFIX}feeding", 0, -1)]
+
+    async def stop_feeding(self, run: str) -> None:
+        """Feed no more of a run; what is in the ledger comes to its end. ``begin`` goes on with it."""
+        await self._redis.zrem(f"{_PREFIX}feeding", run)
+
+    async def listed(self, run: str) -> str | None:
+        """Return what the list of a run is known by; None where it has none."""
+        found = await self._redis.hget(f"{_PREFIX}run:{run}", "listed")
+        return None if found is None else str(found)
+
+    async def fed(self, run: str) -> int:
+        """Return how many of a run's list have been accepted."""
+        return int(await self._redis.hget(f"{_PREFIX}run:{run}", "fed") or 0)
+
+    async def feed(
+        self, run: str, eval_ids: Sequence[str], order: Order, *, position: int, backlog: int
+    ) -> list[str] | None:
+        """Accept the next evaluations of a run's list; return those to publish now.
+
+        Args:
+            run: its name.
+            eval_ids: canonical IDs, at most some thousand.
+            order: how they are wanted.
+            position: how many of the list come before them.
+            backlog: evaluations that the ledger may hold for this to be done at all.
+
+        Returns:
+            None where nothing was done: the ledger is full enough, or somebody else has fed these.
+        """
+        flags = await self._call("feed", run, position, backlog, order.as_json(listed=True), *eval_ids)
+        return _flagged(eval_ids, flags) if flags else None
+
+    async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Entry]:
+        """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
+        found = await self._call("take", self._milliseconds(self.lease), token, *eval_ids)
+        return list(_entries(zip(eval_ids, found, strict=True), token))
+
+    async def extend(self, entries: Iterable[Entry]) -> list[str]:
+        """Extend the leases; return the IDs whose lease another worker has by now."""
+        lost: list[str] = []
+        for some in _some(tuple(entries)):
+            pairs = [part for entry in some for part in (entry.eval_id, entry.token)]
+            lost += await self._call("extend", self._milliseconds(self.lease), *pairs)
+        return lost
+
+    async def settle(self, entry: Entry, outcome: Outcome) -> float:
+        """The evaluation has its outcome: remove it and count it for its runs, in one step.
+
+        What ends at about the same time is settled in the same step.
+
+        Returns:
+            For how many seconds it was waited for, on Redis's clock: since it was accepted, wanted live, or redriven.
+
+        Raises:
+            LeaseLost: another worker has it now and will settle it.
+            ResponseError: its entry is damaged.
+        """
+        age = await self._settling.ask((entry, outcome))
+        if age < 0:
+            raise ResponseError("the entry of an evaluation is damaged")
+        self._still_ours(age)
+        return age / 1000
+
+    async def settle_all(self, ends: Sequence[tuple[Entry, Outcome]]) -> list[int]:
+        """Settle several, at most some thousand, in one step.
+
+        Returns:
+            For each the milliseconds for which it was waited for, at least 1; 0 where another worker has it now, -1
+            where its entry is damaged.
+        """
+        parts = [part for entry, outcome in ends for part in (entry.token, entry.eval_id, outcome)]
+        settled: list[int] = await self._call("settle", *parts)
+        return settled
+
+    async def park(self, entry: Entry, *, wait: float, attempts: int, failure: Failure) -> None:
+        """Come back to it in ``wait`` seconds.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        milliseconds = self._milliseconds(wait)
+        self._still_ours(
+            await self._call("park", entry.token, entry.eval_id, milliseconds, attempts, *_facts_of(failure))
+        )
+
+    async def await_hold(self, entry: Entry, *, cause: str, suspect: bool = False) -> None:
+        """Keep it until its account, or the archive, is well again; that costs no attempt and no work meanwhile.
+
+        What waits for one account is kept apart from what waits for another.
+
+        Args:
+            suspect: whether it failed itself, so that its next failure says nothing of the service.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        self._still_ours(await self._call("await_hold", entry.token, entry.eval_id, cause, int(suspect)))
+
+    async def forgive(self, eval_ids: Sequence[str]) -> None:
+        """Give those that are parked the attempt back that an outage cost them; they wait for its end."""
+        if eval_ids:
+            await self._call("forgive", *eval_ids)
+
+    async def hand_back(self, entry: Entry) -> None:
+        """Put it back among the queued: its message is, or will be, in the queue again.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        self._still_ours(await self._call("hand_back", entry.token, entry.eval_id))
+
+    async def bury(self, entry: Entry, *, attempts: int, failure: Failure) -> None:
+        """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        self._still_ours(
+            await self._call("bury", entry.token, entry.eval_id, Outcome.FAILED, attempts, *_facts_of(failure))
+        )
+
+    async def claim(
+        self, *, patience: Mapping[Queue, float], of_held: Mapping[str, Mapping[Queue, int]], limit: int = 1000
+    ) -> dict[Queue, list[str]]:
+        """Move what is due to the queued and return it, to be published by the caller.
+
+        Due are leases that ran out, what was parked until now, at most ``of_held`` of those of each account that wait
+        for a hold to end (none of an account that is not in it), and what has been queued for longer than the
+        ``patience`` (seconds) with its queue, or was overtaken by what was queued a minute later: its message was lost.
+        Whoever dies between this and publishing has only made it queued; patience ends there, too.
+        """
+        flat = await self._call(
+            "claim",
+            limit,
+            self._milliseconds(patience[Queue.LIVE]),
+            self._milliseconds(patience[Queue.BACKFILL]),
+            *(part for name, most in of_held.items() for part in (name, most[Queue.LIVE], most[Queue.BACKFILL])),
+        )
+        claimed: dict[Queue, list[str]] = {}
+        for queue, eval_id in zip(flat[::2], flat[1::2], strict=True):
+            claimed.setdefault(Queue(queue), []).append(eval_id)
+        return claimed
+
+    async def end_leases(self) -> int:
+        """End every lease; only for who knows that no worker is alive. Return how many there were."""
+        return int(await self._call("end_leases"))
+
+    async def run(self, name: str) -> RunCounters:
+        """Return the counters of a run; all zero where nobody has heard of it."""
+        return _counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
+
+    async def counters(self, names: Sequence[str]) -> dict[str, RunCounters]:
+        """Return the counters of several runs, at most some hundred, in one go."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(f"{_PREFIX}run:{name}")
+            return dict(zip(names, map(_counters, await pipe.execute()), strict=True))
+
+    async def run_age(self, name: str) -> float | None:
+        """Return for how many seconds a run has been going on, or went on; None where nobody has heard of it."""
+        began = await self._redis.zscore(f"{_PREFIX}runs", name)
+        if began is None:
+            return None
+        if not (await self.run(name)).pending:
+            changed = await self._redis.hget(f"{_PREFIX}run:{name}", "changed")
+            return (float(changed or began) - began) / 1000
+        seconds, micro = await self._redis.time()
+        return float(seconds) + int(micro) / 1e6 - began / 1000
+
+    async def runs(self, newest: int = 20, *, skip: int = 0) -> list[str]:
+        """Return the names of the newest runs, the newest first; ``skip`` leaves out so many before them."""
+        return [str(name) for name in await self._redis.zrevrange(f"{_PREFIX}runs", skip, skip + newest - 1)]
+
+    async def how_many_runs(self) -> int:
+        """Return how many runs there are."""
+        return int(await self._redis.zcard(f"{_PREFIX}runs"))
+
+    async def census(self) -> Census:
+        """Count the evaluations by their state."""
+        accounts = [DEFAULT_ACCOUNT, *sorted(map(str, await self._redis.smembers(_PREFIX + "accounts")))]
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            for key in (*_SETS, *(_held(queue, account) for account in accounts for queue in Queue)):
+                pipe.zcard(_PREFIX + key)
+            for key in _AGED:
+                pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
+            pipe.hlen(_PREFIX + "dead")
+            (seconds, micro), live, backfill, leased, parked, *rest, dead = await pipe.execute()
+        held, oldest = rest[: -len(_AGED)], rest[-len(_AGED) :]
+        now = seconds + micro / 1e6
+        due = await self._redis.hget(_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
+        age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
+        return Census(
+            queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
+            oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
+            leased=leased,
+            parked=parked,
+            held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2])},
+            next_due=max(0.0, -age[2]) if oldest[2] else None,
+            next_cause=json.loads(due).get("cause") if due else None,
+            dead=dead,
+            held_of={
+                account: live + backfill
+                for account, live, backfill in zip(accounts, held[::2], held[1::2], strict=True)
+                if live + backfill
+            },
+        )
+
+    async def whereabouts(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
+        """Return for each evaluation its state and the cause of it, as far as there are any.
+
+        The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
+        The answers are those of one moment for a thousand each.
+        """
+        found: list[str] = []
+        for start in range(0, len(eval_ids), _AT_ONCE):
+            found += await self._call("find", *eval_ids[start : start + _AT_ONCE])
+        return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
+
+    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
+        async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_AT_ONCE):
+            yield _dead_letter(eval_id, text)
+
+    async def causes(self, most: int = 100) -> dict[str, int]:
+        """Return how many dead letters there are for each cause, the most frequent first."""
+        found: Any = await self._redis.zrevrange(f"{_PREFIX}causes", 0, most - 1, withscores=True)
+        return {str(cause): int(count) for cause, count in found}
+
+    async def how_many_of(self, cause: str) -> int:
+        """Return how many dead letters have a cause."""
+        return int(await self._redis.zscore(f"{_PREFIX}causes", cause) or 0)
+
+    async def dead_of(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
+        """Return the evaluations that died of a cause, at most ``count``, those that failed last first."""
+        return [str(each) for each in await self._redis.zrevrange(f"{_PREFIX}dead:{cause}", skip, skip + count - 1)]
+
+    async def letters(self, eval_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return the dead letters of these evaluations, at most some hundred; of those that have one."""
+        found: Any = await self._redis.hmget(f"{_PREFIX}dead", list(eval_ids)) if eval_ids else []
+        return [_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
+
+    async def redrive(self, eval_ids: Sequence[str]) -> list[str]:
+        """Try dead letters anew, with all their attempts; return those that were there.
+
+        Their runs count them as pending again.
+        """
+        return await self._of_dead("redrive", eval_ids, Outcome.FAILED)
+
+    async def drop(self, eval_ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return those that were there. Their runs go on counting them as failed."""
+        return await self._of_dead("drop", eval_ids)
+
+    async def is_leased(self, eval_id: str) -> bool:
+        """Return whether a worker has the evaluation now."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.zscore(f"{_PREFIX}leased", eval_id)
+            (seconds, micro), ends = await pipe.execute()
+        return ends is not None and bool(ends / 1000 > seconds + micro / 1e6)
+
+    async def erase(self, eval_id: str) -> bool:
+        """Forget an evaluation, whatever its state; return False where a worker has it now, and nothing was done.
+
+        Its runs count it as ``unchanged``, which is what an erased evaluation ends as, so that they still add up.
+        """
+        return bool(await self._call("erase", Outcome.UNCHANGED, eval_id))
+
+    async def _of_dead(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
+        found: list[str] = []
+        for start in range(0, len(eval_ids), _AT_ONCE):
+            found += await self._call(verb, *args, *eval_ids[start : start + _AT_ONCE])
+        return found
+
+    async def _call(self, verb: str, *args: object) -> Any:
+        return await self._script(keys=self._keys, args=[verb, *map(str, args)])
+
+    async def _promise(self, verb: str, *args: object) -> Any:
+        """Call a verb whose answer others rely on: replicas must have it, as far as that is wanted.
+
+        ``WAIT`` speaks of what its own connection has written, so both go through one.
+        """
+        if not self._replicas:
+            return await self._call(verb, *args)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._script(keys=self._keys, args=[verb, *map(str, args)], client=pipe)
+            pipe.execute_command("WAIT", self._replicas, _REPLICATED_WITHIN)
+            answer, found = await pipe.execute()
+        if found < self._replicas:
+            raise NotReplicated(found, self._replicas)
+        return answer
+
+    @staticmethod
+    def _milliseconds(seconds: float) -> int:
+        return max(0, round(seconds * 1000))
+
+    @staticmethod
+    def _still_ours(answer: object) -> None:
+        if not answer:
+            raise LeaseLost
+
+
+def _flagged(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
+    return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]
+
+
+def _some(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Yield so many at a time as a script can take."""
+    for start in range(0, len(entries), _AT_ONCE):
+        yield entries[start : start + _AT_ONCE]
+
+
+def _entries(found: Iterable[tuple[str, str]], token: str) -> Iterator[Entry]:
+    """Yield an entry for each evaluation that has one; those of one order say the same and are read once."""
+    alike: dict[str, Entry] = {}
+    for eval_id, text in found:
+        if text:
+            known = alike.get(text) or alike.setdefault(text, _entry(eval_id, token, text))
+            yield dataclasses.replace(known, eval_id=eval_id)
+
+
+def _entry(eval_id: str, token: str, text: str) -> Entry:
+    facts = json.loads(text)
+    return Entry(
+        eval_id=eval_id,
+        token=token,
+        queue=Queue(facts["queue"]),
+        account=facts["account"],
+        refresh=facts["refresh"],
+        attempts=int(facts["attempts"]),
+        lost=int(facts["lost"]),
+        trigger=Trigger(**facts["trigger"]),
+        suspect=facts.get("suspect", False),
+        evidence=tuple(map(Evidence, facts.get("evidence", ()))),
+        even_if_erased=facts.get("even_if_erased", False),
+        trace=facts.get("trace"),
+    )
+
+
+def _counters(fields: Mapping[Any, Any]) -> RunCounters:
+    return RunCounters(
+        total=int(fields.get("total", 0)),
+        outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
+        states={state: int(fields.get(state, 0)) for state in _STATES},
+        unfed=int(fields.get("unfed", 0)),
+        account=fields.get("account", DEFAULT_ACCOUNT),
+    )
+
+
+def _held(queue: Queue, account: str) -> str:
+    return f"held:{queue}" if account == DEFAULT_ACCOUNT else f"held:{queue}:{account}"
+
+
+def _facts_of(failure: Failure) -> tuple[object, ...]:
+    return failure.cause, failure.why, failure.status or ""
+
+
+def _dead_letter(eval_id: str, text: str) -> DeadLetter:
+    facts = json.loads(text)
+    return DeadLetter(
+        eval_id=eval_id,
+        failure=Failure(cause=facts["cause"], why=facts["why"], status=facts.get("status")),
+        attempts=int(facts["attempts"]),
+        account=facts["account"],
+        queue=Queue(facts["queue"]),
+        # cjson writes an empty list as an object.
+        runs=tuple(facts["runs"] or ()),
+        accepted=facts["accepted"] / 1000,
+        first=facts["first"] / 1000,
+        last=facts["last"] / 1000,
+    )

@@ -1,0 +1,1 @@
+"""memory: say here in one sentence what this package is for."""

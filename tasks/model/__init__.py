@@ -1,0 +1,1 @@
+"""model: say here in one sentence what this package is for."""

@@ -1,0 +1,152 @@
+"""What the ledger holds: an evaluation that was ordered, why, who works on it, and what is left of one that failed."""
+
+import enum
+import json
+from dataclasses import asdict, dataclass
+
+from tasks.model.outcome import Evidence
+from tasks.telemetry.tracing import whereabouts
+
+
+class Queue(enum.StrEnum):
+    """How urgent an evaluation is."""
+
+    LIVE = "live"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Why an evaluation was accepted; it stands in the manifest.
+
+    Attributes:
+        source: ``webhook``, ``intake``, ``message``, ``enqueue``, ``run`` or ``backfill``.
+        run: name of the run it came with.
+        event_type: type of the webhook event.
+        event_id: its ID.
+    """
+
+    source: str
+    run: str | None = None
+    event_type: str | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How evaluations are wanted that are accepted.
+
+    Attributes:
+        queue: how urgent they are.
+        account: name of the account to ask with.
+        trigger: why.
+        refresh: ask RiskOS although a manifest is there.
+        delay: seconds before the first request of each; the ledger waits, not a worker.
+        evidence: what is known of why there may be no documents.
+        even_if_erased: archive them although they were erased.
+    """
+
+    queue: Queue
+    account: str
+    trigger: Trigger
+    refresh: bool = False
+    delay: float = 0.0
+    evidence: tuple[Evidence, ...] = ()
+    even_if_erased: bool = False
+
+    def as_json(self, *, listed: bool) -> str:
+        """Return it as the script reads it; ``listed`` is said of those of a run's list."""
+        return json.dumps(
+            {
+                "queue": self.queue,
+                "account": self.account,
+                "trigger": {name: value for name, value in asdict(self.trigger).items() if value is not None},
+                "run": self.trigger.run or "",
+                "refresh": self.refresh,
+                "even_if_erased": self.even_if_erased,
+                "delay": round(self.delay * 1000),
+                "evidence": self.evidence,
+                "listed": listed,
+            }
+            | _traced()
+        )
+
+
+def _traced() -> dict[str, str]:
+    trace = whereabouts()
+    return {"trace": trace} if trace else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One evaluation in the ledger, as a worker takes it.
+
+    Attributes:
+        eval_id: the evaluation.
+        token: the lease; only who shows it may speak for the entry.
+        queue: how urgent it is.
+        account: name of the account to ask with.
+        refresh: ask RiskOS although a manifest is there.
+        attempts: attempts that failed so far.
+        lost: how often a worker died, or lost its lease, over it.
+        trigger: why it was accepted.
+        suspect: whether it failed before, so that another failure says nothing of the service.
+        evidence: what webhooks told of why there may be no documents.
+        even_if_erased: archive it although it was erased.
+        trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
+    """
+
+    eval_id: str
+    token: str
+    queue: Queue
+    account: str
+    refresh: bool
+    attempts: int
+    lost: int
+    trigger: Trigger
+    suspect: bool = False
+    evidence: tuple[Evidence, ...] = ()
+    even_if_erased: bool = False
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of an attempt that failed: our own words only.
+
+    Attributes:
+        cause: a short fixed word.
+        why: a sentence.
+        status: the HTTP status that was answered, where there was one.
+    """
+
+    cause: str
+    why: str = ""
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An evaluation that was tried enough. Times are seconds since the epoch, of Redis's clock.
+
+    Attributes:
+        eval_id: the evaluation.
+        failure: what the last attempt ended with.
+        attempts: attempts that failed.
+        account: name of its account.
+        queue: how urgent it was.
+        runs: names of the runs that it was counted for as failed.
+        accepted: when it was accepted.
+        first: when the first attempt failed.
+        last: when the last one did.
+    """
+
+    eval_id: str
+    failure: Failure
+    attempts: int
+    account: str
+    queue: Queue
+    runs: tuple[str, ...]
+    accepted: float
+    first: float
+    last: float

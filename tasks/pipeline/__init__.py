@@ -1,0 +1,1 @@
+"""pipeline: say here in one sentence what this package is for."""

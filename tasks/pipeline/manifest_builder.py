@@ -1,0 +1,107 @@
+"""What a manifest will say: the facts of every step, brought together.
+
+Made of return values only: of what was answered, read and stored, not of what was meant to be.
+"""
+
+from dataclasses import dataclass
+
+from tasks.bundle.documents import Document
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Entry
+from tasks.model.outcome import Evidence, Outcome, reason_told_by
+from tasks.pipeline.upload import StoredDocument
+from tasks.riskos.response import Absent, Answer
+from tasks.storage.manifest import (
+    BundleRecord,
+    DocumentRecord,
+    Manifest,
+    NoDocumentsRecord,
+    ResponseRecord,
+    TriggerRecord,
+    UnreadableRecord,
+    archiver,
+    utc_now,
+)
+
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was in a bundle, as far as it could be read."""
+
+    documents: tuple[Document, ...] = ()
+    unreadable: tuple[UnreadableRecord, ...] = ()
+
+
+def record(
+    evaluation: Evaluation,
+    entry: Entry,
+    answer: Answer,
+    contents: Contents,
+    stored: list[StoredDocument],
+    *,
+    retrieved_at: str,
+    sealed_with: str | None = None,
+) -> Manifest:
+    """Return the manifest as if it were the first; ``tasks.storage.manifest.following`` makes it the next one.
+
+    Args:
+        retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
+        sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
+    """
+    absent = answer if isinstance(answer, Absent) else None
+    outcome, trigger = _outcome(answer, contents), entry.trigger
+    return Manifest(
+        schema=1,
+        eval_id=evaluation.eval_id,
+        environment=evaluation.environment,  # type: ignore[arg-type]  # checked by pydantic
+        account=evaluation.account,
+        outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
+        revision=1,
+        previous=None,
+        documents=tuple(_document(each, sealed_with) for each in stored),
+        unreadable=contents.unreadable,
+        bundle=_bundle(answer, sealed_with if contents.unreadable else None),
+        response=ResponseRecord(status=absent.status if absent else _OK, message=absent.message if absent else None),
+        no_documents=_no_documents(outcome, entry.evidence),
+        trigger=TriggerRecord(
+            source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
+        ),
+        retrieved_at=retrieved_at,
+        archived_at=utc_now(),
+        archiver=archiver(),
+    )
+
+
+def _outcome(answer: Answer, contents: Contents) -> Outcome:
+    if isinstance(answer, Absent):
+        return answer.outcome
+    return Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
+
+
+def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord:
+    document = stored.document
+    return DocumentRecord(
+        name=document.name,
+        kind=document.kind.value,
+        key=stored.key,
+        media_type=document.media_type,
+        size=document.size,
+        sha256=document.sha256,
+        modified=document.modified,
+        named_as=document.name_mismatch,
+        sealed_with=sealed_with,
+    )
+
+
+def _bundle(answer: Answer, sealed_with: str | None) -> BundleRecord | None:
+    if isinstance(answer, Absent):
+        return None
+    return BundleRecord(filename=answer.filename, size=answer.size, sha256=answer.sha256, sealed_with=sealed_with)
+
+
+def _no_documents(outcome: Outcome, evidence: tuple[Evidence, ...]) -> NoDocumentsRecord | None:
+    if outcome is not Outcome.NO_DOCUMENTS:
+        return None
+    return NoDocumentsRecord(reason=reason_told_by(evidence), evidence=evidence)

@@ -1,0 +1,1 @@
+"""queueing: say here in one sentence what this package is for."""

@@ -1,0 +1,133 @@
+"""Feed the ledger from the lists of runs, as much as it is to hold and no more.
+
+Every worker of the backfill queue does so; who is slower than another has done nothing, for the ledger takes the IDs
+at a position only once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kombu.exceptions import KombuError
+
+from tasks.errors import AlarmingObject
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import ENVIRONMENTS
+from tasks.model.job import Order, Queue, Trigger
+from tasks.queueing.publisher import Publisher, batch_size
+from tasks.storage.bucket import Bucket
+from tasks.storage.run_list import Piece, RunList, find_list, read_piece
+from tasks.telemetry import log_events as report
+
+INTERVAL = 0.2
+"""Seconds between two looks whether the ledger may be fed."""
+# A step of so many takes Redis two milliseconds. Celery asks it three times for a message, and waits for it each time.
+_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A list, the piece of it that is in memory, and how far we have fed it: None where somebody else may have."""
+
+    of_run: RunList
+    piece: Piece | None = None
+    eval_ids: Sequence[str] = ()
+    position: int | None = None
+
+
+class Feeder:
+    """Feeds the ledger.
+
+    Args:
+        ledger: which is fed.
+        publisher: what puts evaluations on their queue.
+        bucket: of the archive.
+        environment: in which a list is looked for first.
+        backlog: evaluations that the ledger may hold.
+    """
+
+    def __init__(self, ledger: Ledger, publisher: Publisher, bucket: Bucket, environment: str, backlog: int) -> None:
+        self._ledger, self._publisher, self._bucket = ledger, publisher, bucket
+        self._environment, self._backlog = environment, backlog
+        self._readings: dict[str, _Reading] = {}
+        self._fed: tuple[Sequence[str], int] | None = None
+
+    async def feed(self) -> bool:
+        """Feed some of every run that is not done; return whether there may be more to feed at once.
+
+        What is fed is published while the next is fed: whoever does not call again at once calls ``publish``.
+
+        Raises:
+            StoreFailed: a list cannot be read now.
+            RedisError: the ledger cannot be reached.
+        """
+        names = await self._ledger.feeding()
+        self._readings = {name: each for name, each in self._readings.items() if name in names}
+        more = False
+        try:
+            more = any([await self._feed_some(name) for name in names])
+        finally:
+            if not more:
+                await self.publish()
+        return more
+
+    async def publish(self) -> None:
+        """Publish what was fed last, where that has not been done yet."""
+        if self._fed is None:
+            return
+        (eval_ids, size), self._fed = self._fed, None
+        try:
+            await asyncio.to_thread(self._publisher.publish, Queue.BACKFILL, eval_ids, size)
+        except KombuError as error:
+            # They are accepted; the ledger publishes them later.
+            report.loop_failed("feed", error)
+
+    async def _feed_some(self, name: str) -> bool:
+        """Feed the next some of a run; return whether that was done."""
+        known = self._readings.get(name)
+        position = await self._ledger.fed(name) if known is None or known.position is None else known.position
+        try:
+            eval_ids = await self._next(name, position)
+        except AlarmingObject as error:
+            report.list_unusable(name, str(error))
+            await self._ledger.stop_feeding(name)
+            return False
+        if not eval_ids:
+            return False
+        reading = self._readings[name]
+        of_run = reading.of_run
+        order = Order(
+            Queue.BACKFILL,
+            of_run.account,
+            Trigger("backfill", run=name),
+            refresh=of_run.refresh,
+            even_if_erased=of_run.even_if_erased,
+        )
+        new, _ = await asyncio.gather(
+            self._ledger.feed(name, eval_ids, order, position=position, backlog=self._backlog), self.publish()
+        )
+        reading.position = None if new is None else position + len(eval_ids)
+        if new is None:
+            return False
+        self._fed = new, batch_size(Queue.BACKFILL, of_run.source.ids)
+        return True
+
+    async def _next(self, name: str, position: int) -> Sequence[str]:
+        """Return the IDs of a run's list from a position on, as many as are fed at once."""
+        reading = self._readings.get(name) or await self._open(name)
+        if position >= reading.of_run.source.ids:
+            return ()
+        piece, before = reading.of_run.piece_at(position)
+        if reading.piece is not piece:
+            reading.eval_ids, reading.piece = await read_piece(self._bucket, piece), piece
+        return reading.eval_ids[position - before : position - before + _AT_ONCE]
+
+    async def _open(self, name: str) -> _Reading:
+        listed = await self._ledger.listed(name)
+        # A run may be of an account with another environment, also of one that this process does not know.
+        for environment in sorted(ENVIRONMENTS, key=lambda each: each != self._environment):
+            found = await find_list(self._bucket, environment, name)
+            if found and found.known_as == listed:
+                self._readings[name] = _Reading(found)
+                return self._readings[name]
+        raise AlarmingObject(f"run {name} has no list in it")

@@ -1,0 +1,1 @@
+"""resilience: say here in one sentence what this package is for."""

@@ -1,0 +1,130 @@
+"""How fast an account may send just now, learnt from what RiskOS says of it and from what a person wants.
+
+Slower after several 429s (by a fifth with each), faster again with every quiet second (by a hundredth of the whole),
+never above what the headers grant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from tasks.resilience.holds import KEY_PAUSES, Hold, Holds, Reason
+from tasks.resilience.rate_headers import RateWord
+from tasks.resilience.rate_limiter import Limiter
+
+_SECOND = 1.5
+_SHORT_RESET = 2.0
+_LONG_RESET = 120.0
+_BELIEVED = 600.0
+_TOLD_AGAIN = 300.0
+_DAY_LIKELY = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast an account sends.
+
+    Attributes:
+        asked: requests a second that the settings, or a person, ask for.
+        kept: requests a second that are kept just now.
+        by_hand: whether a person asked.
+        today: requests of the quota's day that is under way.
+        reached: requests a second over the last minute.
+    """
+
+    asked: float
+    kept: float
+    by_hand: bool
+    today: int
+    reached: float = 0.0
+
+
+class Pace:
+    """Learns how fast an account may send, and places the holds that follow from it.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        account: name of the account.
+        rate: requests a second, as in the settings.
+        holds: where holds are placed.
+        shared_with: name of the account whose rate and quota it shares; None where they are its own.
+    """
+
+    def __init__(self, redis: "Redis", account: str, rate: float, holds: Holds, shared_with: str | None = None) -> None:
+        self._limiter = Limiter(redis)
+        self._shared_with = shared_with
+        self._account, self._rate = account, rate
+        self._holds = holds
+        self._answers = 0
+        self._granted: int | None = None
+        self._told_at = 0.0
+
+    async def hear(self, word: RateWord, now: float) -> float:
+        """Use what an answer says of the rate before a 429 says it; return for how long the account now stands still.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        if word.remaining == 0 and word.reset is not None and word.reset >= _SHORT_RESET:
+            reason = Reason.QUOTA if word.reset >= _LONG_RESET else Reason.SLOW_DOWN
+            if reason is Reason.QUOTA:
+                await self._call("spent", round(word.reset * 1000))
+            return await self._holds.for_a_time(self._account, reason, "RiskOS says none is left", word.reset)
+        # How long a window lasts is not said; one that ends within a second is taken to be a second.
+        if word.limit and word.reset is not None and word.reset <= _SECOND:
+            await self._grant(word.limit, now)
+        return 0.0
+
+    async def _grant(self, limit: int, now: float) -> None:
+        if limit == self._granted and now - self._told_at < _TOLD_AGAIN:
+            return
+        self._granted, self._told_at = limit, now
+        await self._call("granted", limit, _BELIEVED * 1000)
+
+    def went_well(self) -> None:
+        """There was an answer: the next 429 is not one of a row."""
+        self._answers += 1
+
+    async def limited(self, word: RateWord, *, probe: bool) -> float:
+        """RiskOS answered 429: slow down where it does so again and again; return for how long nobody sends."""
+        answers, self._answers = self._answers, 0
+        asked = -1 if word.wait is None else round(word.wait * 1000)
+        limit = -1 if word.limit is None else word.limit
+        reason, milliseconds = await self._call("limited", asked, limit, answers)
+        name, why = self._account, Reason(reason)
+        if int(milliseconds):
+            note = "RiskOS says the quota is spent" if why is Reason.QUOTA else "RiskOS asks to slow down"
+            return await self._holds.for_a_time(name, why, note, int(milliseconds) / 1000)
+        return await self._holds.until_probed(name, why, _NOTES[why], KEY_PAUSES, probe=probe)
+
+    async def tell(self) -> None:
+        """Tell the other processes that there were answers."""
+        if self._answers:
+            self._answers = 0
+            await self._call("answered")
+
+    async def came_back(self, hold: Hold) -> None:
+        """A probe ended a hold. Where 429s had lasted that long, it was the quota, and its day begins now."""
+        if hold.reason is Reason.SLOW_DOWN and hold.lasting >= _DAY_LIKELY:
+            await self._call("new_day")
+
+    async def ask(self, rate: float | None) -> None:
+        """Set the rate for all processes, at once; None for that of the settings."""
+        await self._call("ask", rate or 0)
+
+    async def see(self) -> Rate:
+        """Return how fast the account sends."""
+        asked, kept, by_hand, today, reached = await self._call("see")
+        return Rate(
+            asked=float(asked), kept=float(kept), by_hand=bool(int(by_hand)), today=int(today), reached=float(reached)
+        )
+
+    async def _call(self, verb: str, *args: float) -> Sequence[str]:
+        return await self._limiter.call(self._account, self._rate, verb, *args, shared_with=self._shared_with)
+
+
+_NOTES = {
+    Reason.NOT_ACTIVATED: "RiskOS grants this account 0 requests a second: it is not activated yet",
+    Reason.SLOW_DOWN: "RiskOS answers every request with 429: the account is not activated yet, or its quota is spent",
+}

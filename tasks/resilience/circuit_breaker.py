@@ -1,0 +1,91 @@
+"""Tell an outage from an evaluation's own fault: when most fail, it is none of their doing.
+
+Then the account, or the archive, goes on hold until a probe finds it well, and the evaluations lose no attempt.
+An evaluation that failed before, while others did not, says nothing about the others: only those count that
+fail for the first time. So a handful that always fails does not look like an outage when it is all that is left.
+"""
+
+import importlib.resources
+from collections import Counter
+
+from redis.asyncio import Redis
+
+from tasks.errors import ConnectionFailed, ServiceFailed, StoreFailed, UnexpectedAnswer
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Entry
+from tasks.resilience.holds import ARCHIVE, NEVER, OUTAGE_PAUSES, Holds, Reason
+
+_PREFIX = "docv:breaker:"
+_OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)
+
+
+class Breaker:
+    """Watches how evaluations go, for one account and its archive.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        account: name of the account.
+        holds: where an outage is placed.
+        well: what went well in this process and is not told yet; the accounts of a process have one together.
+    """
+
+    def __init__(self, redis: "Redis", account: str, holds: Holds, well: Counter[str] | None = None) -> None:
+        self._redis = redis
+        self._script = redis.register_script(
+            importlib.resources.files("tasks.resilience").joinpath("circuit_breaker.lua").read_text("utf-8")
+        )
+        self._account = account
+        self._holds = holds
+        self._well: Counter[str] = Counter() if well is None else well
+
+    def went_well(self) -> None:
+        """An evaluation came to an end for which RiskOS was asked and the archive was written to."""
+        self._well.update((self._account, ARCHIVE))
+
+    async def failed(self, error: Exception, entry: Entry, ledger: Ledger, *, archive_probe: bool) -> bool:
+        """Count a failed attempt; return whether an outage is to blame for it, and not the evaluation.
+
+        Those that failed before the outage was noticed get their attempt back.
+
+        Args:
+            error: what stopped the attempt.
+            entry: the evaluation.
+            ledger: where the others are.
+            archive_probe: whether the attempt was the probe of the archive's hold.
+        """
+        scope, reason = self._scope(error)
+        if scope is None:
+            return False
+        probe = archive_probe if scope == ARCHIVE else getattr(error, "probe", False)
+        failures = await self._tell(scope, "" if entry.suspect else entry.eval_id)
+        if probe or (failures and not entry.suspect):
+            await self._holds.until_probed(scope, reason, str(error), OUTAGE_PAUSES, probe=probe)
+            await ledger.forgive(failures)
+        return False if entry.suspect and probe else await self.is_outage(error)
+
+    async def is_outage(self, error: Exception) -> bool:
+        """Return whether what an error speaks of stands still by now."""
+        scope, _ = self._scope(error)
+        hold = await self._holds.of(scope) if scope else None
+        return hold is not None and hold.probed
+
+    async def tell(self) -> None:
+        """Tell the other processes what went well."""
+        for scope in [scope for scope, count in self._well.items() if count]:
+            await self._tell(scope, "")
+
+    async def forget(self, scope: str) -> None:
+        """The outage is over: what failed during it says nothing any more."""
+        self._well[scope] = 0
+        await self._redis.delete(_PREFIX + scope)
+
+    async def _tell(self, scope: str, failed: str) -> list[str]:
+        """Return those that failed, where they are the most."""
+        well, self._well[scope] = self._well[scope], 0
+        failures: list[str] = await self._script(keys=[_PREFIX + scope, NEVER], args=[well, failed])
+        return failures
+
+    def _scope(self, error: Exception) -> tuple[str | None, Reason]:
+        if isinstance(error, StoreFailed):
+            return ARCHIVE, Reason.CANNOT_READ if error.doing == "read" else Reason.CANNOT_WRITE
+        return (self._account if isinstance(error, _OF_RISKOS) else None), Reason.OUTAGE

@@ -1,0 +1,47 @@
+"""What stands still, as this process sees it each second: whoever has to know of a hold is told of it."""
+
+from collections.abc import Mapping, Sequence
+
+from tasks.model.job import Queue
+from tasks.resilience.archive_gate import Gate
+from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of
+from tasks.resilience.rate_limiter import Turns
+from tasks.telemetry import log_events as report
+
+
+class Standing:
+    """The holds of some accounts, their backfills and the archive.
+
+    Args:
+        accounts: names of the accounts.
+        holds: where they are.
+        turns: whose waiting ends when an account is on hold.
+        gate: which is closed while the archive is.
+    """
+
+    def __init__(self, accounts: Sequence[str], holds: Holds, turns: Turns, gate: Gate) -> None:
+        self._accounts, self._holds, self._turns, self._gate = accounts, holds, turns, gate
+        self._known: dict[str, Hold] = {}
+
+    async def see(self) -> Mapping[str, Mapping[Queue, list[Hold]]]:
+        """Return the holds that concern each queue of each account, asked for in one go; let those know who work."""
+        scopes = [ARCHIVE, *(scope for name in self._accounts for scope in (name, backfill_of(name)))]
+        found = {hold.scope: hold for hold in await self._holds.of_each(*scopes) if hold}
+        for name in self._accounts:
+            self._turns.notice(name, found[name].left if name in found else 0.0)
+        self._gate.notice(found.get(ARCHIVE))
+        self._tell(found)
+        return {name: _of_queues(name, found) for name in self._accounts}
+
+    def _tell(self, found: dict[str, Hold]) -> None:
+        for scope in found.keys() - self._known.keys():
+            report.held(found[scope])
+        for scope in self._known.keys() - found.keys():
+            report.let_go(self._known[scope])
+        self._known = found
+
+
+def _of_queues(account: str, found: Mapping[str, Hold]) -> dict[Queue, list[Hold]]:
+    common = [found[scope] for scope in (account, ARCHIVE) if scope in found]
+    own = [found[scope] for scope in (backfill_of(account),) if scope in found]
+    return {Queue.LIVE: common, Queue.BACKFILL: [*common, *own]}

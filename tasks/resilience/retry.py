@@ -1,0 +1,123 @@
+"""Again, and when, or stop? Three owners, each of its own retries.
+
+Within seconds: ``quick`` asks RiskOS again. Within minutes to a day: ``decide`` parks the evaluation in the
+ledger, or gives it up. One PUT: the bucket's client retries by itself.
+"""
+
+import random
+from dataclasses import dataclass
+
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from tasks.errors import ArchiveError, NeedsPerson, NotNow, TryAgain, WorkersLost
+from tasks.model.job import Entry, Failure
+
+_LONGEST_PARKING = 6 * 60 * 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often we try. Times are in seconds.
+
+    Attributes:
+        attempts: attempts of an evaluation before it is given up.
+        parking: pause after the first failed attempt; doubles with each further one, up to 6 h.
+        quick_attempts: requests within one attempt.
+        quick_seconds: after this time no further request is made within an attempt.
+        quick_pause: longest pause before the second request; doubles, with full jitter.
+    """
+
+    attempts: int = 6
+    parking: float = 60.0
+    quick_attempts: int = 3
+    quick_seconds: float = 60.0
+    quick_pause: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Come back to the evaluation.
+
+    Attributes:
+        wait: in so many seconds.
+        attempts: attempts that have failed by now.
+    """
+
+    wait: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitHold:
+    """Come back to the evaluation when what it needs no longer stands still; it loses nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Make the evaluation a dead letter.
+
+    Attributes:
+        attempts: attempts that have failed.
+    """
+
+    attempts: int
+
+
+def quick(policy: Policy) -> AsyncRetrying:
+    """Return the loop around one request: exponential with full jitter, attempts and time both bounded.
+
+    A probe is one request; when it fails, the hold goes on.
+    """
+    return AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, TryAgain) and not error.probe),
+        stop=stop_after_attempt(policy.quick_attempts) | stop_after_delay(policy.quick_seconds),
+        wait=wait_random_exponential(multiplier=policy.quick_pause, max=policy.quick_seconds / 3),
+        reraise=True,
+    )
+
+
+def decide(error: Exception, entry: Entry, policy: Policy, *, outage: bool) -> Again | AwaitHold | GiveUp:
+    """Return what becomes of an evaluation whose attempt was stopped by an error.
+
+    What the account has to wait for costs no attempt, and neither does an outage. An error that is none of ours is
+    a fault of this program; it is treated like one that another attempt may help, so that nothing is lost by it.
+    """
+    if outage or isinstance(error, NotNow):
+        return AwaitHold()
+    attempts = entry.attempts + 1
+    if isinstance(error, NeedsPerson) or attempts >= policy.attempts:
+        return GiveUp(attempts=attempts)
+    wait = min(policy.parking * 2 ** (attempts - 1), _LONGEST_PARKING)
+    return Again(wait=wait * random.uniform(1.0, 1.25), attempts=attempts)  # noqa: S311  # no secret is made of it
+
+
+def check_worn_out(entry: Entry, policy: Policy) -> None:
+    """Refuse an evaluation over which so many workers died that it may be the cause.
+
+    Raises:
+        WorkersLost: it is one.
+    """
+    if entry.lost >= policy.attempts:
+        raise WorkersLost(entry.lost)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return what the ledger keeps of an error: our own words only."""
+    status = error.status if isinstance(error, TryAgain) else None
+    return Failure(cause=cause_of(error), why=sentence_of(error), status=status)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return an error's sentence. Only our own errors are known to hold nothing but our own words."""
+    return str(error) if isinstance(error, ArchiveError) else f"a fault of this program: {type(error).__name__}"
+
+
+def cause_of(error: Exception) -> str:
+    """Return the short fixed word for an error; for a fault of this program the name of its class."""
+    return error.cause if isinstance(error, ArchiveError) else f"fault_{type(error).__name__}"

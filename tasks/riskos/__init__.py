@@ -1,0 +1,1 @@
+"""riskos: say here in one sentence what this package is for."""

@@ -1,0 +1,224 @@
+"""Ask RiskOS for an evaluation's documents: evaluation → bundle, or the reason why there is none.
+
+Statuses and bodies are those of RiskOS's documentation ("Image Retrieval") and of its OpenAPI file; the
+shapes of error bodies have been seen in public integrations.
+"""
+
+import contextlib
+import email.message
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tasks.bundle.zip_directory import Buffer
+from tasks.errors import (
+    AccountRefused,
+    BundleTooLarge,
+    ConnectionFailed,
+    RateLimited,
+    ServiceFailed,
+    UnexpectedAnswer,
+)
+from tasks.memory.spool import Incoming
+from tasks.model.account import Account
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.resilience.rate_headers import RateWord, read_rate_word
+from tasks.riskos.response import Absent, Answer, Bundle
+
+_MAX_ERROR_BODY = 64 * 1024
+_LOOKED_AT = 128 * 1024
+_MAX_MESSAGE = 500
+_DEFAULT_WAIT = 1.0
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_ZIP_END = b"PK\x05\x06"
+_ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
+_TEXT_TYPES = (
+    "text/",
+    "application/json",
+    "application/xhtml",
+    "application/xml",
+    "application/problem+json",
+)
+_TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a download is made. Times are in seconds, sizes in bytes.
+
+    Attributes:
+        connect: time to connect.
+        read: longest silence within an answer.
+        total: time for the whole answer.
+        max_bundle_bytes: largest bundle.
+        in_memory: a larger bundle is spooled.
+        spool_dir: where to; the system's folder for temporary files where it is None.
+        no_documents_texts: error texts that mean "there are no documents".
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 600.0
+    max_bundle_bytes: int = 256 << 20
+    in_memory: int = 8 << 20
+    spool_dir: Path | None = None
+    no_documents_texts: tuple[str, ...] = ("No Documents Found",)
+
+
+def _unheard(_: RateWord) -> None:
+    """Nobody wants to know."""
+
+
+async def download(
+    http: aiohttp.ClientSession,
+    evaluation: Evaluation,
+    account: Account,
+    terms: Terms,
+    hear: Callable[[RateWord], None] = _unheard,
+) -> Answer:
+    """Send one request and read its answer.
+
+    Args:
+        hear: called with what the answer's headers say of the rate, as soon as they are there.
+
+    Raises:
+        RateLimited: 429.
+        AccountRefused: 401, 403.
+        ServiceFailed: 408, 5xx.
+        ConnectionFailed: no whole answer came back.
+        UnexpectedAnswer: a redirect, a page, another evaluation's bundle.
+        BundleTooLarge: it is larger than it may be.
+    """
+    timeout = aiohttp.ClientTimeout(total=terms.total, sock_connect=terms.connect, sock_read=terms.read)
+    with _translated():
+        async with http.get(
+            evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
+        ) as response:
+            word = read_rate_word(response.headers, time.time())
+            hear(word)
+            if response.status == HTTPStatus.OK:
+                return await _bundle(response, evaluation, terms)
+            body = await _error_body(response)
+    return _refusal(response.status, word, response.content_type, body, terms)
+
+
+def headers_for(account: Account) -> dict[str, str]:
+    """Return what is sent with each request (RiskOS documentation, "Image Retrieval")."""
+    headers = {
+        "Authorization": f"Bearer {account.key.get_secret_value()}",
+        "Accept": "application/zip, application/json",
+        "Accept-Encoding": "identity",
+    }
+    return headers | ({"X-API-Version": account.api_version} if account.api_version else {})
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what aiohttp and the system raise into our errors; their texts hold the URL, ours do not."""
+    try:
+        yield
+    except TimeoutError:
+        raise ConnectionFailed("timeout") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise ConnectionFailed(type(error).__name__) from None
+
+
+async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, terms: Terms) -> Bundle:
+    filename = _filename(response.headers.get("Content-Disposition"))
+    named = {found.lower() for found in _UUID.findall(filename or "")}
+    if named - {evaluation.eval_id}:
+        raise UnexpectedAnswer("the file is named for another evaluation", response.status)
+    with contextlib.closing(Incoming(terms.in_memory, terms.spool_dir)) as incoming:
+        async for chunk in response.content.iter_any():
+            await incoming.add(chunk)
+            if incoming.size > terms.max_bundle_bytes:
+                raise BundleTooLarge(terms.max_bundle_bytes)
+        data, sha256 = await incoming.whole()
+    if _is_no_zip(response.content_type, data):
+        raise UnexpectedAnswer(f"no ZIP but {response.content_type}, {len(data)} bytes", response.status)
+    return Bundle(filename=filename, data=data, sha256=sha256, size=len(data))
+
+
+def _is_no_zip(content_type: str, data: Buffer) -> bool:
+    """Return whether this never was a ZIP but a page or a message; a damaged ZIP is for ``unpack`` to tell."""
+    if bytes(data[: len(_ZIP_END)]) in _ZIP_MAGIC:
+        return False
+    head, tail = bytes(data[:_LOOKED_AT]), bytes(data[-_LOOKED_AT:])
+    looks_like_text = head.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in tail
+    return looks_like_text or content_type.startswith(_TEXT_TYPES)
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, but not much more of it than an error needs."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_ERROR_BODY:
+            break
+    return bytes(body)
+
+
+def _refusal(status: int, word: RateWord, content_type: str, body: bytes, terms: Terms) -> Absent:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise RateLimited(_DEFAULT_WAIT if word.wait is None else word.wait)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        raise AccountRefused(status)
+    if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise ServiceFailed(status)
+    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
+        raise UnexpectedAnswer("RiskOS does not answer so", status)
+    said = _parsed(body)
+    if body and said is None and not content_type.endswith("json"):
+        # RiskOS answers in JSON. Anything else comes from something in between, or from a wrong DOCV_RISKOS_URL, and
+        # says nothing of the evaluation.
+        raise UnexpectedAnswer(f"{content_type} instead of JSON", status)
+    messages = tuple(_messages(said or {}))
+    shown = messages[0][:_MAX_MESSAGE] if messages else None
+    if status == HTTPStatus.NOT_FOUND:
+        return Absent(Outcome.NOT_FOUND, status, shown)
+    known = {_squeezed(text) for text in terms.no_documents_texts}
+    for message in messages:
+        if _squeezed(message) in known:
+            return Absent(Outcome.NO_DOCUMENTS, status, message[:_MAX_MESSAGE])
+    return Absent(Outcome.REJECTED, status, shown)
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _messages(document: dict[str, Any]) -> Iterator[str]:
+    """Yield what an error body says, in every shape that is documented or has been seen."""
+    nested = document.get("msg")
+    inner = nested.get("msg") if isinstance(nested, dict) else None
+    for text in (document.get("message"), nested, inner, document.get("error")):
+        if isinstance(text, str):
+            yield text
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split()).rstrip(".").casefold()
+
+
+def _filename(disposition: str | None) -> str | None:
+    if disposition is None:
+        return None
+    header = email.message.Message()
+    header["Content-Disposition"] = disposition
+    try:
+        name = header.get_filename()
+    except ValueError:  # an absurd charset
+        return None
+    return name[:_MAX_MESSAGE].encode("utf-8", "replace").decode() if name else None

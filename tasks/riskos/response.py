@@ -1,0 +1,45 @@
+"""RiskOS's answer to the question for an evaluation's documents: a bundle, or its word that there is none."""
+
+from dataclasses import dataclass, replace
+
+from tasks.bundle.zip_directory import Buffer
+from tasks.model.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The ZIP as downloaded.
+
+    Attributes:
+        filename: name that RiskOS gave it, or None.
+        data: its bytes, in memory or mapped.
+        sha256: their hash.
+        size: how many they are.
+    """
+
+    filename: str | None
+    data: Buffer
+    sha256: str
+    size: int
+
+    def emptied(self) -> "Bundle":
+        """Return what is known of it without its bytes, which nobody needs once all of it has been unpacked."""
+        return replace(self, data=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """RiskOS's word that there is no bundle, and never will be by asking again.
+
+    Attributes:
+        outcome: ``no_documents``, ``not_found`` or ``rejected``.
+        status: the HTTP status.
+        message: what RiskOS said, cut.
+    """
+
+    outcome: Outcome
+    status: int
+    message: str | None
+
+
+Answer = Bundle | Absent

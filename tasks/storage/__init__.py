@@ -1,0 +1,1 @@
+"""storage: say here in one sentence what this package is for."""

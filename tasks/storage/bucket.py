@@ -1,0 +1,249 @@
+"""The archive's bucket: the few things we ask of it, on S3.
+
+obstore's exceptions are translated here and nowhere else. Its texts hold URL and key, so ours only name the
+kind of failure. What each answer of a server turns into was tried one by one: ``docs/design.md``.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import obstore
+from obstore import exceptions as foreign
+from obstore.store import ObjectStore
+
+from tasks.bundle.zip_directory import Buffer
+from tasks.errors import ManifestChanged, StoreFailed
+from tasks.memory.spool import pieces
+
+LARGE = 16 << 20
+"""A larger object is written in parts."""
+_PART = 5 << 20  # the least that S3 takes
+_PARTS_AT_ONCE = 2
+_CHUNK = 1 << 20
+_SMALL = 1 << 19  # hashed sooner than a thread wakes up
+_READ_SECONDS = 30.0
+
+
+class AlreadyThere(Exception):  # an answer rather than an error
+    """A create-only write met something, or so the store says: that alone proves nothing."""
+
+
+class Unclear(StoreFailed):
+    """The store did not say whether the object was written; a look will tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What an object says of itself, apart from its bytes. Anyone who may HEAD sees it: no personal data.
+
+    Attributes:
+        media_type: its content type.
+        metadata: user metadata.
+        tags: object tags.
+    """
+
+    media_type: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as it was read.
+
+    Attributes:
+        data: its bytes.
+        version: what ``replace`` compares; opaque.
+    """
+
+    data: bytes
+    version: str
+
+
+class Bucket(Protocol):
+    """What we ask of a bucket. Every method raises StoreFailed when the bucket does not do it."""
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        """Write an object unless there is one.
+
+        Raises:
+            AlreadyThere: there may be one; have a look.
+            Unclear: it may or may not have been written; have a look.
+        """
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        """Write an object if it still is the version we read, or still is not there (None).
+
+        Raises:
+            ManifestChanged: it is another one by now, or may be.
+            Unclear: it may or may not have been written; have a look.
+        """
+
+    async def read(self, key: str) -> Found | None:
+        """Return an object, or None where there is none."""
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
+        """Return an object's bytes, chunk by chunk; None where there is none. Reading on may raise StoreFailed, too."""
+
+    async def digest(self, key: str) -> str | None:
+        """Return the SHA-256 of an object's bytes, read back; None where there is none."""
+
+
+class ObjectBucket:
+    """A bucket behind obstore: S3 and what speaks like it, or memory in a test.
+
+    Args:
+        store: the client, with the archive's prefix.
+        storage_class: S3 storage class of documents, or None for the bucket's own.
+        writing: what gives the client to write with, where that is another one.
+    """
+
+    def __init__(
+        self, store: ObjectStore, storage_class: str | None = None, writing: Callable[[], ObjectStore] | None = None
+    ) -> None:
+        self._store = store
+        self._writing = writing or (lambda: store)
+        self._extra = {"Storage-Class": storage_class} if storage_class else {}
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        """See Bucket."""
+        attributes = {"Content-Type": labels.media_type, **labels.metadata, **self._extra}
+        if len(data) > LARGE:
+            await self._create_in_parts(key, data, attributes, dict(labels.tags))
+        with _translated("create"):
+            await obstore.put_async(
+                self._writing(),
+                key,
+                data,
+                attributes=attributes,
+                tags=dict(labels.tags) or None,
+                mode="create",
+                use_multipart=False,
+            )
+
+    async def _create_in_parts(self, key: str, data: Buffer, attributes: dict[str, str], tags: dict[str, str]) -> None:
+        """Write a large object in parts, so that not all of it is in memory at once.
+
+        S3 has no create-only for parts as obstore sends them. So there is a look before, and one afterwards: writing
+        the same content under the key that names it does no harm, and what is there in the end is what counts.
+
+        Raises:
+            AlreadyThere: there is one.
+            Unclear: always, when it was written; have a look.
+        """
+        if await self._is_there(key):
+            raise AlreadyThere
+        with _translated("create"):
+            await obstore.put_async(
+                self._writing(),
+                key,
+                _in_parts(data),
+                attributes=attributes,
+                tags=tags or None,
+                chunk_size=_PART,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+        raise Unclear("create", "it was written in parts")
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            with _translated("read"):
+                await obstore.head_async(self._store, key)
+        except _Absent:
+            return False
+        return True
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        """See Bucket."""
+        try:
+            with _translated("replace"):
+                await obstore.put_async(
+                    self._writing(),
+                    key,
+                    data,
+                    attributes={"Content-Type": labels.media_type, **labels.metadata},
+                    mode={"e_tag": version} if version else "create",
+                    use_multipart=False,
+                )
+        except AlreadyThere:
+            raise ManifestChanged from None
+
+    async def read(self, key: str) -> Found | None:
+        """See Bucket."""
+        try:
+            with _translated("read"):
+                # Manifests are small. A bucket that does not answer at all would be noticed after ten minutes only.
+                async with asyncio.timeout(_READ_SECONDS):
+                    result = await obstore.get_async(self._store, key)
+                    data = await result.bytes_async()
+        except _Absent:
+            return None
+        return Found(data=bytes(data), version=str(result.meta["e_tag"]))
+
+    async def digest(self, key: str) -> str | None:
+        """See Bucket."""
+        return await hashed(await self.stream(key))
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
+        """See Bucket."""
+        try:
+            with _translated("read"):
+                result = await obstore.get_async(self._store, key)
+        except _Absent:
+            return None
+        return _chunks(result)
+
+
+async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
+    """Return the SHA-256 of what a bucket streams; None where there is nothing."""
+    if chunks is None:
+        return None
+    digest = hashlib.sha256()
+    async for chunk in chunks:
+        if len(chunk) <= _SMALL:
+            digest.update(chunk)
+        else:
+            # It may be some megabytes: others have turns meanwhile, and hashing needs no interpreter.
+            await asyncio.to_thread(digest.update, chunk)
+    return digest.hexdigest()
+
+
+async def _chunks(result: Any) -> AsyncGenerator[bytes, None]:
+    with _translated("read"):
+        if result.meta["size"] <= _CHUNK:
+            yield bytes(await result.bytes_async())
+            return
+        async for chunk in result.stream(min_chunk_size=_CHUNK):
+            yield bytes(chunk)
+
+
+async def _in_parts(data: Buffer) -> AsyncIterator[bytes]:
+    for part in pieces(data, 0, len(data), _PART):
+        yield bytes(part)
+
+
+class _Absent(StoreFailed):
+    """There is no such object, or no such bucket."""
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (foreign.AlreadyExistsError, foreign.PreconditionError):
+        raise AlreadyThere from None
+    except (foreign.NotFoundError, FileNotFoundError) as error:
+        # A missing bucket comes as a missing object; only its text tells them apart.
+        if "NoSuchBucket" in str(error) or doing != "read":
+            raise StoreFailed(doing, "the bucket does not exist") from None
+        raise _Absent(doing, "it does not exist") from None
+    except (foreign.PermissionDeniedError, foreign.UnauthenticatedError, PermissionError):
+        raise StoreFailed(doing, "access is denied") from None
+    except foreign.BaseError as error:
+        raise Unclear(doing, type(error).__name__) from None
+    except (OSError, ValueError) as error:
+        raise Unclear(doing, type(error).__name__) from None

@@ -1,0 +1,90 @@
+"""A bucket whose objects are sealed on our side; it gives back what was put in, sealed or not."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from tasks.bundle.zip_directory import Buffer
+from tasks.memory.spool import Spool
+from tasks.storage.bucket import LARGE, Bucket, Found, Labels, hashed
+from tasks.storage.encryption import Keyring, Opening, is_plain, seal
+
+
+class SealedBucket:
+    """Seals what is written and opens what is read.
+
+    Args:
+        bucket: where the sealed objects are.
+        keyring: the keys; None where there are none: then nothing is sealed, and what is sealed cannot be read.
+        spool_dir: folder for what is too large for memory.
+    """
+
+    def __init__(self, bucket: Bucket, keyring: Keyring | None, spool_dir: Path | None = None) -> None:
+        self._bucket, self._keyring, self._spool_dir = bucket, keyring, spool_dir
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        """See Bucket."""
+        await self._bucket.create(key, await self._sealed(key, data), labels)
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        """See Bucket."""
+        await self._bucket.replace(key, bytes(await self._sealed(key, data)), labels, version)
+
+    async def read(self, key: str) -> Found | None:
+        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        found = await self._bucket.read(key)
+        if found is None or is_plain(found.data):
+            return found
+        return Found(data=await asyncio.to_thread(self._opened, key, found.data), version=found.version)
+
+    async def digest(self, key: str) -> str | None:
+        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        return await hashed(await self.stream(key))
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
+        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        chunks = await self._bucket.stream(key)
+        return None if chunks is None else _opened(chunks, Opening(key, self._keyring))
+
+    async def _sealed(self, key: str, data: Buffer) -> Buffer:
+        if self._keyring is None:
+            return data
+        return await asyncio.to_thread(_seal, data, key, self._keyring, self._spool_dir)
+
+    def _opened(self, key: str, data: bytes) -> bytes:
+        opening = Opening(key, self._keyring)
+        return opening.feed(data) + opening.end()
+
+
+def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> Buffer:
+    if len(data) <= LARGE:
+        return b"".join(seal(data, key, keyring))
+    spool = Spool(spool_dir)
+    try:
+        spool.put(seal(data, key, keyring))
+        return spool.mapped()
+    finally:
+        spool.close()
+
+
+async def _opened(chunks: AsyncGenerator[bytes, None], opening: Opening) -> AsyncGenerator[bytes, None]:
+    # No thread is woken for what is not sealed.
+    first = await anext(chunks, b"")
+    if is_plain(first):
+        yield first
+        async for chunk in chunks:
+            yield chunk
+        return
+    async for chunk in _again(first, chunks):
+        opened = await asyncio.to_thread(opening.feed, chunk)
+        if opened:
+            yield opened
+    rest = await asyncio.to_thread(opening.end)
+    if rest:
+        yield rest
+
+
+async def _again(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for chunk in chunks:
+        yield chunk

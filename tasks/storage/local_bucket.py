@@ -1,0 +1,188 @@
+"""The archive in a folder of this machine, with the same promises as a bucket.
+
+Written by hand because obstore's local store neither asks the disk to keep what it wrote nor replaces by
+compare-and-swap. Files are readable by their owner only; metadata and tags stand in the manifest alone.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from tasks.bundle.zip_directory import Buffer
+from tasks.errors import ManifestChanged, StoreFailed
+from tasks.memory.spool import pieces
+from tasks.storage.bucket import AlreadyThere, Found, Labels
+
+_FILE_MODE = 0o600
+_FOLDER_MODE = 0o700
+_CHUNK = 1 << 20
+_BESIDE = ".manifest.part"
+# Linux; what other systems answer to it is no file.
+_NAMELESS = getattr(os, "O_TMPFILE", os.O_DIRECTORY)
+
+
+class FolderBucket:
+    """A bucket in a folder; see ``tasks.storage.bucket.Bucket`` for what each method promises.
+
+    Args:
+        root: the folder; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:  # noqa: ARG002  # see the module
+        """Write an object unless there is one."""
+        await asyncio.to_thread(self._create, key, data)
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:  # noqa: ARG002
+        """Write an object if it still is the version we read, or still is not there (None)."""
+        await asyncio.to_thread(self._replace, key, data, version)
+
+    async def read(self, key: str) -> Found | None:
+        """Return an object, or None where there is none."""
+        return await asyncio.to_thread(self._read, key)
+
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
+        """Return an object's bytes, chunk by chunk; None where there is none."""
+        file = await asyncio.to_thread(self._open, key)
+        return None if file is None else _chunks(file)
+
+    async def digest(self, key: str) -> str | None:
+        """Return the SHA-256 of an object's bytes, read back; None where there is none."""
+        return await asyncio.to_thread(self._digest, key)
+
+    def _create(self, key: str, data: Buffer) -> None:
+        path = self._root / key
+        with _translated("create"):
+            _make_folders(path.parent, self._root)
+            with _nameless(path.parent, data) as give_name:
+                try:
+                    # A link is made for all to see at once, and never over something.
+                    give_name(path)
+                except FileExistsError:
+                    raise AlreadyThere from None
+                _keep(path.parent)
+
+    def _replace(self, key: str, data: bytes, version: str | None) -> None:
+        path = self._root / key
+        with _translated("replace"):
+            _make_folders(path.parent, self._root)
+            with _nameless(path.parent, data) as give_name, _locked(path.parent):
+                there = self._read(key)
+                if (there.version if there else None) != version:
+                    raise ManifestChanged
+                # Whoever died here left a file of this name, and nobody else is here.
+                beside = path.with_name(_BESIDE)
+                beside.unlink(missing_ok=True)
+                give_name(beside)
+                beside.replace(path)
+                _keep(path.parent)
+
+    def _read(self, key: str) -> Found | None:
+        with _translated("read"):
+            try:
+                data = (self._root / key).read_bytes()
+            except FileNotFoundError:
+                return None
+        return Found(data=data, version=hashlib.sha256(data).hexdigest())
+
+    def _open(self, key: str) -> IO[bytes] | None:
+        with _translated("read"):
+            try:
+                return (self._root / key).open("rb")
+            except FileNotFoundError:
+                return None
+
+    def _digest(self, key: str) -> str | None:
+        with _translated("read"):
+            try:
+                with (self._root / key).open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+            except FileNotFoundError:
+                return None
+
+
+async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
+    with file, _translated("read"):
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk
+
+
+@contextlib.contextmanager
+def _nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], None]]:
+    """Write the bytes to a file without a name, kept by the disk; yield what gives it one.
+
+    Whoever dies before that leaves nothing behind, for a file without a name goes with its last user. Where the file
+    system knows none, it has a name that says so, and may stay.
+    """
+    try:
+        descriptor = os.open(folder, os.O_WRONLY | _NAMELESS, _FILE_MODE)
+        temporary = None
+    except OSError:
+        temporary = folder / f".{secrets.token_hex(8)}.part"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no path
+            for piece in pieces(data, 0, len(data), _CHUNK):
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) :]
+            os.fsync(descriptor)
+            yield partial(_link, temporary or Path(f"/proc/self/fd/{descriptor}"))
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Only with a folder's descriptor does the system follow the link that /proc has to the file.
+        os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder itself locked: no lock file is left behind."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    if folder.is_dir():
+        return
+    if folder != root:
+        _make_folders(folder.parent, root)
+    folder.mkdir(mode=_FOLDER_MODE, parents=folder == root, exist_ok=True)
+    _keep(folder.parent)
+
+
+def _keep(folder: Path) -> None:
+    """Ask the disk to keep the folder's list of names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreFailed(doing, error.strerror or type(error).__name__) from None

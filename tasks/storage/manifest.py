@@ -1,0 +1,258 @@
+"""The record of one evaluation, committed last: objects → the record. Its existence is the truth."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import AlarmingObject, ManifestChanged
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.pipeline.upload import put
+from tasks.storage.bucket import Bucket, Found, Labels, Unclear
+
+_MEDIA_TYPE = "application/json"
+_SHA256 = r"^[0-9a-f]{64}$"
+_UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class DocumentRecord(_Part):
+    """A document that is in the archive."""
+
+    name: str = Field(description="Its name in the bundle, as it stood there; never a path, never a key.")
+    kind: str = Field(description="document_front, document_back, selfie, attachment or other.")
+    key: str = Field(description="Where it is, below the archive's prefix.")
+    media_type: str = Field(description="Told from its content.")
+    size: int = Field(ge=0, description="Bytes.")
+    sha256: str = Field(pattern=_SHA256, description="Hash of its bytes.")
+    modified: str | None = Field(description="Time in the bundle, without a zone.")
+    named_as: str | None = Field(
+        default=None, description="Media type that its name promised, where the content is another."
+    )
+    sealed_with: str | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="ID of the key that the object was sealed with; absent where it is as it came.",
+    )
+    superseded: bool = Field(default=False, description="It was in a former bundle and is not in this one.")
+
+
+class UnreadableRecord(_Part):
+    """A file of the bundle that could not be read; the bundle is in quarantine."""
+
+    name: str = Field(description="Its name in the bundle.")
+    cause: str = Field(description="Why, as a short fixed word.")
+
+
+class BundleRecord(_Part):
+    """The ZIP as downloaded."""
+
+    filename: str | None = Field(description="Name that RiskOS gave it.")
+    size: int = Field(ge=0, description="Bytes.")
+    sha256: str = Field(pattern=_SHA256, description="Hash of its bytes.")
+    sealed_with: str | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="ID of the key that it is sealed with in quarantine; absent where it is not.",
+    )
+
+
+class ResponseRecord(_Part):
+    """What RiskOS answered."""
+
+    status: int = Field(description="HTTP status; 0 where RiskOS was never asked, before an erasure.")
+    message: str | None = Field(description="What it said, cut; null for a bundle.")
+
+
+class NoDocumentsRecord(_Part):
+    """Why there are no documents."""
+
+    reason: NoDocumentsReason = Field(description="As far as it is known.")
+    evidence: tuple[str, ...] = Field(description="What the reason was told from.")
+
+
+class TriggerRecord(_Part):
+    """Why the evaluation was archived."""
+
+    source: str
+    run: str | None
+    event_type: str | None
+    event_id: str | None
+
+
+class ErasedRecord(_Part):
+    """The evaluation was erased; this manifest is what keeps it from being archived again."""
+
+    receipt: str = Field(description="Key of the receipt: who asked for it, when and why, and what went.")
+    at: str = Field(pattern=_UTC, description="When.")
+
+
+class Manifest(_Part):
+    """The record of one evaluation in the archive of docv-archive."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", title="docv-archive manifest")
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
+    eval_id: str = Field(description="The evaluation.")
+    environment: Literal["production", "sandbox"]
+    account: str = Field(description="Name of the account it was asked for with.")
+    outcome: Literal[
+        Outcome.ARCHIVED, Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.UNREADABLE
+    ] = Field(description="How it ended; without documents the manifest is a tombstone.")
+    revision: int = Field(ge=1, description="Counts the manifests of this evaluation.")
+    previous: str | None = Field(
+        pattern=_SHA256, description="SHA-256 of the manifest before, kept as revisions/{revision - 1}.json."
+    )
+    documents: tuple[DocumentRecord, ...]
+    unreadable: tuple[UnreadableRecord, ...] = ()
+    bundle: BundleRecord | None
+    response: ResponseRecord
+    no_documents: NoDocumentsRecord | None
+    trigger: TriggerRecord
+    retrieved_at: str = Field(pattern=_UTC, description="When RiskOS answered.")
+    archived_at: str = Field(pattern=_UTC, description="When this manifest was made.")
+    archiver: str = Field(description="Program and version that made it.")
+    erased: ErasedRecord | None = Field(
+        default=None, exclude_if=_is_none, description="There where the evaluation was erased."
+    )
+
+    def as_json(self) -> bytes:
+        """Return the manifest as it stands in the archive."""
+        return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
+
+    def says_the_same_as(self, other: "Manifest") -> bool:
+        """Return whether both tell of the same outcome, documents and answer.
+
+        Times, trigger and the packing of the bundle may differ: RiskOS makes the ZIP anew for each request.
+        """
+        return self.substance() == other.substance()
+
+    def substance(self) -> tuple[object, ...]:
+        """Return what two manifests are compared by."""
+        documents = sorted(
+            (document.name, document.kind, document.key) for document in self.documents if not document.superseded
+        )
+        unreadable = sorted((each.name, each.cause) for each in self.unreadable)
+        return self.outcome, documents, unreadable, self.response, self.no_documents, self.erased
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A manifest as it stands in the archive.
+
+    Attributes:
+        manifest: what it says.
+        found: its bytes and its version there.
+    """
+
+    manifest: Manifest
+    found: Found
+
+
+@cache
+def archiver() -> str:
+    """Return program and version, as manifests name them; asked once, for the answer is searched for on disk."""
+    return f"docv-archive {version('docv-archive')}"
+
+
+def utc_now() -> str:
+    """Return the time as manifests write it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of manifests, as it is published."""
+    document = Manifest.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
+
+
+async def look_up(bucket: Bucket, evaluation: Evaluation) -> Committed | None:
+    """Return the evaluation's manifest, or None where there is none.
+
+    Raises:
+        AlarmingObject: there is one, but not one that we could have written.
+        StoreFailed: the bucket did not say.
+    """
+    found = await bucket.read(evaluation.manifest_key)
+    if found is None:
+        return None
+    try:
+        manifest = Manifest.model_validate_json(found.data)
+    except ValidationError:
+        raise AlarmingObject("a manifest is damaged or of a newer format") from None
+    if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
+        raise AlarmingObject("a manifest speaks of another evaluation")
+    return Committed(manifest, found)
+
+
+def following(before: Committed | None, manifest: Manifest) -> Manifest:
+    """Return the manifest as the revision that follows the one before.
+
+    Documents that are gone from the bundle stay in the archive, and stay listed as superseded. After an erasure
+    the revisions begin anew.
+    """
+    if before is None:
+        return manifest
+    previous = hashlib.sha256(before.found.data).hexdigest()
+    if before.manifest.erased:
+        return manifest.model_copy(update={"previous": previous})
+    present = {document.key for document in manifest.documents}
+    # What was there already has not been written again: it is still sealed as it was.
+    sealed = {document.key: document.sealed_with for document in before.manifest.documents}
+    documents = [
+        document.model_copy(update={"sealed_with": sealed.get(document.key, document.sealed_with)})
+        for document in manifest.documents
+    ]
+    gone = [
+        document.model_copy(update={"superseded": True})
+        for document in before.manifest.documents
+        if document.key not in present
+    ]
+    return manifest.model_copy(
+        update={
+            "revision": before.manifest.revision + 1,
+            "previous": previous,
+            "documents": (*documents, *gone),
+        }
+    )
+
+
+async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, before: Committed | None) -> Outcome:
+    """Write the manifest, after everything it names; return how the evaluation ended by that.
+
+    The manifest before is kept under ``revisions/`` first. Replacing compares what is there with what we
+    read, so that two workers cannot lose each other's revision.
+
+    Raises:
+        ManifestChanged: another worker wrote one in the meantime; look it up again.
+        StoreFailed: it may not be there.
+        AlarmingObject: another manifest is kept under the same revision.
+    """
+    if before and before.manifest.says_the_same_as(manifest):
+        return Outcome.UNCHANGED
+    labels = Labels(_MEDIA_TYPE, {"eval-id": evaluation.eval_id})
+    record = following(before, manifest)
+    if before:
+        key = evaluation.revision_key(record.revision - 1)
+        await put(bucket, key, before.found.data, hashlib.sha256(before.found.data).hexdigest(), labels)
+    data = record.as_json()
+    try:
+        await bucket.replace(evaluation.manifest_key, data, labels, before.found.version if before else None)
+    except (ManifestChanged, Unclear):
+        # Our own write may have reached the store although its answer did not reach us.
+        found = await bucket.read(evaluation.manifest_key)
+        if found is None or found.data != data:
+            raise ManifestChanged from None
+    return record.outcome

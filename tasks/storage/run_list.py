@@ -1,0 +1,193 @@
+"""The list of a run: its IDs, each once, in the archive. From there workers feed the ledger, and reports are made.
+
+Redis stays small whatever a backfill names, and a run can be told of for as long as the archive is there.
+
+    runs/{environment}/{run}/{sha256}.txt.gz     some of its IDs, one a line
+    runs/{environment}/{run}/run.json            what the run is, and its pieces in order; written last
+"""
+
+import gzip
+import hashlib
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import AlarmingObject, BadEvalId, ManifestChanged, RunTaken
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.evaluation import parse_eval_id
+from tasks.pipeline.upload import put
+from tasks.storage.bucket import Bucket, Labels, Unclear
+from tasks.storage.manifest import archiver, utc_now
+
+PIECE = 50_000
+"""IDs in one piece."""
+_LINE = 37
+_SHA256 = r"^[0-9a-f]{64}$"
+_GZIP = 31  # zlib's word for "with gzip's header"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Piece(_Part):
+    """Some of the IDs."""
+
+    key: str
+    ids: int = Field(ge=1, le=PIECE)
+    sha256: str = Field(pattern=_SHA256, description="Hash of the object's bytes.")
+
+
+class Source(_Part):
+    """What a run was made from."""
+
+    name: str = Field(description="Name of the file, without its folder.")
+    fingerprint: str = Field(pattern=_SHA256, description="Hash of its IDs, each once, in order.")
+    ids: int = Field(ge=1, description="How many those are.")
+    repeated: int = Field(ge=0, description="How often one came again.")
+    bad: int = Field(ge=0, description="Lines that name no evaluation.")
+
+
+class RunList(_Part):
+    """What a run is."""
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
+    run: str
+    environment: str
+    account: str
+    refresh: bool = Field(description="Whether RiskOS is asked although there is a manifest.")
+    even_if_erased: bool = Field(default=False, description="Whether what was erased is archived again.")
+    source: Source
+    pieces: tuple[Piece, ...]
+    begun_at: str
+    archiver: str
+
+    @property
+    def known_as(self) -> str:
+        """What the ledger knows the list by: the same IDs asked for with another account are another list."""
+        fingerprint = self.source.fingerprint
+        return fingerprint if self.account == DEFAULT_ACCOUNT else f"{fingerprint}:{self.account}"
+
+    def piece_at(self, position: int) -> tuple[Piece, int]:
+        """Return the piece that holds the ID at a position, and how many IDs come before that piece.
+
+        Raises:
+            IndexError: the list is not that long.
+        """
+        before = 0
+        for piece in self.pieces:
+            if position < before + piece.ids:
+                return piece, before
+            before += piece.ids
+        raise IndexError(position)
+
+
+async def keep_list(
+    bucket: Bucket,
+    eval_ids: Iterable[str],
+    *,
+    run: str,
+    environment: str,
+    account: str,
+    refresh: bool,
+    source: Source,
+    even_if_erased: bool = False,
+) -> RunList:
+    """Put the list of a run into the archive, or find the same one there; return it.
+
+    Raises:
+        RunTaken: the name means another list.
+        StoreFailed: it may not be there.
+    """
+    known = await find_list(bucket, environment, run)
+    if known is None:
+        pieces = [await _put_piece(bucket, environment, run, some) for some in _pieces(eval_ids)]
+        made = RunList(
+            schema=1,
+            run=run,
+            environment=environment,
+            account=account,
+            refresh=refresh,
+            even_if_erased=even_if_erased,
+            source=source,
+            pieces=tuple(pieces),
+            begun_at=utc_now(),
+            archiver=archiver(),
+        )
+        known = await _put_list(bucket, made)
+    meant = (source.fingerprint, account, refresh, even_if_erased)
+    if (known.source.fingerprint, known.account, known.refresh, known.even_if_erased) != meant:
+        raise RunTaken(run, known.begun_at)
+    return known
+
+
+async def find_list(bucket: Bucket, environment: str, run: str) -> RunList | None:
+    """Return the list of a run, or None where there is none.
+
+    Raises:
+        AlarmingObject: there is one, but not one that we could have written.
+        StoreFailed: the bucket did not say.
+    """
+    found = await bucket.read(_list_key(environment, run))
+    if found is None:
+        return None
+    try:
+        return RunList.model_validate_json(found.data)
+    except ValidationError:
+        raise AlarmingObject(f"the list of run {run} is damaged or of a newer format") from None
+
+
+async def read_piece(bucket: Bucket, piece: Piece) -> list[str]:
+    """Return the IDs of a piece.
+
+    Raises:
+        AlarmingObject: it is not there as it was written.
+        StoreFailed: the bucket did not say.
+    """
+    found = await bucket.read(piece.key)
+    if found is None or hashlib.sha256(found.data).hexdigest() != piece.sha256:
+        raise AlarmingObject("a piece of a run's list is gone or damaged")
+    most = piece.ids * _LINE
+    try:
+        lines = zlib.decompressobj(_GZIP).decompress(found.data, most + 1).decode("ascii").split()
+        eval_ids = [parse_eval_id(line) for line in lines]
+    except (zlib.error, UnicodeDecodeError, BadEvalId):
+        eval_ids = []
+    if len(eval_ids) != piece.ids:
+        raise AlarmingObject("a piece of a run's list does not hold what its run says")
+    return eval_ids
+
+
+def _list_key(environment: str, run: str) -> str:
+    return f"runs/{environment}/{run}/run.json"
+
+
+def _pieces(eval_ids: Iterable[str]) -> Iterator[Sequence[str]]:
+    rest = iter(eval_ids)
+    while some := tuple(itertools.islice(rest, PIECE)):
+        yield some
+
+
+async def _put_piece(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Piece:
+    # Without a time, so that the same IDs are the same bytes.
+    data = gzip.compress("".join(f"{eval_id}\n" for eval_id in eval_ids).encode(), mtime=0)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"runs/{environment}/{run}/{sha256}.txt.gz"
+    await put(bucket, key, data, sha256, Labels("application/gzip", {"sha256": sha256}))
+    return Piece(key=key, ids=len(eval_ids), sha256=sha256)
+
+
+async def _put_list(bucket: Bucket, made: RunList) -> RunList:
+    """Write it where there is none; return the one that is there then."""
+    data = (made.model_dump_json(by_alias=True, indent=1) + "\n").encode()
+    try:
+        await bucket.replace(_list_key(made.environment, made.run), data, Labels("application/json"), None)
+    except (ManifestChanged, Unclear):
+        known = await find_list(bucket, made.environment, made.run)
+        if known is None:
+            raise
+        return known
+    return made

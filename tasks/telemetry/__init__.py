@@ -1,0 +1,1 @@
+"""telemetry: say here in one sentence what this package is for."""

@@ -1,0 +1,120 @@
+"""Tell the world what became of an evaluation: one log line for each ending.
+
+Events, not sentences; an ID, counts and short fixed words, never a name, a key or a body.
+"""
+
+from contextlib import AbstractContextManager
+
+import structlog
+
+from tasks.errors import AccountUnknown, ArchiveError
+from tasks.model.job import Entry
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import Hold
+from tasks.resilience.retry import Again, GiveUp, cause_of, sentence_of
+
+_log = structlog.get_logger("docv.archive")
+
+
+def about(entry: Entry) -> AbstractContextManager[None]:
+    """Have every line that is logged while the block lasts, by whomever, say which evaluation it is about."""
+    facts = {
+        "eval_id": entry.eval_id,
+        "queue": entry.queue.value,
+        "account": entry.account,
+        "run": entry.trigger.run,
+        "attempt": entry.attempts + 1,
+    }
+    return structlog.contextvars.bound_contextvars(about=facts)
+
+
+def ended(outcome: Outcome, seconds: float) -> None:
+    """An evaluation has its outcome."""
+    level = _log.info if outcome.fine else _log.warning
+    level(f"evaluation.{outcome}", seconds=round(seconds, 3))
+
+
+def parked(error: Exception, again: Again) -> None:
+    """An attempt was stopped; there will be another."""
+    _log.info(
+        "evaluation.parked",
+        cause=cause_of(error),
+        why=sentence_of(error),
+        wait=round(again.wait, 1),
+        exc_info=_unforeseen(error),
+    )
+
+
+def waits(error: Exception) -> None:
+    """Its account, or the archive, is on hold; the evaluation waits for it."""
+    _log.info("evaluation.waits", cause=cause_of(error), why=sentence_of(error))
+
+
+def set_aside(error: Exception) -> None:
+    """It waits with the others of its account, for room or for a worker that knows that one."""
+    _log.debug("evaluation.set_aside", cause=cause_of(error))
+
+
+def account_unknown(error: AccountUnknown) -> None:
+    """The first evaluation of an account came that this process does not know."""
+    _log.error("account.unknown", account=error.account, why=str(error))
+
+
+def warned(why: str) -> None:
+    """Something works, and should not be as it is."""
+    _log.warning("settings.warning", why=why)
+
+
+def gave_up(error: Exception, verdict: GiveUp) -> None:
+    """The attempts are used up; the evaluation is a dead letter."""
+    _log.error(
+        "evaluation.failed",
+        cause=cause_of(error),
+        why=sentence_of(error),
+        attempts=verdict.attempts,
+        exc_info=_unforeseen(error),
+    )
+
+
+def handed_back() -> None:
+    """The worker is about to end; another will go on."""
+    _log.info("evaluation.handed_back")
+
+
+def lease_lost() -> None:
+    """Our lease ran out while we worked; whoever has it now will settle it."""
+    _log.warning("evaluation.lease_lost")
+
+
+def refused(cause: str, why: str, source: str, message: str | None) -> None:
+    """What came in does not fit the contract; it is kept among the dead letters."""
+    _log.error("message.refused", cause=cause, why=why, source=source, message=message)
+
+
+def dispatched(queue: str, evaluations: int) -> None:
+    """Evaluations that were due have been published again."""
+    _log.debug("ledger.dispatched", queue=queue, evaluations=evaluations)
+
+
+def held(hold: Hold) -> None:
+    """Something began to stand still, as far as this process knows."""
+    _log.warning("hold.began", what=hold.what, reason=hold.reason.value, note=hold.note, left=round(hold.left, 1))
+
+
+def let_go(hold: Hold) -> None:
+    """What stood still goes on."""
+    _log.warning("hold.ended", what=hold.what, reason=hold.reason.value, lasted=round(hold.lasting, 1))
+
+
+def list_unusable(run: str, why: str) -> None:
+    """A run cannot be fed any further: its list is not as it was written."""
+    _log.error("run.list_unusable", run=run, why=why)
+
+
+def loop_failed(loop: str, error: Exception) -> None:
+    """One of the worker's loops could not do its round; it goes on with the next."""
+    _log.warning("loop.failed", loop=loop, error=type(error).__name__)
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    return None if isinstance(error, ArchiveError) else error

@@ -1,0 +1,128 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.archive_access.revisions import NotExported, check_key, find_manifest
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.manifest import DocumentRecord
+from tests.keeping import EVALUATION, keep
+from tests.zips import zip_of
+
+SHA256 = "a" * 64
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+async def bucket(root: Path) -> Bucket:
+    """An archive with three revisions of one evaluation."""
+    bucket = FolderBucket(root)
+    for number in range(1, 4):
+        await keep(bucket, zip_of({f"{number}.txt": b"%d" % number}))
+    return bucket
+
+
+def change(path: Path, **facts: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+async def why_not(bucket: Bucket, revision: int | None = None) -> str:
+    with pytest.raises(NotExported) as caught:
+        await find_manifest(bucket, EVALUATION, revision)
+    return str(caught.value)
+
+
+async def test_an_evaluation_that_is_not_archived_has_no_manifest(bucket: Bucket) -> None:
+    assert await find_manifest(bucket, Evaluation(EVALUATION.eval_id, "production"), None) is None
+
+
+@pytest.mark.parametrize(("asked", "got"), [(None, 3), (1, 1), (2, 2), (3, 3)])
+async def test_each_revision_can_be_had_as_it_stood(bucket: Bucket, root: Path, asked: int | None, got: int) -> None:
+    found = await find_manifest(bucket, EVALUATION, asked)
+    assert found
+    assert found.manifest.revision == got
+    stands = EVALUATION.manifest_key if got == 3 else EVALUATION.revision_key(got)
+    assert found.found.data == (root / stands).read_bytes()
+
+
+async def test_a_revision_that_never_was_is_named(bucket: Bucket) -> None:
+    assert await why_not(bucket, 4) == "there is no revision 4; the current one is 3"
+
+
+@pytest.mark.parametrize("changed", [1, 2])
+async def test_a_revision_that_was_changed_is_not_believed(bucket: Bucket, root: Path, changed: int) -> None:
+    with (root / EVALUATION.revision_key(changed)).open("ab") as file:
+        file.write(b"\n")
+    assert "its hash differs" in await why_not(bucket, 1)
+
+
+async def test_a_revision_that_is_gone_is_named(bucket: Bucket, root: Path) -> None:
+    (root / EVALUATION.revision_key(2)).unlink()
+    assert await why_not(bucket, 1) == "revision 2 is not in the archive"
+
+
+async def test_a_revision_in_the_place_of_another_is_not_believed(bucket: Bucket, root: Path) -> None:
+    data = (root / EVALUATION.revision_key(1)).read_bytes()
+    (root / EVALUATION.revision_key(2)).write_bytes(data)
+    change(root / EVALUATION.manifest_key, previous=hashlib.sha256(data).hexdigest())
+    assert await why_not(bucket, 2) == "revision 2 says that it is revision 1"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "is no JSON"),
+        (b"{", "is no JSON"),
+        (b"\xff", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[]", "does not fit its schema"),
+        (b'{"schema": 1}', "does not fit its schema"),
+        (b'{"schema": "2"}', "does not fit its schema"),
+        (b'{"schema": 2}', "is of a newer format (2): use a newer docv-archive"),
+    ],
+)
+async def test_a_manifest_that_cannot_be_read_says_why(bucket: Bucket, root: Path, data: bytes, said: str) -> None:
+    (root / EVALUATION.manifest_key).write_bytes(data)
+    assert said in await why_not(bucket)
+
+
+async def test_a_manifest_of_another_evaluation_is_not_believed(bucket: Bucket, root: Path) -> None:
+    change(root / EVALUATION.manifest_key, environment="production")
+    assert await why_not(bucket) == "the manifest speaks of another evaluation"
+
+
+def document(kind: str, key: str) -> DocumentRecord:
+    facts = {"name": "a", "media_type": "image/jpeg", "size": 1, "sha256": SHA256, "modified": None}
+    return DocumentRecord.model_validate({"kind": kind, "key": key, **facts})
+
+
+def test_a_key_of_its_own_may_be_followed() -> None:
+    check_key(EVALUATION, document("selfie", EVALUATION.document_key("selfie", SHA256, "jpg")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("selfie", EVALUATION.manifest_key),
+        ("selfie", EVALUATION.document_key("document_back", SHA256, "jpg")),
+        ("selfie", EVALUATION.document_key("selfie", "b" * 64, "jpg")),
+        ("selfie", Evaluation(EVALUATION.eval_id, "production").document_key("selfie", SHA256, "jpg")),
+        ("selfie", "../" + EVALUATION.document_key("selfie", SHA256, "jpg")),
+        ("selfie", EVALUATION.document_key("selfie", SHA256, "jpg/../../x")),
+        ("selfie", EVALUATION.document_key("selfie", SHA256, "")),
+        ("../x", EVALUATION.document_key("../x", SHA256, "jpg")),
+        ("passport", EVALUATION.document_key("passport", SHA256, "jpg")),
+        ("selfie", ""),
+    ],
+)
+def test_another_key_is_never_followed(kind: str, key: str) -> None:
+    with pytest.raises(NotExported, match="was not followed"):
+        check_key(EVALUATION, document(kind, key))

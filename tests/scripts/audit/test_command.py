@@ -1,0 +1,100 @@
+"""`audit`, as a user runs it: it needs nothing but the archive."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.open_bucket import bucket_at
+from tests.archives import PREFIX, eval_ids, fill
+from tests.commands import Shell
+from tests.conftest import S3
+from worker.clients.archive import open_archive
+from worker.config.settings import Settings
+
+IDS = eval_ids(10)
+UNKNOWN = eval_ids(1, seed=5)[0]
+
+
+@pytest.fixture
+async def shell(tmp_path: Path) -> Shell:
+    await fill(FolderBucket(tmp_path / "archive"), IDS)
+    return Shell(tmp_path)
+
+
+async def test_what_is_archived_is_told_from_the_archive_alone(shell: Shell) -> None:
+    finished = await shell.run("audit", "-", given="\n".join(IDS))
+    rows = list(csv.DictReader(io.StringIO(finished.out)))
+    assert finished.code == 0, finished.err
+    assert [row["eval_id"] for row in rows] == IDS
+    assert [row["outcome"] for row in rows] == [
+        {3: "no_documents", 6: "unreadable"}.get(number, "archived") for number in range(10)
+    ]
+    assert finished.err == "10 evaluations: 8 archived, 1 no_documents, 1 unreadable; 26 documents\n"
+    assert not (shell.folder / ".docv-archive" / "redis").exists()
+
+
+async def test_a_program_gets_the_lines_of_the_contract(shell: Shell) -> None:
+    (shell.folder / "ids.csv").write_text(f"who,evaluation\na,{IDS[0].upper()}\nb,{UNKNOWN}\nc,{IDS[0]}\n")
+    finished = await shell.run("audit", "ids.csv", "--column", "evaluation", "--json")
+    first, second = (json.loads(line) for line in finished.out.splitlines())
+    assert finished.code == 1
+    assert list(first)[:5] == ["eval_id", "outcome", "documents", "bytes", "manifest"]
+    manifest = f"sandbox/{IDS[0]}/manifest.json"
+    assert (first["outcome"], first["documents"], first["manifest"]) == ("archived", 3, manifest)
+    assert (second["outcome"], second["documents"], second["bytes"], second["manifest"]) == ("missing", 0, 0, None)
+    assert "again: 1; each is looked at once" in finished.err
+
+
+async def test_a_damaged_manifest_or_a_bad_line_is_not_well(shell: Shell) -> None:
+    (shell.folder / "ids.txt").write_text(IDS[0])
+    assert (await shell.run("audit", "ids.txt")).code == 0
+    (shell.folder / "bad.txt").write_text(f"{IDS[0]}\nno-id\n")
+    bad = await shell.run("audit", "bad.txt")
+    assert (bad.code, "line 2: 'no-id'" in bad.err) == (1, True)
+    (shell.folder / "archive" / "sandbox" / IDS[0] / "manifest.json").write_text("{")
+    damaged = await shell.run("audit", "ids.txt", "--json")
+    assert (damaged.code, json.loads(damaged.out)["cause"]) == (1, "alarming_object")
+    assert "1 of those have a damaged manifest" in damaged.err
+
+
+async def test_an_archive_in_s3_is_asked_or_its_inventory_is(s3: S3, tmp_path: Path) -> None:
+    url = f"s3://{s3.bucket}/{PREFIX}"
+    store = open_archive(Settings(archive_url=url, s3_endpoint=s3.endpoint))
+    await fill(bucket_at(store), IDS[:2])
+    shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": url, "DOCV_S3_ENDPOINT": s3.endpoint})
+    given = "\n".join([*IDS[:2], UNKNOWN])
+    asked = await shell.run("audit", "-", "--json", given=given)
+    assert [json.loads(line)["outcome"] for line in asked.out.splitlines()] == ["archived", "archived", "missing"]
+    listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
+    (tmp_path / "inventory.csv").write_text("".join(f"{s3.bucket},{each['Key']},{each['Size']}\n" for each in listed))
+    looked = await shell.run("audit", "-", "--json", "--inventory", "inventory.csv", given=given)
+    rows = [json.loads(line) for line in looked.out.splitlines()]
+    assert (asked.code, looked.code) == (1, 1)
+    assert [row["outcome"] for row in rows] == ["present", "present", "missing"]
+    assert [row["documents"] for row in rows] == [3, 9, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("missing.txt",), 2, "missing.txt"),
+        (("empty.txt",), 2, "there is no evaluation ID in it"),
+        (("ids.txt",), 3, "there is no archive here that can be read"),
+        (("ids.txt", "--inventory", "ids.txt"), 2, "names a folder"),
+        (("ids.txt", "--inventory", "missing.csv"), 2, "missing.csv"),
+    ],
+)
+async def test_what_cannot_be_asked_is_one_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    (tmp_path / "ids.txt").write_text(IDS[0])
+    (tmp_path / "empty.txt").write_text("\n")
+    finished = await Shell(tmp_path).run("audit", *arguments)
+    assert finished.code == code, finished.err
+    assert said in finished.err
+    assert "Traceback" not in finished.err
+    assert not (tmp_path / "archive").exists()

@@ -1,0 +1,65 @@
+import random
+
+import pytest
+
+from scripts.archive_access.evaluation_rows import Row
+from scripts.audit import inventory_holdings as holdings
+from scripts.audit.inventory_holdings import inventory_rows
+from scripts.audit.inventory_objects import Listed
+from scripts.ids.errors import BadSource
+from tests.archives import eval_ids
+from tests.scripts.inventory.conftest import BUCKET
+from worker.config.settings import Settings, SettingsError
+
+IDS = eval_ids(4)
+ROOT = "the ärchive/sandbox"
+
+
+def listed(*keys: tuple[str, int]) -> list[Listed]:
+    return [Listed(BUCKET, key, size) for key, size in keys]
+
+
+OBJECTS = listed(
+    (f"{ROOT}/{IDS[0]}/manifest.json", 900),
+    (f"{ROOT}/{IDS[0]}/selfie/{'a' * 64}.jpg", 20),
+    (f"{ROOT}/{IDS[0]}/document_front/{'b' * 64}.jpg", 300),
+    (f"{ROOT}/{IDS[0]}/revisions/1.json", 900),
+    (f"{ROOT}/{IDS[1]}/manifest.json", 900),
+    (f"{ROOT}/{IDS[2]}/selfie/{'a' * 64}.jpg", 20),
+    (f"the ärchive/production/{IDS[3]}/manifest.json", 900),
+    (f"sandbox/{IDS[3]}/manifest.json", 900),
+    (f"{ROOT}/{IDS[3].upper()}/manifest.json", 900),
+    (f"{ROOT}/{IDS[3]}/selfie/manifest.json/manifest.json", 1),
+)
+ROWS = [
+    Row(IDS[0], "present", 2, 320, f"sandbox/{IDS[0]}/manifest.json"),
+    Row(IDS[1], "present", 0, 0, f"sandbox/{IDS[1]}/manifest.json"),
+    Row(IDS[2], "missing", 1, 20),
+    Row(IDS[3], "missing", 1, 1),
+]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 20_000])
+def test_an_evaluation_is_there_when_its_manifest_is_listed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(holdings, "_AT_ONCE", at_once)
+    shuffled = random.sample(OBJECTS, len(OBJECTS))
+    with inventory_rows(shuffled, settings) as known:
+        assert known.rows(IDS) == ROWS
+    assert list((settings.state_dir / "spool").iterdir()) == []
+    assert ROWS[0].fine
+    assert not ROWS[2].damaged
+
+
+def test_an_inventory_of_another_bucket_says_nothing_of_the_archive(settings: Settings) -> None:
+    with (
+        pytest.raises(BadSource, match="lists the bucket another"),
+        inventory_rows([Listed("another", "x", 1)], settings),
+    ):
+        pass
+
+
+def test_a_folder_has_no_inventory() -> None:
+    with pytest.raises(SettingsError, match="names a folder"), inventory_rows([], Settings()):
+        pass

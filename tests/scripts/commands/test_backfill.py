@@ -1,0 +1,210 @@
+"""`backfill`, as a user runs it: planned, begun, stopped, started again, reported."""
+
+import asyncio
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.simulator.expected import demo_ids, expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
+from scripts.simulator.server import Simulator, start
+from tasks.ledger.ledger import Ledger
+from tests.commands import KEY, Shell, finish, reached
+
+PLAIN = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(120)]
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def alone(riskos: Simulator, tmp_path: Path) -> Shell:
+    """A folder of a person who has nothing but the command."""
+    settings = {
+        "DOCV_API_KEY": KEY,
+        "DOCV_RISKOS_URL": riskos.url,
+        "DOCV_RATE": "200",
+        "DOCV_DAILY_QUOTA": "1000000",
+        "DOCV_RETRY_SECONDS": "0.3",
+        "DOCV_ATTEMPTS": "3",
+    }
+    return Shell(tmp_path, settings)
+
+
+@pytest.fixture
+def shell(alone: Shell, redis: Redis, redis_url: str) -> Shell:
+    """The same beside a Redis that workers share."""
+    alone.settings["DOCV_REDIS_URL"] = redis_url
+    return alone
+
+
+def write(shell: Shell, *lines: str, name: str = "ids.csv") -> None:
+    (shell.folder / name).write_text("\n".join(lines) + "\n")
+
+
+async def test_a_list_is_archived_and_reported_with_nothing_but_the_command(alone: Shell, riskos: Simulator) -> None:
+    ids = demo_ids(100)
+    write(alone, "name,eval_id", *(f"somebody,{eval_id}" for eval_id in ids), "nobody,no-id", f"again,{ids[0].upper()}")
+
+    finished = await alone.run("backfill", "ids.csv", "--run", "q3", "--json")
+
+    summary = json.loads(finished.out)
+    expected = Counter(expected_outcome(scenario_of(eval_id)).value for eval_id in ids)
+    assert {outcome: count for outcome, count in summary["outcomes"].items() if count} == expected
+    assert (summary["run"], summary["total"], summary["pending"]) == ("q3", 100, 0)
+    assert finished.code == 1
+    assert "bad lines, which name no evaluation: 1; they are in ids.rejects.csv" in finished.err
+    assert "again: 1" in finished.err
+    assert (alone.folder / "ids.rejects.csv").read_text().splitlines()[1].startswith("102,")
+
+    report = await alone.run("report", "q3")
+    rows = list(csv.DictReader(io.StringIO(report.out)))
+    assert [row["eval_id"] for row in rows] == list(ids)
+    assert Counter(row["outcome"] for row in rows) == expected
+    for row in rows:
+        path = alone.folder / "archive" / row["manifest"] if row["manifest"] else None
+        assert (path is None) == (row["outcome"] == "failed")
+        if path:
+            manifest = json.loads(path.read_text())
+            assert (str(len(manifest["documents"])), manifest["trigger"]["run"]) == (row["documents"], "q3")
+
+
+async def test_a_plan_asks_nobody_and_queues_nothing(alone: Shell, riskos: Simulator) -> None:
+    write(alone, *PLAIN)
+    finished = await alone.run("backfill", "ids.csv", "--dry-run", "--json")
+    plan = json.loads(finished.out)
+    assert (plan["ids"], plan["new"], plan["requests"], plan["puts"]) == (120, 120, 120, 480)
+    assert plan["seconds"] == pytest.approx(120 / (200 * 0.9), abs=0.1)
+    assert (finished.code, riskos.stats().requests) == (0, 0)
+    assert not (alone.folder / "archive" / "runs").exists()
+    assert "nothing was queued" in (await alone.run("backfill", "ids.csv", "--dry-run")).err
+
+
+async def test_a_plan_knows_what_is_archived(alone: Shell) -> None:
+    write(alone, *PLAIN[:10], name="some.txt")
+    write(alone, *PLAIN[:20])
+    await alone.run("run", "some.txt")
+    plan = json.loads((await alone.run("backfill", "ids.csv", "--dry-run", "--json")).out)
+    assert (plan["looked_up"], plan["archived_of_those"], plan["requests"]) == (20, 10, 10)
+    refreshed = json.loads((await alone.run("backfill", "ids.csv", "--dry-run", "--refresh", "--json")).out)
+    assert refreshed["requests"] == 20
+
+
+async def test_stopped_and_started_again_it_goes_on_where_it_was(alone: Shell, riskos: Simulator) -> None:
+    alone.settings["DOCV_RATE"] = "40"
+    write(alone, *PLAIN)
+    process = await alone.start("backfill", "ids.csv", "--json")
+    await reached(lambda: riskos.stats().requests > 15, process)
+    process.terminate()
+    stopped = await finish(process)
+    assert stopped.code == 130
+    assert "Nothing is lost" in stopped.err
+    before = riskos.stats().requests
+    assert before < 120
+
+    alone.settings["DOCV_RATE"] = "200"
+    finished = await alone.run("backfill", "ids.csv", "--json")
+
+    summary = json.loads(finished.out)
+    assert finished.code == 0, finished.err
+    assert "goes on where it was" in finished.err
+    assert (summary["total"], summary["outcomes"]["archived"]) == (120, 120)
+    assert max(riskos.stats().by_evaluation.values()) == 1
+    again = await alone.run("backfill", "ids.csv", "--json")
+    assert json.loads(again.out)["outcomes"] == summary["outcomes"]
+    assert riskos.stats().requests == 120
+
+
+async def test_when_redis_is_lost_what_is_archived_is_not_asked_for_again(alone: Shell, riskos: Simulator) -> None:
+    write(alone, *PLAIN[:30])
+    await alone.run("backfill", "ids.csv", "--run", "q3")
+    alone.settings["DOCV_STATE_DIR"] = "another"
+    finished = await alone.run("backfill", "ids.csv", "--run", "q3", "--json")
+    assert json.loads(finished.out)["outcomes"]["unchanged"] == 30
+    assert riskos.stats().requests == 30
+
+
+async def test_left_to_the_workers_it_is_done_by_them(shell: Shell, redis: Redis) -> None:
+    shell.settings["DOCV_BACKLOG"] = "1000"
+    write(shell, *PLAIN)
+    finished = await shell.run("backfill", "ids.csv", "--run", "q3", "--detach", "--json")
+    summary = json.loads(finished.out)
+    assert (finished.code, summary["total"], summary["pending"]) == (0, 120, 120)
+    assert summary["states"]["unfed"] == 120
+    assert "left to the workers" in finished.err
+    worker = await shell.start("worker")
+    reading = asyncio.create_task(finish(worker))
+    async with asyncio.timeout(60):
+        while (await Ledger(redis).run("q3")).pending:
+            await asyncio.sleep(0.1)
+    worker.terminate()
+    await reading
+    assert (await shell.run("status", "q3")).code == 0
+
+
+async def test_a_first_part_or_a_sample_can_be_tried(shell: Shell) -> None:
+    write(shell, *PLAIN)
+    first = json.loads((await shell.run("backfill", "ids.csv", "--limit", "7", "--detach", "--json")).out)
+    some = json.loads((await shell.run("backfill", "ids.csv", "--sample", "9", "--detach", "--json")).out)
+    same = json.loads((await shell.run("backfill", "ids.csv", "--sample", "9", "--detach", "--json")).out)
+    assert (first["total"], some["total"]) == (7, 9)
+    assert same["run"] == some["run"] != first["run"]
+    assert first["run"].startswith("ids-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing.csv",), "missing.csv"),
+        (("ids.csv", "--column", "uuid"), "--column"),
+        (("ids.csv", "--strict"), "--strict: nothing was queued"),
+        (("ids.csv", "--run", "no name"), "the name of a run has"),
+        (("ids.csv", "--limit", "0"), "--limit"),
+        (("picture.jpg",), "binary"),
+        (("empty.txt",), "no evaluation ID"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+async def test_what_cannot_be_begun_is_one_sentence_and_queues_nothing(
+    shell: Shell, redis: Redis, arguments: tuple[str, ...], said: str
+) -> None:
+    write(shell, "name,eval_id", f"somebody,{PLAIN[0]}", "nobody,x")
+    write(shell, name="empty.txt")
+    (shell.folder / "picture.jpg").write_bytes(bytes(range(256)) * 100)
+    finished = await shell.run("backfill", *arguments)
+    assert finished.code == 2
+    assert said in finished.err
+    assert "Traceback" not in finished.err
+    assert await redis.dbsize() == 0
+    assert not (shell.folder / "archive" / "runs").exists()
+
+
+async def test_a_name_that_is_taken_is_refused(shell: Shell, redis: Redis) -> None:
+    write(shell, *PLAIN[:5])
+    write(shell, *PLAIN[5:9], name="other.csv")
+    await shell.run("backfill", "ids.csv", "--run", "q3", "--detach")
+    await shell.run("enqueue", PLAIN[50], "--run", "by-hand")
+    for arguments in (("other.csv", "--run", "q3"), ("ids.csv", "--run", "q3", "--refresh")):
+        finished = await shell.run("backfill", *arguments, "--detach")
+        assert finished.code == 2
+        assert "choose another name with --run" in finished.err
+    taken = await shell.run("backfill", "other.csv", "--run", "by-hand", "--detach")
+    assert (taken.code, "choose another name" in taken.err) == (2, True)
+    assert (await Ledger(redis).run("q3")).total == 5
+
+
+async def test_nobody_to_leave_it_to_is_told(alone: Shell) -> None:
+    write(alone, *PLAIN[:5])
+    finished = await alone.run("backfill", "ids.csv", "--detach")
+    assert finished.code == 2
+    assert "DOCV_REDIS_URL" in finished.err

@@ -1,0 +1,64 @@
+"""How fast the account sends, shown and changed by a command."""
+
+import json
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.resilience.adaptive_rate import Pace, Rate
+from tasks.resilience.holds import Holds
+from tests.commands import Shell
+
+PACE = "docv:pace:default"
+
+
+@pytest.fixture
+def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url, "DOCV_RATE": "12"})
+
+
+async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shell: Shell, redis: Redis) -> None:
+    assert (await shell.run("rate")).out == "12 requests a second, from the settings; 0 over the last minute\n"
+
+    finished = await shell.run("rate", "2.5")
+
+    assert (finished.code, finished.out, finished.err) == (
+        0,
+        "2.5 requests a second, set by hand; 0 over the last minute\n",
+        "",
+    )
+    assert (await Pace(redis, "default", 12.0, Holds(redis)).see()).kept == 2.5
+    assert "2.5" in (await shell.run("status")).out
+    await redis.hset(PACE, mapping={"granted": 1, "granted_until": 10**15})
+    slowed = (await shell.run("rate")).out
+    zero = "; 0 over the last minute\n"
+    assert slowed == "1 requests a second, slowed down by RiskOS, 2.5 are asked for, set by hand" + zero
+    back = await shell.run("rate", "--from-settings")
+    assert back.out == "1 requests a second, slowed down by RiskOS, 12 are asked for, from the settings" + zero
+
+
+async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
+    seconds, _ = await redis.time()
+    await redis.hset("docv:quota:default", mapping={"since": seconds * 1000, "used": 7})
+    settings = {"asked": 12.0, "kept": 12.0, "by_hand": False, "today": 7, "reached": 0.0}
+    assert json.loads((await shell.run("rate", "--json")).out) == settings
+    by_hand = settings | {"asked": 10_000.0, "kept": 10_000.0, "by_hand": True}
+    assert json.loads((await shell.run("rate", "10000", "--json")).out) == by_hand
+    assert json.loads((await shell.run("rate", "--json")).out) == by_hand
+    assert json.loads((await shell.run("rate", "--from-settings", "--json")).out) == settings
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("0",), ("nan",), ("-1",), ("--", "-1"), ("inf",), ("10001",), ("fast",), ("5", "6"), ("5", "--from-settings")],
+    ids=" ".join,
+)
+async def test_what_is_no_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
+    pace = Pace(redis, "default", 12.0, Holds(redis))
+    await pace.ask(3.0)
+    finished = await shell.run("rate", *arguments)
+    assert (finished.code, finished.out) == (2, "")
+    assert "Usage: " in finished.err
+    assert "Traceback" not in finished.err
+    assert await pace.see() == Rate(asked=3, kept=3, by_hand=True, today=0)

@@ -1,0 +1,240 @@
+"""The main job with real processes: command, worker, Redis, RiskOS over HTTP, S3 over HTTP or a folder."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from jsonschema import Draft202012Validator
+
+from scripts.simulator.bundles import documents_of
+from scripts.simulator.expected import demo_ids, expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import LAYOUTS, eval_id_for, scenario_of
+from scripts.simulator.server import Simulator, start
+from tasks.model.outcome import Outcome
+from tasks.storage.manifest import schema
+from tests.commands import KEY, Shell, finish, reached
+from tests.conftest import S3
+
+PLAIN = tuple(LAYOUTS)
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def shell(riskos: Simulator, tmp_path: Path) -> Shell:
+    return Shell(
+        tmp_path,
+        {
+            "DOCV_API_KEY": KEY,
+            "DOCV_RISKOS_URL": riskos.url,
+            "DOCV_RATE": "200",
+            "DOCV_DAILY_QUOTA": "100000",
+            "DOCV_ATTEMPTS": "2",
+            "DOCV_RETRY_SECONDS": "1",
+            "DOCV_LOG_LEVEL": "DEBUG",
+        },
+    )
+
+
+def counted(eval_ids: list[str]) -> dict[str, int]:
+    counts = Counter(expected_outcome(scenario_of(eval_id)).value for eval_id in eval_ids)
+    return {outcome.value: counts[outcome.value] for outcome in Outcome}
+
+
+async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, riskos: Simulator, s3: S3) -> None:
+    eval_ids = demo_ids(90)
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    shell.settings |= {
+        "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc",
+        "DOCV_S3_ENDPOINT": s3.endpoint,
+        "DOCV_TAGS": "team=kyc",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        # A worker that is a service here has the port of the settings; the one that `run` starts takes another.
+        shell.settings["DOCV_METRICS_PORT"] = str(service.getsockname()[1])
+        first = await shell.run("run", "ids.txt", "--json")
+
+    summary = json.loads(first.out)
+    assert summary["outcomes"] == counted(eval_ids)
+    assert (summary["total"], summary["pending"]) == (90, 0)
+    assert summary["dead_letters"] == summary["outcomes"]["failed"] > 0
+    assert first.code == 1  # some were unreadable, some failed
+    for eval_id in eval_ids:
+        if expected_outcome(scenario_of(eval_id)) is Outcome.NO_DOCUMENTS:
+            assert riskos.stats().by_evaluation[eval_id] == 1
+    assert riskos.stats().redirects_followed == 0
+    await asyncio.to_thread(everything_is_in_the_bucket, s3, eval_ids)
+
+    asked = riskos.stats().requests
+    second = await shell.run("run", "ids.txt", "--json")
+
+    outcomes = json.loads(second.out)["outcomes"]
+    assert outcomes["unchanged"] == 90 - outcomes["failed"]
+    failing = [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.FAILED]
+    assert outcomes["failed"] == len(failing)
+    asked_for_failing = sum(riskos.stats().by_evaluation[eval_id] for eval_id in failing)
+    assert riskos.stats().requests - asked == asked_for_failing / 2
+
+
+def everything_is_in_the_bucket(s3: S3, eval_ids: list[str]) -> None:
+    pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=s3.bucket)
+    keys = {item["Key"] for page in pages for item in page.get("Contents", [])}
+    checker, named = Draft202012Validator(schema()), set()
+    for eval_id in eval_ids:
+        expected, key = expected_outcome(scenario_of(eval_id)), f"kyc/sandbox/{eval_id}/manifest.json"
+        if expected is Outcome.FAILED:
+            assert key not in keys
+            continue
+        manifest = json.loads(s3.client.get_object(Bucket=s3.bucket, Key=key)["Body"].read())
+        checker.validate(manifest)
+        named.add(key)
+        assert (manifest["eval_id"], manifest["outcome"], manifest["revision"]) == (eval_id, expected.value, 1)
+        named |= {f"kyc/{document['key']}" for document in manifest["documents"]}
+        if expected is Outcome.UNREADABLE:
+            named.add(f"kyc/quarantine/sandbox/{eval_id}/{manifest['bundle']['sha256']}.zip")
+        if expected is Outcome.ARCHIVED:
+            served = documents_of(eval_id, 3_000)
+            assert {item["name"]: item["sha256"] for item in manifest["documents"]} == {
+                name: hashlib.sha256(data).hexdigest() for name, data in served.items()
+            }
+    assert keys == named
+    example = next(key for key in sorted(keys) if "/document_front/" in key)
+    look_at_one_object(s3, example)
+
+
+def look_at_one_object(s3: S3, key: str) -> None:
+    _, environment, eval_id, kind, filename = key.split("/")
+    got = s3.client.get_object(Bucket=s3.bucket, Key=key, ChecksumMode="ENABLED")
+    sha256 = hashlib.sha256(got["Body"].read()).hexdigest()
+    assert filename == f"{sha256}.jpg"
+    assert got["ContentType"] == "image/jpeg"
+    assert got["ChecksumSHA256"]
+    archived_at = got["Metadata"].pop("archived-at")
+    assert archived_at.endswith("Z")
+    assert got["Metadata"] == {"eval-id": eval_id, "sha256": sha256, "document-kind": kind}
+    tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=key)["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {
+        "environment": environment,
+        "document-kind": kind,
+        "source": "user_uploaded",
+        "team": "kyc",
+    }
+
+
+async def test_a_run_that_was_interrupted_goes_on_with_the_same_command(shell: Shell, riskos: Simulator) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 5_000 + number) for number in range(120)]
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    shell.settings["DOCV_RATE"] = "30"
+    process = await shell.start("run", "ids.txt")
+    await reached(lambda: riskos.stats().requests >= 30, process)
+    process.send_signal(signal.SIGINT)
+    stopped = await finish(process)
+    assert stopped.code == 130
+    assert "Nothing is lost" in stopped.err
+    assert "Traceback" not in stopped.err
+    await nothing_is_left_behind(shell.folder)
+
+    shell.settings["DOCV_RATE"] = "200"
+    again = await shell.run("run", "ids.txt", "--json")
+
+    outcomes = json.loads(again.out)["outcomes"]
+    assert outcomes["archived"] + outcomes["unchanged"] == 120
+    assert again.code == 0
+    assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 120
+    assert max(riskos.stats().by_evaluation[eval_id] for eval_id in eval_ids) <= 2
+
+
+async def test_a_run_that_was_killed_leaves_no_process_behind_and_goes_on(shell: Shell, riskos: Simulator) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 6_000 + number) for number in range(60)]
+    shell.settings |= {"DOCV_RATE": "30", "DOCV_LEASE_SECONDS": "3"}
+    process = await shell.start("run", *eval_ids)
+    await reached(lambda: riskos.stats().requests >= 15, process)
+    process.kill()
+    await process.wait()
+    await nothing_is_left_behind(shell.folder)
+
+    again = await shell.run("run", *eval_ids, "--json")
+
+    assert json.loads(again.out)["pending"] == 0
+    assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 60
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(shell: Shell, riskos: Simulator) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 7_000 + number) for number in range(80)]
+    shell.settings |= {"DOCV_RATE": "40", "DOCV_LEASE_SECONDS": "3"}
+    process = await shell.start("run", *eval_ids, "--json")
+    await reached(lambda: riskos.stats().requests >= 20, process)
+    for worker in left_behind(shell.folder):
+        if "worker" in worker.cmdline():
+            worker.kill()
+    finished = await finish(process)
+    assert json.loads(finished.out)["outcomes"]["archived"] + json.loads(finished.out)["outcomes"]["unchanged"] == 80
+
+
+async def test_a_key_that_never_worked_is_told_at_once_and_the_ids_wait(shell: Shell, riskos: Simulator) -> None:
+    eval_ids = [eval_id_for(PLAIN[0], 8_000 + number) for number in range(20)]
+    shell.settings["DOCV_API_KEY"] = "another-key-than-that"
+    refused = await shell.run("run", *eval_ids)
+    assert refused.code == 3
+    assert "RiskOS answered 401: the API key is not accepted" in refused.err
+    assert "Traceback" not in refused.err
+
+    shell.settings["DOCV_API_KEY"] = KEY
+    mended = await shell.run("run", *eval_ids, "--json")
+    assert json.loads(mended.out)["outcomes"]["archived"] == 20
+    assert mended.code == 0
+
+
+async def test_bad_ids_are_named_with_their_line_and_the_others_go_on(shell: Shell) -> None:
+    good = eval_id_for(PLAIN[0], 9_000)
+    bad = ["{" + good + "}", "urn:uuid:" + good, "\u00a0" + good, "\uff11" + good[1:], "x" * 10_000_000]
+    (shell.folder / "ids.txt").write_text("\n".join([*bad, good]))
+    finished = await shell.run("run", "ids.txt", "--json")
+    assert json.loads(finished.out)["outcomes"]["archived"] == 1
+    for number in range(1, len(bad) + 1):
+        assert f"ids.txt, line {number}: " in finished.err
+    assert len(finished.err) < 5_000
+    assert finished.code == 1
+
+
+async def test_the_key_is_in_no_log_no_process_list_no_redis(shell: Shell, riskos: Simulator) -> None:
+    riskos.change(latency_ms=300)
+    process = await shell.start("run", *demo_ids(60))
+    await reached(lambda: riskos.stats().requests >= 5, process)
+    for each in left_behind(shell.folder):
+        assert KEY not in " ".join(each.cmdline())
+    finished = await finish(process)
+    assert KEY not in finished.out + finished.err
+    for path in shell.folder.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+async def nothing_is_left_behind(folder: Path) -> None:
+    async with asyncio.timeout(60):
+        while left_behind(folder):
+            await asyncio.sleep(0.1)
+
+
+def left_behind(folder: Path) -> list[psutil.Process]:
+    """Return the living processes of ours that work in this folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
+        command = " ".join(process.info["cmdline"] or ())
+        here = process.info["cwd"] == str(folder) or str(folder) in command
+        if here and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found

@@ -1,0 +1,361 @@
+"""Worker processes that share one Redis: as many as you like, one rate."""
+
+import asyncio
+import json
+import signal
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis.asyncio import Redis
+
+from scripts.simulator.expected import demo_ids, expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario_of
+from scripts.simulator.server import Simulator, start
+from tasks.ledger.ledger import Ledger
+from tasks.model.outcome import Outcome
+from tests.commands import KEY, Shell, finish
+from tests.counting import samples
+from worker.app import publishing_app
+from worker.broker.envelope import ARCHIVE_TASK
+from worker.config.settings import load_settings
+
+RATE = 40
+PLAIN = tuple(LAYOUTS)
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def shell(riskos: Simulator, redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    return Shell(
+        tmp_path,
+        {
+            "DOCV_API_KEY": KEY,
+            "DOCV_RISKOS_URL": riskos.url,
+            "DOCV_REDIS_URL": redis_url,
+            "DOCV_RATE": str(RATE),
+            "DOCV_BACKFILL_SHARE": "1",
+            "DOCV_DAILY_QUOTA": "100000",
+            "DOCV_ATTEMPTS": "2",
+            "DOCV_RETRY_SECONDS": "1",
+            "DOCV_LEASE_SECONDS": "4",
+        },
+    )
+
+
+async def until(figure: Callable[[], Awaitable[int]], least: int) -> None:
+    """Wait until a figure in Redis is as large as that."""
+    async with asyncio.timeout(60):
+        while await figure() < least:
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def workers(shell: Shell, count: int) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    """Have worker processes; they must end by themselves when told to, without an error."""
+    processes = [await shell.start("worker") for _ in range(count)]
+    reading = [asyncio.create_task(finish(process, seconds=110)) for process in processes]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        ended = await asyncio.gather(*reading)
+    for finished in ended:
+        assert finished.code in {0, -signal.SIGKILL}, finished.err
+        assert KEY not in finished.err
+
+
+async def ended(shell: Shell, redis: Redis, run: str, total: int, seconds: float = 60) -> dict[str, int]:
+    """Wait until a run is over; return its outcomes, as `status` tells them."""
+    ledger = Ledger(redis)
+    async with asyncio.timeout(seconds):
+        while (counters := await ledger.run(run)).pending or counters.total < total:
+            await asyncio.sleep(0.1)
+    summary = json.loads((await shell.run("status", run, "--json")).out)
+    assert (summary["run"], summary["total"], summary["pending"]) == (run, total, 0)
+    return {outcome: count for outcome, count in summary["outcomes"].items() if count}
+
+
+async def asked(riskos: Simulator, requests: int) -> None:
+    """Wait until RiskOS was asked so often."""
+    async with asyncio.timeout(60):
+        while riskos.stats().requests < requests:
+            await asyncio.sleep(0.02)
+
+
+async def test_two_workers_together_keep_the_rate_and_bring_every_evaluation_to_its_end(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = demo_ids(160)
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+
+    async with workers(shell, 2):
+        enqueued = await shell.run("enqueue", "ids.txt", "--queue", "backfill", "--run", "q3", "--json")
+        assert json.loads(enqueued.out)["accepted"] == 160
+        outcomes = await ended(shell, redis, "q3", 160)
+
+    expected = [expected_outcome(scenario_of(eval_id)) for eval_id in eval_ids]
+    assert outcomes == {outcome.value: expected.count(outcome) for outcome in set(expected)}
+    # On a machine of its own it is never more than the rate; here others hold up what is on its way.
+    assert riskos.stats().worst_second <= RATE * 1.1
+    for eval_id in eval_ids:
+        if expected_outcome(scenario_of(eval_id)) is Outcome.NO_DOCUMENTS:
+            assert riskos.stats().by_evaluation[eval_id] == 1
+
+
+async def test_what_a_killed_worker_held_is_finished_by_another(shell: Shell, riskos: Simulator, redis: Redis) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 20_000 + number) for number in range(120)]
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    riskos.change(latency_ms=100)
+    async with workers(shell, 2) as (victim, _):
+        await shell.run("enqueue", "ids.txt", "--run", "killed")
+        await asked(riskos, 30)
+        victim.kill()
+        outcomes = await ended(shell, redis, "killed", 120)
+    assert outcomes.get("archived", 0) + outcomes.get("unchanged", 0) == 120
+    assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 120
+
+
+async def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on_at_once(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 30_000 + number) for number in range(100)]
+    shell.settings["DOCV_LEASE_SECONDS"] = "600"  # nobody could wait for a lease to run out
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    async with workers(shell, 1):
+        await shell.run("enqueue", "ids.txt", "--run", "rolling")
+        await asked(riskos, 20)
+    assert riskos.stats().requests < 100
+    async with workers(shell, 1):
+        outcomes = await ended(shell, redis, "rolling", 100)
+    assert outcomes == {"archived": 100}
+    assert max(riskos.stats().by_evaluation.values()) == 1
+
+
+async def test_a_worker_told_twice_to_stop_lets_go_of_transfers_and_the_next_one_goes_on_at_once(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(Scenario.SLOW_BODY, 35_000 + number) for number in range(4)]
+    shell.settings |= {"DOCV_LEASE_SECONDS": "600", "DOCV_DRAIN_SECONDS": "600"}
+    riskos.change(slow_seconds=600)
+    async with workers(shell, 1) as (worker,):
+        await shell.run("enqueue", *eval_ids, "--run", "hurried")
+        await asked(riskos, 4)
+        worker.terminate()
+        await asyncio.sleep(1)
+        assert worker.returncode is None, "transfers may finish"
+        worker.terminate()
+        await asyncio.wait_for(worker.wait(), 30)
+    riskos.change(slow_seconds=0.1)
+    async with workers(shell, 1):
+        assert await ended(shell, redis, "hurried", 4) == {"archived": 4}
+
+
+async def test_a_producer_needs_nothing_but_celery(
+    shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 40_000)
+    app = publishing_app(load_settings(redis_url=redis_url))
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id, "no-id"], "run": "producer"}, queue="live")
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_id": eval_id}, queue="live")
+    app.send_task(ARCHIVE_TASK, args=[[eval_id]], queue="backfill")
+    app.close()
+    async with workers(shell, 1):
+        outcomes = await ended(shell, redis, "producer", 1)
+    assert outcomes == {"archived": 1}
+    assert await redis.llen("docv:live") == await redis.llen("docv:backfill") == 0
+    manifest = json.loads((shell.folder / "archive" / "sandbox" / eval_id / "manifest.json").read_text())
+    assert manifest["trigger"] == {"source": "message", "run": "producer", "event_type": None, "event_id": None}
+
+
+@pytest.mark.parametrize("settings", [{}, {"DOCV_CONCURRENCY": "1"}], ids=["many places", "one place"])
+async def test_what_is_live_does_not_wait_behind_a_backfill_in_the_same_worker(
+    shell: Shell, riskos: Simulator, redis: Redis, settings: dict[str, str]
+) -> None:
+    shell.settings |= {"DOCV_RATE": "8", "DOCV_BACKFILL_SHARE": "0.9"} | settings
+    backfill = [eval_id_for(Scenario.DOCUMENTED, 42_000 + number) for number in range(400)]
+    ledger = Ledger(redis)
+    async with workers(shell, 1):
+        await shell.run("enqueue", "-", "--queue", "backfill", "--run", "old", given="\n".join(backfill))
+        await asked(riskos, 5)
+        await shell.run("enqueue", eval_id_for(Scenario.DOCUMENTED, 43_000), "--run", "new")
+        async with asyncio.timeout(60):
+            while (await ledger.run("new")).pending:
+                await asyncio.sleep(0.05)
+        old = await ledger.run("old")
+    # At 7 a second, the rest of them take a minute; a live one behind any hundred of them would take 14 seconds.
+    assert old.total - old.pending < 100
+
+
+async def test_what_is_no_message_of_ours_becomes_a_dead_letter_and_the_worker_goes_on(
+    shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
+) -> None:
+    eval_id, secret = eval_id_for(Scenario.DOCUMENTED, 41_000), "Erika Mustermann"
+    app = publishing_app(load_settings(redis_url=redis_url))
+    app.send_task("another.task", kwargs={"applicant": secret}, queue="live")
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [secret], "run": "odd"}, queue="live")
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id], "applicant": secret}, queue="backfill")
+    for entry in (secret, "[1, 2]", "[" * 100_000, '{"properties": {}}', "null"):
+        await redis.lpush("docv:live", entry)
+        await redis.lpush("docv:backfill", entry)
+    app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id], "run": "odd"}, queue="live")
+    app.close()
+    async with workers(shell, 1) as (worker,):
+        assert await ended(shell, redis, "odd", 1) == {"archived": 1}
+        assert worker.returncode is None
+        await until(lambda: redis.xlen("docv:refusals"), 13)
+
+    listed = await shell.run("dead-letters", "list", "--json")
+    refused = [json.loads(line) for line in listed.out.splitlines()]
+    causes = Counter(each["cause"] for each in refused)
+    assert causes == {"bad_message": 12, "bad_eval_id": 1}
+    assert {each["why"] for each in refused if each["source"] == "live"} >= {
+        "an ID is no evaluation ID: expected is a UUID such as 0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+    }
+    assert secret not in listed.out
+    table = await shell.run("dead-letters", "list", "--cause", "bad_message")
+    assert "12 messages were refused" in table.out
+    dropped = await shell.run("dead-letters", "drop", "--yes")
+    assert "13 dropped" in dropped.out
+    assert await redis.xlen("docv:refusals") == 0
+
+
+async def test_the_same_evaluations_sent_three_times_at_once_have_one_manifest_each(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 50_000 + number) for number in range(60)]
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    async with workers(shell, 2):
+        await asyncio.gather(*(shell.run("enqueue", "ids.txt", "--run", f"copy-{n}") for n in range(3)))
+        for number in range(3):
+            outcomes = await ended(shell, redis, f"copy-{number}", 60)
+            assert sum(outcomes.values()) == 60
+    for eval_id in eval_ids:
+        assert riskos.stats().by_evaluation[eval_id] == 1
+        manifest = json.loads((shell.folder / "archive" / "sandbox" / eval_id / "manifest.json").read_text())
+        assert manifest["revision"] == 1
+
+
+async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 60_000)
+    shell.settings["DOCV_LOG_LEVEL"] = "DEBUG"
+    command = ("-A", "worker.app", "worker", "--hostname")
+    two = [await shell.start_anew(*command, f"{name}@here", module="celery") for name in ("one", "other")]
+    try:
+        # Unlike ours it has workers tell each other that they are there; what they say comes the way of messages.
+        await asyncio.wait_for(asyncio.gather(*(said(celery, b"joined the party") for celery in two)), 60)
+        await shell.run("enqueue", eval_id, "--run", "by-celery")
+        assert await ended(shell, redis, "by-celery", 1) == {"archived": 1}
+    finally:
+        for celery in two:
+            celery.terminate()
+        codes = [(await finish(celery)).code for celery in two]
+    assert codes == [0, 0]
+
+
+async def said(process: asyncio.subprocess.Process, words: bytes) -> None:
+    """Wait until a process has said something, or has ended."""
+    assert process.stderr is not None
+    while (line := await process.stderr.readline()) and words not in line:
+        pass
+
+
+async def test_celery_s_own_command_says_in_a_sentence_what_is_missing(shell: Shell) -> None:
+    del shell.settings["DOCV_API_KEY"]
+    finished = await finish(await shell.start_anew("-A", "worker.app", "worker", module="celery"), seconds=60)
+    assert finished.code == 2
+    assert "DOCV_API_KEY is not set" in finished.err
+    assert "Traceback" not in finished.err
+
+
+async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_told_to(
+    shell: Shell, redis: Redis, redis_url: str
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 70_000)
+    shell.settings |= {"DOCV_METRICS_PORT": "0", "DOCV_CELERY_EVENTS": "1"}
+    app = publishing_app(load_settings(redis_url=redis_url, celery_events=True))
+    worker = await shell.start("worker")
+    try:
+        url = await shown_at(worker)
+        reading = asyncio.create_task(finish(worker, seconds=110))
+        # What is no message of Celery's stops no worker, either.
+        async with asyncio.timeout(60):
+            while not await redis.pubsub_numpat():
+                await asyncio.sleep(0.05)
+        for noise in ("[" * 10_000, "null", "{}", '{"properties": {"delivery_info": {}, "delivery_tag": "x"}}'):
+            assert await redis.publish("docv:/0.celery.pidbox", noise) == 1
+        pings, events = await asyncio.gather(asyncio.to_thread(pinged, app), asyncio.to_thread(heard, app, eval_id))
+        page = await asyncio.to_thread(fetched, f"{url}/metrics")
+        alive = await asyncio.to_thread(fetched, f"{url}/livez")
+        shell.settings["DOCV_METRICS_PORT"] = url.rpartition(":")[2]
+        second = await finish(await shell.start("worker"), seconds=60)
+    finally:
+        if worker.returncode is None:
+            worker.terminate()
+    ended = await reading
+    assert (ended.code, alive) == (0, "alive\n"), ended.err
+    assert [list(answer.values()) for answer in pings] == [[{"ok": "pong"}]]
+    assert {"task-received", "task-started", "task-succeeded"} <= events
+    found = samples(page)
+    assert found['docv_evaluations_total{outcome="archived",queue="live"}'] == 1
+    assert found["docv_live_lag_seconds_count"] == 1
+    assert found["docv_redis_up"] == 1
+    assert found['docv_queue_workers{queue="live"}'] == 1
+    assert found["docv_loop_late_seconds_count"] >= 1
+    assert eval_id not in page
+    assert second.code == 3
+    assert "Traceback" not in second.err
+    # Celery has a word for whoever is root, before it.
+    address = url.removeprefix("http://")
+    assert second.err.splitlines()[-1].startswith(f"{address} cannot be listened on (Address already in use): give")
+
+
+async def shown_at(worker: asyncio.subprocess.Process) -> str:
+    """Where a worker shows its figures; it says so in a line of its log."""
+    assert worker.stderr
+    async with asyncio.timeout(60):
+        while b'"metrics.began"' not in (line := await worker.stderr.readline()):
+            assert line, "the worker ended"
+    return str(json.loads(line)["url"])
+
+
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310
+        return str(answer.read().decode())
+
+
+def pinged(app: Celery) -> list[dict[str, dict[str, str]]]:
+    """What workers answer to Celery's own ping, asked until one does."""
+    for _ in range(30):
+        if answers := app.control.ping(timeout=1.0, limit=1):
+            return list(answers)
+    return []
+
+
+def heard(app: Celery, eval_id: str) -> set[str]:
+    """Send a task, and return the types of the events that Celery's own receiver hears until it has succeeded."""
+    types: set[str] = set()
+    with app.connection_for_read() as connection:
+
+        def hear(event: dict[str, Any]) -> None:
+            if not types:
+                app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id]}, queue="live")
+            types.add(event["type"])
+            receiver.should_stop = event["type"] == "task-succeeded"
+
+        receiver = app.events.Receiver(connection, handlers={"*": hear})
+        receiver.capture(limit=None, timeout=60, wakeup=False)
+    return types

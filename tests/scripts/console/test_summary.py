@@ -1,0 +1,58 @@
+"""The sum of a run, for people and for programs."""
+
+import json
+
+import pytest
+
+from scripts.console.summary import MEANINGS, Summary, print_summary
+from tasks.ledger.counters import RunCounters
+from tasks.model.outcome import Outcome
+
+
+def summary(total: int, **outcomes: int) -> Summary:
+    return Summary("q3", RunCounters(total, {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}), 1.5)
+
+
+def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(summary(5, archived=3, failed=1), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "run": "q3",
+        "total": 5,
+        "outcomes": {
+            "archived": 3,
+            "unchanged": 0,
+            "no_documents": 0,
+            "not_found": 0,
+            "rejected": 0,
+            "unreadable": 0,
+            "failed": 1,
+        },
+        "pending": 1,
+        "dead_letters": 1,
+        "states": {"unfed": 0},
+        "seconds": 1.5,
+    }
+
+
+def test_the_table_tells_every_outcome_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(summary(5, archived=3, failed=1), as_json=False)
+    out = capsys.readouterr().out
+    for outcome in Outcome:
+        assert outcome.value in out
+        assert MEANINGS[outcome][:20] in out
+    assert "pending" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "fine"),
+    [
+        (summary(3, archived=1, unchanged=1, no_documents=1), True),
+        (summary(2, archived=1), False),
+        (summary(1, not_found=1), False),
+        (summary(1, rejected=1), False),
+        (summary(1, unreadable=1), False),
+        (summary(1, failed=1), False),
+    ],
+)
+def test_a_run_is_fine_when_nobody_needs_to_look(given: Summary, *, fine: bool) -> None:
+    assert given.fine is fine

@@ -1,0 +1,145 @@
+"""What an event asks of us."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from scripts.serve.api.event import Ignored, Unusable, Wanted, read_event
+from scripts.serve.metrics import EventResult
+from tasks.model.outcome import Evidence
+from tests.scripts.serve.conftest import event
+
+TYPES = {"evaluation_completed": False, "reevaluation": True, "case_attachment_added": True}
+
+
+def wanted(**changes: Any) -> Wanted:
+    found = read_event(event(**changes), "sandbox")
+    assert isinstance(found, Wanted)
+    return found
+
+
+@pytest.mark.parametrize(("event_type", "refresh"), TYPES.items())
+def test_three_types_ask_for_an_evaluation_and_two_of_them_say_it_has_changed(
+    event_type: str, *, refresh: bool
+) -> None:
+    found = wanted(event_type=event_type)
+    assert (found.event_type, found.refresh) == (event_type, refresh)
+
+
+@pytest.mark.parametrize(
+    "event_type",
+    ["evaluation_paused", "decision_update", "case_notes_added", "Evaluation_Completed", "unheard_of", "", None, 7, []],
+)
+def test_every_other_type_is_ignored(event_type: Any) -> None:
+    assert read_event(event(event_type=event_type), "sandbox") == Ignored(EventResult.IGNORED_TYPE)
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_a_ping_of_the_dashboard_is_known_by_its_empty_environment(name: Any) -> None:
+    assert read_event(event(data={"environment_name": name}), "sandbox") == Ignored(EventResult.TEST_PING)
+
+
+@pytest.mark.parametrize("name", ["Production", "production", "Sandbox 2"])
+def test_another_environment_is_none_of_our_business(name: str) -> None:
+    assert read_event(event(data={"environment_name": name}), "sandbox") == Ignored(EventResult.OTHER_ENVIRONMENT)
+
+
+@pytest.mark.parametrize("name", ["Sandbox", "sandbox", " SANDBOX "])
+def test_our_environment_is_known_however_it_is_written(name: str) -> None:
+    assert wanted(data={"environment_name": name})
+
+
+def test_an_event_of_a_case_need_not_name_its_environment() -> None:
+    made = event(event_type="case_attachment_added")
+    del made["data"]["environment_name"]
+    assert isinstance(read_event(made, "production"), Wanted)
+
+
+def test_an_id_is_taken_in_its_one_form() -> None:
+    eval_id = str(uuid4())
+    assert wanted(eval_id=eval_id.upper()).eval_id == eval_id
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"data": {"eval_id": "no-id"}}, "bad_eval_id"),
+        ({"data": {"eval_id": None}}, "bad_eval_id"),
+        ({"data": {"eval_id": {"a": 1}}}, "bad_eval_id"),
+        ({"data": {"environment_name": 7}}, "bad_environment"),
+    ],
+)
+def test_an_event_that_wants_something_and_does_not_say_of_what_is_unusable(change: dict[str, Any], cause: str) -> None:
+    found = read_event(event(**change), "sandbox")
+    assert isinstance(found, Unusable)
+    assert (found.cause, found.event_type) == (cause, "evaluation_completed")
+    assert "no-id" not in found.why
+
+
+@pytest.mark.parametrize("data", [None, [], "text"])
+def test_an_event_without_data_is_unusable(data: Any) -> None:
+    found = read_event(event() | {"data": data}, "sandbox")
+    assert isinstance(found, Unusable)
+    assert found.cause == "no_data"
+
+
+def test_an_event_without_an_id_of_an_evaluation_is_unusable() -> None:
+    made = event()
+    del made["data"]["eval_id"]
+    found = read_event(made, "sandbox")
+    assert isinstance(found, Unusable)
+    assert found.cause == "no_eval_id"
+
+
+@pytest.mark.parametrize(
+    ("event_id", "kept"),
+    [("e-1", True), ("x" * 128, True), ("x" * 129, False), ("two words", False), ("ümlaut", False), ("\ud800", False)],
+)
+def test_an_event_s_own_id_is_kept_where_it_is_safe_and_known_in_any_case(event_id: str, *, kept: bool) -> None:
+    found = wanted(event_id=event_id)
+    assert found.event_id == (event_id if kept else None)
+    assert found.key is not None
+    assert len(found.key) == 32
+
+
+@pytest.mark.parametrize("event_id", ["", None, 7, ["e"]])
+def test_what_is_no_id_makes_no_event_a_repeated_one(event_id: Any) -> None:
+    assert (wanted(event_id=event_id).key, wanted(event_id=event_id).event_id) == (None, None)
+
+
+def test_an_event_is_known_by_its_id_its_type_and_its_evaluation() -> None:
+    one, other = str(uuid4()), str(uuid4())
+    same = [wanted(eval_id=one, event_id="e").key, wanted(eval_id=one.upper(), event_id="e", event_at=None).key]
+    others = [
+        wanted(eval_id=one, event_id="f").key,
+        wanted(eval_id=other, event_id="e").key,
+        wanted(eval_id=one, event_id="e", event_type="reevaluation").key,
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *others}) == 4
+
+
+@pytest.mark.parametrize(
+    ("event_at", "delay"),
+    [
+        ("1970-01-01T00:16:40Z", 15),
+        ("1970-01-01T00:16:30Z", 5),
+        ("1970-01-01T01:16:30+01:00", 5),
+        ("1970-01-01T00:16:30.500Z", 5.5),
+        ("1970-01-01T00:00:00Z", 0),
+        ("2999-01-01T00:00:00Z", 15),
+        ("1970-01-01T00:16:30", 15),
+        ("0001-01-01T00:00:00+23:59", 0),
+        ("yesterday", 15),
+        ("", 15),
+        (None, 15),
+        (1000, 15),
+    ],
+)
+def test_the_first_request_waits_until_the_event_has_settled(event_at: Any, delay: float) -> None:
+    assert wanted(event_at=event_at).delay(15.0, now=1_000.0) == pytest.approx(delay)
+
+
+def test_what_explains_missing_documents_is_taken_along() -> None:
+    assert wanted(data={"documentType": {"type": "Military"}}).evidence == (Evidence.MILITARY_ID,)

@@ -1,0 +1,85 @@
+"""Whether the process is alive, and whether what it needs answers; asked no more often than it helps."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from scripts.serve.api.health import Health
+from tests.faults.redis_server import RedisServer
+from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
+from worker.config.settings import Settings
+
+ANYTHING: Any = None
+
+
+class Service:
+    """Something that is needed: it answers, or not, or never."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.well = True
+        self.hangs = False
+
+    async def answer(self) -> None:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if not self.well:
+            raise OSError
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_it_is_asked_once_a_second_however_many_want_to_know() -> None:
+    service, clock = Service(), Clock()
+    health = Health({"it": service.answer}, clock=clock)
+    answers = await asyncio.gather(*(health.ready(ANYTHING) for _ in range(20)))
+    assert ({answer.status for answer in answers}, service.asked) == ({200}, 1)
+    service.well = False
+    clock.now = 0.9
+    assert (await health.ready(ANYTHING)).status == 200
+    clock.now = 1.0
+    assert (await health.ready(ANYTHING)).status == 503
+    assert service.asked == 2
+
+
+async def test_who_does_not_answer_is_not_ready_and_not_asked_twice() -> None:
+    service, clock = Service(), Clock()
+    service.hangs = True
+    health = Health({"it": service.answer}, seconds=0.01, clock=clock)
+    for clock.now in (0.0, 1.0, 2.0):
+        assert (await health.ready(ANYTHING)).status == 503
+    assert service.asked == 1
+    await health.close()
+
+
+async def test_a_ready_process_says_so_and_a_living_one_to_everybody(client: Client) -> None:
+    ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
+    assert (ready.status, ready.json) == (200, {"redis": True, "archive": True})
+    assert (await client.send("GET", "/livez")).status == 200
+
+
+async def test_it_says_what_does_not_answer(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "own-redis")
+    await server.start()
+    try:
+        async with opened(settings_for(server.url, tmp_path)) as client:
+            await server.kill()
+            ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
+            assert (ready.status, ready.json) == (503, {"redis": False, "archive": True})
+            assert (await client.send("GET", "/livez")).status == 200
+    finally:
+        await server.kill()
+
+
+async def test_an_archive_that_is_gone_is_told(settings: Settings, tmp_path: Path) -> None:
+    async with opened(settings) as client:
+        (tmp_path / "archive").rmdir()
+        (tmp_path / "archive").write_text("a file")
+        ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
+    assert (ready.status, ready.json) == (503, {"redis": True, "archive": False})

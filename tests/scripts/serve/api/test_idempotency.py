@@ -1,0 +1,39 @@
+"""What came of a request is known for a day, and of one under way for a while."""
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.serve.api.idempotency import Memory, Once
+from scripts.serve.http.responses import Refused
+
+ONE = Once("key", "body")
+
+
+async def test_a_request_is_under_way_until_it_is_kept_or_forgotten(redis: Redis) -> None:
+    memory = Memory(redis)
+    assert await memory.begin(ONE) is None
+    with pytest.raises(Refused) as caught:
+        await memory.begin(ONE)
+    assert caught.value.status == 409
+    await memory.keep(ONE, {"accepted": 3})
+    assert await memory.begin(ONE) == {"accepted": 3}
+    await memory.forget(ONE)
+    assert await memory.begin(ONE) is None
+
+
+async def test_another_body_is_refused_while_the_first_is_under_way_and_afterwards(redis: Redis) -> None:
+    memory = Memory(redis)
+    await memory.begin(ONE)
+    for _ in range(2):
+        with pytest.raises(Refused) as caught:
+            await memory.begin(Once("key", "another"))
+        assert caught.value.status == 422
+        await memory.keep(ONE, {})
+
+
+async def test_nothing_is_remembered_for_ever(redis: Redis) -> None:
+    memory = Memory(redis)
+    await memory.begin(ONE)
+    assert await redis.ttl("docv:idempotency:key") == pytest.approx(90, abs=5)
+    await memory.keep(ONE, {})
+    assert await redis.ttl("docv:idempotency:key") == pytest.approx(86_400, abs=60)

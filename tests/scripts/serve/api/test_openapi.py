@@ -1,0 +1,56 @@
+"""The document describes what is there, all of it, and is the one that is published."""
+
+import json
+from pathlib import Path
+
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from scripts.serve.api.openapi import document
+from scripts.serve.application import Opened, application
+from scripts.serve.http.limits import Bounds
+from scripts.serve.metrics import Figures
+from tests.scripts.serve.conftest import INTAKE, Client, settings_for
+from worker.config.accounts import load_accounts
+
+PUBLISHED = Path(__file__).parents[4] / "docs" / "openapi.json"
+
+
+def test_the_document_is_valid() -> None:
+    validate(document(), cls=OpenAPIV31SpecValidator)
+
+
+def test_the_published_document_is_that_of_the_code() -> None:
+    remake = (
+        'python -c "import json; from scripts.serve.api.openapi import document; print(json.dumps(document(), indent=1))" '
+        "> docs/openapi.json"
+    )
+    assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"make it anew: {remake}"
+
+
+async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
+    settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
+    opened = Opened(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
+    made = application(settings, load_accounts(settings), opened, Figures(), Bounds())
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in made.router.routes()
+        # The operations page is for persons.
+        if route.resource and route.resource.canonical != "/" and not route.resource.canonical.startswith("/page/")
+    }
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    assert routes == described
+
+
+async def test_the_document_is_served(client: Client) -> None:
+    answer = await client.send("GET", "/openapi.json", Authorization=f"Bearer {INTAKE}")
+    assert (answer.status, answer.json) == (200, document())
+
+
+class Nobody:
+    """What nobody will ask."""
+
+    def register_script(self, _: str) -> None:
+        return None
+
+    async def ping(self) -> None:
+        return None

@@ -1,0 +1,152 @@
+"""IDs that are handed in are in the ledger, and what is no ID is named."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.serve.api.submit import MOST_IDS
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Queue
+from tests.scripts.serve.conftest import INTAKE, Client, everything_in, opened
+from worker.config.settings import Settings
+
+CANARY = "canary-91be"
+
+
+def some_ids(count: int) -> list[str]:
+    return [str(uuid4()) for _ in range(count)]
+
+
+async def test_ids_are_in_the_ledger_and_on_their_queue(client: Client, redis: Redis, eval_id: str) -> None:
+    answer = await client.hand_in({"eval_ids": [eval_id], "queue": "backfill", "run": "q3", "refresh": True})
+    assert (answer.status, answer.json) == (202, {"accepted": 1, "repeated": 0, "under_way": 0, "bad": []})
+    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    assert (entry.queue, entry.refresh, entry.trigger.source) == (Queue.BACKFILL, True, "intake")
+    assert (await Ledger(redis).run("q3")).total == 1
+    assert await redis.llen("docv:backfill") == 1
+
+
+async def test_what_is_not_said_is_live_without_a_run_and_without_refresh(
+    client: Client, redis: Redis, eval_id: str
+) -> None:
+    assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
+    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    assert (entry.queue, entry.refresh, entry.trigger.run) == (Queue.LIVE, False, None)
+
+
+async def test_each_id_is_counted_once(client: Client) -> None:
+    before, new = some_ids(2)
+    await client.hand_in({"eval_ids": [before]})
+    answer = await client.hand_in({"eval_ids": [new, new.upper(), before, "no-id\n", 7, None]})
+    assert answer.status == 202
+    assert {name: answer.json[name] for name in ("accepted", "repeated", "under_way")} == {
+        "accepted": 1,
+        "repeated": 1,
+        "under_way": 1,
+    }
+    assert [(bad["index"], bad["text"]) for bad in answer.json["bad"]] == [
+        (3, "no-id�"),
+        (4, "<int>"),
+        (5, "<NoneType>"),
+    ]
+    figures = await client.figures()
+    assert 'docv_intake_ids_total{result="bad"} 3.0' in figures
+    assert 'docv_intake_ids_total{result="accepted"} 2.0' in figures
+
+
+async def test_ids_that_are_all_bad_are_refused_in_the_same_shape(client: Client, redis: Redis) -> None:
+    answer = await client.hand_in({"eval_ids": ["a", "a"]})
+    assert (answer.status, len(answer.json["bad"])) == (422, 2)
+    assert not await redis.keys("docv:*")
+
+
+async def test_as_many_as_allowed_are_taken_at_once(client: Client, redis: Redis) -> None:
+    ids = some_ids(MOST_IDS)
+    answer = await client.hand_in({"eval_ids": ids, "queue": "backfill"})
+    assert (answer.status, answer.json["accepted"]) == (202, MOST_IDS)
+    assert await redis.hlen("docv:ledger:entries") == MOST_IDS
+    assert (await client.hand_in({"eval_ids": [*ids, "x"]})).status == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "eval_ids: "),
+        ({"eval_ids": []}, "eval_ids: "),
+        ({"eval_ids": "text"}, "eval_ids: "),
+        ({"eval_ids": ["a"], "queue": "fast"}, "queue: "),
+        ({"eval_ids": ["a"], "refresh": "yes"}, "refresh: "),
+        ({"eval_ids": ["a"], "refresh": 1}, "refresh: "),
+        ({"eval_ids": ["a"], "run": "two words"}, "run: the name of a run has"),
+        ({"eval_ids": ["a"], "run": 7}, "run: "),
+        ({"eval_ids": ["a"], "colour": "red"}, "colour: "),
+    ],
+)
+async def test_another_shape_is_refused_in_a_sentence(client: Client, redis: Redis, body: Any, said: str) -> None:
+    answer = await client.hand_in(body)
+    assert answer.status == 422
+    assert said in answer.json["error"]
+    assert not await redis.keys("docv:*")
+
+
+async def test_a_full_redis_promises_nothing(client: Client, redis: Redis, eval_id: str) -> None:
+    await redis.config_set("maxmemory", 1)
+    try:
+        answer = await client.hand_in({"eval_ids": [eval_id]}, Idempotency_Key="k")
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert (await client.hand_in({"eval_ids": [eval_id]}, Idempotency_Key="k")).status == 202
+
+
+# -- done once
+
+
+async def test_a_request_that_is_sent_twice_is_done_once_and_answered_twice(client: Client, redis: Redis) -> None:
+    body = {"eval_ids": [*some_ids(3), CANARY], "run": "q3"}
+    first = await client.hand_in(body, Idempotency_Key="k-1")
+    await redis.delete("docv:ledger:entries")
+    second = await client.hand_in(body, Idempotency_Key="k-1")
+    assert (second.status, second.json) == (first.status, first.json)
+    assert second.json["bad"][0]["text"] == CANARY
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert "Idempotency-Replayed" not in first.headers
+    assert not await redis.exists("docv:ledger:entries")
+    assert CANARY not in await everything_in(redis)
+
+
+async def test_a_request_that_is_sent_ten_times_at_once_is_done_once(client: Client, redis: Redis) -> None:
+    body = {"eval_ids": some_ids(500)}
+    answers = await asyncio.gather(*(client.hand_in(body, Idempotency_Key="k") for _ in range(10)))
+    done = [answer for answer in answers if answer.status == 202 and "Idempotency-Replayed" not in answer.headers]
+    assert len(done) == 1
+    assert {answer.status for answer in answers} <= {202, 409}
+    assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status == 409)
+
+
+async def test_a_key_belongs_to_one_body(client: Client) -> None:
+    await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key="k")
+    other = await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key="k")
+    assert other.status == 422
+    assert "another body" in other.json["error"]
+
+
+async def test_callers_do_not_know_each_other_s_keys(settings: Settings) -> None:
+    second = "token-of-a-producer-2"
+    both = settings.model_validate(settings.model_dump() | {"intake_tokens": f"{INTAKE},{second}"})
+    async with opened(both) as client:
+        body = {"eval_ids": some_ids(1)}
+        await client.hand_in(body, Idempotency_Key="k")
+        other = await client.hand_in(body, Idempotency_Key="k", Authorization=f"Bearer {second}")
+        assert (other.status, other.json["under_way"]) == (202, 1)
+        assert "Idempotency-Replayed" not in other.headers
+
+
+@pytest.mark.parametrize("key", ["", "two words", "x" * 256, "schlüssel"])
+async def test_what_is_no_key_is_told(client: Client, key: str) -> None:
+    answer = await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key=key)
+    assert answer.status == 400
+    assert "Idempotency-Key" in answer.json["error"]

@@ -1,0 +1,192 @@
+"""What is answered with 200 is in the ledger, and nothing of an event is anywhere else."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as how
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from scripts.serve.http.limits import Bounds
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Queue
+from tasks.model.outcome import Evidence
+from tests.faults.redis_server import RedisServer
+from tests.scripts.serve.conftest import Client, event, everything_in, opened, settings_for
+from worker.config.settings import Settings
+
+# With a blank in it, so that it cannot pass for an event's ID, which may be kept.
+CANARY = "canary 5d1e77c0"
+
+
+async def entry_of(redis: Redis, eval_id: str) -> dict[str, Any] | None:
+    text = await redis.hget("docv:ledger:entries", eval_id)
+    return json.loads(text) if text else None
+
+
+async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis: Redis, eval_id: str) -> None:
+    made = event(eval_id, data={"documentType": {"type": "Military"}, "reasonCodes": ["R844"]})
+    answer = await client.deliver(made)
+    assert (answer.status, answer.json) == (200, {"result": "accepted"})
+    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    assert (entry.queue, entry.account, entry.refresh) == (Queue.LIVE, "default", False)
+    assert set(entry.evidence) == {Evidence.MILITARY_ID, Evidence.UNDER_AGE}
+    assert (entry.trigger.source, entry.trigger.run) == ("webhook", None)
+    assert (entry.trigger.event_type, entry.trigger.event_id) == ("evaluation_completed", made["event_id"])
+    assert await redis.llen("docv:live") == 1
+
+
+async def test_a_young_event_waits_in_the_ledger_until_it_has_settled(client: Client, redis: Redis) -> None:
+    assert (await client.deliver(event(event_at="2999-01-01T00:00:00Z"))).status == 200
+    census = await Ledger(redis).census()
+    assert (census.parked, await redis.llen("docv:live")) == (1, 0)
+    assert census.next_due is not None
+    assert 10 < census.next_due <= 15
+
+
+async def test_a_repeated_event_is_answered_and_does_nothing(client: Client, redis: Redis, eval_id: str) -> None:
+    made = event(eval_id)
+    await client.deliver(made)
+    await redis.hdel("docv:ledger:entries", eval_id)
+    answer = await client.deliver(made)
+    assert (answer.status, answer.json) == (200, {"result": "repeated"})
+    assert await entry_of(redis, eval_id) is None
+
+
+async def test_one_id_with_another_content_is_another_event(client: Client, redis: Redis) -> None:
+    one, other = str(uuid4()), str(uuid4())
+    for eval_id in (one, other):
+        assert (await client.deliver(event(eval_id, event_id="same"))).json == {"result": "accepted"}
+    assert await redis.hlen("docv:ledger:entries") == 2
+
+
+async def test_an_event_without_an_id_is_accepted_as_often_as_it_comes(client: Client, redis: Redis) -> None:
+    made = event(event_id=None)
+    for _ in range(2):
+        assert (await client.deliver(made)).json == {"result": "accepted"}
+    assert await redis.hlen("docv:ledger:entries") == 1
+
+
+async def test_an_event_that_says_it_has_changed_asks_again(client: Client, redis: Redis, eval_id: str) -> None:
+    await client.deliver(event(eval_id, event_type="case_attachment_added"))
+    entry = await entry_of(redis, eval_id)
+    assert entry
+    assert entry["refresh"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "result"),
+    [
+        ({"event_type": "case_notes_added"}, "ignored_type"),
+        ({"data": {"environment_name": ""}}, "test_ping"),
+        ({"data": {"environment_name": "Production"}}, "other_environment"),
+    ],
+)
+async def test_what_is_not_for_us_is_answered_and_counted(
+    client: Client, redis: Redis, change: dict[str, Any], result: str
+) -> None:
+    answer = await client.deliver(event(**change))
+    assert (answer.status, answer.json) == (200, {"result": result})
+    assert not await redis.keys("docv:*")
+    assert f'docv_webhook_events_total{{result="{result}"}} 1.0' in await client.figures()
+
+
+async def test_an_unusable_event_is_kept_for_a_person_in_our_own_words(client: Client, redis: Redis) -> None:
+    with capture_logs() as logged:
+        answer = await client.deliver(event(data={"eval_id": CANARY}))
+    assert (answer.status, answer.json) == (200, {"result": "unusable"})
+    ((_, kept),) = await redis.xrange("docv:refusals")
+    assert (kept["cause"], kept["source"]) == ("bad_event", "webhook")
+    told = next(line for line in logged if line["event"] == "webhook.unusable")
+    assert (told["event_type"], told["cause"]) == ("evaluation_completed", "bad_eval_id")
+    assert CANARY not in f"{logged} {kept}"
+
+
+async def test_a_full_redis_acknowledges_nothing(client: Client, redis: Redis) -> None:
+    made = event()
+    await redis.config_set("maxmemory", 1)
+    try:
+        answer = await client.deliver(made)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert "full" in answer.json["error"]
+    assert (await client.deliver(made)).json == {"result": "accepted"}
+
+
+async def test_a_redis_that_is_away_or_frozen_acknowledges_nothing(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "own-redis")
+    await server.start()
+    try:
+        async with opened(settings_for(server.url, tmp_path), Bounds(redis_seconds=1.0)) as client:
+            made = event()
+            server.freeze()
+            frozen = await client.deliver(made)
+            unusable = await client.deliver(event(data={"eval_id": None}))
+            ignored = await client.deliver(event(event_type="decision_update"))
+            server.thaw()
+            await server.kill()
+            away = await client.deliver(made)
+            assert (frozen.status, unusable.status, away.status, ignored.status) == (503, 503, 503, 200)
+            assert frozen.headers["Retry-After"] == away.headers["Retry-After"] == "5"
+            assert 'result="not_kept"} 3.0' in await client.figures()
+            await server.start()
+            assert (await client.deliver(made)).status == 200
+            assert (await client.deliver(made)).json == {"result": "repeated"}
+    finally:
+        await server.kill()
+
+
+async def test_events_that_come_together_are_all_there(client: Client, redis: Redis) -> None:
+    eval_ids = [str(uuid4()) for _ in range(50)]
+    answers = await asyncio.gather(*(client.deliver(event(eval_id)) for eval_id in eval_ids))
+    assert {answer.status for answer in answers} == {200}
+    assert set(await redis.hkeys("docv:ledger:entries")) == set(eval_ids)
+
+
+# -- whatever comes
+
+NAMES = st.sampled_from(
+    ["event_id", "event_at", "event_type", "data", "eval_id", "environment_name", "documentType", "reasonCodes", CANARY]
+)
+LEAVES = st.sampled_from(
+    ["evaluation_completed", "reevaluation", "Sandbox", "", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "R844", CANARY]
+)
+VALUES = st.recursive(
+    LEAVES | st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+TYPES = st.sampled_from(["evaluation_completed", "reevaluation", "case_attachment_added"])
+BODIES = VALUES | st.fixed_dictionaries(
+    {"event_type": TYPES | VALUES, "data": VALUES}, optional={"event_id": VALUES, "event_at": VALUES}
+)
+
+
+@given(BODIES)
+@how(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+async def test_whatever_comes_is_answered_and_leaves_no_trace(
+    client: Client, redis: Redis, caplog: pytest.LogCaptureFixture, body: Any
+) -> None:
+    with capture_logs() as logged, caplog.at_level(logging.DEBUG):
+        by_webhook = await client.deliver(body)
+        by_intake = await client.hand_in(body, Idempotency_Key="key")
+    assert by_webhook.status in {200, 400}
+    assert by_intake.status in {400, 422}
+    assert CANARY not in by_webhook.body.decode()
+    assert CANARY not in str(logged)
+    assert CANARY not in caplog.text
+    assert CANARY not in await everything_in(redis)
+
+
+async def test_settings_without_a_secret_for_events_let_nobody_in(settings: Settings) -> None:
+    async with opened(settings.model_copy(update={"webhook_secrets": ()})) as client:
+        assert (await client.deliver(event())).status == 401
+        assert 'result="refused_login"} 1.0' in await client.figures()

@@ -1,0 +1,131 @@
+"""Several accounts behind one door: each webhook has its own secrets, and nobody else learns which there are."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.ledger.ledger import Ledger
+from tests.scripts.serve.conftest import TOKEN, Client, Response, event, opened, settings_for
+
+KYB_TOKEN = "token-of-the-webhook-of-kyb"
+FILE = f"""
+[kyb]
+api_key = "key-of-kyb"
+environment = "production"
+webhook_secrets = ["{KYB_TOKEN}"]
+
+[aml]
+api_key = "key-of-aml"
+"""
+
+
+def file_in(folder: Path) -> Path:
+    file = folder / "accounts.toml"
+    file.write_text(FILE)
+    return file
+
+
+@pytest.fixture
+async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Client]:
+    settings = settings_for(redis_url, tmp_path, accounts=file_in(tmp_path), api_key="key-of-ours")
+    async with opened(settings) as client:
+        yield client
+
+
+async def deliver(client: Client, path: str, token: str | None, eval_id: str, environment: str = "Sandbox") -> Response:
+    made = event(eval_id, data={"environment_name": environment})
+    return await client.send("POST", path, made, **({"Authorization": f"Bearer {token}"} if token else {}))
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "account", "environment"),
+    [
+        ("/webhooks/riskos", TOKEN, "default", "Sandbox"),
+        ("/webhooks/riskos/default", TOKEN, "default", "Sandbox"),
+        ("/webhooks/riskos/kyb", KYB_TOKEN, "kyb", "Production"),
+        ("/webhooks/riskos/aml", TOKEN, "aml", "Sandbox"),
+    ],
+)
+async def test_an_event_is_for_the_account_of_its_address(  # noqa: PLR0917  # four of them are one case
+    client: Client, redis: Redis, eval_id: str, path: str, token: str, account: str, environment: str
+) -> None:
+    answer = await deliver(client, path, token, eval_id, environment)
+    assert (answer.status, answer.json) == (200, {"result": "accepted"})
+    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    assert entry.account == account
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [
+        ("/webhooks/riskos/kyb", TOKEN),
+        ("/webhooks/riskos", KYB_TOKEN),
+        ("/webhooks/riskos/aml", KYB_TOKEN),
+        ("/webhooks/riskos/kyb", None),
+        ("/webhooks/riskos/nobody", None),
+        ("/webhooks/riskos/nobody", "a-wrong-token"),
+    ],
+)
+async def test_the_secret_of_one_account_does_not_open_the_webhook_of_another(
+    client: Client, redis: Redis, eval_id: str, path: str, token: str | None
+) -> None:
+    answer = await deliver(client, path, token, eval_id, "Production")
+    assert answer.status == 401
+    assert not await redis.exists("docv:ledger:entries")
+
+
+@pytest.mark.parametrize("token", [TOKEN, KYB_TOKEN])
+async def test_that_an_account_is_none_learns_only_who_has_a_good_secret(
+    client: Client, eval_id: str, token: str
+) -> None:
+    answer = await deliver(client, "/webhooks/riskos/nobody", token, eval_id)
+    assert (answer.status, answer.json) == (404, {"error": "there is no such account"})
+    assert 'docv_webhook_events_total{result="unknown_account"} 1.0' in await client.figures()
+
+
+async def test_an_event_of_another_environment_than_its_account_s_is_none_of_our_business(
+    client: Client, redis: Redis, eval_id: str
+) -> None:
+    answer = await deliver(client, "/webhooks/riskos/kyb", KYB_TOKEN, eval_id, "Sandbox")
+    assert answer.json == {"result": "other_environment"}
+    assert not await redis.exists("docv:ledger:entries")
+
+
+async def test_ids_are_handed_in_for_an_account(client: Client, redis: Redis, eval_id: str) -> None:
+    assert (await client.hand_in({"eval_ids": [eval_id], "account": "kyb"})).status == 202
+    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    assert entry.account == "kyb"
+
+
+@pytest.mark.parametrize("account", ["nobody", "", "KYB"])
+async def test_ids_for_an_account_that_is_none_are_refused(
+    client: Client, redis: Redis, eval_id: str, account: str
+) -> None:
+    answer = await client.hand_in({"eval_ids": [eval_id], "account": account})
+    assert (answer.status, answer.json) == (422, {"error": "there is no such account"})
+    assert not await redis.exists("docv:ledger:entries")
+
+
+async def test_an_evaluation_is_looked_for_where_its_account_has_it(
+    client: Client, tmp_path: Path, eval_id: str
+) -> None:
+    place = tmp_path / "archive" / "production" / eval_id
+    place.mkdir(parents=True)
+    (place / "manifest.json").write_text(json.dumps({}))
+    assert (await client.look_up(eval_id)).status == 404
+    assert (await client.look_up(f"{eval_id}?account=kyb")).status == 502, "there is one, and it is damaged"
+    assert (await client.look_up(f"{eval_id}?account=nobody")).status == 400
+
+
+async def test_where_several_could_be_meant_one_has_to_be_named(
+    redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
+) -> None:
+    async with opened(settings_for(redis_url, tmp_path, accounts=file_in(tmp_path))) as client:
+        said = {"error": "name an account, for there is none called default"}
+        event_ = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
+        handed_in = await client.hand_in({"eval_ids": [eval_id]})
+        assert [(each.status, each.json) for each in (event_, handed_in)] == [(404, said), (422, said)]
+        assert (await client.look_up(eval_id)).status == 400

@@ -1,0 +1,110 @@
+"""Who may come in, and that nobody else learns why not."""
+
+import hmac
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+from pydantic import SecretStr
+
+from scripts.serve.auth import credentials as module
+from scripts.serve.auth.credentials import Login
+from scripts.serve.http.responses import Refused
+from tests.scripts.serve.conftest import PAIR, TOKEN, Client, basic, event
+
+
+class Request:
+    """As much of a request as a login reads."""
+
+    def __init__(self, *shown: str) -> None:
+        self.headers = CIMultiDict(("Authorization", value) for value in shown)
+
+
+def recognised(login: Login, *shown: str) -> bool:
+    request: Any = Request(*shown)
+    try:
+        return bool(login.recognise(request))
+    except Refused as refused:
+        return refused.status != 401
+
+
+def login(*secrets: str) -> Login:
+    return Login(map(SecretStr, secrets), "Bearer")
+
+
+@pytest.mark.parametrize(
+    "shown", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN}", basic(PAIR), basic(PAIR).replace("B", "b", 1)]
+)
+def test_each_of_several_secrets_is_good(shown: str) -> None:
+    assert recognised(login("another-token-0000", TOKEN, PAIR), shown)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        (),
+        ("",),
+        ("Bearer",),
+        ("Bearer ",),
+        (TOKEN,),
+        (f"Bearer {TOKEN}x",),
+        (f"Bearer {TOKEN[:-1]}",),
+        (f"Token {TOKEN}",),
+        (f"Bearer {PAIR}",),
+        (basic(TOKEN),),
+        (basic(PAIR + "x"),),
+        (basic("riskos:"),),
+        ("Basic %%%",),
+        ("Basic é\udcff",),
+        ("Bearer \udcff",),
+        (f"Bearer {TOKEN}", f"Bearer {TOKEN}"),
+    ],
+)
+def test_everything_else_is_refused(shown: tuple[str, ...]) -> None:
+    assert not recognised(login(TOKEN, PAIR), *shown)
+
+
+def test_a_door_without_secrets_is_closed_to_everybody() -> None:
+    assert not recognised(login(), "Bearer ")
+    assert not recognised(login())
+
+
+def test_each_secret_is_compared_whatever_came_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(module.hmac, "compare_digest", lambda one, two: compared.append(two) or real(one, two))
+    assert recognised(login(TOKEN, "another-token-0000", PAIR), f"Bearer {TOKEN}")
+    assert len(compared) == 3
+
+
+def test_what_a_caller_is_known_by_is_no_secret() -> None:
+    request: Any = Request(f"Bearer {TOKEN}")
+    assert TOKEN not in login(TOKEN).recognise(request)
+
+
+async def test_every_refusal_is_the_same_to_the_last_byte(client: Client) -> None:
+    shown: tuple[dict[str, str], ...] = (
+        {},
+        {"Authorization": f"Digest {TOKEN}"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic %%%"},
+        {"Authorization": basic(f"riskos:{TOKEN}")},
+    )
+    answers = [await client.send("POST", "/webhooks/riskos", event(), **headers) for headers in shown]
+    seen = {
+        (answer.status, answer.body, tuple((name, value) for name, value in answer.headers.items() if name != "Date"))
+        for answer in answers
+    }
+    assert len(seen) == 1
+    assert answers[0].status == 401
+    assert answers[0].headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_a_pair_comes_in_by_basic(client: Client) -> None:
+    assert (await client.deliver(event(), Authorization=basic(PAIR))).status == 200
+
+
+async def test_a_secret_of_one_door_does_not_open_the_other(client: Client) -> None:
+    ids = {"eval_ids": ["0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"]}
+    assert (await client.hand_in(ids, Authorization=f"Bearer {TOKEN}")).status == 401
+    assert (await client.hand_in(ids)).status == 202

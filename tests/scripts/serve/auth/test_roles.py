@@ -1,0 +1,128 @@
+"""Who may come in in which role; without a secret nobody learns anything but that the process is alive."""
+
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+from pydantic import SecretStr
+
+from scripts.serve.auth.roles import Caller, Callers, Role
+from scripts.serve.http.responses import Refused
+from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, TOKEN, VIEWER, Client, basic
+
+CALLERS = Callers(
+    {
+        Role.OPERATOR: [SecretStr(OPERATOR), SecretStr("in-both-roles")],
+        Role.VIEWER: [SecretStr(VIEWER), SecretStr(MONITORING), SecretStr("in-both-roles")],
+        Role.PRODUCER: [SecretStr(INTAKE)],
+    }
+)
+
+
+class Request:
+    """As much of a request as is read."""
+
+    def __init__(self, shown: str) -> None:
+        self.headers = CIMultiDict([("Authorization", shown)])
+
+
+def recognised(shown: str) -> Caller | None:
+    request: Any = Request(shown)
+    try:
+        return CALLERS.recognise(request)
+    except Refused as refused:
+        if refused.status != 401:
+            raise
+        return None
+
+
+@pytest.mark.parametrize(
+    ("shown", "role"),
+    [
+        (basic(OPERATOR), Role.OPERATOR),
+        (basic(VIEWER), Role.VIEWER),
+        (f"Bearer {MONITORING}", Role.VIEWER),
+        (basic(f"whoever:{MONITORING}"), Role.VIEWER),
+        (basic(f":{MONITORING}"), Role.VIEWER),
+        (f"Bearer {INTAKE}", Role.PRODUCER),
+        ("Bearer in-both-roles", Role.OPERATOR),
+    ],
+)
+def test_a_secret_has_its_role_also_a_token_in_the_place_of_a_password(shown: str, role: Role) -> None:
+    caller = recognised(shown)
+    assert caller
+    assert caller.role is role
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "",
+        f"Bearer {OPERATOR}",
+        basic("operator:"),
+        basic("operator"),
+        basic(OPERATOR + "x"),
+        basic(OPERATOR.replace("operator:", "viewer:")),
+        basic(f"{MONITORING}:"),
+        basic(f"whoever:{OPERATOR}"),
+        basic("whoever:" + OPERATOR.partition(":")[2]),
+        "Basic %%%",
+        f"Bearer {TOKEN}",
+    ],
+)
+def test_nothing_else_has_one(shown: str) -> None:
+    assert recognised(shown) is None
+
+
+def test_a_caller_is_named_by_user_name_or_hash_and_never_by_a_secret() -> None:
+    person, program = recognised(basic(OPERATOR)), recognised(f"Bearer {MONITORING}")
+    again = recognised(basic(f"whoever:{MONITORING}"))
+    assert person
+    assert program == again
+    assert program
+    assert person.name == "operator"
+    assert program.name.startswith("token-")
+    assert MONITORING not in repr(program)
+    assert OPERATOR.partition(":")[2] not in repr(person)
+
+
+ALL = (
+    *(("GET", path) for path in ("/", "/page/now", "/page/runs", "/page/dead-letters", "/page/evaluation")),
+    *(("GET", path) for path in ("/page/rate", "/page/assets/x/page.css", "/page/pictures/x/selfie/y")),
+    *((method, f"/page/{action}") for method in ("GET", "POST") for action in ("resume", "redrive", "drop")),
+    *(("GET", path) for path in ("/readyz", "/metrics", "/openapi.json", "/evaluations/x", "/is/not/there")),
+    *(("GET", path) for path in ("/webhooks/riskos", "/evaluations")),
+    *(("POST", path) for path in ("/webhooks/riskos", "/evaluations", "/", "/livez")),
+)
+
+
+@pytest.mark.parametrize("shown", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
+async def test_without_a_login_there_is_nothing_but_that_it_is_alive(client: Client, shown: dict[str, str]) -> None:
+    answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
+    assert {asked: answer.status for asked, answer in answers.items() if answer.status != 401} == {}
+    assert {answer.body for answer in answers.values()} == {b'{"error":"show a valid secret in Authorization"}'}
+    assert (await client.send("GET", "/livez", **shown)).status == 200
+
+
+async def test_a_browser_is_told_to_ask_for_a_name_and_a_password(client: Client) -> None:
+    assert (await client.send("GET", "/")).headers["WWW-Authenticate"].startswith("Basic realm=")
+
+
+@pytest.mark.parametrize("shown", [basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"])
+@pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json"])
+async def test_whoever_is_known_sees_how_the_process_is(client: Client, path: str, shown: str) -> None:
+    assert (await client.send("GET", path, Authorization=shown)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page/rate", "/page/runs", "/page/evaluation"])
+async def test_a_producer_does_not_see_the_page(client: Client, path: str) -> None:
+    assert (await client.send("GET", path, Authorization=f"Bearer {INTAKE}")).status == 403
+
+
+async def test_a_secret_of_the_webhook_opens_the_webhook_only(client: Client) -> None:
+    for path in ("/", "/readyz", "/metrics"):
+        assert (await client.send("GET", path, Authorization=f"Bearer {TOKEN}")).status == 401
+
+
+async def test_a_person_hands_in_nothing(client: Client, eval_id: str) -> None:
+    assert (await client.hand_in({"eval_ids": [eval_id]}, Authorization=basic(OPERATOR))).status == 401

@@ -1,0 +1,148 @@
+"""Slow clients are cut, and nobody takes all the room."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from scripts.serve.http.limits import Bounds
+from tests.faults.redis_server import RedisServer
+from tests.scripts.serve.conftest import TOKEN, Client, event, opened, settings_for
+from worker.config.settings import Settings
+
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
+CANARY = "canary-77aa"
+
+
+@contextlib.asynccontextmanager
+async def connected(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, port = client.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Wait until the other side ends the connection; return what it said before."""
+    said = b""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            while piece := await reader.read(65_536):
+                said += piece
+    return said
+
+
+async def answered(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        await reader.readexactly(len(b'{"alive":true}'))
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET", b"GET /livez HTTP/1.1\r\nHost: here\r\n"])
+async def test_headers_that_do_not_come_are_not_waited_for(settings: Settings, begun: bytes) -> None:
+    async with opened(settings, Bounds(head_seconds=0.1)) as client:
+        async with connected(client) as (reader, writer):
+            writer.write(begun)
+            assert await ended(reader) == b""
+        assert 'docv_http_connections_ended_total{why="slow_head"} 1.0' in await client.figures()
+
+
+async def test_a_next_request_has_a_deadline_of_its_own(settings: Settings) -> None:
+    async with opened(settings, Bounds(head_seconds=0.4)) as client, connected(client) as (reader, writer):
+        writer.write(REQUEST)
+        await answered(reader)
+        writer.write(b"GET /li")
+        assert await ended(reader) == b""
+
+
+async def test_a_connection_that_is_idle_may_stay_longer_than_headers_may_take(settings: Settings) -> None:
+    async with opened(settings, Bounds(head_seconds=0.4)) as client, connected(client) as (reader, writer):
+        writer.write(REQUEST)
+        await answered(reader)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await reader.read(1)
+        writer.write(REQUEST)
+        await answered(reader)
+
+
+async def test_bytes_of_a_next_request_that_come_during_one_count_from_its_answer(tmp_path: Path) -> None:
+    body = json.dumps(event()).encode()
+    head = f"POST /webhooks/riskos HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {TOKEN}\r\n"
+    server = RedisServer(tmp_path / "own-redis")
+    await server.start()
+    bounds = Bounds(head_seconds=0.4, redis_seconds=0.4)
+    try:
+        async with opened(settings_for(server.url, tmp_path), bounds) as client, connected(client) as (reader, writer):
+            server.freeze()
+            writer.write(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                await reader.readuntil(b"\r\n\r\n")
+            for part in (body, b"GET /li"):
+                writer.write(part)
+                await asyncio.sleep(0.05)  # so that each is a piece of its own
+            assert b"503" in await ended(reader)
+            server.thaw()
+    finally:
+        await server.kill()
+
+
+async def test_an_idle_connection_ends_after_a_while(settings: Settings) -> None:
+    async with opened(settings, Bounds(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
+        writer.write(REQUEST)
+        await answered(reader)
+        assert await ended(reader) == b""
+
+
+async def test_requests_in_a_row_are_all_answered(settings: Settings) -> None:
+    async with opened(settings) as client, connected(client) as (reader, writer):
+        writer.write(REQUEST * 5)
+        for _ in range(5):
+            await answered(reader)
+
+
+async def test_there_is_room_for_so_many_from_one_address_and_again_when_they_go(settings: Settings) -> None:
+    async with opened(settings, Bounds(connections_each=2)) as client:
+        async with connected(client) as (first, writer), connected(client) as (second, other):
+            for reader, each in ((first, writer), (second, other)):
+                each.write(REQUEST)
+                await answered(reader)
+            async with connected(client) as (reader, _):
+                assert await ended(reader) == b""
+        async with asyncio.timeout(10):
+            while True:
+                async with connected(client) as (reader, writer):
+                    writer.write(REQUEST)
+                    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                        await answered(reader)
+                        break
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"canary-77aa\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nX: " + b"canary-77aa" * 1_000 + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n" + b"".join(b"X-%d: canary-77aa\r\n" % n for n in range(200)) + b"\r\n",
+        b"GET /livez HTTP/1.1\r\nbad header canary-77aa\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_refused_and_leaves_no_trace(
+    settings: Settings, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logged:
+        async with opened(settings) as client, connected(client) as (reader, writer):
+            writer.write(request_)
+            said = await ended(reader)
+    assert said.split()[1] == b"400"
+    assert CANARY not in f"{said!r} {logged} {caplog.text}"
+    assert any(line["event"] == "request.malformed" for line in logged)

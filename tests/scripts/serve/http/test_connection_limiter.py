@@ -1,0 +1,34 @@
+"""A room has its bounds, and is left in order."""
+
+import asyncio
+
+from scripts.serve.http.connection_limiter import Room
+from scripts.serve.http.limits import Bounds
+
+
+def test_a_room_knows_how_many_are_in_it() -> None:
+    room = Room(Bounds(connections=3, connections_each=2))
+    assert [room.enter(address) for address in ("a", "a", "a", "b", "c")] == [True, True, False, True, False]
+    room.leave("a")
+    assert room.enter("c")
+
+
+async def test_a_room_closes_when_the_last_request_is_answered() -> None:
+    room = Room(Bounds())
+    room.began()
+    room.began()
+    closing = asyncio.create_task(room.close())
+    room.ended()
+    await asyncio.sleep(0)
+    assert not closing.done()
+    room.ended()
+    async with asyncio.timeout(5):
+        await closing
+    assert room.closing
+
+
+async def test_a_room_does_not_wait_for_ever() -> None:
+    room = Room(Bounds(goodbye_seconds=0.01))
+    room.began()
+    await room.close()
+    await Room(Bounds()).close()

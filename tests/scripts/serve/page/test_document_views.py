@@ -1,0 +1,205 @@
+"""Pictures: for operators, for minutes, by links of their own, written down, and only what was archived."""
+
+import base64
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientError
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from scripts.serve.auth.credentials import digest, expected
+from scripts.serve.auth.roles import Caller, Role
+from scripts.serve.page.document_views import Pictures
+from scripts.serve.page.signer import Signer
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encryption import Keyring
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.manifest import look_up
+from tests.archives import archive, documents
+from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
+from tests.scripts.serve.page.conftest import Person, keep
+
+SEALING = base64.b64encode(b"k" * 32).decode()
+
+
+async def links(person: Person, eval_id: str) -> list[str]:
+    seen = (await person.see(f"/page/evaluation?id={eval_id}&pictures")).body.decode()
+    return [html.unescape(path) for path in dict.fromkeys(re.findall(r'href="(/page/pictures/[^"]+)"', seen))]
+
+
+def change(tmp_path: Path, eval_id: str, **changes: Any) -> None:
+    """Tamper with the first document that a manifest names."""
+    place = tmp_path / "archive" / "sandbox" / eval_id / "manifest.json"
+    manifest = json.loads(place.read_text("utf-8"))
+    manifest["documents"][0] |= changes
+    place.write_text(json.dumps(manifest), "utf-8")
+
+
+def put(tmp_path: Path, eval_id: str, data: bytes) -> None:
+    """Put other bytes into the place of every front."""
+    for place in (tmp_path / "archive" / "sandbox" / eval_id / "document_front").iterdir():
+        place.chmod(0o600)
+        place.write_bytes(data)
+
+
+async def test_an_operator_sees_what_was_archived_and_each_look_is_written_down(
+    operator: Person, archived: str
+) -> None:
+    paths = await links(operator, archived)
+    assert len(paths) == 6, "three of now and three that are superseded"
+    with capture_logs() as logged:
+        answer = await operator.see(paths[0])
+    assert answer.body == documents(archived, 2, 2_000)[0].data
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert answer.headers["Content-Disposition"].startswith('inline; filename="document_front-')
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    line = logged[0]
+    assert line == {
+        "event": "document.looked_at",
+        "log_level": "info",
+        "who": "operator",
+        "role": "operator",
+        "eval_id": archived,
+        "kind": "document_front",
+    }
+
+
+async def test_a_viewer_sees_none_even_with_the_link_of_an_operator(
+    operator: Person, viewer: Person, archived: str
+) -> None:
+    path, *_ = await links(operator, archived)
+    assert (await viewer.see(path)).status == 403
+    assert await links(viewer, archived) == []
+
+
+async def test_a_link_is_for_whom_it_was_made(redis: Redis, redis_url: str, tmp_path: Path, eval_id: str) -> None:
+    await keep(tmp_path, eval_id)
+    other = "otto:password-of-another-operator"
+    settings = settings_for(redis_url, tmp_path, operators=(SecretStr(OPERATOR), SecretStr(other)))
+    async with opened(settings) as client:
+        path, *_ = await links(Person(client, OPERATOR), eval_id)
+        assert (await Person(client, other).see(path)).status == 403
+        assert (await Person(client, OPERATOR).see(path)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("pattern", "by"),
+    [(r"document_front", "selfie"), (r"until=\d+", "until=9999999999"), (r"by=.", "by=x"), (r"by=\w+", "by=")],
+)
+async def test_a_link_that_was_changed_opens_nothing(operator: Person, archived: str, pattern: str, by: str) -> None:
+    path, *_ = await links(operator, archived)
+    assert (await operator.see(re.sub(pattern, by, path))).status == 403
+
+
+async def test_a_link_runs_out(operator: Person, redis: Redis, tmp_path: Path, archived: str) -> None:
+    bucket = FolderBucket(tmp_path / "archive")
+    evaluation = Evaluation(archived, "sandbox")
+    committed = await look_up(bucket, evaluation)
+    assert committed
+    caller = Caller("operator", Role.OPERATOR, digest(expected(OPERATOR)).hex())
+    long_ago = Pictures(bucket, bucket, Signer(redis), "sandbox", now=lambda: 1_700_000_000.0)
+    link = await long_ago.link(caller, evaluation, committed.manifest.documents[0])
+    assert (await operator.see(link.path)).status == 410
+
+
+@pytest.mark.parametrize(
+    "media_type", ["image/svg+xml", "text/html", "application/pdf", "image/tiff", "image/jpeg; charset=x"]
+)
+async def test_what_a_browser_might_run_is_handed_over_as_a_file(
+    operator: Person, tmp_path: Path, archived: str, media_type: str
+) -> None:
+    change(tmp_path, archived, media_type=media_type)
+    path, *_ = await links(operator, archived)
+    answer = await operator.see(path)
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"].startswith("attachment;")
+
+
+@pytest.mark.parametrize("key", ["receipts/secret.jpg", "sandbox/../secret.jpg", "production/x/selfie/y.jpg"])
+async def test_a_key_that_is_not_the_evaluations_own_is_not_followed(
+    operator: Person, tmp_path: Path, archived: str, key: str
+) -> None:
+    change(tmp_path, archived, key=key)
+    path, *_ = await links(operator, archived)
+    with capture_logs() as logged:
+        answer = await operator.see(path)
+    assert (answer.status, "not followed" in answer.body.decode()) == (502, True)
+    assert not [line for line in logged if line["event"] == "document.looked_at"]
+
+
+async def test_what_the_manifest_names_no_more_is_not_shown(operator: Person, tmp_path: Path, archived: str) -> None:
+    path, *_ = await links(operator, archived)
+    change(tmp_path, archived, sha256="a" * 64)
+    assert (await operator.see(path)).status == 404
+
+
+async def test_a_document_that_is_gone_is_told(operator: Person, tmp_path: Path, archived: str) -> None:
+    path, *_ = await links(operator, archived)
+    for place in (tmp_path / "archive" / "sandbox" / archived / "document_front").iterdir():
+        place.unlink()
+    answer = await operator.see(path)
+    assert (answer.status, "not in the archive" in answer.body.decode()) == (404, True)
+
+
+@pytest.mark.parametrize("other", [b"another picture", b"\xff" * 2_004, b"\xff" * 4_000, b""])
+async def test_bytes_that_were_not_archived_are_not_shown(
+    operator: Person, tmp_path: Path, archived: str, other: bytes
+) -> None:
+    path, *_ = await links(operator, archived)
+    put(tmp_path, archived, other)
+    with capture_logs() as logged:
+        answer = await operator.see(path)
+    assert (answer.status, "not the one that was archived" in answer.body.decode()) == (502, True)
+    assert not [line for line in logged if line["event"] == "document.looked_at"]
+
+
+async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(
+    operator: Person, tmp_path: Path, eval_id: str
+) -> None:
+    bucket = FolderBucket(tmp_path / "archive")
+    members = documents(eval_id, 1, 3 << 20)[:1]
+    await archive(bucket, eval_id, Outcome.ARCHIVED, members)
+    [path] = await links(operator, eval_id)
+    assert (await operator.see(path)).body == members[0].data
+    put(tmp_path, eval_id, bytes(members[0].data[:-1]) + bytes([members[0].data[-1] ^ 1]))
+    with capture_logs() as logged, pytest.raises(ClientError):
+        await operator.see(path)
+    assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["AlarmingObject"]
+
+
+async def test_a_sealed_picture_is_opened_where_the_key_is_there(
+    redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
+) -> None:
+    keyring = Keyring.of([f"2026:{SEALING}"])
+    inner = FolderBucket(tmp_path / "archive")
+    members = documents(eval_id, 1, 2_000)
+    await archive(Half(inner, SealedBucket(inner, keyring)), eval_id, Outcome.ARCHIVED, members)  # type: ignore[arg-type]
+    keys = (SecretStr(f"2026:{SEALING}"),)
+    async with opened(settings_for(redis_url, tmp_path, encryption_keys=keys)) as client:
+        operator = Person(client, OPERATOR)
+        path, *_ = await links(operator, eval_id)
+        assert (await operator.see(path)).body == members[0].data
+    async with opened(settings_for(redis_url, tmp_path)) as client:
+        answer = await Person(client, OPERATOR).see(path)
+        assert (answer.status, "2026" in answer.body.decode()) == (503, True)
+
+
+class Half:
+    """Documents go through the sealed bucket, manifests do not: as workers have it."""
+
+    def __init__(self, plain: FolderBucket, sealed: SealedBucket) -> None:
+        self.create = sealed.create
+        self.digest = sealed.digest
+        self.stream = sealed.stream
+        self.replace = plain.replace
+        self.read = plain.read

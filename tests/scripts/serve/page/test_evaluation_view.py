@@ -1,0 +1,82 @@
+"""One evaluation looked up: what stands in the archive and in the ledger, and who looked."""
+
+import json
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from tasks.model.outcome import Outcome
+from tests.archives import NAMES, archive
+from tests.scripts.serve.page.conftest import Person, bury, keep
+
+
+async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Person, archived: str) -> None:
+    with capture_logs() as logged:
+        said = (await operator.see(f"/page/evaluation?id={archived.upper()}")).body.decode()
+    for fact in ("archived", "backfill, run q3", "2026-11-23T04:00:00.000Z", "document_front"):
+        assert fact in said
+    assert said.count("superseded</span>") == 3
+    assert "<img" not in said, "pictures are shown when somebody asks for them"
+    (line,) = (each for each in logged if each["event"] == "evaluation.looked_up")
+    assert (line["who"], line["role"], line["eval_id"]) == ("operator", "operator", archived)
+
+
+async def test_names_out_of_a_bundle_are_for_operators(operator: Person, viewer: Person, archived: str) -> None:
+    path = f"/page/evaluation?id={archived}"
+    assert NAMES[0] in (await operator.see(path)).body.decode()
+    seen = (await viewer.see(path + "&pictures")).body.decode()
+    assert "document_front" in seen
+    assert not any(name in seen for name in NAMES)
+    assert "/page/pictures/" not in seen
+
+
+async def test_a_former_revision_is_found_along_the_chain(operator: Person, archived: str) -> None:
+    current = (await operator.see(f"/page/evaluation?id={archived}")).body.decode()
+    assert f'href="/page/evaluation?id={archived}&amp;revision=1"' in current
+    former = (await operator.see(f"/page/evaluation?id={archived}&revision=1")).body.decode()
+    assert "1, a former one" in former
+    assert "superseded</span>" not in former
+
+
+async def test_a_revision_that_is_not_there_is_told(operator: Person, archived: str) -> None:
+    answer = await operator.see(f"/page/evaluation?id={archived}&revision=9")
+    assert (answer.status, "there is no revision 9" in answer.body.decode()) == (404, True)
+
+
+async def test_where_it_is_not_archived_the_ledger_says_where_it_is(
+    operator: Person, redis: Redis, eval_id: str
+) -> None:
+    assert (
+        "not in the archive, and not under way" in (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
+    )
+    await bury(redis, [eval_id])
+    said = (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
+    assert "a dead letter</strong>, service_failed" in said
+    assert f"/page/redrive?eval_id={eval_id}" in said
+
+
+async def test_a_tombstone_says_what_riskos_said(operator: Person, tmp_path: Path, eval_id: str) -> None:
+    bucket = await keep(tmp_path, eval_id, revisions=0)
+    await archive(bucket, eval_id, Outcome.NOT_FOUND)
+    said = (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
+    assert "not_found" in said
+    assert "<h2>Documents</h2>" not in said
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"eval_id": "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"}])
+async def test_a_manifest_that_cannot_be_relied_upon_is_not_shown(
+    operator: Person, tmp_path: Path, archived: str, change: dict[str, object]
+) -> None:
+    place = tmp_path / "archive" / "sandbox" / archived / "manifest.json"
+    place.write_text(json.dumps(json.loads(place.read_text("utf-8")) | change), "utf-8")
+    answer = await operator.see(f"/page/evaluation?id={archived}")
+    assert answer.status == 502
+    assert "manifest" in answer.body.decode()
+
+
+async def test_without_an_id_there_is_a_form_and_no_line_in_the_log(viewer: Person) -> None:
+    with capture_logs() as logged:
+        assert 'name="id"' in (await viewer.see("/page/evaluation?id=%20")).body.decode()
+    assert [each["event"] for each in logged] == ["request.answered"]

@@ -1,0 +1,38 @@
+"""Redis is asked once a second, however many look."""
+
+import asyncio
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from scripts.serve.page.overview_cache import Eye
+from tasks.ledger.ledger import Ledger
+from tests.archives import eval_ids
+from tests.scripts.serve.conftest import settings_for
+from tests.scripts.serve.page.conftest import bury
+from worker.config.accounts import load_accounts
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    clock = Clock()
+    eye = Eye(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
+    seen = await asyncio.gather(*(eye.see() for _ in range(20)))
+    assert all(each is seen[0] for each in seen)
+    ids = eval_ids(2)
+    await bury(redis, ids)
+    clock.now = 0.9
+    assert await eye.see() is seen[0]
+    clock.now = 1.0
+    assert (await eye.see()).causes == {"service_failed": 2}
+    await Ledger(redis).drop(ids)
+    eye.forget()
+    assert (await eye.see()).causes == {}

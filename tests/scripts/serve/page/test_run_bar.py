@@ -1,0 +1,20 @@
+"""The parts of a run's bar lie end to end."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.serve.page.run_bar import WIDTH, shares
+from tasks.ledger.counters import RunCounters
+from tasks.model.outcome import Outcome
+
+
+@given(st.dictionaries(st.sampled_from(Outcome), st.integers(0, 10**7)), st.integers(0, 10**7))
+def test_they_follow_each_other_and_are_as_long_as_what_is_done(outcomes: dict[Outcome, int], pending: int) -> None:
+    total = sum(outcomes.values()) + pending
+    parts = list(shares(RunCounters(total=total, outcomes=outcomes)))
+    end = 0.0
+    for part in parts:
+        assert abs(part.start - end) <= 0.02
+        end = part.start + part.width
+    assert {part.outcome: part.count for part in parts} == {name.value: n for name, n in outcomes.items() if n}
+    assert not total or abs(end - WIDTH * (total - pending) / total) <= 0.1

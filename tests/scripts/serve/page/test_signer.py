@@ -1,0 +1,26 @@
+"""A signature is good for what it was made for, everywhere where that Redis is."""
+
+from redis.asyncio import Redis
+
+from scripts.serve.page.signer import Signer
+
+
+async def test_all_processes_on_one_redis_know_each_others_signatures(redis: Redis) -> None:
+    signature = await Signer(redis).sign("picture", "somebody")
+    assert await Signer(redis).knows(signature, "picture", "somebody")
+
+
+async def test_it_is_good_for_nothing_else(redis: Redis) -> None:
+    signer = Signer(redis)
+    signature = await signer.sign("picture", "somebody")
+    for parts in (("picture", "somebody else"), ("action", "somebody"), ("picturesomebody",), ("picture",)):
+        assert not await signer.knows(signature, *parts)
+    assert not await signer.knows("é", "picture", "somebody")
+
+
+async def test_a_redis_that_forgot_its_key_makes_another_one(redis: Redis) -> None:
+    signer = Signer(redis)
+    signature = await signer.sign("picture", "somebody")
+    await redis.flushall()
+    assert not await signer.knows(signature, "picture", "somebody")
+    assert await signer.knows(await signer.sign("x"), "x")

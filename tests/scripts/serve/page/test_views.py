@@ -1,0 +1,148 @@
+"""What a person sees: all of it, in pages, and whatever it holds as text."""
+
+import re
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tests.archives import eval_ids
+from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
+from tests.scripts.serve.page.conftest import HTML, Person, bury, some_of_every_sort
+
+SHEETS = ("/", "/page/now", "/page/runs", "/page/dead-letters", "/page/dead-letters?cause=service_failed")
+
+
+def text_of(body: bytes) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", body.decode()).split())
+
+
+async def test_the_first_sheet_shows_everything_that_is_under_way(operator: Person, redis: Redis) -> None:
+    await some_of_every_sort(redis, eval_ids(20))
+    said = text_of((await operator.see("/")).body)
+    assert "4 evaluations under way, 10 dead letters, 1 on hold." in said
+    assert "Account default is on hold" in said
+    assert "by_hand" in said
+    assert "Queue backfill 4 oldest" in said
+    assert "0 of 10/s from the settings" in said
+    assert re.search(r"2026-q3 .*1 archived .*1 no_documents .* 10 4 on hold", said)
+    assert re.search(r"service_failed 6 Redrive", said)
+
+
+async def test_what_is_left_of_a_run_is_told_as_status_tells_it(operator: Person, redis: Redis) -> None:
+    order = Order(Queue.BACKFILL, "default", Trigger("run", run="2026-q3"))
+    await Ledger(redis).accept(eval_ids(900), order)
+    assert "2026-q3 900 900 1 min 40 s" in text_of((await operator.see("/")).body)
+
+
+@pytest.mark.parametrize("path", [*SHEETS, "/page/resume?scope=default"])
+async def test_html_in_what_is_shown_is_text(operator: Person, redis: Redis, path: str) -> None:
+    await some_of_every_sort(redis, eval_ids(20))
+    await bury(redis, eval_ids(1, seed=2), run=HTML)
+    body = (await operator.see(path)).body.decode()
+    assert "<img" not in body
+    assert "&lt;img" in body or "cause=service_failed" in path
+
+
+async def test_an_id_of_html_is_refused_and_told_as_text(operator: Person) -> None:
+    answer = await operator.see("/page/evaluation?id=%3Cscript%3Ealert(1)%3C/script%3E")
+    assert answer.status == 400
+    assert "<script>alert" not in answer.body.decode()
+    assert "expected is a UUID" in answer.body.decode()
+
+
+@pytest.mark.parametrize("path", [*SHEETS, "/page/evaluation"])
+async def test_every_sheet_has_the_strict_policy_and_is_not_kept(operator: Person, redis: Redis, path: str) -> None:
+    answer = await operator.see(path)
+    policy = answer.headers["Content-Security-Policy"].split("; ")
+    assert policy == [
+        "default-src 'none'",
+        *(f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")),
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ]
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    body = answer.body.decode()
+    assert not re.search(r"\sstyle=|\son\w+=|<style|<script(?! defer src=)|javascript:", body)
+
+
+async def test_a_viewer_sees_the_same_without_buttons(viewer: Person, redis: Redis) -> None:
+    await some_of_every_sort(redis, eval_ids(20))
+    for path in SHEETS:
+        said = text_of((await viewer.see(path)).body)
+        assert not re.search(r"Redrive|Drop|Resume", said)
+
+
+async def test_a_page_that_is_read_only_has_no_buttons(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    await some_of_every_sort(redis, eval_ids(20))
+    async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
+        for path in SHEETS:
+            said = text_of((await Person(client, OPERATOR).see(path)).body)
+            assert not re.search(r"Redrive|Drop|Resume", said)
+
+
+async def test_what_was_seen_already_is_not_sent_again(operator: Person, redis: Redis) -> None:
+    first = (await operator.see("/")).body.decode()
+    [path] = re.findall(r'hx-get="(/page/now\?seen=\w+)"', first)
+    assert (await operator.see(path)).status == 204
+    again = await operator.see("/page/now?seen=of-yesterday")
+    assert again.status == 200
+    assert again.body.startswith(b'<div id="now" hx-get=')
+    assert path in again.body.decode()
+
+
+async def test_a_sheet_that_is_to_hold_still_does_not_update_by_itself(operator: Person) -> None:
+    body = (await operator.see("/?still")).body.decode()
+    assert "hx-get" not in body
+    assert "http-equiv" not in body
+    assert "Update by itself" in body
+
+
+async def test_without_javascript_the_first_sheet_loads_anew(operator: Person) -> None:
+    assert '<noscript><meta http-equiv="refresh" content="30"></noscript>' in (await operator.see("/")).body.decode()
+
+
+async def test_a_thousand_runs_come_in_pages_and_the_first_sheet_stays_small(operator: Person, redis: Redis) -> None:
+    async with redis.pipeline(transaction=False) as pipe:
+        for number in range(1_000):
+            pipe.zadd("docv:ledger:runs", {f"run-{number}": number})
+            pipe.hset(f"docv:ledger:run:run-{number}", mapping={"total": 20, "archived": 12, "queued": 8})
+        await pipe.execute()
+    first = (await operator.see("/")).body
+    assert len(first) < 30_000
+    assert "All 1,000 runs" in text_of(first)
+    page = text_of((await operator.see("/page/runs?skip=950")).body)
+    assert "951 to 1,000 of 1,000" in page
+    assert [number for number in range(1_000) if f" run-{number} " in page] == [*range(50)]
+    seen = (await operator.see("/page/runs")).body.decode()
+    assert 'href="/page/runs?skip=50"' in seen
+    assert 'rel="prev"' not in seen
+
+
+async def test_very_many_dead_letters_come_in_pages_and_redis_is_asked_for_one(operator: Person, redis: Redis) -> None:
+    ids = eval_ids(400)
+    await bury(redis, ids)
+    commands = (await redis.info("commandstats")).copy()
+    answer = await operator.see("/page/dead-letters?cause=service_failed&skip=350")
+    page = text_of(answer.body)
+    after = await redis.info("commandstats")
+    assert "351 to 400 of 400" in page
+    assert sum(eval_id in page for eval_id in ids) == 50
+    assert len(answer.body) < 60_000
+    for command in ("cmdstat_hscan", "cmdstat_hgetall", "cmdstat_scan", "cmdstat_keys"):
+        assert after.get(command, {}).get("calls") == commands.get(command, {}).get("calls")
+
+
+@pytest.mark.parametrize("skip", ["-1", "x", "9" * 40, "", "٣"])
+async def test_a_page_that_is_none_is_the_first_one(operator: Person, redis: Redis, skip: str) -> None:
+    await bury(redis, eval_ids(1))
+    page = text_of((await operator.see(f"/page/dead-letters?cause=service_failed&skip={skip}")).body)
+    assert "1 to 1 of 1" in page
+
+
+async def test_a_cause_that_nobody_has_heard_of_is_an_empty_page(operator: Person) -> None:
+    assert "There are none of this cause here." in text_of((await operator.see("/page/dead-letters?cause=x")).body)

@@ -1,0 +1,132 @@
+"""One object is compared with what is claimed of it, as closely as was asked for."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from scripts.verify.check_object import check_object
+from scripts.verify.context import Depth, Means
+from scripts.verify.expected_objects import Claim, claims_of
+from scripts.verify.objects_api import Kept, Stored
+from scripts.verify.record import Record
+from tasks.errors import StoreFailed
+from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, holding, manifest
+
+OTHER = "0" * 64
+
+
+def claim() -> Claim:
+    (found,) = claims_of(EVALUATION, [Record("manifest", manifest(), OTHER)]).documents.values()
+    return found
+
+
+@dataclass
+class Shelves:
+    """What is kept beside an object, and what was asked of it; None for a folder, an error for a store that fails."""
+
+    beside: Kept | StoreFailed | None
+    asked: list[str] = field(default_factory=list)
+
+    async def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+        raise AssertionError(prefix)
+        yield []
+
+    async def kept(self, key: str) -> Kept | None:
+        return self._told("kept", key)
+
+    async def read_back(self, key: str) -> Kept | None:
+        return self._told("read_back", key)
+
+    def _told(self, how: str, key: str) -> Kept | None:
+        assert key == claim().key
+        self.asked.append(how)
+        if isinstance(self.beside, StoreFailed):
+            raise self.beside
+        return self.beside
+
+
+def labelled(**changes: object) -> Kept:
+    found = claim()
+    tags = {name: min(allowed) for name, allowed in found.tags.items()}
+    whole = Kept(sha256=SHA256, metadata=found.metadata, tags=tags, lock="COMPLIANCE", content=SHA256)
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+async def wrong(
+    shelves: Shelves,
+    *,
+    depth: Depth = Depth.CONTENT,
+    content: bytes | None = CONTENT,
+    size: int | None = len(CONTENT),
+    lock: str | None = None,
+    of: Claim | None = None,
+) -> list[str]:
+    of = of or claim()
+    bucket = await holding({} if content is None else {of.key: content})
+    means = Means(bucket, shelves, young=0.0, depth=depth, lock_expected=lock)
+    stored = None if size is None else Stored(of.key, size, 0.0)
+    return [each.problem.value for each in await check_object(means, EVALUATION.eval_id, of, stored)]
+
+
+@pytest.mark.parametrize("depth", Depth)
+async def test_what_is_as_it_is_claimed_has_no_difference(depth: Depth) -> None:
+    for shelves in (Shelves(labelled()), Shelves(None)):
+        assert await wrong(shelves, depth=depth, lock="COMPLIANCE") == []
+
+
+@pytest.mark.parametrize("depth", Depth)
+async def test_what_is_not_there_or_has_another_size_is_asked_for_no_further(depth: Depth) -> None:
+    shelves = Shelves(labelled())
+    assert await wrong(shelves, depth=depth, size=None) == ["object_missing"]
+    assert await wrong(shelves, depth=depth, size=1) == ["size_differs"]
+    assert shelves.asked == []
+
+
+async def test_each_depth_asks_for_no_more_than_it_needs() -> None:
+    for depth, asked in ((Depth.SIZES, []), (Depth.CHECKSUMS, ["kept"]), (Depth.CONTENT, ["read_back"])):
+        shelves = Shelves(labelled())
+        assert await wrong(shelves, depth=depth, content=None) == []
+        assert shelves.asked == asked
+
+
+async def test_other_bytes_are_found_wherever_their_hash_comes_from() -> None:
+    assert await wrong(Shelves(labelled(content=OTHER))) == ["content_differs"]
+    assert await wrong(Shelves(labelled(sha256=OTHER)), depth=Depth.CHECKSUMS) == ["content_differs"]
+    assert await wrong(Shelves(None), content=b"another!") == ["content_differs"]
+    # Without a checksum of the whole the bytes are read.
+    assert await wrong(Shelves(labelled(sha256=None)), depth=Depth.CHECKSUMS, content=b"another!") == [
+        "content_differs"
+    ]
+
+
+async def test_s3_s_word_is_not_enough_where_bytes_are_to_be_read() -> None:
+    assert await wrong(Shelves(labelled(content=None)), content=b"another!") == ["content_differs"]
+
+
+@pytest.mark.parametrize("sealed_with", [None, "2026"])
+async def test_what_is_large_or_sealed_is_not_read_in_one_request(sealed_with: str | None) -> None:
+    of = replace(claim(), size=(1 << 20) + 1, sealed_with=sealed_with)
+    shelves = Shelves(labelled(content=None))
+    assert await wrong(shelves, of=of, size=of.size_there) == []
+    assert shelves.asked == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"metadata": {}}, "metadata_differs"),
+        ({"tags": {}}, "tags_differ"),
+        ({"lock": None}, "lock_differs"),
+        ({"lock": "GOVERNANCE"}, "lock_differs"),
+    ],
+)
+async def test_labels_that_say_something_else_are_named(changes: dict[str, object], problem: str) -> None:
+    for depth in (Depth.CONTENT, Depth.CHECKSUMS):
+        assert set(await wrong(Shelves(labelled(**changes)), depth=depth, lock="COMPLIANCE")) == {problem}
+    assert await wrong(Shelves(labelled(lock=None))) == []
+
+
+async def test_what_goes_while_it_is_looked_at_is_missing_and_what_is_not_given_was_not_read() -> None:
+    assert await wrong(Shelves(None), content=None) == ["object_missing"]
+    assert await wrong(Shelves(StoreFailed("read", "no"))) == ["not_read"]

@@ -1,0 +1,96 @@
+"""The list of a run is read back: what it is, its pieces, and the IDs it was made from."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.verify.check_run import check_run
+from scripts.verify.context import Means
+from scripts.verify.layout import Group, place_of
+from scripts.verify.local_objects import FolderShelves
+from scripts.verify.objects_api import IRREGULAR, Stored
+from tasks.storage.local_bucket import FolderBucket
+from tests.archives import FolderHand, eval_ids, keep_run
+
+LIST = "runs/sandbox/q3/run.json"
+
+
+@pytest.fixture
+async def hand(tmp_path: Path) -> FolderHand:
+    await keep_run(FolderBucket(tmp_path), eval_ids(3), "q3")
+    return FolderHand(tmp_path)
+
+
+def piece(hand: FolderHand) -> str:
+    return next(key for key in hand.listed() if key.endswith(".txt.gz"))
+
+
+async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[Stored, ...] = ()) -> list[tuple[str, str]]:
+    means = Means(FolderBucket(hand.root), FolderShelves(hand.root), young=young)
+    objects = (*await means.objects("runs/sandbox/q3/"), *more)
+    differences = await check_run(means, Group(place_of(LIST), objects))
+    assert means.tally.runs == 1
+    return [(each.key, each.problem.value) for each in differences]
+
+
+async def test_a_whole_list_has_no_difference(hand: FolderHand) -> None:
+    assert await found(hand) == []
+
+
+async def test_what_only_seemed_wrong_is_looked_at_again(hand: FolderHand) -> None:
+    assert await found(hand, more=(Stored("runs/sandbox/q3/gone", 1, 0.0), Stored("runs/x", IRREGULAR, 0.0))) == []
+
+
+def _damage(change: Callable[[dict], None]) -> Callable[[FolderHand], None]:  # type: ignore[type-arg]
+    def damage(hand: FolderHand) -> None:
+        run = json.loads(hand.get(LIST))
+        change(run)
+        hand.put(LIST, json.dumps(run).encode())
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda hand: hand.put(LIST, b"{"),
+        lambda hand: hand.put(LIST, b""),
+        _damage(lambda run: run.update(schema=2)),
+        _damage(lambda run: run.update(run="q4")),
+        _damage(lambda run: run.update(environment="production")),
+        _damage(lambda run: run["source"].update(ids=4)),
+        _damage(lambda run: run["source"].update(fingerprint="0" * 64)),
+    ],
+)
+async def test_a_list_that_is_none_or_another_s_is_damaged(
+    hand: FolderHand, damage: Callable[[FolderHand], None]
+) -> None:
+    damage(hand)
+    assert await found(hand) == [(LIST, "run_damaged")]
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip"])
+async def test_a_piece_that_is_damaged_is_named(hand: FolderHand, data: bytes) -> None:
+    hand.put(key := piece(hand), data)
+    assert await found(hand) == [(key, "run_damaged")]
+
+
+async def test_a_piece_that_is_gone_is_named(hand: FolderHand) -> None:
+    hand.delete(key := piece(hand))
+    assert await found(hand) == [(key, "run_damaged")]
+
+
+async def test_what_the_list_does_not_name_is_an_orphan_once_it_is_old(hand: FolderHand) -> None:
+    hand.put("runs/sandbox/q3/added", b"x")
+    assert await found(hand) == [("runs/sandbox/q3/added", "orphan")]
+    assert await found(hand, young=0.0) == []
+    hand.delete("runs/sandbox/q3/added")
+    hand.delete(LIST)
+    assert await found(hand) == [(piece(hand), "orphan")]
+
+
+async def test_a_piece_elsewhere_is_named_and_not_followed(hand: FolderHand) -> None:
+    _damage(lambda run: run["pieces"][0].update(key="../outside"))(hand)
+    assert sorted(await found(hand)) == [("../outside", "key_outside"), (piece(hand), "orphan")]

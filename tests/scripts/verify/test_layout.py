@@ -1,0 +1,54 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from scripts.verify.layout import Place, Room, evaluation_place, grouped, place_of, quarantine_place
+from scripts.verify.objects_api import Stored
+
+ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        (f"sandbox/{ID}/manifest.json", evaluation_place("sandbox", ID)),
+        (f"production/{ID}/revisions/1.json", evaluation_place("production", ID)),
+        (f"production/{ID}/", evaluation_place("production", ID)),
+        (f"quarantine/sandbox/{ID}/x.zip", quarantine_place("sandbox", ID)),
+        ("runs/sandbox/q3/run.json", Place(Room.RUN, "runs/sandbox/q3/", "sandbox", "q3")),
+        ("receipts/sandbox/x", Place(Room.RECEIPT, "receipts/sandbox/x")),
+    ],
+)
+def test_a_key_says_what_it_belongs_to(key: str, place: Place) -> None:
+    assert place_of(key) == place
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "sandbox",
+        "sandbox/notes.txt",
+        f"sandbox/{ID}",
+        f"sandbox/{ID.upper()}/manifest.json",
+        f"staging/{ID}/manifest.json",
+        f"sandbox//{ID}/manifest.json",
+        "quarantine/x.zip",
+        "runs/sandbox",
+        "receipts",
+    ],
+)
+def test_any_other_key_is_nobody_s(key: str) -> None:
+    assert place_of(key) == Place(Room.NONE, key)
+
+
+async def test_what_belongs_together_is_together_however_it_was_listed() -> None:
+    keys = [f"sandbox/{ID}/a", f"sandbox/{ID}/b", f"sandbox/{ID}/c/d", "x", "y"]
+
+    async def listing(size: int) -> AsyncIterator[list[Stored]]:
+        for at in range(0, len(keys), size):
+            yield [Stored(key, 1, 0.0) for key in keys[at : at + size]]
+
+    for size in (1, 2, 3, 5):
+        groups = [[stored.key for stored in group.objects or ()] async for group in grouped(listing(size))]
+        assert groups == [keys[:3], ["x"], ["y"]]

@@ -1,0 +1,75 @@
+# the disk is what is tested here
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.verify import local_objects as folder_shelves
+from scripts.verify.local_objects import FolderShelves
+from scripts.verify.objects_api import IRREGULAR, Stored
+from tasks.errors import StoreFailed
+
+
+async def walked(root: Path, prefix: str = "") -> list[Stored]:
+    return [stored async for some in FolderShelves(root).walk(prefix) for stored in some]
+
+
+@pytest.mark.parametrize("names_at_once", [1, 2, 3, 100_000])
+async def test_everything_comes_in_the_order_of_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_at_once: int
+) -> None:
+    monkeypatch.setattr(folder_shelves, "_NAMES", names_at_once)
+    keys = ["a", "a.b/c", "a-", "a/b", "b/c/d/e", "b/c0", "b.", "c/ä", "c/~", ".hidden/x"]
+    keys.remove("a")
+    for key in random.sample(keys, len(keys)):
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(key.encode())
+    found = await walked(tmp_path)
+    assert [stored.key for stored in found] == sorted(keys, key=str.encode)
+    assert [stored.size for stored in found] == [len(stored.key.encode()) for stored in found]
+    assert [stored.key for stored in await walked(tmp_path, "b/")] == ["b/c/d/e", "b/c0"]
+    assert await walked(tmp_path, "nothing/") == []
+
+
+async def test_the_time_is_one_that_nobody_can_set(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    os.utime(path, (10**10, 10**10))
+    (stored,) = await walked(tmp_path)
+    assert stored.modified == path.stat().st_ctime < 10**10
+
+
+async def test_what_is_no_file_is_listed_as_none_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_bytes(b"x")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(root / "pipe")
+    assert [(stored.key, stored.size) for stored in await walked(root)] == [("link", IRREGULAR), ("pipe", IRREGULAR)]
+
+
+async def test_folders_in_folders_may_be_more_than_calls_in_calls(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["a"] * (sys.getrecursionlimit() + 200))
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(len(deep.parts) - len(tmp_path.parts)):
+        os.mkdir("a", dir_fd=here)
+        below = os.open("a", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    (stored,) = await walked(tmp_path)
+    # Python's own way to remove them calls itself for each folder.
+    subprocess.run(["rm", "-rf", tmp_path / "a"], check=True)  # noqa: ASYNC221, S607  # rm, wherever it is
+    assert stored.key == f"{deep.relative_to(tmp_path)}/x"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+async def test_a_folder_that_cannot_be_read_is_a_failure_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(StoreFailed, match="Permission denied"):
+        await walked(tmp_path)

@@ -1,0 +1,40 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from scripts.verify.ordered_gather import at_once
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+async def test_what_comes_of_things_comes_in_their_order_and_few_are_under_way() -> None:
+    under_way = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001 * (number % 3))
+        under_way -= 1
+        return number
+
+    assert [each async for each in at_once(4, work, numbers(50))] == list(range(50))
+    assert 1 < most <= 4
+
+
+async def test_an_error_ends_it_and_nothing_stays_behind() -> None:
+    async def work(number: int) -> int:
+        if number == 3:
+            raise ValueError(number)
+        await asyncio.sleep(number)
+        return number
+
+    with pytest.raises(ValueError, match="3"):
+        async with aclosing(at_once(8, work, numbers(4))) as found:  # type: ignore[type-var]
+            _ = [each async for each in found]
+    assert len(asyncio.all_tasks()) == 1

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from scripts.verify.s3_objects import _of_the_whole, opened_s3_shelves
+from tasks.errors import StoreFailed
+from tasks.memory.spool import Spool
+from tasks.storage.bucket import Labels, ObjectBucket
+from tests.archives import PREFIX, BucketHand
+from tests.conftest import S3
+from worker.clients.archive import open_archive
+from worker.config.settings import Settings
+
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def settings_for(s3: S3) -> Settings:
+    return Settings(archive_url=f"s3://{s3.bucket}/{PREFIX}", s3_endpoint=s3.endpoint)
+
+
+async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> None:
+    hand = BucketHand(s3)
+    keys = sorted([f"a/{number:04}" for number in range(1_050)] + ["a//b", "b/", "../x", "ä b+c%20"], key=str.encode)
+    for key in keys:
+        s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}/{key}", Body=b"x")
+    s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}-of-another/a", Body=b"x")
+    assert len(hand.listed()) == len(keys) + 1
+    async with opened_s3_shelves(settings_for(s3)) as shelves:
+        found = [stored async for some in shelves.walk("") for stored in some]
+        assert [stored.key for stored in found] == keys
+        assert [stored.key async for some in shelves.walk("a/00") for stored in some] == keys[2:102]
+
+
+async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
+    store = open_archive(settings_for(s3))
+    assert not isinstance(store, Path)
+    labels = Labels("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
+    await ObjectBucket(store).create("abc", b"abc", labels)
+    async with opened_s3_shelves(settings_for(s3)) as shelves:
+        kept = await shelves.kept("abc")
+        assert kept
+        assert (kept.sha256, kept.metadata, kept.tags, kept.lock) == (ABC, labels.metadata, labels.tags, None)
+        assert await shelves.kept("abd") is None
+
+
+async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_whole(s3: S3, tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([bytes(1 << 20)] * 17)
+    store = open_archive(settings_for(s3))
+    assert not isinstance(store, Path)
+    with pytest.raises(StoreFailed, match="in parts"):
+        await ObjectBucket(store).create("large", spool.mapped(), Labels("image/jpeg"))
+    async with opened_s3_shelves(settings_for(s3)) as shelves:
+        kept = await shelves.kept("large")
+    assert kept
+    assert kept.sha256 is None
+
+
+@pytest.mark.parametrize(
+    ("head", "sha256"),
+    [
+        ({}, None),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="}, ABC),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=-3"}, None),
+        (
+            {
+                "x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=",
+                "x-amz-checksum-type": "COMPOSITE",
+            },
+            None,
+        ),
+        ({"x-amz-checksum-sha256": "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=", "etag": '"00-3"'}, None),
+        ({"x-amz-checksum-sha256": "abcd"}, None),
+        ({"x-amz-checksum-sha256": "?"}, None),
+    ],
+)
+def test_only_a_whole_checksum_counts(head: dict[str, str], sha256: str | None) -> None:
+    assert _of_the_whole(head) == sha256
+
+
+async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -> None:
+    gone = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
+    async with opened_s3_shelves(gone) as shelves:
+        with pytest.raises(StoreFailed, match="NoSuchBucket"):
+            _ = [some async for some in shelves.walk("")]

@@ -1,0 +1,72 @@
+"""Each account has a line of its own; bucket, gate, memory and shelf are those of the process."""
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tasks.consumer.context import Lines
+from tasks.model.job import Entry, Queue
+from tasks.resilience.rate_limiter import Turns
+from tasks.storage.local_bucket import FolderBucket
+from tests.counting import figures
+from worker.config.accounts import load_accounts
+from worker.config.settings import load_settings
+from worker.resources import open_resources
+
+
+async def confirm(_: Entry) -> None:
+    pass
+
+
+def place(_: Queue) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
+async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "accounts.toml"
+    file.write_text('[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nshares_rate_with = "aml"\n')
+    with file.open("a") as more:
+        more.write('[aml]\napi_key = "key-of-aml"\nenvironment = "production"\nrate = 3\nclient_cert = "aml.pem"\n')
+    settings = load_settings(redis_url=redis_url, api_key="key-of-ours", accounts=file)
+    accounts = load_accounts(settings)
+    without_certificate = [each for each in accounts if each.name != "aml"]
+    async with open_resources(settings, without_certificate) as resources:
+        assert resources.http["default"] is resources.http["kyb"]
+        accounts = type(accounts)({each.name: each for each in without_certificate})
+        lines = Lines(
+            settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place, confirm=confirm
+        )
+        ours, theirs = lines.means_of("default"), lines.means_of("kyb")
+        assert ours is not None
+        assert theirs is not None
+        assert lines.means_of("nobody") is None
+        assert (ours.line.account.environment, theirs.line.account.environment) == ("sandbox", "production")
+        assert theirs.line.account.allowance.shared_with == "aml"
+        assert theirs.line.account.allowance.rate == 3
+        assert ours.line.pace is not theirs.line.pace
+        assert ours.gate is theirs.gate is lines.gate
+        assert (ours.opening, ours.shelf, ours.records) == (theirs.opening, theirs.shelf, theirs.records)
+
+
+async def test_success_with_the_archive_is_told_once_for_all_accounts(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "accounts.toml"
+    file.write_text("".join(f'[a{number}]\napi_key = "key-{number}"\n' for number in range(5)))
+    settings = load_settings(redis_url=redis_url, accounts=file)
+    accounts = load_accounts(settings)
+    async with open_resources(settings, accounts) as resources:
+        lines = Lines(
+            settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place, confirm=confirm
+        )
+        await redis.rpush("docv:breaker:@archive", "one-that-failed")
+        for name in lines.names:
+            means = lines.means_of(name)
+            assert means is not None
+            means.line.breaker.went_well()
+        await lines.tell()
+        await lines.tell()
+    assert await redis.lrange("docv:breaker:@archive", 0, -1) == ["one-that-failed", *"+++++"]

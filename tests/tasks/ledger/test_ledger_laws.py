@@ -1,0 +1,536 @@
+"""The laws of the ledger: whatever workers, producers and accidents do, in whatever order.
+
+A real ledger in a real Redis beside a model of plain dicts; after every step the two agree, and the laws hold.
+``HYPOTHESIS_PROFILE=thorough`` plays ten thousand lives instead of some dozen.
+
+Leases run out, pauses end and messages get lost by rewriting a score in Redis. A ledger with a tiny lease would
+leave it to the machine's mood whether a lease has run out by the next step; so it has when the model says it has.
+"""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from redis.asyncio import Redis
+
+from tasks.errors import LeaseLost
+from tasks.ledger.counters import RunCounters
+from tasks.ledger.ledger import Begun, Ledger
+from tasks.model.job import Entry, Failure, Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+
+Happening = tuple[str, dict[str, object]]
+LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 80)
+HOUR = 3600.0
+PREFIX = "docv:ledger:"
+ACCOUNTS = ("default", "kyb")
+STATES = (
+    *("queued:live", "queued:backfill", "leased", "parked"),
+    *("held:live", "held:backfill", "held:live:kyb", "held:backfill:kyb"),
+)
+
+# Few of each, so that they meet often.
+EVAL_IDS = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
+LISTED = "listed"
+RUNS = ("first", "second", LISTED)
+
+several = st.lists(st.sampled_from(EVAL_IDS), min_size=1, max_size=6)
+nth = st.integers(0, 5)
+waits = st.sampled_from([0.0, 0.0, HOUR])
+limits = st.sampled_from([1, 2, 1000])
+outcomes = st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.FAILED])
+causes = st.sampled_from(["service_failed", "bundle_too_large"])
+
+
+def happening(name: str, **arguments: st.SearchStrategy[object]) -> st.SearchStrategy[Happening]:
+    return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
+
+
+# One rule plays them all. Of several rules Hypothesis leaves out some in each life; here no life would go far
+# without those that accept, take and end.
+accepts = happening(
+    "accept",
+    named=several,
+    queue=st.sampled_from(Queue),
+    account=st.sampled_from(ACCOUNTS),
+    run=st.sampled_from([None, *RUNS]),
+    refresh=st.booleans(),
+    even_if_erased=st.booleans(),
+    delay=waits,
+)
+feeds = st.one_of(
+    happening("begin"),
+    happening("stop_feeding"),
+    happening("feed", most=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
+)
+takes = happening("take", named=several)
+endings = st.one_of(
+    happening("settle", nth=nth, outcome=outcomes),
+    happening("park", nth=nth, wait=waits),
+    happening("await_hold", nth=nth, suspect=st.booleans()),
+    happening("hand_back", nth=nth),
+    happening("bury", nth=nth, cause=causes),
+)
+others = st.one_of(
+    happening("extend", nths=st.lists(nth, max_size=3)),
+    happening("claim", limit=limits, of_live=st.sampled_from([0, 1, 1000]), of_backfill=st.sampled_from([0, 1, 1000])),
+    happening("time_passes", nth=nth),
+    happening("all_workers_are_dead"),
+    happening("forgive", named=several),
+    happening("redrive", named=several),
+    happening("drop", named=several),
+    happening("erase", eval_id=st.sampled_from(EVAL_IDS)),
+)
+# In a choice of choices each of the five is as likely as the next; else most lives would end before they began.
+happenings = st.sampled_from([accepts, feeds, takes, endings, others]).flatmap(lambda kind: kind)
+
+
+@dataclass
+class Known:
+    """What the model knows of an evaluation that is under way."""
+
+    queue: Queue
+    refresh: bool
+    trigger: Trigger
+    runs: set[str] = field(default_factory=set)
+    state: str = "queued"
+    due: bool = False
+    token: str | None = None
+    attempts: int = 0
+    lost: int = 0
+    suspect: bool = False
+    delayed: bool = False
+    even_if_erased: bool = False
+    again: "Known | None" = None
+    account: str = "default"
+
+    @property
+    def where(self) -> str:
+        if self.state == "held" and self.account != "default":
+            return f"held:{self.queue}:{self.account}"
+        return f"{self.state}:{self.queue}" if self.state in {"queued", "held"} else self.state
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a worker that has a message about it may take it."""
+        return self.state == "queued" or self.due
+
+    def entry(self, eval_id: str) -> Entry:
+        assert self.token
+        return Entry(
+            eval_id=eval_id,
+            token=self.token,
+            queue=self.queue,
+            account=self.account,
+            refresh=self.refresh,
+            attempts=self.attempts,
+            lost=self.lost,
+            suspect=self.suspect,
+            trigger=self.trigger,
+            even_if_erased=self.even_if_erased,
+        )
+
+    def put(self, state: str, *, due: bool = False) -> None:
+        self.state, self.due, self.token = state, due, None
+
+
+@dataclass(frozen=True)
+class Dead:
+    """What the model knows of a dead letter."""
+
+    cause: str
+    attempts: int
+    was: Known
+
+
+@dataclass(frozen=True)
+class Read:
+    """What Redis says."""
+
+    states: dict[str, set[str]]
+    entries: set[str]
+    dead: dict[str, str]
+    causes: dict[str, list[str]]
+    counters: dict[str, RunCounters]
+
+
+class LedgerLife(RuleBasedStateMachine):
+    """The life of a ledger, and a model that lives beside it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, redis: Redis) -> None:
+        super().__init__()
+        self.do = loop.run_until_complete
+        self.redis, self.ledger = redis, Ledger(redis)
+        self.known: dict[str, Known] = {}
+        self.dead: dict[str, Dead] = {}
+        self.totals: Counter[str] = Counter()
+        self.ended: Counter[tuple[str, Outcome]] = Counter()
+        self.begun: Begun | None = None
+        self.fed = 0
+        self.leases: list[Entry] = []
+        self.do(redis.flushall())
+
+    @rule(happening=happenings)
+    def happens(self, happening: Happening) -> None:
+        name, arguments = happening
+        getattr(self, name)(**arguments)
+
+    # -- what producers do
+
+    def accept(  # all that Hypothesis makes up
+        self,
+        named: list[str],
+        queue: Queue,
+        account: str,
+        run: str | None,
+        delay: float,
+        *,
+        refresh: bool,
+        even_if_erased: bool,
+    ) -> None:
+        trigger = Trigger("enqueue", run=run)
+        flags = {"refresh": refresh, "even_if_erased": even_if_erased}
+        expected = [self._accept(each, queue, trigger, delay, account=account, **flags) for each in named]
+        call = self.ledger.accept(named, Order(queue, account, trigger, delay=delay, **flags))
+        assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
+
+    def begin(self) -> None:
+        """Begin a run whose list has every ID; its name may have been used already."""
+        if not self.begun:
+            self.begun = Begun.TAKEN if self.totals[LISTED] else Begun.ANEW
+            self.totals[LISTED] += len(EVAL_IDS) if self.begun is Begun.ANEW else 0
+            expected = self.begun
+        else:
+            expected = Begun.TAKEN if self.begun is Begun.TAKEN else Begun.KNOWN
+        assert self.do(self.ledger.begin(LISTED, total=len(EVAL_IDS), fingerprint="its IDs")) is expected
+        assert self.do(self.ledger.begin(LISTED, total=9, fingerprint="other IDs")) is Begun.TAKEN
+        more = self.begun is Begun.ANEW and self.fed < len(EVAL_IDS)
+        assert self.do(self.ledger.feeding()) == [LISTED] * more
+
+    def stop_feeding(self) -> None:
+        self.do(self.ledger.stop_feeding(LISTED))
+        assert self.do(self.ledger.feeding()) == []
+
+    def feed(self, most: int, backlog: int) -> None:
+        """Feed some of the list, and once more from where it was: somebody else would do so."""
+        some, before = EVAL_IDS[self.fed :][:most], self.fed
+        trigger = Trigger("backfill", run=LISTED)
+        expected = None
+        if self.begun is Begun.ANEW and some and len(self.known) < backlog:
+            taken = [self._accept(each, Queue.BACKFILL, trigger, 0.0, refresh=False, listed=True) for each in some]
+            expected = [each for each, publish in zip(some, taken, strict=True) if publish]
+            self.fed += len(some)
+        if some:
+            order = Order(Queue.BACKFILL, "default", trigger)
+            for answer in expected, None:
+                assert self.do(self.ledger.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
+        assert self.do(self.ledger.fed(LISTED)) == self.fed
+
+    def _accept(
+        self,
+        eval_id: str,
+        queue: Queue,
+        trigger: Trigger,
+        delay: float,
+        *,
+        refresh: bool,
+        even_if_erased: bool = False,
+        listed: bool = False,
+        account: str = "default",
+    ) -> bool:
+        known = self.known.get(eval_id)
+        if known is None:
+            known = self.known[eval_id] = Known(queue, refresh, trigger, even_if_erased=even_if_erased, account=account)
+            self._join(known, known, trigger.run, listed=listed)
+            known.suspect = self.dead.pop(eval_id, None) is not None
+            if delay:
+                known.put("parked")
+            return not delay
+        if (refresh or even_if_erased) and known.state == "leased":
+            known.again = known.again or Known(queue, refresh=True, trigger=trigger, account=known.account)
+            known.again.even_if_erased |= even_if_erased
+            known.again.queue = min(known.again.queue, queue, key=list(Queue).index)
+            known.again.delayed |= bool(delay)
+            self._join(known, known.again, trigger.run, listed=listed)
+            return False
+        known.refresh |= refresh
+        known.even_if_erased |= even_if_erased
+        self._join(known, known, trigger.run, listed=listed)
+        if (queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
+            return False
+        known.queue = Queue.LIVE
+        if known.state == "queued":
+            known.due = False
+        return known.state == "queued"
+
+    def _join(self, known: Known, attempt: Known, run: str | None, *, listed: bool) -> None:
+        if not run:
+            return
+        new = run not in self._runs_of(known)
+        if new:
+            attempt.runs.add(run)
+        # What is listed has been counted when its run began.
+        self.totals[run] += new - listed
+
+    # -- what workers do
+
+    def take(self, named: list[str]) -> None:
+        token = f"message {len(self.leases)} of {named}"
+        expected: list[Entry] = []
+        for eval_id in named:
+            known = self.known.get(eval_id)
+            if known and known.waiting:
+                known.lost += known.state == "leased"
+                known.put("leased")
+                known.token = token
+                expected.append(known.entry(eval_id))
+        assert self.do(self.ledger.take(named, token=token)) == expected
+        self.leases += expected
+
+    def extend(self, nths: list[int]) -> None:
+        some = {lease.eval_id: lease for lease in map(self._lease, nths) if lease}.values()
+        assert self.do(self.ledger.extend(some)) == [lease.eval_id for lease in some if not self._ours(lease)]
+        for lease in some:
+            if self._ours(lease):
+                self.known[lease.eval_id].due = False
+
+    def settle(self, nth: int, outcome: Outcome) -> None:
+        self._speak(
+            nth,
+            lambda lease: self.ledger.settle(lease, outcome),
+            lambda lease, known: self._finish(lease, known, outcome),
+        )
+
+    def park(self, nth: int, wait: float) -> None:
+        def parked(_: Entry, known: Known) -> None:
+            known.attempts += 1
+            known.suspect = True
+            known.put("parked", due=not wait)
+
+        failure = Failure("service_failed", "RiskOS answered with status 500", 500)
+        self._speak(
+            nth,
+            lambda lease: self.ledger.park(lease, wait=wait, attempts=lease.attempts + 1, failure=failure),
+            parked,
+        )
+
+    def await_hold(self, nth: int, *, suspect: bool) -> None:
+        def held(_: Entry, known: Known) -> None:
+            known.suspect |= suspect
+            known.put("held")
+
+        self._speak(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
+
+    def forgive(self, named: list[str]) -> None:
+        self.do(self.ledger.forgive(named))
+        for known in [self.known[eval_id] for eval_id in named if eval_id in self.known]:
+            if known.state == "parked" and known.attempts:
+                known.attempts -= 1
+                known.put("held")
+
+    def hand_back(self, nth: int) -> None:
+        self._speak(nth, self.ledger.hand_back, lambda _, known: known.put("queued"))
+
+    def bury(self, nth: int, cause: str) -> None:
+        def buried(lease: Entry, known: Known) -> None:
+            if not known.again:
+                self.dead[lease.eval_id] = Dead(cause, lease.attempts + 1, known)
+            self._finish(lease, known, Outcome.FAILED)
+
+        failure = Failure(cause)
+        self._speak(nth, lambda lease: self.ledger.bury(lease, attempts=lease.attempts + 1, failure=failure), buried)
+
+    def claim(self, limit: int, of_live: int, of_backfill: int) -> None:
+        most = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
+        held = {
+            (account, queue): {
+                eval_id
+                for eval_id, known in self.known.items()
+                if (known.state, known.account, known.queue) == ("held", account, queue)
+            }
+            for account in ACCOUNTS
+            for queue in Queue
+        }
+        due = {eval_id for eval_id, known in self.known.items() if known.due}
+        patience = dict.fromkeys(Queue, HOUR)
+        of_held = dict.fromkeys(ACCOUNTS, most)
+        claimed = self.do(self.ledger.claim(patience=patience, of_held=of_held, limit=limit))
+        found = [eval_id for some in claimed.values() for eval_id in some]
+        both = held["kyb", Queue.LIVE] or held["kyb", Queue.BACKFILL]
+        share = -(-limit // 2) if both else limit
+        may_go = sum(min(most[queue], share, len(some)) for (_, queue), some in held.items())
+        assert len(found) == len(set(found)) == min(limit, len(due) + may_go)
+        assert set(found) <= due.union(*held.values())
+        assert all(len(some.intersection(found)) <= most[queue] for (_, queue), some in held.items())
+        for eval_id in found:
+            known = self.known[eval_id]
+            assert eval_id in claimed[known.queue]
+            known.lost += known.state == "leased"
+            known.put("queued")
+
+    # -- what a person does with dead letters
+
+    def redrive(self, named: list[str]) -> None:
+        expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
+        assert self.do(self.ledger.redrive(named)) == expected
+        for eval_id in expected:
+            was = self.dead.pop(eval_id).was
+            self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
+            self.known[eval_id] = Known(
+                was.queue,
+                was.refresh,
+                was.trigger,
+                was.runs,
+                suspect=True,
+                even_if_erased=was.even_if_erased,
+                account=was.account,
+            )
+            self.known[eval_id].put("parked", due=True)
+
+    def drop(self, named: list[str]) -> None:
+        expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
+        assert self.do(self.ledger.drop(named)) == expected
+        for eval_id in expected:
+            del self.dead[eval_id]
+
+    def erase(self, eval_id: str) -> None:
+        known = self.known.get(eval_id)
+        busy = known is not None and known.state == "leased" and not known.due
+        assert self.do(self.ledger.is_leased(eval_id)) is busy
+        assert self.do(self.ledger.erase(eval_id)) is not busy
+        if busy:
+            return
+        self.dead.pop(eval_id, None)
+        if known:
+            self.ended.update((run, Outcome.UNCHANGED) for run in self._runs_of(known))
+            del self.known[eval_id]
+
+    # -- what accidents and time do
+
+    def time_passes(self, nth: int) -> None:
+        """A worker dies and its lease runs out, a pause is over, a message got lost: the evaluation is due."""
+        timed = {eval_id: known for eval_id, known in self.known.items() if known.state != "held"}
+        if timed:
+            eval_id = sorted(timed)[nth % len(timed)]
+            self.do(self.redis.zadd(PREFIX + timed[eval_id].where, {eval_id: 1}, xx=True))
+            timed[eval_id].due = True
+
+    def all_workers_are_dead(self) -> None:
+        leased = [known for known in self.known.values() if known.state == "leased"]
+        assert self.do(self.ledger.end_leases()) == len(leased)
+        for known in leased:
+            known.due = True
+
+    # -- leases in the model
+
+    def _ours(self, lease: Entry) -> bool:
+        known = self.known.get(lease.eval_id)
+        return known is not None and known.token == lease.token
+
+    def _lease(self, nth: int) -> Entry | None:
+        """One of the leases that hold, or the last one that was lost; None where there has been none yet."""
+        ours = [lease for lease in self.leases if self._ours(lease)]
+        some = ours + [lease for lease in self.leases if lease not in ours][-1:]
+        return some[nth % len(some)] if some else None
+
+    def _speak(self, nth: int, say: Callable[[Entry], Awaitable[None]], then: Callable[[Entry, Known], object]) -> None:
+        """Say something of an evaluation to the ledger; the model believes it where the lease holds."""
+        lease = self._lease(nth)
+        if not lease:
+            return
+        if self._ours(lease):
+            self.do(say(lease))
+            then(lease, self.known[lease.eval_id])
+        else:
+            with pytest.raises(LeaseLost):
+                self.do(say(lease))
+
+    def _finish(self, lease: Entry, known: Known, outcome: Outcome) -> None:
+        self.ended.update((run, outcome) for run in known.runs)
+        if known.again:
+            self.known[lease.eval_id] = known.again
+            known.again.put("parked", due=not known.again.delayed)
+        else:
+            del self.known[lease.eval_id]
+
+    # -- the laws
+
+    @invariant()
+    def the_laws_hold(self) -> None:
+        read = self.do(self._read())
+        self._nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(read)
+        self._dead_letters_are_those_that_were_given_up_and_not_asked_for_since(read)
+        self._the_counters_of_each_run_add_up(read)
+
+    async def _read(self) -> Read:
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for state in STATES:
+                pipe.zrange(PREFIX + state, 0, -1)
+            pipe.hkeys(PREFIX + "entries")
+            pipe.hgetall(PREFIX + "dead")
+            *states, entries, dead = await pipe.execute()
+        counters = {run: await self.ledger.run(run) for run in RUNS}
+        causes = {cause: await self.ledger.dead_of(cause, 100) for cause in await self.ledger.causes()}
+        assert {cause: len(eval_ids) for cause, eval_ids in causes.items()} == await self.ledger.causes()
+        return Read(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, causes, counters)
+
+    def _nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(self, read: Read) -> None:
+        assert read.states == {
+            state: {eval_id for eval_id, known in self.known.items() if known.where == state} for state in STATES
+        }
+        assert read.entries == set(self.known)
+
+    def _dead_letters_are_those_that_were_given_up_and_not_asked_for_since(self, read: Read) -> None:
+        letters = {eval_id: json.loads(text) for eval_id, text in read.dead.items()}
+        told = {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()}
+        assert told == {eval_id: (each.cause, each.attempts) for eval_id, each in self.dead.items()}
+        listed = {eval_id: cause for cause, eval_ids in read.causes.items() for eval_id in eval_ids}
+        assert listed == {eval_id: each.cause for eval_id, each in self.dead.items()}
+
+    def _the_counters_of_each_run_add_up(self, read: Read) -> None:
+        for run, counters in read.counters.items():
+            under_way = [known for known in self.known.values() if run in self._runs_of(known)]
+            assert counters.total == self.totals[run]
+            assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
+            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, Begun.ANEW) else 0
+            assert counters.unfed == unfed
+            assert counters.pending == len(under_way) + unfed
+            standing = Counter("queued" if run not in known.runs else known.state for known in under_way)
+            assert counters.states == {state: standing[state] for state in ("queued", "leased", "parked", "held")}
+
+    @staticmethod
+    def _runs_of(known: Known) -> set[str]:
+        return known.runs | (known.again.runs if known.again else set())
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    with asyncio.Runner() as runner:
+        yield runner.get_loop()
+
+
+@pytest.fixture
+def client(loop: asyncio.AbstractEventLoop, redis_url: str) -> Iterator[Redis]:
+    client = Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    loop.run_until_complete(client.aclose())
+
+
+@pytest.mark.timeout(7200 if LIVES > 1000 else 120)
+def test_whatever_happens_the_ledger_keeps_its_laws(loop: asyncio.AbstractEventLoop, client: Redis) -> None:
+    run_state_machine_as_test(
+        lambda: LedgerLife(loop, client),
+        settings=settings(
+            max_examples=LIVES,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

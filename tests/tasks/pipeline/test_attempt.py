@@ -1,0 +1,675 @@
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from obstore.store import MemoryStore
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.contextvars import merge_contextvars
+from typing_extensions import Buffer
+
+from scripts.simulator.expected import expected_outcome
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import Opening
+from tasks.errors import StoreFailed
+from tasks.ledger.leases import Leases
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Entry, Order, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.pipeline.attempt import attempt
+from tasks.pipeline.pipeline import Means
+from tasks.pipeline.upload import Shelf
+from tasks.resilience.archive_gate import Gate
+from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
+from tasks.resilience.rate_limiter import Turns
+from tasks.resilience.retry import Policy
+from tasks.riskos.client import Line
+from tasks.riskos.download import Terms
+from tasks.storage.bucket import Bucket, Found, Labels, ObjectBucket
+from tasks.storage.manifest import look_up
+from tasks.telemetry import log_events as report
+from tasks.telemetry.metrics import Step
+from tests.counting import counted, figures
+from tests.riskos import KEY, Clock
+from worker.config.settings import Settings
+from worker.logs import with_about
+
+RUN = "2026-q3"
+LEASE = 3600.0
+ATTEMPTS = 3
+_PARKED = "docv:ledger:parked"
+
+
+@dataclass
+class Yard:
+    """A ledger, and the means to bring what is in it to an end.
+
+    Attributes:
+        ledger: of the test's own Redis.
+        means: what an attempt needs.
+        clock: passes when somebody waits.
+    """
+
+    ledger: Ledger
+    means: Means
+    clock: Clock
+
+    async def accept(self, *eval_ids: str) -> None:
+        await self.ledger.accept(eval_ids, Order(Queue.BACKFILL, "default", Trigger("backfill", run=RUN)))
+
+    async def take(self, *eval_ids: str, worker: str = "one") -> list[Entry]:
+        return await self.ledger.take(eval_ids, token=worker)
+
+    async def one(self, scenario: Scenario) -> Entry:
+        """Accept and lease one evaluation."""
+        await self.accept(eval_id_for(scenario, 7))
+        (entry,) = await self.take(eval_id_for(scenario, 7))
+        return entry
+
+    async def attempt(self, entry: Entry) -> None:
+        await attempt(entry, self.means, self.ledger)
+
+    async def claim(self) -> list[str]:
+        """Return what is due, as the loop of a worker publishes it."""
+        of_held = {"default": dict.fromkeys(Queue, 1000)}
+        claimed = await self.ledger.claim(patience=dict.fromkeys(Queue, LEASE), of_held=of_held)
+        return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
+
+    async def due(self) -> list[str]:
+        """Let so much time pass that every parked evaluation is due, and every hold, and return what is."""
+        await self.clock.passes()
+        parked = await self.clock.redis.zrange(_PARKED, 0, -1)
+        if parked:
+            await self.clock.redis.zadd(_PARKED, dict.fromkeys(parked, 0))
+        return await self.claim()
+
+    async def taken_again(self, entry: Entry) -> Entry:
+        """Return the entry as the next worker takes it when it is due."""
+        assert await self.due() == [entry.eval_id]
+        (again,) = await self.take(entry.eval_id, worker="another")
+        return again
+
+    async def outcomes(self) -> dict[Outcome, int]:
+        counters = await self.ledger.run(RUN)
+        return {outcome: count for outcome, count in counters.outcomes.items() if count}
+
+    async def manifest_outcome(self, eval_id: str) -> Outcome | None:
+        found = await look_up(self.means.records, Evaluation(eval_id, "sandbox"))
+        return found.manifest.outcome if found else None
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=1_000, slow_seconds=0.1)) as simulator:
+        yield simulator
+
+
+def _means(line: Line) -> Means:
+    bucket = ObjectBucket(MemoryStore())
+    return Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(Limits()))
+
+
+@pytest.fixture
+async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
+    clock = Clock(redis)
+    terms = Terms(no_documents_texts=Settings().no_documents_texts)
+    async with aiohttp.ClientSession() as http:
+        line = clock.line_to(simulator.url, http, terms, Policy(attempts=ATTEMPTS, quick_attempts=2, quick_pause=0.0))
+        yield Yard(Ledger(redis, LEASE), _means(line), clock)
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Return the events that were told; by a logger of this test's own, since others may be set up already."""
+    with structlog.testing.capture_logs(processors=[merge_contextvars, with_about]) as events:
+        monkeypatch.setattr(report, "_log", structlog.get_logger("docv.archive"))
+        yield events
+
+
+# A whole run
+
+
+async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_up(yard: Yard) -> None:
+    scenarios = {eval_id_for(scenario, 7): scenario for scenario in Scenario}
+    await yard.accept(*scenarios)
+    waiting = list(scenarios)
+    for _ in range(30):  # rounds; more than anything here needs
+        for entry in await yard.take(*waiting):
+            await yard.attempt(entry)
+        waiting = await yard.due()
+
+    expected = Counter(map(expected_outcome, Scenario))
+    assert await yard.outcomes() == expected
+    counters = await yard.ledger.run(RUN)
+    assert (counters.total, counters.pending) == (len(Scenario), 0)
+    for eval_id, scenario in scenarios.items():
+        outcome = expected_outcome(scenario)
+        assert await yard.manifest_outcome(eval_id) == (None if outcome is Outcome.FAILED else outcome)
+    census = await yard.ledger.census()
+    assert census.dead == expected[Outcome.FAILED]
+    assert (census.leased, census.parked, *census.queued.values()) == (0, 0, 0, 0)
+
+
+# One attempt
+
+
+async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
+    counting = figures()
+    opening = Opening(Limits(), figures=counting)
+    line = replace(yard.means.line, figures=counting)
+    yard.means = replace(yard.means, figures=counting, line=line, opening=opening)
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    found = counted(counting)
+    assert found['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
+    assert found['docv_riskos_requests_total{status="2xx"}'] == 1
+    assert found["docv_downloaded_bytes_total"] > found["docv_uploaded_bytes_total"] / 2 > 0
+    assert {step: found[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
+    assert found["docv_live_lag_seconds_count"] == 0
+
+
+async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard) -> None:
+    counting = figures()
+    terms = replace(yard.means.line.terms, max_bundle_bytes=10)
+    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, terms=terms, figures=counting))
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    found = counted(counting)
+    assert found['docv_dead_letters_made_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_attempts_stopped_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_evaluations_total{outcome="failed",queue="backfill"}'] == 1
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status", "cause"),
+    [
+        (Scenario.ERROR_500_ALWAYS, "5xx", "service_failed"),
+        (Scenario.NOT_FOUND, "4xx", None),
+    ],
+)
+async def test_requests_are_counted_by_the_class_of_their_answer(
+    yard: Yard, scenario: Scenario, status: str, cause: str | None
+) -> None:
+    counting = figures()
+    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, figures=counting))
+    await yard.attempt(await yard.one(scenario))
+    found = counted(counting)
+    assert found[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
+    assert found['docv_riskos_requests_total{status="2xx"}'] == 0
+    assert cause is None or found[f'docv_attempts_stopped_total{{cause="{cause}"}}'] == 1
+
+
+async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(yard: Yard, redis: Redis) -> None:
+    counting = figures()
+    yard.means = replace(yard.means, figures=counting)
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 8)
+    await yard.accept(eval_id)
+    long_ago = json.loads(await redis.hget("docv:ledger:entries", eval_id) or "") | {"accepted": 1_000}
+    await redis.hset("docv:ledger:entries", eval_id, json.dumps(long_ago))
+    await yard.ledger.accept([eval_id], Order(Queue.LIVE, "default", Trigger("webhook")))
+    await yard.attempt(*await yard.take(eval_id))
+    found = counted(counting)
+    assert found["docv_live_lag_seconds_count"] == 1
+    assert 0 < found["docv_live_lag_seconds_sum"] < 60
+
+
+async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
+    yard: Yard, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def foreign(*_: object) -> Outcome:
+        await asyncio.to_thread(structlog.get_logger("another.logger").warning, "a line of somebody else's")
+        raise StoreFailed("create", "a reason")
+
+    monkeypatch.setattr("tasks.pipeline.attempt.archive", foreign)
+    entries = [await yard.one(scenario) for scenario in (Scenario.DOCUMENTED, Scenario.NOT_FOUND)]
+    await asyncio.gather(*map(yard.attempt, entries))
+    about = [(line["eval_id"], line["run"], line["attempt"], line["account"]) for line in told]
+    assert sorted(about) == sorted((entry.eval_id, RUN, 1, "default") for entry in entries for _ in range(2))
+    report.handed_back()
+    assert "eval_id" not in told[-1]
+
+
+async def test_an_evaluation_with_an_outcome_is_gone_from_the_ledger(yard: Yard, told: list[dict[str, Any]]) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+    assert await yard.take(entry.eval_id) == []
+    assert await yard.due() == []
+    (event,) = told
+    assert (event["event"], event["eval_id"], event["run"]) == ("evaluation.archived", entry.eval_id, RUN)
+    assert event["attempt"] == 1
+    assert event["log_level"] == "info"
+
+
+async def test_a_failed_attempt_is_parked_and_counts(yard: Yard, told: list[dict[str, Any]]) -> None:
+    entry = await yard.one(Scenario.ERROR_500_ALWAYS)
+    await yard.attempt(entry)
+    assert await yard.take(entry.eval_id) == []
+    census = await yard.ledger.census()
+    assert (census.parked, census.leased) == (1, 0)
+    assert census.next_due
+    assert 30 < census.next_due <= 90
+    (event,) = told
+    assert (event["event"], event["cause"], event["attempt"]) == ("evaluation.parked", "service_failed", 1)
+    again = await yard.taken_again(entry)
+    assert (again.attempts, again.lost, again.trigger) == (1, 0, entry.trigger)
+
+
+async def test_the_pause_grows_with_each_attempt(yard: Yard) -> None:
+    entry = await yard.one(Scenario.ERROR_500_ALWAYS)
+    pauses = []
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        pauses.append((await yard.ledger.census()).next_due)
+        entry = await yard.taken_again(entry)
+    assert pauses == pytest.approx([67, 135], rel=0.2)
+
+
+async def test_when_the_attempts_are_used_up_it_is_a_dead_letter_without_a_manifest(
+    yard: Yard, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.HTML_ALWAYS)
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        entry = await yard.taken_again(entry)
+    assert await yard.outcomes() == {}
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert (await yard.ledger.census()).dead == 1
+    assert await yard.manifest_outcome(entry.eval_id) is None
+    assert simulator.stats().requests == ATTEMPTS * 2
+    assert await yard.due() == []
+    assert told[-1]["event"] == "evaluation.failed"
+    assert (told[-1]["cause"], told[-1]["attempts"]) == ("unexpected_answer", ATTEMPTS)
+
+
+async def test_what_needs_a_person_is_a_dead_letter_at_once(yard: Yard, told: list[dict[str, Any]]) -> None:
+    terms = replace(yard.means.line.terms, max_bundle_bytes=10)
+    yard.means = replace(yard.means, line=replace(yard.means.line, terms=terms))
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert [(event["event"], event["cause"]) for event in told] == [("evaluation.failed", "bundle_too_large")]
+
+
+@pytest.mark.parametrize("scenario", [Scenario.UNAUTHORIZED_ONCE, Scenario.FORBIDDEN_ONCE])
+async def test_an_account_on_hold_costs_no_attempt_and_loses_nothing(
+    yard: Yard, simulator: Simulator, scenario: Scenario
+) -> None:
+    entry = await yard.one(scenario)
+    for _ in range(ATTEMPTS + 1):
+        simulator.change(refuse_with=401)
+        await yard.attempt(entry)
+        assert await yard.take(entry.eval_id) == []
+        entry = await yard.taken_again(entry)
+    assert entry.attempts == 0
+    simulator.change(refuse_with=None)
+    await yard.attempt(entry)
+    await yard.attempt(await yard.taken_again(entry))
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+
+
+async def test_of_many_evaluations_of_a_held_account_one_finds_it_out_and_the_others_do_not_ask(
+    yard: Yard, simulator: Simulator
+) -> None:
+    simulator.change(refuse_with=403)
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    await yard.accept(*eval_ids)
+    for entry in await yard.take(*eval_ids):
+        await yard.attempt(entry)
+    assert simulator.stats().requests == 1
+    simulator.change(refuse_with=None)
+    for entry in await yard.take(*await yard.due()):
+        await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 20}
+
+
+async def test_a_fault_of_our_own_loses_nothing_and_ends_as_a_dead_letter(
+    yard: Yard, told: list[dict[str, Any]]
+) -> None:
+    nonsense: Any = "a thousand"
+    yard.means = replace(yard.means, opening=Opening(Limits(max_documents=nonsense)))
+    entry = await yard.one(Scenario.DOCUMENTED)
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        entry = await yard.taken_again(entry)
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert [event["event"] for event in told] == ["evaluation.parked"] * (ATTEMPTS - 1) + ["evaluation.failed"]
+    assert {event["cause"] for event in told} == {"fault_TypeError"}
+    assert all(event["exc_info"] for event in told)
+
+
+async def test_an_evaluation_over_which_workers_die_is_a_dead_letter_and_not_asked_for(
+    yard: Yard, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    for number in range(ATTEMPTS):
+        await yard.ledger.end_leases()
+        assert await yard.claim() == [entry.eval_id]
+        (entry,) = await yard.take(entry.eval_id, worker=f"number {number}")
+    assert entry.lost == ATTEMPTS
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.FAILED: 1}
+    assert told[-1]["cause"] == "workers_lost"
+    assert simulator.stats().requests == 0
+
+
+@pytest.mark.parametrize("scenario", [Scenario.DOCUMENTED, Scenario.ERROR_500_ALWAYS, Scenario.UNAUTHORIZED_ONCE])
+async def test_who_has_lost_his_lease_changes_nothing_in_the_ledger(
+    yard: Yard, told: list[dict[str, Any]], scenario: Scenario
+) -> None:
+    late = await yard.one(scenario)
+    await yard.ledger.end_leases()
+    await yard.claim()
+    (entry,) = await yard.take(late.eval_id, worker="another")
+    await yard.attempt(late)
+    assert await yard.outcomes() == {}
+    assert await yard.ledger.extend([entry]) == []
+    assert [event["event"] for event in told] == ["evaluation.lease_lost"]
+
+
+async def test_who_had_lost_his_lease_and_archived_it_all_the_same_is_counted_once(yard: Yard) -> None:
+    late = await yard.one(Scenario.DOCUMENTED)
+    await yard.ledger.end_leases()
+    await yard.claim()
+    (entry,) = await yard.take(late.eval_id, worker="another")
+    await yard.attempt(late)
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.UNCHANGED: 1}
+
+
+async def test_an_attempt_that_is_cancelled_leaves_the_lease_as_it_is(yard: Yard, simulator: Simulator) -> None:
+    simulator.change(slow_seconds=600)
+    entry = await yard.one(Scenario.SLOW_HEADERS)
+    attempting = asyncio.create_task(yard.attempt(entry))
+    while not simulator.stats().requests:  # the simulator has no event for it
+        await asyncio.sleep(0.01)
+    attempting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempting
+    assert await yard.outcomes() == {}
+    assert await yard.ledger.extend([entry]) == []
+    assert (await yard.ledger.census()).leased == 1
+
+
+async def test_a_ledger_that_cannot_be_reached_stops_the_process_and_not_the_evaluation(yard: Yard) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    nowhere = Redis(unix_socket_path="/nowhere/redis.sock", decode_responses=True, retry=Retry(NoBackoff(), 0))
+    line = replace(yard.means.line, turns=Turns(nowhere), holds=Holds(nowhere))
+    with pytest.raises(RedisConnectionError):
+        await attempt(entry, replace(yard.means, line=line), Ledger(nowhere))
+    await nowhere.aclose()
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+
+
+@pytest.mark.parametrize(
+    "scenario", [Scenario.DOCUMENTED, Scenario.REJECTED, Scenario.DAMAGED_ALWAYS, Scenario.HTML_ALWAYS]
+)
+async def test_what_is_told_holds_no_key_no_name_and_no_body(
+    yard: Yard, told: list[dict[str, Any]], scenario: Scenario
+) -> None:
+    entry = await yard.one(scenario)
+    for _ in range(ATTEMPTS):
+        await yard.attempt(entry)
+        if not await yard.due():
+            break
+        (entry,) = await yard.take(entry.eval_id)
+    assert told
+    for secret in (KEY, "user_uploaded", "Doc_Front", "cannot be accepted", "Sign in"):
+        assert secret not in str(told)
+
+
+# An outage
+
+MANY = 40
+CHARGED = 10
+"""So many attempts an outage may cost before it is known to be one."""
+
+
+class Broken:
+    """A bucket that does nothing it is asked of some kinds until it is mended."""
+
+    def __init__(self, bucket: Bucket, *broken: str) -> None:
+        self._bucket = bucket
+        self.broken = set(broken)
+
+    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+        self._see("create")
+        await self._bucket.create(key, data, labels)
+
+    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+        self._see("replace")
+        await self._bucket.replace(key, data, labels, version)
+
+    async def read(self, key: str) -> Found | None:
+        self._see("read")
+        return await self._bucket.read(key)
+
+    async def digest(self, key: str) -> str | None:
+        self._see("read")
+        return await self._bucket.digest(key)
+
+    def _see(self, doing: str) -> None:
+        if doing in self.broken:
+            raise StoreFailed(doing, "PermissionDeniedError")
+
+
+@dataclass
+class Outage:
+    """Many evaluations, and how they go while something does not work."""
+
+    yard: Yard
+    eval_ids: list[str]
+
+    async def round(self, due: list[str]) -> None:
+        """Make an attempt at each that is due, as the workers of one second do."""
+        self.yard.means.gate.notice(await self.yard.means.line.holds.of(ARCHIVE))
+        for entry in await self.yard.take(*due):
+            await self.yard.attempt(entry)
+
+    async def probe_is_due(self) -> list[str]:
+        """Let the pause pass, and no more; return what waits for the hold."""
+        await self.yard.clock.passes()
+        for hold in await self.yard.means.line.holds.all():
+            # The next one lasts until everyone has been told to wait, however slow this machine is.
+            await self.yard.clock.redis.hset(hold_key(hold.scope), "pause", 3_600_000)
+        return await self.yard.claim()
+
+    async def attempts(self) -> list[int]:
+        """Return how many attempts each evaluation in the ledger has been charged."""
+        return [entry["attempts"] for entry in await self._entries()]
+
+    async def suspects(self) -> int:
+        """Return how many of them have failed themselves, charged for it or not."""
+        return sum(entry.get("suspect", False) for entry in await self._entries())
+
+    async def _entries(self) -> list[dict[str, Any]]:
+        return [json.loads(entry) for entry in await self.yard.clock.redis.hvals("docv:ledger:entries")]
+
+    async def is_over(self) -> None:
+        """See that all of them get into the archive."""
+        for _ in range(ATTEMPTS):
+            await self.round(await self.yard.due())
+        assert await self.yard.outcomes() == {Outcome.ARCHIVED: MANY}
+        assert await self.yard.means.line.holds.all() == []
+
+
+@pytest.fixture
+async def outage(yard: Yard) -> Outage:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(MANY)]
+    await yard.accept(*eval_ids)
+    return Outage(yard, eval_ids)
+
+
+async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
+    outage: Outage, yard: Yard, simulator: Simulator
+) -> None:
+    simulator.change(refuse_with=500)
+
+    await outage.round(outage.eval_ids)
+
+    assert sum(await outage.attempts()) <= CHARGED
+    assert CHARGED <= await outage.suspects() < MANY / 2, "who was not asked about has not failed"
+    hold = await yard.means.line.holds.of("default")
+    assert hold
+    assert (hold.reason, hold.probed) == ("outage", True)
+    for _ in range(3):
+        charged, asked = sum(await outage.attempts()), simulator.stats().requests
+        await outage.round(await outage.probe_is_due())
+        assert simulator.stats().requests == asked + 1, "a probe is one request"
+        assert sum(await outage.attempts()) <= charged + 1
+    assert max(await outage.attempts()) <= 1
+    census = await yard.ledger.census()
+    assert (census.dead, census.leased) == (0, 0)
+    assert census.parked + sum(census.held.values()) == MANY
+
+    simulator.change(refuse_with=None)
+    await outage.is_over()
+
+
+async def test_who_waits_for_the_end_of_an_outage_is_told_of_once_each_and_not_as_failed(
+    outage: Outage, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    simulator.change(refuse_with=503)
+    await outage.round(outage.eval_ids)
+    events = Counter(event["event"] for event in told)
+    assert sum(events.values()) == MANY
+    assert 0 < events.pop("evaluation.parked") <= CHARGED
+    assert "evaluation.failed" not in events
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (("create", "replace"), Reason.CANNOT_WRITE),
+        (("read",), Reason.CANNOT_READ),
+        (("replace",), Reason.CANNOT_WRITE),
+    ],
+)
+async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
+    outage: Outage, yard: Yard, broken: tuple[str, ...], reason: Reason
+) -> None:
+    bucket = Broken(yard.means.records, *broken)
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
+
+    await outage.round(outage.eval_ids)
+
+    assert sum(await outage.attempts()) <= CHARGED
+    assert await outage.suspects() == MANY
+    (hold,) = await yard.means.line.holds.all()
+    assert (hold.scope, hold.reason, hold.probed) == (ARCHIVE, reason, True)
+    for _ in range(3):
+        charged = sum(await outage.attempts())
+        await outage.round(await outage.probe_is_due())
+        assert sum(await outage.attempts()) <= charged + 1
+        (hold,) = await yard.means.line.holds.all()
+        assert hold.reason == reason
+        assert hold.left > 600, "the pause after the probe, and not what is left of its lease"
+    assert max(await outage.attempts()) <= 1
+    assert (await yard.ledger.census()).dead == 0
+
+    bucket.broken.clear()
+    await outage.is_over()
+
+
+async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
+    outage: Outage, yard: Yard, simulator: Simulator
+) -> None:
+    bucket = Broken(yard.means.records, "create")
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
+    await outage.round(outage.eval_ids)
+    asked = simulator.stats().requests
+
+    await outage.round(await outage.probe_is_due())
+    assert simulator.stats().requests == asked + 1
+
+    bucket.broken.clear()
+    due = await outage.probe_is_due()
+    await outage.round(due[:1])
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
+    assert await yard.means.line.holds.all() == [], "one that succeeds lets all others go on"
+    await outage.round(due[1:])
+    assert await yard.outcomes() == {Outcome.ARCHIVED: len(due)}
+
+
+async def test_a_probe_that_finds_its_evaluation_archived_does_not_prove_that_the_archive_can_be_written_to(
+    yard: Yard,
+) -> None:
+    holds = yard.means.line.holds
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    await yard.clock.passes()
+    yard.means.gate.notice(await holds.of(ARCHIVE))
+
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1, Outcome.UNCHANGED: 1}
+    hold = await holds.of(ARCHIVE)
+    assert hold
+    assert hold.left == 0, "another may probe at once"
+    await yard.attempt(await yard.one(Scenario.PASSPORT))
+    assert await holds.all() == []
+
+
+async def test_a_handful_that_always_fails_is_no_outage_while_others_are_archived(yard: Yard) -> None:
+    bad = [eval_id_for(Scenario.ERROR_500_ALWAYS, number) for number in range(20)]
+    good = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    await yard.accept(*good, *bad)
+    for pair in zip(good, bad, strict=True):
+        for entry in await yard.take(*pair):
+            await yard.attempt(entry)
+    assert await yard.means.line.holds.all() == []
+    for _ in range(ATTEMPTS):
+        for entry in await yard.take(*await yard.due()):
+            await yard.attempt(entry)
+    assert await yard.means.line.holds.all() == []
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 20, Outcome.FAILED: 20}
+
+
+async def test_a_redis_that_fails_in_the_middle_of_an_attempt_gets_out_and_is_no_failure_of_the_evaluation(
+    yard: Yard,
+) -> None:
+    class Gone(Broken):
+        async def read(self, _key: str) -> Found | None:
+            raise RedisConnectionError
+
+    entry = await yard.one(Scenario.DOCUMENTED)
+    bucket = Gone(yard.means.records)
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
+    with pytest.raises(RedisConnectionError):
+        await yard.attempt(entry)
+    assert await yard.ledger.extend([entry]) == []
+    assert (await yard.ledger.census()).leased == 1
+
+
+# Not ours any more
+
+
+async def test_of_what_was_erased_while_its_worker_stood_still_nothing_is_written(
+    yard: Yard, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.DOCUMENTED)
+    stood_still = iter((0.0, LEASE))
+    leases = Leases(yard.ledger, lambda: next(stood_still))
+    store = MemoryStore()
+    bucket = ObjectBucket(store)
+    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket, confirm=leases.confirm)
+    with leases.kept([entry]):
+        await yard.clock.redis.zadd("docv:ledger:leased", {entry.eval_id: 1})
+        assert await yard.ledger.erase(entry.eval_id)
+        await yard.attempt(entry)
+    assert list(store.list()) == []
+    assert [event["event"] for event in told] == ["evaluation.lease_lost"]
+    assert await yard.outcomes() == {Outcome.UNCHANGED: 1}, "that of the erasure"

@@ -1,0 +1,90 @@
+"""What a manifest will say, told from what was answered, read and stored."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from tasks.bundle.documents import identify
+from tasks.bundle.unpack import Limits, unpack
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Entry, Queue, Trigger
+from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome
+from tasks.pipeline.manifest_builder import Contents, record
+from tasks.pipeline.upload import StoredDocument
+from tasks.riskos.response import Absent, Bundle
+from tasks.storage.manifest import DocumentRecord, UnreadableRecord
+from tests.zips import zip_of
+
+EVALUATION = Evaluation(str(uuid4()), "production", "default")
+ENTRY = Entry(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
+AT = "2026-11-23T04:00:00.000Z"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
+def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome: Outcome) -> None:
+    manifest = record(EVALUATION, ENTRY, Absent(outcome, 400, "its words"), Contents(), [], retrieved_at=AT)
+    assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
+    assert (manifest.response.status, manifest.response.message) == (400, "its words")
+    assert (manifest.no_documents is not None) == (outcome is Outcome.NO_DOCUMENTS)
+
+
+def test_why_there_are_no_documents_is_unknown_unless_somebody_says() -> None:
+    answer = Absent(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
+    manifest = record(EVALUATION, ENTRY, answer, Contents(), [], retrieved_at=AT)
+    assert manifest.no_documents is not None
+    assert manifest.no_documents.reason is NoDocumentsReason.RETENTION_OR_UNKNOWN
+    assert manifest.no_documents.evidence == ()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        ((Evidence.MILITARY_ID,), NoDocumentsReason.MILITARY),
+        ((Evidence.UNDER_AGE,), NoDocumentsReason.MINOR),
+        ((Evidence.UNDER_AGE, Evidence.MILITARY_ID), NoDocumentsReason.MILITARY),
+    ],
+)
+def test_what_a_webhook_told_explains_why_there_are_no_documents(
+    evidence: tuple[Evidence, ...], reason: NoDocumentsReason
+) -> None:
+    answer = Absent(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
+    manifest = record(EVALUATION, replace(ENTRY, evidence=evidence), answer, Contents(), [], retrieved_at=AT)
+    assert manifest.no_documents is not None
+    assert (manifest.no_documents.reason, manifest.no_documents.evidence) == (reason, evidence)
+
+
+def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it_was() -> None:
+    documents = tuple(
+        identify(member) for member in unpack(zip_of({"case_attachments/a.png": b"text"}), Limits()).members
+    )
+    stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
+    answer = Bundle("a.zip", b"zipped", "0" * 64, 6)
+
+    manifest = record(EVALUATION, ENTRY, answer, Contents(documents), stored, retrieved_at=AT)
+
+    assert manifest.outcome is Outcome.ARCHIVED
+    assert (manifest.response.status, manifest.response.message) == (200, None)
+    assert manifest.bundle is not None
+    assert (manifest.bundle.filename, manifest.bundle.size, manifest.bundle.sha256) == ("a.zip", 6, "0" * 64)
+    assert manifest.documents == (
+        DocumentRecord(
+            name="case_attachments/a.png",
+            kind="attachment",
+            key=f"key/{documents[0].sha256}",
+            media_type="text/plain",
+            size=4,
+            sha256=documents[0].sha256,
+            modified=documents[0].modified,
+            named_as="image/png",
+        ),
+    )
+    assert (manifest.retrieved_at, manifest.trigger.source, manifest.trigger.run) == (AT, "run", "q3")
+    assert (manifest.revision, manifest.previous) == (1, None)
+
+
+def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> None:
+    bad = UnreadableRecord(name="a.jpg", cause="wrong_crc")
+    answer = Bundle(None, b"", "0" * 64, 0)
+    manifest = record(EVALUATION, ENTRY, answer, Contents(unreadable=(bad,)), [], retrieved_at=AT)
+    assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))

@@ -1,0 +1,704 @@
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NoReturn
+
+import aiohttp
+import jsonschema
+import obstore
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from obstore.store import MemoryStore, S3Store
+from redis.asyncio import Redis
+
+from scripts.simulator.bundles import bundle_of, documents_of
+from scripts.simulator.damage import wrong_crc
+from scripts.simulator.expected import expected_outcome
+from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import Opening
+from tasks.errors import AlarmingObject, ArchiveHeld, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Entry, Queue, Trigger
+from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.pipeline.pipeline import Means, archive
+from tasks.pipeline.upload import Shelf
+from tasks.resilience.archive_gate import Gate
+from tasks.resilience.holds import ARCHIVE, Hold, Reason
+from tasks.resilience.retry import Policy
+from tasks.riskos.download import Terms
+from tasks.storage.bucket import Bucket, Labels, ObjectBucket
+from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encryption import Keyring
+from tasks.storage.manifest import ErasedRecord, Manifest, look_up
+from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
+from tests.riskos import json as said
+from tests.zips import Raw, forged, zip_of
+from worker.config.settings import Settings
+
+IMAGE_BYTES = 2_000
+TERMS = Terms(no_documents_texts=Settings().no_documents_texts)
+POLICY = Policy(quick_attempts=3, quick_pause=0.0)
+TRIGGER = Trigger("webhook", run="2026-q3", event_type="evaluation_completed", event_id="e-1")
+MINE = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json").read_text())
+ATTEMPTS = 3
+
+
+def entry_of(eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Entry:
+    return Entry(
+        eval_id,
+        "token",
+        Queue.LIVE,
+        "default",
+        refresh,
+        attempts=0,
+        lost=0,
+        trigger=TRIGGER,
+        even_if_erased=even_if_erased,
+    )
+
+
+@dataclass
+class House:
+    """An archive in memory, and the means to fill it from one RiskOS.
+
+    Attributes:
+        means: what the journey needs.
+        store: behind the bucket.
+        clock: passes when somebody waits.
+    """
+
+    means: Means
+    store: MemoryStore
+    clock: Clock
+
+    async def archive(self, eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Outcome:
+        return await archive(entry_of(eval_id, refresh=refresh, even_if_erased=even_if_erased), self.means)
+
+    async def erase(self, eval_id: str) -> bytes:
+        """Put the marker of an erasure in the manifest's place; return it."""
+        evaluation, bucket = Evaluation(eval_id, "sandbox"), self.means.shelf.bucket
+        before = await look_up(bucket, evaluation)
+        assert before
+        erased = ErasedRecord(receipt="receipts/a.json", at=before.manifest.archived_at)
+        marker = before.manifest.model_copy(update={"documents": (), "revision": 2, "previous": None, "erased": erased})
+        await bucket.replace(
+            evaluation.manifest_key, marker.as_json(), Labels("application/json"), before.found.version
+        )
+        return marker.as_json()
+
+    async def end_of(self, eval_id: str, *, refresh: bool = False) -> Outcome:
+        """Make attempts until there is an outcome, as the ledger does."""
+        failed = 0
+        while failed < ATTEMPTS:
+            try:
+                return await self.archive(eval_id, refresh=refresh)
+            except NotNow:
+                await self.clock.passes()
+            except TryAgain:
+                failed += 1
+        return Outcome.FAILED
+
+    def move_to(self, bucket: Bucket) -> None:
+        """Archive into another bucket from now on."""
+        self.means = replace(self.means, shelf=Shelf(bucket), records=bucket)
+
+    async def manifest(self, eval_id: str) -> Manifest:
+        found = await look_up(self.means.records, Evaluation(eval_id, "sandbox"))
+        assert found
+        jsonschema.validate(json.loads(found.found.data), SCHEMA)
+        return found.manifest
+
+    def contents(self) -> dict[str, bytes]:
+        """Return every object of the archive."""
+        keys = [str(found["path"]) for batch in self.store.list() for found in batch]
+        return {key: bytes(obstore.get(self.store, key).bytes()) for key in keys}
+
+    def archived(self, manifest: Manifest) -> dict[str, bytes]:
+        """Return the documents of a manifest, name and bytes, as they are in the archive."""
+        contents = self.contents()
+        for each in manifest.documents:
+            content = contents[each.key]
+            assert (each.size, each.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        return {each.name: contents[each.key] for each in manifest.documents}
+
+
+@asynccontextmanager
+async def house_at(
+    url: str, redis: "Redis", *, terms: Terms = TERMS, limits: Limits | None = None
+) -> AsyncIterator[House]:
+    store, clock = MemoryStore(), Clock(redis)
+    async with aiohttp.ClientSession() as http:
+        line = clock.line_to(url, http, terms, POLICY)
+        bucket = ObjectBucket(store)
+        means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(limits or Limits()))
+        yield House(means, store, clock)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES, slow_seconds=0.1)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def house(simulator: Simulator, redis: "Redis") -> AsyncIterator[House]:
+    async with house_at(simulator.url, redis) as house:
+        yield house
+
+
+def asked(simulator: Simulator, eval_id: str) -> int:
+    return simulator.stats().by_evaluation.get(eval_id, 0)
+
+
+# Every scenario
+
+
+@pytest.mark.parametrize("scenario", [each for each in Scenario if expected_outcome(each) is Outcome.ARCHIVED])
+async def test_documents_are_archived_byte_for_byte(house: House, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    assert await house.end_of(eval_id) is Outcome.ARCHIVED
+    manifest = await house.manifest(eval_id)
+    assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
+    assert [each.name for each in manifest.documents] == list(documents_of(eval_id, IMAGE_BYTES))
+    assert house.contents().keys() == {
+        f"sandbox/{eval_id}/manifest.json",
+        *(each.key for each in manifest.documents),
+    }
+    assert manifest.outcome is Outcome.ARCHIVED
+    assert (manifest.response.status, manifest.response.message) == (200, None)
+    assert manifest.bundle
+    sent = bundle_of(eval_id, IMAGE_BYTES)
+    assert manifest.bundle.model_dump() == {
+        "filename": f"{eval_id}_document.zip",
+        "size": len(sent),
+        "sha256": hashlib.sha256(sent).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("scenario", [*NO_DOCUMENTS, Scenario.NOT_FOUND, Scenario.REJECTED])
+async def test_what_riskos_will_never_have_is_a_tombstone_that_says_what_it_said(
+    house: House, simulator: Simulator, scenario: Scenario
+) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    outcome = await house.archive(eval_id)
+    assert outcome is expected_outcome(scenario)
+    manifest = await house.manifest(eval_id)
+    assert house.contents().keys() == {f"sandbox/{eval_id}/manifest.json"}
+    assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
+    assert manifest.response.status == (404 if outcome is Outcome.NOT_FOUND else 400)
+    evidence = {
+        Scenario.NO_DOCUMENTS_UNSUPPORTED: "Images not available: Document type is not supported for verification.",
+        Scenario.NOT_FOUND: "Evaluation not found",
+        Scenario.REJECTED: REJECTED["message"],
+    }
+    assert manifest.response.message
+    assert manifest.response.message.lower() == evidence.get(scenario, "No Documents Found").lower()
+    reason = manifest.no_documents and manifest.no_documents.reason
+    assert reason == (NoDocumentsReason.RETENTION_OR_UNKNOWN if outcome is Outcome.NO_DOCUMENTS else None)
+    assert asked(simulator, eval_id) == 1
+
+
+@pytest.mark.parametrize("scenario", [each for each in Scenario if expected_outcome(each) is Outcome.UNREADABLE])
+async def test_a_bundle_that_stays_unreadable_is_kept_in_quarantine(
+    house: House, simulator: Simulator, scenario: Scenario
+) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    assert await house.archive(eval_id) is Outcome.UNREADABLE
+    assert asked(simulator, eval_id) == 2
+    manifest = await house.manifest(eval_id)
+    assert (manifest.outcome, manifest.no_documents) == (Outcome.UNREADABLE, None)
+    assert manifest.unreadable
+    assert manifest.bundle
+    kept = house.contents()[f"quarantine/sandbox/{eval_id}/{manifest.bundle.sha256}.zip"]
+    assert (hashlib.sha256(kept).hexdigest(), len(kept)) == (manifest.bundle.sha256, manifest.bundle.size)
+    assert set(house.archived(manifest).items()) <= set(documents_of(eval_id, IMAGE_BYTES).items())
+    assert house.contents().keys() == {
+        f"sandbox/{eval_id}/manifest.json",
+        f"quarantine/sandbox/{eval_id}/{manifest.bundle.sha256}.zip",
+        *(each.key for each in manifest.documents),
+    }
+
+
+@pytest.mark.parametrize("scenario", [each for each in Scenario if expected_outcome(each) is Outcome.FAILED])
+async def test_what_never_arrives_leaves_nothing_in_the_archive(
+    house: House, simulator: Simulator, scenario: Scenario
+) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    assert await house.end_of(eval_id) is Outcome.FAILED
+    assert house.contents() == {}
+    assert asked(simulator, eval_id) >= ATTEMPTS * 2
+    assert simulator.stats().redirects_followed == 0
+
+
+def test_every_scenario_is_in_one_of_the_tests_above() -> None:
+    outcomes = {expected_outcome(each) for each in Scenario}
+    tombstones = {each for each in Scenario if expected_outcome(each) in _TOMBSTONES}
+    assert tombstones == {*NO_DOCUMENTS, Scenario.NOT_FOUND, Scenario.REJECTED}
+    assert outcomes == {Outcome.ARCHIVED, Outcome.UNREADABLE, Outcome.FAILED, *_TOMBSTONES}
+
+
+_TOMBSTONES = {Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED}
+
+
+async def test_the_manifest_says_why_and_when_and_by_whom_it_was_made(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    manifest = await house.manifest(eval_id)
+    assert manifest.trigger.model_dump() == {
+        "source": "webhook",
+        "run": "2026-q3",
+        "event_type": "evaluation_completed",
+        "event_id": "e-1",
+    }
+    assert (manifest.eval_id, manifest.environment, manifest.account) == (eval_id, "sandbox", "default")
+    assert (manifest.revision, manifest.previous) == (1, None)
+    assert manifest.retrieved_at <= manifest.archived_at
+
+
+# What is there already
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [Scenario.DOCUMENTED, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND, Scenario.REJECTED, Scenario.GARBAGE_ALWAYS],
+)
+async def test_an_evaluation_that_has_ended_is_not_asked_for_again(
+    house: House, simulator: Simulator, scenario: Scenario
+) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    await house.archive(eval_id)
+    before, requests = house.contents(), asked(simulator, eval_id)
+    assert await house.archive(eval_id) is Outcome.UNCHANGED
+    assert asked(simulator, eval_id) == requests
+    assert house.contents() == before
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [Scenario.DOCUMENTED, Scenario.STREAMED, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND, Scenario.DAMAGED_ALWAYS],
+)
+async def test_a_refresh_asks_again_and_writes_nothing_when_nothing_has_changed(
+    house: House, simulator: Simulator, scenario: Scenario
+) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    await house.archive(eval_id)
+    before, requests = house.contents(), asked(simulator, eval_id)
+    assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
+    assert asked(simulator, eval_id) == 2 * requests
+    assert house.contents() == before
+
+
+async def test_a_refresh_of_an_evaluation_nobody_archived_archives_it(house: House) -> None:
+    assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7), refresh=True) is Outcome.ARCHIVED
+
+
+async def test_a_changed_bundle_is_a_second_revision_beside_the_first(house: House) -> None:
+    eval_id = eval_id_for(Scenario.CHANGING, 7)
+    manifest_key = f"sandbox/{eval_id}/manifest.json"
+    await house.archive(eval_id)
+    first = house.contents()
+    assert await house.archive(eval_id, refresh=True) is Outcome.ARCHIVED
+    second = house.contents()
+    manifest = await house.manifest(eval_id)
+    assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES, changed=True)
+    assert (manifest.revision, manifest.previous) == (2, hashlib.sha256(first[manifest_key]).hexdigest())
+    assert second[f"sandbox/{eval_id}/revisions/1.json"] == first[manifest_key]
+    assert {key: second[key] for key in first.keys() - {manifest_key}} == {
+        key: first[key] for key in first.keys() - {manifest_key}
+    }
+    assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
+
+
+async def test_documents_that_riskos_has_deleted_since_stay_in_the_archive(redis: "Redis") -> None:
+    gone = said(400, b'{"message": "No Documents Found"}')
+    async with saying(zipped(zip_of({"front.jpg": b"front"})), gone) as server, house_at(server.url, redis) as house:
+        await house.archive(MINE)
+        before = house.contents()
+        assert await house.archive(MINE, refresh=True) is Outcome.NO_DOCUMENTS
+        manifest = await house.manifest(MINE)
+    assert [(each.name, each.superseded) for each in manifest.documents] == [("front.jpg", True)]
+    assert house.archived(manifest) == {"front.jpg": b"front"}
+    assert before.keys() < house.contents().keys()
+
+
+# What was erased
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+async def test_what_was_erased_is_not_asked_for_again(house: House, simulator: Simulator, refresh: bool) -> None:  # noqa: FBT001
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    await house.erase(eval_id)
+    before, requests = house.contents(), asked(simulator, eval_id)
+    assert await house.archive(eval_id, refresh=refresh) is Outcome.UNCHANGED
+    assert asked(simulator, eval_id) == requests
+    assert house.contents() == before
+
+
+async def test_what_was_erased_is_archived_again_when_a_person_says_so_and_begins_anew(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    marker = await house.erase(eval_id)
+    assert await house.archive(eval_id, even_if_erased=True) is Outcome.ARCHIVED
+    manifest = await house.manifest(eval_id)
+    assert (manifest.revision, manifest.previous, manifest.erased) == (1, hashlib.sha256(marker).hexdigest(), None)
+    assert house.contents()[f"sandbox/{eval_id}/revisions/0.json"] == marker
+    assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
+    assert await house.archive(eval_id, even_if_erased=True) is Outcome.UNCHANGED
+
+
+async def test_a_worker_that_was_on_its_way_does_not_undo_an_erasure(redis: "Redis") -> None:
+    bundle = zipped(zip_of({"front.jpg": b"changed"}))
+    marker = b""
+
+    async def answer(_: object) -> Reply:
+        nonlocal marker
+        if asks.pop():
+            marker = await house.erase(MINE)
+        return Reply(bundle if marker else zipped(zip_of({"front.jpg": b"first"})))
+
+    asks = [True, False]
+    async with listening(answer) as server, house_at(server.url, redis) as house:
+        await house.archive(MINE)
+        assert await house.archive(MINE, refresh=True) is Outcome.UNCHANGED
+        assert house.contents()[f"sandbox/{MINE}/manifest.json"] == marker
+
+
+# What is no good
+
+
+async def test_a_damaged_bundle_is_fetched_again_and_then_archived(house: House, simulator: Simulator) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ONCE, 7)
+    assert await house.archive(eval_id) is Outcome.ARCHIVED
+    assert asked(simulator, eval_id) == 2
+    assert (await house.manifest(eval_id)).unreadable == ()
+
+
+async def test_of_a_bundle_with_one_bad_member_the_others_are_archived_and_the_bad_one_is_named(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
+    assert await house.archive(eval_id) is Outcome.UNREADABLE
+    manifest = await house.manifest(eval_id)
+    bad, *good = documents_of(eval_id, IMAGE_BYTES)
+    assert [(each.name, each.cause) for each in manifest.unreadable] == [(bad, "wrong_crc")]
+    assert [each.name for each in manifest.documents] == good
+
+
+async def test_a_damaged_bundle_that_cannot_be_fetched_again_has_not_ended(redis: "Redis") -> None:
+    damaged = zipped(wrong_crc({"front.jpg": b"front"}))
+    async with saying(damaged, said(503, b"{}")) as server, house_at(server.url, redis) as house:
+        with pytest.raises(TryAgain):
+            await house.archive(MINE)
+    assert house.contents() == {}
+
+
+async def test_what_could_be_read_only_the_first_time_is_not_lost(redis: "Redis") -> None:
+    files = {"front.jpg": b"front" * 9, "back.jpg": b"back" * 9}
+    first = zipped(wrong_crc(files))
+    async with saying(first, zipped(b"\x00garbage")) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is Outcome.UNREADABLE
+        manifest = await house.manifest(MINE)
+    assert house.archived(manifest) == {"back.jpg": files["back.jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "cause"),
+    [
+        (Limits(max_documents=1), "too_many_documents"),
+        (Limits(max_unpacked_bytes=100), "too_large"),
+        (Limits(max_ratio=1, ratio_from=100), "ratio"),
+    ],
+)
+async def test_a_bundle_that_holds_too_much_is_unreadable(redis: "Redis", limits: Limits, cause: str) -> None:
+    bundle = zipped(zip_of({"front.jpg": bytes(1000), "back.jpg": bytes(1000)}))
+    async with saying(bundle) as server, house_at(server.url, redis, limits=limits) as house:
+        assert await house.archive(MINE) is Outcome.UNREADABLE
+        manifest = await house.manifest(MINE)
+    assert [(each.name, each.cause) for each in manifest.unreadable] == [("", cause)]
+    assert manifest.documents == ()
+
+
+async def test_a_bundle_that_is_larger_than_it_may_be_needs_a_person_and_leaves_nothing(redis: "Redis") -> None:
+    bundle = zipped(zip_of({"front.jpg": b"front"}))
+    terms = replace(TERMS, max_bundle_bytes=20)
+    async with saying(bundle) as server, house_at(server.url, redis, terms=terms) as house:
+        with pytest.raises(BundleTooLarge):
+            await house.archive(MINE)
+    assert house.contents() == {}
+
+
+@pytest.mark.parametrize("name", [b"../../etc/passwd", b"/etc/passwd", b"C:\\x", b"a\x00b", b"\xff\xfe", b"x" * 5000])
+async def test_no_name_out_of_a_bundle_is_part_of_a_key(redis: "Redis", name: bytes) -> None:
+    async with saying(zipped(forged(Raw(name=name, flags=1 << 11)))) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is Outcome.ARCHIVED
+        (document,) = (await house.manifest(MINE)).documents
+    digest = hashlib.sha256(b"some content").hexdigest()
+    assert document.key == f"sandbox/{MINE}/other/{digest}.txt"
+    assert house.contents().keys() == {document.key, f"sandbox/{MINE}/manifest.json"}
+
+
+# Its place in flight
+
+
+class Places:
+    """Places in flight that note what S3 was asked for before, with and after one."""
+
+    def __init__(self, bucket: Wilful) -> None:
+        self._bucket = bucket
+        self.asked: list[list[str]] = []
+        self.queues: list[Queue] = []
+
+    @asynccontextmanager
+    async def place(self, queue: Queue) -> AsyncIterator[None]:
+        self.queues.append(queue)
+        self._note()
+        yield
+        self._note()
+
+    def _note(self) -> None:
+        self.asked.append(sorted(self._bucket.objects))
+
+
+async def test_only_with_a_place_is_riskos_asked_and_without_one_the_manifest_is_written(
+    house: House, simulator: Simulator
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    wilful = Wilful()
+    places = Places(wilful)
+    async with listening(wilful) as server:
+        house.move_to(bucket_at(server.url))
+        house.means = replace(house.means, place=places.place)
+        assert await house.archive(eval_id) is Outcome.ARCHIVED
+        manifest = f"sandbox/{eval_id}/manifest.json"
+        assert server.heard[0].path.endswith("manifest.json"), "it is looked at first"
+    before, documents = places.asked
+    assert before == []
+    assert len(documents) == len(documents_of(eval_id, IMAGE_BYTES))
+    assert not [key for key in documents if key.endswith("manifest.json")]
+    assert [key for key in wilful.objects if key.endswith(manifest)]
+    assert places.queues == [Queue.LIVE]
+    assert asked(simulator, eval_id) == 1
+
+
+async def test_what_is_archived_already_needs_no_place(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    house.means = replace(house.means, place=_full)
+    assert await house.archive(eval_id) is Outcome.UNCHANGED
+
+
+def _full(_: Queue) -> NoReturn:
+    raise AssertionError("there is no place")
+
+
+async def test_who_waited_for_a_place_while_the_archive_went_on_hold_asks_nobody(
+    house: House, simulator: Simulator
+) -> None:
+    @asynccontextmanager
+    async def place(_: Queue) -> AsyncIterator[None]:
+        house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
+        yield
+
+    house.means = replace(house.means, place=place)
+    with pytest.raises(ArchiveHeld, match="cannot_write"):
+        await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
+    assert simulator.stats().requests == 0
+
+
+async def test_the_probe_of_an_archive_on_hold_goes_on_when_it_has_its_place(house: House) -> None:
+    house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
+    assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
+
+
+# Something other than RiskOS goes wrong
+
+
+def bucket_at(url: str) -> ObjectBucket:
+    """Return a bucket at a scripted server; nothing is tried twice."""
+    store = S3Store(
+        "archive",
+        endpoint=url,
+        virtual_hosted_style_request=False,
+        region="us-east-1",
+        skip_signature=True,
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=30)},
+    )
+    return ObjectBucket(store)
+
+
+async def test_an_attempt_that_stops_before_the_manifest_is_made_good_by_the_next(
+    house: House, simulator: Simulator
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    files = documents_of(eval_id, IMAGE_BYTES)
+    denied = Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))
+    wilful = Wilful(*[Write(stores=True)] * len(files), denied)
+    async with listening(wilful) as server:
+        house.move_to(bucket_at(server.url))
+        with pytest.raises(StoreFailed):
+            await house.archive(eval_id)
+        documents = dict(wilful.objects)
+        assert sorted(documents.values()) == sorted(files.values())
+        assert await house.archive(eval_id) is Outcome.ARCHIVED
+        assert [heard.path for heard in server.heard if heard.method == "PUT"][-1].endswith("/manifest.json")
+    assert documents.items() <= wilful.objects.items()
+    assert len(wilful.objects) == len(files) + 1
+    assert asked(simulator, eval_id) == 2
+
+
+async def test_no_manifest_is_written_while_a_document_is_missing(house: House) -> None:
+    denied = Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))
+    wilful = Wilful(Write(stores=True), denied)
+    async with listening(wilful) as server:
+        house.move_to(bucket_at(server.url))
+        with pytest.raises(StoreFailed):
+            await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
+    assert not [key for key in wilful.objects if key.endswith("manifest.json")]
+
+
+async def test_an_archive_that_cannot_be_read_costs_no_request(house: House, simulator: Simulator) -> None:
+    async with saying(s3_error(403, "AccessDenied")) as server:
+        house.move_to(bucket_at(server.url))
+        with pytest.raises(StoreFailed):
+            await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
+    assert simulator.stats().requests == 0
+
+
+async def test_a_damaged_manifest_is_an_alarm_and_costs_no_request(house: House, simulator: Simulator) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    key = f"sandbox/{eval_id}/manifest.json"
+    await house.means.records.create(key, b"{}", Labels("application/json"))
+    for refresh in (False, True):
+        with pytest.raises(AlarmingObject):
+            await house.archive(eval_id, refresh=refresh)
+    assert simulator.stats().requests == 0
+    assert house.contents() == {key: b"{}"}
+
+
+async def test_of_workers_who_archive_the_same_evaluation_at_once_one_does(house: House) -> None:
+    eval_id = eval_id_for(Scenario.ATTACHMENTS, 7)
+    ended = await asyncio.gather(*[house.archive(eval_id) for _ in range(4)])
+    assert set(ended) <= {Outcome.ARCHIVED, Outcome.UNCHANGED}
+    assert Outcome.ARCHIVED in ended
+    manifest = await house.manifest(eval_id)
+    assert manifest.revision == 1
+    assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
+
+
+async def test_who_comes_second_to_the_manifest_commits_on_top_of_the_first(redis: "Redis") -> None:
+    first, second = (zipped(zip_of({"front.jpg": content})) for content in (b"first", b"second"))
+    both_asked = asyncio.Barrier(2)
+    left = [first, second]
+
+    async def answer(_: object) -> Reply:
+        mine = left.pop()
+        await both_asked.wait()  # both have seen that there is no manifest
+        return Reply(mine)
+
+    async with listening(answer) as server, house_at(server.url, redis) as house:
+        ended = await asyncio.gather(house.archive(MINE), house.archive(MINE))
+        manifest = await house.manifest(MINE)
+    assert ended == [Outcome.ARCHIVED, Outcome.ARCHIVED]
+    assert manifest.revision == 2
+    assert sorted(each.superseded for each in manifest.documents) == [False, True]
+    assert {house.contents()[each.key] for each in manifest.documents} == {b"first", b"second"}
+
+
+async def test_a_manifest_that_changes_again_and_again_is_another_attempts_turn(house: House) -> None:
+    def answer(heard: object) -> Reply:
+        busy = heard.method == "PUT" and heard.path.endswith("manifest.json")
+        return Reply(s3_error(412, "PreconditionFailed")) if busy else wilful(heard)
+
+    wilful = Wilful()
+    async with listening(answer) as server:
+        house.move_to(bucket_at(server.url))
+        with pytest.raises(ManifestChanged):
+            await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
+    tries = [heard for heard in server.heard if heard.method == "PUT" and heard.path.endswith("manifest.json")]
+    assert 1 < len(tries) < 10
+
+
+# The law
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(
+    lambda name: not name.endswith("/")
+)
+
+
+@given(st.dictionaries(names, st.binary(max_size=300), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_a_zip_of_anything_comes_out_of_the_archive_as_it_went_in(
+    redis: "Redis", files: Mapping[str, bytes]
+) -> None:
+    async with saying(zipped(zip_of(files))) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is Outcome.ARCHIVED
+        manifest = await house.manifest(MINE)
+    assert house.archived(manifest) == files
+    assert [each.name for each in manifest.documents] == list(files)
+
+
+# Sealed
+
+
+async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_what(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    files = documents_of(eval_id, IMAGE_BYTES)
+    plain = house.means.records
+    for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
+        sealed = SealedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, shelf=Shelf(sealed, sealed_with=key_id))
+        await house.archive(eval_id, refresh=True)
+    manifest = await house.manifest(eval_id)
+    # Nothing was written again with the new key, so nothing is said to be.
+    assert (manifest.revision, {each.sealed_with for each in manifest.documents}) == (1, {"2025"})
+    for each in manifest.documents:
+        behind, found = await plain.read(each.key), await sealed.read(each.key)
+        assert behind
+        assert found
+        assert found.data == files[each.name]
+        assert hashlib.sha256(found.data).hexdigest() == each.sha256
+        assert b"JFIF" not in behind.data
+
+
+async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(house: House) -> None:
+    eval_id = eval_id_for(Scenario.CHANGING, 7)
+    plain = house.means.records
+    for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
+        sealed = SealedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, shelf=Shelf(sealed, sealed_with=key_id))
+        await house.archive(eval_id, refresh=True)
+    manifest = await house.manifest(eval_id)
+    assert manifest.revision == 2
+    assert {each.sealed_with for each in manifest.documents} == {"2025", "2026"}
+    for each in manifest.documents:
+        assert (await sealed.digest(each.key)) == each.sha256
+
+
+async def test_an_unreadable_bundle_that_is_packed_anew_is_kept_in_quarantine_once(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
+    assert await house.archive(eval_id) is Outcome.UNREADABLE
+    before = house.contents().keys()
+    assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
+    assert house.contents().keys() == before
+
+
+async def test_a_bundle_in_quarantine_is_sealed_as_well(house: House) -> None:
+    eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
+    sealed = SealedBucket(house.means.records, Keyring("2026", {"2026": b"n" * 32}))
+    house.means = replace(house.means, shelf=Shelf(sealed, sealed_with="2026"))
+    await house.archive(eval_id)
+    bundle = (await house.manifest(eval_id)).bundle
+    assert bundle
+    assert bundle.sealed_with == "2026"
+    assert await sealed.digest(f"quarantine/sandbox/{eval_id}/{bundle.sha256}.zip") == bundle.sha256

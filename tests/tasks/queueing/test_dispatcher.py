@@ -1,0 +1,223 @@
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import Order, Queue, Trigger
+from tasks.queueing.dispatcher import dispatch
+from tasks.queueing.publisher import Publisher, backlog
+from tasks.resilience.holds import Hold, Reason
+from worker.app import publishing_app
+from worker.config.settings import Settings
+
+PREFIX = "docv:ledger:"
+
+
+@pytest.fixture
+def ledger(redis: Redis) -> Ledger:
+    return Ledger(redis)
+
+
+@pytest.fixture
+def publisher(redis_url: str) -> Iterator[Publisher]:
+    publisher = Publisher(publishing_app(Settings(redis_url=SecretStr(redis_url))))
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture
+def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
+    """There is no Redis where it wants to publish."""
+    publisher = Publisher(publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
+    yield publisher
+    publisher.close()
+
+
+async def accept(ledger: Ledger, count: int = 1, queue: Queue = Queue.BACKFILL, delay: float = 0.0) -> list[str]:
+    eval_ids = [str(uuid4()) for _ in range(count)]
+    await ledger.accept(eval_ids, Order(queue, "default", Trigger("enqueue"), delay=delay))
+    return eval_ids
+
+
+async def due(ledger: Ledger, redis: Redis, count: int = 1, queue: Queue = Queue.BACKFILL) -> list[str]:
+    """Accept evaluations whose pause is over."""
+    eval_ids = await accept(ledger, count, queue, delay=60)
+    await redis.zadd(PREFIX + "parked", dict.fromkeys(eval_ids, 1), xx=True)
+    return eval_ids
+
+
+async def held(ledger: Ledger, count: int) -> list[str]:
+    """Accept evaluations that wait for their account."""
+    eval_ids = await accept(ledger, count)
+    for entry in await ledger.take(eval_ids, token="ours"):
+        await ledger.await_hold(entry, cause="account_held")
+    return eval_ids
+
+
+async def messages(redis: Redis, queue: Queue) -> list[list[str]]:
+    """The IDs of each message in a queue, as Celery laid them there."""
+    bodies = [base64.b64decode(json.loads(text)["body"]) for text in await redis.lrange(f"docv:{queue}", 0, -1)]
+    return [json.loads(body)[1]["eval_ids"] for body in bodies]
+
+
+def hold(left: float) -> Hold:
+    return Hold("default", Reason.UNAUTHORIZED, "refused", lasting=100.0, left=left, probed=True)
+
+
+async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
+    """Do a round while these holds are placed on the account."""
+    placed = [each for each in holds if each]
+    published, no_room = await dispatch(
+        ledger, publisher, await backlog(redis), {"default": dict.fromkeys(Queue, placed)}
+    )
+    assert no_room == {}
+    return published
+
+
+async def test_where_nothing_is_due_nothing_is_published(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+    await accept(ledger, delay=60)
+    await accept(ledger)
+    assert await dispatched(ledger, publisher, redis) == 0
+    assert await redis.exists("docv:live", "docv:backfill") == 0
+
+
+@pytest.mark.parametrize("queue", Queue)
+async def test_what_is_due_travels_on_its_queue(
+    ledger: Ledger, publisher: Publisher, redis: Redis, queue: Queue
+) -> None:
+    eval_ids = await due(ledger, redis, queue=queue)
+    assert await dispatched(ledger, publisher, redis) == 1
+    assert await messages(redis, queue) == [eval_ids]
+    assert await dispatched(ledger, publisher, redis) == 0
+
+
+async def test_what_a_dead_worker_held_is_published_again(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+    eval_ids = await accept(ledger)
+    await ledger.take(eval_ids, token="dead")
+    await redis.zadd(PREFIX + "leased", {eval_ids[0]: 1})
+    assert await dispatched(ledger, publisher, redis) == 1
+    assert await messages(redis, Queue.BACKFILL) == [eval_ids]
+
+
+async def test_a_backfill_travels_in_batches_and_live_events_alone(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    live, backfill = await due(ledger, redis, 3, Queue.LIVE), await due(ledger, redis, 640)
+
+    assert await dispatched(ledger, publisher, redis) == 643
+
+    assert sorted(await messages(redis, Queue.LIVE)) == sorted([each] for each in live)
+    batches = await messages(redis, Queue.BACKFILL)
+    assert {len(batch) for batch in batches} == {10}
+    assert sorted(sum(batches, [])) == sorted(backfill)  # noqa: RUF017  # a few hundred
+
+
+async def test_several_dispatchers_publish_what_is_due_once(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+    eval_ids = await due(ledger, redis, 50)
+    counts = await asyncio.gather(*(dispatched(ledger, publisher, redis) for _ in range(5)))
+    assert sum(counts) == 50
+    assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # fifty
+
+
+async def test_what_could_not_be_published_is_not_lost(
+    ledger: Ledger, broken_publisher: Publisher, publisher: Publisher, redis: Redis
+) -> None:
+    eval_ids = await due(ledger, redis)
+    with pytest.raises(OperationalError):
+        await dispatched(ledger, broken_publisher, redis)
+    assert (await ledger.census()).queued[Queue.BACKFILL] == 1
+
+    await redis.zadd(PREFIX + "queued:backfill", {eval_ids[0]: 1})
+    await dispatched(ledger, publisher, redis)
+
+    assert await messages(redis, Queue.BACKFILL) == [eval_ids]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "unacknowledged", "age", "published"),
+    [
+        (0, 0, 0, False),
+        (0, 0, 10, True),
+        (0, 1, 30, False),
+        (0, 1, 90, True),
+        (1, 0, 1800, False),
+        (1, 1, 1800, False),
+        (1, 0, 5400, True),
+    ],
+)
+async def test_a_message_counts_as_lost_soon_when_the_queue_is_empty_and_late_when_it_may_be_in_there(
+    ledger: Ledger,
+    publisher: Publisher,
+    redis: Redis,
+    *,
+    waiting: int,
+    unacknowledged: int,
+    age: float,
+    published: bool,
+) -> None:
+    eval_ids = await accept(ledger)
+    await redis.zincrby(PREFIX + "queued:backfill", -age * 1000, eval_ids[0])
+    if waiting:
+        await redis.rpush("docv:backfill", "somebody else's message")
+    if unacknowledged:
+        await redis.hset("docv:unacked", "tag", "somebody else's message")
+
+    assert await dispatched(ledger, publisher, redis) == published
+
+
+async def test_a_backlog_of_the_backfill_does_not_delay_what_got_lost_on_the_live_queue(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    eval_ids = await accept(ledger, queue=Queue.LIVE)
+    await redis.zincrby(PREFIX + "queued:live", -60_000, eval_ids[0])
+    await redis.rpush("docv:backfill", "a message")
+    assert await dispatched(ledger, publisher, redis) == 1
+    assert await messages(redis, Queue.LIVE) == [eval_ids]
+
+
+async def test_nothing_that_waits_for_its_account_moves_while_the_account_stands_still(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    await held(ledger, 3)
+    parked = await due(ledger, redis)
+    assert await dispatched(ledger, publisher, redis, hold(left=0.5)) == 1
+    assert await messages(redis, Queue.BACKFILL) == [parked]
+
+
+async def test_when_it_is_time_for_a_probe_one_evaluation_moves(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    await held(ledger, 3)
+    assert await dispatched(ledger, publisher, redis, hold(left=0)) == 1
+
+
+async def test_all_that_waited_for_its_account_moves_when_the_hold_is_over(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    eval_ids = await held(ledger, 3)
+    assert await dispatched(ledger, publisher, redis) == 3
+    assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # three
+
+
+async def test_what_a_full_redis_does_not_take_is_returned_to_be_worked_on_without_a_message(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    eval_ids = await due(ledger, redis, 3)
+    await redis.config_set("maxmemory", 1)
+    try:
+        none = {"default": {queue: [] for queue in Queue}}
+        counted, no_room = await dispatch(ledger, publisher, await backlog(redis), none)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert counted == 3
+    assert sorted(no_room[Queue.BACKFILL]) == sorted(eval_ids)
+    assert await redis.llen("docv:backfill") == 0
+    assert [entry.eval_id for entry in await ledger.take(eval_ids, token="ours")] == eval_ids

@@ -1,0 +1,129 @@
+import pytest
+
+from tasks.errors import BadInput, BadMessage, BadRunName
+from tasks.model.job import Queue, Trigger
+from tasks.queueing.message import MAX_BATCH, Message, parse_run, read_message, sort_out
+
+FIRST, SECOND = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "1c65b5e5-7f6c-4a4d-8e3b-8d2a1f9c0b21"
+
+
+def read(queue: object = "live", **arguments: object) -> Message:
+    return read_message(queue, (), {"eval_ids": [FIRST]} | arguments)
+
+
+def test_a_producer_needs_to_name_nothing_but_the_ids() -> None:
+    assert read() == Message(
+        eval_ids=(FIRST,), bad=(), queue=Queue.LIVE, accepted=False, refresh=False, trigger=Trigger("message")
+    )
+
+
+def test_a_producer_may_ask_for_a_refresh_and_name_a_run() -> None:
+    message = read("backfill", eval_ids=[FIRST, SECOND], refresh=True, run="2026-q3")
+    assert message == Message(
+        eval_ids=(FIRST, SECOND),
+        bad=(),
+        queue=Queue.BACKFILL,
+        accepted=False,
+        refresh=True,
+        trigger=Trigger("message", run="2026-q3"),
+    )
+
+
+def test_a_producer_may_name_an_account() -> None:
+    assert (read().account, read(account="kyb").account) == (None, "kyb")
+
+
+@pytest.mark.parametrize("account", [7, ["kyb"], {"kyb": 1}, True])
+def test_an_account_that_is_no_name_is_refused(account: object) -> None:
+    with pytest.raises(BadMessage, match="account must be the name of one"):
+        read(account=account)
+
+
+def test_our_own_publisher_says_that_the_ledger_knows_the_ids() -> None:
+    assert read(accepted=True).accepted
+
+
+def test_an_id_that_stands_twice_in_a_message_counts_once() -> None:
+    assert read(eval_ids=[FIRST, SECOND, FIRST.upper()]).eval_ids == (FIRST, SECOND)
+
+
+def test_the_good_ids_of_a_message_do_not_suffer_for_the_bad_ones() -> None:
+    message = read(eval_ids=["", FIRST, None, 7, ["x"], {"a": 1}, b"bytes", SECOND])
+    assert message.eval_ids == (FIRST, SECOND)
+    assert [bad.shown for bad in message.bad] == ["", "<NoneType>", "<int>", "<list>", "<dict>", "<bytes>"]
+
+
+def test_a_message_of_bad_ids_only_has_nothing_to_work_on() -> None:
+    message = read(eval_ids=["nonsense"])
+    assert message.eval_ids == ()
+    assert len(message.bad) == 1
+
+
+@pytest.mark.parametrize("count", [1, MAX_BATCH])
+def test_a_message_holds_up_to_a_hundred_ids(count: int) -> None:
+    eval_ids = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(count)]
+    assert read(eval_ids=eval_ids).eval_ids == tuple(eval_ids)
+
+
+@pytest.mark.parametrize(
+    "eval_ids", [[], [FIRST] * 101, FIRST, None, {FIRST: 1}, (FIRST,), 7], ids=lambda each: type(each).__name__
+)
+def test_a_message_without_a_fitting_list_of_ids_is_refused(eval_ids: object) -> None:
+    with pytest.raises(BadMessage, match="list of 1 to 100"):
+        read(eval_ids=eval_ids)
+
+
+def test_a_message_without_ids_is_refused() -> None:
+    with pytest.raises(BadMessage, match="eval_ids"):
+        read_message("live", (), {})
+
+
+def test_positional_arguments_are_refused() -> None:
+    with pytest.raises(BadMessage, match="keyword arguments"):
+        read_message("live", ([FIRST],), {})
+
+
+def test_unknown_arguments_are_refused_and_not_repeated() -> None:
+    with pytest.raises(BadMessage, match="1 unknown argument") as caught:
+        read(first_name_of_a_person="Ada")
+    assert "person" not in str(caught.value)
+    assert "eval_ids" in str(caught.value)
+
+
+@pytest.mark.parametrize("queue", ["celery", "LIVE", "", None, 7, ["live"]])
+def test_a_message_from_a_queue_of_somebody_else_is_refused(queue: object) -> None:
+    with pytest.raises(BadMessage, match="live, backfill"):
+        read(queue)
+
+
+@pytest.mark.parametrize("flag", ["accepted", "refresh"])
+@pytest.mark.parametrize("value", [None, 0, 1, "true", "false", []])
+def test_a_flag_is_true_or_false_and_nothing_like_it(flag: str, value: object) -> None:
+    with pytest.raises(BadMessage, match=f"{flag} must be true or false"):
+        read(**{flag: value})
+
+
+@pytest.mark.parametrize("name", ["a", "2026-q3", "A.b_c-9", "x" * 64])
+def test_a_run_has_a_name_that_is_safe_anywhere(name: str) -> None:
+    assert parse_run(name) == name
+    assert read(run=name).trigger.run == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " a", "a ", "a\n", "a b", "-a", ".a", "_a", "a/b", "a:b", "ä", "٣", "x" * 65, 7, None, b"a", ["a"]]
+)
+def test_anything_else_is_no_name_of_a_run(name: object) -> None:
+    with pytest.raises(BadRunName):
+        parse_run(name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", 7, ["a"]])
+def test_a_message_with_a_bad_name_of_a_run_is_refused_as_a_whole(name: object) -> None:
+    with pytest.raises(BadInput):
+        read(run=name)
+
+
+def test_ids_are_sorted_into_good_and_bad_in_their_order() -> None:
+    good, bad = sort_out([SECOND, "one", FIRST, SECOND, "two"])
+    assert good == (SECOND, FIRST)
+    assert [each.shown for each in bad] == ["one", "two"]

@@ -1,0 +1,77 @@
+"""Each second a process sees what stands still: of each of its accounts, of their backfills, of the archive."""
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from tasks.errors import ArchiveHeld
+from tasks.model.job import Queue
+from tasks.resilience.archive_gate import Gate
+from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.hold_monitor import Standing
+from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of
+from tasks.resilience.rate_limiter import Turns
+
+
+@pytest.fixture
+def holds(redis: Redis) -> Holds:
+    return Holds(redis)
+
+
+@pytest.fixture
+def gate(holds: Holds, redis: Redis) -> Gate:
+    return Gate(holds, Breaker(redis, "default", holds))
+
+
+@pytest.fixture
+def standing(holds: Holds, redis: Redis, gate: Gate) -> Standing:
+    return Standing(["default", "kyb"], holds, Turns(redis), gate)
+
+
+async def seen(standing: Standing) -> dict[tuple[str, Queue], list[str]]:
+    found = await standing.see()
+    return {
+        (account, queue): [hold.scope for hold in held] for account, of in found.items() for queue, held in of.items()
+    }
+
+
+async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_the_archive_everybody(
+    standing: Standing, holds: Holds, gate: Gate
+) -> None:
+    assert not any((await seen(standing)).values())
+    await holds.by_hand("kyb", "")
+    await holds.for_a_time(backfill_of("default"), Reason.QUOTA, "", 60)
+    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    assert await seen(standing) == {
+        ("default", Queue.LIVE): [ARCHIVE],
+        ("default", Queue.BACKFILL): [ARCHIVE, backfill_of("default")],
+        ("kyb", Queue.LIVE): ["kyb", ARCHIVE],
+        ("kyb", Queue.BACKFILL): ["kyb", ARCHIVE],
+    }
+    with pytest.raises(ArchiveHeld):
+        await gate.enter()
+
+
+async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing: Standing, holds: Holds) -> None:
+    with capture_logs() as logs:
+        await holds.by_hand("kyb", "because")
+        await standing.see()
+        await standing.see()
+        await holds.lift("kyb")
+        await standing.see()
+        await standing.see()
+    assert [(each["event"], each["what"]) for each in logs] == [
+        ("hold.began", "account kyb"),
+        ("hold.ended", "account kyb"),
+    ]
+
+
+async def test_however_many_accounts_there_are_it_is_one_round_trip(holds: Holds, redis: Redis, gate: Gate) -> None:
+    standing = Standing([f"account-{number}" for number in range(100)], holds, Turns(redis), gate)
+    before = await reads(redis)
+    await standing.see()
+    assert await reads(redis) - before - 1 == 1
+
+
+async def reads(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_reads_processed"])

@@ -1,0 +1,125 @@
+"""What headers say of the rate, in every form that has been seen."""
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tasks.resilience.rate_headers import RateWord, read_rate_word
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
+
+
+def said(headers: dict[str, str]) -> float | None:
+    """Return the wait that headers ask for after a 429."""
+    return read_rate_word(headers, NOW).wait
+
+
+@pytest.mark.parametrize("mark", ["", "X-", "x-"])
+def test_limit_and_what_is_left_and_when_it_comes_back_are_read(mark: str) -> None:
+    headers = {f"{mark}RateLimit-Limit": "50", f"{mark}RateLimit-Remaining": "7", f"{mark}RateLimit-Reset": "1"}
+    assert read_rate_word(headers, NOW) == RateWord(limit=50, remaining=7, reset=1.0)
+
+
+def test_an_answer_without_such_headers_says_nothing() -> None:
+    assert read_rate_word({"Content-Type": "application/zip"}, NOW) == RateWord()
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [
+        ("10", 10),
+        ("0", 0),
+        ("10, 10;w=1", 10),
+        ("10;w=60", 10),
+        ("", None),
+        ("many", None),
+        ("-1", None),
+        ("9" * 10, None),
+    ],
+)
+def test_a_limit_may_have_a_window_beside_it(value: str, limit: int | None) -> None:
+    assert read_rate_word({"RateLimit-Limit": value}, NOW).limit == limit
+
+
+def date(seconds: float, zone: timezone = UTC) -> str:
+    return format_datetime(datetime.fromtimestamp(NOW + seconds, zone), usegmt=zone is UTC)
+
+
+@pytest.mark.parametrize("name", ["Retry-After", "retry-after", "X-Retry-After", "X-RATELIMIT-RESET"])
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        ("17", 17),
+        (" 17 ", 17),
+        ("1.5", 1.5),
+        ("0", 0),
+        ("86401", 86_400),
+        ("999999999", 86_400),
+        (str(round(NOW) + 60), 60),
+        (str(round(NOW) - 60), 0),
+        (date(90), 90),
+        (date(90, timezone(timedelta(hours=9))), 90),
+        (date(-90), 0),
+        (date(10 * 86_400), 86_400),
+        ("Saturday, 31-Jan-26 12:00:30 GMT", 30),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e3", None),
+        ("0x10", None),
+        ("\N{ARABIC-INDIC DIGIT ONE}", None),
+        ("1,2", None),
+    ],
+)
+def test_a_wait_is_understood_in_every_form(name: str, value: str, wait: float | None) -> None:
+    assert said({name: value}) == (None if wait is None else pytest.approx(wait))
+
+
+def test_a_date_that_names_no_zone_is_in_greenwich_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    # RFC 9110, 5.6.7: every HTTP date is in GMT, and the form of asctime, which does not say so, is to be accepted.
+    asctime = "Sat Jan 31 12:00:30 2026"
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert said({"Retry-After": asctime}) == 30
+        assert said({"Retry-After": "Sat, 31 Jan 2026 12:00:30"}) == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_what_says_more_about_the_wait_goes_first_and_what_says_nothing_is_passed_over() -> None:
+    headers = {"X-RateLimit-Reset": "3", "X-Retry-After": "2", "Retry-After": "1"}
+    assert said(headers) == 1
+    assert said(headers | {"Retry-After": "soon"}) == 2
+    assert said(headers | {"Retry-After": "", "X-Retry-After": "-1"}) == 3
+    assert said({"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0"}) is None
+    assert said({}) is None
+
+
+dates = st.builds(
+    "{}, {} {} {} {}:{}:{} {}".format,
+    st.sampled_from(["Mon", "Sunday", ""]),
+    st.integers(),
+    st.sampled_from(["Jan", "Feb", "Nix"]),
+    st.integers(),
+    st.integers(),
+    st.integers(0, 99),
+    st.integers(0, 99),
+    st.sampled_from(["GMT", "+0000", "-9999", "+99999999999999999999", ""]),
+)
+
+
+@given(st.one_of(st.text(), dates, st.integers().map(str), st.floats().map(str)), st.sampled_from([0.0, NOW, 1e11]))
+@example("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", NOW)
+@example("Mon, 01 Jan 2030 00:00:00 +99999999999999999999", NOW)
+@example("Fri, 31 Dec 9999 23:59:59", NOW)
+def test_whatever_a_header_says_the_wait_is_between_nothing_and_a_day(value: str, now: float) -> None:
+    wait = read_rate_word({"Retry-After": value}, now).wait
+    assert wait is None or 0 <= wait <= 86_400

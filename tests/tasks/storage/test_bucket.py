@@ -1,0 +1,447 @@
+import asyncio
+import base64
+import hashlib
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from obstore import exceptions as foreign
+from obstore.store import MemoryStore, S3Store
+
+from tasks.errors import ManifestChanged, StoreFailed
+from tasks.memory.spool import Spool
+from tasks.storage.bucket import LARGE, AlreadyThere, Bucket, Labels, ObjectBucket, Unclear, _translated
+from tasks.storage.local_bucket import FolderBucket
+from tests.conftest import S3
+from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error, saying
+from worker.clients.archive import open_archive
+from worker.config.settings import Settings
+
+KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
+LABELS = Labels("image/jpeg", {"eval-id": "0b54a4d4"}, {"environment": "sandbox"})
+CONTENT = b"a selfie"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def on(s3: S3, *, bucket: str | None = None, storage_class: str | None = None) -> ObjectBucket:
+    """Return the archive below a prefix of a bucket, opened as a worker opens it."""
+    store = open_archive(Settings(archive_url=f"s3://{bucket or s3.bucket}/the/archive", s3_endpoint=s3.endpoint))
+    assert isinstance(store, S3Store)
+    return ObjectBucket(store, storage_class)
+
+
+@pytest.fixture(params=["memory", "moto", "folder"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    match request.param:
+        case "memory":
+            return ObjectBucket(MemoryStore())
+        case "folder":
+            return FolderBucket(tmp_path / "archive")
+        case _:
+            return on(request.getfixturevalue("s3"))
+
+
+async def version_of(bucket: Bucket, key: str = KEY) -> str:
+    found = await bucket.read(key)
+    assert found
+    return found.version
+
+
+# One suite over all that hold objects
+
+
+async def test_a_large_object_is_read_chunk_by_chunk(bucket: Bucket) -> None:
+    data = bytes(range(256)) * 60_000
+    await bucket.create(KEY, data, LABELS)
+    chunks = await bucket.stream(KEY)
+    assert chunks is not None
+    assert b"".join([chunk async for chunk in chunks]) == data
+    assert await bucket.stream(f"{KEY}-not") is None
+
+
+async def test_what_was_created_is_read_as_it_was(bucket: Bucket) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    found = await bucket.read(KEY)
+    assert found
+    assert found.data == CONTENT
+    assert await bucket.digest(KEY) == sha256(CONTENT)
+
+
+async def test_what_is_not_there_is_nothing_and_no_error(bucket: Bucket) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    for key in (KEY + "x", "elsewhere/ab.jpg", KEY.rpartition("/")[0] + "/cd.jpg"):
+        assert await bucket.read(key) is None
+        assert await bucket.digest(key) is None
+
+
+@pytest.mark.parametrize("data", [b"another", CONTENT, b""])
+async def test_what_is_there_is_never_created_over(bucket: Bucket, data: bytes) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    with pytest.raises(AlreadyThere):
+        await bucket.create(KEY, data, LABELS)
+    assert await bucket.digest(KEY) == sha256(CONTENT)
+
+
+async def test_an_object_may_be_empty(bucket: Bucket) -> None:
+    await bucket.create(KEY, b"", LABELS)
+    found = await bucket.read(KEY)
+    assert found
+    assert found.data == b""
+    assert await bucket.digest(KEY) == sha256(b"")
+
+
+async def test_an_object_may_come_from_a_map_and_be_larger_than_a_chunk(bucket: Bucket) -> None:
+    data, spool = bytes(range(256)) * (3 << 12), Spool(None)
+    spool.put([data])
+    await bucket.create(KEY, spool.mapped(), LABELS)
+    assert await bucket.digest(KEY) == sha256(data)
+
+
+async def test_what_we_read_can_be_replaced_once(bucket: Bucket) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    version = await version_of(bucket)
+    await bucket.replace(KEY, b"second", LABELS, version)
+    with pytest.raises(ManifestChanged):
+        await bucket.replace(KEY, b"third", LABELS, version)
+    assert await bucket.digest(KEY) == sha256(b"second")
+    await bucket.replace(KEY, b"third", LABELS, await version_of(bucket))
+    assert await bucket.digest(KEY) == sha256(b"third")
+
+
+async def test_what_was_not_there_when_we_looked_is_not_replaced(bucket: Bucket) -> None:
+    await bucket.replace(KEY, CONTENT, LABELS, None)
+    with pytest.raises(ManifestChanged):
+        await bucket.replace(KEY, b"another", LABELS, None)
+    assert await bucket.digest(KEY) == sha256(CONTENT)
+
+
+@pytest.mark.parametrize("version", ["", '"0123456789abcdef0123456789abcdef"'])
+async def test_what_is_gone_is_not_replaced(bucket: Bucket, version: str) -> None:
+    if version:
+        with pytest.raises(ManifestChanged):
+            await bucket.replace(KEY, CONTENT, LABELS, version)
+        assert await bucket.read(KEY) is None
+    await bucket.create(KEY, CONTENT, LABELS)
+    with pytest.raises(ManifestChanged):
+        await bucket.replace(KEY, b"another", LABELS, version or "none")
+    assert await bucket.digest(KEY) == sha256(CONTENT)
+
+
+async def test_the_same_bytes_are_replaced_by_others_only_when_they_were_read(bucket: Bucket) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    await bucket.create(KEY + "2", CONTENT + b"2", LABELS)
+    with pytest.raises(ManifestChanged):
+        await bucket.replace(KEY, b"another", LABELS, await version_of(bucket, KEY + "2"))
+
+
+@pytest.mark.parametrize("bucket", ["memory", "folder"], indirect=True)  # moto's own writes are not atomic
+async def test_of_many_who_write_at_once_one_wins(bucket: Bucket) -> None:
+    contents = [f"writer {number}".encode() for number in range(12)]
+
+    async def winners(*writes: object) -> list[int]:
+        ended = await asyncio.gather(*writes, return_exceptions=True)
+        assert all(isinstance(one, AlreadyThere | ManifestChanged) for one in ended if one is not None)
+        return [number for number, one in enumerate(ended) if one is None]
+
+    (created,) = await winners(*[bucket.create(KEY, content, LABELS) for content in contents])
+    assert await bucket.digest(KEY) == sha256(contents[created])
+    version = await version_of(bucket)
+    (replaced,) = await winners(*[bucket.replace(KEY, content + b"!", LABELS, version) for content in contents])
+    assert await bucket.digest(KEY) == sha256(contents[replaced] + b"!")
+
+
+@given(data=st.binary(), segments=st.lists(st.from_regex(r"[a-z0-9_-]{1,12}", fullmatch=True), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_put_in_comes_out_again(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, segments: list[str]
+) -> None:
+    async def there_and_back(bucket: Bucket, key: str) -> None:
+        await bucket.create(key, data, LABELS)
+        found = await bucket.read(key)
+        assert found
+        assert found.data == data
+        assert await bucket.digest(key) == sha256(data)
+
+    key = "/".join(segments)
+    asyncio.run(there_and_back(ObjectBucket(MemoryStore()), key))
+    asyncio.run(there_and_back(FolderBucket(tmp_path_factory.mktemp("archive")), key))
+
+
+async def pieces_of(bucket: Bucket, key: str = KEY) -> list[bytes] | None:
+    pieces = await bucket.stream(key)
+    return None if pieces is None else [piece async for piece in pieces]
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (5 << 20) + 3])
+async def test_an_object_comes_in_pieces_that_are_small_and_make_up_the_whole(bucket: Bucket, size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    await bucket.create(KEY, data, LABELS)
+    pieces = await pieces_of(bucket)
+    assert pieces is not None
+    assert b"".join(pieces) == data
+    assert all(isinstance(piece, bytes) for piece in pieces)
+
+
+async def test_what_is_not_there_has_no_pieces(bucket: Bucket) -> None:
+    assert await pieces_of(bucket) is None
+
+
+async def test_whoever_has_seen_enough_may_stop(bucket: Bucket) -> None:
+    await bucket.create(KEY, bytes(3 << 20), LABELS)
+    pieces = await bucket.stream(KEY)
+    assert pieces
+    assert await anext(pieces)
+    await pieces.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(pieces)
+
+
+# What stands in S3
+
+
+async def test_a_document_in_s3_says_what_it_is_and_s3_has_checked_its_hash(s3: S3) -> None:
+    labels = Labels(
+        "image/jpeg",
+        {"eval-id": "0b54a4d4", "sha256": sha256(CONTENT), "document-kind": "selfie", "archived-at": "2026-01-31Z"},
+        {"environment": "sandbox", "source": "user_uploaded", "cost centre": "a+b=c/d:e.f-g@h_1"},
+    )
+    await on(s3).create(KEY, CONTENT, labels)
+    where = {"Bucket": s3.bucket, "Key": f"the/archive/{KEY}"}
+    head = s3.client.head_object(**where, ChecksumMode="ENABLED")
+    assert head["ContentType"] == "image/jpeg"
+    assert head["Metadata"] == labels.metadata
+    assert base64.b64decode(head["ChecksumSHA256"]).hex() == sha256(CONTENT)
+    assert "StorageClass" not in head
+    tags = s3.client.get_object_tagging(**where)["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == labels.tags
+
+
+@pytest.mark.usefixtures("s3")  # for its credentials
+async def test_s3_is_told_the_hash_of_what_it_is_to_get() -> None:
+    async with listening(Wilful()) as server:
+        store = open_archive(Settings(archive_url="s3://archive", s3_endpoint=server.url))
+        bucket = ObjectBucket(store)
+        await bucket.create("document", CONTENT, LABELS)
+        await bucket.replace("manifest", CONTENT, LABELS, None)
+    told = [heard.headers["x-amz-checksum-sha256"] for heard in server.heard]
+    assert [base64.b64decode(each).hex() for each in told] == [sha256(CONTENT)] * 2
+    assert [heard.headers["if-none-match"] for heard in server.heard] == ["*", "*"]
+
+
+async def test_documents_have_the_storage_class_of_the_settings_and_manifests_the_usual_one(s3: S3) -> None:
+    bucket = on(s3, storage_class="STANDARD_IA")
+    await bucket.create("document", CONTENT, LABELS)
+    await bucket.replace("manifest", CONTENT, LABELS, None)
+    listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
+    assert {each["Key"]: each["StorageClass"] for each in listed} == {
+        "the/archive/document": "STANDARD_IA",
+        "the/archive/manifest": "STANDARD",
+    }
+
+
+async def test_a_manifest_in_s3_keeps_its_labels_when_it_is_replaced(s3: S3) -> None:
+    bucket = on(s3)
+    labels = Labels("application/json", {"eval-id": "0b54a4d4"})
+    await bucket.replace("manifest", b"{}", labels, None)
+    await bucket.replace("manifest", b"[]", labels, await version_of(bucket, "manifest"))
+    head = s3.client.head_object(Bucket=s3.bucket, Key="the/archive/manifest", ChecksumMode="ENABLED")
+    assert (head["ContentType"], head["Metadata"]) == ("application/json", labels.metadata)
+    assert base64.b64decode(head["ChecksumSHA256"]).hex() == sha256(b"[]")
+
+
+async def test_a_document_of_usual_size_is_one_object_and_was_never_seen_in_part(s3: S3) -> None:
+    data = bytes(6 << 20)
+    await on(s3).create(KEY, data, LABELS)
+    head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}", ChecksumMode="ENABLED")
+    assert (head["ContentLength"], "-" in head["ETag"]) == (len(data), False)
+
+
+async def test_a_large_document_is_written_in_parts_and_has_to_be_looked_at(s3: S3, tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([bytes([number]) * (1 << 20) for number in range(18)])
+    data = spool.mapped()
+    with pytest.raises(Unclear):
+        await on(s3).create(KEY, data, LABELS)
+    head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}")
+    tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=f"the/archive/{KEY}")["TagSet"]
+    assert (head["ContentLength"], "-" in head["ETag"], head["ContentType"]) == (18 << 20, True, LABELS.media_type)
+    assert head["Metadata"] == LABELS.metadata
+    assert {tag["Key"]: tag["Value"] for tag in tags} == LABELS.tags
+    assert await on(s3).digest(KEY) == sha256(data)
+    assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
+
+
+async def test_a_large_document_that_is_there_is_not_written_again(s3: S3) -> None:
+    await on(s3).create(KEY, CONTENT, LABELS)
+    with pytest.raises(AlreadyThere):
+        await on(s3).create(KEY, bytes(LARGE + 1), LABELS)
+    assert await on(s3).digest(KEY) == sha256(CONTENT)
+
+
+async def test_a_bucket_that_is_not_there_is_a_failure_and_never_taken_for_a_missing_object(s3: S3) -> None:
+    bucket = on(s3, bucket="there-is-no-such-bucket")
+    with pytest.raises(StoreFailed, match="bucket does not exist"):
+        await bucket.create(KEY, CONTENT, LABELS)
+    with pytest.raises(StoreFailed, match="bucket does not exist"):
+        await bucket.replace(KEY, CONTENT, LABELS, None)
+    with pytest.raises(StoreFailed, match="bucket does not exist"):
+        await bucket.read(KEY)
+    with pytest.raises(StoreFailed, match="bucket does not exist"):
+        await bucket.digest(KEY)
+    with pytest.raises(StoreFailed, match="bucket does not exist"):
+        await bucket.stream(KEY)
+
+
+# How answers are translated
+
+
+def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
+    """Return a bucket at a scripted server; no pause is made before another try."""
+    no_pause = timedelta(milliseconds=1)
+    store = S3Store(
+        "archive",
+        endpoint=url,
+        virtual_hosted_style_request=False,
+        region="us-east-1",
+        access_key_id="AKIAOFTHETESTS",
+        secret_access_key="secret-of-the-tests",
+        client_options={"allow_http": True, "timeout": timedelta(seconds=patience)},
+        retry_config={
+            "max_retries": 2,
+            "retry_timeout": timedelta(seconds=30),
+            "backoff": {"init_backoff": no_pause, "max_backoff": no_pause, "base": 2},
+        },
+    )
+    return ObjectBucket(store)
+
+
+async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
+    """Return the error of each method at a server that answers everything the same way."""
+    found: dict[str, Exception] = {}
+    async with saying(reply) as server:
+        hangs = isinstance(reply, Reply) and reply.then is Then.HANG
+        bucket = s3_at(server.url, patience=0.1 if hangs else 30.0)
+        calls = {
+            "create": partial(bucket.create, KEY, CONTENT, LABELS),
+            "replace": partial(bucket.replace, KEY, CONTENT, LABELS, None),
+            "read": partial(bucket.read, KEY),
+            "digest": partial(bucket.digest, KEY),
+            "stream": partial(bucket.stream, KEY),
+        }
+        for name, call in calls.items():
+            with pytest.raises((StoreFailed, AlreadyThere, ManifestChanged)) as caught:
+                await call()
+            found[name] = caught.value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "AccessDenied"), (403, "ExpiredToken"), (403, "RequestTimeTooSkewed"), (401, "Unauthorized")],
+)
+async def test_who_is_denied_is_told_so_and_need_not_look(status: int, code: str) -> None:
+    for error in (await errors_of(s3_error(status, code))).values():
+        assert isinstance(error, StoreFailed)
+        assert not isinstance(error, Unclear)
+        assert "access is denied" in str(error)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        s3_error(500, "InternalError"),
+        s3_error(503, "SlowDown"),
+        s3_error(400, "RequestTimeout"),
+        s3_error(400, "KMS.ThrottlingException"),
+        s3_error(301, "PermanentRedirect"),
+        Reply(b"", Then.RESET),
+        Reply(b"", Then.CLOSE),
+        Reply(b"", Then.HANG),
+    ],
+)
+async def test_who_gets_no_clear_answer_to_a_write_is_told_to_look(reply: Reply | bytes) -> None:
+    errors = await errors_of(reply)
+    assert isinstance(errors["create"], Unclear)
+    assert isinstance(errors["replace"], Unclear)
+    assert isinstance(errors["read"], StoreFailed)
+    assert isinstance(errors["digest"], StoreFailed)
+    assert isinstance(errors["stream"], StoreFailed)
+
+
+async def test_an_object_that_arrives_in_part_is_not_taken_for_the_whole() -> None:
+    facts = {"ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    async with saying(Reply(http(200, CONTENT, headers=facts)[:-1], Then.CLOSE)) as server:
+        bucket = s3_at(server.url)
+        with pytest.raises(StoreFailed):
+            await bucket.read(KEY)
+        with pytest.raises(StoreFailed):
+            await bucket.digest(KEY)
+        with pytest.raises(StoreFailed):
+            await pieces_of(bucket)
+
+
+async def test_a_conflict_is_said_to_be_there_already_although_nothing_was_stored() -> None:
+    wilful = Wilful(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
+    async with listening(wilful) as server:
+        with pytest.raises(AlreadyThere):
+            await s3_at(server.url).create(KEY, CONTENT, LABELS)
+    assert wilful.objects == {}
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "InternalError"])
+async def test_no_error_shows_a_key_an_address_or_a_credential(code: str) -> None:
+    status = {"AccessDenied": 403, "NoSuchBucket": 404, "InternalError": 500}[code]
+    for error in (await errors_of(s3_error(status, code))).values():
+        said = f"{error}{error!r}"
+        for secret in (KEY, "0b54a4d4", "127.0.0.1", "AKIA", "secret"):
+            assert secret not in said
+        assert error.__suppress_context__
+
+
+async def test_credentials_that_cannot_be_had_are_a_failure_of_the_store() -> None:
+    def none_today() -> None:
+        raise RuntimeError("the identity provider is down")
+
+    store = S3Store("archive", region="us-east-1", credential_provider=none_today)
+    with pytest.raises(StoreFailed) as caught:
+        await ObjectBucket(store).create(KEY, CONTENT, LABELS)
+    assert "identity" not in str(caught.value)
+
+
+FOREIGN = [kind for kind in vars(foreign).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+ANSWERS = {foreign.AlreadyExistsError, foreign.PreconditionError}
+CLEAR = {foreign.NotFoundError, foreign.PermissionDeniedError, foreign.UnauthenticatedError}
+
+
+def test_the_exceptions_of_obstore_are_those_we_know() -> None:
+    assert {kind.__name__ for kind in FOREIGN} == {
+        "AlreadyExistsError",
+        "BaseError",
+        "GenericError",
+        "InvalidPathError",
+        "JoinError",
+        "NotFoundError",
+        "NotModifiedError",
+        "NotSupportedError",
+        "PermissionDeniedError",
+        "PreconditionError",
+        "UnauthenticatedError",
+        "UnknownConfigurationKeyError",
+    }
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, OSError, TimeoutError, PermissionError, FileNotFoundError, ValueError])
+@pytest.mark.parametrize("doing", ["create", "replace", "read"])
+def test_every_exception_of_obstore_becomes_one_of_ours(kind: type[Exception], doing: str) -> None:
+    with pytest.raises((AlreadyThere, StoreFailed)) as caught, _translated(doing):
+        raise kind(f"http://secret/{KEY}")
+    assert isinstance(caught.value, AlreadyThere) == (kind in ANSWERS)
+    clear = kind in ANSWERS | CLEAR | {PermissionError, FileNotFoundError}
+    assert isinstance(caught.value, Unclear) != clear
+    assert "secret" not in f"{caught.value}{caught.value!r}"

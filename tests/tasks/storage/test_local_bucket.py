@@ -1,0 +1,263 @@
+# ruff: noqa: ASYNC240  # the disk is what is tested here
+import asyncio
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import ManifestChanged, StoreFailed
+from tasks.storage import local_bucket as folder
+from tasks.storage.bucket import AlreadyThere, Labels
+from tasks.storage.local_bucket import FolderBucket
+
+# What every bucket promises is tested with the other buckets: tests/tasks/test_bucket.py
+
+KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
+LABELS = Labels("image/jpeg")
+CONTENT = b"a selfie"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "below" / "the archive"
+
+
+@pytest.fixture(params=["files without a name", "a file system that knows none"])
+def bucket(root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FolderBucket:
+    if request.param == "a file system that knows none":
+        monkeypatch.setattr(folder, "_NAMELESS", os.O_DIRECTORY)
+    return FolderBucket(root)
+
+
+@pytest.fixture
+def _everything_is_allowed() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+def rights(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# What is on the disk
+
+
+@pytest.mark.usefixtures("_everything_is_allowed")
+async def test_only_the_owner_can_read_what_is_in_the_archive(bucket: FolderBucket, root: Path) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
+    await bucket.replace("sandbox/manifest.json", b"2", LABELS, hashlib.sha256(b"1").hexdigest())
+    for path in (root, *root.rglob("*")):
+        assert rights(path) == (0o700 if path.is_dir() else 0o600), path
+
+
+async def test_a_folder_that_was_there_keeps_its_rights(bucket: FolderBucket, root: Path) -> None:
+    root.mkdir(parents=True)
+    root.chmod(0o750)
+    await bucket.create(KEY, CONTENT, LABELS)
+    assert rights(root) == 0o750
+
+
+async def test_an_object_stands_under_its_key_and_nothing_else_is_left(bucket: FolderBucket, root: Path) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
+    with pytest.raises(AlreadyThere):
+        await bucket.create(KEY, b"another", LABELS)
+    with pytest.raises(ManifestChanged):
+        await bucket.replace("sandbox/manifest.json", b"2", LABELS, None)
+    assert files(root) == {KEY, "sandbox/manifest.json"}
+    assert (root / KEY).read_bytes() == CONTENT
+    assert (root / KEY).stat().st_nlink == 1
+
+
+async def test_to_look_makes_no_folders(bucket: FolderBucket, root: Path) -> None:
+    assert await bucket.read(KEY) is None
+    assert await bucket.digest(KEY) is None
+    assert not root.exists()
+
+
+async def test_two_buckets_on_one_folder_are_one_archive(bucket: FolderBucket, root: Path) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    again = FolderBucket(root)
+    found = await again.read(KEY)
+    assert found
+    assert found.data == CONTENT
+    await again.replace(KEY, b"second", LABELS, found.version)
+    with pytest.raises(ManifestChanged):
+        await bucket.replace(KEY, b"third", LABELS, found.version)
+
+
+# A disk that does not do it
+
+
+async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: FolderBucket, root: Path) -> None:
+    root.parent.mkdir()
+    root.write_bytes(b"not a folder")
+    for call in (
+        bucket.create(KEY, CONTENT, LABELS),
+        bucket.replace(KEY, CONTENT, LABELS, None),
+        bucket.read(KEY),
+        bucket.digest(KEY),
+        bucket.stream(KEY),
+    ):
+        with pytest.raises(StoreFailed) as caught:
+            await call
+        assert str(root) not in str(caught.value)
+    assert root.read_bytes() == b"not a folder"
+
+
+async def test_a_folder_in_the_way_of_an_object_is_a_failure_of_the_store(bucket: FolderBucket, root: Path) -> None:
+    (root / KEY).mkdir(parents=True)
+    with pytest.raises(StoreFailed):
+        await bucket.read(KEY)
+    with pytest.raises(StoreFailed):
+        await bucket.digest(KEY)
+    with pytest.raises(StoreFailed):
+        await bucket.stream(KEY)
+    with pytest.raises((StoreFailed, AlreadyThere)):
+        await bucket.create(KEY, CONTENT, LABELS)
+    assert files(root) == set()
+
+
+async def test_a_disk_that_loops_is_a_failure_of_the_store(bucket: FolderBucket, root: Path) -> None:
+    root.parent.mkdir()
+    root.symlink_to(root)
+    with pytest.raises(StoreFailed):
+        await bucket.create(KEY, CONTENT, LABELS)
+    with pytest.raises(StoreFailed):
+        await bucket.read(KEY)
+
+
+async def test_an_error_names_neither_the_key_nor_the_folder(bucket: FolderBucket, root: Path) -> None:
+    with pytest.raises(StoreFailed) as caught:
+        await bucket.create("sandbox/" + "n" * 300, CONTENT, LABELS)
+    assert (caught.value.doing, caught.value.what) == ("create", "File name too long")
+    assert caught.value.__suppress_context__
+    assert str(root) not in f"{caught.value}{caught.value!r}"
+
+
+# Other processes: each gets the folder, a word to do and a number, and begins when it is told to
+
+SCRIPT = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from tasks.storage import local_bucket as folder
+from tasks.storage.bucket import AlreadyThere, Labels
+from tasks.errors import ManifestChanged, StoreFailed
+from tasks.storage.local_bucket import FolderBucket
+
+KEY, LABELS = "sandbox/selfie/ab.jpg", Labels("image/jpeg")
+bucket, word, number = FolderBucket(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+
+async def create():
+    for turn in range(20):
+        try:
+            await bucket.create(f"{KEY}{turn}", number.encode() * 100_000, LABELS)
+            print("created", turn)
+        except AlreadyThere:
+            pass
+
+async def count():
+    for _ in range(20):
+        while True:
+            found = await bucket.read(KEY)
+            counted = b"%d" % (int(found.data if found else 0) + 1)
+            try:
+                await bucket.replace(KEY, counted, LABELS, found and found.version)
+                break
+            except ManifestChanged:
+                pass
+
+async def fill():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+    for call in (bucket.create(KEY, bytes(1 << 20), LABELS), bucket.replace(KEY, bytes(1 << 20), LABELS, None)):
+        try:
+            await call
+        except StoreFailed as error:
+            print(error.doing, error.what)
+
+async def die():
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    await fill()
+
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run({"create": create, "count": count, "fill": fill, "die": die}[word]())
+"""
+
+
+def others(root: Path, word: str, many: int) -> list[tuple[int, list[str]]]:
+    """Run so many processes at once; return how each ended and what it said."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", SCRIPT, str(root), word, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+        for number in range(many)
+    ]
+    try:
+        for process in started:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in started:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=60)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    return [(process.returncode, text.splitlines()) for process, text in zip(started, said, strict=True)]
+
+
+def test_of_two_processes_that_create_an_object_one_does(root: Path) -> None:
+    ended = others(root, "create", 2)
+    assert [code for code, _ in ended] == [0, 0]
+    for turn in range(20):
+        content = (root / f"sandbox/selfie/ab.jpg{turn}").read_bytes()
+        (creator,) = [number for number, (_, lines) in enumerate(ended) if f"created {turn}" in lines]
+        assert content == str(creator).encode() * 100_000
+    assert len(files(root)) == 20
+
+
+def test_two_processes_that_replace_an_object_lose_none_of_their_writes(root: Path) -> None:
+    ended = others(root, "count", 2)
+    assert [code for code, _ in ended] == [0, 0]
+    assert files(root) == {"sandbox/selfie/ab.jpg"}
+    assert (root / "sandbox/selfie/ab.jpg").read_bytes() == b"40"
+
+
+def test_a_disk_that_is_full_is_a_failure_of_the_store_and_leaves_nothing(root: Path) -> None:
+    assert others(root, "fill", 1) == [(0, ["create File too large", "replace File too large"])]
+    assert files(root) == set()
+
+
+def test_a_process_killed_while_it_writes_leaves_no_object_and_the_next_one_writes_it(root: Path) -> None:
+    ((code, _),) = others(root, "die", 1)
+    assert code < 0
+    key = "sandbox/selfie/ab.jpg"
+    assert files(root) == set()
+    assert not (root / key).exists()
+
+    async def again() -> str | None:
+        bucket = FolderBucket(root)
+        assert await bucket.digest(key) is None
+        await bucket.create(key, CONTENT, LABELS)
+        return await bucket.digest(key)
+
+    assert asyncio.run(again()) == hashlib.sha256(CONTENT).hexdigest()

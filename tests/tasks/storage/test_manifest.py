@@ -1,0 +1,521 @@
+import asyncio
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from obstore.store import MemoryStore, S3Store
+
+from tasks.errors import AlarmingObject, ManifestChanged, StoreFailed
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.storage.bucket import Bucket, Labels, ObjectBucket
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.manifest import (
+    BundleRecord,
+    Committed,
+    DocumentRecord,
+    Manifest,
+    NoDocumentsRecord,
+    ResponseRecord,
+    TriggerRecord,
+    UnreadableRecord,
+    archiver,
+    commit,
+    look_up,
+    schema,
+    utc_now,
+)
+from tests.conftest import S3
+from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
+from worker.clients.archive import open_archive
+from worker.config.settings import Settings
+
+EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production", "kyc")
+LABELS = Labels("application/json")
+SCHEMA = Path(__file__).parents[3] / "docs" / "manifest.schema.json"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def record(name: str, /, **facts: Any) -> DocumentRecord:
+    """Return a document whose content is its name."""
+    digest = sha256(name.encode())
+    usual = {
+        "name": name,
+        "kind": "selfie",
+        "key": EVALUATION.document_key("selfie", digest, "jpg"),
+        "media_type": "image/jpeg",
+        "size": len(name),
+        "sha256": digest,
+        "modified": "2026-01-31T12:00:00",
+    }
+    return DocumentRecord(**usual | facts)
+
+
+def manifest(*names: str, **facts: Any) -> Manifest:
+    usual = {
+        "schema": 1,
+        "eval_id": EVALUATION.eval_id,
+        "environment": EVALUATION.environment,
+        "account": EVALUATION.account,
+        "outcome": Outcome.ARCHIVED,
+        "revision": 1,
+        "previous": None,
+        "documents": tuple(record(name) for name in names),
+        "bundle": BundleRecord(filename="x.zip", size=3, sha256="0" * 64),
+        "response": ResponseRecord(status=200, message=None),
+        "no_documents": None,
+        "trigger": TriggerRecord(source="backfill", run="2026-q3", event_type=None, event_id=None),
+        "retrieved_at": "2026-01-31T12:00:00.000Z",
+        "archived_at": "2026-01-31T12:00:01.000Z",
+        "archiver": archiver(),
+    }
+    return Manifest(**usual | facts)
+
+
+TOMBSTONE = manifest(
+    outcome=Outcome.NO_DOCUMENTS,
+    bundle=None,
+    response=ResponseRecord(status=400, message="No Documents Found"),
+    no_documents=NoDocumentsRecord(reason=NoDocumentsReason.MINOR, evidence=("R844",)),
+)
+DAMAGED = manifest(
+    "front", outcome=Outcome.UNREADABLE, unreadable=(UnreadableRecord(name="back\ufffd", cause="wrong_crc"),)
+)
+
+
+@pytest.fixture(params=["memory", "moto", "folder"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    match request.param:
+        case "memory":
+            return ObjectBucket(MemoryStore())
+        case "folder":
+            return FolderBucket(tmp_path)
+        case _:
+            s3: S3 = request.getfixturevalue("s3")
+            return ObjectBucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
+
+
+async def committed(bucket: Bucket) -> Committed:
+    found = await look_up(bucket, EVALUATION)
+    assert found
+    return found
+
+
+async def archive(bucket: Bucket, new: Manifest) -> Outcome:
+    """Look, and commit on top of what is there, as often as another one was faster."""
+    while True:
+        before = await look_up(bucket, EVALUATION)
+        try:
+            return await commit(bucket, EVALUATION, new, before)
+        except ManifestChanged:
+            continue
+
+
+async def history(bucket: Bucket) -> list[Manifest]:
+    """Return every manifest there ever was, the oldest first; each must name the one before by its hash."""
+    newest = await committed(bucket)
+    manifests, previous = [newest.manifest], newest.manifest.previous
+    for revision in range(newest.manifest.revision - 1, 0, -1):
+        kept = await bucket.read(EVALUATION.revision_key(revision))
+        assert kept
+        assert sha256(kept.data) == previous
+        manifests.append(Manifest.model_validate_json(kept.data))
+        previous = manifests[-1].previous
+    assert previous is None
+    assert [each.revision for each in reversed(manifests)] == list(range(1, newest.manifest.revision + 1))
+    return manifests[::-1]
+
+
+# The format
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    remake = (
+        'python -c "import json; from tasks.storage.manifest import schema; print(json.dumps(schema(), indent=1))" '
+        "> docs/manifest.schema.json"
+    )
+    assert SCHEMA.read_text() == json.dumps(schema(), indent=1) + "\n", f"make it anew: {remake}"
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    assert schema()["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
+
+
+@pytest.mark.parametrize("each", [manifest("front", "back"), manifest(), TOMBSTONE, DAMAGED])
+def test_what_we_write_is_valid_and_is_read_as_it_was(each: Manifest) -> None:
+    written = each.as_json()
+    document = json.loads(written)
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    assert document["schema"] == 1
+    assert Manifest.model_validate_json(written) == each
+    assert written.endswith(b"}\n")
+
+
+def test_every_part_of_the_contract_stands_in_a_manifest() -> None:
+    document = json.loads(manifest("front").as_json())
+    assert {
+        "schema", "eval_id", "environment", "account", "outcome", "revision", "previous", "documents", "bundle",
+        "response", "no_documents", "trigger", "retrieved_at", "archived_at", "archiver",
+    } <= set(document)  # fmt: skip
+    assert {"name", "kind", "key", "media_type", "size", "sha256", "modified"} <= set(document["documents"][0])
+    assert set(document["bundle"]) == {"filename", "size", "sha256"}
+    assert set(document["response"]) == {"status", "message"}
+    assert set(document["trigger"]) == {"source", "run", "event_type", "event_id"}
+
+
+CHANGES = [
+    ("revision", 0),
+    ("previous", "abc"),
+    ("previous", "A" * 64),
+    ("outcome", "lost"),
+    ("environment", "staging"),
+    ("schema", 2),
+    ("schema", "1"),
+    ("archived_at", "2026-01-31T12:00:00+01:00"),
+    ("retrieved_at", "yesterday"),
+    ("documents", None),
+    ("bundle", {"filename": None, "size": -1, "sha256": "0" * 64}),
+    ("no_documents", {"reason": "lost", "evidence": []}),
+]
+
+
+@pytest.mark.parametrize(("part", "value"), CHANGES)
+async def test_what_we_would_never_write_is_invalid_and_an_alarm_when_it_is_found(part: str, value: object) -> None:
+    document = json.loads(manifest("front").as_json()) | {part: value}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    await alarms(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("part", sorted(json.loads(manifest("front").as_json()).keys() - {"unreadable", "erased"}))
+async def test_a_manifest_of_which_a_part_is_missing_is_invalid_and_an_alarm(part: str) -> None:
+    document = json.loads(manifest("front").as_json())
+    del document[part]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    await alarms(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNCHANGED])
+async def test_an_outcome_that_leaves_no_manifest_stands_in_none(outcome: Outcome) -> None:
+    document = json.loads(manifest("front").as_json()) | {"outcome": outcome.value}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    await alarms(json.dumps(document).encode())
+
+
+def test_the_time_of_manifests_is_utc_and_now() -> None:
+    now = datetime.fromisoformat(utc_now())
+    assert utc_now().endswith("Z")
+    assert now.tzinfo is not None
+    assert abs(datetime.now(UTC) - now) < timedelta(minutes=1)
+    assert manifest(archived_at=utc_now())
+
+
+def test_a_manifest_names_the_program_that_made_it() -> None:
+    assert archiver().startswith("docv-archive ")
+    assert archiver().split()[1][0].isdigit()
+
+
+# To say the same
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        manifest("back", "front"),
+        manifest("front", "back", revision=7, previous="0" * 64),
+        manifest("front", "back", bundle=BundleRecord(filename=None, size=9, sha256="1" * 64)),
+        manifest("front", "back", retrieved_at="2027-01-31T12:00:00Z", archived_at="2027-01-31T12:00:00Z"),
+        manifest("front", "back", trigger=TriggerRecord(source="webhook", run=None, event_type="e", event_id="i")),
+        manifest("front", "back", archiver="docv-archive 9.9", account="other"),
+        manifest(documents=(record("front"), record("back"), record("older", superseded=True))),
+        manifest(documents=(record("front", modified=None), record("back"))),
+    ],
+)
+def test_two_manifests_say_the_same_whenever_whoever_and_however_packed(other: Manifest) -> None:
+    assert manifest("front", "back").says_the_same_as(other)
+    assert other.says_the_same_as(manifest("front", "back"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        manifest("front"),
+        manifest("front", "back", "selfie"),
+        manifest("front", "back", "back"),
+        manifest("front", "another"),
+        manifest(documents=(record("front"), record("back", superseded=True))),
+        manifest(documents=(record("front"), record("back", name="renamed"))),
+        manifest(documents=(record("front"), record("back", kind="other"))),
+        manifest(documents=(record("front"), record("back", key="elsewhere"))),
+        manifest("front", "back", outcome=Outcome.UNREADABLE),
+        manifest("front", "back", unreadable=(UnreadableRecord(name="x", cause="wrong_crc"),)),
+        manifest("front", "back", response=ResponseRecord(status=404, message=None)),
+        manifest("front", "back", response=ResponseRecord(status=200, message="m")),
+        manifest("front", "back", no_documents=TOMBSTONE.no_documents),
+        TOMBSTONE,
+    ],
+)
+def test_two_manifests_differ_by_outcome_documents_and_answer(other: Manifest) -> None:
+    assert not manifest("front", "back").says_the_same_as(other)
+    assert not other.says_the_same_as(manifest("front", "back"))
+
+
+# To look it up
+
+
+async def alarms(found: bytes) -> None:
+    bucket = ObjectBucket(MemoryStore())
+    await bucket.create(EVALUATION.manifest_key, found, LABELS)
+    with pytest.raises(AlarmingObject):
+        await look_up(bucket, EVALUATION)
+
+
+async def test_an_evaluation_nobody_archived_has_no_manifest(bucket: Bucket) -> None:
+    assert await look_up(bucket, EVALUATION) is None
+
+
+@pytest.mark.parametrize(
+    "found", [b"", b"{}", b"[]", b"null", b"\xff", b"{", manifest("front").as_json()[:-2], b"[" * 100_000]
+)
+async def test_a_damaged_manifest_is_an_alarm(found: bytes) -> None:
+    await alarms(found)
+
+
+@pytest.mark.parametrize("facts", [{"eval_id": "ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10"}, {"environment": "sandbox"}])
+async def test_a_manifest_of_another_evaluation_is_an_alarm(facts: dict[str, str]) -> None:
+    await alarms(manifest("front", **facts).as_json())
+
+
+async def test_a_manifest_that_says_more_than_we_know_is_read_all_the_same(bucket: Bucket) -> None:
+    document = json.loads(manifest("front").as_json()) | {"colour": "blue"}
+    await bucket.create(EVALUATION.manifest_key, json.dumps(document).encode(), LABELS)
+    assert (await committed(bucket)).manifest == manifest("front")
+
+
+# To commit it
+
+
+@pytest.mark.parametrize("new", [manifest("front"), TOMBSTONE, DAMAGED])
+async def test_the_first_manifest_is_written_as_it_is(bucket: Bucket, new: Manifest) -> None:
+    assert await commit(bucket, EVALUATION, new, None) is new.outcome
+    found = await committed(bucket)
+    assert found.manifest == new
+    assert found.found.data == new.as_json()
+    assert await bucket.read(EVALUATION.revision_key(1)) is None
+
+
+async def test_a_manifest_that_says_the_same_is_not_written_again(bucket: Bucket) -> None:
+    await commit(bucket, EVALUATION, manifest("front"), None)
+    before = await committed(bucket)
+    later = manifest("front", archived_at="2027-01-31T12:00:00Z")
+    assert await commit(bucket, EVALUATION, later, before) is Outcome.UNCHANGED
+    assert await committed(bucket) == before
+    assert await bucket.read(EVALUATION.revision_key(1)) is None
+
+
+async def test_a_second_revision_keeps_the_first_as_it_was_and_names_its_hash(bucket: Bucket) -> None:
+    await commit(bucket, EVALUATION, manifest("front", "back"), None)
+    first = await committed(bucket)
+    assert await commit(bucket, EVALUATION, manifest("front", "selfie"), first) is Outcome.ARCHIVED
+    second = await committed(bucket)
+    kept = await bucket.read(EVALUATION.revision_key(1))
+    assert kept
+    assert kept.data == first.found.data
+    assert (second.manifest.revision, second.manifest.previous) == (2, sha256(first.found.data))
+    assert second.manifest.documents == (record("front"), record("selfie"), record("back", superseded=True))
+
+
+async def test_a_revision_is_kept_byte_for_byte_whoever_wrote_it(bucket: Bucket) -> None:
+    written = json.dumps(json.loads(manifest("front").as_json()) | {"colour": "blue"}).encode()
+    await bucket.create(EVALUATION.manifest_key, written, LABELS)
+    await archive(bucket, manifest("back"))
+    kept = await bucket.read(EVALUATION.revision_key(1))
+    assert kept
+    assert kept.data == written
+    assert (await committed(bucket)).manifest.previous == sha256(written)
+
+
+async def test_a_document_that_comes_back_is_no_longer_superseded(bucket: Bucket) -> None:
+    for names in (["front", "back"], ["front"], ["back", "front"]):
+        await archive(bucket, manifest(*names))
+    assert (await committed(bucket)).manifest.documents == (record("back"), record("front"))
+    assert len(await history(bucket)) == 3
+
+
+async def test_documents_that_riskos_deleted_stay_listed_in_the_tombstone(bucket: Bucket) -> None:
+    await archive(bucket, manifest("front"))
+    assert await archive(bucket, TOMBSTONE) is Outcome.NO_DOCUMENTS
+    assert (await committed(bucket)).manifest.documents == (record("front", superseded=True),)
+    assert await archive(bucket, TOMBSTONE) is Outcome.UNCHANGED
+
+
+async def test_a_kept_revision_that_is_another_is_an_alarm_and_nothing_is_written(bucket: Bucket) -> None:
+    await archive(bucket, manifest("front"))
+    before = await committed(bucket)
+    await bucket.create(EVALUATION.revision_key(1), b"something else", LABELS)
+    with pytest.raises(AlarmingObject):
+        await commit(bucket, EVALUATION, manifest("back"), before)
+    assert await committed(bucket) == before
+
+
+@pytest.mark.parametrize("first", [[], ["front"]])
+async def test_of_two_workers_who_read_the_same_the_second_is_told_and_loses_nothing(
+    bucket: Bucket, first: list[str]
+) -> None:
+    if first:
+        await archive(bucket, manifest(*first))
+    before = await look_up(bucket, EVALUATION)
+    assert await commit(bucket, EVALUATION, manifest("front", "faster"), before) is Outcome.ARCHIVED
+    with pytest.raises(ManifestChanged):
+        await commit(bucket, EVALUATION, manifest("front", "slower"), before)
+    assert await archive(bucket, manifest("front", "slower")) is Outcome.ARCHIVED
+    names = [{each.name for each in one.documents if not each.superseded} for one in await history(bucket)]
+    assert names == [*([{"front"}] if first else []), {"front", "faster"}, {"front", "slower"}]
+
+
+@pytest.mark.parametrize("bucket", ["memory", "folder"], indirect=True)  # moto's own writes are not atomic
+async def test_many_workers_at_once_lose_no_revision(bucket: Bucket) -> None:
+    ended = await asyncio.gather(*[archive(bucket, manifest(f"worker {number}")) for number in range(12)])
+    assert ended == [Outcome.ARCHIVED] * 12
+    manifests = await history(bucket)
+    current = [each.name for one in manifests for each in one.documents if not each.superseded]
+    assert sorted(current) == sorted(f"worker {number}" for number in range(12))
+    assert len(manifests[-1].documents) == 12
+
+
+@pytest.mark.parametrize("bucket", ["memory", "folder"], indirect=True)
+async def test_many_workers_with_the_same_documents_write_one_manifest(bucket: Bucket) -> None:
+    same = [manifest("front", archived_at=f"2026-01-31T12:00:{number:02}Z") for number in range(12)]
+    ended = await asyncio.gather(*[archive(bucket, each) for each in same])
+    assert sorted(ended) == [Outcome.ARCHIVED] + [Outcome.UNCHANGED] * 11
+    assert len(await history(bucket)) == 1
+
+
+@given(st.lists(st.sets(st.sampled_from(["front", "back", "selfie", "other"])), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgotten(bundles: list[set[str]]) -> None:
+    async def follow() -> None:
+        bucket = ObjectBucket(MemoryStore())
+        ever: set[str] = set()
+        changes = 0
+        last: set[str] | None = None
+        for names in bundles:
+            outcome = await archive(bucket, manifest(*names))
+            changes += last != names
+            assert outcome is (Outcome.UNCHANGED if last == names else Outcome.ARCHIVED)
+            ever, last = ever | names, names
+            listed = (await committed(bucket)).manifest.documents
+            assert {each.name for each in listed} == ever
+            assert {each.name for each in listed if not each.superseded} == names
+            assert len(listed) == len(ever)
+        assert len(await history(bucket)) == changes
+
+    asyncio.run(follow())
+
+
+# Answers that get lost
+
+
+def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
+    """Return a bucket at a scripted server; no pause is made before another try."""
+    no_pause = timedelta(milliseconds=1)
+    store = S3Store(
+        "archive",
+        endpoint=url,
+        virtual_hosted_style_request=False,
+        region="us-east-1",
+        skip_signature=True,
+        client_options={"allow_http": True, "timeout": timedelta(seconds=patience)},
+        retry_config={
+            "max_retries": 2,
+            "retry_timeout": timedelta(seconds=30),
+            "backoff": {"init_backoff": no_pause, "max_backoff": no_pause, "base": 2},
+        },
+    )
+    return ObjectBucket(store)
+
+
+MANIFEST, REVISION = (f"/archive/{key}" for key in (EVALUATION.manifest_key, EVALUATION.revision_key(1)))
+FIRST = manifest("front").as_json()
+
+LOST = {
+    "500": Reply(s3_error(500, "InternalError")),
+    "a reset": Reply(b"", Then.RESET),
+    "412": Reply(s3_error(412, "PreconditionFailed")),
+    "409": Reply(s3_error(409, "ConditionalRequestConflict")),
+    "no ETag": Reply(http(200)),
+    "400": Reply(s3_error(400, "RequestTimeout")),
+}
+
+
+async def commit_at(wilful: Wilful, patience: float = 30.0) -> Outcome:
+    """Commit another manifest on top of what a scripted S3 holds."""
+    async with listening(wilful) as server:
+        bucket = s3_at(server.url, patience)
+        before = await look_up(bucket, EVALUATION)
+        return await commit(bucket, EVALUATION, manifest("back"), before)
+
+
+@pytest.mark.parametrize("reply", LOST.values(), ids=LOST)
+async def test_a_first_manifest_whose_answer_was_lost_is_committed(reply: Reply) -> None:
+    wilful = Wilful(Write(stores=True, reply=reply))
+    assert await commit_at(wilful) is Outcome.ARCHIVED
+    assert wilful.objects == {MANIFEST: manifest("back").as_json()}
+
+
+@pytest.mark.parametrize("reply", LOST.values(), ids=LOST)
+async def test_a_second_manifest_whose_answer_was_lost_is_committed_once(reply: Reply) -> None:
+    wilful = Wilful(Write(stores=True), Write(stores=True, reply=reply))
+    wilful.objects[MANIFEST] = FIRST
+    assert await commit_at(wilful) is Outcome.ARCHIVED
+    assert wilful.objects.keys() == {MANIFEST, REVISION}
+    assert wilful.objects[REVISION] == FIRST
+    second = Manifest.model_validate_json(wilful.objects[MANIFEST])
+    assert (second.revision, second.previous) == (2, sha256(FIRST))
+
+
+async def test_a_manifest_whose_answer_never_comes_is_looked_after() -> None:
+    wilful = Wilful(Write(stores=True, reply=Reply(b"", Then.HANG)))
+    assert await commit_at(wilful, patience=0.5) is Outcome.ARCHIVED
+
+
+@pytest.mark.parametrize("reply", [LOST[each] for each in ("a reset", "no ETag", "400", "412")])
+async def test_a_manifest_that_did_not_arrive_is_not_said_to_be_there(reply: Reply) -> None:
+    wilful = Wilful(*[Write(stores=False, reply=reply)] * 10)
+    with pytest.raises(ManifestChanged):
+        await commit_at(wilful)
+    assert wilful.objects == {}
+
+
+@pytest.mark.parametrize("reply", [LOST[each] for each in ("a reset", "no ETag", "400", "412")])
+async def test_a_second_manifest_that_did_not_arrive_leaves_the_first(reply: Reply) -> None:
+    wilful = Wilful(Write(stores=True), *[Write(stores=False, reply=reply)] * 10)
+    wilful.objects[MANIFEST] = FIRST
+    with pytest.raises(ManifestChanged):
+        await commit_at(wilful)
+    assert wilful.objects == {MANIFEST: FIRST, REVISION: FIRST}
+
+
+async def test_a_revision_that_cannot_be_kept_stops_the_commit() -> None:
+    wilful = Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied"))))
+    wilful.objects[MANIFEST] = FIRST
+    with pytest.raises(StoreFailed):
+        await commit_at(wilful)
+    assert wilful.objects == {MANIFEST: FIRST}
+
+
+async def test_a_commit_that_is_denied_is_a_failure_of_the_store() -> None:
+    with pytest.raises(StoreFailed, match="denied"):
+        await commit_at(Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))))

@@ -1,0 +1,124 @@
+"""The list of a run in the archive: written once, read in pieces, believed only as it was written."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from obstore.store import MemoryStore
+
+from tasks.errors import AlarmingObject, ManifestChanged, RunTaken
+from tasks.storage import run_list
+from tasks.storage.bucket import Bucket, Labels, ObjectBucket
+from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.run_list import RunList, Source, find_list, keep_list, read_piece
+
+IDS = [str(UUID(int=n, version=4)) for n in range(10)]
+
+
+@pytest.fixture(params=["memory", "folder"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    return ObjectBucket(MemoryStore()) if request.param == "memory" else FolderBucket(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_list, "PIECE", 4)
+
+
+async def keep(bucket: Bucket, ids: list[str] = IDS, fingerprint: str = "a" * 64, **other: Any) -> RunList:
+    source = Source(name="ids.csv", fingerprint=fingerprint, ids=len(ids), repeated=1, bad=2)
+    facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False} | other
+    return await keep_list(bucket, ids, source=source, **facts)
+
+
+async def test_what_was_kept_is_read_back_in_order_piece_by_piece(bucket: Bucket) -> None:
+    kept = await keep(bucket)
+    assert await find_list(bucket, "sandbox", "q3") == kept
+    assert [piece.ids for piece in kept.pieces] == [4, 4, 2]
+    assert [eval_id for piece in kept.pieces for eval_id in await read_piece(bucket, piece)] == IDS
+
+
+async def test_nobody_has_heard_of_a_run_without_a_list(bucket: Bucket) -> None:
+    assert await find_list(bucket, "sandbox", "q3") is None
+
+
+async def test_the_same_ids_are_the_same_list_also_when_it_was_half_written(bucket: Bucket) -> None:
+    kept = await keep(bucket)
+    assert await keep(bucket) == kept
+
+
+@pytest.mark.parametrize("other", [{"fingerprint": "b" * 64}, {"refresh": True}])
+async def test_a_name_that_means_something_else_is_refused(bucket: Bucket, other: dict[str, Any]) -> None:
+    await keep(bucket)
+    with pytest.raises(RunTaken, match="choose another name with --run"):
+        await keep(bucket, **other)
+
+
+async def test_two_that_begin_a_run_at_once_have_the_same_list(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await keep(bucket)
+    looks = iter([None, first])
+
+    async def late(*_: object) -> RunList | None:
+        return next(looks)
+
+    monkeypatch.setattr(run_list, "find_list", late)
+    assert await keep(bucket) == first
+
+
+async def test_a_position_is_found_in_its_piece(bucket: Bucket) -> None:
+    kept = await keep(bucket)
+    assert kept.piece_at(0) == (kept.pieces[0], 0)
+    assert kept.piece_at(7) == (kept.pieces[1], 4)
+    assert kept.piece_at(8) == (kept.pieces[2], 8)
+    with pytest.raises(IndexError):
+        kept.piece_at(10)
+
+
+async def test_a_run_says_what_it_was_made_from_and_names_no_more_than_its_own_pieces(tmp_path: Path) -> None:
+    await keep(FolderBucket(tmp_path))
+    folder = tmp_path / "runs" / "sandbox" / "q3"
+    facts = json.loads((folder / "run.json").read_bytes())
+    assert facts["source"] == {"name": "ids.csv", "fingerprint": "a" * 64, "ids": 10, "repeated": 1, "bad": 2}
+    assert {path.name for path in folder.iterdir()} == {"run.json", *(f"{p['sha256']}.txt.gz" for p in facts["pieces"])}
+    assert gzip.decompress((tmp_path / facts["pieces"][0]["key"]).read_bytes()).decode().split() == IDS[:4]
+
+
+@pytest.mark.parametrize(
+    "lines", ["", "\n".join(IDS[:3]), "\n".join(IDS[:5]), "\n".join([*IDS[:3], "nonsense"]), "x" * 1_000_000, None]
+)
+async def test_a_piece_that_is_not_as_it_was_written_is_an_alarm(tmp_path: Path, lines: str | None) -> None:
+    kept = await keep(FolderBucket(tmp_path))
+    data = b"no gzip" if lines is None else gzip.compress(lines.encode())
+    (tmp_path / kept.pieces[0].key).write_bytes(data)
+    honest = kept.pieces[0].model_copy(update={"sha256": run_list.hashlib.sha256(data).hexdigest()})
+    for piece in kept.pieces[0], honest:
+        with pytest.raises(AlarmingObject, match="a piece of a run's list"):
+            await read_piece(FolderBucket(tmp_path), piece)
+
+
+async def test_a_piece_that_is_gone_is_an_alarm(tmp_path: Path) -> None:
+    kept = await keep(FolderBucket(tmp_path))
+    (tmp_path / kept.pieces[0].key).unlink()
+    with pytest.raises(AlarmingObject):
+        await read_piece(FolderBucket(tmp_path), kept.pieces[0])
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"schema": 2}'])
+async def test_a_list_that_is_damaged_or_newer_is_an_alarm(bucket: Bucket, data: bytes) -> None:
+    await bucket.replace("runs/sandbox/q3/run.json", data, Labels("application/json"), None)
+    with pytest.raises(AlarmingObject, match="the list of run q3 is damaged or of a newer format"):
+        await find_list(bucket, "sandbox", "q3")
+
+
+async def test_a_list_that_the_archive_refuses_and_does_not_have_is_no_list(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise ManifestChanged
+
+    monkeypatch.setattr(bucket, "replace", refuse)
+    with pytest.raises(ManifestChanged):
+        await keep(bucket)

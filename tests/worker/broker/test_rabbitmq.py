@@ -1,0 +1,182 @@
+"""How Celery talks to RabbitMQ: the wiring always, the rest with a real server where there is one."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import amqp
+import pytest
+from amqp import Message
+from celery import signals
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from scripts.simulator.options import Options
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.rejected_messages import Refusals
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.queueing.publisher import Publisher
+from tests.commands import KEY, Shell, finish
+from worker.app import publishing_app
+from worker.broker.envelope import ARCHIVE_TASK
+from worker.broker.rabbitmq import BACKFILL_PLACES, Channel, publisher_options, worker_options
+from worker.config.settings import Settings
+
+SECRET = "Erika Mustermann"
+GOOD = {"content_type": "application/json", "content_encoding": "utf-8"}
+BODY = json.dumps([[], {"eval_ids": ["x"]}, {}])
+BAD: list[tuple[Any, dict[str, Any]]] = [
+    (SECRET, {}),
+    ("[" * 100_000, GOOD),
+    (b"\xff\xfe", GOOD | {"application_headers": {"task": ARCHIVE_TASK, "id": "1"}}),
+    (BODY, GOOD | {"application_headers": {"task": SECRET, "id": "1"}}),
+    (BODY, GOOD | {"application_headers": {"task": ARCHIVE_TASK}}),
+]
+
+
+class Alone(Channel):
+    """A channel without a connection, so that the wiring can be looked at anywhere: it writes down what it sends."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+        self.came: list[Message] = []
+        self.callbacks = {"tag": self.came.append}
+        self._ours = frozenset({"tag"})
+        self.no_ack_consumers = set()
+        self.cancel_callbacks: dict[str, Any] = {}
+        self.auto_encode_decode = False
+
+    def send_method(self, sig: tuple[int, int], _format: str, args: tuple[Any, ...], **_: Any) -> Any:
+        self.said.append((sig, *args))
+        return "tag"
+
+    def basic_ack(self, delivery_tag: int, *_: Any) -> None:
+        self.said.append(("ack", delivery_tag))
+
+
+def places(channel: Alone) -> list[tuple[int, bool]]:
+    """What was said about how many messages are fetched at a time, and whether all consumers share that."""
+    return [
+        (count, shared) for sig, _, count, shared in (said for said in channel.said if said[0] == amqp.spec.Basic.Qos)
+    ]
+
+
+def test_a_backfill_fetches_few_messages_and_takes_no_place_from_live() -> None:
+    channel = Alone()
+    channel.basic_qos(0, 72, True)  # noqa: FBT003  # as Celery does
+    channel.basic_consume("live")
+    channel.basic_consume("backfill")
+    channel.basic_consume("live")
+    assert places(channel) == [(72, False), (72, False), (BACKFILL_PLACES, False), (72, False)]
+
+
+def test_a_message_to_our_task_arrives_with_no_more_headers_than_celery_needs() -> None:
+    channel = Alone()
+    headers = {"task": ARCHIVE_TASK, "id": "an ID", "odd": SECRET}
+    channel._on_basic_deliver("tag", 7, False, "", "live", Message(BODY, application_headers=headers, **GOOD))  # noqa: FBT003
+    (came,) = channel.came
+    assert came.properties["application_headers"] == {"task": ARCHIVE_TASK, "id": "an ID"}
+    assert came.delivery_info["routing_key"] == "live"
+    assert channel.said == []
+
+
+def test_what_workers_tell_each_other_is_not_looked_at() -> None:
+    channel = Alone()
+    heard: list[object] = []
+    channel.callbacks["events"] = heard.append
+    told = Message("{}", **GOOD)
+    channel._on_basic_deliver("events", 7, False, "celeryev", "worker.heartbeat", told)  # noqa: FBT003
+    assert (heard, channel.came, channel.said) == ([told], [], [])
+
+
+@pytest.mark.parametrize(("body", "properties"), BAD, ids=range(len(BAD)))
+def test_what_does_not_fit_is_dropped_and_told_in_words_of_our_own(body: Any, properties: dict[str, Any]) -> None:
+    channel, told = Alone(), []
+
+    def hear(exc: Exception, **_: object) -> None:
+        told.append(str(exc))
+
+    signals.task_rejected.connect(hear)
+    channel._on_basic_deliver("tag", 7, False, "", "live", Message(body, **properties))  # noqa: FBT003
+    signals.task_rejected.disconnect(hear)
+    assert channel.came == []
+    assert channel.said == [("ack", 7)]
+    assert len(told) == 1
+    assert SECRET not in told[0]
+
+
+@pytest.mark.parametrize("option", sorted(worker_options() | publisher_options()))
+def test_py_amqp_reads_every_option(option: str) -> None:
+    assert option in inspect.signature(amqp.Connection).parameters
+
+
+# --- with a real server
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start(Options(api_key=KEY, image_bytes=3_000, latency_ms=200)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def shell(rabbitmq_url: str, riskos: Simulator, redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    return Shell(
+        tmp_path,
+        {
+            "DOCV_API_KEY": KEY,
+            "DOCV_RISKOS_URL": riskos.url,
+            "DOCV_REDIS_URL": redis_url,
+            "DOCV_BROKER_URL": rabbitmq_url,
+            "DOCV_RATE": "40",
+            "DOCV_BACKFILL_SHARE": "1",
+            "DOCV_DAILY_QUOTA": "100000",
+            "DOCV_LEASE_SECONDS": "2",
+        },
+    )
+
+
+def publish_bad_messages(url: str) -> None:
+    host = url.partition("@")[2].rstrip("/")
+    with amqp.Connection(host) as connection:
+        channel = connection.channel()
+        for body, properties in BAD:
+            channel.basic_publish(Message(body, **properties), routing_key=Queue.LIVE.value)
+
+
+async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_killed(
+    shell: Shell, redis: Redis, redis_url: str, rabbitmq_url: str
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_url), broker_url=SecretStr(rabbitmq_url))
+    with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
+        assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}
+        ids = "\n".join(eval_id_for(Scenario.DOCUMENTED, number) for number in range(120))
+        put = await shell.run("enqueue", "--queue", "backfill", "--run", "rabbit", "-", given=ids)
+        assert put.code == 0, put.err
+        assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 120}
+        publish_bad_messages(rabbitmq_url)
+        ledger = Ledger(redis)
+        killed, other = await shell.start("worker"), await shell.start("worker")
+        reading = [asyncio.create_task(finish(process)) for process in (killed, other)]
+        async with asyncio.timeout(60):
+            while (await ledger.run("rabbit")).outcomes[Outcome.ARCHIVED] < 20:
+                await asyncio.sleep(0.05)
+            killed.kill()
+            while (await ledger.run("rabbit")).pending:
+                await asyncio.sleep(0.05)
+        other.terminate()
+        _, finished = await asyncio.gather(*reading)
+        outcomes = (await ledger.run("rabbit")).outcomes
+        # Where a worker is killed between manifest and ledger, another finds that all is done.
+        assert outcomes[Outcome.ARCHIVED] + outcomes[Outcome.UNCHANGED] == 120
+        assert await Refusals(redis).count() == len(BAD)
+        assert finished.code == 0, finished.err
+        assert SECRET not in finished.err
+        assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}

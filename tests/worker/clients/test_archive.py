@@ -1,0 +1,110 @@
+"""The archive is opened as the settings say, and what does not answer as it must is told in a sentence."""
+
+import os
+import stat
+from pathlib import Path
+
+import obstore
+import pytest
+
+from tests.conftest import S3
+from tests.riskos import Reply, Then, s3_error, saying
+from worker.clients.archive import check_archive, open_archive
+from worker.clients.errors import Unreachable
+from worker.config.settings import Settings, SettingsError
+
+
+def with_(settings: Settings, **changes: object) -> Settings:
+    return settings.model_copy(update=changes)
+
+
+@pytest.fixture
+def _no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+
+
+async def test_a_folder_that_is_missing_is_made_for_its_owner_only(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "a b" / "100%" / "archive"
+    archive = open_archive(with_(settings, archive_url=folder.as_uri()))
+    assert archive == folder
+    await check_archive(archive, settings)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    await check_archive(archive, settings)
+
+
+async def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "archive"):
+        with pytest.raises(Unreachable, match="cannot be made"):
+            await check_archive(folder, settings)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+async def test_a_folder_that_cannot_be_written_to_is_unreachable(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "archive").mkdir(mode=0o500)
+    with pytest.raises(Unreachable, match="cannot be written to"):
+        await check_archive(tmp_path / "archive", settings)
+
+
+async def test_to_check_a_bucket_leaves_nothing_in_it(settings: Settings, s3: S3) -> None:
+    settings = with_(settings, archive_url=f"s3://{s3.bucket}/of/ours", s3_endpoint=s3.endpoint)
+    await check_archive(open_archive(settings), settings)
+    assert s3.client.list_objects_v2(Bucket=s3.bucket)["KeyCount"] == 0
+
+
+async def test_a_bucket_that_is_missing_is_unreachable(settings: Settings, s3: S3) -> None:
+    settings = with_(settings, archive_url="s3://no-such-bucket-here/of/ours", s3_endpoint=s3.endpoint)
+    with pytest.raises(Unreachable, match=r"s3://no-such-bucket-here/of/ours.*no such bucket.*DOCV_ARCHIVE_URL"):
+        await check_archive(open_archive(settings), settings)
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize(
+    ("reply", "advice"),
+    [
+        (s3_error(403, "AccessDenied"), "s3:GetObject"),
+        (s3_error(403, "InvalidAccessKeyId"), "s3:GetObject"),
+        (s3_error(401, "Unauthorized"), "s3:GetObject"),
+        (s3_error(400, "AuthorizationHeaderMalformed"), "DOCV_S3_ENDPOINT"),
+        (Reply(b"", Then.CLOSE), "DOCV_S3_ENDPOINT"),
+    ],
+)
+async def test_a_bucket_that_does_not_answer_as_it_must_is_unreachable(
+    settings: Settings, reply: Reply | bytes, advice: str
+) -> None:
+    async with saying(reply) as server:
+        settings = with_(settings, archive_url="s3://ours", s3_endpoint=server.url)
+        with pytest.raises(Unreachable, match=advice) as caught:
+            await check_archive(open_archive(settings), settings)
+    assert "testing" not in str(caught.value)  # the credentials of the tests
+
+
+@pytest.mark.usefixtures("s3")
+async def test_an_endpoint_where_nobody_listens_is_unreachable(settings: Settings, nobody: str) -> None:
+    settings = with_(settings, archive_url="s3://ours", s3_endpoint=f"http://{nobody}")
+    with pytest.raises(Unreachable, match="DOCV_S3_ENDPOINT"):
+        await check_archive(open_archive(settings), settings)
+
+
+@pytest.mark.usefixtures("_no_credentials")
+def test_without_credentials_a_bucket_cannot_be_opened(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID"):
+        open_archive(with_(settings, archive_url="s3://ours"))
+
+
+@pytest.mark.usefixtures("_no_credentials")
+def test_a_folder_needs_no_credentials(settings: Settings, tmp_path: Path) -> None:
+    assert open_archive(settings) == tmp_path / "archive"
+
+
+async def test_documents_are_encrypted_with_the_key_of_the_settings(settings: Settings, s3: S3) -> None:
+    key = "arn:aws:kms:us-east-1:123456789012:key/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+    encrypted = with_(settings, archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint, kms_key_id=key)
+    await obstore.put_async(open_archive(encrypted), "with", b"x")
+    await obstore.put_async(open_archive(with_(encrypted, kms_key_id=None)), "without", b"x")
+    head = s3.client.head_object(Bucket=s3.bucket, Key="with")
+    assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key)
+    assert head["BucketKeyEnabled"]
+    assert "SSEKMSKeyId" not in s3.client.head_object(Bucket=s3.bucket, Key="without")

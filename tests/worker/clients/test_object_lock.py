@@ -1,0 +1,133 @@
+"""What is written under Object Lock says until when it is kept; moto keeps it as S3 does."""
+
+import base64
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from tasks.storage.bucket import LARGE, Labels, ObjectBucket, Unclear
+from tests.conftest import S3
+from tests.riskos import Heard, Reply, http, listening, s3_error
+from worker.clients.archive import open_archive
+from worker.clients.object_lock import LockingClient
+from worker.config.settings import Settings
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def locked(s3: S3) -> S3:
+    """A bucket that was made with Object Lock."""
+    bucket = f"locked-{uuid4()}"
+    s3.client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    return S3(s3.endpoint, bucket, s3.client)
+
+
+@pytest.fixture
+def plain(locked: S3) -> S3Store:
+    archive = open_archive(Settings(archive_url=f"s3://{locked.bucket}/docv", s3_endpoint=locked.endpoint))
+    assert isinstance(archive, S3Store)
+    return archive
+
+
+def kept(s3: S3, key: str) -> tuple[str, datetime]:
+    head: dict[str, Any] = s3.client.head_object(Bucket=s3.bucket, Key=f"docv/{key}")
+    return head["ObjectLockMode"], head["ObjectLockRetainUntilDate"].astimezone(UTC)
+
+
+async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store) -> None:
+    bucket = ObjectBucket(plain, writing=LockingClient(plain, "COMPLIANCE", 10, lambda: NOON))
+    await bucket.create("document", b"bytes", Labels("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"}))
+    await bucket.replace("manifest.json", b"{}", Labels("application/json"), None)
+    for key in "document", "manifest.json":
+        mode, until = kept(locked, key)
+        assert mode == "COMPLIANCE"
+        assert until == datetime(2026, 12, 4, tzinfo=UTC)
+        assert until - NOON >= timedelta(days=10)
+    found = await bucket.read("manifest.json")
+    assert found
+    await bucket.replace("manifest.json", b"{} ", Labels("application/json"), found.version)
+    assert await bucket.digest("document")
+    tags = locked.client.get_object_tagging(Bucket=locked.bucket, Key="docv/document")["TagSet"]
+    assert tags == [{"Key": "environment", "Value": "sandbox"}]
+
+
+async def test_each_day_has_its_own_end(locked: S3, plain: S3Store) -> None:
+    days = iter([NOON, NOON + timedelta(hours=1), NOON + timedelta(days=1)])
+    client = LockingClient(plain, "GOVERNANCE", 1, lambda: next(days))
+    first, same, next_day = client(), client(), client()
+    assert first is same is not next_day
+    await obstore.put_async(next_day, "later", b"x")
+    assert kept(locked, "later") == ("GOVERNANCE", datetime(2026, 11, 26, tzinfo=UTC))
+
+
+def _taking(heard: Heard) -> Reply:
+    """Be an S3 that takes an upload in parts; moto forgets the headers of one."""
+    match heard.method, "uploadId" in heard.path:
+        case "POST", False:
+            ids = b"<Bucket>ours</Bucket><Key>k</Key><UploadId>an upload</UploadId>"
+            return Reply(http(200, b"<InitiateMultipartUploadResult>" + ids + b"</InitiateMultipartUploadResult>"))
+        case "PUT", True:
+            checksum = heard.headers["x-amz-checksum-sha256"]
+            return Reply(http(200, headers={"ETag": '"of a part"', "x-amz-checksum-sha256": checksum}))
+        case "POST", True:
+            return Reply(
+                http(200, b"<CompleteMultipartUploadResult><ETag>whole</ETag></CompleteMultipartUploadResult>")
+            )
+    return Reply(s3_error(404, "NoSuchKey"))
+
+
+@pytest.mark.usefixtures("s3")
+async def test_an_upload_in_parts_is_begun_with_all_that_one_put_says_and_each_part_has_its_checksum() -> None:
+    # S3 takes parts under Object Lock with a checksum in a header of each, and completes them by the same ones (API
+    # Reference, "UploadPart" and "CompleteMultipartUpload").
+    data, key = bytes(range(256)) * (LARGE // 256) + b"more", "arn:aws:kms:us-east-1:1:key/2"
+    async with listening(_taking) as server:
+        store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url, kms_key_id=key))
+        assert isinstance(store, S3Store)
+        bucket = ObjectBucket(store, "STANDARD_IA", LockingClient(store, "COMPLIANCE", 10, lambda: NOON))
+        with pytest.raises(Unclear, match="in parts"):
+            await bucket.create("large.jpg", data, Labels("image/jpeg", {"eval-id": "an ID"}, {"source": "other"}))
+
+    _, begun, *parts, completed = server.heard
+    wanted = {
+        "x-amz-object-lock-mode": "COMPLIANCE",
+        "x-amz-object-lock-retain-until-date": "2026-12-04T00:00:00.000Z",
+        "x-amz-server-side-encryption": "aws:kms",
+        "x-amz-server-side-encryption-aws-kms-key-id": key,
+        "x-amz-server-side-encryption-bucket-key-enabled": "true",
+        "x-amz-checksum-algorithm": "SHA256",
+        "x-amz-storage-class": "STANDARD_IA",
+        "x-amz-meta-eval-id": "an ID",
+        "x-amz-tagging": "source=other",
+        "content-type": "image/jpeg",
+    }
+    assert {name: begun.headers.get(name) for name in wanted} == wanted
+    signed = re.search("SignedHeaders=([^,]*)", begun.headers["authorization"])
+    assert signed
+    assert set(wanted) <= set(signed[1].split(";"))
+
+    checksums = {part.headers["x-amz-checksum-sha256"] for part in parts}
+    assert {base64.b64encode(hashlib.sha256(part.body).digest()).decode() for part in parts} == checksums
+    assert b"".join(part.body for part in sorted(parts, key=lambda part: part.path)) == data
+    named = re.findall(rb"<ChecksumSHA256>([^<]*)</ChecksumSHA256>", completed.body)
+    assert (len(named), {each.decode() for each in named}) == (len(parts), checksums)
+
+
+@pytest.mark.usefixtures("s3")
+async def test_a_locked_object_in_one_piece_has_its_checksum_and_is_created_only() -> None:
+    async with listening(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
+        store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url))
+        assert isinstance(store, S3Store)
+        await ObjectBucket(store, writing=LockingClient(store, "GOVERNANCE", 1)).create(
+            "k", b"abc", Labels("image/png")
+        )
+    (put,) = server.heard
+    assert put.headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    assert (put.headers["x-amz-object-lock-mode"], put.headers["if-none-match"]) == ("GOVERNANCE", "*")

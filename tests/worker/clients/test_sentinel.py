@@ -1,0 +1,58 @@
+"""Whoever speaks to a watched Redis asks its Sentinels for the primary: our client, and kombu. Tried for real in
+``tests/faults/test_failover.py``."""
+
+import pytest
+from kombu.transport.redis import SentinelChannel
+from pydantic import SecretStr
+from redis.asyncio.sentinel import SentinelConnectionPool
+
+from tasks.queueing.publisher import Publisher
+from worker.app import publishing_app
+from worker.broker.redis_transport import WatchedChannel
+from worker.clients.redis import open_redis
+from worker.clients.sentinel import kombu_options, kombu_url, same_primary
+from worker.config.settings import Settings
+
+URL = "redis+sentinel://archiver:s3cr3t%2Fw0rd@one,[::1]:26380/docv/3"
+
+
+def test_kombu_is_told_of_every_sentinel_and_of_the_service() -> None:
+    app = publishing_app(Settings(redis_url=SecretStr(URL)))
+    with app.connection_for_write() as found:
+        assert found.alt == [
+            "sentinel://archiver:s3cr3t%2Fw0rd@one:26379/3",
+            "sentinel://archiver:s3cr3t%2Fw0rd@[::1]:26380/3",
+        ]
+        assert (found.userid, found.password, found.virtual_host) == ("archiver", "s3cr3t/w0rd", "3")
+        assert found.transport_options["master_name"] == "docv"
+        assert found.transport.Channel is WatchedChannel
+
+
+def test_who_has_no_password_shows_none() -> None:
+    assert kombu_url("redis+sentinel://one/docv") == "sentinel://one:26379/0"
+
+
+@pytest.mark.parametrize("option", sorted(kombu_options(URL)))
+def test_kombu_reads_every_option(option: str) -> None:
+    assert option in SentinelChannel.from_transport_options
+
+
+def test_a_publisher_asks_for_the_same_primary_as_a_worker() -> None:
+    app = publishing_app(Settings(redis_url=SecretStr(URL)))
+    options = Publisher(app)._connection.transport_options  # what kombu is given
+    assert same_primary(options) == kombu_options(URL) == same_primary(app.conf.broker_transport_options)
+    assert options["socket_timeout"] == 2
+
+
+def test_nobody_asks_for_a_primary_where_no_sentinel_is_named() -> None:
+    conf = publishing_app(Settings(redis_url=SecretStr("redis://host"))).conf
+    assert same_primary(conf.broker_transport_options) == {}
+
+
+async def test_our_client_takes_user_password_and_database_along_to_the_primary() -> None:
+    async with open_redis(URL, 4) as redis:
+        pool = redis.connection_pool
+        assert isinstance(pool, SentinelConnectionPool)
+        assert (pool.service_name, pool.max_connections) == ("docv", 12)
+        meant = {"db": 3, "username": "archiver", "password": "s3cr3t/w0rd", "decode_responses": True}
+        assert pool.connection_kwargs.items() >= meant.items()

@@ -1,0 +1,196 @@
+"""The file of accounts: what it says is taken, what is wrong with it is told in a line, and no key is ever repeated."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from worker.config.accounts_file import DEFAULT, MOST, MOST_BYTES, AccountSettings, read_accounts
+from worker.config.settings import Settings, SettingsError
+
+KEY = "s3cr3t-k3y-0f-kyb"
+OURS = "s3cr3t-k3y-0f-0urs"
+
+
+def settings(**values: object) -> Settings:
+    return Settings(**values)  # type: ignore[arg-type]  # pydantic checks them
+
+
+def written(text: str, mode: int = 0o600, name: str = "accounts.toml") -> Path:
+    file = Path(name)
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+def read(text: str, **values: object) -> dict[str, AccountSettings]:
+    known, warnings = read_accounts(written(text), settings(**values))
+    assert warnings == ()
+    return known
+
+
+def wrong(text: str, **values: object) -> list[str]:
+    """What is told of a file, without its name."""
+    with pytest.raises(SettingsError) as caught:
+        read_accounts(written(text), settings(**values))
+    assert KEY not in str(caught.value)
+    return [line.removeprefix("DOCV_ACCOUNTS: accounts.toml") for line in caught.value.lines]
+
+
+def test_everything_that_an_account_may_have_can_stand_in_its_table() -> None:
+    known = read(
+        f"""
+        [kyb]
+        api_key = "{KEY}"
+        environment = "production"
+        riskos_url = "https://riskos.example/"
+        api_version = "2025-01-01.orion"
+        client_cert = "tls/client.pem"
+        client_key = "/etc/tls/client.key"
+        rate = 25
+        burst = 2
+        daily_quota = 5000
+        backfill_share = 0.5
+        live_reserve = 0.25
+        webhook_secrets = ["token-of-kyb", "kyb:password"]
+        """
+    )
+    found = known["kyb"].settings
+    assert found.need_api_key().get_secret_value() == KEY
+    assert (found.environment, found.base_url, found.quota) == ("production", "https://riskos.example", 5000)
+    assert (found.client_cert, found.client_key) == (Path("tls/client.pem"), Path("/etc/tls/client.key"))
+    assert (found.rate, found.burst, found.backfill_share, found.live_reserve) == (25.0, 2, 0.5, 0.25)
+    assert [secret.get_secret_value() for secret in found.webhook_secrets] == ["token-of-kyb", "kyb:password"]
+
+
+def test_what_a_table_leaves_out_is_as_the_settings_say_but_never_the_key() -> None:
+    known = read(
+        f'[kyb]\napi_key = "{KEY}"', api_key=OURS, rate=7, environment="production", webhook_secrets="a-token-of-ours"
+    )
+    found = known["kyb"].settings
+    assert (found.rate, found.environment, len(found.webhook_secrets)) == (7, "production", 1)
+    assert found.need_api_key().get_secret_value() == KEY
+    assert known[DEFAULT].settings.need_api_key().get_secret_value() == OURS
+
+
+def test_a_certificate_does_not_go_with_the_key_of_another_one() -> None:
+    known = read(f'[kyb]\napi_key = "{KEY}"\nclient_cert = "kyb.pem"', client_cert="ours.pem", client_key="ours.key")
+    assert known["kyb"].settings.client_key is None
+
+
+def test_a_key_may_stand_in_a_file_of_its_own_beside_the_other(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    written(f"{KEY}\n", name="secrets/kyb")
+    file = written('[kyb]\napi_key_file = "kyb"', name="secrets/accounts.toml")
+    known, _ = read_accounts(file, settings())
+    assert known["kyb"].settings.need_api_key().get_secret_value() == KEY
+
+
+def test_the_default_account_is_there_where_it_has_a_key() -> None:
+    table = f'[kyb]\napi_key = "{KEY}"'
+    assert list(read(table)) == ["kyb"]
+    assert list(read(table, api_key=OURS)) == [DEFAULT, "kyb"]
+    assert list(read(f'[default]\napi_key = "{KEY}"')) == [DEFAULT]
+
+
+def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
+    known = read(
+        f'[kyb]\napi_key = "{KEY}"\nshares_rate_with = "aml"\n'
+        '[aml]\napi_key = "b"\nrate = 3\ndaily_quota = 9\nburst = 2'
+    )
+    assert known["kyb"].shares_rate_with == "aml"
+    assert known["aml"].shares_rate_with is None
+    assert (known["kyb"].settings.rate, known["kyb"].settings.quota, known["kyb"].settings.burst) == (3, 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("rte = 4", " [kyb]: rte is no key of an account; did you mean rate?"),
+        ("redis_url = 'x'", " [kyb]: redis_url is no key of an account"),
+        (f"'{KEY}' = 4", " [kyb]: something is no key of an account"),
+        ("rate = 0", " [kyb]: rate: Input should be greater than 0"),
+        ("rate = nan", " [kyb]: rate: Input should be less than or equal to 10000"),
+        ("rate = true", " [kyb]: rate: true and false are no values of it"),
+        ("burst = 1.5", " [kyb]: burst: Input should be a valid integer, got a number with a fractional part"),
+        ("environment = 'test'", " [kyb]: environment: Input should be 'production' or 'sandbox'"),
+        (
+            "riskos_url = 'http://riskos.example'",
+            " [kyb]: riskos_url: plain http would show the API key to the network",
+        ),
+        ("webhook_secrets = ['two words']", " [kyb]: webhook_secrets: each must be one word of visible ASCII"),
+        ("webhook_secrets = 'a-token'", " [kyb]: webhook_secrets: Input should be a valid tuple"),
+        ("api_key_file = 'x'", " [kyb]: expected is api_key or api_key_file, one of them, a text"),
+        ("shares_rate_with = 'nobody'", " [kyb]: shares_rate_with must name another account"),
+        ("shares_rate_with = 'kyb'", " [kyb]: shares_rate_with must name another account"),
+        ("shares_rate_with = 4", " [kyb]: shares_rate_with must name another account"),
+        ("shares_rate_with = 'default'\nrate = 9", " [kyb]: rate, burst and quota differ from those of default"),
+        ("shares_rate_with = 'default'\nenvironment = 'production'", " [kyb]: rate, burst and quota differ"),
+        ("[kyb.more]\nx = 1", " [kyb]: more is no key of an account"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_a_line(more: str, told: str) -> None:
+    (line,) = wrong(f'[kyb]\napi_key = "{KEY}"\n{more}', api_key=OURS)
+    assert line.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ": expected are 1 to 100 accounts, a table [name] each; there are 0"),
+        (f'[kyb\napi_key = "{KEY}"', ": it is no TOML (at line 1, column 5)"),
+        ("x = " + "[" * 5_000, ": it is no TOML"),
+        (f'api_key = "{KEY}"', ": there is a key outside of a table; each account is a table [name]"),
+        (f'[KYB]\napi_key = "{KEY}"', ": the name of an account has 1 to 32 small letters, digits and hyphens"),
+        (f'["a@backfill"]\napi_key = "{KEY}"', ": the name of an account has 1 to 32 small letters, digits"),
+        (f'["{"a" * 33}"]\napi_key = "{KEY}"', ": the name of an account has 1 to 32 small letters, digits"),
+        (f'[archive]\napi_key = "{KEY}"', " [archive]: an account cannot be called so"),
+        (f'[default]\napi_key = "{KEY}"', " [default]: DOCV_API_KEY speaks of this account already"),
+        ("[kyb]\nrate = 4", " [kyb]: expected is api_key or api_key_file, one of them, a text"),
+        ("[kyb]\napi_key = 4", " [kyb]: expected is api_key or api_key_file, one of them, a text"),
+        ('[kyb]\napi_key = "two words"', " [kyb]: its key must be one word of visible ASCII characters"),
+        ('[kyb]\napi_key_file = "nowhere"', " [kyb]: nowhere cannot be read: No such file or directory"),
+        ('[kyb]\napi_key_file = "a\\u0000b"', " [kyb]: what names a file is no path"),
+        (f'[kyb]\napi_key = "{OURS}"', ": default and kyb have the same key; a key is one account"),
+        ("".join(f'[a{n}]\napi_key = "{n}"\n' for n in range(MOST + 1)), ": expected are 1 to 100 accounts"),
+        ("#" * (MOST_BYTES + 1), ": accounts.toml is larger than 64 KiB"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_a_line(text: str, told: str) -> None:
+    (line,) = wrong(text, api_key=OURS)
+    assert line.startswith(told)
+
+
+def test_nobody_shares_the_rate_of_one_who_shares_it_with_another() -> None:
+    text = '[a]\napi_key = "a"\n[b]\napi_key = "b"\nshares_rate_with = "a"\n[c]\napi_key = "c"\nshares_rate_with = "b"'
+    (line,) = wrong(text)
+    assert line == " [c]: shares_rate_with must name another account, one that shares with none itself"
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    lines = wrong('[a]\nrate = 0\n[b]\napi_key = "b"\nburst = 0')
+    assert [line.split(":")[0] for line in lines] == [" [a]", " [a]", " [b]"]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b'[kyb]\napi_key = "\xff"'])
+def test_a_file_that_is_no_text_is_a_line(data: bytes) -> None:
+    Path("accounts.toml").write_bytes(data)
+    with pytest.raises(SettingsError, match=r"is no text in UTF-8$"):
+        read_accounts(Path("accounts.toml"), settings())
+
+
+def test_a_file_that_is_not_there_is_a_line() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read: No such file or directory$"):
+        read_accounts(Path("nowhere.toml"), settings())
+
+
+def test_a_file_that_everybody_can_read_is_a_warning() -> None:
+    file = written(f'[kyb]\napi_key = "{KEY}"', mode=0o644)
+    _, (warning,) = read_accounts(file, settings())
+    assert warning == "accounts.toml can be read by everybody on this machine; chmod o-r would do"
+
+
+def test_a_key_shows_in_no_representation() -> None:
+    known = read(f'[kyb]\napi_key = "{KEY}"')
+    assert isinstance(known["kyb"].settings.api_key, SecretStr)
+    assert KEY not in repr(known)

@@ -1,0 +1,1 @@
+"""broker: say here in one sentence what this package is for."""

@@ -1,0 +1,1 @@
+"""clients: say here in one sentence what this package is for."""

@@ -1,0 +1,1 @@
+"""config: say here in one sentence what this package is for."""

@@ -1,0 +1,128 @@
+"""What the value of a setting may be: each check returns it, or says in a ``ValueError`` what is expected."""
+
+import base64
+import re
+from collections.abc import Iterator
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import SecretStr
+
+from worker.config.redis_url import check_redis_url
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+# What S3 takes in a tag (Amazon S3 User Guide, "Categorizing your storage using tags").
+_TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_KEY_BYTES = 32
+
+
+def riskos_url(url: str | None) -> str | None:
+    """Check the base URL of RiskOS."""
+    if url is None:
+        return None
+    parts = _split(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ValueError("expected is a base URL such as https://riskos.socure.com")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("plain http would show the API key to the network; use https (http only to loopback)")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("expected is a base URL without user, query and fragment")
+    return url.rstrip("/")
+
+
+def s3_endpoint(url: str | None) -> str | None:
+    """Check the URL of an S3."""
+    if url is not None and (_split(url).scheme not in {"https", "http"} or not _split(url).hostname):
+        raise ValueError("expected is a URL such as https://s3.example.com")
+    return url
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL; what is wrong with it is told without repeating it, for it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it is no URL: look at host and port") from None
+    return parts
+
+
+def archive_url(url: str) -> str:
+    """Check where the archive is."""
+    parts = _split(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return url.rstrip("/")
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return url
+    raise ValueError("expected is s3://bucket/prefix or file:///path")
+
+
+def redis_url(url: SecretStr | None) -> SecretStr | None:
+    """Check the URL of a Redis."""
+    if url is not None:
+        check_redis_url(url.get_secret_value())
+    return url
+
+
+def broker_url(url: SecretStr | None) -> SecretStr | None:
+    """Check the URL of a RabbitMQ."""
+    if url is not None and (parts := _split(url.get_secret_value())).scheme not in {"amqp", "amqps"}:
+        raise ValueError(f"expected is amqp://user:password@host:5672/vhost or amqps://…, not {parts.scheme or 'that'}")
+    return url
+
+
+def words_and_pairs(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Check Bearer tokens and pairs of user and password."""
+    for secret in secrets:
+        # The name of a pair is no secret: its password has to be one by itself.
+        name, colon, password = secret.get_secret_value().partition(":")
+        _check_word(password if colon else name)
+    return secrets
+
+
+def intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Check Bearer tokens of producers."""
+    for token in tokens:
+        if ":" in token.get_secret_value():
+            raise ValueError(
+                "expected are Bearer tokens, separated by commas; user:password is for webhooks and persons"
+            )
+        _check_word(token.get_secret_value())
+    return tokens
+
+
+def encryption_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Check keys to seal with."""
+    names = [key.get_secret_value().partition(":")[0] for key in keys]
+    if not all(map(_is_encryption_key, keys)):
+        raise ValueError("expected is id:key, the key 32 bytes in base64; `openssl rand -base64 32` makes a good one")
+    if len(set(names)) != len(names):
+        raise ValueError("two keys have the same ID")
+    return keys
+
+
+def _is_encryption_key(key: SecretStr) -> bool:
+    name, _, text = key.get_secret_value().partition(":")
+    try:
+        return bool(_KEY_ID.fullmatch(name)) and len(base64.b64decode(text, validate=True)) == _KEY_BYTES
+    except ValueError:
+        return False
+
+
+def is_word(text: str) -> bool:
+    """Return whether a text is one word of visible ASCII characters, as a header can carry it."""
+    return re.fullmatch(r"[\x21-\x7e]+", text) is not None
+
+
+def _check_word(secret: str) -> None:
+    if not is_word(secret):
+        raise ValueError("each must be one word of visible ASCII characters; `openssl rand -hex 32` makes a good one")
+
+
+def tags(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the tags that a text names."""
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not _TAG.fullmatch(name) or (value and not _TAG.fullmatch(value)):
+            raise ValueError(f"{part!r} is no tag; expected is name=value of letters, digits, space and _.:/=+-@")
+        yield name, value

@@ -1,0 +1,1 @@
+"""metrics: say here in one sentence what this package is for."""
