@@ -446,3 +446,13 @@ class LeaseLost(ArchiveError):
 
     def __str__(self) -> str:
         return "the lease ran out; another worker has this evaluation now"
+
+
+def sentence_of(error: Exception) -> str:
+    """Return an error's sentence. Only our own errors are known to hold nothing but our own words."""
+    return str(error) if isinstance(error, ArchiveError) else f"a fault of this program: {type(error).__name__}"
+
+
+def cause_of(error: Exception) -> str:
+    """Return the short fixed word for an error; for a fault of this program the name of its class."""
+    return error.cause if isinstance(error, ArchiveError) else f"fault_{type(error).__name__}"

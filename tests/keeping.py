@@ -4,10 +4,11 @@ import hashlib
 
 from tasks.bundle.documents import identify
 from tasks.bundle.unpack import Limits, unpack
+from tasks.bundle.unpacker import Contents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Entry, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
-from tasks.pipeline.manifest_builder import Contents, record
+from tasks.pipeline.manifest_builder import record
 from tasks.pipeline.upload import Shelf, quarantine, store_documents
 from tasks.riskos.response import Absent, Answer, Bundle
 from tasks.storage.bucket import Bucket

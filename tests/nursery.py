@@ -17,9 +17,17 @@ BEGUN, ENDED = b"begun", b"ended"
 """Told of a fork, with a figure: its process ID when it has become what was ordered, and at last its exit code."""
 
 _COMMANDS = (
-    *("audit", "backfill", "dead_letters", "demo", "doctor.command", "enqueue", "erase.command", "explanation"),
-    *("export.command", "hold", "legal_hold", "rate", "report.command", "run", "serve.server", "simulate", "status"),
-    *("verify.command", "worker"),
+    *("audit.command", "doctor.command", "erase.command", "erase.legal_hold", "export.command", "report.command"),
+    *("console.error_messages", "serve.server", "verify.command"),
+    *(
+        "commands.backfill",
+        "commands.dead_letters",
+        "commands.demo",
+        "commands.enqueue",
+        "commands.hold",
+        "commands.rate",
+    ),
+    *("commands.run", "commands.simulate", "commands.status", "commands.worker"),
 )
 _LOADED_LATE = (
     *("boto3", "botocore.httpsession", "obstore.auth.boto3", "tasks.archive"),

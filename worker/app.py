@@ -39,7 +39,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "worker_pool": "threads",
-        # A backfill never has so many messages here that there is no place for what is live: see `tasks.consumer.consumer`.
+        # A backfill never has so many messages here that there is no place for what is live: see `tasks.consumer`.
         "worker_concurrency": settings.concurrency + _PLACES_FOR_LIVE,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

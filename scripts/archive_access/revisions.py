@@ -4,11 +4,10 @@ import hashlib
 
 from pydantic import ValidationError
 
-from scripts.unread import why_unread
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, Found
-from tasks.storage.manifest import Committed, DocumentRecord, Manifest
+from tasks.storage.manifest import Committed, DocumentRecord, Manifest, why_unread
 
 _KINDS = frozenset(Kind)
 

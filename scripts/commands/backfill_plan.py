@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.archive_access.open_bucket import opened_bucket
-from scripts.commands.rate import see_rate
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.console.formatting import amount
-from scripts.duration import duration
+from scripts.console.formatting import amount, duration
 from scripts.ids.gather import Gathered
 from scripts.overview.estimate import Estimate, estimate
+from scripts.overview.rate_status import see_rate
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, look_up

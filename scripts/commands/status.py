@@ -7,12 +7,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from scripts.commands.rate import rate_facts, rate_words
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
+from scripts.console.formatting import duration
 from scripts.console.summary import Summary, print_summary
-from scripts.duration import duration
 from scripts.local.processes import known_redis
 from scripts.overview.overview import Overview, see_overview
+from scripts.overview.rate_status import rate_facts, rate_words
 from scripts.overview.run_snapshot import until
 from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run

@@ -1,6 +1,7 @@
-"""Say how many bytes something is, to a person."""
+"""Bytes and times as a person reads them."""
 
 _STEP = 1000
+_MINUTE, _HOUR = 60, 3600
 
 
 def amount(size: float) -> str:
@@ -10,3 +11,13 @@ def amount(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= _STEP
     return f"{size:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units, such as ``3 min 20 s``."""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scripts.erase.stock import Item, Stock
 from tasks.errors import AlarmingObject, ManifestChanged
 from tasks.model.evaluation import Evaluation
-from tasks.pipeline.upload import put
-from tasks.storage.bucket import Bucket, Labels, Unclear
+from tasks.storage.bucket import Bucket, Labels, Unclear, put
 from tasks.storage.manifest import archiver, utc_now
 
 _LABELS = Labels("application/json")

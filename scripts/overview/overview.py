@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from scripts.commands.rate import see_rate
 from scripts.overview.estimate import estimate
+from scripts.overview.rate_status import see_rate
 from tasks.ledger.counters import Census, RunCounters
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import Refusals

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.duration import duration
+from scripts.console.formatting import duration
 from tasks.ledger.counters import Census, RunCounters
 from tasks.resilience.holds import Hold
 

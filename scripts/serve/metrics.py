@@ -12,6 +12,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from scripts.serve.http.connection import Ended
 from scripts.serve.http.responses import shown_as
 from worker.metrics.shared_metrics import SharedFigures
 
@@ -42,14 +43,6 @@ class IdResult(enum.StrEnum):
     REPEATED = "repeated"
     UNDER_WAY = "under_way"
     BAD = "bad"
-
-
-class Ended(enum.StrEnum):
-    """Why we ended a connection."""
-
-    NO_ROOM = "no_room"
-    SLOW_HEAD = "slow_head"
-    MALFORMED = "malformed"
 
 
 class Figures:

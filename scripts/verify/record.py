@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from scripts.unread import why_unread
 from scripts.verify.objects_api import Stored
 from scripts.verify.problems import Difference, Problem
 from tasks.errors import StoreFailed
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest
+from tasks.storage.manifest import Manifest, why_unread
 
 _LARGEST = 64 << 20
 """Bytes; that of 65,535 documents is smaller."""

@@ -1,7 +1,8 @@
 """The HTTP client of the line to S3: it sends what is signed and little else, and hands out what came as it came.
 
 pyreqwest answers from a thread of its own, and that aborts a process that ends while it does (0.15.1; one in four on
-asyncio's loop, none of a thousand on uvloop): `scripts.archive_access.open_bucket` has a command end an instant later, as obstore needs it.
+asyncio's loop, none of a thousand on uvloop): `scripts.archive_access.open_bucket` has a command end an instant later,
+as obstore needs it.
 """
 
 import urllib.request

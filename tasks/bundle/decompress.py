@@ -16,7 +16,8 @@ from typing import Protocol
 from backports import zstd
 from isal import igzip_lib
 
-from tasks.bundle.zip_directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Buffer, Entry
+from tasks.bundle.zip_directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Entry
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import pieces
 
 PIECE = 1 << 18

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tasks.bundle.media_type import extension_of, media_type_of, promised_by
 from tasks.bundle.unpack import Member
-from tasks.bundle.zip_directory import Buffer
+from tasks.memory.buffer_pool import Buffer
 
 
 class Kind(enum.StrEnum):

@@ -9,8 +9,8 @@ import codecs
 import filetype
 
 from tasks.bundle import zip_check as structure
-from tasks.bundle.zip_directory import Buffer
 from tasks.errors import BadBundle
+from tasks.memory.buffer_pool import Buffer
 
 _UNKNOWN = "application/octet-stream"
 _TEXT = "text/plain"

@@ -18,9 +18,9 @@ from isal import isal_zlib
 
 from tasks.bundle import zip_check as structure
 from tasks.bundle.decompress import QUICK_METHODS, MemberError, inflate
-from tasks.bundle.zip_directory import UTF8_NAME, Buffer, Entry
+from tasks.bundle.zip_directory import UTF8_NAME, Entry
 from tasks.errors import BadBundle
-from tasks.memory.buffer_pool import SIZE, Arena
+from tasks.memory.buffer_pool import SIZE, Arena, Buffer
 from tasks.memory.spool import Spool
 
 LITTLE = SIZE

@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.bundle.documents import identify
+from tasks.bundle.documents import Document, identify
 from tasks.bundle.unpack import LITTLE, Limits, Unpacked, unpack, unpack_little
 from tasks.errors import BadBundle
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import Budget
-from tasks.pipeline.manifest_builder import Contents
-from tasks.riskos.response import Absent, Answer, Bundle
 from tasks.storage.manifest import UnreadableRecord
 from tasks.telemetry.metrics import UNCOUNTED, Figures, Step, timed
 from tasks.telemetry.tracing import span
@@ -21,6 +20,14 @@ _LARGE = 8 << 20
 _BESIDE = 2
 _SMALL = 64 << 10
 _MEMORY = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was in a bundle, as far as it could be read."""
+
+    documents: tuple[Document, ...] = ()
+    unreadable: tuple[UnreadableRecord, ...] = ()
 
 
 class Opening:
@@ -53,20 +60,20 @@ class Opening:
         self._on_the_loop, self._beside = asyncio.Semaphore(), asyncio.Semaphore(_BESIDE)
 
     @contextlib.asynccontextmanager
-    async def contents(self, answer: Answer) -> AsyncIterator[Contents]:
-        """Lend what is in an answer's bundle, nothing where there is none, for as long as the block lasts."""
-        if isinstance(answer, Absent):
+    async def contents(self, data: Buffer | None) -> AsyncIterator[Contents]:
+        """Lend what is in a bundle, nothing where there is none, for as long as the block lasts."""
+        if data is None:
             yield Contents()
             return
         # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
-        in_memory = min(self._limits.in_memory, 2 * len(answer.data) + _SMALL)
+        in_memory = min(self._limits.in_memory, 2 * len(data) + _SMALL)
         async with self._memory.share(in_memory):
-            async with self._turn(len(answer.data)):
-                with timed(self._figures, Step.UNPACK), span("unpack", bytes=len(answer.data)):
-                    contents = await self._open(answer, replace(self._limits, in_memory=in_memory))
+            async with self._turn(len(data)):
+                with timed(self._figures, Step.UNPACK), span("unpack", bytes=len(data)):
+                    contents = await self._open(data, replace(self._limits, in_memory=in_memory))
                 # Others do what they have to do before the next bundle is opened.
                 await asyncio.sleep(0)
-            del answer  # whoever opened it says how long its bytes are there
+            del data  # whoever opened it says how long its bytes are there
             yield contents
 
     def _turn(self, size: int) -> AbstractAsyncContextManager[None]:
@@ -74,16 +81,16 @@ class Opening:
             return self._on_the_loop
         return self._beside if size <= _LARGE else contextlib.nullcontext()
 
-    async def _open(self, bundle: Bundle, limits: Limits) -> Contents:
-        little = None if self._on_time() else unpack_little(bundle.data, limits)
+    async def _open(self, data: Buffer, limits: Limits) -> Contents:
+        little = None if self._on_time() else unpack_little(data, limits)
         if little is not None:
             return _contents(little)
-        return await asyncio.to_thread(_unpacked, bundle, limits, self._spool_dir)
+        return await asyncio.to_thread(_unpacked, data, limits, self._spool_dir)
 
 
-def _unpacked(bundle: Bundle, limits: Limits, spool_dir: Path | None) -> Contents:
+def _unpacked(data: Buffer, limits: Limits, spool_dir: Path | None) -> Contents:
     try:
-        return _contents(unpack_little(bundle.data, limits) or unpack(bundle.data, limits, spool_dir))
+        return _contents(unpack_little(data, limits) or unpack(data, limits, spool_dir))
     except BadBundle as error:
         return Contents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
 

@@ -29,12 +29,12 @@ from tasks.bundle.zip_directory import (
     SATURATED,
     STRONGLY_ENCRYPTED,
     UTF8_NAME,
-    Buffer,
     Entry,
     entries_of,
     widened,
 )
 from tasks.errors import BadBundle
+from tasks.memory.buffer_pool import Buffer
 
 # The others are hints of the compressor's, which writers are known to set in one header only.
 _FLAGS_THAT_MATTER = ENCRYPTED | DESCRIPTOR | STRONGLY_ENCRYPTED | UTF8_NAME | MASKED_HEADERS

@@ -7,12 +7,10 @@ file, is refused. Nothing is copied but names and extra fields.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from tasks.errors import BadBundle
-
-Buffer: TypeAlias = bytes | memoryview
-"""Bytes in memory, or a view of such or of a mapped file; all slice and unpack alike."""
+from tasks.memory.buffer_pool import Buffer
 
 ENCRYPTED = 1 << 0
 LZMA_END_MARK = 1 << 1

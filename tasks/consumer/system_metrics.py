@@ -36,7 +36,7 @@ class UnderWay:
         self._presence, self._refusals = Presence(redis), Refusals(redis)
 
     async def look(self) -> Found:
-        """Return each figure's values by the values of its labels; ``worker.metrics.shared_metrics`` says what they are.
+        """Return each figure's values by the values of its labels; ``worker.metrics`` says what they are.
 
         Raises:
             RedisError: Redis does not answer.

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Together
 from tasks.ledger.counters import Census, RunCounters
+from tasks.ledger.serialization import order_as_json
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, Entry, Failure, Order, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
@@ -125,7 +126,7 @@ class Ledger:
 
     async def _accept(self, event: str, eval_ids: Sequence[str], order: Order) -> list[int]:
         with span("accept", queue=order.queue.value, evaluations=len(eval_ids)):
-            flags: list[int] = await self._promise("accept", event, order.as_json(listed=False), *eval_ids)
+            flags: list[int] = await self._promise("accept", event, order_as_json(order, listed=False), *eval_ids)
         return flags
 
     async def begin(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> Begun:
@@ -174,7 +175,7 @@ class Ledger:
         Returns:
             None where nothing was done: the ledger is full enough, or somebody else has fed these.
         """
-        flags = await self._call("feed", run, position, backlog, order.as_json(listed=True), *eval_ids)
+        flags = await self._call("feed", run, position, backlog, order_as_json(order, listed=True), *eval_ids)
         return _flagged(eval_ids, flags) if flags else None
 
     async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Entry]:

@@ -9,8 +9,10 @@ import ctypes
 import mmap
 import weakref
 from collections.abc import Iterable
+from typing import TypeAlias
 
-from tasks.bundle.zip_directory import Buffer
+Buffer: TypeAlias = bytes | memoryview
+"""Bytes in memory, or a view of such or of a mapped file; all slice and unpack alike."""
 
 SIZE = 1 << 20
 """Bytes of a buffer."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from tasks.bundle.zip_directory import Buffer
 from tasks.errors import SpoolFailed
 from tasks.memory import buffer_pool as buffers
+from tasks.memory.buffer_pool import Buffer
 
 _AT_ONCE = 1 << 20
 # Linux; elsewhere the system throws out what it likes.

@@ -1,11 +1,9 @@
 """What the ledger holds: an evaluation that was ordered, why, who works on it, and what is left of one that failed."""
 
 import enum
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tasks.model.outcome import Evidence
-from tasks.telemetry.tracing import whereabouts
 
 
 class Queue(enum.StrEnum):
@@ -53,28 +51,6 @@ class Order:
     delay: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     even_if_erased: bool = False
-
-    def as_json(self, *, listed: bool) -> str:
-        """Return it as the script reads it; ``listed`` is said of those of a run's list."""
-        return json.dumps(
-            {
-                "queue": self.queue,
-                "account": self.account,
-                "trigger": {name: value for name, value in asdict(self.trigger).items() if value is not None},
-                "run": self.trigger.run or "",
-                "refresh": self.refresh,
-                "even_if_erased": self.even_if_erased,
-                "delay": round(self.delay * 1000),
-                "evidence": self.evidence,
-                "listed": listed,
-            }
-            | _traced()
-        )
-
-
-def _traced() -> dict[str, str]:
-    trace = whereabouts()
-    return {"trace": trace} if trace else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ import time
 
 from redis.exceptions import RedisError
 
-from tasks.errors import LeaseLost, StoreFailed
+from tasks.errors import LeaseLost, StoreFailed, cause_of
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Entry, Queue
 from tasks.model.outcome import Outcome
 from tasks.pipeline.pipeline import Means, archive
 from tasks.resilience.holds import Reason
-from tasks.resilience.retry import Again, AwaitHold, GiveUp, cause_of, check_worn_out, decide, failure_of
+from tasks.resilience.retry import Again, AwaitHold, GiveUp, check_worn_out, decide, failure_of
 from tasks.telemetry import log_events as report
 from tasks.telemetry import tracing
 from tasks.telemetry.metrics import Step
@@ -90,7 +90,7 @@ async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: 
         match verdict:
             case Again():
                 await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
-                report.parked(error, verdict)
+                report.parked(error, verdict.wait)
                 # Was the outage noticed between our failure and our being parked, nobody else will forgive us.
                 if not entry.suspect and await means.line.breaker.is_outage(error):
                     await ledger.forgive([entry.eval_id])
@@ -99,7 +99,7 @@ async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: 
                 report.waits(error)
             case GiveUp():
                 await ledger.bury(entry, attempts=verdict.attempts, failure=failure_of(error))
-                report.gave_up(error, verdict)
+                report.gave_up(error, verdict.attempts)
                 means.figures.ended(Outcome.FAILED, entry.queue)
                 means.figures.buried(cause_of(error))
     except LeaseLost as lost:

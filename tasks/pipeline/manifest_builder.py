@@ -3,9 +3,7 @@
 Made of return values only: of what was answered, read and stored, not of what was meant to be.
 """
 
-from dataclasses import dataclass
-
-from tasks.bundle.documents import Document
+from tasks.bundle.unpacker import Contents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Entry
 from tasks.model.outcome import Evidence, Outcome, reason_told_by
@@ -18,20 +16,11 @@ from tasks.storage.manifest import (
     NoDocumentsRecord,
     ResponseRecord,
     TriggerRecord,
-    UnreadableRecord,
     archiver,
     utc_now,
 )
 
 _OK = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What was in a bundle, as far as it could be read."""
-
-    documents: tuple[Document, ...] = ()
-    unreadable: tuple[UnreadableRecord, ...] = ()
 
 
 def record(

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from tasks.bundle.unpacker import Opening
+from tasks.bundle.unpacker import Contents, Opening
 from tasks.errors import ManifestChanged
+from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Entry, Queue
 from tasks.model.outcome import Outcome
-from tasks.pipeline.manifest_builder import Contents, record
+from tasks.pipeline.manifest_builder import record
 from tasks.pipeline.upload import Shelf, quarantine, store_documents
 from tasks.resilience.archive_gate import Gate
 from tasks.riskos.client import Line, request
@@ -84,18 +85,22 @@ async def archive(entry: Entry, means: Means) -> Outcome:
 async def _carry(entry: Entry, evaluation: Evaluation, means: Means, before: Committed | None) -> Manifest:
     """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
     answer = await request(means.line, evaluation, entry.queue)
-    async with means.opening.contents(answer) as contents:
+    async with means.opening.contents(_data(answer)) as contents:
         if not contents.unreadable:
             answer = answer.emptied() if isinstance(answer, Bundle) else answer
             return await _keep(entry, evaluation, means, answer, contents, before)
         readable = len(contents.documents)
     # A bundle that cannot be read whole is fetched again, once, before it is believed.
     again = await request(means.line, evaluation, entry.queue)
-    async with means.opening.contents(again) as contents:
+    async with means.opening.contents(_data(again)) as contents:
         if isinstance(again, Absent) or len(contents.documents) >= readable:
             return await _keep(entry, evaluation, means, again, contents, before)
-    async with means.opening.contents(answer) as contents:
+    async with means.opening.contents(_data(answer)) as contents:
         return await _keep(entry, evaluation, means, answer, contents, before)
+
+
+def _data(answer: Answer) -> Buffer | None:
+    return answer.data if isinstance(answer, Bundle) else None
 
 
 def _stays(manifest: Manifest, entry: Entry) -> bool:

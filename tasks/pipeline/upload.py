@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.bundle.documents import Document
-from tasks.bundle.zip_directory import Buffer
-from tasks.errors import AlarmingObject, StoreFailed
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import Budget
 from tasks.memory.spool import release
 from tasks.model.evaluation import Evaluation
 from tasks.riskos.response import Bundle
-from tasks.storage.bucket import LARGE, AlreadyThere, Bucket, Labels, Unclear
+from tasks.storage.bucket import LARGE, Bucket, Labels, put
 
-_LOOKS = 3
 _PUTS_AT_ONCE = 8
 _UPLOADS = 64 << 20
 
@@ -101,27 +99,6 @@ async def _upload(shelf: Shelf, key: str, data: Buffer, sha256: str, labels: Lab
     async with shelf.uploads.share(min(len(data), LARGE)):
         await put(shelf.bucket, key, data, sha256, labels)
     release(data)
-
-
-async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, labels: Labels) -> None:
-    """Write one object named by its content, and do not come back before it is certain to be there.
-
-    Raises:
-        StoreFailed: it is not there.
-        AlarmingObject: under its key are other bytes.
-    """
-    for _ in range(_LOOKS):
-        try:
-            await bucket.create(key, data, labels)
-        except (AlreadyThere, Unclear):
-            found = await bucket.digest(key)
-            if found == sha256:
-                return
-            if found is not None:
-                raise AlarmingObject("an object's bytes are not those its key names") from None
-        else:
-            return
-    raise StoreFailed("create", "the store neither took it nor had it")
 
 
 def _labels(evaluation: Evaluation, document: Document, tags: dict[str, str], archived_at: str) -> Labels:

@@ -35,9 +35,11 @@ class Standing:
 
     def _tell(self, found: dict[str, Hold]) -> None:
         for scope in found.keys() - self._known.keys():
-            report.held(found[scope])
+            hold = found[scope]
+            report.held(hold.what, hold.reason.value, hold.note, hold.left)
         for scope in self._known.keys() - found.keys():
-            report.let_go(self._known[scope])
+            hold = self._known[scope]
+            report.let_go(hold.what, hold.reason.value, hold.lasting)
         self._known = found
 
 

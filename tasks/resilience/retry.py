@@ -15,7 +15,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from tasks.errors import ArchiveError, NeedsPerson, NotNow, TryAgain, WorkersLost
+from tasks.errors import NeedsPerson, NotNow, TryAgain, WorkersLost, cause_of, sentence_of
 from tasks.model.job import Entry, Failure
 
 _LONGEST_PARKING = 6 * 60 * 60.0
@@ -111,13 +111,3 @@ def failure_of(error: Exception) -> Failure:
     """Return what the ledger keeps of an error: our own words only."""
     status = error.status if isinstance(error, TryAgain) else None
     return Failure(cause=cause_of(error), why=sentence_of(error), status=status)
-
-
-def sentence_of(error: Exception) -> str:
-    """Return an error's sentence. Only our own errors are known to hold nothing but our own words."""
-    return str(error) if isinstance(error, ArchiveError) else f"a fault of this program: {type(error).__name__}"
-
-
-def cause_of(error: Exception) -> str:
-    """Return the short fixed word for an error; for a fault of this program the name of its class."""
-    return error.cause if isinstance(error, ArchiveError) else f"fault_{type(error).__name__}"

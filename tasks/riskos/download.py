@@ -17,7 +17,6 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tasks.bundle.zip_directory import Buffer
 from tasks.errors import (
     AccountRefused,
     BundleTooLarge,
@@ -26,6 +25,7 @@ from tasks.errors import (
     ServiceFailed,
     UnexpectedAnswer,
 )
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import Incoming
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from tasks.bundle.zip_directory import Buffer
+from tasks.memory.buffer_pool import Buffer
 from tasks.model.outcome import Outcome
 
 

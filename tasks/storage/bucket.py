@@ -15,8 +15,8 @@ import obstore
 from obstore import exceptions as foreign
 from obstore.store import ObjectStore
 
-from tasks.bundle.zip_directory import Buffer
-from tasks.errors import ManifestChanged, StoreFailed
+from tasks.errors import AlarmingObject, ManifestChanged, StoreFailed
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import pieces
 
 LARGE = 16 << 20
@@ -26,6 +26,7 @@ _PARTS_AT_ONCE = 2
 _CHUNK = 1 << 20
 _SMALL = 1 << 19  # hashed sooner than a thread wakes up
 _READ_SECONDS = 30.0
+_LOOKS = 3
 
 
 class AlreadyThere(Exception):  # an answer rather than an error
@@ -91,6 +92,27 @@ class Bucket(Protocol):
 
     async def digest(self, key: str) -> str | None:
         """Return the SHA-256 of an object's bytes, read back; None where there is none."""
+
+
+async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, labels: Labels) -> None:
+    """Write one object named by its content, and do not come back before it is certain to be there.
+
+    Raises:
+        StoreFailed: it is not there.
+        AlarmingObject: under its key are other bytes.
+    """
+    for _ in range(_LOOKS):
+        try:
+            await bucket.create(key, data, labels)
+        except (AlreadyThere, Unclear):
+            found = await bucket.digest(key)
+            if found == sha256:
+                return
+            if found is not None:
+                raise AlarmingObject("an object's bytes are not those its key names") from None
+        else:
+            return
+    raise StoreFailed("create", "the store neither took it nor had it")
 
 
 class ObjectBucket:

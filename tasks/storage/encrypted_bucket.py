@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from tasks.bundle.zip_directory import Buffer
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import Spool
 from tasks.storage.bucket import LARGE, Bucket, Found, Labels, hashed
 from tasks.storage.encryption import Keyring, Opening, is_plain, seal

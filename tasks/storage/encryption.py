@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tasks.bundle.zip_directory import Buffer
 from tasks.errors import AlarmingObject, SealingKeyMissing
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import pieces
 
 MAGIC = b"docv-sealed-1"

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from tasks.bundle.zip_directory import Buffer
 from tasks.errors import ManifestChanged, StoreFailed
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import pieces
 from tasks.storage.bucket import AlreadyThere, Found, Labels
 

@@ -7,13 +7,13 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import AlarmingObject, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason, Outcome
-from tasks.pipeline.upload import put
-from tasks.storage.bucket import Bucket, Found, Labels, Unclear
+from tasks.storage.bucket import Bucket, Found, Labels, Unclear, put
 
 _MEDIA_TYPE = "application/json"
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -256,3 +256,15 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
         if found is None or found.data != data:
             raise ManifestChanged from None
     return record.outcome
+
+
+def why_unread(data: bytes) -> str:
+    """Return in a sentence why bytes are no manifest of ours; nothing of them is in it."""
+    try:
+        facts = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return "the manifest is no JSON"
+    version = facts.get("schema") if isinstance(facts, dict) else None
+    if isinstance(version, int) and version > 1:
+        return f"the manifest is of a newer format ({version}): use a newer docv-archive"
+    return "the manifest does not fit its schema, docs/manifest.schema.json"

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.errors import AlarmingObject, BadEvalId, ManifestChanged, RunTaken
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.evaluation import parse_eval_id
-from tasks.pipeline.upload import put
-from tasks.storage.bucket import Bucket, Labels, Unclear
+from tasks.storage.bucket import Bucket, Labels, Unclear, put
 from tasks.storage.manifest import archiver, utc_now
 
 PIECE = 50_000

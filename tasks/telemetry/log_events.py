@@ -7,11 +7,9 @@ from contextlib import AbstractContextManager
 
 import structlog
 
-from tasks.errors import AccountUnknown, ArchiveError
+from tasks.errors import AccountUnknown, ArchiveError, cause_of, sentence_of
 from tasks.model.job import Entry
 from tasks.model.outcome import Outcome
-from tasks.resilience.holds import Hold
-from tasks.resilience.retry import Again, GiveUp, cause_of, sentence_of
 
 _log = structlog.get_logger("docv.archive")
 
@@ -34,13 +32,13 @@ def ended(outcome: Outcome, seconds: float) -> None:
     level(f"evaluation.{outcome}", seconds=round(seconds, 3))
 
 
-def parked(error: Exception, again: Again) -> None:
+def parked(error: Exception, wait: float) -> None:
     """An attempt was stopped; there will be another."""
     _log.info(
         "evaluation.parked",
         cause=cause_of(error),
         why=sentence_of(error),
-        wait=round(again.wait, 1),
+        wait=round(wait, 1),
         exc_info=_unforeseen(error),
     )
 
@@ -65,13 +63,13 @@ def warned(why: str) -> None:
     _log.warning("settings.warning", why=why)
 
 
-def gave_up(error: Exception, verdict: GiveUp) -> None:
+def gave_up(error: Exception, attempts: int) -> None:
     """The attempts are used up; the evaluation is a dead letter."""
     _log.error(
         "evaluation.failed",
         cause=cause_of(error),
         why=sentence_of(error),
-        attempts=verdict.attempts,
+        attempts=attempts,
         exc_info=_unforeseen(error),
     )
 
@@ -96,14 +94,14 @@ def dispatched(queue: str, evaluations: int) -> None:
     _log.debug("ledger.dispatched", queue=queue, evaluations=evaluations)
 
 
-def held(hold: Hold) -> None:
+def held(what: str, reason: str, note: str, left: float) -> None:
     """Something began to stand still, as far as this process knows."""
-    _log.warning("hold.began", what=hold.what, reason=hold.reason.value, note=hold.note, left=round(hold.left, 1))
+    _log.warning("hold.began", what=what, reason=reason, note=note, left=round(left, 1))
 
 
-def let_go(hold: Hold) -> None:
+def let_go(what: str, reason: str, lasting: float) -> None:
     """What stood still goes on."""
-    _log.warning("hold.ended", what=hold.what, reason=hold.reason.value, lasted=round(hold.lasting, 1))
+    _log.warning("hold.ended", what=what, reason=reason, lasted=round(lasting, 1))
 
 
 def list_unusable(run: str, why: str) -> None:

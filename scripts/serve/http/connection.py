@@ -5,6 +5,7 @@ for headers that have begun, and no bound for how many connections there are.
 """
 
 import asyncio
+import enum
 import ipaddress
 from collections.abc import Callable
 
@@ -14,13 +15,20 @@ from aiohttp import web
 from scripts.serve.http.connection_limiter import Room
 from scripts.serve.http.limits import Bounds
 from scripts.serve.http.responses import Refused, refusal
-from scripts.serve.metrics import Ended
 
 _log = structlog.get_logger("docv.serve")
 _LINE_BYTES = 8_190
 _HEADERS = 64
 _LINGER_SECONDS = 2.0
 _HOME = 64
+
+
+class Ended(enum.StrEnum):
+    """Why we ended a connection."""
+
+    NO_ROOM = "no_room"
+    SLOW_HEAD = "slow_head"
+    MALFORMED = "malformed"
 
 
 class Connection(web.RequestHandler):

@@ -10,8 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scripts.console.formatting import amount
-from scripts.duration import duration
+from scripts.console.formatting import amount, duration
 from scripts.serve.auth.roles import Caller, Role, caller_of
 from scripts.serve.http.responses import Refused, translated
 from scripts.serve.page.assets import Assets

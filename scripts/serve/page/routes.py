@@ -5,7 +5,7 @@ import functools
 from aiohttp import web
 from redis.asyncio import Redis
 
-from scripts.commands.rate import see_rate
+from scripts.overview.rate_status import see_rate
 from scripts.serve.auth.accounts import whose
 from scripts.serve.auth.roles import Caller
 from scripts.serve.http.limits import Bounds

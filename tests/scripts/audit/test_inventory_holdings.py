@@ -8,7 +8,7 @@ from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_objects import Listed
 from scripts.ids.errors import BadSource
 from tests.archives import eval_ids
-from tests.scripts.inventory.conftest import BUCKET
+from tests.scripts.audit.conftest import BUCKET
 from worker.config.settings import Settings, SettingsError
 
 IDS = eval_ids(4)

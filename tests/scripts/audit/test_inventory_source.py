@@ -8,7 +8,7 @@ from scripts.audit.inventory_objects import Listed
 from scripts.audit.inventory_source import open_inventory
 from scripts.ids.errors import BadSource
 from tests.conftest import S3
-from tests.scripts.inventory.conftest import BUCKET, Reports
+from tests.scripts.audit.conftest import BUCKET, Reports
 from worker.config.settings import Settings
 
 ROWS = [("the ärchive/a b+c/x.jpg", 3), ("plain", 0), ('"quoted",\n', 9)]

@@ -14,11 +14,9 @@ import pytest
 
 from tasks.bundle import unpacker as opening
 from tasks.bundle.unpack import LITTLE, Limits, unpack, unpack_little
-from tasks.bundle.unpacker import Opening
+from tasks.bundle.unpacker import Contents, Opening
 from tasks.memory.byte_budget import Budget
-from tasks.model.outcome import Outcome
-from tasks.pipeline.manifest_builder import Contents
-from tasks.riskos.response import Absent, Bundle
+from tasks.riskos.response import Bundle
 from tasks.telemetry.metrics import Step
 from tests.counting import counted, figures
 from tests.zips import zip_of
@@ -39,7 +37,7 @@ def noise(size: int) -> Bundle:
 
 
 async def opened(bundle: Bundle, by: Opening) -> Contents:
-    async with by.contents(bundle) as contents:
+    async with by.contents(bundle.data) as contents:
         return contents
 
 
@@ -72,7 +70,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 async def test_what_riskos_does_not_have_is_nothing() -> None:
-    async with Opening(Limits()).contents(Absent(Outcome.NO_DOCUMENTS, 400, None)) as contents:
+    async with Opening(Limits()).contents(None) as contents:
         assert contents == Contents()
 
 
@@ -151,7 +149,7 @@ async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.Monke
 async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_path: Path) -> None:
     bundle = noise(1000)
     opener = Opening(Limits(), Budget(2 * len(bundle.data)), tmp_path)
-    async with opener.contents(bundle):
+    async with opener.contents(bundle.data):
         waiting = asyncio.create_task(opened(bundle, opener))
         await asyncio.sleep(0.02)
         assert not waiting.done()

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from tasks.bundle.zip_check import check
-from tasks.bundle.zip_directory import DESCRIPTOR, Buffer, Entry
+from tasks.bundle.zip_directory import DESCRIPTOR, Entry
 from tasks.errors import BadBundle
+from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import Spool
 from tests.zips import (
     Raw,

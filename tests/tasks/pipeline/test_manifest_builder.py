@@ -7,10 +7,11 @@ import pytest
 
 from tasks.bundle.documents import identify
 from tasks.bundle.unpack import Limits, unpack
+from tasks.bundle.unpacker import Contents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Entry, Queue, Trigger
 from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome
-from tasks.pipeline.manifest_builder import Contents, record
+from tasks.pipeline.manifest_builder import record
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Absent, Bundle
 from tasks.storage.manifest import DocumentRecord, UnreadableRecord

@@ -13,9 +13,9 @@ from tasks.bundle.documents import Document, Kind, Source
 from tasks.errors import AlarmingObject, StoreFailed
 from tasks.memory.spool import Spool
 from tasks.model.evaluation import Evaluation
-from tasks.pipeline.upload import Shelf, put, quarantine, store_documents
+from tasks.pipeline.upload import Shelf, quarantine, store_documents
 from tasks.riskos.response import Bundle
-from tasks.storage.bucket import Bucket, Labels, ObjectBucket
+from tasks.storage.bucket import Bucket, Labels, ObjectBucket, put
 from tasks.storage.local_bucket import FolderBucket
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error

@@ -21,8 +21,8 @@ def test_the_document_is_valid() -> None:
 
 def test_the_published_document_is_that_of_the_code() -> None:
     remake = (
-        'python -c "import json; from scripts.serve.api.openapi import document; print(json.dumps(document(), indent=1))" '
-        "> docs/openapi.json"
+        'python -c "import json; from scripts.serve.api.openapi import document; '
+        'print(json.dumps(document(), indent=1))" > docs/openapi.json'
     )
     assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"make it anew: {remake}"
 

@@ -39,7 +39,7 @@ def test_what_nobody_foresaw_is_a_mistake_of_ours_and_its_text_is_not_told() -> 
             answer = refusal(translated(error))
     assert (answer.status, "canary" in f"{answer.body!r} {logged}") == (500, False)
     assert logged[0]["error"] == "KeyError"
-    assert logged[0]["where"].startswith("test_answers.py:")
+    assert logged[0]["where"].startswith("test_responses.py:")
 
 
 def test_a_refusal_is_json_and_may_end_the_connection() -> None:

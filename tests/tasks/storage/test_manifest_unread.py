@@ -1,6 +1,6 @@
 import pytest
 
-from scripts.unread import why_unread
+from tasks.storage.manifest import why_unread
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from scripts.duration import duration
+from scripts.console.formatting import duration
 
 
 @pytest.mark.parametrize(

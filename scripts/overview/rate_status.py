@@ -1,0 +1,36 @@
+"""How fast an account sends, for commands and for the operations page."""
+
+from redis.asyncio import Redis
+
+from tasks.resilience.adaptive_rate import Pace, Rate
+from tasks.resilience.holds import Holds
+from worker.config.accounts_file import AccountSettings
+
+
+async def see_rate(redis: "Redis", account: AccountSettings) -> Rate:
+    """Return how fast an account sends."""
+    return await pace_of(redis, account).see()
+
+
+def rate_facts(rate: Rate) -> dict[str, object]:
+    """Return a rate for a program."""
+    return {
+        "asked": rate.asked,
+        "kept": round(rate.kept, 3),
+        "reached": round(rate.reached, 3),
+        "by_hand": rate.by_hand,
+        "today": rate.today,
+    }
+
+
+def rate_words(rate: Rate) -> tuple[str, str]:
+    """Return a rate for a person: the figure, and what there is to say of it."""
+    source = "set by hand" if rate.by_hand else "from the settings"
+    if rate.kept < rate.asked:
+        source = f"slowed down by RiskOS, {rate.asked:g} are asked for, {source}"
+    return f"{rate.kept:.3g}", f"requests a second, {source}; {rate.reached:.3g} over the last minute"
+
+
+def pace_of(redis: "Redis", account: AccountSettings) -> Pace:
+    """Return what knows and sets the rate of an account."""
+    return Pace(redis, account.name, account.settings.rate, Holds(redis), account.shares_rate_with)
