@@ -213,10 +213,10 @@ def backfill(dry_run: bool, detach: bool, as_json: bool, **wanted: Any) -> None:
     archive them, as many at a time as Redis is to hold (DOCV_BACKLOG). Stop anything at any time: the same command
     goes on where it was.
     """
-    from scripts.commands.backfill import Wanted  # noqa: PLC0415
+    from scripts.commands.backfill import BackfillOptions  # noqa: PLC0415
     from scripts.commands.backfill import backfill as carry  # noqa: PLC0415
 
-    raise SystemExit(carry(Wanted(**wanted), dry_run=dry_run, detach=detach, as_json=as_json))
+    raise SystemExit(carry(BackfillOptions(**wanted), dry_run=dry_run, detach=detach, as_json=as_json))
 
 
 @main.command()
@@ -334,12 +334,14 @@ def export(
         raise click.UsageError("say where to: --to DIR or --zip FILE.zip, one of them")
     if not sources + ids:
         raise click.UsageError("name evaluations: IDs, or a file with --ids")
-    from scripts.export.command import Wanted  # noqa: PLC0415
+    from scripts.export.command import ExportOptions  # noqa: PLC0415
     from scripts.export.command import export as bring  # noqa: PLC0415
     from scripts.export.copying import Choice  # noqa: PLC0415
 
     chosen["kinds"] = frozenset(chosen["kinds"])
-    wanted = Wanted(target, packed=target.suffix.lower() == ".zip" or bool(packed), bag=bag, choice=Choice(**chosen))
+    wanted = ExportOptions(
+        target, packed=target.suffix.lower() == ".zip" or bool(packed), bag=bag, choice=Choice(**chosen)
+    )
     raise SystemExit(bring(sources + ids, wanted, account, as_json=as_json))
 
 

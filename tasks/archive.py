@@ -14,29 +14,28 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from tasks.consumer.account_settings import allowance_of
-from tasks.consumer.consumer import Station
-from tasks.consumer.system_metrics import UnderWay
-from tasks.errors import BadInput, BadMessage
+from tasks.consumer.consumer import Consumer
+from tasks.consumer.system_metrics import SystemMetrics
+from tasks.errors import BadMessage, InvalidInput
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message, read_message
 from tasks.queueing.publisher import Publisher
-from tasks.telemetry import log_events as report
-from tasks.telemetry import tracing
+from tasks.telemetry import log_events, tracing
 from tasks.telemetry.metrics import CAUSES, Step
 from worker.app import app
 from worker.broker.envelope import ARCHIVE_TASK, BadEnvelope
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import open_redis
-from worker.clients.redis_durability import check_keeping
+from worker.clients.redis_durability import check_persistence
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, SettingsError, load_settings
 from worker.logs import configure_logs
 from worker.metrics.server import MetricsServer
 from worker.metrics.shared_metrics import Look
-from worker.metrics.worker_metrics import Words, WorkerFigures
+from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
 from worker.resources import open_resources
-from worker.runtime import Runtime, spare_what_stays
+from worker.runtime import Runtime, freeze_gc
 from worker.tracing import open_tracer
 from worker.watchdog import Watchdog
 
@@ -44,7 +43,7 @@ _REST_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 
 
-class Process:
+class WorkerProcess:
     """This worker process: its loop, and what is open on it."""
 
     def __init__(self) -> None:
@@ -53,24 +52,24 @@ class Process:
         accounts = load_accounts(settings)
         configure_logs(settings.log_level, accounts.secrets())
         for why in accounts.warnings:
-            report.warned(why)
+            log_events.warned(why)
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
-        words = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
-        self._figures = WorkerFigures(words, self._watchdog.look)
+        words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+        self._figures = WorkerMetrics(words, self._watchdog.look)
         self._shown = _shown(settings, accounts, self._figures, self._watchdog)
         self._publisher = Publisher(app)
         self._open = contextlib.AsyncExitStack()
         self._station = self.runtime.run(self._start(settings, accounts))
-        spare_what_stays()
+        freeze_gc()
         self._watchdog.start()
 
-    async def _start(self, settings: Settings, accounts: Accounts) -> Station:
+    async def _start(self, settings: Settings, accounts: Accounts) -> Consumer:
         resources = await self._open.enter_async_context(open_resources(settings, accounts))
-        await check_keeping(resources.redis, strict=settings.strict)
+        await check_persistence(resources.redis, strict=settings.strict)
         serves = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
-        station = Station(
+        station = Consumer(
             settings,
             accounts,
             resources,
@@ -95,7 +94,7 @@ class Process:
         """Bring a message's evaluations to their end; return whether all got there, or some were handed back."""
         return self.runtime.run(self._station.work(message))
 
-    def refuse(self, errors: Sequence[BadInput], queue: str, message: str) -> bool:
+    def refuse(self, errors: Sequence[InvalidInput], queue: str, message: str) -> bool:
         """Keep what does not fit the contract among the dead letters; return that it is done."""
         for error in errors:
             self.runtime.run(self._station.refuse(error.cause, error.own_words, queue, message))
@@ -120,7 +119,7 @@ class Process:
         self._publisher.close()
 
 
-def _shown(settings: Settings, accounts: Accounts, figures: WorkerFigures, watchdog: Watchdog) -> MetricsServer | None:
+def _shown(settings: Settings, accounts: Accounts, figures: WorkerMetrics, watchdog: Watchdog) -> MetricsServer | None:
     """Show the figures to others where the settings want it, from before the work begins until it has ended."""
     if settings.metrics_port is None:
         return None
@@ -130,25 +129,25 @@ def _shown(settings: Settings, accounts: Accounts, figures: WorkerFigures, watch
     @contextlib.asynccontextmanager
     async def looking() -> AsyncIterator[Look]:
         async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
-            yield UnderWay(redis, allowances).look
+            yield SystemMetrics(redis, allowances).look
 
     server = MetricsServer(figures.registry, looking, watchdog.look)
     server.start(settings.metrics_host, settings.metrics_port)
     return server
 
 
-_processes: list[Process] = []
+_processes: list[WorkerProcess] = []
 
 
 @app.task(name=ARCHIVE_TASK, bind=True)
 def archive(self: Task, *positional: object, **arguments: Any) -> None:
     """Bring the evaluations of a message to their end; ``tasks.queueing.message`` tells what it may hold."""
     queue = self.request.delivery_info.get("routing_key")
-    refused: Sequence[BadInput]
+    refused: Sequence[InvalidInput]
     try:
         message = read_message(queue, positional, arguments)
         _processes[0].check(message)
-    except BadInput as error:
+    except InvalidInput as error:
         refused = (error,)
         done = True
     else:
@@ -158,7 +157,7 @@ def archive(self: Task, *positional: object, **arguments: Any) -> None:
         raise Reject("handed back", requeue=True)
 
 
-def _done(work: Callable[[Process], bool]) -> bool:
+def _done(work: Callable[[WorkerProcess], bool]) -> bool:
     """Do what a message asks for; return whether it is done, or the message stays the promise."""
     process = _processes[0]
     try:
@@ -167,7 +166,7 @@ def _done(work: Callable[[Process], bool]) -> bool:
         return False
     except RedisError as error:
         # Nothing was taken, or nothing could be written down.
-        report.loop_failed("work", error)
+        log_events.loop_failed("work", error)
         process.rest()
         return False
 
@@ -175,11 +174,11 @@ def _done(work: Callable[[Process], bool]) -> bool:
 @signals.worker_init.connect(weak=False)
 def _start(**_: object) -> None:
     try:
-        _processes.append(Process())
+        _processes.append(WorkerProcess())
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  # before there is a log
         raise SystemExit(2) from None
-    except Unreachable as error:
+    except ServiceUnavailable as error:
         print(error, file=sys.stderr)  # noqa: T201
         raise SystemExit(3) from None
 

@@ -1,28 +1,28 @@
 """What can stop an attempt, and would another attempt help?
 
     ArchiveError
-    ├── BadInput              refused at the door; nothing was accepted
+    ├── InvalidInput          refused at the door; nothing was accepted
     │   ├── BadEvalId
     │   ├── BadRunName
     │   ├── RunTaken          a run of this name has other IDs
     │   └── BadMessage
-    ├── TryAgain              another attempt may help; it counts
+    ├── RetryableError        another attempt may help; it counts
     │   ├── ServiceFailed     408, 5xx
     │   ├── ConnectionFailed  no whole answer came back
     │   ├── UnexpectedAnswer  an answer that RiskOS would not give: a proxy, a login page
-    │   ├── StoreFailed       the bucket did not do what it was asked
-    │   ├── SpoolFailed       the disk of this machine did not
+    │   ├── StorageError      the bucket did not do what it was asked
+    │   ├── SpoolError        the disk of this machine did not
     │   └── ManifestChanged   another worker wrote the manifest in between
-    ├── NotNow                the account, or the archive, stands still; it counts for nothing
+    ├── BlockedError          the account, or the archive, stands still; it counts for nothing
     │   ├── RateLimited       429
     │   ├── AccountRefused    401, 403
     │   ├── AccountHeld       the account stands still, here is until when
     │   ├── AccountBusy       the account has its share of this worker's places
     │   ├── AccountUnknown    this worker does not know the account; another may
     │   └── ArchiveHeld       the archive does
-    ├── NeedsPerson           no attempt can help before a person has looked
+    ├── PermanentError        no attempt can help before a person has looked
     │   ├── BundleTooLarge    larger than the settings allow
-    │   ├── AlarmingObject    the archive holds other bytes than it must
+    │   ├── IntegrityError    the archive holds other bytes than it must
     │   ├── SealingKeyMissing an object is sealed with a key that the settings do not have
     │   └── WorkersLost       so many workers died over it that it may be the cause
     ├── BadBundle             the bundle is damaged or unsafe: fetched again, then ``unreadable``
@@ -43,7 +43,7 @@ class ArchiveError(Exception):
     cause = "error"
 
 
-class BadInput(ArchiveError):
+class InvalidInput(ArchiveError):
     """What came in cannot be worked on; it was refused at the door."""
 
     cause = "bad_input"
@@ -54,7 +54,7 @@ class BadInput(ArchiveError):
         return str(self)
 
 
-class BadEvalId(BadInput):
+class BadEvalId(InvalidInput):
     """A text that is no evaluation ID.
 
     Args:
@@ -77,7 +77,7 @@ class BadEvalId(BadInput):
         return f"an ID is no evaluation ID: {self.why}"
 
 
-class BadRunName(BadInput):
+class BadRunName(InvalidInput):
     """A text that is no name of a run."""
 
     cause = "bad_run_name"
@@ -86,7 +86,7 @@ class BadRunName(BadInput):
         return "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores"
 
 
-class RunTaken(BadInput):
+class RunTaken(InvalidInput):
     """A run of this name is there already, and means something else.
 
     Args:
@@ -107,7 +107,7 @@ class RunTaken(BadInput):
         )
 
 
-class BadMessage(BadInput):
+class BadMessage(InvalidInput):
     """A Celery message that does not fit the contract.
 
     Args:
@@ -124,7 +124,7 @@ class BadMessage(BadInput):
         return f"the message does not fit the contract: {self.why}"
 
 
-class TryAgain(ArchiveError):
+class RetryableError(ArchiveError):
     """Another attempt may help; the failed one counts.
 
     Attributes:
@@ -137,7 +137,7 @@ class TryAgain(ArchiveError):
     status: int | None = None
 
 
-class ServiceFailed(TryAgain):
+class ServiceFailed(RetryableError):
     """RiskOS answered that it could not answer.
 
     Args:
@@ -154,7 +154,7 @@ class ServiceFailed(TryAgain):
         return f"RiskOS answered with status {self.status}"
 
 
-class ConnectionFailed(TryAgain):
+class ConnectionFailed(RetryableError):
     """No whole answer came back from RiskOS.
 
     Args:
@@ -171,7 +171,7 @@ class ConnectionFailed(TryAgain):
         return f"the connection to RiskOS failed: {self.what}"
 
 
-class UnexpectedAnswer(TryAgain):
+class UnexpectedAnswer(RetryableError):
     """An answer that RiskOS would not give: a proxy's, a login page, another evaluation's.
 
     Args:
@@ -189,7 +189,7 @@ class UnexpectedAnswer(TryAgain):
         return f"an unexpected answer with status {self.status}: {self.what}"
 
 
-class StoreFailed(TryAgain):
+class StorageError(RetryableError):
     """The bucket did not do what it was asked.
 
     Args:
@@ -207,7 +207,7 @@ class StoreFailed(TryAgain):
         return f"the archive could not {self.doing} an object: {self.what}"
 
 
-class SpoolFailed(TryAgain):
+class SpoolError(RetryableError):
     """A large content could not be put on this machine's disk.
 
     Args:
@@ -224,7 +224,7 @@ class SpoolFailed(TryAgain):
         return f"a large content could not be spooled to DOCV_STATE_DIR: {self.what}"
 
 
-class ManifestChanged(TryAgain):
+class ManifestChanged(RetryableError):
     """Another worker wrote the manifest between our reading and our writing it."""
 
     cause = "manifest_changed"
@@ -233,7 +233,7 @@ class ManifestChanged(TryAgain):
         return "another worker wrote this manifest in the meantime"
 
 
-class NotNow(ArchiveError):
+class BlockedError(ArchiveError):
     """The account, or the archive, stands still; the evaluation loses nothing by it.
 
     Attributes:
@@ -244,7 +244,7 @@ class NotNow(ArchiveError):
     wait: float
 
 
-class RateLimited(NotNow):
+class RateLimited(BlockedError):
     """RiskOS answered 429.
 
     Args:
@@ -261,7 +261,7 @@ class RateLimited(NotNow):
         return f"RiskOS asks to slow down; next request in {self.wait:.1f} s"
 
 
-class AccountRefused(NotNow):
+class AccountRefused(BlockedError):
     """RiskOS refused the key (401) or what it may do (403).
 
     Args:
@@ -285,7 +285,7 @@ class AccountRefused(NotNow):
         return f"{self.what}; next probe in {self.wait:.0f} s"
 
 
-class AccountHeld(NotNow):
+class AccountHeld(BlockedError):
     """The account is on hold.
 
     Args:
@@ -303,7 +303,7 @@ class AccountHeld(NotNow):
         return f"the account is on hold ({self.reason}) for another {self.wait:.0f} s"
 
 
-class AccountBusy(NotNow):
+class AccountBusy(BlockedError):
     """The account has its share of this worker's places; those of other accounts come first."""
 
     cause = "account_busy"
@@ -312,7 +312,7 @@ class AccountBusy(NotNow):
         return "its account has its share of this worker's places"
 
 
-class AccountUnknown(NotNow):
+class AccountUnknown(BlockedError):
     """This worker does not know the account of the evaluation; one that does will take it up.
 
     Args:
@@ -329,7 +329,7 @@ class AccountUnknown(NotNow):
         return f"this worker knows no account {self.account}; see that all workers have the same DOCV_ACCOUNTS"
 
 
-class ArchiveHeld(NotNow):
+class ArchiveHeld(BlockedError):
     """The archive is on hold.
 
     Args:
@@ -347,13 +347,13 @@ class ArchiveHeld(NotNow):
         return f"the archive is on hold ({self.reason}) for another {self.wait:.0f} s"
 
 
-class NeedsPerson(ArchiveError):
+class PermanentError(ArchiveError):
     """No attempt can help before a person has looked."""
 
     cause = "needs_person"
 
 
-class BundleTooLarge(NeedsPerson):
+class BundleTooLarge(PermanentError):
     """The bundle is larger than the settings allow; it was not read to its end.
 
     Args:
@@ -370,7 +370,7 @@ class BundleTooLarge(NeedsPerson):
         return f"the bundle is larger than {self.most} bytes; raise DOCV_MAX_BUNDLE_BYTES and redrive it"
 
 
-class AlarmingObject(NeedsPerson):
+class IntegrityError(PermanentError):
     """The archive holds other bytes than the ones its key, or its manifest, speaks of.
 
     Args:
@@ -387,7 +387,7 @@ class AlarmingObject(NeedsPerson):
         return f"the archive holds something it must not: {self.what}; nothing was overwritten"
 
 
-class SealingKeyMissing(NeedsPerson):
+class SealingKeyMissing(PermanentError):
     """An object is sealed with a key that the settings do not have.
 
     Args:
@@ -404,7 +404,7 @@ class SealingKeyMissing(NeedsPerson):
         return f"an object is sealed with the key {self.key_id!r}: put that key into DOCV_ENCRYPTION_KEYS, too"
 
 
-class WorkersLost(NeedsPerson):
+class WorkersLost(PermanentError):
     """So many workers died over the evaluation that it may be the cause.
 
     Args:

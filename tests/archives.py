@@ -12,7 +12,7 @@ from tasks.bundle.documents import identify
 from tasks.bundle.unpack import Member
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.pipeline.upload import Shelf, quarantine, store_documents
+from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
 from tasks.riskos.response import Bundle
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import (
@@ -23,7 +23,7 @@ from tasks.storage.manifest import (
     TriggerRecord,
     UnreadableRecord,
     commit,
-    look_up,
+    read_manifest,
 )
 from tasks.storage.run_list import Source, keep_list
 from tests.conftest import S3
@@ -131,7 +131,7 @@ def _members(eval_id: str, revision: int, size: int) -> Iterator[Member]:
 async def archive(bucket: Bucket, eval_id: str, outcome: Outcome, members: Sequence[Member] = ()) -> None:
     """Do what a worker does with an evaluation, from its documents on."""
     evaluation = Evaluation(eval_id, "sandbox")
-    shelf, at = Shelf(bucket, {"team": "kyc"}), "2026-11-23T04:00:00.000Z"
+    shelf, at = UploadTarget(bucket, {"team": "kyc"}), "2026-11-23T04:00:00.000Z"
     stored = await store_documents(shelf, evaluation, [identify(member) for member in members], archived_at=at)
     bundle = f"the bundle of {eval_id}".encode()
     sha256 = hashlib.sha256(bundle).hexdigest()
@@ -166,4 +166,4 @@ async def archive(bucket: Bucket, eval_id: str, outcome: Outcome, members: Seque
         archived_at=at,
         archiver="docv-archive",
     )
-    await commit(bucket, evaluation, manifest, await look_up(bucket, evaluation))
+    await commit(bucket, evaluation, manifest, await read_manifest(bucket, evaluation))

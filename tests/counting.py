@@ -5,19 +5,19 @@ from typing import Any
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.serve.metrics import Figures
+from scripts.serve.metrics import HttpMetrics
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.telemetry.metrics import CAUSES, Step
 from worker.metrics.shared_metrics import SHARED, UP
-from worker.metrics.worker_metrics import Words, WorkerFigures
+from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
 
-WORDS = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+WORDS = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
 
 
-def figures(deaf: str | None = None) -> WorkerFigures:
+def figures(deaf: str | None = None) -> WorkerMetrics:
     """The figures of a worker that has done nothing yet."""
-    return WorkerFigures(WORDS, lambda: deaf)
+    return WorkerMetrics(WORDS, lambda: deaf)
 
 
 def samples(page: str) -> dict[str, float]:
@@ -29,7 +29,7 @@ def samples(page: str) -> dict[str, float]:
     }
 
 
-def counted(of: WorkerFigures) -> dict[str, float]:
+def counted(of: WorkerMetrics) -> dict[str, float]:
     """Every sample of a worker's figures."""
     return samples(generate_latest(of.registry).decode())
 
@@ -38,7 +38,7 @@ def described() -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Every figure of ours, of workers and doors, with its type, its labels and what it is."""
     worker = figures()
     worker.watch(int, int)
-    ours = [*worker.registry._collector_to_names, *Figures()._registry._collector_to_names]
+    ours = [*worker.registry._collector_to_names, *HttpMetrics()._registry._collector_to_names]
     told = {_name(each): (each._type, each._labelnames, each._documentation) for each in ours if hasattr(each, "_type")}
     shared = {name: ("gauge", labels, what) for name, (what, labels) in SHARED.items()}
     return told | shared | {"docv_redis_up": ("gauge", (), UP)}

@@ -23,7 +23,7 @@ from pathlib import Path
 from backports import zstd
 
 from tasks.bundle.documents import identify
-from tasks.bundle.unpack import Limits, unpack, unpack_little
+from tasks.bundle.unpack import Limits, unpack, unpack_small
 from tasks.bundle.zip_check import check
 from tasks.errors import BadBundle
 from tests.zips import Forgery, Raw, deflated, descriptor, streamed_zip_of, wide_zip_of, zip64_extra, zip_of
@@ -118,7 +118,7 @@ def answer_to(data: bytes) -> tuple[str, ...]:
         AssertionError: what was read is not what the bundle promises.
         Exception: any other is a finding.
     """
-    little = unpack_little(data, LIMITS)
+    little = unpack_small(data, LIMITS)
     try:
         unpacked = unpack(data, LIMITS)
     except BadBundle as error:

@@ -5,8 +5,8 @@ from uuid import uuid4
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Entry, Queue, Trigger
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.model.job import Job, Queue, Trigger
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import KEY_PAUSES, Holds, Reason
 
 
@@ -16,8 +16,8 @@ async def refused(holds: Holds, account: str, status: int, *, probe: bool) -> fl
 
 
 async def failed(
-    breaker: Breaker, redis: Redis, error: Exception, *, suspect: bool = False, archive_probe: bool = False
+    breaker: CircuitBreaker, redis: Redis, error: Exception, *, suspect: bool = False, archive_probe: bool = False
 ) -> bool:
     """An evaluation failed that nobody has heard of before; return whether an outage is to blame."""
-    entry = Entry(str(uuid4()), "ours", Queue.LIVE, "default", *(False, 0, 0), Trigger("message"), suspect=suspect)
+    entry = Job(str(uuid4()), "ours", Queue.LIVE, "default", *(False, 0, 0), Trigger("message"), suspect=suspect)
     return await breaker.failed(error, entry, Ledger(redis), archive_probe=archive_probe)

@@ -16,13 +16,13 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.model.account import Account, Allowance
-from tasks.resilience.adaptive_rate import Pace
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.adaptive_rate import AdaptiveRate
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import Holds, hold_key
-from tasks.resilience.rate_limiter import Turns
-from tasks.resilience.retry import Policy
-from tasks.riskos.client import Line
-from tasks.riskos.download import Terms
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.client import RiskOSClient
+from tasks.riskos.download import DownloadOptions
 
 KEY = "key-of-the-tests"
 _A_MOMENT = 0.5
@@ -115,10 +115,10 @@ class Clock:
 
     redis: "Redis"
     waits: list[float] = field(default_factory=list)
-    _turns: Turns = field(init=False)
+    _turns: RateLimiter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._turns = Turns(self.redis, self.sleep)
+        self._turns = RateLimiter(self.redis, self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for a turn, or for the end of a hold."""
@@ -135,12 +135,14 @@ class Clock:
                 await self.redis.delete(key)
             self._turns.notice(key.removeprefix(hold_key("")), 0.0)
 
-    def line_to(self, url: str, http: aiohttp.ClientSession, terms: Terms, policy: Policy) -> Line:
+    def line_to(
+        self, url: str, http: aiohttp.ClientSession, terms: DownloadOptions, policy: RetryPolicy
+    ) -> RiskOSClient:
         """Return a line to a RiskOS on which the waiting is done by this clock."""
         account, holds = account_at(url), Holds(self.redis)
-        pace = Pace(self.redis, account.name, account.allowance.rate, holds)
-        breaker = Breaker(self.redis, account.name, holds)
-        return Line(http, account, self._turns, holds, pace, breaker, terms, policy)
+        pace = AdaptiveRate(self.redis, account.name, account.allowance.rate, holds)
+        breaker = CircuitBreaker(self.redis, account.name, holds)
+        return RiskOSClient(http, account, self._turns, holds, pace, breaker, terms, policy)
 
 
 @contextlib.asynccontextmanager

@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator
 from tasks.bundle.documents import Kind, Source
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason
-from tasks.storage.local_bucket import FolderBucket
-from tasks.storage.manifest import look_up, schema
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.manifest import read_manifest, schema
 from tasks.storage.run_list import RunList, keep_list
 from tasks.storage.run_list import Source as Origin
 from tests.keeping import keep, keep_tombstone
@@ -69,7 +69,7 @@ def references(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 async def archive(tmp_path: Path) -> Path:
     """A folder with an evaluation of three revisions, a bundle in quarantine, and a run with an ID that is missing."""
     root = tmp_path / "archive"
-    bucket = FolderBucket(root)
+    bucket = LocalBucket(root)
     for number in range(3):
         await keep(bucket, zip_of({"selfie.txt": b"%d" % number, "a b.txt": b"same"}), EVALUATION)
     await keep_tombstone(bucket, OTHER)
@@ -167,9 +167,9 @@ def test_python_alone_finds_what_was_changed_and_nothing_else(archive: Path, wha
 
 async def test_an_odd_name_leads_back_to_its_bytes(tmp_path: Path) -> None:
     odd = b"\xff\xfea/\xc3\xa4\xee\xbe\x80.jpg"
-    bucket = FolderBucket(tmp_path / "archive")
+    bucket = LocalBucket(tmp_path / "archive")
     await keep(bucket, forged(Raw(name=odd, flags=1 << 11)), EVALUATION)
-    committed = await look_up(bucket, EVALUATION)
+    committed = await read_manifest(bucket, EVALUATION)
     assert committed
     known: dict[str, Any] = {}
     exec(block("python", "bytes_of"), known)  # noqa: S102  # it is ours

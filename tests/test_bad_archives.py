@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from scripts.cli import main
 from tasks.storage.bucket import Bucket
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.open_bucket import open_bucket
 from tests.archives import PREFIX, BucketHand, FolderHand, Hand, eval_ids, fill
 from tests.conftest import S3
 from worker.clients.archive import open_archive
@@ -72,7 +72,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         url, hand = f"s3://{s3.bucket}/{PREFIX}", BucketHand(s3)
         monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)
     monkeypatch.setenv("DOCV_ARCHIVE_URL", url)
-    asyncio.run(_fill(bucket_at(open_archive(Settings()))))
+    asyncio.run(_fill(open_bucket(open_archive(Settings()))))
     return Desk(hand, tmp_path)
 
 

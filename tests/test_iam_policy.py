@@ -19,10 +19,10 @@ from scripts.erase.legal_hold import hold_all
 from scripts.erase.receipt import Asked
 from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.open_bucket import open_bucket
 from tests.archives import eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
@@ -200,7 +200,7 @@ async def test_a_worker_s_rights_are_enough_to_archive_and_an_auditor_s_to_verif
 
     roles.become(worker)
     await check_archive(archive := open_archive(settings), settings)
-    await fill(bucket_at(archive, None), eval_ids(10))
+    await fill(open_bucket(archive, None), eval_ids(10))
 
     roles.become(auditor)
     shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": url, "DOCV_S3_ENDPOINT": s3.endpoint})
@@ -211,8 +211,8 @@ async def test_a_worker_s_rights_are_enough_to_archive_and_an_auditor_s_to_verif
     assert found["bucket"]["state"] == "fine"
     assert "s3:PutObject" in found["write"]["mend"]
     assert not [each for each in found.values() if "s3:Get" in each["mend"] or "s3:List" in each["mend"]]
-    with pytest.raises(StoreFailed):
-        await fill(bucket_at(open_archive(settings), None), eval_ids(11)[10:])
+    with pytest.raises(StorageError):
+        await fill(open_bucket(open_archive(settings), None), eval_ids(11)[10:])
 
 
 async def test_an_eraser_s_rights_are_enough_to_hold_and_to_erase_and_each_of_them_is_needed(
@@ -222,7 +222,7 @@ async def test_an_eraser_s_rights_are_enough_to_hold_and_to_erase_and_each_of_th
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     (eval_id,) = eval_ids(1)
-    await fill(bucket_at(open_archive(settings)), [eval_id])
+    await fill(open_bucket(open_archive(settings)), [eval_id])
     s3.client.create_multipart_upload(Bucket=s3.bucket, Key=f"kyc/sandbox/{eval_id}/selfie/unfinished.jpg")
     roles.become(roles.make("eraser"))
     roles.enforce()
@@ -233,7 +233,7 @@ async def test_an_eraser_s_rights_are_enough_to_hold_and_to_erase_and_each_of_th
     archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
     for status in ("ON", "OFF"):
         assert hold_all(archive, evaluation, status) == 4
-    bucket = noted.through(bucket_at(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
+    bucket = noted.through(open_bucket(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
     asked = Asked("request 4711", "operator", "a-host", bypass_governance=True)
     ending = await erase_one(evaluation, asked, Place(bucket, Versions(archive), Traces(None)))
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from scripts.serve.api.event import _CHANGED
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Entry, Queue
+from tasks.model.job import Job, Queue
 from tasks.queueing.message import read_message
 from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
 from worker.broker.redis_transport import transport_url
@@ -44,7 +44,7 @@ async def run(*command: str, **environment: str) -> str:
     return out.decode()
 
 
-async def taken(redis: Redis) -> Entry:
+async def taken(redis: Redis) -> Job:
     (entry,) = await Ledger(redis).take([EVAL_ID], token="t")
     return entry
 
@@ -56,7 +56,7 @@ async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[
 
 
 def test_there_are_no_other_examples() -> None:
-    assert [language for language, _ in BLOCKS] == ["bash", "python", "python", "python"]
+    assert [language for language, _ in BLOCKS] == ["bash", "python", "python"]
 
 
 async def test_a_producer_with_celery_alone_is_understood(redis: Redis, redis_url: str) -> None:
@@ -85,11 +85,6 @@ async def test_a_producer_with_curl_alone_may_repeat_itself(client: Client, redi
     assert told[0] == told[1] == '{"accepted":1,"repeated":0,"under_way":0,"bad":[]}'
     entry = await taken(redis)
     assert (entry.queue, entry.trigger.run) == (Queue.LIVE, "onboarding")
-
-
-async def test_who_imports_us_has_the_promise_at_once(redis: Redis, redis_url: str) -> None:
-    assert await run(sys.executable, "-c", example("asyncio.run"), DOCV_REDIS_URL=redis_url) == "1\n"
-    assert (await taken(redis)).trigger.run == "onboarding"
 
 
 def test_the_types_of_events_that_are_told_are_those_of_the_code() -> None:

@@ -49,7 +49,7 @@ async def open_resources(settings: Settings, accounts: Iterable[AccountSettings]
 
     Raises:
         SettingsError: something cannot be opened as the settings say.
-        Unreachable: something does not answer as it must.
+        ServiceUnavailable: something does not answer as it must.
     """
     async with contextlib.AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(settings.need_redis_url(), settings.concurrency))

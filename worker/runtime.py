@@ -19,7 +19,7 @@ _SWITCH_SECONDS = 0.0005
 _CANCEL_SECONDS = 0.2
 
 
-def told_to_end() -> bool:
+def cancel_requested() -> bool:
     """Return whether the current task was cancelled, also when nobody noticed.
 
     On Python 3.11 a cancellation may get lost: ``asyncio.wait_for``, with which redis-py sends, swallows one that
@@ -29,7 +29,7 @@ def told_to_end() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def spare_what_stays() -> None:
+def freeze_gc() -> None:
     """Have the collector of garbage look no more at what is there by now: modules, classes, settings.
 
     It would do so every few seconds, for a tenth of a second each time, in which the loop is late for everything.
@@ -138,7 +138,7 @@ class Runtime:
             self._loop.call_later(self._drain_seconds, self._cancel_work)
 
     def _cancel_work(self) -> None:
-        """Cancel what works, again and again until it has ended: see ``told_to_end``."""
+        """Cancel what works, again and again until it has ended: see ``cancel_requested``."""
         for task in tuple(self._work):
             task.cancel()
         if self._work:

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 
 import orjson
 
-from tasks.errors import AlarmingObject
+from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Committed, look_up
+from tasks.storage.manifest import StoredManifest, read_manifest
 
 MISSING = "missing"
 """What is said in the place of an outcome where nothing tells one."""
@@ -67,7 +67,7 @@ async def archive_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]
     """Yield what the archive says of evaluations, in their order, some at a time.
 
     Raises:
-        StoreFailed: the archive did not say.
+        StorageError: the archive did not say.
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -81,13 +81,13 @@ async def archive_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]
 
 async def _row(bucket: Bucket, evaluation: Evaluation) -> Row:
     try:
-        committed = await look_up(bucket, evaluation)
-    except AlarmingObject as error:
+        committed = await read_manifest(bucket, evaluation)
+    except IntegrityError as error:
         return Row(evaluation.eval_id, MISSING, manifest=evaluation.manifest_key, cause=error.cause)
     return _told_by(committed, evaluation) if committed else Row(evaluation.eval_id, MISSING)
 
 
-def _told_by(committed: Committed, evaluation: Evaluation) -> Row:
+def _told_by(committed: StoredManifest, evaluation: Evaluation) -> Row:
     manifest = committed.manifest
     documents = [document for document in manifest.documents if not document.superseded]
     return Row(

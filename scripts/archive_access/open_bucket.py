@@ -8,11 +8,11 @@ from pathlib import Path
 
 from obstore.store import S3Store
 
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 from tasks.storage.bucket import Bucket
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.open_bucket import open_bucket
 from worker.clients.archive import check_archive, open_archive
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 # obstore's threads abort a process that ends within an instant of their answer (0.12.1).
@@ -25,12 +25,12 @@ async def opened_bucket(settings: Settings) -> AsyncIterator[Bucket]:
 
     Raises:
         SettingsError: there are no credentials for it.
-        Unreachable: it does not answer, or not any more.
+        ServiceUnavailable: it does not answer, or not any more.
     """
     archive = open_archive(settings)
     await check_archive(archive, settings)
     async with _left_in_order(archive):
-        yield bucket_at(archive, settings.storage_class)
+        yield open_bucket(archive, settings.storage_class)
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +39,7 @@ async def opened_for_reading(settings: Settings) -> AsyncIterator[Bucket]:
 
     Raises:
         SettingsError: there are no credentials for it.
-        Unreachable: it is not there, or does not answer.
+        ServiceUnavailable: it is not there, or does not answer.
     """
     archive = open_archive(settings)
     if isinstance(archive, Path):
@@ -47,20 +47,20 @@ async def opened_for_reading(settings: Settings) -> AsyncIterator[Bucket]:
     else:
         await check_archive(archive, settings)
     async with _left_in_order(archive):
-        yield bucket_at(archive)
+        yield open_bucket(archive)
 
 
 def _see_folder(folder: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-        raise Unreachable(f"{folder}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
+        raise ServiceUnavailable(f"{folder}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
 
 
 @contextlib.asynccontextmanager
 async def _left_in_order(archive: S3Store | Path) -> AsyncIterator[None]:
     try:
         yield
-    except StoreFailed as error:
-        raise Unreachable(f"{error}; give the same command again when it can") from None
+    except StorageError as error:
+        raise ServiceUnavailable(f"{error}; give the same command again when it can") from None
     finally:
         if isinstance(archive, S3Store):
             await asyncio.sleep(_INSTANT)

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
-from tasks.storage.bucket import Bucket, Found
-from tasks.storage.manifest import Committed, DocumentRecord, Manifest, why_unread
+from tasks.storage.bucket import Bucket, StoredObject
+from tasks.storage.manifest import DocumentRecord, Manifest, StoredManifest, why_unread
 
 _KINDS = frozenset(Kind)
 
@@ -16,7 +16,7 @@ class NotExported(Exception):  # the name says it
     """Something of an evaluation stays in the archive; the sentence says why, without a name out of a bundle."""
 
 
-async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | None) -> Committed | None:
+async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | None) -> StoredManifest | None:
     """Return the manifest of an evaluation, or None where there is none.
 
     Args:
@@ -24,7 +24,7 @@ async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | 
 
     Raises:
         NotExported: it cannot be relied upon, or there is no such revision.
-        StoreFailed: the bucket did not say.
+        StorageError: the bucket did not say.
     """
     found = await bucket.read(evaluation.manifest_key)
     if found is None:
@@ -55,7 +55,7 @@ def extension_of(document: DocumentRecord) -> str:
     return document.key.rpartition(".")[2]
 
 
-async def _before(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> Committed:
+async def _before(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> StoredManifest:
     number = manifest.revision - 1
     found = await bucket.read(evaluation.revision_key(number))
     if found is None:
@@ -68,11 +68,11 @@ async def _before(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) ->
     return before
 
 
-def _read(found: Found, evaluation: Evaluation) -> Committed:
+def _read(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
     try:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError:
         raise NotExported(why_unread(found.data)) from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         raise NotExported("the manifest speaks of another evaluation")
-    return Committed(manifest, found)
+    return StoredManifest(manifest, found)

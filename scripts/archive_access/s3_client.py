@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden"})
@@ -118,7 +118,7 @@ def asking(action: str) -> Iterator[None]:
 
     Raises:
         SettingsError: there are no credentials.
-        Unreachable: S3 does not do it; the sentence says why.
+        ServiceUnavailable: S3 does not do it; the sentence says why.
     """
     from botocore import exceptions  # noqa: PLC0415
 
@@ -126,9 +126,9 @@ def asking(action: str) -> Iterator[None]:
         with needing_credentials():
             yield
     except exceptions.ClientError as error:
-        raise Unreachable(_sentence(code_of(error), action)) from None
+        raise ServiceUnavailable(_sentence(code_of(error), action)) from None
     except exceptions.BotoCoreError as error:
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"S3 does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
         ) from None
 
@@ -143,7 +143,7 @@ def answer_or_none(call: Callable[[], Any], action: str, absent: frozenset[str])
     """Return what a call answers, or None where S3 says with one of these codes that there is no such thing.
 
     Raises:
-        Unreachable: S3 does not do it.
+        ServiceUnavailable: S3 does not do it.
     """
     from botocore.exceptions import ClientError  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ from scripts.archive_access.selected_account import settings_of
 from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_source import open_inventory
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.console.read_only import Distance, look
+from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import IdList, read_id_list
 from worker.config.settings import Settings
 
@@ -54,13 +54,13 @@ def audit(source: str, column: str | None, inventory: str | None, account: str |
     write = write_json_lines if as_json else write_csv
     with read_id_list(source, column, settings) as listed:
         rows = _from_inventory(inventory, listed, settings) if inventory else _from_archive(listed, settings)
-        return look(_audit(rows, listed, write))
+        return run_read_only(_audit(rows, listed, write))
 
 
 async def _audit(rows: Chunks, listed: IdList, write: Callable[[Sequence[Row]], None]) -> int:
     found = Found()
     write(())
-    with Distance("audit", len(listed.ids)) as distance:
+    with ProgressLine("audit", len(listed.ids)) as distance:
         async for some in rows:
             write(some)
             found.add(some)

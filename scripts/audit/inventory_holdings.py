@@ -14,7 +14,7 @@ from scripts.ids.scratch import scratch_folder
 from tasks.bundle.documents import Kind
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import Evaluation, parse_eval_id
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 _AT_ONCE = 20_000
@@ -52,7 +52,7 @@ def inventory_rows(objects: Iterable[Listed], settings: Settings) -> Iterator[Ho
     Raises:
         SettingsError: the archive is no bucket.
         BadSource: the inventory cannot be read to its end, or is that of another bucket.
-        Unreachable: the disk has no room.
+        ServiceUnavailable: the disk has no room.
     """
     bucket, root = _place(settings)
     with (
@@ -127,7 +127,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"the inventory cannot be kept on disk while it is read ({type(error).__name__}): make room, or let "
             "DOCV_STATE_DIR name another folder"
         ) from None

@@ -32,7 +32,7 @@ def open_inventory(source: str, settings: Settings) -> Iterator[Iterator[Listed]
 
     Raises:
         BadSource: it cannot be read, now or later, or is damaged.
-        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
     with _named(source), _opened(source, settings) as file:

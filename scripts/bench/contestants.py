@@ -16,7 +16,7 @@ from scripts.bench.peers.place import BUCKET, KEY, TASK
 from scripts.bench.stage import PEERS_PYTHON, Stage, started
 from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher
 from worker.app import publishing_app
 from worker.clients.embedded_redis import embedded_redis
@@ -96,7 +96,7 @@ class Ours:
         return asyncio.run(self._round_trips())
 
     async def _accept(self, eval_ids: Sequence[str]) -> None:
-        order = Order(self._queue, DEFAULT_ACCOUNT, Trigger("enqueue", run="bench"))
+        order = EnqueueOptions(self._queue, DEFAULT_ACCOUNT, Trigger("enqueue", run="bench"))
         async with open_redis(self._url) as redis:
             for start in range(0, len(eval_ids), _AT_ONCE):
                 await Ledger(redis).accept(eval_ids[start : start + _AT_ONCE], order)

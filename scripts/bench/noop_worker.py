@@ -11,7 +11,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.outcome import Outcome
 from tasks.queueing.feeder import INTERVAL, Feeder
 from tasks.queueing.publisher import Publisher
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.open_bucket import open_bucket
 from worker.app import configuration
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.broker.redis_transport import use_our_channel
@@ -34,7 +34,7 @@ class Process:
     async def _start(self) -> Ledger:
         url = self._settings.need_redis_url()
         ledger = Ledger(await self._open.enter_async_context(open_redis(url, self._settings.concurrency)))
-        bucket = bucket_at(open_archive(self._settings))
+        bucket = open_bucket(open_archive(self._settings))
         feeder = Feeder(ledger, self._publisher, bucket, self._settings.environment, self._settings.backlog)
         self._feeding = asyncio.create_task(_feed(feeder))
         return ledger

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tasks.consumer.system_metrics import UnderWay
+from tasks.consumer.system_metrics import SystemMetrics
 from tasks.model.account import DEFAULT_ACCOUNT, Allowance
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
@@ -22,7 +22,7 @@ from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 from worker.metrics.server import MetricsServer
 from worker.metrics.shared_metrics import Look
-from worker.metrics.worker_metrics import Words, WorkerFigures
+from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
 
 _OUTCOMES = 1_000_000
 _TIMES = 300
@@ -31,8 +31,8 @@ _ACCOUNTS = {DEFAULT_ACCOUNT: Allowance(daily_quota=1_000)}
 
 def main() -> None:
     """Measure, and print the figures."""
-    words = Words(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
-    figures = WorkerFigures(words, lambda: None)
+    words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+    figures = WorkerMetrics(words, lambda: None)
     figures.watch(lambda: 0, lambda: 0)
     began = time.monotonic()
     for number in range(_OUTCOMES):
@@ -51,7 +51,7 @@ def _shown(took: list[float]) -> str:
     return f"p50 {statistics.median(ranked) * 1e3:.1f} ms, p99 {ranked[int(len(ranked) * 0.99)] * 1e3:.1f} ms"
 
 
-def _one_outcome(figures: WorkerFigures, number: int) -> None:
+def _one_outcome(figures: WorkerMetrics, number: int) -> None:
     for step in Step:
         figures.took(step, random.random())  # noqa: S311  # no secret is made of it
     figures.answered(200, 700_000)
@@ -62,13 +62,13 @@ def _one_outcome(figures: WorkerFigures, number: int) -> None:
         figures.stopped(CAUSES[number // 100 % len(CAUSES)])
 
 
-def _scrapes(figures: WorkerFigures, redis_url: str) -> tuple[list[float], int]:
+def _scrapes(figures: WorkerMetrics, redis_url: str) -> tuple[list[float], int]:
     """Return how long each scrape took, and how many series there are."""
 
     @contextlib.asynccontextmanager
     async def looking() -> AsyncIterator[Look]:
         async with open_redis(redis_url, 1) as redis:
-            yield UnderWay(redis, _ACCOUNTS).look
+            yield SystemMetrics(redis, _ACCOUNTS).look
 
     server = MetricsServer(figures.registry, looking, lambda: None)
     url = server.start("127.0.0.1", 0) + "/metrics"
@@ -83,7 +83,7 @@ def _scrapes(figures: WorkerFigures, redis_url: str) -> tuple[list[float], int]:
 async def _looks(redis_url: str) -> list[float]:
     took = []
     async with open_redis(redis_url, 1) as redis:
-        look = UnderWay(redis, _ACCOUNTS).look
+        look = SystemMetrics(redis, _ACCOUNTS).look
         for _ in range(_TIMES):
             began = time.monotonic()
             await look()

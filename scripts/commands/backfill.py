@@ -18,10 +18,10 @@ from scripts.ids.gather import Gathered, gather
 from scripts.local.machine import machine
 from scripts.local.processes import local_redis
 from scripts.overview.run_progress import open_progress
-from scripts.overview.run_snapshot import Seen
-from scripts.overview.run_watcher import looks
+from scripts.overview.run_snapshot import RunSnapshot
+from scripts.overview.run_watcher import watch_run
 from tasks.errors import RunTaken
-from tasks.ledger.ledger import Begun, Ledger
+from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.queueing.message import parse_run
 from tasks.storage.run_list import RunList, Source, keep_list
 from worker.clients.redis import check_redis, open_redis
@@ -29,7 +29,7 @@ from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 
-Tend = Callable[[Seen], None]
+Tend = Callable[[RunSnapshot], None]
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _STEM = 40
@@ -37,7 +37,7 @@ _FINGERPRINT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BackfillOptions:
     """What a backfill is asked to do.
 
     Attributes:
@@ -65,7 +65,7 @@ class Wanted:
     account: str | None
 
 
-def backfill(wanted: Wanted, *, dry_run: bool, detach: bool, as_json: bool) -> int:
+def backfill(wanted: BackfillOptions, *, dry_run: bool, detach: bool, as_json: bool) -> int:
     """Plan a backfill, or do it; return the exit code."""
     settings = load_settings()
     account = load_accounts(settings).chosen(wanted.account)
@@ -79,7 +79,7 @@ def backfill(wanted: Wanted, *, dry_run: bool, detach: bool, as_json: bool) -> i
 
 
 def _do(
-    wanted: Wanted, settings: Settings, account: AccountSettings, *, dry_run: bool, detach: bool, as_json: bool
+    wanted: BackfillOptions, settings: Settings, account: AccountSettings, *, dry_run: bool, detach: bool, as_json: bool
 ) -> int:
     with _gathered(wanted, settings) as gathered:
         if dry_run:
@@ -101,7 +101,7 @@ def _workplace(settings: Settings, account: AccountSettings) -> Iterator[tuple[S
         yield here.settings, here.tend
 
 
-def _gathered(wanted: Wanted, settings: Settings) -> Gathered:
+def _gathered(wanted: BackfillOptions, settings: Settings) -> Gathered:
     rejects = wanted.rejects or Path(f"{_stem(wanted.source)}.rejects.csv")
     gathered = gather(
         wanted.source,
@@ -122,7 +122,13 @@ def _gathered(wanted: Wanted, settings: Settings) -> Gathered:
 
 
 async def _backfill(
-    wanted: Wanted, gathered: Gathered, settings: Settings, account: AccountSettings, tend: Tend, *, detach: bool
+    wanted: BackfillOptions,
+    gathered: Gathered,
+    settings: Settings,
+    account: AccountSettings,
+    tend: Tend,
+    *,
+    detach: bool,
 ) -> Summary:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
@@ -133,10 +139,10 @@ async def _backfill(
                 f"run {run.run}: {run.source.ids} evaluations, left to the workers; `docv-archive status {run.run}`",
                 err=True,
             )
-            last = Seen(await ledger.run(run.run), await ledger.census(), ())
+            last = RunSnapshot(await ledger.run(run.run), await ledger.census(), ())
         else:
             try:
-                last = await _watch(run, looks(redis, run.run, run.account), tend)
+                last = await _watch(run, watch_run(redis, run.run, run.account), tend)
             except asyncio.CancelledError:
                 await ledger.stop_feeding(run.run)
                 raise
@@ -144,7 +150,7 @@ async def _backfill(
     return Summary(run=run.run, counters=last.counters, seconds=seconds)
 
 
-async def _begin(wanted: Wanted, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
+async def _begin(wanted: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
     """Keep the list of the run in the archive, and have the ledger fed from it.
 
     Raises:
@@ -152,14 +158,14 @@ async def _begin(wanted: Wanted, gathered: Gathered, account: AccountSettings, l
     """
     run = await _keep(wanted, gathered, account)
     begun = await ledger.begin(run.run, total=run.source.ids, fingerprint=run.known_as, account=run.account)
-    if begun is Begun.TAKEN:
+    if begun is BeginResult.TAKEN:
         raise RunTaken(run.run, "before")
-    if begun is Begun.KNOWN:
+    if begun is BeginResult.KNOWN:
         click.echo(f"run {run.run} goes on where it was", err=True)
     return run
 
 
-async def _keep(wanted: Wanted, gathered: Gathered, account: AccountSettings) -> RunList:
+async def _keep(wanted: BackfillOptions, gathered: Gathered, account: AccountSettings) -> RunList:
     ids = gathered.ids
     async with opened_bucket(account.settings) as bucket:
         return await keep_list(
@@ -180,7 +186,7 @@ async def _keep(wanted: Wanted, gathered: Gathered, account: AccountSettings) ->
         )
 
 
-async def _watch(run: RunList, found: AsyncIterator[Seen], tend: Tend) -> Seen:
+async def _watch(run: RunList, found: AsyncIterator[RunSnapshot], tend: Tend) -> RunSnapshot:
     with open_progress(run.run, run.source.ids) as progress:
         async for seen in found:
             progress.show(seen)

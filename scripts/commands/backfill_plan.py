@@ -12,13 +12,13 @@ from rich.table import Table
 
 from scripts.archive_access.open_bucket import opened_bucket
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.console.formatting import amount, duration
+from scripts.console.formatting import format_bytes, format_duration
 from scripts.ids.gather import Gathered
 from scripts.overview.estimate import Estimate, estimate
 from scripts.overview.rate_status import see_rate
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest, look_up
+from tasks.storage.manifest import Manifest, read_manifest
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings
@@ -115,7 +115,7 @@ async def _look_up(bucket: Bucket, settings: Settings, eval_ids: Sequence[str]) 
 
     async def one(eval_id: str) -> Manifest | None:
         async with at_once:
-            committed = await look_up(bucket, Evaluation(eval_id, settings.environment))
+            committed = await read_manifest(bucket, Evaluation(eval_id, settings.environment))
         return committed.manifest if committed else None
 
     return await asyncio.gather(*map(one, eval_ids))
@@ -153,7 +153,7 @@ def _table(made: Plan) -> Table:
         "not archived yet", f"{made.new:,}", "looked up each" if whole else f"told from {made.looked_up:,} of them"
     )
     table.add_row("requests to RiskOS", f"{made.estimate.requests:,}", "")
-    table.add_row("time", duration(made.estimate.seconds), f"at {made.estimate.rate:.3g} a second{quota}")
+    table.add_row("time", format_duration(made.estimate.seconds), f"at {made.estimate.rate:.3g} a second{quota}")
     table.add_row("PUT requests", f"{made.puts:,}", f"{made.documents:.1f} documents and a manifest each, {source}")
-    table.add_row("to keep", amount(made.estimate.requests * made.size), f"{amount(made.size)} each")
+    table.add_row("to keep", format_bytes(made.estimate.requests * made.size), f"{format_bytes(made.size)} each")
     return table

@@ -16,7 +16,7 @@ from rich.table import Table
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.local.processes import known_redis
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusal, Refusals
+from tasks.ledger.rejected_messages import RejectedMessage, RejectedMessages
 from tasks.model.evaluation import parse_eval_id
 from tasks.model.job import DeadLetter
 from tasks.queueing.message import parse_run
@@ -47,7 +47,7 @@ class Choice:
     older_than: float
     account: str | None = None
 
-    def has_refusal(self, refusal: Refusal, now: float) -> bool:
+    def has_refusal(self, refusal: RejectedMessage, now: float) -> bool:
         """Return whether a refused message is meant: it is of no evaluation, run or account."""
         of_any = not self.eval_ids and self.run is None and self.account is None
         return of_any and self.cause in {None, refusal.cause} and now - refusal.at >= self.older_than
@@ -69,7 +69,7 @@ def choice_of(
     """Return which dead letters are meant.
 
     Raises:
-        BadInput: an ID or the name of the run is none.
+        InvalidInput: an ID or the name of the run is none.
     """
     ids = frozenset(map(parse_eval_id, eval_ids))
     return Choice(ids, cause, None if run_name is None else parse_run(run_name), older_than, account)
@@ -158,15 +158,15 @@ class _Dead:
 
     ledger: Ledger
     letters: AsyncIterator[DeadLetter]
-    refusals: Refusals
-    refused: AsyncIterator[Refusal]
+    refusals: RejectedMessages
+    refused: AsyncIterator[RejectedMessage]
 
 
 @contextlib.asynccontextmanager
 async def _dead(settings: Settings, choice: Choice) -> AsyncIterator[_Dead]:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        ledger, refusals = Ledger(redis), Refusals(redis)
+        ledger, refusals = Ledger(redis), RejectedMessages(redis)
         seconds, micro = await redis.time()
         now = seconds + micro / 1e6
 
@@ -198,7 +198,7 @@ def _facts(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _facts_of_refusal(refusal: Refusal) -> dict[str, object]:
+def _facts_of_refusal(refusal: RejectedMessage) -> dict[str, object]:
     return {
         "eval_id": None,
         "cause": refusal.cause,

@@ -26,7 +26,7 @@ from scripts.simulator.scenarios import scenario_of
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.manifest import Manifest
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, load_settings
 
 _KEY = "a-key-for-the-demo"
@@ -123,7 +123,7 @@ def _simulator() -> Iterator[str]:
     """Have the simulator as a process of its own; yield its URL.
 
     Raises:
-        Unreachable: it does not start.
+        ServiceUnavailable: it does not start.
     """
     command = [sys.executable, "-m", "scripts.cli", "simulate", "--port", "0", "--key", _KEY, "--with-parent"]
     with subprocess.Popen(  # noqa: S603  # our own command
@@ -132,7 +132,7 @@ def _simulator() -> Iterator[str]:
         try:
             words = process.stdout.readline().split() if process.stdout else []
             if not words:
-                raise Unreachable("the simulator does not start")
+                raise ServiceUnavailable("the simulator does not start")
             yield words[-1]
         finally:
             process.terminate()

@@ -10,7 +10,7 @@ import orjson
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.ids.arguments import Sorted, read_ids
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import parse_run
 from tasks.queueing.publisher import Publisher
 from tasks.queueing.publisher import enqueue as accept_and_publish
@@ -41,7 +41,7 @@ def enqueue(
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0
-    order = Order(Queue(queue), name, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
+    order = EnqueueOptions(Queue(queue), name, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
     published = asyncio.run(_enqueue(settings, ids, order))
     if as_json:
         facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}
@@ -51,7 +51,7 @@ def enqueue(
     return NOT_ALL if ids.bad else OK
 
 
-async def _enqueue(settings: Settings, ids: Sorted, order: Order) -> int:
+async def _enqueue(settings: Settings, ids: Sorted, order: EnqueueOptions) -> int:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         with contextlib.closing(Publisher(publishing_app(settings))) as publisher:

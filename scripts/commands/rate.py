@@ -8,7 +8,7 @@ import orjson
 from scripts.console.exit_codes import OK
 from scripts.local.processes import known_redis
 from scripts.overview.rate_status import pace_of, rate_facts, rate_words, see_rate
-from tasks.resilience.adaptive_rate import Rate
+from tasks.resilience.adaptive_rate import RateStatus
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
@@ -31,7 +31,7 @@ def rate(asked: float | None, account: str | None, *, forget: bool, as_json: boo
     return OK
 
 
-async def _rate(settings: Settings, account: AccountSettings, asked: float | None, *, forget: bool) -> Rate:
+async def _rate(settings: Settings, account: AccountSettings, asked: float | None, *, forget: bool) -> RateStatus:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         if asked is not None or forget:

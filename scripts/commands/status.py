@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
-from scripts.console.formatting import duration
+from scripts.console.formatting import format_duration
 from scripts.console.summary import Summary, print_summary
 from scripts.local.processes import known_redis
 from scripts.overview.overview import Overview, see_overview
@@ -116,11 +116,11 @@ def _print(overview: Overview) -> None:
     console, census = Console(), overview.census
     states = Table(box=None, pad_edge=False, show_header=False)
     for queue, count in census.queued.items():
-        oldest = f", the oldest for {duration(census.oldest[queue])}" if count else ""
+        oldest = f", the oldest for {format_duration(census.oldest[queue])}" if count else ""
         workers = overview.workers[queue] or "no"
         states.add_row(f"queue {queue}", str(count), f"{workers} worker{'s' * (workers != 1)}{oldest}")
     states.add_row("in flight", str(census.leased), "")
-    next_due = "" if census.next_due is None else f"the next is due in {duration(census.next_due)}"
+    next_due = "" if census.next_due is None else f"the next is due in {format_duration(census.next_due)}"
     if census.next_cause:
         next_due += f", parked for {census.next_cause}"
     states.add_row("parked", str(census.parked), next_due)
@@ -134,9 +134,8 @@ def _print(overview: Overview) -> None:
     _add_rates(states, overview)
     console.print(states)
     for hold in overview.holds:
-        console.print(
-            f"[bold red]on hold:[/] {hold.what} for {duration(hold.lasting)}, reason {hold.reason}; {until(hold)}"
-        )
+        age = format_duration(hold.lasting)
+        console.print(f"[bold red]on hold:[/] {hold.what} for {age}, reason {hold.reason}; {until(hold)}")
         console.print(f"  {hold.note}", markup=False, style="dim")
     if overview.runs:
         console.print(_runs(overview))
@@ -158,6 +157,6 @@ def _runs(overview: Overview) -> Table:
         runs.add_column(title, justify="left" if title == "run" else "right")
     for name, run in overview.runs.items():
         look = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
-        left = duration(overview.seconds_left(run)) if run.pending else ""
+        left = format_duration(overview.seconds_left(run)) if run.pending else ""
         runs.add_row(name, str(run.total), str(run.pending), str(look), left)
     return runs

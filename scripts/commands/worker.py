@@ -15,7 +15,7 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
 
     Raises:
         SettingsError: something is missing or impossible.
-        Unreachable: Redis or the bucket does not answer.
+        ServiceUnavailable: Redis or the bucket does not answer.
     """
     settings = load_settings()
     accounts = load_accounts(settings)

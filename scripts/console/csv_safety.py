@@ -3,6 +3,6 @@
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def inert(cell: str) -> str:
+def csv_safe(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
     return "'" + cell if cell.startswith(_FORMULA) else cell

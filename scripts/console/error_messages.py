@@ -4,10 +4,10 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from scripts.console.exit_codes import UNREACHABLE, USAGE
-from tasks.errors import BadInput
+from tasks.errors import InvalidInput
 from tasks.ledger.ledger import NotReplicated
 from worker.clients.embedded_redis import EmbeddedError
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import is_full
 from worker.config.settings import SettingsError
 
@@ -15,9 +15,9 @@ from worker.config.settings import SettingsError
 def explain(error: Exception) -> tuple[str, int] | None:
     """Return the sentence and the exit code for an error, or None for one that nobody foresaw."""
     match error:
-        case SettingsError() | BadInput():
+        case SettingsError() | InvalidInput():
             return str(error), USAGE
-        case Unreachable() | EmbeddedError():
+        case ServiceUnavailable() | EmbeddedError():
             return str(error), UNREACHABLE
         case RedisError() | KombuError():
             return _of_queue(error), UNREACHABLE

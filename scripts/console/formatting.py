@@ -4,7 +4,7 @@ _STEP = 1000
 _MINUTE, _HOUR = 60, 3600
 
 
-def amount(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Return a number of bytes in the unit that fits, such as ``727 kB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < _STEP:
@@ -13,7 +13,7 @@ def amount(size: float) -> str:
     return f"{size:,.1f} TB"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time in its two largest units, such as ``3 min 20 s``."""
     whole = round(seconds)
     if whole < _MINUTE:

@@ -17,7 +17,7 @@ _PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
 
 
-def look(work: Coroutine[Any, Any, int]) -> int:
+def run_read_only(work: Coroutine[Any, Any, int]) -> int:
     """Do work that changes nothing and may be stopped at any moment; return its exit code."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -27,7 +27,7 @@ def look(work: Coroutine[Any, Any, int]) -> int:
         return INTERRUPTED
 
 
-class Distance(AbstractContextManager["Distance"]):
+class ProgressLine(AbstractContextManager["ProgressLine"]):
     """How far the work is: a line that changes on a terminal, one every few seconds elsewhere.
 
     Args:

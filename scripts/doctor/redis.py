@@ -9,11 +9,11 @@ from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.worker_registry import Presence
+from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import Queue
 from worker.clients.redis import is_too_old, open_redis
 from worker.clients.redis_durability import syncing
-from worker.config.redis_url import is_watched
+from worker.config.redis_url import is_sentinel_url
 from worker.config.settings import Settings
 
 _OURS = "docv:"
@@ -53,7 +53,7 @@ async def _examine(redis: Redis, settings: Settings, accounts: Collection[str]) 
     yield latency(str(facts.get("redis_version", "of no version")), seconds)
     yield keeping(facts)
     yield crash(await syncing(redis))
-    if settings.redis_replicas or is_watched(settings.need_redis_url()):
+    if settings.redis_replicas or is_sentinel_url(settings.need_redis_url()):
         yield following(facts, settings.redis_replicas)
     yield eviction(facts)
     yield memory(facts)
@@ -137,7 +137,7 @@ async def _sharing(redis: Redis) -> Finding:
 
 
 async def _work(redis: Redis, accounts: Collection[str]) -> AsyncIterator[Finding]:
-    workers, census = await Presence(redis).count(), await Ledger(redis).census()
+    workers, census = await WorkerRegistry(redis).count(), await Ledger(redis).census()
     for queue in Queue:
         yield work(queue, workers[queue], census.queued[queue], census.oldest[queue])
     for name, count in census.held_of.items():

@@ -25,8 +25,8 @@ from tasks.errors import AccountHeld
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Queue
-from tasks.resilience.rate_headers import read_rate_word
-from tasks.resilience.rate_limiter import Turns
+from tasks.resilience.rate_headers import parse_rate_limit_headers
+from tasks.resilience.rate_limiter import RateLimiter
 from tasks.riskos.download import headers_for
 from worker.clients.redis import open_redis
 from worker.config.accounts_file import AccountSettings
@@ -140,7 +140,7 @@ async def _turn(settings: Settings, account: Account) -> Finding | None:
         async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
             try:
                 async with asyncio.timeout(_SECONDS):
-                    await Turns(redis).wait(account, Queue.LIVE)
+                    await RateLimiter(redis).wait(account, Queue.LIVE)
             except AccountHeld as error:
                 return warning(_ASKING, f"not asked: {error}", "see `docv-archive status`; `resume` ends a hold")
     return None
@@ -174,7 +174,7 @@ def answer(status: int, headers: Mapping[str, str], body: bytes) -> Finding:
 
 
 def _limited(headers: Mapping[str, str], body: bytes) -> Finding:
-    word = read_rate_word(headers, time.time())
+    word = parse_rate_limit_headers(headers, time.time())
     if word.limit == 0 or b"not activated" in body.lower():
         return wrong(_ASKING, "429: the account may send 0 requests a second", "have the vendor activate the account")
     return warning(

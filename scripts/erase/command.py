@@ -22,11 +22,11 @@ from scripts.erase.stock import Stock
 from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
 from scripts.local.processes import known_redis
-from tasks.errors import AlarmingObject, StoreFailed, TryAgain
+from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from worker.clients.archive import open_archive
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
 from worker.config.settings import Settings, SettingsError
 
@@ -119,10 +119,12 @@ def _stock(settings: Settings) -> Stock:
 async def _one(evaluation: Evaluation, asked: Asked, place: Place, *, dry_run: bool) -> Ending:
     try:
         return await erase_one(evaluation, asked, place, dry_run=dry_run)
-    except AlarmingObject as error:
+    except IntegrityError as error:
         return Refused(str(error))
-    except (StoreFailed, TryAgain) as error:
-        raise Unreachable(f"{evaluation.eval_id}: {error}; the same command goes on where this one stopped") from None
+    except (StorageError, RetryableError) as error:
+        raise ServiceUnavailable(
+            f"{evaluation.eval_id}: {error}; the same command goes on where this one stopped"
+        ) from None
 
 
 def _say(eval_id: str, ending: Ending, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from scripts.erase.stock import Item, Stock
 from scripts.erase.traces import Traces
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 _SWEEPS = 3
 _BUSY = "it is being worked on; give the same command again in a minute"
@@ -63,9 +63,9 @@ async def erase_one(evaluation: Evaluation, asked: Asked, place: Place, *, dry_r
     """Erase one evaluation, or go on where a former try was cut off.
 
     Raises:
-        Unreachable: S3, or the folder, does not do what it was asked.
-        StoreFailed: the same.
-        AlarmingObject: a receipt is not ours.
+        ServiceUnavailable: S3, or the folder, does not do what it was asked.
+        StorageError: the same.
+        IntegrityError: a receipt is not ours.
     """
     kept = await unfinished(place.bucket, await asyncio.to_thread(keys_of, place.stock, evaluation))
     items = await _to_go(evaluation, place)
@@ -101,7 +101,7 @@ async def _sweep(evaluation: Evaluation, asked: Asked, place: Place) -> str | No
     """Remove until nothing is left; return why not, where something came that is locked.
 
     Raises:
-        Unreachable: there is always more.
+        ServiceUnavailable: there is always more.
     """
     bypass = asked.bypass_governance
     for _ in range(_SWEEPS):
@@ -113,4 +113,6 @@ async def _sweep(evaluation: Evaluation, asked: Asked, place: Place) -> str | No
         if why:
             return why
         await asyncio.to_thread(place.stock.remove, items, bypass_governance=bypass)
-    raise Unreachable(f"{evaluation.eval_id}: something goes on writing to it; give the same command again later")
+    raise ServiceUnavailable(
+        f"{evaluation.eval_id}: something goes on writing to it; give the same command again later"
+    )

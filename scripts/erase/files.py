@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.erase.stock import Item, prefixes_of
 from tasks.model.evaluation import Evaluation
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 
 class Files:
@@ -78,4 +78,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unreachable(f"the folder of the archive does not do what it was asked: {error.strerror}") from None
+        raise ServiceUnavailable(f"the folder of the archive does not do what it was asked: {error.strerror}") from None

@@ -15,7 +15,7 @@ def lock_of(archive: S3Archive, item: Item, *, bypass_governance: bool) -> str |
     A HEAD would tell both in one call; but to who may not know them it says nothing, and that reads like "no lock".
 
     Raises:
-        Unreachable: S3 does not say.
+        ServiceUnavailable: S3 does not say.
     """
     which = {"Bucket": archive.bucket, "Key": archive.prefix + item.key, "VersionId": item.version}
     if _is_held(archive.client, which):

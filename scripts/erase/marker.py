@@ -6,13 +6,13 @@ from scripts.erase.receipt import Kept
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.bucket import Bucket, Found, Labels, Unclear
+from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed
 from tasks.storage.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
 
 _TRIES = 3
 
 
-def is_marker(found: Found | None) -> bool:
+def is_marker(found: StoredObject | None) -> bool:
     """Return whether a manifest says that its evaluation was erased."""
     manifest = _manifest(found)
     return manifest is not None and manifest.erased is not None
@@ -23,9 +23,9 @@ async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
 
     Raises:
         ManifestChanged: workers were faster again and again.
-        StoreFailed: it may not be there.
+        StorageError: it may not be there.
     """
-    labels = Labels("application/json", {"eval-id": evaluation.eval_id})
+    labels = ObjectAttributes("application/json", {"eval-id": evaluation.eval_id})
     for _ in range(_TRIES):
         found = await bucket.read(evaluation.manifest_key)
         if is_marker(found):
@@ -33,7 +33,7 @@ async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
         data = marker(evaluation, kept, _manifest(found)).as_json()
         try:
             await bucket.replace(evaluation.manifest_key, data, labels, found.version if found else None)
-        except (ManifestChanged, Unclear):
+        except (ManifestChanged, WriteUnconfirmed):
             continue  # the next look tells
         return
     raise ManifestChanged
@@ -63,7 +63,7 @@ def marker(evaluation: Evaluation, kept: Kept, before: Manifest | None) -> Manif
     )
 
 
-def _manifest(found: Found | None) -> Manifest | None:
+def _manifest(found: StoredObject | None) -> Manifest | None:
     """Return what a manifest says; one that cannot be read must not keep its evaluation from being erased."""
     try:
         return Manifest.model_validate_json(found.data) if found else None

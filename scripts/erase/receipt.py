@@ -16,12 +16,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.erase.stock import Item, Stock
-from tasks.errors import AlarmingObject, ManifestChanged
+from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
-from tasks.storage.bucket import Bucket, Labels, Unclear, put
+from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import archiver, utc_now
 
-_LABELS = Labels("application/json")
+_LABELS = ObjectAttributes("application/json")
 _NAMED_BY_CONTENT = re.compile(r"/([0-9a-f]{64})\.[a-z0-9]+", re.ASCII)
 
 
@@ -109,7 +109,7 @@ async def begin(bucket: Bucket, receipt: Receipt) -> Kept:
     """Write the receipt of an erasure that begins.
 
     Raises:
-        StoreFailed: it may not be there.
+        StorageError: it may not be there.
     """
     kept = Kept(f"{_folder(receipt.environment, receipt.eval_id)}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json", receipt)
     data = receipt.as_json()
@@ -121,8 +121,8 @@ async def unfinished(bucket: Bucket, keys: Iterable[str]) -> Kept | None:
     """Return the receipt among these of an erasure that was cut off, or None.
 
     Raises:
-        AlarmingObject: one of them is no receipt of ours.
-        StoreFailed: the bucket did not say.
+        IntegrityError: one of them is no receipt of ours.
+        StorageError: the bucket did not say.
     """
     for key in keys:
         found = await bucket.read(key)
@@ -136,13 +136,13 @@ async def complete(bucket: Bucket, kept: Kept) -> Kept:
 
     Raises:
         ManifestChanged: somebody else wrote the receipt in between.
-        StoreFailed: it may not be written.
+        StorageError: it may not be written.
     """
     found = await bucket.read(kept.key)
     done = kept.receipt.model_copy(update={"completed_at": utc_now()})
     try:
         await bucket.replace(kept.key, done.as_json(), _LABELS, found.version if found else None)
-    except (ManifestChanged, Unclear):
+    except (ManifestChanged, WriteUnconfirmed):
         # Our own write may have reached the store although its answer did not reach us.
         there = await bucket.read(kept.key)
         if there is None or _parsed(there.data).completed_at is None:
@@ -163,4 +163,4 @@ def _parsed(data: bytes) -> Receipt:
     try:
         return Receipt.model_validate_json(data)
     except ValidationError:
-        raise AlarmingObject("a receipt is damaged or of a newer format") from None
+        raise IntegrityError("a receipt is damaged or of a newer format") from None

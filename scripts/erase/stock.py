@@ -28,7 +28,7 @@ class Item:
 
 
 class Stock(Protocol):
-    """What an erasure asks of the archive. Every method may raise Unreachable."""
+    """What an erasure asks of the archive. Every method may raise ServiceUnavailable."""
 
     def items(self, evaluation: Evaluation) -> list[Item]:
         """Return everything of an evaluation."""

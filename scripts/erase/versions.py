@@ -7,7 +7,7 @@ from scripts.archive_access.s3_client import S3Archive, answer_or_none, asking
 from scripts.erase.locks import lock_of
 from scripts.erase.stock import Item, prefixes_of
 from tasks.model.evaluation import Evaluation
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 _AT_ONCE = 1000  # the most that S3 takes
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
@@ -71,7 +71,7 @@ class Versions:
             )
         codes = sorted({error.get("Code", "no code") for error in answer.get("Errors", ())})
         if codes:
-            raise Unreachable(
+            raise ServiceUnavailable(
                 f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObject and "
                 f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}, and the same "
                 "command goes on where this one stopped"

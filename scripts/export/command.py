@@ -11,7 +11,7 @@ import orjson
 from scripts.archive_access.open_bucket import opened_for_reading
 from scripts.archive_access.selected_account import settings_of
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
-from scripts.console.formatting import amount
+from scripts.console.formatting import format_bytes
 from scripts.console.interrupts import interruptible
 from scripts.console.summary import MEANINGS
 from scripts.export.bag import PAYLOAD, close_bag
@@ -21,7 +21,7 @@ from scripts.export.staging import put_in_place, refuse_what_is_there, staged
 from scripts.ids.arguments import read_ids
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason
-from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest
 from worker.config.settings import Settings
@@ -36,7 +36,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportOptions:
     """What is to be made.
 
     Attributes:
@@ -71,12 +71,12 @@ class _Sums:
         self.not_all += bool(exported.problems)
 
 
-def export(sources: Sequence[str], wanted: Wanted, account: str | None, *, as_json: bool) -> int:
+def export(sources: Sequence[str], wanted: ExportOptions, account: str | None, *, as_json: bool) -> int:
     """Export the evaluations that the sources name; return the exit code.
 
     Raises:
         click.UsageError: something is in the way.
-        Unreachable: the archive does not answer, or the disk takes no more.
+        ServiceUnavailable: the archive does not answer, or the disk takes no more.
         SettingsError: something is missing or impossible.
     """
     refuse_what_is_there(wanted.target)
@@ -95,7 +95,7 @@ def export(sources: Sequence[str], wanted: Wanted, account: str | None, *, as_js
     return interruptible(make_it)
 
 
-def _made(settings: Settings, eval_ids: Sequence[str], wanted: Wanted, *, as_json: bool) -> _Sums:
+def _made(settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, *, as_json: bool) -> _Sums:
     with staged(wanted.target) as staging:
         tree = staging / "tree"
         room = tree / PAYLOAD if wanted.bag else tree
@@ -111,10 +111,12 @@ def _made(settings: Settings, eval_ids: Sequence[str], wanted: Wanted, *, as_jso
     return sums
 
 
-async def _copied(settings: Settings, eval_ids: Sequence[str], wanted: Wanted, room: Path, *, as_json: bool) -> _Sums:
+async def _copied(
+    settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, room: Path, *, as_json: bool
+) -> _Sums:
     sums, some = _Sums(), _EVALUATIONS_AT_ONCE
     async with opened_for_reading(settings) as archive:
-        bucket = SealedBucket(archive, Keyring.of(settings.keyring_texts()))
+        bucket = EncryptedBucket(archive, Keyring.of(settings.keyring_texts()))
         copier = Copier(bucket, room, wanted.choice, asyncio.Semaphore(_DOCUMENTS_AT_ONCE))
         for start in range(0, len(eval_ids), some):
             evaluations = [Evaluation(each, settings.environment) for each in eval_ids[start : start + some]]
@@ -139,7 +141,7 @@ def _first(failed: ExceptionGroup) -> Exception:
     return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
-def _tell(exported: Exported, wanted: Wanted, *, as_json: bool) -> None:
+def _tell(exported: Exported, wanted: ExportOptions, *, as_json: bool) -> None:
     click.echo(_json(exported, wanted) if as_json else _line(exported))
     for problem in exported.problems:
         click.echo(f"{exported.eval_id}: {problem}", err=True)
@@ -147,7 +149,7 @@ def _tell(exported: Exported, wanted: Wanted, *, as_json: bool) -> None:
         click.echo(f"{exported.eval_id}: there are no documents: {_why(exported.manifest)}", err=True)
 
 
-def _json(exported: Exported, wanted: Wanted) -> bytes:
+def _json(exported: Exported, wanted: ExportOptions) -> bytes:
     return orjson.dumps(
         {
             "eval_id": exported.eval_id,
@@ -161,7 +163,7 @@ def _json(exported: Exported, wanted: Wanted) -> bytes:
 
 
 def _line(exported: Exported) -> str:
-    return f"{exported.eval_id}  {exported.outcome:<12}  {exported.documents:>4}  {amount(exported.bytes):>8}"
+    return f"{exported.eval_id}  {exported.outcome:<12}  {exported.documents:>4}  {format_bytes(exported.bytes):>8}"
 
 
 def _why(manifest: Manifest) -> str:
@@ -170,9 +172,9 @@ def _why(manifest: Manifest) -> str:
     return _REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
 
 
-def _tell_sums(sums: _Sums, wanted: Wanted) -> None:
+def _tell_sums(sums: _Sums, wanted: ExportOptions) -> None:
     if not sums.evaluations:
         click.echo("there was nothing to export, and nothing was made", err=True)
         return
-    what = f"{sums.evaluations} evaluations, {sums.documents} documents, {amount(sums.bytes)}"
+    what = f"{sums.evaluations} evaluations, {sums.documents} documents, {format_bytes(sums.bytes)}"
     click.echo(f"{wanted.target}: {what}" + (f"; {sums.not_all} not as asked" if sums.not_all else ""), err=True)

@@ -12,7 +12,7 @@ from scripts.archive_access.revisions import NotExported, check_key, extension_o
 from scripts.export.listing import NAME, write_listing
 from scripts.export.names import Names
 from scripts.export.staging import for_owner, make_folders
-from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
+from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import DocumentRecord, Manifest
@@ -91,7 +91,7 @@ class Copier:
         """
         try:
             committed = await find_manifest(self.bucket, evaluation, self.choice.revision)
-        except (NotExported, StoreFailed) as error:
+        except (NotExported, StorageError) as error:
             return Exported(evaluation.eval_id, problems=(str(error),))
         if committed is None:
             return Exported(evaluation.eval_id, problems=("it is not in the archive",))
@@ -133,7 +133,7 @@ class Copier:
             try:
                 check_key(evaluation, document)
                 await _copy(self.bucket, document, path)
-            except (NotExported, StoreFailed, AlarmingObject, SealingKeyMissing) as error:
+            except (NotExported, StorageError, IntegrityError, SealingKeyMissing) as error:
                 return str(error)
         return None
 

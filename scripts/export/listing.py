@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from scripts.console.csv_safety import inert
+from scripts.console.csv_safety import csv_safe
 from scripts.export.staging import for_owner
 from tasks.storage.manifest import DocumentRecord
 
@@ -22,7 +22,7 @@ def write_listing(folder: Path, rows: Iterable[tuple[str, DocumentRecord]]) -> N
         # Else Python 3.11 leaves a carriage return bare, and a row ends in the middle of a name.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(_COLUMNS)
-        writer.writerows((path, *map(inert, _facts(document))) for path, document in rows)
+        writer.writerows((path, *map(csv_safe, _facts(document))) for path, document in rows)
 
 
 def _facts(document: DocumentRecord) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -32,7 +32,7 @@ def staged(target: Path) -> Iterator[Path]:
     """Lend an empty folder beside a place; whatever is still in it goes with it.
 
     Raises:
-        Unreachable: the disk does not take something.
+        ServiceUnavailable: the disk does not take something.
     """
     folder = target.parent / f".docv-export-{secrets.token_hex(8)}.part"
     try:
@@ -43,7 +43,7 @@ def staged(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise Unreachable(f"{target} cannot be written: {why}; make room, or name another place") from None
+        raise ServiceUnavailable(f"{target} cannot be written: {why}; make room, or name another place") from None
 
 
 def put_in_place(made: Path, target: Path) -> None:

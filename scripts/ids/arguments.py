@@ -40,7 +40,7 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Sorted
     Raises:
         click.UsageError: a source is neither, or no source has an ID.
         BadSource: a source cannot be read.
-        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
     ids = _sort_out(sources, settings)

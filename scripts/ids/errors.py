@@ -1,9 +1,9 @@
 """A source that cannot be read as a list of evaluation IDs."""
 
-from tasks.errors import BadInput
+from tasks.errors import InvalidInput
 
 
-class BadSource(BadInput):
+class BadSource(InvalidInput):
     """A source of evaluation IDs is not what it must be.
 
     Args:

@@ -59,7 +59,7 @@ def gather(
 
     Raises:
         BadSource: the source cannot be read, or names no evaluation ID at all.
-        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
     folder = scratch_folder(settings)

@@ -46,7 +46,7 @@ def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
 
     Raises:
         BadSource: it cannot be read, or names no evaluation ID at all.
-        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
     bad = 0

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from scripts.console.csv_safety import inert
+from scripts.console.csv_safety import csv_safe
 from tasks.errors import BadEvalId
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 
 class Rejects:
@@ -20,7 +20,7 @@ class Rejects:
         count: bad lines so far.
 
     Raises:
-        Unreachable: it cannot be written.
+        ServiceUnavailable: it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,14 +60,14 @@ class Rejects:
 
     @staticmethod
     def _row(file: IO[str], *cells: object) -> None:
-        csv.writer(file, lineterminator="\n").writerow(inert(str(cell)) for cell in cells)
+        csv.writer(file, lineterminator="\n").writerow(csv_safe(str(cell)) for cell in cells)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise Unreachable(f"{self._path}: the bad lines cannot be written there: {error.strerror}") from None
+            raise ServiceUnavailable(f"{self._path}: the bad lines cannot be written there: {error.strerror}") from None
 
 
 def _for_owner(path: str, flags: int) -> int:

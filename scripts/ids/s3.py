@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from scripts.archive_access.s3_client import DENIED, code_of, needing_credentials, s3_client
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import room_in
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 _SCHEME = "s3://"
 _DENIED = DENIED | {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -31,7 +31,7 @@ def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | Non
     Raises:
         BadSource: there is no such bucket or object, or access is denied.
         SettingsError: there are no credentials.
-        Unreachable: S3 does not answer as it must, or the disk has no room.
+        ServiceUnavailable: S3 does not answer as it must, or the disk has no room.
     """
     bucket, key = _parts(url)
     with _translated(endpoint), room_in(folder), closing(s3_client(endpoint)) as client:
@@ -56,7 +56,7 @@ def _refusal(client: Any, bucket: str, error: Any) -> Exception:
         return BadSource(f"there is no such {'object in the bucket' if _is_there(client, bucket) else 'bucket'}")
     if code in _DENIED:
         return BadSource("access is denied; these credentials need s3:GetObject there, and s3:ListBucket on the bucket")
-    return Unreachable(f"S3 does not do what it is asked ({code}); give the same command again later")
+    return ServiceUnavailable(f"S3 does not do what it is asked ({code}); give the same command again later")
 
 
 def _is_there(client: Any, bucket: str) -> bool:
@@ -79,6 +79,6 @@ def _translated(endpoint: str | None) -> Iterator[None]:
         raise BadSource("no bucket can be called so; expected is s3://bucket/key") from None
     except (exceptions.BotoCoreError, exceptions.ClientError, Boto3Error) as error:
         where = urlsplit(endpoint).hostname if endpoint else "Amazon S3"
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"{where} does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
         ) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 
@@ -14,7 +14,7 @@ def scratch_folder(settings: Settings | None) -> Path | None:
     """Return the folder, made where it was missing; None stands for the system's own.
 
     Raises:
-        Unreachable: it cannot be made.
+        ServiceUnavailable: it cannot be made.
     """
     if settings is None:
         return None
@@ -29,7 +29,7 @@ def scratch_file(folder: Path | None) -> Iterator[IO[bytes]]:
     """Lend a file without a name, readable by its owner only; nothing of it stays behind.
 
     Raises:
-        Unreachable: it cannot be made.
+        ServiceUnavailable: it cannot be made.
     """
     with room_in(folder):
         file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed below; what fails there is not this folder's fault
@@ -42,13 +42,13 @@ def room_in(folder: Path | None) -> Iterator[None]:
     """Say it in a sentence when the disk does not do what it is asked.
 
     Raises:
-        Unreachable: it did not.
+        ServiceUnavailable: it did not.
     """
     try:
         yield
     except OSError as error:
         where = folder or "the folder for temporary files"
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"{where}: a list of IDs cannot be kept there while it is read: {error.strerror or type(error).__name__}; "
             "make room, or let DOCV_STATE_DIR name another folder"
         ) from None

@@ -32,7 +32,7 @@ def open_source(source: str, *, column: str | None, settings: Settings | None) -
 
     Raises:
         BadSource: it cannot be read, now or later, or not as a list of IDs.
-        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
     try:

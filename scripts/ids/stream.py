@@ -43,7 +43,7 @@ def open_stream(source: str, settings: Settings | None) -> Iterator[Stream]:
 
     Raises:
         BadSource: it cannot be opened or, then or later, be read.
-        Unreachable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
     with ExitStack() as stack:
@@ -59,7 +59,7 @@ def copied(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
 
     Raises:
         BadSource: the file cannot be read to its end.
-        Unreachable: the disk has no room.
+        ServiceUnavailable: the disk has no room.
     """
     with scratch_file(folder) as copy:
         for chunk in iter(partial(file.read, _AT_ONCE), b""):

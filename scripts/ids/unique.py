@@ -89,7 +89,7 @@ class Sieve:
         """Take an ID in its canonical form.
 
         Raises:
-            Unreachable: the disk has no room.
+            ServiceUnavailable: the disk has no room.
         """
         self._waiting.append(eval_id)
         if len(self._waiting) == _AT_ONCE:
@@ -99,7 +99,7 @@ class Sieve:
         """Return what came, each once; nothing can be added any more.
 
         Raises:
-            Unreachable: the disk has no room.
+            ServiceUnavailable: the disk has no room.
         """
         self._write()
         with room_in(self._folder):

@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from scripts.console.summary import Summary
 from scripts.local.processes import LocalWorker, local_redis, local_worker
 from scripts.overview.run_progress import open_progress
-from scripts.overview.run_snapshot import Seen
-from scripts.overview.run_watcher import looks
+from scripts.overview.run_snapshot import RunSnapshot
+from scripts.overview.run_watcher import watch_run
 from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.queueing.publisher import Publisher, enqueue
 from tasks.resilience.holds import Holds, Reason
 from worker.app import publishing_app
 from worker.clients.archive import check_archive, open_archive
-from worker.clients.embedded_redis import Embedded
-from worker.clients.errors import Unreachable
+from worker.clients.embedded_redis import EmbeddedRedis
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
 from worker.config.settings import Settings
 
@@ -49,31 +49,31 @@ class Machine:
             even_if_erased: archive again what was erased.
 
         Raises:
-            Unreachable: the worker dies again and again, or RiskOS refuses the key.
+            ServiceUnavailable: the worker dies again and again, or RiskOS refuses the key.
         """
         name, started = run_name("run"), time.monotonic()
         trigger = Trigger("run", run=name)
-        order = Order(Queue.BACKFILL, self._account, trigger, refresh=refresh, even_if_erased=even_if_erased)
+        order = EnqueueOptions(Queue.BACKFILL, self._account, trigger, refresh=refresh, even_if_erased=even_if_erased)
         last = asyncio.run(self._archive(eval_ids, name, order))
         return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 
-    async def _archive(self, eval_ids: Sequence[str], name: str, order: Order) -> Seen:
+    async def _archive(self, eval_ids: Sequence[str], name: str, order: EnqueueOptions) -> RunSnapshot:
         async with open_redis(self.settings.need_redis_url()) as redis:
             with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
                 await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
             with open_progress(name, len(eval_ids)) as progress:
-                async for seen in looks(redis, name, self._account):
+                async for seen in watch_run(redis, name, self._account):
                     progress.show(seen)
                     if not seen.counters.pending:
                         return seen
                     self.tend(seen)
         raise asyncio.CancelledError
 
-    def tend(self, seen: Seen) -> None:
+    def tend(self, seen: RunSnapshot) -> None:
         """See that it goes on: the worker lives, and RiskOS takes the key.
 
         Raises:
-            Unreachable: one of them is hopeless.
+            ServiceUnavailable: one of them is hopeless.
         """
         self._worker.see_to_it()
         _give_up_on_a_bad_key(seen)
@@ -89,7 +89,7 @@ def machine(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[Mach
 
     Raises:
         EmbeddedError: there is no Redis.
-        Unreachable: Redis or the bucket does not answer as it must.
+        ServiceUnavailable: Redis or the bucket does not answer as it must.
     """
     with local_redis(settings) as (here, embedded):
         asyncio.run(_prepare(here, embedded))
@@ -102,7 +102,7 @@ def run_name(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-async def _prepare(settings: Settings, embedded: Embedded | None) -> None:
+async def _prepare(settings: Settings, embedded: EmbeddedRedis | None) -> None:
     """See that all answer; where we have just started the Redis, nobody else can be at work in it."""
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
@@ -119,16 +119,16 @@ async def _lift_what_may_be_mended(holds: Holds) -> None:
             await holds.lift(hold.scope)
 
 
-def _give_up_on_a_bad_key(seen: Seen) -> None:
+def _give_up_on_a_bad_key(seen: RunSnapshot) -> None:
     """Waiting helps when a key that worked is refused for a while, not when it never worked.
 
     Raises:
-        Unreachable: RiskOS has refused the key from the beginning.
+        ServiceUnavailable: RiskOS has refused the key from the beginning.
     """
     asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
     refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
     if refused and not asked:
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is activated; "
             f"{seen.counters.pending} evaluations wait, and the same command goes on with them"
         )

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.clients.embedded_redis import Embedded, embedded_redis
-from worker.clients.errors import Unreachable
+from worker.clients.embedded_redis import EmbeddedRedis, embedded_redis
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 _KILL_AFTER = 5.0
@@ -34,12 +34,12 @@ class LocalWorker:
         """Start it again if it died.
 
         Raises:
-            Unreachable: it dies again and again.
+            ServiceUnavailable: it dies again and again.
         """
         if self._process.poll() is None:
             return
         if self._starts >= _MOST_STARTS:
-            raise Unreachable(f"the worker died {self._starts} times; its last words:\n{self._last_words()}")
+            raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{self._last_words()}")
         self._let_go()
         self._process = self._start()
 
@@ -78,7 +78,7 @@ class LocalWorker:
 
 
 @contextlib.contextmanager
-def local_redis(settings: Settings) -> Iterator[tuple[Settings, Embedded | None]]:
+def local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | None]]:
     """Yield settings that name a Redis: the given one, or an embedded one for as long as the block lasts.
 
     Raises:
@@ -107,7 +107,7 @@ def known_redis(settings: Settings) -> Iterator[Settings]:
 
 
 @contextlib.contextmanager
-def local_worker(settings: Settings, embedded: Embedded | None) -> Iterator[LocalWorker]:
+def local_worker(settings: Settings, embedded: EmbeddedRedis | None) -> Iterator[LocalWorker]:
     """Have a worker process for as long as the block lasts."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if settings.metrics_port:

@@ -6,12 +6,12 @@ from redis.asyncio import Redis
 
 from scripts.overview.estimate import estimate
 from scripts.overview.rate_status import see_rate
-from tasks.ledger.counters import Census, RunCounters
+from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
-from tasks.ledger.worker_registry import Presence
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import Queue
-from tasks.resilience.adaptive_rate import Rate
+from tasks.resilience.adaptive_rate import RateStatus
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of
 from worker.config.accounts import Accounts
 from worker.config.accounts_file import AccountSettings
@@ -31,16 +31,16 @@ class Overview:
         accounts: those that this process knows.
     """
 
-    census: Census
+    census: LedgerStats
     holds: list[Hold]
     runs: dict[str, RunCounters]
-    rates: dict[str, Rate]
+    rates: dict[str, RateStatus]
     workers: dict[Queue, int]
     refused: int
     accounts: Accounts
 
     @property
-    def rate(self) -> Rate:
+    def rate(self) -> RateStatus:
         """How fast the account sends that is meant where none is named, or else the first."""
         return self.rates[self._or_first(None).name]
 
@@ -72,7 +72,7 @@ async def see_overview(redis: "Redis", accounts: Accounts, newest: int = 20) -> 
         holds=[hold for hold in await Holds(redis).of_each(*scopes) if hold],
         runs=await ledger.counters(await ledger.runs(newest)),
         rates={each.name: await see_rate(redis, each) for each in accounts},
-        workers=await Presence(redis).count(),
-        refused=await Refusals(redis).count(),
+        workers=await WorkerRegistry(redis).count(),
+        refused=await RejectedMessages(redis).count(),
         accounts=accounts,
     )

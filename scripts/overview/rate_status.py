@@ -2,17 +2,17 @@
 
 from redis.asyncio import Redis
 
-from tasks.resilience.adaptive_rate import Pace, Rate
+from tasks.resilience.adaptive_rate import AdaptiveRate, RateStatus
 from tasks.resilience.holds import Holds
 from worker.config.accounts_file import AccountSettings
 
 
-async def see_rate(redis: "Redis", account: AccountSettings) -> Rate:
+async def see_rate(redis: "Redis", account: AccountSettings) -> RateStatus:
     """Return how fast an account sends."""
     return await pace_of(redis, account).see()
 
 
-def rate_facts(rate: Rate) -> dict[str, object]:
+def rate_facts(rate: RateStatus) -> dict[str, object]:
     """Return a rate for a program."""
     return {
         "asked": rate.asked,
@@ -23,7 +23,7 @@ def rate_facts(rate: Rate) -> dict[str, object]:
     }
 
 
-def rate_words(rate: Rate) -> tuple[str, str]:
+def rate_words(rate: RateStatus) -> tuple[str, str]:
     """Return a rate for a person: the figure, and what there is to say of it."""
     source = "set by hand" if rate.by_hand else "from the settings"
     if rate.kept < rate.asked:
@@ -31,6 +31,6 @@ def rate_words(rate: Rate) -> tuple[str, str]:
     return f"{rate.kept:.3g}", f"requests a second, {source}; {rate.reached:.3g} over the last minute"
 
 
-def pace_of(redis: "Redis", account: AccountSettings) -> Pace:
+def pace_of(redis: "Redis", account: AccountSettings) -> AdaptiveRate:
     """Return what knows and sets the rate of an account."""
-    return Pace(redis, account.name, account.settings.rate, Holds(redis), account.shares_rate_with)
+    return AdaptiveRate(redis, account.name, account.settings.rate, Holds(redis), account.shares_rate_with)

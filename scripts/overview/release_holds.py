@@ -5,7 +5,7 @@ from collections.abc import Collection
 from redis.asyncio import Redis
 
 from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import Hold, Holds
 
 
@@ -21,5 +21,5 @@ async def end_hold(redis: "Redis", scope: str) -> bool:
     ended = await holds.lift(scope)
     if ended:
         # What failed before a person looked says nothing about what happens now.
-        await Breaker(redis, DEFAULT_ACCOUNT, holds).forget(scope)
+        await CircuitBreaker(redis, DEFAULT_ACCOUNT, holds).forget(scope)
     return ended

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from scripts.overview.run_snapshot import Seen
+from scripts.overview.run_snapshot import RunSnapshot
 
 _PLAIN_SECONDS = 5.0
 _BAR_AND_FIGURES = 64
@@ -18,7 +18,7 @@ _BAR_AND_FIGURES = 64
 class Progress(Protocol):
     """Something that shows looks at a run."""
 
-    def show(self, seen: Seen) -> None:
+    def show(self, seen: RunSnapshot) -> None:
         """Show one look."""
 
 
@@ -27,7 +27,7 @@ class _PlainLines:
         self._name, self._next = name, 0.0
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
 
-    def show(self, seen: Seen) -> None:
+    def show(self, seen: RunSnapshot) -> None:
         now = time.monotonic()
         if now >= self._next or not seen.counters.pending:
             self._next = now + _PLAIN_SECONDS
@@ -39,7 +39,7 @@ class _LiveBar:
         self._bar = bar
         self._task = bar.add_task("archiving", total=total, said="")
 
-    def show(self, seen: Seen) -> None:
+    def show(self, seen: RunSnapshot) -> None:
         # What is told may be long: it gives way, the bar and the figures do not.
         room = max(0, self._bar.console.width - _BAR_AND_FIGURES)
         said = seen.sentence()

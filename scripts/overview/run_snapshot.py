@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.console.formatting import duration
-from tasks.ledger.counters import Census, RunCounters
+from scripts.console.formatting import format_duration
+from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.resilience.holds import Hold
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RunSnapshot:
     """One look at a run.
 
     Attributes:
@@ -21,7 +21,7 @@ class Seen:
     """
 
     counters: RunCounters
-    census: Census
+    census: LedgerStats
     holds: Sequence[Hold]
     served: bool = True
     per_second: float = 0.0
@@ -43,13 +43,13 @@ class Seen:
             parts += [f"{hold.what} is on hold ({hold.reason}), {until(hold)}" for hold in self.holds]
         elif self._waits and self.census.next_due is not None:
             why = f" ({self.census.next_cause})" if self.census.next_cause else ""
-            parts.append(f"{self.census.parked} parked{why}, next attempt in {duration(self.census.next_due)}")
+            parts.append(f"{self.census.parked} parked{why}, next attempt in {format_duration(self.census.next_due)}")
         elif not self.served and self.counters.pending:
             parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:
             parts.append(self.counters.sentence())
         if self.per_second and self.counters.pending and not self._waits:
-            left = duration(self.counters.pending / self.per_second)
+            left = format_duration(self.counters.pending / self.per_second)
             parts.append(f"{self.per_second:.3g} a second, {left} left")
         return ", ".join(parts) or "waiting for the first answer"
 
@@ -58,4 +58,4 @@ def until(hold: Hold) -> str:
     """Return what ends a hold, and when, in words."""
     if hold.by_hand:
         return "until `docv-archive resume`"
-    return f"{'next probe' if hold.probed else 'goes on'} in {duration(hold.left)}"
+    return f"{'next probe' if hold.probed else 'goes on'} in {format_duration(hold.left)}"

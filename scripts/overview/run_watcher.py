@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
-from scripts.overview.run_snapshot import Seen
+from scripts.overview.run_snapshot import RunSnapshot
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.worker_registry import Presence
+from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 from tasks.resilience.holds import ARCHIVE, Holds, backfill_of
-from worker.runtime import told_to_end
+from worker.runtime import cancel_requested
 
 _LOOK_SECONDS = 0.2
 _LATELY = 30.0
@@ -45,9 +45,9 @@ class Speed:
         return (done - before) / (now - since) if now > since else 0.0
 
 
-async def looks(
+async def watch_run(
     redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = _PATIENCE
-) -> AsyncIterator[Seen]:
+) -> AsyncIterator[RunSnapshot]:
     """Yield a look at a run a few times a second, for as long as somebody wants them.
 
     Args:
@@ -56,13 +56,13 @@ async def looks(
         account: with which it is asked for; the holds of another one are none of its concern.
         patience: seconds without a worker before it is said that there is none; one may just be starting.
     """
-    ledger, holds, presence, speed = Ledger(redis), Holds(redis), Presence(redis), Speed()
+    ledger, holds, presence, speed = Ledger(redis), Holds(redis), WorkerRegistry(redis), Speed()
     served = time.monotonic()
-    while not told_to_end():
+    while not cancel_requested():
         counters = await ledger.run(run)
         if (await presence.count())[Queue.BACKFILL]:
             served = time.monotonic()
-        yield Seen(
+        yield RunSnapshot(
             counters=counters,
             census=await ledger.census(),
             holds=[hold for hold in await holds.of_each(account, backfill_of(account), ARCHIVE) if hold],

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from jinja2 import Environment, StrictUndefined
 
-from scripts.console.formatting import amount
+from scripts.console.formatting import format_bytes
 from scripts.console.summary import MEANINGS
 from scripts.report.totals import Totals
 from tasks.storage.run_list import RunList
@@ -20,7 +20,7 @@ def page(run: RunList, totals: Totals, made_at: str) -> str:
         made_at: when, as manifests write times.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"amount": amount, "count": "{:,}".format}
+    environment.filters |= {"amount": format_bytes, "count": "{:,}".format}
     template = environment.from_string(
         importlib.resources.files("scripts.report").joinpath("page.html.j2").read_text("utf-8")
     )

@@ -14,7 +14,7 @@ async def rows(
     """Yield what became of evaluations, in their order, some at a time.
 
     Raises:
-        StoreFailed: the archive did not say.
+        StorageError: the archive did not say.
     """
     async for found in archive_rows(bucket, environment, eval_ids):
         yield await _completed(ledger, found)

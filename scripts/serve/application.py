@@ -8,29 +8,29 @@ from aiohttp.typedefs import Handler
 from obstore.store import S3Store
 from redis.asyncio import Redis
 
-from scripts.serve.api.background_publisher import Courier
-from scripts.serve.api.evaluations import LookUp
+from scripts.serve.api.background_publisher import BackgroundPublisher
+from scripts.serve.api.evaluations import EvaluationStatus
 from scripts.serve.api.health import Health
-from scripts.serve.api.idempotency import Memory
+from scripts.serve.api.idempotency import IdempotencyStore
 from scripts.serve.api.openapi import OPERATIONS, show_document
 from scripts.serve.api.submit import Intake
 from scripts.serve.api.webhook import Webhook
 from scripts.serve.auth.accounts import Webhooks
-from scripts.serve.auth.credentials import Login
-from scripts.serve.auth.roles import Callers, Role, guarded
-from scripts.serve.http.limits import Bounds
-from scripts.serve.metrics import Figures
+from scripts.serve.auth.credentials import CredentialCheck
+from scripts.serve.auth.roles import Authenticator, Role, guarded
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.metrics import HttpMetrics
 from scripts.serve.page.routes import add_page
 from scripts.serve.request_log import telling
 from tasks.consumer.account_settings import allowance_of
-from tasks.consumer.system_metrics import UnderWay
+from tasks.consumer.system_metrics import SystemMetrics
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
+from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.storage.bucket import Bucket
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.open_bucket import open_bucket
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
-from worker.metrics.shared_metrics import SharedFigures
+from worker.metrics.shared_metrics import SharedMetrics
 
 _TOKENS = 'Bearer realm="docv-archive"'
 # Doors that have a login of their own, and the one for everybody.
@@ -38,7 +38,7 @@ _SEEN_TO = ("/webhooks/riskos", "/webhooks/riskos/{account}", "/evaluations", "/
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class ServeClients:
     """What is open for the doors.
 
     Attributes:
@@ -50,23 +50,23 @@ class Opened:
 
     redis: "Redis"
     archive: S3Store | Path
-    events: Courier
-    ids: Courier
+    events: BackgroundPublisher
+    ids: BackgroundPublisher
 
 
 def application(
     settings: Settings,
     accounts: Accounts,
-    opened: Opened,
-    figures: Figures,
-    bounds: Bounds,
+    opened: ServeClients,
+    figures: HttpMetrics,
+    bounds: HttpLimits,
     *,
     read_only: bool = False,
 ) -> web.Application:
     """Return the application with all its routes; a page that is read only lets nobody act."""
-    bucket = bucket_at(opened.archive, settings.storage_class)
+    bucket = open_bucket(opened.archive, settings.storage_class)
     allowances = {each.name: allowance_of(each) for each in accounts}
-    figures.join(SharedFigures(UnderWay(opened.redis, allowances).look))
+    figures.join(SharedMetrics(SystemMetrics(opened.redis, allowances).look))
     nothing = f"{settings.environment}/is-the-archive-there"
     health = Health({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
     handlers = _handlers(settings, accounts, opened, bucket, figures, bounds) | {
@@ -83,8 +83,8 @@ def application(
     return made
 
 
-def _callers(settings: Settings) -> Callers:
-    return Callers(
+def _callers(settings: Settings) -> Authenticator:
+    return Authenticator(
         {
             Role.OPERATOR: settings.operators,
             Role.VIEWER: settings.viewers,
@@ -94,21 +94,26 @@ def _callers(settings: Settings) -> Callers:
 
 
 def _handlers(
-    settings: Settings, accounts: Accounts, opened: Opened, bucket: Bucket, figures: Figures, bounds: Bounds
+    settings: Settings,
+    accounts: Accounts,
+    opened: ServeClients,
+    bucket: Bucket,
+    figures: HttpMetrics,
+    bounds: HttpLimits,
 ) -> dict[str, Handler]:
     ledger = Ledger(opened.redis, settings.lease_seconds, replicas=settings.redis_replicas)
-    producers = Login(settings.intake_tokens, _TOKENS)
+    producers = CredentialCheck(settings.intake_tokens, _TOKENS)
     webhook = Webhook(
         webhooks=Webhooks(accounts),
         ledger=ledger,
         courier=opened.events,
-        refusals=Refusals(opened.redis),
+        refusals=RejectedMessages(opened.redis),
         figures=figures,
         settle_seconds=settings.settle_seconds,
         bounds=bounds,
     )
-    intake = Intake(producers, accounts, ledger, opened.ids, Memory(opened.redis), figures, bounds)
-    look_up = LookUp(producers, bucket, accounts)
+    intake = Intake(producers, accounts, ledger, opened.ids, IdempotencyStore(opened.redis), figures, bounds)
+    look_up = EvaluationStatus(producers, bucket, accounts)
     return {
         "receive_event": webhook.receive,
         "receive_event_of_account": webhook.receive,

@@ -12,9 +12,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-from scripts.serve.http.connection import Ended
-from scripts.serve.http.responses import shown_as
-from worker.metrics.shared_metrics import SharedFigures
+from scripts.serve.http.connection import CloseReason
+from scripts.serve.http.responses import raw_response
+from worker.metrics.shared_metrics import SharedMetrics
 
 UNKNOWN = "unknown"
 """Label of every path that is none of ours."""
@@ -45,14 +45,14 @@ class IdResult(enum.StrEnum):
     BAD = "bad"
 
 
-class Figures:
+class HttpMetrics:
     """The figures of one process."""
 
     def __init__(self) -> None:
         # When each counter began to count is a series more for each, and nobody asks for it.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._registry = CollectorRegistry()
-        self._shared: SharedFigures | None = None
+        self._shared: SharedMetrics | None = None
         self._events = self._counter("docv_webhook_events", "Requests to the webhook.", "result")
         self._ids = self._counter("docv_intake_ids", "IDs that were handed in.", "result")
         self._ended = self._counter("docv_http_connections_ended", "Connections that we ended.", "why")
@@ -65,7 +65,7 @@ class Figures:
             buckets=_SECONDS,
         )
         # A figure that is there from the start can be watched before it moves.
-        for counter, values in ((self._events, EventResult), (self._ids, IdResult), (self._ended, Ended)):
+        for counter, values in ((self._events, EventResult), (self._ids, IdResult), (self._ended, CloseReason)):
             for value in values:
                 counter.labels(value.value)
 
@@ -80,7 +80,7 @@ class Figures:
         """Count IDs that were handed in."""
         self._ids.labels(result.value).inc(count)
 
-    def ended(self, why: Ended) -> None:
+    def ended(self, why: CloseReason) -> None:
         """Count a connection that we ended."""
         self._ended.labels(why.value).inc()
 
@@ -89,7 +89,7 @@ class Figures:
         self._requests.labels(route, f"{status // 100}xx").inc()
         self._seconds.labels(route).observe(seconds)
 
-    def join(self, shared: SharedFigures) -> None:
+    def join(self, shared: SharedMetrics) -> None:
         """Also show what all processes share."""
         self._shared = shared
         self._registry.register(shared)
@@ -98,4 +98,4 @@ class Figures:
         """Answer ``GET /metrics``."""
         if self._shared:
             await self._shared.refresh()
-        return shown_as(CONTENT_TYPE_LATEST, generate_latest(self._registry))
+        return raw_response(CONTENT_TYPE_LATEST, generate_latest(self._registry))

@@ -7,14 +7,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from scripts.serve.http.connection import Connection
-from scripts.serve.http.responses import refusal, translated
-from scripts.serve.metrics import UNKNOWN, Figures
+from scripts.serve.http.responses import error_response, to_http_error
+from scripts.serve.metrics import UNKNOWN, HttpMetrics
 
 _log = structlog.get_logger("docv.serve")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
-def telling(figures: Figures) -> Middleware:
+def telling(figures: HttpMetrics) -> Middleware:
     """Return the middleware that sees every request."""
 
     @web.middleware
@@ -35,7 +35,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except Exception as error:  # noqa: BLE001  # the edge: beyond it aiohttp would log what came in
-        return refusal(translated(error))
+        return error_response(to_http_error(error))
 
 
 def _facts(request: web.Request, response: web.StreamResponse) -> dict[str, object]:

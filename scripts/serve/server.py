@@ -12,20 +12,20 @@ import uvloop
 import yarl
 from aiohttp import web
 
-from scripts.serve.api.background_publisher import Courier
-from scripts.serve.application import Opened, application
+from scripts.serve.api.background_publisher import BackgroundPublisher
+from scripts.serve.application import ServeClients, application
 from scripts.serve.http.connection import Connection
-from scripts.serve.http.connection_limiter import Room
-from scripts.serve.http.limits import Bounds
-from scripts.serve.metrics import Figures
+from scripts.serve.http.connection_limiter import ConnectionLimiter
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.metrics import HttpMetrics
 from tasks.queueing.publisher import Publisher
 from tasks.telemetry import tracing
 from tasks.telemetry.log_events import warned
 from worker.app import publishing_app
 from worker.clients.archive import check_archive, open_archive
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
-from worker.clients.redis_durability import check_keeping, check_syncing
+from worker.clients.redis_durability import check_fsync, check_persistence
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, SettingsError, load_settings
 from worker.logs import configure_logs
@@ -54,7 +54,7 @@ def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: b
 
     Raises:
         SettingsError: nobody could come in, or something is missing or impossible.
-        Unreachable: Redis or the bucket does not answer, or the address cannot be listened on.
+        ServiceUnavailable: Redis or the bucket does not answer, or the address cannot be listened on.
     """
     settings = load_settings()
     accounts = load_accounts(settings)
@@ -97,16 +97,16 @@ async def serving(
     accounts: Accounts,
     host: str,
     port: int,
-    bounds: Bounds | None = None,
+    bounds: HttpLimits | None = None,
     *,
     read_only: bool = False,
 ) -> AsyncIterator[str]:
     """Serve for as long as the block lasts; yield the URL.
 
     Raises:
-        Unreachable: Redis or the bucket does not answer, or the address cannot be listened on.
+        ServiceUnavailable: Redis or the bucket does not answer, or the address cannot be listened on.
     """
-    bounds, figures = bounds or Bounds(), Figures()
+    bounds, figures = bounds or HttpLimits(), HttpMetrics()
     async with _opened(settings) as opened:
         made = application(settings, accounts, opened, figures, bounds, read_only=read_only)
         runner = web.AppRunner(made, shutdown_timeout=_FAREWELL_SECONDS)
@@ -119,25 +119,25 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Opened]:
+async def _opened(settings: Settings) -> AsyncIterator[ServeClients]:
     archive = open_archive(settings)
     async with open_redis(settings.need_redis_url(), _REDIS_CONNECTIONS, seconds=_REDIS_SECONDS, retries=1) as redis:
         await check_redis(redis)
-        await check_keeping(redis, strict=settings.strict)
-        await check_syncing(redis, strict=settings.strict)
+        await check_persistence(redis, strict=settings.strict)
+        await check_fsync(redis, strict=settings.strict)
         await check_archive(archive, settings)
         app = publishing_app(settings)
         with contextlib.closing(Publisher(app)) as events, contextlib.closing(Publisher(app)) as ids:
-            yield Opened(redis, archive, Courier(events), Courier(ids))
+            yield ServeClients(redis, archive, BackgroundPublisher(events), BackgroundPublisher(ids))
     if not isinstance(archive, Path):
         await asyncio.sleep(_INSTANT)
 
 
 @contextlib.asynccontextmanager
 async def _listening(
-    runner: web.AppRunner, host: str, port: int, bounds: Bounds, figures: Figures
+    runner: web.AppRunner, host: str, port: int, bounds: HttpLimits, figures: HttpMetrics
 ) -> AsyncIterator[str]:
-    loop, room = asyncio.get_running_loop(), Room(bounds)
+    loop, room = asyncio.get_running_loop(), ConnectionLimiter(bounds)
     server = runner.server
     if server is None:
         raise RuntimeError("the runner is not set up")
@@ -146,7 +146,7 @@ async def _listening(
             lambda: Connection(server, room, bounds, figures.ended, loop), host, port, backlog=bounds.connections
         )
     except OSError as error:
-        raise Unreachable(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+        raise ServiceUnavailable(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
     try:
         yield _url(listener)
     finally:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.verify.check_object import check_object
-from scripts.verify.context import Means
-from scripts.verify.expected_objects import Claim, claims_of
+from scripts.verify.context import VerifyContext
+from scripts.verify.expected_objects import ExpectedObject, claims_of
 from scripts.verify.layout import Group, Place, quarantine_place
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.revisions import Chain, read_chain
 from tasks.model.evaluation import Evaluation
@@ -25,7 +25,7 @@ class _Look:
     differences: list[Difference]
 
 
-async def check_evaluation(means: Means, group: Group) -> list[Difference]:
+async def check_evaluation(means: VerifyContext, group: Group) -> list[Difference]:
     """Return what is not as it must be; where nothing was listed yet, a missing manifest is named, too."""
     asked = group.objects is None
     objects = await means.objects(group.place.prefix) if group.objects is None else group.objects
@@ -44,7 +44,7 @@ async def check_evaluation(means: Means, group: Group) -> list[Difference]:
     return look.differences
 
 
-async def check_quarantine(means: Means, group: Group) -> list[Difference]:
+async def check_quarantine(means: VerifyContext, group: Group) -> list[Difference]:
     """Return the bundles in quarantine that no manifest of their evaluation claims."""
     evaluation = _evaluation(group.place)
     prefix = quarantine_place(evaluation.environment, evaluation.eval_id).prefix
@@ -59,7 +59,7 @@ async def check_quarantine(means: Means, group: Group) -> list[Difference]:
     return means.orphans(evaluation.eval_id, unnamed, "no manifest says that this bundle is in quarantine")
 
 
-async def _look(means: Means, place: Place, objects: Sequence[Stored], *, asked: bool) -> _Look:
+async def _look(means: VerifyContext, place: Place, objects: Sequence[ListedObject], *, asked: bool) -> _Look:
     evaluation = _evaluation(place)
     there = {stored.key: stored for stored in objects}
     chain = await read_chain(means.bucket, evaluation, there)
@@ -71,7 +71,7 @@ async def _look(means: Means, place: Place, objects: Sequence[Stored], *, asked:
 
 
 async def _differences(
-    means: Means, evaluation: Evaluation, chain: Chain, there: dict[str, Stored]
+    means: VerifyContext, evaluation: Evaluation, chain: Chain, there: dict[str, ListedObject]
 ) -> list[Difference]:
     claims = claims_of(evaluation, chain.records)
     differences = [*chain.differences, *claims.differences]
@@ -83,7 +83,7 @@ async def _differences(
     return differences + means.orphans(evaluation.eval_id, unnamed, "no manifest of its evaluation names it")
 
 
-async def _bundles(means: Means, evaluation: Evaluation, bundles: Sequence[Claim]) -> list[Difference]:
+async def _bundles(means: VerifyContext, evaluation: Evaluation, bundles: Sequence[ExpectedObject]) -> list[Difference]:
     place = quarantine_place(evaluation.environment, evaluation.eval_id)
     there = {stored.key: stored for stored in await means.objects(place.prefix)}
     found = [await check_object(means, evaluation.eval_id, claim, there.get(claim.key)) for claim in bundles]
@@ -91,7 +91,7 @@ async def _bundles(means: Means, evaluation: Evaluation, bundles: Sequence[Claim
 
 
 def _without_manifest(
-    means: Means, evaluation: Evaluation, objects: Sequence[Stored], *, asked: bool
+    means: VerifyContext, evaluation: Evaluation, objects: Sequence[ListedObject], *, asked: bool
 ) -> list[Difference]:
     orphans = means.orphans(evaluation.eval_id, objects, "its evaluation has no manifest")
     if not orphans and not asked:

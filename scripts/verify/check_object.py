@@ -1,16 +1,18 @@
 """Compare one object with what a manifest claims of it."""
 
-from scripts.verify.context import Depth, Means
-from scripts.verify.expected_objects import Claim
-from scripts.verify.objects_api import Kept, Stored
+from scripts.verify.context import Depth, VerifyContext
+from scripts.verify.expected_objects import ExpectedObject
+from scripts.verify.objects_api import ListedObject, ObjectHead
 from scripts.verify.problems import Difference, Problem
-from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
+from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 
 _SMALL = 1 << 20
 Faults = list[tuple[Problem, str]]
 
 
-async def check_object(means: Means, eval_id: str, claim: Claim, stored: Stored | None) -> list[Difference]:
+async def check_object(
+    means: VerifyContext, eval_id: str, claim: ExpectedObject, stored: ListedObject | None
+) -> list[Difference]:
     """Return what is not as it is claimed.
 
     Args:
@@ -18,14 +20,14 @@ async def check_object(means: Means, eval_id: str, claim: Claim, stored: Stored 
     """
     try:
         faults = await _faults(means, claim, stored)
-    except (StoreFailed, SealingKeyMissing) as error:
+    except (StorageError, SealingKeyMissing) as error:
         faults = [(Problem.NOT_READ, str(error))]
-    except AlarmingObject as error:
+    except IntegrityError as error:
         faults = [(Problem.CONTENT_DIFFERS, str(error))]
     return [Difference(eval_id, claim.key, problem, detail) for problem, detail in faults]
 
 
-async def _faults(means: Means, claim: Claim, stored: Stored | None) -> Faults:
+async def _faults(means: VerifyContext, claim: ExpectedObject, stored: ListedObject | None) -> Faults:
     if stored is None:
         return [(Problem.OBJECT_MISSING, "a manifest names it")]
     if stored.size != claim.size_there:
@@ -37,12 +39,12 @@ async def _faults(means: Means, claim: Claim, stored: Stored | None) -> Faults:
         return await _content(means, claim, kept) + (_labels(means, claim, kept) if kept else [])
 
 
-def _in_one(means: Means, claim: Claim) -> bool:
+def _in_one(means: VerifyContext, claim: ExpectedObject) -> bool:
     """Whether an object is read with what is kept beside it: it is to be read, as it is, and fits into memory."""
     return means.depth is Depth.CONTENT and claim.sealed_with is None and claim.size <= _SMALL
 
 
-async def _content(means: Means, claim: Claim, kept: Kept | None) -> Faults:
+async def _content(means: VerifyContext, claim: ExpectedObject, kept: ObjectHead | None) -> Faults:
     found = kept.content if kept else None
     if kept and means.depth is Depth.CHECKSUMS and claim.sealed_with is None:
         # S3's checksum is that of the bytes as they are there.
@@ -57,7 +59,7 @@ async def _content(means: Means, claim: Claim, kept: Kept | None) -> Faults:
     return [] if found == claim.sha256 else [(Problem.CONTENT_DIFFERS, f"its SHA-256 is {found}")]
 
 
-def _labels(means: Means, claim: Claim, kept: Kept) -> Faults:
+def _labels(means: VerifyContext, claim: ExpectedObject, kept: ObjectHead) -> Faults:
     faults: Faults = []
     for name, wanted in claim.metadata.items():
         if kept.metadata.get(name) != wanted:

@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from uuid import UUID
 
-from scripts.verify.context import Means
+from scripts.verify.context import VerifyContext
 from scripts.verify.layout import Group, Place
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
-from tasks.errors import AlarmingObject, StoreFailed
-from tasks.storage.run_list import Piece, RunList, find_list, read_piece
+from tasks.errors import IntegrityError, StorageError
+from tasks.storage.run_list import Chunk, RunList, find_list, read_piece
 
 _LARGEST = 64 << 20
 
 
-async def check_run(means: Means, group: Group) -> list[Difference]:
+async def check_run(means: VerifyContext, group: Group) -> list[Difference]:
     """Return what is not as it must be."""
     means.tally.runs += 1
     found = await _differences(means, group.place, group.objects or ())
@@ -22,21 +22,23 @@ async def check_run(means: Means, group: Group) -> list[Difference]:
     return await _differences(means, group.place, await means.objects(group.place.prefix)) if found else []
 
 
-async def _differences(means: Means, place: Place, objects: Sequence[Stored]) -> list[Difference]:
+async def _differences(means: VerifyContext, place: Place, objects: Sequence[ListedObject]) -> list[Difference]:
     there = {stored.key: stored for stored in objects}
     key = f"{place.prefix}run.json"
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
         return [_damaged(key, "something in it is no file, or larger than any list")]
     try:
         run = await find_list(means.bucket, place.environment, place.name)
-    except (AlarmingObject, StoreFailed) as error:
+    except (IntegrityError, StorageError) as error:
         return [_damaged(key, str(error))]
     if run is None:
         return means.orphans("", objects, "no run has it in its list")
     return await _compared(means, place, run, there)
 
 
-async def _compared(means: Means, place: Place, run: RunList, there: dict[str, Stored]) -> list[Difference]:
+async def _compared(
+    means: VerifyContext, place: Place, run: RunList, there: dict[str, ListedObject]
+) -> list[Difference]:
     key = f"{place.prefix}run.json"
     if (run.run, run.environment) != (place.name, place.environment):
         return [_damaged(key, "it speaks of another run")]
@@ -50,7 +52,7 @@ async def _compared(means: Means, place: Place, run: RunList, there: dict[str, S
     return differences + await _pieces(means, run, key)
 
 
-async def _pieces(means: Means, run: RunList, key: str) -> list[Difference]:
+async def _pieces(means: VerifyContext, run: RunList, key: str) -> list[Difference]:
     """Read every piece; where all are whole, their IDs must be those the run was made from."""
     differences: list[Difference] = []
     digest, count = hashlib.sha256(), 0
@@ -58,14 +60,14 @@ async def _pieces(means: Means, run: RunList, key: str) -> list[Difference]:
         try:
             digest.update(await _values(means, piece))
             count += piece.ids
-        except (AlarmingObject, StoreFailed) as error:
+        except (IntegrityError, StorageError) as error:
             differences.append(_damaged(piece.key, str(error)))
     if not differences and (count, digest.hexdigest()) != (run.source.ids, run.source.fingerprint):
         differences.append(_damaged(key, "its pieces hold other IDs than it was made from"))
     return differences
 
 
-async def _values(means: Means, piece: Piece) -> bytes:
+async def _values(means: VerifyContext, piece: Chunk) -> bytes:
     return b"".join(UUID(eval_id).bytes for eval_id in await read_piece(means.bucket, piece))
 
 

@@ -13,19 +13,19 @@ import orjson
 
 from scripts.archive_access.open_bucket import opened_for_reading
 from scripts.archive_access.selected_account import settings_of
-from scripts.console.csv_safety import inert
+from scripts.console.csv_safety import csv_safe
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.console.read_only import Distance, look
+from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import read_id_list
 from scripts.ids.unique import UniqueIds
 from scripts.verify.check_evaluation import check_evaluation, check_quarantine
 from scripts.verify.check_run import check_run
-from scripts.verify.context import Chosen, Depth, Means
+from scripts.verify.context import Chosen, Depth, VerifyContext
 from scripts.verify.layout import Group, Room, evaluation_place, grouped, quarantine_place
 from scripts.verify.open_lister import opened_shelves
 from scripts.verify.ordered_gather import at_once
 from scripts.verify.problems import Difference
-from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from worker.config.settings import Settings, load_settings
 
@@ -34,7 +34,7 @@ Writer = Callable[[Sequence[Difference]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class VerifyOptions:
     """What is to be verified.
 
     Attributes:
@@ -64,27 +64,27 @@ def wanted_of(
     sizes_only: bool,
     grace: int,
     account: str | None,
-) -> Wanted:
+) -> VerifyOptions:
     """Return what the options of the command ask for."""
     depth = Depth.SIZES if sizes_only else Depth.CHECKSUMS if checksums_only else Depth.CONTENT
-    return Wanted(source, column, depth, Chosen(sample, since and since.replace(tzinfo=UTC)), grace, account)
+    return VerifyOptions(source, column, depth, Chosen(sample, since and since.replace(tzinfo=UTC)), grace, account)
 
 
-def verify(wanted: Wanted, *, as_json: bool) -> int:
+def verify(wanted: VerifyOptions, *, as_json: bool) -> int:
     """Print every difference; return the exit code."""
     settings = settings_of(wanted.account) if wanted.source else load_settings()
     write = _json_lines if as_json else _csv
     if wanted.source is None:
-        return look(_verify(wanted, None, settings, write))
+        return run_read_only(_verify(wanted, None, settings, write))
     with read_id_list(wanted.source, wanted.column, settings) as listed:
-        code = look(_verify(wanted, listed.ids, settings, write))
+        code = run_read_only(_verify(wanted, listed.ids, settings, write))
         return NOT_ALL if listed.bad and code == OK else code
 
 
-async def _verify(wanted: Wanted, eval_ids: UniqueIds | None, settings: Settings, write: Writer) -> int:
+async def _verify(wanted: VerifyOptions, eval_ids: UniqueIds | None, settings: Settings, write: Writer) -> int:
     async with opened_for_reading(settings) as bucket, opened_shelves(settings) as shelves:
-        means = Means(
-            SealedBucket(bucket, Keyring.of(settings.keyring_texts())),
+        means = VerifyContext(
+            EncryptedBucket(bucket, Keyring.of(settings.keyring_texts())),
             shelves,
             young=time.time() - wanted.grace,
             depth=wanted.depth,
@@ -97,11 +97,11 @@ async def _verify(wanted: Wanted, eval_ids: UniqueIds | None, settings: Settings
     return NOT_ALL if count else OK
 
 
-async def _write_all(means: Means, groups: AsyncIterator[Group], write: Writer) -> int:
+async def _write_all(means: VerifyContext, groups: AsyncIterator[Group], write: Writer) -> int:
     count = 0
     write(())
     found = at_once(_AT_ONCE, lambda group: differences_of(means, group), groups)
-    with Distance("verify") as distance:
+    with ProgressLine("verify") as distance:
         async with aclosing(found):  # type: ignore[type-var]  # it is a generator
             async for differences in found:
                 if differences:
@@ -111,7 +111,7 @@ async def _write_all(means: Means, groups: AsyncIterator[Group], write: Writer) 
     return count
 
 
-async def _everything(means: Means) -> AsyncIterator[Group]:
+async def _everything(means: VerifyContext) -> AsyncIterator[Group]:
     async for group in grouped(means.shelves.walk("")):
         yield group
 
@@ -122,7 +122,7 @@ async def _some(eval_ids: UniqueIds, environment: str) -> AsyncIterator[Group]:
         yield Group(quarantine_place(environment, eval_id), None)
 
 
-async def differences_of(means: Means, group: Group) -> list[Difference]:
+async def differences_of(means: VerifyContext, group: Group) -> list[Difference]:
     """Return what is not as it must be in one place of the archive."""
     match group.place.room:
         case Room.EVALUATION:
@@ -147,4 +147,4 @@ def _csv(some: Sequence[Difference]) -> None:
     writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Difference)], lineterminator="\n")
     if not some:
         writer.writeheader()
-    writer.writerows({name: inert(str(value)) for name, value in each.facts().items()} for each in some)
+    writer.writerows({name: csv_safe(str(value)) for name, value in each.facts().items()} for each in some)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from scripts.console.formatting import amount
-from scripts.verify.objects_api import Shelves, Stored
+from scripts.console.formatting import format_bytes
+from scripts.verify.objects_api import ListedObject, ObjectLister
 from scripts.verify.problems import Difference, Problem
 from tasks.storage.bucket import Bucket
 
@@ -51,7 +51,7 @@ class Tally:
 
     def sentence(self) -> str:
         """Return the counts in a line."""
-        parts = [f"{self.evaluations:,} evaluations, {self.objects:,} objects, {amount(self.size)} read back"]
+        parts = [f"{self.evaluations:,} evaluations, {self.objects:,} objects, {format_bytes(self.size)} read back"]
         others = (
             (self.quarantined, "in quarantine"),
             (self.receipts, "receipts"),
@@ -84,7 +84,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class VerifyContext:
     """What a verification works with.
 
     Attributes:
@@ -99,7 +99,7 @@ class Means:
     """
 
     bucket: Bucket
-    shelves: Shelves
+    shelves: ObjectLister
     young: float
     depth: Depth = Depth.CONTENT
     chosen: Chosen = field(default_factory=Chosen)
@@ -107,11 +107,11 @@ class Means:
     tally: Tally = field(default_factory=Tally)
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS_AT_ONCE))
 
-    async def objects(self, prefix: str) -> tuple[Stored, ...]:
+    async def objects(self, prefix: str) -> tuple[ListedObject, ...]:
         """Return all objects of one place, listed anew."""
         return tuple([stored async for some in self.shelves.walk(prefix) for stored in some])
 
-    def orphans(self, eval_id: str, unnamed: Sequence[Stored], why: str) -> list[Difference]:
+    def orphans(self, eval_id: str, unnamed: Sequence[ListedObject], why: str) -> list[Difference]:
         """Return those of the objects that nothing names which are old enough to be named."""
         old = [stored for stored in unnamed if stored.modified <= self.young]
         self.tally.young += len(unnamed) - len(old)

@@ -18,7 +18,7 @@ _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ExpectedObject:
     """An object that must be there.
 
     Attributes:
@@ -46,7 +46,7 @@ class Claim:
 
 
 @dataclass(slots=True)
-class Claims:
+class ExpectedObjects:
     """What an evaluation's manifests claim.
 
     Attributes:
@@ -55,14 +55,14 @@ class Claims:
         differences: what they must not claim.
     """
 
-    documents: dict[str, Claim] = field(default_factory=dict)
-    bundles: list[Claim] = field(default_factory=list)
+    documents: dict[str, ExpectedObject] = field(default_factory=dict)
+    bundles: list[ExpectedObject] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
 
 
-def claims_of(evaluation: Evaluation, records: Sequence[Record]) -> Claims:
+def claims_of(evaluation: Evaluation, records: Sequence[Record]) -> ExpectedObjects:
     """Return what the manifests of an evaluation claim, the current one first."""
-    claims = Claims()
+    claims = ExpectedObjects()
     sources = _sources(records)
     for number, record in enumerate(records):
         for document in record.manifest.documents:
@@ -107,8 +107,8 @@ def _own_key(evaluation: Evaluation, document: DocumentRecord) -> str | None:
     return evaluation.document_key(document.kind, document.sha256, extension)
 
 
-def _claim(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str]) -> Claim:
-    return Claim(
+def _claim(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str]) -> ExpectedObject:
+    return ExpectedObject(
         key=document.key,
         size=document.size,
         sha256=document.sha256,
@@ -128,7 +128,7 @@ def _dropped(evaluation: Evaluation, document: DocumentRecord, record: Record) -
     return (Difference(evaluation.eval_id, document.key, Problem.REVISION_DIFFERS, detail),)
 
 
-def _add_bundle(claims: Claims, evaluation: Evaluation, record: Record) -> None:
+def _add_bundle(claims: ExpectedObjects, evaluation: Evaluation, record: Record) -> None:
     bundle = record.manifest.bundle
     if bundle is None:
         detail = "it says unreadable, and names no bundle"
@@ -136,4 +136,4 @@ def _add_bundle(claims: Claims, evaluation: Evaluation, record: Record) -> None:
         return
     key = evaluation.quarantine_key(bundle.sha256)
     metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
-    claims.bundles.append(Claim(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))
+    claims.bundles.append(ExpectedObject(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
 
@@ -43,7 +43,7 @@ class Group:
     """The objects of a place; None where they were not listed yet."""
 
     place: Place
-    objects: tuple[Stored, ...] | None
+    objects: tuple[ListedObject, ...] | None
 
 
 def evaluation_place(environment: str, eval_id: str) -> Place:
@@ -70,9 +70,9 @@ def place_of(key: str) -> Place:
     return Place(Room.NONE, key)
 
 
-async def grouped(listing: AsyncIterator[list[Stored]]) -> AsyncIterator[Group]:
+async def grouped(listing: AsyncIterator[list[ListedObject]]) -> AsyncIterator[Group]:
     """Yield the places of a listing in the order of keys, each with its objects."""
-    place, objects = Place(Room.NONE, ""), list[Stored]()
+    place, objects = Place(Room.NONE, ""), list[ListedObject]()
     async for some in listing:
         for found, these in itertools.groupby(some, lambda stored: place_of(stored.key)):
             if objects and found != place:

@@ -8,16 +8,16 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from scripts.verify.objects_api import IRREGULAR, Kept, Stored
-from tasks.errors import StoreFailed
+from scripts.verify.objects_api import IRREGULAR, ListedObject, ObjectHead
+from tasks.errors import StorageError
 
 _SOME = 2_000
 _NAMES = 100_000
 """Names of one folder that are in memory at once; for more of them the folder is read again."""
 
 
-class FolderShelves:
-    """See ``scripts.verify.objects_api.Shelves``.
+class LocalObjectLister:
+    """See ``scripts.verify.objects_api.ObjectLister``.
 
     Args:
         root: the folder of the archive.
@@ -26,27 +26,27 @@ class FolderShelves:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+    async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield everything below a prefix that ends with a slash, or everything."""
         walk = _walk(str(self._root / prefix), prefix)
         while some := await asyncio.to_thread(_next, walk):
             yield some
 
-    async def kept(self, key: str) -> Kept | None:  # noqa: ARG002  # a folder keeps nothing beside the bytes
+    async def kept(self, key: str) -> ObjectHead | None:  # noqa: ARG002  # a folder keeps nothing beside the bytes
         """Return that there is nothing."""
         return None
 
     read_back = kept
 
 
-def _next(walk: Iterator[Stored]) -> list[Stored]:
+def _next(walk: Iterator[ListedObject]) -> list[ListedObject]:
     try:
         return list(itertools.islice(walk, _SOME))
     except OSError as error:
-        raise StoreFailed("list", error.strerror or type(error).__name__) from None
+        raise StorageError("list", error.strerror or type(error).__name__) from None
 
 
-def _walk(folder: str, prefix: str) -> Iterator[Stored]:
+def _walk(folder: str, prefix: str) -> Iterator[ListedObject]:
     # A stack of our own: whoever makes folders in folders could exhaust that of Python.
     open_folders = [(folder, prefix, _names(folder))]
     while open_folders:
@@ -82,11 +82,11 @@ def _after(folder: str, last: str) -> Iterator[str]:
         return
 
 
-def _stored(path: str, key: str) -> Stored | None:
+def _stored(path: str, key: str) -> ListedObject | None:
     """Return a file; None when it is gone by now."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
     # The time of the last change of the entry: nobody can set it, as anybody can that of the content.
-    return Stored(key, found.st_size if stat.S_ISREG(found.st_mode) else IRREGULAR, found.st_ctime)
+    return ListedObject(key, found.st_size if stat.S_ISREG(found.st_mode) else IRREGULAR, found.st_ctime)

@@ -9,7 +9,7 @@ IRREGULAR = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class ListedObject:
     """An object as a listing shows it.
 
     Attributes:
@@ -24,7 +24,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ObjectHead:
     """What S3 keeps beside the bytes of an object.
 
     Attributes:
@@ -42,14 +42,14 @@ class Kept:
     content: str | None = None
 
 
-class Shelves(Protocol):
-    """What verifying asks of the archive apart from bytes. Every method raises StoreFailed."""
+class ObjectLister(Protocol):
+    """What verifying asks of the archive apart from bytes. Every method raises StorageError."""
 
-    def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+    def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield everything whose key begins so, some at a time, in the order of the keys."""
 
-    async def kept(self, key: str) -> Kept | None:
+    async def kept(self, key: str) -> ObjectHead | None:
         """Return what is kept beside an object; None where nothing is: in a folder, or when it is gone."""
 
-    async def read_back(self, key: str) -> Kept | None:
+    async def read_back(self, key: str) -> ObjectHead | None:
         """Return the same with the hash of its bytes, in one request; for what is small."""

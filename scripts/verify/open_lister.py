@@ -5,17 +5,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from scripts.verify.local_objects import FolderShelves
-from scripts.verify.objects_api import Shelves
+from scripts.verify.local_objects import LocalObjectLister
+from scripts.verify.objects_api import ObjectLister
 from worker.config.settings import Settings
 
 
 @asynccontextmanager
-async def opened_shelves(settings: Settings) -> AsyncIterator[Shelves]:
+async def opened_shelves(settings: Settings) -> AsyncIterator[ObjectLister]:
     """Lend what verifying asks of the archive apart from bytes."""
     url = urlsplit(settings.archive_url)
     if url.scheme == "file":
-        yield FolderShelves(Path(unquote(url.path)))
+        yield LocalObjectLister(Path(unquote(url.path)))
     else:
         from scripts.verify.s3_objects import opened_s3_shelves  # noqa: PLC0415  # a folder needs no HTTP client
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, why_unread
@@ -32,7 +32,7 @@ class Record:
 
 
 async def read_record(
-    bucket: Bucket, evaluation: Evaluation, key: str, stored: Stored | None
+    bucket: Bucket, evaluation: Evaluation, key: str, stored: ListedObject | None
 ) -> Record | Difference | None:
     """Return a manifest, or what is wrong with it; None where there is none.
 
@@ -43,7 +43,7 @@ async def read_record(
         return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, "it is no file, or larger than any manifest")
     try:
         found = await bucket.read(key)
-    except StoreFailed as error:
+    except StorageError as error:
         return _wrong(evaluation, key, Problem.NOT_READ, str(error))
     return None if found is None else _understood(evaluation, key, found.data)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.record import Record, read_record
 from tasks.model.evaluation import Evaluation
@@ -35,7 +35,7 @@ class Chain:
         return [self.current, *self.former] if self.current else []
 
 
-async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str, Stored]) -> Chain:
+async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str, ListedObject]) -> Chain:
     """Return the manifests of an evaluation.
 
     Args:
@@ -57,7 +57,7 @@ async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str,
 class _Links:
     bucket: Bucket
     evaluation: Evaluation
-    there: Mapping[str, Stored]
+    there: Mapping[str, ListedObject]
     chain: Chain
 
     async def follow(self, current: Record) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.proxy import ProxyBuilder
 
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 
 _TOTAL = timedelta(seconds=60)
 _CONNECT = timedelta(seconds=5)
@@ -26,7 +26,7 @@ def http_client(scheme: str, host: str, at_once: int) -> Client:
         at_once: connections at most.
 
     Raises:
-        StoreFailed: the environment names a proxy that is none.
+        StorageError: the environment names a proxy that is none.
     """
     # What was put there is to be compared, and not what its Content-Encoding would make of it.
     plain = ClientBuilder().gzip(enable=False).brotli(enable=False).zstd(enable=False).deflate(enable=False)
@@ -36,7 +36,7 @@ def http_client(scheme: str, host: str, at_once: int) -> Client:
     try:
         return (builder.proxy(ProxyBuilder.all(proxy)) if proxy else builder).build()
     except ValueError:
-        raise StoreFailed("read", "what the environment names as a proxy is no URL") from None
+        raise StorageError("read", "what the environment names as a proxy is no URL") from None
 
 
 def _proxy(scheme: str, host: str) -> str | None:

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from scripts.archive_access.s3_client import code_of, prefix_of, s3_client
-from scripts.verify.objects_api import Kept, Stored
-from scripts.verify.s3_requests import S3Line, opened_line
-from tasks.errors import StoreFailed
+from scripts.verify.objects_api import ListedObject, ObjectHead
+from scripts.verify.s3_requests import S3Requests, opened_line
+from tasks.errors import StorageError
 from worker.config.settings import Settings
 
 T = TypeVar("T")
@@ -28,8 +28,8 @@ _SHA256_BYTES = 32
 _METADATA = "x-amz-meta-"
 
 
-class S3Shelves:
-    """See ``scripts.verify.objects_api.Shelves``.
+class S3ObjectLister:
+    """See ``scripts.verify.objects_api.ObjectLister``.
 
     Args:
         client: boto3's client of S3.
@@ -39,11 +39,11 @@ class S3Shelves:
         prefix: of the archive in it, with a slash at its end, or empty.
     """
 
-    def __init__(self, client: Any, threads: ThreadPoolExecutor, line: S3Line, bucket: str, prefix: str) -> None:
+    def __init__(self, client: Any, threads: ThreadPoolExecutor, line: S3Requests, bucket: str, prefix: str) -> None:
         self._client, self._threads, self._line = client, threads, line
         self._bucket, self._prefix = bucket, prefix
 
-    async def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+    async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield everything whose key begins so, a page at a time."""
         asked = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         while True:
@@ -54,15 +54,15 @@ class S3Shelves:
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
-    async def kept(self, key: str) -> Kept | None:
+    async def kept(self, key: str) -> ObjectHead | None:
         """Return what is kept beside an object; None when it is gone."""
         return await self._kept("HEAD", key)
 
-    async def read_back(self, key: str) -> Kept | None:
+    async def read_back(self, key: str) -> ObjectHead | None:
         """Return the same with the hash of its bytes; None when it is gone."""
         return await self._kept("GET", key)
 
-    async def _kept(self, method: str, key: str) -> Kept | None:
+    async def _kept(self, method: str, key: str) -> ObjectHead | None:
         where = self._prefix + key
         found, tags = await asyncio.gather(
             self._line.ask(method, where, "s3:GetObject", x_amz_checksum_mode="ENABLED"),
@@ -70,7 +70,7 @@ class S3Shelves:
         )
         if found is None or tags is None:
             return None
-        return Kept(
+        return ObjectHead(
             sha256=_of_the_whole(found.headers),
             metadata=_metadata(found.headers),
             tags=_tags(bytes(tags.body)),
@@ -78,8 +78,10 @@ class S3Shelves:
             content=hashlib.sha256(found.body).hexdigest() if method == "GET" else None,
         )
 
-    def _stored(self, listed: dict[str, Any]) -> Stored:
-        return Stored(listed["Key"].removeprefix(self._prefix), listed["Size"], listed["LastModified"].timestamp())
+    def _stored(self, listed: dict[str, Any]) -> ListedObject:
+        return ListedObject(
+            listed["Key"].removeprefix(self._prefix), listed["Size"], listed["LastModified"].timestamp()
+        )
 
     async def _called(self, doing: str, call: Callable[[], T]) -> T:
         def translated() -> T:
@@ -90,7 +92,7 @@ class S3Shelves:
 
 
 @asynccontextmanager
-async def opened_s3_shelves(settings: Settings) -> AsyncIterator[S3Shelves]:
+async def opened_s3_shelves(settings: Settings) -> AsyncIterator[S3ObjectLister]:
     """Lend the shelves of the bucket that the settings name."""
     import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
 
@@ -101,7 +103,7 @@ async def opened_s3_shelves(settings: Settings) -> AsyncIterator[S3Shelves]:
         ThreadPoolExecutor(_LISTINGS_AT_ONCE) as threads,
     ):
         async with opened_line(client, credentials, bucket, _AT_ONCE) as line:
-            yield S3Shelves(client, threads, line, bucket, prefix)
+            yield S3ObjectLister(client, threads, line, bucket, prefix)
 
 
 def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
@@ -113,7 +115,7 @@ def _tags(body: bytes) -> dict[str, str]:
     try:
         answer = ET.fromstring(body)  # noqa: S314  # S3's own, over TLS
     except ET.ParseError:
-        raise StoreFailed("read", "S3's answer about its tags is none") from None
+        raise StorageError("read", "S3's answer about its tags is none") from None
     tags = [{_name(part): part.text or "" for part in tag} for tag in answer.iter() if _name(tag) == "Tag"]
     return {tag["Key"]: tag.get("Value", "") for tag in tags if tag.get("Key")}
 
@@ -146,6 +148,6 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        raise StoreFailed(doing, f"S3 refuses it ({code_of(error)})") from None
+        raise StorageError(doing, f"S3 refuses it ({code_of(error)})") from None
     except exceptions.BotoCoreError as error:
-        raise StoreFailed(doing, type(error).__name__) from None
+        raise StorageError(doing, type(error).__name__) from None

@@ -20,7 +20,7 @@ from typing_extensions import Buffer
 
 from scripts.verify.s3_http import http_client
 from scripts.verify.sigv4 import Signer
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 
 _WAITS = (0.2, 1.0, 5.0)
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
@@ -41,7 +41,7 @@ class Answer:
     body: Buffer
 
 
-class S3Line:
+class S3Requests:
     """Requests about objects of one bucket.
 
     Args:
@@ -66,19 +66,19 @@ class S3Line:
             more: further headers; an underscore in a name stands for a hyphen.
 
         Raises:
-            StoreFailed: S3 does not answer, or refuses; or the key cannot be asked for.
+            StorageError: S3 does not answer, or refuses; or the key cannot be asked for.
         """
         path = self._path + quote(key, safe="/-._~")
         if _DOTS.search(path):
             # What makes a URL of it would take it for another object's.
-            raise StoreFailed("read", "a part of its key is . or .., which cannot be asked for")
+            raise StorageError("read", "a part of its key is . or .., which cannot be asked for")
         headers = {name.replace("_", "-"): value for name, value in more.items()}
         for wait in (*self._waits, None):
             try:
                 status, answer = await self._once(method, path, query, headers)
             except PyreqwestError as error:
                 if wait is None:
-                    raise StoreFailed("read", type(error).__name__) from None
+                    raise StorageError("read", type(error).__name__) from None
             else:
                 if wait is None or status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     return _understood(status, answer, right)
@@ -95,7 +95,7 @@ class S3Line:
 @contextlib.asynccontextmanager
 async def opened_line(
     client: Any, credentials: Any, bucket: str, at_once: int, waits: Sequence[float] = _WAITS
-) -> AsyncIterator[S3Line]:
+) -> AsyncIterator[S3Requests]:
     """Lend a line to a bucket.
 
     Args:
@@ -106,14 +106,14 @@ async def opened_line(
         waits: seconds before each further try of what S3 cannot do just now.
 
     Raises:
-        StoreFailed: the environment names a proxy that is none.
+        StorageError: the environment names a proxy that is none.
     """
     asked = {"Bucket": bucket, "Key": _ANY_KEY}
     base = client.generate_presigned_url("head_object", Params=asked).partition("?")[0].removesuffix(_ANY_KEY)
     url = urlsplit(base)
     async with http_client(url.scheme, url.hostname or "", at_once) as http:
         signer = Signer(credentials.get_frozen_credentials, client.meta.region_name, url.netloc)
-        yield S3Line(http, signer, base, waits)
+        yield S3Requests(http, signer, base, waits)
 
 
 def _understood(status: int, answer: Answer, right: str) -> Answer | None:
@@ -124,8 +124,8 @@ def _understood(status: int, answer: Answer, right: str) -> Answer | None:
     if code in {"404", "NoSuchKey"}:
         return None
     if status == HTTPStatus.FORBIDDEN:
-        raise StoreFailed("read", f"S3 refuses it ({code}); these credentials need {right}")
-    raise StoreFailed("read", f"S3 refuses it ({code})")
+        raise StorageError("read", f"S3 refuses it ({code}); these credentials need {right}")
+    raise StorageError("read", f"S3 refuses it ({code})")
 
 
 def _code(status: int, body: Buffer) -> str:

@@ -16,9 +16,9 @@ from typing import Protocol
 from backports import zstd
 from isal import igzip_lib
 
-from tasks.bundle.zip_directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, Entry
+from tasks.bundle.zip_directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, ZipEntry
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.spool import pieces
+from tasks.memory.spool import chunks
 
 PIECE = 1 << 18
 """Bytes that go into a decoder at a time: most photographs are one, for each costs the interpreter three times."""
@@ -72,7 +72,7 @@ class _Decoder(Protocol):
     def decompress(self, data: Buffer, max_length: int) -> bytes: ...
 
 
-def inflate(data: Buffer, entry: Entry) -> Iterator[Buffer]:
+def inflate(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
     """Yield the content of a member in chunks of at most ``CHUNK`` bytes.
 
     Whether size and CRC are as promised is for the caller to compare; that the compressed data ends
@@ -86,7 +86,7 @@ def inflate(data: Buffer, entry: Entry) -> Iterator[Buffer]:
         raise MemberError("encrypted", "it is encrypted")
     if entry.flags & _PATCHED:
         raise MemberError("unsupported_method", "it is a patch to a file that is not here")
-    packed = pieces(data, entry.data_at, entry.data_end, PIECE)
+    packed = chunks(data, entry.data_at, entry.data_end, PIECE)
     match entry.method:
         case 0:
             return packed
@@ -120,7 +120,7 @@ def _decoded(decoder: _Decoder, packed: Iterator[Buffer]) -> Iterator[Buffer]:
         raise _trailing_data()
 
 
-def _lzma(data: Buffer, entry: Entry) -> Iterator[Buffer]:
+def _lzma(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
     """Decode a member compressed by LZMA (APPNOTE 5.8).
 
     In a ZIP a header of its own stands before the properties. With the one of the ``.lzma`` format instead,
@@ -135,7 +135,7 @@ def _lzma(data: Buffer, entry: Entry) -> Iterator[Buffer]:
     size = _UNKNOWN_SIZE if entry.flags & LZMA_END_MARK else entry.size
     header = bytes(data[properties_at:content_at]) + size.to_bytes(8, "little")
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
-    return _decoded(decoder, chain([header], pieces(data, content_at, entry.data_end, PIECE)))
+    return _decoded(decoder, chain([header], chunks(data, content_at, entry.data_end, PIECE)))
 
 
 def _trailing_data() -> MemberError:

@@ -8,7 +8,7 @@ import codecs
 
 import filetype
 
-from tasks.bundle import zip_check as structure
+from tasks.bundle import zip_check
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 
@@ -134,7 +134,7 @@ def _by_brand(head: bytes) -> str | None:
 def _office(data: Buffer) -> str | None:
     """Return the media type of an Office document by the folders in it, in whatever order they stand."""
     try:
-        parts = structure.check(data, max_entries=_MAX_OFFICE_PARTS)
+        parts = zip_check.check(data, max_entries=_MAX_OFFICE_PARTS)
     except BadBundle:
         return None
     folders = {part.name.partition(b"/")[0] for part in parts}

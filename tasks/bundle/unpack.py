@@ -16,9 +16,9 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from tasks.bundle import zip_check as structure
+from tasks.bundle import zip_check
 from tasks.bundle.decompress import QUICK_METHODS, MemberError, inflate
-from tasks.bundle.zip_directory import UTF8_NAME, Entry
+from tasks.bundle.zip_directory import UTF8_NAME, ZipEntry
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import SIZE, Arena, Buffer
 from tasks.memory.spool import Spool
@@ -122,14 +122,14 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
     Raises:
         BadBundle: the bundle as a whole is damaged, unsafe (``tasks.bundle.zip_check``), or holds too much:
             ``too_many_documents``, ``too_large``, ``ratio``.
-        SpoolFailed: a file could not be spooled; the bundle is not to blame.
+        SpoolError: a file could not be spooled; the bundle is not to blame.
     """
     entries = _entries(data, limits, limits.max_documents + _MAX_FOLDERS)
     with contextlib.closing(Spool(spool_dir)) as spool:
         return _read(data, entries, limits, spool)
 
 
-def unpack_little(data: Buffer, limits: Limits) -> Unpacked | None:
+def unpack_small(data: Buffer, limits: Limits) -> Unpacked | None:
     """Read every file of a little bundle, for who must not be kept for more than some milliseconds.
 
     Returns:
@@ -150,15 +150,15 @@ def unpack_little(data: Buffer, limits: Limits) -> Unpacked | None:
         return None
 
 
-def _entries(data: Buffer, limits: Limits, max_entries: int) -> Sequence[Entry]:
-    entries = structure.check(data, max_entries=max_entries)
+def _entries(data: Buffer, limits: Limits, max_entries: int) -> Sequence[ZipEntry]:
+    entries = zip_check.check(data, max_entries=max_entries)
     documents = sum(not _is_folder(entry) for entry in entries)
     if documents > limits.max_documents:
         raise BadBundle("too_many_documents", f"it holds {documents} files; allowed are {limits.max_documents}")
     return entries
 
 
-def _read(data: Buffer, entries: Sequence[Entry], limits: Limits, spool: Spool | Arena) -> Unpacked:
+def _read(data: Buffer, entries: Sequence[ZipEntry], limits: Limits, spool: Spool | Arena) -> Unpacked:
     reader = _Reader(data, limits, spool)
     found = [reader.read(entry) for entry in entries]
     spooled = spool.mapped()
@@ -198,7 +198,7 @@ class _Reader:
         self._ratio_bytes = max(limits.ratio_from, limits.max_ratio * len(data))
         self._unpacked = 0
 
-    def read(self, entry: Entry) -> _Content | Unreadable | None:
+    def read(self, entry: ZipEntry) -> _Content | Unreadable | None:
         """Return the member, or why it cannot be read; ``None`` for a folder."""
         try:
             _check_type(entry)
@@ -211,7 +211,7 @@ class _Reader:
             return None
         return Unreadable(member.name, "folder_with_content", "it is named as a folder and has content")
 
-    def _member(self, entry: Entry) -> _Content:
+    def _member(self, entry: ZipEntry) -> _Content:
         tally = _Tally()
         chunks = tally.counted(self._not_too_large(self._within_budget(inflate(self._data, entry))))
         # A header may promise what it likes: memory is given for what it says, and no more.
@@ -269,7 +269,7 @@ class _Tally:
             yield chunk
 
 
-def _type(entry: Entry) -> int:
+def _type(entry: ZipEntry) -> int:
     """Return the type of file: the upper half of the attributes is a Unix mode, or nothing.
 
     Whatever system the entry claims to come from: it is free to lie.
@@ -277,11 +277,11 @@ def _type(entry: Entry) -> int:
     return stat.S_IFMT(entry.attributes >> 16)
 
 
-def _is_folder(entry: Entry) -> bool:
+def _is_folder(entry: ZipEntry) -> bool:
     return entry.name.endswith(b"/") or _type(entry) == stat.S_IFDIR
 
 
-def _check_type(entry: Entry) -> None:
+def _check_type(entry: ZipEntry) -> None:
     # Only what is known to be special: Maven, for one, writes modes that are no type at all.
     kind = _type(entry)
     if kind == stat.S_IFLNK:
@@ -290,13 +290,13 @@ def _check_type(entry: Entry) -> None:
         raise MemberError("special_file", "it is a device, a pipe or a socket")
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: ZipEntry) -> str:
     if entry.flags & UTF8_NAME:
         return entry.name.decode("utf-8", "surrogateescape").translate(_KEPT_BYTES)
     return entry.name.decode("cp437")
 
 
-def _modified(entry: Entry) -> str | None:
+def _modified(entry: ZipEntry) -> str | None:
     date, time = entry.date, entry.time
     year, month, day = 1980 + (date >> 9), date >> 5 & 15, date & 31
     hour, minute, second = time >> 11, time >> 5 & 63, (time & 31) * 2

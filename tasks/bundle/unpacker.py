@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.bundle.documents import Document, identify
-from tasks.bundle.unpack import LITTLE, Limits, Unpacked, unpack, unpack_little
+from tasks.bundle.unpack import LITTLE, Limits, Unpacked, unpack, unpack_small
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.byte_budget import Budget
+from tasks.memory.byte_budget import ByteBudget
 from tasks.storage.manifest import UnreadableRecord
-from tasks.telemetry.metrics import UNCOUNTED, Figures, Step, timed
+from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
 
 _LARGE = 8 << 20
@@ -23,14 +23,14 @@ _MEMORY = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class BundleContents:
     """What was in a bundle, as far as it could be read."""
 
     documents: tuple[Document, ...] = ()
     unreadable: tuple[UnreadableRecord, ...] = ()
 
 
-class Opening:
+class BundleUnpacker:
     """Opens bundles, one after the other or nearly so.
 
     All at once, those whose answers came together would end together, and so ask together again: between two such waves
@@ -50,20 +50,20 @@ class Opening:
     def __init__(
         self,
         limits: Limits,
-        memory: Budget | None = None,
+        memory: ByteBudget | None = None,
         spool_dir: Path | None = None,
-        figures: Figures = UNCOUNTED,
+        figures: Metrics = NULL_METRICS,
         on_time: Callable[[], bool] = lambda: False,
     ) -> None:
         self._limits, self._spool_dir, self._figures, self._on_time = limits, spool_dir, figures, on_time
-        self._memory = memory or Budget(_MEMORY)
+        self._memory = memory or ByteBudget(_MEMORY)
         self._on_the_loop, self._beside = asyncio.Semaphore(), asyncio.Semaphore(_BESIDE)
 
     @contextlib.asynccontextmanager
-    async def contents(self, data: Buffer | None) -> AsyncIterator[Contents]:
+    async def contents(self, data: Buffer | None) -> AsyncIterator[BundleContents]:
         """Lend what is in a bundle, nothing where there is none, for as long as the block lasts."""
         if data is None:
-            yield Contents()
+            yield BundleContents()
             return
         # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
         in_memory = min(self._limits.in_memory, 2 * len(data) + _SMALL)
@@ -81,24 +81,24 @@ class Opening:
             return self._on_the_loop
         return self._beside if size <= _LARGE else contextlib.nullcontext()
 
-    async def _open(self, data: Buffer, limits: Limits) -> Contents:
-        little = None if self._on_time() else unpack_little(data, limits)
+    async def _open(self, data: Buffer, limits: Limits) -> BundleContents:
+        little = None if self._on_time() else unpack_small(data, limits)
         if little is not None:
             return _contents(little)
         return await asyncio.to_thread(_unpacked, data, limits, self._spool_dir)
 
 
-def _unpacked(data: Buffer, limits: Limits, spool_dir: Path | None) -> Contents:
+def _unpacked(data: Buffer, limits: Limits, spool_dir: Path | None) -> BundleContents:
     try:
-        return _contents(unpack_little(data, limits) or unpack(data, limits, spool_dir))
+        return _contents(unpack_small(data, limits) or unpack(data, limits, spool_dir))
     except BadBundle as error:
-        return Contents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
+        return BundleContents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
 
 
-def _contents(unpacked: Unpacked) -> Contents:
+def _contents(unpacked: Unpacked) -> BundleContents:
     if not unpacked.members and not unpacked.unreadable:
-        return Contents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
-    return Contents(
+        return BundleContents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
+    return BundleContents(
         documents=tuple(identify(member) for member in unpacked.members),
         unreadable=tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
     )

@@ -29,7 +29,7 @@ from tasks.bundle.zip_directory import (
     SATURATED,
     STRONGLY_ENCRYPTED,
     UTF8_NAME,
-    Entry,
+    ZipEntry,
     entries_of,
     widened,
 )
@@ -43,7 +43,7 @@ _LOCAL_MARK = b"PK\3\4"
 _DESCRIPTOR_MARK = b"PK\7\x08"
 
 
-def check(data: Buffer, *, max_entries: int) -> tuple[Entry, ...]:
+def check(data: Buffer, *, max_entries: int) -> tuple[ZipEntry, ...]:
     """Return the entries of a bundle that contradicts itself nowhere, in the directory's order.
 
     Whether the compressed data keeps the promises of its entry is for the reader to find out.
@@ -60,7 +60,7 @@ def check(data: Buffer, *, max_entries: int) -> tuple[Entry, ...]:
     return entries
 
 
-def _check_members(data: Buffer, entries: tuple[Entry, ...], directory_start: int) -> None:
+def _check_members(data: Buffer, entries: tuple[ZipEntry, ...], directory_start: int) -> None:
     """Check what lies before the directory, from the first byte to the last.
 
     In the order of the file, and overlaps first: a header that a thousand entries share would otherwise be
@@ -83,7 +83,7 @@ def _check_gap(data: Buffer, start: int, end: int) -> None:
         raise BadBundle("hidden_member", "it holds a member that its directory does not name")
 
 
-def _check_local_header(data: Buffer, entry: Entry) -> None:
+def _check_local_header(data: Buffer, entry: ZipEntry) -> None:
     mark, _needed, flags, method, _time, _date, crc, packed, size, name_length, _ = LOCAL.unpack_from(
         data, entry.header_at
     )
@@ -100,7 +100,7 @@ def _check_local_header(data: Buffer, entry: Entry) -> None:
         raise BadBundle("local_header_differs", "a member's own header and the directory disagree")
 
 
-def _figures_agree(entry: Entry, crc: int, packed: int, size: int) -> bool:
+def _figures_agree(entry: ZipEntry, crc: int, packed: int, size: int) -> bool:
     if not entry.flags & DESCRIPTOR:
         return (crc, packed, size) == (entry.crc, entry.packed, entry.size)
     return (
@@ -110,7 +110,7 @@ def _figures_agree(entry: Entry, crc: int, packed: int, size: int) -> bool:
     )  # fmt: skip
 
 
-def _end_of_member(data: Buffer, entry: Entry) -> int:
+def _end_of_member(data: Buffer, entry: ZipEntry) -> int:
     if not entry.flags & DESCRIPTOR:
         return entry.data_end
     for descriptor in _descriptors(entry):
@@ -120,7 +120,7 @@ def _end_of_member(data: Buffer, entry: Entry) -> int:
     raise BadBundle("bad_descriptor", "the figures after a member and the directory disagree")
 
 
-def _descriptors(entry: Entry) -> Iterator[bytes]:
+def _descriptors(entry: ZipEntry) -> Iterator[bytes]:
     """Yield all forms of a true data descriptor (APPNOTE 4.3.9): narrow and wide, marked or not."""
     crc = entry.crc.to_bytes(4, "little")
     narrow = max(entry.packed, entry.size) <= SATURATED

@@ -41,7 +41,7 @@ SATURATED = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ZipEntry:
     """One entry of the directory, whose local header was found and says the same.
 
     Attributes:
@@ -98,7 +98,7 @@ class _Directory(NamedTuple):
     entries: int
 
 
-def entries_of(data: Buffer, *, max_entries: int) -> tuple[tuple[Entry, ...], int]:
+def entries_of(data: Buffer, *, max_entries: int) -> tuple[tuple[ZipEntry, ...], int]:
     """Return the entries of a bundle in the directory's order, and where the directory begins.
 
     Raises:
@@ -164,7 +164,7 @@ def _end64(data: Buffer, locator: int, short: _Totals) -> tuple[int, _Totals]:
     return at, totals
 
 
-def _listed(data: Buffer, directory: _Directory) -> Iterator[Entry]:
+def _listed(data: Buffer, directory: _Directory) -> Iterator[ZipEntry]:
     at = directory.start
     for _ in range(directory.entries):
         entry, at = _entry(data, at, directory)
@@ -173,7 +173,7 @@ def _listed(data: Buffer, directory: _Directory) -> Iterator[Entry]:
         raise BadBundle("bad_directory", "its directory is longer than its entries")
 
 
-def _entry(data: Buffer, at: int, directory: _Directory) -> tuple[Entry, int]:
+def _entry(data: Buffer, at: int, directory: _Directory) -> tuple[ZipEntry, int]:
     """Return the entry whose central header stands there, and where the next one begins."""
     name_at = at + _CENTRAL.size
     if name_at > directory.end or data[at : at + 4] != _CENTRAL_MARK:
@@ -193,7 +193,7 @@ def _entry(data: Buffer, at: int, directory: _Directory) -> tuple[Entry, int]:
     if data_at + packed > directory.start:
         raise BadBundle("outside_file", "a member reaches into the directory or beyond the file")
     name = bytes(data[name_at:extra_at])
-    return Entry(name, flags, method, date, time, crc, packed, size, attributes, header_at, data_at), following
+    return ZipEntry(name, flags, method, date, time, crc, packed, size, attributes, header_at, data_at), following
 
 
 def _data_at(data: Buffer, header_at: int, upto: int) -> int:

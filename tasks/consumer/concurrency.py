@@ -20,7 +20,7 @@ _PLACES_EACH = 2
 _WAITING_EACH = 4
 
 
-class _Room:
+class _TieredSemaphore:
     """Room for some, of which a backfill leaves a part to what is live."""
 
     def __init__(self, most: int, for_live: int) -> None:
@@ -32,7 +32,7 @@ class _Room:
         return (self._all,) if queue is Queue.LIVE else (self._of_backfill, self._all)
 
 
-class Flight:
+class ConcurrencyLimiter:
     """The places of a process.
 
     Args:
@@ -49,8 +49,8 @@ class Flight:
         self._concurrency, self._wait, self._enough = concurrency, wait, enough
         self._fetched = fetched or {}
         for_live = concurrency // _LIVE_PART
-        self._places = _Room(concurrency, for_live)
-        self._at_work = _Room(concurrency + concurrency // _PLACES_EACH, for_live)
+        self._places = _TieredSemaphore(concurrency, for_live)
+        self._at_work = _TieredSemaphore(concurrency + concurrency // _PLACES_EACH, for_live)
         self._messages = dict.fromkeys(Queue, 0)
         self._expected = 0
         self._waiting = 0
@@ -119,7 +119,7 @@ class Flight:
             taken.callback(self._landed)
             yield
 
-    async def _enter(self, room: _Room, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
+    async def _enter(self, room: _TieredSemaphore, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
         for door in room.doors(queue):
             await self._wait(door.acquire())
             taken.callback(door.release)

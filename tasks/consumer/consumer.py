@@ -13,35 +13,35 @@ from typing import Any
 from kombu.exceptions import KombuError
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from tasks.consumer.concurrency import Flight
-from tasks.consumer.context import Lines
-from tasks.consumer.fair_share import Shares
-from tasks.errors import AccountBusy, AccountUnknown, BadMessage, LeaseLost, NotNow, StoreFailed
-from tasks.ledger.batcher import Together
-from tasks.ledger.leases import Leases
+from tasks.consumer.concurrency import ConcurrencyLimiter
+from tasks.consumer.context import AccountContexts
+from tasks.consumer.fair_share import FairShare
+from tasks.errors import AccountBusy, AccountUnknown, BadMessage, BlockedError, LeaseLost, StorageError
+from tasks.ledger.batcher import Batcher
+from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
-from tasks.ledger.worker_registry import Presence
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.memory.spool import spooled_bytes
-from tasks.model.job import Entry, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.pipeline.attempt import attempt
 from tasks.queueing.dispatcher import INTERVAL, dispatch
 from tasks.queueing.feeder import INTERVAL as FEED_INTERVAL
 from tasks.queueing.feeder import Feeder
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Backlog, Publisher, backlog
-from tasks.resilience.hold_monitor import Standing
+from tasks.resilience.hold_monitor import HoldMonitor
 from tasks.resilience.holds import Holds
-from tasks.resilience.rate_limiter import Turns
-from tasks.storage.open_bucket import bucket_at
-from tasks.telemetry import log_events as report
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.storage.open_bucket import open_bucket
+from tasks.telemetry import log_events
 from worker.broker.rabbitmq import BACKFILL_PLACES
-from worker.broker.redis_transport import resting
+from worker.broker.redis_transport import paused_queues
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
-from worker.metrics.worker_metrics import WorkerFigures
+from worker.metrics.worker_metrics import WorkerMetrics
 from worker.resources import Resources
-from worker.runtime import Runtime, told_to_end
+from worker.runtime import Runtime, cancel_requested
 from worker.watchdog import Watchdog
 
 # An evaluation takes half a second and more. Where they come by the dozen, so many seconds are enough to write many
@@ -50,7 +50,7 @@ _LINGER = 0.025
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
-class Station:
+class Consumer:
     """What one worker process is made of: made when it starts, closed when it ends.
 
     Args:
@@ -73,7 +73,7 @@ class Station:
         publisher: Publisher,
         watchdog: Watchdog,
         *,
-        figures: WorkerFigures,
+        figures: WorkerMetrics,
         serves: Collection[Queue] = tuple(Queue),
     ) -> None:
         self._redis = resources.redis
@@ -84,9 +84,9 @@ class Station:
         self._serves = serves
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         fetched = {Queue.BACKFILL: BACKFILL_PLACES} if settings.broker_url else {}
-        self._flight = Flight(settings.concurrency, runtime.unless_draining, _rest, fetched)
+        self._flight = ConcurrencyLimiter(settings.concurrency, runtime.unless_draining, _rest, fetched)
         figures.watch(lambda: self._flight.aboard, spooled_bytes)
-        self._presence = Presence(resources.redis)
+        self._presence = WorkerRegistry(resources.redis)
         self._direct: set[asyncio.Task[bool]] = set()
         # Of a backfill that is archived already all places end within milliseconds; those that ended would wait for the
         # clock, and nobody would use theirs.
@@ -97,15 +97,15 @@ class Station:
             enough=max(1, settings.concurrency // 2),
             replicas=settings.redis_replicas,
         )
-        self._taking = Together(self._take_each, _LINGER / 5)
-        self._leases = Leases(self._ledger)
-        self._refusals = Refusals(resources.redis)
+        self._taking = Batcher(self._take_each, _LINGER / 5)
+        self._leases = LeaseKeeper(self._ledger)
+        self._refusals = RejectedMessages(resources.redis)
         self._publisher = publisher
-        bucket = bucket_at(resources.archive, settings.storage_class, resources.writing)
+        bucket = open_bucket(resources.archive, settings.storage_class, resources.writing)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
-        turns = Turns(resources.redis, runtime.pause)
+        turns = RateLimiter(resources.redis, runtime.pause)
         self._accounts = accounts
-        self._lines = Lines(
+        self._lines = AccountContexts(
             settings,
             accounts,
             resources,
@@ -115,8 +115,8 @@ class Station:
             place=self._flight.place,
             confirm=self._leases.confirm,
         )
-        self._standing = Standing(self._lines.names, Holds(resources.redis), turns, self._lines.gate)
-        self._shares = Shares(settings.concurrency, len(accounts))
+        self._standing = HoldMonitor(self._lines.names, Holds(resources.redis), turns, self._lines.gate)
+        self._shares = FairShare(settings.concurrency, len(accounts))
         self._strange: set[str] = set()
 
     @contextlib.asynccontextmanager
@@ -168,7 +168,7 @@ class Station:
             message: ID that its sender gave it; kept where it is a UUID, for another one may say anything.
         """
         known = message.lower() if _UUID.fullmatch(message.lower()) else None
-        report.refused(cause, why, source, known)
+        log_events.refused(cause, why, source, known)
         # What came is in no queue any more, and a full Redis takes nothing: then the log has to do.
         with contextlib.suppress(OutOfMemoryError):
             await self._refusals.keep(cause=cause, why=why, source=source, message=known)
@@ -185,15 +185,15 @@ class Station:
     async def _unpublished(self, message: Message) -> bool:
         return await self._ended(await self._taken(message))
 
-    async def _taken(self, message: Message) -> list[Entry]:
+    async def _taken(self, message: Message) -> list[Job]:
         if not message.accepted:
-            order = Order(message.queue, self._account_of(message), message.trigger, refresh=message.refresh)
+            order = EnqueueOptions(message.queue, self._account_of(message), message.trigger, refresh=message.refresh)
             await self._ledger.accept(message.eval_ids, order)
         # What comes one by one, as live events do, is taken together with what comes at the same time.
         alone = len(message.eval_ids) == 1
         return await (self._taking.ask(message.eval_ids[0]) if alone else self._take(message.eval_ids))
 
-    async def _ended(self, entries: Sequence[Entry]) -> bool:
+    async def _ended(self, entries: Sequence[Job]) -> bool:
         """Bring evaluations to their end; return whether none was handed back."""
         with self._leases.kept(entries):
             ends = await asyncio.gather(*map(self._end, entries), return_exceptions=True)
@@ -210,15 +210,15 @@ class Station:
             raise BadMessage("its account is none that this worker knows; see DOCV_ACCOUNTS")
         return found.name
 
-    async def _take(self, eval_ids: Sequence[str]) -> list[Entry]:
+    async def _take(self, eval_ids: Sequence[str]) -> list[Job]:
         return await self._ledger.take(eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
 
-    async def _take_each(self, eval_ids: Sequence[str]) -> list[list[Entry]]:
+    async def _take_each(self, eval_ids: Sequence[str]) -> list[list[Job]]:
         """Take the evaluations of several messages of one; each belongs to the first message that names it."""
         entries = {entry.eval_id: [entry] for entry in await self._take(tuple(dict.fromkeys(eval_ids)))}
         return [entries.pop(eval_id, []) for eval_id in eval_ids]
 
-    async def _end(self, entry: Entry) -> bool:
+    async def _end(self, entry: Job) -> bool:
         """Make an attempt at one evaluation when there is room; return false where it was handed back instead."""
         try:
             means = self._lines.means_of(entry.account)
@@ -236,34 +236,34 @@ class Station:
             self._leases.drop(entry)
         return True
 
-    async def _leave(self, entry: Entry) -> None:
+    async def _leave(self, entry: Job) -> None:
         """Leave an evaluation to a worker that knows its account."""
         unknown = AccountUnknown(entry.account)
         if entry.account not in self._strange:
             self._strange.add(entry.account)
-            report.account_unknown(unknown)
+            log_events.account_unknown(unknown)
         self._figures.stopped(unknown.cause)
         await self._set_aside(entry, unknown)
 
-    async def _set_aside(self, entry: Entry, why: NotNow) -> None:
+    async def _set_aside(self, entry: Job, why: BlockedError) -> None:
         """Have an evaluation wait with the others of its account; it loses nothing."""
-        with report.about(entry):
+        with log_events.about(entry):
             try:
                 await self._ledger.await_hold(entry, cause=why.cause)
             except LeaseLost:
-                report.lease_lost()
+                log_events.lease_lost()
             else:
-                report.set_aside(why)
+                log_events.set_aside(why)
 
-    async def _hand_back(self, entry: Entry) -> bool:
+    async def _hand_back(self, entry: Job) -> bool:
         """Give it back to the queue; return false, or true where it is somebody else's by now."""
-        with report.about(entry):
+        with log_events.about(entry):
             try:
                 await self._ledger.hand_back(entry)
             except LeaseLost:
-                report.lease_lost()
+                log_events.lease_lost()
                 return True
-            report.handed_back()
+            log_events.handed_back()
         return False
 
     async def _tick(self) -> None:
@@ -285,7 +285,7 @@ class Station:
         await self._presence.tell(self._name, self._serves)
         holds = await self._standing.see()
         messages = await self._backlog()
-        read = [queue for queue in self._serves if queue not in resting and self._flight.has_room_for(queue)]
+        read = [queue for queue in self._serves if queue not in paused_queues and self._flight.has_room_for(queue)]
         self._watchdog.saw(waiting=any(messages.waiting[queue] for queue in read))
         _, no_room = await dispatch(self._ledger, self._publisher, messages, holds, self._shares.to_fetch)
         for queue, eval_ids in no_room.items():
@@ -309,22 +309,22 @@ class Station:
         self._direct.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            report.loop_failed("work", error)
+            log_events.loop_failed("work", error)
 
 
 def _rest(enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it
     """Fetch no more of the backfill while there is enough of it here."""
     if enough:
-        resting.begin(Queue.BACKFILL)
+        paused_queues.begin(Queue.BACKFILL)
     else:
-        resting.end(Queue.BACKFILL)
+        paused_queues.end(Queue.BACKFILL)
 
 
 async def _every(seconds: float, name: str, round_: Callable[[], Awaitable[None]]) -> None:
     """Do something again and again; a round that fails is told and does not end the loop."""
-    while not told_to_end():
+    while not cancel_requested():
         try:
             await round_()
-        except (RedisError, KombuError, StoreFailed, OSError) as error:
-            report.loop_failed(name, error)
+        except (RedisError, KombuError, StorageError, OSError) as error:
+            log_events.loop_failed(name, error)
         await asyncio.sleep(seconds)

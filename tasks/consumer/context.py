@@ -5,22 +5,22 @@ from collections import Counter
 from dataclasses import replace
 
 from tasks.bundle.unpack import Limits
-from tasks.bundle.unpacker import Opening
+from tasks.bundle.unpacker import BundleUnpacker
 from tasks.consumer.account_settings import account_of
-from tasks.memory.byte_budget import Budget
+from tasks.memory.byte_budget import ByteBudget
 from tasks.model.account import Account
-from tasks.pipeline.pipeline import Confirm, Means, Place
-from tasks.pipeline.upload import Shelf
-from tasks.resilience.adaptive_rate import Pace
-from tasks.resilience.archive_gate import Gate
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.pipeline.pipeline import Confirm, PipelineContext, Place
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.adaptive_rate import AdaptiveRate
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import Holds
-from tasks.resilience.rate_limiter import Turns
-from tasks.resilience.retry import Policy
-from tasks.riskos.client import Line
-from tasks.riskos.download import Terms
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.client import RiskOSClient
+from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket
-from tasks.telemetry.metrics import Figures
+from tasks.telemetry.metrics import Metrics
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
 from worker.resources import Resources
@@ -28,7 +28,7 @@ from worker.resources import Resources
 _LARGE_BUNDLE = 8 << 20
 
 
-class Lines:
+class AccountContexts:
     """The lines of one process, a handful of objects for each account.
 
     Args:
@@ -48,8 +48,8 @@ class Lines:
         accounts: Accounts,
         resources: Resources,
         bucket: Bucket,
-        turns: Turns,
-        figures: Figures,
+        turns: RateLimiter,
+        figures: Metrics,
         *,
         place: Place,
         confirm: Confirm,
@@ -62,7 +62,7 @@ class Lines:
         lines = {each.name: self._line(account_of(each)) for each in accounts}
         # What went well with the archive did so for all of them, so any of the breakers can say it.
         self._breaker = next(iter(lines.values())).breaker
-        self.gate = Gate(self._holds, self._breaker)
+        self.gate = ArchiveGate(self._holds, self._breaker)
         common = self._common(next(iter(lines.values())), bucket)
         self._means = {name: replace(common, line=line) for name, line in lines.items()}
 
@@ -71,7 +71,7 @@ class Lines:
         """Names of the accounts."""
         return tuple(self._means)
 
-    def means_of(self, account: str) -> Means | None:
+    def means_of(self, account: str) -> PipelineContext | None:
         """Return what evaluations of an account are worked on with; None where this process does not know it."""
         return self._means.get(account)
 
@@ -79,35 +79,35 @@ class Lines:
         """Tell the other processes how it went."""
         await asyncio.gather(self._breaker.tell(), *(means.line.pace.tell() for means in self._means.values()))
 
-    def _line(self, account: Account) -> Line:
+    def _line(self, account: Account) -> RiskOSClient:
         settings, resources = self._settings, self._resources
         rate, shared_with = account.allowance.rate, account.allowance.shared_with
-        return Line(
+        return RiskOSClient(
             http=resources.http[account.name],
             account=account,
             turns=self._turns,
             holds=self._holds,
-            pace=Pace(resources.redis, account.name, rate, self._holds, shared_with),
-            breaker=Breaker(resources.redis, account.name, self._holds, self._well),
-            terms=Terms(
+            pace=AdaptiveRate(resources.redis, account.name, rate, self._holds, shared_with),
+            breaker=CircuitBreaker(resources.redis, account.name, self._holds, self._well),
+            terms=DownloadOptions(
                 max_bundle_bytes=settings.max_bundle_bytes,
                 no_documents_texts=settings.no_documents_texts,
                 in_memory=min(_LARGE_BUNDLE, self._memory // settings.concurrency),
                 spool_dir=resources.spool_dir,
             ),
-            policy=Policy(attempts=settings.attempts, parking=settings.retry_seconds),
+            policy=RetryPolicy(attempts=settings.attempts, parking=settings.retry_seconds),
             figures=self._figures,
         )
 
-    def _common(self, line: Line, bucket: Bucket) -> Means:
+    def _common(self, line: RiskOSClient, bucket: Bucket) -> PipelineContext:
         """Return the means with one of the lines; all else is the same for all of them, memory included."""
         settings, spool_dir = self._settings, self._resources.spool_dir
-        return Means(
+        return PipelineContext(
             line=line,
             gate=self.gate,
             shelf=self._shelf(bucket),
             records=bucket,
-            opening=Opening(
+            opening=BundleUnpacker(
                 Limits(
                     max_documents=settings.max_documents,
                     max_unpacked_bytes=settings.max_unpacked_bytes,
@@ -115,7 +115,7 @@ class Lines:
                     max_ratio=settings.max_ratio,
                     in_memory=self._memory // 4,
                 ),
-                Budget(self._memory),
+                ByteBudget(self._memory),
                 spool_dir,
                 self._figures,
                 on_time=lambda: self._turns.waited_for,
@@ -125,15 +125,15 @@ class Lines:
             confirm=self._confirm,
         )
 
-    def _shelf(self, bucket: Bucket) -> Shelf:
+    def _shelf(self, bucket: Bucket) -> UploadTarget:
         settings = self._settings
         if not settings.encryption_keys:
-            return Shelf(bucket, settings.tags)
+            return UploadTarget(bucket, settings.tags)
         # Imported here: six megabytes that who does not seal need not have.
-        from tasks.storage.encrypted_bucket import SealedBucket  # noqa: PLC0415
+        from tasks.storage.encrypted_bucket import EncryptedBucket  # noqa: PLC0415
         from tasks.storage.encryption import Keyring  # noqa: PLC0415
 
         keyring = Keyring.of(settings.keyring_texts())
         assert keyring  # noqa: S101  # there are keys
-        sealed = SealedBucket(bucket, keyring, self._resources.spool_dir)
-        return Shelf(sealed, settings.tags, sealed_with=keyring.current)
+        sealed = EncryptedBucket(bucket, keyring, self._resources.spool_dir)
+        return UploadTarget(sealed, settings.tags, sealed_with=keyring.current)

@@ -16,7 +16,7 @@ _TIMES = {Queue.LIVE: 4, Queue.BACKFILL: 2}
 _MOST = 1000
 
 
-class Shares:
+class FairShare:
     """The places of one process.
 
     Args:

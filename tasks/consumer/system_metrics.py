@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
-from tasks.ledger.worker_registry import Presence
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import Allowance
 from tasks.model.job import Queue
-from tasks.resilience.adaptive_rate import Pace
+from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, Reason, backfill_of
 
 OTHER = "other"
@@ -18,7 +18,7 @@ OTHER = "other"
 Found = dict[str, Mapping[tuple[str, ...], float]]
 
 
-class UnderWay:
+class SystemMetrics:
     """Where to look.
 
     Args:
@@ -30,10 +30,10 @@ class UnderWay:
         self._redis, self._accounts = redis, accounts
         self._ledger, self._holds = Ledger(redis), Holds(redis)
         self._paces = {
-            name: Pace(redis, name, allowed.rate, self._holds, allowed.shared_with)
+            name: AdaptiveRate(redis, name, allowed.rate, self._holds, allowed.shared_with)
             for name, allowed in accounts.items()
         }
-        self._presence, self._refusals = Presence(redis), Refusals(redis)
+        self._presence, self._refusals = WorkerRegistry(redis), RejectedMessages(redis)
 
     async def look(self) -> Found:
         """Return each figure's values by the values of its labels; ``worker.metrics`` says what they are.

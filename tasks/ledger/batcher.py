@@ -19,7 +19,7 @@ class _Gathering(Generic[Asked, Answer]):
         self.enough = asyncio.Event()
 
 
-class Together(Generic[Asked, Answer]):
+class Batcher(Generic[Asked, Answer]):
     """Gathers what is asked for a moment, and does it all in one step.
 
     Args:

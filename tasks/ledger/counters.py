@@ -37,7 +37,7 @@ class RunCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class LedgerStats:
     """How many evaluations are in which state.
 
     Attributes:

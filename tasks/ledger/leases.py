@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tasks.errors import LeaseLost
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Entry
-from tasks.telemetry import log_events as report
+from tasks.model.job import Job
+from tasks.telemetry import log_events
 
 _PARTS = 4
 
 
-class Leases:
+class LeaseKeeper:
     """The evaluations under way in this process, and the heartbeat that keeps them ours.
 
     Args:
@@ -22,7 +22,7 @@ class Leases:
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger, self._clock = ledger, clock
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Job] = {}
         self._kept_at: dict[str, float] = {}
 
     @property
@@ -31,7 +31,7 @@ class Leases:
         return self._ledger.lease / _PARTS
 
     @contextlib.contextmanager
-    def kept(self, entries: Sequence[Entry]) -> Iterator[None]:
+    def kept(self, entries: Sequence[Job]) -> Iterator[None]:
         """Keep these leases for as long as the block lasts."""
         self._entries |= {entry.eval_id: entry for entry in entries}
         self._kept_at |= dict.fromkeys((entry.eval_id for entry in entries), self._clock())
@@ -41,12 +41,12 @@ class Leases:
             for entry in entries:
                 self.drop(entry)
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: Job) -> None:
         """Let go of an evaluation that has been written into the ledger."""
         if self._entries.get(entry.eval_id) is entry:
             del self._entries[entry.eval_id], self._kept_at[entry.eval_id]
 
-    async def confirm(self, entry: Entry) -> None:
+    async def confirm(self, entry: Job) -> None:
         """See that an evaluation is still ours, before something is written that nobody would take away again.
 
         Redis is asked only where the last heartbeat was so long ago that the lease may have run out: this process stood
@@ -75,5 +75,5 @@ class Leases:
             # Written into the ledger, or taken anew, while we asked: then it was not lost.
             if self._entries.get(eval_id) is entry:
                 self.drop(entry)
-                with report.about(entry):
-                    report.lease_lost()
+                with log_events.about(entry):
+                    log_events.lease_lost()

@@ -21,11 +21,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from tasks.errors import LeaseLost
-from tasks.ledger.batcher import Together
-from tasks.ledger.counters import Census, RunCounters
+from tasks.ledger.batcher import Batcher
+from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.serialization import order_as_json
 from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.model.job import DeadLetter, Entry, Failure, Order, Queue, Trigger
+from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
 from tasks.telemetry.tracing import span
 
@@ -41,7 +41,7 @@ _AGED = ("queued:live", "queued:backfill", "parked")
 _STATES = ("queued", "leased", "parked", "held")
 
 
-class Begun(enum.StrEnum):
+class BeginResult(enum.StrEnum):
     """What came of beginning a run with a list."""
 
     ANEW = "begun"
@@ -81,14 +81,14 @@ class Ledger:
     ) -> None:
         self.lease = lease
         self._replicas = replicas
-        self._settling = Together(self.settle_all, linger, enough)
+        self._settling = Batcher(self.settle_all, linger, enough)
         self._redis = redis
         self._keys = [_PREFIX + key for key in _KEYS]
         self._script = redis.register_script(
             importlib.resources.files("tasks.ledger").joinpath("ledger.lua").read_text("utf-8")
         )
 
-    async def accept(self, eval_ids: Sequence[str], order: Order) -> list[str]:
+    async def accept(self, eval_ids: Sequence[str], order: EnqueueOptions) -> list[str]:
         """Promise to bring each evaluation to an outcome; return those to publish now.
 
         An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
@@ -104,7 +104,7 @@ class Ledger:
         """
         return _flagged(eval_ids, await self._accept("", eval_ids, order)) if eval_ids else []
 
-    async def accept_event(self, event: str, eval_id: str, order: Order) -> list[str] | None:
+    async def accept_event(self, event: str, eval_id: str, order: EnqueueOptions) -> list[str] | None:
         """Accept the evaluation of a webhook's event; return it if it is to be published now.
 
         Event and evaluation are written down in one step, so that neither a repeated event counts twice nor a new one
@@ -124,12 +124,12 @@ class Ledger:
         flags = await self._accept(event, [eval_id], order)
         return _flagged([eval_id], flags) if flags else None
 
-    async def _accept(self, event: str, eval_ids: Sequence[str], order: Order) -> list[int]:
+    async def _accept(self, event: str, eval_ids: Sequence[str], order: EnqueueOptions) -> list[int]:
         with span("accept", queue=order.queue.value, evaluations=len(eval_ids)):
             flags: list[int] = await self._promise("accept", event, order_as_json(order, listed=False), *eval_ids)
         return flags
 
-    async def begin(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> Begun:
+    async def begin(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> BeginResult:
         """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
 
         Args:
@@ -141,7 +141,7 @@ class Ledger:
         Raises:
             NotReplicated: a failover might forget it; begin it again.
         """
-        return Begun(await self._promise("begin", run, total, fingerprint, account))
+        return BeginResult(await self._promise("begin", run, total, fingerprint, account))
 
     async def feeding(self) -> list[str]:
         """Return the names of the runs that are fed from their lists, the oldest first."""
@@ -161,7 +161,7 @@ class Ledger:
         return int(await self._redis.hget(f"{_PREFIX}run:{run}", "fed") or 0)
 
     async def feed(
-        self, run: str, eval_ids: Sequence[str], order: Order, *, position: int, backlog: int
+        self, run: str, eval_ids: Sequence[str], order: EnqueueOptions, *, position: int, backlog: int
     ) -> list[str] | None:
         """Accept the next evaluations of a run's list; return those to publish now.
 
@@ -178,12 +178,12 @@ class Ledger:
         flags = await self._call("feed", run, position, backlog, order_as_json(order, listed=True), *eval_ids)
         return _flagged(eval_ids, flags) if flags else None
 
-    async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Entry]:
+    async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
         found = await self._call("take", self._milliseconds(self.lease), token, *eval_ids)
         return list(_entries(zip(eval_ids, found, strict=True), token))
 
-    async def extend(self, entries: Iterable[Entry]) -> list[str]:
+    async def extend(self, entries: Iterable[Job]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
         lost: list[str] = []
         for some in _some(tuple(entries)):
@@ -191,7 +191,7 @@ class Ledger:
             lost += await self._call("extend", self._milliseconds(self.lease), *pairs)
         return lost
 
-    async def settle(self, entry: Entry, outcome: Outcome) -> float:
+    async def settle(self, entry: Job, outcome: Outcome) -> float:
         """The evaluation has its outcome: remove it and count it for its runs, in one step.
 
         What ends at about the same time is settled in the same step.
@@ -209,7 +209,7 @@ class Ledger:
         self._still_ours(age)
         return age / 1000
 
-    async def settle_all(self, ends: Sequence[tuple[Entry, Outcome]]) -> list[int]:
+    async def settle_all(self, ends: Sequence[tuple[Job, Outcome]]) -> list[int]:
         """Settle several, at most some thousand, in one step.
 
         Returns:
@@ -220,7 +220,7 @@ class Ledger:
         settled: list[int] = await self._call("settle", *parts)
         return settled
 
-    async def park(self, entry: Entry, *, wait: float, attempts: int, failure: Failure) -> None:
+    async def park(self, entry: Job, *, wait: float, attempts: int, failure: Failure) -> None:
         """Come back to it in ``wait`` seconds.
 
         Raises:
@@ -231,7 +231,7 @@ class Ledger:
             await self._call("park", entry.token, entry.eval_id, milliseconds, attempts, *_facts_of(failure))
         )
 
-    async def await_hold(self, entry: Entry, *, cause: str, suspect: bool = False) -> None:
+    async def await_hold(self, entry: Job, *, cause: str, suspect: bool = False) -> None:
         """Keep it until its account, or the archive, is well again; that costs no attempt and no work meanwhile.
 
         What waits for one account is kept apart from what waits for another.
@@ -249,7 +249,7 @@ class Ledger:
         if eval_ids:
             await self._call("forgive", *eval_ids)
 
-    async def hand_back(self, entry: Entry) -> None:
+    async def hand_back(self, entry: Job) -> None:
         """Put it back among the queued: its message is, or will be, in the queue again.
 
         Raises:
@@ -257,7 +257,7 @@ class Ledger:
         """
         self._still_ours(await self._call("hand_back", entry.token, entry.eval_id))
 
-    async def bury(self, entry: Entry, *, attempts: int, failure: Failure) -> None:
+    async def bury(self, entry: Job, *, attempts: int, failure: Failure) -> None:
         """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
 
         Raises:
@@ -323,7 +323,7 @@ class Ledger:
         """Return how many runs there are."""
         return int(await self._redis.zcard(f"{_PREFIX}runs"))
 
-    async def census(self) -> Census:
+    async def census(self) -> LedgerStats:
         """Count the evaluations by their state."""
         accounts = [DEFAULT_ACCOUNT, *sorted(map(str, await self._redis.smembers(_PREFIX + "accounts")))]
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -338,7 +338,7 @@ class Ledger:
         now = seconds + micro / 1e6
         due = await self._redis.hget(_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
         age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
-        return Census(
+        return LedgerStats(
             queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
             oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
             leased=leased,
@@ -452,24 +452,24 @@ def _flagged(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
     return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]
 
 
-def _some(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+def _some(entries: Sequence[Job]) -> Iterator[Sequence[Job]]:
     """Yield so many at a time as a script can take."""
     for start in range(0, len(entries), _AT_ONCE):
         yield entries[start : start + _AT_ONCE]
 
 
-def _entries(found: Iterable[tuple[str, str]], token: str) -> Iterator[Entry]:
+def _entries(found: Iterable[tuple[str, str]], token: str) -> Iterator[Job]:
     """Yield an entry for each evaluation that has one; those of one order say the same and are read once."""
-    alike: dict[str, Entry] = {}
+    alike: dict[str, Job] = {}
     for eval_id, text in found:
         if text:
             known = alike.get(text) or alike.setdefault(text, _entry(eval_id, token, text))
             yield dataclasses.replace(known, eval_id=eval_id)
 
 
-def _entry(eval_id: str, token: str, text: str) -> Entry:
+def _entry(eval_id: str, token: str, text: str) -> Job:
     facts = json.loads(text)
-    return Entry(
+    return Job(
         eval_id=eval_id,
         token=token,
         queue=Queue(facts["queue"]),

@@ -16,7 +16,7 @@ _AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedMessage:
     """Something that was refused.
 
     Attributes:
@@ -36,7 +36,7 @@ class Refusal:
     message: str | None
 
 
-class Refusals:
+class RejectedMessages:
     """What was refused, in Redis; the oldest give way when there are too many.
 
     Args:
@@ -62,12 +62,12 @@ class Refusals:
         """Return how many are kept."""
         return int(await self._redis.xlen(_KEY))
 
-    async def each(self) -> AsyncIterator[Refusal]:
+    async def each(self) -> AsyncIterator[RejectedMessage]:
         """Yield them, the oldest first."""
         last = "-"
         while some := await self._some(last):
             for name, facts in some:
-                yield Refusal(
+                yield RejectedMessage(
                     name=name,
                     at=int(name.partition("-")[0]) / 1000,
                     cause=facts["cause"],

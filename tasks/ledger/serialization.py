@@ -3,11 +3,11 @@
 import json
 from dataclasses import asdict
 
-from tasks.model.job import Order
+from tasks.model.job import EnqueueOptions
 from tasks.telemetry.tracing import whereabouts
 
 
-def order_as_json(order: Order, *, listed: bool) -> str:
+def order_as_json(order: EnqueueOptions, *, listed: bool) -> str:
     """Return an order as the script reads it; ``listed`` is said of those of a run's list."""
     return json.dumps(
         {

@@ -13,7 +13,7 @@ _PREFIX = "docv:workers:"
 _GONE = 15.0
 
 
-class Presence:
+class WorkerRegistry:
     """The workers of each queue, in Redis.
 
     Args:

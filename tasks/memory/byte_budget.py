@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 _OVERTAKEN_BY = 64
 
 
-class Budget:
+class ByteBudget:
     """A budget of something that is counted.
 
     Args:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from tasks.errors import SpoolFailed
-from tasks.memory import buffer_pool as buffers
+from tasks.errors import SpoolError
+from tasks.memory import buffer_pool
 from tasks.memory.buffer_pool import Buffer
 
 _AT_ONCE = 1 << 20
@@ -48,7 +48,7 @@ class Spool:
         """Append a content; return where it begins and ends.
 
         Raises:
-            SpoolFailed: it could not be written; no bundle is to blame.
+            SpoolError: it could not be written; no bundle is to blame.
         """
         begin = self._size
         with _translated():
@@ -65,7 +65,7 @@ class Spool:
         """Return everything that was put in; the mapping keeps the file.
 
         Raises:
-            SpoolFailed: it could not be written.
+            SpoolError: it could not be written.
         """
         if self._file is None or not self._size:
             return memoryview(b"")
@@ -84,7 +84,7 @@ class Spool:
         _on_disk.pop(self._name, None)
 
 
-class Incoming:
+class DownloadBuffer:
     """A content that arrives in chunks: in memory while it is small, else spooled; hashed on the way.
 
     Args:
@@ -98,7 +98,7 @@ class Incoming:
         self._hash = hashlib.sha256()
         # Most bundles are little, and a buffer takes them. What is larger grows: chunks that are put together in the
         # end would take it twice.
-        self._buffer = buffers.lend() if in_memory >= buffers.SIZE else memoryview(b"")
+        self._buffer = buffer_pool.lend() if in_memory >= buffer_pool.SIZE else memoryview(b"")
         self._waiting = bytearray()
         self.size = 0
 
@@ -106,7 +106,7 @@ class Incoming:
         """Take a chunk; the disk is waited for in a thread, so that whoever sends waits, too.
 
         Raises:
-            SpoolFailed: it could not be written.
+            SpoolError: it could not be written.
         """
         # Hashed here and not by a thread in the end: a chunk takes no longer than waking up a thread does.
         self._hash.update(chunk)
@@ -125,7 +125,7 @@ class Incoming:
         """Return all of it, and its SHA-256 as 64 hex digits.
 
         Raises:
-            SpoolFailed: it could not be written.
+            SpoolError: it could not be written.
         """
         if self.size <= self._in_memory:
             whole = self._buffer[: self.size] if self._buffer else memoryview(self._waiting)
@@ -147,10 +147,10 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SpoolFailed(error.strerror or type(error).__name__) from None
+        raise SpoolError(error.strerror or type(error).__name__) from None
 
 
-def pieces(data: Buffer, start: int, end: int, size: int) -> Iterator[Buffer]:
+def chunks(data: Buffer, start: int, end: int, size: int) -> Iterator[Buffer]:
     """Yield a part of some bytes, so many at a time; what has been passed need not stay in memory."""
     view = memoryview(data)
     for number, at in enumerate(range(start, end, size)):

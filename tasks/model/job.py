@@ -31,7 +31,7 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class EnqueueOptions:
     """How evaluations are wanted that are accepted.
 
     Attributes:
@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Job:
     """One evaluation in the ledger, as a worker takes it.
 
     Attributes:

@@ -7,19 +7,18 @@ import time
 
 from redis.exceptions import RedisError
 
-from tasks.errors import LeaseLost, StoreFailed, cause_of
+from tasks.errors import LeaseLost, StorageError, cause_of
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Entry, Queue
+from tasks.model.job import Job, Queue
 from tasks.model.outcome import Outcome
-from tasks.pipeline.pipeline import Means, archive
+from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.resilience.holds import Reason
-from tasks.resilience.retry import Again, AwaitHold, GiveUp, check_worn_out, decide, failure_of
-from tasks.telemetry import log_events as report
-from tasks.telemetry import tracing
+from tasks.resilience.retry import AwaitHold, DeadLetterNow, RetryLater, check_worn_out, decide, failure_of
+from tasks.telemetry import log_events, tracing
 from tasks.telemetry.metrics import Step
 
 
-async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
+async def attempt(entry: Job, means: PipelineContext, ledger: Ledger) -> None:
     """Make one attempt at an evaluation and record what came of it.
 
     Only what must stop the whole process gets out of here: cancellation, and a ledger that cannot be reached.
@@ -29,14 +28,14 @@ async def attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
     alone = entry.queue is Queue.LIVE
     started = time.monotonic()
     with (
-        report.about(entry),
+        log_events.about(entry),
         tracing.attempt(entry.trace, alone=alone, eval_id=entry.eval_id, queue=entry.queue.value, attempt=number),
     ):
         await _attempt(entry, means, ledger)
     means.figures.took(Step.WHOLE, time.monotonic() - started)
 
 
-async def _attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
+async def _attempt(entry: Job, means: PipelineContext, ledger: Ledger) -> None:
     started, probe = time.monotonic(), None
     try:
         check_worn_out(entry, means.line.policy)
@@ -55,24 +54,24 @@ async def _attempt(entry: Entry, means: Means, ledger: Ledger) -> None:
         await _settle(outcome, entry, means, ledger, time.monotonic() - started)
 
 
-async def _settle(outcome: Outcome, entry: Entry, means: Means, ledger: Ledger, seconds: float) -> None:
+async def _settle(outcome: Outcome, entry: Job, means: PipelineContext, ledger: Ledger, seconds: float) -> None:
     try:
         age = await ledger.settle(entry, outcome)
     except LeaseLost as error:
         _lost(error, means)
         return
-    report.ended(outcome, seconds)
+    log_events.ended(outcome, seconds)
     means.figures.ended(outcome, entry.queue)
     if entry.queue is Queue.LIVE:
         means.figures.lagged(age)
 
 
-def _lost(error: LeaseLost, means: Means) -> None:
-    report.lease_lost()
+def _lost(error: LeaseLost, means: PipelineContext) -> None:
+    log_events.lease_lost()
     means.figures.stopped(error.cause)
 
 
-async def _learn(outcome: Outcome, means: Means, probe: Reason | None) -> None:
+async def _learn(outcome: Outcome, means: PipelineContext, probe: Reason | None) -> None:
     """Let the others know that RiskOS and the archive are well."""
     if outcome is not Outcome.UNCHANGED:
         means.line.breaker.went_well()
@@ -80,26 +79,28 @@ async def _learn(outcome: Outcome, means: Means, probe: Reason | None) -> None:
         await means.gate.proved(probe, outcome)
 
 
-async def _record_failure(error: Exception, entry: Entry, means: Means, ledger: Ledger, *, archive_probe: bool) -> None:
+async def _record_failure(
+    error: Exception, entry: Job, means: PipelineContext, ledger: Ledger, *, archive_probe: bool
+) -> None:
     outage = await means.line.breaker.failed(error, entry, ledger, archive_probe=archive_probe)
-    if archive_probe and not isinstance(error, StoreFailed):
+    if archive_probe and not isinstance(error, StorageError):
         await means.gate.proved_nothing()
     verdict = decide(error, entry, means.line.policy, outage=outage)
     means.figures.stopped(cause_of(error))
     try:
         match verdict:
-            case Again():
+            case RetryLater():
                 await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
-                report.parked(error, verdict.wait)
+                log_events.parked(error, verdict.wait)
                 # Was the outage noticed between our failure and our being parked, nobody else will forgive us.
                 if not entry.suspect and await means.line.breaker.is_outage(error):
                     await ledger.forgive([entry.eval_id])
             case AwaitHold():
                 await ledger.await_hold(entry, cause=cause_of(error), suspect=outage)
-                report.waits(error)
-            case GiveUp():
+                log_events.waits(error)
+            case DeadLetterNow():
                 await ledger.bury(entry, attempts=verdict.attempts, failure=failure_of(error))
-                report.gave_up(error, verdict.attempts)
+                log_events.gave_up(error, verdict.attempts)
                 means.figures.ended(Outcome.FAILED, entry.queue)
                 means.figures.buried(cause_of(error))
     except LeaseLost as lost:

@@ -3,12 +3,12 @@
 Made of return values only: of what was answered, read and stored, not of what was meant to be.
 """
 
-from tasks.bundle.unpacker import Contents
+from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Entry
+from tasks.model.job import Job
 from tasks.model.outcome import Evidence, Outcome, reason_told_by
 from tasks.pipeline.upload import StoredDocument
-from tasks.riskos.response import Absent, Answer
+from tasks.riskos.response import FetchResult, NoBundle
 from tasks.storage.manifest import (
     BundleRecord,
     DocumentRecord,
@@ -23,11 +23,11 @@ from tasks.storage.manifest import (
 _OK = 200
 
 
-def record(
+def build_manifest(
     evaluation: Evaluation,
-    entry: Entry,
-    answer: Answer,
-    contents: Contents,
+    entry: Job,
+    answer: FetchResult,
+    contents: BundleContents,
     stored: list[StoredDocument],
     *,
     retrieved_at: str,
@@ -39,7 +39,7 @@ def record(
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
         sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
     """
-    absent = answer if isinstance(answer, Absent) else None
+    absent = answer if isinstance(answer, NoBundle) else None
     outcome, trigger = _outcome(answer, contents), entry.trigger
     return Manifest(
         schema=1,
@@ -63,8 +63,8 @@ def record(
     )
 
 
-def _outcome(answer: Answer, contents: Contents) -> Outcome:
-    if isinstance(answer, Absent):
+def _outcome(answer: FetchResult, contents: BundleContents) -> Outcome:
+    if isinstance(answer, NoBundle):
         return answer.outcome
     return Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
 
@@ -84,8 +84,8 @@ def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord
     )
 
 
-def _bundle(answer: Answer, sealed_with: str | None) -> BundleRecord | None:
-    if isinstance(answer, Absent):
+def _bundle(answer: FetchResult, sealed_with: str | None) -> BundleRecord | None:
+    if isinstance(answer, NoBundle):
         return None
     return BundleRecord(filename=answer.filename, size=answer.size, sha256=answer.sha256, sealed_with=sealed_with)
 

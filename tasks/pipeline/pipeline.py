@@ -5,27 +5,27 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from tasks.bundle.unpacker import Contents, Opening
+from tasks.bundle.unpacker import BundleContents, BundleUnpacker
 from tasks.errors import ManifestChanged
 from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Entry, Queue
+from tasks.model.job import Job, Queue
 from tasks.model.outcome import Outcome
-from tasks.pipeline.manifest_builder import record
-from tasks.pipeline.upload import Shelf, quarantine, store_documents
-from tasks.resilience.archive_gate import Gate
-from tasks.riskos.client import Line, request
-from tasks.riskos.response import Absent, Answer, Bundle
+from tasks.pipeline.manifest_builder import build_manifest
+from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.riskos.client import RiskOSClient, request
+from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Committed, Manifest, commit, look_up, utc_now
-from tasks.telemetry.metrics import UNCOUNTED, Figures, Step, timed
+from tasks.storage.manifest import Manifest, StoredManifest, commit, read_manifest, utc_now
+from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
 
 _COMMITS = 3
 
 
 Place = Callable[[Queue], AbstractAsyncContextManager[None]]
-Confirm = Callable[[Entry], Awaitable[None]]
+Confirm = Callable[[Job], Awaitable[None]]
 
 
 def _anywhere(_: Queue) -> AbstractAsyncContextManager[None]:
@@ -33,12 +33,12 @@ def _anywhere(_: Queue) -> AbstractAsyncContextManager[None]:
     return contextlib.nullcontext()
 
 
-async def _ours(_: Entry) -> None:
+async def _ours(_: Job) -> None:
     """It is always ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class PipelineContext:
     """What the journey needs.
 
     Attributes:
@@ -52,17 +52,17 @@ class Means:
         confirm: sees that an evaluation is still ours, before anything of it is written.
     """
 
-    line: Line
-    gate: Gate
-    shelf: Shelf
+    line: RiskOSClient
+    gate: ArchiveGate
+    shelf: UploadTarget
     records: Bucket
-    opening: Opening
-    figures: Figures = UNCOUNTED
+    opening: BundleUnpacker
+    figures: Metrics = NULL_METRICS
     place: Place = _anywhere
     confirm: Confirm = _ours
 
 
-async def archive(entry: Entry, means: Means) -> Outcome:
+async def archive(entry: Job, means: PipelineContext) -> Outcome:
     """Carry one evaluation into the archive and return how it ended.
 
     Raises:
@@ -71,7 +71,7 @@ async def archive(entry: Entry, means: Means) -> Outcome:
     account, closings = means.line.account, means.gate.closings
     evaluation = Evaluation(entry.eval_id, account.environment, account.name)
     with span("look_up"):
-        before = await look_up(means.records, evaluation)
+        before = await read_manifest(means.records, evaluation)
     if before and _stays(before.manifest, entry):
         return Outcome.UNCHANGED
     # Looking and committing hold no bundle: both happen while others have the place.
@@ -82,7 +82,7 @@ async def archive(entry: Entry, means: Means) -> Outcome:
         return await _commit(entry, means, evaluation, manifest, before)
 
 
-async def _carry(entry: Entry, evaluation: Evaluation, means: Means, before: Committed | None) -> Manifest:
+async def _carry(entry: Job, evaluation: Evaluation, means: PipelineContext, before: StoredManifest | None) -> Manifest:
     """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
     answer = await request(means.line, evaluation, entry.queue)
     async with means.opening.contents(_data(answer)) as contents:
@@ -93,23 +93,28 @@ async def _carry(entry: Entry, evaluation: Evaluation, means: Means, before: Com
     # A bundle that cannot be read whole is fetched again, once, before it is believed.
     again = await request(means.line, evaluation, entry.queue)
     async with means.opening.contents(_data(again)) as contents:
-        if isinstance(again, Absent) or len(contents.documents) >= readable:
+        if isinstance(again, NoBundle) or len(contents.documents) >= readable:
             return await _keep(entry, evaluation, means, again, contents, before)
     async with means.opening.contents(_data(answer)) as contents:
         return await _keep(entry, evaluation, means, answer, contents, before)
 
 
-def _data(answer: Answer) -> Buffer | None:
+def _data(answer: FetchResult) -> Buffer | None:
     return answer.data if isinstance(answer, Bundle) else None
 
 
-def _stays(manifest: Manifest, entry: Entry) -> bool:
+def _stays(manifest: Manifest, entry: Job) -> bool:
     """Return whether what the archive says of the evaluation is not to be asked for again."""
     return not entry.even_if_erased if manifest.erased else not entry.refresh
 
 
 async def _keep(
-    entry: Entry, evaluation: Evaluation, means: Means, answer: Answer, contents: Contents, before: Committed | None
+    entry: Job,
+    evaluation: Evaluation,
+    means: PipelineContext,
+    answer: FetchResult,
+    contents: BundleContents,
+    before: StoredManifest | None,
 ) -> Manifest:
     """Put the documents into the archive; return what the manifest is to say of them."""
     retrieved_at = utc_now()
@@ -117,7 +122,7 @@ async def _keep(
     with timed(means.figures, Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
     means.figures.uploaded(sum(len(document.data) for document in contents.documents))
-    manifest = record(
+    manifest = build_manifest(
         evaluation,
         entry,
         answer,
@@ -134,14 +139,14 @@ async def _keep(
 
 
 async def _commit(
-    entry: Entry, means: Means, evaluation: Evaluation, manifest: Manifest, before: Committed | None
+    entry: Job, means: PipelineContext, evaluation: Evaluation, manifest: Manifest, before: StoredManifest | None
 ) -> Outcome:
     """Commit the manifest; where another worker was faster, on top of what that one wrote; where it was erased, not."""
     for _ in range(_COMMITS):
         try:
             return await commit(means.records, evaluation, manifest, before)
         except ManifestChanged:
-            before = await look_up(means.records, evaluation)
+            before = await read_manifest(means.records, evaluation)
             if before and before.manifest.erased and not entry.even_if_erased:
                 return Outcome.UNCHANGED
     raise ManifestChanged

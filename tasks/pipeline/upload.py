@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from tasks.bundle.documents import Document
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.byte_budget import Budget
+from tasks.memory.byte_budget import ByteBudget
 from tasks.memory.spool import release
 from tasks.model.evaluation import Evaluation
 from tasks.riskos.response import Bundle
-from tasks.storage.bucket import LARGE, Bucket, Labels, put
+from tasks.storage.bucket import LARGE, Bucket, ObjectAttributes, put
 
 _PUTS_AT_ONCE = 8
 _UPLOADS = 64 << 20
@@ -35,7 +35,7 @@ class StoredDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class UploadTarget:
     """Where and how objects are put.
 
     Attributes:
@@ -48,17 +48,17 @@ class Shelf:
     bucket: Bucket
     tags: dict[str, str] = field(default_factory=dict)
     sealed_with: str | None = None
-    uploads: Budget = field(default_factory=lambda: Budget(_UPLOADS))
+    uploads: ByteBudget = field(default_factory=lambda: ByteBudget(_UPLOADS))
 
 
 async def store_documents(
-    shelf: Shelf, evaluation: Evaluation, documents: Sequence[Document], *, archived_at: str
+    shelf: UploadTarget, evaluation: Evaluation, documents: Sequence[Document], *, archived_at: str
 ) -> list[StoredDocument]:
     """Put every document into the archive; return them in the same order, when all of them are there.
 
     Raises:
-        StoreFailed: one of them is not there.
-        AlarmingObject: under one of the keys are other bytes.
+        StorageError: one of them is not there.
+        IntegrityError: under one of the keys are other bytes.
     """
     stored = [
         StoredDocument(document, evaluation.document_key(document.kind, document.sha256, document.extension))
@@ -82,27 +82,27 @@ async def store_documents(
     return stored
 
 
-async def quarantine(shelf: Shelf, evaluation: Evaluation, bundle: Bundle) -> str:
+async def quarantine(shelf: UploadTarget, evaluation: Evaluation, bundle: Bundle) -> str:
     """Keep a bundle that cannot be read, as it is; return its key.
 
     Raises:
-        StoreFailed: it is not there.
-        AlarmingObject: under its key are other bytes.
+        StorageError: it is not there.
+        IntegrityError: under its key are other bytes.
     """
     key = evaluation.quarantine_key(bundle.sha256)
-    labels = Labels("application/zip", {"eval-id": evaluation.eval_id, "sha256": bundle.sha256})
+    labels = ObjectAttributes("application/zip", {"eval-id": evaluation.eval_id, "sha256": bundle.sha256})
     await _upload(shelf, key, bundle.data, bundle.sha256, labels)
     return key
 
 
-async def _upload(shelf: Shelf, key: str, data: Buffer, sha256: str, labels: Labels) -> None:
+async def _upload(shelf: UploadTarget, key: str, data: Buffer, sha256: str, labels: ObjectAttributes) -> None:
     async with shelf.uploads.share(min(len(data), LARGE)):
         await put(shelf.bucket, key, data, sha256, labels)
     release(data)
 
 
-def _labels(evaluation: Evaluation, document: Document, tags: dict[str, str], archived_at: str) -> Labels:
-    return Labels(
+def _labels(evaluation: Evaluation, document: Document, tags: dict[str, str], archived_at: str) -> ObjectAttributes:
+    return ObjectAttributes(
         media_type=document.media_type,
         metadata={
             "eval-id": evaluation.eval_id,

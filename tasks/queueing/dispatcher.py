@@ -10,7 +10,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.queueing.publisher import Backlog, Publisher, batch_size
 from tasks.resilience.holds import Hold
-from tasks.telemetry import log_events as report
+from tasks.telemetry import log_events
 from worker.clients.redis import is_full
 
 INTERVAL = 1.0
@@ -53,7 +53,7 @@ async def dispatch(
                 raise
             no_room[queue] = eval_ids
         else:
-            report.dispatched(queue, len(eval_ids))
+            log_events.dispatched(queue, len(eval_ids))
     return sum(map(len, claimed.values())), no_room
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from kombu.exceptions import KombuError
 
-from tasks.errors import AlarmingObject
+from tasks.errors import IntegrityError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import ENVIRONMENTS
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, batch_size
 from tasks.storage.bucket import Bucket
-from tasks.storage.run_list import Piece, RunList, find_list, read_piece
-from tasks.telemetry import log_events as report
+from tasks.storage.run_list import Chunk, RunList, find_list, read_piece
+from tasks.telemetry import log_events
 
 INTERVAL = 0.2
 """Seconds between two looks whether the ledger may be fed."""
@@ -30,7 +30,7 @@ class _Reading:
     """A list, the piece of it that is in memory, and how far we have fed it: None where somebody else may have."""
 
     of_run: RunList
-    piece: Piece | None = None
+    piece: Chunk | None = None
     eval_ids: Sequence[str] = ()
     position: int | None = None
 
@@ -58,7 +58,7 @@ class Feeder:
         What is fed is published while the next is fed: whoever does not call again at once calls ``publish``.
 
         Raises:
-            StoreFailed: a list cannot be read now.
+            StorageError: a list cannot be read now.
             RedisError: the ledger cannot be reached.
         """
         names = await self._ledger.feeding()
@@ -80,7 +80,7 @@ class Feeder:
             await asyncio.to_thread(self._publisher.publish, Queue.BACKFILL, eval_ids, size)
         except KombuError as error:
             # They are accepted; the ledger publishes them later.
-            report.loop_failed("feed", error)
+            log_events.loop_failed("feed", error)
 
     async def _feed_some(self, name: str) -> bool:
         """Feed the next some of a run; return whether that was done."""
@@ -88,15 +88,15 @@ class Feeder:
         position = await self._ledger.fed(name) if known is None or known.position is None else known.position
         try:
             eval_ids = await self._next(name, position)
-        except AlarmingObject as error:
-            report.list_unusable(name, str(error))
+        except IntegrityError as error:
+            log_events.list_unusable(name, str(error))
             await self._ledger.stop_feeding(name)
             return False
         if not eval_ids:
             return False
         reading = self._readings[name]
         of_run = reading.of_run
-        order = Order(
+        order = EnqueueOptions(
             Queue.BACKFILL,
             of_run.account,
             Trigger("backfill", run=name),
@@ -130,4 +130,4 @@ class Feeder:
             if found and found.known_as == listed:
                 self._readings[name] = _Reading(found)
                 return self._readings[name]
-        raise AlarmingObject(f"run {name} has no list in it")
+        raise IntegrityError(f"run {name} has no list in it")

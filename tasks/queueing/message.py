@@ -52,7 +52,7 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
         arguments: keyword arguments.
 
     Raises:
-        BadInput: it does not fit the contract.
+        InvalidInput: it does not fit the contract.
     """
     if positional:
         raise BadMessage("it has positional arguments; use keyword arguments")

@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue
+from tasks.model.job import EnqueueOptions, Queue
 from tasks.queueing.message import MAX_BATCH
 from worker.broker import rabbitmq
 from worker.broker.envelope import ARCHIVE_TASK
@@ -74,7 +74,7 @@ async def enqueue(
     ledger: Ledger,
     publisher: Publisher,
     eval_ids: Sequence[str],
-    order: Order,
+    order: EnqueueOptions,
 ) -> int:
     """Accept evaluations into the ledger and publish those that were not under way; return how many those are.
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from tasks.resilience.holds import KEY_PAUSES, Hold, Holds, Reason
-from tasks.resilience.rate_headers import RateWord
-from tasks.resilience.rate_limiter import Limiter
+from tasks.resilience.rate_headers import RateLimitHeaders
+from tasks.resilience.rate_limiter import RateLimitScript
 
 _SECOND = 1.5
 _SHORT_RESET = 2.0
@@ -22,7 +22,7 @@ _DAY_LIKELY = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateStatus:
     """How fast an account sends.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rate:
     reached: float = 0.0
 
 
-class Pace:
+class AdaptiveRate:
     """Learns how fast an account may send, and places the holds that follow from it.
 
     Args:
@@ -52,7 +52,7 @@ class Pace:
     """
 
     def __init__(self, redis: "Redis", account: str, rate: float, holds: Holds, shared_with: str | None = None) -> None:
-        self._limiter = Limiter(redis)
+        self._limiter = RateLimitScript(redis)
         self._shared_with = shared_with
         self._account, self._rate = account, rate
         self._holds = holds
@@ -60,7 +60,7 @@ class Pace:
         self._granted: int | None = None
         self._told_at = 0.0
 
-    async def hear(self, word: RateWord, now: float) -> float:
+    async def hear(self, word: RateLimitHeaders, now: float) -> float:
         """Use what an answer says of the rate before a 429 says it; return for how long the account now stands still.
 
         Args:
@@ -86,7 +86,7 @@ class Pace:
         """There was an answer: the next 429 is not one of a row."""
         self._answers += 1
 
-    async def limited(self, word: RateWord, *, probe: bool) -> float:
+    async def limited(self, word: RateLimitHeaders, *, probe: bool) -> float:
         """RiskOS answered 429: slow down where it does so again and again; return for how long nobody sends."""
         answers, self._answers = self._answers, 0
         asked = -1 if word.wait is None else round(word.wait * 1000)
@@ -113,10 +113,10 @@ class Pace:
         """Set the rate for all processes, at once; None for that of the settings."""
         await self._call("ask", rate or 0)
 
-    async def see(self) -> Rate:
+    async def see(self) -> RateStatus:
         """Return how fast the account sends."""
         asked, kept, by_hand, today, reached = await self._call("see")
-        return Rate(
+        return RateStatus(
             asked=float(asked), kept=float(kept), by_hand=bool(int(by_hand)), today=int(today), reached=float(reached)
         )
 

@@ -2,11 +2,11 @@
 
 from tasks.errors import ArchiveHeld
 from tasks.model.outcome import Outcome
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, Reason
 
 
-class Gate:
+class ArchiveGate:
     """The gate before the archive.
 
     Args:
@@ -14,7 +14,7 @@ class Gate:
         breaker: what watches it.
     """
 
-    def __init__(self, holds: Holds, breaker: Breaker) -> None:
+    def __init__(self, holds: Holds, breaker: CircuitBreaker) -> None:
         self._holds = holds
         self._breaker = breaker
         self._hold: Hold | None = None

@@ -10,16 +10,16 @@ from collections import Counter
 
 from redis.asyncio import Redis
 
-from tasks.errors import ConnectionFailed, ServiceFailed, StoreFailed, UnexpectedAnswer
+from tasks.errors import ConnectionFailed, ServiceFailed, StorageError, UnexpectedAnswer
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Entry
-from tasks.resilience.holds import ARCHIVE, NEVER, OUTAGE_PAUSES, Holds, Reason
+from tasks.model.job import Job
+from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, UNUSED_KEY, Holds, Reason
 
 _PREFIX = "docv:breaker:"
 _OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)
 
 
-class Breaker:
+class CircuitBreaker:
     """Watches how evaluations go, for one account and its archive.
 
     Args:
@@ -42,7 +42,7 @@ class Breaker:
         """An evaluation came to an end for which RiskOS was asked and the archive was written to."""
         self._well.update((self._account, ARCHIVE))
 
-    async def failed(self, error: Exception, entry: Entry, ledger: Ledger, *, archive_probe: bool) -> bool:
+    async def failed(self, error: Exception, entry: Job, ledger: Ledger, *, archive_probe: bool) -> bool:
         """Count a failed attempt; return whether an outage is to blame for it, and not the evaluation.
 
         Those that failed before the outage was noticed get their attempt back.
@@ -82,10 +82,10 @@ class Breaker:
     async def _tell(self, scope: str, failed: str) -> list[str]:
         """Return those that failed, where they are the most."""
         well, self._well[scope] = self._well[scope], 0
-        failures: list[str] = await self._script(keys=[_PREFIX + scope, NEVER], args=[well, failed])
+        failures: list[str] = await self._script(keys=[_PREFIX + scope, UNUSED_KEY], args=[well, failed])
         return failures
 
     def _scope(self, error: Exception) -> tuple[str | None, Reason]:
-        if isinstance(error, StoreFailed):
+        if isinstance(error, StorageError):
             return ARCHIVE, Reason.CANNOT_READ if error.doing == "read" else Reason.CANNOT_WRITE
         return (self._account if isinstance(error, _OF_RISKOS) else None), Reason.OUTAGE

@@ -6,7 +6,7 @@ _SECONDS = 10.0
 _ANSWERS = 64
 
 
-class RemoteClock:
+class ClockOffset:
     """A clock elsewhere, learnt from its answers; all times are in seconds.
 
     An answer was given before we had it, by as long as it took on its way, and lay here until we came to read it. The

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from tasks.model.job import Queue
-from tasks.resilience.archive_gate import Gate
+from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of
-from tasks.resilience.rate_limiter import Turns
-from tasks.telemetry import log_events as report
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.telemetry import log_events
 
 
-class Standing:
+class HoldMonitor:
     """The holds of some accounts, their backfills and the archive.
 
     Args:
@@ -19,7 +19,7 @@ class Standing:
         gate: which is closed while the archive is.
     """
 
-    def __init__(self, accounts: Sequence[str], holds: Holds, turns: Turns, gate: Gate) -> None:
+    def __init__(self, accounts: Sequence[str], holds: Holds, turns: RateLimiter, gate: ArchiveGate) -> None:
         self._accounts, self._holds, self._turns, self._gate = accounts, holds, turns, gate
         self._known: dict[str, Hold] = {}
 
@@ -36,10 +36,10 @@ class Standing:
     def _tell(self, found: dict[str, Hold]) -> None:
         for scope in found.keys() - self._known.keys():
             hold = found[scope]
-            report.held(hold.what, hold.reason.value, hold.note, hold.left)
+            log_events.held(hold.what, hold.reason.value, hold.note, hold.left)
         for scope in self._known.keys() - found.keys():
             hold = self._known[scope]
-            report.let_go(hold.what, hold.reason.value, hold.lasting)
+            log_events.let_go(hold.what, hold.reason.value, hold.lasting)
         self._known = found
 
 

@@ -16,7 +16,7 @@ ARCHIVE = "@archive"
 """Scope of a hold of the archive; no account is called so."""
 _BACKFILL = "@backfill"
 _PREFIX = "docv:hold:"
-NEVER = "docv:never"
+UNUSED_KEY = "docv:never"
 """A key that is never there; ``hold.lua`` says what for."""
 _SHORTEST_TIMED = 1_000
 _PROBE_LEASE = 60_000
@@ -62,16 +62,16 @@ def hold_key(scope: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Pauses:
+class ProbeBackoff:
     """How long to wait before a probe is sent, in seconds: before the first one, and at most."""
 
     first: float
     longest: float
 
 
-KEY_PAUSES = Pauses(30.0, 15 * 60.0)
+KEY_PAUSES = ProbeBackoff(30.0, 15 * 60.0)
 """A key is mended by a person; each probe with a bad one is a mark against it."""
-OUTAGE_PAUSES = Pauses(5.0, 60.0)
+OUTAGE_PAUSES = ProbeBackoff(5.0, 60.0)
 """A service comes back by itself; a request a minute is no burden to it."""
 
 
@@ -118,7 +118,7 @@ class Holds:
             importlib.resources.files("tasks.resilience").joinpath("holds.lua").read_text("utf-8")
         )
 
-    async def until_probed(self, scope: str, reason: Reason, note: str, pauses: Pauses, *, probe: bool) -> float:
+    async def until_probed(self, scope: str, reason: Reason, note: str, pauses: ProbeBackoff, *, probe: bool) -> float:
         """Stand still until a probe succeeds; return the seconds until the next one.
 
         Requests that were under way when the hold began change nothing; a failed probe doubles the pause.
@@ -183,7 +183,7 @@ class Holds:
         return [hold for hold in await self.of_each(*scopes) if hold]
 
     async def _call(self, scope: str, verb: str, *args: object) -> list[Any]:
-        answer: list[Any] = await self._script(keys=[hold_key(scope), NEVER], args=[verb, *map(str, args)])
+        answer: list[Any] = await self._script(keys=[hold_key(scope), UNUSED_KEY], args=[verb, *map(str, args)])
         return answer
 
 

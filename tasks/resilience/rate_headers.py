@@ -22,7 +22,7 @@ _COUNT = re.compile(r"(\d{1,9})(?:\D.*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class RateWord:
+class RateLimitHeaders:
     """What one answer says of the rate; None where it says nothing.
 
     Attributes:
@@ -43,7 +43,7 @@ class RateWord:
         return self.reset if self.retry_after is None else self.retry_after
 
 
-def read_rate_word(headers: Mapping[str, str], now: float) -> RateWord:
+def parse_rate_limit_headers(headers: Mapping[str, str], now: float) -> RateLimitHeaders:
     """Return what the headers of an answer say.
 
     A time comes as seconds, as an HTTP date, or as seconds or milliseconds since the epoch; which one it is, is
@@ -57,7 +57,7 @@ def read_rate_word(headers: Mapping[str, str], now: float) -> RateWord:
     lowered = {name.lower(): value.strip() for name, value in headers.items()}
     now = _moment(lowered.get("date", "")) or now
     said = {name: (lowered.get(name, ""), lowered.get(f"x-{name}", "")) for name in _NAMES}
-    return RateWord(
+    return RateLimitHeaders(
         limit=_first(_count(value) for value in said["ratelimit-limit"]),
         remaining=_first(_count(value) for value in said["ratelimit-remaining"]),
         reset=_first(_wait(value, now) for value in said["ratelimit-reset"]),

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from tasks.errors import AccountHeld
 from tasks.model.account import Account
 from tasks.model.job import Queue
-from tasks.resilience.clock_offset import RemoteClock
-from tasks.resilience.holds import NEVER, backfill_of, hold_key
+from tasks.resilience.clock_offset import ClockOffset
+from tasks.resilience.holds import UNUSED_KEY, backfill_of, hold_key
 
 _PREFIX = "docv:rate:"
 _NARROW = ":backfill"
@@ -37,7 +37,7 @@ _SECOND = 1.0
 _MICRO = 1_000_000
 
 
-class Limiter:
+class RateLimitScript:
     """The script that keeps the rate, and the keys it works on.
 
     Args:
@@ -73,7 +73,7 @@ class Limiter:
             f"docv:quota:{limited}",
             f"{_PREFIX}{limited}{bucket}",
             f"docv:pace:{limited}",
-            NEVER,
+            UNUSED_KEY,
             _PREFIX + limited,
             f"{_PREFIX}{limited}:shift",
         ]
@@ -105,7 +105,7 @@ def _shared(account: Account) -> str:
     return account.allowance.shared_with or account.name
 
 
-class Turns:
+class RateLimiter:
     """Gives out turns.
 
     Args:
@@ -114,10 +114,10 @@ class Turns:
     """
 
     def __init__(self, redis: "Redis", sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        self._limiter = Limiter(redis)
+        self._limiter = RateLimitScript(redis)
         self._sleep = sleep
         self._newness = _MOST_TO_SPARE
-        self._clock = RemoteClock()
+        self._clock = ClockOffset()
         self._shifts: dict[str, _Shift] = {}
         self._waiting = 0
         self._noticed: dict[str, tuple[float, float]] = {}

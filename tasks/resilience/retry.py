@@ -15,14 +15,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from tasks.errors import NeedsPerson, NotNow, TryAgain, WorkersLost, cause_of, sentence_of
-from tasks.model.job import Entry, Failure
+from tasks.errors import BlockedError, PermanentError, RetryableError, WorkersLost, cause_of, sentence_of
+from tasks.model.job import Failure, Job
 
 _LONGEST_PARKING = 6 * 60 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetryPolicy:
     """How often we try. Times are in seconds.
 
     Attributes:
@@ -41,7 +41,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryLater:
     """Come back to the evaluation.
 
     Attributes:
@@ -59,7 +59,7 @@ class AwaitHold:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
+class DeadLetterNow:
     """Make the evaluation a dead letter.
 
     Attributes:
@@ -69,35 +69,37 @@ class GiveUp:
     attempts: int
 
 
-def quick(policy: Policy) -> AsyncRetrying:
+def quick(policy: RetryPolicy) -> AsyncRetrying:
     """Return the loop around one request: exponential with full jitter, attempts and time both bounded.
 
     A probe is one request; when it fails, the hold goes on.
     """
     return AsyncRetrying(
-        retry=retry_if_exception(lambda error: isinstance(error, TryAgain) and not error.probe),
+        retry=retry_if_exception(lambda error: isinstance(error, RetryableError) and not error.probe),
         stop=stop_after_attempt(policy.quick_attempts) | stop_after_delay(policy.quick_seconds),
         wait=wait_random_exponential(multiplier=policy.quick_pause, max=policy.quick_seconds / 3),
         reraise=True,
     )
 
 
-def decide(error: Exception, entry: Entry, policy: Policy, *, outage: bool) -> Again | AwaitHold | GiveUp:
+def decide(
+    error: Exception, entry: Job, policy: RetryPolicy, *, outage: bool
+) -> RetryLater | AwaitHold | DeadLetterNow:
     """Return what becomes of an evaluation whose attempt was stopped by an error.
 
     What the account has to wait for costs no attempt, and neither does an outage. An error that is none of ours is
     a fault of this program; it is treated like one that another attempt may help, so that nothing is lost by it.
     """
-    if outage or isinstance(error, NotNow):
+    if outage or isinstance(error, BlockedError):
         return AwaitHold()
     attempts = entry.attempts + 1
-    if isinstance(error, NeedsPerson) or attempts >= policy.attempts:
-        return GiveUp(attempts=attempts)
+    if isinstance(error, PermanentError) or attempts >= policy.attempts:
+        return DeadLetterNow(attempts=attempts)
     wait = min(policy.parking * 2 ** (attempts - 1), _LONGEST_PARKING)
-    return Again(wait=wait * random.uniform(1.0, 1.25), attempts=attempts)  # noqa: S311  # no secret is made of it
+    return RetryLater(wait=wait * random.uniform(1.0, 1.25), attempts=attempts)  # noqa: S311  # no secret is made of it
 
 
-def check_worn_out(entry: Entry, policy: Policy) -> None:
+def check_worn_out(entry: Job, policy: RetryPolicy) -> None:
     """Refuse an evaluation over which so many workers died that it may be the cause.
 
     Raises:
@@ -109,5 +111,5 @@ def check_worn_out(entry: Entry, policy: Policy) -> None:
 
 def failure_of(error: Exception) -> Failure:
     """Return what the ledger keeps of an error: our own words only."""
-    status = error.status if isinstance(error, TryAgain) else None
+    status = error.status if isinstance(error, RetryableError) else None
     return Failure(cause=cause_of(error), why=sentence_of(error), status=status)

@@ -9,45 +9,45 @@ from http import HTTPStatus
 
 import aiohttp
 
-from tasks.errors import AccountRefused, ArchiveError, BundleTooLarge, RateLimited, TryAgain
+from tasks.errors import AccountRefused, ArchiveError, BundleTooLarge, RateLimited, RetryableError
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Queue
-from tasks.resilience.adaptive_rate import Pace
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.adaptive_rate import AdaptiveRate
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import KEY_PAUSES, Holds, Reason
-from tasks.resilience.rate_headers import RateWord
-from tasks.resilience.rate_limiter import Turns
-from tasks.resilience.retry import Policy, quick
-from tasks.riskos.download import Terms, download
-from tasks.riskos.response import Absent, Answer
-from tasks.telemetry.metrics import UNCOUNTED, Figures, Step, timed
+from tasks.resilience.rate_headers import RateLimitHeaders
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.retry import RetryPolicy, quick
+from tasks.riskos.download import DownloadOptions, download
+from tasks.riskos.response import FetchResult, NoBundle
+from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
 
 _SLOW_DOWNS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RiskOSClient:
     """The line to RiskOS: one session, one account, and the rules they keep."""
 
     http: aiohttp.ClientSession
     account: Account
-    turns: Turns
+    turns: RateLimiter
     holds: Holds
-    pace: Pace
-    breaker: Breaker
-    terms: Terms
-    policy: Policy
-    figures: Figures = UNCOUNTED
+    pace: AdaptiveRate
+    breaker: CircuitBreaker
+    terms: DownloadOptions
+    policy: RetryPolicy
+    figures: Metrics = NULL_METRICS
 
 
-async def request(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
+async def request(line: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
     """Return RiskOS's answer about an evaluation, after quick retries where they may help.
 
     Raises:
-        TryAgain: it failed also when asked again.
-        NotNow: the account has to wait.
+        RetryableError: it failed also when asked again.
+        BlockedError: the account has to wait.
         BundleTooLarge: the bundle is larger than it may be.
     """
     async for attempt in quick(line.policy):
@@ -56,14 +56,14 @@ async def request(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
     raise AssertionError("the loop ends by returning or raising")
 
 
-async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
+async def _in_turn(line: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
     account, wait = line.account, 0.0
     for _ in range(_SLOW_DOWNS):
         began = time.monotonic()
         with span("turn"):
             probe = await line.turns.wait(account, queue)
         line.figures.took(Step.TURN, time.monotonic() - began)
-        words: list[RateWord] = []
+        words: list[RateLimitHeaders] = []
         try:
             answer = await _answer(line, evaluation, words)
         except RateLimited:
@@ -74,7 +74,7 @@ async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
             wait = await line.holds.until_probed(account.name, reason, error.what, KEY_PAUSES, probe=probe)
             line.turns.notice(account.name, wait)
             raise AccountRefused(error.status, wait) from None
-        except TryAgain as error:
+        except RetryableError as error:
             error.probe = probe
             raise
         except BundleTooLarge:
@@ -90,7 +90,7 @@ async def _in_turn(line: Line, evaluation: Evaluation, queue: Queue) -> Answer:
     raise RateLimited(wait)
 
 
-async def _answer(line: Line, evaluation: Evaluation, words: list[RateWord]) -> Answer:
+async def _answer(line: RiskOSClient, evaluation: Evaluation, words: list[RateLimitHeaders]) -> FetchResult:
     """Send the request; count how long it took, and what came of it."""
     try:
         with timed(line.figures, Step.DOWNLOAD), span("download"):
@@ -98,7 +98,7 @@ async def _answer(line: Line, evaluation: Evaluation, words: list[RateWord]) -> 
     except ArchiveError as error:
         line.figures.answered(_status_of(error), 0)
         raise
-    if isinstance(answer, Absent):
+    if isinstance(answer, NoBundle):
         line.figures.answered(answer.status, 0)
     else:
         line.figures.answered(HTTPStatus.OK, len(answer.data))
@@ -111,12 +111,12 @@ def _status_of(error: ArchiveError) -> int | None:
             return HTTPStatus.TOO_MANY_REQUESTS
         case BundleTooLarge():
             return HTTPStatus.OK
-        case AccountRefused() | TryAgain():
+        case AccountRefused() | RetryableError():
             return error.status
     return None
 
 
-async def _well_again(line: Line) -> None:
+async def _well_again(line: RiskOSClient) -> None:
     """The probe was answered: end the hold that it was for."""
     name = line.account.name
     hold = await line.holds.of(name)

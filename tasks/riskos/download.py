@@ -26,12 +26,12 @@ from tasks.errors import (
     UnexpectedAnswer,
 )
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.spool import Incoming
+from tasks.memory.spool import DownloadBuffer
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.resilience.rate_headers import RateWord, read_rate_word
-from tasks.riskos.response import Absent, Answer, Bundle
+from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_headers
+from tasks.riskos.response import Bundle, FetchResult, NoBundle
 
 _MAX_ERROR_BODY = 64 * 1024
 _LOOKED_AT = 128 * 1024
@@ -51,7 +51,7 @@ _TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY}
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DownloadOptions:
     """How a download is made. Times are in seconds, sizes in bytes.
 
     Attributes:
@@ -73,7 +73,7 @@ class Terms:
     no_documents_texts: tuple[str, ...] = ("No Documents Found",)
 
 
-def _unheard(_: RateWord) -> None:
+def _unheard(_: RateLimitHeaders) -> None:
     """Nobody wants to know."""
 
 
@@ -81,9 +81,9 @@ async def download(
     http: aiohttp.ClientSession,
     evaluation: Evaluation,
     account: Account,
-    terms: Terms,
-    hear: Callable[[RateWord], None] = _unheard,
-) -> Answer:
+    terms: DownloadOptions,
+    hear: Callable[[RateLimitHeaders], None] = _unheard,
+) -> FetchResult:
     """Send one request and read its answer.
 
     Args:
@@ -102,7 +102,7 @@ async def download(
         async with http.get(
             evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
         ) as response:
-            word = read_rate_word(response.headers, time.time())
+            word = parse_rate_limit_headers(response.headers, time.time())
             hear(word)
             if response.status == HTTPStatus.OK:
                 return await _bundle(response, evaluation, terms)
@@ -131,12 +131,12 @@ def _translated() -> Iterator[None]:
         raise ConnectionFailed(type(error).__name__) from None
 
 
-async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, terms: Terms) -> Bundle:
+async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, terms: DownloadOptions) -> Bundle:
     filename = _filename(response.headers.get("Content-Disposition"))
     named = {found.lower() for found in _UUID.findall(filename or "")}
     if named - {evaluation.eval_id}:
         raise UnexpectedAnswer("the file is named for another evaluation", response.status)
-    with contextlib.closing(Incoming(terms.in_memory, terms.spool_dir)) as incoming:
+    with contextlib.closing(DownloadBuffer(terms.in_memory, terms.spool_dir)) as incoming:
         async for chunk in response.content.iter_any():
             await incoming.add(chunk)
             if incoming.size > terms.max_bundle_bytes:
@@ -166,7 +166,7 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _refusal(status: int, word: RateWord, content_type: str, body: bytes, terms: Terms) -> Absent:
+def _refusal(status: int, word: RateLimitHeaders, content_type: str, body: bytes, terms: DownloadOptions) -> NoBundle:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         raise RateLimited(_DEFAULT_WAIT if word.wait is None else word.wait)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -183,12 +183,12 @@ def _refusal(status: int, word: RateWord, content_type: str, body: bytes, terms:
     messages = tuple(_messages(said or {}))
     shown = messages[0][:_MAX_MESSAGE] if messages else None
     if status == HTTPStatus.NOT_FOUND:
-        return Absent(Outcome.NOT_FOUND, status, shown)
+        return NoBundle(Outcome.NOT_FOUND, status, shown)
     known = {_squeezed(text) for text in terms.no_documents_texts}
     for message in messages:
         if _squeezed(message) in known:
-            return Absent(Outcome.NO_DOCUMENTS, status, message[:_MAX_MESSAGE])
-    return Absent(Outcome.REJECTED, status, shown)
+            return NoBundle(Outcome.NO_DOCUMENTS, status, message[:_MAX_MESSAGE])
+    return NoBundle(Outcome.REJECTED, status, shown)
 
 
 def _parsed(body: bytes) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class NoBundle:
     """RiskOS's word that there is no bundle, and never will be by asking again.
 
     Attributes:
@@ -42,4 +42,4 @@ class Absent:
     message: str | None
 
 
-Answer = Bundle | Absent
+FetchResult = Bundle | NoBundle

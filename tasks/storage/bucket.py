@@ -15,9 +15,9 @@ import obstore
 from obstore import exceptions as foreign
 from obstore.store import ObjectStore
 
-from tasks.errors import AlarmingObject, ManifestChanged, StoreFailed
+from tasks.errors import IntegrityError, ManifestChanged, StorageError
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.spool import pieces
+from tasks.memory.spool import chunks
 
 LARGE = 16 << 20
 """A larger object is written in parts."""
@@ -29,16 +29,16 @@ _READ_SECONDS = 30.0
 _LOOKS = 3
 
 
-class AlreadyThere(Exception):  # an answer rather than an error
+class AlreadyExists(Exception):  # an answer rather than an error
     """A create-only write met something, or so the store says: that alone proves nothing."""
 
 
-class Unclear(StoreFailed):
+class WriteUnconfirmed(StorageError):
     """The store did not say whether the object was written; a look will tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class ObjectAttributes:
     """What an object says of itself, apart from its bytes. Anyone who may HEAD sees it: no personal data.
 
     Attributes:
@@ -53,7 +53,7 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredObject:
     """An object as it was read.
 
     Attributes:
@@ -66,56 +66,56 @@ class Found:
 
 
 class Bucket(Protocol):
-    """What we ask of a bucket. Every method raises StoreFailed when the bucket does not do it."""
+    """What we ask of a bucket. Every method raises StorageError when the bucket does not do it."""
 
-    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
         """Write an object unless there is one.
 
         Raises:
-            AlreadyThere: there may be one; have a look.
-            Unclear: it may or may not have been written; have a look.
+            AlreadyExists: there may be one; have a look.
+            WriteUnconfirmed: it may or may not have been written; have a look.
         """
 
-    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
         """Write an object if it still is the version we read, or still is not there (None).
 
         Raises:
             ManifestChanged: it is another one by now, or may be.
-            Unclear: it may or may not have been written; have a look.
+            WriteUnconfirmed: it may or may not have been written; have a look.
         """
 
-    async def read(self, key: str) -> Found | None:
+    async def read(self, key: str) -> StoredObject | None:
         """Return an object, or None where there is none."""
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
-        """Return an object's bytes, chunk by chunk; None where there is none. Reading on may raise StoreFailed, too."""
+        """Return an object's bytes, chunk by chunk; None where there is none. Reading may raise StorageError."""
 
     async def digest(self, key: str) -> str | None:
         """Return the SHA-256 of an object's bytes, read back; None where there is none."""
 
 
-async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, labels: Labels) -> None:
+async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, labels: ObjectAttributes) -> None:
     """Write one object named by its content, and do not come back before it is certain to be there.
 
     Raises:
-        StoreFailed: it is not there.
-        AlarmingObject: under its key are other bytes.
+        StorageError: it is not there.
+        IntegrityError: under its key are other bytes.
     """
     for _ in range(_LOOKS):
         try:
             await bucket.create(key, data, labels)
-        except (AlreadyThere, Unclear):
+        except (AlreadyExists, WriteUnconfirmed):
             found = await bucket.digest(key)
             if found == sha256:
                 return
             if found is not None:
-                raise AlarmingObject("an object's bytes are not those its key names") from None
+                raise IntegrityError("an object's bytes are not those its key names") from None
         else:
             return
-    raise StoreFailed("create", "the store neither took it nor had it")
+    raise StorageError("create", "the store neither took it nor had it")
 
 
-class ObjectBucket:
+class S3Bucket:
     """A bucket behind obstore: S3 and what speaks like it, or memory in a test.
 
     Args:
@@ -131,7 +131,7 @@ class ObjectBucket:
         self._writing = writing or (lambda: store)
         self._extra = {"Storage-Class": storage_class} if storage_class else {}
 
-    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
         """See Bucket."""
         attributes = {"Content-Type": labels.media_type, **labels.metadata, **self._extra}
         if len(data) > LARGE:
@@ -154,11 +154,11 @@ class ObjectBucket:
         the same content under the key that names it does no harm, and what is there in the end is what counts.
 
         Raises:
-            AlreadyThere: there is one.
-            Unclear: always, when it was written; have a look.
+            AlreadyExists: there is one.
+            WriteUnconfirmed: always, when it was written; have a look.
         """
         if await self._is_there(key):
-            raise AlreadyThere
+            raise AlreadyExists
         with _translated("create"):
             await obstore.put_async(
                 self._writing(),
@@ -169,7 +169,7 @@ class ObjectBucket:
                 chunk_size=_PART,
                 max_concurrency=_PARTS_AT_ONCE,
             )
-        raise Unclear("create", "it was written in parts")
+        raise WriteUnconfirmed("create", "it was written in parts")
 
     async def _is_there(self, key: str) -> bool:
         try:
@@ -179,7 +179,7 @@ class ObjectBucket:
             return False
         return True
 
-    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
         """See Bucket."""
         try:
             with _translated("replace"):
@@ -191,10 +191,10 @@ class ObjectBucket:
                     mode={"e_tag": version} if version else "create",
                     use_multipart=False,
                 )
-        except AlreadyThere:
+        except AlreadyExists:
             raise ManifestChanged from None
 
-    async def read(self, key: str) -> Found | None:
+    async def read(self, key: str) -> StoredObject | None:
         """See Bucket."""
         try:
             with _translated("read"):
@@ -204,7 +204,7 @@ class ObjectBucket:
                     data = await result.bytes_async()
         except _Absent:
             return None
-        return Found(data=bytes(data), version=str(result.meta["e_tag"]))
+        return StoredObject(data=bytes(data), version=str(result.meta["e_tag"]))
 
     async def digest(self, key: str) -> str | None:
         """See Bucket."""
@@ -244,11 +244,11 @@ async def _chunks(result: Any) -> AsyncGenerator[bytes, None]:
 
 
 async def _in_parts(data: Buffer) -> AsyncIterator[bytes]:
-    for part in pieces(data, 0, len(data), _PART):
+    for part in chunks(data, 0, len(data), _PART):
         yield bytes(part)
 
 
-class _Absent(StoreFailed):
+class _Absent(StorageError):
     """There is no such object, or no such bucket."""
 
 
@@ -257,15 +257,15 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except (foreign.AlreadyExistsError, foreign.PreconditionError):
-        raise AlreadyThere from None
+        raise AlreadyExists from None
     except (foreign.NotFoundError, FileNotFoundError) as error:
         # A missing bucket comes as a missing object; only its text tells them apart.
         if "NoSuchBucket" in str(error) or doing != "read":
-            raise StoreFailed(doing, "the bucket does not exist") from None
+            raise StorageError(doing, "the bucket does not exist") from None
         raise _Absent(doing, "it does not exist") from None
     except (foreign.PermissionDeniedError, foreign.UnauthenticatedError, PermissionError):
-        raise StoreFailed(doing, "access is denied") from None
+        raise StorageError(doing, "access is denied") from None
     except foreign.BaseError as error:
-        raise Unclear(doing, type(error).__name__) from None
+        raise WriteUnconfirmed(doing, type(error).__name__) from None
     except (OSError, ValueError) as error:
-        raise Unclear(doing, type(error).__name__) from None
+        raise WriteUnconfirmed(doing, type(error).__name__) from None

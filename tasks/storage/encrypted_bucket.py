@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import Spool
-from tasks.storage.bucket import LARGE, Bucket, Found, Labels, hashed
-from tasks.storage.encryption import Keyring, Opening, is_plain, seal
+from tasks.storage.bucket import LARGE, Bucket, ObjectAttributes, StoredObject, hashed
+from tasks.storage.encryption import Keyring, StreamOpener, is_plain, seal
 
 
-class SealedBucket:
+class EncryptedBucket:
     """Seals what is written and opens what is read.
 
     Args:
@@ -22,29 +22,29 @@ class SealedBucket:
     def __init__(self, bucket: Bucket, keyring: Keyring | None, spool_dir: Path | None = None) -> None:
         self._bucket, self._keyring, self._spool_dir = bucket, keyring, spool_dir
 
-    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
         """See Bucket."""
         await self._bucket.create(key, await self._sealed(key, data), labels)
 
-    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
         """See Bucket."""
         await self._bucket.replace(key, bytes(await self._sealed(key, data)), labels, version)
 
-    async def read(self, key: str) -> Found | None:
-        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+    async def read(self, key: str) -> StoredObject | None:
+        """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
         found = await self._bucket.read(key)
         if found is None or is_plain(found.data):
             return found
-        return Found(data=await asyncio.to_thread(self._opened, key, found.data), version=found.version)
+        return StoredObject(data=await asyncio.to_thread(self._opened, key, found.data), version=found.version)
 
     async def digest(self, key: str) -> str | None:
-        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
         return await hashed(await self.stream(key))
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
-        """See Bucket; raises AlarmingObject or SealingKeyMissing where it does not open, too."""
+        """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
         chunks = await self._bucket.stream(key)
-        return None if chunks is None else _opened(chunks, Opening(key, self._keyring))
+        return None if chunks is None else _opened(chunks, StreamOpener(key, self._keyring))
 
     async def _sealed(self, key: str, data: Buffer) -> Buffer:
         if self._keyring is None:
@@ -52,7 +52,7 @@ class SealedBucket:
         return await asyncio.to_thread(_seal, data, key, self._keyring, self._spool_dir)
 
     def _opened(self, key: str, data: bytes) -> bytes:
-        opening = Opening(key, self._keyring)
+        opening = StreamOpener(key, self._keyring)
         return opening.feed(data) + opening.end()
 
 
@@ -67,7 +67,7 @@ def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> B
         spool.close()
 
 
-async def _opened(chunks: AsyncGenerator[bytes, None], opening: Opening) -> AsyncGenerator[bytes, None]:
+async def _opened(chunks: AsyncGenerator[bytes, None], opening: StreamOpener) -> AsyncGenerator[bytes, None]:
     # No thread is woken for what is not sealed.
     first = await anext(chunks, b"")
     if is_plain(first):

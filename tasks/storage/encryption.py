@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tasks.errors import AlarmingObject, SealingKeyMissing
+from tasks.errors import IntegrityError, SealingKeyMissing
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.spool import pieces
+from tasks.memory.spool import chunks
 
 MAGIC = b"docv-sealed-1"
 _KEY_BYTES = 32
@@ -56,7 +56,7 @@ class Keyring:
 
         Raises:
             SealingKeyMissing: the settings do not have the key that it is sealed with.
-            AlarmingObject: it does not open.
+            IntegrityError: it does not open.
         """
         if key_id not in self.keys:
             raise SealingKeyMissing(key_id)
@@ -82,7 +82,7 @@ def seal(data: Buffer, place: str, keyring: Keyring) -> Iterator[bytes]:
     cipher, last = AESGCM(own), max(0, -(-len(data) // _PIECE) - 1)
     if not len(data):
         yield cipher.encrypt(_number(0, last=True), b"", where)
-    for number, piece in enumerate(pieces(data, 0, len(data), _PIECE)):
+    for number, piece in enumerate(chunks(data, 0, len(data), _PIECE)):
         yield cipher.encrypt(_number(number, last=number == last), bytes(piece), where)
 
 
@@ -91,7 +91,7 @@ def is_plain(data: bytes) -> bool:
     return len(data) >= len(MAGIC) and not data.startswith(MAGIC)
 
 
-class Opening:
+class StreamOpener:
     """Opens one object, chunk by chunk as they come; what is not sealed passes as it is.
 
     Args:
@@ -111,7 +111,7 @@ class Opening:
 
         Raises:
             SealingKeyMissing: the settings do not have its key.
-            AlarmingObject: it does not open.
+            IntegrityError: it does not open.
         """
         if self._plain:
             return chunk
@@ -129,11 +129,11 @@ class Opening:
         """There is no more of it; return the rest.
 
         Raises:
-            AlarmingObject: it does not open, or not all of it is there.
+            IntegrityError: it does not open, or not all of it is there.
         """
         if self._cipher is None:
             if self._waiting.startswith(MAGIC):
-                raise AlarmingObject(_BROKEN)
+                raise IntegrityError(_BROKEN)
             return self._rest()
         return self._open(self._rest(), last=True)
 
@@ -158,7 +158,7 @@ class Opening:
         try:
             opened = self._cipher.decrypt(_number(self._number, last=last), piece, self._place)
         except InvalidTag:
-            raise AlarmingObject(_BROKEN) from None
+            raise IntegrityError(_BROKEN) from None
         self._number += 1
         return opened
 
@@ -171,7 +171,7 @@ def _opened(key: bytes, nonce: bytes, sealed: bytes, additional: bytes) -> bytes
     try:
         return AESGCM(key).decrypt(nonce, sealed, additional)
     except InvalidTag:
-        raise AlarmingObject(_BROKEN) from None
+        raise IntegrityError(_BROKEN) from None
 
 
 def _head(key_id: str) -> bytes:

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from tasks.errors import ManifestChanged, StoreFailed
+from tasks.errors import ManifestChanged, StorageError
 from tasks.memory.buffer_pool import Buffer
-from tasks.memory.spool import pieces
-from tasks.storage.bucket import AlreadyThere, Found, Labels
+from tasks.memory.spool import chunks
+from tasks.storage.bucket import AlreadyExists, ObjectAttributes, StoredObject
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -28,7 +28,7 @@ _BESIDE = ".manifest.part"
 _NAMELESS = getattr(os, "O_TMPFILE", os.O_DIRECTORY)
 
 
-class FolderBucket:
+class LocalBucket:
     """A bucket in a folder; see ``tasks.storage.bucket.Bucket`` for what each method promises.
 
     Args:
@@ -38,15 +38,15 @@ class FolderBucket:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def create(self, key: str, data: Buffer, labels: Labels) -> None:  # noqa: ARG002  # see the module
+    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:  # noqa: ARG002  # see the module
         """Write an object unless there is one."""
         await asyncio.to_thread(self._create, key, data)
 
-    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:  # noqa: ARG002
+    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:  # noqa: ARG002
         """Write an object if it still is the version we read, or still is not there (None)."""
         await asyncio.to_thread(self._replace, key, data, version)
 
-    async def read(self, key: str) -> Found | None:
+    async def read(self, key: str) -> StoredObject | None:
         """Return an object, or None where there is none."""
         return await asyncio.to_thread(self._read, key)
 
@@ -68,7 +68,7 @@ class FolderBucket:
                     # A link is made for all to see at once, and never over something.
                     give_name(path)
                 except FileExistsError:
-                    raise AlreadyThere from None
+                    raise AlreadyExists from None
                 _keep(path.parent)
 
     def _replace(self, key: str, data: bytes, version: str | None) -> None:
@@ -86,13 +86,13 @@ class FolderBucket:
                 beside.replace(path)
                 _keep(path.parent)
 
-    def _read(self, key: str) -> Found | None:
+    def _read(self, key: str) -> StoredObject | None:
         with _translated("read"):
             try:
                 data = (self._root / key).read_bytes()
             except FileNotFoundError:
                 return None
-        return Found(data=data, version=hashlib.sha256(data).hexdigest())
+        return StoredObject(data=data, version=hashlib.sha256(data).hexdigest())
 
     def _open(self, key: str) -> IO[bytes] | None:
         with _translated("read"):
@@ -131,7 +131,7 @@ def _nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], None]]:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
     try:
         with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no path
-            for piece in pieces(data, 0, len(data), _CHUNK):
+            for piece in chunks(data, 0, len(data), _CHUNK):
                 left = memoryview(piece)
                 while left:
                     left = left[file.write(left) :]
@@ -185,4 +185,4 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreFailed(doing, error.strerror or type(error).__name__) from None
+        raise StorageError(doing, error.strerror or type(error).__name__) from None

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import AlarmingObject, ManifestChanged
+from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason, Outcome
-from tasks.storage.bucket import Bucket, Found, Labels, Unclear, put
+from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
 
 _MEDIA_TYPE = "application/json"
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -149,7 +149,7 @@ class Manifest(_Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class StoredManifest:
     """A manifest as it stands in the archive.
 
     Attributes:
@@ -158,7 +158,7 @@ class Committed:
     """
 
     manifest: Manifest
-    found: Found
+    found: StoredObject
 
 
 @cache
@@ -178,12 +178,12 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 
-async def look_up(bucket: Bucket, evaluation: Evaluation) -> Committed | None:
+async def read_manifest(bucket: Bucket, evaluation: Evaluation) -> StoredManifest | None:
     """Return the evaluation's manifest, or None where there is none.
 
     Raises:
-        AlarmingObject: there is one, but not one that we could have written.
-        StoreFailed: the bucket did not say.
+        IntegrityError: there is one, but not one that we could have written.
+        StorageError: the bucket did not say.
     """
     found = await bucket.read(evaluation.manifest_key)
     if found is None:
@@ -191,13 +191,13 @@ async def look_up(bucket: Bucket, evaluation: Evaluation) -> Committed | None:
     try:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError:
-        raise AlarmingObject("a manifest is damaged or of a newer format") from None
+        raise IntegrityError("a manifest is damaged or of a newer format") from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
-        raise AlarmingObject("a manifest speaks of another evaluation")
-    return Committed(manifest, found)
+        raise IntegrityError("a manifest speaks of another evaluation")
+    return StoredManifest(manifest, found)
 
 
-def following(before: Committed | None, manifest: Manifest) -> Manifest:
+def following(before: StoredManifest | None, manifest: Manifest) -> Manifest:
     """Return the manifest as the revision that follows the one before.
 
     Documents that are gone from the bundle stay in the archive, and stay listed as superseded. After an erasure
@@ -229,7 +229,7 @@ def following(before: Committed | None, manifest: Manifest) -> Manifest:
     )
 
 
-async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, before: Committed | None) -> Outcome:
+async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, before: StoredManifest | None) -> Outcome:
     """Write the manifest, after everything it names; return how the evaluation ended by that.
 
     The manifest before is kept under ``revisions/`` first. Replacing compares what is there with what we
@@ -237,12 +237,12 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
 
     Raises:
         ManifestChanged: another worker wrote one in the meantime; look it up again.
-        StoreFailed: it may not be there.
-        AlarmingObject: another manifest is kept under the same revision.
+        StorageError: it may not be there.
+        IntegrityError: another manifest is kept under the same revision.
     """
     if before and before.manifest.says_the_same_as(manifest):
         return Outcome.UNCHANGED
-    labels = Labels(_MEDIA_TYPE, {"eval-id": evaluation.eval_id})
+    labels = ObjectAttributes(_MEDIA_TYPE, {"eval-id": evaluation.eval_id})
     record = following(before, manifest)
     if before:
         key = evaluation.revision_key(record.revision - 1)
@@ -250,7 +250,7 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
     data = record.as_json()
     try:
         await bucket.replace(evaluation.manifest_key, data, labels, before.found.version if before else None)
-    except (ManifestChanged, Unclear):
+    except (ManifestChanged, WriteUnconfirmed):
         # Our own write may have reached the store although its answer did not reach us.
         found = await bucket.read(evaluation.manifest_key)
         if found is None or found.data != data:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from obstore.store import ObjectStore
 
-from tasks.storage.bucket import Bucket, ObjectBucket
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.bucket import Bucket, S3Bucket
+from tasks.storage.local_bucket import LocalBucket
 
 
-def bucket_at(
+def open_bucket(
     archive: ObjectStore | Path, storage_class: str | None = None, writing: Callable[[], ObjectStore] | None = None
 ) -> Bucket:
     """Return the bucket.
@@ -19,4 +19,4 @@ def bucket_at(
         storage_class: S3 storage class of documents, or None for the bucket's own.
         writing: what gives the client to write with, where that is another one.
     """
-    return FolderBucket(archive) if isinstance(archive, Path) else ObjectBucket(archive, storage_class, writing)
+    return LocalBucket(archive) if isinstance(archive, Path) else S3Bucket(archive, storage_class, writing)

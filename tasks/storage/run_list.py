@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import AlarmingObject, BadEvalId, ManifestChanged, RunTaken
+from tasks.errors import BadEvalId, IntegrityError, ManifestChanged, RunTaken
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.evaluation import parse_eval_id
-from tasks.storage.bucket import Bucket, Labels, Unclear, put
+from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import archiver, utc_now
 
 PIECE = 50_000
@@ -32,7 +32,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Piece(_Part):
+class Chunk(_Part):
     """Some of the IDs."""
 
     key: str
@@ -60,7 +60,7 @@ class RunList(_Part):
     refresh: bool = Field(description="Whether RiskOS is asked although there is a manifest.")
     even_if_erased: bool = Field(default=False, description="Whether what was erased is archived again.")
     source: Source
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Chunk, ...]
     begun_at: str
     archiver: str
 
@@ -70,7 +70,7 @@ class RunList(_Part):
         fingerprint = self.source.fingerprint
         return fingerprint if self.account == DEFAULT_ACCOUNT else f"{fingerprint}:{self.account}"
 
-    def piece_at(self, position: int) -> tuple[Piece, int]:
+    def piece_at(self, position: int) -> tuple[Chunk, int]:
         """Return the piece that holds the ID at a position, and how many IDs come before that piece.
 
         Raises:
@@ -99,7 +99,7 @@ async def keep_list(
 
     Raises:
         RunTaken: the name means another list.
-        StoreFailed: it may not be there.
+        StorageError: it may not be there.
     """
     known = await find_list(bucket, environment, run)
     if known is None:
@@ -127,8 +127,8 @@ async def find_list(bucket: Bucket, environment: str, run: str) -> RunList | Non
     """Return the list of a run, or None where there is none.
 
     Raises:
-        AlarmingObject: there is one, but not one that we could have written.
-        StoreFailed: the bucket did not say.
+        IntegrityError: there is one, but not one that we could have written.
+        StorageError: the bucket did not say.
     """
     found = await bucket.read(_list_key(environment, run))
     if found is None:
@@ -136,19 +136,19 @@ async def find_list(bucket: Bucket, environment: str, run: str) -> RunList | Non
     try:
         return RunList.model_validate_json(found.data)
     except ValidationError:
-        raise AlarmingObject(f"the list of run {run} is damaged or of a newer format") from None
+        raise IntegrityError(f"the list of run {run} is damaged or of a newer format") from None
 
 
-async def read_piece(bucket: Bucket, piece: Piece) -> list[str]:
+async def read_piece(bucket: Bucket, piece: Chunk) -> list[str]:
     """Return the IDs of a piece.
 
     Raises:
-        AlarmingObject: it is not there as it was written.
-        StoreFailed: the bucket did not say.
+        IntegrityError: it is not there as it was written.
+        StorageError: the bucket did not say.
     """
     found = await bucket.read(piece.key)
     if found is None or hashlib.sha256(found.data).hexdigest() != piece.sha256:
-        raise AlarmingObject("a piece of a run's list is gone or damaged")
+        raise IntegrityError("a piece of a run's list is gone or damaged")
     most = piece.ids * _LINE
     try:
         lines = zlib.decompressobj(_GZIP).decompress(found.data, most + 1).decode("ascii").split()
@@ -156,7 +156,7 @@ async def read_piece(bucket: Bucket, piece: Piece) -> list[str]:
     except (zlib.error, UnicodeDecodeError, BadEvalId):
         eval_ids = []
     if len(eval_ids) != piece.ids:
-        raise AlarmingObject("a piece of a run's list does not hold what its run says")
+        raise IntegrityError("a piece of a run's list does not hold what its run says")
     return eval_ids
 
 
@@ -170,21 +170,21 @@ def _pieces(eval_ids: Iterable[str]) -> Iterator[Sequence[str]]:
         yield some
 
 
-async def _put_piece(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Piece:
+async def _put_piece(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Chunk:
     # Without a time, so that the same IDs are the same bytes.
     data = gzip.compress("".join(f"{eval_id}\n" for eval_id in eval_ids).encode(), mtime=0)
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"runs/{environment}/{run}/{sha256}.txt.gz"
-    await put(bucket, key, data, sha256, Labels("application/gzip", {"sha256": sha256}))
-    return Piece(key=key, ids=len(eval_ids), sha256=sha256)
+    await put(bucket, key, data, sha256, ObjectAttributes("application/gzip", {"sha256": sha256}))
+    return Chunk(key=key, ids=len(eval_ids), sha256=sha256)
 
 
 async def _put_list(bucket: Bucket, made: RunList) -> RunList:
     """Write it where there is none; return the one that is there then."""
     data = (made.model_dump_json(by_alias=True, indent=1) + "\n").encode()
     try:
-        await bucket.replace(_list_key(made.environment, made.run), data, Labels("application/json"), None)
-    except (ManifestChanged, Unclear):
+        await bucket.replace(_list_key(made.environment, made.run), data, ObjectAttributes("application/json"), None)
+    except (ManifestChanged, WriteUnconfirmed):
         known = await find_list(bucket, made.environment, made.run)
         if known is None:
             raise

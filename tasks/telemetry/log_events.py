@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 import structlog
 
 from tasks.errors import AccountUnknown, ArchiveError, cause_of, sentence_of
-from tasks.model.job import Entry
+from tasks.model.job import Job
 from tasks.model.outcome import Outcome
 
 _log = structlog.get_logger("docv.archive")
 
 
-def about(entry: Entry) -> AbstractContextManager[None]:
+def about(entry: Job) -> AbstractContextManager[None]:
     """Have every line that is logged while the block lasts, by whomever, say which evaluation it is about."""
     facts = {
         "eval_id": entry.eval_id,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from tasks.errors import ArchiveError, LeaseLost, NeedsPerson, NotNow, TryAgain
+from tasks.errors import ArchiveError, BlockedError, LeaseLost, PermanentError, RetryableError
 
 
 class Step(enum.StrEnum):
@@ -21,7 +21,7 @@ class Step(enum.StrEnum):
     """All of the attempt."""
 
 
-class Figures(Protocol):
+class Metrics(Protocol):
     """Who counts. Times are in seconds, sizes in bytes; no ID is ever told."""
 
     def took(self, step: str, seconds: float, /) -> None:
@@ -46,7 +46,7 @@ class Figures(Protocol):
         """A live evaluation had its outcome so long after it was accepted."""
 
 
-class Uncounted:
+class NullMetrics:
     """Nobody wants to know."""
 
     def took(self, step: str, seconds: float, /) -> None:
@@ -71,11 +71,11 @@ class Uncounted:
         """See Figures."""
 
 
-UNCOUNTED = Uncounted()
+NULL_METRICS = NullMetrics()
 
 
 @contextlib.contextmanager
-def timed(figures: Figures, step: Step) -> Iterator[None]:
+def timed(figures: Metrics, step: Step) -> Iterator[None]:
     """Have the block counted as a step, however it ends."""
     began = time.monotonic()
     try:
@@ -90,5 +90,7 @@ def _words(family: type[ArchiveError]) -> Iterator[str]:
         yield from _words(kind)
 
 
-CAUSES = tuple(sorted({word for family in (TryAgain, NotNow, NeedsPerson, LeaseLost) for word in _words(family)}))
+CAUSES = tuple(
+    sorted({word for family in (RetryableError, BlockedError, PermanentError, LeaseLost) for word in _words(family)})
+)
 """Every word for what stops an attempt. A fault of this program has none of its own: its name may be anything."""

@@ -18,7 +18,7 @@ from scripts.simulator.options import Options
 from scripts.simulator.server import Simulator, start
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
 from tests.commands import KEY
@@ -156,7 +156,7 @@ class Stage:
         """Accept evaluations and publish them; live ones travel one in a message."""
         app = publishing_app(Settings(redis_url=SecretStr(self.redis.url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
-            await enqueue(self.ledger, publisher, eval_ids, Order(queue, account, Trigger("enqueue", run)))
+            await enqueue(self.ledger, publisher, eval_ids, EnqueueOptions(queue, account, Trigger("enqueue", run)))
 
     async def settled(self, run: str) -> int:
         """Return how many evaluations of a run have ended; -1 when Redis does not tell."""

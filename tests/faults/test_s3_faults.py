@@ -14,17 +14,17 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.bundle.unpack import Limits
-from tasks.bundle.unpacker import Opening
+from tasks.bundle.unpacker import BundleUnpacker
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.pipeline.attempt import attempt
-from tasks.pipeline.pipeline import Means
-from tasks.pipeline.upload import Shelf
-from tasks.resilience.archive_gate import Gate
-from tasks.resilience.retry import Policy
-from tasks.riskos.download import Terms
-from tasks.storage.bucket import ObjectBucket
+from tasks.pipeline.pipeline import PipelineContext
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.download import DownloadOptions
+from tasks.storage.bucket import S3Bucket
 from tests.faults.own_s3 import OwnS3, unkept
 from tests.riskos import KEY, Clock, Heard, Reply, Server, Then, Wilful, Write, http, listening, s3_error
 
@@ -106,12 +106,14 @@ class Yard:
         await self.redis.flushall()
         eval_id = eval_id_for(_SCENARIO, number)
         ledger, clock, wrong = Ledger(self.redis, 3600.0), Clock(self.redis), []
-        await ledger.accept([eval_id], Order(Queue.LIVE, "default", Trigger("enqueue", run=_RUN)))
+        await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=_RUN)))
         async with listening(picky) as server:
             archive = OwnS3(server, picky)
-            line = clock.line_to(self.simulator.url, self.session, Terms(), Policy(attempts=_ATTEMPTS))
-            bucket = ObjectBucket(store_at(server.url))
-            means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(Limits()))
+            line = clock.line_to(self.simulator.url, self.session, DownloadOptions(), RetryPolicy(attempts=_ATTEMPTS))
+            bucket = S3Bucket(store_at(server.url))
+            means = PipelineContext(
+                line, ArchiveGate(line.holds, line.breaker), UploadTarget(bucket), bucket, BundleUnpacker(Limits())
+            )
             for turn in range(_ATTEMPTS):
                 for entry in await ledger.take([eval_id], token=f"worker {turn}"):
                     await attempt(entry, means, ledger)

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from tests.conftest import S3
 from tests.riskos import Reply, http, json, listening, saying
 from worker.clients.archive import open_archive
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.object_lock import LockingClient
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, SettingsError
@@ -73,7 +73,7 @@ async def test_what_is_missing_is_said_before_anything_is_opened(settings: Setti
 
 async def test_when_one_thing_does_not_answer_the_others_are_closed(settings: Settings, s3: S3) -> None:
     bad = with_(settings, archive_url="s3://no-such-bucket-here", s3_endpoint=s3.endpoint)
-    with pytest.raises(Unreachable):
+    with pytest.raises(ServiceUnavailable):
         async with opened(bad):
             pass  # an open session would be a warning, and warnings are errors
 
@@ -84,7 +84,7 @@ async def test_when_one_thing_does_not_answer_the_others_are_closed(settings: Se
 async def test_a_redis_that_does_not_answer_is_unreachable_and_its_password_is_not_shown(
     settings: Settings, nobody: str
 ) -> None:
-    with pytest.raises(Unreachable, match="DOCV_REDIS_URL") as caught:
+    with pytest.raises(ServiceUnavailable, match="DOCV_REDIS_URL") as caught:
         async with opened(with_(settings, redis_url=SecretStr(f"redis://:geheim@{nobody}/0"))):
             pass
     assert "geheim" not in f"{caught.value}{caught.value!r}"
@@ -98,7 +98,7 @@ async def test_a_folder_for_large_bundles_that_cannot_be_made_is_told_by_its_set
     tmp_path: Path, settings: Settings
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Unreachable, match="below DOCV_STATE_DIR, cannot be made"):
+    with pytest.raises(ServiceUnavailable, match="below DOCV_STATE_DIR, cannot be made"):
         async with opened(with_(settings, state_dir=tmp_path / "file")):
             pass
 

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import pytest
 
-from worker.runtime import Draining, Runtime, spare_what_stays, told_to_end
+from worker.runtime import Draining, Runtime, cancel_requested, freeze_gc
 
 LONG = 3600.0
 """Longer than any test: who returns before did not wait for it."""
@@ -172,7 +172,7 @@ def test_who_begins_to_wait_after_that_is_told_at_once_and_was_not_cancelled_for
         gate = asyncio.Semaphore(1)
         with contextlib.suppress(Draining):
             await runtime.unless_draining(gate.acquire())
-        return gate.locked(), told_to_end()
+        return gate.locked(), cancel_requested()
 
     assert runtime.run(work()) == (False, False)
 
@@ -185,7 +185,7 @@ def test_whose_waiting_was_called_off_may_still_clean_up_at_leisure(
             begun.set()
             await runtime.pause(LONG)
         await asyncio.sleep(0.01)
-        return told_to_end()
+        return cancel_requested()
 
     begun = threading.Event()
     future = threads.submit(lambda: runtime.run(work()))
@@ -339,7 +339,7 @@ class Deafened(Work):
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                self.lost.append(told_to_end())
+                self.lost.append(cancel_requested())
         await asyncio.Event().wait()
         return answer
 
@@ -376,7 +376,7 @@ def test_closing_cancels_again_who_did_not_notice(threads: ThreadPoolExecutor) -
 
 def test_nobody_is_told_to_end_unless_cancelled(runtime: Runtime) -> None:
     async def asks() -> bool:
-        return told_to_end()
+        return cancel_requested()
 
     assert runtime.run(asks()) is False
 
@@ -386,7 +386,7 @@ async def test_who_loops_for_ever_learns_that_a_cancellation_was_lost() -> None:
 
     async def loop() -> None:
         nonlocal rounds
-        while not told_to_end():
+        while not cancel_requested():
             rounds += 1
             begun.set()
             with contextlib.suppress(asyncio.CancelledError):
@@ -409,14 +409,14 @@ async def test_who_takes_back_a_cancellation_is_not_told_to_end() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
         task.uncancel()
-        return told_to_end()
+        return cancel_requested()
 
     assert await asyncio.create_task(work()) is False
 
 
 async def test_outside_of_a_task_nobody_is_told_to_end() -> None:
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_soon(lambda: answer.set_result(told_to_end()))
+    asyncio.get_running_loop().call_soon(lambda: answer.set_result(cancel_requested()))
     assert await answer is False
 
 
@@ -430,7 +430,7 @@ def collecting() -> Iterator[None]:
 @pytest.mark.usefixtures("collecting")
 def test_the_collector_looks_at_nothing_that_stays_and_at_all_that_comes() -> None:
     before = len(gc.get_objects())
-    spare_what_stays()
+    freeze_gc()
     later = [[] for _ in range(10)]
     looked_at = gc.get_objects()
     assert len(looked_at) < before / 10

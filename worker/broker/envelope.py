@@ -28,7 +28,7 @@ class BadEnvelope(ValueError):
     """An entry of a queue that is no message to our task; the sentence says why, and holds nothing of it."""
 
 
-def checked(payload: Any) -> dict[str, Any]:
+def check_task_message(payload: Any) -> dict[str, Any]:
     """Return an entry of a queue that is a message to our task, with no more headers than Celery needs.
 
     Raises:
@@ -38,7 +38,7 @@ def checked(payload: Any) -> dict[str, Any]:
     return message | {"headers": safe_headers(_kinds(message), body, message.get("headers"))}
 
 
-def talk(payload: Any) -> dict[str, Any]:
+def check_control_message(payload: Any) -> dict[str, Any]:
     """Return what Celery's processes say to each other: events, remote control, and its replies; no task comes so.
 
     Raises:

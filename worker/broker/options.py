@@ -4,10 +4,9 @@ from typing import Any
 
 from celery.app.utils import Settings as Configuration
 
-from worker.broker import rabbitmq
-from worker.broker import redis_transport as transport
+from worker.broker import rabbitmq, redis_transport
 from worker.clients import sentinel
-from worker.config.redis_url import is_watched
+from worker.config.redis_url import is_sentinel_url
 from worker.config.settings import Settings
 
 
@@ -17,7 +16,7 @@ def broker_url(settings: Settings) -> str:
     Raises:
         SettingsError: there is no Redis; that is needed in any case.
     """
-    redis = transport.transport_url(settings.need_redis_url())
+    redis = redis_transport.transport_url(settings.need_redis_url())
     return settings.broker_url.get_secret_value() if settings.broker_url else redis
 
 
@@ -31,17 +30,17 @@ def worker_options(settings: Settings) -> dict[str, Any]:
     if settings.broker_url:
         return rabbitmq.worker_options()
     url = settings.need_redis_url()
-    return transport.worker_transport() | (sentinel.kombu_options(url) if is_watched(url) else {})
+    return redis_transport.worker_transport() | (sentinel.kombu_options(url) if is_sentinel_url(url) else {})
 
 
 def publisher_options(conf: Configuration) -> dict[str, Any]:
     """Return how a publisher of an application talks to it: an error is answered within seconds, not waited out."""
     if is_rabbitmq(conf.broker_url):
         return rabbitmq.publisher_options()
-    return transport.publisher_transport() | sentinel.same_primary(conf.broker_transport_options)
+    return redis_transport.publisher_transport() | sentinel.same_primary(conf.broker_transport_options)
 
 
 def use_our_channels() -> None:
     """Have every connection of this process use our channels."""
-    transport.use_our_channel()
+    redis_transport.use_our_channel()
     rabbitmq.use_our_channel()

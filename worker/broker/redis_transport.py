@@ -16,9 +16,9 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
-from worker.broker.envelope import QUEUES, UNREADABLE, BadEnvelope, checked, talk
+from worker.broker.envelope import QUEUES, UNREADABLE, BadEnvelope, check_control_message, check_task_message
 from worker.clients import sentinel
-from worker.config.redis_url import is_watched
+from worker.config.redis_url import is_sentinel_url
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
@@ -36,7 +36,7 @@ def transport_url(redis_url: str) -> str:
     A socket is ``redis+socket://`` there and its database a virtual host; over TLS kombu believes any certificate
     unless it is told to check it.
     """
-    if is_watched(redis_url):
+    if is_sentinel_url(redis_url):
         return sentinel.kombu_url(redis_url)
     parts = urlsplit(redis_url)
     query = dict(parse_qsl(parts.query))
@@ -79,7 +79,7 @@ def publisher_transport() -> dict[str, Any]:
     }
 
 
-class Resting:
+class PausedQueues:
     """Queues that are not to be read for now, though there is room: their messages would only lie about here."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Resting:
         return bool(self._queues)
 
 
-resting = Resting()
+paused_queues = PausedQueues()
 """What rests in this process; kombu makes its channels itself, so there is no other way to hand it over."""
 
 
@@ -116,13 +116,13 @@ class LiveFirst:
 
     def consume(self, _most: int) -> list[str]:
         """Return the queues to read now."""
-        return [queue for queue in self._queues if queue not in resting] or [_NOBODY] * bool(self._queues)
+        return [queue for queue in self._queues if queue not in paused_queues] or [_NOBODY] * bool(self._queues)
 
     def rotate(self, _queue: str) -> None:
         """Nobody loses its rank by having been read."""
 
 
-class Places(redis.QoS):
+class SlotReleasingQoS(redis.QoS):
     """The places of a worker for messages that it has taken and not finished.
 
     kombu's own gives a place back only when Redis confirms it. So while Redis is away each message that ends takes its
@@ -161,13 +161,13 @@ class Places(redis.QoS):
 class Channel(redis.Channel):
     """A channel that goes on whatever is in a queue, and when Redis is full, so that work can make room again."""
 
-    QoS = Places
+    QoS = SlotReleasingQoS
     _kept: Any = None
 
     def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
         """Read a queue: one of tasks, or one by which Celery's processes speak; a channel may have both."""
         super().basic_consume(queue, *args, **options)
-        look = checked if queue in QUEUES else talk
+        look = check_task_message if queue in QUEUES else check_control_message
         deliver = self.connection._callbacks[queue]  # noqa: SLF001  # kombu has no other place for it
         self.connection._callbacks[queue] = lambda entry: deliver(look(entry))  # noqa: SLF001
 
@@ -196,7 +196,7 @@ class Channel(redis.Channel):
             return True
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        super()._brpop_start(_SOON if resting else timeout)
+        super()._brpop_start(_SOON if paused_queues else timeout)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 _RETRY_SECONDS = 60
@@ -67,7 +67,7 @@ async def check_archive(archive: S3Store | Path, settings: Settings) -> None:
     """See that the archive is there and may be read.
 
     Raises:
-        Unreachable: it is not.
+        ServiceUnavailable: it is not.
     """
     if isinstance(archive, Path):
         check_folder(archive, "folder of the archive")
@@ -84,14 +84,14 @@ async def _check_bucket(store: S3Store, settings: Settings) -> None:
         await asyncio.to_thread(obstore.get, store, _NO_OBJECT)
     except (NotFoundError, FileNotFoundError) as error:
         if "NoSuchBucket" in str(error):
-            raise Unreachable(f"{where}: there is no such bucket; make it, or mend DOCV_ARCHIVE_URL") from None
+            raise ServiceUnavailable(f"{where}: there is no such bucket; make it, or mend DOCV_ARCHIVE_URL") from None
     except (PermissionDeniedError, UnauthenticatedError, PermissionError):
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"{where}: access is denied; these credentials need s3:GetObject, s3:PutObject, s3:PutObjectTagging "
             "and s3:ListBucket there"
         ) from None
     except (BaseError, OSError, ValueError) as error:
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"{where}: the bucket does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
         ) from None
 
@@ -104,11 +104,11 @@ def check_folder(folder: Path, what: str) -> None:
         what: what it is, for the sentence.
 
     Raises:
-        Unreachable: it is not.
+        ServiceUnavailable: it is not.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Unreachable(f"{folder}: the {what} cannot be made: {error.strerror}") from None
+        raise ServiceUnavailable(f"{folder}: the {what} cannot be made: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise Unreachable(f"{folder}: the {what} cannot be written to")
+        raise ServiceUnavailable(f"{folder}: the {what} cannot be written to")

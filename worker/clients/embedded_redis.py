@@ -35,7 +35,7 @@ class EmbeddedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedRedis:
     """An embedded Redis that answers.
 
     Attributes:
@@ -50,7 +50,7 @@ class Embedded:
 
 
 @contextlib.contextmanager
-def embedded_redis(state_dir: Path) -> Iterator[Embedded]:
+def embedded_redis(state_dir: Path) -> Iterator[EmbeddedRedis]:
     """Use the embedded Redis of a state directory, started if it is not running.
 
     Raises:
@@ -66,7 +66,7 @@ def embedded_redis(state_dir: Path) -> Iterator[Embedded]:
         fcntl.flock(lock, fcntl.LOCK_SH)
         path = socket_path(folder)
         keeper = None if _answers(path) else _start(folder, path)
-        yield Embedded(url=f"unix://{quote(str(path))}", started=keeper is not None, lock=lock)
+        yield EmbeddedRedis(url=f"unix://{quote(str(path))}", started=keeper is not None, lock=lock)
     finally:
         os.close(lock)
     if keeper is not None:

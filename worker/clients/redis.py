@@ -13,8 +13,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.clients import sentinel
-from worker.clients.errors import Unreachable
-from worker.config.redis_url import is_watched
+from worker.clients.errors import ServiceUnavailable
+from worker.config.redis_url import is_sentinel_url
 
 _TIMEOUT = 10.0
 _CHECK_SECONDS = 10.0
@@ -45,7 +45,7 @@ async def open_redis(
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
     }
     async with contextlib.AsyncExitStack() as stack:
-        if is_watched(url):
+        if is_sentinel_url(url):
             pool: ConnectionPool = await stack.enter_async_context(sentinel.open_pool(url, **options))
         else:
             pool = BlockingConnectionPool.from_url(url, **options)
@@ -56,17 +56,19 @@ async def check_redis(redis: "Redis") -> None:
     """See that Redis answers, and knows the commands that the ledger needs.
 
     Raises:
-        Unreachable: it does not.
+        ServiceUnavailable: it does not.
     """
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
             version = str((await redis.info("server")).get("redis_version", ""))
     except (RedisError, OSError) as error:
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"Redis does not answer ({_short(error)}): see that it runs and DOCV_REDIS_URL names it"
         ) from None
     if is_too_old(version):
-        raise Unreachable(f"Redis is of version {version}, which is too old: 6.2 or newer is needed, or any Valkey")
+        raise ServiceUnavailable(
+            f"Redis is of version {version}, which is too old: 6.2 or newer is needed, or any Valkey"
+        )
 
 
 def is_too_old(version: str) -> bool:

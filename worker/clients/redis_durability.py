@@ -6,16 +6,16 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 _log = structlog.get_logger("docv.resources")
 
 
-async def check_keeping(redis: "Redis", *, strict: bool) -> None:
+async def check_persistence(redis: "Redis", *, strict: bool) -> None:
     """See that Redis keeps what it is told: an append-only file, and nothing evicted.
 
     Raises:
-        Unreachable: it may lose some of it, and the settings are strict about that.
+        ServiceUnavailable: it may lose some of it, and the settings are strict about that.
     """
     facts = await redis.info()
     faults = []
@@ -27,7 +27,7 @@ async def check_keeping(redis: "Redis", *, strict: bool) -> None:
     _tell(faults, strict=strict)
 
 
-async def check_syncing(redis: "Redis", *, strict: bool) -> None:
+async def check_fsync(redis: "Redis", *, strict: bool) -> None:
     """See that what Redis is told is on its disk before it answers: for whoever answers others on its word.
 
     With ``everysec`` a crash of its process alone loses up to two seconds of what it has acknowledged: while an fsync
@@ -35,7 +35,7 @@ async def check_syncing(redis: "Redis", *, strict: bool) -> None:
     does not tell how it is set.
 
     Raises:
-        Unreachable: it may lose some of it, and the settings are strict about that.
+        ServiceUnavailable: it may lose some of it, and the settings are strict about that.
     """
     if await syncing(redis) not in {None, "always"}:
         _tell(["its crash may lose the last two seconds of what was accepted: set appendfsync always"], strict=strict)
@@ -52,5 +52,5 @@ async def syncing(redis: "Redis") -> str | None:
 def _tell(faults: Iterable[str], *, strict: bool) -> None:
     for fault in faults:
         if strict:
-            raise Unreachable(f"Redis may lose evaluations, and DOCV_STRICT is set: {fault}")
+            raise ServiceUnavailable(f"Redis may lose evaluations, and DOCV_STRICT is set: {fault}")
         _log.error("redis.may_lose", fault=fault)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from redis.asyncio import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
-from worker.config.redis_url import read_watched
+from worker.config.redis_url import parse_sentinel_url
 
 # A Sentinel that does not answer soon is passed over for the next one.
 _ASKING = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
@@ -26,7 +26,7 @@ async def open_pool(url: str, **options: Any) -> AsyncIterator[ConnectionPool]:
         url: of a watched Redis.
         options: of the connections, as ``BlockingConnectionPool`` takes them.
     """
-    watched = read_watched(url)
+    watched = parse_sentinel_url(url)
     named = {"db": watched.database, "username": watched.username, "password": watched.password}
     asking = Sentinel(watched.sentinels, sentinel_kwargs=dict(_ASKING))  # type: ignore[no-untyped-call]
     async with asking:
@@ -35,7 +35,7 @@ async def open_pool(url: str, **options: Any) -> AsyncIterator[ConnectionPool]:
 
 def kombu_url(url: str) -> str:
     """Return the URL of a watched Redis as kombu writes it: one for each Sentinel, each with all of the rest."""
-    watched = read_watched(url)
+    watched = parse_sentinel_url(url)
     user = f"{quote(watched.username or '', safe='')}:{quote(watched.password, safe='')}@" if watched.password else ""
     return ";".join(
         f"sentinel://{user}{f'[{host}]' if ':' in host else host}:{port}/{watched.database}"
@@ -45,7 +45,7 @@ def kombu_url(url: str) -> str:
 
 def kombu_options(url: str) -> dict[str, Any]:
     """Return the options by which kombu finds the primary."""
-    return {"master_name": read_watched(url).service, "sentinel_kwargs": dict(_ASKING)}
+    return {"master_name": parse_sentinel_url(url).service, "sentinel_kwargs": dict(_ASKING)}
 
 
 def same_primary(options: Mapping[str, Any]) -> dict[str, Any]:

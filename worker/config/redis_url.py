@@ -22,7 +22,7 @@ _LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class SentinelUrl:
     """A Redis that Sentinel watches.
 
     Attributes:
@@ -46,8 +46,8 @@ def check_redis_url(url: str) -> None:
     Raises:
         ValueError: it does not; it is not repeated, for it may hold a password.
     """
-    if is_watched(url):
-        read_watched(url)
+    if is_sentinel_url(url):
+        parse_sentinel_url(url)
         return
     try:
         parts = urlsplit(url)
@@ -58,12 +58,12 @@ def check_redis_url(url: str) -> None:
         raise ValueError("expected is redis://host:6379/0, rediss://…, redis+sentinel://… or unix:///path")
 
 
-def is_watched(url: str) -> bool:
+def is_sentinel_url(url: str) -> bool:
     """Return whether a URL names a Redis by its Sentinels."""
     return url.startswith(f"{_WATCHED}:")
 
 
-def read_watched(url: str) -> Watched:
+def parse_sentinel_url(url: str) -> SentinelUrl:
     """Return what such a URL names.
 
     Raises:
@@ -75,7 +75,7 @@ def read_watched(url: str) -> Watched:
     if not parts or not all(found) or not all(0 < port <= _LAST_PORT for _, port in sentinels):
         raise ValueError(f"expected is {_WATCHED}://host:26379,host:26379/service/0")
     name, _, password = (parts["user"] or "").partition(":")
-    return Watched(
+    return SentinelUrl(
         sentinels=tuple(sentinels),
         service=parts["service"],
         database=int(parts["database"] or 0),

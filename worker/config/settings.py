@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from worker.config import validators as values
+from worker.config import validators
 
 _PREFIX = "DOCV_"
 _DOTENV = ".env"
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     """Which RiskOS the key belongs to; the first part of every key in the archive."""
     api_key: SecretStr | None = None
     """The key of the RiskOS account."""
-    riskos_url: Annotated[str | None, AfterValidator(values.riskos_url)] = None
+    riskos_url: Annotated[str | None, AfterValidator(validators.riskos_url)] = None
     """Base URL; by default the one of the environment. ``/api/evaluation/{eval_id}/documents`` is appended."""
     api_version: str | None = None
     """Value of ``X-API-Version``, such as ``2025-01-01.orion``."""
@@ -80,27 +80,27 @@ class Settings(BaseSettings):
     """PEM file with its key, where it is not in the same file."""
     accounts: Path | None = None
     """TOML file with further accounts, see ``worker.config.accounts``."""
-    archive_url: Annotated[str, AfterValidator(values.archive_url)] = Field(
+    archive_url: Annotated[str, AfterValidator(validators.archive_url)] = Field(
         default_factory=lambda: Path("archive").absolute().as_uri()
     )
     """Where the archive is: ``s3://bucket/prefix`` or ``file:///path``."""
-    s3_endpoint: Annotated[str | None, AfterValidator(values.s3_endpoint)] = None
+    s3_endpoint: Annotated[str | None, AfterValidator(validators.s3_endpoint)] = None
     """URL of an S3 other than Amazon's."""
-    redis_url: Annotated[SecretStr | None, AfterValidator(values.redis_url)] = None
+    redis_url: Annotated[SecretStr | None, AfterValidator(validators.redis_url)] = None
     """Redis of queue and ledger; ``run`` and ``demo`` start an embedded one where it is missing."""
     redis_replicas: int = Field(default=0, ge=0, le=10)
     """Replicas of Redis that must have what is accepted before that is answered; else a failover may forget it."""
-    broker_url: Annotated[SecretStr | None, AfterValidator(values.broker_url)] = None
+    broker_url: Annotated[SecretStr | None, AfterValidator(validators.broker_url)] = None
     """RabbitMQ, where that is to carry the messages instead of Redis; ledger, holds and rate stay in Redis."""
     state_dir: Path = Path(".docv-archive")
     """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
-    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.words_and_pairs)] = ()
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.words_and_pairs)] = ()
     """What RiskOS may show to deliver an event, separated by commas: Bearer tokens, or ``user:password`` for Basic."""
-    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.intake_tokens)] = ()
+    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.intake_tokens)] = ()
     """Bearer tokens of those who may hand in IDs over HTTP, separated by commas."""
-    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.words_and_pairs)] = ()
+    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.words_and_pairs)] = ()
     """Who may look at the operations page, see pictures and act, by commas: Bearer tokens, or ``user:password``."""
-    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.words_and_pairs)] = ()
+    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.words_and_pairs)] = ()
     """Who may look at the operations page and the figures and no more, in the same form."""
 
     rate: float = Field(default=10.0, gt=0, le=10_000)
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     """Object Lock mode of documents, manifests and quarantine; the bucket must have been made with Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days for which Object Lock keeps it."""
-    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(values.encryption_keys)] = ()
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.encryption_keys)] = ()
     """Keys to seal documents with before they leave: ``id:base64`` of 32 bytes, by commas; one seals, all open."""
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     @field_validator("tags", mode="before")
     @classmethod
     def _split_tags(cls, value: object) -> object:
-        return dict(values.tags(value)) if isinstance(value, str) else value
+        return dict(validators.tags(value)) if isinstance(value, str) else value
 
     @field_validator("tags")
     @classmethod
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sealed_key_is_no_blank(self) -> "Settings":
-        if self.api_key is not None and not values.is_word(self.api_key.get_secret_value()):
+        if self.api_key is not None and not validators.is_word(self.api_key.get_secret_value()):
             raise ValueError("DOCV_API_KEY must be one word of visible ASCII characters")
         return self
 
@@ -219,7 +219,9 @@ class Settings(BaseSettings):
         """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            _PREFIX + name.upper(): _written(name, value) for name, value in values.items() if value not in (None, {})
+            _PREFIX + name.upper(): _written(name, value)
+            for name, value in values.items()
+            if value not in (None, {})
         }
 
     def secrets(self) -> list[str]:

@@ -17,8 +17,8 @@ import yarl
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from worker.clients.errors import Unreachable
-from worker.metrics.shared_metrics import Look, SharedFigures
+from worker.clients.errors import ServiceUnavailable
+from worker.metrics.shared_metrics import Look, SharedMetrics
 
 _log = structlog.get_logger("docv.metrics")
 _FAREWELL_SECONDS = 1.0
@@ -54,7 +54,7 @@ class MetricsServer:
             port: 0 takes a free one.
 
         Raises:
-            Unreachable: somebody else listens there.
+            ServiceUnavailable: somebody else listens there.
         """
         listener = _listen(host, port)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="metrics", daemon=True)
@@ -86,7 +86,7 @@ class MetricsServer:
             await self._over.wait()
 
     def _application(self, look: Look) -> web.Application:
-        shared = SharedFigures(look)
+        shared = SharedMetrics(look)
         self._registry.register(shared)
 
         async def metrics(_: web.Request) -> web.Response:
@@ -107,7 +107,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=_BACKLOG, family=_family(host))
     except OSError as error:
-        raise Unreachable(
+        raise ServiceUnavailable(
             f"{host}:{port} cannot be listened on ({_why(error)}): give each worker of this machine a "
             "DOCV_METRICS_PORT of its own, or 0 for a free one"
         ) from None

@@ -35,7 +35,7 @@ _LOOK_SECONDS = 1.0
 _log = structlog.get_logger("docv.metrics")
 
 
-class SharedFigures(Collector):
+class SharedMetrics(Collector):
     """The figures as they were seen last.
 
     Args:

@@ -26,7 +26,7 @@ _LAG_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0,
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class LabelValues:
     """What the labels may say; the worker knows none of these words, whoever works in it does."""
 
     outcomes: Collection[str]
@@ -35,7 +35,7 @@ class Words:
     steps: Collection[str]
 
 
-class WorkerFigures:
+class WorkerMetrics:
     """The figures of one worker.
 
     Args:
@@ -43,7 +43,7 @@ class WorkerFigures:
         deaf: tells why this worker is deaf, or None.
     """
 
-    def __init__(self, words: Words, deaf: Callable[[], str | None]) -> None:
+    def __init__(self, words: LabelValues, deaf: Callable[[], str | None]) -> None:
         # When each counter began to count is a series more for each, and nobody asks for it.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._words = words

@@ -14,7 +14,7 @@ _log = structlog.get_logger("docv.serve")
 _SECONDS = 2.0
 
 
-class Courier:
+class BackgroundPublisher:
     """Publishes in a thread, so that nobody else waits, and for a bounded time.
 
     Args:

@@ -7,14 +7,14 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from scripts.serve.auth.accounts import whose
-from scripts.serve.auth.credentials import Login
-from scripts.serve.http.responses import Refused, said
-from tasks.errors import BadEvalId, StoreFailed
+from scripts.serve.auth.accounts import resolve_account
+from scripts.serve.auth.credentials import CredentialCheck
+from scripts.serve.http.responses import HTTPError, json_response
+from tasks.errors import BadEvalId, StorageError
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest, look_up
+from tasks.storage.manifest import Manifest, read_manifest
 from worker.config.accounts import Accounts
 
 _SECONDS = 10.0
@@ -32,7 +32,7 @@ class ArchivedEvaluation(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class LookUp:
+class EvaluationStatus:
     """Where one may ask what became of an evaluation.
 
     Attributes:
@@ -41,26 +41,26 @@ class LookUp:
         accounts: whose evaluations they may be.
     """
 
-    login: Login
+    login: CredentialCheck
     bucket: Bucket
     accounts: Accounts
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer ``GET /evaluations/{eval_id}``."""
         self.login.recognise(request)
-        account = whose(self.accounts, request.query.get("account"), 400)
+        account = resolve_account(self.accounts, request.query.get("account"), 400)
         evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
         manifest = await self._manifest(evaluation)
         if manifest is None:
-            return said(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome=MISSING).model_dump())
-        return said(200, _summary(manifest, evaluation.manifest_key).model_dump())
+            return json_response(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome=MISSING).model_dump())
+        return json_response(200, _summary(manifest, evaluation.manifest_key).model_dump())
 
     async def _manifest(self, evaluation: Evaluation) -> Manifest | None:
         try:
             async with asyncio.timeout(_SECONDS):
-                committed = await look_up(self.bucket, evaluation)
+                committed = await read_manifest(self.bucket, evaluation)
         except TimeoutError:
-            raise StoreFailed("read", "timeout") from None
+            raise StorageError("read", "timeout") from None
         return committed.manifest if committed else None
 
 
@@ -68,12 +68,12 @@ def read_eval_id(text: str) -> str:
     """Return the ID that somebody asks for.
 
     Raises:
-        Refused: it is none.
+        HTTPError: it is none.
     """
     try:
         return parse_eval_id(text)
     except BadEvalId as error:
-        raise Refused(400, error.why) from None
+        raise HTTPError(400, error.why) from None
 
 
 def _summary(manifest: Manifest, key: str) -> ArchivedEvaluation:

@@ -21,7 +21,7 @@ _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedEvaluation:
     """An evaluation is to be archived.
 
     Attributes:
@@ -75,7 +75,7 @@ class Unusable:
     why: str
 
 
-def read_event(body: Mapping[str, Any], environment: str) -> Wanted | Ignored | Unusable:
+def read_event(body: Mapping[str, Any], environment: str) -> RequestedEvaluation | Ignored | Unusable:
     """Return what an event asks of us.
 
     Args:
@@ -101,7 +101,7 @@ def _environment(event_type: str, data: Mapping[str, Any], ours: str) -> Ignored
     return None if named.strip().lower() == ours else Ignored(EventResult.OTHER_ENVIRONMENT)
 
 
-def _wanted(event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]) -> Wanted | Unusable:
+def _wanted(event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]) -> RequestedEvaluation | Unusable:
     if "eval_id" not in data:
         return Unusable(event_type, "no_eval_id", "an event came without data.eval_id, so it names no evaluation")
     try:
@@ -110,7 +110,7 @@ def _wanted(event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]) -
         return Unusable(event_type, "bad_eval_id", "the data.eval_id of an event is no UUID")
     event_id = body.get("event_id")
     event_id = event_id if isinstance(event_id, str) else ""
-    return Wanted(
+    return RequestedEvaluation(
         eval_id=eval_id,
         event_type=event_type,
         event_id=event_id if _SAFE_ID.fullmatch(event_id) else None,

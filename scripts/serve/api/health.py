@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from scripts.serve.http.responses import said
+from scripts.serve.http.responses import json_response
 
 _SECONDS = 2.0
 _FRESH_SECONDS = 1.0
@@ -38,7 +38,7 @@ class Health:
 
     async def live(self, _: web.Request) -> web.Response:
         """Answer ``GET /livez``: whoever can, is alive."""
-        return said(200, {"alive": True})
+        return json_response(200, {"alive": True})
 
     async def ready(self, _: web.Request) -> web.Response:
         """Answer ``GET /readyz``."""
@@ -47,7 +47,7 @@ class Health:
                 answers = await asyncio.gather(*map(self._answers, self._checks))
                 self._found = dict(zip(self._checks, answers, strict=True))
                 self._looked = self._clock()
-        return said(200 if all(self._found.values()) else 503, self._found)
+        return json_response(200 if all(self._found.values()) else 503, self._found)
 
     async def close(self, *_: object) -> None:
         """Wait for nothing any more."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from redis.asyncio import Redis
 
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 
 HEADER = "Idempotency-Key"
 _PREFIX = "docv:idempotency:"
@@ -23,7 +23,7 @@ _UNDER_WAY_SECONDS = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """A request that is to be done once.
 
     Attributes:
@@ -35,21 +35,21 @@ class Once:
     body: str
 
 
-def once(request: web.Request, caller: str, body: bytes) -> Once | None:
+def once(request: web.Request, caller: str, body: bytes) -> IdempotencyKey | None:
     """Return what a request is known by, or None where it shows no key.
 
     Raises:
-        Refused: what it shows is no key.
+        HTTPError: what it shows is no key.
     """
     shown = request.headers.getall(HEADER, [])
     if not shown:
         return None
     if len(shown) > 1 or not _KEY.fullmatch(shown[0]):
-        raise Refused(400, f"{HEADER} has 1 to 255 visible ASCII characters, and stands there once")
-    return Once(_hash(f"{caller} {shown[0]}".encode()), _hash(body))
+        raise HTTPError(400, f"{HEADER} has 1 to 255 visible ASCII characters, and stands there once")
+    return IdempotencyKey(_hash(f"{caller} {shown[0]}".encode()), _hash(body))
 
 
-class Memory:
+class IdempotencyStore:
     """What came of requests, in Redis.
 
     Args:
@@ -59,11 +59,11 @@ class Memory:
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
 
-    async def begin(self, once: Once) -> dict[str, int] | None:
+    async def begin(self, once: IdempotencyKey) -> dict[str, int] | None:
         """Begin a request; return the figures of what came of it where it was done before.
 
         Raises:
-            Refused: it is under way, or its key belongs to another one.
+            HTTPError: it is under way, or its key belongs to another one.
         """
         mark = json.dumps({"body": once.body})
         if await self._redis.set(_PREFIX + once.key, mark, nx=True, ex=_UNDER_WAY_SECONDS):
@@ -71,17 +71,17 @@ class Memory:
         # What has run out in between counts as under way: whoever asks again begins.
         known = json.loads(await self._redis.get(_PREFIX + once.key) or mark)
         if known["body"] != once.body:
-            raise Refused(422, f"this {HEADER} belongs to a request with another body; use a new one")
+            raise HTTPError(422, f"this {HEADER} belongs to a request with another body; use a new one")
         if "figures" not in known:
-            raise Refused(409, f"a request with this {HEADER} is under way; ask again", {"Retry-After": "1"})
+            raise HTTPError(409, f"a request with this {HEADER} is under way; ask again", {"Retry-After": "1"})
         return dict(known["figures"])
 
-    async def keep(self, once: Once, figures: Mapping[str, int]) -> None:
+    async def keep(self, once: IdempotencyKey, figures: Mapping[str, int]) -> None:
         """Remember for a day what came of it."""
         mark = json.dumps({"body": once.body, "figures": dict(figures)})
         await self._redis.set(_PREFIX + once.key, mark, ex=_DAY)
 
-    async def forget(self, once: Once) -> None:
+    async def forget(self, once: IdempotencyKey) -> None:
         """It came to nothing; it may be sent again."""
         await self._redis.delete(_PREFIX + once.key)
 

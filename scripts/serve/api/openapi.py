@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from scripts.serve.api.evaluations import ArchivedEvaluation
 from scripts.serve.api.idempotency import HEADER
 from scripts.serve.api.submit import EvaluationsAccepted, EvaluationsWanted
-from scripts.serve.http.responses import said
+from scripts.serve.http.responses import json_response
 
 _REFERENCE = "#/components/schemas/{model}"
 _MODELS = (EvaluationsWanted, EvaluationsAccepted, ArchivedEvaluation)
@@ -203,7 +203,7 @@ def document() -> dict[str, Any]:
 
 async def show_document(_: web.Request) -> web.Response:
     """Answer ``GET /openapi.json``."""
-    return said(200, document())
+    return json_response(200, document())
 
 
 def _described(operation: Operation) -> dict[str, Any]:

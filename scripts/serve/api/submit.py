@@ -10,18 +10,18 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from redis.exceptions import RedisError
 
-from scripts.serve.api.background_publisher import Courier
-from scripts.serve.api.idempotency import Memory, Once, once
-from scripts.serve.auth.accounts import whose
-from scripts.serve.auth.credentials import Login
+from scripts.serve.api.background_publisher import BackgroundPublisher
+from scripts.serve.api.idempotency import IdempotencyKey, IdempotencyStore, once
+from scripts.serve.auth.accounts import resolve_account
+from scripts.serve.auth.credentials import CredentialCheck
 from scripts.serve.http.body import parse_object, read_body
-from scripts.serve.http.limits import Bounds
-from scripts.serve.http.responses import Refused, said
-from scripts.serve.metrics import Figures, IdResult
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.http.responses import HTTPError, json_response
+from scripts.serve.metrics import HttpMetrics, IdResult
 from tasks.errors import BadEvalId, BadRunName
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import parse_eval_id, shown
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import parse_run
 from worker.config.accounts import Accounts
 
@@ -97,20 +97,20 @@ class Intake:
         bounds: what a client keeps to.
     """
 
-    login: Login
+    login: CredentialCheck
     accounts: Accounts
     ledger: Ledger
-    courier: Courier
-    memory: Memory
-    figures: Figures
-    bounds: Bounds
+    courier: BackgroundPublisher
+    memory: IdempotencyStore
+    figures: HttpMetrics
+    bounds: HttpLimits
 
     async def hand_in(self, request: web.Request) -> web.Response:
         """Answer ``POST /evaluations``."""
         caller = self.login.recognise(request)
         body = await read_body(request, self.bounds)
         wanted = _wanted(parse_object(body, self.bounds))
-        whose(self.accounts, wanted.account, 422)
+        resolve_account(self.accounts, wanted.account, 422)
         ids = _sort(wanted.eval_ids)
         known_by = once(request, caller, body)
         if known_by is None:
@@ -120,7 +120,9 @@ class Intake:
             return _answer(ids, before, _REPLAYED)
         return _answer(ids, await self._accept_once(wanted, ids, known_by))
 
-    async def _accept_once(self, wanted: EvaluationsWanted, ids: _Sorted, known_by: Once) -> Mapping[str, int]:
+    async def _accept_once(
+        self, wanted: EvaluationsWanted, ids: _Sorted, known_by: IdempotencyKey
+    ) -> Mapping[str, int]:
         try:
             found = await self._accept(wanted, ids)
             await self._soon(self.memory.keep(known_by, found))
@@ -133,8 +135,8 @@ class Intake:
     async def _accept(self, wanted: EvaluationsWanted, ids: _Sorted) -> Mapping[str, int]:
         """Accept what is good; return how many were new and how many under way."""
         queue = Queue(wanted.queue)
-        account = whose(self.accounts, wanted.account, 422).name
-        order = Order(queue, account, Trigger("intake", run=wanted.run), refresh=wanted.refresh)
+        account = resolve_account(self.accounts, wanted.account, 422).name
+        order = EnqueueOptions(queue, account, Trigger("intake", run=wanted.run), refresh=wanted.refresh)
         new: list[str] = []
         for start in range(0, len(ids.good), _AT_ONCE):
             new += await self._soon(self.ledger.accept(ids.good[start : start + _AT_ONCE], order))
@@ -157,7 +159,7 @@ def _wanted(body: dict[str, Any]) -> EvaluationsWanted:
     try:
         return EvaluationsWanted.model_validate(body)
     except ValidationError as error:
-        raise Refused(422, "; ".join(_sentences(error))) from None
+        raise HTTPError(422, "; ".join(_sentences(error))) from None
 
 
 def _sentences(error: ValidationError) -> list[str]:
@@ -181,4 +183,4 @@ def _sort(texts: Sequence[Any]) -> _Sorted:
 
 def _answer(ids: _Sorted, found: Mapping[str, int], headers: Mapping[str, str] | None = None) -> web.Response:
     accepted = EvaluationsAccepted(repeated=ids.repeated, bad=list(ids.bad), **found)
-    return said(202 if ids.good else 422, accepted.model_dump(), headers)
+    return json_response(202 if ids.good else 422, accepted.model_dump(), headers)

@@ -9,16 +9,16 @@ from typing import assert_never
 import structlog
 from aiohttp import web
 
-from scripts.serve.api.background_publisher import Courier
-from scripts.serve.api.event import Ignored, Unusable, Wanted, read_event
+from scripts.serve.api.background_publisher import BackgroundPublisher
+from scripts.serve.api.event import Ignored, RequestedEvaluation, Unusable, read_event
 from scripts.serve.auth.accounts import Webhooks
 from scripts.serve.http.body import parse_object, read_body
-from scripts.serve.http.limits import Bounds
-from scripts.serve.http.responses import Refused, said
-from scripts.serve.metrics import EventResult, Figures
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.http.responses import HTTPError, json_response
+from scripts.serve.metrics import EventResult, HttpMetrics
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
-from tasks.model.job import Order, Queue, Trigger
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 
 _log = structlog.get_logger("docv.serve")
 _SOURCE = "webhook"
@@ -41,11 +41,11 @@ class Webhook:
 
     webhooks: Webhooks
     ledger: Ledger
-    courier: Courier
-    refusals: Refusals
-    figures: Figures
+    courier: BackgroundPublisher
+    refusals: RejectedMessages
+    figures: HttpMetrics
     settle_seconds: float
-    bounds: Bounds
+    bounds: HttpLimits
     now: Callable[[], float] = time.time
 
     async def receive(self, request: web.Request) -> web.Response:
@@ -56,7 +56,7 @@ class Webhook:
             self.figures.event(_result_of(error))
             raise
         self.figures.event(result)
-        return said(200, {"result": result})
+        return json_response(200, {"result": result})
 
     async def _received(self, request: web.Request) -> EventResult:
         account = self.webhooks.enter(request)
@@ -68,7 +68,7 @@ class Webhook:
                     return asked.because
                 case Unusable():
                     return await self._keep(asked)
-                case Wanted():
+                case RequestedEvaluation():
                     new = await self._accept(asked, account.name)
                 case _:
                     assert_never(asked)
@@ -77,9 +77,9 @@ class Webhook:
         await self.courier.publish(Queue.LIVE, new)
         return EventResult.ACCEPTED
 
-    async def _accept(self, wanted: Wanted, account: str) -> list[str] | None:
+    async def _accept(self, wanted: RequestedEvaluation, account: str) -> list[str] | None:
         """Write the evaluation down; return what is to be published, or None for a repeated event."""
-        order = Order(
+        order = EnqueueOptions(
             Queue.LIVE,
             account,
             Trigger(_SOURCE, event_type=wanted.event_type, event_id=wanted.event_id),
@@ -99,7 +99,7 @@ class Webhook:
 
 
 def _result_of(error: Exception) -> EventResult:
-    if not isinstance(error, Refused):
+    if not isinstance(error, HTTPError):
         return EventResult.NOT_KEPT
     match error.status:
         case web.HTTPUnauthorized.status_code:

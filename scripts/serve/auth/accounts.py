@@ -4,8 +4,8 @@ import itertools
 
 from aiohttp import web
 
-from scripts.serve.auth.credentials import Login
-from scripts.serve.http.responses import Refused
+from scripts.serve.auth.credentials import CredentialCheck
+from scripts.serve.http.responses import HTTPError
 from worker.config.accounts import Accounts
 from worker.config.accounts_file import AccountSettings
 
@@ -14,15 +14,15 @@ _UNKNOWN = "there is no such account"
 _SCHEMES = 'Bearer realm="docv-archive", Basic realm="docv-archive", charset="UTF-8"'
 
 
-def whose(accounts: Accounts, name: str | None, status: int) -> AccountSettings:
+def resolve_account(accounts: Accounts, name: str | None, status: int) -> AccountSettings:
     """Return the account that somebody names, or does not.
 
     Raises:
-        Refused: there is none, or several to choose from; with this status.
+        HTTPError: there is none, or several to choose from; with this status.
     """
     found = accounts.find(name)
     if found is None:
-        raise Refused(status, _NONE_NAMED if name is None else _UNKNOWN)
+        raise HTTPError(status, _NONE_NAMED if name is None else _UNKNOWN)
     return found
 
 
@@ -36,16 +36,16 @@ class Webhooks:
     def __init__(self, accounts: Accounts) -> None:
         secrets = {each.name: each.settings.webhook_secrets for each in accounts}
         self._accounts = accounts
-        self._logins = {name: Login(some, _SCHEMES) for name, some in secrets.items()}
-        self._everybody = Login(itertools.chain.from_iterable(secrets.values()), _SCHEMES)
+        self._logins = {name: CredentialCheck(some, _SCHEMES) for name, some in secrets.items()}
+        self._everybody = CredentialCheck(itertools.chain.from_iterable(secrets.values()), _SCHEMES)
 
     def enter(self, request: web.Request) -> AccountSettings:
         """Return the account whose event is delivered; the path names it.
 
         Raises:
-            Refused: no good secret was shown; or one was, and there is no such account. Others do not learn that.
+            HTTPError: no good secret was shown; or one was, and there is no such account. Others do not learn that.
         """
         name = request.match_info.get("account")
         found = self._accounts.find(name)
         (self._logins[found.name] if found else self._everybody).recognise(request)
-        return whose(self._accounts, name, web.HTTPNotFound.status_code)
+        return resolve_account(self._accounts, name, web.HTTPNotFound.status_code)

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from aiohttp import web
 from pydantic import SecretStr
 
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 
 _NOBODY = b""
 
 
-class Login:
+class CredentialCheck:
     """The secrets of one door; all of them are good at once, so that they can be exchanged one by one.
 
     Args:
@@ -30,13 +30,13 @@ class Login:
         """Return what the caller is known by: the hash of what was shown.
 
         Raises:
-            Refused: nothing was shown, or nothing of ours; the answer is one and the same.
+            HTTPError: nothing was shown, or nothing of ours; the answer is one and the same.
         """
         found = digest(shown(request))
         # Compared with each of them, whatever came of the others: how long it takes tells nothing.
         equal = [hmac.compare_digest(found, known) for known in self._digests]
         if not any(equal):
-            raise Refused(401, "show a valid secret in Authorization", {"WWW-Authenticate": self._schemes})
+            raise HTTPError(401, "show a valid secret in Authorization", {"WWW-Authenticate": self._schemes})
         return found.hex()
 
 

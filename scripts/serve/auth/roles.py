@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import SecretStr
 
 from scripts.serve.auth.credentials import digest, expected, shown
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 
 # Browsers ask for a name and a password when they read this; a list of schemes in one header puzzles some of them.
 _SCHEME = 'Basic realm="docv-archive", charset="UTF-8"'
@@ -46,7 +46,7 @@ class Caller:
 _CALLER = web.RequestKey("caller", Caller)
 
 
-class Callers:
+class Authenticator:
     """All whom the doors know by name.
 
     Args:
@@ -61,7 +61,7 @@ class Callers:
         """Return who is asking.
 
         Raises:
-            Refused: nothing was shown, or nothing of ours; the answer is one and the same.
+            HTTPError: nothing was shown, or nothing of ours; the answer is one and the same.
         """
         said = shown(request)
         digests = digest(said), digest(_as_token(said))
@@ -69,11 +69,11 @@ class Callers:
         equal = [[hmac.compare_digest(known, each) for each in digests] for known, _ in self._known]
         found = [caller for (_, caller), same in zip(self._known, equal, strict=True) if any(same)]
         if not found:
-            raise Refused(401, "show a valid secret in Authorization", {"WWW-Authenticate": _SCHEME})
+            raise HTTPError(401, "show a valid secret in Authorization", {"WWW-Authenticate": _SCHEME})
         return found[0]
 
 
-def guarded(callers: Callers, seen_to: Iterable[str]) -> Middleware:
+def guarded(callers: Authenticator, seen_to: Iterable[str]) -> Middleware:
     """Return the middleware that lets nobody in who has no good secret, not even to learn what is not there.
 
     Args:

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from scripts.serve.http.limits import Bounds
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.http.responses import HTTPError
 
 # A text that is not closed goes to the end: looking for its end again and again would take quadratic time.
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -16,26 +16,26 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
 
-async def read_body(request: web.Request, bounds: Bounds) -> bytes:
+async def read_body(request: web.Request, bounds: HttpLimits) -> bytes:
     """Return the body.
 
     Raises:
-        Refused: it is packed, too large, too slow, or not what its headers announce.
+        HTTPError: it is packed, too large, too slow, or not what its headers announce.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise Refused(415, "send the body as it is, without Content-Encoding", close=True)
+        raise HTTPError(415, "send the body as it is, without Content-Encoding", close=True)
     if (request.content_length or 0) > bounds.body_bytes:
         raise _too_large(bounds)
     try:
         async with asyncio.timeout(bounds.body_seconds):
             return await _read(request, bounds)
     except TimeoutError:
-        raise Refused(408, f"the body did not arrive within {bounds.body_seconds:g} s", close=True) from None
+        raise HTTPError(408, f"the body did not arrive within {bounds.body_seconds:g} s", close=True) from None
     except (web.RequestPayloadError, ConnectionError):
-        raise Refused(400, "the body is not what its headers announce", close=True) from None
+        raise HTTPError(400, "the body is not what its headers announce", close=True) from None
 
 
-async def _read(request: web.Request, bounds: Bounds) -> bytes:
+async def _read(request: web.Request, bounds: HttpLimits) -> bytes:
     body = bytearray()
     async for piece in request.content.iter_any():
         body += piece
@@ -44,25 +44,25 @@ async def _read(request: web.Request, bounds: Bounds) -> bytes:
     return bytes(body)
 
 
-def _too_large(bounds: Bounds) -> Refused:
-    return Refused(413, f"the body may have {bounds.body_bytes} bytes", close=True)
+def _too_large(bounds: HttpLimits) -> HTTPError:
+    return HTTPError(413, f"the body may have {bounds.body_bytes} bytes", close=True)
 
 
-def parse_object(body: bytes, bounds: Bounds) -> dict[str, Any]:
+def parse_object(body: bytes, bounds: HttpLimits) -> dict[str, Any]:
     """Return the JSON object that a body is, whatever its Content-Type says.
 
     Raises:
-        Refused: it is something else, names something twice, or is nested too deeply.
+        HTTPError: it is something else, names something twice, or is nested too deeply.
     """
     if not _is_shallow(body, bounds.depth):
-        raise Refused(400, f"the body is no JSON, or nested more than {bounds.depth} deep")
+        raise HTTPError(400, f"the body is no JSON, or nested more than {bounds.depth} deep")
     try:
         value = json.loads(body.decode(), object_pairs_hook=_each_once, parse_constant=_refuse)
     except ValueError:
         # The error quotes what it stumbled over, and a number may be too long for Python.
-        raise Refused(400, "the body is no JSON, or a name stands twice in one of its objects") from None
+        raise HTTPError(400, "the body is no JSON, or a name stands twice in one of its objects") from None
     if not isinstance(value, dict):
-        raise Refused(400, "the body must be a JSON object")
+        raise HTTPError(400, "the body must be a JSON object")
     return value
 
 

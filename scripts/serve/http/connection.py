@@ -12,9 +12,9 @@ from collections.abc import Callable
 import structlog
 from aiohttp import web
 
-from scripts.serve.http.connection_limiter import Room
-from scripts.serve.http.limits import Bounds
-from scripts.serve.http.responses import Refused, refusal
+from scripts.serve.http.connection_limiter import ConnectionLimiter
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.http.responses import HTTPError, error_response
 
 _log = structlog.get_logger("docv.serve")
 _LINE_BYTES = 8_190
@@ -23,7 +23,7 @@ _LINGER_SECONDS = 2.0
 _HOME = 64
 
 
-class Ended(enum.StrEnum):
+class CloseReason(enum.StrEnum):
     """Why we ended a connection."""
 
     NO_ROOM = "no_room"
@@ -48,9 +48,9 @@ class Connection(web.RequestHandler):
     def __init__(
         self,
         server: web.Server,
-        room: Room,
-        bounds: Bounds,
-        ended: Callable[[Ended], None],
+        room: ConnectionLimiter,
+        bounds: HttpLimits,
+        ended: Callable[[CloseReason], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(
@@ -74,7 +74,7 @@ class Connection(web.RequestHandler):
         """Take a place and wait for the first request, or go."""
         address = _address_of(transport)
         if not self._room.enter(address):
-            self._ended(Ended.NO_ROOM)
+            self._ended(CloseReason.NO_ROOM)
             _abort(transport)
             return
         self._address = address
@@ -129,11 +129,11 @@ class Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002  # as aiohttp calls it
     ) -> web.StreamResponse:
         """Answer what is no HTTP; what aiohttp would log and answer repeats what came in."""
-        self._ended(Ended.MALFORMED)
+        self._ended(CloseReason.MALFORMED)
         _log.warning("request.malformed", error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
-        return refusal(Refused(status, "this is no HTTP request that can be read", close=True))
+        return error_response(HTTPError(status, "this is no HTTP request that can be read", close=True))
 
     def log_exception(self, *_: object, **facts: object) -> None:
         """Log the kind of an error only."""
@@ -155,7 +155,7 @@ class Connection(web.RequestHandler):
 
     def _cut(self) -> None:
         self._deadline = None
-        self._ended(Ended.SLOW_HEAD)
+        self._ended(CloseReason.SLOW_HEAD)
         _abort(self.transport)
 
 

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from collections import Counter
 
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.limits import HttpLimits
 
 
-class Room:
+class ConnectionLimiter:
     """How many connections there are, in all and from each address, and how many requests are under way.
 
     Args:
@@ -17,7 +17,7 @@ class Room:
         closing: whether each connection ends with its next answer.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: HttpLimits) -> None:
         self._bounds = bounds
         self._taken: Counter[str] = Counter()
         self._all = 0

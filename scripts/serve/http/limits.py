@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class HttpLimits:
     """What everybody keeps to who talks to us; handed in, so that a test need not wait.
 
     Attributes:

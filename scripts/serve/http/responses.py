@@ -10,7 +10,7 @@ from aiohttp import web
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from tasks.errors import AlarmingObject, StoreFailed
+from tasks.errors import IntegrityError, StorageError
 from tasks.ledger.ledger import NotReplicated
 from worker.clients.redis import is_full
 
@@ -19,7 +19,7 @@ _LATER = {"Retry-After": "5"}
 _ALWAYS = {"Cache-Control": "no-store", "Server": "docv-archive"}
 
 
-class Refused(Exception):  # an answer rather than an error
+class HTTPError(Exception):  # an answer rather than an error
     """A request gets another answer than the one it hoped for.
 
     Args:
@@ -34,44 +34,44 @@ class Refused(Exception):  # an answer rather than an error
         self.status, self.why, self.headers, self.close = status, why, headers or {}, close
 
 
-def said(status: int, value: object, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_response(status: int, value: object, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return a value as an answer."""
     return web.Response(
         status=status, body=orjson.dumps(value), content_type="application/json", headers={**_ALWAYS, **(headers or {})}
     )
 
 
-def shown_as(content_type: str, body: bytes) -> web.Response:
+def raw_response(content_type: str, body: bytes) -> web.Response:
     """Return bytes as an answer, for what cannot be JSON."""
     return web.Response(body=body, headers={**_ALWAYS, "Content-Type": content_type})
 
 
-def refusal(refused: Refused) -> web.Response:
+def error_response(refused: HTTPError) -> web.Response:
     """Return a refusal as an answer."""
-    response = said(refused.status, {"error": refused.why}, refused.headers)
+    response = json_response(refused.status, {"error": refused.why}, refused.headers)
     if refused.close:
         response.force_close()
     return response
 
 
-def translated(error: Exception) -> Refused:
+def to_http_error(error: Exception) -> HTTPError:
     """Return what is answered when an error ends a request."""
     match error:
-        case Refused():
+        case HTTPError():
             return error
         case web.HTTPException():
             allow = error.headers.get("Allow")
-            return Refused(error.status, f"{error.reason}: see /openapi.json", {"Allow": allow} if allow else None)
-        case AlarmingObject():
-            return Refused(502, f"{error}; a person has to look")
-        case StoreFailed() | RedisError() | KombuError() | OSError():
-            return Refused(503, _why_later(error), _LATER)
+            return HTTPError(error.status, f"{error.reason}: see /openapi.json", {"Allow": allow} if allow else None)
+        case IntegrityError():
+            return HTTPError(502, f"{error}; a person has to look")
+        case StorageError() | RedisError() | KombuError() | OSError():
+            return HTTPError(503, _why_later(error), _LATER)
     _tell_where(error)
-    return Refused(500, "that is a mistake of ours; the log says where")
+    return HTTPError(500, "that is a mistake of ours; the log says where")
 
 
 def _why_later(error: Exception) -> str:
-    if isinstance(error, StoreFailed):
+    if isinstance(error, StorageError):
         return "the archive does not answer; ask again later"
     if is_full(error):
         return "Redis is full, so nothing may count as accepted; send it again later"

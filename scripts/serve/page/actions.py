@@ -12,13 +12,13 @@ from scripts.overview.release_holds import end_hold
 from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.roles import Caller
 from scripts.serve.http.body import read_body
-from scripts.serve.http.limits import Bounds
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.http.responses import HTTPError
 from scripts.serve.page.audit_log import acted
 from scripts.serve.page.csrf import check_origin, token_for
 from scripts.serve.page.flash import address
-from scripts.serve.page.overview_cache import Eye
-from scripts.serve.page.renderer import HEADERS, Desk
+from scripts.serve.page.overview_cache import OverviewCache
+from scripts.serve.page.renderer import HEADERS, PageRenderer
 from scripts.serve.page.signer import Signer
 from tasks.ledger.ledger import Ledger
 from tasks.resilience.holds import Holds
@@ -42,11 +42,11 @@ class Actions:
         seconds: longest time for the dead letters of a cause; the rest is left to another time.
     """
 
-    desk: Desk
+    desk: PageRenderer
     redis: "Redis"
     signer: Signer
-    eye: Eye
-    bounds: Bounds
+    eye: OverviewCache
+    bounds: HttpLimits
     seconds: float = _SECONDS
 
     async def ask_resume(self, request: web.Request, caller: Caller) -> web.Response:
@@ -128,14 +128,14 @@ class Actions:
         """Return the fields of a form of ours, of somebody who may act.
 
         Raises:
-            Refused: it is none, or they may not.
+            HTTPError: it is none, or they may not.
         """
         self.desk.need_act(caller)
         body = await read_body(request, self.bounds)
         try:
             fields = parse_qs(body.decode(), max_num_fields=8)
         except ValueError:
-            raise Refused(400, "this is no form of ours") from None
+            raise HTTPError(400, "this is no form of ours") from None
         form = {name: values[0] for name, values in fields.items()}
         await check_origin(request, self.signer, caller, form.get("token", ""))
         return form
@@ -148,5 +148,5 @@ class Actions:
 
 def _one(text: str | None, name: str) -> str:
     if not text:
-        raise Refused(400, f"{name} is missing")
+        raise HTTPError(400, f"{name} is missing")
     return text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 
 _NAMES = ("htmx.min.js", "uplot.min.js", "uplot.min.css", "page.js", "page.css", "icon.svg")
 _FOR_GOOD = "private, max-age=31536000, immutable"
@@ -52,7 +52,7 @@ class Assets:
         """Answer ``GET /page/assets/{hash}/{name}``."""
         asset = self._all.get(request.match_info["name"])
         if asset is None or asset.path != request.path:
-            raise Refused(404, "there is no such file; load the page again")
+            raise HTTPError(404, "there is no such file; load the page again")
         headers = {"Cache-Control": _FOR_GOOD, "Content-Type": asset.media_type, "Vary": "Accept-Encoding"}
         headers |= {"X-Content-Type-Options": "nosniff"}
         if "gzip" in request.headers.get("Accept-Encoding", ""):

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from scripts.serve.auth.roles import Caller
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 from scripts.serve.page.signer import Signer
 
 _ACTION = "action"
@@ -23,12 +23,12 @@ async def check_origin(request: web.Request, signer: Signer, caller: Caller, sho
         shown: the token that came with it.
 
     Raises:
-        Refused: it was not, or nobody can tell.
+        HTTPError: it was not, or nobody can tell.
     """
     if not _same_site(request):
-        raise Refused(403, "this was asked for by another site, so nothing was done")
+        raise HTTPError(403, "this was asked for by another site, so nothing was done")
     if not await signer.knows(shown, _ACTION, caller.known_by):
-        raise Refused(403, "this form is not one of ours, or of another login; load the page again")
+        raise HTTPError(403, "this form is not one of ours, or of another login; load the page again")
 
 
 def _same_site(request: web.Request) -> bool:

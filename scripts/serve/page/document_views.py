@@ -11,17 +11,17 @@ from aiohttp import web
 
 from scripts.archive_access.revisions import NotExported, check_key, extension_of
 from scripts.serve.api.evaluations import read_eval_id
-from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.roles import Caller, Role
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 from scripts.serve.page.audit_log import looked_at
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.renderer import HEADERS
 from scripts.serve.page.signer import Signer
-from tasks.errors import AlarmingObject, SealingKeyMissing, StoreFailed
+from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import DocumentRecord, look_up
+from tasks.storage.manifest import DocumentRecord, read_manifest
 from worker.config.accounts import Accounts
 
 _log = structlog.get_logger("docv.serve")
@@ -74,18 +74,18 @@ class Pictures:
     async def show(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Answer ``GET /page/pictures/{eval_id}/{kind}/{sha256}``."""
         if caller.role is not Role.OPERATOR:
-            raise Refused(403, "only operators may see documents")
+            raise HTTPError(403, "only operators may see documents")
         evaluation, kind, sha256 = await self._place(request, caller)
         document = await self._document(evaluation, kind, sha256)
         pieces = await self.documents.stream(document.key)
         if pieces is None:
-            raise Refused(404, "the manifest names it, and it is not in the archive; a person has to look")
+            raise HTTPError(404, "the manifest names it, and it is not in the archive; a person has to look")
         async with contextlib.aclosing(pieces), contextlib.aclosing(_checked(pieces, document)) as checked:
             # What is wrong from the start can still be told.
             try:
                 first = await anext(checked)
             except SealingKeyMissing as error:
-                raise Refused(503, str(error)) from None
+                raise HTTPError(503, str(error)) from None
             looked_at(caller, evaluation.eval_id, document.kind)
             return await _sent(request, document, first, checked)
 
@@ -93,27 +93,27 @@ class Pictures:
         """Return which document a link is for.
 
         Raises:
-            Refused: it is not one of ours, of somebody else, or too old.
+            HTTPError: it is not one of ours, of somebody else, or too old.
         """
         place = tuple(request.match_info[name] for name in ("eval_id", "kind", "sha256"))
         account, until = request.query.get("account", ""), request.query.get("until", "")
         if not await self.signer.knows(request.query.get("by", ""), _PICTURE, caller.known_by, *place, account, until):
-            raise Refused(403, "this link is not yours; look the evaluation up")
+            raise HTTPError(403, "this link is not yours; look the evaluation up")
         if number_of(request, "until") < self.now():
-            raise Refused(410, "this link has run out; look the evaluation up again")
-        environment = whose(self.accounts, account, 400).settings.environment
+            raise HTTPError(410, "this link has run out; look the evaluation up again")
+        environment = resolve_account(self.accounts, account, 400).settings.environment
         return Evaluation(read_eval_id(place[0]), environment), place[1], place[2]
 
     async def _document(self, evaluation: Evaluation, kind: str, sha256: str) -> DocumentRecord:
-        committed = await look_up(self.manifests, evaluation)
+        committed = await read_manifest(self.manifests, evaluation)
         documents = committed.manifest.documents if committed else ()
         found = next((each for each in documents if (each.kind, each.sha256) == (kind, sha256)), None)
         if found is None:
-            raise Refused(404, "the manifest names no such document any more")
+            raise HTTPError(404, "the manifest names no such document any more")
         try:
             check_key(evaluation, found)
         except NotExported as error:
-            raise Refused(502, str(error)) from None
+            raise HTTPError(502, str(error)) from None
         return found
 
 
@@ -129,7 +129,7 @@ async def _checked(pieces: AsyncGenerator[bytes, None], document: DocumentRecord
             yield last
         last = piece
     if (size, digest.hexdigest()) != (document.size, document.sha256):
-        raise AlarmingObject("a document is not the one that was archived")
+        raise IntegrityError("a document is not the one that was archived")
     yield last
 
 
@@ -142,7 +142,7 @@ async def _sent(
     try:
         async for piece in others:
             await response.write(piece)
-    except (StoreFailed, AlarmingObject, SealingKeyMissing) as error:
+    except (StorageError, IntegrityError, SealingKeyMissing) as error:
         # The headers are out: all that is left is to let nobody take it for whole.
         _log.error("document.not_shown", error=type(error).__name__)
         response.force_close()

@@ -7,14 +7,14 @@ from aiohttp import web
 
 from scripts.archive_access.revisions import NotExported, find_manifest
 from scripts.serve.api.evaluations import read_eval_id
-from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.roles import Caller, Role
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.responses import HTTPError
 from scripts.serve.page.audit_log import looked_up
 from scripts.serve.page.document_views import Pictures
 from scripts.serve.page.paging import number_of
-from scripts.serve.page.renderer import Desk
-from tasks.errors import StoreFailed
+from scripts.serve.page.renderer import PageRenderer
+from tasks.errors import StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
@@ -25,7 +25,7 @@ _SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class LookUp:
+class EvaluationView:
     """Where a person asks for an evaluation.
 
     Attributes:
@@ -36,7 +36,7 @@ class LookUp:
         accounts: whose evaluations they may be.
     """
 
-    desk: Desk
+    desk: PageRenderer
     bucket: Bucket
     ledger: Ledger
     pictures: Pictures
@@ -47,7 +47,7 @@ class LookUp:
         text, name = request.query.get("id", "").strip(), request.query.get("account") or None
         if not text:
             return self._sheet(caller)
-        account = whose(self.accounts, name, 400)
+        account = resolve_account(self.accounts, name, 400)
         evaluation = Evaluation(read_eval_id(text), account.settings.environment, account.name)
         looked_up(caller, evaluation.eval_id)
         revision = number_of(request, "revision") or None
@@ -78,7 +78,7 @@ class LookUp:
             async with asyncio.timeout(_SECONDS):
                 committed = await find_manifest(self.bucket, evaluation, revision)
         except TimeoutError:
-            raise StoreFailed("read", "timeout") from None
+            raise StorageError("read", "timeout") from None
         except NotExported as error:
-            raise Refused(404 if revision else 502, str(error)) from None
+            raise HTTPError(404 if revision else 502, str(error)) from None
         return committed.manifest if committed else None

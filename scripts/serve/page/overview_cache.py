@@ -17,7 +17,7 @@ _CAUSES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class OverviewSnapshot:
     """What there is to see.
 
     Attributes:
@@ -31,7 +31,7 @@ class Sight:
     runs: int
 
 
-class Eye:
+class OverviewCache:
     """Looks at Redis for everybody.
 
     Args:
@@ -43,9 +43,9 @@ class Eye:
     def __init__(self, redis: "Redis", accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis, self._accounts, self._clock = redis, accounts, clock
         self._turn = asyncio.Lock()
-        self._seen: tuple[float, Sight] | None = None
+        self._seen: tuple[float, OverviewSnapshot] | None = None
 
-    async def see(self) -> Sight:
+    async def see(self) -> OverviewSnapshot:
         """Return what there is to see."""
         async with self._turn:
             if self._seen is None or self._clock() - self._seen[0] >= _FRESH_SECONDS:
@@ -56,9 +56,9 @@ class Eye:
         """Look anew the next time: something was done."""
         self._seen = None
 
-    async def _look(self) -> Sight:
+    async def _look(self) -> OverviewSnapshot:
         ledger = Ledger(self._redis)
-        return Sight(
+        return OverviewSnapshot(
             overview=await see_overview(self._redis, self._accounts, _RUNS),
             causes=await ledger.causes(_CAUSES),
             runs=await ledger.how_many_runs(),

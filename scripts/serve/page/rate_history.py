@@ -14,8 +14,8 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from scripts.serve.auth.roles import Caller
-from scripts.serve.http.responses import said
-from tasks.resilience.adaptive_rate import Rate
+from scripts.serve.http.responses import json_response
+from tasks.resilience.adaptive_rate import RateStatus
 
 _EVERY = 10.0
 _HOUR = 3600.0
@@ -30,7 +30,7 @@ class RateHistory:
         every: seconds between looks.
     """
 
-    def __init__(self, see: Callable[[], Awaitable[Rate]], every: float = _EVERY) -> None:
+    def __init__(self, see: Callable[[], Awaitable[RateStatus]], every: float = _EVERY) -> None:
         self._see, self._every = see, every
         self._ended = asyncio.Event()
         self._points: deque[Point] = deque(maxlen=round(_HOUR / _EVERY))
@@ -57,7 +57,7 @@ class RateHistory:
 
     async def show(self, _: web.Request, __: Caller) -> web.Response:
         """Answer ``GET /page/rate``: four lists for uPlot, moments first."""
-        return said(200, [list(column) for column in zip(*self._points, strict=True)] or [[], [], [], []])
+        return json_response(200, [list(column) for column in zip(*self._points, strict=True)] or [[], [], [], []])
 
     async def _again_and_again(self) -> None:
         while not self._ended.is_set():

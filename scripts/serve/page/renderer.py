@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scripts.console.formatting import amount, duration
+from scripts.console.formatting import format_bytes, format_duration
 from scripts.serve.auth.roles import Caller, Role, caller_of
-from scripts.serve.http.responses import Refused, translated
+from scripts.serve.http.responses import HTTPError, to_http_error
 from scripts.serve.page.assets import Assets
 from scripts.serve.page.run_bar import shares
 from worker.config.accounts import Accounts
@@ -37,7 +37,7 @@ View = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class PageRenderer:
     """Makes sheets.
 
     Attributes:
@@ -60,12 +60,12 @@ class Desk:
         """See that somebody may act.
 
         Raises:
-            Refused: they may not.
+            HTTPError: they may not.
         """
         if caller.role is not Role.OPERATOR:
-            raise Refused(403, "only operators may do this")
+            raise HTTPError(403, "only operators may do this")
         if self.read_only:
-            raise Refused(403, "this page is read only: docv-archive serve was started with --read-only")
+            raise HTTPError(403, "this page is read only: docv-archive serve was started with --read-only")
 
     def write(self, template: str, caller: Caller, **facts: object) -> str:
         """Return a template filled in."""
@@ -94,7 +94,7 @@ class Desk:
                 _need_person(caller)
                 return await view(request, caller)
             except Exception as error:  # noqa: BLE001  # translated as at the edge, and told as a page
-                refused = translated(error)
+                refused = to_http_error(error)
                 response = self.show("refused.html.j2", caller, refused=refused)
                 response.set_status(refused.status)
                 response.headers.update(refused.headers)
@@ -107,7 +107,7 @@ class Desk:
 
 def _need_person(caller: Caller) -> None:
     if caller.role is Role.PRODUCER:
-        raise Refused(403, "this page is for operators and viewers")
+        raise HTTPError(403, "this page is for operators and viewers")
 
 
 @functools.cache
@@ -121,9 +121,9 @@ def templates() -> Environment:
         loader=PackageLoader("scripts.serve.page"),
     )
     environment.filters |= {
-        "amount": amount,
+        "amount": format_bytes,
         "count": "{:,}".format,
-        "duration": duration,
+        "duration": format_duration,
         "moment": _moment,
         "shares": shares,
     }

@@ -6,21 +6,21 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from scripts.overview.rate_status import see_rate
-from scripts.serve.auth.accounts import whose
+from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.roles import Caller
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.limits import HttpLimits
 from scripts.serve.page.actions import Actions
 from scripts.serve.page.assets import Assets
 from scripts.serve.page.document_views import Pictures
-from scripts.serve.page.evaluation_view import LookUp
-from scripts.serve.page.overview_cache import Eye
+from scripts.serve.page.evaluation_view import EvaluationView
+from scripts.serve.page.overview_cache import OverviewCache
 from scripts.serve.page.rate_history import RateHistory
-from scripts.serve.page.renderer import Desk, View, templates
+from scripts.serve.page.renderer import PageRenderer, View, templates
 from scripts.serve.page.signer import Signer
-from scripts.serve.page.views import Sheets
+from scripts.serve.page.views import Views
 from tasks.ledger.ledger import Ledger
 from tasks.storage.bucket import Bucket
-from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
@@ -32,7 +32,7 @@ def add_page(
     accounts: Accounts,
     redis: "Redis",
     bucket: Bucket,
-    bounds: Bounds,
+    bounds: HttpLimits,
     *,
     read_only: bool,
 ) -> None:
@@ -41,10 +41,10 @@ def add_page(
 
     async def show_rate(request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/rate``."""
-        return await histories[whose(accounts, request.query.get("account"), 400).name].show(request, caller)
+        return await histories[resolve_account(accounts, request.query.get("account"), 400).name].show(request, caller)
 
     assets = Assets()
-    desk = Desk(accounts, assets, read_only, templates())
+    desk = PageRenderer(accounts, assets, read_only, templates())
     looks, acts = _views(desk, settings, accounts, redis, bucket, bounds)
     looks["/page/rate"] = show_rate
     for path, view in looks.items():
@@ -56,19 +56,19 @@ def add_page(
 
 
 def _views(
-    desk: Desk, settings: Settings, accounts: Accounts, redis: "Redis", bucket: Bucket, bounds: Bounds
+    desk: PageRenderer, settings: Settings, accounts: Accounts, redis: "Redis", bucket: Bucket, bounds: HttpLimits
 ) -> tuple[dict[str, View], dict[str, View]]:
-    ledger, signer, eye = Ledger(redis), Signer(redis), Eye(redis, accounts)
-    opening = SealedBucket(bucket, Keyring.of(settings.keyring_texts()))
+    ledger, signer, eye = Ledger(redis), Signer(redis), OverviewCache(redis, accounts)
+    opening = EncryptedBucket(bucket, Keyring.of(settings.keyring_texts()))
     pictures = Pictures(bucket, opening, signer, accounts)
-    sheets = Sheets(desk, eye, ledger)
+    sheets = Views(desk, eye, ledger)
     actions = Actions(desk, redis, signer, eye, bounds)
     looks: dict[str, View] = {
         "/": sheets.first,
         "/page/now": sheets.now,
         "/page/runs": sheets.runs,
         "/page/dead-letters": sheets.dead_letters,
-        "/page/evaluation": LookUp(desk, bucket, ledger, pictures, accounts).show,
+        "/page/evaluation": EvaluationView(desk, bucket, ledger, pictures, accounts).show,
         "/page/pictures/{eval_id}/{kind}/{sha256}": pictures.show,
         "/page/resume": actions.ask_resume,
         "/page/redrive": actions.ask_redrive,

@@ -7,16 +7,16 @@ from aiohttp import web
 
 from scripts.serve.auth.roles import Caller
 from scripts.serve.page.flash import notice_of
-from scripts.serve.page.overview_cache import Eye
+from scripts.serve.page.overview_cache import OverviewCache
 from scripts.serve.page.paging import AT_ONCE, Pages, number_of
-from scripts.serve.page.renderer import HEADERS, Desk
+from scripts.serve.page.renderer import HEADERS, PageRenderer
 from tasks.ledger.ledger import Ledger
 
 _DIGEST = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Sheets:
+class Views:
     """The sheets that show what is in Redis.
 
     Attributes:
@@ -25,8 +25,8 @@ class Sheets:
         ledger: what is under way.
     """
 
-    desk: Desk
-    eye: Eye
+    desk: PageRenderer
+    eye: OverviewCache
     ledger: Ledger
 
     async def first(self, request: web.Request, caller: Caller) -> web.Response:

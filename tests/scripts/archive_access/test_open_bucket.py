@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from scripts.archive_access.open_bucket import opened_bucket, opened_for_reading
-from tasks.errors import StoreFailed
-from worker.clients.errors import Unreachable
+from tasks.errors import StorageError
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 
 async def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
     settings = Settings(archive_url=(tmp_path / "archive").as_uri())
-    with pytest.raises(Unreachable, match="no archive here"):
+    with pytest.raises(ServiceUnavailable, match="no archive here"):
         async with opened_for_reading(settings):
             pass
     assert not (tmp_path / "archive").exists()
@@ -21,6 +21,6 @@ async def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
 
 
 async def test_a_store_that_fails_is_a_sentence_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="could not read an object: gone; give the same command again"):
+    with pytest.raises(ServiceUnavailable, match="could not read an object: gone; give the same command again"):
         async with opened_bucket(Settings(archive_url=tmp_path.as_uri())):
-            raise StoreFailed("read", "gone")
+            raise StorageError("read", "gone")

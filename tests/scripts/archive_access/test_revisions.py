@@ -8,7 +8,7 @@ import pytest
 from scripts.archive_access.revisions import NotExported, check_key, find_manifest
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import DocumentRecord
 from tests.keeping import EVALUATION, keep
 from tests.zips import zip_of
@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 async def bucket(root: Path) -> Bucket:
     """An archive with three revisions of one evaluation."""
-    bucket = FolderBucket(root)
+    bucket = LocalBucket(root)
     for number in range(1, 4):
         await keep(bucket, zip_of({f"{number}.txt": b"%d" % number}))
     return bucket

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of
 from tests.commands import Shell
 
@@ -37,7 +37,7 @@ async def test_a_person_stops_one_account_and_starts_it_again(shell: Shell, redi
 async def test_status_tells_of_each_account_and_of_those_that_nobody_knows(shell: Shell, redis: Redis) -> None:
     await Holds(redis).by_hand("kyb", "theirs")
     ledger, eval_id = Ledger(redis), "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
-    await ledger.accept([eval_id], Order(Queue.LIVE, "a-stranger", Trigger("enqueue")))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
     (entry,) = await ledger.take([eval_id], token="ours")
     await ledger.await_hold(entry, cause="account_unknown")
     assert (await shell.run("rate", "2", "--account", "kyb")).code == 0

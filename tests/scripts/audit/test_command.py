@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.storage.local_bucket import FolderBucket
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.open_bucket import open_bucket
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
@@ -21,7 +21,7 @@ UNKNOWN = eval_ids(1, seed=5)[0]
 
 @pytest.fixture
 async def shell(tmp_path: Path) -> Shell:
-    await fill(FolderBucket(tmp_path / "archive"), IDS)
+    await fill(LocalBucket(tmp_path / "archive"), IDS)
     return Shell(tmp_path)
 
 
@@ -64,7 +64,7 @@ async def test_a_damaged_manifest_or_a_bad_line_is_not_well(shell: Shell) -> Non
 async def test_an_archive_in_s3_is_asked_or_its_inventory_is(s3: S3, tmp_path: Path) -> None:
     url = f"s3://{s3.bucket}/{PREFIX}"
     store = open_archive(Settings(archive_url=url, s3_endpoint=s3.endpoint))
-    await fill(bucket_at(store), IDS[:2])
+    await fill(open_bucket(store), IDS[:2])
     shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": url, "DOCV_S3_ENDPOINT": s3.endpoint})
     given = "\n".join([*IDS[:2], UNKNOWN])
     asked = await shell.run("audit", "-", "--json", given=given)

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from scripts.archive_access.evaluation_rows import Row
-from scripts.audit import inventory_holdings as holdings
+from scripts.audit import inventory_holdings
 from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_objects import Listed
 from scripts.ids.errors import BadSource
@@ -43,7 +43,7 @@ ROWS = [
 def test_an_evaluation_is_there_when_its_manifest_is_listed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(holdings, "_AT_ONCE", at_once)
+    monkeypatch.setattr(inventory_holdings, "_AT_ONCE", at_once)
     shuffled = random.sample(OBJECTS, len(OBJECTS))
     with inventory_rows(shuffled, settings) as known:
         assert known.rows(IDS) == ROWS

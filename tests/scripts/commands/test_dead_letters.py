@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tests.commands import Finished, Shell
 
@@ -31,7 +31,7 @@ class Graveyard:
 
     async def bury(self, eval_id: str, run: str, failure: Failure, attempts: int) -> None:
         trigger = Trigger("run", run=run)
-        await self.ledger.accept([eval_id], Order(Queue.BACKFILL, "default", trigger))
+        await self.ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", trigger))
         (entry,) = await self.ledger.take([eval_id], token="a-token")
         await self.ledger.bury(entry, attempts=attempts, failure=failure)
 
@@ -53,7 +53,7 @@ async def graveyard(redis: Redis, redis_url: str, tmp_path: Path) -> Graveyard:
         letter |= {moment: letter[moment] - hours * HOUR * 1000 for moment in ("accepted", "first", "last")}
         await redis.hset(DEAD, eval_id, json.dumps(letter))
     trigger = Trigger("run", run="q3")
-    await graveyard.ledger.accept([ALIVE], Order(Queue.BACKFILL, "default", trigger))
+    await graveyard.ledger.accept([ALIVE], EnqueueOptions(Queue.BACKFILL, "default", trigger))
     return graveyard
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tasks.resilience.adaptive_rate import Pace, Rate
+from tasks.resilience.adaptive_rate import AdaptiveRate, RateStatus
 from tasks.resilience.holds import Holds
 from tests.commands import Shell
 
@@ -28,7 +28,7 @@ async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shel
         "2.5 requests a second, set by hand; 0 over the last minute\n",
         "",
     )
-    assert (await Pace(redis, "default", 12.0, Holds(redis)).see()).kept == 2.5
+    assert (await AdaptiveRate(redis, "default", 12.0, Holds(redis)).see()).kept == 2.5
     assert "2.5" in (await shell.run("status")).out
     await redis.hset(PACE, mapping={"granted": 1, "granted_until": 10**15})
     slowed = (await shell.run("rate")).out
@@ -55,10 +55,10 @@ async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
     ids=" ".join,
 )
 async def test_what_is_no_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
-    pace = Pace(redis, "default", 12.0, Holds(redis))
+    pace = AdaptiveRate(redis, "default", 12.0, Holds(redis))
     await pace.ask(3.0)
     finished = await shell.run("rate", *arguments)
     assert (finished.code, finished.out) == (2, "")
     assert "Usage: " in finished.err
     assert "Traceback" not in finished.err
-    assert await pace.see() == Rate(asked=3, kept=3, by_hand=True, today=0)
+    assert await pace.see() == RateStatus(asked=3, kept=3, by_hand=True, today=0)

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
-from tasks.ledger.worker_registry import Presence
-from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Holds
 from tests.commands import Shell
@@ -22,7 +22,7 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     """A Redis in which something of every sort is under way."""
     ledger = Ledger(redis)
     ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(8)]
-    await ledger.accept(ids, Order(Queue.BACKFILL, "default", Trigger("run", run="q3")))
+    await ledger.accept(ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q3")))
     settled, parked, buried, waiting, _ = await ledger.take(ids[:5], token="a-token")
     await ledger.settle(settled, Outcome.ARCHIVED)
     await ledger.park(parked, wait=90, attempts=1, failure=Failure("service_failed"))
@@ -70,8 +70,8 @@ async def test_a_person_reads_where_those_stand_that_have_no_outcome_yet(shell: 
 
 
 async def test_workers_and_what_was_refused_are_counted(shell: Shell, redis: Redis) -> None:
-    await Presence(redis).tell("one", [Queue.LIVE])
-    await Refusals(redis).keep(cause="bad_message", why="it is no JSON", source="live")
+    await WorkerRegistry(redis).tell("one", [Queue.LIVE])
+    await RejectedMessages(redis).keep(cause="bad_message", why="it is no JSON", source="live")
     said = (await shell.run("status")).out
     assert re.search(r"queue live +0 +1 worker *\n", said)
     assert "no workers, the oldest for" in said

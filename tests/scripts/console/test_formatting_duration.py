@@ -1,6 +1,6 @@
 import pytest
 
-from scripts.console.formatting import duration
+from scripts.console.formatting import format_duration
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ from scripts.console.formatting import duration
     ],
 )
 def test_a_time_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said

@@ -23,17 +23,17 @@ from scripts.erase.traces import Traces
 from scripts.erase.versions import Versions
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
-from tasks.storage.bucket import Bucket, Labels
-from tasks.storage.manifest import look_up
+from tasks.storage.bucket import Bucket, ObjectAttributes
+from tasks.storage.manifest import read_manifest
 from tests.conftest import S3
 from tests.retention import answering_retention
 from worker.config.settings import Settings
 
 ASKED = Asked("request 4711", "operator", "a-host")
-LABELS = Labels("application/json")
-SOME = Order(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
+LABELS = ObjectAttributes("application/json")
+SOME = EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
 
 
 class PowerCut(Exception):
@@ -112,7 +112,7 @@ class Archive:
     async def only_a_receipt_and_the_marker_are_left(self, receipts: int = 1) -> None:
         (left,) = self.stock.items(self.evaluation)
         assert (left.key, left.latest, left.deletion) == (self.evaluation.manifest_key, True, False)
-        marker = await look_up(self.bucket, self.evaluation)
+        marker = await read_manifest(self.bucket, self.evaluation)
         assert marker
         assert marker.manifest.erased
         assert (marker.manifest.documents, marker.manifest.previous, marker.manifest.bundle) == ((), None, None)

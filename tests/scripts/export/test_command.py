@@ -21,7 +21,7 @@ from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
 from scripts.simulator.server import start
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Evidence, Outcome
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.local_bucket import LocalBucket
 from tests.commands import KEY, Finished, Shell, finish, reached
 from tests.conftest import S3
 from tests.keeping import EVALUATION, keep, keep_tombstone
@@ -37,7 +37,7 @@ SERVED = [each for each in Scenario if each.family in {0x01, 0x02, 0x03, 0x08}]
 @pytest.fixture
 async def shell(tmp_path: Path) -> Shell:
     """An archive with three evaluations, one of them a tombstone; neither Redis nor a key."""
-    bucket = FolderBucket(tmp_path / "archive")
+    bucket = LocalBucket(tmp_path / "archive")
     for eval_id in IDS[:2]:
         await keep(bucket, zip_of(FILES), Evaluation(eval_id, "sandbox"))
     await keep_tombstone(bucket, Evaluation(IDS[2], "sandbox"), (Evidence.UNDER_AGE,))
@@ -133,7 +133,7 @@ async def test_a_bag_may_be_a_zip(shell: Shell) -> None:
 
 
 async def test_kinds_revisions_and_superseded_documents_can_be_chosen(shell: Shell) -> None:
-    bucket = FolderBucket(shell.folder / "archive")
+    bucket = LocalBucket(shell.folder / "archive")
     await keep(bucket, zip_of({"selfie": b"\xff\xd8\xff new"}), Evaluation(IDS[0], "sandbox"))
     choices = {
         "now": (),
@@ -200,7 +200,7 @@ async def test_one_damaged_document_costs_no_other(shell: Shell) -> None:
 
 
 async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell: Shell) -> None:
-    await keep(FolderBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
+    await keep(LocalBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
     command = f"ulimit -f 20; exec {sys.executable} -m scripts.cli export {EVALUATION.eval_id} --to out"
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     process = await asyncio.create_subprocess_exec("bash", "-c", command, cwd=shell.folder, **pipes)
@@ -213,7 +213,7 @@ async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_whoever_stops_it_finds_nothing_half_done(shell: Shell, number: signal.Signals) -> None:
-    bucket = FolderBucket(shell.folder / "archive")
+    bucket = LocalBucket(shell.folder / "archive")
     for content in (b"first", b"second"):
         await keep(bucket, zip_of({f"{content!r}.txt": content}), EVALUATION)
     # A document that never comes: to open a pipe takes somebody at its other end.

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from scripts.export.copying import Choice, Copier, Exported
-from tasks.errors import StoreFailed
-from tasks.storage.bucket import Bucket, ObjectBucket
-from tasks.storage.local_bucket import FolderBucket
+from tasks.errors import StorageError
+from tasks.storage.bucket import Bucket, S3Bucket
+from tasks.storage.local_bucket import LocalBucket
 from tests.keeping import EVALUATION, keep, keep_tombstone
 from tests.zips import Raw, forged, streamed_zip_of, wide_zip_of, zip_of
 
@@ -38,8 +38,8 @@ PACKERS: tuple[Callable[[dict[str, bytes]], bytes], ...] = (
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> FolderBucket:
-    return FolderBucket(tmp_path / "archive")
+def bucket(tmp_path: Path) -> LocalBucket:
+    return LocalBucket(tmp_path / "archive")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def object_of(bucket_root: Path, content: bytes) -> Path:
     return path
 
 
-async def test_every_document_comes_out_as_it_was(bucket: FolderBucket, room: Path) -> None:
+async def test_every_document_comes_out_as_it_was(bucket: LocalBucket, room: Path) -> None:
     await keep(bucket, zip_of(FILES))
     exported = await copy(bucket, room)
     assert (exported.outcome, exported.documents, exported.problems) == ("archived", 3, ())
@@ -104,32 +104,32 @@ def test_whatever_was_zipped_and_archived_is_exported_as_it_was(
         assert [each["name"] for each in manifest["documents"]] == list(files)
         assert list(found_in(room).values()) == list(files.values())
 
-    for bucket in (FolderBucket(tmp_path_factory.mktemp("archive")), ObjectBucket(MemoryStore())):
+    for bucket in (LocalBucket(tmp_path_factory.mktemp("archive")), S3Bucket(MemoryStore())):
         asyncio.run(there_and_back(bucket, tmp_path_factory.mktemp("room")))
 
 
-async def test_names_that_occur_twice_are_two_files(bucket: FolderBucket, room: Path) -> None:
+async def test_names_that_occur_twice_are_two_files(bucket: LocalBucket, room: Path) -> None:
     await keep(bucket, forged(Raw(name=b"a.txt", content=b"first"), Raw(name=b"a.txt", content=b"second")))
     assert (await copy(bucket, room)).documents == 2
     folder = room / EVALUATION.eval_id
     assert [(folder / name).read_text() for name in ("a.txt", "a (2).txt")] == ["first", "second"]
 
 
-async def test_only_the_kinds_that_are_wanted_are_copied(bucket: FolderBucket, room: Path) -> None:
+async def test_only_the_kinds_that_are_wanted_are_copied(bucket: LocalBucket, room: Path) -> None:
     await keep(bucket, zip_of(FILES))
     exported = await copy(bucket, room, kinds=frozenset({"selfie", "attachment"}))
     assert exported.documents == 2
     assert set(found_in(room)) == {"selfie", "case_attachments/a.txt"}
 
 
-async def test_a_former_revision_has_the_documents_of_then(bucket: FolderBucket, room: Path) -> None:
+async def test_a_former_revision_has_the_documents_of_then(bucket: LocalBucket, room: Path) -> None:
     await keep(bucket, zip_of(FILES))
     await keep(bucket, zip_of({"selfie": b"\xff\xd8\xff another"}))
     assert (await copy(bucket, room, revision=1)).documents == 3
     assert found_in(room) == FILES
 
 
-async def test_superseded_documents_come_only_when_they_are_wanted(bucket: FolderBucket, tmp_path: Path) -> None:
+async def test_superseded_documents_come_only_when_they_are_wanted(bucket: LocalBucket, tmp_path: Path) -> None:
     await keep(bucket, zip_of(FILES))
     await keep(bucket, zip_of({"another": b"content"}))
     assert (await copy(bucket, tmp_path / "without")).documents == 1
@@ -138,14 +138,14 @@ async def test_superseded_documents_come_only_when_they_are_wanted(bucket: Folde
     assert found_in(tmp_path / "with") == {**FILES, "another": b"content"}
 
 
-async def test_a_tombstone_is_its_manifest_alone(bucket: FolderBucket, room: Path) -> None:
+async def test_a_tombstone_is_its_manifest_alone(bucket: LocalBucket, room: Path) -> None:
     await keep_tombstone(bucket)
     exported = await copy(bucket, room)
     assert (exported.outcome, exported.documents, exported.problems) == ("no_documents", 0, ())
     assert [path.name for path in (room / EVALUATION.eval_id).iterdir()] == ["manifest.json"]
 
 
-async def test_what_is_not_archived_is_said_to_be_missing_and_makes_no_folder(bucket: FolderBucket, room: Path) -> None:
+async def test_what_is_not_archived_is_said_to_be_missing_and_makes_no_folder(bucket: LocalBucket, room: Path) -> None:
     assert await copy(bucket, room) == Exported(EVALUATION.eval_id, problems=("it is not in the archive",))
     assert not room.exists()
 
@@ -154,7 +154,7 @@ async def test_what_is_not_archived_is_said_to_be_missing_and_makes_no_folder(bu
     "damage", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"\0" + data[1:], lambda _: b""]
 )
 async def test_a_document_with_other_bytes_is_named_and_its_file_removed(
-    bucket: FolderBucket, room: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+    bucket: LocalBucket, room: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     await keep(bucket, zip_of(FILES))
     path = object_of(tmp_path / "archive", FILES["selfie"])
@@ -167,7 +167,7 @@ async def test_a_document_with_other_bytes_is_named_and_its_file_removed(
     assert set(found_in(room)) == set(FILES) - {"selfie"}
 
 
-async def test_a_document_that_is_gone_is_named(bucket: FolderBucket, room: Path, tmp_path: Path) -> None:
+async def test_a_document_that_is_gone_is_named(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
     await keep(bucket, zip_of(FILES))
     object_of(tmp_path / "archive", FILES["selfie"]).unlink()
     exported = await copy(bucket, room)
@@ -175,7 +175,7 @@ async def test_a_document_that_is_gone_is_named(bucket: FolderBucket, room: Path
     assert set(found_in(room)) == set(FILES) - {"selfie"}
 
 
-async def test_a_key_of_somebody_else_is_never_read(bucket: FolderBucket, room: Path, tmp_path: Path) -> None:
+async def test_a_key_of_somebody_else_is_never_read(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
     await keep(bucket, zip_of(FILES))
     path = tmp_path / "archive" / EVALUATION.manifest_key
     (tmp_path / "secret.jpg").write_bytes(FILES["selfie"])
@@ -189,13 +189,13 @@ async def test_a_key_of_somebody_else_is_never_read(bucket: FolderBucket, room: 
     assert set(found_in(room)) == set(FILES) - {"selfie"}
 
 
-class Unsteady(FolderBucket):
+class Unsteady(LocalBucket):
     """A bucket that breaks off in the middle of each document."""
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:  # noqa: ARG002  # each document
         async def half() -> AsyncGenerator[bytes, None]:
             yield b"x"
-            raise StoreFailed("read", "the connection broke")
+            raise StorageError("read", "the connection broke")
 
         return half()
 

@@ -5,7 +5,7 @@ import click
 import pytest
 
 from scripts.export.staging import files_below, for_owner, make_folders, put_in_place, refuse_what_is_there, staged
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 
 def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_of_what_is_not_finished_nothing_stays(tmp_path: Path, error: type[BaseE
 
 
 def test_a_disk_that_does_not_take_it_is_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="out cannot be written: No space left"), staged(tmp_path / "out"):
+    with pytest.raises(ServiceUnavailable, match="out cannot be written: No space left"), staged(tmp_path / "out"):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.ids.rejects import Rejects
 from tasks.errors import BadEvalId
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -53,7 +53,7 @@ def test_what_was_there_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
-        pytest.raises(Unreachable, match="the bad lines cannot be written there: Not a directory"),
+        pytest.raises(ServiceUnavailable, match="the bad lines cannot be written there: Not a directory"),
         Rejects(tmp_path / "file" / "rejects.csv"),
     ):
         pass

@@ -12,7 +12,7 @@ import pytest
 from scripts.ids.errors import BadSource
 from scripts.ids.s3 import download
 from tests.conftest import S3
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import SettingsError
 
 
@@ -72,12 +72,14 @@ def test_denied_access_is_told_with_what_is_needed(s3: S3, answering: str) -> No
 
 
 def test_an_s3_that_fails_is_told(s3: S3, answering: str) -> None:
-    with pytest.raises(Unreachable, match=r"S3 does not do what it is asked \(501\)"):
+    with pytest.raises(ServiceUnavailable, match=r"S3 does not do what it is asked \(501\)"):
         download("s3://501/ids.csv", answering, io.BytesIO(), None)
 
 
 def test_an_s3_that_does_not_answer_is_told(s3: S3, nobody: str) -> None:
-    with pytest.raises(Unreachable, match=r"127\.0\.0\.1 does not answer .*; see DOCV_S3_ENDPOINT and the network"):
+    with pytest.raises(
+        ServiceUnavailable, match=r"127\.0\.0\.1 does not answer .*; see DOCV_S3_ENDPOINT and the network"
+    ):
         download("s3://bucket/ids.csv", nobody, io.BytesIO(), None)
 
 
@@ -92,5 +94,5 @@ def test_missing_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch, t
 
 def test_a_full_disk_is_told(s3: S3, tmp_path: Path) -> None:
     s3.client.put_object(Bucket=s3.bucket, Key="ids.csv", Body=b"in one piece")
-    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(Unreachable, match="No space left"):
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(ServiceUnavailable, match="No space left"):
         download(f"s3://{s3.bucket}/ids.csv", s3.endpoint, full, tmp_path)

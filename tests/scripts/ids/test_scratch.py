@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scripts.ids.scratch import room_in, scratch_file, scratch_folder
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 
@@ -22,7 +22,7 @@ def test_without_settings_it_is_the_systems_own() -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(Unreachable, match=r"cannot be kept there .*; make room, or let DOCV_STATE_DIR"):
+    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; make room, or let DOCV_STATE_DIR"):
         scratch_folder(Settings(state_dir=tmp_path / "state"))
 
 
@@ -35,7 +35,7 @@ def test_its_files_have_no_name_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told() -> None:
     with (
-        pytest.raises(Unreachable, match="No space left on device"),
+        pytest.raises(ServiceUnavailable, match="No space left on device"),
         room_in(None),
         Path("/dev/full").open("wb") as full,
     ):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.ids.unique import Sieve, UniqueIds
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 
 
 def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:
@@ -71,7 +71,7 @@ def test_a_short_list_does_not_touch_the_disk_and_a_long_one_leaves_nothing_ther
 
 
 def test_a_folder_that_is_not_there_is_told_when_it_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="cannot be kept there"):
+    with pytest.raises(ServiceUnavailable, match="cannot be kept there"):
         _unique(_many(100_000), tmp_path / "missing")
 
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from scripts.overview.run_progress import open_progress
-from scripts.overview.run_snapshot import Seen
-from tasks.ledger.counters import Census, RunCounters
+from scripts.overview.run_snapshot import RunSnapshot
+from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import ARCHIVE, Hold, Reason, backfill_of
@@ -16,11 +16,13 @@ from tasks.resilience.holds import ARCHIVE, Hold, Reason, backfill_of
 NOTHING = dict.fromkeys(Queue, 0)
 
 
-def seen(*, total: int = 10, holds: Sequence[Hold] = (), parked: int = 0, leased: int = 0, **outcomes: int) -> Seen:
+def seen(
+    *, total: int = 10, holds: Sequence[Hold] = (), parked: int = 0, leased: int = 0, **outcomes: int
+) -> RunSnapshot:
     counted = {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}
     due, cause = (90.0, "service_failed") if parked else (None, None)
-    census = Census(NOTHING, NOTHING, leased, parked, NOTHING, due, cause, 0)
-    return Seen(RunCounters(total, counted), census, holds)
+    census = LedgerStats(NOTHING, NOTHING, leased, parked, NOTHING, due, cause, 0)
+    return RunSnapshot(RunCounters(total, counted), census, holds)
 
 
 def test_before_the_first_answer_it_says_so() -> None:

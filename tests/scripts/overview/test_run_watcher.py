@@ -1,10 +1,10 @@
 import pytest
 from redis.asyncio import Redis
 
-from scripts.overview.run_watcher import Speed, looks
+from scripts.overview.run_watcher import Speed, watch_run
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.worker_registry import Presence
-from tasks.model.job import Order, Queue, Trigger
+from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 
 
@@ -18,12 +18,12 @@ def test_speed_is_what_was_done_lately() -> None:
 
 async def test_a_look_shows_a_run_and_who_works_on_it(redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
-    await ledger.accept([eval_id], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
-    found = looks(redis, "q3", patience=0)
+    await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
+    found = watch_run(redis, "q3", patience=0)
     first = await anext(found)
     assert (first.counters.pending, first.served, first.per_second) == (1, False, 0)
 
-    await Presence(redis).tell("one", list(Queue))
+    await WorkerRegistry(redis).tell("one", list(Queue))
     (entry,) = await ledger.take([eval_id], token="one")
     await ledger.settle(entry, Outcome.ARCHIVED)
     second = await anext(found)
@@ -33,10 +33,10 @@ async def test_a_look_shows_a_run_and_who_works_on_it(redis: Redis, eval_id: str
 
 
 async def test_a_worker_that_is_just_starting_is_waited_for(redis: Redis) -> None:
-    found = looks(redis, "q3", patience=1000)
+    found = watch_run(redis, "q3", patience=1000)
     assert (await anext(found)).served
     await found.aclose()
-    await Presence(redis).tell("one", list(Queue))
-    found = looks(redis, "q3", patience=1000)
+    await WorkerRegistry(redis).tell("one", list(Queue))
+    found = watch_run(redis, "q3", patience=1000)
     assert (await anext(found)).served
     await found.aclose()

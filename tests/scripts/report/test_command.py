@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from scripts.archive_access.evaluation_rows import Row
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Failure, Order, Queue, Trigger
-from tasks.storage.local_bucket import FolderBucket
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
+from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import Source, keep_list
 from tests.commands import Shell
 
@@ -23,9 +23,9 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     """A run of which nothing is archived yet, and one evaluation is a dead letter."""
     source = Source(name="ids.txt", fingerprint="a" * 64, ids=4, repeated=0, bad=0)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False}
-    await keep_list(FolderBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
+    await keep_list(LocalBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
     ledger = Ledger(redis)
-    await ledger.accept(IDS[:2], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
+    await ledger.accept(IDS[:2], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
     (entry,) = await ledger.take(IDS[:1], token="one")
     await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})

@@ -11,10 +11,10 @@ from scripts.archive_access.evaluation_rows import Row
 from scripts.report.rows import rows
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
-from tasks.storage.bucket import Labels
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.bucket import ObjectAttributes
+from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import (
     BundleRecord,
     DocumentRecord,
@@ -28,8 +28,8 @@ from tasks.storage.manifest import (
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> FolderBucket:
-    return FolderBucket(tmp_path)
+def bucket(tmp_path: Path) -> LocalBucket:
+    return LocalBucket(tmp_path)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def ledger(redis: Redis) -> Ledger:
     return Ledger(redis)
 
 
-async def archive(bucket: FolderBucket, outcome: Outcome, *sizes: int, unreadable: tuple[str, ...] = ()) -> str:
+async def archive(bucket: LocalBucket, outcome: Outcome, *sizes: int, unreadable: tuple[str, ...] = ()) -> str:
     """Commit a manifest; its last document is superseded."""
     evaluation = Evaluation(str(uuid4()), "sandbox")
     documents = tuple(
@@ -75,11 +75,11 @@ async def archive(bucket: FolderBucket, outcome: Outcome, *sizes: int, unreadabl
     return evaluation.eval_id
 
 
-async def told(bucket: FolderBucket, ledger: Ledger, *eval_ids: str) -> list[Row]:
+async def told(bucket: LocalBucket, ledger: Ledger, *eval_ids: str) -> list[Row]:
     return [row async for some in rows(bucket, "sandbox", ledger, eval_ids) for row in some]
 
 
-async def test_what_is_archived_is_told_by_its_manifest(bucket: FolderBucket, ledger: Ledger, tmp_path: Path) -> None:
+async def test_what_is_archived_is_told_by_its_manifest(bucket: LocalBucket, ledger: Ledger, tmp_path: Path) -> None:
     eval_id = await archive(bucket, Outcome.ARCHIVED, 100, 20, 999)
     key = f"sandbox/{eval_id}/manifest.json"
     sha256 = hashlib.sha256((tmp_path / key).read_bytes()).hexdigest()
@@ -88,15 +88,15 @@ async def test_what_is_archived_is_told_by_its_manifest(bucket: FolderBucket, le
     assert row.fine
 
 
-async def test_what_could_not_be_read_says_why(bucket: FolderBucket, ledger: Ledger) -> None:
+async def test_what_could_not_be_read_says_why(bucket: LocalBucket, ledger: Ledger) -> None:
     (row,) = await told(bucket, ledger, await archive(bucket, Outcome.UNREADABLE, unreadable=("wrong_crc",)))
     assert (row.outcome, row.cause, row.fine) == ("unreadable", "wrong_crc", False)
 
 
-async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: FolderBucket, ledger: Ledger) -> None:
+async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: LocalBucket, ledger: Ledger) -> None:
     ids = [str(uuid4()) for _ in range(5)]
     queued, leased, parked, dead, unknown = ids
-    await ledger.accept(ids[:-1], Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
+    await ledger.accept(ids[:-1], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
     entries = {entry.eval_id: entry for entry in await ledger.take([leased, parked, dead], token="one")}
     await ledger.park(entries[parked], wait=60, attempts=1, failure=Failure("service_failed"))
     await ledger.bury(entries[dead], attempts=6, failure=Failure("bundle_too_large"))
@@ -112,9 +112,9 @@ async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: FolderBuc
     }
 
 
-async def test_a_manifest_that_is_none_is_told_and_stops_nothing(bucket: FolderBucket, ledger: Ledger) -> None:
+async def test_a_manifest_that_is_none_is_told_and_stops_nothing(bucket: LocalBucket, ledger: Ledger) -> None:
     good, bad = await archive(bucket, Outcome.NO_DOCUMENTS), Evaluation(str(uuid4()), "sandbox")
-    await bucket.replace(bad.manifest_key, b"nonsense", Labels("application/json"), None)
+    await bucket.replace(bad.manifest_key, b"nonsense", ObjectAttributes("application/json"), None)
     first, second = await told(bucket, ledger, bad.eval_id, good)
     assert (first.outcome, first.cause, first.fine) == ("missing", "alarming_object", False)
     assert (second.outcome, second.fine) == ("no_documents", True)

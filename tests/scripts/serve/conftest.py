@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.limits import HttpLimits
 from scripts.serve.server import serving
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings
@@ -100,7 +100,9 @@ def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, bounds: Bounds | None = None, *, read_only: bool = False) -> AsyncIterator[Client]:
+async def opened(
+    settings: Settings, bounds: HttpLimits | None = None, *, read_only: bool = False
+) -> AsyncIterator[Client]:
     """Have open doors for as long as the block lasts."""
     async with (
         serving(settings, load_accounts(settings), "127.0.0.1", 0, bounds, read_only=read_only) as url,

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.archive_access.open_bucket import opened_for_reading
 from scripts.verify.command import differences_of
-from scripts.verify.context import Means
+from scripts.verify.context import VerifyContext
 from scripts.verify.layout import Group, grouped
 from scripts.verify.open_lister import opened_shelves
 from scripts.verify.ordered_gather import at_once
@@ -34,17 +34,17 @@ class Place:
     settings: Settings
     bucket: Bucket
     hand: Hand
-    means: Means | None = None
+    means: VerifyContext | None = None
 
     async def checked(self, group: Group) -> list[Difference]:
         """Return the differences of one place."""
         async with opened_shelves(self.settings) as shelves:
-            return await differences_of(Means(self.bucket, shelves, young=time.time()), group)
+            return await differences_of(VerifyContext(self.bucket, shelves, young=time.time()), group)
 
     async def verified(self, *, grace: float = 0, **facts: Any) -> list[Difference]:
         """Return all differences."""
         async with opened_shelves(self.settings) as shelves:
-            means = self.means = Means(self.bucket, shelves, young=time.time() - grace, **facts)
+            means = self.means = VerifyContext(self.bucket, shelves, young=time.time() - grace, **facts)
             groups = grouped(shelves.walk(""))
             return [
                 each async for some in at_once(24, lambda group: differences_of(means, group), groups) for each in some

@@ -6,10 +6,10 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.bucket import Labels, ObjectBucket
+from tasks.storage.bucket import ObjectAttributes, S3Bucket
 from tasks.storage.manifest import BundleRecord, DocumentRecord, Manifest, ResponseRecord, TriggerRecord
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
@@ -51,14 +51,14 @@ def manifest(revision: int = 1, before: bytes | None = None, **changes: Any) -> 
     return Manifest.model_validate(facts | changes)
 
 
-async def holding(objects: Mapping[str, bytes]) -> ObjectBucket:
+async def holding(objects: Mapping[str, bytes]) -> S3Bucket:
     """Return a bucket with these objects."""
-    bucket = ObjectBucket(MemoryStore())
+    bucket = S3Bucket(MemoryStore())
     for key, data in objects.items():
-        await bucket.create(key, data, Labels("application/json"))
+        await bucket.create(key, data, ObjectAttributes("application/json"))
     return bucket
 
 
-def listed(objects: Mapping[str, bytes]) -> dict[str, Stored]:
+def listed(objects: Mapping[str, bytes]) -> dict[str, ListedObject]:
     """Return these objects as a listing shows them."""
-    return {key: Stored(key, len(data), 0.0) for key, data in objects.items()}
+    return {key: ListedObject(key, len(data), 0.0) for key, data in objects.items()}

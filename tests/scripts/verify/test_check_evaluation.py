@@ -15,7 +15,7 @@ from scripts.verify.layout import Group, evaluation_place, quarantine_place
 from scripts.verify.problems import Problem
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.manifest import look_up
+from tasks.storage.manifest import read_manifest
 from tests.archives import archive, documents, eval_ids, fill
 from tests.scripts.verify.conftest import Place
 
@@ -149,7 +149,7 @@ async def test_a_document_that_was_there_under_two_names_may_have_the_tag_of_eit
     one, *rest = documents(FIRST, 1, 100)
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, [replace(one, name="elsewhere/front.jpg"), *rest])
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, [one, rest[0]])
-    assert (await look_up(place.bucket, Evaluation(FIRST, "sandbox"))).manifest.revision == 2  # type: ignore[union-attr]
+    assert (await read_manifest(place.bucket, Evaluation(FIRST, "sandbox"))).manifest.revision == 2  # type: ignore[union-attr]
     assert await wrong(place) == []
 
 
@@ -160,7 +160,7 @@ async def test_an_erased_evaluation_is_as_it_must_be_and_so_it_is_when_it_was_ar
     await archive(place.bucket, again, Outcome.ARCHIVED, documents(again, 2, 100))
     for eval_id in ids:
         evaluation = Evaluation(eval_id, "sandbox")
-        before = await look_up(place.bucket, evaluation)
+        before = await read_manifest(place.bucket, evaluation)
         for key in place.hand.listed():
             if eval_id in key:
                 place.hand.delete(key)

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from scripts.verify.check_object import check_object
-from scripts.verify.context import Depth, Means
-from scripts.verify.expected_objects import Claim, claims_of
-from scripts.verify.objects_api import Kept, Stored
+from scripts.verify.context import Depth, VerifyContext
+from scripts.verify.expected_objects import ExpectedObject, claims_of
+from scripts.verify.objects_api import ListedObject, ObjectHead
 from scripts.verify.record import Record
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, holding, manifest
 
 OTHER = "0" * 64
 
 
-def claim() -> Claim:
+def claim() -> ExpectedObject:
     (found,) = claims_of(EVALUATION, [Record("manifest", manifest(), OTHER)]).documents.values()
     return found
 
@@ -25,31 +25,31 @@ def claim() -> Claim:
 class Shelves:
     """What is kept beside an object, and what was asked of it; None for a folder, an error for a store that fails."""
 
-    beside: Kept | StoreFailed | None
+    beside: ObjectHead | StorageError | None
     asked: list[str] = field(default_factory=list)
 
-    async def walk(self, prefix: str) -> AsyncIterator[list[Stored]]:
+    async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         raise AssertionError(prefix)
         yield []
 
-    async def kept(self, key: str) -> Kept | None:
+    async def kept(self, key: str) -> ObjectHead | None:
         return self._told("kept", key)
 
-    async def read_back(self, key: str) -> Kept | None:
+    async def read_back(self, key: str) -> ObjectHead | None:
         return self._told("read_back", key)
 
-    def _told(self, how: str, key: str) -> Kept | None:
+    def _told(self, how: str, key: str) -> ObjectHead | None:
         assert key == claim().key
         self.asked.append(how)
-        if isinstance(self.beside, StoreFailed):
+        if isinstance(self.beside, StorageError):
             raise self.beside
         return self.beside
 
 
-def labelled(**changes: object) -> Kept:
+def labelled(**changes: object) -> ObjectHead:
     found = claim()
     tags = {name: min(allowed) for name, allowed in found.tags.items()}
-    whole = Kept(sha256=SHA256, metadata=found.metadata, tags=tags, lock="COMPLIANCE", content=SHA256)
+    whole = ObjectHead(sha256=SHA256, metadata=found.metadata, tags=tags, lock="COMPLIANCE", content=SHA256)
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
@@ -60,12 +60,12 @@ async def wrong(
     content: bytes | None = CONTENT,
     size: int | None = len(CONTENT),
     lock: str | None = None,
-    of: Claim | None = None,
+    of: ExpectedObject | None = None,
 ) -> list[str]:
     of = of or claim()
     bucket = await holding({} if content is None else {of.key: content})
-    means = Means(bucket, shelves, young=0.0, depth=depth, lock_expected=lock)
-    stored = None if size is None else Stored(of.key, size, 0.0)
+    means = VerifyContext(bucket, shelves, young=0.0, depth=depth, lock_expected=lock)
+    stored = None if size is None else ListedObject(of.key, size, 0.0)
     return [each.problem.value for each in await check_object(means, EVALUATION.eval_id, of, stored)]
 
 
@@ -129,4 +129,4 @@ async def test_labels_that_say_something_else_are_named(changes: dict[str, objec
 
 async def test_what_goes_while_it_is_looked_at_is_missing_and_what_is_not_given_was_not_read() -> None:
     assert await wrong(Shelves(None), content=None) == ["object_missing"]
-    assert await wrong(Shelves(StoreFailed("read", "no"))) == ["not_read"]
+    assert await wrong(Shelves(StorageError("read", "no"))) == ["not_read"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from scripts.verify.check_run import check_run
-from scripts.verify.context import Means
+from scripts.verify.context import VerifyContext
 from scripts.verify.layout import Group, place_of
-from scripts.verify.local_objects import FolderShelves
-from scripts.verify.objects_api import IRREGULAR, Stored
-from tasks.storage.local_bucket import FolderBucket
+from scripts.verify.local_objects import LocalObjectLister
+from scripts.verify.objects_api import IRREGULAR, ListedObject
+from tasks.storage.local_bucket import LocalBucket
 from tests.archives import FolderHand, eval_ids, keep_run
 
 LIST = "runs/sandbox/q3/run.json"
@@ -19,7 +19,7 @@ LIST = "runs/sandbox/q3/run.json"
 
 @pytest.fixture
 async def hand(tmp_path: Path) -> FolderHand:
-    await keep_run(FolderBucket(tmp_path), eval_ids(3), "q3")
+    await keep_run(LocalBucket(tmp_path), eval_ids(3), "q3")
     return FolderHand(tmp_path)
 
 
@@ -27,8 +27,8 @@ def piece(hand: FolderHand) -> str:
     return next(key for key in hand.listed() if key.endswith(".txt.gz"))
 
 
-async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[Stored, ...] = ()) -> list[tuple[str, str]]:
-    means = Means(FolderBucket(hand.root), FolderShelves(hand.root), young=young)
+async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[ListedObject, ...] = ()) -> list[tuple[str, str]]:
+    means = VerifyContext(LocalBucket(hand.root), LocalObjectLister(hand.root), young=young)
     objects = (*await means.objects("runs/sandbox/q3/"), *more)
     differences = await check_run(means, Group(place_of(LIST), objects))
     assert means.tally.runs == 1
@@ -40,7 +40,10 @@ async def test_a_whole_list_has_no_difference(hand: FolderHand) -> None:
 
 
 async def test_what_only_seemed_wrong_is_looked_at_again(hand: FolderHand) -> None:
-    assert await found(hand, more=(Stored("runs/sandbox/q3/gone", 1, 0.0), Stored("runs/x", IRREGULAR, 0.0))) == []
+    assert (
+        await found(hand, more=(ListedObject("runs/sandbox/q3/gone", 1, 0.0), ListedObject("runs/x", IRREGULAR, 0.0)))
+        == []
+    )
 
 
 def _damage(change: Callable[[dict], None]) -> Callable[[FolderHand], None]:  # type: ignore[type-arg]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.storage.local_bucket import FolderBucket
-from tasks.storage.open_bucket import bucket_at
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.open_bucket import open_bucket
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
@@ -20,7 +20,7 @@ IDS = eval_ids(20)
 
 @pytest.fixture
 async def shell(tmp_path: Path) -> Shell:
-    await fill(FolderBucket(tmp_path / "archive"), IDS)
+    await fill(LocalBucket(tmp_path / "archive"), IDS)
     return Shell(tmp_path)
 
 
@@ -82,7 +82,7 @@ async def test_a_sample_or_what_is_new_can_be_looked_at(shell: Shell) -> None:
 async def test_an_archive_in_s3_is_verified_the_same_way(s3: S3, tmp_path: Path) -> None:
     url = f"s3://{s3.bucket}/{PREFIX}"
     store = open_archive(Settings(archive_url=url, s3_endpoint=s3.endpoint))
-    await fill(bucket_at(store), IDS[:5])
+    await fill(open_bucket(store), IDS[:5])
     shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": url, "DOCV_S3_ENDPOINT": s3.endpoint})
     finished = await shell.run("verify", "--checksums-only", "--grace", "0")
     assert (finished.code, finished.err.count("\n")) == (0, 1), finished.err

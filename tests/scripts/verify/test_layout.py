@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from scripts.verify.layout import Place, Room, evaluation_place, grouped, place_of, quarantine_place
-from scripts.verify.objects_api import Stored
+from scripts.verify.objects_api import ListedObject
 
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 
@@ -45,9 +45,9 @@ def test_any_other_key_is_nobody_s(key: str) -> None:
 async def test_what_belongs_together_is_together_however_it_was_listed() -> None:
     keys = [f"sandbox/{ID}/a", f"sandbox/{ID}/b", f"sandbox/{ID}/c/d", "x", "y"]
 
-    async def listing(size: int) -> AsyncIterator[list[Stored]]:
+    async def listing(size: int) -> AsyncIterator[list[ListedObject]]:
         for at in range(0, len(keys), size):
-            yield [Stored(key, 1, 0.0) for key in keys[at : at + size]]
+            yield [ListedObject(key, 1, 0.0) for key in keys[at : at + size]]
 
     for size in (1, 2, 3, 5):
         groups = [[stored.key for stored in group.objects or ()] async for group in grouped(listing(size))]

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from scripts.verify import local_objects as folder_shelves
-from scripts.verify.local_objects import FolderShelves
-from scripts.verify.objects_api import IRREGULAR, Stored
-from tasks.errors import StoreFailed
+from scripts.verify import local_objects
+from scripts.verify.local_objects import LocalObjectLister
+from scripts.verify.objects_api import IRREGULAR, ListedObject
+from tasks.errors import StorageError
 
 
-async def walked(root: Path, prefix: str = "") -> list[Stored]:
-    return [stored async for some in FolderShelves(root).walk(prefix) for stored in some]
+async def walked(root: Path, prefix: str = "") -> list[ListedObject]:
+    return [stored async for some in LocalObjectLister(root).walk(prefix) for stored in some]
 
 
 @pytest.mark.parametrize("names_at_once", [1, 2, 3, 100_000])
 async def test_everything_comes_in_the_order_of_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_at_once: int
 ) -> None:
-    monkeypatch.setattr(folder_shelves, "_NAMES", names_at_once)
+    monkeypatch.setattr(local_objects, "_NAMES", names_at_once)
     keys = ["a", "a.b/c", "a-", "a/b", "b/c/d/e", "b/c0", "b.", "c/ä", "c/~", ".hidden/x"]
     keys.remove("a")
     for key in random.sample(keys, len(keys)):
@@ -71,5 +71,5 @@ async def test_folders_in_folders_may_be_more_than_calls_in_calls(tmp_path: Path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_a_folder_that_cannot_be_read_is_a_failure_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
-    with pytest.raises(StoreFailed, match="Permission denied"):
+    with pytest.raises(StorageError, match="Permission denied"):
         await walked(tmp_path)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.verify.objects_api import IRREGULAR, Stored
+from scripts.verify.objects_api import IRREGULAR, ListedObject
 from scripts.verify.problems import Difference
 from scripts.verify.record import Record, read_record
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
@@ -44,6 +44,6 @@ async def test_what_is_none_is_named(data: bytes, problem: str, detail: str) -> 
 
 @pytest.mark.parametrize("size", [IRREGULAR, (64 << 20) + 1])
 async def test_what_is_no_file_or_too_large_is_not_read(size: int) -> None:
-    found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, Stored(KEY, size, 0.0))
+    found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, ListedObject(KEY, size, 0.0))
     assert isinstance(found, Difference)
     assert (found.problem, "larger than any manifest" in found.detail) == ("manifest_damaged", True)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from scripts.verify.s3_objects import _of_the_whole, opened_s3_shelves
-from tasks.errors import StoreFailed
+from tasks.errors import StorageError
 from tasks.memory.spool import Spool
-from tasks.storage.bucket import Labels, ObjectBucket
+from tasks.storage.bucket import ObjectAttributes, S3Bucket
 from tests.archives import PREFIX, BucketHand
 from tests.conftest import S3
 from worker.clients.archive import open_archive
@@ -34,8 +34,8 @@ async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> No
 async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
     store = open_archive(settings_for(s3))
     assert not isinstance(store, Path)
-    labels = Labels("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
-    await ObjectBucket(store).create("abc", b"abc", labels)
+    labels = ObjectAttributes("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
+    await S3Bucket(store).create("abc", b"abc", labels)
     async with opened_s3_shelves(settings_for(s3)) as shelves:
         kept = await shelves.kept("abc")
         assert kept
@@ -48,8 +48,8 @@ async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_wh
     spool.put([bytes(1 << 20)] * 17)
     store = open_archive(settings_for(s3))
     assert not isinstance(store, Path)
-    with pytest.raises(StoreFailed, match="in parts"):
-        await ObjectBucket(store).create("large", spool.mapped(), Labels("image/jpeg"))
+    with pytest.raises(StorageError, match="in parts"):
+        await S3Bucket(store).create("large", spool.mapped(), ObjectAttributes("image/jpeg"))
     async with opened_s3_shelves(settings_for(s3)) as shelves:
         kept = await shelves.kept("large")
     assert kept
@@ -81,5 +81,5 @@ def test_only_a_whole_checksum_counts(head: dict[str, str], sha256: str | None) 
 async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -> None:
     gone = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
     async with opened_s3_shelves(gone) as shelves:
-        with pytest.raises(StoreFailed, match="NoSuchBucket"):
+        with pytest.raises(StorageError, match="NoSuchBucket"):
             _ = [some async for some in shelves.walk("")]

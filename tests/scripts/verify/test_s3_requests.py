@@ -13,8 +13,8 @@ import pytest
 
 from scripts.bench.certificate import write_certificate
 from scripts.verify import s3_http
-from scripts.verify.s3_requests import Answer, S3Line, opened_line
-from tasks.errors import StoreFailed
+from scripts.verify.s3_requests import Answer, S3Requests, opened_line
+from tasks.errors import StorageError
 from tests.riskos import Heard, Reply, Server, Then, http, listening, s3_error, saying
 
 NOT_NOW = s3_error(503, "SlowDown")
@@ -28,7 +28,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def line_to(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterator[S3Line]:
+async def line_to(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterator[S3Requests]:
     session = boto3.Session(region_name="eu-central-1")
     client = session.client("s3", endpoint_url=url)
     waits = [0.0] * (tries - 1)
@@ -36,7 +36,7 @@ async def line_to(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterato
         yield line
 
 
-async def tags_of(line: S3Line, key: str = "a b/ü") -> Answer | None:
+async def tags_of(line: S3Requests, key: str = "a b/ü") -> Answer | None:
     return await line.ask("GET", key, "s3:GetObjectTagging", "tagging", x_amz_checksum_mode="ENABLED")
 
 
@@ -92,7 +92,7 @@ async def test_a_key_arrives_as_it_was_signed(key: str, sent: str) -> None:
 @pytest.mark.parametrize("key", ["a/../b", "../b", "a/..", "a/./b", "./b", "a/.", ".", "..", "a/../../theirs/b"])
 async def test_a_key_that_a_url_would_take_for_another_is_named_and_not_asked_for(key: str) -> None:
     async with saying(ABC) as server, line_to(server.url) as line:
-        with pytest.raises(StoreFailed, match=r"a part of its key is \. or \.\."):
+        with pytest.raises(StorageError, match=r"a part of its key is \. or \.\."):
             await tags_of(line, key)
     assert not server.heard
 
@@ -142,7 +142,7 @@ async def test_what_s3_cannot_do_just_now_is_tried_again(trouble: Reply | bytes)
 async def test_what_it_refuses_is_a_failure_of_the_store(reply: Reply | bytes, said: str) -> None:
     shut = reply if isinstance(reply, Reply) else Reply(reply, Then.CLOSE)
     async with saying(shut) as server:
-        with pytest.raises(StoreFailed, match=said) as caught:
+        with pytest.raises(StorageError, match=said) as caught:
             await asked(server, tries=2)
     for secret in ("testing", "127.0.0.1", "ours", "a%20b", "a b"):
         assert secret not in str(caught.value)
@@ -165,7 +165,7 @@ async def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(monk
 async def test_a_proxy_that_is_no_url_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://somebody:secret@[proxy")
     async with saying(ABC) as server:
-        with pytest.raises(StoreFailed, match="the environment names as a proxy is no URL") as caught:
+        with pytest.raises(StorageError, match="the environment names as a proxy is no URL") as caught:
             await asked(server)
     assert "secret" not in str(caught.value)
 
@@ -182,7 +182,7 @@ async def test_a_server_that_takes_nobody_in_is_not_waited_for(monkeypatch: pyte
     monkeypatch.setattr(s3_http, "_CONNECT", timedelta(seconds=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
         async with asyncio.timeout(30), line_to(f"http://127.0.0.1:{full.getsockname()[1]}", tries=1) as line:
-            with pytest.raises(StoreFailed, match="ConnectTimeoutError"):
+            with pytest.raises(StorageError, match="ConnectTimeoutError"):
                 await tags_of(line)
 
 
@@ -228,6 +228,6 @@ async def test_only_a_server_that_somebody_trusted_vouches_for_is_asked(
         if trusted:
             assert await asked(server) == b"abc"
         else:
-            with pytest.raises(StoreFailed, match="ConnectError"):
+            with pytest.raises(StorageError, match="ConnectError"):
                 await asked(server, tries=1)
     assert len(server.heard) == trusted

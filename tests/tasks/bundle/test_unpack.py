@@ -18,10 +18,10 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.bundle import zip_check as structure
+from tasks.bundle import zip_check
 from tasks.bundle.decompress import CHUNK, inflate
-from tasks.bundle.unpack import LITTLE, Limits, Member, Unpacked, Unreadable, unpack, unpack_little
-from tasks.errors import BadBundle, SpoolFailed
+from tasks.bundle.unpack import LITTLE, Limits, Member, Unpacked, Unreadable, unpack, unpack_small
+from tasks.errors import BadBundle, SpoolError
 from tasks.memory.spool import Spool
 from tests import fuzzing
 from tests.zips import Raw, deflated, forged, streamed_zip_of, wide_zip_of, zip_of
@@ -427,7 +427,7 @@ def test_nothing_is_left_behind_by_a_large_file_that_cannot_be_read(tmp_path: Pa
 
 
 def test_a_folder_to_spool_to_that_is_missing_is_not_the_bundles_fault(tmp_path: Path) -> None:
-    with pytest.raises(SpoolFailed):
+    with pytest.raises(SpoolError):
         unpack(zip_of({"a": bytes(1000)}), Limits(in_memory=10), tmp_path / "missing")
 
 
@@ -463,12 +463,12 @@ PHOTOGRAPHS = {name: noise(number, 250_000) for number, name in enumerate(("fron
 @pytest.mark.parametrize("write", [zip_of, streamed_zip_of, wide_zip_of])
 def test_some_photographs_are_read_in_a_hurry_as_they_are_at_leisure(write: Callable[..., bytes]) -> None:
     bundle = write(PHOTOGRAPHS)
-    assert unpack_little(bundle, Limits()) == unpack(bundle, Limits())
+    assert unpack_small(bundle, Limits()) == unpack(bundle, Limits())
 
 
 def test_what_cannot_be_read_is_told_in_a_hurry_too() -> None:
     bundle = forged(Raw(flags=1), Raw(name=b"b", local={"crc": 7}, central={"crc": 7}))
-    unpacked = unpack_little(bundle, Limits())
+    unpacked = unpack_small(bundle, Limits())
     assert unpacked
     assert [each.cause for each in unpacked.unreadable] == ["encrypted", "wrong_crc"]
 
@@ -485,15 +485,15 @@ def test_what_cannot_be_read_is_told_in_a_hurry_too() -> None:
     ],
 )
 def test_what_may_take_longer_or_is_unusual_is_not_read_in_a_hurry(bundle: bytes) -> None:
-    assert unpack_little(bundle, Limits()) is None
+    assert unpack_small(bundle, Limits()) is None
 
 
 def test_limits_hold_in_a_hurry_too() -> None:
     bundle = zip_of({"a": bytes(1000), "b": bytes(1000)})
-    assert unpack_little(bundle, Limits(max_documents=1)) is None
-    assert unpack_little(bundle, Limits(max_unpacked_bytes=1999)) is None
-    assert unpack_little(bundle, Limits(in_memory=1999)) is None
-    assert unpack_little(bundle, Limits(max_documents=2, max_unpacked_bytes=2000, in_memory=2000))
+    assert unpack_small(bundle, Limits(max_documents=1)) is None
+    assert unpack_small(bundle, Limits(max_unpacked_bytes=1999)) is None
+    assert unpack_small(bundle, Limits(in_memory=1999)) is None
+    assert unpack_small(bundle, Limits(max_documents=2, max_unpacked_bytes=2000, in_memory=2000))
 
 
 def test_who_holds_more_than_he_promised_is_found_out_before_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +507,7 @@ def test_who_holds_more_than_he_promised_is_found_out_before_it_takes_long(monke
 
     monkeypatch.setattr("tasks.bundle.unpack.inflate", counted)
     assert len(bundle) < LITTLE
-    assert unpack_little(bundle, Limits(ratio_from=1 << 30)) is None
+    assert unpack_small(bundle, Limits(ratio_from=1 << 30)) is None
     assert sum(read) <= CHUNK
 
 
@@ -562,10 +562,10 @@ def test_a_damaged_bundle_yields_what_it_promises_or_is_refused(data: bytes) -> 
     try:
         unpacked = unpack(data, Limits(in_memory=600))
     except BadBundle:
-        assert unpack_little(data, Limits()) is None
+        assert unpack_small(data, Limits()) is None
         return
-    assert unpack_little(data, Limits()) in (None, unpacked)
-    promised = {entry.crc for entry in structure.check(data, max_entries=100)}
+    assert unpack_small(data, Limits()) in (None, unpacked)
+    promised = {entry.crc for entry in zip_check.check(data, max_entries=100)}
     for member in unpacked.members:
         assert zlib.crc32(member.data) in promised
         assert hashlib.sha256(member.data).hexdigest() == member.sha256
@@ -705,5 +705,5 @@ def test_a_second_of_damaged_bundles_breaks_no_promise() -> None:
 
 def test_a_photograph_is_inflated_in_one_go() -> None:
     bundle = zip_of({"a": noise(1, 250_000)})
-    (entry,) = structure.check(bundle, max_entries=1)
+    (entry,) = zip_check.check(bundle, max_entries=1)
     assert len(list(inflate(bundle, entry))) == 1

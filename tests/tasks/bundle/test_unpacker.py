@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks.bundle import unpacker as opening
-from tasks.bundle.unpack import LITTLE, Limits, unpack, unpack_little
-from tasks.bundle.unpacker import Contents, Opening
-from tasks.memory.byte_budget import Budget
+from tasks.bundle import unpacker
+from tasks.bundle.unpack import LITTLE, Limits, unpack, unpack_small
+from tasks.bundle.unpacker import BundleContents, BundleUnpacker
+from tasks.memory.byte_budget import ByteBudget
 from tasks.riskos.response import Bundle
 from tasks.telemetry.metrics import Step
 from tests.counting import counted, figures
@@ -36,7 +36,7 @@ def noise(size: int) -> Bundle:
     return bundle_of(zip_of({"selfie.jpg": content}, zipfile.ZIP_STORED))
 
 
-async def opened(bundle: Bundle, by: Opening) -> Contents:
+async def opened(bundle: Bundle, by: BundleUnpacker) -> BundleContents:
     async with by.contents(bundle.data) as contents:
         return contents
 
@@ -47,8 +47,8 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: list[threading.Thread] = []
         self.most = self._now = 0
-        monkeypatch.setattr(opening, "unpack", self._noting(unpack))
-        monkeypatch.setattr(opening, "unpack_little", self._noting(unpack_little))
+        monkeypatch.setattr(unpacker, "unpack", self._noting(unpack))
+        monkeypatch.setattr(unpacker, "unpack_small", self._noting(unpack_small))
 
     def _noting(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def noting(*given: Any) -> Any:
@@ -70,19 +70,19 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 async def test_what_riskos_does_not_have_is_nothing() -> None:
-    async with Opening(Limits()).contents(None) as contents:
-        assert contents == Contents()
+    async with BundleUnpacker(Limits()).contents(None) as contents:
+        assert contents == BundleContents()
 
 
 async def test_a_little_bundle_is_opened_on_the_loop(watched: Watched) -> None:
-    contents = await opened(bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), Opening(Limits()))
+    contents = await opened(bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), BundleUnpacker(Limits()))
     assert [(each.kind, bytes(each.data)) for each in contents.documents] == [("selfie", PHOTOGRAPH)]
     assert watched.threads == [threading.current_thread()]
 
 
 async def test_while_somebody_has_to_leave_in_time_nothing_is_opened_on_the_loop(watched: Watched) -> None:
     bundle, hurried = bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), True
-    opener = Opening(Limits(), on_time=lambda: hurried)
+    opener = BundleUnpacker(Limits(), on_time=lambda: hurried)
     contents = await opened(bundle, opener)
     assert [(each.kind, bytes(each.data)) for each in contents.documents] == [("selfie", PHOTOGRAPH)]
     assert threading.current_thread() not in watched.threads
@@ -101,7 +101,7 @@ async def test_while_somebody_has_to_leave_in_time_nothing_is_opened_on_the_loop
     ],
 )
 async def test_what_may_take_longer_is_opened_beside_the_loop(watched: Watched, bundle: Bundle) -> None:
-    contents = await opened(bundle, Opening(Limits()))
+    contents = await opened(bundle, BundleUnpacker(Limits()))
     assert [each.kind for each in contents.documents] == ["selfie"]
     assert len(watched.threads) == 1
     assert threading.current_thread() not in watched.threads
@@ -111,7 +111,7 @@ async def test_what_may_take_longer_is_opened_beside_the_loop(watched: Watched, 
 async def test_bundles_whose_answers_come_together_are_opened_one_after_the_other_or_nearly_so(
     watched: Watched, size: int, most: int
 ) -> None:
-    opener = Opening(Limits())
+    opener = BundleUnpacker(Limits())
     await asyncio.gather(*(opened(noise(size), opener) for _ in range(6)))
     assert len(watched.threads) == 6
     assert watched.most <= most
@@ -125,7 +125,7 @@ async def test_others_have_their_turn_between_two_bundles_on_the_loop(watched: W
             seen.append(len(watched.threads))
             await asyncio.sleep(0)
 
-    opener = Opening(Limits())
+    opener = BundleUnpacker(Limits())
     await asyncio.gather(look(), *(opened(noise(10), opener) for _ in range(6)))
     assert set(seen) >= {1, 2, 3, 4, 5}
 
@@ -137,8 +137,8 @@ async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.Monke
         assert len(data) <= LARGE or go_on.wait(30)
         return unpack(data, *given)
 
-    monkeypatch.setattr(opening, "unpack", slow)
-    opener = Opening(Limits(), Budget(1 << 30))
+    monkeypatch.setattr(unpacker, "unpack", slow)
+    opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
     large = [asyncio.create_task(opened(noise(LARGE), opener)) for _ in range(3)]
     await asyncio.gather(*(opened(noise(size), opener) for size in (10, LITTLE)))
     assert not any(task.done() for task in large)
@@ -148,7 +148,7 @@ async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.Monke
 
 async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_path: Path) -> None:
     bundle = noise(1000)
-    opener = Opening(Limits(), Budget(2 * len(bundle.data)), tmp_path)
+    opener = BundleUnpacker(Limits(), ByteBudget(2 * len(bundle.data)), tmp_path)
     async with opener.contents(bundle.data):
         waiting = asyncio.create_task(opened(bundle, opener))
         await asyncio.sleep(0.02)
@@ -165,13 +165,13 @@ async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_pa
     ],
 )
 async def test_why_a_bundle_cannot_be_read_is_told_of_the_bundle(data: bytes, cause: str) -> None:
-    contents = await opened(bundle_of(data), Opening(Limits(max_documents=1)))
+    contents = await opened(bundle_of(data), BundleUnpacker(Limits(max_documents=1)))
     assert [(each.name, each.cause) for each in contents.unreadable] == [("", cause)]
 
 
 async def test_each_bundle_is_counted_once_however_it_was_opened() -> None:
     counter = figures()
-    opener = Opening(Limits(), figures=counter)
+    opener = BundleUnpacker(Limits(), figures=counter)
     for bundle in (noise(10), noise(LITTLE), bundle_of(b"PK\x05\x06")):
         await opened(bundle, opener)
     assert counted(counter)[f'docv_step_seconds_count{{step="{Step.UNPACK}"}}'] == 3

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tasks.bundle.zip_check import check
-from tasks.bundle.zip_directory import DESCRIPTOR, Entry
+from tasks.bundle.zip_directory import DESCRIPTOR, ZipEntry
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import Spool
@@ -28,7 +28,7 @@ CONTENT = b"some content"
 FILES = {"front.jpg": b"front" * 50, "back.jpg": b"back", "empty": b"", "folder/": b""}
 
 
-def checked(data: Buffer) -> tuple[Entry, ...]:
+def checked(data: Buffer) -> tuple[ZipEntry, ...]:
     return check(data, max_entries=100)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.consumer.concurrency import Flight
+from tasks.consumer.concurrency import ConcurrencyLimiter
 from tasks.model.job import Queue
 
 
@@ -15,7 +15,7 @@ class Plane:
 
     def __init__(self, concurrency: int) -> None:
         self.told: list[bool] = []
-        self.flight = Flight(concurrency, self.wait, self.told.append)
+        self.flight = ConcurrencyLimiter(concurrency, self.wait, self.told.append)
         self.aboard: list[Queue] = []
         self.land = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
@@ -40,7 +40,7 @@ class Plane:
 
 
 def test_of_a_queue_that_is_fetched_in_small_parts_no_more_is_expected() -> None:
-    flight = Flight(16, Plane.wait, lambda _: None, {Queue.BACKFILL: 1})
+    flight = ConcurrencyLimiter(16, Plane.wait, lambda _: None, {Queue.BACKFILL: 1})
     assert flight.has_room_for(Queue.BACKFILL)
     with flight.message(Queue.BACKFILL):
         assert not flight.has_room_for(Queue.BACKFILL)

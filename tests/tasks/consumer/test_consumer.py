@@ -16,10 +16,10 @@ from structlog.testing import capture_logs
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
-from tasks.consumer.consumer import Station
+from tasks.consumer.consumer import Consumer
 from tasks.errors import BadMessage
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
@@ -63,7 +63,7 @@ async def work(settings: Settings, given: Message) -> bool:
     try:
         with closing(Publisher(publishing_app(settings))) as publisher:
             async with open_resources(settings, load_accounts(settings)) as resources:
-                station = Station(
+                station = Consumer(
                     settings, load_accounts(settings), resources, runtime, publisher, Watchdog(), figures=figures()
                 )
                 return await station.work(given)
@@ -139,10 +139,12 @@ async def round_trips(
     roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
     async with open_resources(roomy, load_accounts(roomy)) as resources:
         with closing(Publisher(publishing_app(roomy))) as publisher:
-            station = Station(roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog(), figures=figures())
+            station = Consumer(
+                roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog(), figures=figures()
+            )
             for number in range(batches + 1):
                 eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
-                await Ledger(redis).accept(eval_ids, Order(queue, "default", Trigger("enqueue")))
+                await Ledger(redis).accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue")))
                 before = await reads(redis)
                 assert await station.work(replace(message(*eval_ids), queue=queue, accepted=True)) is True
                 if number:
@@ -171,7 +173,7 @@ async def test_an_account_that_nobody_here_knows_costs_no_attempt_and_is_told_on
     settings: Settings, redis: Redis, riskos: Simulator
 ) -> None:
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(300, 303)]
-    await Ledger(redis).accept(eval_ids, Order(Queue.LIVE, "kyb", Trigger("enqueue", run="q3")))
+    await Ledger(redis).accept(eval_ids, EnqueueOptions(Queue.LIVE, "kyb", Trigger("enqueue", run="q3")))
     with capture_logs() as logs:
         assert await work(settings, replace(message(*eval_ids), accepted=True)) is True
     assert riskos.stats().requests == 0

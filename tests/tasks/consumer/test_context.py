@@ -5,17 +5,17 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from tasks.consumer.context import Lines
-from tasks.model.job import Entry, Queue
-from tasks.resilience.rate_limiter import Turns
-from tasks.storage.local_bucket import FolderBucket
+from tasks.consumer.context import AccountContexts
+from tasks.model.job import Job, Queue
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.storage.local_bucket import LocalBucket
 from tests.counting import figures
 from worker.config.accounts import load_accounts
 from worker.config.settings import load_settings
 from worker.resources import open_resources
 
 
-async def confirm(_: Entry) -> None:
+async def confirm(_: Job) -> None:
     pass
 
 
@@ -36,8 +36,15 @@ async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
     async with open_resources(settings, without_certificate) as resources:
         assert resources.http["default"] is resources.http["kyb"]
         accounts = type(accounts)({each.name: each for each in without_certificate})
-        lines = Lines(
-            settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place, confirm=confirm
+        lines = AccountContexts(
+            settings,
+            accounts,
+            resources,
+            LocalBucket(tmp_path),
+            RateLimiter(redis),
+            figures(),
+            place=place,
+            confirm=confirm,
         )
         ours, theirs = lines.means_of("default"), lines.means_of("kyb")
         assert ours is not None
@@ -59,8 +66,15 @@ async def test_success_with_the_archive_is_told_once_for_all_accounts(
     settings = load_settings(redis_url=redis_url, accounts=file)
     accounts = load_accounts(settings)
     async with open_resources(settings, accounts) as resources:
-        lines = Lines(
-            settings, accounts, resources, FolderBucket(tmp_path), Turns(redis), figures(), place=place, confirm=confirm
+        lines = AccountContexts(
+            settings,
+            accounts,
+            resources,
+            LocalBucket(tmp_path),
+            RateLimiter(redis),
+            figures(),
+            place=place,
+            confirm=confirm,
         )
         await redis.rpush("docv:breaker:@archive", "one-that-failed")
         for name in lines.names:

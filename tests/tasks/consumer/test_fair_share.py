@@ -4,11 +4,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tasks.consumer.fair_share import Shares
+from tasks.consumer.fair_share import FairShare
 from tasks.model.job import Queue
 
 
-def fill(shares: Shares, account: str, stack: ExitStack, queue: Queue = Queue.BACKFILL) -> int:
+def fill(shares: FairShare, account: str, stack: ExitStack, queue: Queue = Queue.BACKFILL) -> int:
     """Take places for an account until it gets no more; return how many those are."""
     count = 0
     while count < 1_000 and shares.has_room(account, queue):
@@ -18,7 +18,7 @@ def fill(shares: Shares, account: str, stack: ExitStack, queue: Queue = Queue.BA
 
 
 def test_who_is_alone_in_a_process_shares_nothing() -> None:
-    shares = Shares(8, accounts=1)
+    shares = FairShare(8, accounts=1)
     with ExitStack() as stack:
         assert fill(shares, "default", stack) == 1_000
         assert shares.to_fetch("default") == 1_000
@@ -26,21 +26,21 @@ def test_who_is_alone_in_a_process_shares_nothing() -> None:
 
 @pytest.mark.parametrize("concurrency", [2, 8, 64, 1024])
 def test_a_slow_account_has_most_of_the_places_and_never_all(concurrency: int) -> None:
-    shares = Shares(concurrency, accounts=2)
+    shares = FairShare(concurrency, accounts=2)
     with ExitStack() as stack:
         assert concurrency / 2 <= fill(shares, "slow", stack) < concurrency
         assert fill(shares, "fast", stack) >= 1
 
 
 def test_what_is_live_finds_room_beside_a_backfill_of_the_same_account() -> None:
-    shares = Shares(64, accounts=2)
+    shares = FairShare(64, accounts=2)
     with ExitStack() as stack:
         fill(shares, "default", stack)
         assert fill(shares, "default", stack, Queue.LIVE) >= 8
 
 
 def test_as_many_are_fetched_as_are_worked_off_and_never_none() -> None:
-    shares = Shares(64, accounts=2)
+    shares = FairShare(64, accounts=2)
     assert 20 < shares.to_fetch("default") < 64
     with ExitStack() as stack:
         fill(shares, "default", stack)

@@ -4,13 +4,13 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from tasks.consumer.system_metrics import UnderWay
+from tasks.consumer.system_metrics import SystemMetrics
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
-from tasks.ledger.worker_registry import Presence
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import Allowance
-from tasks.model.job import Order, Queue, Trigger
-from tasks.resilience.adaptive_rate import Pace
+from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import Holds, Reason, backfill_of
 from worker.metrics.shared_metrics import SHARED
 
@@ -18,7 +18,7 @@ ACCOUNT = "default"
 
 
 async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None:
-    found = await UnderWay(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).look()
+    found = await SystemMetrics(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).look()
     assert found.keys() == SHARED.keys()
     for name, values in found.items():
         assert values
@@ -30,12 +30,12 @@ async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None
 async def test_what_is_under_way_is_counted(redis: Redis) -> None:
     eval_ids = [str(uuid4()) for _ in range(5)]
     ledger = Ledger(redis)
-    await ledger.accept(eval_ids, Order(Queue.LIVE, ACCOUNT, Trigger("enqueue")))
+    await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, ACCOUNT, Trigger("enqueue")))
     await ledger.take(eval_ids[:2], token="one")
     await Holds(redis).by_hand(backfill_of(ACCOUNT), "a note")
-    await Refusals(redis).keep(cause="bad_message", why="because", source="live")
-    await Presence(redis).tell("worker", [Queue.LIVE])
-    found = await UnderWay(redis, {ACCOUNT: Allowance()}).look()
+    await RejectedMessages(redis).keep(cause="bad_message", why="because", source="live")
+    await WorkerRegistry(redis).tell("worker", [Queue.LIVE])
+    found = await SystemMetrics(redis, {ACCOUNT: Allowance()}).look()
     assert found["docv_ledger_evaluations"] == {("queued",): 3, ("leased",): 2, ("parked",): 0, ("held",): 0}
     assert found["docv_queue_evaluations"] == {("live",): 3, ("backfill",): 0}
     assert found["docv_queue_workers"] == {("live",): 1, ("backfill",): 0}
@@ -49,13 +49,13 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
     ledger, holds = Ledger(redis), Holds(redis)
     for account in ("kyb", "a-stranger"):
         eval_ids = [str(uuid4()) for _ in range(2)]
-        await ledger.accept(eval_ids, Order(Queue.LIVE, account, Trigger("enqueue")))
+        await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, account, Trigger("enqueue")))
         for entry in await ledger.take(eval_ids, token="ours"):
             await ledger.await_hold(entry, cause="account_held")
     await holds.by_hand("kyb", "a note")
-    await Pace(redis, "kyb", 5.0, holds).ask(2.0)
+    await AdaptiveRate(redis, "kyb", 5.0, holds).ask(2.0)
     allowances = {ACCOUNT: Allowance(rate=7.0, daily_quota=9), "kyb": Allowance(rate=5.0)}
-    found = await UnderWay(redis, allowances).look()
+    found = await SystemMetrics(redis, allowances).look()
     assert found["docv_held_evaluations"] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
     assert found["docv_rate_asked_per_second"] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
     assert found["docv_quota_requests"] == {(ACCOUNT,): 9}

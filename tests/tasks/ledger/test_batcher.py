@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tasks.ledger.batcher import Together
+from tasks.ledger.batcher import Batcher
 
 
 class Doubling:
@@ -13,7 +13,7 @@ class Doubling:
 
     def __init__(self, seconds: float = 0.0, enough: int = 100) -> None:
         self.steps: list[list[int]] = []
-        self.together = Together(self.do, seconds, enough)
+        self.together = Batcher(self.do, seconds, enough)
 
     async def do(self, figures: Sequence[int]) -> list[int]:
         self.steps.append(list(figures))

@@ -7,9 +7,9 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from tasks.errors import LeaseLost
-from tasks.ledger.leases import Leases
+from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Entry, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
 from worker.logs import with_about
 
@@ -23,30 +23,32 @@ def ledger(redis: Redis) -> Ledger:
 
 
 @pytest.fixture
-def leases(ledger: Ledger) -> Leases:
-    return Leases(ledger)
+def leases(ledger: Ledger) -> LeaseKeeper:
+    return LeaseKeeper(ledger)
 
 
-async def taken(ledger: Ledger, eval_id: str, token: str = "ours") -> Entry:  # noqa: S107  # no password
-    await ledger.accept([eval_id], Order(Queue.BACKFILL, "default", Trigger("enqueue")))
+async def taken(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
+    await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("enqueue")))
     (entry,) = await ledger.take([eval_id], token=token)
     return entry
 
 
-async def runs_out(redis: Redis, *entries: Entry) -> None:
+async def runs_out(redis: Redis, *entries: Job) -> None:
     await redis.zadd(LEASED, {entry.eval_id: RUN_OUT for entry in entries}, xx=True)
 
 
-async def is_kept(redis: Redis, entry: Entry) -> bool:
+async def is_kept(redis: Redis, entry: Job) -> bool:
     score = await redis.zscore(LEASED, entry.eval_id)
     return score is not None and score > RUN_OUT
 
 
 def test_several_heartbeats_may_fail_before_a_lease_runs_out(ledger: Ledger) -> None:
-    assert ledger.lease / Leases(ledger).interval >= 3
+    assert ledger.lease / LeaseKeeper(ledger).interval >= 3
 
 
-async def test_a_heartbeat_keeps_the_leases_of_what_is_under_way(leases: Leases, ledger: Ledger, redis: Redis) -> None:
+async def test_a_heartbeat_keeps_the_leases_of_what_is_under_way(
+    leases: LeaseKeeper, ledger: Ledger, redis: Redis
+) -> None:
     entries = [await taken(ledger, str(uuid4())) for _ in range(3)]
     await runs_out(redis, *entries)
 
@@ -56,12 +58,12 @@ async def test_a_heartbeat_keeps_the_leases_of_what_is_under_way(leases: Leases,
     assert [await is_kept(redis, entry) for entry in entries] == [True, True, True]
 
 
-async def test_a_heartbeat_of_an_idle_process_is_no_trouble(leases: Leases, redis: Redis) -> None:
+async def test_a_heartbeat_of_an_idle_process_is_no_trouble(leases: LeaseKeeper, redis: Redis) -> None:
     await leases.beat()
     assert await redis.keys() == []
 
 
-async def test_what_is_no_longer_under_way_is_let_go(leases: Leases, ledger: Ledger, redis: Redis) -> None:
+async def test_what_is_no_longer_under_way_is_let_go(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
     entry = await taken(ledger, str(uuid4()))
     with leases.kept([entry]):
         pass
@@ -72,7 +74,7 @@ async def test_what_is_no_longer_under_way_is_let_go(leases: Leases, ledger: Led
     assert not await is_kept(redis, entry)
 
 
-async def test_what_failed_is_let_go_as_well(leases: Leases, ledger: Ledger, redis: Redis) -> None:
+async def test_what_failed_is_let_go_as_well(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
     entry = await taken(ledger, str(uuid4()))
     with pytest.raises(RuntimeError), leases.kept([entry]):
         raise RuntimeError
@@ -84,7 +86,7 @@ async def test_what_failed_is_let_go_as_well(leases: Leases, ledger: Ledger, red
 
 
 async def test_an_evaluation_that_is_done_is_let_go_before_the_rest_of_its_message(
-    leases: Leases, ledger: Ledger, redis: Redis
+    leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
     done, busy = [await taken(ledger, str(uuid4())) for _ in range(2)]
     await runs_out(redis, done, busy)
@@ -98,7 +100,7 @@ async def test_an_evaluation_that_is_done_is_let_go_before_the_rest_of_its_messa
 
 
 async def test_a_lease_that_another_worker_has_is_told_once_and_let_go(
-    leases: Leases, ledger: Ledger, redis: Redis
+    leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
     lost, kept = [await taken(ledger, str(uuid4())) for _ in range(2)]
     await runs_out(redis, lost)
@@ -114,7 +116,7 @@ async def test_a_lease_that_another_worker_has_is_told_once_and_let_go(
 
 
 async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_lease(
-    leases: Leases, ledger: Ledger
+    leases: LeaseKeeper, ledger: Ledger
 ) -> None:
     entry = await taken(ledger, str(uuid4()))
     with leases.kept([entry]), capture_logs([merge_contextvars, with_about]) as lines:
@@ -127,7 +129,7 @@ async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_leas
 
 
 async def test_letting_an_old_lease_go_leaves_the_new_one_of_the_same_evaluation(
-    leases: Leases, ledger: Ledger, redis: Redis
+    leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
     old = await taken(ledger, str(uuid4()))
     with leases.kept([old]):
@@ -141,7 +143,7 @@ async def test_letting_an_old_lease_go_leaves_the_new_one_of_the_same_evaluation
 
 
 async def test_an_evaluation_taken_anew_during_a_heartbeat_keeps_its_new_lease(
-    leases: Leases, ledger: Ledger, redis: Redis
+    leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
     old = await taken(ledger, str(uuid4()))
     await runs_out(redis, old)
@@ -169,7 +171,7 @@ class Clock:
 
 async def test_what_is_surely_ours_is_confirmed_without_asking(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
-    leases = Leases(ledger, clock)
+    leases = LeaseKeeper(ledger, clock)
     entry = await taken(ledger, str(uuid4()))
     with leases.kept([entry]):
         clock.now += ledger.lease / 2
@@ -182,7 +184,7 @@ async def test_what_is_surely_ours_is_confirmed_without_asking(ledger: Ledger, r
 
 async def test_who_stood_still_asks_and_has_the_lease_anew(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
-    leases = Leases(ledger, clock)
+    leases = LeaseKeeper(ledger, clock)
     entry = await taken(ledger, str(uuid4()))
     with leases.kept([entry]):
         clock.now += ledger.lease
@@ -195,7 +197,7 @@ async def test_what_was_erased_or_taken_by_another_while_we_stood_still_is_not_o
     ledger: Ledger, redis: Redis
 ) -> None:
     clock = Clock()
-    leases = Leases(ledger, clock)
+    leases = LeaseKeeper(ledger, clock)
     erased, lost, let_go = [await taken(ledger, str(uuid4())) for _ in range(3)]
     with leases.kept([erased, lost, let_go]):
         clock.now += ledger.lease

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from tasks.errors import LeaseLost
-from tasks.ledger.ledger import Begun, Ledger, NotReplicated
-from tasks.model.job import Entry, Failure, Order, Queue, Trigger
+from tasks.ledger.ledger import BeginResult, Ledger, NotReplicated
+from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
 from worker.clients.redis import open_redis
 
@@ -20,7 +20,7 @@ HOUR = 3600.0
 PATIENCE = {Queue.LIVE: HOUR, Queue.BACKFILL: HOUR}
 BY_HAND = Trigger("enqueue")
 
-Ending = Callable[[Ledger, Entry], Awaitable[None]]
+Ending = Callable[[Ledger, Job], Awaitable[None]]
 ENDINGS: dict[str, Ending] = {
     "settle": lambda ledger, entry: ledger.settle(entry, Outcome.ARCHIVED),
     "park": lambda ledger, entry: ledger.park(entry, wait=60, attempts=1, failure=Failure("service_failed")),
@@ -49,15 +49,15 @@ async def accept(
     delay: float = 0.0,
 ) -> list[str]:
     trigger = Trigger("enqueue", run=run)
-    return await ledger.accept(eval_ids, Order(queue, "default", trigger, refresh=refresh, delay=delay))
+    return await ledger.accept(eval_ids, EnqueueOptions(queue, "default", trigger, refresh=refresh, delay=delay))
 
 
-async def take(ledger: Ledger, eval_id: str, token: str = "ours") -> Entry:  # noqa: S107  # no password
+async def take(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
     (entry,) = await ledger.take([eval_id], token=token)
     return entry
 
 
-async def taken(ledger: Ledger, eval_id: str, *, run: str | None = None) -> Entry:
+async def taken(ledger: Ledger, eval_id: str, *, run: str | None = None) -> Job:
     await accept(ledger, eval_id, run=run)
     return await take(ledger, eval_id)
 
@@ -213,13 +213,13 @@ async def test_a_refresh_that_arrives_while_a_worker_is_at_it_makes_the_evaluati
     entry = await take(ledger, eval_id)
     changed = Trigger("webhook", event_type="documents_updated", event_id="e2")
 
-    assert await ledger.accept([eval_id], Order(Queue.LIVE, "default", changed, refresh=True)) == []
+    assert await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", changed, refresh=True)) == []
     assert not entry.refresh
     await ledger.settle(entry, Outcome.ARCHIVED)
 
     assert await claim(ledger) == {Queue.LIVE: [eval_id]}
     second = await take(ledger, eval_id, "another")
-    assert second == Entry(eval_id, "another", Queue.LIVE, "default", True, 0, 0, changed)  # noqa: FBT003
+    assert second == Job(eval_id, "another", Queue.LIVE, "default", True, 0, 0, changed)  # noqa: FBT003
     await ledger.settle(second, Outcome.UNCHANGED)
     assert await ledger.take([eval_id], token="a third") == []
     assert (await ledger.run("first")).outcomes[Outcome.ARCHIVED] == 1
@@ -277,11 +277,11 @@ async def test_an_evaluation_that_ended_can_be_accepted_again(ledger: Ledger, ev
     ],
 )
 async def test_a_worker_takes_what_was_accepted(ledger: Ledger, eval_id: str, trigger: Trigger) -> None:
-    await ledger.accept([eval_id], Order(Queue.LIVE, "berlin", trigger, refresh=True))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "berlin", trigger, refresh=True))
 
     entry = await take(ledger, eval_id, "worker-1")
 
-    assert entry == Entry(
+    assert entry == Job(
         eval_id=eval_id,
         token="worker-1",
         queue=Queue.LIVE,
@@ -405,7 +405,7 @@ async def test_extending_nothing_is_no_trouble(ledger: Ledger) -> None:
 
 async def test_a_process_with_64_full_messages_keeps_all_its_leases(ledger: Ledger, redis: Redis) -> None:
     eval_ids = some_ids(6400)
-    entries: list[Entry] = []
+    entries: list[Job] = []
     for start in range(0, len(eval_ids), 100):
         await accept(ledger, *eval_ids[start : start + 100])
         entries += await ledger.take(eval_ids[start : start + 100], token="ours")
@@ -1042,7 +1042,7 @@ async def test_a_refresh_in_the_middle_that_is_to_settle_does_so_after_the_attem
 
 
 async def test_a_repeated_event_is_told_from_a_new_one_for_a_week(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     assert await ledger.accept_event("e1", eval_id, order) == [eval_id]
     assert await ledger.accept_event("e1", eval_id, order) is None
     assert await ledger.accept_event("e2", eval_id, order) == []
@@ -1052,7 +1052,7 @@ async def test_a_repeated_event_is_told_from_a_new_one_for_a_week(ledger: Ledger
 async def test_an_event_that_the_ledger_could_not_take_is_no_repeated_one(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     await redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(OutOfMemoryError):
@@ -1067,7 +1067,7 @@ async def test_what_webhooks_tell_of_an_evaluation_is_taken_along_whoever_named_
 ) -> None:
     await accept(ledger, eval_id, run="first")
     for fact in (Evidence.MILITARY_ID, Evidence.UNDER_AGE, Evidence.UNDER_AGE):
-        order = Order(Queue.BACKFILL, "default", Trigger("webhook"), evidence=(fact,))
+        order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("webhook"), evidence=(fact,))
         await ledger.accept([eval_id], order)
     entry = await take(ledger, eval_id)
     assert entry.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
@@ -1075,7 +1075,7 @@ async def test_what_webhooks_tell_of_an_evaluation_is_taken_along_whoever_named_
 
 
 async def test_a_dead_letter_keeps_what_webhooks_told_of_it(ledger: Ledger, eval_id: str) -> None:
-    order = Order(Queue.LIVE, "default", Trigger("webhook"), evidence=(Evidence.UNDER_AGE,))
+    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"), evidence=(Evidence.UNDER_AGE,))
     await ledger.accept([eval_id], order)
     await ledger.bury(await take(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
     await ledger.redrive([eval_id])
@@ -1083,13 +1083,13 @@ async def test_a_dead_letter_keeps_what_webhooks_told_of_it(ledger: Ledger, eval
 
 
 async def test_a_run_is_fed_from_its_list_in_order_and_each_of_it_once(ledger: Ledger) -> None:
-    ids, order = some_ids(5), Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
-    assert await ledger.begin("q3", total=5, fingerprint="f") is Begun.ANEW
+    ids, order = some_ids(5), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    assert await ledger.begin("q3", total=5, fingerprint="f") is BeginResult.ANEW
 
     assert await ledger.feed("q3", ids[:3], order, position=0, backlog=100) == ids[:3]
     assert await ledger.feed("q3", ids[:3], order, position=0, backlog=100) is None  # another worker was slower
     assert (await ledger.fed("q3"), (await ledger.run("q3")).unfed) == (3, 2)
-    assert await ledger.begin("q3", total=5, fingerprint="f") is Begun.KNOWN
+    assert await ledger.begin("q3", total=5, fingerprint="f") is BeginResult.KNOWN
     assert await ledger.feed("q3", ids[3:], order, position=3, backlog=100) == ids[3:]
 
     assert await ledger.feeding() == []
@@ -1099,7 +1099,7 @@ async def test_a_run_is_fed_from_its_list_in_order_and_each_of_it_once(ledger: L
 
 
 async def test_no_run_is_fed_while_the_ledger_holds_as_much_as_it_may(ledger: Ledger) -> None:
-    ids, order = some_ids(4), Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    ids, order = some_ids(4), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
     await ledger.begin("q3", total=4, fingerprint="f")
     await accept(ledger, *some_ids(2))
     assert await ledger.feed("q3", ids[:2], order, position=0, backlog=2) is None
@@ -1108,13 +1108,13 @@ async def test_no_run_is_fed_while_the_ledger_holds_as_much_as_it_may(ledger: Le
 
 async def test_a_runs_name_means_one_list(ledger: Ledger, eval_id: str) -> None:
     await ledger.begin("q3", total=1, fingerprint="f")
-    assert await ledger.begin("q3", total=2, fingerprint="g") is Begun.TAKEN
+    assert await ledger.begin("q3", total=2, fingerprint="g") is BeginResult.TAKEN
     await accept(ledger, eval_id, run="by-hand")
-    assert await ledger.begin("by-hand", total=1, fingerprint="f") is Begun.TAKEN
+    assert await ledger.begin("by-hand", total=1, fingerprint="f") is BeginResult.TAKEN
 
 
 async def test_a_run_that_is_not_fed_for_a_while_goes_on_where_it_was(ledger: Ledger) -> None:
-    ids, order = some_ids(4), Order(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    ids, order = some_ids(4), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
     await ledger.begin("q3", total=4, fingerprint="f")
     await ledger.feed("q3", ids[:1], order, position=0, backlog=9)
     await ledger.stop_feeding("q3")
@@ -1159,7 +1159,7 @@ async def test_what_no_replica_has_does_not_count_as_accepted(
 ) -> None:
     monkeypatch.setattr("tasks.ledger.ledger._REPLICATED_WITHIN", 10)
     ledger = Ledger(redis, replicas=1)
-    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     for promise in (
         lambda: ledger.accept([eval_id], order),
         lambda: ledger.accept_event("e1", eval_id, order),
@@ -1173,7 +1173,7 @@ async def test_what_no_replica_has_does_not_count_as_accepted(
 
 
 async def test_replicas_are_asked_for_what_is_told_again_too(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    order = Order(Queue.LIVE, "default", Trigger("webhook"))
+    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     for promise in (
         lambda: ledger.accept_event("e1", eval_id, order),
         lambda: ledger.begin("q3", total=1, fingerprint="f"),
@@ -1263,7 +1263,7 @@ async def commands(redis: Redis) -> int:
 async def hold_some(ledger: Ledger, account: str, count: int, queue: Queue = Queue.BACKFILL) -> list[str]:
     """Accept evaluations of an account that wait for it."""
     eval_ids = [str(uuid4()) for _ in range(count)]
-    await ledger.accept(eval_ids, Order(queue, account, Trigger("enqueue", run="q3")))
+    await ledger.accept(eval_ids, EnqueueOptions(queue, account, Trigger("enqueue", run="q3")))
     for entry in await ledger.take(eval_ids, token="ours"):
         await ledger.await_hold(entry, cause="account_held")
     return eval_ids
@@ -1308,10 +1308,10 @@ async def test_an_account_of_which_nothing_waits_any_more_is_forgotten(ledger: L
 
 async def test_what_is_under_way_stays_with_the_account_that_it_was_accepted_for(ledger: Ledger) -> None:
     (eval_id,) = await hold_some(ledger, "kyb", 1)
-    await ledger.accept([eval_id], Order(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
     assert await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1)) == {Queue.LIVE: [eval_id]}
     entry = await take(ledger, eval_id)
-    await ledger.accept([eval_id], Order(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
     await ledger.settle(entry, Outcome.ARCHIVED)
     again = await take(ledger, eval_id)
     assert (entry.account, again.account) == ("kyb", "kyb")
@@ -1321,9 +1321,9 @@ async def test_a_dead_letter_that_is_asked_for_again_is_asked_for_with_the_accou
     ledger: Ledger,
 ) -> None:
     eval_id = str(uuid4())
-    await ledger.accept([eval_id], Order(Queue.LIVE, "kyb", Trigger("enqueue")))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "kyb", Trigger("enqueue")))
     await ledger.bury(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
-    await ledger.accept([eval_id], Order(Queue.LIVE, "aml", Trigger("enqueue")))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "aml", Trigger("enqueue")))
     assert (await take(ledger, eval_id)).account == "aml"
 
 
@@ -1334,7 +1334,7 @@ async def test_every_way_in_and_out_of_a_hold_knows_whose_it_is(ledger: Ledger, 
         assert await ledger.erase(eval_id)
         assert (await ledger.run("q3")).pending == 0
     elif way == "upgrade":
-        await ledger.accept([eval_id], Order(Queue.LIVE, "kyb", Trigger("webhook")))
+        await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "kyb", Trigger("webhook")))
         assert await redis.zcard(PREFIX + "held:live:kyb") == 1
     else:
         await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1))
@@ -1360,7 +1360,7 @@ async def test_who_only_wants_for_room_is_not_kept_back_for_having_failed_before
     ledger: Ledger, cause: str, *, suspect_is_first: bool
 ) -> None:
     suspect, other = some_ids(2)
-    await ledger.accept([suspect, other], Order(Queue.LIVE, "kyb", Trigger("enqueue")))
+    await ledger.accept([suspect, other], EnqueueOptions(Queue.LIVE, "kyb", Trigger("enqueue")))
     await ledger.park(await take(ledger, suspect), wait=0, attempts=1, failure=Failure("service_failed"))
     await ledger.await_hold(await take(ledger, suspect), cause=cause)
     await asyncio.sleep(0.005)  # the order is that of milliseconds

@@ -22,8 +22,8 @@ from redis.asyncio import Redis
 
 from tasks.errors import LeaseLost
 from tasks.ledger.counters import RunCounters
-from tasks.ledger.ledger import Begun, Ledger
-from tasks.model.job import Entry, Failure, Order, Queue, Trigger
+from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
 
 Happening = tuple[str, dict[str, object]]
@@ -122,9 +122,9 @@ class Known:
         """Whether a worker that has a message about it may take it."""
         return self.state == "queued" or self.due
 
-    def entry(self, eval_id: str) -> Entry:
+    def entry(self, eval_id: str) -> Job:
         assert self.token
-        return Entry(
+        return Job(
             eval_id=eval_id,
             token=self.token,
             queue=self.queue,
@@ -172,9 +172,9 @@ class LedgerLife(RuleBasedStateMachine):
         self.dead: dict[str, Dead] = {}
         self.totals: Counter[str] = Counter()
         self.ended: Counter[tuple[str, Outcome]] = Counter()
-        self.begun: Begun | None = None
+        self.begun: BeginResult | None = None
         self.fed = 0
-        self.leases: list[Entry] = []
+        self.leases: list[Job] = []
         self.do(redis.flushall())
 
     @rule(happening=happenings)
@@ -198,20 +198,20 @@ class LedgerLife(RuleBasedStateMachine):
         trigger = Trigger("enqueue", run=run)
         flags = {"refresh": refresh, "even_if_erased": even_if_erased}
         expected = [self._accept(each, queue, trigger, delay, account=account, **flags) for each in named]
-        call = self.ledger.accept(named, Order(queue, account, trigger, delay=delay, **flags))
+        call = self.ledger.accept(named, EnqueueOptions(queue, account, trigger, delay=delay, **flags))
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
 
     def begin(self) -> None:
         """Begin a run whose list has every ID; its name may have been used already."""
         if not self.begun:
-            self.begun = Begun.TAKEN if self.totals[LISTED] else Begun.ANEW
-            self.totals[LISTED] += len(EVAL_IDS) if self.begun is Begun.ANEW else 0
+            self.begun = BeginResult.TAKEN if self.totals[LISTED] else BeginResult.ANEW
+            self.totals[LISTED] += len(EVAL_IDS) if self.begun is BeginResult.ANEW else 0
             expected = self.begun
         else:
-            expected = Begun.TAKEN if self.begun is Begun.TAKEN else Begun.KNOWN
+            expected = BeginResult.TAKEN if self.begun is BeginResult.TAKEN else BeginResult.KNOWN
         assert self.do(self.ledger.begin(LISTED, total=len(EVAL_IDS), fingerprint="its IDs")) is expected
-        assert self.do(self.ledger.begin(LISTED, total=9, fingerprint="other IDs")) is Begun.TAKEN
-        more = self.begun is Begun.ANEW and self.fed < len(EVAL_IDS)
+        assert self.do(self.ledger.begin(LISTED, total=9, fingerprint="other IDs")) is BeginResult.TAKEN
+        more = self.begun is BeginResult.ANEW and self.fed < len(EVAL_IDS)
         assert self.do(self.ledger.feeding()) == [LISTED] * more
 
     def stop_feeding(self) -> None:
@@ -223,12 +223,12 @@ class LedgerLife(RuleBasedStateMachine):
         some, before = EVAL_IDS[self.fed :][:most], self.fed
         trigger = Trigger("backfill", run=LISTED)
         expected = None
-        if self.begun is Begun.ANEW and some and len(self.known) < backlog:
+        if self.begun is BeginResult.ANEW and some and len(self.known) < backlog:
             taken = [self._accept(each, Queue.BACKFILL, trigger, 0.0, refresh=False, listed=True) for each in some]
             expected = [each for each, publish in zip(some, taken, strict=True) if publish]
             self.fed += len(some)
         if some:
-            order = Order(Queue.BACKFILL, "default", trigger)
+            order = EnqueueOptions(Queue.BACKFILL, "default", trigger)
             for answer in expected, None:
                 assert self.do(self.ledger.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
         assert self.do(self.ledger.fed(LISTED)) == self.fed
@@ -283,7 +283,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     def take(self, named: list[str]) -> None:
         token = f"message {len(self.leases)} of {named}"
-        expected: list[Entry] = []
+        expected: list[Job] = []
         for eval_id in named:
             known = self.known.get(eval_id)
             if known and known.waiting:
@@ -309,7 +309,7 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def park(self, nth: int, wait: float) -> None:
-        def parked(_: Entry, known: Known) -> None:
+        def parked(_: Job, known: Known) -> None:
             known.attempts += 1
             known.suspect = True
             known.put("parked", due=not wait)
@@ -322,7 +322,7 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def await_hold(self, nth: int, *, suspect: bool) -> None:
-        def held(_: Entry, known: Known) -> None:
+        def held(_: Job, known: Known) -> None:
             known.suspect |= suspect
             known.put("held")
 
@@ -339,7 +339,7 @@ class LedgerLife(RuleBasedStateMachine):
         self._speak(nth, self.ledger.hand_back, lambda _, known: known.put("queued"))
 
     def bury(self, nth: int, cause: str) -> None:
-        def buried(lease: Entry, known: Known) -> None:
+        def buried(lease: Job, known: Known) -> None:
             if not known.again:
                 self.dead[lease.eval_id] = Dead(cause, lease.attempts + 1, known)
             self._finish(lease, known, Outcome.FAILED)
@@ -430,17 +430,17 @@ class LedgerLife(RuleBasedStateMachine):
 
     # -- leases in the model
 
-    def _ours(self, lease: Entry) -> bool:
+    def _ours(self, lease: Job) -> bool:
         known = self.known.get(lease.eval_id)
         return known is not None and known.token == lease.token
 
-    def _lease(self, nth: int) -> Entry | None:
+    def _lease(self, nth: int) -> Job | None:
         """One of the leases that hold, or the last one that was lost; None where there has been none yet."""
         ours = [lease for lease in self.leases if self._ours(lease)]
         some = ours + [lease for lease in self.leases if lease not in ours][-1:]
         return some[nth % len(some)] if some else None
 
-    def _speak(self, nth: int, say: Callable[[Entry], Awaitable[None]], then: Callable[[Entry, Known], object]) -> None:
+    def _speak(self, nth: int, say: Callable[[Job], Awaitable[None]], then: Callable[[Job, Known], object]) -> None:
         """Say something of an evaluation to the ledger; the model believes it where the lease holds."""
         lease = self._lease(nth)
         if not lease:
@@ -452,7 +452,7 @@ class LedgerLife(RuleBasedStateMachine):
             with pytest.raises(LeaseLost):
                 self.do(say(lease))
 
-    def _finish(self, lease: Entry, known: Known, outcome: Outcome) -> None:
+    def _finish(self, lease: Job, known: Known, outcome: Outcome) -> None:
         self.ended.update((run, outcome) for run in known.runs)
         if known.again:
             self.known[lease.eval_id] = known.again
@@ -499,7 +499,7 @@ class LedgerLife(RuleBasedStateMachine):
             under_way = [known for known in self.known.values() if run in self._runs_of(known)]
             assert counters.total == self.totals[run]
             assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
-            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, Begun.ANEW) else 0
+            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, BeginResult.ANEW) else 0
             assert counters.unfed == unfed
             assert counters.pending == len(under_way) + unfed
             standing = Counter("queued" if run not in known.runs else known.state for known in under_way)

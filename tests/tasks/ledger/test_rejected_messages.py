@@ -4,19 +4,19 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger import rejected_messages as module
-from tasks.ledger.rejected_messages import Refusal, Refusals
+from tasks.ledger.rejected_messages import RejectedMessage, RejectedMessages
 
 
 @pytest.fixture
-def refusals(redis: Redis) -> Refusals:
-    return Refusals(redis)
+def refusals(redis: Redis) -> RejectedMessages:
+    return RejectedMessages(redis)
 
 
-async def kept(refusals: Refusals) -> list[Refusal]:
+async def kept(refusals: RejectedMessages) -> list[RejectedMessage]:
     return [refusal async for refusal in refusals.each()]
 
 
-async def test_what_was_refused_is_kept_with_its_cause(refusals: Refusals) -> None:
+async def test_what_was_refused_is_kept_with_its_cause(refusals: RejectedMessages) -> None:
     await refusals.keep(cause="bad_message", why="it is no JSON", source="live", message="an ID")
     await refusals.keep(cause="bad_event", why="it names no evaluation", source="webhook")
     first, second = await kept(refusals)
@@ -26,14 +26,14 @@ async def test_what_was_refused_is_kept_with_its_cause(refusals: Refusals) -> No
     assert await refusals.count() == 2
 
 
-async def test_all_are_told_of_however_many(refusals: Refusals, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_are_told_of_however_many(refusals: RejectedMessages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 3)
     for number in range(10):
         await refusals.keep(cause="bad_message", why=str(number), source="live")
     assert [each.why for each in await kept(refusals)] == [str(number) for number in range(10)]
 
 
-async def test_the_oldest_give_way(refusals: Refusals, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_give_way(refusals: RejectedMessages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST", 100)
     for number in range(500):
         await refusals.keep(cause="bad_message", why=str(number), source="live")
@@ -41,7 +41,7 @@ async def test_the_oldest_give_way(refusals: Refusals, monkeypatch: pytest.Monke
     assert (await kept(refusals))[-1].why == "499"
 
 
-async def test_what_is_dropped_is_gone(refusals: Refusals) -> None:
+async def test_what_is_dropped_is_gone(refusals: RejectedMessages) -> None:
     for number in range(3):
         await refusals.keep(cause="bad_message", why=str(number), source="live")
     first, _, last = await kept(refusals)

@@ -7,7 +7,7 @@ from typing import Any
 import obstore
 import pytest
 
-from tasks.memory import buffer_pool as buffers
+from tasks.memory import buffer_pool
 from tasks.memory.buffer_pool import SIZE, Arena, lend
 
 MANY = 80
@@ -16,7 +16,7 @@ MANY = 80
 
 @pytest.fixture(autouse=True)
 def none_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffers, "_kept", [])
+    monkeypatch.setattr(buffer_pool, "_kept", [])
 
 
 @pytest.fixture

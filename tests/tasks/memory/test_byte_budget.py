@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tasks.memory.byte_budget import Budget
+from tasks.memory.byte_budget import ByteBudget
 
 
 class Crowd:
     """Many who share a budget of a hundred."""
 
     def __init__(self) -> None:
-        self.budget = Budget(100)
+        self.budget = ByteBudget(100)
         self.having: dict[str, int] = {}
         self.served: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
@@ -114,7 +114,7 @@ async def test_who_gives_up_waiting_is_not_waited_for(crowd: Crowd) -> None:
 
 
 async def test_who_is_cancelled_in_the_moment_of_his_turn_gives_it_back() -> None:
-    budget = Budget(1)
+    budget = ByteBudget(1)
     async with budget.share(1):
         waiting = asyncio.create_task(budget.share(1).__aenter__())
         await asyncio.sleep(0)
@@ -126,7 +126,7 @@ async def test_who_is_cancelled_in_the_moment_of_his_turn_gives_it_back() -> Non
 
 
 async def test_whatever_happens_everybody_is_served_and_no_more_is_given_than_there_is() -> None:
-    dice, budget, taken, served = random.Random(7), Budget(1000), 0, 0  # noqa: S311  # no secret hangs on it
+    dice, budget, taken, served = random.Random(7), ByteBudget(1000), 0, 0  # noqa: S311  # no secret hangs on it
 
     async def one(amount: int) -> None:
         nonlocal taken, served

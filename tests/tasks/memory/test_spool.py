@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import SpoolFailed
+from tasks.errors import SpoolError
 from tasks.memory.buffer_pool import SIZE
-from tasks.memory.spool import Incoming, Spool, pieces, release, spooled_bytes
+from tasks.memory.spool import DownloadBuffer, Spool, chunks, release, spooled_bytes
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 
 
-async def arrived(content: bytes, in_memory: int, folder: Path | None = None, step: int = 70_000) -> Incoming:
-    incoming = Incoming(in_memory, folder)
+async def arrived(content: bytes, in_memory: int, folder: Path | None = None, step: int = 70_000) -> DownloadBuffer:
+    incoming = DownloadBuffer(in_memory, folder)
     for at in range(0, len(content), step):
         await incoming.add(content[at : at + step])
     return incoming
@@ -45,7 +45,7 @@ async def test_what_arrives_at_the_same_time_is_kept_apart() -> None:
 async def test_what_arrives_is_never_there_twice() -> None:
     tracemalloc.start()
     try:
-        incoming = Incoming(len(CONTENT), None)
+        incoming = DownloadBuffer(len(CONTENT), None)
         for at in range(0, len(CONTENT), 70_000):
             await incoming.add(CONTENT[at : at + 70_000])
         await incoming.whole()
@@ -68,7 +68,7 @@ async def test_what_is_spooled_cannot_be_changed(tmp_path: Path) -> None:
 
 
 async def test_a_disk_that_does_not_take_it_is_told_as_such(tmp_path: Path) -> None:
-    with pytest.raises(SpoolFailed, match="No such file"):
+    with pytest.raises(SpoolError, match="No such file"):
         await arrived(CONTENT, 1000, tmp_path / "missing")
 
 
@@ -99,13 +99,13 @@ def test_pieces_are_the_whole_also_when_memory_is_let_go_of_meanwhile(tmp_path: 
     spool.put([CONTENT])
     data = memoryview(spool.mapped() if mapped else CONTENT)
     spool.close()
-    assert b"".join(pieces(data, 10, len(data) - 10, 65_536)) == CONTENT[10:-10]
+    assert b"".join(chunks(data, 10, len(data) - 10, 65_536)) == CONTENT[10:-10]
     release(data)
     assert data == CONTENT
 
 
 def test_pieces_are_views_and_no_copies() -> None:
-    assert [type(piece) for piece in pieces(CONTENT, 0, len(CONTENT), 65_536)][:2] == [memoryview, memoryview]
+    assert [type(piece) for piece in chunks(CONTENT, 0, len(CONTENT), 65_536)][:2] == [memoryview, memoryview]
 
 
 def test_what_is_on_disk_is_counted_until_nobody_needs_it(tmp_path: Path) -> None:

@@ -21,25 +21,25 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.bundle.unpack import Limits
-from tasks.bundle.unpacker import Opening
-from tasks.errors import StoreFailed
-from tasks.ledger.leases import Leases
+from tasks.bundle.unpacker import BundleUnpacker
+from tasks.errors import StorageError
+from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Entry, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.pipeline.attempt import attempt
-from tasks.pipeline.pipeline import Means
-from tasks.pipeline.upload import Shelf
-from tasks.resilience.archive_gate import Gate
+from tasks.pipeline.pipeline import PipelineContext
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
-from tasks.resilience.rate_limiter import Turns
-from tasks.resilience.retry import Policy
-from tasks.riskos.client import Line
-from tasks.riskos.download import Terms
-from tasks.storage.bucket import Bucket, Found, Labels, ObjectBucket
-from tasks.storage.manifest import look_up
-from tasks.telemetry import log_events as report
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.client import RiskOSClient
+from tasks.riskos.download import DownloadOptions
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, StoredObject
+from tasks.storage.manifest import read_manifest
+from tasks.telemetry import log_events
 from tasks.telemetry.metrics import Step
 from tests.counting import counted, figures
 from tests.riskos import KEY, Clock
@@ -63,22 +63,22 @@ class Yard:
     """
 
     ledger: Ledger
-    means: Means
+    means: PipelineContext
     clock: Clock
 
     async def accept(self, *eval_ids: str) -> None:
-        await self.ledger.accept(eval_ids, Order(Queue.BACKFILL, "default", Trigger("backfill", run=RUN)))
+        await self.ledger.accept(eval_ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=RUN)))
 
-    async def take(self, *eval_ids: str, worker: str = "one") -> list[Entry]:
+    async def take(self, *eval_ids: str, worker: str = "one") -> list[Job]:
         return await self.ledger.take(eval_ids, token=worker)
 
-    async def one(self, scenario: Scenario) -> Entry:
+    async def one(self, scenario: Scenario) -> Job:
         """Accept and lease one evaluation."""
         await self.accept(eval_id_for(scenario, 7))
         (entry,) = await self.take(eval_id_for(scenario, 7))
         return entry
 
-    async def attempt(self, entry: Entry) -> None:
+    async def attempt(self, entry: Job) -> None:
         await attempt(entry, self.means, self.ledger)
 
     async def claim(self) -> list[str]:
@@ -95,7 +95,7 @@ class Yard:
             await self.clock.redis.zadd(_PARKED, dict.fromkeys(parked, 0))
         return await self.claim()
 
-    async def taken_again(self, entry: Entry) -> Entry:
+    async def taken_again(self, entry: Job) -> Job:
         """Return the entry as the next worker takes it when it is due."""
         assert await self.due() == [entry.eval_id]
         (again,) = await self.take(entry.eval_id, worker="another")
@@ -106,7 +106,7 @@ class Yard:
         return {outcome: count for outcome, count in counters.outcomes.items() if count}
 
     async def manifest_outcome(self, eval_id: str) -> Outcome | None:
-        found = await look_up(self.means.records, Evaluation(eval_id, "sandbox"))
+        found = await read_manifest(self.means.records, Evaluation(eval_id, "sandbox"))
         return found.manifest.outcome if found else None
 
 
@@ -116,17 +116,21 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield simulator
 
 
-def _means(line: Line) -> Means:
-    bucket = ObjectBucket(MemoryStore())
-    return Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(Limits()))
+def _means(line: RiskOSClient) -> PipelineContext:
+    bucket = S3Bucket(MemoryStore())
+    return PipelineContext(
+        line, ArchiveGate(line.holds, line.breaker), UploadTarget(bucket), bucket, BundleUnpacker(Limits())
+    )
 
 
 @pytest.fixture
 async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
     clock = Clock(redis)
-    terms = Terms(no_documents_texts=Settings().no_documents_texts)
+    terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
     async with aiohttp.ClientSession() as http:
-        line = clock.line_to(simulator.url, http, terms, Policy(attempts=ATTEMPTS, quick_attempts=2, quick_pause=0.0))
+        line = clock.line_to(
+            simulator.url, http, terms, RetryPolicy(attempts=ATTEMPTS, quick_attempts=2, quick_pause=0.0)
+        )
         yield Yard(Ledger(redis, LEASE), _means(line), clock)
 
 
@@ -134,7 +138,7 @@ async def yard(simulator: Simulator, redis: "Redis") -> AsyncIterator[Yard]:
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """Return the events that were told; by a logger of this test's own, since others may be set up already."""
     with structlog.testing.capture_logs(processors=[merge_contextvars, with_about]) as events:
-        monkeypatch.setattr(report, "_log", structlog.get_logger("docv.archive"))
+        monkeypatch.setattr(log_events, "_log", structlog.get_logger("docv.archive"))
         yield events
 
 
@@ -167,7 +171,7 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
 
 async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
     counting = figures()
-    opening = Opening(Limits(), figures=counting)
+    opening = BundleUnpacker(Limits(), figures=counting)
     line = replace(yard.means.line, figures=counting)
     yard.means = replace(yard.means, figures=counting, line=line, opening=opening)
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
@@ -216,7 +220,7 @@ async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(yard: Yard
     await yard.accept(eval_id)
     long_ago = json.loads(await redis.hget("docv:ledger:entries", eval_id) or "") | {"accepted": 1_000}
     await redis.hset("docv:ledger:entries", eval_id, json.dumps(long_ago))
-    await yard.ledger.accept([eval_id], Order(Queue.LIVE, "default", Trigger("webhook")))
+    await yard.ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")))
     await yard.attempt(*await yard.take(eval_id))
     found = counted(counting)
     assert found["docv_live_lag_seconds_count"] == 1
@@ -228,14 +232,14 @@ async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
 ) -> None:
     async def foreign(*_: object) -> Outcome:
         await asyncio.to_thread(structlog.get_logger("another.logger").warning, "a line of somebody else's")
-        raise StoreFailed("create", "a reason")
+        raise StorageError("create", "a reason")
 
     monkeypatch.setattr("tasks.pipeline.attempt.archive", foreign)
     entries = [await yard.one(scenario) for scenario in (Scenario.DOCUMENTED, Scenario.NOT_FOUND)]
     await asyncio.gather(*map(yard.attempt, entries))
     about = [(line["eval_id"], line["run"], line["attempt"], line["account"]) for line in told]
     assert sorted(about) == sorted((entry.eval_id, RUN, 1, "default") for entry in entries for _ in range(2))
-    report.handed_back()
+    log_events.handed_back()
     assert "eval_id" not in told[-1]
 
 
@@ -337,7 +341,7 @@ async def test_a_fault_of_our_own_loses_nothing_and_ends_as_a_dead_letter(
     yard: Yard, told: list[dict[str, Any]]
 ) -> None:
     nonsense: Any = "a thousand"
-    yard.means = replace(yard.means, opening=Opening(Limits(max_documents=nonsense)))
+    yard.means = replace(yard.means, opening=BundleUnpacker(Limits(max_documents=nonsense)))
     entry = await yard.one(Scenario.DOCUMENTED)
     for _ in range(ATTEMPTS - 1):
         await yard.attempt(entry)
@@ -405,7 +409,7 @@ async def test_an_attempt_that_is_cancelled_leaves_the_lease_as_it_is(yard: Yard
 async def test_a_ledger_that_cannot_be_reached_stops_the_process_and_not_the_evaluation(yard: Yard) -> None:
     entry = await yard.one(Scenario.DOCUMENTED)
     nowhere = Redis(unix_socket_path="/nowhere/redis.sock", decode_responses=True, retry=Retry(NoBackoff(), 0))
-    line = replace(yard.means.line, turns=Turns(nowhere), holds=Holds(nowhere))
+    line = replace(yard.means.line, turns=RateLimiter(nowhere), holds=Holds(nowhere))
     with pytest.raises(RedisConnectionError):
         await attempt(entry, replace(yard.means, line=line), Ledger(nowhere))
     await nowhere.aclose()
@@ -444,15 +448,15 @@ class Broken:
         self._bucket = bucket
         self.broken = set(broken)
 
-    async def create(self, key: str, data: Buffer, labels: Labels) -> None:
+    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
         self._see("create")
         await self._bucket.create(key, data, labels)
 
-    async def replace(self, key: str, data: bytes, labels: Labels, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
         self._see("replace")
         await self._bucket.replace(key, data, labels, version)
 
-    async def read(self, key: str) -> Found | None:
+    async def read(self, key: str) -> StoredObject | None:
         self._see("read")
         return await self._bucket.read(key)
 
@@ -462,7 +466,7 @@ class Broken:
 
     def _see(self, doing: str) -> None:
         if doing in self.broken:
-            raise StoreFailed(doing, "PermissionDeniedError")
+            raise StorageError(doing, "PermissionDeniedError")
 
 
 @dataclass
@@ -562,7 +566,7 @@ async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
     outage: Outage, yard: Yard, broken: tuple[str, ...], reason: Reason
 ) -> None:
     bucket = Broken(yard.means.records, *broken)
-    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
+    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket)
 
     await outage.round(outage.eval_ids)
 
@@ -588,7 +592,7 @@ async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
     outage: Outage, yard: Yard, simulator: Simulator
 ) -> None:
     bucket = Broken(yard.means.records, "create")
-    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
+    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket)
     await outage.round(outage.eval_ids)
     asked = simulator.stats().requests
 
@@ -642,12 +646,12 @@ async def test_a_redis_that_fails_in_the_middle_of_an_attempt_gets_out_and_is_no
     yard: Yard,
 ) -> None:
     class Gone(Broken):
-        async def read(self, _key: str) -> Found | None:
+        async def read(self, _key: str) -> StoredObject | None:
             raise RedisConnectionError
 
     entry = await yard.one(Scenario.DOCUMENTED)
     bucket = Gone(yard.means.records)
-    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket)
+    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket)
     with pytest.raises(RedisConnectionError):
         await yard.attempt(entry)
     assert await yard.ledger.extend([entry]) == []
@@ -662,10 +666,10 @@ async def test_of_what_was_erased_while_its_worker_stood_still_nothing_is_writte
 ) -> None:
     entry = await yard.one(Scenario.DOCUMENTED)
     stood_still = iter((0.0, LEASE))
-    leases = Leases(yard.ledger, lambda: next(stood_still))
+    leases = LeaseKeeper(yard.ledger, lambda: next(stood_still))
     store = MemoryStore()
-    bucket = ObjectBucket(store)
-    yard.means = replace(yard.means, shelf=Shelf(bucket), records=bucket, confirm=leases.confirm)
+    bucket = S3Bucket(store)
+    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket, confirm=leases.confirm)
     with leases.kept([entry]):
         await yard.clock.redis.zadd("docv:ledger:leased", {entry.eval_id: 1})
         assert await yard.ledger.erase(entry.eval_id)

@@ -7,32 +7,34 @@ import pytest
 
 from tasks.bundle.documents import identify
 from tasks.bundle.unpack import Limits, unpack
-from tasks.bundle.unpacker import Contents
+from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Entry, Queue, Trigger
+from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome
-from tasks.pipeline.manifest_builder import record
+from tasks.pipeline.manifest_builder import build_manifest
 from tasks.pipeline.upload import StoredDocument
-from tasks.riskos.response import Absent, Bundle
+from tasks.riskos.response import Bundle, NoBundle
 from tasks.storage.manifest import DocumentRecord, UnreadableRecord
 from tests.zips import zip_of
 
 EVALUATION = Evaluation(str(uuid4()), "production", "default")
-ENTRY = Entry(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
+ENTRY = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
 AT = "2026-11-23T04:00:00.000Z"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
 def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome: Outcome) -> None:
-    manifest = record(EVALUATION, ENTRY, Absent(outcome, 400, "its words"), Contents(), [], retrieved_at=AT)
+    manifest = build_manifest(
+        EVALUATION, ENTRY, NoBundle(outcome, 400, "its words"), BundleContents(), [], retrieved_at=AT
+    )
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
     assert (manifest.response.status, manifest.response.message) == (400, "its words")
     assert (manifest.no_documents is not None) == (outcome is Outcome.NO_DOCUMENTS)
 
 
 def test_why_there_are_no_documents_is_unknown_unless_somebody_says() -> None:
-    answer = Absent(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = record(EVALUATION, ENTRY, answer, Contents(), [], retrieved_at=AT)
+    answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
+    manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(), [], retrieved_at=AT)
     assert manifest.no_documents is not None
     assert manifest.no_documents.reason is NoDocumentsReason.RETENTION_OR_UNKNOWN
     assert manifest.no_documents.evidence == ()
@@ -49,8 +51,10 @@ def test_why_there_are_no_documents_is_unknown_unless_somebody_says() -> None:
 def test_what_a_webhook_told_explains_why_there_are_no_documents(
     evidence: tuple[Evidence, ...], reason: NoDocumentsReason
 ) -> None:
-    answer = Absent(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = record(EVALUATION, replace(ENTRY, evidence=evidence), answer, Contents(), [], retrieved_at=AT)
+    answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
+    manifest = build_manifest(
+        EVALUATION, replace(ENTRY, evidence=evidence), answer, BundleContents(), [], retrieved_at=AT
+    )
     assert manifest.no_documents is not None
     assert (manifest.no_documents.reason, manifest.no_documents.evidence) == (reason, evidence)
 
@@ -62,7 +66,7 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
     stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
     answer = Bundle("a.zip", b"zipped", "0" * 64, 6)
 
-    manifest = record(EVALUATION, ENTRY, answer, Contents(documents), stored, retrieved_at=AT)
+    manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(documents), stored, retrieved_at=AT)
 
     assert manifest.outcome is Outcome.ARCHIVED
     assert (manifest.response.status, manifest.response.message) == (200, None)
@@ -87,5 +91,5 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
 def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> None:
     bad = UnreadableRecord(name="a.jpg", cause="wrong_crc")
     answer = Bundle(None, b"", "0" * 64, 0)
-    manifest = record(EVALUATION, ENTRY, answer, Contents(unreadable=(bad,)), [], retrieved_at=AT)
+    manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(unreadable=(bad,)), [], retrieved_at=AT)
     assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))

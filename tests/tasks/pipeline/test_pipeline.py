@@ -25,37 +25,45 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.bundle.unpack import Limits
-from tasks.bundle.unpacker import Opening
-from tasks.errors import AlarmingObject, ArchiveHeld, BundleTooLarge, ManifestChanged, NotNow, StoreFailed, TryAgain
+from tasks.bundle.unpacker import BundleUnpacker
+from tasks.errors import (
+    ArchiveHeld,
+    BlockedError,
+    BundleTooLarge,
+    IntegrityError,
+    ManifestChanged,
+    RetryableError,
+    StorageError,
+)
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Entry, Queue, Trigger
+from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import NoDocumentsReason, Outcome
-from tasks.pipeline.pipeline import Means, archive
-from tasks.pipeline.upload import Shelf
-from tasks.resilience.archive_gate import Gate
+from tasks.pipeline.pipeline import PipelineContext, archive
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.holds import ARCHIVE, Hold, Reason
-from tasks.resilience.retry import Policy
-from tasks.riskos.download import Terms
-from tasks.storage.bucket import Bucket, Labels, ObjectBucket
-from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.download import DownloadOptions
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
-from tasks.storage.manifest import ErasedRecord, Manifest, look_up
+from tasks.storage.manifest import ErasedRecord, Manifest, read_manifest
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
 from tests.riskos import json as said
 from tests.zips import Raw, forged, zip_of
 from worker.config.settings import Settings
 
 IMAGE_BYTES = 2_000
-TERMS = Terms(no_documents_texts=Settings().no_documents_texts)
-POLICY = Policy(quick_attempts=3, quick_pause=0.0)
+TERMS = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+POLICY = RetryPolicy(quick_attempts=3, quick_pause=0.0)
 TRIGGER = Trigger("webhook", run="2026-q3", event_type="evaluation_completed", event_id="e-1")
 MINE = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json").read_text())
 ATTEMPTS = 3
 
 
-def entry_of(eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Entry:
-    return Entry(
+def entry_of(eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Job:
+    return Job(
         eval_id,
         "token",
         Queue.LIVE,
@@ -78,7 +86,7 @@ class House:
         clock: passes when somebody waits.
     """
 
-    means: Means
+    means: PipelineContext
     store: MemoryStore
     clock: Clock
 
@@ -88,12 +96,12 @@ class House:
     async def erase(self, eval_id: str) -> bytes:
         """Put the marker of an erasure in the manifest's place; return it."""
         evaluation, bucket = Evaluation(eval_id, "sandbox"), self.means.shelf.bucket
-        before = await look_up(bucket, evaluation)
+        before = await read_manifest(bucket, evaluation)
         assert before
         erased = ErasedRecord(receipt="receipts/a.json", at=before.manifest.archived_at)
         marker = before.manifest.model_copy(update={"documents": (), "revision": 2, "previous": None, "erased": erased})
         await bucket.replace(
-            evaluation.manifest_key, marker.as_json(), Labels("application/json"), before.found.version
+            evaluation.manifest_key, marker.as_json(), ObjectAttributes("application/json"), before.found.version
         )
         return marker.as_json()
 
@@ -103,18 +111,18 @@ class House:
         while failed < ATTEMPTS:
             try:
                 return await self.archive(eval_id, refresh=refresh)
-            except NotNow:
+            except BlockedError:
                 await self.clock.passes()
-            except TryAgain:
+            except RetryableError:
                 failed += 1
         return Outcome.FAILED
 
     def move_to(self, bucket: Bucket) -> None:
         """Archive into another bucket from now on."""
-        self.means = replace(self.means, shelf=Shelf(bucket), records=bucket)
+        self.means = replace(self.means, shelf=UploadTarget(bucket), records=bucket)
 
     async def manifest(self, eval_id: str) -> Manifest:
-        found = await look_up(self.means.records, Evaluation(eval_id, "sandbox"))
+        found = await read_manifest(self.means.records, Evaluation(eval_id, "sandbox"))
         assert found
         jsonschema.validate(json.loads(found.found.data), SCHEMA)
         return found.manifest
@@ -135,13 +143,19 @@ class House:
 
 @asynccontextmanager
 async def house_at(
-    url: str, redis: "Redis", *, terms: Terms = TERMS, limits: Limits | None = None
+    url: str, redis: "Redis", *, terms: DownloadOptions = TERMS, limits: Limits | None = None
 ) -> AsyncIterator[House]:
     store, clock = MemoryStore(), Clock(redis)
     async with aiohttp.ClientSession() as http:
         line = clock.line_to(url, http, terms, POLICY)
-        bucket = ObjectBucket(store)
-        means = Means(line, Gate(line.holds, line.breaker), Shelf(bucket), bucket, Opening(limits or Limits()))
+        bucket = S3Bucket(store)
+        means = PipelineContext(
+            line,
+            ArchiveGate(line.holds, line.breaker),
+            UploadTarget(bucket),
+            bucket,
+            BundleUnpacker(limits or Limits()),
+        )
         yield House(means, store, clock)
 
 
@@ -397,7 +411,7 @@ async def test_of_a_bundle_with_one_bad_member_the_others_are_archived_and_the_b
 async def test_a_damaged_bundle_that_cannot_be_fetched_again_has_not_ended(redis: "Redis") -> None:
     damaged = zipped(wrong_crc({"front.jpg": b"front"}))
     async with saying(damaged, said(503, b"{}")) as server, house_at(server.url, redis) as house:
-        with pytest.raises(TryAgain):
+        with pytest.raises(RetryableError):
             await house.archive(MINE)
     assert house.contents() == {}
 
@@ -523,7 +537,7 @@ async def test_the_probe_of_an_archive_on_hold_goes_on_when_it_has_its_place(hou
 # Something other than RiskOS goes wrong
 
 
-def bucket_at(url: str) -> ObjectBucket:
+def bucket_at(url: str) -> S3Bucket:
     """Return a bucket at a scripted server; nothing is tried twice."""
     store = S3Store(
         "archive",
@@ -534,7 +548,7 @@ def bucket_at(url: str) -> ObjectBucket:
         client_options={"allow_http": True},
         retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=30)},
     )
-    return ObjectBucket(store)
+    return S3Bucket(store)
 
 
 async def test_an_attempt_that_stops_before_the_manifest_is_made_good_by_the_next(
@@ -546,7 +560,7 @@ async def test_an_attempt_that_stops_before_the_manifest_is_made_good_by_the_nex
     wilful = Wilful(*[Write(stores=True)] * len(files), denied)
     async with listening(wilful) as server:
         house.move_to(bucket_at(server.url))
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await house.archive(eval_id)
         documents = dict(wilful.objects)
         assert sorted(documents.values()) == sorted(files.values())
@@ -562,7 +576,7 @@ async def test_no_manifest_is_written_while_a_document_is_missing(house: House) 
     wilful = Wilful(Write(stores=True), denied)
     async with listening(wilful) as server:
         house.move_to(bucket_at(server.url))
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
     assert not [key for key in wilful.objects if key.endswith("manifest.json")]
 
@@ -570,7 +584,7 @@ async def test_no_manifest_is_written_while_a_document_is_missing(house: House) 
 async def test_an_archive_that_cannot_be_read_costs_no_request(house: House, simulator: Simulator) -> None:
     async with saying(s3_error(403, "AccessDenied")) as server:
         house.move_to(bucket_at(server.url))
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
     assert simulator.stats().requests == 0
 
@@ -578,9 +592,9 @@ async def test_an_archive_that_cannot_be_read_costs_no_request(house: House, sim
 async def test_a_damaged_manifest_is_an_alarm_and_costs_no_request(house: House, simulator: Simulator) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     key = f"sandbox/{eval_id}/manifest.json"
-    await house.means.records.create(key, b"{}", Labels("application/json"))
+    await house.means.records.create(key, b"{}", ObjectAttributes("application/json"))
     for refresh in (False, True):
-        with pytest.raises(AlarmingObject):
+        with pytest.raises(IntegrityError):
             await house.archive(eval_id, refresh=refresh)
     assert simulator.stats().requests == 0
     assert house.contents() == {key: b"{}"}
@@ -656,8 +670,8 @@ async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_
     files = documents_of(eval_id, IMAGE_BYTES)
     plain = house.means.records
     for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
-        sealed = SealedBucket(plain, Keyring(key_id, keys))
-        house.means = replace(house.means, shelf=Shelf(sealed, sealed_with=key_id))
+        sealed = EncryptedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, shelf=UploadTarget(sealed, sealed_with=key_id))
         await house.archive(eval_id, refresh=True)
     manifest = await house.manifest(eval_id)
     # Nothing was written again with the new key, so nothing is said to be.
@@ -675,8 +689,8 @@ async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(h
     eval_id = eval_id_for(Scenario.CHANGING, 7)
     plain = house.means.records
     for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
-        sealed = SealedBucket(plain, Keyring(key_id, keys))
-        house.means = replace(house.means, shelf=Shelf(sealed, sealed_with=key_id))
+        sealed = EncryptedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, shelf=UploadTarget(sealed, sealed_with=key_id))
         await house.archive(eval_id, refresh=True)
     manifest = await house.manifest(eval_id)
     assert manifest.revision == 2
@@ -695,8 +709,8 @@ async def test_an_unreadable_bundle_that_is_packed_anew_is_kept_in_quarantine_on
 
 async def test_a_bundle_in_quarantine_is_sealed_as_well(house: House) -> None:
     eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
-    sealed = SealedBucket(house.means.records, Keyring("2026", {"2026": b"n" * 32}))
-    house.means = replace(house.means, shelf=Shelf(sealed, sealed_with="2026"))
+    sealed = EncryptedBucket(house.means.records, Keyring("2026", {"2026": b"n" * 32}))
+    house.means = replace(house.means, shelf=UploadTarget(sealed, sealed_with="2026"))
     await house.archive(eval_id)
     bundle = (await house.manifest(eval_id)).bundle
     assert bundle

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore, S3Store
 
 from tasks.bundle.documents import Document, Kind, Source
-from tasks.errors import AlarmingObject, StoreFailed
+from tasks.errors import IntegrityError, StorageError
 from tasks.memory.spool import Spool
 from tasks.model.evaluation import Evaluation
-from tasks.pipeline.upload import Shelf, quarantine, store_documents
+from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
 from tasks.riskos.response import Bundle
-from tasks.storage.bucket import Bucket, Labels, ObjectBucket, put
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, put
+from tasks.storage.local_bucket import LocalBucket
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
 from worker.clients.archive import open_archive
@@ -28,7 +28,7 @@ CONTENT = b"a selfie"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 KEY = "sandbox/selfie"
 PATH = f"/archive/{KEY}"
-LABELS = Labels("image/jpeg", {"eval-id": "0b54a4d4"})
+LABELS = ObjectAttributes("image/jpeg", {"eval-id": "0b54a4d4"})
 
 
 def document(content: bytes, kind: Kind = Kind.SELFIE, **facts: object) -> Document:
@@ -47,7 +47,7 @@ def document(content: bytes, kind: Kind = Kind.SELFIE, **facts: object) -> Docum
     return replace(usual, **facts)
 
 
-def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
+def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
     """Return a bucket at a scripted server; no pause is made before another try."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
@@ -63,19 +63,19 @@ def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
             "backoff": {"init_backoff": no_pause, "max_backoff": no_pause, "base": 2},
         },
     )
-    return ObjectBucket(store)
+    return S3Bucket(store)
 
 
 @pytest.fixture(params=["memory", "moto", "folder"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     match request.param:
         case "memory":
-            return ObjectBucket(MemoryStore())
+            return S3Bucket(MemoryStore())
         case "folder":
-            return FolderBucket(tmp_path)
+            return LocalBucket(tmp_path)
         case _:
             s3: S3 = request.getfixturevalue("s3")
-            return ObjectBucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
+            return S3Bucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
 
 
 # One object
@@ -89,7 +89,7 @@ async def test_an_object_is_put_once_and_putting_it_again_is_fine(bucket: Bucket
 
 async def test_other_bytes_under_the_key_are_an_alarm_and_stay_as_they_are(bucket: Bucket) -> None:
     await bucket.create(KEY, b"other bytes", LABELS)
-    with pytest.raises(AlarmingObject):
+    with pytest.raises(IntegrityError):
         await put(bucket, KEY, CONTENT, SHA256, LABELS)
     found = await bucket.read(KEY)
     assert found
@@ -151,7 +151,7 @@ async def test_an_answer_that_never_comes_is_looked_after(stores: bool) -> None:
 async def test_a_store_that_says_it_is_there_again_and_again_and_has_nothing_is_a_failure(reply: Reply) -> None:
     wilful = Wilful(*[Write(stores=False, reply=reply)] * 100)
     async with listening(wilful) as server:
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
     assert 1 < wilful.writes < 20
 
@@ -160,7 +160,7 @@ async def test_a_store_that_says_it_is_there_again_and_again_and_has_nothing_is_
 async def test_what_s3_refuses_is_a_failure_and_not_tried_again_at_once(status: int, code: str) -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(status, code))))
     async with listening(wilful) as server:
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
     assert wilful.writes == 1
 
@@ -172,7 +172,7 @@ async def test_a_store_that_cannot_be_asked_after_an_unclear_answer_is_a_failure
         return Reply(s3_error(403, "AccessDenied")) if wilful.writes else wilful(heard)
 
     async with listening(answer) as server:
-        with pytest.raises(StoreFailed, match="denied"):
+        with pytest.raises(StorageError, match="denied"):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
 
 
@@ -181,7 +181,7 @@ async def test_other_bytes_found_after_an_unclear_answer_are_an_alarm(reply: Rep
     wilful = Wilful(Write(stores=False, reply=reply))
     wilful.objects[PATH] = b"other bytes"
     async with listening(wilful) as server:
-        with pytest.raises(AlarmingObject):
+        with pytest.raises(IntegrityError):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
     assert wilful.objects == {PATH: b"other bytes"}
 
@@ -196,7 +196,7 @@ async def test_every_document_is_under_its_kind_and_hash_in_the_order_of_the_bun
         document(b"selfie", Kind.SELFIE),
         document(b"", Kind.OTHER, extension="bin"),
     ]
-    stored = await store_documents(Shelf(bucket), EVALUATION, documents, archived_at=NOW)
+    stored = await store_documents(UploadTarget(bucket), EVALUATION, documents, archived_at=NOW)
     assert [each.document for each in stored] == documents
     assert [each.key for each in stored] == [
         f"production/{EVALUATION.eval_id}/document_front/{documents[0].sha256}.jpg",
@@ -210,34 +210,36 @@ async def test_every_document_is_under_its_kind_and_hash_in_the_order_of_the_bun
 
 async def test_the_same_bytes_under_two_names_are_one_object_of_each_kind(bucket: Bucket) -> None:
     twice = [document(CONTENT, name="a"), document(CONTENT, name="b"), document(CONTENT, Kind.OTHER, name="c")]
-    stored = await store_documents(Shelf(bucket), EVALUATION, twice, archived_at=NOW)
+    stored = await store_documents(UploadTarget(bucket), EVALUATION, twice, archived_at=NOW)
     assert [each.document.name for each in stored] == ["a", "b", "c"]
     assert stored[0].key == stored[1].key != stored[2].key
 
 
 async def test_storing_documents_again_changes_nothing(bucket: Bucket) -> None:
     documents = [document(b"one"), document(b"two")]
-    first = await store_documents(Shelf(bucket), EVALUATION, documents, archived_at=NOW)
+    first = await store_documents(UploadTarget(bucket), EVALUATION, documents, archived_at=NOW)
     versions = [await bucket.read(each.key) for each in first]
-    again = await store_documents(Shelf(bucket), EVALUATION, documents, archived_at="2027-01-31T12:00:00.000Z")
+    again = await store_documents(UploadTarget(bucket), EVALUATION, documents, archived_at="2027-01-31T12:00:00.000Z")
     assert again == first
     assert [await bucket.read(each.key) for each in again] == versions
 
 
 async def test_no_documents_are_stored_as_nothing(bucket: Bucket) -> None:
-    assert await store_documents(Shelf(bucket), EVALUATION, [], archived_at=NOW) == []
+    assert await store_documents(UploadTarget(bucket), EVALUATION, [], archived_at=NOW) == []
 
 
 async def test_a_document_may_come_from_a_map(bucket: Bucket) -> None:
     spool, data = Spool(None), bytes(1 << 20)
     spool.put([data])
-    (stored,) = await store_documents(Shelf(bucket), EVALUATION, [document(data, data=spool.mapped())], archived_at=NOW)
+    (stored,) = await store_documents(
+        UploadTarget(bucket), EVALUATION, [document(data, data=spool.mapped())], archived_at=NOW
+    )
     assert await bucket.digest(stored.key) == stored.document.sha256
 
 
 async def test_a_document_in_s3_shows_what_the_contract_says_and_no_name(s3: S3) -> None:
     store = open_archive(Settings(archive_url=f"s3://{s3.bucket}/of/ours", s3_endpoint=s3.endpoint))
-    shelf = Shelf(ObjectBucket(store), {"team": "kyc", "retention": "7y"})
+    shelf = UploadTarget(S3Bucket(store), {"team": "kyc", "retention": "7y"})
     (stored,) = await store_documents(shelf, EVALUATION, [document(CONTENT)], archived_at=NOW)
     where = {"Bucket": s3.bucket, "Key": f"of/ours/{stored.key}"}
     head = s3.client.head_object(**where)
@@ -262,7 +264,7 @@ async def test_a_document_in_s3_shows_what_the_contract_says_and_no_name(s3: S3)
 
 async def test_a_tag_of_the_users_does_not_hide_one_of_ours(s3: S3) -> None:
     store = open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint))
-    shelf = Shelf(ObjectBucket(store), {"environment": "mine", "source": "mine", "document-kind": "mine"})
+    shelf = UploadTarget(S3Bucket(store), {"environment": "mine", "source": "mine", "document-kind": "mine"})
     (stored,) = await store_documents(shelf, EVALUATION, [document(CONTENT)], archived_at=NOW)
     tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=stored.key)["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {
@@ -280,8 +282,8 @@ async def test_one_document_that_cannot_be_stored_is_the_failure_of_all() -> Non
     wilful = Wilful()
     documents = [document(b"good one"), document(b"bad"), document(b"good two"), document(b"bad as well")]
     async with listening(answer) as server:
-        with pytest.raises(StoreFailed, match="access is denied"):
-            await store_documents(Shelf(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
+        with pytest.raises(StorageError, match="access is denied"):
+            await store_documents(UploadTarget(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
 
 
 async def test_documents_are_put_a_few_at_once() -> None:
@@ -297,7 +299,7 @@ async def test_documents_are_put_a_few_at_once() -> None:
 
     documents = [document(str(number).encode()) for number in range(40)]
     async with listening(answer) as server:
-        stored = await store_documents(Shelf(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
+        stored = await store_documents(UploadTarget(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
     assert len(stored) == 40
     assert 1 < most <= 8
 
@@ -310,8 +312,8 @@ some_documents = st.lists(st.builds(document, st.binary(max_size=3), kinds, name
 @settings(max_examples=40, deadline=None)
 def test_whatever_is_stored_each_document_is_there_with_its_bytes(documents: list[Document]) -> None:
     async def stored_and_read() -> None:
-        bucket = ObjectBucket(MemoryStore())
-        stored = await store_documents(Shelf(bucket), EVALUATION, documents, archived_at=NOW)
+        bucket = S3Bucket(MemoryStore())
+        stored = await store_documents(UploadTarget(bucket), EVALUATION, documents, archived_at=NOW)
         assert [each.document for each in stored] == documents
         for each in stored:
             found = await bucket.read(each.key)
@@ -327,9 +329,9 @@ def test_whatever_is_stored_each_document_is_there_with_its_bytes(documents: lis
 
 async def test_an_unreadable_bundle_is_kept_as_it_is(bucket: Bucket) -> None:
     bundle = Bundle("x.zip", b"no ZIP", hashlib.sha256(b"no ZIP").hexdigest(), 6)
-    key = await quarantine(Shelf(bucket), EVALUATION, bundle)
+    key = await quarantine(UploadTarget(bucket), EVALUATION, bundle)
     assert key == f"quarantine/production/{EVALUATION.eval_id}/{bundle.sha256}.zip"
     found = await bucket.read(key)
     assert found
     assert found.data == bundle.data
-    assert await quarantine(Shelf(bucket), EVALUATION, bundle) == key
+    assert await quarantine(UploadTarget(bucket), EVALUATION, bundle) == key

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.dispatcher import dispatch
 from tasks.queueing.publisher import Publisher, backlog
 from tasks.resilience.holds import Hold, Reason
@@ -43,7 +43,7 @@ def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
 
 async def accept(ledger: Ledger, count: int = 1, queue: Queue = Queue.BACKFILL, delay: float = 0.0) -> list[str]:
     eval_ids = [str(uuid4()) for _ in range(count)]
-    await ledger.accept(eval_ids, Order(queue, "default", Trigger("enqueue"), delay=delay))
+    await ledger.accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue"), delay=delay))
     return eval_ids
 
 

@@ -16,7 +16,7 @@ from tasks.queueing import feeder as module
 from tasks.queueing.feeder import Feeder
 from tasks.queueing.publisher import Publisher, backlog
 from tasks.storage import run_list
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import RunList, Source, keep_list
 from worker.app import publishing_app
 from worker.config.settings import Settings
@@ -34,8 +34,8 @@ def ledger(redis: Redis) -> Ledger:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> FolderBucket:
-    return FolderBucket(tmp_path / "archive")
+def bucket(tmp_path: Path) -> LocalBucket:
+    return LocalBucket(tmp_path / "archive")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 
 
 @pytest.fixture
-def feeder(ledger: Ledger, publisher: Publisher, bucket: FolderBucket) -> Feeder:
+def feeder(ledger: Ledger, publisher: Publisher, bucket: LocalBucket) -> Feeder:
     return Feeder(ledger, publisher, bucket, "sandbox", backlog=100)
 
 
@@ -55,7 +55,7 @@ def some_ids(count: int) -> list[str]:
 
 
 async def begin(
-    ledger: Ledger, bucket: FolderBucket, ids: list[str], run: str = "q3", *, refresh: bool = False
+    ledger: Ledger, bucket: LocalBucket, ids: list[str], run: str = "q3", *, refresh: bool = False
 ) -> RunList:
     fingerprint = f"{UUID(ids[0]).int:064x}"
     source = Source(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
@@ -76,7 +76,7 @@ async def taken(ledger: Ledger, ids: list[str]) -> list[str]:
 
 
 async def test_a_run_is_fed_whole_and_its_messages_are_in_the_queue(
-    ledger: Ledger, bucket: FolderBucket, feeder: Feeder, redis: Redis
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder, redis: Redis
 ) -> None:
     ids = some_ids(20)
     await begin(ledger, bucket, ids, refresh=True)
@@ -92,7 +92,7 @@ async def test_a_run_is_fed_whole_and_its_messages_are_in_the_queue(
 
 
 async def test_it_is_fed_no_more_than_the_ledger_is_to_hold_and_goes_on_when_there_is_room(
-    ledger: Ledger, bucket: FolderBucket, publisher: Publisher
+    ledger: Ledger, bucket: LocalBucket, publisher: Publisher
 ) -> None:
     ids = some_ids(20)
     feeder = Feeder(ledger, publisher, bucket, "sandbox", backlog=5)
@@ -108,7 +108,7 @@ async def test_it_is_fed_no_more_than_the_ledger_is_to_hold_and_goes_on_when_the
 
 
 async def test_two_workers_feed_a_run_without_losing_or_repeating_any_of_it(
-    ledger: Ledger, bucket: FolderBucket, publisher: Publisher
+    ledger: Ledger, bucket: LocalBucket, publisher: Publisher
 ) -> None:
     ids = some_ids(60)
     await begin(ledger, bucket, ids)
@@ -121,7 +121,7 @@ async def test_two_workers_feed_a_run_without_losing_or_repeating_any_of_it(
 
 
 async def test_a_worker_that_starts_later_goes_on_where_the_run_is(
-    ledger: Ledger, bucket: FolderBucket, publisher: Publisher, feeder: Feeder
+    ledger: Ledger, bucket: LocalBucket, publisher: Publisher, feeder: Feeder
 ) -> None:
     ids = some_ids(20)
     await begin(ledger, bucket, ids)
@@ -131,7 +131,7 @@ async def test_a_worker_that_starts_later_goes_on_where_the_run_is(
 
 
 async def test_runs_take_turns_so_that_a_small_one_does_not_wait_for_a_large_one(
-    ledger: Ledger, bucket: FolderBucket, feeder: Feeder
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder
 ) -> None:
     await begin(ledger, bucket, some_ids(50), "large")
     await begin(ledger, bucket, some_ids(2), "small")
@@ -140,7 +140,7 @@ async def test_runs_take_turns_so_that_a_small_one_does_not_wait_for_a_large_one
     assert (await ledger.run("large")).unfed == 47
 
 
-async def test_a_run_that_was_stopped_is_not_fed(ledger: Ledger, bucket: FolderBucket, feeder: Feeder) -> None:
+async def test_a_run_that_was_stopped_is_not_fed(ledger: Ledger, bucket: LocalBucket, feeder: Feeder) -> None:
     await begin(ledger, bucket, some_ids(5))
     await ledger.stop_feeding("q3")
     assert not await feeder.feed()
@@ -149,7 +149,7 @@ async def test_a_run_that_was_stopped_is_not_fed(ledger: Ledger, bucket: FolderB
 
 @pytest.mark.parametrize("what", ["run.json", "piece"])
 async def test_a_run_whose_list_is_gone_is_told_of_and_does_not_hinder_the_others(
-    ledger: Ledger, bucket: FolderBucket, feeder: Feeder, tmp_path: Path, what: str
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder, tmp_path: Path, what: str
 ) -> None:
     broken = await begin(ledger, bucket, some_ids(5), "broken")
     await begin(ledger, bucket, some_ids(5), "sound")
@@ -164,7 +164,7 @@ async def test_a_run_whose_list_is_gone_is_told_of_and_does_not_hinder_the_other
 
 
 async def test_what_could_not_be_published_is_accepted_all_the_same(
-    ledger: Ledger, bucket: FolderBucket, tmp_path: Path
+    ledger: Ledger, bucket: LocalBucket, tmp_path: Path
 ) -> None:
     broken = Publisher(publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
     ids = some_ids(5)
@@ -175,7 +175,7 @@ async def test_what_could_not_be_published_is_accepted_all_the_same(
 
 
 async def test_a_run_of_another_environment_is_fed_from_its_own_list(
-    ledger: Ledger, bucket: FolderBucket, feeder: Feeder
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder
 ) -> None:
     """Two lists have one name, each in its environment; the ledger knows which of them it began."""
     ours, theirs = some_ids(5), some_ids(5)
@@ -191,7 +191,7 @@ async def test_a_run_of_another_environment_is_fed_from_its_own_list(
 
 
 async def test_what_was_fed_last_is_published_with_the_next_or_by_who_does_not_go_on(
-    ledger: Ledger, bucket: FolderBucket, feeder: Feeder, redis: Redis
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder, redis: Redis
 ) -> None:
     await begin(ledger, bucket, some_ids(20))
     published = []
@@ -203,7 +203,7 @@ async def test_what_was_fed_last_is_published_with_the_next_or_by_who_does_not_g
 
 
 async def test_who_goes_on_feeding_asks_only_once_how_far_the_run_is(
-    ledger: Ledger, bucket: FolderBucket, feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     fed = ledger.fed

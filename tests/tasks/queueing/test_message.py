@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.errors import BadInput, BadMessage, BadRunName
+from tasks.errors import BadMessage, BadRunName, InvalidInput
 from tasks.model.job import Queue, Trigger
 from tasks.queueing.message import MAX_BATCH, Message, parse_run, read_message, sort_out
 
@@ -119,7 +119,7 @@ def test_anything_else_is_no_name_of_a_run(name: object) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", 7, ["a"]])
 def test_a_message_with_a_bad_name_of_a_run_is_refused_as_a_whole(name: object) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInput):
         read(run=name)
 
 

@@ -15,7 +15,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import MAX_BATCH, read_message
 from tasks.queueing.publisher import Backlog, Publisher, backlog, batch_size, enqueue
 from worker.app import publishing_app
@@ -76,7 +76,7 @@ async def put(
     delay: float = 0.0,
 ) -> int:
     trigger = Trigger("enqueue")
-    return await enqueue(ledger, publisher, eval_ids, Order(queue, "default", trigger, delay=delay))
+    return await enqueue(ledger, publisher, eval_ids, EnqueueOptions(queue, "default", trigger, delay=delay))
 
 
 # -- the message

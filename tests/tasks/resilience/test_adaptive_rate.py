@@ -12,16 +12,16 @@ from redis.asyncio import Redis
 from tasks.errors import AccountHeld
 from tasks.model.account import Account, Allowance
 from tasks.model.job import Queue
-from tasks.resilience.adaptive_rate import Pace, Rate
+from tasks.resilience.adaptive_rate import AdaptiveRate, RateStatus
 from tasks.resilience.holds import Hold, Holds, Reason, hold_key
-from tasks.resilience.rate_headers import RateWord
-from tasks.resilience.rate_limiter import Turns
+from tasks.resilience.rate_headers import RateLimitHeaders
+from tasks.resilience.rate_limiter import RateLimiter
 
 RATE = 100.0
 DAY = 24 * 3600.0
 HOUR = 3600.0
-SILENT = RateWord()
-A_MINUTE = RateWord(retry_after=60.0)
+SILENT = RateLimitHeaders()
+A_MINUTE = RateLimitHeaders(retry_after=60.0)
 """Long enough for the hold to be there still when a slow machine looks."""
 PACE, QUOTA = "docv:pace:default", "docv:quota:default"
 
@@ -40,10 +40,10 @@ class Pupil:
     """
 
     redis: Redis
-    pace: Pace
+    pace: AdaptiveRate
     began: float
 
-    async def limited(self, word: RateWord = SILENT, *, probe: bool = False) -> float:
+    async def limited(self, word: RateLimitHeaders = SILENT, *, probe: bool = False) -> float:
         """Hear a 429 two seconds after the one before."""
         if await self.redis.hexists(PACE, "limited_at"):
             await self.redis.hset(PACE, "limited_at", round((await clock(self.redis) - 2) * 1000))
@@ -73,7 +73,7 @@ def holds(redis: Redis) -> Holds:
 
 @pytest.fixture
 async def pupil(redis: Redis, holds: Holds) -> Pupil:
-    return Pupil(redis, Pace(redis, "default", RATE, holds), await clock(redis))
+    return Pupil(redis, AdaptiveRate(redis, "default", RATE, holds), await clock(redis))
 
 
 async def the_hold(holds: Holds) -> Hold:
@@ -93,7 +93,7 @@ class Quota:
         """Send one request."""
         allowance = Allowance(rate=10_000, burst=1_000, daily_quota=self.requests)
         account = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, allowance)
-        await Turns(self.redis, self._no_sleep).wait(account, Queue.LIVE)
+        await RateLimiter(self.redis, self._no_sleep).wait(account, Queue.LIVE)
 
     async def is_spent(self) -> float:
         """See that it is spent; return the seconds until the next day."""
@@ -143,7 +143,7 @@ async def test_requests_that_are_refused_together_count_once(pupil: Pupil, redis
 
 async def test_another_process_keeps_the_slower_rate_at_once(pupil: Pupil, redis: Redis, holds: Holds) -> None:
     await pupil.slowed(3)
-    pupil.pace = Pace(redis, "default", RATE, holds)
+    pupil.pace = AdaptiveRate(redis, "default", RATE, holds)
     await pupil.is_kept(80)
 
 
@@ -159,7 +159,7 @@ async def test_each_quiet_second_brings_back_a_hundredth(pupil: Pupil) -> None:
 async def test_the_rate_that_is_asked_for_comes_back_and_no_more_than_that(pupil: Pupil) -> None:
     await pupil.slowed(4)
     await pupil.passes(PACE, "slowed_at", HOUR)
-    assert await pupil.pace.see() == Rate(asked=RATE, kept=RATE, by_hand=False, today=0)
+    assert await pupil.pace.see() == RateStatus(asked=RATE, kept=RATE, by_hand=False, today=0)
 
 
 async def test_who_is_slowed_down_again_on_the_way_back_slows_from_there(pupil: Pupil) -> None:
@@ -191,16 +191,17 @@ async def test_a_probe_that_is_asked_to_slow_down_doubles_the_pause(pupil: Pupil
 
 
 @pytest.mark.parametrize(
-    "word", [RateWord(retry_after=75.5), RateWord(reset=75.5), RateWord(retry_after=75.5, reset=600)]
+    "word",
+    [RateLimitHeaders(retry_after=75.5), RateLimitHeaders(reset=75.5), RateLimitHeaders(retry_after=75.5, reset=600)],
 )
-async def test_the_wait_that_is_said_is_kept(pupil: Pupil, holds: Holds, word: RateWord) -> None:
+async def test_the_wait_that_is_said_is_kept(pupil: Pupil, holds: Holds, word: RateLimitHeaders) -> None:
     assert await pupil.limited(word) == 75.5
     assert (await the_hold(holds)).reason == "429"
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.3])
 async def test_a_wait_of_less_than_a_second_is_one(pupil: Pupil, wait: float) -> None:
-    assert await pupil.limited(RateWord(retry_after=wait)) == 1
+    assert await pupil.limited(RateLimitHeaders(retry_after=wait)) == 1
 
 
 async def test_a_wait_that_is_said_again_and_again_is_believed_five_times(pupil: Pupil, holds: Holds) -> None:
@@ -222,7 +223,7 @@ async def test_an_answer_in_between_breaks_the_row(pupil: Pupil, holds: Holds) -
 async def test_an_answer_to_another_process_breaks_the_row_once_it_tells(
     pupil: Pupil, redis: Redis, holds: Holds
 ) -> None:
-    another = Pace(redis, "default", RATE, holds)
+    another = AdaptiveRate(redis, "default", RATE, holds)
     for _ in range(5):
         await pupil.limited(A_MINUTE)
     another.went_well()
@@ -246,11 +247,11 @@ async def test_who_tells_of_an_answer_where_there_was_no_429_leaves_nothing_behi
 
 
 async def test_an_account_that_is_granted_nothing_is_not_activated(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.limited(RateWord(limit=0, retry_after=1)) == 30
+    assert await pupil.limited(RateLimitHeaders(limit=0, retry_after=1)) == 30
     hold = await the_hold(holds)
     assert (hold.reason, hold.probed) == (Reason.NOT_ACTIVATED, True)
     assert "not activated" in hold.note
-    assert await pupil.limited(RateWord(limit=0), probe=True) == 60
+    assert await pupil.limited(RateLimitHeaders(limit=0), probe=True) == 60
     await pupil.is_kept(RATE)
 
 
@@ -259,7 +260,7 @@ async def test_an_account_that_is_granted_nothing_is_not_activated(pupil: Pupil,
 
 @pytest.mark.parametrize(("wait", "reason"), [(119.0, "429"), (120.0, "quota"), (HOUR, "quota"), (DAY, "quota")])
 async def test_a_long_wait_is_the_quota(pupil: Pupil, holds: Holds, wait: float, reason: str) -> None:
-    assert await pupil.limited(RateWord(retry_after=wait)) == wait
+    assert await pupil.limited(RateLimitHeaders(retry_after=wait)) == wait
     hold = await the_hold(holds)
     assert (hold.reason, hold.probed) == (reason, False)
     assert wait - 60 < hold.left <= wait
@@ -270,7 +271,7 @@ async def test_a_day_of_the_quota_is_learnt_and_turns_count_anew_after_it(pupil:
     quota = Quota(redis, requests=2)
     for _ in range(2):
         await quota.spend()
-    await pupil.limited(RateWord(retry_after=HOUR))
+    await pupil.limited(RateLimitHeaders(retry_after=HOUR))
     await redis.delete(hold_key("default"))
     assert HOUR - 60 < await quota.is_spent() <= HOUR
 
@@ -287,7 +288,7 @@ async def test_a_day_that_was_learnt_begins_when_it_does_and_not_with_the_next_r
     pupil: Pupil, redis: Redis
 ) -> None:
     quota = Quota(redis, requests=1)
-    await pupil.limited(RateWord(retry_after=HOUR))
+    await pupil.limited(RateLimitHeaders(retry_after=HOUR))
     await redis.delete(hold_key("default"))
     await pupil.passes(QUOTA, "since", HOUR + 3 * DAY + 5 * HOUR)
     await quota.spend()
@@ -326,31 +327,31 @@ async def test_where_429s_had_lasted_long_a_new_day_of_the_quota_begins_with_the
 
 async def test_when_none_is_left_nobody_sends_before_the_window_ends(pupil: Pupil, holds: Holds) -> None:
     for reset in (2.0, 119.0):
-        assert await pupil.pace.hear(RateWord(remaining=0, reset=reset), 0.0) == reset
+        assert await pupil.pace.hear(RateLimitHeaders(remaining=0, reset=reset), 0.0) == reset
     hold = await the_hold(holds)
     assert (hold.reason, hold.probed, hold.note) == ("429", False, "RiskOS says none is left")
 
 
 async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.pace.hear(RateWord(limit=5000, remaining=0, reset=HOUR), 0.0) == HOUR
+    assert await pupil.pace.hear(RateLimitHeaders(limit=5000, remaining=0, reset=HOUR), 0.0) == HOUR
     assert (await the_hold(holds)).reason == "quota"
 
 
 @pytest.mark.parametrize(
     "word",
     [
-        RateWord(remaining=0, reset=1.0),
-        RateWord(remaining=0),
-        RateWord(remaining=1, reset=60.0),
-        RateWord(reset=60.0),
-        RateWord(limit=5, reset=60.0),
-        RateWord(limit=0, reset=1.0),
-        RateWord(limit=5),
+        RateLimitHeaders(remaining=0, reset=1.0),
+        RateLimitHeaders(remaining=0),
+        RateLimitHeaders(remaining=1, reset=60.0),
+        RateLimitHeaders(reset=60.0),
+        RateLimitHeaders(limit=5, reset=60.0),
+        RateLimitHeaders(limit=0, reset=1.0),
+        RateLimitHeaders(limit=5),
         SILENT,
     ],
 )
 async def test_what_says_nothing_of_the_next_seconds_changes_nothing(
-    pupil: Pupil, redis: Redis, word: RateWord
+    pupil: Pupil, redis: Redis, word: RateLimitHeaders
 ) -> None:
     assert await pupil.pace.hear(word, 0.0) == 0
     assert await redis.keys("*") == []
@@ -358,18 +359,18 @@ async def test_what_says_nothing_of_the_next_seconds_changes_nothing(
 
 @pytest.mark.parametrize("reset", [0.0, 1.0, 1.5])
 async def test_what_is_granted_in_a_second_caps_the_rate(pupil: Pupil, reset: float) -> None:
-    assert await pupil.pace.hear(RateWord(limit=5, remaining=0, reset=reset), 0.0) == 0
-    assert await pupil.pace.see() == Rate(asked=RATE, kept=5, by_hand=False, today=0)
+    assert await pupil.pace.hear(RateLimitHeaders(limit=5, remaining=0, reset=reset), 0.0) == 0
+    assert await pupil.pace.see() == RateStatus(asked=RATE, kept=5, by_hand=False, today=0)
 
 
 async def test_what_is_granted_is_no_reason_to_send_more_than_is_asked_for(pupil: Pupil) -> None:
-    await pupil.pace.hear(RateWord(limit=1000, reset=1.0), 0.0)
+    await pupil.pace.hear(RateLimitHeaders(limit=1000, reset=1.0), 0.0)
     assert (await pupil.pace.see()).kept == RATE
 
 
 async def test_what_is_granted_is_believed_for_ten_minutes(pupil: Pupil, redis: Redis) -> None:
     before = await clock(redis)
-    await pupil.pace.hear(RateWord(limit=5, reset=1.0), 0.0)
+    await pupil.pace.hear(RateLimitHeaders(limit=5, reset=1.0), 0.0)
     after = await clock(redis)
     assert before - 0.001 <= int(await redis.hget(PACE, "granted_until")) / 1000 - 600 <= after + 0.001
 
@@ -382,14 +383,14 @@ async def test_what_is_granted_is_told_once_and_again_before_it_is_forgotten(pup
     told = []
     for now, limit in ((0.0, 5), (0.1, 5), (299.0, 5), (300.0, 5), (301.0, 5), (302.0, 6), (303.0, 5)):
         await redis.delete(PACE)
-        await pupil.pace.hear(RateWord(limit=limit, reset=1.0), now)
+        await pupil.pace.hear(RateLimitHeaders(limit=limit, reset=1.0), now)
         told.append(await redis.exists(PACE))
     assert told == [1, 0, 0, 1, 0, 1, 1]
 
 
 async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: Pupil, redis: Redis) -> None:
     await pupil.slowed(3)
-    await pupil.pace.hear(RateWord(limit=50, reset=1.0), 0.0)
+    await pupil.pace.hear(RateLimitHeaders(limit=50, reset=1.0), 0.0)
     assert (await pupil.pace.see()).kept == 50
     await pupil.slowed(1)
     await pupil.is_kept(40)
@@ -401,13 +402,13 @@ async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: P
 async def test_the_rate_is_that_of_the_settings_unless_a_person_asks_for_another(
     pupil: Pupil, redis: Redis, holds: Holds
 ) -> None:
-    another = Pace(redis, "default", 30.0, holds)
-    assert await another.see() == Rate(asked=30, kept=30, by_hand=False, today=0)
+    another = AdaptiveRate(redis, "default", 30.0, holds)
+    assert await another.see() == RateStatus(asked=30, kept=30, by_hand=False, today=0)
     await pupil.pace.ask(2.5)
     for each in (pupil.pace, another):
-        assert await each.see() == Rate(asked=2.5, kept=2.5, by_hand=True, today=0)
+        assert await each.see() == RateStatus(asked=2.5, kept=2.5, by_hand=True, today=0)
     await pupil.pace.ask(None)
-    assert await another.see() == Rate(asked=30, kept=30, by_hand=False, today=0)
+    assert await another.see() == RateStatus(asked=30, kept=30, by_hand=False, today=0)
 
 
 async def test_who_asks_for_a_rate_wants_it_now_and_not_what_was_slowed_down(pupil: Pupil) -> None:
@@ -417,15 +418,17 @@ async def test_who_asks_for_a_rate_wants_it_now_and_not_what_was_slowed_down(pup
 
 
 async def test_what_a_person_wants_is_not_more_than_is_granted(pupil: Pupil) -> None:
-    await pupil.pace.hear(RateWord(limit=5, reset=1.0), 0.0)
+    await pupil.pace.hear(RateLimitHeaders(limit=5, reset=1.0), 0.0)
     await pupil.pace.ask(40.0)
-    assert await pupil.pace.see() == Rate(asked=40, kept=5, by_hand=True, today=0)
+    assert await pupil.pace.see() == RateStatus(asked=40, kept=5, by_hand=True, today=0)
 
 
 async def test_accounts_have_a_pace_each(pupil: Pupil, redis: Redis, holds: Holds) -> None:
     await pupil.slowed(3)
     await pupil.pace.ask(20.0)
-    assert await Pace(redis, "another", RATE, holds).see() == Rate(asked=RATE, kept=RATE, by_hand=False, today=0)
+    assert await AdaptiveRate(redis, "another", RATE, holds).see() == RateStatus(
+        asked=RATE, kept=RATE, by_hand=False, today=0
+    )
 
 
 async def test_what_was_reached_is_told_over_the_last_minute(pupil: Pupil, redis: Redis) -> None:

@@ -3,10 +3,10 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from tasks.errors import ArchiveHeld, StoreFailed
+from tasks.errors import ArchiveHeld, StorageError
 from tasks.model.outcome import Outcome
-from tasks.resilience.archive_gate import Gate
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
 from tests.holds import failed
 
@@ -19,33 +19,33 @@ def holds(redis: Redis) -> Holds:
 
 
 @pytest.fixture
-def breaker(redis: Redis, holds: Holds) -> Breaker:
-    return Breaker(redis, "default", holds)
+def breaker(redis: Redis, holds: Holds) -> CircuitBreaker:
+    return CircuitBreaker(redis, "default", holds)
 
 
 @pytest.fixture
-def gate(holds: Holds, breaker: Breaker) -> Gate:
-    return Gate(holds, breaker)
+def gate(holds: Holds, breaker: CircuitBreaker) -> ArchiveGate:
+    return ArchiveGate(holds, breaker)
 
 
-async def close(gate: Gate, holds: Holds, redis: Redis, reason: Reason = Reason.CANNOT_WRITE) -> None:
+async def close(gate: ArchiveGate, holds: Holds, redis: Redis, reason: Reason = Reason.CANNOT_WRITE) -> None:
     """The archive is on hold, the gate has noticed it, and the pause is over."""
     await holds.until_probed(ARCHIVE, reason, "", OUTAGE_PAUSES, probe=False)
     await redis.hset(hold_key(ARCHIVE), "until", 1)
     gate.notice(await holds.of(ARCHIVE))
 
 
-async def test_where_nothing_stands_still_everybody_passes(gate: Gate) -> None:
+async def test_where_nothing_stands_still_everybody_passes(gate: ArchiveGate) -> None:
     gate.notice(None)
     assert [await gate.enter() for _ in range(3)] == [None] * 3
 
 
-async def test_an_open_gate_does_not_ask_redis(gate: Gate, holds: Holds) -> None:
+async def test_an_open_gate_does_not_ask_redis(gate: ArchiveGate, holds: Holds) -> None:
     await holds.for_a_time(ARCHIVE, Reason.CANNOT_READ, "", 600)
     assert await gate.enter() is None
 
 
-async def test_a_closed_gate_says_why_and_for_how_long(gate: Gate, holds: Holds) -> None:
+async def test_a_closed_gate_says_why_and_for_how_long(gate: ArchiveGate, holds: Holds) -> None:
     await holds.for_a_time(ARCHIVE, Reason.CANNOT_READ, "", 600)
     gate.notice(await holds.of(ARCHIVE))
     with pytest.raises(ArchiveHeld, match="cannot_read") as held:
@@ -54,17 +54,17 @@ async def test_a_closed_gate_says_why_and_for_how_long(gate: Gate, holds: Holds)
 
 
 async def test_when_the_pause_is_over_one_of_all_processes_is_the_probe(
-    gate: Gate, holds: Holds, breaker: Breaker, redis: Redis
+    gate: ArchiveGate, holds: Holds, breaker: CircuitBreaker, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
-    another = Gate(holds, breaker)
+    another = ArchiveGate(holds, breaker)
     another.notice(await holds.of(ARCHIVE))
     entered = await asyncio.gather(*[each.enter() for each in (gate, another) * 5], return_exceptions=True)
     assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
 
 
 async def test_a_hold_that_was_lifted_before_it_was_noticed_keeps_nobody(
-    gate: Gate, holds: Holds, redis: Redis
+    gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
     await holds.lift(ARCHIVE)
@@ -74,7 +74,7 @@ async def test_a_hold_that_was_lifted_before_it_was_noticed_keeps_nobody(
 @pytest.mark.parametrize("reason", [Reason.CANNOT_WRITE, Reason.CANNOT_READ])
 @pytest.mark.parametrize("outcome", WRITTEN)
 async def test_a_probe_that_wrote_ends_the_hold(
-    gate: Gate, holds: Holds, redis: Redis, reason: Reason, outcome: Outcome
+    gate: ArchiveGate, holds: Holds, redis: Redis, reason: Reason, outcome: Outcome
 ) -> None:
     await close(gate, holds, redis, reason)
     assert await gate.enter() is reason
@@ -84,7 +84,7 @@ async def test_a_probe_that_wrote_ends_the_hold(
 
 
 async def test_a_probe_that_only_read_ends_the_hold_of_an_archive_that_could_not_be_read(
-    gate: Gate, holds: Holds, redis: Redis
+    gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis, Reason.CANNOT_READ)
     await gate.proved(Reason.CANNOT_READ, Outcome.UNCHANGED)
@@ -92,7 +92,7 @@ async def test_a_probe_that_only_read_ends_the_hold_of_an_archive_that_could_not
 
 
 async def test_a_probe_that_only_read_says_nothing_of_writing_and_the_next_may_follow_at_once(
-    gate: Gate, holds: Holds, redis: Redis
+    gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
     for _ in range(3):
@@ -104,18 +104,18 @@ async def test_a_probe_that_only_read_says_nothing_of_writing_and_the_next_may_f
 
 
 async def test_after_the_hold_the_failures_of_the_outage_are_forgotten(
-    gate: Gate, holds: Holds, breaker: Breaker, redis: Redis
+    gate: ArchiveGate, holds: Holds, breaker: CircuitBreaker, redis: Redis
 ) -> None:
     for _ in range(10):
-        await failed(breaker, redis, StoreFailed("create", "GenericError"))
+        await failed(breaker, redis, StorageError("create", "GenericError"))
     await close(gate, holds, redis)
     await gate.proved(Reason.CANNOT_WRITE, Outcome.ARCHIVED)
-    assert not await failed(breaker, redis, StoreFailed("create", "GenericError"))
+    assert not await failed(breaker, redis, StorageError("create", "GenericError"))
     assert await holds.of(ARCHIVE) is None
 
 
 async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
-    gate: Gate, holds: Holds, redis: Redis
+    gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
     reason = await gate.enter()
@@ -128,7 +128,7 @@ async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
 
 
 async def test_who_entered_before_the_gate_was_closed_is_turned_back_and_who_entered_since_is_not(
-    gate: Gate, holds: Holds, redis: Redis
+    gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     before = gate.closings
     gate.check_open_since(before)
@@ -140,7 +140,7 @@ async def test_who_entered_before_the_gate_was_closed_is_turned_back_and_who_ent
     gate.check_open_since(probe_s)
 
 
-async def test_nobody_is_turned_back_once_the_gate_is_open_again(gate: Gate, holds: Holds, redis: Redis) -> None:
+async def test_nobody_is_turned_back_once_the_gate_is_open_again(gate: ArchiveGate, holds: Holds, redis: Redis) -> None:
     before = gate.closings
     await close(gate, holds, redis)
     gate.notice(None)

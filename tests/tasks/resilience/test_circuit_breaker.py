@@ -7,12 +7,12 @@ from tasks.errors import (
     BundleTooLarge,
     ConnectionFailed,
     ManifestChanged,
+    RetryableError,
     ServiceFailed,
-    StoreFailed,
-    TryAgain,
+    StorageError,
     UnexpectedAnswer,
 )
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, Holds, Reason, hold_key
 from tests.holds import failed, refused
 
@@ -25,19 +25,19 @@ def holds(redis: Redis) -> Holds:
 
 
 @pytest.fixture
-def breaker(redis: Redis, holds: Holds) -> Breaker:
-    return Breaker(redis, "default", holds)
+def breaker(redis: Redis, holds: Holds) -> CircuitBreaker:
+    return CircuitBreaker(redis, "default", holds)
 
 
 async def fail(
-    breaker: Breaker, error: Exception | None = None, *, suspect: bool = False, archive_probe: bool = False
+    breaker: CircuitBreaker, error: Exception | None = None, *, suspect: bool = False, archive_probe: bool = False
 ) -> bool:
     return await failed(
         breaker, breaker._redis, error or ServiceFailed(500), suspect=suspect, archive_probe=archive_probe
     )
 
 
-async def failures_until_a_hold(breaker: Breaker, holds: Holds) -> int:
+async def failures_until_a_hold(breaker: CircuitBreaker, holds: Holds) -> int:
     for count in range(1, 100):
         await fail(breaker)
         if await holds.all():
@@ -45,7 +45,7 @@ async def failures_until_a_hold(breaker: Breaker, holds: Holds) -> int:
     raise AssertionError("there is no hold")
 
 
-def probe(error: TryAgain) -> TryAgain:
+def probe(error: RetryableError) -> RetryableError:
     error.probe = True
     return error
 
@@ -55,7 +55,7 @@ async def next_pause(redis: Redis, scope: str = "default") -> int:
     return int(await redis.hget(hold_key(scope), "pause")) // 1000
 
 
-async def trip(breaker: Breaker, error: Exception | None = None) -> None:
+async def trip(breaker: CircuitBreaker, error: Exception | None = None) -> None:
     for _ in range(ENOUGH):
         await fail(breaker, error)
 
@@ -67,21 +67,21 @@ async def trip(breaker: Breaker, error: Exception | None = None) -> None:
     ("well", "failures"), [(0, ENOUGH), (5, ENOUGH), (9, ENOUGH), (10, ENOUGH + 1), (20, ENOUGH + 1), (500, ENOUGH + 1)]
 )
 async def test_an_outage_is_ten_failures_that_are_more_than_half_of_the_last_twenty(
-    breaker: Breaker, holds: Holds, well: int, failures: int
+    breaker: CircuitBreaker, holds: Holds, well: int, failures: int
 ) -> None:
     for _ in range(well):
         breaker.went_well()
     assert await failures_until_a_hold(breaker, holds) == failures
 
 
-async def test_where_every_second_one_goes_well_nothing_stands_still(breaker: Breaker, holds: Holds) -> None:
+async def test_where_every_second_one_goes_well_nothing_stands_still(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(50):
         breaker.went_well()
         assert not await fail(breaker)
     assert await holds.all() == []
 
 
-async def test_failures_that_go_well_again_in_between_are_no_outage(breaker: Breaker, holds: Holds) -> None:
+async def test_failures_that_go_well_again_in_between_are_no_outage(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(3):
         for _ in range(ENOUGH - 1):
             assert not await fail(breaker)
@@ -95,7 +95,7 @@ async def test_failures_that_go_well_again_in_between_are_no_outage(breaker: Bre
     "error", [ServiceFailed(503), ConnectionFailed("timeout"), UnexpectedAnswer("a page", 200)], ids=repr
 )
 async def test_an_outage_of_riskos_holds_the_account_and_says_why(
-    breaker: Breaker, holds: Holds, error: Exception
+    breaker: CircuitBreaker, holds: Holds, error: Exception
 ) -> None:
     await trip(breaker, error)
     (hold,) = await holds.all()
@@ -109,23 +109,23 @@ async def test_an_outage_of_riskos_holds_the_account_and_says_why(
     [("read", Reason.CANNOT_READ), ("create", Reason.CANNOT_WRITE), ("replace", Reason.CANNOT_WRITE)],
 )
 async def test_an_outage_of_the_archive_holds_the_archive(
-    breaker: Breaker, holds: Holds, doing: str, reason: Reason
+    breaker: CircuitBreaker, holds: Holds, doing: str, reason: Reason
 ) -> None:
-    await trip(breaker, StoreFailed(doing, "GenericError"))
+    await trip(breaker, StorageError(doing, "GenericError"))
     (hold,) = await holds.all()
     assert (hold.scope, hold.reason, hold.probed) == (ARCHIVE, reason, True)
     assert hold.note == f"the archive could not {doing} an object: GenericError"
 
 
-async def test_failures_of_riskos_and_of_the_archive_are_counted_apart(breaker: Breaker, holds: Holds) -> None:
+async def test_failures_of_riskos_and_of_the_archive_are_counted_apart(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(ENOUGH - 1):
         await fail(breaker)
-        await fail(breaker, StoreFailed("create", "GenericError"))
+        await fail(breaker, StorageError("create", "GenericError"))
     assert await holds.all() == []
 
 
-async def test_failures_of_two_accounts_are_counted_apart(breaker: Breaker, redis: Redis, holds: Holds) -> None:
-    another = Breaker(redis, "another", holds)
+async def test_failures_of_two_accounts_are_counted_apart(breaker: CircuitBreaker, redis: Redis, holds: Holds) -> None:
+    another = CircuitBreaker(redis, "another", holds)
     for _ in range(ENOUGH - 1):
         await fail(breaker)
         await fail(another)
@@ -144,7 +144,7 @@ async def test_failures_of_two_accounts_are_counted_apart(breaker: Breaker, redi
     ids=lambda error: type(error).__name__,
 )
 async def test_what_says_nothing_of_a_service_is_never_an_outage(
-    breaker: Breaker, holds: Holds, redis: Redis, error: Exception
+    breaker: CircuitBreaker, holds: Holds, redis: Redis, error: Exception
 ) -> None:
     for _ in range(30):
         assert not await fail(breaker, error, archive_probe=True)
@@ -155,13 +155,13 @@ async def test_what_says_nothing_of_a_service_is_never_an_outage(
 # Who counts
 
 
-async def test_evaluations_that_failed_before_are_no_outage_however_many(breaker: Breaker, holds: Holds) -> None:
+async def test_evaluations_that_failed_before_are_no_outage_however_many(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(30):
         assert not await fail(breaker, suspect=True)
     assert await holds.all() == []
 
 
-async def test_evaluations_that_failed_before_do_not_complete_an_outage(breaker: Breaker, holds: Holds) -> None:
+async def test_evaluations_that_failed_before_do_not_complete_an_outage(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(ENOUGH - 1):
         await fail(breaker)
     for _ in range(30):
@@ -170,7 +170,7 @@ async def test_evaluations_that_failed_before_do_not_complete_an_outage(breaker:
     assert await fail(breaker)
 
 
-async def test_evaluations_that_failed_before_bring_an_outage_no_nearer(breaker: Breaker, holds: Holds) -> None:
+async def test_evaluations_that_failed_before_bring_an_outage_no_nearer(breaker: CircuitBreaker, holds: Holds) -> None:
     for number in range(ENOUGH - 1):
         assert not await fail(breaker)
         for _ in range(number):
@@ -179,7 +179,7 @@ async def test_evaluations_that_failed_before_bring_an_outage_no_nearer(breaker:
 
 
 async def test_after_a_person_let_it_go_an_evaluation_that_failed_before_stops_nothing(
-    breaker: Breaker, holds: Holds
+    breaker: CircuitBreaker, holds: Holds
 ) -> None:
     await trip(breaker)
     await holds.lift("default")
@@ -187,8 +187,8 @@ async def test_after_a_person_let_it_go_an_evaluation_that_failed_before_stops_n
     assert await holds.all() == []
 
 
-async def test_what_all_processes_saw_counts(breaker: Breaker, redis: Redis, holds: Holds) -> None:
-    another = Breaker(redis, "default", holds)
+async def test_what_all_processes_saw_counts(breaker: CircuitBreaker, redis: Redis, holds: Holds) -> None:
+    another = CircuitBreaker(redis, "default", holds)
     for _ in range(ENOUGH // 2):
         await fail(breaker)
         await fail(another)
@@ -196,10 +196,10 @@ async def test_what_all_processes_saw_counts(breaker: Breaker, redis: Redis, hol
 
 
 async def test_what_went_well_in_another_process_prevents_an_outage(
-    breaker: Breaker, redis: Redis, holds: Holds
+    breaker: CircuitBreaker, redis: Redis, holds: Holds
 ) -> None:
-    another = Breaker(redis, "default", holds)
-    for error in (ServiceFailed(500), StoreFailed("create", "GenericError")):
+    another = CircuitBreaker(redis, "default", holds)
+    for error in (ServiceFailed(500), StorageError("create", "GenericError")):
         for _ in range(ENOUGH - 1):
             await fail(breaker, error)
     for _ in range(20):
@@ -207,13 +207,13 @@ async def test_what_went_well_in_another_process_prevents_an_outage(
 
     await another.tell()
 
-    for error in (ServiceFailed(500), StoreFailed("create", "GenericError")):
+    for error in (ServiceFailed(500), StorageError("create", "GenericError")):
         for _ in range(ENOUGH - 1):
             assert not await fail(breaker, error)
     assert await holds.all() == []
 
 
-async def test_what_went_well_is_told_once(breaker: Breaker, redis: Redis) -> None:
+async def test_what_went_well_is_told_once(breaker: CircuitBreaker, redis: Redis) -> None:
     await fail(breaker)
     breaker.went_well()
     await breaker.tell()
@@ -222,18 +222,20 @@ async def test_what_went_well_is_told_once(breaker: Breaker, redis: Redis) -> No
     assert [each == "+" for each in window] == [False, True]
 
 
-async def test_where_nothing_failed_nothing_is_written_down(breaker: Breaker, redis: Redis) -> None:
+async def test_where_nothing_failed_nothing_is_written_down(breaker: CircuitBreaker, redis: Redis) -> None:
     breaker.went_well()
     await breaker.tell()
     assert await redis.keys("*breaker*") == []
 
 
-async def test_what_failed_is_not_remembered_for_ever(breaker: Breaker, redis: Redis) -> None:
+async def test_what_failed_is_not_remembered_for_ever(breaker: CircuitBreaker, redis: Redis) -> None:
     await fail(breaker)
     assert 0 < await redis.ttl("docv:breaker:default") <= 3600
 
 
-async def test_what_failed_before_the_service_came_back_says_nothing_any_more(breaker: Breaker, holds: Holds) -> None:
+async def test_what_failed_before_the_service_came_back_says_nothing_any_more(
+    breaker: CircuitBreaker, holds: Holds
+) -> None:
     await trip(breaker)
     await holds.recovered("default")
     await breaker.forget("default")
@@ -243,7 +245,7 @@ async def test_what_failed_before_the_service_came_back_says_nothing_any_more(br
 
 
 async def test_what_went_well_before_the_service_came_back_says_nothing_any_more(
-    breaker: Breaker, holds: Holds
+    breaker: CircuitBreaker, holds: Holds
 ) -> None:
     for _ in range(20):
         breaker.went_well()
@@ -254,14 +256,14 @@ async def test_what_went_well_before_the_service_came_back_says_nothing_any_more
 # Who is to blame
 
 
-async def test_the_first_failures_are_charged_until_most_fail(breaker: Breaker) -> None:
+async def test_the_first_failures_are_charged_until_most_fail(breaker: CircuitBreaker) -> None:
     blamed = [await fail(breaker) for _ in range(ENOUGH + 2)]
     assert blamed == [False] * (ENOUGH - 1) + [True] * 3
 
 
 @pytest.mark.parametrize("suspect", [False, True])
 async def test_who_comes_back_from_an_outage_late_is_not_charged(
-    breaker: Breaker, redis: Redis, *, suspect: bool
+    breaker: CircuitBreaker, redis: Redis, *, suspect: bool
 ) -> None:
     await trip(breaker)
     assert await fail(breaker, suspect=suspect)
@@ -270,7 +272,7 @@ async def test_who_comes_back_from_an_outage_late_is_not_charged(
 
 @pytest.mark.parametrize(("suspect", "blamed"), [(False, True), (True, False)])
 async def test_a_failed_probe_doubles_the_pause_and_is_charged_to_who_failed_before(
-    breaker: Breaker, holds: Holds, redis: Redis, *, suspect: bool, blamed: bool
+    breaker: CircuitBreaker, holds: Holds, redis: Redis, *, suspect: bool, blamed: bool
 ) -> None:
     await trip(breaker)
     assert await fail(breaker, probe(ServiceFailed(503)), suspect=suspect) is blamed
@@ -281,10 +283,10 @@ async def test_a_failed_probe_doubles_the_pause_and_is_charged_to_who_failed_bef
 
 @pytest.mark.parametrize(("suspect", "blamed"), [(False, True), (True, False)])
 async def test_a_failed_probe_of_the_archive_is_treated_alike(
-    breaker: Breaker, holds: Holds, redis: Redis, *, suspect: bool, blamed: bool
+    breaker: CircuitBreaker, holds: Holds, redis: Redis, *, suspect: bool, blamed: bool
 ) -> None:
-    await trip(breaker, StoreFailed("create", "GenericError"))
-    probed = await fail(breaker, StoreFailed("read", "PermissionError"), suspect=suspect, archive_probe=True)
+    await trip(breaker, StorageError("create", "GenericError"))
+    probed = await fail(breaker, StorageError("read", "PermissionError"), suspect=suspect, archive_probe=True)
     assert probed is blamed
     (hold,) = await holds.all()
     assert (hold.scope, hold.reason) == (ARCHIVE, Reason.CANNOT_READ)
@@ -292,9 +294,9 @@ async def test_a_failed_probe_of_the_archive_is_treated_alike(
 
 
 async def test_the_probe_of_the_archive_that_riskos_failed_says_nothing_of_the_archive(
-    breaker: Breaker, holds: Holds, redis: Redis
+    breaker: CircuitBreaker, holds: Holds, redis: Redis
 ) -> None:
-    await trip(breaker, StoreFailed("create", "GenericError"))
+    await trip(breaker, StorageError("create", "GenericError"))
     assert not await fail(breaker, ServiceFailed(500), archive_probe=True)
     (hold,) = await holds.all()
     assert (hold.scope, hold.reason) == (ARCHIVE, Reason.CANNOT_WRITE)
@@ -302,7 +304,7 @@ async def test_the_probe_of_the_archive_that_riskos_failed_says_nothing_of_the_a
 
 
 async def test_a_probe_for_the_key_that_the_service_failed_goes_on_probing(
-    breaker: Breaker, holds: Holds, redis: Redis
+    breaker: CircuitBreaker, holds: Holds, redis: Redis
 ) -> None:
     await refused(holds, "default", 401, probe=False)
     assert await fail(breaker, probe(ServiceFailed(500)))
@@ -311,12 +313,14 @@ async def test_a_probe_for_the_key_that_the_service_failed_goes_on_probing(
     assert await next_pause(redis) == 60
 
 
-async def test_a_hold_that_ends_by_itself_is_no_excuse(breaker: Breaker, holds: Holds) -> None:
+async def test_a_hold_that_ends_by_itself_is_no_excuse(breaker: CircuitBreaker, holds: Holds) -> None:
     await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600)
     assert not await fail(breaker)
 
 
-async def test_an_outage_does_not_end_what_a_person_stopped_and_charges_as_ever(breaker: Breaker, holds: Holds) -> None:
+async def test_an_outage_does_not_end_what_a_person_stopped_and_charges_as_ever(
+    breaker: CircuitBreaker, holds: Holds
+) -> None:
     await holds.by_hand("default", "")
     assert not any([await fail(breaker) for _ in range(ENOUGH * 2)])
     assert [hold.reason for hold in await holds.all()] == [Reason.BY_HAND]

@@ -6,11 +6,11 @@ from structlog.testing import capture_logs
 
 from tasks.errors import ArchiveHeld
 from tasks.model.job import Queue
-from tasks.resilience.archive_gate import Gate
-from tasks.resilience.circuit_breaker import Breaker
-from tasks.resilience.hold_monitor import Standing
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.circuit_breaker import CircuitBreaker
+from tasks.resilience.hold_monitor import HoldMonitor
 from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of
-from tasks.resilience.rate_limiter import Turns
+from tasks.resilience.rate_limiter import RateLimiter
 
 
 @pytest.fixture
@@ -19,16 +19,16 @@ def holds(redis: Redis) -> Holds:
 
 
 @pytest.fixture
-def gate(holds: Holds, redis: Redis) -> Gate:
-    return Gate(holds, Breaker(redis, "default", holds))
+def gate(holds: Holds, redis: Redis) -> ArchiveGate:
+    return ArchiveGate(holds, CircuitBreaker(redis, "default", holds))
 
 
 @pytest.fixture
-def standing(holds: Holds, redis: Redis, gate: Gate) -> Standing:
-    return Standing(["default", "kyb"], holds, Turns(redis), gate)
+def standing(holds: Holds, redis: Redis, gate: ArchiveGate) -> HoldMonitor:
+    return HoldMonitor(["default", "kyb"], holds, RateLimiter(redis), gate)
 
 
-async def seen(standing: Standing) -> dict[tuple[str, Queue], list[str]]:
+async def seen(standing: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
     found = await standing.see()
     return {
         (account, queue): [hold.scope for hold in held] for account, of in found.items() for queue, held in of.items()
@@ -36,7 +36,7 @@ async def seen(standing: Standing) -> dict[tuple[str, Queue], list[str]]:
 
 
 async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_the_archive_everybody(
-    standing: Standing, holds: Holds, gate: Gate
+    standing: HoldMonitor, holds: Holds, gate: ArchiveGate
 ) -> None:
     assert not any((await seen(standing)).values())
     await holds.by_hand("kyb", "")
@@ -52,7 +52,7 @@ async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_
         await gate.enter()
 
 
-async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing: Standing, holds: Holds) -> None:
+async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing: HoldMonitor, holds: Holds) -> None:
     with capture_logs() as logs:
         await holds.by_hand("kyb", "because")
         await standing.see()
@@ -66,8 +66,10 @@ async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing
     ]
 
 
-async def test_however_many_accounts_there_are_it_is_one_round_trip(holds: Holds, redis: Redis, gate: Gate) -> None:
-    standing = Standing([f"account-{number}" for number in range(100)], holds, Turns(redis), gate)
+async def test_however_many_accounts_there_are_it_is_one_round_trip(
+    holds: Holds, redis: Redis, gate: ArchiveGate
+) -> None:
+    standing = HoldMonitor([f"account-{number}" for number in range(100)], holds, RateLimiter(redis), gate)
     before = await reads(redis)
     await standing.see()
     assert await reads(redis) - before - 1 == 1

@@ -8,24 +8,24 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.resilience.rate_headers import RateWord, read_rate_word
+from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_headers
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 
 
 def said(headers: dict[str, str]) -> float | None:
     """Return the wait that headers ask for after a 429."""
-    return read_rate_word(headers, NOW).wait
+    return parse_rate_limit_headers(headers, NOW).wait
 
 
 @pytest.mark.parametrize("mark", ["", "X-", "x-"])
 def test_limit_and_what_is_left_and_when_it_comes_back_are_read(mark: str) -> None:
     headers = {f"{mark}RateLimit-Limit": "50", f"{mark}RateLimit-Remaining": "7", f"{mark}RateLimit-Reset": "1"}
-    assert read_rate_word(headers, NOW) == RateWord(limit=50, remaining=7, reset=1.0)
+    assert parse_rate_limit_headers(headers, NOW) == RateLimitHeaders(limit=50, remaining=7, reset=1.0)
 
 
 def test_an_answer_without_such_headers_says_nothing() -> None:
-    assert read_rate_word({"Content-Type": "application/zip"}, NOW) == RateWord()
+    assert parse_rate_limit_headers({"Content-Type": "application/zip"}, NOW) == RateLimitHeaders()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_answer_without_such_headers_says_nothing() -> None:
     ],
 )
 def test_a_limit_may_have_a_window_beside_it(value: str, limit: int | None) -> None:
-    assert read_rate_word({"RateLimit-Limit": value}, NOW).limit == limit
+    assert parse_rate_limit_headers({"RateLimit-Limit": value}, NOW).limit == limit
 
 
 def date(seconds: float, zone: timezone = UTC) -> str:
@@ -121,5 +121,5 @@ dates = st.builds(
 @example("Mon, 01 Jan 2030 00:00:00 +99999999999999999999", NOW)
 @example("Fri, 31 Dec 9999 23:59:59", NOW)
 def test_whatever_a_header_says_the_wait_is_between_nothing_and_a_day(value: str, now: float) -> None:
-    wait = read_rate_word({"Retry-After": value}, now).wait
+    wait = parse_rate_limit_headers({"Retry-After": value}, now).wait
     assert wait is None or 0 <= wait <= 86_400

@@ -18,10 +18,10 @@ from redis.asyncio import Redis
 from tasks.errors import AccountHeld
 from tasks.model.account import Account, Allowance
 from tasks.model.job import Queue
-from tasks.resilience.adaptive_rate import Pace
+from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import Holds, Reason, backfill_of, hold_key
-from tasks.resilience.rate_headers import RateWord
-from tasks.resilience.rate_limiter import Limiter, Turns
+from tasks.resilience.rate_headers import RateLimitHeaders
+from tasks.resilience.rate_limiter import RateLimiter, RateLimitScript
 from tests.holds import refused
 from worker.clients.redis import open_redis
 
@@ -67,7 +67,7 @@ class Asker:
     async def ask(self, who: Account, queue: Queue = Queue.LIVE) -> Turn:
         waits = Waits()
         before = await clock(self.redis)
-        await Turns(self.redis, waits).wait(who, queue)
+        await RateLimiter(self.redis, waits).wait(who, queue)
         after = await clock(self.redis)
         self.turns.append(Turn(before + sum(waits), after + sum(waits)))
         return self.turns[-1]
@@ -100,7 +100,7 @@ async def one_of(waiting: Awaitable[bool]) -> bool | str:
 
 async def test_the_first_request_leaves_at_once(redis: Redis) -> None:
     waits = Waits()
-    assert await Turns(redis, waits).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, waits).wait(account(), Queue.LIVE) is False
     assert waits == [0]
 
 
@@ -135,7 +135,7 @@ async def test_a_turn_takes_somewhat_more_than_its_share_of_a_second(asker: Aske
 async def test_a_process_that_has_run_for_a_while_comes_closer_to_the_rate_and_never_quite_there(
     redis: Redis,
 ) -> None:
-    turns, allowed = Turns(redis, Waits()), account(rate=100)
+    turns, allowed = RateLimiter(redis, Waits()), account(rate=100)
     for _ in range(300):
         await turns.wait(allowed, Queue.LIVE)
     last = int(await redis.get(LIVE_BUCKET))
@@ -155,7 +155,7 @@ async def test_who_is_late_for_a_turn_is_followed_by_no_more_than_the_rate_in_th
         woke.append(await clock(redis))
 
     allowed = account(rate=rate)
-    await Turns(redis, oversleep).wait(allowed, queue)
+    await RateLimiter(redis, oversleep).wait(allowed, queue)
     in_a_window = max(1, int(rate))
     for _ in range(in_a_window):
         await asker.ask(allowed)
@@ -168,7 +168,7 @@ class Late:
     """Takes turns of an account of five a second, and says by how much somebody was late for one."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis, self._limiter = redis, Limiter(redis)
+        self._redis, self._limiter = redis, RateLimitScript(redis)
 
     async def turn(self) -> list[int]:
         _, _, at, shift, _ = await self._limiter.call("default", 5.0, "turn", 1.0, 0.06, 1, 10_000_000, 0, 0, 1)
@@ -209,10 +209,10 @@ async def test_whose_place_in_the_second_is_taken_by_turns_that_were_given_asks_
         waits.append(seconds)
         if len(waits) == 1:
             for _ in range(3):
-                await Turns(redis, Waits()).wait(allowed, Queue.LIVE)
+                await RateLimiter(redis, Waits()).wait(allowed, Queue.LIVE)
             await asyncio.sleep(0.1)
 
-    await Turns(redis, oversleep).wait(allowed, Queue.LIVE)
+    await RateLimiter(redis, oversleep).wait(allowed, Queue.LIVE)
 
     assert len(waits) == 2
     assert waits[1] > 3.5, "behind those who have their turns"
@@ -225,12 +225,12 @@ async def test_who_is_late_takes_no_turn_from_those_who_have_one(redis: Redis) -
 
     async def oversleep(_seconds: float) -> None:
         for _ in range(3):
-            await Turns(redis, Waits()).wait(allowed, Queue.LIVE)
+            await RateLimiter(redis, Waits()).wait(allowed, Queue.LIVE)
         reserved.append(int(await redis.get(LIVE_BUCKET)))
         await asyncio.sleep(0.1)
 
     reserved: list[int] = []
-    await Turns(redis, oversleep).wait(allowed, Queue.LIVE)
+    await RateLimiter(redis, oversleep).wait(allowed, Queue.LIVE)
 
     late = int(await redis.get(LIVE_BUCKET)) - reserved[0]
     assert 50_000 <= late <= 1_000_000, "those who have none come as much later"
@@ -244,10 +244,10 @@ async def test_only_one_of_a_process_has_a_turn_ahead_of_its_time(redis: Redis) 
         has_turn.set()
         await over.wait()
 
-    turns, allowed = Turns(redis, sleep), account(daily_quota=100)
+    turns, allowed = RateLimiter(redis, sleep), account(daily_quota=100)
     crowd = [asyncio.create_task(turns.wait(allowed, Queue.LIVE)) for _ in range(5)]
     await has_turn.wait()
-    await Turns(redis, Waits()).wait(allowed, Queue.LIVE)
+    await RateLimiter(redis, Waits()).wait(allowed, Queue.LIVE)
     assert (waits, await redis.hget(QUOTA, "used")) == ([0], "2"), "theirs and another process's"
 
     over.set()
@@ -265,7 +265,7 @@ async def test_with_a_high_rate_several_of_a_process_have_turns_of_the_next_20_m
         waits.append(seconds)
         await over.wait()
 
-    turns, allowed = Turns(redis, sleep), account(rate=rate)
+    turns, allowed = RateLimiter(redis, sleep), account(rate=rate)
     crowd = [asyncio.create_task(turns.wait(allowed, Queue.LIVE)) for _ in range(5)]
     while len(waits) < at_once:
         await asyncio.sleep(0.001)
@@ -291,7 +291,7 @@ import asyncio, json, sys
 from pydantic import SecretStr
 from tasks.model.account import Account, Allowance
 from tasks.model.job import Queue
-from tasks.resilience.rate_limiter import Limiter, Turns
+from tasks.resilience.rate_limiter import RateLimiter
 from worker.clients.redis import open_redis
 
 async def main():
@@ -300,7 +300,7 @@ async def main():
         waits.append(seconds)
     async with open_redis(sys.argv[1]) as redis:
         account = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=0.2))
-        await Turns(redis, sleep).wait(account, Queue.LIVE)
+        await RateLimiter(redis, sleep).wait(account, Queue.LIVE)
         seconds, micro = await redis.time()
         print(json.dumps([waits, seconds + micro / 1e6]))
 
@@ -321,13 +321,13 @@ async def test_processes_share_the_rate(asker: Asker, redis_url: str) -> None:
 async def test_accounts_do_not_wait_for_each_other(asker: Asker, redis: Redis) -> None:
     await asker.ask(account("berlin"))
     waits = Waits()
-    await Turns(redis, waits).wait(account("paris"), Queue.LIVE)
+    await RateLimiter(redis, waits).wait(account("paris"), Queue.LIVE)
     assert waits == [0]
 
 
 async def test_after_a_quiet_time_a_burst_leaves_at_once_and_no_request_more(redis: Redis) -> None:
     waits = Waits()
-    turns = Turns(redis, waits)
+    turns = RateLimiter(redis, waits)
     before = await clock(redis)
     for _ in range(5):
         await turns.wait(account(rate=1 / 4, burst=4), Queue.LIVE)
@@ -340,7 +340,7 @@ async def test_after_a_quiet_time_a_burst_leaves_at_once_and_no_request_more(red
 async def test_a_quiet_time_saves_up_no_more_than_the_burst(redis: Redis) -> None:
     await redis.set(LIVE_BUCKET, 1)
     waits = Waits()
-    turns = Turns(redis, waits)
+    turns = RateLimiter(redis, waits)
     for _ in range(2):
         await turns.wait(account(rate=1 / 4), Queue.LIVE)
     assert waits[0] == 0
@@ -359,7 +359,7 @@ async def test_a_turn_beyond_the_horizon_is_not_reserved(redis: Redis) -> None:
     await redis.set(LIVE_BUCKET, free_again)
 
     with pytest.raises(FirstWait) as asked_to_wait:
-        await Turns(redis, sleep).wait(account(), Queue.LIVE)
+        await RateLimiter(redis, sleep).wait(account(), Queue.LIVE)
 
     elapsed = await clock(redis) - before
     assert 15 - elapsed - 0.001 <= asked_to_wait.value.args[0] <= 15.001
@@ -375,7 +375,7 @@ async def test_who_was_beyond_the_horizon_asks_again_and_gets_a_turn(redis: Redi
 
     await redis.set(LIVE_BUCKET, round((await clock(redis) + 25) * 1e6))
 
-    assert await Turns(redis, time_passes).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, time_passes).wait(account(), Queue.LIVE) is False
 
     assert len(waits) == 2
     assert sum(waits) <= 25.001
@@ -388,7 +388,7 @@ async def test_the_limiter_leaves_nothing_in_redis_for_ever(asker: Asker, redis:
 
 
 async def test_the_limiter_goes_on_when_redis_has_forgotten_its_script(redis: Redis) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     await turns.wait(account(), Queue.LIVE)
     await redis.script_flush()
     assert await turns.wait(account(), Queue.LIVE) is False
@@ -414,7 +414,7 @@ async def test_what_is_live_queues_behind_one_request_of_a_backfill_at_most(redi
             await over.wait()
         waits.append(seconds)
 
-    turns, allowed = Turns(redis, sleep), account(rate=1.0, backfill_share=0.5)
+    turns, allowed = RateLimiter(redis, sleep), account(rate=1.0, backfill_share=0.5)
     crowd = [asyncio.create_task(turns.wait(allowed, Queue.BACKFILL)) for _ in range(8)]
     await stuck.wait()
 
@@ -436,7 +436,7 @@ async def test_a_live_request_takes_nothing_from_the_share_of_a_backfill(asker: 
 
 
 async def test_who_has_spent_the_quota_is_told_when_the_next_day_begins(redis: Redis) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     before = await clock(redis)
     for _ in range(3):
         assert await turns.wait(account(rate=1000, daily_quota=3), Queue.LIVE) is False
@@ -450,7 +450,7 @@ async def test_who_has_spent_the_quota_is_told_when_the_next_day_begins(redis: R
 
 
 async def test_a_spent_quota_comes_back_whole_after_a_day(redis: Redis) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     allowed = account(rate=1000, daily_quota=2)
     for _ in range(2):
         await turns.wait(allowed, Queue.LIVE)
@@ -464,7 +464,7 @@ async def test_a_spent_quota_comes_back_whole_after_a_day(redis: Redis) -> None:
 
 
 async def test_a_day_of_the_quota_is_not_over_a_minute_early(redis: Redis) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     allowed = account(rate=1000, daily_quota=1)
     await turns.wait(allowed, Queue.LIVE)
     await redis.hincrby(QUOTA, "since", -round(DAY * 1000) + 60_000)
@@ -474,7 +474,7 @@ async def test_a_day_of_the_quota_is_not_over_a_minute_early(redis: Redis) -> No
 
 
 async def test_a_request_of_a_backfill_counts_once_for_the_quota(redis: Redis) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     for queue in (Queue.BACKFILL, Queue.LIVE, Queue.BACKFILL):
         await turns.wait(account(rate=1000, daily_quota=10), queue)
     assert await redis.hget(QUOTA, "used") == "3"
@@ -484,7 +484,7 @@ async def test_a_turn_that_is_not_given_costs_no_quota(redis: Redis, holds: Hold
     await refused(holds, "default", 401, probe=False)
     await refused(holds, "default", 401, probe=True)
     with pytest.raises(AccountHeld, match="401"):
-        await Turns(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
+        await RateLimiter(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
     assert await redis.exists(QUOTA, LIVE_BUCKET) == 0
 
 
@@ -497,7 +497,7 @@ async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Ho
     waits = Waits()
 
     with pytest.raises(AccountHeld) as held:
-        await Turns(redis, waits).wait(account(), queue)
+        await RateLimiter(redis, waits).wait(account(), queue)
 
     assert held.value.reason == "429"
     assert 500 < held.value.wait <= 600
@@ -506,7 +506,7 @@ async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Ho
 
 async def test_another_account_s_hold_is_none_of_ours(redis: Redis, holds: Holds) -> None:
     await holds.for_a_time("another", Reason.SLOW_DOWN, "", 600)
-    assert await Turns(redis, Waits()).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, Waits()).wait(account(), Queue.LIVE) is False
 
 
 async def test_a_short_hold_is_waited_out(redis: Redis, holds: Holds) -> None:
@@ -518,7 +518,7 @@ async def test_a_short_hold_is_waited_out(redis: Redis, holds: Holds) -> None:
 
     await holds.for_a_time("default", Reason.SLOW_DOWN, "", 4)
 
-    assert await Turns(redis, time_passes).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, time_passes).wait(account(), Queue.LIVE) is False
     assert 0 < waits[0] <= 4
 
 
@@ -533,7 +533,7 @@ async def test_patience_with_holds_that_follow_each_other_ends(redis: Redis, hol
     await holds.for_a_time("default", Reason.SLOW_DOWN, "", 3)
 
     with pytest.raises(AccountHeld):
-        await Turns(redis, the_next_hold_begins).wait(account(), Queue.LIVE)
+        await RateLimiter(redis, the_next_hold_begins).wait(account(), Queue.LIVE)
     assert len(waits) < 5
 
 
@@ -543,7 +543,7 @@ async def test_the_probe_that_may_end_a_hold_is_given_to_exactly_one(
 ) -> None:
     await hold_with_pause_over(redis, holds)
     async with open_redis(redis_url) as other:
-        turns = [Turns(client, Waits()) for client in (redis, other)]
+        turns = [RateLimiter(client, Waits()) for client in (redis, other)]
         asked = [one_of(turns[number % 2].wait(account(rate=1000), queue)) for number in range(20)]
         answers = await asyncio.gather(*asked)
     assert sorted(map(str, answers)) == ["401"] * 19 + ["True"]
@@ -551,7 +551,7 @@ async def test_the_probe_that_may_end_a_hold_is_given_to_exactly_one(
 
 async def test_the_others_wait_until_the_probe_has_an_answer(redis: Redis, holds: Holds) -> None:
     await hold_with_pause_over(redis, holds)
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     assert await turns.wait(account(), Queue.LIVE) is True
 
     with pytest.raises(AccountHeld) as held:
@@ -561,7 +561,7 @@ async def test_the_others_wait_until_the_probe_has_an_answer(redis: Redis, holds
 
 
 async def test_when_who_had_the_probe_died_another_gets_it(redis: Redis, holds: Holds) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     await hold_with_pause_over(redis, holds)
     assert await turns.wait(account(), Queue.LIVE) is True
     await redis.hset(hold_key("default"), "until", 1)
@@ -569,7 +569,7 @@ async def test_when_who_had_the_probe_died_another_gets_it(redis: Redis, holds: 
 
 
 async def test_after_the_hold_is_lifted_turns_are_ordinary_again(redis: Redis, holds: Holds) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     await hold_with_pause_over(redis, holds)
     await turns.wait(account(), Queue.LIVE)
     await holds.lift("default")
@@ -578,14 +578,14 @@ async def test_after_the_hold_is_lifted_turns_are_ordinary_again(redis: Redis, h
 
 async def test_a_probe_costs_quota_like_any_request(redis: Redis, holds: Holds) -> None:
     await hold_with_pause_over(redis, holds)
-    await Turns(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
+    await RateLimiter(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
     assert await redis.hget(QUOTA, "used") == "1"
 
 
 async def test_a_spent_quota_is_a_hold_that_every_process_sees_and_that_ends_with_the_day(
     redis: Redis, holds: Holds
 ) -> None:
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     for expected in (False, "quota", "quota"):
         assert await one_of(turns.wait(account(rate=1000, daily_quota=1), Queue.LIVE)) == expected
 
@@ -601,7 +601,7 @@ async def test_with_the_quota_spent_a_hold_that_only_a_probe_ends_waits_for_the_
     redis: Redis, holds: Holds
 ) -> None:
     allowed = account(rate=1000, daily_quota=1)
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     await turns.wait(allowed, Queue.LIVE)
     await hold_with_pause_over(redis, holds)
 
@@ -621,7 +621,7 @@ class Noticing(Waits):
     def __init__(self, news: dict[int, float], name: str = "default") -> None:
         super().__init__()
         self._news, self._name = news, name
-        self.turns: Turns | None = None
+        self.turns: RateLimiter | None = None
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -629,8 +629,8 @@ class Noticing(Waits):
             self.turns.notice(self._name, self._news[len(self)])
 
 
-def noticing(redis: Redis, sleep: Noticing) -> Turns:
-    sleep.turns = Turns(redis, sleep)
+def noticing(redis: Redis, sleep: Noticing) -> RateLimiter:
+    sleep.turns = RateLimiter(redis, sleep)
     return sleep.turns
 
 
@@ -640,7 +640,7 @@ async def test_who_has_a_turn_already_gives_it_up_once_the_account_is_on_hold(re
             self.append(seconds)
             turns.notice("default", await refused(holds, "default", 401, probe=False))
 
-    turns = Turns(redis, HoldBegins())
+    turns = RateLimiter(redis, HoldBegins())
     with pytest.raises(AccountHeld) as held:
         await turns.wait(account(), Queue.LIVE)
     assert held.value.reason == "401"
@@ -666,7 +666,7 @@ async def test_a_hold_that_this_process_remembers_longer_than_redis_costs_one_tu
 
 async def test_the_probe_leaves_although_this_process_still_remembers_the_hold(redis: Redis, holds: Holds) -> None:
     await hold_with_pause_over(redis, holds)
-    turns = Turns(redis, Waits())
+    turns = RateLimiter(redis, Waits())
     turns.notice("default", 30)
     assert await turns.wait(account(), Queue.LIVE) is True
 
@@ -682,7 +682,7 @@ async def test_the_probe_leaves_although_this_process_hears_that_the_others_wait
 # -- a backfill leaves a part of the quota to what is live
 
 
-async def spent(turns: Turns, who: Account, queue: Queue) -> float:
+async def spent(turns: RateLimiter, who: Account, queue: Queue) -> float:
     """See that the quota is spent for a queue; return the seconds until it is not."""
     with pytest.raises(AccountHeld, match="quota") as held:
         await turns.wait(who, queue)
@@ -690,7 +690,7 @@ async def spent(turns: Turns, who: Account, queue: Queue) -> float:
 
 
 async def test_a_backfill_leaves_its_reserve_of_the_quota_to_what_is_live(redis: Redis, holds: Holds) -> None:
-    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
+    turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
     for _ in range(15):
         await turns.wait(allowed, Queue.BACKFILL)
 
@@ -710,7 +710,7 @@ async def test_a_backfill_leaves_its_reserve_of_the_quota_to_what_is_live(redis:
 
 
 async def test_what_is_live_counts_for_what_a_backfill_may_find_used(redis: Redis) -> None:
-    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
+    turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
     for number in range(15):
         await turns.wait(allowed, Queue.LIVE if number < 14 else Queue.BACKFILL)
     await spent(turns, allowed, Queue.BACKFILL)
@@ -718,7 +718,7 @@ async def test_what_is_live_counts_for_what_a_backfill_may_find_used(redis: Redi
 
 
 async def test_with_the_next_day_the_backfill_goes_on(redis: Redis) -> None:
-    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
+    turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
     await turns.wait(allowed, Queue.BACKFILL)
     await spent(turns, allowed, Queue.BACKFILL)
     await redis.delete(hold_key(backfill_of("default")))
@@ -727,7 +727,7 @@ async def test_with_the_next_day_the_backfill_goes_on(redis: Redis) -> None:
 
 
 async def test_a_backfill_whose_quota_is_spent_is_not_the_probe_of_the_account(redis: Redis, holds: Holds) -> None:
-    turns, allowed = Turns(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
+    turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
     await turns.wait(allowed, Queue.BACKFILL)
     await hold_with_pause_over(redis, holds)
     await spent(turns, allowed, Queue.BACKFILL)
@@ -736,14 +736,14 @@ async def test_a_backfill_whose_quota_is_spent_is_not_the_probe_of_the_account(r
 
 async def test_a_hold_of_the_backfill_leaves_alone_what_is_live(redis: Redis, holds: Holds) -> None:
     await holds.by_hand(backfill_of("default"), "")
-    assert await one_of(Turns(redis, Waits()).wait(account(), Queue.BACKFILL)) == "by_hand"
-    assert await Turns(redis, Waits()).wait(account(), Queue.LIVE) is False
+    assert await one_of(RateLimiter(redis, Waits()).wait(account(), Queue.BACKFILL)) == "by_hand"
+    assert await RateLimiter(redis, Waits()).wait(account(), Queue.LIVE) is False
 
 
 # -- how fast an account is just now
 
 
-async def apart(redis: Redis, turns: Turns, who: Account, queue: Queue = Queue.LIVE) -> float:
+async def apart(redis: Redis, turns: RateLimiter, who: Account, queue: Queue = Queue.LIVE) -> float:
     """Take a turn behind others that are ahead of their time; return the seconds that it takes up."""
     bucket = BACKFILL_BUCKET if queue is Queue.BACKFILL else LIVE_BUCKET
     before = round((await clock(redis) + 8) * 1e6)
@@ -753,7 +753,7 @@ async def apart(redis: Redis, turns: Turns, who: Account, queue: Queue = Queue.L
 
 
 async def test_a_rate_that_a_person_sets_is_kept_at_once_by_who_is_under_way(redis: Redis, holds: Holds) -> None:
-    turns, pace = Turns(redis, Waits()), Pace(redis, "default", 1.0, holds)
+    turns, pace = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", 1.0, holds)
     assert await apart(redis, turns, account()) == pytest.approx(1, rel=0.07)
     await pace.ask(50.0)
     assert await apart(redis, turns, account()) == pytest.approx(1 / 50, rel=0.07)
@@ -763,15 +763,15 @@ async def test_a_rate_that_a_person_sets_is_kept_at_once_by_who_is_under_way(red
 
 
 async def test_no_more_is_sent_than_riskos_grants(redis: Redis, holds: Holds) -> None:
-    turns, pace = Turns(redis, Waits()), Pace(redis, "default", 100.0, holds)
-    await pace.hear(RateWord(limit=5, reset=1.0), 0.0)
+    turns, pace = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", 100.0, holds)
+    await pace.hear(RateLimitHeaders(limit=5, reset=1.0), 0.0)
     assert await apart(redis, turns, account(rate=100.0)) == pytest.approx(1 / 5, rel=0.07)
 
 
 async def test_a_rate_that_was_slowed_down_is_kept_and_what_has_come_back_of_it(redis: Redis) -> None:
     before = await clock(redis)
     await redis.hset(PACE, mapping={"slowed": 50, "slowed_at": round(before * 1000)})
-    taken = await apart(redis, Turns(redis, Waits()), account(rate=100.0))
+    taken = await apart(redis, RateLimiter(redis, Waits()), account(rate=100.0))
     recovered = await clock(redis) - before
     assert 1 / (50 + recovered + 0.01) <= taken <= 1.07 / 50
 
@@ -782,12 +782,12 @@ async def test_a_rate_that_was_slowed_down_is_kept_and_what_has_come_back_of_it(
 @pytest.fixture
 async def known(redis: Redis) -> None:
     """Have the script at Redis already: whoever brings it there makes two round trips more."""
-    await Limiter(redis).call("default", 1.0, "see")
+    await RateLimitScript(redis).call("default", 1.0, "see")
 
 
 @pytest.mark.parametrize("queue", list(Queue))
 async def test_a_turn_that_nobody_has_to_wait_for_costs_one_round_trip(redis: Redis, queue: Queue) -> None:
-    turns, costs = Turns(redis, Waits()), set()
+    turns, costs = RateLimiter(redis, Waits()), set()
     for _ in range(20):
         await asyncio.sleep(0.002)
         before = await round_trips(redis)
@@ -804,11 +804,11 @@ async def test_who_is_late_for_a_turn_pays_one_round_trip_to_say_so(redis: Redis
         await asyncio.sleep(0.1)
 
     before = await round_trips(redis)
-    await Turns(redis, oversleep).wait(account(rate=1.0), queue)
+    await RateLimiter(redis, oversleep).wait(account(rate=1.0), queue)
     assert await round_trips(redis) - before - 1 == 2
 
 
-class Tellings(Limiter):
+class Tellings(RateLimitScript):
     """Counts who says that he is late; each time that takes a while."""
 
     def __init__(self, redis: Redis, seconds: float) -> None:
@@ -824,7 +824,7 @@ class Tellings(Limiter):
         return answer
 
 
-async def late_ones(redis: Redis, turns: Turns, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> Tellings:
+async def late_ones(redis: Redis, turns: RateLimiter, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> Tellings:
     """Have ten wait for turns of the same 20 ms, and be late for them."""
     tellings = Tellings(redis, seconds)
     monkeypatch.setattr(turns, "_limiter", tellings)
@@ -839,13 +839,13 @@ async def oversleep(seconds: float) -> None:
 async def test_what_one_has_said_of_being_late_holds_for_those_who_had_their_turns_then(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (await late_ones(redis, Turns(redis, oversleep), monkeypatch, seconds=0.0)).count <= 3
+    assert (await late_ones(redis, RateLimiter(redis, oversleep), monkeypatch, seconds=0.0)).count <= 3
 
 
 async def test_saying_so_may_take_long_again_and_again_and_does_not_go_on_for_ever(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 1 <= (await late_ones(redis, Turns(redis, oversleep), monkeypatch, seconds=0.1)).count <= 20
+    assert 1 <= (await late_ones(redis, RateLimiter(redis, oversleep), monkeypatch, seconds=0.1)).count <= 20
 
 
 async def test_a_backfill_that_waits_for_its_share_reserves_no_turn_of_the_account_ahead(redis: Redis) -> None:
@@ -854,7 +854,7 @@ async def test_a_backfill_that_waits_for_its_share_reserves_no_turn_of_the_accou
     async def look(seconds: float) -> None:
         reserved.append(float(await redis.get(LIVE_BUCKET)) if seconds else 0.0)
 
-    allowed, turns = account(rate=1.0, backfill_share=0.5), Turns(redis, look)
+    allowed, turns = account(rate=1.0, backfill_share=0.5), RateLimiter(redis, look)
     await turns.wait(allowed, Queue.BACKFILL)
     after_the_first = float(await redis.get(LIVE_BUCKET))
     await turns.wait(allowed, Queue.BACKFILL)

@@ -6,33 +6,42 @@ from tenacity import RetryCallState
 from tasks.errors import (
     AccountHeld,
     AccountRefused,
-    AlarmingObject,
     ArchiveHeld,
     BadBundle,
     BundleTooLarge,
     ConnectionFailed,
+    IntegrityError,
     ManifestChanged,
     RateLimited,
     ServiceFailed,
-    StoreFailed,
+    StorageError,
     UnexpectedAnswer,
     WorkersLost,
 )
-from tasks.model.job import Entry, Queue, Trigger
-from tasks.resilience.retry import Again, AwaitHold, GiveUp, Policy, cause_of, check_worn_out, decide, quick
+from tasks.model.job import Job, Queue, Trigger
+from tasks.resilience.retry import (
+    AwaitHold,
+    DeadLetterNow,
+    RetryLater,
+    RetryPolicy,
+    cause_of,
+    check_worn_out,
+    decide,
+    quick,
+)
 
-FRESH = Entry("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "t", Queue.LIVE, "default", False, 0, 0, Trigger("message"))  # noqa: FBT003
-POLICY = Policy(attempts=4, parking=60.0)
+FRESH = Job("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "t", Queue.LIVE, "default", False, 0, 0, Trigger("message"))  # noqa: FBT003
+POLICY = RetryPolicy(attempts=4, parking=60.0)
 MAY_PASS = [
     ServiceFailed(503),
     ConnectionFailed("timeout"),
     UnexpectedAnswer("a login page", 200),
-    StoreFailed("create", "timeout"),
+    StorageError("create", "timeout"),
     ManifestChanged(),
 ]
 
 
-def after(attempts: int = 0, lost: int = 0) -> Entry:
+def after(attempts: int = 0, lost: int = 0) -> Job:
     return dataclasses.replace(FRESH, attempts=attempts, lost=lost)
 
 
@@ -42,15 +51,15 @@ def after(attempts: int = 0, lost: int = 0) -> Entry:
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_tried_again_and_counts(error: Exception) -> None:
     verdict = decide(error, after(attempts=1), POLICY, outage=False)
-    assert isinstance(verdict, Again)
+    assert isinstance(verdict, RetryLater)
     assert verdict.attempts == 2
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
 def test_the_last_attempt_is_the_last(error: Exception) -> None:
-    assert isinstance(decide(error, after(attempts=2), POLICY, outage=False), Again)
-    assert decide(error, after(attempts=3), POLICY, outage=False) == GiveUp(attempts=4)
-    assert decide(error, after(attempts=9), POLICY, outage=False) == GiveUp(attempts=10)
+    assert isinstance(decide(error, after(attempts=2), POLICY, outage=False), RetryLater)
+    assert decide(error, after(attempts=3), POLICY, outage=False) == DeadLetterNow(attempts=4)
+    assert decide(error, after(attempts=9), POLICY, outage=False) == DeadLetterNow(attempts=10)
 
 
 @pytest.mark.parametrize(
@@ -66,27 +75,27 @@ def test_what_an_outage_is_to_blame_for_costs_no_attempt(error: Exception) -> No
     assert decide(error, after(attempts=3), POLICY, outage=True) == AwaitHold()
 
 
-@pytest.mark.parametrize("error", [BundleTooLarge(1024), AlarmingObject("another size"), WorkersLost(4)])
+@pytest.mark.parametrize("error", [BundleTooLarge(1024), IntegrityError("another size"), WorkersLost(4)])
 def test_what_only_a_person_can_help_is_given_up_at_once(error: Exception) -> None:
-    assert decide(error, after(), POLICY, outage=False) == GiveUp(attempts=1)
+    assert decide(error, after(), POLICY, outage=False) == DeadLetterNow(attempts=1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), KeyError("x"), BadBundle("wrong_crc", "…")])
 def test_a_fault_of_this_program_loses_nothing(error: Exception) -> None:
-    assert isinstance(decide(error, after(), POLICY, outage=False), Again)
-    assert isinstance(decide(error, after(attempts=3), POLICY, outage=False), GiveUp)
+    assert isinstance(decide(error, after(), POLICY, outage=False), RetryLater)
+    assert isinstance(decide(error, after(attempts=3), POLICY, outage=False), DeadLetterNow)
 
 
 @pytest.mark.parametrize(("failed", "pause"), [(0, 60), (1, 120), (2, 240), (5, 1920), (8, 15_360), (9, 21_600)])
 def test_the_pause_doubles_with_each_failed_attempt(failed: int, pause: float) -> None:
-    verdict = decide(ServiceFailed(503), after(attempts=failed), Policy(attempts=100, parking=60), outage=False)
-    assert isinstance(verdict, Again)
+    verdict = decide(ServiceFailed(503), after(attempts=failed), RetryPolicy(attempts=100, parking=60), outage=False)
+    assert isinstance(verdict, RetryLater)
     assert pause <= verdict.wait <= pause * 1.25
 
 
 def test_no_pause_is_much_longer_than_six_hours_however_often_it_failed() -> None:
-    verdict = decide(ServiceFailed(503), after(attempts=98), Policy(attempts=100, parking=86_400), outage=False)
-    assert isinstance(verdict, Again)
+    verdict = decide(ServiceFailed(503), after(attempts=98), RetryPolicy(attempts=100, parking=86_400), outage=False)
+    assert isinstance(verdict, RetryLater)
     assert 6 * 3600 <= verdict.wait <= 7.5 * 3600
 
 
@@ -117,7 +126,7 @@ def test_an_error_of_ours_has_its_word_and_a_fault_the_name_of_its_class() -> No
 # -- quick
 
 
-async def asked(policy: Policy, *answers: Exception | str) -> tuple[int, object]:
+async def asked(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, object]:
     """Ask quickly until there is an answer; return how often that was, and the answer."""
     left, asked = list(answers), 0
     try:
@@ -133,7 +142,7 @@ async def asked(policy: Policy, *answers: Exception | str) -> tuple[int, object]
     raise AssertionError
 
 
-AT_ONCE = Policy(quick_attempts=3, quick_pause=0.0)
+AT_ONCE = RetryPolicy(quick_attempts=3, quick_pause=0.0)
 
 
 async def test_the_first_answer_is_the_answer() -> None:
@@ -162,7 +171,7 @@ async def test_when_the_time_is_up_nobody_asks_again() -> None:
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 20.0)])
 def test_the_pause_between_quick_attempts_doubles_with_full_jitter_and_ends(attempt: int, longest: float) -> None:
-    loop = quick(Policy(quick_pause=0.5, quick_seconds=60))
+    loop = quick(RetryPolicy(quick_pause=0.5, quick_seconds=60))
     state = RetryCallState(loop, None, (), {})
     state.attempt_number = attempt
     pauses = [loop.wait(state) for _ in range(200)]

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from tasks.errors import (
     AccountHeld,
     AccountRefused,
+    BlockedError,
     BundleTooLarge,
     ConnectionFailed,
-    NotNow,
     RateLimited,
     ServiceFailed,
     UnexpectedAnswer,
@@ -22,11 +22,11 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import hold_key
-from tasks.resilience.rate_limiter import Turns
-from tasks.resilience.retry import Policy
-from tasks.riskos.client import Line, request
-from tasks.riskos.download import Terms
-from tasks.riskos.response import Absent, Bundle
+from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.client import RiskOSClient, request
+from tasks.riskos.download import DownloadOptions
+from tasks.riskos.response import Bundle, NoBundle
 from tests.riskos import Clock, Heard, Reply, Server, Then, http, json, listening, saying, zipped
 from tests.zips import zip_of
 
@@ -42,7 +42,7 @@ REFUSED = json(401, b"{}")
 class Desk:
     """Where RiskOS is asked from."""
 
-    line: Line
+    line: RiskOSClient
     clock: Clock
 
     async def ask(self, queue: Queue = Queue.LIVE) -> object:
@@ -50,7 +50,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_at(server: Server, redis: "Redis", policy: Policy, terms: Terms) -> AsyncIterator[Desk]:
+async def desk_at(server: Server, redis: "Redis", policy: RetryPolicy, terms: DownloadOptions) -> AsyncIterator[Desk]:
     clock = Clock(redis)
     async with aiohttp.ClientSession() as session:
         yield Desk(clock.line_to(server.url, session, terms, policy), clock)
@@ -67,10 +67,10 @@ def told(redis: "Redis") -> Open:
     async def opened(
         *replies: Reply | bytes, attempts: int = 1, seconds: float = 60, most: int = 1 << 20
     ) -> AsyncIterator[tuple[Desk, Server]]:
-        policy = Policy(quick_attempts=attempts, quick_seconds=seconds, quick_pause=0.0)
+        policy = RetryPolicy(quick_attempts=attempts, quick_seconds=seconds, quick_pause=0.0)
         async with (
             saying(*replies) as server,
-            desk_at(server, redis, policy, Terms(max_bundle_bytes=most)) as desk,
+            desk_at(server, redis, policy, DownloadOptions(max_bundle_bytes=most)) as desk,
         ):
             yield desk, server
 
@@ -133,7 +133,7 @@ async def test_quick_retries_end_when_their_time_is_up(told: Open) -> None:
 async def test_what_riskos_is_sure_of_is_asked_exactly_once(told: Open, reply: bytes, outcome: Outcome) -> None:
     async with told(reply, HERE, attempts=3) as (desk, server):
         answer = await desk.ask()
-    assert isinstance(answer, Absent)
+    assert isinstance(answer, NoBundle)
     assert answer.outcome is outcome
     assert len(server.heard) == 1
 
@@ -196,11 +196,11 @@ async def test_a_429_is_waited_out_in_real_time(redis: "Redis") -> None:
         aiohttp.ClientSession() as session,
     ):
         clock = Clock(redis)
-        line = replace(clock.line_to(server.url, session, Terms(), Policy()), turns=Turns(redis))
+        line = replace(clock.line_to(server.url, session, DownloadOptions(), RetryPolicy()), turns=RateLimiter(redis))
         for _ in range(5):  # by a hair too early is parked for a moment, which the ledger would do
             try:
                 answer = await request(line, EVALUATION, Queue.LIVE)
-            except NotNow as error:
+            except BlockedError as error:
                 await asyncio.sleep(error.wait)
             else:
                 break
@@ -244,7 +244,7 @@ async def test_a_probe_that_is_answered_lifts_the_hold(told: Open, queue: Queue,
         with pytest.raises(AccountRefused):
             await desk.ask(queue)
         await desk.clock.passes()
-        assert isinstance(await desk.ask(queue), Bundle | Absent)
+        assert isinstance(await desk.ask(queue), Bundle | NoBundle)
         assert await desk.line.holds.of("default") is None
         assert isinstance(await desk.ask(queue), Bundle)
     assert len(server.heard) == 3
@@ -280,7 +280,10 @@ async def test_requests_that_were_under_way_do_not_make_the_hold_longer(redis: "
         await together.wait()
         return Reply(REFUSED)
 
-    async with listening(refuse) as server, desk_at(server, redis, Policy(quick_attempts=1), Terms()) as desk:
+    async with (
+        listening(refuse) as server,
+        desk_at(server, redis, RetryPolicy(quick_attempts=1), DownloadOptions()) as desk,
+    ):
         refused = await asyncio.gather(*[desk.ask() for _ in range(5)], return_exceptions=True)
         hold = await redis.hgetall(hold_key("default"))
     assert [type(error) for error in refused] == [AccountRefused] * 5

@@ -25,8 +25,8 @@ from tasks.errors import (
 )
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.riskos.download import Terms, _translated, download
-from tasks.riskos.response import Absent, Answer, Bundle
+from tasks.riskos.download import DownloadOptions, _translated, download
+from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tests.riskos import KEY, Reply, Server, Then, account_at, http, json, listening, saying, zipped
 from tests.zips import zip_of
 
@@ -36,15 +36,15 @@ ZIP = zip_of({"user_uploaded/front.jpg": b"front" * 100})
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 
 
-async def ask(server: Server, terms: Terms | None = None, *, api_version: str | None = None) -> Answer:
+async def ask(server: Server, terms: DownloadOptions | None = None, *, api_version: str | None = None) -> FetchResult:
     async with aiohttp.ClientSession() as session:
         account = account_at(server.url, api_version=api_version)
-        return await download(session, Evaluation(MINE, "sandbox"), account, terms or Terms())
+        return await download(session, Evaluation(MINE, "sandbox"), account, terms or DownloadOptions())
 
 
-async def answer_to(reply: Reply | bytes, **terms: Any) -> Answer:
+async def answer_to(reply: Reply | bytes, **terms: Any) -> FetchResult:
     async with saying(reply) as server:
-        return await ask(server, Terms(**terms))
+        return await ask(server, DownloadOptions(**terms))
 
 
 async def error_of(reply: Reply | bytes, **terms: Any) -> ArchiveError:
@@ -188,7 +188,7 @@ async def test_no_body_is_read_much_further_than_its_limit(status: int, ends_in:
     reply = Reply(http(status, ZIP, promised=1 << 40), Then.GO_ON)
     async with saying(reply) as server:
         with pytest.raises(ends_in):
-            await ask(server, Terms(max_bundle_bytes=1 << 16))
+            await ask(server, DownloadOptions(max_bundle_bytes=1 << 16))
     assert server.sent < 32 << 20
 
 
@@ -217,14 +217,14 @@ SHAPES = {
 async def test_no_documents_is_understood_in_every_shape_and_spelling(shape: str, text: str) -> None:
     body = orjson.dumps(SHAPES[shape](text))
     answer = await answer_to(json(400, body), no_documents_texts=("No Documents Found", "gone"))
-    assert answer == Absent(Outcome.NO_DOCUMENTS, 400, text)
+    assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, text)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_another_400_is_rejected_with_what_was_said(shape: str) -> None:
     text = "No Documents Found in workflow"
     answer = await answer_to(json(400, orjson.dumps(SHAPES[shape](text))))
-    assert isinstance(answer, Absent)
+    assert isinstance(answer, NoBundle)
     assert (answer.outcome, answer.status) == (Outcome.REJECTED, 400)
     assert answer.message == ("Bad Request" if shape == "buried" else text)
 
@@ -248,24 +248,24 @@ async def test_another_400_is_rejected_with_what_was_said(shape: str) -> None:
     ],
 )
 async def test_a_400_in_json_of_no_known_shape_is_rejected_without_a_message(body: bytes) -> None:
-    assert await answer_to(json(400, body)) == Absent(Outcome.REJECTED, 400, None)
+    assert await answer_to(json(400, body)) == NoBundle(Outcome.REJECTED, 400, None)
 
 
 async def test_a_message_is_cut() -> None:
     answer = await answer_to(json(400, orjson.dumps({"message": "m" * 60_000})))
-    assert answer == Absent(Outcome.REJECTED, 400, "m" * 500)
+    assert answer == NoBundle(Outcome.REJECTED, 400, "m" * 500)
 
 
 @pytest.mark.parametrize(
     ("body", "message"), [(b'{"message": "Evaluation not found"}', "Evaluation not found"), (b"{}", None)]
 )
 async def test_a_404_is_not_found_with_what_was_said(body: bytes, message: str | None) -> None:
-    assert await answer_to(json(404, body)) == Absent(Outcome.NOT_FOUND, 404, message)
+    assert await answer_to(json(404, body)) == NoBundle(Outcome.NOT_FOUND, 404, message)
 
 
 async def test_no_documents_said_with_404_is_not_found() -> None:
     answer = await answer_to(json(404, b'{"message": "No Documents Found"}'))
-    assert answer == Absent(Outcome.NOT_FOUND, 404, "No Documents Found")
+    assert answer == NoBundle(Outcome.NOT_FOUND, 404, "No Documents Found")
 
 
 @pytest.mark.parametrize("status", [400, 404])
@@ -389,7 +389,7 @@ async def test_an_answer_that_dribbles_for_ever_is_bound_by_the_total_time() -> 
     async with await start(Options(api_key=KEY, slow_seconds=600)) as simulator, aiohttp.ClientSession() as session:
         evaluation = Evaluation(eval_id_for(Scenario.SLOW_BODY, 1), "sandbox")
         with pytest.raises(ConnectionFailed, match="timeout"):
-            await download(session, evaluation, account_at(simulator.url), Terms(total=0.3))
+            await download(session, evaluation, account_at(simulator.url), DownloadOptions(total=0.3))
 
 
 async def test_an_address_where_nobody_listens_is_a_failed_connection() -> None:

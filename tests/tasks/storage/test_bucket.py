@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from obstore import exceptions as foreign
 from obstore.store import MemoryStore, S3Store
 
-from tasks.errors import ManifestChanged, StoreFailed
+from tasks.errors import ManifestChanged, StorageError
 from tasks.memory.spool import Spool
-from tasks.storage.bucket import LARGE, AlreadyThere, Bucket, Labels, ObjectBucket, Unclear, _translated
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.bucket import LARGE, AlreadyExists, Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed, _translated
+from tasks.storage.local_bucket import LocalBucket
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error, saying
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
 KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
-LABELS = Labels("image/jpeg", {"eval-id": "0b54a4d4"}, {"environment": "sandbox"})
+LABELS = ObjectAttributes("image/jpeg", {"eval-id": "0b54a4d4"}, {"environment": "sandbox"})
 CONTENT = b"a selfie"
 
 
@@ -29,20 +29,20 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def on(s3: S3, *, bucket: str | None = None, storage_class: str | None = None) -> ObjectBucket:
+def on(s3: S3, *, bucket: str | None = None, storage_class: str | None = None) -> S3Bucket:
     """Return the archive below a prefix of a bucket, opened as a worker opens it."""
     store = open_archive(Settings(archive_url=f"s3://{bucket or s3.bucket}/the/archive", s3_endpoint=s3.endpoint))
     assert isinstance(store, S3Store)
-    return ObjectBucket(store, storage_class)
+    return S3Bucket(store, storage_class)
 
 
 @pytest.fixture(params=["memory", "moto", "folder"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     match request.param:
         case "memory":
-            return ObjectBucket(MemoryStore())
+            return S3Bucket(MemoryStore())
         case "folder":
-            return FolderBucket(tmp_path / "archive")
+            return LocalBucket(tmp_path / "archive")
         case _:
             return on(request.getfixturevalue("s3"))
 
@@ -83,7 +83,7 @@ async def test_what_is_not_there_is_nothing_and_no_error(bucket: Bucket) -> None
 @pytest.mark.parametrize("data", [b"another", CONTENT, b""])
 async def test_what_is_there_is_never_created_over(bucket: Bucket, data: bytes) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         await bucket.create(KEY, data, LABELS)
     assert await bucket.digest(KEY) == sha256(CONTENT)
 
@@ -146,7 +146,7 @@ async def test_of_many_who_write_at_once_one_wins(bucket: Bucket) -> None:
 
     async def winners(*writes: object) -> list[int]:
         ended = await asyncio.gather(*writes, return_exceptions=True)
-        assert all(isinstance(one, AlreadyThere | ManifestChanged) for one in ended if one is not None)
+        assert all(isinstance(one, AlreadyExists | ManifestChanged) for one in ended if one is not None)
         return [number for number, one in enumerate(ended) if one is None]
 
     (created,) = await winners(*[bucket.create(KEY, content, LABELS) for content in contents])
@@ -169,8 +169,8 @@ def test_whatever_is_put_in_comes_out_again(
         assert await bucket.digest(key) == sha256(data)
 
     key = "/".join(segments)
-    asyncio.run(there_and_back(ObjectBucket(MemoryStore()), key))
-    asyncio.run(there_and_back(FolderBucket(tmp_path_factory.mktemp("archive")), key))
+    asyncio.run(there_and_back(S3Bucket(MemoryStore()), key))
+    asyncio.run(there_and_back(LocalBucket(tmp_path_factory.mktemp("archive")), key))
 
 
 async def pieces_of(bucket: Bucket, key: str = KEY) -> list[bytes] | None:
@@ -206,7 +206,7 @@ async def test_whoever_has_seen_enough_may_stop(bucket: Bucket) -> None:
 
 
 async def test_a_document_in_s3_says_what_it_is_and_s3_has_checked_its_hash(s3: S3) -> None:
-    labels = Labels(
+    labels = ObjectAttributes(
         "image/jpeg",
         {"eval-id": "0b54a4d4", "sha256": sha256(CONTENT), "document-kind": "selfie", "archived-at": "2026-01-31Z"},
         {"environment": "sandbox", "source": "user_uploaded", "cost centre": "a+b=c/d:e.f-g@h_1"},
@@ -226,7 +226,7 @@ async def test_a_document_in_s3_says_what_it_is_and_s3_has_checked_its_hash(s3: 
 async def test_s3_is_told_the_hash_of_what_it_is_to_get() -> None:
     async with listening(Wilful()) as server:
         store = open_archive(Settings(archive_url="s3://archive", s3_endpoint=server.url))
-        bucket = ObjectBucket(store)
+        bucket = S3Bucket(store)
         await bucket.create("document", CONTENT, LABELS)
         await bucket.replace("manifest", CONTENT, LABELS, None)
     told = [heard.headers["x-amz-checksum-sha256"] for heard in server.heard]
@@ -247,7 +247,7 @@ async def test_documents_have_the_storage_class_of_the_settings_and_manifests_th
 
 async def test_a_manifest_in_s3_keeps_its_labels_when_it_is_replaced(s3: S3) -> None:
     bucket = on(s3)
-    labels = Labels("application/json", {"eval-id": "0b54a4d4"})
+    labels = ObjectAttributes("application/json", {"eval-id": "0b54a4d4"})
     await bucket.replace("manifest", b"{}", labels, None)
     await bucket.replace("manifest", b"[]", labels, await version_of(bucket, "manifest"))
     head = s3.client.head_object(Bucket=s3.bucket, Key="the/archive/manifest", ChecksumMode="ENABLED")
@@ -266,7 +266,7 @@ async def test_a_large_document_is_written_in_parts_and_has_to_be_looked_at(s3: 
     spool = Spool(tmp_path)
     spool.put([bytes([number]) * (1 << 20) for number in range(18)])
     data = spool.mapped()
-    with pytest.raises(Unclear):
+    with pytest.raises(WriteUnconfirmed):
         await on(s3).create(KEY, data, LABELS)
     head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}")
     tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=f"the/archive/{KEY}")["TagSet"]
@@ -279,29 +279,29 @@ async def test_a_large_document_is_written_in_parts_and_has_to_be_looked_at(s3: 
 
 async def test_a_large_document_that_is_there_is_not_written_again(s3: S3) -> None:
     await on(s3).create(KEY, CONTENT, LABELS)
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         await on(s3).create(KEY, bytes(LARGE + 1), LABELS)
     assert await on(s3).digest(KEY) == sha256(CONTENT)
 
 
 async def test_a_bucket_that_is_not_there_is_a_failure_and_never_taken_for_a_missing_object(s3: S3) -> None:
     bucket = on(s3, bucket="there-is-no-such-bucket")
-    with pytest.raises(StoreFailed, match="bucket does not exist"):
+    with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.create(KEY, CONTENT, LABELS)
-    with pytest.raises(StoreFailed, match="bucket does not exist"):
+    with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.replace(KEY, CONTENT, LABELS, None)
-    with pytest.raises(StoreFailed, match="bucket does not exist"):
+    with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.read(KEY)
-    with pytest.raises(StoreFailed, match="bucket does not exist"):
+    with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.digest(KEY)
-    with pytest.raises(StoreFailed, match="bucket does not exist"):
+    with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.stream(KEY)
 
 
 # How answers are translated
 
 
-def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
+def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
     """Return a bucket at a scripted server; no pause is made before another try."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
@@ -318,7 +318,7 @@ def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
             "backoff": {"init_backoff": no_pause, "max_backoff": no_pause, "base": 2},
         },
     )
-    return ObjectBucket(store)
+    return S3Bucket(store)
 
 
 async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
@@ -335,7 +335,7 @@ async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
             "stream": partial(bucket.stream, KEY),
         }
         for name, call in calls.items():
-            with pytest.raises((StoreFailed, AlreadyThere, ManifestChanged)) as caught:
+            with pytest.raises((StorageError, AlreadyExists, ManifestChanged)) as caught:
                 await call()
             found[name] = caught.value
     return found
@@ -347,8 +347,8 @@ async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
 )
 async def test_who_is_denied_is_told_so_and_need_not_look(status: int, code: str) -> None:
     for error in (await errors_of(s3_error(status, code))).values():
-        assert isinstance(error, StoreFailed)
-        assert not isinstance(error, Unclear)
+        assert isinstance(error, StorageError)
+        assert not isinstance(error, WriteUnconfirmed)
         assert "access is denied" in str(error)
 
 
@@ -367,29 +367,29 @@ async def test_who_is_denied_is_told_so_and_need_not_look(status: int, code: str
 )
 async def test_who_gets_no_clear_answer_to_a_write_is_told_to_look(reply: Reply | bytes) -> None:
     errors = await errors_of(reply)
-    assert isinstance(errors["create"], Unclear)
-    assert isinstance(errors["replace"], Unclear)
-    assert isinstance(errors["read"], StoreFailed)
-    assert isinstance(errors["digest"], StoreFailed)
-    assert isinstance(errors["stream"], StoreFailed)
+    assert isinstance(errors["create"], WriteUnconfirmed)
+    assert isinstance(errors["replace"], WriteUnconfirmed)
+    assert isinstance(errors["read"], StorageError)
+    assert isinstance(errors["digest"], StorageError)
+    assert isinstance(errors["stream"], StorageError)
 
 
 async def test_an_object_that_arrives_in_part_is_not_taken_for_the_whole() -> None:
     facts = {"ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
     async with saying(Reply(http(200, CONTENT, headers=facts)[:-1], Then.CLOSE)) as server:
         bucket = s3_at(server.url)
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await bucket.read(KEY)
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await bucket.digest(KEY)
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StorageError):
             await pieces_of(bucket)
 
 
 async def test_a_conflict_is_said_to_be_there_already_although_nothing_was_stored() -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
     async with listening(wilful) as server:
-        with pytest.raises(AlreadyThere):
+        with pytest.raises(AlreadyExists):
             await s3_at(server.url).create(KEY, CONTENT, LABELS)
     assert wilful.objects == {}
 
@@ -409,8 +409,8 @@ async def test_credentials_that_cannot_be_had_are_a_failure_of_the_store() -> No
         raise RuntimeError("the identity provider is down")
 
     store = S3Store("archive", region="us-east-1", credential_provider=none_today)
-    with pytest.raises(StoreFailed) as caught:
-        await ObjectBucket(store).create(KEY, CONTENT, LABELS)
+    with pytest.raises(StorageError) as caught:
+        await S3Bucket(store).create(KEY, CONTENT, LABELS)
     assert "identity" not in str(caught.value)
 
 
@@ -439,9 +439,9 @@ def test_the_exceptions_of_obstore_are_those_we_know() -> None:
 @pytest.mark.parametrize("kind", [*FOREIGN, OSError, TimeoutError, PermissionError, FileNotFoundError, ValueError])
 @pytest.mark.parametrize("doing", ["create", "replace", "read"])
 def test_every_exception_of_obstore_becomes_one_of_ours(kind: type[Exception], doing: str) -> None:
-    with pytest.raises((AlreadyThere, StoreFailed)) as caught, _translated(doing):
+    with pytest.raises((AlreadyExists, StorageError)) as caught, _translated(doing):
         raise kind(f"http://secret/{KEY}")
-    assert isinstance(caught.value, AlreadyThere) == (kind in ANSWERS)
+    assert isinstance(caught.value, AlreadyExists) == (kind in ANSWERS)
     clear = kind in ANSWERS | CLEAR | {PermissionError, FileNotFoundError}
-    assert isinstance(caught.value, Unclear) != clear
+    assert isinstance(caught.value, WriteUnconfirmed) != clear
     assert "secret" not in f"{caught.value}{caught.value!r}"

@@ -7,36 +7,36 @@ from pathlib import Path
 import pytest
 from obstore.store import MemoryStore
 
-from tasks.errors import AlarmingObject, SealingKeyMissing
+from tasks.errors import IntegrityError, SealingKeyMissing
 from tasks.storage import encrypted_bucket as module
-from tasks.storage.bucket import AlreadyThere, Bucket, Labels, ObjectBucket
-from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.bucket import AlreadyExists, Bucket, ObjectAttributes, S3Bucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.local_bucket import LocalBucket
 
 KEY = "sandbox/an ID/selfie/hash.jpg"
 CONTENT = b"a selfie " * 1_000
-LABELS = Labels("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"})
+LABELS = ObjectAttributes("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"})
 KEYRING = Keyring("2026", {"2026": b"n" * 32})
 
 
 @pytest.fixture(params=["memory", "folder"])
 def inner(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    return ObjectBucket(MemoryStore()) if request.param == "memory" else FolderBucket(tmp_path / "archive")
+    return S3Bucket(MemoryStore()) if request.param == "memory" else LocalBucket(tmp_path / "archive")
 
 
 @pytest.fixture
-def bucket(inner: Bucket, tmp_path: Path) -> SealedBucket:
-    return SealedBucket(inner, KEYRING, tmp_path)
+def bucket(inner: Bucket, tmp_path: Path) -> EncryptedBucket:
+    return EncryptedBucket(inner, KEYRING, tmp_path)
 
 
-async def streamed(bucket: SealedBucket, key: str = KEY) -> bytes:
+async def streamed(bucket: EncryptedBucket, key: str = KEY) -> bytes:
     chunks = await bucket.stream(key)
     assert chunks is not None
     return b"".join([chunk async for chunk in chunks])
 
 
-async def test_what_is_put_in_comes_out_and_is_not_to_be_read_between(inner: Bucket, bucket: SealedBucket) -> None:
+async def test_what_is_put_in_comes_out_and_is_not_to_be_read_between(inner: Bucket, bucket: EncryptedBucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     found, behind = await bucket.read(KEY), await inner.read(KEY)
     assert found
@@ -46,9 +46,9 @@ async def test_what_is_put_in_comes_out_and_is_not_to_be_read_between(inner: Buc
     assert b"selfie" not in behind.data
 
 
-async def test_it_writes_create_only_and_by_compare_and_swap(bucket: SealedBucket) -> None:
+async def test_it_writes_create_only_and_by_compare_and_swap(bucket: EncryptedBucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         await bucket.create(KEY, CONTENT, LABELS)
     found = await bucket.read(KEY)
     assert found
@@ -57,7 +57,7 @@ async def test_it_writes_create_only_and_by_compare_and_swap(bucket: SealedBucke
 
 
 async def test_a_large_object_is_sealed_on_disk(
-    inner: Bucket, bucket: SealedBucket, monkeypatch: pytest.MonkeyPatch
+    inner: Bucket, bucket: EncryptedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LARGE", 1_000)
     await bucket.create(KEY, CONTENT, LABELS)
@@ -65,17 +65,19 @@ async def test_a_large_object_is_sealed_on_disk(
     assert await bucket.digest(KEY) == hashlib.sha256(CONTENT).hexdigest()
 
 
-async def test_what_is_not_there_is_not_there(bucket: SealedBucket) -> None:
+async def test_what_is_not_there_is_not_there(bucket: EncryptedBucket) -> None:
     assert await bucket.read(KEY) is await bucket.digest(KEY) is await bucket.stream(KEY) is None
 
 
-async def test_what_was_put_in_before_there_were_keys_comes_out_as_well(inner: Bucket, bucket: SealedBucket) -> None:
+async def test_what_was_put_in_before_there_were_keys_comes_out_as_well(inner: Bucket, bucket: EncryptedBucket) -> None:
     await inner.create(KEY, CONTENT, LABELS)
     assert await streamed(bucket) == CONTENT
 
 
-async def test_without_keys_nothing_is_sealed_and_what_is_cannot_be_read(inner: Bucket, bucket: SealedBucket) -> None:
-    plain = SealedBucket(inner, None)
+async def test_without_keys_nothing_is_sealed_and_what_is_cannot_be_read(
+    inner: Bucket, bucket: EncryptedBucket
+) -> None:
+    plain = EncryptedBucket(inner, None)
     await plain.create("another", CONTENT, LABELS)
     found = await inner.read("another")
     assert found
@@ -85,16 +87,16 @@ async def test_without_keys_nothing_is_sealed_and_what_is_cannot_be_read(inner: 
         await plain.digest(KEY)
 
 
-async def test_an_object_that_was_moved_does_not_open(inner: Bucket, bucket: SealedBucket) -> None:
+async def test_an_object_that_was_moved_does_not_open(inner: Bucket, bucket: EncryptedBucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     behind = await inner.read(KEY)
     assert behind
     await inner.create("elsewhere", behind.data, LABELS)
-    with pytest.raises(AlarmingObject):
+    with pytest.raises(IntegrityError):
         await streamed(bucket, "elsewhere")
 
 
-class InDrops(ObjectBucket):
+class InDrops(S3Bucket):
     """Streams what it has byte by byte."""
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
@@ -110,7 +112,7 @@ async def _drops(data: bytes) -> AsyncGenerator[bytes, None]:
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff\xd8 a photograph that nobody sealed"])
 async def test_what_arrives_in_drops_is_the_same_sealed_or_not(data: bytes) -> None:
     inner = InDrops(MemoryStore())
-    bucket = SealedBucket(inner, KEYRING)
+    bucket = EncryptedBucket(inner, KEYRING)
     await bucket.create("sealed", data, LABELS)
     await inner.create("plain", data, LABELS)
     assert await streamed(bucket, "sealed") == await streamed(bucket, "plain") == data

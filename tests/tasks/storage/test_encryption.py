@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import AlarmingObject, SealingKeyMissing
+from tasks.errors import IntegrityError, SealingKeyMissing
 from tasks.storage import encryption as module
-from tasks.storage.encryption import MAGIC, Keyring, Opening, is_plain, seal, sealed_size
+from tasks.storage.encryption import MAGIC, Keyring, StreamOpener, is_plain, seal, sealed_size
 
 PLACE = "sandbox/an ID/selfie/hash.jpg"
 OLD = Keyring("2025", {"2025": b"o" * 32})
@@ -27,7 +27,7 @@ def sealed(data: bytes, place: str = PLACE, keyring: Keyring = NEW) -> bytes:
 
 
 def opened(data: bytes, place: str = PLACE, keyring: Keyring | None = NEW, chunk: int = 37) -> bytes:
-    opening = Opening(place, keyring)
+    opening = StreamOpener(place, keyring)
     parts = [opening.feed(data[at : at + chunk]) for at in range(0, len(data), chunk)]
     return b"".join([*parts, opening.end()])
 
@@ -59,12 +59,12 @@ def test_without_its_key_it_does_not_open_and_the_key_is_named(keyring: Keyring 
 
 
 def test_another_key_of_the_same_name_does_not_open_it() -> None:
-    with pytest.raises(AlarmingObject):
+    with pytest.raises(IntegrityError):
         opened(sealed(b"a picture"), keyring=Keyring("2026", {"2026": b"z" * 32}))
 
 
 def test_at_another_place_it_does_not_open() -> None:
-    with pytest.raises(AlarmingObject):
+    with pytest.raises(IntegrityError):
         opened(sealed(b"a picture"), place=PLACE + "x")
 
 
@@ -72,13 +72,13 @@ def test_a_change_of_any_byte_is_found() -> None:
     whole = sealed(b"x" * 250)
     for at in range(len(MAGIC), len(whole)):
         changed = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
-        with pytest.raises((AlarmingObject, SealingKeyMissing)):
+        with pytest.raises((IntegrityError, SealingKeyMissing)):
             opened(changed)
 
 
 @pytest.mark.parametrize("cut", [1, 16, 17, 116, 117, 200, 300, 340])
 def test_what_was_cut_is_found(cut: int) -> None:
-    with pytest.raises(AlarmingObject):
+    with pytest.raises(IntegrityError):
         opened(sealed(b"x" * 250)[:-cut])
 
 
@@ -97,7 +97,7 @@ def test_pieces_put_together_anew_are_found() -> None:
     front, three = parts(sealed(b"x" * 300))
     assert len(three) == 3
     for order in recombined():
-        with pytest.raises(AlarmingObject):
+        with pytest.raises(IntegrityError):
             opened(front + b"".join(three[number] for number in order))
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import ManifestChanged, StoreFailed
-from tasks.storage import local_bucket as folder
-from tasks.storage.bucket import AlreadyThere, Labels
-from tasks.storage.local_bucket import FolderBucket
+from tasks.errors import ManifestChanged, StorageError
+from tasks.storage import local_bucket
+from tasks.storage.bucket import AlreadyExists, ObjectAttributes
+from tasks.storage.local_bucket import LocalBucket
 
 # What every bucket promises is tested with the other buckets: tests/tasks/test_bucket.py
 
 KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
-LABELS = Labels("image/jpeg")
+LABELS = ObjectAttributes("image/jpeg")
 CONTENT = b"a selfie"
 
 
@@ -28,10 +28,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["files without a name", "a file system that knows none"])
-def bucket(root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FolderBucket:
+def bucket(root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LocalBucket:
     if request.param == "a file system that knows none":
-        monkeypatch.setattr(folder, "_NAMELESS", os.O_DIRECTORY)
-    return FolderBucket(root)
+        monkeypatch.setattr(local_bucket, "_NAMELESS", os.O_DIRECTORY)
+    return LocalBucket(root)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def rights(path: Path) -> int:
 
 
 @pytest.mark.usefixtures("_everything_is_allowed")
-async def test_only_the_owner_can_read_what_is_in_the_archive(bucket: FolderBucket, root: Path) -> None:
+async def test_only_the_owner_can_read_what_is_in_the_archive(bucket: LocalBucket, root: Path) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
     await bucket.replace("sandbox/manifest.json", b"2", LABELS, hashlib.sha256(b"1").hexdigest())
@@ -61,17 +61,17 @@ async def test_only_the_owner_can_read_what_is_in_the_archive(bucket: FolderBuck
         assert rights(path) == (0o700 if path.is_dir() else 0o600), path
 
 
-async def test_a_folder_that_was_there_keeps_its_rights(bucket: FolderBucket, root: Path) -> None:
+async def test_a_folder_that_was_there_keeps_its_rights(bucket: LocalBucket, root: Path) -> None:
     root.mkdir(parents=True)
     root.chmod(0o750)
     await bucket.create(KEY, CONTENT, LABELS)
     assert rights(root) == 0o750
 
 
-async def test_an_object_stands_under_its_key_and_nothing_else_is_left(bucket: FolderBucket, root: Path) -> None:
+async def test_an_object_stands_under_its_key_and_nothing_else_is_left(bucket: LocalBucket, root: Path) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         await bucket.create(KEY, b"another", LABELS)
     with pytest.raises(ManifestChanged):
         await bucket.replace("sandbox/manifest.json", b"2", LABELS, None)
@@ -80,15 +80,15 @@ async def test_an_object_stands_under_its_key_and_nothing_else_is_left(bucket: F
     assert (root / KEY).stat().st_nlink == 1
 
 
-async def test_to_look_makes_no_folders(bucket: FolderBucket, root: Path) -> None:
+async def test_to_look_makes_no_folders(bucket: LocalBucket, root: Path) -> None:
     assert await bucket.read(KEY) is None
     assert await bucket.digest(KEY) is None
     assert not root.exists()
 
 
-async def test_two_buckets_on_one_folder_are_one_archive(bucket: FolderBucket, root: Path) -> None:
+async def test_two_buckets_on_one_folder_are_one_archive(bucket: LocalBucket, root: Path) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
-    again = FolderBucket(root)
+    again = LocalBucket(root)
     found = await again.read(KEY)
     assert found
     assert found.data == CONTENT
@@ -100,7 +100,7 @@ async def test_two_buckets_on_one_folder_are_one_archive(bucket: FolderBucket, r
 # A disk that does not do it
 
 
-async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: FolderBucket, root: Path) -> None:
+async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: LocalBucket, root: Path) -> None:
     root.parent.mkdir()
     root.write_bytes(b"not a folder")
     for call in (
@@ -110,36 +110,36 @@ async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: F
         bucket.digest(KEY),
         bucket.stream(KEY),
     ):
-        with pytest.raises(StoreFailed) as caught:
+        with pytest.raises(StorageError) as caught:
             await call
         assert str(root) not in str(caught.value)
     assert root.read_bytes() == b"not a folder"
 
 
-async def test_a_folder_in_the_way_of_an_object_is_a_failure_of_the_store(bucket: FolderBucket, root: Path) -> None:
+async def test_a_folder_in_the_way_of_an_object_is_a_failure_of_the_store(bucket: LocalBucket, root: Path) -> None:
     (root / KEY).mkdir(parents=True)
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await bucket.read(KEY)
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await bucket.digest(KEY)
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await bucket.stream(KEY)
-    with pytest.raises((StoreFailed, AlreadyThere)):
+    with pytest.raises((StorageError, AlreadyExists)):
         await bucket.create(KEY, CONTENT, LABELS)
     assert files(root) == set()
 
 
-async def test_a_disk_that_loops_is_a_failure_of_the_store(bucket: FolderBucket, root: Path) -> None:
+async def test_a_disk_that_loops_is_a_failure_of_the_store(bucket: LocalBucket, root: Path) -> None:
     root.parent.mkdir()
     root.symlink_to(root)
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await bucket.create(KEY, CONTENT, LABELS)
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await bucket.read(KEY)
 
 
-async def test_an_error_names_neither_the_key_nor_the_folder(bucket: FolderBucket, root: Path) -> None:
-    with pytest.raises(StoreFailed) as caught:
+async def test_an_error_names_neither_the_key_nor_the_folder(bucket: LocalBucket, root: Path) -> None:
+    with pytest.raises(StorageError) as caught:
         await bucket.create("sandbox/" + "n" * 300, CONTENT, LABELS)
     assert (caught.value.doing, caught.value.what) == ("create", "File name too long")
     assert caught.value.__suppress_context__
@@ -151,20 +151,20 @@ async def test_an_error_names_neither_the_key_nor_the_folder(bucket: FolderBucke
 SCRIPT = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from tasks.storage import local_bucket as folder
-from tasks.storage.bucket import AlreadyThere, Labels
-from tasks.errors import ManifestChanged, StoreFailed
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage import local_bucket
+from tasks.storage.bucket import AlreadyExists, ObjectAttributes
+from tasks.errors import ManifestChanged, StorageError
+from tasks.storage.local_bucket import LocalBucket
 
-KEY, LABELS = "sandbox/selfie/ab.jpg", Labels("image/jpeg")
-bucket, word, number = FolderBucket(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+KEY, LABELS = "sandbox/selfie/ab.jpg", ObjectAttributes("image/jpeg")
+bucket, word, number = LocalBucket(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 
 async def create():
     for turn in range(20):
         try:
             await bucket.create(f"{KEY}{turn}", number.encode() * 100_000, LABELS)
             print("created", turn)
-        except AlreadyThere:
+        except AlreadyExists:
             pass
 
 async def count():
@@ -183,7 +183,7 @@ async def fill():
     for call in (bucket.create(KEY, bytes(1 << 20), LABELS), bucket.replace(KEY, bytes(1 << 20), LABELS, None)):
         try:
             await call
-        except StoreFailed as error:
+        except StorageError as error:
             print(error.doing, error.what)
 
 async def die():
@@ -255,7 +255,7 @@ def test_a_process_killed_while_it_writes_leaves_no_object_and_the_next_one_writ
     assert not (root / key).exists()
 
     async def again() -> str | None:
-        bucket = FolderBucket(root)
+        bucket = LocalBucket(root)
         assert await bucket.digest(key) is None
         await bucket.create(key, CONTENT, LABELS)
         return await bucket.digest(key)

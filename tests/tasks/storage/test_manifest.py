@@ -11,23 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore, S3Store
 
-from tasks.errors import AlarmingObject, ManifestChanged, StoreFailed
+from tasks.errors import IntegrityError, ManifestChanged, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason, Outcome
-from tasks.storage.bucket import Bucket, Labels, ObjectBucket
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
+from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import (
     BundleRecord,
-    Committed,
     DocumentRecord,
     Manifest,
     NoDocumentsRecord,
     ResponseRecord,
+    StoredManifest,
     TriggerRecord,
     UnreadableRecord,
     archiver,
     commit,
-    look_up,
+    read_manifest,
     schema,
     utc_now,
 )
@@ -37,7 +37,7 @@ from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production", "kyc")
-LABELS = Labels("application/json")
+LABELS = ObjectAttributes("application/json")
 SCHEMA = Path(__file__).parents[3] / "docs" / "manifest.schema.json"
 
 
@@ -96,16 +96,16 @@ DAMAGED = manifest(
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     match request.param:
         case "memory":
-            return ObjectBucket(MemoryStore())
+            return S3Bucket(MemoryStore())
         case "folder":
-            return FolderBucket(tmp_path)
+            return LocalBucket(tmp_path)
         case _:
             s3: S3 = request.getfixturevalue("s3")
-            return ObjectBucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
+            return S3Bucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
 
 
-async def committed(bucket: Bucket) -> Committed:
-    found = await look_up(bucket, EVALUATION)
+async def committed(bucket: Bucket) -> StoredManifest:
+    found = await read_manifest(bucket, EVALUATION)
     assert found
     return found
 
@@ -113,7 +113,7 @@ async def committed(bucket: Bucket) -> Committed:
 async def archive(bucket: Bucket, new: Manifest) -> Outcome:
     """Look, and commit on top of what is there, as often as another one was faster."""
     while True:
-        before = await look_up(bucket, EVALUATION)
+        before = await read_manifest(bucket, EVALUATION)
         try:
             return await commit(bucket, EVALUATION, new, before)
         except ManifestChanged:
@@ -276,14 +276,14 @@ def test_two_manifests_differ_by_outcome_documents_and_answer(other: Manifest) -
 
 
 async def alarms(found: bytes) -> None:
-    bucket = ObjectBucket(MemoryStore())
+    bucket = S3Bucket(MemoryStore())
     await bucket.create(EVALUATION.manifest_key, found, LABELS)
-    with pytest.raises(AlarmingObject):
-        await look_up(bucket, EVALUATION)
+    with pytest.raises(IntegrityError):
+        await read_manifest(bucket, EVALUATION)
 
 
 async def test_an_evaluation_nobody_archived_has_no_manifest(bucket: Bucket) -> None:
-    assert await look_up(bucket, EVALUATION) is None
+    assert await read_manifest(bucket, EVALUATION) is None
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ async def test_a_kept_revision_that_is_another_is_an_alarm_and_nothing_is_writte
     await archive(bucket, manifest("front"))
     before = await committed(bucket)
     await bucket.create(EVALUATION.revision_key(1), b"something else", LABELS)
-    with pytest.raises(AlarmingObject):
+    with pytest.raises(IntegrityError):
         await commit(bucket, EVALUATION, manifest("back"), before)
     assert await committed(bucket) == before
 
@@ -376,7 +376,7 @@ async def test_of_two_workers_who_read_the_same_the_second_is_told_and_loses_not
 ) -> None:
     if first:
         await archive(bucket, manifest(*first))
-    before = await look_up(bucket, EVALUATION)
+    before = await read_manifest(bucket, EVALUATION)
     assert await commit(bucket, EVALUATION, manifest("front", "faster"), before) is Outcome.ARCHIVED
     with pytest.raises(ManifestChanged):
         await commit(bucket, EVALUATION, manifest("front", "slower"), before)
@@ -407,7 +407,7 @@ async def test_many_workers_with_the_same_documents_write_one_manifest(bucket: B
 @settings(max_examples=40, deadline=None)
 def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgotten(bundles: list[set[str]]) -> None:
     async def follow() -> None:
-        bucket = ObjectBucket(MemoryStore())
+        bucket = S3Bucket(MemoryStore())
         ever: set[str] = set()
         changes = 0
         last: set[str] | None = None
@@ -428,7 +428,7 @@ def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgott
 # Answers that get lost
 
 
-def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
+def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
     """Return a bucket at a scripted server; no pause is made before another try."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
@@ -444,7 +444,7 @@ def s3_at(url: str, patience: float = 30.0) -> ObjectBucket:
             "backoff": {"init_backoff": no_pause, "max_backoff": no_pause, "base": 2},
         },
     )
-    return ObjectBucket(store)
+    return S3Bucket(store)
 
 
 MANIFEST, REVISION = (f"/archive/{key}" for key in (EVALUATION.manifest_key, EVALUATION.revision_key(1)))
@@ -464,7 +464,7 @@ async def commit_at(wilful: Wilful, patience: float = 30.0) -> Outcome:
     """Commit another manifest on top of what a scripted S3 holds."""
     async with listening(wilful) as server:
         bucket = s3_at(server.url, patience)
-        before = await look_up(bucket, EVALUATION)
+        before = await read_manifest(bucket, EVALUATION)
         return await commit(bucket, EVALUATION, manifest("back"), before)
 
 
@@ -511,11 +511,11 @@ async def test_a_second_manifest_that_did_not_arrive_leaves_the_first(reply: Rep
 async def test_a_revision_that_cannot_be_kept_stops_the_commit() -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied"))))
     wilful.objects[MANIFEST] = FIRST
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await commit_at(wilful)
     assert wilful.objects == {MANIFEST: FIRST}
 
 
 async def test_a_commit_that_is_denied_is_a_failure_of_the_store() -> None:
-    with pytest.raises(StoreFailed, match="denied"):
+    with pytest.raises(StorageError, match="denied"):
         await commit_at(Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))))

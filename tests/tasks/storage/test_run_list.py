@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 from obstore.store import MemoryStore
 
-from tasks.errors import AlarmingObject, ManifestChanged, RunTaken
+from tasks.errors import IntegrityError, ManifestChanged, RunTaken
 from tasks.storage import run_list
-from tasks.storage.bucket import Bucket, Labels, ObjectBucket
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
+from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import RunList, Source, find_list, keep_list, read_piece
 
 IDS = [str(UUID(int=n, version=4)) for n in range(10)]
@@ -20,7 +20,7 @@ IDS = [str(UUID(int=n, version=4)) for n in range(10)]
 
 @pytest.fixture(params=["memory", "folder"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    return ObjectBucket(MemoryStore()) if request.param == "memory" else FolderBucket(tmp_path)
+    return S3Bucket(MemoryStore()) if request.param == "memory" else LocalBucket(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ async def test_a_position_is_found_in_its_piece(bucket: Bucket) -> None:
 
 
 async def test_a_run_says_what_it_was_made_from_and_names_no_more_than_its_own_pieces(tmp_path: Path) -> None:
-    await keep(FolderBucket(tmp_path))
+    await keep(LocalBucket(tmp_path))
     folder = tmp_path / "runs" / "sandbox" / "q3"
     facts = json.loads((folder / "run.json").read_bytes())
     assert facts["source"] == {"name": "ids.csv", "fingerprint": "a" * 64, "ids": 10, "repeated": 1, "bad": 2}
@@ -90,26 +90,26 @@ async def test_a_run_says_what_it_was_made_from_and_names_no_more_than_its_own_p
     "lines", ["", "\n".join(IDS[:3]), "\n".join(IDS[:5]), "\n".join([*IDS[:3], "nonsense"]), "x" * 1_000_000, None]
 )
 async def test_a_piece_that_is_not_as_it_was_written_is_an_alarm(tmp_path: Path, lines: str | None) -> None:
-    kept = await keep(FolderBucket(tmp_path))
+    kept = await keep(LocalBucket(tmp_path))
     data = b"no gzip" if lines is None else gzip.compress(lines.encode())
     (tmp_path / kept.pieces[0].key).write_bytes(data)
     honest = kept.pieces[0].model_copy(update={"sha256": run_list.hashlib.sha256(data).hexdigest()})
     for piece in kept.pieces[0], honest:
-        with pytest.raises(AlarmingObject, match="a piece of a run's list"):
-            await read_piece(FolderBucket(tmp_path), piece)
+        with pytest.raises(IntegrityError, match="a piece of a run's list"):
+            await read_piece(LocalBucket(tmp_path), piece)
 
 
 async def test_a_piece_that_is_gone_is_an_alarm(tmp_path: Path) -> None:
-    kept = await keep(FolderBucket(tmp_path))
+    kept = await keep(LocalBucket(tmp_path))
     (tmp_path / kept.pieces[0].key).unlink()
-    with pytest.raises(AlarmingObject):
-        await read_piece(FolderBucket(tmp_path), kept.pieces[0])
+    with pytest.raises(IntegrityError):
+        await read_piece(LocalBucket(tmp_path), kept.pieces[0])
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"schema": 2}'])
 async def test_a_list_that_is_damaged_or_newer_is_an_alarm(bucket: Bucket, data: bytes) -> None:
-    await bucket.replace("runs/sandbox/q3/run.json", data, Labels("application/json"), None)
-    with pytest.raises(AlarmingObject, match="the list of run q3 is damaged or of a newer format"):
+    await bucket.replace("runs/sandbox/q3/run.json", data, ObjectAttributes("application/json"), None)
+    with pytest.raises(IntegrityError, match="the list of run q3 is damaged or of a newer format"):
         await find_list(bucket, "sandbox", "q3")
 
 

@@ -11,7 +11,7 @@ def test_every_error_that_can_stop_an_attempt_has_its_word() -> None:
     stopping = {
         kind.cause
         for kind in kinds
-        if issubclass(kind, errors.TryAgain | errors.NotNow | errors.NeedsPerson | errors.LeaseLost)
+        if issubclass(kind, errors.RetryableError | errors.BlockedError | errors.PermanentError | errors.LeaseLost)
     }
     assert stopping == set(CAUSES)
     assert len(CAUSES) < 30

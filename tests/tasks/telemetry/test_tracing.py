@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from tasks.ledger.serialization import order_as_json
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.telemetry import tracing
 from tests.riskos import KEY
 from tests.tasks.pipeline.test_attempt import Yard, simulator, yard  # noqa: F401  # fixtures: a real pipeline
@@ -32,7 +32,7 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 
 async def archived(yard: Yard, queue: Queue, eval_id: str = EVAL_ID) -> None:  # noqa: F811
-    await yard.ledger.accept([eval_id], Order(queue, "default", Trigger("webhook")))
+    await yard.ledger.accept([eval_id], EnqueueOptions(queue, "default", Trigger("webhook")))
     (entry,) = await yard.take(eval_id)
     await yard.attempt(entry)
 
@@ -72,7 +72,7 @@ async def test_an_attempt_of_a_backfill_is_a_trace_of_its_own_that_is_linked(
 
 async def test_the_trace_survives_what_happens_on_the_way(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
     eval_id = eval_id_for(Scenario.ERROR_500_ALWAYS, 7)
-    await yard.ledger.accept([eval_id], Order(Queue.LIVE, "default", Trigger("webhook")))
+    await yard.ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")))
     (entry,) = await yard.take(eval_id)
     await yard.attempt(entry)
     await yard.attempt(await yard.taken_again(entry))
@@ -105,7 +105,7 @@ async def test_a_traceparent_that_is_none_begins_a_new_trace(yard: Yard, spans: 
 def test_nothing_is_traced_and_nothing_written_down_unless_it_is_wanted() -> None:
     with tracing.span("store", documents=3), tracing.attempt(None, alone=True):
         assert tracing.whereabouts() is None
-    assert "trace" not in order_as_json(Order(Queue.LIVE, "default", Trigger("webhook")), listed=False)
+    assert "trace" not in order_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), listed=False)
 
 
 def test_who_does_not_trace_imports_nothing_of_it() -> None:

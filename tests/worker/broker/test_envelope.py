@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from worker.broker.envelope import ARCHIVE_TASK, BadEnvelope, checked, talk
+from worker.broker.envelope import ARCHIVE_TASK, BadEnvelope, check_control_message, check_task_message
 from worker.broker.redis_transport import transport_url
 
 SECRET = "Erika Mustermann"
@@ -41,12 +41,12 @@ def message(body: Any = ARGUMENTS, /, **changed: Any) -> dict[str, Any]:
 
 
 def opened(payload: Any) -> Message:
-    return Message(checked(payload), channel=Plain())
+    return Message(check_task_message(payload), channel=Plain())
 
 
 def refusal(payload: Any) -> str:
     with pytest.raises(BadEnvelope) as refused:
-        checked(payload)
+        check_task_message(payload)
     assert SECRET not in str(refused.value)
     return str(refused.value)
 
@@ -123,7 +123,7 @@ def test_whatever_stands_in_a_part_is_refused_or_opened(part: str, value: Any) -
 
 def test_what_celery_says_to_its_workers_gets_through_with_no_more_headers_than_it_needs() -> None:
     headers = {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h", "compression": "none of ours"}
-    heard = Message(talk(message({"method": "ping"}, headers=headers)), channel=Plain())
+    heard = Message(check_control_message(message({"method": "ping"}, headers=headers)), channel=Plain())
     assert heard.headers == {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h"}
     assert heard.decode() == {"method": "ping"}
 
@@ -133,7 +133,7 @@ def test_what_celery_says_to_its_workers_gets_through_with_no_more_headers_than_
 )
 def test_what_celery_would_not_say_is_refused(payload: Any) -> None:
     with pytest.raises(BadEnvelope) as refused:
-        talk(payload)
+        check_control_message(payload)
     assert SECRET not in str(refused.value)
 
 

@@ -19,7 +19,7 @@ from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.rejected_messages import Refusals
+from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.queueing.publisher import Publisher
@@ -176,7 +176,7 @@ async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_kill
         outcomes = (await ledger.run("rabbit")).outcomes
         # Where a worker is killed between manifest and ledger, another finds that all is done.
         assert outcomes[Outcome.ARCHIVED] + outcomes[Outcome.UNCHANGED] == 120
-        assert await Refusals(redis).count() == len(BAD)
+        assert await RejectedMessages(redis).count() == len(BAD)
         assert finished.code == 0, finished.err
         assert SECRET not in finished.err
         assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}

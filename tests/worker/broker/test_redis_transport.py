@@ -17,9 +17,9 @@ from worker.app import publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.broker.redis_transport import (
     LiveFirst,
-    Places,
+    SlotReleasingQoS,
+    paused_queues,
     publisher_transport,
-    resting,
     transport_url,
     worker_transport,
 )
@@ -112,7 +112,7 @@ def test_a_socket_s_password_is_not_lost_on_the_way_to_the_queue(url: str) -> No
 
 
 @pytest.fixture
-def places(redis_url: str) -> Iterator[Places]:
+def places(redis_url: str) -> Iterator[SlotReleasingQoS]:
     """The places of a worker with room for one message, which is taken."""
     app = publishing_app(settings(redis_url))
     with app.connection_for_read() as worker:
@@ -127,15 +127,17 @@ def places(redis_url: str) -> Iterator[Places]:
         queue.close()
 
 
-def test_a_place_is_given_back_when_a_message_is_acknowledged(places: Places) -> None:
+def test_a_place_is_given_back_when_a_message_is_acknowledged(places: SlotReleasingQoS) -> None:
     (tag,) = places._delivered
     places.ack(tag)
     assert places.can_consume()
 
 
-@pytest.mark.parametrize("end", [Places.ack, Places.reject, partial(Places.reject, requeue=True)])
+@pytest.mark.parametrize(
+    "end", [SlotReleasingQoS.ack, SlotReleasingQoS.reject, partial(SlotReleasingQoS.reject, requeue=True)]
+)
 def test_a_place_is_given_back_also_when_redis_does_not_confirm_it(
-    places: Places, monkeypatch: pytest.MonkeyPatch, end: Callable[[Places, str], None]
+    places: SlotReleasingQoS, monkeypatch: pytest.MonkeyPatch, end: Callable[[SlotReleasingQoS, str], None]
 ) -> None:
     def away(*_: object, **__: object) -> None:
         raise RedisConnectionError
@@ -154,7 +156,7 @@ def test_a_place_is_given_back_also_when_redis_does_not_confirm_it(
 @pytest.fixture
 def _nothing_rests() -> Iterator[None]:
     yield
-    resting.end("backfill")
+    paused_queues.end("backfill")
 
 
 def test_what_is_live_is_asked_for_first(redis_url: str) -> None:
@@ -168,16 +170,16 @@ def test_what_is_live_is_asked_for_first(redis_url: str) -> None:
 @pytest.mark.usefixtures("_nothing_rests")
 def test_a_queue_that_rests_is_not_read_until_it_does_so_no_more() -> None:
     order = LiveFirst({"backfill", "live"})
-    resting.begin("backfill")
+    paused_queues.begin("backfill")
     assert order.consume(2) == ["live"]
-    resting.end("backfill")
+    paused_queues.end("backfill")
     assert order.consume(2) == ["live", "backfill"]
 
 
 @pytest.mark.usefixtures("_nothing_rests")
 def test_a_worker_all_of_whose_queues_rest_asks_for_nothing_but_goes_on_asking() -> None:
     order = LiveFirst({"backfill"})
-    resting.begin("backfill")
+    paused_queues.begin("backfill")
     assert len(order.consume(1)) == 1
     assert "backfill" not in order.consume(1)
     assert LiveFirst().consume(1) == []

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import S3
 from tests.riskos import Reply, Then, s3_error, saying
 from worker.clients.archive import check_archive, open_archive
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 
@@ -37,14 +37,14 @@ async def test_a_folder_that_is_missing_is_made_for_its_owner_only(tmp_path: Pat
 async def test_a_folder_that_cannot_be_made_is_unreachable(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "file").write_bytes(b"")
     for folder in (tmp_path / "file", tmp_path / "file" / "archive"):
-        with pytest.raises(Unreachable, match="cannot be made"):
+        with pytest.raises(ServiceUnavailable, match="cannot be made"):
             await check_archive(folder, settings)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 async def test_a_folder_that_cannot_be_written_to_is_unreachable(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "archive").mkdir(mode=0o500)
-    with pytest.raises(Unreachable, match="cannot be written to"):
+    with pytest.raises(ServiceUnavailable, match="cannot be written to"):
         await check_archive(tmp_path / "archive", settings)
 
 
@@ -56,7 +56,7 @@ async def test_to_check_a_bucket_leaves_nothing_in_it(settings: Settings, s3: S3
 
 async def test_a_bucket_that_is_missing_is_unreachable(settings: Settings, s3: S3) -> None:
     settings = with_(settings, archive_url="s3://no-such-bucket-here/of/ours", s3_endpoint=s3.endpoint)
-    with pytest.raises(Unreachable, match=r"s3://no-such-bucket-here/of/ours.*no such bucket.*DOCV_ARCHIVE_URL"):
+    with pytest.raises(ServiceUnavailable, match=r"s3://no-such-bucket-here/of/ours.*no such bucket.*DOCV_ARCHIVE_URL"):
         await check_archive(open_archive(settings), settings)
 
 
@@ -76,7 +76,7 @@ async def test_a_bucket_that_does_not_answer_as_it_must_is_unreachable(
 ) -> None:
     async with saying(reply) as server:
         settings = with_(settings, archive_url="s3://ours", s3_endpoint=server.url)
-        with pytest.raises(Unreachable, match=advice) as caught:
+        with pytest.raises(ServiceUnavailable, match=advice) as caught:
             await check_archive(open_archive(settings), settings)
     assert "testing" not in str(caught.value)  # the credentials of the tests
 
@@ -84,7 +84,7 @@ async def test_a_bucket_that_does_not_answer_as_it_must_is_unreachable(
 @pytest.mark.usefixtures("s3")
 async def test_an_endpoint_where_nobody_listens_is_unreachable(settings: Settings, nobody: str) -> None:
     settings = with_(settings, archive_url="s3://ours", s3_endpoint=f"http://{nobody}")
-    with pytest.raises(Unreachable, match="DOCV_S3_ENDPOINT"):
+    with pytest.raises(ServiceUnavailable, match="DOCV_S3_ENDPOINT"):
         await check_archive(open_archive(settings), settings)
 
 

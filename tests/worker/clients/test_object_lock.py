@@ -11,7 +11,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tasks.storage.bucket import LARGE, Labels, ObjectBucket, Unclear
+from tasks.storage.bucket import LARGE, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tests.conftest import S3
 from tests.riskos import Heard, Reply, http, listening, s3_error
 from worker.clients.archive import open_archive
@@ -42,9 +42,11 @@ def kept(s3: S3, key: str) -> tuple[str, datetime]:
 
 
 async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store) -> None:
-    bucket = ObjectBucket(plain, writing=LockingClient(plain, "COMPLIANCE", 10, lambda: NOON))
-    await bucket.create("document", b"bytes", Labels("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"}))
-    await bucket.replace("manifest.json", b"{}", Labels("application/json"), None)
+    bucket = S3Bucket(plain, writing=LockingClient(plain, "COMPLIANCE", 10, lambda: NOON))
+    await bucket.create(
+        "document", b"bytes", ObjectAttributes("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"})
+    )
+    await bucket.replace("manifest.json", b"{}", ObjectAttributes("application/json"), None)
     for key in "document", "manifest.json":
         mode, until = kept(locked, key)
         assert mode == "COMPLIANCE"
@@ -52,7 +54,7 @@ async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store
         assert until - NOON >= timedelta(days=10)
     found = await bucket.read("manifest.json")
     assert found
-    await bucket.replace("manifest.json", b"{} ", Labels("application/json"), found.version)
+    await bucket.replace("manifest.json", b"{} ", ObjectAttributes("application/json"), found.version)
     assert await bucket.digest("document")
     tags = locked.client.get_object_tagging(Bucket=locked.bucket, Key="docv/document")["TagSet"]
     assert tags == [{"Key": "environment", "Value": "sandbox"}]
@@ -91,9 +93,11 @@ async def test_an_upload_in_parts_is_begun_with_all_that_one_put_says_and_each_p
     async with listening(_taking) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url, kms_key_id=key))
         assert isinstance(store, S3Store)
-        bucket = ObjectBucket(store, "STANDARD_IA", LockingClient(store, "COMPLIANCE", 10, lambda: NOON))
-        with pytest.raises(Unclear, match="in parts"):
-            await bucket.create("large.jpg", data, Labels("image/jpeg", {"eval-id": "an ID"}, {"source": "other"}))
+        bucket = S3Bucket(store, "STANDARD_IA", LockingClient(store, "COMPLIANCE", 10, lambda: NOON))
+        with pytest.raises(WriteUnconfirmed, match="in parts"):
+            await bucket.create(
+                "large.jpg", data, ObjectAttributes("image/jpeg", {"eval-id": "an ID"}, {"source": "other"})
+            )
 
     _, begun, *parts, completed = server.heard
     wanted = {
@@ -125,8 +129,8 @@ async def test_a_locked_object_in_one_piece_has_its_checksum_and_is_created_only
     async with listening(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url))
         assert isinstance(store, S3Store)
-        await ObjectBucket(store, writing=LockingClient(store, "GOVERNANCE", 1)).create(
-            "k", b"abc", Labels("image/png")
+        await S3Bucket(store, writing=LockingClient(store, "GOVERNANCE", 1)).create(
+            "k", b"abc", ObjectAttributes("image/png")
         )
     (put,) = server.heard
     assert put.headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()

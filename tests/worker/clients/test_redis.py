@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, is_too_old, open_redis
 
 
@@ -46,7 +46,7 @@ async def test_whoever_finds_a_redis_that_is_too_old_does_not_start(
     await check_redis(redis)
     info = redis.info
     monkeypatch.setattr(redis, "info", lambda section: old(info(section)))
-    with pytest.raises(Unreachable, match=r"version 6\.0\.20, which is too old: 6\.2 or newer"):
+    with pytest.raises(ServiceUnavailable, match=r"version 6\.0\.20, which is too old: 6\.2 or newer"):
         await check_redis(redis)
 
 

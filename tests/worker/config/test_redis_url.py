@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.config.redis_url import Watched, check_redis_url, is_watched, read_watched
+from worker.config.redis_url import SentinelUrl, check_redis_url, is_sentinel_url, parse_sentinel_url
 
 PASSWORD = "s3cr3t/w0rd"
 
@@ -12,24 +12,24 @@ PASSWORD = "s3cr3t/w0rd"
 )
 def test_a_redis_is_named_by_its_address(url: str) -> None:
     check_redis_url(url)
-    assert not is_watched(url)
+    assert not is_sentinel_url(url)
 
 
 @pytest.mark.parametrize(
     ("url", "watched"),
     [
-        ("redis+sentinel://one/docv", Watched((("one", 26379),), "docv")),
+        ("redis+sentinel://one/docv", SentinelUrl((("one", 26379),), "docv")),
         (
             "redis+sentinel://archiver:s3cr3t%2Fw0rd@one:26379,two.example:26380,[::1]:1/my-redis.2/3",
-            Watched((("one", 26379), ("two.example", 26380), ("::1", 1)), "my-redis.2", 3, "archiver", PASSWORD),
+            SentinelUrl((("one", 26379), ("two.example", 26380), ("::1", 1)), "my-redis.2", 3, "archiver", PASSWORD),
         ),
-        ("redis+sentinel://:s3cr3t%2Fw0rd@one/docv/0", Watched((("one", 26379),), "docv", 0, None, PASSWORD)),
+        ("redis+sentinel://:s3cr3t%2Fw0rd@one/docv/0", SentinelUrl((("one", 26379),), "docv", 0, None, PASSWORD)),
     ],
 )
-def test_a_redis_is_named_by_its_sentinels(url: str, watched: Watched) -> None:
+def test_a_redis_is_named_by_its_sentinels(url: str, watched: SentinelUrl) -> None:
     check_redis_url(url)
-    assert is_watched(url)
-    assert read_watched(url) == watched
+    assert is_sentinel_url(url)
+    assert parse_sentinel_url(url) == watched
     assert PASSWORD not in repr(watched)
 
 

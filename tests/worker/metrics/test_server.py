@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.counting import counted, figures, samples
-from worker.clients.errors import Unreachable
+from worker.clients.errors import ServiceUnavailable
 from worker.metrics.server import MetricsServer
 from worker.metrics.shared_metrics import Found, Look
 
@@ -62,7 +62,9 @@ def test_an_address_in_use_is_one_sentence_that_says_what_to_do() -> None:
     url = first.start("127.0.0.1", 0)
     port = int(url.rpartition(":")[2])
     try:
-        with pytest.raises(Unreachable, match=f"127.0.0.1:{port} cannot be listened on .*DOCV_METRICS_PORT") as refused:
+        with pytest.raises(
+            ServiceUnavailable, match=f"127.0.0.1:{port} cannot be listened on .*DOCV_METRICS_PORT"
+        ) as refused:
             MetricsServer(figures().registry, looking, lambda: None).start("127.0.0.1", port)
         assert "\n" not in str(refused.value)
     finally:
@@ -75,8 +77,8 @@ def test_an_address_in_use_is_one_sentence_that_says_what_to_do() -> None:
 def test_what_cannot_be_opened_is_told_to_whoever_starts() -> None:
     @contextlib.asynccontextmanager
     async def cannot() -> AsyncIterator[Look]:
-        raise Unreachable("there is no Redis")
+        raise ServiceUnavailable("there is no Redis")
         yield
 
-    with pytest.raises(Unreachable, match="there is no Redis"):
+    with pytest.raises(ServiceUnavailable, match="there is no Redis"):
         MetricsServer(figures().registry, cannot, lambda: None).start("127.0.0.1", 0)

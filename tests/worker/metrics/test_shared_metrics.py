@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.counting import samples
-from worker.metrics.shared_metrics import Found, SharedFigures
+from worker.metrics.shared_metrics import Found, SharedMetrics
 
 FOUND: Found = {
     "docv_dead_letters": {(): 3},
@@ -20,7 +20,7 @@ class Redis:
 
     def __init__(self, answer: Callable[[], Awaitable[Found]]) -> None:
         self.answer, self.asked, self.now = answer, 0, 0.0
-        self.shared = SharedFigures(self.look, clock=lambda: self.now, patience=0.05)
+        self.shared = SharedMetrics(self.look, clock=lambda: self.now, patience=0.05)
 
     async def look(self) -> Found:
         self.asked += 1

@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasks.model.outcome import Outcome
 from tasks.telemetry.metrics import CAUSES
 from tests.counting import counted, figures
-from worker.metrics.worker_metrics import WorkerFigures
+from worker.metrics.worker_metrics import WorkerMetrics
 
 
-def busy(worker: WorkerFigures, times: int) -> None:
+def busy(worker: WorkerMetrics, times: int) -> None:
     """Have everything happen, with words that nobody foresaw among those that are known."""
     for number in range(times):
         odd = str(uuid4())

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from scripts.serve.api import background_publisher as module
-from scripts.serve.api.background_publisher import Courier
+from scripts.serve.api.background_publisher import BackgroundPublisher
 from tasks.model.job import Queue
 from tasks.queueing.publisher import Publisher
 from worker.app import publishing_app
@@ -21,7 +21,7 @@ async def test_a_redis_that_takes_no_message_is_told_and_no_error(tmp_path: Path
     settings = Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))
     publisher = Publisher(publishing_app(settings))
     with capture_logs() as logged:
-        await Courier(publisher).publish(Queue.LIVE, ["0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"])
+        await BackgroundPublisher(publisher).publish(Queue.LIVE, ["0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"])
     publisher.close()
     assert (logged[0]["event"], logged[0]["evaluations"]) == ("publishing.late", 1)
 
@@ -36,11 +36,11 @@ async def test_nobody_waits_long_for_a_message_to_be_taken(monkeypatch: pytest.M
     stuck: Any = Stuck()
     monkeypatch.setattr(module, "_SECONDS", 0.05)  # two seconds are long for a test
     with capture_logs() as logged:
-        await Courier(stuck).publish(Queue.LIVE, ["an ID"])
+        await BackgroundPublisher(stuck).publish(Queue.LIVE, ["an ID"])
     released.set()
     assert logged[0]["error"] == "TimeoutError"
 
 
 async def test_nothing_to_publish_needs_no_connection() -> None:
     nobody: Any = None
-    await Courier(nobody).publish(Queue.LIVE, [])
+    await BackgroundPublisher(nobody).publish(Queue.LIVE, [])

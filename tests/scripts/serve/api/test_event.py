@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from scripts.serve.api.event import Ignored, Unusable, Wanted, read_event
+from scripts.serve.api.event import Ignored, RequestedEvaluation, Unusable, read_event
 from scripts.serve.metrics import EventResult
 from tasks.model.outcome import Evidence
 from tests.scripts.serve.conftest import event
@@ -13,9 +13,9 @@ from tests.scripts.serve.conftest import event
 TYPES = {"evaluation_completed": False, "reevaluation": True, "case_attachment_added": True}
 
 
-def wanted(**changes: Any) -> Wanted:
+def wanted(**changes: Any) -> RequestedEvaluation:
     found = read_event(event(**changes), "sandbox")
-    assert isinstance(found, Wanted)
+    assert isinstance(found, RequestedEvaluation)
     return found
 
 
@@ -53,7 +53,7 @@ def test_our_environment_is_known_however_it_is_written(name: str) -> None:
 def test_an_event_of_a_case_need_not_name_its_environment() -> None:
     made = event(event_type="case_attachment_added")
     del made["data"]["environment_name"]
-    assert isinstance(read_event(made, "production"), Wanted)
+    assert isinstance(read_event(made, "production"), RequestedEvaluation)
 
 
 def test_an_id_is_taken_in_its_one_form() -> None:

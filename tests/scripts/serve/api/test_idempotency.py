@@ -3,16 +3,16 @@
 import pytest
 from redis.asyncio import Redis
 
-from scripts.serve.api.idempotency import Memory, Once
-from scripts.serve.http.responses import Refused
+from scripts.serve.api.idempotency import IdempotencyKey, IdempotencyStore
+from scripts.serve.http.responses import HTTPError
 
-ONE = Once("key", "body")
+ONE = IdempotencyKey("key", "body")
 
 
 async def test_a_request_is_under_way_until_it_is_kept_or_forgotten(redis: Redis) -> None:
-    memory = Memory(redis)
+    memory = IdempotencyStore(redis)
     assert await memory.begin(ONE) is None
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HTTPError) as caught:
         await memory.begin(ONE)
     assert caught.value.status == 409
     await memory.keep(ONE, {"accepted": 3})
@@ -22,17 +22,17 @@ async def test_a_request_is_under_way_until_it_is_kept_or_forgotten(redis: Redis
 
 
 async def test_another_body_is_refused_while_the_first_is_under_way_and_afterwards(redis: Redis) -> None:
-    memory = Memory(redis)
+    memory = IdempotencyStore(redis)
     await memory.begin(ONE)
     for _ in range(2):
-        with pytest.raises(Refused) as caught:
-            await memory.begin(Once("key", "another"))
+        with pytest.raises(HTTPError) as caught:
+            await memory.begin(IdempotencyKey("key", "another"))
         assert caught.value.status == 422
         await memory.keep(ONE, {})
 
 
 async def test_nothing_is_remembered_for_ever(redis: Redis) -> None:
-    memory = Memory(redis)
+    memory = IdempotencyStore(redis)
     await memory.begin(ONE)
     assert await redis.ttl("docv:idempotency:key") == pytest.approx(90, abs=5)
     await memory.keep(ONE, {})

@@ -6,9 +6,9 @@ from pathlib import Path
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from scripts.serve.api.openapi import document
-from scripts.serve.application import Opened, application
-from scripts.serve.http.limits import Bounds
-from scripts.serve.metrics import Figures
+from scripts.serve.application import ServeClients, application
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.metrics import HttpMetrics
 from tests.scripts.serve.conftest import INTAKE, Client, settings_for
 from worker.config.accounts import load_accounts
 
@@ -29,8 +29,8 @@ def test_the_published_document_is_that_of_the_code() -> None:
 
 async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
     settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
-    opened = Opened(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
-    made = application(settings, load_accounts(settings), opened, Figures(), Bounds())
+    opened = ServeClients(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
+    made = application(settings, load_accounts(settings), opened, HttpMetrics(), HttpLimits())
     routes = {
         (route.method.lower(), route.resource.canonical)
         for route in made.router.routes()

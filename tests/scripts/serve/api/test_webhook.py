@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.limits import HttpLimits
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.model.outcome import Evidence
@@ -125,7 +125,7 @@ async def test_a_redis_that_is_away_or_frozen_acknowledges_nothing(tmp_path: Pat
     server = RedisServer(tmp_path / "own-redis")
     await server.start()
     try:
-        async with opened(settings_for(server.url, tmp_path), Bounds(redis_seconds=1.0)) as client:
+        async with opened(settings_for(server.url, tmp_path), HttpLimits(redis_seconds=1.0)) as client:
             made = event()
             server.freeze()
             frozen = await client.deliver(made)

@@ -8,8 +8,8 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 
 from scripts.serve.auth import credentials as module
-from scripts.serve.auth.credentials import Login
-from scripts.serve.http.responses import Refused
+from scripts.serve.auth.credentials import CredentialCheck
+from scripts.serve.http.responses import HTTPError
 from tests.scripts.serve.conftest import PAIR, TOKEN, Client, basic, event
 
 
@@ -20,16 +20,16 @@ class Request:
         self.headers = CIMultiDict(("Authorization", value) for value in shown)
 
 
-def recognised(login: Login, *shown: str) -> bool:
+def recognised(login: CredentialCheck, *shown: str) -> bool:
     request: Any = Request(*shown)
     try:
         return bool(login.recognise(request))
-    except Refused as refused:
+    except HTTPError as refused:
         return refused.status != 401
 
 
-def login(*secrets: str) -> Login:
-    return Login(map(SecretStr, secrets), "Bearer")
+def login(*secrets: str) -> CredentialCheck:
+    return CredentialCheck(map(SecretStr, secrets), "Bearer")
 
 
 @pytest.mark.parametrize(

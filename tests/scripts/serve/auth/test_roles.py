@@ -6,11 +6,11 @@ import pytest
 from multidict import CIMultiDict
 from pydantic import SecretStr
 
-from scripts.serve.auth.roles import Caller, Callers, Role
-from scripts.serve.http.responses import Refused
+from scripts.serve.auth.roles import Authenticator, Caller, Role
+from scripts.serve.http.responses import HTTPError
 from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, TOKEN, VIEWER, Client, basic
 
-CALLERS = Callers(
+CALLERS = Authenticator(
     {
         Role.OPERATOR: [SecretStr(OPERATOR), SecretStr("in-both-roles")],
         Role.VIEWER: [SecretStr(VIEWER), SecretStr(MONITORING), SecretStr("in-both-roles")],
@@ -30,7 +30,7 @@ def recognised(shown: str) -> Caller | None:
     request: Any = Request(shown)
     try:
         return CALLERS.recognise(request)
-    except Refused as refused:
+    except HTTPError as refused:
         if refused.status != 401:
             raise
         return None

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.serve.http.body import parse_object
-from scripts.serve.http.limits import Bounds
-from scripts.serve.http.responses import Refused
+from scripts.serve.http.limits import HttpLimits
+from scripts.serve.http.responses import HTTPError
 from tests.scripts.serve.conftest import TOKEN, Client, event, opened
 from worker.config.settings import Settings
 
@@ -22,8 +22,8 @@ VALUES = st.recursive(
 
 
 def refused(body: bytes) -> int:
-    with pytest.raises(Refused) as caught:
-        parse_object(body, Bounds())
+    with pytest.raises(HTTPError) as caught:
+        parse_object(body, HttpLimits())
     return caught.value.status
 
 
@@ -35,7 +35,7 @@ def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
 @given(value=st.dictionaries(st.text(), VALUES), escaped=st.booleans())
 def test_every_object_is_read_as_it_was_written(value: dict[str, Any], *, escaped: bool) -> None:
     text = json.dumps(value, ensure_ascii=escaped)
-    assert parse_object(text.encode(errors="surrogatepass" if escaped else "replace"), Bounds()) == json.loads(text)
+    assert parse_object(text.encode(errors="surrogatepass" if escaped else "replace"), HttpLimits()) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_what_is_no_json_object_or_says_something_twice_is_refused(body: bytes) 
 
 
 def test_as_many_brackets_as_allowed_may_be_open_at_once() -> None:
-    parse_object(nested(64), Bounds())
+    parse_object(nested(64), HttpLimits())
     assert refused(nested(65)) == 400
-    parse_object(b'{"a":' + b'{"b":[' * 31 + b"]}" * 31 + b"}", Bounds())
+    parse_object(b'{"a":' + b'{"b":[' * 31 + b"]}" * 31 + b"}", HttpLimits())
     assert refused(b'{"a":' + b'{"b":[' * 32 + b"]}" * 32 + b"}") == 400
 
 
@@ -81,7 +81,7 @@ def test_what_would_cost_a_parser_dear_costs_nothing(body: bytes) -> None:
 
 
 def test_brackets_in_a_text_are_none() -> None:
-    parse_object(json.dumps({"a": "[" * 500 + '\\"]}' * 3}).encode(), Bounds())
+    parse_object(json.dumps({"a": "[" * 500 + '\\"]}' * 3}).encode(), HttpLimits())
 
 
 # -- over the wire
@@ -93,7 +93,7 @@ async def test_a_body_that_is_too_large_is_refused_by_its_length(client: Client)
 
 
 async def test_a_body_without_a_length_is_counted_while_it_comes(settings: Settings) -> None:
-    async with opened(settings, Bounds(body_bytes=1_000)) as client:
+    async with opened(settings, HttpLimits(body_bytes=1_000)) as client:
         raw = b"".join(b"64\r\n" + b" " * 100 + b"\r\n" for _ in range(11)) + b"0\r\n\r\n"
         assert await status_of(client, raw, "Transfer-Encoding: chunked") == 413
 
@@ -114,7 +114,7 @@ async def test_the_content_type_is_not_what_decides(client: Client) -> None:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
-    async with opened(settings, Bounds(body_seconds=0.1)) as client:
+    async with opened(settings, HttpLimits(body_seconds=0.1)) as client:
         assert await status_of(client, b'{"event', "Content-Length: 100") == 408
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.limits import HttpLimits
 from tests.faults.redis_server import RedisServer
 from tests.scripts.serve.conftest import TOKEN, Client, event, opened, settings_for
 from worker.config.settings import Settings
@@ -49,7 +49,7 @@ async def answered(reader: asyncio.StreamReader) -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"GET", b"GET /livez HTTP/1.1\r\nHost: here\r\n"])
 async def test_headers_that_do_not_come_are_not_waited_for(settings: Settings, begun: bytes) -> None:
-    async with opened(settings, Bounds(head_seconds=0.1)) as client:
+    async with opened(settings, HttpLimits(head_seconds=0.1)) as client:
         async with connected(client) as (reader, writer):
             writer.write(begun)
             assert await ended(reader) == b""
@@ -57,7 +57,7 @@ async def test_headers_that_do_not_come_are_not_waited_for(settings: Settings, b
 
 
 async def test_a_next_request_has_a_deadline_of_its_own(settings: Settings) -> None:
-    async with opened(settings, Bounds(head_seconds=0.4)) as client, connected(client) as (reader, writer):
+    async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await answered(reader)
         writer.write(b"GET /li")
@@ -65,7 +65,7 @@ async def test_a_next_request_has_a_deadline_of_its_own(settings: Settings) -> N
 
 
 async def test_a_connection_that_is_idle_may_stay_longer_than_headers_may_take(settings: Settings) -> None:
-    async with opened(settings, Bounds(head_seconds=0.4)) as client, connected(client) as (reader, writer):
+    async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await answered(reader)
         with pytest.raises(TimeoutError):
@@ -80,7 +80,7 @@ async def test_bytes_of_a_next_request_that_come_during_one_count_from_its_answe
     head = f"POST /webhooks/riskos HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {TOKEN}\r\n"
     server = RedisServer(tmp_path / "own-redis")
     await server.start()
-    bounds = Bounds(head_seconds=0.4, redis_seconds=0.4)
+    bounds = HttpLimits(head_seconds=0.4, redis_seconds=0.4)
     try:
         async with opened(settings_for(server.url, tmp_path), bounds) as client, connected(client) as (reader, writer):
             server.freeze()
@@ -97,7 +97,7 @@ async def test_bytes_of_a_next_request_that_come_during_one_count_from_its_answe
 
 
 async def test_an_idle_connection_ends_after_a_while(settings: Settings) -> None:
-    async with opened(settings, Bounds(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
+    async with opened(settings, HttpLimits(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await answered(reader)
         assert await ended(reader) == b""
@@ -111,7 +111,7 @@ async def test_requests_in_a_row_are_all_answered(settings: Settings) -> None:
 
 
 async def test_there_is_room_for_so_many_from_one_address_and_again_when_they_go(settings: Settings) -> None:
-    async with opened(settings, Bounds(connections_each=2)) as client:
+    async with opened(settings, HttpLimits(connections_each=2)) as client:
         async with connected(client) as (first, writer), connected(client) as (second, other):
             for reader, each in ((first, writer), (second, other)):
                 each.write(REQUEST)

@@ -2,19 +2,19 @@
 
 import asyncio
 
-from scripts.serve.http.connection_limiter import Room
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.connection_limiter import ConnectionLimiter
+from scripts.serve.http.limits import HttpLimits
 
 
 def test_a_room_knows_how_many_are_in_it() -> None:
-    room = Room(Bounds(connections=3, connections_each=2))
+    room = ConnectionLimiter(HttpLimits(connections=3, connections_each=2))
     assert [room.enter(address) for address in ("a", "a", "a", "b", "c")] == [True, True, False, True, False]
     room.leave("a")
     assert room.enter("c")
 
 
 async def test_a_room_closes_when_the_last_request_is_answered() -> None:
-    room = Room(Bounds())
+    room = ConnectionLimiter(HttpLimits())
     room.began()
     room.began()
     closing = asyncio.create_task(room.close())
@@ -28,7 +28,7 @@ async def test_a_room_closes_when_the_last_request_is_answered() -> None:
 
 
 async def test_a_room_does_not_wait_for_ever() -> None:
-    room = Room(Bounds(goodbye_seconds=0.01))
+    room = ConnectionLimiter(HttpLimits(goodbye_seconds=0.01))
     room.began()
     await room.close()
-    await Room(Bounds()).close()
+    await ConnectionLimiter(HttpLimits()).close()

@@ -7,8 +7,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from structlog.testing import capture_logs
 
-from scripts.serve.http.responses import Refused, refusal, translated
-from tasks.errors import AlarmingObject, StoreFailed
+from scripts.serve.http.responses import HTTPError, error_response, to_http_error
+from tasks.errors import IntegrityError, StorageError
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from tasks.errors import AlarmingObject, StoreFailed
         (ResponseError("MISCONF"), 503, "Redis does not answer"),
         (OperationalError(), 503, "Redis does not answer"),
         (OutOfMemoryError(), 503, "Redis is full"),
-        (StoreFailed("read", "timeout"), 503, "the archive does not answer"),
-        (AlarmingObject("a manifest is damaged"), 502, "a manifest is damaged"),
+        (StorageError("read", "timeout"), 503, "the archive does not answer"),
+        (IntegrityError("a manifest is damaged"), 502, "a manifest is damaged"),
     ],
 )
 def test_an_error_of_a_service_says_what_to_do(error: Exception, status: int, said: str) -> None:
-    answer = translated(error)
+    answer = to_http_error(error)
     assert answer.status == status
     assert said in answer.why
     assert ("Retry-After" in answer.headers) == (status == 503)
@@ -36,14 +36,14 @@ def test_what_nobody_foresaw_is_a_mistake_of_ours_and_its_text_is_not_told() -> 
         try:
             raise KeyError("canary")  # noqa: TRY301  # somebody has to
         except KeyError as error:
-            answer = refusal(translated(error))
+            answer = error_response(to_http_error(error))
     assert (answer.status, "canary" in f"{answer.body!r} {logged}") == (500, False)
     assert logged[0]["error"] == "KeyError"
     assert logged[0]["where"].startswith("test_responses.py:")
 
 
 def test_a_refusal_is_json_and_may_end_the_connection() -> None:
-    answer = refusal(Refused(413, "too large", close=True))
+    answer = error_response(HTTPError(413, "too large", close=True))
     assert isinstance(answer.body, bytes)
     assert json.loads(answer.body) == {"error": "too large"}
     assert answer.keep_alive is False

@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Failure, Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Holds
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.local_bucket import LocalBucket
 from tests.archives import archive, documents
 from tests.scripts.serve.conftest import OPERATOR, VIEWER, Client, Response, basic
 
@@ -61,7 +61,7 @@ def viewer(client: Client) -> Person:
 async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_failed", run: str = "q3") -> None:
     """Make dead letters."""
     ledger = Ledger(redis)
-    await ledger.accept(eval_ids, Order(Queue.BACKFILL, "default", Trigger("run", run=run)))
+    await ledger.accept(eval_ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run=run)))
     failure = Failure(cause, "RiskOS answered with status 503", 503)
     for entry in await ledger.take(eval_ids, token="a-token"):
         await ledger.bury(entry, attempts=6, failure=failure)
@@ -70,7 +70,7 @@ async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_fail
 async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
     """Have a run under way, some dead letters and a hold; of twenty evaluations or more."""
     ledger = Ledger(redis)
-    await ledger.accept(eval_ids[:10], Order(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
+    await ledger.accept(eval_ids[:10], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
     for entry, outcome in zip(await ledger.take(eval_ids[:6], token="a-token"), [*Outcome], strict=False):
         await ledger.settle(entry, outcome)
     await bury(redis, eval_ids[10:16])
@@ -78,9 +78,9 @@ async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
     await Holds(redis).by_hand("default", f"the month is closed {HTML}")
 
 
-async def keep(folder: Path, eval_id: str, revisions: int = 1) -> FolderBucket:
+async def keep(folder: Path, eval_id: str, revisions: int = 1) -> LocalBucket:
     """Archive an evaluation of three documents, in so many revisions."""
-    bucket = FolderBucket(folder / "archive")
+    bucket = LocalBucket(folder / "archive")
     for revision in range(1, revisions + 1):
         await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, revision, 2_000))
     return bucket

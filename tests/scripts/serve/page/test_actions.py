@@ -7,12 +7,12 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scripts.serve.http.limits import Bounds
+from scripts.serve.http.limits import HttpLimits
 from scripts.serve.page.actions import Actions
 from scripts.serve.page.signer import Signer
 from tasks.errors import ServiceFailed
 from tasks.ledger.ledger import Ledger
-from tasks.resilience.circuit_breaker import Breaker
+from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
 from tests.archives import eval_ids
 from tests.holds import failed
@@ -36,7 +36,7 @@ async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Per
 
 async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
-    breaker = Breaker(redis, "default", holds)
+    breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(10):
         await failed(breaker, redis, ServiceFailed(503))
     assert [hold.reason for hold in await holds.all()] == [Reason.OUTAGE]
@@ -78,9 +78,9 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
 async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_path: Path) -> None:
     await bury(redis, eval_ids(1_050))
     nobody: object = None
-    actions = Actions(nobody, redis, Signer(redis), nobody, Bounds(), seconds=0)  # type: ignore[arg-type]
+    actions = Actions(nobody, redis, Signer(redis), nobody, HttpLimits(), seconds=0)  # type: ignore[arg-type]
     assert await actions._all_of("redriven", "service_failed") == (1_000, 50)
-    patient = Actions(nobody, redis, Signer(redis), nobody, Bounds())  # type: ignore[arg-type]
+    patient = Actions(nobody, redis, Signer(redis), nobody, HttpLimits())  # type: ignore[arg-type]
     assert await patient._all_of("dropped", "service_failed") == (50, 0)
     assert (await Ledger(redis).census()).dead == 0
 

@@ -19,10 +19,10 @@ from scripts.serve.page.document_views import Pictures
 from scripts.serve.page.signer import Signer
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.encrypted_bucket import SealedBucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
-from tasks.storage.local_bucket import FolderBucket
-from tasks.storage.manifest import look_up
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.manifest import read_manifest
 from tests.archives import archive, documents
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
 from tests.scripts.serve.page.conftest import Person, keep
@@ -102,9 +102,9 @@ async def test_a_link_that_was_changed_opens_nothing(operator: Person, archived:
 
 
 async def test_a_link_runs_out(operator: Person, redis: Redis, tmp_path: Path, archived: str) -> None:
-    bucket = FolderBucket(tmp_path / "archive")
+    bucket = LocalBucket(tmp_path / "archive")
     evaluation = Evaluation(archived, "sandbox")
-    committed = await look_up(bucket, evaluation)
+    committed = await read_manifest(bucket, evaluation)
     assert committed
     caller = Caller("operator", Role.OPERATOR, digest(expected(OPERATOR)).hex())
     long_ago = Pictures(bucket, bucket, Signer(redis), "sandbox", now=lambda: 1_700_000_000.0)
@@ -166,7 +166,7 @@ async def test_bytes_that_were_not_archived_are_not_shown(
 async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(
     operator: Person, tmp_path: Path, eval_id: str
 ) -> None:
-    bucket = FolderBucket(tmp_path / "archive")
+    bucket = LocalBucket(tmp_path / "archive")
     members = documents(eval_id, 1, 3 << 20)[:1]
     await archive(bucket, eval_id, Outcome.ARCHIVED, members)
     [path] = await links(operator, eval_id)
@@ -174,16 +174,16 @@ async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(
     put(tmp_path, eval_id, bytes(members[0].data[:-1]) + bytes([members[0].data[-1] ^ 1]))
     with capture_logs() as logged, pytest.raises(ClientError):
         await operator.see(path)
-    assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["AlarmingObject"]
+    assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["IntegrityError"]
 
 
 async def test_a_sealed_picture_is_opened_where_the_key_is_there(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     keyring = Keyring.of([f"2026:{SEALING}"])
-    inner = FolderBucket(tmp_path / "archive")
+    inner = LocalBucket(tmp_path / "archive")
     members = documents(eval_id, 1, 2_000)
-    await archive(Half(inner, SealedBucket(inner, keyring)), eval_id, Outcome.ARCHIVED, members)  # type: ignore[arg-type]
+    await archive(Half(inner, EncryptedBucket(inner, keyring)), eval_id, Outcome.ARCHIVED, members)  # type: ignore[arg-type]
     keys = (SecretStr(f"2026:{SEALING}"),)
     async with opened(settings_for(redis_url, tmp_path, encryption_keys=keys)) as client:
         operator = Person(client, OPERATOR)
@@ -197,7 +197,7 @@ async def test_a_sealed_picture_is_opened_where_the_key_is_there(
 class Half:
     """Documents go through the sealed bucket, manifests do not: as workers have it."""
 
-    def __init__(self, plain: FolderBucket, sealed: SealedBucket) -> None:
+    def __init__(self, plain: LocalBucket, sealed: EncryptedBucket) -> None:
         self.create = sealed.create
         self.digest = sealed.digest
         self.stream = sealed.stream

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from scripts.serve.page.overview_cache import Eye
+from scripts.serve.page.overview_cache import OverviewCache
 from tasks.ledger.ledger import Ledger
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import settings_for
@@ -24,7 +24,7 @@ async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
     redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
     clock = Clock()
-    eye = Eye(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
+    eye = OverviewCache(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
     seen = await asyncio.gather(*(eye.see() for _ in range(20)))
     assert all(each is seen[0] for each in seen)
     ids = eval_ids(2)

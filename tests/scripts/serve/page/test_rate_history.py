@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from scripts.serve.page.rate_history import RateHistory
-from tasks.resilience.adaptive_rate import Rate
+from tasks.resilience.adaptive_rate import RateStatus
 from tests.scripts.serve.page.conftest import Person
 
 ANYTHING: Any = None
@@ -17,11 +17,11 @@ class Sight:
     well = True
     looks = 0
 
-    async def __call__(self) -> Rate:
+    async def __call__(self) -> RateStatus:
         self.looks += 1
         if not self.well:
             raise OSError
-        return Rate(asked=10.0, kept=8.0, by_hand=False, today=0, reached=7.5)
+        return RateStatus(asked=10.0, kept=8.0, by_hand=False, today=0, reached=7.5)
 
 
 async def points(history: RateHistory) -> Any:
@@ -61,7 +61,7 @@ async def test_it_looks_again_and_again_until_it_is_told_to_end() -> None:
 async def test_it_ends_also_when_a_cancellation_gets_lost() -> None:
     began = asyncio.Event()
 
-    async def see() -> Rate:
+    async def see() -> RateStatus:
         began.set()
         try:
             await asyncio.Event().wait()

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.resilience.holds import Holds
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, Client
@@ -62,7 +62,7 @@ async def test_every_button_works_and_the_numbers_update_by_themselves(
 
     # The focus stays while the numbers change below it.
     await page.locator("#resume-default").focus()
-    await Ledger(redis).accept(eval_ids(5, seed=2), Order(Queue.LIVE, "default", Trigger("run", run="today")))
+    await Ledger(redis).accept(eval_ids(5, seed=2), EnqueueOptions(Queue.LIVE, "default", Trigger("run", run="today")))
     await expect(page.locator("#summary")).to_have_text(re.compile("^9 evaluations"), timeout=15_000)
     assert await page.evaluate("document.activeElement.id") == "resume-default"
     await expect(page.locator("#said")).to_have_text(re.compile("^9 evaluations"))

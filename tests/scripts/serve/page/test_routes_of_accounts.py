@@ -7,10 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Holds
-from tasks.storage.local_bucket import FolderBucket
+from tasks.storage.local_bucket import LocalBucket
 from tests.archives import archive, documents
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
 from tests.scripts.serve.page.conftest import Person
@@ -51,7 +51,7 @@ async def test_one_account_is_resumed_and_the_other_is_not(operator: Person, red
 
 async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
-    await ledger.accept([eval_id], Order(Queue.LIVE, "a-stranger", Trigger("enqueue")))
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
     (entry,) = await ledger.take([eval_id], token="ours")
     await ledger.await_hold(entry, cause="account_unknown")
     assert "Unknown account a-stranger" in await text(operator, "/")
@@ -60,7 +60,7 @@ async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis
 async def test_an_evaluation_and_its_documents_are_looked_for_where_its_account_has_them(
     operator: Person, tmp_path: Path, eval_id: str
 ) -> None:
-    bucket = FolderBucket(tmp_path / "archive")
+    bucket = LocalBucket(tmp_path / "archive")
     await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, 2_000))
     (tmp_path / "archive" / "production").mkdir()
     assert "There is no manifest" in await text(operator, f"/page/evaluation?id={eval_id}&account=kyb")

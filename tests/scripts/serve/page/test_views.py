@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import Order, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
 from tests.scripts.serve.page.conftest import HTML, Person, bury, some_of_every_sort
@@ -32,7 +32,7 @@ async def test_the_first_sheet_shows_everything_that_is_under_way(operator: Pers
 
 
 async def test_what_is_left_of_a_run_is_told_as_status_tells_it(operator: Person, redis: Redis) -> None:
-    order = Order(Queue.BACKFILL, "default", Trigger("run", run="2026-q3"))
+    order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3"))
     await Ledger(redis).accept(eval_ids(900), order)
     assert "2026-q3 900 900 1 min 40 s" in text_of((await operator.see("/")).body)
 
