@@ -47,16 +47,16 @@ fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; wh
 	@touch $@
 
 bench: venv .venv-bench/.made  ## what an evaluation costs, beside others and a floor (some minutes); OPTIONS="--only floor --tls no"
-	@$(BIN)/python -m scripts.bench.contest $(OPTIONS)
+	@$(BIN)/python -m tests.bench.contest $(OPTIONS)
 
 bench-conditions: venv  ## latency, a rate to be kept, memory and a million (hours); PARTS="latency rate"
-	@$(BIN)/python -m scripts.bench.conditions $(PARTS)
+	@$(BIN)/python -m tests.bench.conditions $(PARTS)
 
 bench-intake: venv  ## what the ways in can take: backfills, webhooks, live events beside a backfill (some minutes)
-	@$(BIN)/python -m scripts.bench.intake
+	@$(BIN)/python -m tests.bench.intake
 
 bench-archive: venv  ## how fast an archive is asked and read back, in a folder and over S3 (some minutes)
-	@$(BIN)/python -m scripts.bench.archive
+	@$(BIN)/python -m tests.bench.archive
 
 check: venv      ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -308,9 +308,7 @@ class OnlyWhatIsPinned:
 sys.meta_path.insert(0, OnlyWhatIsPinned())
 for room in map(importlib.import_module, ("worker", "tasks", "scripts")):
     for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
-        # What the bench compares us with has an environment of its own, and runs nowhere else.
-        if not module.name.startswith("scripts.bench.peers."):
-            importlib.import_module(module.name)
+        importlib.import_module(module.name)
 # These two are imported late, by name.
 importlib.import_module("kombu.transport.redis")
 importlib.import_module("obstore.auth.boto3")

@@ -219,9 +219,7 @@ class Settings(BaseSettings):
         """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            _PREFIX + name.upper(): _written(name, value)
-            for name, value in values.items()
-            if value not in (None, {})
+            _PREFIX + name.upper(): _written(name, value) for name, value in values.items() if value not in (None, {})
         }
 
     def secrets(self) -> list[str]:

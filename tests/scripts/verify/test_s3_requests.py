@@ -11,10 +11,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from scripts.bench.certificate import write_certificate
 from scripts.verify import s3_http
 from scripts.verify.s3_requests import Answer, S3Requests, opened_line
 from tasks.errors import StorageError
+from tests.bench.certificate import write_certificate
 from tests.riskos import Heard, Reply, Server, Then, http, listening, s3_error, saying
 
 NOT_NOW = s3_error(503, "SlowDown")

@@ -4,8 +4,8 @@ import os
 
 from celery import Celery
 
-from scripts.bench.peers.blocking import Archiver
-from scripts.bench.peers.place import TASK
+from tests.bench.peers.blocking import Archiver
+from tests.bench.peers.place import TASK
 
 _PROCESSES = 8
 

@@ -18,11 +18,11 @@ from uuid import uuid4
 
 import click
 
-from scripts.bench.manifests import fill_archive
-from scripts.bench.processes import Took, run
-from scripts.bench.stage import counted, stand_in
 from tasks.model.evaluation import Evaluation
 from tasks.storage.manifest import Manifest
+from tests.bench.manifests import fill_archive
+from tests.bench.processes import Took, run
+from tests.bench.stage import counted, stand_in
 
 _EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000

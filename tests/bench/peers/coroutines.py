@@ -13,7 +13,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
-from scripts.bench.peers.place import BUCKET, KEY, RISKOS, S3, document_key, manifest, manifest_key
+from tests.bench.peers.place import BUCKET, KEY, RISKOS, S3, document_key, manifest, manifest_key
 
 _AT_ONCE = 64
 

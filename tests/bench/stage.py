@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.bench.certificate import write_certificate
+from tests.bench.certificate import write_certificate
 
 _ROOT = Path(__file__).parents[2]
 PEERS_PYTHON = _ROOT / ".venv-bench" / "bin" / "python"
@@ -111,9 +111,9 @@ def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: 
 def stand_in(folder: Path, options: Sequence[str]) -> Iterator[int]:
     """Have a stand-in for as long as the block lasts; yield its port."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)}
-    arguments = ["scripts.bench.stand_in", *options]
+    arguments = ["tests.bench.stand_in", *options]
     with started(arguments, environment, folder, stdout=subprocess.PIPE) as process:
-        assert process.stdout  # noqa: S101  # it was asked for
+        assert process.stdout  # it was asked for
         yield int(process.stdout.readline())
 
 

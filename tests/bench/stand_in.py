@@ -17,9 +17,9 @@ from typing import cast
 import click
 import uvloop
 
-from scripts.bench.answers import END, NO_KEY, response
-from scripts.bench.kept_archive import KeptArchive
-from scripts.bench.sample import bundles, number_of
+from tests.bench.answers import END, NO_KEY, response
+from tests.bench.kept_archive import KeptArchive
+from tests.bench.sample import bundles, number_of
 
 _BUFFER = memoryview(bytearray(1 << 18))
 _NO_DOCUMENTS = b'{"message": "No Documents Found"}'

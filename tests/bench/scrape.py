@@ -1,4 +1,4 @@
-"""How long is a scrape after a million outcomes? `python -m scripts.bench.scrape`.
+"""How long is a scrape after a million outcomes? `python -m tests.bench.scrape`.
 
 Counts outcomes as a worker does, asks a worker's own server for its page again and again, and prints what that took.
 """

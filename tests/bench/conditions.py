@@ -14,11 +14,11 @@ from pathlib import Path
 
 import click
 
-from scripts.bench import sample
-from scripts.bench.contestants import Ours, ours
-from scripts.bench.stage import Stage, set_stage
-from scripts.bench.usage import cpu_of, now_of, peak_of
 from tasks.model.job import Queue
+from tests.bench import sample
+from tests.bench.contestants import Ours, ours
+from tests.bench.stage import Stage, set_stage
+from tests.bench.usage import cpu_of, now_of, peak_of
 
 _MIB = 1 << 20
 _WARM = 200

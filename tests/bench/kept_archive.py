@@ -12,7 +12,7 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
-from scripts.bench.answers import NO_KEY, response
+from tests.bench.answers import NO_KEY, response
 
 _PAGE = 1_000
 _WRITTEN = formatdate(1_790_000_000, usegmt=True)

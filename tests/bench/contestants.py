@@ -12,12 +12,12 @@ from celery import Celery
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from scripts.bench.peers.place import BUCKET, KEY, TASK
-from scripts.bench.stage import PEERS_PYTHON, Stage, started
 from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher
+from tests.bench.peers.place import BUCKET, KEY, TASK
+from tests.bench.stage import PEERS_PYTHON, Stage, started
 from worker.app import publishing_app
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -51,7 +51,7 @@ class Piped:
     def feed(self, eval_ids: Sequence[str]) -> None:
         """See Contestant."""
         pipe = self.processes[0].stdin
-        assert pipe  # noqa: S101  # it was asked for
+        assert pipe  # it was asked for
         pipe.write("".join(f"{eval_id}\n" for eval_id in eval_ids).encode())
         pipe.flush()
 
@@ -113,14 +113,14 @@ async def _reads(redis: "Redis") -> int:
 @contextlib.contextmanager
 def peer(stage: Stage, name: str) -> Iterator[Contestant]:
     """Have one of those that read from their standard input."""
-    with started([f"scripts.bench.peers.{name}"], stage.environment(), stage.folder, python=PEERS_PYTHON) as process:
+    with started([f"tests.bench.peers.{name}"], stage.environment(), stage.folder, python=PEERS_PYTHON) as process:
         yield Piped(process)
 
 
 @contextlib.contextmanager
 def prefork(stage: Stage) -> Iterator[Contestant]:
     """Have the usual Celery worker of eight processes."""
-    name = "scripts.bench.peers.prefork"
+    name = "tests.bench.peers.prefork"
     with embedded_redis(stage.folder / "redis-of-prefork") as redis:
         environment = stage.environment() | {"BENCH_REDIS": _for_celery(redis.url)}
         with started([name], environment, stage.folder, python=PEERS_PYTHON) as process:

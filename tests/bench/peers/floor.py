@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from isal import isal_zlib
 
-from scripts.bench.peers.place import BUCKET, RISKOS, S3, document_key, eval_ids, manifest, manifest_key
+from tests.bench.peers.place import BUCKET, RISKOS, S3, document_key, eval_ids, manifest, manifest_key
 
 _DIRECTORY, _END = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
 _LOCAL = 30

@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 
-from scripts.bench.peers.blocking import Archiver
-from scripts.bench.peers.place import eval_ids
+from tests.bench.peers.blocking import Archiver
+from tests.bench.peers.place import eval_ids
 
 _THREADS = 16
 

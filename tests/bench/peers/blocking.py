@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from requests.adapters import HTTPAdapter
 
-from scripts.bench.peers.place import BUCKET, KEY, RISKOS, S3, document_key, manifest, manifest_key
+from tests.bench.peers.place import BUCKET, KEY, RISKOS, S3, document_key, manifest, manifest_key
 
 
 class Archiver:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import click
 
-from scripts.bench import sample, table
-from scripts.bench.contestants import Contestant, Ours, ours, peer, prefork
-from scripts.bench.stage import Stage, set_stage
-from scripts.bench.table import Round, median
-from scripts.bench.usage import cpu_of, memory_of
 from tasks.model.job import Queue
+from tests.bench import sample, table
+from tests.bench.contestants import Contestant, Ours, ours, peer, prefork
+from tests.bench.stage import Stage, set_stage
+from tests.bench.table import Round, median
+from tests.bench.usage import cpu_of, memory_of
 
 FLOOR, BATCHES, SINGLY, PAIR, PREFORK = "floor", "batches", "singly", "pair", "prefork"
 NAMES = (FLOOR, BATCHES, SINGLY, PAIR, PREFORK, "threads", "coroutines")

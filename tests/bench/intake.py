@@ -20,11 +20,11 @@ import aiohttp
 import click
 from redis.asyncio import Redis
 
-from scripts.bench.manifests import fill_archive
-from scripts.bench.processes import Took, run, running
 from scripts.simulator.options import Options
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start
+from tests.bench.manifests import fill_archive
+from tests.bench.processes import Took, run, running
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 
@@ -46,7 +46,7 @@ def queueing(folder: Path, scale: float) -> None:
         _say("accepted as a run's list", f"{count / left.seconds:,.0f} IDs/s", "20,000 IDs/s or more", _memory(left))
         with contextlib.ExitStack() as workers:
             for _ in range(2):
-                workers.enter_context(running("scripts.bench.noop_worker", settings=settings, folder=folder))
+                workers.enter_context(running("tests.bench.noop_worker", settings=settings, folder=folder))
             took = run(["backfill", "ids.csv", "--run", "bench", "--json"], settings, folder)
         _check(took)
         peak = asyncio.run(_redis_peak(settings)) / _MIB
@@ -137,7 +137,7 @@ async def _one_event(url: str, folder: Path, number: int) -> float:
         began = time.monotonic()
         async with session.post(f"{url}/webhooks/riskos", json=_event(eval_id), headers=_HEADERS) as answer:
             answer.raise_for_status()
-        while not manifest.exists():  # noqa: ASYNC110  # it appears by another process's hand
+        while not manifest.exists():  # it appears by another process's hand
             await asyncio.sleep(0.005)
         return time.monotonic() - began
 
@@ -188,7 +188,7 @@ def _serving(settings: Settings, folder: Path) -> Iterator[str]:
     with running("scripts.cli", "serve", "--port", "0", settings=settings, folder=folder) as process:
         log = folder / "scripts.cli.log"
         while "http://" not in (said := log.read_text()):
-            assert process.poll() is None, said  # noqa: S101  # it would wait for ever
+            assert process.poll() is None, said  # it would wait for ever
             time.sleep(0.05)
         yield "http://" + said.partition("http://")[2].split()[0].strip("/.,")
 
