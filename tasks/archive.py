@@ -13,7 +13,7 @@ from celery import Task, signals
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from tasks.consumer.account_settings import allowance_of
+from tasks.consumer.account_settings import make_allowance
 from tasks.consumer.consumer import Consumer
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.errors import BadMessage, InvalidInput
@@ -39,7 +39,7 @@ from worker.runtime import Runtime, freeze_gc
 from worker.tracing import open_tracer
 from worker.watchdog import Watchdog
 
-_REST_SECONDS = 1.0
+_PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 
 
@@ -52,21 +52,21 @@ class WorkerProcess:
         accounts = load_accounts(settings)
         configure_logs(settings.log_level, accounts.secrets())
         for why in accounts.warnings:
-            log_events.warned(why)
+            log_events.settings_warning(why)
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
         words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
         self._figures = WorkerMetrics(words, self._watchdog.look)
-        self._shown = _shown(settings, accounts, self._figures, self._watchdog)
+        self._metrics_server = _start_metrics_server(settings, accounts, self._figures, self._watchdog)
         self._publisher = Publisher(app)
-        self._open = contextlib.AsyncExitStack()
-        self._station = self.runtime.run(self._start(settings, accounts))
+        self._exit_stack = contextlib.AsyncExitStack()
+        self._consumer = self.runtime.run(self._start(settings, accounts))
         freeze_gc()
         self._watchdog.start()
 
     async def _start(self, settings: Settings, accounts: Accounts) -> Consumer:
-        resources = await self._open.enter_async_context(open_resources(settings, accounts))
+        resources = await self._exit_stack.enter_async_context(open_resources(settings, accounts))
         await check_persistence(resources.redis, strict=settings.strict)
         serves = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         station = Consumer(
@@ -77,9 +77,9 @@ class WorkerProcess:
             self._publisher,
             self._watchdog,
             figures=self._figures,
-            serves=serves,
+            queues=serves,
         )
-        await self._open.enter_async_context(station.running())
+        await self._exit_stack.enter_async_context(station.running())
         return station
 
     def check(self, message: Message) -> None:
@@ -88,22 +88,22 @@ class WorkerProcess:
         Raises:
             BadMessage: it may not.
         """
-        self._station.check(message)
+        self._consumer.check(message)
 
-    def work(self, message: Message) -> bool:
+    def handle(self, message: Message) -> bool:
         """Bring a message's evaluations to their end; return whether all got there, or some were handed back."""
-        return self.runtime.run(self._station.work(message))
+        return self.runtime.run(self._consumer.handle(message))
 
-    def refuse(self, errors: Sequence[InvalidInput], queue: str, message: str) -> bool:
+    def reject(self, errors: Sequence[InvalidInput], queue: str, message: str) -> bool:
         """Keep what does not fit the contract among the dead letters; return that it is done."""
         for error in errors:
-            self.runtime.run(self._station.refuse(error.cause, error.own_words, queue, message))
+            self.runtime.run(self._consumer.reject(error.cause, error.safe_message, queue, message))
         return True
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Wait a moment, unless the process is about to end: what went wrong may be over then."""
         with contextlib.suppress(CancelledError):
-            self.runtime.run(self.runtime.pause(_REST_SECONDS))
+            self.runtime.run(self.runtime.pause(_PAUSE_SECONDS))
 
     def drain(self) -> None:
         """Begin to end. It may take a while, and that is no deafness."""
@@ -112,24 +112,26 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close what is open, the loop last."""
-        if self._shown:
-            self._shown.close()
-        self.runtime.run(self._open.aclose())
+        if self._metrics_server:
+            self._metrics_server.close()
+        self.runtime.run(self._exit_stack.aclose())
         self.runtime.close()
         self._publisher.close()
 
 
-def _shown(settings: Settings, accounts: Accounts, figures: WorkerMetrics, watchdog: Watchdog) -> MetricsServer | None:
+def _start_metrics_server(
+    settings: Settings, accounts: Accounts, figures: WorkerMetrics, watchdog: Watchdog
+) -> MetricsServer | None:
     """Show the figures to others where the settings want it, from before the work begins until it has ended."""
     if settings.metrics_port is None:
         return None
 
-    allowances = {each.name: allowance_of(each) for each in accounts}
+    allowances = {each.name: make_allowance(each) for each in accounts}
 
     @contextlib.asynccontextmanager
     async def looking() -> AsyncIterator[Look]:
         async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
-            yield SystemMetrics(redis, allowances).look
+            yield SystemMetrics(redis, allowances).collect
 
     server = MetricsServer(figures.registry, looking, watchdog.look)
     server.start(settings.metrics_host, settings.metrics_port)
@@ -152,12 +154,12 @@ def archive(self: Task, *positional: object, **arguments: Any) -> None:
         done = True
     else:
         refused = message.bad
-        done = _done(lambda process: process.work(message))
-    if not done or not _done(lambda process: process.refuse(refused, str(queue), self.request.id)):
+        done = _try_handle(lambda process: process.handle(message))
+    if not done or not _try_handle(lambda process: process.reject(refused, str(queue), self.request.id)):
         raise Reject("handed back", requeue=True)
 
 
-def _done(work: Callable[[WorkerProcess], bool]) -> bool:
+def _try_handle(work: Callable[[WorkerProcess], bool]) -> bool:
     """Do what a message asks for; return whether it is done, or the message stays the promise."""
     process = _processes[0]
     try:
@@ -167,7 +169,7 @@ def _done(work: Callable[[WorkerProcess], bool]) -> bool:
     except RedisError as error:
         # Nothing was taken, or nothing could be written down.
         log_events.loop_failed("work", error)
-        process.rest()
+        process.pause()
         return False
 
 
@@ -184,12 +186,12 @@ def _start(**_: object) -> None:
 
 
 @signals.task_rejected.connect(weak=False)
-def _refuse(exc: Exception | None, **_: object) -> None:
+def _reject(exc: Exception | None, **_: object) -> None:
     """Keep what Celery never got to see, or could not make anything of."""
     why = str(exc) if isinstance(exc, BadEnvelope) else "Celery cannot make anything of it"
     for process in _processes:
         with contextlib.suppress(CancelledError, RedisError):
-            process.refuse([BadMessage(why)], "queue", "")
+            process.reject([BadMessage(why)], "queue", "")
 
 
 @signals.worker_shutting_down.connect(weak=False)

@@ -49,7 +49,7 @@ class InvalidInput(ArchiveError):
     cause = "bad_input"
 
     @property
-    def own_words(self) -> str:
+    def safe_message(self) -> str:
         """The sentence, with nothing in it of what came in: for logs and dead letters."""
         return str(self)
 
@@ -72,7 +72,7 @@ class BadEvalId(InvalidInput):
         return f"{self.shown!r} is no evaluation ID: {self.why}"
 
     @property
-    def own_words(self) -> str:
+    def safe_message(self) -> str:
         """The sentence without the text, which may be anybody's name."""
         return f"an ID is no evaluation ID: {self.why}"
 
@@ -448,7 +448,7 @@ class LeaseLost(ArchiveError):
         return "the lease ran out; another worker has this evaluation now"
 
 
-def sentence_of(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """Return an error's sentence. Only our own errors are known to hold nothing but our own words."""
     return str(error) if isinstance(error, ArchiveError) else f"a fault of this program: {type(error).__name__}"
 

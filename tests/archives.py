@@ -12,7 +12,7 @@ from tasks.bundle.documents import identify
 from tasks.bundle.unpack import Member
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
+from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import (
@@ -25,7 +25,7 @@ from tasks.storage.manifest import (
     commit,
     read_manifest,
 )
-from tasks.storage.run_list import Source, keep_list
+from tasks.storage.run_list import Source, store_run_list
 from tests.conftest import S3
 
 NAMES = ("documentfrontDoc_Front_1_blob.jpg", "documentbackDoc_Back_1_blob.jpg", "Doc_Selfie_1_blob.jpg")
@@ -114,7 +114,7 @@ async def fill(bucket: Bucket, ids: Sequence[str], *, size: int = 2_000) -> None
 async def keep_run(bucket: Bucket, ids: Sequence[str], run: str) -> None:
     fingerprint = hashlib.sha256(b"".join(UUID(eval_id).bytes for eval_id in ids)).hexdigest()
     source = Source(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
-    await keep_list(bucket, ids, run=run, environment="sandbox", account="default", refresh=False, source=source)
+    await store_run_list(bucket, ids, run=run, environment="sandbox", account="default", refresh=False, source=source)
 
 
 def documents(eval_id: str, revision: int, size: int) -> list[Member]:
@@ -136,7 +136,7 @@ async def archive(bucket: Bucket, eval_id: str, outcome: Outcome, members: Seque
     bundle = f"the bundle of {eval_id}".encode()
     sha256 = hashlib.sha256(bundle).hexdigest()
     if outcome is Outcome.UNREADABLE:
-        await quarantine(shelf, evaluation, Bundle(data=bundle, sha256=sha256, filename=None, size=len(bundle)))
+        await quarantine_bundle(shelf, evaluation, Bundle(data=bundle, sha256=sha256, filename=None, size=len(bundle)))
     manifest = Manifest(
         schema=1,
         eval_id=eval_id,

@@ -7,12 +7,12 @@ from redis.asyncio import Redis
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Job, Queue, Trigger
 from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import KEY_PAUSES, Holds, Reason
+from tasks.resilience.holds import KEY_BACKOFF, Holds, Reason
 
 
 async def refused(holds: Holds, account: str, status: int, *, probe: bool) -> float:
     """RiskOS refused the key of an account; return the seconds until the next probe."""
-    return await holds.until_probed(account, Reason.of_status(status), "refused", KEY_PAUSES, probe=probe)
+    return await holds.place_until_probe(account, Reason.of_status(status), "refused", KEY_BACKOFF, probe=probe)
 
 
 async def failed(
@@ -20,4 +20,4 @@ async def failed(
 ) -> bool:
     """An evaluation failed that nobody has heard of before; return whether an outage is to blame."""
     entry = Job(str(uuid4()), "ours", Queue.LIVE, "default", *(False, 0, 0), Trigger("message"), suspect=suspect)
-    return await breaker.failed(error, entry, Ledger(redis), archive_probe=archive_probe)
+    return await breaker.record_failure(error, entry, Ledger(redis), archive_probe=archive_probe)

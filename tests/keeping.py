@@ -9,7 +9,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
 from tasks.pipeline.manifest_builder import build_manifest
-from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
+from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import UnreadableRecord, commit, read_manifest, utc_now
@@ -47,6 +47,6 @@ async def _keep(
     entry = Job(evaluation.eval_id, "token", Queue.LIVE, "default", False, 0, 0, trigger, evidence=evidence)  # noqa: FBT003
     stored = await store_documents(shelf, evaluation, contents.documents, archived_at=at)
     if isinstance(answer, Bundle) and contents.unreadable:
-        await quarantine(shelf, evaluation, answer)
+        await quarantine_bundle(shelf, evaluation, answer)
     manifest = build_manifest(evaluation, entry, answer, contents, stored, retrieved_at=at)
     return await commit(bucket, evaluation, manifest, await read_manifest(bucket, evaluation))

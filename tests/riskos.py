@@ -133,7 +133,7 @@ class Clock:
                 await self.redis.hset(key, "until", 0)
             else:
                 await self.redis.delete(key)
-            self._turns.notice(key.removeprefix(hold_key("")), 0.0)
+            self._turns.set_hold(key.removeprefix(hold_key("")), 0.0)
 
     def line_to(
         self, url: str, http: aiohttp.ClientSession, terms: DownloadOptions, policy: RetryPolicy

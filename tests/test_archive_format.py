@@ -18,7 +18,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, schema
-from tasks.storage.run_list import RunList, keep_list
+from tasks.storage.run_list import RunList, store_run_list
 from tasks.storage.run_list import Source as Origin
 from tests.keeping import keep, keep_tombstone
 from tests.zips import Raw, forged, zip_of
@@ -78,7 +78,7 @@ async def archive(tmp_path: Path) -> Path:
     )
     facts: Any = {"run": "2026-q3", "environment": "production", "account": "default", "refresh": False}
     source = Origin(name="ids.txt", fingerprint="a" * 64, ids=3, repeated=0, bad=0)
-    await keep_list(bucket, (EVALUATION.eval_id, OTHER.eval_id, MISSING), source=source, **facts)
+    await store_run_list(bucket, (EVALUATION.eval_id, OTHER.eval_id, MISSING), source=source, **facts)
     return root
 
 

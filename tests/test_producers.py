@@ -45,7 +45,7 @@ async def run(*command: str, **environment: str) -> str:
 
 
 async def taken(redis: Redis) -> Job:
-    (entry,) = await Ledger(redis).take([EVAL_ID], token="t")
+    (entry,) = await Ledger(redis).lease([EVAL_ID], token="t")
     return entry
 
 

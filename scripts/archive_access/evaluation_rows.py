@@ -51,7 +51,7 @@ class Row:
     @property
     def fine(self) -> bool:
         """Whether nobody needs to look."""
-        return self.outcome == PRESENT or (self.outcome != MISSING and Outcome(self.outcome).fine)
+        return self.outcome == PRESENT or (self.outcome != MISSING and Outcome(self.outcome).ok)
 
     @property
     def damaged(self) -> bool:
@@ -96,7 +96,7 @@ def _told_by(committed: StoredManifest, evaluation: Evaluation) -> Row:
         documents=len(documents),
         bytes=sum(document.size for document in documents),
         manifest=evaluation.manifest_key,
-        sha256=hashlib.sha256(committed.found.data).hexdigest(),
+        sha256=hashlib.sha256(committed.stored.data).hexdigest(),
         archived_at=manifest.archived_at,
         cause="erased" if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
     )

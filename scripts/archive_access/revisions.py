@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, StoredObject
-from tasks.storage.manifest import DocumentRecord, Manifest, StoredManifest, why_unread
+from tasks.storage.manifest import DocumentRecord, Manifest, StoredManifest, manifest_error
 
 _KINDS = frozenset(Kind)
 
@@ -72,7 +72,7 @@ def _read(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
     try:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError:
-        raise NotExported(why_unread(found.data)) from None
+        raise NotExported(manifest_error(found.data)) from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         raise NotExported("the manifest speaks of another evaluation")
     return StoredManifest(manifest, found)

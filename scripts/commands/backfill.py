@@ -23,7 +23,7 @@ from scripts.overview.run_watcher import watch_run
 from tasks.errors import RunTaken
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.queueing.message import parse_run
-from tasks.storage.run_list import RunList, Source, keep_list
+from tasks.storage.run_list import RunList, Source, store_run_list
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
@@ -139,14 +139,14 @@ async def _backfill(
                 f"run {run.run}: {run.source.ids} evaluations, left to the workers; `docv-archive status {run.run}`",
                 err=True,
             )
-            last = RunSnapshot(await ledger.run(run.run), await ledger.census(), ())
+            last = RunSnapshot(await ledger.get_run(run.run), await ledger.get_stats(), ())
         else:
             try:
                 last = await _watch(run, watch_run(redis, run.run, run.account), tend)
             except asyncio.CancelledError:
                 await ledger.stop_feeding(run.run)
                 raise
-        seconds = await ledger.run_age(run.run) or 0.0
+        seconds = await ledger.get_run_age(run.run) or 0.0
     return Summary(run=run.run, counters=last.counters, seconds=seconds)
 
 
@@ -157,10 +157,10 @@ async def _begin(wanted: BackfillOptions, gathered: Gathered, account: AccountSe
         RunTaken: the name of the run means something else.
     """
     run = await _keep(wanted, gathered, account)
-    begun = await ledger.begin(run.run, total=run.source.ids, fingerprint=run.known_as, account=run.account)
-    if begun is BeginResult.TAKEN:
+    begun = await ledger.begin_run(run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account)
+    if begun is BeginResult.CONFLICT:
         raise RunTaken(run.run, "before")
-    if begun is BeginResult.KNOWN:
+    if begun is BeginResult.RESUMED:
         click.echo(f"run {run.run} goes on where it was", err=True)
     return run
 
@@ -168,7 +168,7 @@ async def _begin(wanted: BackfillOptions, gathered: Gathered, account: AccountSe
 async def _keep(wanted: BackfillOptions, gathered: Gathered, account: AccountSettings) -> RunList:
     ids = gathered.ids
     async with opened_bucket(account.settings) as bucket:
-        return await keep_list(
+        return await store_run_list(
             bucket,
             ids,
             run=wanted.run or f"{_stem(wanted.source)}-{ids.fingerprint[:_FINGERPRINT]}",

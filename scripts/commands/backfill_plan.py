@@ -95,7 +95,7 @@ async def plan(gathered: Gathered, here: Settings, account: AccountSettings, *, 
         documents=_mean((len(each.documents) for each in full), _DOCUMENTS),
         size=_mean((sum(document.size for document in each.documents) for each in full), _BYTES),
         known=bool(full),
-        estimate=estimate(round(len(gathered.ids) * share_new), settings, rate=rate.kept),
+        estimate=estimate(round(len(gathered.ids) * share_new), settings, rate=rate.effective),
     )
     if as_json:
         click.echo(orjson.dumps(_facts(made)))

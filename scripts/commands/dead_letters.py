@@ -109,12 +109,12 @@ def _act(done: str, choice: Choice, *, as_json: bool) -> int:
 async def _each(settings: Settings, done: str, choice: Choice) -> int:
     count = 0
     async with _dead(settings, choice) as dead:
-        act = dead.ledger.redrive if done == "redriven" else dead.ledger.drop
+        act = dead.ledger.redrive_dead_letters if done == "redriven" else dead.ledger.drop_dead_letters
         async for some in _thousands(letter.eval_id async for letter in dead.letters):
             count += len(await act(some))
         if done == "dropped":
             async for some in _thousands(refusal.name async for refusal in dead.refused):
-                count += await dead.refusals.drop(some)
+                count += await dead.refusals.delete(some)
     return count
 
 
@@ -173,12 +173,12 @@ async def _dead(settings: Settings, choice: Choice) -> AsyncIterator[_Dead]:
         async def letters() -> AsyncIterator[DeadLetter]:
             # Redis may show an entry twice while its table grows.
             seen: set[str] = set()
-            async for letter in ledger.dead_letters():
+            async for letter in ledger.iterate_dead_letters():
                 if choice.has(letter, now) and letter.eval_id not in seen:
                     seen.add(letter.eval_id)
                     yield letter
 
-        refused = (refusal async for refusal in refusals.each() if choice.has_refusal(refusal, now))
+        refused = (refusal async for refusal in refusals.iterate() if choice.has_refusal(refusal, now))
         yield _Dead(ledger, letters(), refusals, refused)
 
 

@@ -53,8 +53,8 @@ async def _hold(settings: Settings, account: str, note: str) -> Hold:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         holds = Holds(redis)
-        await holds.by_hand(account, note)
-        (placed,) = [each for each in await holds.all() if each.scope == account]
+        await holds.place_manual(account, note)
+        (placed,) = [each for each in await holds.list_all() if each.scope == account]
         return placed
 
 
@@ -65,4 +65,4 @@ async def _resume(settings: Settings, account: str | None) -> list[Hold]:
 
 
 def _facts(hold: Hold) -> dict[str, object]:
-    return {"what": hold.what, "reason": hold.reason, "note": hold.note, "lasting_seconds": round(hold.lasting, 1)}
+    return {"what": hold.what, "reason": hold.reason, "note": hold.note, "lasting_seconds": round(hold.age, 1)}

@@ -35,5 +35,5 @@ async def _rate(settings: Settings, account: AccountSettings, asked: float | Non
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         if asked is not None or forget:
-            await pace_of(redis, account).ask(asked)
+            await pace_of(redis, account).set_rate(asked)
         return await see_rate(redis, account)

@@ -41,8 +41,8 @@ async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis)
-        counters = await ledger.run(name)
-        since = await ledger.run_age(name)
+        counters = await ledger.get_run(name)
+        since = await ledger.get_run_age(name)
     if since is None:
         click.echo(f"docv-archive: there is no run {name}; `docv-archive status` lists them", err=True)
         return USAGE
@@ -73,7 +73,7 @@ def _as_json(overview: Overview) -> bytes:
             "parked": census.parked,
             "held": sum(census.held.values()),
             "next_due_seconds": census.next_due,
-            "dead_letters": census.dead,
+            "dead_letters": census.dead_letters,
             "refused_messages": overview.refused,
             "rate": rate_facts(overview.rate),
             "holds": [_facts(hold) for hold in overview.holds],
@@ -83,7 +83,7 @@ def _as_json(overview: Overview) -> bytes:
                     "shares_rate_with": each.shares_rate_with,
                     "rate": rate_facts(overview.rates[each.name]),
                     "quota": each.settings.quota,
-                    "held": census.held_of.get(each.name, 0),
+                    "held": census.held_by_account.get(each.name, 0),
                     "holds": [_facts(hold) for hold in overview.holds_of(each.name)],
                 }
                 for each in overview.accounts
@@ -107,8 +107,8 @@ def _facts(hold: Hold) -> dict[str, object]:
         "what": hold.what,
         "reason": hold.reason,
         "note": hold.note,
-        "lasting_seconds": round(hold.lasting, 1),
-        "left_seconds": None if hold.by_hand else round(hold.left, 1),
+        "lasting_seconds": round(hold.age, 1),
+        "left_seconds": None if hold.is_manual else round(hold.remaining, 1),
     }
 
 
@@ -125,7 +125,9 @@ def _print(overview: Overview) -> None:
         next_due += f", parked for {census.next_cause}"
     states.add_row("parked", str(census.parked), next_due)
     states.add_row("wait for a hold to end", str(sum(census.held.values())), "")
-    states.add_row("dead letters", str(census.dead), "see `docv-archive dead-letters list`" if census.dead else "")
+    states.add_row(
+        "dead letters", str(census.dead_letters), "see `docv-archive dead-letters list`" if census.dead_letters else ""
+    )
     if overview.refused:
         states.add_row("refused messages", str(overview.refused), "see `docv-archive dead-letters list`")
     for name, count in overview.strange.items():
@@ -134,7 +136,7 @@ def _print(overview: Overview) -> None:
     _add_rates(states, overview)
     console.print(states)
     for hold in overview.holds:
-        age = format_duration(hold.lasting)
+        age = format_duration(hold.age)
         console.print(f"[bold red]on hold:[/] {hold.what} for {age}, reason {hold.reason}; {until(hold)}")
         console.print(f"  {hold.note}", markup=False, style="dim")
     if overview.runs:
@@ -148,7 +150,7 @@ def _add_rates(states: Table, overview: Overview) -> None:
         shared = f"; shared with {each.shares_rate_with}" if each.shares_rate_with else ""
         states.add_row(f"rate{of}", figure, words + shared)
         if quota is not None:
-            states.add_row(f"quota{of}", str(overview.rates[each.name].today), f"of {quota} requests in 24 hours")
+            states.add_row(f"quota{of}", str(overview.rates[each.name].used_today), f"of {quota} requests in 24 hours")
 
 
 def _runs(overview: Overview) -> Table:
@@ -156,7 +158,7 @@ def _runs(overview: Overview) -> Table:
     for title in ("run", "total", "pending", "to look at", "left"):
         runs.add_column(title, justify="left" if title == "run" else "right")
     for name, run in overview.runs.items():
-        look = sum(count for outcome, count in run.outcomes.items() if not outcome.fine)
+        look = sum(count for outcome, count in run.outcomes.items() if not outcome.ok)
         left = format_duration(overview.seconds_left(run)) if run.pending else ""
         runs.add_row(name, str(run.total), str(run.pending), str(look), left)
     return runs

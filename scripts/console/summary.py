@@ -54,7 +54,7 @@ class Summary:
     def fine(self) -> bool:
         """Whether everything there was to archive is in the archive."""
         counted = self.counters.outcomes.items()
-        return not self.counters.pending and all(outcome.fine for outcome, count in counted if count)
+        return not self.counters.pending and all(outcome.ok for outcome, count in counted if count)
 
     def sentence(self) -> str:
         """Return the counts in a line."""

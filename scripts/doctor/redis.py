@@ -137,10 +137,10 @@ async def _sharing(redis: Redis) -> Finding:
 
 
 async def _work(redis: Redis, accounts: Collection[str]) -> AsyncIterator[Finding]:
-    workers, census = await WorkerRegistry(redis).count(), await Ledger(redis).census()
+    workers, census = await WorkerRegistry(redis).count(), await Ledger(redis).get_stats()
     for queue in Queue:
         yield work(queue, workers[queue], census.queued[queue], census.oldest[queue])
-    for name, count in census.held_of.items():
+    for name, count in census.held_by_account.items():
         if name not in accounts:
             yield unknown_account(name, count)
 

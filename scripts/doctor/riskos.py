@@ -20,7 +20,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from tasks.consumer.account_settings import account_of
+from tasks.consumer.account_settings import make_account
 from tasks.errors import AccountHeld
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
@@ -112,7 +112,7 @@ def certified(version: str, ends: float, now: float) -> Finding:
 
 
 async def _ask(known: AccountSettings) -> AsyncIterator[Finding]:
-    settings, account = known.settings, account_of(known)
+    settings, account = known.settings, make_account(known)
     held = await _turn(settings, account)
     if held:
         yield held
@@ -140,7 +140,7 @@ async def _turn(settings: Settings, account: Account) -> Finding | None:
         async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
             try:
                 async with asyncio.timeout(_SECONDS):
-                    await RateLimiter(redis).wait(account, Queue.LIVE)
+                    await RateLimiter(redis).acquire(account, Queue.LIVE)
             except AccountHeld as error:
                 return warning(_ASKING, f"not asked: {error}", "see `docv-archive status`; `resume` ends a hold")
     return None

@@ -32,7 +32,7 @@ async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
             return
         data = marker(evaluation, kept, _manifest(found)).as_json()
         try:
-            await bucket.replace(evaluation.manifest_key, data, labels, found.version if found else None)
+            await bucket.replace(evaluation.manifest_key, data, labels, found.etag if found else None)
         except (ManifestChanged, WriteUnconfirmed):
             continue  # the next look tells
         return

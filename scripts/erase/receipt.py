@@ -141,7 +141,7 @@ async def complete(bucket: Bucket, kept: Kept) -> Kept:
     found = await bucket.read(kept.key)
     done = kept.receipt.model_copy(update={"completed_at": utc_now()})
     try:
-        await bucket.replace(kept.key, done.as_json(), _LABELS, found.version if found else None)
+        await bucket.replace(kept.key, done.as_json(), _LABELS, found.etag if found else None)
     except (ManifestChanged, WriteUnconfirmed):
         # Our own write may have reached the store although its answer did not reach us.
         there = await bucket.read(kept.key)

@@ -98,7 +98,7 @@ class Copier:
         folder = self.room / evaluation.eval_id
         make_folders(folder)
         with _new_file(folder / _MANIFEST) as file:
-            file.write(committed.found.data)
+            file.write(committed.stored.data)
         return await self._copy_documents(evaluation, committed.manifest, folder)
 
     async def _copy_documents(self, evaluation: Evaluation, manifest: Manifest, folder: Path) -> Exported:

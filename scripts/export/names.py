@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from tasks.bundle.media_type import promised_by
+from tasks.bundle.media_type import media_type_named
 
 _LONGEST = 60
 """Characters in one part; in any script and form few enough for the 255 bytes or units that disks allow."""
@@ -86,6 +86,6 @@ def _safe(part: str, longest: int = _LONGEST) -> str:
 def _split(last: str, media_type: str, extension: str) -> tuple[str, str]:
     """Return stem and ending; the ending is the name's own where it says what the content is."""
     stem, _, own = last.rpartition(".")
-    if stem and own.isascii() and (own == extension or promised_by(own.lower()) == media_type):
+    if stem and own.isascii() and (own == extension or media_type_named(own.lower()) == media_type):
         return stem, f".{own}"
     return last, f".{extension}"

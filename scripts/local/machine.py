@@ -114,9 +114,9 @@ async def _prepare(settings: Settings, embedded: EmbeddedRedis | None) -> None:
 
 async def _lift_what_may_be_mended(holds: Holds) -> None:
     """Find out anew what had to be probed; what a person, or the quota, holds stays."""
-    for hold in await holds.all():
-        if hold.probed:
-            await holds.lift(hold.scope)
+    for hold in await holds.list_all():
+        if hold.needs_probe:
+            await holds.end(hold.scope)
 
 
 def _give_up_on_a_bad_key(seen: RunSnapshot) -> None:

@@ -47,12 +47,12 @@ class Overview:
     @property
     def strange(self) -> dict[str, int]:
         """How many evaluations wait for accounts that are not known here, and by which name."""
-        return {name: count for name, count in self.census.held_of.items() if name not in self.rates}
+        return {name: count for name, count in self.census.held_by_account.items() if name not in self.rates}
 
     def seconds_left(self, run: RunCounters) -> float:
         """Return how long a run will take at the rate that is kept just now."""
         account = self._or_first(run.account)
-        return estimate(run.pending, account.settings, rate=self.rates[account.name].kept).seconds
+        return estimate(run.pending, account.settings, rate=self.rates[account.name].effective).seconds
 
     def holds_of(self, account: str) -> list[Hold]:
         """Return the holds that concern what is asked for with an account."""
@@ -68,9 +68,9 @@ async def see_overview(redis: "Redis", accounts: Accounts, newest: int = 20) -> 
     # What can stand still is asked one by one: to look for holds among all keys takes long where there are many.
     scopes = [ARCHIVE, *(scope for name in accounts.names for scope in (name, backfill_of(name)))]
     return Overview(
-        census=await ledger.census(),
-        holds=[hold for hold in await Holds(redis).of_each(*scopes) if hold],
-        runs=await ledger.counters(await ledger.runs(newest)),
+        census=await ledger.get_stats(),
+        holds=[hold for hold in await Holds(redis).get_each(*scopes) if hold],
+        runs=await ledger.get_counters(await ledger.list_runs(newest)),
         rates={each.name: await see_rate(redis, each) for each in accounts},
         workers=await WorkerRegistry(redis).count(),
         refused=await RejectedMessages(redis).count(),

@@ -9,26 +9,26 @@ from worker.config.accounts_file import AccountSettings
 
 async def see_rate(redis: "Redis", account: AccountSettings) -> RateStatus:
     """Return how fast an account sends."""
-    return await pace_of(redis, account).see()
+    return await pace_of(redis, account).get_status()
 
 
 def rate_facts(rate: RateStatus) -> dict[str, object]:
     """Return a rate for a program."""
     return {
-        "asked": rate.asked,
-        "kept": round(rate.kept, 3),
-        "reached": round(rate.reached, 3),
-        "by_hand": rate.by_hand,
-        "today": rate.today,
+        "asked": rate.configured,
+        "kept": round(rate.effective, 3),
+        "reached": round(rate.observed, 3),
+        "by_hand": rate.manual,
+        "today": rate.used_today,
     }
 
 
 def rate_words(rate: RateStatus) -> tuple[str, str]:
     """Return a rate for a person: the figure, and what there is to say of it."""
-    source = "set by hand" if rate.by_hand else "from the settings"
-    if rate.kept < rate.asked:
-        source = f"slowed down by RiskOS, {rate.asked:g} are asked for, {source}"
-    return f"{rate.kept:.3g}", f"requests a second, {source}; {rate.reached:.3g} over the last minute"
+    source = "set by hand" if rate.manual else "from the settings"
+    if rate.effective < rate.configured:
+        source = f"slowed down by RiskOS, {rate.configured:g} are asked for, {source}"
+    return f"{rate.effective:.3g}", f"requests a second, {source}; {rate.observed:.3g} over the last minute"
 
 
 def pace_of(redis: "Redis", account: AccountSettings) -> AdaptiveRate:

@@ -56,6 +56,6 @@ class RunSnapshot:
 
 def until(hold: Hold) -> str:
     """Return what ends a hold, and when, in words."""
-    if hold.by_hand:
+    if hold.is_manual:
         return "until `docv-archive resume`"
-    return f"{'next probe' if hold.probed else 'goes on'} in {format_duration(hold.left)}"
+    return f"{'next probe' if hold.needs_probe else 'goes on'} in {format_duration(hold.remaining)}"

@@ -59,13 +59,13 @@ async def watch_run(
     ledger, holds, presence, speed = Ledger(redis), Holds(redis), WorkerRegistry(redis), Speed()
     served = time.monotonic()
     while not cancel_requested():
-        counters = await ledger.run(run)
+        counters = await ledger.get_run(run)
         if (await presence.count())[Queue.BACKFILL]:
             served = time.monotonic()
         yield RunSnapshot(
             counters=counters,
-            census=await ledger.census(),
-            holds=[hold for hold in await holds.of_each(account, backfill_of(account), ARCHIVE) if hold],
+            census=await ledger.get_stats(),
+            holds=[hold for hold in await holds.get_each(account, backfill_of(account), ARCHIVE) if hold],
             served=time.monotonic() - served < patience,
             per_second=speed.note(counters.total - counters.pending, time.monotonic()),
         )

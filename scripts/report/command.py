@@ -19,7 +19,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import utc_now
-from tasks.storage.run_list import RunList, find_list, read_piece
+from tasks.storage.run_list import RunList, read_chunk, read_run_list
 from worker.clients.redis import check_redis, open_redis
 from worker.config.settings import Settings
 
@@ -56,7 +56,7 @@ def _save(file: Path, text: str) -> None:
 async def _told(settings: Settings, name: str, write: Writer) -> tuple[RunList, Totals] | None:
     """Write the rows of a run, and return what they say together; None where there is no list of it."""
     async with opened_bucket(settings) as bucket:
-        run = await find_list(bucket, settings.environment, name)
+        run = await read_run_list(bucket, settings.environment, name)
         return (run, await _totals(bucket, run, settings, write)) if run else None
 
 
@@ -67,7 +67,7 @@ async def _totals(bucket: Bucket, run: RunList, settings: Settings, write: Write
         ledger = Ledger(redis)
         write(())
         for piece in run.pieces:
-            async for some in rows(bucket, run.environment, ledger, await read_piece(bucket, piece)):
+            async for some in rows(bucket, run.environment, ledger, await read_chunk(bucket, piece)):
                 write(some)
                 totals.add(some)
     return totals

@@ -23,7 +23,7 @@ async def rows(
 async def _completed(ledger: Ledger, found: Sequence[Row]) -> Sequence[Row]:
     """Say of those that have no manifest where they are."""
     silent = [row.eval_id for row in found if row.outcome == MISSING and row.cause is None]
-    known = dict(zip(silent, await ledger.whereabouts(silent), strict=True))
+    known = dict(zip(silent, await ledger.locate(silent), strict=True))
     return [_placed(row, *known[row.eval_id]) if row.eval_id in known else row for row in found]
 
 

@@ -22,7 +22,7 @@ from scripts.serve.http.limits import HttpLimits
 from scripts.serve.metrics import HttpMetrics
 from scripts.serve.page.routes import add_page
 from scripts.serve.request_log import telling
-from tasks.consumer.account_settings import allowance_of
+from tasks.consumer.account_settings import make_allowance
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
@@ -65,8 +65,8 @@ def application(
 ) -> web.Application:
     """Return the application with all its routes; a page that is read only lets nobody act."""
     bucket = open_bucket(opened.archive, settings.storage_class)
-    allowances = {each.name: allowance_of(each) for each in accounts}
-    figures.join(SharedMetrics(SystemMetrics(opened.redis, allowances).look))
+    allowances = {each.name: make_allowance(each) for each in accounts}
+    figures.join(SharedMetrics(SystemMetrics(opened.redis, allowances).collect))
     nothing = f"{settings.environment}/is-the-archive-there"
     health = Health({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
     handlers = _handlers(settings, accounts, opened, bucket, figures, bounds) | {

@@ -20,7 +20,7 @@ from scripts.serve.http.limits import HttpLimits
 from scripts.serve.metrics import HttpMetrics
 from tasks.queueing.publisher import Publisher
 from tasks.telemetry import tracing
-from tasks.telemetry.log_events import warned
+from tasks.telemetry.log_events import settings_warning
 from worker.app import publishing_app
 from worker.clients.archive import check_archive, open_archive
 from worker.clients.errors import ServiceUnavailable
@@ -85,7 +85,7 @@ async def _until_signalled(
         for setting in accounts.weak_doors():
             _log.warning("serve.weak_secret", setting=setting, hint="`openssl rand -hex 32` makes a good one")
         for why in accounts.warnings:
-            warned(why)
+            settings_warning(why)
         announce(url)
         await told.wait()
     _log.info("serve.ended")

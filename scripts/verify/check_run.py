@@ -9,7 +9,7 @@ from scripts.verify.layout import Group, Place
 from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from tasks.errors import IntegrityError, StorageError
-from tasks.storage.run_list import Chunk, RunList, find_list, read_piece
+from tasks.storage.run_list import Chunk, RunList, read_chunk, read_run_list
 
 _LARGEST = 64 << 20
 
@@ -28,7 +28,7 @@ async def _differences(means: VerifyContext, place: Place, objects: Sequence[Lis
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
         return [_damaged(key, "something in it is no file, or larger than any list")]
     try:
-        run = await find_list(means.bucket, place.environment, place.name)
+        run = await read_run_list(means.bucket, place.environment, place.name)
     except (IntegrityError, StorageError) as error:
         return [_damaged(key, str(error))]
     if run is None:
@@ -68,7 +68,7 @@ async def _pieces(means: VerifyContext, run: RunList, key: str) -> list[Differen
 
 
 async def _values(means: VerifyContext, piece: Chunk) -> bytes:
-    return b"".join(UUID(eval_id).bytes for eval_id in await read_piece(means.bucket, piece))
+    return b"".join(UUID(eval_id).bytes for eval_id in await read_chunk(means.bucket, piece))
 
 
 def _damaged(key: str, detail: str) -> Difference:

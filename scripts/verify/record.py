@@ -10,7 +10,7 @@ from scripts.verify.problems import Difference, Problem
 from tasks.errors import StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest, why_unread
+from tasks.storage.manifest import Manifest, manifest_error
 
 _LARGEST = 64 << 20
 """Bytes; that of 65,535 documents is smaller."""
@@ -52,7 +52,7 @@ def _understood(evaluation: Evaluation, key: str, data: bytes) -> Record | Diffe
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError:
-        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, why_unread(data))
+        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, manifest_error(data))
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it speaks of another evaluation or environment")
     return Record(key, manifest, hashlib.sha256(data).hexdigest())

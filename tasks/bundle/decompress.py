@@ -20,7 +20,7 @@ from tasks.bundle.zip_directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYP
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import chunks
 
-PIECE = 1 << 18
+MAX_PIECE = 1 << 18
 """Bytes that go into a decoder at a time: most photographs are one, for each costs the interpreter three times."""
 
 CHUNK = 1 << 18
@@ -72,7 +72,7 @@ class _Decoder(Protocol):
     def decompress(self, data: Buffer, max_length: int) -> bytes: ...
 
 
-def inflate(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
+def decompress(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
     """Yield the content of a member in chunks of at most ``CHUNK`` bytes.
 
     Whether size and CRC are as promised is for the caller to compare; that the compressed data ends
@@ -86,7 +86,7 @@ def inflate(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
         raise MemberError("encrypted", "it is encrypted")
     if entry.flags & _PATCHED:
         raise MemberError("unsupported_method", "it is a patch to a file that is not here")
-    packed = chunks(data, entry.data_at, entry.data_end, PIECE)
+    packed = chunks(data, entry.data_offset, entry.data_end, MAX_PIECE)
     match entry.method:
         case 0:
             return packed
@@ -126,16 +126,16 @@ def _lzma(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
     In a ZIP a header of its own stands before the properties. With the one of the ``.lzma`` format instead,
     the public decoder takes it, bounded in memory, and knows where the data has to end.
     """
-    properties_at = entry.data_at + _LZMA_VERSION_AND_LENGTH.size
+    properties_at = entry.data_offset + _LZMA_VERSION_AND_LENGTH.size
     content_at = properties_at + _LZMA_PROPERTIES
     if content_at > entry.data_end:
         raise MemberError("truncated", "its compressed data ends too early")
-    if _LZMA_VERSION_AND_LENGTH.unpack_from(data, entry.data_at) != (_LZMA_PROPERTIES,):
+    if _LZMA_VERSION_AND_LENGTH.unpack_from(data, entry.data_offset) != (_LZMA_PROPERTIES,):
         raise MemberError("corrupt_data", "its compressed data is damaged")
     size = _UNKNOWN_SIZE if entry.flags & LZMA_END_MARK else entry.size
     header = bytes(data[properties_at:content_at]) + size.to_bytes(8, "little")
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
-    return _decoded(decoder, chain([header], chunks(data, content_at, entry.data_end, PIECE)))
+    return _decoded(decoder, chain([header], chunks(data, content_at, entry.data_end, MAX_PIECE)))
 
 
 def _trailing_data() -> MemberError:

@@ -8,7 +8,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from tasks.bundle.media_type import extension_of, media_type_of, promised_by
+from tasks.bundle.media_type import extension_of, media_type_named, media_type_of
 from tasks.bundle.unpack import Member
 from tasks.memory.buffer_pool import Buffer
 
@@ -79,7 +79,7 @@ def identify(member: Member) -> Document:
     """Return the member as the document that it is."""
     source = source_of(member.name)
     media_type = media_type_of(member.data)
-    promised = _promised(member.name)
+    promised = _named_type(member.name)
     return Document(
         name=member.name,
         kind=_kind(member.name, source),
@@ -119,6 +119,6 @@ def _pattern(name: str) -> Kind | None:
     return next((kind for kind, pattern in _PATTERNS if pattern.match(stem)), None)
 
 
-def _promised(name: str) -> str | None:
+def _named_type(name: str) -> str | None:
     _, dot, extension = _parts(name)[-1].rpartition(".")
-    return promised_by(extension) if dot else None
+    return media_type_named(extension) if dot else None

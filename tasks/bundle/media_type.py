@@ -162,6 +162,6 @@ def extension_of(media_type: str) -> str:
     return _EXTENSIONS[media_type]
 
 
-def promised_by(extension: str) -> str | None:
+def media_type_named(extension: str) -> str | None:
     """Return the media type that a name's extension promises, or None where we know no such promise."""
     return _PROMISES.get(extension)

@@ -17,13 +17,13 @@ from pathlib import Path
 from isal import isal_zlib
 
 from tasks.bundle import zip_check
-from tasks.bundle.decompress import QUICK_METHODS, MemberError, inflate
+from tasks.bundle.decompress import QUICK_METHODS, MemberError, decompress
 from tasks.bundle.zip_directory import UTF8_NAME, ZipEntry
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import SIZE, Arena, Buffer
 from tasks.memory.spool import Spool
 
-LITTLE = SIZE
+SMALL_BUNDLE = SIZE
 """Bytes of a bundle, and again of what is in it, that are read in some five milliseconds."""
 _FEW = 32
 # Folders are no documents, but looking at one costs time as well.
@@ -137,12 +137,14 @@ def unpack_small(data: Buffer, limits: Limits) -> Unpacked | None:
         bounded by what the bundle promises, and one that holds more than it promises is unusual.
 
     """
-    if len(data) > LITTLE:
+    if len(data) > SMALL_BUNDLE:
         return None
     try:
         entries = _entries(data, limits, _FEW)
         promised = sum(entry.size for entry in entries)
-        if promised > min(LITTLE, limits.in_memory) or any(entry.method not in QUICK_METHODS for entry in entries):
+        if promised > min(SMALL_BUNDLE, limits.in_memory) or any(
+            entry.method not in QUICK_METHODS for entry in entries
+        ):
             return None
         bounds = replace(limits, max_unpacked_bytes=min(promised, limits.max_unpacked_bytes), in_memory=0)
         return _read(data, entries, bounds, Arena())
@@ -212,10 +214,10 @@ class _Reader:
         return Unreadable(member.name, "folder_with_content", "it is named as a folder and has content")
 
     def _member(self, entry: ZipEntry) -> _Content:
-        tally = _Tally()
-        chunks = tally.counted(self._not_too_large(self._within_budget(inflate(self._data, entry))))
+        tally = _Checksums()
+        chunks = tally.count(self._limit_size(self._limit_total(decompress(self._data, entry))))
         # A header may promise what it likes: memory is given for what it says, and no more.
-        data = self._collected(chunks, min(entry.size, self._room))
+        data = self._collect(chunks, min(entry.size, self._room))
         if tally.size != entry.size:
             raise MemberError("wrong_size", "its content is not as long as the bundle says")
         if tally.crc != entry.crc:
@@ -224,7 +226,7 @@ class _Reader:
             self._room -= len(data)
         return _Content(_name(entry), data, tally.sha256.hexdigest(), tally.size, _modified(entry))
 
-    def _collected(self, chunks: Iterator[Buffer], room: int) -> bytes | tuple[int, int]:
+    def _collect(self, chunks: Iterator[Buffer], room: int) -> bytes | tuple[int, int]:
         """Return the chunks as one where there is room, else where they are in the spool."""
         collected: list[Buffer] = []
         size = 0
@@ -235,7 +237,7 @@ class _Reader:
                 return self._spool.put(chain(collected, chunks))
         return b"".join(collected)
 
-    def _not_too_large(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
+    def _limit_size(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
         size, most = 0, self._limits.max_document_bytes
         for chunk in chunks:
             size += len(chunk)
@@ -243,7 +245,7 @@ class _Reader:
                 raise MemberError("document_too_large", f"it is larger than {most} bytes")
             yield chunk
 
-    def _within_budget(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
+    def _limit_total(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:
             self._unpacked += len(chunk)
             if self._unpacked > self._limits.max_unpacked_bytes:
@@ -253,7 +255,7 @@ class _Reader:
             yield chunk
 
 
-class _Tally:
+class _Checksums:
     """What is to be known of a content once all of it has passed."""
 
     def __init__(self) -> None:
@@ -261,7 +263,7 @@ class _Tally:
         self.crc = 0
         self.sha256 = hashlib.sha256()
 
-    def counted(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
+    def count(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:
             self.size += len(chunk)
             self.crc = isal_zlib.crc32(chunk, self.crc)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.bundle.documents import Document, identify
-from tasks.bundle.unpack import LITTLE, Limits, Unpacked, unpack, unpack_small
+from tasks.bundle.unpack import SMALL_BUNDLE, Limits, Unpacked, unpack, unpack_small
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import ByteBudget
@@ -17,7 +17,7 @@ from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
 
 _LARGE = 8 << 20
-_BESIDE = 2
+_THREADS = 2
 _SMALL = 64 << 10
 _MEMORY = 128 << 20
 
@@ -53,49 +53,49 @@ class BundleUnpacker:
         memory: ByteBudget | None = None,
         spool_dir: Path | None = None,
         figures: Metrics = NULL_METRICS,
-        on_time: Callable[[], bool] = lambda: False,
+        avoid_blocking: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._limits, self._spool_dir, self._figures, self._on_time = limits, spool_dir, figures, on_time
+        self._limits, self._spool_dir, self._figures, self._avoid_blocking = limits, spool_dir, figures, avoid_blocking
         self._memory = memory or ByteBudget(_MEMORY)
-        self._on_the_loop, self._beside = asyncio.Semaphore(), asyncio.Semaphore(_BESIDE)
+        self._loop_lock, self._thread_slots = asyncio.Semaphore(), asyncio.Semaphore(_THREADS)
 
     @contextlib.asynccontextmanager
-    async def contents(self, data: Buffer | None) -> AsyncIterator[BundleContents]:
+    async def unpacked(self, data: Buffer | None) -> AsyncIterator[BundleContents]:
         """Lend what is in a bundle, nothing where there is none, for as long as the block lasts."""
         if data is None:
             yield BundleContents()
             return
         # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
         in_memory = min(self._limits.in_memory, 2 * len(data) + _SMALL)
-        async with self._memory.share(in_memory):
-            async with self._turn(len(data)):
+        async with self._memory.reserve(in_memory):
+            async with self._acquire_slot(len(data)):
                 with timed(self._figures, Step.UNPACK), span("unpack", bytes=len(data)):
-                    contents = await self._open(data, replace(self._limits, in_memory=in_memory))
+                    contents = await self._unpack(data, replace(self._limits, in_memory=in_memory))
                 # Others do what they have to do before the next bundle is opened.
                 await asyncio.sleep(0)
             del data  # whoever opened it says how long its bytes are there
             yield contents
 
-    def _turn(self, size: int) -> AbstractAsyncContextManager[None]:
-        if size <= LITTLE:
-            return self._on_the_loop
-        return self._beside if size <= _LARGE else contextlib.nullcontext()
+    def _acquire_slot(self, size: int) -> AbstractAsyncContextManager[None]:
+        if size <= SMALL_BUNDLE:
+            return self._loop_lock
+        return self._thread_slots if size <= _LARGE else contextlib.nullcontext()
 
-    async def _open(self, data: Buffer, limits: Limits) -> BundleContents:
-        little = None if self._on_time() else unpack_small(data, limits)
+    async def _unpack(self, data: Buffer, limits: Limits) -> BundleContents:
+        little = None if self._avoid_blocking() else unpack_small(data, limits)
         if little is not None:
-            return _contents(little)
-        return await asyncio.to_thread(_unpacked, data, limits, self._spool_dir)
+            return _identify_all(little)
+        return await asyncio.to_thread(_unpack_in_thread, data, limits, self._spool_dir)
 
 
-def _unpacked(data: Buffer, limits: Limits, spool_dir: Path | None) -> BundleContents:
+def _unpack_in_thread(data: Buffer, limits: Limits, spool_dir: Path | None) -> BundleContents:
     try:
-        return _contents(unpack_small(data, limits) or unpack(data, limits, spool_dir))
+        return _identify_all(unpack_small(data, limits) or unpack(data, limits, spool_dir))
     except BadBundle as error:
         return BundleContents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
 
 
-def _contents(unpacked: Unpacked) -> BundleContents:
+def _identify_all(unpacked: Unpacked) -> BundleContents:
     if not unpacked.members and not unpacked.unreadable:
         return BundleContents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
     return BundleContents(

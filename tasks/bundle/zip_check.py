@@ -31,7 +31,7 @@ from tasks.bundle.zip_directory import (
     UTF8_NAME,
     ZipEntry,
     entries_of,
-    widened,
+    zip64_sizes,
 )
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
@@ -67,10 +67,10 @@ def _check_members(data: Buffer, entries: tuple[ZipEntry, ...], directory_start:
     looked into a thousand times.
     """
     free_from = 0
-    for entry in sorted(entries, key=lambda entry: entry.header_at):
-        if entry.header_at < free_from:
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.header_offset < free_from:
             raise BadBundle("overlapping_members", "two of its members share bytes")
-        _check_gap(data, free_from, entry.header_at)
+        _check_gap(data, free_from, entry.header_offset)
         _check_local_header(data, entry)
         free_from = _end_of_member(data, entry)
     if free_from > directory_start:
@@ -85,27 +85,27 @@ def _check_gap(data: Buffer, start: int, end: int) -> None:
 
 def _check_local_header(data: Buffer, entry: ZipEntry) -> None:
     mark, _needed, flags, method, _time, _date, crc, packed, size, name_length, _ = LOCAL.unpack_from(
-        data, entry.header_at
+        data, entry.header_offset
     )
-    name_at = entry.header_at + LOCAL.size
+    name_at = entry.header_offset + LOCAL.size
     extra_at = name_at + name_length
-    size, packed = widened(bytes(data[extra_at : entry.data_at]), (size, packed))
+    size, packed = zip64_sizes(bytes(data[extra_at : entry.data_offset]), (size, packed))
     agrees = (
         mark == _LOCAL_MARK
         and data[name_at:extra_at] == entry.name
         and method == entry.method
         and not (flags ^ entry.flags) & _FLAGS_THAT_MATTER
     )
-    if not agrees or not _figures_agree(entry, crc, packed, size):
+    if not agrees or not _sizes_agree(entry, crc, packed, size):
         raise BadBundle("local_header_differs", "a member's own header and the directory disagree")
 
 
-def _figures_agree(entry: ZipEntry, crc: int, packed: int, size: int) -> bool:
+def _sizes_agree(entry: ZipEntry, crc: int, compressed_size: int, size: int) -> bool:
     if not entry.flags & DESCRIPTOR:
-        return (crc, packed, size) == (entry.crc, entry.packed, entry.size)
+        return (crc, compressed_size, size) == (entry.crc, entry.compressed_size, entry.size)
     return (
         crc in (0, entry.crc)
-        and packed in (0, SATURATED, entry.packed)
+        and compressed_size in (0, SATURATED, entry.compressed_size)
         and size in (0, SATURATED, entry.size)
     )  # fmt: skip
 
@@ -123,8 +123,8 @@ def _end_of_member(data: Buffer, entry: ZipEntry) -> int:
 def _descriptors(entry: ZipEntry) -> Iterator[bytes]:
     """Yield all forms of a true data descriptor (APPNOTE 4.3.9): narrow and wide, marked or not."""
     crc = entry.crc.to_bytes(4, "little")
-    narrow = max(entry.packed, entry.size) <= SATURATED
+    narrow = max(entry.compressed_size, entry.size) <= SATURATED
     for width in (4, 8) if narrow else (8,):
-        figures = crc + entry.packed.to_bytes(width, "little") + entry.size.to_bytes(width, "little")
+        figures = crc + entry.compressed_size.to_bytes(width, "little") + entry.size.to_bytes(width, "little")
         yield _DESCRIPTOR_MARK + figures
         yield figures

@@ -64,16 +64,16 @@ class ZipEntry:
     date: int
     time: int
     crc: int
-    packed: int
+    compressed_size: int
     size: int
     attributes: int
-    header_at: int
-    data_at: int
+    header_offset: int
+    data_offset: int
 
     @property
     def data_end(self) -> int:
         """Where the compressed data ends."""
-        return self.data_at + self.packed
+        return self.data_offset + self.compressed_size
 
 
 class _Totals(NamedTuple):
@@ -107,7 +107,7 @@ def entries_of(data: Buffer, *, max_entries: int) -> tuple[tuple[ZipEntry, ...],
     directory = _find_directory(data)
     if directory.entries > max_entries:
         raise BadBundle("too_many_documents", f"it lists {directory.entries} entries; allowed are {max_entries}")
-    return tuple(_listed(data, directory)), directory.start
+    return tuple(_read_entries(data, directory)), directory.start
 
 
 def _find_directory(data: Buffer) -> _Directory:
@@ -164,23 +164,23 @@ def _end64(data: Buffer, locator: int, short: _Totals) -> tuple[int, _Totals]:
     return at, totals
 
 
-def _listed(data: Buffer, directory: _Directory) -> Iterator[ZipEntry]:
+def _read_entries(data: Buffer, directory: _Directory) -> Iterator[ZipEntry]:
     at = directory.start
     for _ in range(directory.entries):
-        entry, at = _entry(data, at, directory)
+        entry, at = _read_entry(data, at, directory)
         yield entry
     if at != directory.end:
         raise BadBundle("bad_directory", "its directory is longer than its entries")
 
 
-def _entry(data: Buffer, at: int, directory: _Directory) -> tuple[ZipEntry, int]:
+def _read_entry(data: Buffer, offset: int, directory: _Directory) -> tuple[ZipEntry, int]:
     """Return the entry whose central header stands there, and where the next one begins."""
-    name_at = at + _CENTRAL.size
-    if name_at > directory.end or data[at : at + 4] != _CENTRAL_MARK:
+    name_at = offset + _CENTRAL.size
+    if name_at > directory.end or data[offset : offset + 4] != _CENTRAL_MARK:
         raise BadBundle("bad_directory", "its directory holds fewer entries than it says, or other things")
     (_, _made_by, _needed, flags, method, time, date, crc, packed, size,
      name_length, extra_length, comment_length, disk, _internal, attributes, header_at,
-    ) = _CENTRAL.unpack_from(data, at)  # fmt: skip
+    ) = _CENTRAL.unpack_from(data, offset)  # fmt: skip
     extra_at = name_at + name_length
     comment_at = extra_at + extra_length
     following = comment_at + comment_length
@@ -188,35 +188,35 @@ def _entry(data: Buffer, at: int, directory: _Directory) -> tuple[ZipEntry, int]
         raise BadBundle("bad_directory", "an entry of its directory reaches beyond the directory")
     if disk:
         raise BadBundle("multi_disk", "it is one part of an archive that spans several")
-    size, packed, header_at = widened(bytes(data[extra_at:comment_at]), (size, packed, header_at))
-    data_at = _data_at(data, header_at, directory.start)
+    size, packed, header_at = zip64_sizes(bytes(data[extra_at:comment_at]), (size, packed, header_at))
+    data_at = _find_data_offset(data, header_at, directory.start)
     if data_at + packed > directory.start:
         raise BadBundle("outside_file", "a member reaches into the directory or beyond the file")
     name = bytes(data[name_at:extra_at])
     return ZipEntry(name, flags, method, date, time, crc, packed, size, attributes, header_at, data_at), following
 
 
-def _data_at(data: Buffer, header_at: int, upto: int) -> int:
-    name_at = header_at + LOCAL.size
+def _find_data_offset(data: Buffer, header_offset: int, upto: int) -> int:
+    name_at = header_offset + LOCAL.size
     if name_at > upto:
         raise BadBundle("outside_file", "a member begins in the directory or beyond the file")
     name_length, extra_length = _NAME_AND_EXTRA.unpack_from(data, name_at - _NAME_AND_EXTRA.size)
     return name_at + int(name_length) + int(extra_length)
 
 
-def widened(extra: bytes, figures: tuple[int, ...]) -> tuple[int, ...]:
+def zip64_sizes(extra: bytes, sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the figures, those that are saturated as the Zip64 extra field has them (APPNOTE 4.5.3).
 
     A saturated figure without such a field means itself.
     """
-    missing = figures.count(SATURATED)
+    missing = sizes.count(SATURATED)
     field = _zip64_field(extra) if missing else None
     if field is None:
-        return figures
+        return sizes
     if len(field) < missing * 8:
         raise BadBundle("bad_zip64", "a Zip64 extra field is too short")
     wide = iter(struct.unpack_from(f"<{missing}Q", field))
-    return tuple(next(wide) if figure == SATURATED else figure for figure in figures)
+    return tuple(next(wide) if figure == SATURATED else figure for figure in sizes)
 
 
 def _zip64_field(extra: bytes) -> bytes | None:

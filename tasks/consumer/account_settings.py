@@ -4,7 +4,7 @@ from tasks.model.account import Account, Allowance
 from worker.config.accounts_file import AccountSettings
 
 
-def account_of(known: AccountSettings) -> Account:
+def make_account(known: AccountSettings) -> Account:
     """Return an account as the work needs it.
 
     Raises:
@@ -17,11 +17,11 @@ def account_of(known: AccountSettings) -> Account:
         url=settings.base_url,
         key=settings.need_api_key(),
         api_version=settings.api_version,
-        allowance=allowance_of(known),
+        allowance=make_allowance(known),
     )
 
 
-def allowance_of(known: AccountSettings) -> Allowance:
+def make_allowance(known: AccountSettings) -> Allowance:
     """Return what an account may send; whoever only looks needs no key for that."""
     settings = known.settings
     return Allowance(

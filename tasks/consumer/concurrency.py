@@ -10,14 +10,14 @@ from tasks.model.job import Queue
 
 Wait = Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]]
 # A backfill leaves one in so many places to what is live.
-_LIVE_PART = 8
+_LIVE_RESERVE_DIVISOR = 8
 # For so many places one more evaluation is at work without any: it looks at its manifest before it needs one, or writes
 # it when it needs none any more.
-_PLACES_EACH = 2
+_SLOTS_PER_EXTRA_ADMISSION = 2
 # For each place so many evaluations of a backfill may wait here. They are some kilobytes each, and other workers could
 # have them. But those that are archived already go by the thousand in a second, and a queue that rested is read again
 # only 50 ms later.
-_WAITING_EACH = 4
+_PREFETCH_PER_SLOT = 4
 
 
 class _TieredSemaphore:
@@ -27,7 +27,7 @@ class _TieredSemaphore:
         self._all = asyncio.Semaphore(most)
         self._of_backfill = asyncio.Semaphore(most - for_live)
 
-    def doors(self, queue: Queue) -> tuple[asyncio.Semaphore, ...]:
+    def semaphores(self, queue: Queue) -> tuple[asyncio.Semaphore, ...]:
         """Return what has to be passed, in this order."""
         return (self._all,) if queue is Queue.LIVE else (self._of_backfill, self._all)
 
@@ -44,102 +44,106 @@ class ConcurrencyLimiter:
     """
 
     def __init__(
-        self, concurrency: int, wait: Wait, enough: Callable[[bool], None], fetched: Mapping[Queue, int] | None = None
+        self,
+        concurrency: int,
+        wait: Wait,
+        set_paused: Callable[[bool], None],
+        prefetch_limits: Mapping[Queue, int] | None = None,
     ) -> None:
-        self._concurrency, self._wait, self._enough = concurrency, wait, enough
-        self._fetched = fetched or {}
-        for_live = concurrency // _LIVE_PART
-        self._places = _TieredSemaphore(concurrency, for_live)
-        self._at_work = _TieredSemaphore(concurrency + concurrency // _PLACES_EACH, for_live)
+        self._concurrency, self._wait, self._set_paused = concurrency, wait, set_paused
+        self._prefetch_limits = prefetch_limits or {}
+        for_live = concurrency // _LIVE_RESERVE_DIVISOR
+        self._slots = _TieredSemaphore(concurrency, for_live)
+        self._admissions = _TieredSemaphore(concurrency + concurrency // _SLOTS_PER_EXTRA_ADMISSION, for_live)
         self._messages = dict.fromkeys(Queue, 0)
         self._expected = 0
         self._waiting = 0
-        self._aboard = 0
+        self._in_flight = 0
         # Celery's threads fetch faster than the loop gets to hear of it.
-        self._telling = threading.Lock()
+        self._pause_lock = threading.Lock()
 
     @property
-    def aboard(self) -> int:
+    def in_flight(self) -> int:
         """Evaluations that are in flight."""
-        return self._aboard
+        return self._in_flight
 
     @property
-    def has_room(self) -> bool:
+    def can_accept(self) -> bool:
         """Whether another message could be worked on."""
         return sum(self._messages.values()) < self._concurrency
 
-    def has_room_for(self, queue: Queue) -> bool:
+    def can_fetch(self, queue: Queue) -> bool:
         """Whether another message of a queue could be fetched and worked on."""
-        return self.has_room and self._messages[queue] < self._fetched.get(queue, self._concurrency)
+        return self.can_accept and self._messages[queue] < self._prefetch_limits.get(queue, self._concurrency)
 
-    def expect(self, queue: Queue, evaluations: int) -> None:
+    def expect_evaluations(self, queue: Queue, evaluations: int) -> None:
         """Count evaluations that were fetched and are soon to wait here; called from any thread.
 
         Args:
             evaluations: how many; less than none when they have come, or will not.
         """
         if queue is Queue.BACKFILL:
-            with self._telling:
+            with self._pause_lock:
                 self._expected += evaluations
-            self._tell()
+            self._update_paused()
 
     @contextlib.contextmanager
-    def message(self, queue: Queue) -> Iterator[None]:
+    def track_message(self, queue: Queue) -> Iterator[None]:
         """Have a message here for as long as the block lasts."""
         self._messages[queue] += 1
-        self._tell()
+        self._update_paused()
         try:
             yield
         finally:
             self._messages[queue] -= 1
-            self._tell()
+            self._update_paused()
 
     @contextlib.asynccontextmanager
-    async def at_work(self, queue: Queue) -> AsyncIterator[None]:
+    async def admit(self, queue: Queue) -> AsyncIterator[None]:
         """Have an evaluation worked on for as long as the block lasts; somewhat more are than are in flight.
 
         Raises:
             asyncio.CancelledError: ``wait`` refused.
         """
         async with contextlib.AsyncExitStack() as taken:
-            with self._counted(queue):
-                await self._enter(self._at_work, queue, taken)
+            with self._count_waiting(queue):
+                await self._acquire(self._admissions, queue, taken)
             yield
 
     @contextlib.asynccontextmanager
-    async def place(self, queue: Queue) -> AsyncIterator[None]:
+    async def slot(self, queue: Queue) -> AsyncIterator[None]:
         """Have an evaluation that is at work in flight for as long as the block lasts, when there is a place for it.
 
         Raises:
             asyncio.CancelledError: ``wait`` refused.
         """
         async with contextlib.AsyncExitStack() as taken:
-            await self._enter(self._places, queue, taken)
-            self._aboard += 1
-            taken.callback(self._landed)
+            await self._acquire(self._slots, queue, taken)
+            self._in_flight += 1
+            taken.callback(self._release)
             yield
 
-    async def _enter(self, room: _TieredSemaphore, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
-        for door in room.doors(queue):
+    async def _acquire(self, semaphore: _TieredSemaphore, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
+        for door in semaphore.semaphores(queue):
             await self._wait(door.acquire())
             taken.callback(door.release)
 
-    def _landed(self) -> None:
-        self._aboard -= 1
+    def _release(self) -> None:
+        self._in_flight -= 1
 
     @contextlib.contextmanager
-    def _counted(self, queue: Queue) -> Iterator[None]:
+    def _count_waiting(self, queue: Queue) -> Iterator[None]:
         waits = queue is Queue.BACKFILL
         self._waiting += waits
         try:
             yield
         finally:
             self._waiting -= waits
-            self._tell()
+            self._update_paused()
 
-    def _tell(self) -> None:
-        with self._telling:
+    def _update_paused(self) -> None:
+        with self._pause_lock:
             here = self._waiting + self._expected
             # Messages hold a thread each.
             messages = self._messages[Queue.BACKFILL]
-            self._enough(here >= _WAITING_EACH * self._concurrency or messages >= self._concurrency)
+            self._set_paused(here >= _PREFETCH_PER_SLOT * self._concurrency or messages >= self._concurrency)

@@ -29,7 +29,7 @@ from tasks.queueing.dispatcher import INTERVAL, dispatch
 from tasks.queueing.feeder import INTERVAL as FEED_INTERVAL
 from tasks.queueing.feeder import Feeder
 from tasks.queueing.message import Message
-from tasks.queueing.publisher import Backlog, Publisher, backlog
+from tasks.queueing.publisher import Backlog, Publisher, count_backlog
 from tasks.resilience.hold_monitor import HoldMonitor
 from tasks.resilience.holds import Holds
 from tasks.resilience.rate_limiter import RateLimiter
@@ -74,69 +74,69 @@ class Consumer:
         watchdog: Watchdog,
         *,
         figures: WorkerMetrics,
-        serves: Collection[Queue] = tuple(Queue),
+        queues: Collection[Queue] = tuple(Queue),
     ) -> None:
         self._redis = resources.redis
         self._runtime = runtime
         self._watchdog = watchdog
         self._figures = figures
-        self._ticked: float | None = None
-        self._serves = serves
+        self._ticked_at: float | None = None
+        self._queues = queues
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         fetched = {Queue.BACKFILL: BACKFILL_PLACES} if settings.broker_url else {}
-        self._flight = ConcurrencyLimiter(settings.concurrency, runtime.unless_draining, _rest, fetched)
-        figures.watch(lambda: self._flight.aboard, spooled_bytes)
-        self._presence = WorkerRegistry(resources.redis)
-        self._direct: set[asyncio.Task[bool]] = set()
+        self._concurrency = ConcurrencyLimiter(settings.concurrency, runtime.unless_draining, _pause_backfill, fetched)
+        figures.watch(lambda: self._concurrency.in_flight, spooled_bytes)
+        self._workers = WorkerRegistry(resources.redis)
+        self._direct_tasks: set[asyncio.Task[bool]] = set()
         # Of a backfill that is archived already all places end within milliseconds; those that ended would wait for the
         # clock, and nobody would use theirs.
         self._ledger = Ledger(
             resources.redis,
             settings.lease_seconds,
-            linger=_LINGER,
-            enough=max(1, settings.concurrency // 2),
+            linger_seconds=_LINGER,
+            max_batch=max(1, settings.concurrency // 2),
             replicas=settings.redis_replicas,
         )
-        self._taking = Batcher(self._take_each, _LINGER / 5)
+        self._lease_batcher = Batcher(self._lease_each, _LINGER / 5)
         self._leases = LeaseKeeper(self._ledger)
-        self._refusals = RejectedMessages(resources.redis)
+        self._rejected = RejectedMessages(resources.redis)
         self._publisher = publisher
         bucket = open_bucket(resources.archive, settings.storage_class, resources.writing)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         turns = RateLimiter(resources.redis, runtime.pause)
         self._accounts = accounts
-        self._lines = AccountContexts(
+        self._contexts = AccountContexts(
             settings,
             accounts,
             resources,
             bucket,
             turns,
             figures,
-            place=self._flight.place,
-            confirm=self._leases.confirm,
+            acquire_slot=self._concurrency.slot,
+            confirm_lease=self._leases.confirm,
         )
-        self._standing = HoldMonitor(self._lines.names, Holds(resources.redis), turns, self._lines.gate)
-        self._shares = FairShare(settings.concurrency, len(accounts))
-        self._strange: set[str] = set()
+        self._hold_monitor = HoldMonitor(self._contexts.names, Holds(resources.redis), turns, self._contexts.gate)
+        self._fair_share = FairShare(settings.concurrency, len(accounts))
+        self._unknown_accounts: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the loops of this process going for as long as the block lasts."""
         loops = [
-            asyncio.create_task(_every(INTERVAL, "tick", self._tick)),
-            asyncio.create_task(_every(INTERVAL, "dispatch", self._dispatch)),
-            asyncio.create_task(_every(self._leases.interval, "leases", self._leases.beat)),
+            asyncio.create_task(_run_every(INTERVAL, "tick", self._tick)),
+            asyncio.create_task(_run_every(INTERVAL, "dispatch", self._dispatch)),
+            asyncio.create_task(_run_every(self._leases.interval, "leases", self._leases.renew)),
         ]
-        if Queue.BACKFILL in self._serves:
-            loops.append(asyncio.create_task(_every(FEED_INTERVAL, "feed", self._feed)))
+        if Queue.BACKFILL in self._queues:
+            loops.append(asyncio.create_task(_run_every(FEED_INTERVAL, "feed", self._feed)))
         try:
             yield
         finally:
-            for loop in (*loops, *self._direct):
+            for loop in (*loops, *self._direct_tasks):
                 loop.cancel()
-            await asyncio.gather(*loops, *self._direct, return_exceptions=True)
+            await asyncio.gather(*loops, *self._direct_tasks, return_exceptions=True)
             with contextlib.suppress(RedisError, OSError):
-                await self._presence.leave(self._name)
+                await self._workers.deregister(self._name)
 
     def check(self, message: Message) -> None:
         """See that a message may be accepted here.
@@ -145,9 +145,9 @@ class Consumer:
             BadMessage: it means no account that this process knows.
         """
         if not message.accepted:
-            self._account_of(message)
+            self._get_account(message)
 
-    def work(self, message: Message) -> Coroutine[Any, Any, bool]:
+    def handle(self, message: Message) -> Coroutine[Any, Any, bool]:
         """Bring every evaluation of a message to its end; return whether none was handed back.
 
         It is called from any thread, and awaited on the loop; what it will bring counts from the call.
@@ -155,10 +155,10 @@ class Consumer:
         Raises:
             RedisError: one of them could not be written down; the others have been brought to their end all the same.
         """
-        self._flight.expect(message.queue, len(message.eval_ids))
-        return self._fetched(message)
+        self._concurrency.expect_evaluations(message.queue, len(message.eval_ids))
+        return self._handle_fetched(message)
 
-    async def refuse(self, cause: str, why: str, source: str, message: str) -> None:
+    async def reject(self, cause: str, why: str, source: str, message: str) -> None:
         """Keep what does not fit the contract among the dead letters.
 
         Args:
@@ -168,41 +168,41 @@ class Consumer:
             message: ID that its sender gave it; kept where it is a UUID, for another one may say anything.
         """
         known = message.lower() if _UUID.fullmatch(message.lower()) else None
-        log_events.refused(cause, why, source, known)
+        log_events.message_rejected(cause, why, source, known)
         # What came is in no queue any more, and a full Redis takes nothing: then the log has to do.
         with contextlib.suppress(OutOfMemoryError):
-            await self._refusals.keep(cause=cause, why=why, source=source, message=known)
+            await self._rejected.add(cause=cause, why=why, source=source, message=known)
 
-    async def _fetched(self, message: Message) -> bool:
+    async def _handle_fetched(self, message: Message) -> bool:
         self._watchdog.took()
-        with self._flight.message(message.queue):
+        with self._concurrency.track_message(message.queue):
             try:
-                entries = await self._taken(message)
+                entries = await self._lease_message(message)
             finally:
-                self._flight.expect(message.queue, -len(message.eval_ids))
-            return await self._ended(entries)
+                self._concurrency.expect_evaluations(message.queue, -len(message.eval_ids))
+            return await self._process_all(entries)
 
-    async def _unpublished(self, message: Message) -> bool:
-        return await self._ended(await self._taken(message))
+    async def _handle_unpublished(self, message: Message) -> bool:
+        return await self._process_all(await self._lease_message(message))
 
-    async def _taken(self, message: Message) -> list[Job]:
+    async def _lease_message(self, message: Message) -> list[Job]:
         if not message.accepted:
-            order = EnqueueOptions(message.queue, self._account_of(message), message.trigger, refresh=message.refresh)
+            order = EnqueueOptions(message.queue, self._get_account(message), message.trigger, refresh=message.refresh)
             await self._ledger.accept(message.eval_ids, order)
         # What comes one by one, as live events do, is taken together with what comes at the same time.
         alone = len(message.eval_ids) == 1
-        return await (self._taking.ask(message.eval_ids[0]) if alone else self._take(message.eval_ids))
+        return await (self._lease_batcher.submit(message.eval_ids[0]) if alone else self._lease(message.eval_ids))
 
-    async def _ended(self, entries: Sequence[Job]) -> bool:
+    async def _process_all(self, jobs: Sequence[Job]) -> bool:
         """Bring evaluations to their end; return whether none was handed back."""
-        with self._leases.kept(entries):
-            ends = await asyncio.gather(*map(self._end, entries), return_exceptions=True)
+        with self._leases.keep(jobs):
+            ends = await asyncio.gather(*map(self._process, jobs), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
         return all(ends)
 
-    def _account_of(self, message: Message) -> str:
+    def _get_account(self, message: Message) -> str:
         found = self._accounts.find(message.account)
         if found is None and message.account is None:
             raise BadMessage("it names no account, and there is none called default")
@@ -210,71 +210,71 @@ class Consumer:
             raise BadMessage("its account is none that this worker knows; see DOCV_ACCOUNTS")
         return found.name
 
-    async def _take(self, eval_ids: Sequence[str]) -> list[Job]:
-        return await self._ledger.take(eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
+    async def _lease(self, eval_ids: Sequence[str]) -> list[Job]:
+        return await self._ledger.lease(eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
 
-    async def _take_each(self, eval_ids: Sequence[str]) -> list[list[Job]]:
+    async def _lease_each(self, eval_ids: Sequence[str]) -> list[list[Job]]:
         """Take the evaluations of several messages of one; each belongs to the first message that names it."""
-        entries = {entry.eval_id: [entry] for entry in await self._take(tuple(dict.fromkeys(eval_ids)))}
+        entries = {entry.eval_id: [entry] for entry in await self._lease(tuple(dict.fromkeys(eval_ids)))}
         return [entries.pop(eval_id, []) for eval_id in eval_ids]
 
-    async def _end(self, entry: Job) -> bool:
+    async def _process(self, job: Job) -> bool:
         """Make an attempt at one evaluation when there is room; return false where it was handed back instead."""
         try:
-            means = self._lines.means_of(entry.account)
+            means = self._contexts.get(job.account)
             if means is None:
-                await self._leave(entry)
-            elif not self._shares.has_room(entry.account, entry.queue):
-                await self._set_aside(entry, AccountBusy())
+                await self._defer_unknown_account(job)
+            elif not self._fair_share.can_start(job.account, job.queue):
+                await self._defer(job, AccountBusy())
             else:
-                with self._shares.place(entry.account):
-                    async with self._flight.at_work(entry.queue):
-                        await attempt(entry, means, self._ledger)
+                with self._fair_share.slot(job.account):
+                    async with self._concurrency.admit(job.queue):
+                        await attempt(job, means, self._ledger)
         except asyncio.CancelledError:
-            return await self._hand_back(entry)
+            return await self._release(job)
         finally:
-            self._leases.drop(entry)
+            self._leases.forget(job)
         return True
 
-    async def _leave(self, entry: Job) -> None:
+    async def _defer_unknown_account(self, job: Job) -> None:
         """Leave an evaluation to a worker that knows its account."""
-        unknown = AccountUnknown(entry.account)
-        if entry.account not in self._strange:
-            self._strange.add(entry.account)
+        unknown = AccountUnknown(job.account)
+        if job.account not in self._unknown_accounts:
+            self._unknown_accounts.add(job.account)
             log_events.account_unknown(unknown)
         self._figures.stopped(unknown.cause)
-        await self._set_aside(entry, unknown)
+        await self._defer(job, unknown)
 
-    async def _set_aside(self, entry: Job, why: BlockedError) -> None:
+    async def _defer(self, job: Job, error: BlockedError) -> None:
         """Have an evaluation wait with the others of its account; it loses nothing."""
-        with log_events.about(entry):
+        with log_events.bind_evaluation(job):
             try:
-                await self._ledger.await_hold(entry, cause=why.cause)
+                await self._ledger.await_hold(job, cause=error.cause)
             except LeaseLost:
                 log_events.lease_lost()
             else:
-                log_events.set_aside(why)
+                log_events.evaluation_deferred(error)
 
-    async def _hand_back(self, entry: Job) -> bool:
+    async def _release(self, job: Job) -> bool:
         """Give it back to the queue; return false, or true where it is somebody else's by now."""
-        with log_events.about(entry):
+        with log_events.bind_evaluation(job):
             try:
-                await self._ledger.hand_back(entry)
+                await self._ledger.release(job)
             except LeaseLost:
                 log_events.lease_lost()
                 return True
-            log_events.handed_back()
+            log_events.evaluation_released()
         return False
 
     async def _tick(self) -> None:
         self._watchdog.tick()
         now = time.monotonic()
-        if self._ticked is not None:
-            self._figures.was_late(max(0.0, now - self._ticked - INTERVAL))
-        self._ticked = now
+        if self._ticked_at is not None:
+            self._figures.was_late(max(0.0, now - self._ticked_at - INTERVAL))
+        self._ticked_at = now
 
     async def _feed(self) -> None:
-        while not self._runtime.draining and await self._feeder.feed():
+        while not self._runtime.draining and await self._feeder.feed_once():
             pass
         await self._feeder.publish()
 
@@ -282,45 +282,45 @@ class Consumer:
         """Do the round of every second: see what stands still, publish what is due, tell how it goes."""
         if self._runtime.draining:
             return
-        await self._presence.tell(self._name, self._serves)
-        holds = await self._standing.see()
-        messages = await self._backlog()
-        read = [queue for queue in self._serves if queue not in paused_queues and self._flight.has_room_for(queue)]
+        await self._workers.heartbeat(self._name, self._queues)
+        holds = await self._hold_monitor.refresh()
+        messages = await self._count_backlog()
+        read = [queue for queue in self._queues if queue not in paused_queues and self._concurrency.can_fetch(queue)]
         self._watchdog.saw(waiting=any(messages.waiting[queue] for queue in read))
-        _, no_room = await dispatch(self._ledger, self._publisher, messages, holds, self._shares.to_fetch)
+        _, no_room = await dispatch(self._ledger, self._publisher, messages, holds, self._fair_share.fetch_limit)
         for queue, eval_ids in no_room.items():
-            self._work_without_message(queue, eval_ids)
-        await self._lines.tell()
+            self._handle_without_message(queue, eval_ids)
+        await self._contexts.flush()
 
-    async def _backlog(self) -> Backlog:
-        waiting = await asyncio.to_thread(self._publisher.waiting)
+    async def _count_backlog(self) -> Backlog:
+        waiting = await asyncio.to_thread(self._publisher.count_waiting)
         # How many of them workers have fetched RabbitMQ does not tell; where some may be, there is patience for them.
-        return await backlog(self._redis) if waiting is None else Backlog(waiting, unacknowledged=1)
+        return await count_backlog(self._redis) if waiting is None else Backlog(waiting, unacknowledged=1)
 
-    def _work_without_message(self, queue: Queue, eval_ids: list[str]) -> None:
+    def _handle_without_message(self, queue: Queue, eval_ids: list[str]) -> None:
         """Work on what could not be published; while that goes on, what else is due has to wait."""
-        if not self._direct:
+        if not self._direct_tasks:
             message = Message(tuple(eval_ids), (), queue, accepted=True, refresh=False, trigger=Trigger("message"))
-            task = asyncio.create_task(self._unpublished(message))
-            self._direct.add(task)
-            task.add_done_callback(self._done)
+            task = asyncio.create_task(self._handle_unpublished(message))
+            self._direct_tasks.add(task)
+            task.add_done_callback(self._finish_direct)
 
-    def _done(self, task: "asyncio.Task[bool]") -> None:
-        self._direct.discard(task)
+    def _finish_direct(self, task: "asyncio.Task[bool]") -> None:
+        self._direct_tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             log_events.loop_failed("work", error)
 
 
-def _rest(enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it
+def _pause_backfill(has_enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it
     """Fetch no more of the backfill while there is enough of it here."""
-    if enough:
+    if has_enough:
         paused_queues.begin(Queue.BACKFILL)
     else:
         paused_queues.end(Queue.BACKFILL)
 
 
-async def _every(seconds: float, name: str, round_: Callable[[], Awaitable[None]]) -> None:
+async def _run_every(seconds: float, name: str, round_: Callable[[], Awaitable[None]]) -> None:
     """Do something again and again; a round that fails is told and does not end the loop."""
     while not cancel_requested():
         try:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
-from tasks.consumer.account_settings import account_of
+from tasks.consumer.account_settings import make_account
 from tasks.memory.byte_budget import ByteBudget
 from tasks.model.account import Account
-from tasks.pipeline.pipeline import Confirm, PipelineContext, Place
+from tasks.pipeline.pipeline import AcquireSlot, ConfirmLease, PipelineContext
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.archive_gate import ArchiveGate
@@ -48,84 +48,86 @@ class AccountContexts:
         accounts: Accounts,
         resources: Resources,
         bucket: Bucket,
-        turns: RateLimiter,
+        rate_limiter: RateLimiter,
         figures: Metrics,
         *,
-        place: Place,
-        confirm: Confirm,
+        acquire_slot: AcquireSlot,
+        confirm_lease: ConfirmLease,
     ) -> None:
-        self._settings, self._resources, self._turns, self._figures = settings, resources, turns, figures
-        self._place, self._confirm = place, confirm
-        self._holds, self._well = Holds(resources.redis), Counter[str]()
+        self._settings, self._resources, self._rate_limiter, self._figures = settings, resources, rate_limiter, figures
+        self._acquire_slot, self._confirm_lease = acquire_slot, confirm_lease
+        self._holds, self._successes = Holds(resources.redis), Counter[str]()
         # Half for what arrives, half for what is unpacked.
-        self._memory = settings.memory_bytes // 2
-        lines = {each.name: self._line(account_of(each)) for each in accounts}
+        self._memory_bytes = settings.memory_bytes // 2
+        lines = {each.name: self._make_client(make_account(each)) for each in accounts}
         # What went well with the archive did so for all of them, so any of the breakers can say it.
         self._breaker = next(iter(lines.values())).breaker
         self.gate = ArchiveGate(self._holds, self._breaker)
-        common = self._common(next(iter(lines.values())), bucket)
-        self._means = {name: replace(common, line=line) for name, line in lines.items()}
+        common = self._make_context(next(iter(lines.values())), bucket)
+        self._contexts = {name: replace(common, client=line) for name, line in lines.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the accounts."""
-        return tuple(self._means)
+        return tuple(self._contexts)
 
-    def means_of(self, account: str) -> PipelineContext | None:
+    def get(self, account: str) -> PipelineContext | None:
         """Return what evaluations of an account are worked on with; None where this process does not know it."""
-        return self._means.get(account)
+        return self._contexts.get(account)
 
-    async def tell(self) -> None:
+    async def flush(self) -> None:
         """Tell the other processes how it went."""
-        await asyncio.gather(self._breaker.tell(), *(means.line.pace.tell() for means in self._means.values()))
+        await asyncio.gather(
+            self._breaker.flush(), *(means.client.adaptive_rate.flush() for means in self._contexts.values())
+        )
 
-    def _line(self, account: Account) -> RiskOSClient:
+    def _make_client(self, account: Account) -> RiskOSClient:
         settings, resources = self._settings, self._resources
         rate, shared_with = account.allowance.rate, account.allowance.shared_with
         return RiskOSClient(
             http=resources.http[account.name],
             account=account,
-            turns=self._turns,
+            rate_limiter=self._rate_limiter,
             holds=self._holds,
-            pace=AdaptiveRate(resources.redis, account.name, rate, self._holds, shared_with),
-            breaker=CircuitBreaker(resources.redis, account.name, self._holds, self._well),
-            terms=DownloadOptions(
+            adaptive_rate=AdaptiveRate(resources.redis, account.name, rate, self._holds, shared_with),
+            breaker=CircuitBreaker(resources.redis, account.name, self._holds, self._successes),
+            options=DownloadOptions(
                 max_bundle_bytes=settings.max_bundle_bytes,
                 no_documents_texts=settings.no_documents_texts,
-                in_memory=min(_LARGE_BUNDLE, self._memory // settings.concurrency),
+                in_memory=min(_LARGE_BUNDLE, self._memory_bytes // settings.concurrency),
                 spool_dir=resources.spool_dir,
             ),
-            policy=RetryPolicy(attempts=settings.attempts, parking=settings.retry_seconds),
+            retry_policy=RetryPolicy(attempts=settings.attempts, retry_delay=settings.retry_seconds),
             figures=self._figures,
         )
 
-    def _common(self, line: RiskOSClient, bucket: Bucket) -> PipelineContext:
+    def _make_context(self, line: RiskOSClient, bucket: Bucket) -> PipelineContext:
         """Return the means with one of the lines; all else is the same for all of them, memory included."""
         settings, spool_dir = self._settings, self._resources.spool_dir
         return PipelineContext(
-            line=line,
+            client=line,
             gate=self.gate,
-            shelf=self._shelf(bucket),
-            records=bucket,
-            opening=BundleUnpacker(
+            target=self._make_upload_target(bucket),
+            manifests=bucket,
+            unpacker=BundleUnpacker(
                 Limits(
                     max_documents=settings.max_documents,
                     max_unpacked_bytes=settings.max_unpacked_bytes,
                     max_document_bytes=settings.max_document_bytes,
                     max_ratio=settings.max_ratio,
-                    in_memory=self._memory // 4,
+                    in_memory=self._memory_bytes // 4,
                 ),
-                ByteBudget(self._memory),
+                ByteBudget(self._memory_bytes),
                 spool_dir,
                 self._figures,
-                on_time=lambda: self._turns.waited_for,
+                avoid_blocking=lambda: self._rate_limiter.has_waiters,
             ),
             figures=self._figures,
-            place=self._place,
-            confirm=self._confirm,
+            acquire_slot=self._acquire_slot,
+            confirm_lease=self._confirm_lease,
         )
 
-    def _shelf(self, bucket: Bucket) -> UploadTarget:
+    def _make_upload_target(self, bucket: Bucket) -> UploadTarget:
         settings = self._settings
         if not settings.encryption_keys:
             return UploadTarget(bucket, settings.tags)

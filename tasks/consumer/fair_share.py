@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from tasks.model.job import Queue
 
-_TIMES = {Queue.LIVE: 4, Queue.BACKFILL: 2}
-_MOST = 1000
+_FREE_SLOT_FACTOR = {Queue.LIVE: 4, Queue.BACKFILL: 2}
+_MAX_FETCH = 1000
 
 
 class FairShare:
@@ -29,16 +29,16 @@ class FairShare:
         self._taken: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
 
-    def has_room(self, account: str, queue: Queue) -> bool:
+    def can_start(self, account: str, queue: Queue) -> bool:
         """Return whether another evaluation of an account may have a place."""
         if not self._shared:
             return True
-        taken, free = self._taken[account], self._free
+        taken, free = self._taken[account], self._free_slots
         # Whoever has a place already does not take the last one.
-        return taken < _TIMES[queue] * free and (free > 1 or not taken)
+        return taken < _FREE_SLOT_FACTOR[queue] * free and (free > 1 or not taken)
 
     @contextlib.contextmanager
-    def place(self, account: str) -> Iterator[None]:
+    def slot(self, account: str) -> Iterator[None]:
         """Have a place for as long as the block lasts."""
         self._taken[account] += 1
         try:
@@ -47,18 +47,18 @@ class FairShare:
             self._taken[account] -= 1
             self._ended[account] += 1
 
-    def to_fetch(self, account: str) -> int:
+    def fetch_limit(self, account: str) -> int:
         """Return how many of those that wait in the ledger to fetch now.
 
         That is as many as there is room for, and twice as many as ended since this was asked last.
         """
         ended, self._ended[account] = self._ended[account], 0
         if not self._shared:
-            return _MOST
-        times = _TIMES[Queue.BACKFILL]
-        room = (times * self._free - self._taken[account]) // (times + 1)
-        return min(_MOST, max(room, 0) + 2 * ended + 1)
+            return _MAX_FETCH
+        times = _FREE_SLOT_FACTOR[Queue.BACKFILL]
+        room = (times * self._free_slots - self._taken[account]) // (times + 1)
+        return min(_MAX_FETCH, max(room, 0) + 2 * ended + 1)
 
     @property
-    def _free(self) -> int:
+    def _free_slots(self) -> int:
         return max(0, self._concurrency - self._taken.total())

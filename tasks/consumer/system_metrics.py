@@ -15,7 +15,7 @@ from tasks.resilience.holds import ARCHIVE, Hold, Holds, Reason, backfill_of
 
 OTHER = "other"
 """What a label says of accounts that are none of ours; none is called so."""
-Found = dict[str, Mapping[tuple[str, ...], float]]
+Samples = dict[str, Mapping[tuple[str, ...], float]]
 
 
 class SystemMetrics:
@@ -29,23 +29,25 @@ class SystemMetrics:
     def __init__(self, redis: "Redis", accounts: Mapping[str, Allowance]) -> None:
         self._redis, self._accounts = redis, accounts
         self._ledger, self._holds = Ledger(redis), Holds(redis)
-        self._paces = {
+        self._rates = {
             name: AdaptiveRate(redis, name, allowed.rate, self._holds, allowed.shared_with)
             for name, allowed in accounts.items()
         }
-        self._presence, self._refusals = WorkerRegistry(redis), RejectedMessages(redis)
+        self._workers, self._rejected = WorkerRegistry(redis), RejectedMessages(redis)
 
-    async def look(self) -> Found:
+    async def collect(self) -> Samples:
         """Return each figure's values by the values of its labels; ``worker.metrics`` says what they are.
 
         Raises:
             RedisError: Redis does not answer.
         """
-        parts = await asyncio.gather(self._evaluations(), self._standing(), self._sending(), self._memory())
+        parts = await asyncio.gather(
+            self._collect_ledger(), self._collect_holds(), self._collect_rates(), self._collect_memory()
+        )
         return {name: values for part in parts for name, values in part.items()}
 
-    async def _evaluations(self) -> Found:
-        census = await self._ledger.census()
+    async def _collect_ledger(self) -> Samples:
+        census = await self._ledger.get_stats()
         states = {
             "queued": sum(census.queued.values()),
             "leased": census.leased,
@@ -54,43 +56,45 @@ class SystemMetrics:
         }
         return {
             "docv_ledger_evaluations": {(state,): count for state, count in states.items()},
-            "docv_held_evaluations": self._held(census.held_of),
+            "docv_held_evaluations": self._by_known_account(census.held_by_account),
             "docv_queue_evaluations": _by_queue(census.queued),
             "docv_queue_oldest_seconds": _by_queue(census.oldest),
-            "docv_queue_workers": _by_queue(await self._presence.count()),
-            "docv_dead_letters": {(): census.dead},
-            "docv_refused_messages": {(): await self._refusals.count()},
+            "docv_queue_workers": _by_queue(await self._workers.count()),
+            "docv_dead_letters": {(): census.dead_letters},
+            "docv_refused_messages": {(): await self._rejected.count()},
         }
 
-    def _held(self, held_of: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
+    def _by_known_account(self, held_of: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
         # An account that is none of ours may be called anything.
         others = sum(count for name, count in held_of.items() if name not in self._accounts)
         known = {name: held_of.get(name, 0) for name in self._accounts}
         return {(name,): count for name, count in {**known, OTHER: others}.items()}
 
-    async def _standing(self) -> Found:
+    async def _collect_holds(self) -> Samples:
         scopes = {("", "archive"): ARCHIVE}
         for name in self._accounts:
             scopes |= {(name, "account"): name, (name, "backfill"): backfill_of(name)}
-        held = dict(zip(scopes, await self._holds.of_each(*scopes.values()), strict=True))
+        held = dict(zip(scopes, await self._holds.get_each(*scopes.values()), strict=True))
         return {
             "docv_holds": {(*scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason},
         }
 
-    async def _sending(self) -> Found:
-        seen = await asyncio.gather(*(pace.see() for pace in self._paces.values()))
-        rates = dict(zip(self._paces, seen, strict=True))
+    async def _collect_rates(self) -> Samples:
+        seen = await asyncio.gather(*(pace.get_status() for pace in self._rates.values()))
+        rates = dict(zip(self._rates, seen, strict=True))
         quotas = {name: each.daily_quota for name, each in self._accounts.items() if each.daily_quota is not None}
         return {
-            "docv_rate_asked_per_second": {(name,): rate.asked for name, rate in rates.items()},
-            "docv_rate_kept_per_second": {(name,): rate.kept for name, rate in rates.items()},
-            "docv_rate_reached_per_second": {(name,): rate.reached for name, rate in rates.items()},
-            "docv_quota_used_requests": {(name,): rate.today for name, rate in rates.items()},
+            "docv_rate_asked_per_second": {(name,): rate.configured for name, rate in rates.items()},
+            "docv_rate_kept_per_second": {(name,): rate.effective for name, rate in rates.items()},
+            "docv_rate_reached_per_second": {(name,): rate.observed for name, rate in rates.items()},
+            "docv_quota_used_requests": {(name,): rate.used_today for name, rate in rates.items()},
             "docv_quota_requests": {(name,): quota for name, quota in quotas.items()},
-            "docv_quota_left_requests": {(name,): max(0, quota - rates[name].today) for name, quota in quotas.items()},
+            "docv_quota_left_requests": {
+                (name,): max(0, quota - rates[name].used_today) for name, quota in quotas.items()
+            },
         }
 
-    async def _memory(self) -> Found:
+    async def _collect_memory(self) -> Samples:
         facts = await self._redis.info("memory")
         return {
             "docv_redis_memory_bytes": {(): int(facts["used_memory"])},

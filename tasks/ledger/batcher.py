@@ -6,20 +6,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
-_ENOUGH = 1000
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_MAX_BATCH = 1000
 
 
-class _Gathering(Generic[Asked, Answer]):
+class _Batch(Generic[Item, Result]):
     """Those who have asked for the next step."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
-        self.enough = asyncio.Event()
+        self.waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self.full = asyncio.Event()
 
 
-class Batcher(Generic[Asked, Answer]):
+class Batcher(Generic[Item, Result]):
     """Gathers what is asked for a moment, and does it all in one step.
 
     Args:
@@ -29,45 +29,45 @@ class Batcher(Generic[Asked, Answer]):
     """
 
     def __init__(
-        self, do: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], seconds: float, enough: int = _ENOUGH
+        self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], seconds: float, max_batch: int = _MAX_BATCH
     ) -> None:
-        self._do, self._seconds, self._enough = do, seconds, enough
-        self._gathering: _Gathering[Asked, Answer] | None = None
-        self._steps: set[asyncio.Task[Sequence[Answer]]] = set()
+        self._do, self._seconds, self._max_batch = do, seconds, max_batch
+        self._open_batch: _Batch[Item, Result] | None = None
+        self._tasks: set[asyncio.Task[Sequence[Result]]] = set()
 
-    async def ask(self, asked: Asked) -> Answer:
+    async def submit(self, item: Item) -> Result:
         """Have it done; return its answer.
 
         Whoever is cancelled before the step begins takes no part in it. An error of the step is everybody's.
         """
-        gathering = self._gathering or self._begin()
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        gathering.waiting.append((asked, answer))
-        if len(gathering.waiting) >= self._enough:
-            gathering.enough.set()
+        gathering = self._open_batch or self._open()
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        gathering.waiting.append((item, answer))
+        if len(gathering.waiting) >= self._max_batch:
+            gathering.full.set()
         return await answer
 
-    def _begin(self) -> _Gathering[Asked, Answer]:
-        gathering = self._gathering = _Gathering[Asked, Answer]()
-        step = asyncio.create_task(self._step(gathering))
-        self._steps.add(step)
-        step.add_done_callback(partial(self._tell, gathering))
+    def _open(self) -> _Batch[Item, Result]:
+        gathering = self._open_batch = _Batch[Item, Result]()
+        step = asyncio.create_task(self._run(gathering))
+        self._tasks.add(step)
+        step.add_done_callback(partial(self._resolve, gathering))
         return gathering
 
-    async def _step(self, gathering: _Gathering[Asked, Answer]) -> Sequence[Answer]:
+    async def _run(self, gathering: _Batch[Item, Result]) -> Sequence[Result]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._seconds):
-                await gathering.enough.wait()
-        self._gathering = None
+                await gathering.full.wait()
+        self._open_batch = None
         gathering.waiting = [each for each in gathering.waiting if not each[1].cancelled()]
         asked = [each for each, _ in gathering.waiting]
         return await self._do(asked) if asked else ()
 
-    def _tell(self, gathering: _Gathering[Asked, Answer], step: "asyncio.Task[Sequence[Answer]]") -> None:
+    def _resolve(self, gathering: _Batch[Item, Result], step: "asyncio.Task[Sequence[Result]]") -> None:
         """Tell everybody who still waits; here, for a step may be cancelled before it has begun."""
-        self._steps.discard(step)
-        if self._gathering is gathering:
-            self._gathering = None
+        self._tasks.discard(step)
+        if self._open_batch is gathering:
+            self._open_batch = None
         error = None if step.cancelled() else step.exception()
         for number, (_, future) in enumerate(gathering.waiting):
             if future.done():

@@ -59,5 +59,5 @@ class LedgerStats:
     held: Mapping[Queue, int]
     next_due: float | None
     next_cause: str | None
-    dead: int
-    held_of: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: int
+    held_by_account: Mapping[str, int] = field(default_factory=dict)

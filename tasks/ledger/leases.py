@@ -22,31 +22,31 @@ class LeaseKeeper:
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger, self._clock = ledger, clock
-        self._entries: dict[str, Job] = {}
-        self._kept_at: dict[str, float] = {}
+        self._jobs: dict[str, Job] = {}
+        self._renewed_at: dict[str, float] = {}
 
     @property
     def interval(self) -> float:
         """Seconds between two heartbeats: several may fail before a lease runs out."""
-        return self._ledger.lease / _PARTS
+        return self._ledger.lease_seconds / _PARTS
 
     @contextlib.contextmanager
-    def kept(self, entries: Sequence[Job]) -> Iterator[None]:
+    def keep(self, jobs: Sequence[Job]) -> Iterator[None]:
         """Keep these leases for as long as the block lasts."""
-        self._entries |= {entry.eval_id: entry for entry in entries}
-        self._kept_at |= dict.fromkeys((entry.eval_id for entry in entries), self._clock())
+        self._jobs |= {entry.eval_id: entry for entry in jobs}
+        self._renewed_at |= dict.fromkeys((entry.eval_id for entry in jobs), self._clock())
         try:
             yield
         finally:
-            for entry in entries:
-                self.drop(entry)
+            for entry in jobs:
+                self.forget(entry)
 
-    def drop(self, entry: Job) -> None:
+    def forget(self, job: Job) -> None:
         """Let go of an evaluation that has been written into the ledger."""
-        if self._entries.get(entry.eval_id) is entry:
-            del self._entries[entry.eval_id], self._kept_at[entry.eval_id]
+        if self._jobs.get(job.eval_id) is job:
+            del self._jobs[job.eval_id], self._renewed_at[job.eval_id]
 
-    async def confirm(self, entry: Job) -> None:
+    async def confirm(self, job: Job) -> None:
         """See that an evaluation is still ours, before something is written that nobody would take away again.
 
         Redis is asked only where the last heartbeat was so long ago that the lease may have run out: this process stood
@@ -56,24 +56,24 @@ class LeaseKeeper:
             LeaseLost: it is not ours any more.
             RedisError: Redis does not tell.
         """
-        if self._entries.get(entry.eval_id) is not entry:
+        if self._jobs.get(job.eval_id) is not job:
             raise LeaseLost
         now = self._clock()
-        if now - self._kept_at[entry.eval_id] < self._ledger.lease - self.interval:
+        if now - self._renewed_at[job.eval_id] < self._ledger.lease_seconds - self.interval:
             return
-        if await self._ledger.extend([entry]):
+        if await self._ledger.extend([job]):
             raise LeaseLost
-        self._kept_at[entry.eval_id] = now
+        self._renewed_at[job.eval_id] = now
 
-    async def beat(self) -> None:
+    async def renew(self) -> None:
         """Extend every lease; let go of those that another worker has."""
-        beating, began = dict(self._entries), self._clock()
+        beating, began = dict(self._jobs), self._clock()
         lost = await self._ledger.extend(beating.values())
-        self._kept_at |= dict.fromkeys(self._kept_at.keys() & beating.keys() - set(lost), began)
+        self._renewed_at |= dict.fromkeys(self._renewed_at.keys() & beating.keys() - set(lost), began)
         for eval_id in lost:
             entry = beating[eval_id]
             # Written into the ledger, or taken anew, while we asked: then it was not lost.
-            if self._entries.get(eval_id) is entry:
-                self.drop(entry)
-                with log_events.about(entry):
+            if self._jobs.get(eval_id) is entry:
+                self.forget(entry)
+                with log_events.bind_evaluation(entry):
                     log_events.lease_lost()

@@ -23,13 +23,13 @@ from redis.exceptions import RedisError, ResponseError
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
 from tasks.ledger.counters import LedgerStats, RunCounters
-from tasks.ledger.serialization import order_as_json
+from tasks.ledger.serialization import options_as_json
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
 from tasks.telemetry.tracing import span
 
-_AT_ONCE = 1000
+_CHUNK = 1000
 _REPLICATED_WITHIN = 2_000
 _PREFIX = "docv:ledger:"
 _KEYS = (
@@ -44,9 +44,9 @@ _STATES = ("queued", "leased", "parked", "held")
 class BeginResult(enum.StrEnum):
     """What came of beginning a run with a list."""
 
-    ANEW = "begun"
-    KNOWN = "known"
-    TAKEN = "taken"
+    CREATED = "begun"
+    RESUMED = "known"
+    CONFLICT = "taken"
 
 
 class NotReplicated(RedisError):
@@ -77,18 +77,23 @@ class Ledger:
     """
 
     def __init__(
-        self, redis: "Redis", lease: float = 120.0, linger: float = 0.0, enough: int = _AT_ONCE, replicas: int = 0
+        self,
+        redis: "Redis",
+        lease_seconds: float = 120.0,
+        linger_seconds: float = 0.0,
+        max_batch: int = _CHUNK,
+        replicas: int = 0,
     ) -> None:
-        self.lease = lease
+        self.lease_seconds = lease_seconds
         self._replicas = replicas
-        self._settling = Batcher(self.settle_all, linger, enough)
+        self._completions = Batcher(self.complete_all, linger_seconds, max_batch)
         self._redis = redis
         self._keys = [_PREFIX + key for key in _KEYS]
         self._script = redis.register_script(
             importlib.resources.files("tasks.ledger").joinpath("ledger.lua").read_text("utf-8")
         )
 
-    async def accept(self, eval_ids: Sequence[str], order: EnqueueOptions) -> list[str]:
+    async def accept(self, eval_ids: Sequence[str], options: EnqueueOptions) -> list[str]:
         """Promise to bring each evaluation to an outcome; return those to publish now.
 
         An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
@@ -102,9 +107,9 @@ class Ledger:
         Raises:
             NotReplicated: a failover might forget them; so they do not count as accepted, though they may be.
         """
-        return _flagged(eval_ids, await self._accept("", eval_ids, order)) if eval_ids else []
+        return _select(eval_ids, await self._accept("", eval_ids, options)) if eval_ids else []
 
-    async def accept_event(self, event: str, eval_id: str, order: EnqueueOptions) -> list[str] | None:
+    async def accept_event(self, event: str, eval_id: str, options: EnqueueOptions) -> list[str] | None:
         """Accept the evaluation of a webhook's event; return it if it is to be published now.
 
         Event and evaluation are written down in one step, so that neither a repeated event counts twice nor a new one
@@ -121,15 +126,17 @@ class Ledger:
         Raises:
             NotReplicated: a failover might forget it; so it does not count as accepted, though it may be.
         """
-        flags = await self._accept(event, [eval_id], order)
-        return _flagged([eval_id], flags) if flags else None
+        flags = await self._accept(event, [eval_id], options)
+        return _select([eval_id], flags) if flags else None
 
-    async def _accept(self, event: str, eval_ids: Sequence[str], order: EnqueueOptions) -> list[int]:
-        with span("accept", queue=order.queue.value, evaluations=len(eval_ids)):
-            flags: list[int] = await self._promise("accept", event, order_as_json(order, listed=False), *eval_ids)
+    async def _accept(self, event: str, eval_ids: Sequence[str], options: EnqueueOptions) -> list[int]:
+        with span("accept", queue=options.queue.value, evaluations=len(eval_ids)):
+            flags: list[int] = await self._call_replicated(
+                "accept", event, options_as_json(options, listed=False), *eval_ids
+            )
         return flags
 
-    async def begin(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> BeginResult:
+    async def begin_run(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> BeginResult:
         """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
 
         Args:
@@ -141,9 +148,9 @@ class Ledger:
         Raises:
             NotReplicated: a failover might forget it; begin it again.
         """
-        return BeginResult(await self._promise("begin", run, total, fingerprint, account))
+        return BeginResult(await self._call_replicated("begin", run, total, fingerprint, account))
 
-    async def feeding(self) -> list[str]:
+    async def list_feeding(self) -> list[str]:
         """Return the names of the runs that are fed from their lists, the oldest first."""
         return [str(name) for name in await self._redis.zrange(f"{_PREFIX}feeding", 0, -1)]
 
@@ -151,17 +158,17 @@ class Ledger:
         """Feed no more of a run; what is in the ledger comes to its end. ``begin`` goes on with it."""
         await self._redis.zrem(f"{_PREFIX}feeding", run)
 
-    async def listed(self, run: str) -> str | None:
+    async def get_fingerprint(self, run: str) -> str | None:
         """Return what the list of a run is known by; None where it has none."""
         found = await self._redis.hget(f"{_PREFIX}run:{run}", "listed")
         return None if found is None else str(found)
 
-    async def fed(self, run: str) -> int:
+    async def get_position(self, run: str) -> int:
         """Return how many of a run's list have been accepted."""
         return int(await self._redis.hget(f"{_PREFIX}run:{run}", "fed") or 0)
 
     async def feed(
-        self, run: str, eval_ids: Sequence[str], order: EnqueueOptions, *, position: int, backlog: int
+        self, run: str, eval_ids: Sequence[str], options: EnqueueOptions, *, position: int, backlog: int
     ) -> list[str] | None:
         """Accept the next evaluations of a run's list; return those to publish now.
 
@@ -175,23 +182,23 @@ class Ledger:
         Returns:
             None where nothing was done: the ledger is full enough, or somebody else has fed these.
         """
-        flags = await self._call("feed", run, position, backlog, order_as_json(order, listed=True), *eval_ids)
-        return _flagged(eval_ids, flags) if flags else None
+        flags = await self._call("feed", run, position, backlog, options_as_json(options, listed=True), *eval_ids)
+        return _select(eval_ids, flags) if flags else None
 
-    async def take(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
+    async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
-        found = await self._call("take", self._milliseconds(self.lease), token, *eval_ids)
-        return list(_entries(zip(eval_ids, found, strict=True), token))
+        found = await self._call("take", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
+        return list(_parse_jobs(zip(eval_ids, found, strict=True), token))
 
-    async def extend(self, entries: Iterable[Job]) -> list[str]:
+    async def extend(self, jobs: Iterable[Job]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
         lost: list[str] = []
-        for some in _some(tuple(entries)):
+        for some in _chunks(tuple(jobs)):
             pairs = [part for entry in some for part in (entry.eval_id, entry.token)]
-            lost += await self._call("extend", self._milliseconds(self.lease), *pairs)
+            lost += await self._call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
         return lost
 
-    async def settle(self, entry: Job, outcome: Outcome) -> float:
+    async def complete(self, job: Job, outcome: Outcome) -> float:
         """The evaluation has its outcome: remove it and count it for its runs, in one step.
 
         What ends at about the same time is settled in the same step.
@@ -203,13 +210,13 @@ class Ledger:
             LeaseLost: another worker has it now and will settle it.
             ResponseError: its entry is damaged.
         """
-        age = await self._settling.ask((entry, outcome))
+        age = await self._completions.submit((job, outcome))
         if age < 0:
             raise ResponseError("the entry of an evaluation is damaged")
-        self._still_ours(age)
+        self._check_lease(age)
         return age / 1000
 
-    async def settle_all(self, ends: Sequence[tuple[Job, Outcome]]) -> list[int]:
+    async def complete_all(self, ends: Sequence[tuple[Job, Outcome]]) -> list[int]:
         """Settle several, at most some thousand, in one step.
 
         Returns:
@@ -220,18 +227,18 @@ class Ledger:
         settled: list[int] = await self._call("settle", *parts)
         return settled
 
-    async def park(self, entry: Job, *, wait: float, attempts: int, failure: Failure) -> None:
+    async def retry_later(self, job: Job, *, wait: float, attempts: int, failure: Failure) -> None:
         """Come back to it in ``wait`` seconds.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-        milliseconds = self._milliseconds(wait)
-        self._still_ours(
-            await self._call("park", entry.token, entry.eval_id, milliseconds, attempts, *_facts_of(failure))
+        milliseconds = self._to_milliseconds(wait)
+        self._check_lease(
+            await self._call("park", job.token, job.eval_id, milliseconds, attempts, *_failure_fields(failure))
         )
 
-    async def await_hold(self, entry: Job, *, cause: str, suspect: bool = False) -> None:
+    async def await_hold(self, job: Job, *, cause: str, suspect: bool = False) -> None:
         """Keep it until its account, or the archive, is well again; that costs no attempt and no work meanwhile.
 
         What waits for one account is kept apart from what waits for another.
@@ -242,29 +249,29 @@ class Ledger:
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._still_ours(await self._call("await_hold", entry.token, entry.eval_id, cause, int(suspect)))
+        self._check_lease(await self._call("await_hold", job.token, job.eval_id, cause, int(suspect)))
 
-    async def forgive(self, eval_ids: Sequence[str]) -> None:
+    async def refund_attempts(self, eval_ids: Sequence[str]) -> None:
         """Give those that are parked the attempt back that an outage cost them; they wait for its end."""
         if eval_ids:
             await self._call("forgive", *eval_ids)
 
-    async def hand_back(self, entry: Job) -> None:
+    async def release(self, job: Job) -> None:
         """Put it back among the queued: its message is, or will be, in the queue again.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._still_ours(await self._call("hand_back", entry.token, entry.eval_id))
+        self._check_lease(await self._call("hand_back", job.token, job.eval_id))
 
-    async def bury(self, entry: Job, *, attempts: int, failure: Failure) -> None:
+    async def dead_letter(self, job: Job, *, attempts: int, failure: Failure) -> None:
         """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._still_ours(
-            await self._call("bury", entry.token, entry.eval_id, Outcome.FAILED, attempts, *_facts_of(failure))
+        self._check_lease(
+            await self._call("bury", job.token, job.eval_id, Outcome.FAILED, attempts, *_failure_fields(failure))
         )
 
     async def claim(
@@ -280,8 +287,8 @@ class Ledger:
         flat = await self._call(
             "claim",
             limit,
-            self._milliseconds(patience[Queue.LIVE]),
-            self._milliseconds(patience[Queue.BACKFILL]),
+            self._to_milliseconds(patience[Queue.LIVE]),
+            self._to_milliseconds(patience[Queue.BACKFILL]),
             *(part for name, most in of_held.items() for part in (name, most[Queue.LIVE], most[Queue.BACKFILL])),
         )
         claimed: dict[Queue, list[str]] = {}
@@ -293,42 +300,42 @@ class Ledger:
         """End every lease; only for who knows that no worker is alive. Return how many there were."""
         return int(await self._call("end_leases"))
 
-    async def run(self, name: str) -> RunCounters:
+    async def get_run(self, name: str) -> RunCounters:
         """Return the counters of a run; all zero where nobody has heard of it."""
-        return _counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
+        return _parse_counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
 
-    async def counters(self, names: Sequence[str]) -> dict[str, RunCounters]:
+    async def get_counters(self, names: Sequence[str]) -> dict[str, RunCounters]:
         """Return the counters of several runs, at most some hundred, in one go."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(f"{_PREFIX}run:{name}")
-            return dict(zip(names, map(_counters, await pipe.execute()), strict=True))
+            return dict(zip(names, map(_parse_counters, await pipe.execute()), strict=True))
 
-    async def run_age(self, name: str) -> float | None:
+    async def get_run_age(self, name: str) -> float | None:
         """Return for how many seconds a run has been going on, or went on; None where nobody has heard of it."""
         began = await self._redis.zscore(f"{_PREFIX}runs", name)
         if began is None:
             return None
-        if not (await self.run(name)).pending:
+        if not (await self.get_run(name)).pending:
             changed = await self._redis.hget(f"{_PREFIX}run:{name}", "changed")
             return (float(changed or began) - began) / 1000
         seconds, micro = await self._redis.time()
         return float(seconds) + int(micro) / 1e6 - began / 1000
 
-    async def runs(self, newest: int = 20, *, skip: int = 0) -> list[str]:
+    async def list_runs(self, newest: int = 20, *, skip: int = 0) -> list[str]:
         """Return the names of the newest runs, the newest first; ``skip`` leaves out so many before them."""
         return [str(name) for name in await self._redis.zrevrange(f"{_PREFIX}runs", skip, skip + newest - 1)]
 
-    async def how_many_runs(self) -> int:
+    async def count_runs(self) -> int:
         """Return how many runs there are."""
         return int(await self._redis.zcard(f"{_PREFIX}runs"))
 
-    async def census(self) -> LedgerStats:
+    async def get_stats(self) -> LedgerStats:
         """Count the evaluations by their state."""
         accounts = [DEFAULT_ACCOUNT, *sorted(map(str, await self._redis.smembers(_PREFIX + "accounts")))]
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            for key in (*_SETS, *(_held(queue, account) for account in accounts for queue in Queue)):
+            for key in (*_SETS, *(_held_key(queue, account) for account in accounts for queue in Queue)):
                 pipe.zcard(_PREFIX + key)
             for key in _AGED:
                 pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
@@ -346,58 +353,58 @@ class Ledger:
             held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2])},
             next_due=max(0.0, -age[2]) if oldest[2] else None,
             next_cause=json.loads(due).get("cause") if due else None,
-            dead=dead,
-            held_of={
+            dead_letters=dead,
+            held_by_account={
                 account: live + backfill
                 for account, live, backfill in zip(accounts, held[::2], held[1::2], strict=True)
                 if live + backfill
             },
         )
 
-    async def whereabouts(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
+    async def locate(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
         """Return for each evaluation its state and the cause of it, as far as there are any.
 
         The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
         The answers are those of one moment for a thousand each.
         """
         found: list[str] = []
-        for start in range(0, len(eval_ids), _AT_ONCE):
-            found += await self._call("find", *eval_ids[start : start + _AT_ONCE])
+        for start in range(0, len(eval_ids), _CHUNK):
+            found += await self._call("find", *eval_ids[start : start + _CHUNK])
         return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
 
-    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+    async def iterate_dead_letters(self) -> AsyncIterator[DeadLetter]:
         """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
-        async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_AT_ONCE):
-            yield _dead_letter(eval_id, text)
+        async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_CHUNK):
+            yield _parse_dead_letter(eval_id, text)
 
-    async def causes(self, most: int = 100) -> dict[str, int]:
+    async def count_causes(self, most: int = 100) -> dict[str, int]:
         """Return how many dead letters there are for each cause, the most frequent first."""
         found: Any = await self._redis.zrevrange(f"{_PREFIX}causes", 0, most - 1, withscores=True)
         return {str(cause): int(count) for cause, count in found}
 
-    async def how_many_of(self, cause: str) -> int:
+    async def count_dead_letters(self, cause: str) -> int:
         """Return how many dead letters have a cause."""
         return int(await self._redis.zscore(f"{_PREFIX}causes", cause) or 0)
 
-    async def dead_of(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
+    async def list_dead_letters(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
         """Return the evaluations that died of a cause, at most ``count``, those that failed last first."""
         return [str(each) for each in await self._redis.zrevrange(f"{_PREFIX}dead:{cause}", skip, skip + count - 1)]
 
-    async def letters(self, eval_ids: Sequence[str]) -> list[DeadLetter]:
+    async def get_dead_letters(self, eval_ids: Sequence[str]) -> list[DeadLetter]:
         """Return the dead letters of these evaluations, at most some hundred; of those that have one."""
         found: Any = await self._redis.hmget(f"{_PREFIX}dead", list(eval_ids)) if eval_ids else []
-        return [_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
+        return [_parse_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
 
-    async def redrive(self, eval_ids: Sequence[str]) -> list[str]:
+    async def redrive_dead_letters(self, eval_ids: Sequence[str]) -> list[str]:
         """Try dead letters anew, with all their attempts; return those that were there.
 
         Their runs count them as pending again.
         """
-        return await self._of_dead("redrive", eval_ids, Outcome.FAILED)
+        return await self._call_in_chunks("redrive", eval_ids, Outcome.FAILED)
 
-    async def drop(self, eval_ids: Sequence[str]) -> list[str]:
+    async def drop_dead_letters(self, eval_ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return those that were there. Their runs go on counting them as failed."""
-        return await self._of_dead("drop", eval_ids)
+        return await self._call_in_chunks("drop", eval_ids)
 
     async def is_leased(self, eval_id: str) -> bool:
         """Return whether a worker has the evaluation now."""
@@ -414,16 +421,16 @@ class Ledger:
         """
         return bool(await self._call("erase", Outcome.UNCHANGED, eval_id))
 
-    async def _of_dead(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
+    async def _call_in_chunks(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
         found: list[str] = []
-        for start in range(0, len(eval_ids), _AT_ONCE):
-            found += await self._call(verb, *args, *eval_ids[start : start + _AT_ONCE])
+        for start in range(0, len(eval_ids), _CHUNK):
+            found += await self._call(verb, *args, *eval_ids[start : start + _CHUNK])
         return found
 
     async def _call(self, verb: str, *args: object) -> Any:
         return await self._script(keys=self._keys, args=[verb, *map(str, args)])
 
-    async def _promise(self, verb: str, *args: object) -> Any:
+    async def _call_replicated(self, verb: str, *args: object) -> Any:
         """Call a verb whose answer others rely on: replicas must have it, as far as that is wanted.
 
         ``WAIT`` speaks of what its own connection has written, so both go through one.
@@ -439,35 +446,35 @@ class Ledger:
         return answer
 
     @staticmethod
-    def _milliseconds(seconds: float) -> int:
+    def _to_milliseconds(seconds: float) -> int:
         return max(0, round(seconds * 1000))
 
     @staticmethod
-    def _still_ours(answer: object) -> None:
+    def _check_lease(answer: object) -> None:
         if not answer:
             raise LeaseLost
 
 
-def _flagged(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
+def _select(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
     return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]
 
 
-def _some(entries: Sequence[Job]) -> Iterator[Sequence[Job]]:
+def _chunks(entries: Sequence[Job]) -> Iterator[Sequence[Job]]:
     """Yield so many at a time as a script can take."""
-    for start in range(0, len(entries), _AT_ONCE):
-        yield entries[start : start + _AT_ONCE]
+    for start in range(0, len(entries), _CHUNK):
+        yield entries[start : start + _CHUNK]
 
 
-def _entries(found: Iterable[tuple[str, str]], token: str) -> Iterator[Job]:
+def _parse_jobs(found: Iterable[tuple[str, str]], token: str) -> Iterator[Job]:
     """Yield an entry for each evaluation that has one; those of one order say the same and are read once."""
     alike: dict[str, Job] = {}
     for eval_id, text in found:
         if text:
-            known = alike.get(text) or alike.setdefault(text, _entry(eval_id, token, text))
+            known = alike.get(text) or alike.setdefault(text, _parse_job(eval_id, token, text))
             yield dataclasses.replace(known, eval_id=eval_id)
 
 
-def _entry(eval_id: str, token: str, text: str) -> Job:
+def _parse_job(eval_id: str, token: str, text: str) -> Job:
     facts = json.loads(text)
     return Job(
         eval_id=eval_id,
@@ -485,7 +492,7 @@ def _entry(eval_id: str, token: str, text: str) -> Job:
     )
 
 
-def _counters(fields: Mapping[Any, Any]) -> RunCounters:
+def _parse_counters(fields: Mapping[Any, Any]) -> RunCounters:
     return RunCounters(
         total=int(fields.get("total", 0)),
         outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
@@ -495,15 +502,15 @@ def _counters(fields: Mapping[Any, Any]) -> RunCounters:
     )
 
 
-def _held(queue: Queue, account: str) -> str:
+def _held_key(queue: Queue, account: str) -> str:
     return f"held:{queue}" if account == DEFAULT_ACCOUNT else f"held:{queue}:{account}"
 
 
-def _facts_of(failure: Failure) -> tuple[object, ...]:
+def _failure_fields(failure: Failure) -> tuple[object, ...]:
     return failure.cause, failure.why, failure.status or ""
 
 
-def _dead_letter(eval_id: str, text: str) -> DeadLetter:
+def _parse_dead_letter(eval_id: str, text: str) -> DeadLetter:
     facts = json.loads(text)
     return DeadLetter(
         eval_id=eval_id,

@@ -46,7 +46,7 @@ class RejectedMessages:
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
 
-    async def keep(self, *, cause: str, why: str, source: str, message: str | None = None) -> None:
+    async def add(self, *, cause: str, why: str, source: str, message: str | None = None) -> None:
         """Keep what was refused.
 
         Args:
@@ -62,10 +62,10 @@ class RejectedMessages:
         """Return how many are kept."""
         return int(await self._redis.xlen(_KEY))
 
-    async def each(self) -> AsyncIterator[RejectedMessage]:
+    async def iterate(self) -> AsyncIterator[RejectedMessage]:
         """Yield them, the oldest first."""
         last = "-"
-        while some := await self._some(last):
+        while some := await self._read_page(last):
             for name, facts in some:
                 yield RejectedMessage(
                     name=name,
@@ -77,10 +77,10 @@ class RejectedMessages:
                 )
             last = f"({some[-1][0]}"
 
-    async def _some(self, since: str) -> list[tuple[str, dict[str, str]]]:
+    async def _read_page(self, since: str) -> list[tuple[str, dict[str, str]]]:
         found: Any = await self._redis.xrange(_KEY, min=since, count=_AT_ONCE)
         return list(found)
 
-    async def drop(self, names: Sequence[str]) -> int:
+    async def delete(self, names: Sequence[str]) -> int:
         """Forget some; return how many there were."""
         return int(await self._redis.xdel(_KEY, *names)) if names else 0

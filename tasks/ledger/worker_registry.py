@@ -23,17 +23,17 @@ class WorkerRegistry:
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
 
-    async def tell(self, worker: str, serves: Collection[Queue]) -> None:
+    async def heartbeat(self, worker: str, queues: Collection[Queue]) -> None:
         """Say that a worker is there; a full Redis does not take it, and that is no reason to stop."""
         now, _ = await self._redis.time()
         async with self._redis.pipeline(transaction=False) as pipe:
-            for queue in serves:
+            for queue in queues:
                 pipe.zremrangebyscore(_PREFIX + queue, "-inf", now - _GONE)
                 pipe.zadd(_PREFIX + queue, {worker: now})
             with contextlib.suppress(OutOfMemoryError):
                 await pipe.execute()
 
-    async def leave(self, worker: str) -> None:
+    async def deregister(self, worker: str) -> None:
         """Say that it is no more."""
         async with self._redis.pipeline(transaction=True) as pipe:
             for queue in Queue:

@@ -16,35 +16,35 @@ Buffer: TypeAlias = bytes | memoryview
 
 SIZE = 1 << 20
 """Bytes of a buffer."""
-_KEPT = 64
+_MAX_FREE = 64
 _PLACE = ctypes.c_char * SIZE
 # Whoever looks at one last, the collector of garbage or a thread of the bucket's client, gives it back: a list's append
 # and pop need no lock.
-_kept: list[mmap.mmap] = []
+_free: list[mmap.mmap] = []
 
 
-def lend() -> memoryview:
+def borrow() -> memoryview:
     """Return a buffer with anything in it. It is lent until nobody looks at it any more, nor at a part of it."""
     try:
-        place = _kept.pop()
+        place = _free.pop()
     except IndexError:
         place = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     # Every view keeps this one alive, which a view of the map itself would not be for its parts.
     lent = _PLACE.from_buffer(place)
-    weakref.finalize(lent, _take_back, place).atexit = False
+    weakref.finalize(lent, _give_back, place).atexit = False
     return memoryview(lent).cast("B")
 
 
-def _take_back(place: mmap.mmap) -> None:
-    if len(_kept) < _KEPT:
-        _kept.append(place)
+def _give_back(place: mmap.mmap) -> None:
+    if len(_free) < _MAX_FREE:
+        _free.append(place)
 
 
 class Arena:
     """One buffer that contents are put into, one after the other: what a ``Spool`` is for, without a disk."""
 
     def __init__(self) -> None:
-        self._buffer = lend()
+        self._buffer = borrow()
         self._size = 0
 
     def put(self, chunks: Iterable[Buffer]) -> tuple[int, int]:

@@ -26,32 +26,32 @@ class ByteBudget:
         self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []
 
     @contextlib.asynccontextmanager
-    async def share(self, amount: int) -> AsyncIterator[None]:
+    async def reserve(self, amount: int) -> AsyncIterator[None]:
         """Have a part for as long as the block lasts; who asks for more than there is gets all of it, alone."""
         amount = min(amount, self._most)
-        await self._get(amount)
+        await self._acquire(amount)
         try:
             yield
         finally:
             self._left += amount
-            self._serve()
+            self._grant()
 
-    async def _get(self, amount: int) -> None:
+    async def _acquire(self, amount: int) -> None:
         self._arrived += 1
         turn = asyncio.get_running_loop().create_future()
         rank = self._arrived + _OVERTAKEN_BY * amount / self._most
         heapq.heappush(self._waiting, (rank, self._arrived, amount, turn))
-        self._serve()
+        self._grant()
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._left += amount
             turn.cancel()
-            self._serve()
+            self._grant()
             raise
 
-    def _serve(self) -> None:
+    def _grant(self) -> None:
         """Give their part to those who are next; nobody passes who is not, for the large ones would wait for ever."""
         while self._waiting:
             _, _, amount, turn = self._waiting[0]

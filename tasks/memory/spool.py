@@ -98,7 +98,7 @@ class DownloadBuffer:
         self._hash = hashlib.sha256()
         # Most bundles are little, and a buffer takes them. What is larger grows: chunks that are put together in the
         # end would take it twice.
-        self._buffer = buffer_pool.lend() if in_memory >= buffer_pool.SIZE else memoryview(b"")
+        self._buffer = buffer_pool.borrow() if in_memory >= buffer_pool.SIZE else memoryview(b"")
         self._waiting = bytearray()
         self.size = 0
 
@@ -155,12 +155,12 @@ def chunks(data: Buffer, start: int, end: int, size: int) -> Iterator[Buffer]:
     view = memoryview(data)
     for number, at in enumerate(range(start, end, size)):
         if number * size % _AT_ONCE < size:
-            release(data)
+            drop_pages(data)
         yield view[at : min(at + size, end)]
-    release(data)
+    drop_pages(data)
 
 
-def release(data: Buffer) -> None:
+def drop_pages(data: Buffer) -> None:
     """Throw out of memory what is mapped and can be read again from disk."""
     if isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap) and _NOT_NEEDED is not None:
         data.obj.madvise(_NOT_NEEDED)

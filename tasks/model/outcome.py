@@ -23,7 +23,7 @@ class Outcome(enum.StrEnum):
     """The attempts are used up: a dead letter, without a manifest."""
 
     @property
-    def fine(self) -> bool:
+    def ok(self) -> bool:
         """Whether nobody needs to look: everything there was to archive is in the archive."""
         return self in {Outcome.ARCHIVED, Outcome.UNCHANGED, Outcome.NO_DOCUMENTS}
 
@@ -46,7 +46,7 @@ class Evidence(enum.StrEnum):
     UNDER_AGE = "reason_code:R844"
 
 
-def reason_told_by(evidence: Collection[Evidence]) -> NoDocumentsReason:
+def reason_from(evidence: Collection[Evidence]) -> NoDocumentsReason:
     """Return why there are no documents, as far as the evidence tells."""
     if Evidence.MILITARY_ID in evidence:
         return NoDocumentsReason.MILITARY

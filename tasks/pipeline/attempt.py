@@ -13,95 +13,95 @@ from tasks.model.job import Job, Queue
 from tasks.model.outcome import Outcome
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.resilience.holds import Reason
-from tasks.resilience.retry import AwaitHold, DeadLetterNow, RetryLater, check_worn_out, decide, failure_of
+from tasks.resilience.retry import AwaitHold, DeadLetterNow, RetryLater, check_workers_lost, decide, failure_of
 from tasks.telemetry import log_events, tracing
 from tasks.telemetry.metrics import Step
 
 
-async def attempt(entry: Job, means: PipelineContext, ledger: Ledger) -> None:
+async def attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
     """Make one attempt at an evaluation and record what came of it.
 
     Only what must stop the whole process gets out of here: cancellation, and a ledger that cannot be reached.
     Then the lease runs out by itself, and the evaluation is due again.
     """
-    number = entry.attempts + 1
-    alone = entry.queue is Queue.LIVE
+    number = job.attempts + 1
+    alone = job.queue is Queue.LIVE
     started = time.monotonic()
     with (
-        log_events.about(entry),
-        tracing.attempt(entry.trace, alone=alone, eval_id=entry.eval_id, queue=entry.queue.value, attempt=number),
+        log_events.bind_evaluation(job),
+        tracing.attempt(job.trace, alone=alone, eval_id=job.eval_id, queue=job.queue.value, attempt=number),
     ):
-        await _attempt(entry, means, ledger)
-    means.figures.took(Step.WHOLE, time.monotonic() - started)
+        await _attempt(job, ctx, ledger)
+    ctx.figures.took(Step.WHOLE, time.monotonic() - started)
 
 
-async def _attempt(entry: Job, means: PipelineContext, ledger: Ledger) -> None:
+async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
     started, probe = time.monotonic(), None
     try:
-        check_worn_out(entry, means.line.policy)
-        probe = await means.gate.enter()
-        outcome = await archive(entry, means)
+        check_workers_lost(job, ctx.client.retry_policy)
+        probe = await ctx.gate.enter()
+        outcome = await archive(job, ctx)
     except RedisError:
         raise
     except LeaseLost as error:
-        _lost(error, means)
+        _record_lost_lease(error, ctx)
         if probe:
-            await means.gate.proved_nothing()
+            await ctx.gate.probe_inconclusive()
     except Exception as error:  # noqa: BLE001  # nothing that goes wrong with one evaluation may stop the others
-        await _record_failure(error, entry, means, ledger, archive_probe=probe is not None)
+        await _record_failure(error, job, ctx, ledger, archive_probe=probe is not None)
     else:
-        await _learn(outcome, means, probe)
-        await _settle(outcome, entry, means, ledger, time.monotonic() - started)
+        await _record_success(outcome, ctx, probe)
+        await _complete(outcome, job, ctx, ledger, time.monotonic() - started)
 
 
-async def _settle(outcome: Outcome, entry: Job, means: PipelineContext, ledger: Ledger, seconds: float) -> None:
+async def _complete(outcome: Outcome, job: Job, ctx: PipelineContext, ledger: Ledger, seconds: float) -> None:
     try:
-        age = await ledger.settle(entry, outcome)
+        age = await ledger.complete(job, outcome)
     except LeaseLost as error:
-        _lost(error, means)
+        _record_lost_lease(error, ctx)
         return
-    log_events.ended(outcome, seconds)
-    means.figures.ended(outcome, entry.queue)
-    if entry.queue is Queue.LIVE:
-        means.figures.lagged(age)
+    log_events.evaluation_ended(outcome, seconds)
+    ctx.figures.ended(outcome, job.queue)
+    if job.queue is Queue.LIVE:
+        ctx.figures.lagged(age)
 
 
-def _lost(error: LeaseLost, means: PipelineContext) -> None:
+def _record_lost_lease(error: LeaseLost, ctx: PipelineContext) -> None:
     log_events.lease_lost()
-    means.figures.stopped(error.cause)
+    ctx.figures.stopped(error.cause)
 
 
-async def _learn(outcome: Outcome, means: PipelineContext, probe: Reason | None) -> None:
+async def _record_success(outcome: Outcome, ctx: PipelineContext, probe: Reason | None) -> None:
     """Let the others know that RiskOS and the archive are well."""
     if outcome is not Outcome.UNCHANGED:
-        means.line.breaker.went_well()
+        ctx.client.breaker.record_success()
     if probe:
-        await means.gate.proved(probe, outcome)
+        await ctx.gate.probe_succeeded(probe, outcome)
 
 
 async def _record_failure(
-    error: Exception, entry: Job, means: PipelineContext, ledger: Ledger, *, archive_probe: bool
+    error: Exception, job: Job, ctx: PipelineContext, ledger: Ledger, *, archive_probe: bool
 ) -> None:
-    outage = await means.line.breaker.failed(error, entry, ledger, archive_probe=archive_probe)
+    outage = await ctx.client.breaker.record_failure(error, job, ledger, archive_probe=archive_probe)
     if archive_probe and not isinstance(error, StorageError):
-        await means.gate.proved_nothing()
-    verdict = decide(error, entry, means.line.policy, outage=outage)
-    means.figures.stopped(cause_of(error))
+        await ctx.gate.probe_inconclusive()
+    verdict = decide(error, job, ctx.client.retry_policy, outage=outage)
+    ctx.figures.stopped(cause_of(error))
     try:
         match verdict:
             case RetryLater():
-                await ledger.park(entry, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
-                log_events.parked(error, verdict.wait)
+                await ledger.retry_later(job, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
+                log_events.evaluation_parked(error, verdict.wait)
                 # Was the outage noticed between our failure and our being parked, nobody else will forgive us.
-                if not entry.suspect and await means.line.breaker.is_outage(error):
-                    await ledger.forgive([entry.eval_id])
+                if not job.suspect and await ctx.client.breaker.is_outage(error):
+                    await ledger.refund_attempts([job.eval_id])
             case AwaitHold():
-                await ledger.await_hold(entry, cause=cause_of(error), suspect=outage)
-                log_events.waits(error)
+                await ledger.await_hold(job, cause=cause_of(error), suspect=outage)
+                log_events.evaluation_on_hold(error)
             case DeadLetterNow():
-                await ledger.bury(entry, attempts=verdict.attempts, failure=failure_of(error))
-                log_events.gave_up(error, verdict.attempts)
-                means.figures.ended(Outcome.FAILED, entry.queue)
-                means.figures.buried(cause_of(error))
+                await ledger.dead_letter(job, attempts=verdict.attempts, failure=failure_of(error))
+                log_events.evaluation_failed(error, verdict.attempts)
+                ctx.figures.ended(Outcome.FAILED, job.queue)
+                ctx.figures.buried(cause_of(error))
     except LeaseLost as lost:
-        _lost(lost, means)
+        _record_lost_lease(lost, ctx)

@@ -6,7 +6,7 @@ Made of return values only: of what was answered, read and stored, not of what w
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
-from tasks.model.outcome import Evidence, Outcome, reason_told_by
+from tasks.model.outcome import Evidence, Outcome, reason_from
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import FetchResult, NoBundle
 from tasks.storage.manifest import (
@@ -25,8 +25,8 @@ _OK = 200
 
 def build_manifest(
     evaluation: Evaluation,
-    entry: Job,
-    answer: FetchResult,
+    job: Job,
+    result: FetchResult,
     contents: BundleContents,
     stored: list[StoredDocument],
     *,
@@ -39,8 +39,8 @@ def build_manifest(
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
         sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
     """
-    absent = answer if isinstance(answer, NoBundle) else None
-    outcome, trigger = _outcome(answer, contents), entry.trigger
+    absent = result if isinstance(result, NoBundle) else None
+    outcome, trigger = _outcome(result, contents), job.trigger
     return Manifest(
         schema=1,
         eval_id=evaluation.eval_id,
@@ -51,9 +51,9 @@ def build_manifest(
         previous=None,
         documents=tuple(_document(each, sealed_with) for each in stored),
         unreadable=contents.unreadable,
-        bundle=_bundle(answer, sealed_with if contents.unreadable else None),
+        bundle=_bundle(result, sealed_with if contents.unreadable else None),
         response=ResponseRecord(status=absent.status if absent else _OK, message=absent.message if absent else None),
-        no_documents=_no_documents(outcome, entry.evidence),
+        no_documents=_no_documents(outcome, job.evidence),
         trigger=TriggerRecord(
             source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
         ),
@@ -63,9 +63,9 @@ def build_manifest(
     )
 
 
-def _outcome(answer: FetchResult, contents: BundleContents) -> Outcome:
-    if isinstance(answer, NoBundle):
-        return answer.outcome
+def _outcome(result: FetchResult, contents: BundleContents) -> Outcome:
+    if isinstance(result, NoBundle):
+        return result.outcome
     return Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
 
 
@@ -84,13 +84,13 @@ def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord
     )
 
 
-def _bundle(answer: FetchResult, sealed_with: str | None) -> BundleRecord | None:
-    if isinstance(answer, NoBundle):
+def _bundle(result: FetchResult, sealed_with: str | None) -> BundleRecord | None:
+    if isinstance(result, NoBundle):
         return None
-    return BundleRecord(filename=answer.filename, size=answer.size, sha256=answer.sha256, sealed_with=sealed_with)
+    return BundleRecord(filename=result.filename, size=result.size, sha256=result.sha256, sealed_with=sealed_with)
 
 
 def _no_documents(outcome: Outcome, evidence: tuple[Evidence, ...]) -> NoDocumentsRecord | None:
     if outcome is not Outcome.NO_DOCUMENTS:
         return None
-    return NoDocumentsRecord(reason=reason_told_by(evidence), evidence=evidence)
+    return NoDocumentsRecord(reason=reason_from(evidence), evidence=evidence)

@@ -12,9 +12,9 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue
 from tasks.model.outcome import Outcome
 from tasks.pipeline.manifest_builder import build_manifest
-from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
+from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
-from tasks.riskos.client import RiskOSClient, request
+from tasks.riskos.client import RiskOSClient, fetch
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, StoredManifest, commit, read_manifest, utc_now
@@ -24,16 +24,16 @@ from tasks.telemetry.tracing import span
 _COMMITS = 3
 
 
-Place = Callable[[Queue], AbstractAsyncContextManager[None]]
-Confirm = Callable[[Job], Awaitable[None]]
+AcquireSlot = Callable[[Queue], AbstractAsyncContextManager[None]]
+ConfirmLease = Callable[[Job], Awaitable[None]]
 
 
-def _anywhere(_: Queue) -> AbstractAsyncContextManager[None]:
+def _no_limit(_: Queue) -> AbstractAsyncContextManager[None]:
     """There is always a place."""
     return contextlib.nullcontext()
 
 
-async def _ours(_: Job) -> None:
+async def _always_ours(_: Job) -> None:
     """It is always ours."""
 
 
@@ -52,101 +52,103 @@ class PipelineContext:
         confirm: sees that an evaluation is still ours, before anything of it is written.
     """
 
-    line: RiskOSClient
+    client: RiskOSClient
     gate: ArchiveGate
-    shelf: UploadTarget
-    records: Bucket
-    opening: BundleUnpacker
+    target: UploadTarget
+    manifests: Bucket
+    unpacker: BundleUnpacker
     figures: Metrics = NULL_METRICS
-    place: Place = _anywhere
-    confirm: Confirm = _ours
+    acquire_slot: AcquireSlot = _no_limit
+    confirm_lease: ConfirmLease = _always_ours
 
 
-async def archive(entry: Job, means: PipelineContext) -> Outcome:
+async def archive(job: Job, ctx: PipelineContext) -> Outcome:
     """Carry one evaluation into the archive and return how it ended.
 
     Raises:
         ArchiveError: the attempt was stopped; ``tasks.resilience.retry.decide`` knows what then.
     """
-    account, closings = means.line.account, means.gate.closings
-    evaluation = Evaluation(entry.eval_id, account.environment, account.name)
+    account, closings = ctx.client.account, ctx.gate.generation
+    evaluation = Evaluation(job.eval_id, account.environment, account.name)
     with span("look_up"):
-        before = await read_manifest(means.records, evaluation)
-    if before and _stays(before.manifest, entry):
+        before = await read_manifest(ctx.manifests, evaluation)
+    if before and _is_final(before.manifest, job):
         return Outcome.UNCHANGED
     # Looking and committing hold no bundle: both happen while others have the place.
-    async with means.place(entry.queue):
-        means.gate.check_open_since(closings)
-        manifest = await _carry(entry, evaluation, means, before)
+    async with ctx.acquire_slot(job.queue):
+        ctx.gate.check_not_closed_since(closings)
+        manifest = await _fetch_and_store(job, evaluation, ctx, before)
     with span("manifest"):
-        return await _commit(entry, means, evaluation, manifest, before)
+        return await _commit(job, ctx, evaluation, manifest, before)
 
 
-async def _carry(entry: Job, evaluation: Evaluation, means: PipelineContext, before: StoredManifest | None) -> Manifest:
+async def _fetch_and_store(
+    job: Job, evaluation: Evaluation, ctx: PipelineContext, previous: StoredManifest | None
+) -> Manifest:
     """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
-    answer = await request(means.line, evaluation, entry.queue)
-    async with means.opening.contents(_data(answer)) as contents:
+    answer = await fetch(ctx.client, evaluation, job.queue)
+    async with ctx.unpacker.unpacked(_data(answer)) as contents:
         if not contents.unreadable:
-            answer = answer.emptied() if isinstance(answer, Bundle) else answer
-            return await _keep(entry, evaluation, means, answer, contents, before)
+            answer = answer.without_data() if isinstance(answer, Bundle) else answer
+            return await _store(job, evaluation, ctx, answer, contents, previous)
         readable = len(contents.documents)
     # A bundle that cannot be read whole is fetched again, once, before it is believed.
-    again = await request(means.line, evaluation, entry.queue)
-    async with means.opening.contents(_data(again)) as contents:
+    again = await fetch(ctx.client, evaluation, job.queue)
+    async with ctx.unpacker.unpacked(_data(again)) as contents:
         if isinstance(again, NoBundle) or len(contents.documents) >= readable:
-            return await _keep(entry, evaluation, means, again, contents, before)
-    async with means.opening.contents(_data(answer)) as contents:
-        return await _keep(entry, evaluation, means, answer, contents, before)
+            return await _store(job, evaluation, ctx, again, contents, previous)
+    async with ctx.unpacker.unpacked(_data(answer)) as contents:
+        return await _store(job, evaluation, ctx, answer, contents, previous)
 
 
-def _data(answer: FetchResult) -> Buffer | None:
-    return answer.data if isinstance(answer, Bundle) else None
+def _data(result: FetchResult) -> Buffer | None:
+    return result.data if isinstance(result, Bundle) else None
 
 
-def _stays(manifest: Manifest, entry: Job) -> bool:
+def _is_final(manifest: Manifest, job: Job) -> bool:
     """Return whether what the archive says of the evaluation is not to be asked for again."""
-    return not entry.even_if_erased if manifest.erased else not entry.refresh
+    return not job.even_if_erased if manifest.erased else not job.refresh
 
 
-async def _keep(
-    entry: Job,
+async def _store(
+    job: Job,
     evaluation: Evaluation,
-    means: PipelineContext,
-    answer: FetchResult,
+    ctx: PipelineContext,
+    result: FetchResult,
     contents: BundleContents,
-    before: StoredManifest | None,
+    previous: StoredManifest | None,
 ) -> Manifest:
     """Put the documents into the archive; return what the manifest is to say of them."""
     retrieved_at = utc_now()
-    await means.confirm(entry)
-    with timed(means.figures, Step.UPLOAD), span("store", documents=len(contents.documents)):
-        stored = await store_documents(means.shelf, evaluation, contents.documents, archived_at=retrieved_at)
-    means.figures.uploaded(sum(len(document.data) for document in contents.documents))
+    await ctx.confirm_lease(job)
+    with timed(ctx.figures, Step.UPLOAD), span("store", documents=len(contents.documents)):
+        stored = await store_documents(ctx.target, evaluation, contents.documents, archived_at=retrieved_at)
+    ctx.figures.uploaded(sum(len(document.data) for document in contents.documents))
     manifest = build_manifest(
         evaluation,
-        entry,
-        answer,
+        job,
+        result,
         contents,
         stored,
         retrieved_at=retrieved_at,
-        sealed_with=means.shelf.sealed_with,
+        sealed_with=ctx.target.sealed_with,
     )
     # RiskOS packs a bundle anew for each request: where all is as it was, the one in quarantine will do.
-    same = before and before.manifest.says_the_same_as(manifest)
-    if isinstance(answer, Bundle) and contents.unreadable and not same:
-        await quarantine(means.shelf, evaluation, answer)
+    same = previous and previous.manifest.same_content(manifest)
+    if isinstance(result, Bundle) and contents.unreadable and not same:
+        await quarantine_bundle(ctx.target, evaluation, result)
     return manifest
 
 
 async def _commit(
-    entry: Job, means: PipelineContext, evaluation: Evaluation, manifest: Manifest, before: StoredManifest | None
+    job: Job, ctx: PipelineContext, evaluation: Evaluation, manifest: Manifest, previous: StoredManifest | None
 ) -> Outcome:
     """Commit the manifest; where another worker was faster, on top of what that one wrote; where it was erased, not."""
     for _ in range(_COMMITS):
         try:
-            return await commit(means.records, evaluation, manifest, before)
+            return await commit(ctx.manifests, evaluation, manifest, previous)
         except ManifestChanged:
-            before = await read_manifest(means.records, evaluation)
-            if before and before.manifest.erased and not entry.even_if_erased:
+            previous = await read_manifest(ctx.manifests, evaluation)
+            if previous and previous.manifest.erased and not job.even_if_erased:
                 return Outcome.UNCHANGED
     raise ManifestChanged

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tasks.bundle.documents import Document
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import ByteBudget
-from tasks.memory.spool import release
+from tasks.memory.spool import drop_pages
 from tasks.model.evaluation import Evaluation
 from tasks.riskos.response import Bundle
 from tasks.storage.bucket import LARGE, Bucket, ObjectAttributes, put
@@ -52,7 +52,7 @@ class UploadTarget:
 
 
 async def store_documents(
-    shelf: UploadTarget, evaluation: Evaluation, documents: Sequence[Document], *, archived_at: str
+    target: UploadTarget, evaluation: Evaluation, documents: Sequence[Document], *, archived_at: str
 ) -> list[StoredDocument]:
     """Put every document into the archive; return them in the same order, when all of them are there.
 
@@ -68,8 +68,8 @@ async def store_documents(
 
     async def put_one(key: str, document: Document) -> None:
         async with at_once:
-            labels = _labels(evaluation, document, shelf.tags, archived_at)
-            await _upload(shelf, key, document.data, document.sha256, labels)
+            labels = _make_attributes(evaluation, document, target.tags, archived_at)
+            await _upload(target, key, document.data, document.sha256, labels)
 
     distinct = {each.key: each.document for each in stored}
     try:
@@ -82,7 +82,7 @@ async def store_documents(
     return stored
 
 
-async def quarantine(shelf: UploadTarget, evaluation: Evaluation, bundle: Bundle) -> str:
+async def quarantine_bundle(target: UploadTarget, evaluation: Evaluation, bundle: Bundle) -> str:
     """Keep a bundle that cannot be read, as it is; return its key.
 
     Raises:
@@ -91,17 +91,19 @@ async def quarantine(shelf: UploadTarget, evaluation: Evaluation, bundle: Bundle
     """
     key = evaluation.quarantine_key(bundle.sha256)
     labels = ObjectAttributes("application/zip", {"eval-id": evaluation.eval_id, "sha256": bundle.sha256})
-    await _upload(shelf, key, bundle.data, bundle.sha256, labels)
+    await _upload(target, key, bundle.data, bundle.sha256, labels)
     return key
 
 
-async def _upload(shelf: UploadTarget, key: str, data: Buffer, sha256: str, labels: ObjectAttributes) -> None:
-    async with shelf.uploads.share(min(len(data), LARGE)):
-        await put(shelf.bucket, key, data, sha256, labels)
-    release(data)
+async def _upload(target: UploadTarget, key: str, data: Buffer, sha256: str, attributes: ObjectAttributes) -> None:
+    async with target.uploads.reserve(min(len(data), LARGE)):
+        await put(target.bucket, key, data, sha256, attributes)
+    drop_pages(data)
 
 
-def _labels(evaluation: Evaluation, document: Document, tags: dict[str, str], archived_at: str) -> ObjectAttributes:
+def _make_attributes(
+    evaluation: Evaluation, document: Document, tags: dict[str, str], archived_at: str
+) -> ObjectAttributes:
     return ObjectAttributes(
         media_type=document.media_type,
         metadata={

@@ -24,9 +24,9 @@ _NONE = 5.0
 async def dispatch(
     ledger: Ledger,
     publisher: Publisher,
-    messages: Backlog,
+    backlog: Backlog,
     holds: Mapping[str, Mapping[Queue, list[Hold]]],
-    to_fetch: Callable[[str], int] = lambda _: _AT_ONCE,
+    fetch_limit: Callable[[str], int] = lambda _: _AT_ONCE,
 ) -> tuple[int, dict[Queue, list[str]]]:
     """Publish what is due now; return how many evaluations that are, and those that a full Redis did not take.
 
@@ -40,9 +40,9 @@ async def dispatch(
     """
     of_held = {}
     for name, of_each in holds.items():
-        most = to_fetch(name)
-        of_held[name] = {queue: _of_held(of_each[queue], most) for queue in Queue}
-    claimed = await ledger.claim(patience=_patience(messages), of_held=of_held, limit=_AT_ONCE)
+        most = fetch_limit(name)
+        of_held[name] = {queue: _held_limit(of_each[queue], most) for queue in Queue}
+    claimed = await ledger.claim(patience=_patience(backlog), of_held=of_held, limit=_AT_ONCE)
     no_room: dict[Queue, list[str]] = {}
     for queue, eval_ids in claimed.items():
         size = batch_size(queue, len(eval_ids))
@@ -57,17 +57,17 @@ async def dispatch(
     return sum(map(len, claimed.values())), no_room
 
 
-def _of_held(holds: list[Hold], most: int) -> int:
+def _held_limit(holds: list[Hold], most: int) -> int:
     if not holds:
         return most
-    return 0 if any(hold.left > 0 for hold in holds) else 1
+    return 0 if any(hold.remaining > 0 for hold in holds) else 1
 
 
-def _patience(messages: Backlog) -> dict[Queue, float]:
+def _patience(backlog: Backlog) -> dict[Queue, float]:
     """Return for how long an evaluation may stay queued before its message counts as lost (seconds).
 
     While there are messages in the queue it may be in one of them: a backlog must not multiply them. A queue
     that is empty has none to wait for, except those that a worker has taken a moment ago.
     """
-    empty = _SHORT if messages.unacknowledged else _NONE
-    return {queue: _LONG if messages.waiting[queue] else empty for queue in Queue}
+    empty = _SHORT if backlog.unacknowledged else _NONE
+    return {queue: _LONG if backlog.waiting[queue] else empty for queue in Queue}

@@ -16,7 +16,7 @@ from tasks.model.evaluation import ENVIRONMENTS
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, batch_size
 from tasks.storage.bucket import Bucket
-from tasks.storage.run_list import Chunk, RunList, find_list, read_piece
+from tasks.storage.run_list import Chunk, RunList, read_chunk, read_run_list
 from tasks.telemetry import log_events
 
 INTERVAL = 0.2
@@ -26,7 +26,7 @@ _AT_ONCE = 500
 
 
 @dataclass(slots=True)
-class _Reading:
+class _OpenList:
     """A list, the piece of it that is in memory, and how far we have fed it: None where somebody else may have."""
 
     of_run: RunList
@@ -49,10 +49,10 @@ class Feeder:
     def __init__(self, ledger: Ledger, publisher: Publisher, bucket: Bucket, environment: str, backlog: int) -> None:
         self._ledger, self._publisher, self._bucket = ledger, publisher, bucket
         self._environment, self._backlog = environment, backlog
-        self._readings: dict[str, _Reading] = {}
-        self._fed: tuple[Sequence[str], int] | None = None
+        self._lists: dict[str, _OpenList] = {}
+        self._unpublished: tuple[Sequence[str], int] | None = None
 
-    async def feed(self) -> bool:
+    async def feed_once(self) -> bool:
         """Feed some of every run that is not done; return whether there may be more to feed at once.
 
         What is fed is published while the next is fed: whoever does not call again at once calls ``publish``.
@@ -61,11 +61,11 @@ class Feeder:
             StorageError: a list cannot be read now.
             RedisError: the ledger cannot be reached.
         """
-        names = await self._ledger.feeding()
-        self._readings = {name: each for name, each in self._readings.items() if name in names}
+        names = await self._ledger.list_feeding()
+        self._lists = {name: each for name, each in self._lists.items() if name in names}
         more = False
         try:
-            more = any([await self._feed_some(name) for name in names])
+            more = any([await self._feed_run(name) for name in names])
         finally:
             if not more:
                 await self.publish()
@@ -73,28 +73,28 @@ class Feeder:
 
     async def publish(self) -> None:
         """Publish what was fed last, where that has not been done yet."""
-        if self._fed is None:
+        if self._unpublished is None:
             return
-        (eval_ids, size), self._fed = self._fed, None
+        (eval_ids, size), self._unpublished = self._unpublished, None
         try:
             await asyncio.to_thread(self._publisher.publish, Queue.BACKFILL, eval_ids, size)
         except KombuError as error:
             # They are accepted; the ledger publishes them later.
             log_events.loop_failed("feed", error)
 
-    async def _feed_some(self, name: str) -> bool:
+    async def _feed_run(self, name: str) -> bool:
         """Feed the next some of a run; return whether that was done."""
-        known = self._readings.get(name)
-        position = await self._ledger.fed(name) if known is None or known.position is None else known.position
+        known = self._lists.get(name)
+        position = await self._ledger.get_position(name) if known is None or known.position is None else known.position
         try:
-            eval_ids = await self._next(name, position)
+            eval_ids = await self._read_next(name, position)
         except IntegrityError as error:
-            log_events.list_unusable(name, str(error))
+            log_events.run_list_unusable(name, str(error))
             await self._ledger.stop_feeding(name)
             return False
         if not eval_ids:
             return False
-        reading = self._readings[name]
+        reading = self._lists[name]
         of_run = reading.of_run
         order = EnqueueOptions(
             Queue.BACKFILL,
@@ -109,25 +109,25 @@ class Feeder:
         reading.position = None if new is None else position + len(eval_ids)
         if new is None:
             return False
-        self._fed = new, batch_size(Queue.BACKFILL, of_run.source.ids)
+        self._unpublished = new, batch_size(Queue.BACKFILL, of_run.source.ids)
         return True
 
-    async def _next(self, name: str, position: int) -> Sequence[str]:
+    async def _read_next(self, name: str, position: int) -> Sequence[str]:
         """Return the IDs of a run's list from a position on, as many as are fed at once."""
-        reading = self._readings.get(name) or await self._open(name)
+        reading = self._lists.get(name) or await self._open(name)
         if position >= reading.of_run.source.ids:
             return ()
-        piece, before = reading.of_run.piece_at(position)
+        piece, before = reading.of_run.chunk_at(position)
         if reading.piece is not piece:
-            reading.eval_ids, reading.piece = await read_piece(self._bucket, piece), piece
+            reading.eval_ids, reading.piece = await read_chunk(self._bucket, piece), piece
         return reading.eval_ids[position - before : position - before + _AT_ONCE]
 
-    async def _open(self, name: str) -> _Reading:
-        listed = await self._ledger.listed(name)
+    async def _open(self, name: str) -> _OpenList:
+        listed = await self._ledger.get_fingerprint(name)
         # A run may be of an account with another environment, also of one that this process does not know.
         for environment in sorted(ENVIRONMENTS, key=lambda each: each != self._environment):
-            found = await find_list(self._bucket, environment, name)
-            if found and found.known_as == listed:
-                self._readings[name] = _Reading(found)
-                return self._readings[name]
+            found = await read_run_list(self._bucket, environment, name)
+            if found and found.fingerprint == listed:
+                self._lists[name] = _OpenList(found)
+                return self._lists[name]
         raise IntegrityError(f"run {name} has no list in it")

@@ -67,7 +67,7 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
     run, account = arguments.get("run"), arguments.get("account")
     if not isinstance(account, str | None):
         raise BadMessage("account must be the name of one")
-    good, bad = sort_out(eval_ids)
+    good, bad = parse_eval_ids(eval_ids)
     return Message(
         eval_ids=good,
         bad=bad,
@@ -79,7 +79,7 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
     )
 
 
-def sort_out(texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[BadEvalId, ...]]:
+def parse_eval_ids(texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[BadEvalId, ...]]:
     """Return the canonical IDs among the texts, each once, and the errors of the others."""
     good: dict[str, None] = {}
     bad: list[BadEvalId] = []

@@ -35,7 +35,7 @@ class Publisher:
         self._app = app
         self._lock = threading.Lock()
         self._connection: Connection = app.connection_for_write(transport_options=publisher_options(app.conf))
-        self._counts = is_rabbitmq(app.conf.broker_url)
+        self._is_rabbitmq = is_rabbitmq(app.conf.broker_url)
 
     def publish(self, queue: Queue, eval_ids: Sequence[str], size: int) -> None:
         """Put accepted evaluations on their queue, so many in a message.
@@ -54,13 +54,13 @@ class Publisher:
                     confirm_timeout=_CONFIRM_SECONDS,
                 )
 
-    def waiting(self) -> dict[Queue, int] | None:
+    def count_waiting(self) -> dict[Queue, int] | None:
         """Count the messages that wait in RabbitMQ; None where Redis has them, which is asked with the rest there.
 
         Raises:
             kombu.exceptions.KombuError: it does not answer.
         """
-        if not self._counts:
+        if not self._is_rabbitmq:
             return None
         with self._lock:
             return {Queue(name): count for name, count in rabbitmq.waiting(self._connection, Queue).items()}
@@ -74,7 +74,7 @@ async def enqueue(
     ledger: Ledger,
     publisher: Publisher,
     eval_ids: Sequence[str],
-    order: EnqueueOptions,
+    options: EnqueueOptions,
 ) -> int:
     """Accept evaluations into the ledger and publish those that were not under way; return how many those are.
 
@@ -86,13 +86,13 @@ async def enqueue(
         redis.exceptions.RedisError: the ledger did not take them; those before are accepted.
         kombu.exceptions.OperationalError: all are accepted, but not all published; the ledger will do it later.
     """
-    size = batch_size(order.queue, len(eval_ids))
+    size = batch_size(options.queue, len(eval_ids))
     published, refused = 0, None
     for some in _batches(eval_ids, _AT_ONCE):
-        new = await ledger.accept(some, order)
+        new = await ledger.accept(some, options)
         published += len(new)
         try:
-            await asyncio.to_thread(publisher.publish, order.queue, new, size)
+            await asyncio.to_thread(publisher.publish, options.queue, new, size)
         except KombuError as error:
             # Accepting is the promise; it goes on, and the ledger publishes later.
             refused = error
@@ -114,7 +114,7 @@ class Backlog:
     unacknowledged: int
 
 
-async def backlog(redis: "Redis") -> Backlog:
+async def count_backlog(redis: "Redis") -> Backlog:
     """Count the messages in the queues."""
     async with redis.pipeline(transaction=True) as pipe:
         for queue in Queue:

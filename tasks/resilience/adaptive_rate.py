@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from tasks.resilience.holds import KEY_PAUSES, Hold, Holds, Reason
+from tasks.resilience.holds import KEY_BACKOFF, Hold, Holds, Reason
 from tasks.resilience.rate_headers import RateLimitHeaders
 from tasks.resilience.rate_limiter import RateLimitScript
 
@@ -33,11 +33,11 @@ class RateStatus:
         reached: requests a second over the last minute.
     """
 
-    asked: float
-    kept: float
-    by_hand: bool
-    today: int
-    reached: float = 0.0
+    configured: float
+    effective: float
+    manual: bool
+    used_today: int
+    observed: float = 0.0
 
 
 class AdaptiveRate:
@@ -52,76 +52,80 @@ class AdaptiveRate:
     """
 
     def __init__(self, redis: "Redis", account: str, rate: float, holds: Holds, shared_with: str | None = None) -> None:
-        self._limiter = RateLimitScript(redis)
+        self._script = RateLimitScript(redis)
         self._shared_with = shared_with
         self._account, self._rate = account, rate
         self._holds = holds
         self._answers = 0
         self._granted: int | None = None
-        self._told_at = 0.0
+        self._granted_at = 0.0
 
-    async def hear(self, word: RateLimitHeaders, now: float) -> float:
+    async def on_headers(self, headers: RateLimitHeaders, now: float) -> float:
         """Use what an answer says of the rate before a 429 says it; return for how long the account now stands still.
 
         Args:
             now: seconds of a clock that never goes back.
         """
-        if word.remaining == 0 and word.reset is not None and word.reset >= _SHORT_RESET:
-            reason = Reason.QUOTA if word.reset >= _LONG_RESET else Reason.SLOW_DOWN
+        if headers.remaining == 0 and headers.reset is not None and headers.reset >= _SHORT_RESET:
+            reason = Reason.QUOTA if headers.reset >= _LONG_RESET else Reason.SLOW_DOWN
             if reason is Reason.QUOTA:
-                await self._call("spent", round(word.reset * 1000))
-            return await self._holds.for_a_time(self._account, reason, "RiskOS says none is left", word.reset)
+                await self._call("spent", round(headers.reset * 1000))
+            return await self._holds.place_for(self._account, reason, "RiskOS says none is left", headers.reset)
         # How long a window lasts is not said; one that ends within a second is taken to be a second.
-        if word.limit and word.reset is not None and word.reset <= _SECOND:
-            await self._grant(word.limit, now)
+        if headers.limit and headers.reset is not None and headers.reset <= _SECOND:
+            await self._grant(headers.limit, now)
         return 0.0
 
     async def _grant(self, limit: int, now: float) -> None:
-        if limit == self._granted and now - self._told_at < _TOLD_AGAIN:
+        if limit == self._granted and now - self._granted_at < _TOLD_AGAIN:
             return
-        self._granted, self._told_at = limit, now
+        self._granted, self._granted_at = limit, now
         await self._call("granted", limit, _BELIEVED * 1000)
 
-    def went_well(self) -> None:
+    def on_success(self) -> None:
         """There was an answer: the next 429 is not one of a row."""
         self._answers += 1
 
-    async def limited(self, word: RateLimitHeaders, *, probe: bool) -> float:
+    async def on_rate_limited(self, headers: RateLimitHeaders, *, probe: bool) -> float:
         """RiskOS answered 429: slow down where it does so again and again; return for how long nobody sends."""
         answers, self._answers = self._answers, 0
-        asked = -1 if word.wait is None else round(word.wait * 1000)
-        limit = -1 if word.limit is None else word.limit
+        asked = -1 if headers.wait is None else round(headers.wait * 1000)
+        limit = -1 if headers.limit is None else headers.limit
         reason, milliseconds = await self._call("limited", asked, limit, answers)
         name, why = self._account, Reason(reason)
         if int(milliseconds):
             note = "RiskOS says the quota is spent" if why is Reason.QUOTA else "RiskOS asks to slow down"
-            return await self._holds.for_a_time(name, why, note, int(milliseconds) / 1000)
-        return await self._holds.until_probed(name, why, _NOTES[why], KEY_PAUSES, probe=probe)
+            return await self._holds.place_for(name, why, note, int(milliseconds) / 1000)
+        return await self._holds.place_until_probe(name, why, _NOTES[why], KEY_BACKOFF, probe=probe)
 
-    async def tell(self) -> None:
+    async def flush(self) -> None:
         """Tell the other processes that there were answers."""
         if self._answers:
             self._answers = 0
             await self._call("answered")
 
-    async def came_back(self, hold: Hold) -> None:
+    async def on_hold_ended(self, hold: Hold) -> None:
         """A probe ended a hold. Where 429s had lasted that long, it was the quota, and its day begins now."""
-        if hold.reason is Reason.SLOW_DOWN and hold.lasting >= _DAY_LIKELY:
+        if hold.reason is Reason.SLOW_DOWN and hold.age >= _DAY_LIKELY:
             await self._call("new_day")
 
-    async def ask(self, rate: float | None) -> None:
+    async def set_rate(self, rate: float | None) -> None:
         """Set the rate for all processes, at once; None for that of the settings."""
         await self._call("ask", rate or 0)
 
-    async def see(self) -> RateStatus:
+    async def get_status(self) -> RateStatus:
         """Return how fast the account sends."""
         asked, kept, by_hand, today, reached = await self._call("see")
         return RateStatus(
-            asked=float(asked), kept=float(kept), by_hand=bool(int(by_hand)), today=int(today), reached=float(reached)
+            configured=float(asked),
+            effective=float(kept),
+            manual=bool(int(by_hand)),
+            used_today=int(today),
+            observed=float(reached),
         )
 
     async def _call(self, verb: str, *args: float) -> Sequence[str]:
-        return await self._limiter.call(self._account, self._rate, verb, *args, shared_with=self._shared_with)
+        return await self._script.call(self._account, self._rate, verb, *args, shared_with=self._shared_with)
 
 
 _NOTES = {

@@ -18,16 +18,16 @@ class ArchiveGate:
         self._holds = holds
         self._breaker = breaker
         self._hold: Hold | None = None
-        self._closings = 0
+        self._generation = 0
 
     @property
-    def closings(self) -> int:
+    def generation(self) -> int:
         """How often it has been closed."""
-        return self._closings
+        return self._generation
 
-    def notice(self, hold: Hold | None) -> None:
+    def set_hold(self, hold: Hold | None) -> None:
         """Learn whether the archive is on hold. As long as it is not, the gate costs nothing."""
-        self._closings += hold is not None and self._hold is None
+        self._generation += hold is not None and self._hold is None
         self._hold = hold
 
     async def enter(self) -> Reason | None:
@@ -38,7 +38,7 @@ class ArchiveGate:
         """
         return await self._holds.enter(ARCHIVE) if self._hold else None
 
-    def check_open_since(self, closings: int) -> None:
+    def check_not_closed_since(self, generation: int) -> None:
         """Turn back who has entered and waited for something else, where it has been closed since then.
 
         Args:
@@ -47,18 +47,18 @@ class ArchiveGate:
         Raises:
             ArchiveHeld: the archive stands still.
         """
-        if self._hold and self._closings > closings:
-            raise ArchiveHeld(self._hold.reason, self._hold.left)
+        if self._hold and self._generation > generation:
+            raise ArchiveHeld(self._hold.reason, self._hold.remaining)
 
-    async def proved_nothing(self) -> None:
+    async def probe_inconclusive(self) -> None:
         """The probe did not get as far as the archive; another one may be sent at once."""
-        await self._holds.let_another_probe(ARCHIVE)
+        await self._holds.release_probe(ARCHIVE)
 
-    async def proved(self, reason: Reason, outcome: Outcome) -> None:
+    async def probe_succeeded(self, reason: Reason, outcome: Outcome) -> None:
         """The probe came to an end: the archive is well again, unless all that was done was reading."""
         if outcome is Outcome.UNCHANGED and reason is not Reason.CANNOT_READ:
-            await self.proved_nothing()
+            await self.probe_inconclusive()
             return
-        await self._holds.recovered(ARCHIVE)
-        await self._breaker.forget(ARCHIVE)
+        await self._holds.end_after_probe(ARCHIVE)
+        await self._breaker.reset(ARCHIVE)
         self._hold = None

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from tasks.errors import ConnectionFailed, ServiceFailed, StorageError, UnexpectedAnswer
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Job
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, UNUSED_KEY, Holds, Reason
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, UNUSED_KEY, Holds, Reason
 
 _PREFIX = "docv:breaker:"
 _OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)
@@ -29,20 +29,20 @@ class CircuitBreaker:
         well: what went well in this process and is not told yet; the accounts of a process have one together.
     """
 
-    def __init__(self, redis: "Redis", account: str, holds: Holds, well: Counter[str] | None = None) -> None:
+    def __init__(self, redis: "Redis", account: str, holds: Holds, successes: Counter[str] | None = None) -> None:
         self._redis = redis
         self._script = redis.register_script(
             importlib.resources.files("tasks.resilience").joinpath("circuit_breaker.lua").read_text("utf-8")
         )
         self._account = account
         self._holds = holds
-        self._well: Counter[str] = Counter() if well is None else well
+        self._successes: Counter[str] = Counter() if successes is None else successes
 
-    def went_well(self) -> None:
+    def record_success(self) -> None:
         """An evaluation came to an end for which RiskOS was asked and the archive was written to."""
-        self._well.update((self._account, ARCHIVE))
+        self._successes.update((self._account, ARCHIVE))
 
-    async def failed(self, error: Exception, entry: Job, ledger: Ledger, *, archive_probe: bool) -> bool:
+    async def record_failure(self, error: Exception, job: Job, ledger: Ledger, *, archive_probe: bool) -> bool:
         """Count a failed attempt; return whether an outage is to blame for it, and not the evaluation.
 
         Those that failed before the outage was noticed get their attempt back.
@@ -53,39 +53,39 @@ class CircuitBreaker:
             ledger: where the others are.
             archive_probe: whether the attempt was the probe of the archive's hold.
         """
-        scope, reason = self._scope(error)
+        scope, reason = self._scope_of(error)
         if scope is None:
             return False
         probe = archive_probe if scope == ARCHIVE else getattr(error, "probe", False)
-        failures = await self._tell(scope, "" if entry.suspect else entry.eval_id)
-        if probe or (failures and not entry.suspect):
-            await self._holds.until_probed(scope, reason, str(error), OUTAGE_PAUSES, probe=probe)
-            await ledger.forgive(failures)
-        return False if entry.suspect and probe else await self.is_outage(error)
+        failures = await self._report(scope, "" if job.suspect else job.eval_id)
+        if probe or (failures and not job.suspect):
+            await self._holds.place_until_probe(scope, reason, str(error), OUTAGE_BACKOFF, probe=probe)
+            await ledger.refund_attempts(failures)
+        return False if job.suspect and probe else await self.is_outage(error)
 
     async def is_outage(self, error: Exception) -> bool:
         """Return whether what an error speaks of stands still by now."""
-        scope, _ = self._scope(error)
-        hold = await self._holds.of(scope) if scope else None
-        return hold is not None and hold.probed
+        scope, _ = self._scope_of(error)
+        hold = await self._holds.get(scope) if scope else None
+        return hold is not None and hold.needs_probe
 
-    async def tell(self) -> None:
+    async def flush(self) -> None:
         """Tell the other processes what went well."""
-        for scope in [scope for scope, count in self._well.items() if count]:
-            await self._tell(scope, "")
+        for scope in [scope for scope, count in self._successes.items() if count]:
+            await self._report(scope, "")
 
-    async def forget(self, scope: str) -> None:
+    async def reset(self, scope: str) -> None:
         """The outage is over: what failed during it says nothing any more."""
-        self._well[scope] = 0
+        self._successes[scope] = 0
         await self._redis.delete(_PREFIX + scope)
 
-    async def _tell(self, scope: str, failed: str) -> list[str]:
+    async def _report(self, scope: str, failed: str) -> list[str]:
         """Return those that failed, where they are the most."""
-        well, self._well[scope] = self._well[scope], 0
+        well, self._successes[scope] = self._successes[scope], 0
         failures: list[str] = await self._script(keys=[_PREFIX + scope, UNUSED_KEY], args=[well, failed])
         return failures
 
-    def _scope(self, error: Exception) -> tuple[str | None, Reason]:
+    def _scope_of(self, error: Exception) -> tuple[str | None, Reason]:
         if isinstance(error, StorageError):
             return ARCHIVE, Reason.CANNOT_READ if error.doing == "read" else Reason.CANNOT_WRITE
         return (self._account if isinstance(error, _OF_RISKOS) else None), Reason.OUTAGE

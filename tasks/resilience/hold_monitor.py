@@ -19,27 +19,27 @@ class HoldMonitor:
         gate: which is closed while the archive is.
     """
 
-    def __init__(self, accounts: Sequence[str], holds: Holds, turns: RateLimiter, gate: ArchiveGate) -> None:
-        self._accounts, self._holds, self._turns, self._gate = accounts, holds, turns, gate
+    def __init__(self, accounts: Sequence[str], holds: Holds, rate_limiter: RateLimiter, gate: ArchiveGate) -> None:
+        self._accounts, self._holds, self._rate_limiter, self._gate = accounts, holds, rate_limiter, gate
         self._known: dict[str, Hold] = {}
 
-    async def see(self) -> Mapping[str, Mapping[Queue, list[Hold]]]:
+    async def refresh(self) -> Mapping[str, Mapping[Queue, list[Hold]]]:
         """Return the holds that concern each queue of each account, asked for in one go; let those know who work."""
         scopes = [ARCHIVE, *(scope for name in self._accounts for scope in (name, backfill_of(name)))]
-        found = {hold.scope: hold for hold in await self._holds.of_each(*scopes) if hold}
+        found = {hold.scope: hold for hold in await self._holds.get_each(*scopes) if hold}
         for name in self._accounts:
-            self._turns.notice(name, found[name].left if name in found else 0.0)
-        self._gate.notice(found.get(ARCHIVE))
-        self._tell(found)
+            self._rate_limiter.set_hold(name, found[name].remaining if name in found else 0.0)
+        self._gate.set_hold(found.get(ARCHIVE))
+        self._log_changes(found)
         return {name: _of_queues(name, found) for name in self._accounts}
 
-    def _tell(self, found: dict[str, Hold]) -> None:
+    def _log_changes(self, found: dict[str, Hold]) -> None:
         for scope in found.keys() - self._known.keys():
             hold = found[scope]
-            log_events.held(hold.what, hold.reason.value, hold.note, hold.left)
+            log_events.hold_started(hold.what, hold.reason.value, hold.note, hold.remaining)
         for scope in self._known.keys() - found.keys():
             hold = self._known[scope]
-            log_events.let_go(hold.what, hold.reason.value, hold.lasting)
+            log_events.hold_ended(hold.what, hold.reason.value, hold.age)
         self._known = found
 
 

@@ -65,13 +65,13 @@ def hold_key(scope: str) -> str:
 class ProbeBackoff:
     """How long to wait before a probe is sent, in seconds: before the first one, and at most."""
 
-    first: float
-    longest: float
+    initial: float
+    maximum: float
 
 
-KEY_PAUSES = ProbeBackoff(30.0, 15 * 60.0)
+KEY_BACKOFF = ProbeBackoff(30.0, 15 * 60.0)
 """A key is mended by a person; each probe with a bad one is a mark against it."""
-OUTAGE_PAUSES = ProbeBackoff(5.0, 60.0)
+OUTAGE_BACKOFF = ProbeBackoff(5.0, 60.0)
 """A service comes back by itself; a request a minute is no burden to it."""
 
 
@@ -91,9 +91,9 @@ class Hold:
     scope: str
     reason: Reason
     note: str
-    lasting: float
-    left: float
-    probed: bool
+    age: float
+    remaining: float
+    needs_probe: bool
 
     @property
     def what(self) -> str:
@@ -104,7 +104,7 @@ class Hold:
         return f"account {account}" if account == self.scope else f"the backfill of account {account}"
 
     @property
-    def by_hand(self) -> bool:
+    def is_manual(self) -> bool:
         """Whether only a person ends it."""
         return self.reason is Reason.BY_HAND
 
@@ -118,7 +118,9 @@ class Holds:
             importlib.resources.files("tasks.resilience").joinpath("holds.lua").read_text("utf-8")
         )
 
-    async def until_probed(self, scope: str, reason: Reason, note: str, pauses: ProbeBackoff, *, probe: bool) -> float:
+    async def place_until_probe(
+        self, scope: str, reason: Reason, note: str, backoff: ProbeBackoff, *, probe: bool
+    ) -> float:
         """Stand still until a probe succeeds; return the seconds until the next one.
 
         Requests that were under way when the hold began change nothing; a failed probe doubles the pause.
@@ -126,17 +128,17 @@ class Holds:
         Args:
             probe: whether it was the probe that failed.
         """
-        first, longest = round(pauses.first * 1000), round(pauses.longest * 1000)
+        first, longest = round(backoff.initial * 1000), round(backoff.maximum * 1000)
         answer = await self._call(scope, "probed", reason, note, first, longest, int(probe))
         return float(answer[0]) / 1000
 
-    async def for_a_time(self, scope: str, reason: Reason, note: str, wait: float) -> float:
+    async def place_for(self, scope: str, reason: Reason, note: str, wait: float) -> float:
         """Stand still for so many seconds, at least one; return how long it will be."""
         milliseconds = max(_SHORTEST_TIMED, round(wait * 1000))
         answer = await self._call(scope, "timed", reason, note, milliseconds)
         return float(answer[0]) / 1000
 
-    async def by_hand(self, scope: str, note: str) -> None:
+    async def place_manual(self, scope: str, note: str) -> None:
         """Stand still until a person says otherwise."""
         await self._call(scope, "by_hand", Reason.BY_HAND, note, _FOR_GOOD)
 
@@ -151,23 +153,23 @@ class Holds:
             raise ArchiveHeld(facts[1], int(facts[0]) / 1000)
         return Reason(facts[1]) if answer == "probe" else None
 
-    async def let_another_probe(self, scope: str) -> None:
+    async def release_probe(self, scope: str) -> None:
         """The probe proved nothing; another one may be sent at once."""
         await self._call(scope, "next")
 
-    async def recovered(self, scope: str) -> None:
+    async def end_after_probe(self, scope: str) -> None:
         """A probe succeeded: let it go on, unless a person placed the hold."""
         await self._call(scope, "recovered")
 
-    async def lift(self, scope: str) -> bool:
+    async def end(self, scope: str) -> bool:
         """Let it go on; return whether it was on hold."""
         return bool((await self._call(scope, "lift"))[0])
 
-    async def of(self, scope: str) -> Hold | None:
+    async def get(self, scope: str) -> Hold | None:
         """Return the hold of a scope, or None."""
-        return (await self.of_each(scope))[0]
+        return (await self.get_each(scope))[0]
 
-    async def of_each(self, *scopes: str) -> list[Hold | None]:
+    async def get_each(self, *scopes: str) -> list[Hold | None]:
         """Return the hold of each scope, or None, all at one moment."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
@@ -177,10 +179,10 @@ class Holds:
         now = seconds + micro / 1e6
         return [_hold(scope, facts, now) for scope, facts in zip(scopes, found, strict=True)]
 
-    async def all(self) -> list[Hold]:
+    async def list_all(self) -> list[Hold]:
         """Return all holds."""
         scopes = sorted([key.removeprefix(_PREFIX) async for key in self._redis.scan_iter(match=_PREFIX + "*")])
-        return [hold for hold in await self.of_each(*scopes) if hold]
+        return [hold for hold in await self.get_each(*scopes) if hold]
 
     async def _call(self, scope: str, verb: str, *args: object) -> list[Any]:
         answer: list[Any] = await self._script(keys=[hold_key(scope), UNUSED_KEY], args=[verb, *map(str, args)])
@@ -194,7 +196,7 @@ def _hold(scope: str, facts: dict[str, str], now: float) -> Hold | None:
         scope=scope,
         reason=Reason(facts["reason"]),
         note=facts.get("note", ""),
-        lasting=now - int(facts["since"]) / 1000,
-        left=max(0.0, int(facts["until"]) / 1000 - now),
-        probed="pause" in facts,
+        age=now - int(facts["since"]) / 1000,
+        remaining=max(0.0, int(facts["until"]) / 1000 - now),
+        needs_probe="pause" in facts,
     )

@@ -120,10 +120,10 @@ class RateLimiter:
         self._clock = ClockOffset()
         self._shifts: dict[str, _Shift] = {}
         self._waiting = 0
-        self._noticed: dict[str, tuple[float, float]] = {}
-        self._askers: dict[str, asyncio.Semaphore] = {}
+        self._hold_ends: dict[str, tuple[float, float]] = {}
+        self._acquire_locks: dict[str, asyncio.Semaphore] = {}
 
-    async def wait(self, account: Account, queue: Queue) -> bool:
+    async def acquire(self, account: Account, queue: Queue) -> bool:
         """Wait until a request may leave now; return whether it is the probe that may end a hold.
 
         Raises:
@@ -134,29 +134,29 @@ class RateLimiter:
         if queue is Queue.BACKFILL:
             own -= round(quota * allowance.live_reserve)
             both = _Bucket("both", _NARROW, allowance.backfill_share, quota, own)
-            kind = await self._turn(account, queue, both)
+            kind = await self._acquire(account, queue, both)
             if kind != "narrow":
                 return kind == "probe"
-        return await self._turn(account, queue, _Bucket("turn", "", 1.0, quota, own)) == "probe"
+        return await self._acquire(account, queue, _Bucket("turn", "", 1.0, quota, own)) == "probe"
 
     @property
-    def waited_for(self) -> bool:
+    def has_waiters(self) -> bool:
         """Whether somebody here waits for a turn, and wants to leave in time."""
         return self._waiting > 0
 
-    def notice(self, account: str, held_for: float) -> None:
+    def set_hold(self, account: str, held_for: float) -> None:
         """Learn that an account is on hold for so many seconds, or not at all.
 
         Whoever has a turn already, and waits for it in this process, gives it up and asks again.
         """
         now = time.monotonic()
-        self._noticed[account] = (now, now + held_for)
+        self._hold_ends[account] = (now, now + held_for)
 
-    async def _turn(self, account: Account, queue: Queue, bucket: _Bucket) -> str:
+    async def _acquire(self, account: Account, queue: Queue, bucket: _Bucket) -> str:
         """Reserve a turn and wait for it; return what kind it is."""
         patience = _PATIENCE
         burst, horizon = account.allowance.burst, round(_HORIZON * _MICRO)
-        async with self._few(account, bucket):
+        async with self._acquire_lock(account, bucket):
             while True:
                 asked = time.monotonic()
                 answer, value, *more = await self._limiter.call(
@@ -190,13 +190,13 @@ class RateLimiter:
                         continue
                     return answer
 
-    def _few(self, account: Account, bucket: _Bucket) -> asyncio.Semaphore:
+    def _acquire_lock(self, account: Account, bucket: _Bucket) -> asyncio.Semaphore:
         """Return what lets only few of this process ask for a turn at a time, so that few are given out ahead."""
         name = account.name + bucket.name
-        if name not in self._askers:
+        if name not in self._acquire_locks:
             ahead = account.allowance.rate * bucket.share * _AHEAD
-            self._askers[name] = asyncio.Semaphore(max(1, int(ahead)))
-        return self._askers[name]
+            self._acquire_locks[name] = asyncio.Semaphore(max(1, int(ahead)))
+        return self._acquire_locks[name]
 
     async def _until(self, now: float, due: float) -> None:
         self._waiting += due > now
@@ -245,7 +245,7 @@ class RateLimiter:
 
     def _held_since(self, given: float, account: str) -> bool:
         """Return whether the account was put on hold after a turn was given, and still is."""
-        noticed, until = self._noticed.get(account, (0.0, 0.0))
+        noticed, until = self._hold_ends.get(account, (0.0, 0.0))
         return noticed > given and until > time.monotonic()
 
     @property

@@ -15,10 +15,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from tasks.errors import BlockedError, PermanentError, RetryableError, WorkersLost, cause_of, sentence_of
+from tasks.errors import BlockedError, PermanentError, RetryableError, WorkersLost, cause_of, message_of
 from tasks.model.job import Failure, Job
 
-_LONGEST_PARKING = 6 * 60 * 60.0
+_MAX_RETRY_DELAY = 6 * 60 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RetryPolicy:
     """
 
     attempts: int = 6
-    parking: float = 60.0
+    retry_delay: float = 60.0
     quick_attempts: int = 3
     quick_seconds: float = 60.0
     quick_pause: float = 0.5
@@ -69,7 +69,7 @@ class DeadLetterNow:
     attempts: int
 
 
-def quick(policy: RetryPolicy) -> AsyncRetrying:
+def retry_quickly(policy: RetryPolicy) -> AsyncRetrying:
     """Return the loop around one request: exponential with full jitter, attempts and time both bounded.
 
     A probe is one request; when it fails, the hold goes on.
@@ -82,9 +82,7 @@ def quick(policy: RetryPolicy) -> AsyncRetrying:
     )
 
 
-def decide(
-    error: Exception, entry: Job, policy: RetryPolicy, *, outage: bool
-) -> RetryLater | AwaitHold | DeadLetterNow:
+def decide(error: Exception, job: Job, policy: RetryPolicy, *, outage: bool) -> RetryLater | AwaitHold | DeadLetterNow:
     """Return what becomes of an evaluation whose attempt was stopped by an error.
 
     What the account has to wait for costs no attempt, and neither does an outage. An error that is none of ours is
@@ -92,24 +90,24 @@ def decide(
     """
     if outage or isinstance(error, BlockedError):
         return AwaitHold()
-    attempts = entry.attempts + 1
+    attempts = job.attempts + 1
     if isinstance(error, PermanentError) or attempts >= policy.attempts:
         return DeadLetterNow(attempts=attempts)
-    wait = min(policy.parking * 2 ** (attempts - 1), _LONGEST_PARKING)
+    wait = min(policy.retry_delay * 2 ** (attempts - 1), _MAX_RETRY_DELAY)
     return RetryLater(wait=wait * random.uniform(1.0, 1.25), attempts=attempts)  # noqa: S311  # no secret is made of it
 
 
-def check_worn_out(entry: Job, policy: RetryPolicy) -> None:
+def check_workers_lost(job: Job, policy: RetryPolicy) -> None:
     """Refuse an evaluation over which so many workers died that it may be the cause.
 
     Raises:
         WorkersLost: it is one.
     """
-    if entry.lost >= policy.attempts:
-        raise WorkersLost(entry.lost)
+    if job.lost >= policy.attempts:
+        raise WorkersLost(job.lost)
 
 
 def failure_of(error: Exception) -> Failure:
     """Return what the ledger keeps of an error: our own words only."""
     status = error.status if isinstance(error, RetryableError) else None
-    return Failure(cause=cause_of(error), why=sentence_of(error), status=status)
+    return Failure(cause=cause_of(error), why=message_of(error), status=status)

@@ -15,16 +15,16 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import KEY_PAUSES, Holds, Reason
+from tasks.resilience.holds import KEY_BACKOFF, Holds, Reason
 from tasks.resilience.rate_headers import RateLimitHeaders
 from tasks.resilience.rate_limiter import RateLimiter
-from tasks.resilience.retry import RetryPolicy, quick
+from tasks.resilience.retry import RetryPolicy, retry_quickly
 from tasks.riskos.download import DownloadOptions, download
 from tasks.riskos.response import FetchResult, NoBundle
 from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
 
-_SLOW_DOWNS = 5
+_MAX_RATE_LIMITED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,16 @@ class RiskOSClient:
 
     http: aiohttp.ClientSession
     account: Account
-    turns: RateLimiter
+    rate_limiter: RateLimiter
     holds: Holds
-    pace: AdaptiveRate
+    adaptive_rate: AdaptiveRate
     breaker: CircuitBreaker
-    terms: DownloadOptions
-    policy: RetryPolicy
+    options: DownloadOptions
+    retry_policy: RetryPolicy
     figures: Metrics = NULL_METRICS
 
 
-async def request(line: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
+async def fetch(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
     """Return RiskOS's answer about an evaluation, after quick retries where they may help.
 
     Raises:
@@ -50,58 +50,60 @@ async def request(line: RiskOSClient, evaluation: Evaluation, queue: Queue) -> F
         BlockedError: the account has to wait.
         BundleTooLarge: the bundle is larger than it may be.
     """
-    async for attempt in quick(line.policy):
+    async for attempt in retry_quickly(client.retry_policy):
         with attempt:
-            return await _in_turn(line, evaluation, queue)
+            return await _fetch_with_permit(client, evaluation, queue)
     raise AssertionError("the loop ends by returning or raising")
 
 
-async def _in_turn(line: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
-    account, wait = line.account, 0.0
-    for _ in range(_SLOW_DOWNS):
+async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
+    account, wait = client.account, 0.0
+    for _ in range(_MAX_RATE_LIMITED):
         began = time.monotonic()
         with span("turn"):
-            probe = await line.turns.wait(account, queue)
-        line.figures.took(Step.TURN, time.monotonic() - began)
+            probe = await client.rate_limiter.acquire(account, queue)
+        client.figures.took(Step.TURN, time.monotonic() - began)
         words: list[RateLimitHeaders] = []
         try:
-            answer = await _answer(line, evaluation, words)
+            answer = await _send(client, evaluation, words)
         except RateLimited:
-            wait = await line.pace.limited(words[-1], probe=probe)
-            line.turns.notice(account.name, wait)
+            wait = await client.adaptive_rate.on_rate_limited(words[-1], probe=probe)
+            client.rate_limiter.set_hold(account.name, wait)
         except AccountRefused as error:
             reason = Reason.of_status(error.status)
-            wait = await line.holds.until_probed(account.name, reason, error.what, KEY_PAUSES, probe=probe)
-            line.turns.notice(account.name, wait)
+            wait = await client.holds.place_until_probe(account.name, reason, error.what, KEY_BACKOFF, probe=probe)
+            client.rate_limiter.set_hold(account.name, wait)
             raise AccountRefused(error.status, wait) from None
         except RetryableError as error:
             error.probe = probe
             raise
         except BundleTooLarge:
             if probe:
-                await _well_again(line)  # it was an answer
+                await _end_hold(client)  # it was an answer
             raise
         else:
-            line.pace.went_well()
+            client.adaptive_rate.on_success()
             if probe:
-                await _well_again(line)
-            line.turns.notice(account.name, await line.pace.hear(words[-1], time.monotonic()))
+                await _end_hold(client)
+            client.rate_limiter.set_hold(
+                account.name, await client.adaptive_rate.on_headers(words[-1], time.monotonic())
+            )
             return answer
     raise RateLimited(wait)
 
 
-async def _answer(line: RiskOSClient, evaluation: Evaluation, words: list[RateLimitHeaders]) -> FetchResult:
+async def _send(client: RiskOSClient, evaluation: Evaluation, headers: list[RateLimitHeaders]) -> FetchResult:
     """Send the request; count how long it took, and what came of it."""
     try:
-        with timed(line.figures, Step.DOWNLOAD), span("download"):
-            answer = await download(line.http, evaluation, line.account, line.terms, words.append)
+        with timed(client.figures, Step.DOWNLOAD), span("download"):
+            answer = await download(client.http, evaluation, client.account, client.options, headers.append)
     except ArchiveError as error:
-        line.figures.answered(_status_of(error), 0)
+        client.figures.answered(_status_of(error), 0)
         raise
     if isinstance(answer, NoBundle):
-        line.figures.answered(answer.status, 0)
+        client.figures.answered(answer.status, 0)
     else:
-        line.figures.answered(HTTPStatus.OK, len(answer.data))
+        client.figures.answered(HTTPStatus.OK, len(answer.data))
     return answer
 
 
@@ -116,11 +118,11 @@ def _status_of(error: ArchiveError) -> int | None:
     return None
 
 
-async def _well_again(line: RiskOSClient) -> None:
+async def _end_hold(client: RiskOSClient) -> None:
     """The probe was answered: end the hold that it was for."""
-    name = line.account.name
-    hold = await line.holds.of(name)
-    await line.holds.recovered(name)
-    await line.breaker.forget(name)
+    name = client.account.name
+    hold = await client.holds.get(name)
+    await client.holds.end_after_probe(name)
+    await client.breaker.reset(name)
     if hold:
-        await line.pace.came_back(hold)
+        await client.adaptive_rate.on_hold_ended(hold)

@@ -34,7 +34,7 @@ from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_hea
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 
 _MAX_ERROR_BODY = 64 * 1024
-_LOOKED_AT = 128 * 1024
+_MAX_NODES = 128 * 1024
 _MAX_MESSAGE = 500
 _DEFAULT_WAIT = 1.0
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -73,7 +73,7 @@ class DownloadOptions:
     no_documents_texts: tuple[str, ...] = ("No Documents Found",)
 
 
-def _unheard(_: RateLimitHeaders) -> None:
+def _ignore_headers(_: RateLimitHeaders) -> None:
     """Nobody wants to know."""
 
 
@@ -81,8 +81,8 @@ async def download(
     http: aiohttp.ClientSession,
     evaluation: Evaluation,
     account: Account,
-    terms: DownloadOptions,
-    hear: Callable[[RateLimitHeaders], None] = _unheard,
+    options: DownloadOptions,
+    on_headers: Callable[[RateLimitHeaders], None] = _ignore_headers,
 ) -> FetchResult:
     """Send one request and read its answer.
 
@@ -97,17 +97,17 @@ async def download(
         UnexpectedAnswer: a redirect, a page, another evaluation's bundle.
         BundleTooLarge: it is larger than it may be.
     """
-    timeout = aiohttp.ClientTimeout(total=terms.total, sock_connect=terms.connect, sock_read=terms.read)
+    timeout = aiohttp.ClientTimeout(total=options.total, sock_connect=options.connect, sock_read=options.read)
     with _translated():
         async with http.get(
             evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
         ) as response:
             word = parse_rate_limit_headers(response.headers, time.time())
-            hear(word)
+            on_headers(word)
             if response.status == HTTPStatus.OK:
-                return await _bundle(response, evaluation, terms)
-            body = await _error_body(response)
-    return _refusal(response.status, word, response.content_type, body, terms)
+                return await _read_bundle(response, evaluation, options)
+            body = await _read_error_body(response)
+    return _classify_refusal(response.status, word, response.content_type, body, options)
 
 
 def headers_for(account: Account) -> dict[str, str]:
@@ -131,32 +131,32 @@ def _translated() -> Iterator[None]:
         raise ConnectionFailed(type(error).__name__) from None
 
 
-async def _bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, terms: DownloadOptions) -> Bundle:
-    filename = _filename(response.headers.get("Content-Disposition"))
+async def _read_bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, options: DownloadOptions) -> Bundle:
+    filename = _parse_filename(response.headers.get("Content-Disposition"))
     named = {found.lower() for found in _UUID.findall(filename or "")}
     if named - {evaluation.eval_id}:
         raise UnexpectedAnswer("the file is named for another evaluation", response.status)
-    with contextlib.closing(DownloadBuffer(terms.in_memory, terms.spool_dir)) as incoming:
+    with contextlib.closing(DownloadBuffer(options.in_memory, options.spool_dir)) as incoming:
         async for chunk in response.content.iter_any():
             await incoming.add(chunk)
-            if incoming.size > terms.max_bundle_bytes:
-                raise BundleTooLarge(terms.max_bundle_bytes)
+            if incoming.size > options.max_bundle_bytes:
+                raise BundleTooLarge(options.max_bundle_bytes)
         data, sha256 = await incoming.whole()
-    if _is_no_zip(response.content_type, data):
+    if _is_not_zip(response.content_type, data):
         raise UnexpectedAnswer(f"no ZIP but {response.content_type}, {len(data)} bytes", response.status)
     return Bundle(filename=filename, data=data, sha256=sha256, size=len(data))
 
 
-def _is_no_zip(content_type: str, data: Buffer) -> bool:
+def _is_not_zip(content_type: str, data: Buffer) -> bool:
     """Return whether this never was a ZIP but a page or a message; a damaged ZIP is for ``unpack`` to tell."""
     if bytes(data[: len(_ZIP_END)]) in _ZIP_MAGIC:
         return False
-    head, tail = bytes(data[:_LOOKED_AT]), bytes(data[-_LOOKED_AT:])
+    head, tail = bytes(data[:_MAX_NODES]), bytes(data[-_MAX_NODES:])
     looks_like_text = head.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in tail
     return looks_like_text or content_type.startswith(_TEXT_TYPES)
 
 
-async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_error_body(response: aiohttp.ClientResponse) -> bytes:
     """Return the body, but not much more of it than an error needs."""
     body = bytearray()
     async for chunk in response.content.iter_any():
@@ -166,32 +166,34 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _refusal(status: int, word: RateLimitHeaders, content_type: str, body: bytes, terms: DownloadOptions) -> NoBundle:
+def _classify_refusal(
+    status: int, headers: RateLimitHeaders, content_type: str, body: bytes, options: DownloadOptions
+) -> NoBundle:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimited(_DEFAULT_WAIT if word.wait is None else word.wait)
+        raise RateLimited(_DEFAULT_WAIT if headers.wait is None else headers.wait)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise AccountRefused(status)
     if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise ServiceFailed(status)
     if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
         raise UnexpectedAnswer("RiskOS does not answer so", status)
-    said = _parsed(body)
+    said = _parse(body)
     if body and said is None and not content_type.endswith("json"):
         # RiskOS answers in JSON. Anything else comes from something in between, or from a wrong DOCV_RISKOS_URL, and
         # says nothing of the evaluation.
         raise UnexpectedAnswer(f"{content_type} instead of JSON", status)
-    messages = tuple(_messages(said or {}))
+    messages = tuple(_find_messages(said or {}))
     shown = messages[0][:_MAX_MESSAGE] if messages else None
     if status == HTTPStatus.NOT_FOUND:
         return NoBundle(Outcome.NOT_FOUND, status, shown)
-    known = {_squeezed(text) for text in terms.no_documents_texts}
+    known = {_normalize(text) for text in options.no_documents_texts}
     for message in messages:
-        if _squeezed(message) in known:
+        if _normalize(message) in known:
             return NoBundle(Outcome.NO_DOCUMENTS, status, message[:_MAX_MESSAGE])
     return NoBundle(Outcome.REJECTED, status, shown)
 
 
-def _parsed(body: bytes) -> dict[str, Any] | None:
+def _parse(body: bytes) -> dict[str, Any] | None:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -199,7 +201,7 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _messages(document: dict[str, Any]) -> Iterator[str]:
+def _find_messages(document: dict[str, Any]) -> Iterator[str]:
     """Yield what an error body says, in every shape that is documented or has been seen."""
     nested = document.get("msg")
     inner = nested.get("msg") if isinstance(nested, dict) else None
@@ -208,11 +210,11 @@ def _messages(document: dict[str, Any]) -> Iterator[str]:
             yield text
 
 
-def _squeezed(text: str) -> str:
+def _normalize(text: str) -> str:
     return "".join(text.split()).rstrip(".").casefold()
 
 
-def _filename(disposition: str | None) -> str | None:
+def _parse_filename(disposition: str | None) -> str | None:
     if disposition is None:
         return None
     header = email.message.Message()

@@ -22,7 +22,7 @@ class Bundle:
     sha256: str
     size: int
 
-    def emptied(self) -> "Bundle":
+    def without_data(self) -> "Bundle":
         """Return what is known of it without its bytes, which nobody needs once all of it has been unpacked."""
         return replace(self, data=b"")
 

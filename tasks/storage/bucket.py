@@ -26,7 +26,7 @@ _PARTS_AT_ONCE = 2
 _CHUNK = 1 << 20
 _SMALL = 1 << 19  # hashed sooner than a thread wakes up
 _READ_SECONDS = 30.0
-_LOOKS = 3
+_CONFIRM_ATTEMPTS = 3
 
 
 class AlreadyExists(Exception):  # an answer rather than an error
@@ -62,13 +62,13 @@ class StoredObject:
     """
 
     data: bytes
-    version: str
+    etag: str
 
 
 class Bucket(Protocol):
     """What we ask of a bucket. Every method raises StorageError when the bucket does not do it."""
 
-    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
+    async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
         """Write an object unless there is one.
 
         Raises:
@@ -76,7 +76,7 @@ class Bucket(Protocol):
             WriteUnconfirmed: it may or may not have been written; have a look.
         """
 
-    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
         """Write an object if it still is the version we read, or still is not there (None).
 
         Raises:
@@ -94,16 +94,16 @@ class Bucket(Protocol):
         """Return the SHA-256 of an object's bytes, read back; None where there is none."""
 
 
-async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, labels: ObjectAttributes) -> None:
+async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, attributes: ObjectAttributes) -> None:
     """Write one object named by its content, and do not come back before it is certain to be there.
 
     Raises:
         StorageError: it is not there.
         IntegrityError: under its key are other bytes.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_CONFIRM_ATTEMPTS):
         try:
-            await bucket.create(key, data, labels)
+            await bucket.create(key, data, attributes)
         except (AlreadyExists, WriteUnconfirmed):
             found = await bucket.digest(key)
             if found == sha256:
@@ -125,24 +125,27 @@ class S3Bucket:
     """
 
     def __init__(
-        self, store: ObjectStore, storage_class: str | None = None, writing: Callable[[], ObjectStore] | None = None
+        self,
+        store: ObjectStore,
+        storage_class: str | None = None,
+        write_client: Callable[[], ObjectStore] | None = None,
     ) -> None:
         self._store = store
-        self._writing = writing or (lambda: store)
+        self._write_client = write_client or (lambda: store)
         self._extra = {"Storage-Class": storage_class} if storage_class else {}
 
-    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
+    async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
         """See Bucket."""
-        attributes = {"Content-Type": labels.media_type, **labels.metadata, **self._extra}
+        headers = {"Content-Type": attributes.media_type, **attributes.metadata, **self._extra}
         if len(data) > LARGE:
-            await self._create_in_parts(key, data, attributes, dict(labels.tags))
+            await self._create_in_parts(key, data, headers, dict(attributes.tags))
         with _translated("create"):
             await obstore.put_async(
-                self._writing(),
+                self._write_client(),
                 key,
                 data,
-                attributes=attributes,
-                tags=dict(labels.tags) or None,
+                attributes=headers,
+                tags=dict(attributes.tags) or None,
                 mode="create",
                 use_multipart=False,
             )
@@ -161,9 +164,9 @@ class S3Bucket:
             raise AlreadyExists
         with _translated("create"):
             await obstore.put_async(
-                self._writing(),
+                self._write_client(),
                 key,
-                _in_parts(data),
+                _split_parts(data),
                 attributes=attributes,
                 tags=tags or None,
                 chunk_size=_PART,
@@ -175,20 +178,20 @@ class S3Bucket:
         try:
             with _translated("read"):
                 await obstore.head_async(self._store, key)
-        except _Absent:
+        except _ObjectMissing:
             return False
         return True
 
-    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
         """See Bucket."""
         try:
             with _translated("replace"):
                 await obstore.put_async(
-                    self._writing(),
+                    self._write_client(),
                     key,
                     data,
-                    attributes={"Content-Type": labels.media_type, **labels.metadata},
-                    mode={"e_tag": version} if version else "create",
+                    attributes={"Content-Type": attributes.media_type, **attributes.metadata},
+                    mode={"e_tag": etag} if etag else "create",
                     use_multipart=False,
                 )
         except AlreadyExists:
@@ -202,25 +205,25 @@ class S3Bucket:
                 async with asyncio.timeout(_READ_SECONDS):
                     result = await obstore.get_async(self._store, key)
                     data = await result.bytes_async()
-        except _Absent:
+        except _ObjectMissing:
             return None
-        return StoredObject(data=bytes(data), version=str(result.meta["e_tag"]))
+        return StoredObject(data=bytes(data), etag=str(result.meta["e_tag"]))
 
     async def digest(self, key: str) -> str | None:
         """See Bucket."""
-        return await hashed(await self.stream(key))
+        return await sha256_of(await self.stream(key))
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """See Bucket."""
         try:
             with _translated("read"):
                 result = await obstore.get_async(self._store, key)
-        except _Absent:
+        except _ObjectMissing:
             return None
         return _chunks(result)
 
 
-async def hashed(chunks: AsyncIterator[bytes] | None) -> str | None:
+async def sha256_of(chunks: AsyncIterator[bytes] | None) -> str | None:
     """Return the SHA-256 of what a bucket streams; None where there is nothing."""
     if chunks is None:
         return None
@@ -243,12 +246,12 @@ async def _chunks(result: Any) -> AsyncGenerator[bytes, None]:
             yield bytes(chunk)
 
 
-async def _in_parts(data: Buffer) -> AsyncIterator[bytes]:
+async def _split_parts(data: Buffer) -> AsyncIterator[bytes]:
     for part in chunks(data, 0, len(data), _PART):
         yield bytes(part)
 
 
-class _Absent(StorageError):
+class _ObjectMissing(StorageError):
     """There is no such object, or no such bucket."""
 
 
@@ -262,7 +265,7 @@ def _translated(doing: str) -> Iterator[None]:
         # A missing bucket comes as a missing object; only its text tells them apart.
         if "NoSuchBucket" in str(error) or doing != "read":
             raise StorageError(doing, "the bucket does not exist") from None
-        raise _Absent(doing, "it does not exist") from None
+        raise _ObjectMissing(doing, "it does not exist") from None
     except (foreign.PermissionDeniedError, foreign.UnauthenticatedError, PermissionError):
         raise StorageError(doing, "access is denied") from None
     except foreign.BaseError as error:

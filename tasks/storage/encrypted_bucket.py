@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import Spool
-from tasks.storage.bucket import LARGE, Bucket, ObjectAttributes, StoredObject, hashed
+from tasks.storage.bucket import LARGE, Bucket, ObjectAttributes, StoredObject, sha256_of
 from tasks.storage.encryption import Keyring, StreamOpener, is_plain, seal
 
 
@@ -22,24 +22,24 @@ class EncryptedBucket:
     def __init__(self, bucket: Bucket, keyring: Keyring | None, spool_dir: Path | None = None) -> None:
         self._bucket, self._keyring, self._spool_dir = bucket, keyring, spool_dir
 
-    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:
+    async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
         """See Bucket."""
-        await self._bucket.create(key, await self._sealed(key, data), labels)
+        await self._bucket.create(key, await self._sealed(key, data), attributes)
 
-    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:
+    async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
         """See Bucket."""
-        await self._bucket.replace(key, bytes(await self._sealed(key, data)), labels, version)
+        await self._bucket.replace(key, bytes(await self._sealed(key, data)), attributes, etag)
 
     async def read(self, key: str) -> StoredObject | None:
         """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
         found = await self._bucket.read(key)
         if found is None or is_plain(found.data):
             return found
-        return StoredObject(data=await asyncio.to_thread(self._opened, key, found.data), version=found.version)
+        return StoredObject(data=await asyncio.to_thread(self._opened, key, found.data), etag=found.etag)
 
     async def digest(self, key: str) -> str | None:
         """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
-        return await hashed(await self.stream(key))
+        return await sha256_of(await self.stream(key))
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
@@ -53,7 +53,7 @@ class EncryptedBucket:
 
     def _opened(self, key: str, data: bytes) -> bytes:
         opening = StreamOpener(key, self._keyring)
-        return opening.feed(data) + opening.end()
+        return opening.update(data) + opening.finish()
 
 
 def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> Buffer:
@@ -75,16 +75,16 @@ async def _opened(chunks: AsyncGenerator[bytes, None], opening: StreamOpener) ->
         async for chunk in chunks:
             yield chunk
         return
-    async for chunk in _again(first, chunks):
-        opened = await asyncio.to_thread(opening.feed, chunk)
+    async for chunk in _chain(first, chunks):
+        opened = await asyncio.to_thread(opening.update, chunk)
         if opened:
             yield opened
-    rest = await asyncio.to_thread(opening.end)
+    rest = await asyncio.to_thread(opening.finish)
     if rest:
         yield rest
 
 
-async def _again(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _chain(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     yield first
     async for chunk in chunks:
         yield chunk

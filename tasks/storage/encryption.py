@@ -60,7 +60,7 @@ class Keyring:
         """
         if key_id not in self.keys:
             raise SealingKeyMissing(key_id)
-        return _opened(self.keys[key_id], nonce, sealed, _head(key_id) + place)
+        return _decrypt(self.keys[key_id], nonce, sealed, _head(key_id) + place)
 
 
 def sealed_size(size: int, key_id: str) -> int:
@@ -106,7 +106,7 @@ class StreamOpener:
         self._cipher: AESGCM | None = None
         self._number = 0
 
-    def feed(self, chunk: bytes) -> bytes:
+    def update(self, chunk: bytes) -> bytes:
         """Take a chunk; return what can be read so far.
 
         Raises:
@@ -125,7 +125,7 @@ class StreamOpener:
             self._waiting = self._waiting[_PIECE + _TAG :]
         return opened
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         """There is no more of it; return the rest.
 
         Raises:
@@ -167,7 +167,7 @@ class StreamOpener:
         return rest
 
 
-def _opened(key: bytes, nonce: bytes, sealed: bytes, additional: bytes) -> bytes:
+def _decrypt(key: bytes, nonce: bytes, sealed: bytes, additional: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(nonce, sealed, additional)
     except InvalidTag:

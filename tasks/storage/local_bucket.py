@@ -23,7 +23,7 @@ from tasks.storage.bucket import AlreadyExists, ObjectAttributes, StoredObject
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _CHUNK = 1 << 20
-_BESIDE = ".manifest.part"
+_TEMPORARY = ".manifest.part"
 # Linux; what other systems answer to it is no file.
 _NAMELESS = getattr(os, "O_TMPFILE", os.O_DIRECTORY)
 
@@ -38,13 +38,13 @@ class LocalBucket:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def create(self, key: str, data: Buffer, labels: ObjectAttributes) -> None:  # noqa: ARG002  # see the module
+    async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:  # noqa: ARG002  # see the module
         """Write an object unless there is one."""
         await asyncio.to_thread(self._create, key, data)
 
-    async def replace(self, key: str, data: bytes, labels: ObjectAttributes, version: str | None) -> None:  # noqa: ARG002
+    async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:  # noqa: ARG002
         """Write an object if it still is the version we read, or still is not there (None)."""
-        await asyncio.to_thread(self._replace, key, data, version)
+        await asyncio.to_thread(self._replace, key, data, etag)
 
     async def read(self, key: str) -> StoredObject | None:
         """Return an object, or None where there is none."""
@@ -63,28 +63,28 @@ class LocalBucket:
         path = self._root / key
         with _translated("create"):
             _make_folders(path.parent, self._root)
-            with _nameless(path.parent, data) as give_name:
+            with _write_nameless(path.parent, data) as give_name:
                 try:
                     # A link is made for all to see at once, and never over something.
                     give_name(path)
                 except FileExistsError:
                     raise AlreadyExists from None
-                _keep(path.parent)
+                _sync_folder(path.parent)
 
-    def _replace(self, key: str, data: bytes, version: str | None) -> None:
+    def _replace(self, key: str, data: bytes, etag: str | None) -> None:
         path = self._root / key
         with _translated("replace"):
             _make_folders(path.parent, self._root)
-            with _nameless(path.parent, data) as give_name, _locked(path.parent):
+            with _write_nameless(path.parent, data) as give_name, _locked(path.parent):
                 there = self._read(key)
-                if (there.version if there else None) != version:
+                if (there.etag if there else None) != etag:
                     raise ManifestChanged
                 # Whoever died here left a file of this name, and nobody else is here.
-                beside = path.with_name(_BESIDE)
+                beside = path.with_name(_TEMPORARY)
                 beside.unlink(missing_ok=True)
                 give_name(beside)
                 beside.replace(path)
-                _keep(path.parent)
+                _sync_folder(path.parent)
 
     def _read(self, key: str) -> StoredObject | None:
         with _translated("read"):
@@ -92,7 +92,7 @@ class LocalBucket:
                 data = (self._root / key).read_bytes()
             except FileNotFoundError:
                 return None
-        return StoredObject(data=data, version=hashlib.sha256(data).hexdigest())
+        return StoredObject(data=data, etag=hashlib.sha256(data).hexdigest())
 
     def _open(self, key: str) -> IO[bytes] | None:
         with _translated("read"):
@@ -117,7 +117,7 @@ async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 @contextlib.contextmanager
-def _nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], None]]:
+def _write_nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], None]]:
     """Write the bytes to a file without a name, kept by the disk; yield what gives it one.
 
     Whoever dies before that leaves nothing behind, for a file without a name goes with its last user. Where the file
@@ -168,10 +168,10 @@ def _make_folders(folder: Path, root: Path) -> None:
     if folder != root:
         _make_folders(folder.parent, root)
     folder.mkdir(mode=_FOLDER_MODE, parents=folder == root, exist_ok=True)
-    _keep(folder.parent)
+    _sync_folder(folder.parent)
 
 
-def _keep(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Ask the disk to keep the folder's list of names."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -132,14 +132,14 @@ class Manifest(_Part):
         """Return the manifest as it stands in the archive."""
         return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
-    def says_the_same_as(self, other: "Manifest") -> bool:
+    def same_content(self, other: "Manifest") -> bool:
         """Return whether both tell of the same outcome, documents and answer.
 
         Times, trigger and the packing of the bundle may differ: RiskOS makes the ZIP anew for each request.
         """
-        return self.substance() == other.substance()
+        return self.comparison_key() == other.comparison_key()
 
-    def substance(self) -> tuple[object, ...]:
+    def comparison_key(self) -> tuple[object, ...]:
         """Return what two manifests are compared by."""
         documents = sorted(
             (document.name, document.kind, document.key) for document in self.documents if not document.superseded
@@ -158,7 +158,7 @@ class StoredManifest:
     """
 
     manifest: Manifest
-    found: StoredObject
+    stored: StoredObject
 
 
 @cache
@@ -197,39 +197,41 @@ async def read_manifest(bucket: Bucket, evaluation: Evaluation) -> StoredManifes
     return StoredManifest(manifest, found)
 
 
-def following(before: StoredManifest | None, manifest: Manifest) -> Manifest:
+def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manifest:
     """Return the manifest as the revision that follows the one before.
 
     Documents that are gone from the bundle stay in the archive, and stay listed as superseded. After an erasure
     the revisions begin anew.
     """
-    if before is None:
+    if previous is None:
         return manifest
-    previous = hashlib.sha256(before.found.data).hexdigest()
-    if before.manifest.erased:
-        return manifest.model_copy(update={"previous": previous})
+    digest = hashlib.sha256(previous.stored.data).hexdigest()
+    if previous.manifest.erased:
+        return manifest.model_copy(update={"previous": digest})
     present = {document.key for document in manifest.documents}
     # What was there already has not been written again: it is still sealed as it was.
-    sealed = {document.key: document.sealed_with for document in before.manifest.documents}
+    sealed = {document.key: document.sealed_with for document in previous.manifest.documents}
     documents = [
         document.model_copy(update={"sealed_with": sealed.get(document.key, document.sealed_with)})
         for document in manifest.documents
     ]
     gone = [
         document.model_copy(update={"superseded": True})
-        for document in before.manifest.documents
+        for document in previous.manifest.documents
         if document.key not in present
     ]
     return manifest.model_copy(
         update={
-            "revision": before.manifest.revision + 1,
-            "previous": previous,
+            "revision": previous.manifest.revision + 1,
+            "previous": digest,
             "documents": (*documents, *gone),
         }
     )
 
 
-async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, before: StoredManifest | None) -> Outcome:
+async def commit(
+    bucket: Bucket, evaluation: Evaluation, manifest: Manifest, previous: StoredManifest | None
+) -> Outcome:
     """Write the manifest, after everything it names; return how the evaluation ended by that.
 
     The manifest before is kept under ``revisions/`` first. Replacing compares what is there with what we
@@ -240,16 +242,16 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
         StorageError: it may not be there.
         IntegrityError: another manifest is kept under the same revision.
     """
-    if before and before.manifest.says_the_same_as(manifest):
+    if previous and previous.manifest.same_content(manifest):
         return Outcome.UNCHANGED
     labels = ObjectAttributes(_MEDIA_TYPE, {"eval-id": evaluation.eval_id})
-    record = following(before, manifest)
-    if before:
+    record = next_revision(previous, manifest)
+    if previous:
         key = evaluation.revision_key(record.revision - 1)
-        await put(bucket, key, before.found.data, hashlib.sha256(before.found.data).hexdigest(), labels)
+        await put(bucket, key, previous.stored.data, hashlib.sha256(previous.stored.data).hexdigest(), labels)
     data = record.as_json()
     try:
-        await bucket.replace(evaluation.manifest_key, data, labels, before.found.version if before else None)
+        await bucket.replace(evaluation.manifest_key, data, labels, previous.stored.etag if previous else None)
     except (ManifestChanged, WriteUnconfirmed):
         # Our own write may have reached the store although its answer did not reach us.
         found = await bucket.read(evaluation.manifest_key)
@@ -258,7 +260,7 @@ async def commit(bucket: Bucket, evaluation: Evaluation, manifest: Manifest, bef
     return record.outcome
 
 
-def why_unread(data: bytes) -> str:
+def manifest_error(data: bytes) -> str:
     """Return in a sentence why bytes are no manifest of ours; nothing of them is in it."""
     try:
         facts = orjson.loads(data)

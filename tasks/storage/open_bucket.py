@@ -10,7 +10,7 @@ from tasks.storage.local_bucket import LocalBucket
 
 
 def open_bucket(
-    archive: ObjectStore | Path, storage_class: str | None = None, writing: Callable[[], ObjectStore] | None = None
+    archive: ObjectStore | Path, storage_class: str | None = None, write_client: Callable[[], ObjectStore] | None = None
 ) -> Bucket:
     """Return the bucket.
 
@@ -19,4 +19,4 @@ def open_bucket(
         storage_class: S3 storage class of documents, or None for the bucket's own.
         writing: what gives the client to write with, where that is another one.
     """
-    return LocalBucket(archive) if isinstance(archive, Path) else S3Bucket(archive, storage_class, writing)
+    return LocalBucket(archive) if isinstance(archive, Path) else S3Bucket(archive, storage_class, write_client)

@@ -21,7 +21,7 @@ from tasks.model.evaluation import parse_eval_id
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import archiver, utc_now
 
-PIECE = 50_000
+CHUNK_SIZE = 50_000
 """IDs in one piece."""
 _LINE = 37
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -36,7 +36,7 @@ class Chunk(_Part):
     """Some of the IDs."""
 
     key: str
-    ids: int = Field(ge=1, le=PIECE)
+    ids: int = Field(ge=1, le=CHUNK_SIZE)
     sha256: str = Field(pattern=_SHA256, description="Hash of the object's bytes.")
 
 
@@ -65,12 +65,12 @@ class RunList(_Part):
     archiver: str
 
     @property
-    def known_as(self) -> str:
+    def fingerprint(self) -> str:
         """What the ledger knows the list by: the same IDs asked for with another account are another list."""
         fingerprint = self.source.fingerprint
         return fingerprint if self.account == DEFAULT_ACCOUNT else f"{fingerprint}:{self.account}"
 
-    def piece_at(self, position: int) -> tuple[Chunk, int]:
+    def chunk_at(self, position: int) -> tuple[Chunk, int]:
         """Return the piece that holds the ID at a position, and how many IDs come before that piece.
 
         Raises:
@@ -84,7 +84,7 @@ class RunList(_Part):
         raise IndexError(position)
 
 
-async def keep_list(
+async def store_run_list(
     bucket: Bucket,
     eval_ids: Iterable[str],
     *,
@@ -101,9 +101,9 @@ async def keep_list(
         RunTaken: the name means another list.
         StorageError: it may not be there.
     """
-    known = await find_list(bucket, environment, run)
+    known = await read_run_list(bucket, environment, run)
     if known is None:
-        pieces = [await _put_piece(bucket, environment, run, some) for some in _pieces(eval_ids)]
+        pieces = [await _store_chunk(bucket, environment, run, some) for some in _split(eval_ids)]
         made = RunList(
             schema=1,
             run=run,
@@ -116,14 +116,14 @@ async def keep_list(
             begun_at=utc_now(),
             archiver=archiver(),
         )
-        known = await _put_list(bucket, made)
+        known = await _store_list(bucket, made)
     meant = (source.fingerprint, account, refresh, even_if_erased)
     if (known.source.fingerprint, known.account, known.refresh, known.even_if_erased) != meant:
         raise RunTaken(run, known.begun_at)
     return known
 
 
-async def find_list(bucket: Bucket, environment: str, run: str) -> RunList | None:
+async def read_run_list(bucket: Bucket, environment: str, run: str) -> RunList | None:
     """Return the list of a run, or None where there is none.
 
     Raises:
@@ -139,7 +139,7 @@ async def find_list(bucket: Bucket, environment: str, run: str) -> RunList | Non
         raise IntegrityError(f"the list of run {run} is damaged or of a newer format") from None
 
 
-async def read_piece(bucket: Bucket, piece: Chunk) -> list[str]:
+async def read_chunk(bucket: Bucket, piece: Chunk) -> list[str]:
     """Return the IDs of a piece.
 
     Raises:
@@ -164,13 +164,13 @@ def _list_key(environment: str, run: str) -> str:
     return f"runs/{environment}/{run}/run.json"
 
 
-def _pieces(eval_ids: Iterable[str]) -> Iterator[Sequence[str]]:
+def _split(eval_ids: Iterable[str]) -> Iterator[Sequence[str]]:
     rest = iter(eval_ids)
-    while some := tuple(itertools.islice(rest, PIECE)):
+    while some := tuple(itertools.islice(rest, CHUNK_SIZE)):
         yield some
 
 
-async def _put_piece(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Chunk:
+async def _store_chunk(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Chunk:
     # Without a time, so that the same IDs are the same bytes.
     data = gzip.compress("".join(f"{eval_id}\n" for eval_id in eval_ids).encode(), mtime=0)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -179,13 +179,13 @@ async def _put_piece(bucket: Bucket, environment: str, run: str, eval_ids: Seque
     return Chunk(key=key, ids=len(eval_ids), sha256=sha256)
 
 
-async def _put_list(bucket: Bucket, made: RunList) -> RunList:
+async def _store_list(bucket: Bucket, made: RunList) -> RunList:
     """Write it where there is none; return the one that is there then."""
     data = (made.model_dump_json(by_alias=True, indent=1) + "\n").encode()
     try:
         await bucket.replace(_list_key(made.environment, made.run), data, ObjectAttributes("application/json"), None)
     except (ManifestChanged, WriteUnconfirmed):
-        known = await find_list(bucket, made.environment, made.run)
+        known = await read_run_list(bucket, made.environment, made.run)
         if known is None:
             raise
         return known

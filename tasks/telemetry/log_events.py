@@ -7,48 +7,48 @@ from contextlib import AbstractContextManager
 
 import structlog
 
-from tasks.errors import AccountUnknown, ArchiveError, cause_of, sentence_of
+from tasks.errors import AccountUnknown, ArchiveError, cause_of, message_of
 from tasks.model.job import Job
 from tasks.model.outcome import Outcome
 
 _log = structlog.get_logger("docv.archive")
 
 
-def about(entry: Job) -> AbstractContextManager[None]:
+def bind_evaluation(job: Job) -> AbstractContextManager[None]:
     """Have every line that is logged while the block lasts, by whomever, say which evaluation it is about."""
     facts = {
-        "eval_id": entry.eval_id,
-        "queue": entry.queue.value,
-        "account": entry.account,
-        "run": entry.trigger.run,
-        "attempt": entry.attempts + 1,
+        "eval_id": job.eval_id,
+        "queue": job.queue.value,
+        "account": job.account,
+        "run": job.trigger.run,
+        "attempt": job.attempts + 1,
     }
     return structlog.contextvars.bound_contextvars(about=facts)
 
 
-def ended(outcome: Outcome, seconds: float) -> None:
+def evaluation_ended(outcome: Outcome, seconds: float) -> None:
     """An evaluation has its outcome."""
-    level = _log.info if outcome.fine else _log.warning
+    level = _log.info if outcome.ok else _log.warning
     level(f"evaluation.{outcome}", seconds=round(seconds, 3))
 
 
-def parked(error: Exception, wait: float) -> None:
+def evaluation_parked(error: Exception, wait: float) -> None:
     """An attempt was stopped; there will be another."""
     _log.info(
         "evaluation.parked",
         cause=cause_of(error),
-        why=sentence_of(error),
+        why=message_of(error),
         wait=round(wait, 1),
         exc_info=_unforeseen(error),
     )
 
 
-def waits(error: Exception) -> None:
+def evaluation_on_hold(error: Exception) -> None:
     """Its account, or the archive, is on hold; the evaluation waits for it."""
-    _log.info("evaluation.waits", cause=cause_of(error), why=sentence_of(error))
+    _log.info("evaluation.waits", cause=cause_of(error), why=message_of(error))
 
 
-def set_aside(error: Exception) -> None:
+def evaluation_deferred(error: Exception) -> None:
     """It waits with the others of its account, for room or for a worker that knows that one."""
     _log.debug("evaluation.set_aside", cause=cause_of(error))
 
@@ -58,23 +58,23 @@ def account_unknown(error: AccountUnknown) -> None:
     _log.error("account.unknown", account=error.account, why=str(error))
 
 
-def warned(why: str) -> None:
+def settings_warning(why: str) -> None:
     """Something works, and should not be as it is."""
     _log.warning("settings.warning", why=why)
 
 
-def gave_up(error: Exception, attempts: int) -> None:
+def evaluation_failed(error: Exception, attempts: int) -> None:
     """The attempts are used up; the evaluation is a dead letter."""
     _log.error(
         "evaluation.failed",
         cause=cause_of(error),
-        why=sentence_of(error),
+        why=message_of(error),
         attempts=attempts,
         exc_info=_unforeseen(error),
     )
 
 
-def handed_back() -> None:
+def evaluation_released() -> None:
     """The worker is about to end; another will go on."""
     _log.info("evaluation.handed_back")
 
@@ -84,7 +84,7 @@ def lease_lost() -> None:
     _log.warning("evaluation.lease_lost")
 
 
-def refused(cause: str, why: str, source: str, message: str | None) -> None:
+def message_rejected(cause: str, why: str, source: str, message: str | None) -> None:
     """What came in does not fit the contract; it is kept among the dead letters."""
     _log.error("message.refused", cause=cause, why=why, source=source, message=message)
 
@@ -94,17 +94,17 @@ def dispatched(queue: str, evaluations: int) -> None:
     _log.debug("ledger.dispatched", queue=queue, evaluations=evaluations)
 
 
-def held(what: str, reason: str, note: str, left: float) -> None:
+def hold_started(what: str, reason: str, note: str, left: float) -> None:
     """Something began to stand still, as far as this process knows."""
     _log.warning("hold.began", what=what, reason=reason, note=note, left=round(left, 1))
 
 
-def let_go(what: str, reason: str, lasting: float) -> None:
+def hold_ended(what: str, reason: str, lasting: float) -> None:
     """What stood still goes on."""
     _log.warning("hold.ended", what=what, reason=reason, lasted=round(lasting, 1))
 
 
-def list_unusable(run: str, why: str) -> None:
+def run_list_unusable(run: str, why: str) -> None:
     """A run cannot be fed any further: its list is not as it was written."""
     _log.error("run.list_unusable", run=run, why=why)
 

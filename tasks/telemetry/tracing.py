@@ -34,7 +34,7 @@ def span(name: str, **facts: str | int) -> AbstractContextManager[None]:
     return _open(_Switch.tracer, name, facts) if _Switch.tracer else contextlib.nullcontext()
 
 
-def whereabouts() -> str | None:
+def current_traceparent() -> str | None:
     """Return the current span as W3C ``traceparent``; it goes into the ledger with what is accepted."""
     if not _Switch.tracer:
         return None

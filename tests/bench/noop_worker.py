@@ -44,8 +44,8 @@ class Process:
         self._runtime.run(self._work(eval_ids))
 
     async def _work(self, eval_ids: list[str]) -> None:
-        entries = await self._ledger.take(eval_ids, token=secrets.token_hex(8))
-        await self._ledger.settle_all([(entry, Outcome.UNCHANGED) for entry in entries])
+        entries = await self._ledger.lease(eval_ids, token=secrets.token_hex(8))
+        await self._ledger.complete_all([(entry, Outcome.UNCHANGED) for entry in entries])
 
     def close(self) -> None:
         """Close what is open."""
@@ -55,7 +55,7 @@ class Process:
 
 async def _feed(feeder: Feeder) -> None:
     while True:
-        if not await feeder.feed():
+        if not await feeder.feed_once():
             await asyncio.sleep(INTERVAL)
 
 

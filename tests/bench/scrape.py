@@ -68,7 +68,7 @@ def _scrapes(figures: WorkerMetrics, redis_url: str) -> tuple[list[float], int]:
     @contextlib.asynccontextmanager
     async def looking() -> AsyncIterator[Look]:
         async with open_redis(redis_url, 1) as redis:
-            yield SystemMetrics(redis, _ACCOUNTS).look
+            yield SystemMetrics(redis, _ACCOUNTS).collect
 
     server = MetricsServer(figures.registry, looking, lambda: None)
     url = server.start("127.0.0.1", 0) + "/metrics"
@@ -83,7 +83,7 @@ def _scrapes(figures: WorkerMetrics, redis_url: str) -> tuple[list[float], int]:
 async def _looks(redis_url: str) -> list[float]:
     took = []
     async with open_redis(redis_url, 1) as redis:
-        look = SystemMetrics(redis, _ACCOUNTS).look
+        look = SystemMetrics(redis, _ACCOUNTS).collect
         for _ in range(_TIMES):
             began = time.monotonic()
             await look()

@@ -45,5 +45,5 @@ async def _reached(ended: Callable[[], Awaitable[int]], wanted: int, stage: Stag
     while (now := await ended()) < wanted:
         if now > most:
             deadline, most = time.monotonic() + _STUCK_SECONDS, now
-        assert time.monotonic() < deadline, f"stuck at {now}: {await stage.ledger.census()}"
+        assert time.monotonic() < deadline, f"stuck at {now}: {await stage.ledger.get_stats()}"
         await asyncio.sleep(0.03)

@@ -166,7 +166,7 @@ class Stage:
     async def counters(self, run: str) -> RunCounters | None:
         """Return the counters of a run, None when Redis does not tell."""
         try:
-            return await self.ledger.run(run)
+            return await self.ledger.get_run(run)
         except (RedisError, OSError):
             return None
 
@@ -177,7 +177,7 @@ class Stage:
                 while (counters := await self.counters(run)) is None or counters.pending or counters.total < total:
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise AssertionError(f"{await self.ledger.run(run)} {await self.ledger.census()}") from None
+            raise AssertionError(f"{await self.ledger.get_run(run)} {await self.ledger.get_stats()}") from None
         return counters
 
     async def let_a_minute_pass(self) -> None:

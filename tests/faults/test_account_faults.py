@@ -43,7 +43,7 @@ async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
         stage.riskos.change(refuse_with=None)
         lasted = time.monotonic() - began
         if not scale.long:
-            assert await Holds(stage.client).lift("default"), "what `docv-archive resume` does"
+            assert await Holds(stage.client).end("default"), "what `docv-archive resume` does"
         await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=120)
         result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
         refused = stage.riskos.stats().by_status[401]
@@ -178,18 +178,18 @@ async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> 
     async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_LEASE_SECONDS="600") as stage:
         worker, _ = await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await Holds(stage.client).by_hand("default", "the auditors are here")
-        while (census := await stage.ledger.census()).leased or any(census.queued.values()):
+        await Holds(stage.client).place_manual("default", "the auditors are here")
+        while (census := await stage.ledger.get_stats()).leased or any(census.queued.values()):
             await asyncio.sleep(0.1)
         asked, memory = stage.riskos.stats().requests, await stage.client.info("memory")
         await asyncio.sleep(3)
         assert stage.riskos.stats().requests == asked
         assert (await stage.client.info("memory"))["used_memory"] <= memory["used_memory"] + 1_000_000
-        assert sum((await stage.ledger.census()).held.values()) == 200 - await stage.settled(_RUN)
+        assert sum((await stage.ledger.get_stats()).held.values()) == 200 - await stage.settled(_RUN)
         assert await charged(stage) == 0
         assert await stage.terminate(worker) < 15
         assert worker.process.returncode == 0
-        await Holds(stage.client).lift("default")
+        await Holds(stage.client).end("default")
         await stage.wait_until_all_ended(_RUN, len(eval_ids))
 
 
@@ -203,11 +203,11 @@ async def test_exactly_those_that_always_fail_become_dead_letters_and_a_redrive_
         await stage.start_workers(2)
         await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
         await stage.wait_until_all_ended(_RUN, total)
-        dead = {letter.eval_id async for letter in stage.ledger.dead_letters()}
+        dead = {letter.eval_id async for letter in stage.ledger.iterate_dead_letters()}
         stage.riskos.change(mended=True)
-        assert set(await stage.ledger.redrive(sorted(dead))) == dead
+        assert set(await stage.ledger.redrive_dead_letters(sorted(dead))) == dead
         counters = await stage.wait_until_all_ended(_RUN, total)
-        left = [letter async for letter in stage.ledger.dead_letters()]
+        left = [letter async for letter in stage.ledger.iterate_dead_letters()]
     figures(
         f"{len(sick)} of {total} always 500: {len(dead)} dead letters, {len(dead ^ sick)} of them wrong or missing; "
         f"after mending and redrive {len(left)} left, {counters.outcomes[Outcome.ARCHIVED]} archived"

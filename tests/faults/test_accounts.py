@@ -43,7 +43,7 @@ async def test_two_accounts_archive_side_by_side_each_within_its_rate_and_in_its
         await stage.enqueue(ours, run="ours", queue=Queue.BACKFILL)
         await stage.wait_until_all_ended("ours", len(ours), seconds=100)
         asked, seconds = stage.riskos.stats(KYB).requests, time.monotonic() - began
-        left = (await stage.ledger.run("theirs")).pending
+        left = (await stage.ledger.get_run("theirs")).pending
         faster = await Shell(tmp_path, stage.settings).run("rate", "100", "--account", "kyb")
         await stage.wait_until_all_ended("theirs", len(theirs))
         assert await charged(stage) == 0
@@ -71,12 +71,12 @@ async def test_a_key_that_is_refused_holds_its_account_only_until_that_one_is_re
         await until_held(stage, Reason.UNAUTHORIZED, scope="kyb")
         await stage.enqueue(ours, run="ours", queue=Queue.BACKFILL)
         await stage.wait_until_all_ended("ours", len(ours))
-        assert await Holds(stage.client).of("default") is None
+        assert await Holds(stage.client).get("default") is None
         refused = stage.riskos.stats(KYB).by_status[401]
         assert refused <= 16, "those that were under way together"
         assert await charged(stage) == 0
-        census = await stage.ledger.census()
-        assert census.held_of == {"kyb": sum(census.held.values())}
+        census = await stage.ledger.get_stats()
+        assert census.held_by_account == {"kyb": sum(census.held.values())}
         stage.riskos.change(KYB, refuse_with=None)
         resumed = await Shell(tmp_path, stage.settings).run("resume", "--account", "kyb")
         assert (resumed.code, resumed.out.partition(" goes on")[0]) == (0, "account kyb")
@@ -108,7 +108,7 @@ async def test_what_a_worker_does_not_know_waits_for_one_that_does_and_loses_not
         (stranger,) = await stage.start_workers(1)
         await stage.enqueue(theirs, run="theirs", account="kyb")
         async with asyncio.timeout(30):
-            while (await stage.ledger.census()).held_of != {"kyb": len(theirs)}:
+            while (await stage.ledger.get_stats()).held_by_account != {"kyb": len(theirs)}:
                 await asyncio.sleep(0.05)
         said = stranger.log.read_text()
         assert said.count("account.unknown") == 1

@@ -215,7 +215,7 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
         places = await said_by_commands(stage)
         places |= {"Redis": await in_redis(stage.client), "Redis's file": ever_in_redis(stage), "S3": in_s3(s3)}
         places |= {worker.log.name: worker.log.read_text() for worker in stage.workers}
-        kept, told, outcomes = contents(s3), manifests(s3), (await stage.ledger.run(_RUN)).outcomes
+        kept, told, outcomes = contents(s3), manifests(s3), (await stage.ledger.get_run(_RUN)).outcomes
         asked = str(service.heard)
     found = [
         *hits(places, *SECRETS, *PERSONAL),

@@ -159,5 +159,5 @@ async def test_a_clock_that_is_slow_does_not_make_a_short_wait_a_long_one(tmp_pa
         await stage.enqueue([eval_id_for(Scenario.RATE_LIMITED_DATE, 1)], run="late")
         await stage.until(lambda: stage.riskos.stats().requests > 0)
         await asyncio.sleep(0.5)
-        hold = await Holds(stage.client).of("default")
-        assert hold is None or hold.left < 10, hold
+        hold = await Holds(stage.client).get("default")
+        assert hold is None or hold.remaining < 10, hold

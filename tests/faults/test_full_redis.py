@@ -39,7 +39,7 @@ async def test_a_full_redis_takes_no_more_and_what_it_took_comes_to_its_end(
     async with set_stage(tmp_path / "stage", DOCV_ATTEMPTS="3") as stage:
         began = time.monotonic()
         refusal = await fill(stage, eval_ids, room)
-        accepted = (await stage.ledger.run(_RUN)).total
+        accepted = (await stage.ledger.get_run(_RUN)).total
         # Not even to remember which queues there are has Redis room; only work can make some.
         await stage.start_workers(2)
         await stage.wait_until_all_ended(_RUN, accepted, 150)

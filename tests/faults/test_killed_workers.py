@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tasks.queueing.publisher import backlog
+from tasks.queueing.publisher import count_backlog
 from tests.faults import without_ledger
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.killing import kill_again_and_again
@@ -96,7 +96,7 @@ async def until_nothing_comes_any_more(stage: Stage) -> None:
     """Wait until no message is waiting or with a worker, for longer than one could come back after."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < 2 * without_ledger.VISIBILITY_SECONDS:
-        messages = await backlog(stage.client)
+        messages = await count_backlog(stage.client)
         if messages.unacknowledged or sum(messages.waiting.values()):
             quiet_since = time.monotonic()
         await asyncio.sleep(0.2)

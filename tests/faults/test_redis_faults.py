@@ -52,7 +52,7 @@ async def until_all_consume(stage: Stage, seconds: float = 75) -> float:
     deaf = {worker: worker.log.stat().st_size for worker in stage.workers}
     while deaf:
         deaf = {worker: size for worker, size in deaf.items() if not received(worker, since=size)}
-        assert time.monotonic() - began < seconds, f"{len(deaf)} workers are deaf: {await stage.ledger.census()}"
+        assert time.monotonic() - began < seconds, f"{len(deaf)} workers are deaf: {await stage.ledger.get_stats()}"
         await asyncio.sleep(0.02)
     return time.monotonic() - began
 

@@ -115,7 +115,7 @@ class Yard:
                 line, ArchiveGate(line.holds, line.breaker), UploadTarget(bucket), bucket, BundleUnpacker(Limits())
             )
             for turn in range(_ATTEMPTS):
-                for entry in await ledger.take([eval_id], token=f"worker {turn}"):
+                for entry in await ledger.lease([eval_id], token=f"worker {turn}"):
                     await attempt(entry, means, ledger)
                 ended = await outcome_of(ledger)
                 if ended and not archive.keys() & {f"sandbox/{eval_id}/manifest.json"}:
@@ -138,7 +138,7 @@ class Yard:
 
 async def outcome_of(ledger: Ledger) -> Outcome | None:
     """Return how the one evaluation of the run ended, None where it has not."""
-    outcomes = (await ledger.run(_RUN)).outcomes
+    outcomes = (await ledger.get_run(_RUN)).outcomes
     return next((outcome for outcome, count in outcomes.items() if count), None)
 
 

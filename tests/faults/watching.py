@@ -21,7 +21,7 @@ async def half_done(stage: Stage, run: str, total: int) -> None:
 
 async def reason_of_hold(stage: Stage, scope: str = "default") -> Reason | None:
     """Return why something stands still, None where it does not."""
-    hold = await Holds(stage.client).of(scope)
+    hold = await Holds(stage.client).get(scope)
     return hold.reason if hold else None
 
 

@@ -93,7 +93,7 @@ class Webhook:
 
     async def _keep(self, unusable: Unusable) -> EventResult:
         """Keep what cannot be used; refusing it would only have it delivered again, and the webhook switched off."""
-        await self.refusals.keep(cause="bad_event", why=unusable.why, source=_SOURCE)
+        await self.refusals.add(cause="bad_event", why=unusable.why, source=_SOURCE)
         _log.error("webhook.unusable", event_type=unusable.event_type, cause=unusable.cause)
         return EventResult.UNUSABLE
 

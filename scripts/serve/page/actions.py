@@ -52,7 +52,7 @@ class Actions:
     async def ask_resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/resume``: is it meant?"""
         self.desk.need_act(caller)
-        hold = await Holds(self.redis).of(_one(request.query.get("scope"), "scope"))
+        hold = await Holds(self.redis).get(_one(request.query.get("scope"), "scope"))
         return await self._ask("ask_resume.html.j2", caller, hold=hold)
 
     async def resume(self, request: web.Request, caller: Caller) -> web.Response:
@@ -83,10 +83,10 @@ class Actions:
         self.desk.need_act(caller)
         ledger, eval_id = Ledger(self.redis), request.query.get("eval_id")
         if eval_id:
-            cause, meant = None, len(await ledger.letters([read_eval_id(eval_id)]))
+            cause, meant = None, len(await ledger.get_dead_letters([read_eval_id(eval_id)]))
         else:
             cause = _one(request.query.get("cause"), "cause")
-            meant = await ledger.how_many_of(cause)
+            meant = await ledger.count_dead_letters(cause)
         return await self._ask("ask_dead.html.j2", caller, action=action, eval_id=eval_id, cause=cause, meant=meant)
 
     async def _ask(self, template: str, caller: Caller, **facts: object) -> web.Response:
@@ -111,18 +111,20 @@ class Actions:
         A thousand are one step of Redis. Those that die anew meanwhile are not meant.
         """
         ledger, until = Ledger(self.redis), time.monotonic() + self.seconds
-        meant, count = await ledger.how_many_of(cause), 0
+        meant, count = await ledger.count_dead_letters(cause), 0
         while count < meant:
-            some = await ledger.dead_of(cause, min(_AT_ONCE, meant - count))
+            some = await ledger.list_dead_letters(cause, min(_AT_ONCE, meant - count))
             done = await self._each(deed, some)
             count += len(done)
             if not done or time.monotonic() > until:
                 break
-        return count, min(meant - count, await ledger.how_many_of(cause))
+        return count, min(meant - count, await ledger.count_dead_letters(cause))
 
     async def _each(self, deed: Deed, eval_ids: list[str]) -> list[str]:
         ledger = Ledger(self.redis)
-        return await (ledger.redrive(eval_ids) if deed == "redriven" else ledger.drop(eval_ids))
+        return await (
+            ledger.redrive_dead_letters(eval_ids) if deed == "redriven" else ledger.drop_dead_letters(eval_ids)
+        )
 
     async def _form(self, request: web.Request, caller: Caller) -> dict[str, str]:
         """Return the fields of a form of ours, of somebody who may act.

@@ -52,7 +52,7 @@ class EvaluationView:
         looked_up(caller, evaluation.eval_id)
         revision = number_of(request, "revision") or None
         manifest = await self._manifest(evaluation, revision)
-        ((state, cause),) = await self.ledger.whereabouts([evaluation.eval_id])
+        ((state, cause),) = await self.ledger.locate([evaluation.eval_id])
         links = None
         if manifest and caller.role is Role.OPERATOR and "pictures" in request.query:
             links = [await self.pictures.link(caller, evaluation, document) for document in manifest.documents]

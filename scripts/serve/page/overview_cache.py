@@ -60,6 +60,6 @@ class OverviewCache:
         ledger = Ledger(self._redis)
         return OverviewSnapshot(
             overview=await see_overview(self._redis, self._accounts, _RUNS),
-            causes=await ledger.causes(_CAUSES),
-            runs=await ledger.how_many_runs(),
+            causes=await ledger.count_causes(_CAUSES),
+            runs=await ledger.count_runs(),
         )

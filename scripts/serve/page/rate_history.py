@@ -43,7 +43,7 @@ class RateHistory:
         except (RedisError, OSError):
             self._points.append((now, None, None, None))
         else:
-            self._points.append((now, rate.asked, round(rate.kept, 3), round(rate.reached, 3)))
+            self._points.append((now, rate.configured, round(rate.effective, 3), round(rate.observed, 3)))
 
     async def looking(self, _: web.Application) -> AsyncIterator[None]:
         """Look for as long as the application lives."""

@@ -46,23 +46,23 @@ class Views:
 
     async def runs(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/runs``."""
-        pages = Pages(number_of(request, "skip"), await self.ledger.how_many_runs())
-        runs = await self.ledger.counters(await self.ledger.runs(AT_ONCE, skip=pages.skip))
+        pages = Pages(number_of(request, "skip"), await self.ledger.count_runs())
+        runs = await self.ledger.get_counters(await self.ledger.list_runs(AT_ONCE, skip=pages.skip))
         sight = await self.eye.see()
         return self.desk.show("runs.html.j2", caller, runs=runs, pages=pages, overview=sight.overview, at="/page/runs")
 
     async def dead_letters(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/dead-letters``: by cause, or those of one."""
         cause = request.query.get("cause", "")
-        pages = Pages(number_of(request, "skip"), await self.ledger.how_many_of(cause))
-        dead = await self.ledger.dead_of(cause, AT_ONCE, skip=pages.skip)
+        pages = Pages(number_of(request, "skip"), await self.ledger.count_dead_letters(cause))
+        dead = await self.ledger.list_dead_letters(cause, AT_ONCE, skip=pages.skip)
         return self.desk.show(
             "dead_letters.html.j2",
             caller,
-            causes=await self.ledger.causes(),
+            causes=await self.ledger.count_causes(),
             cause=cause,
             pages=pages,
-            letters=await self.ledger.letters(dead),
+            letters=await self.ledger.get_dead_letters(dead),
             notice=notice_of(request),
             at="/page/dead-letters",
         )

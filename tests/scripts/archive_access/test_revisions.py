@@ -50,7 +50,7 @@ async def test_each_revision_can_be_had_as_it_stood(bucket: Bucket, root: Path, 
     assert found
     assert found.manifest.revision == got
     stands = EVALUATION.manifest_key if got == 3 else EVALUATION.revision_key(got)
-    assert found.found.data == (root / stands).read_bytes()
+    assert found.stored.data == (root / stands).read_bytes()
 
 
 async def test_a_revision_that_never_was_is_named(bucket: Bucket) -> None:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, backfill_of
 from tests.commands import Shell
 
 KYB = '[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nrate = 3\n'
@@ -25,20 +25,20 @@ def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
 
 async def test_a_person_stops_one_account_and_starts_it_again(shell: Shell, redis: Redis) -> None:
     holds = Holds(redis)
-    await holds.by_hand("default", "ours")
-    await holds.for_a_time(backfill_of("kyb"), Reason.QUOTA, "spent", 600)
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_PAUSES, probe=False)
+    await holds.place_manual("default", "ours")
+    await holds.place_for(backfill_of("kyb"), Reason.QUOTA, "spent", 600)
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
     assert (await shell.run("hold", "--reason", "theirs", "--account", "kyb")).code == 0
     ended = json.loads((await shell.run("resume", "--account", "kyb", "--json")).out)["ended"]
     assert [each["what"] for each in ended] == ["account kyb", "the backfill of account kyb"]
-    assert [hold.scope for hold in await holds.all()] == [ARCHIVE, "default"]
+    assert [hold.scope for hold in await holds.list_all()] == [ARCHIVE, "default"]
 
 
 async def test_status_tells_of_each_account_and_of_those_that_nobody_knows(shell: Shell, redis: Redis) -> None:
-    await Holds(redis).by_hand("kyb", "theirs")
+    await Holds(redis).place_manual("kyb", "theirs")
     ledger, eval_id = Ledger(redis), "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
-    (entry,) = await ledger.take([eval_id], token="ours")
+    (entry,) = await ledger.lease([eval_id], token="ours")
     await ledger.await_hold(entry, cause="account_unknown")
     assert (await shell.run("rate", "2", "--account", "kyb")).code == 0
 
@@ -59,10 +59,10 @@ async def test_what_is_enqueued_and_what_died_is_of_an_account(shell: Shell, red
     ours, theirs = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"
     assert (await shell.run("enqueue", ours)).code == 0
     assert (await shell.run("enqueue", theirs, "--account", "kyb")).code == 0
-    entries = await Ledger(redis).take([ours, theirs], token="ours")
+    entries = await Ledger(redis).lease([ours, theirs], token="ours")
     assert [entry.account for entry in entries] == ["default", "kyb"]
     for entry in entries:
-        await Ledger(redis).bury(entry, attempts=6, failure=Failure("service_failed"))
+        await Ledger(redis).dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     listed = (await shell.run("dead-letters", "list", "--account", "kyb", "--json")).out.splitlines()
     assert [json.loads(line)["eval_id"] for line in listed] == [theirs]
 

@@ -145,7 +145,7 @@ async def test_left_to_the_workers_it_is_done_by_them(shell: Shell, redis: Redis
     worker = await shell.start("worker")
     reading = asyncio.create_task(finish(worker))
     async with asyncio.timeout(60):
-        while (await Ledger(redis).run("q3")).pending:
+        while (await Ledger(redis).get_run("q3")).pending:
             await asyncio.sleep(0.1)
     worker.terminate()
     await reading
@@ -200,7 +200,7 @@ async def test_a_name_that_is_taken_is_refused(shell: Shell, redis: Redis) -> No
         assert "choose another name with --run" in finished.err
     taken = await shell.run("backfill", "other.csv", "--run", "by-hand", "--detach")
     assert (taken.code, "choose another name" in taken.err) == (2, True)
-    assert (await Ledger(redis).run("q3")).total == 5
+    assert (await Ledger(redis).get_run("q3")).total == 5
 
 
 async def test_nobody_to_leave_it_to_is_told(alone: Shell) -> None:

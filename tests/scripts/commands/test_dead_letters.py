@@ -32,11 +32,11 @@ class Graveyard:
     async def bury(self, eval_id: str, run: str, failure: Failure, attempts: int) -> None:
         trigger = Trigger("run", run=run)
         await self.ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", trigger))
-        (entry,) = await self.ledger.take([eval_id], token="a-token")
-        await self.ledger.bury(entry, attempts=attempts, failure=failure)
+        (entry,) = await self.ledger.lease([eval_id], token="a-token")
+        await self.ledger.dead_letter(entry, attempts=attempts, failure=failure)
 
     async def left(self) -> set[str]:
-        return {letter.eval_id async for letter in self.ledger.dead_letters()}
+        return {letter.eval_id async for letter in self.ledger.iterate_dead_letters()}
 
     async def command(self, *arguments: str, given: str = "") -> Finished:
         return await self.shell.run("dead-letters", *arguments, given=given)
@@ -138,10 +138,10 @@ async def test_what_is_tried_anew_is_pending_again_with_all_its_attempts(graveya
 
     assert (finished.code, json.loads(finished.out)) == (0, {"redriven": 2, "missing": 0})
     assert await graveyard.left() == {LARGE}
-    run = await graveyard.ledger.run("q3")
+    run = await graveyard.ledger.get_run("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.FAILED]) == (3, 3, 0)
-    assert (await graveyard.ledger.run("q4")).outcomes[Outcome.FAILED] == 1
-    entries = await graveyard.ledger.take([FAILED, PAGE], token="a-token")
+    assert (await graveyard.ledger.get_run("q4")).outcomes[Outcome.FAILED] == 1
+    entries = await graveyard.ledger.lease([FAILED, PAGE], token="a-token")
     assert [(entry.eval_id, entry.attempts) for entry in entries] == [(FAILED, 0), (PAGE, 0)]
 
 
@@ -182,9 +182,9 @@ async def test_what_is_dropped_is_gone_and_its_run_remembers_that_it_failed(grav
 
     assert (finished.code, json.loads(finished.out)) == (1, {"dropped": 1, "missing": 1})
     assert await graveyard.left() == {PAGE}
-    run = await graveyard.ledger.run("q3")
+    run = await graveyard.ledger.get_run("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.FAILED]) == (3, 1, 2)
-    assert [entry.eval_id for entry in await graveyard.ledger.take([FAILED, ALIVE], token="a-token")] == [ALIVE]
+    assert [entry.eval_id for entry in await graveyard.ledger.lease([FAILED, ALIVE], token="a-token")] == [ALIVE]
 
 
 # What is wrong

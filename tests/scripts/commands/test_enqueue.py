@@ -29,8 +29,8 @@ async def test_ids_from_standard_input_are_on_the_queue_and_in_the_ledger(shell:
     }
     messages = await redis.lrange("docv:backfill", 0, -1)
     assert all(KEY not in message for message in messages)
-    assert (await Ledger(redis).census()).queued[Queue.BACKFILL] == 150
-    assert (await Ledger(redis).run("q3")).pending == 150
+    assert (await Ledger(redis).get_stats()).queued[Queue.BACKFILL] == 150
+    assert (await Ledger(redis).get_run("q3")).pending == 150
 
 
 async def test_what_is_under_way_already_is_not_queued_twice(shell: Shell, redis: Redis) -> None:
@@ -45,7 +45,7 @@ async def test_what_has_just_been_completed_waits_in_redis_before_its_first_requ
     shell.settings["DOCV_SETTLE_SECONDS"] = "30"
     finished = await shell.run("enqueue", str(uuid4()), "--settle")
     assert finished.out == "1 accepted; their first request waits 30 s\n"
-    census = await Ledger(redis).census()
+    census = await Ledger(redis).get_stats()
     assert (census.parked, await redis.llen("docv:live")) == (1, 0)
     assert census.next_due is not None
     assert 15 < census.next_due <= 30

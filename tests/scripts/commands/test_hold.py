@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, backfill_of
 from tests.commands import Shell
 from tests.holds import refused
 
@@ -28,7 +28,7 @@ async def test_a_person_stops_the_account_and_starts_it_again(shell: Shell, hold
 
     assert (held.code, held.err) == (0, "")
     assert held.out.startswith("account default is on hold, until `docv-archive resume`.")
-    (hold,) = await holds.all()
+    (hold,) = await holds.list_all()
     assert (hold.scope, hold.reason, hold.note) == ("default", "by_hand", "the month is[31m beingclosed")
     assert "the month is[31m beingclosed" in (await shell.run("status")).out
 
@@ -36,7 +36,7 @@ async def test_a_person_stops_the_account_and_starts_it_again(shell: Shell, hold
 
     assert resumed.code == 0
     assert resumed.out == "account default goes on; it was on hold (by_hand: the month is[31m beingclosed)\n"
-    assert await holds.all() == []
+    assert await holds.list_all() == []
     again = await shell.run("resume")
     assert (again.code, again.out) == (0, "nothing is on hold\n")
 
@@ -47,8 +47,8 @@ async def test_a_program_reads_the_same_and_whoever_placed_them_every_hold_ends(
     (placed,) = json.loads(held.out)["holds"]
     assert 0 <= placed.pop("lasting_seconds") < 60
     assert placed == {"what": "account default", "reason": "by_hand", "note": "x" * 200}
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_PAUSES, probe=False)
-    await holds.for_a_time(backfill_of("default"), Reason.QUOTA, "spent", 600)
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
+    await holds.place_for(backfill_of("default"), Reason.QUOTA, "spent", 600)
 
     resumed = await shell.run("resume", "--json")
 
@@ -58,7 +58,7 @@ async def test_a_program_reads_the_same_and_whoever_placed_them_every_hold_ends(
         ("account default", "by_hand", "x" * 200),
         ("the backfill of account default", "quota", "spent"),
     ]
-    assert await holds.all() == []
+    assert await holds.list_all() == []
     assert json.loads((await shell.run("resume", "--json")).out) == {"ended": []}
 
 
@@ -66,7 +66,7 @@ async def test_a_hold_without_a_reason_is_none(shell: Shell, holds: Holds) -> No
     finished = await shell.run("hold")
     assert (finished.code, finished.out) == (2, "")
     assert "--reason" in finished.err
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 @pytest.mark.parametrize("arguments", [("hold", "--reason", "why not"), ("resume",)])

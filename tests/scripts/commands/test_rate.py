@@ -28,7 +28,7 @@ async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shel
         "2.5 requests a second, set by hand; 0 over the last minute\n",
         "",
     )
-    assert (await AdaptiveRate(redis, "default", 12.0, Holds(redis)).see()).kept == 2.5
+    assert (await AdaptiveRate(redis, "default", 12.0, Holds(redis)).get_status()).effective == 2.5
     assert "2.5" in (await shell.run("status")).out
     await redis.hset(PACE, mapping={"granted": 1, "granted_until": 10**15})
     slowed = (await shell.run("rate")).out
@@ -56,9 +56,9 @@ async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
 )
 async def test_what_is_no_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
     pace = AdaptiveRate(redis, "default", 12.0, Holds(redis))
-    await pace.ask(3.0)
+    await pace.set_rate(3.0)
     finished = await shell.run("rate", *arguments)
     assert (finished.code, finished.out) == (2, "")
     assert "Usage: " in finished.err
     assert "Traceback" not in finished.err
-    assert await pace.see() == RateStatus(asked=3, kept=3, by_hand=True, today=0)
+    assert await pace.get_status() == RateStatus(configured=3, effective=3, manual=True, used_today=0)

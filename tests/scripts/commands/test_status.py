@@ -23,10 +23,10 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     ledger = Ledger(redis)
     ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(8)]
     await ledger.accept(ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q3")))
-    settled, parked, buried, waiting, _ = await ledger.take(ids[:5], token="a-token")
-    await ledger.settle(settled, Outcome.ARCHIVED)
-    await ledger.park(parked, wait=90, attempts=1, failure=Failure("service_failed"))
-    await ledger.bury(buried, attempts=6, failure=Failure("service_failed"))
+    settled, parked, buried, waiting, _ = await ledger.lease(ids[:5], token="a-token")
+    await ledger.complete(settled, Outcome.ARCHIVED)
+    await ledger.retry_later(parked, wait=90, attempts=1, failure=Failure("service_failed"))
+    await ledger.dead_letter(buried, attempts=6, failure=Failure("service_failed"))
     await ledger.await_hold(waiting, cause="account_refused")
     await refused(Holds(redis), "default", 401, probe=False)
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
@@ -70,8 +70,8 @@ async def test_a_person_reads_where_those_stand_that_have_no_outcome_yet(shell: 
 
 
 async def test_workers_and_what_was_refused_are_counted(shell: Shell, redis: Redis) -> None:
-    await WorkerRegistry(redis).tell("one", [Queue.LIVE])
-    await RejectedMessages(redis).keep(cause="bad_message", why="it is no JSON", source="live")
+    await WorkerRegistry(redis).heartbeat("one", [Queue.LIVE])
+    await RejectedMessages(redis).add(cause="bad_message", why="it is no JSON", source="live")
     said = (await shell.run("status")).out
     assert re.search(r"queue live +0 +1 worker *\n", said)
     assert "no workers, the oldest for" in said

@@ -82,7 +82,7 @@ async def ended(shell: Shell, redis: Redis, run: str, total: int, seconds: float
     """Wait until a run is over; return its outcomes, as `status` tells them."""
     ledger = Ledger(redis)
     async with asyncio.timeout(seconds):
-        while (counters := await ledger.run(run)).pending or counters.total < total:
+        while (counters := await ledger.get_run(run)).pending or counters.total < total:
             await asyncio.sleep(0.1)
     summary = json.loads((await shell.run("status", run, "--json")).out)
     assert (summary["run"], summary["total"], summary["pending"]) == (run, total, 0)
@@ -193,9 +193,9 @@ async def test_what_is_live_does_not_wait_behind_a_backfill_in_the_same_worker(
         await asked(riskos, 5)
         await shell.run("enqueue", eval_id_for(Scenario.DOCUMENTED, 43_000), "--run", "new")
         async with asyncio.timeout(60):
-            while (await ledger.run("new")).pending:
+            while (await ledger.get_run("new")).pending:
                 await asyncio.sleep(0.05)
-        old = await ledger.run("old")
+        old = await ledger.get_run("old")
     # At 7 a second, the rest of them take a minute; a live one behind any hundred of them would take 14 seconds.
     assert old.total - old.pending < 100
 

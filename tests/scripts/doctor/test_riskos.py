@@ -108,7 +108,7 @@ async def test_a_key_that_is_missing_is_not_asked_with() -> None:
 
 
 async def test_an_account_on_hold_is_not_asked_about(redis: Redis, redis_url: str) -> None:
-    await Holds(redis).by_hand(DEFAULT_ACCOUNT, "an audit")
+    await Holds(redis).place_manual(DEFAULT_ACCOUNT, "an audit")
     async with await start(Options(api_key=KEY)) as riskos:
         settings = Settings(riskos_url=riskos.url, api_key=KEY, redis_url=redis_url)
         found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}

@@ -95,7 +95,7 @@ class Archive:
         await self.bucket.replace(self.keys[-1], b"the first", LABELS, None)
         found = await self.bucket.read(self.keys[-1])
         assert found
-        await self.bucket.replace(self.keys[-1], b"the second", LABELS, found.version)
+        await self.bucket.replace(self.keys[-1], b"the second", LABELS, found.etag)
 
     def place(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> Place:
         traces = Traces(self.ledger, patience)
@@ -258,7 +258,7 @@ def _breaking(stock: Stock) -> Stock:
 async def test_an_evaluation_that_a_worker_has_is_left_alone(archive: Archive) -> None:
     eval_id = archive.evaluation.eval_id
     await archive.ledger.accept([eval_id], SOME)
-    (entry,) = await archive.ledger.take([eval_id], token="a-token")
+    (entry,) = await archive.ledger.lease([eval_id], token="a-token")
     before = archive.stock.items(archive.evaluation)
 
     ending = await archive.erase()
@@ -267,18 +267,18 @@ async def test_an_evaluation_that_a_worker_has_is_left_alone(archive: Archive) -
     assert "again in a minute" in ending.why
     assert archive.stock.items(archive.evaluation) == before
     assert archive.receipts() == []
-    await archive.ledger.settle(entry, Outcome.ARCHIVED)
+    await archive.ledger.complete(entry, Outcome.ARCHIVED)
     assert isinstance(await archive.erase(), Erased)
 
 
 async def test_it_is_waited_for_a_worker_that_is_nearly_done(archive: Archive) -> None:
     eval_id = archive.evaluation.eval_id
     await archive.ledger.accept([eval_id], SOME)
-    (entry,) = await archive.ledger.take([eval_id], token="a-token")
+    (entry,) = await archive.ledger.lease([eval_id], token="a-token")
     erasing = asyncio.create_task(archive.erase(patience=30.0))
     await asyncio.sleep(0.3)
     assert not erasing.done()
-    await archive.ledger.settle(entry, Outcome.ARCHIVED)
+    await archive.ledger.complete(entry, Outcome.ARCHIVED)
     assert isinstance(await erasing, Erased)
 
 
@@ -286,15 +286,15 @@ async def test_its_entry_and_its_dead_letter_go_and_its_runs_still_add_up(archiv
     eval_id = archive.evaluation.eval_id
     await archive.ledger.accept([eval_id], SOME)
     await archive.erase()
-    assert await archive.ledger.whereabouts([eval_id]) == [(None, None)]
-    run = await archive.ledger.run("q3")
+    assert await archive.ledger.locate([eval_id]) == [(None, None)]
+    run = await archive.ledger.get_run("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.UNCHANGED]) == (1, 0, 1)
 
     await archive.ledger.accept([eval_id], SOME)
-    (entry,) = await archive.ledger.take([eval_id], token="a-token")
-    await archive.ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+    (entry,) = await archive.ledger.lease([eval_id], token="a-token")
+    await archive.ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     await archive.erase()
-    assert await archive.ledger.whereabouts([eval_id]) == [(None, None)]
+    assert await archive.ledger.locate([eval_id]) == [(None, None)]
 
 
 # What is locked

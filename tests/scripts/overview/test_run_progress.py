@@ -34,13 +34,13 @@ def test_what_has_ended_is_counted_and_what_is_nought_is_left_out() -> None:
 
 
 def test_what_it_waits_for_comes_first() -> None:
-    refused = Hold("default", Reason.UNAUTHORIZED, "", lasting=3, left=27, probed=True)
+    refused = Hold("default", Reason.UNAUTHORIZED, "", age=3, remaining=27, needs_probe=True)
     assert seen(archived=3, holds=[refused]).sentence() == (
         "account default is on hold (401), next probe in 27 s, 3 archived"
     )
-    spent = Hold(backfill_of("default"), Reason.QUOTA, "", lasting=3, left=7200, probed=False)
+    spent = Hold(backfill_of("default"), Reason.QUOTA, "", age=3, remaining=7200, needs_probe=False)
     assert seen(holds=[spent]).sentence() == "the backfill of account default is on hold (quota), goes on in 2 h 0 min"
-    stopped = Hold(ARCHIVE, Reason.BY_HAND, "", lasting=3, left=1e9, probed=False)
+    stopped = Hold(ARCHIVE, Reason.BY_HAND, "", age=3, remaining=1e9, needs_probe=False)
     assert seen(holds=[stopped]).sentence() == "the archive is on hold (by_hand), until `docv-archive resume`"
     parked = seen(archived=3, parked=2)
     assert parked.sentence() == "2 parked (service_failed), next attempt in 1 min 30 s, 3 archived"

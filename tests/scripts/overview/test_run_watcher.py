@@ -23,9 +23,9 @@ async def test_a_look_shows_a_run_and_who_works_on_it(redis: Redis, eval_id: str
     first = await anext(found)
     assert (first.counters.pending, first.served, first.per_second) == (1, False, 0)
 
-    await WorkerRegistry(redis).tell("one", list(Queue))
-    (entry,) = await ledger.take([eval_id], token="one")
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    await WorkerRegistry(redis).heartbeat("one", list(Queue))
+    (entry,) = await ledger.lease([eval_id], token="one")
+    await ledger.complete(entry, Outcome.ARCHIVED)
     second = await anext(found)
     assert second.done == 1
     assert second.per_second > 0
@@ -36,7 +36,7 @@ async def test_a_worker_that_is_just_starting_is_waited_for(redis: Redis) -> Non
     found = watch_run(redis, "q3", patience=1000)
     assert (await anext(found)).served
     await found.aclose()
-    await WorkerRegistry(redis).tell("one", list(Queue))
+    await WorkerRegistry(redis).heartbeat("one", list(Queue))
     found = watch_run(redis, "q3", patience=1000)
     assert (await anext(found)).served
     await found.aclose()

@@ -12,7 +12,7 @@ from scripts.archive_access.evaluation_rows import Row
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import Source, keep_list
+from tasks.storage.run_list import Source, store_run_list
 from tests.commands import Shell
 
 IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(4)]
@@ -23,11 +23,11 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     """A run of which nothing is archived yet, and one evaluation is a dead letter."""
     source = Source(name="ids.txt", fingerprint="a" * 64, ids=4, repeated=0, bad=0)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False}
-    await keep_list(LocalBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
+    await store_run_list(LocalBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
     ledger = Ledger(redis)
     await ledger.accept(IDS[:2], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
-    (entry,) = await ledger.take(IDS[:1], token="one")
-    await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+    (entry,) = await ledger.lease(IDS[:1], token="one")
+    await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
 
 

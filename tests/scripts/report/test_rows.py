@@ -97,9 +97,9 @@ async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: LocalBuck
     ids = [str(uuid4()) for _ in range(5)]
     queued, leased, parked, dead, unknown = ids
     await ledger.accept(ids[:-1], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
-    entries = {entry.eval_id: entry for entry in await ledger.take([leased, parked, dead], token="one")}
-    await ledger.park(entries[parked], wait=60, attempts=1, failure=Failure("service_failed"))
-    await ledger.bury(entries[dead], attempts=6, failure=Failure("bundle_too_large"))
+    entries = {entry.eval_id: entry for entry in await ledger.lease([leased, parked, dead], token="one")}
+    await ledger.retry_later(entries[parked], wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.dead_letter(entries[dead], attempts=6, failure=Failure("bundle_too_large"))
 
     found = {row.eval_id: (row.outcome, row.cause) for row in await told(bucket, ledger, *ids)}
 

@@ -45,7 +45,7 @@ async def test_an_event_that_the_process_answered_is_in_the_ledger(shell: Shell,
         process.send_signal(signal.SIGTERM)
         finished = await finish(process, seconds=10)
     assert finished.code == 0, finished.err
-    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert entry.trigger.event_type == "evaluation_completed"
     assert eval_id not in finished.err
     assert TOKEN not in finished.err

@@ -156,7 +156,7 @@ async def test_a_document_that_was_there_under_two_names_may_have_the_tag_of_eit
 async def test_an_erased_evaluation_is_as_it_must_be_and_so_it_is_when_it_was_archived_again(place: Place) -> None:
     again, *others = ids = eval_ids(4)
     for outcome, eval_id in zip((Outcome.ARCHIVED, Outcome.UNREADABLE, Outcome.NO_DOCUMENTS), ids, strict=False):
-        await archive(place.bucket, eval_id, outcome, documents(eval_id, 1, 100) if outcome.fine else ())
+        await archive(place.bucket, eval_id, outcome, documents(eval_id, 1, 100) if outcome.ok else ())
     await archive(place.bucket, again, Outcome.ARCHIVED, documents(again, 2, 100))
     for eval_id in ids:
         evaluation = Evaluation(eval_id, "sandbox")

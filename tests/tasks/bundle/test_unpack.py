@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.bundle import zip_check
-from tasks.bundle.decompress import CHUNK, inflate
-from tasks.bundle.unpack import LITTLE, Limits, Member, Unpacked, Unreadable, unpack, unpack_small
+from tasks.bundle.decompress import CHUNK, decompress
+from tasks.bundle.unpack import SMALL_BUNDLE, Limits, Member, Unpacked, Unreadable, unpack, unpack_small
 from tasks.errors import BadBundle, SpoolError
 from tasks.memory.spool import Spool
 from tests import fuzzing
@@ -476,8 +476,8 @@ def test_what_cannot_be_read_is_told_in_a_hurry_too() -> None:
 @pytest.mark.parametrize(
     "bundle",
     [
-        pytest.param(zip_of({"a": noise(1, LITTLE + 1)}, zipfile.ZIP_STORED), id="a large bundle"),
-        pytest.param(zip_of({"a": bytes(LITTLE // 2), "b": bytes(LITTLE // 2 + 1)}), id="much in it"),
+        pytest.param(zip_of({"a": noise(1, SMALL_BUNDLE + 1)}, zipfile.ZIP_STORED), id="a large bundle"),
+        pytest.param(zip_of({"a": bytes(SMALL_BUNDLE // 2), "b": bytes(SMALL_BUNDLE // 2 + 1)}), id="much in it"),
         pytest.param(zip_of({str(number): b"" for number in range(33)}), id="many files"),
         pytest.param(zip_of({f"{number}/": b"" for number in range(33)}), id="many folders"),
         pytest.param(zip_of({"a": CONTENT}, zipfile.ZIP_BZIP2), id="a slow method"),
@@ -501,12 +501,12 @@ def test_who_holds_more_than_he_promised_is_found_out_before_it_takes_long(monke
     read = []
 
     def counted(*given: Any) -> Iterator[Any]:
-        for chunk in inflate(*given):
+        for chunk in decompress(*given):
             read.append(len(chunk))
             yield chunk
 
-    monkeypatch.setattr("tasks.bundle.unpack.inflate", counted)
-    assert len(bundle) < LITTLE
+    monkeypatch.setattr("tasks.bundle.unpack.decompress", counted)
+    assert len(bundle) < SMALL_BUNDLE
     assert unpack_small(bundle, Limits(ratio_from=1 << 30)) is None
     assert sum(read) <= CHUNK
 
@@ -706,4 +706,4 @@ def test_a_second_of_damaged_bundles_breaks_no_promise() -> None:
 def test_a_photograph_is_inflated_in_one_go() -> None:
     bundle = zip_of({"a": noise(1, 250_000)})
     (entry,) = zip_check.check(bundle, max_entries=1)
-    assert len(list(inflate(bundle, entry))) == 1
+    assert len(list(decompress(bundle, entry))) == 1

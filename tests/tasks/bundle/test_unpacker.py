@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.bundle import unpacker
-from tasks.bundle.unpack import LITTLE, Limits, unpack, unpack_small
+from tasks.bundle.unpack import SMALL_BUNDLE, Limits, unpack, unpack_small
 from tasks.bundle.unpacker import BundleContents, BundleUnpacker
 from tasks.memory.byte_budget import ByteBudget
 from tasks.riskos.response import Bundle
@@ -22,7 +22,7 @@ from tests.counting import counted, figures
 from tests.zips import zip_of
 
 LARGE = 8 << 20
-NOISE = random.Random(7).randbytes(LITTLE // 2 + 1)  # noqa: S311  # no secret
+NOISE = random.Random(7).randbytes(SMALL_BUNDLE // 2 + 1)  # noqa: S311  # no secret
 PHOTOGRAPH = b"\xff\xd8\xff\xe0" + bytes(range(256))
 
 
@@ -37,7 +37,7 @@ def noise(size: int) -> Bundle:
 
 
 async def opened(bundle: Bundle, by: BundleUnpacker) -> BundleContents:
-    async with by.contents(bundle.data) as contents:
+    async with by.unpacked(bundle.data) as contents:
         return contents
 
 
@@ -70,7 +70,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 async def test_what_riskos_does_not_have_is_nothing() -> None:
-    async with BundleUnpacker(Limits()).contents(None) as contents:
+    async with BundleUnpacker(Limits()).unpacked(None) as contents:
         assert contents == BundleContents()
 
 
@@ -82,7 +82,7 @@ async def test_a_little_bundle_is_opened_on_the_loop(watched: Watched) -> None:
 
 async def test_while_somebody_has_to_leave_in_time_nothing_is_opened_on_the_loop(watched: Watched) -> None:
     bundle, hurried = bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), True
-    opener = BundleUnpacker(Limits(), on_time=lambda: hurried)
+    opener = BundleUnpacker(Limits(), avoid_blocking=lambda: hurried)
     contents = await opened(bundle, opener)
     assert [(each.kind, bytes(each.data)) for each in contents.documents] == [("selfie", PHOTOGRAPH)]
     assert threading.current_thread() not in watched.threads
@@ -95,7 +95,7 @@ async def test_while_somebody_has_to_leave_in_time_nothing_is_opened_on_the_loop
 @pytest.mark.parametrize(
     "bundle",
     [
-        pytest.param(noise(LITTLE), id="large"),
+        pytest.param(noise(SMALL_BUNDLE), id="large"),
         pytest.param(bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH}, zipfile.ZIP_LZMA)), id="slow"),
         pytest.param(bundle_of(zip_of({"selfie.jpg": bytes(range(256)) * 2048 + NOISE})), id="much in it"),
     ],
@@ -107,7 +107,7 @@ async def test_what_may_take_longer_is_opened_beside_the_loop(watched: Watched, 
     assert threading.current_thread() not in watched.threads
 
 
-@pytest.mark.parametrize(("size", "most"), [(10, 1), (LITTLE, 2)])
+@pytest.mark.parametrize(("size", "most"), [(10, 1), (SMALL_BUNDLE, 2)])
 async def test_bundles_whose_answers_come_together_are_opened_one_after_the_other_or_nearly_so(
     watched: Watched, size: int, most: int
 ) -> None:
@@ -140,7 +140,7 @@ async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.Monke
     monkeypatch.setattr(unpacker, "unpack", slow)
     opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
     large = [asyncio.create_task(opened(noise(LARGE), opener)) for _ in range(3)]
-    await asyncio.gather(*(opened(noise(size), opener) for size in (10, LITTLE)))
+    await asyncio.gather(*(opened(noise(size), opener) for size in (10, SMALL_BUNDLE)))
     assert not any(task.done() for task in large)
     go_on.set()
     assert [len((await task).documents) for task in large] == [1, 1, 1]
@@ -149,7 +149,7 @@ async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.Monke
 async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_path: Path) -> None:
     bundle = noise(1000)
     opener = BundleUnpacker(Limits(), ByteBudget(2 * len(bundle.data)), tmp_path)
-    async with opener.contents(bundle.data):
+    async with opener.unpacked(bundle.data):
         waiting = asyncio.create_task(opened(bundle, opener))
         await asyncio.sleep(0.02)
         assert not waiting.done()
@@ -172,6 +172,6 @@ async def test_why_a_bundle_cannot_be_read_is_told_of_the_bundle(data: bytes, ca
 async def test_each_bundle_is_counted_once_however_it_was_opened() -> None:
     counter = figures()
     opener = BundleUnpacker(Limits(), figures=counter)
-    for bundle in (noise(10), noise(LITTLE), bundle_of(b"PK\x05\x06")):
+    for bundle in (noise(10), noise(SMALL_BUNDLE), bundle_of(b"PK\x05\x06")):
         await opened(bundle, opener)
     assert counted(counter)[f'docv_step_seconds_count{{step="{Step.UNPACK}"}}'] == 3

@@ -53,13 +53,13 @@ def test_what_the_standard_library_writes_is_consistent(write: Writer) -> None:
 def test_a_bundle_written_by_hand_is_consistent() -> None:
     (entry,) = checked(forged())
 
-    assert (entry.name, entry.size, entry.packed, entry.method) == (b"a.txt", 12, 12, 0)
+    assert (entry.name, entry.size, entry.compressed_size, entry.method) == (b"a.txt", 12, 12, 0)
 
 
 def test_entries_point_to_their_data() -> None:
     data = forged(Raw(name=b"a", content=b"first"), Raw(name=b"b", content=b"second"))
 
-    assert [data[entry.data_at : entry.data_end] for entry in checked(data)] == [b"first", b"second"]
+    assert [data[entry.data_offset : entry.data_end] for entry in checked(data)] == [b"first", b"second"]
 
 
 def test_a_bundle_without_entries_is_consistent() -> None:
@@ -86,7 +86,7 @@ def test_bytes_before_the_first_member_are_fine_when_the_offsets_count_them() ->
 
     (entry,) = checked(data)
 
-    assert data[entry.data_at : entry.data_end] == CONTENT
+    assert data[entry.data_offset : entry.data_end] == CONTENT
 
 
 def test_bytes_before_the_first_member_are_refused_when_offsets_would_have_to_be_guessed() -> None:
@@ -223,7 +223,7 @@ def test_saturated_figures_are_read_from_the_zip64_extra_field() -> None:
 
     (entry,) = checked(forged(Raw(local=wide, central=wide)))
 
-    assert (entry.size, entry.packed) == (12, 12)
+    assert (entry.size, entry.compressed_size) == (12, 12)
 
 
 def test_only_the_figures_that_are_saturated_stand_in_the_zip64_extra_field() -> None:
@@ -232,7 +232,7 @@ def test_only_the_figures_that_are_saturated_stand_in_the_zip64_extra_field() ->
 
     (entry,) = checked(forged(Raw(central=wide), before=before))
 
-    assert (entry.header_at, entry.size) == (6, 12)
+    assert (entry.header_offset, entry.size) == (6, 12)
 
 
 @pytest.mark.parametrize(

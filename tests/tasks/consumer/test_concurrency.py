@@ -30,7 +30,7 @@ class Plane:
             await asyncio.sleep(0)
 
     async def _fly(self, queue: Queue) -> None:
-        async with self.flight.at_work(queue), self.flight.place(queue):
+        async with self.flight.admit(queue), self.flight.slot(queue):
             self.aboard.append(queue)
             await self.land.wait()
 
@@ -41,11 +41,11 @@ class Plane:
 
 def test_of_a_queue_that_is_fetched_in_small_parts_no_more_is_expected() -> None:
     flight = ConcurrencyLimiter(16, Plane.wait, lambda _: None, {Queue.BACKFILL: 1})
-    assert flight.has_room_for(Queue.BACKFILL)
-    with flight.message(Queue.BACKFILL):
-        assert not flight.has_room_for(Queue.BACKFILL)
-        assert flight.has_room_for(Queue.LIVE)
-    assert flight.has_room_for(Queue.BACKFILL)
+    assert flight.can_fetch(Queue.BACKFILL)
+    with flight.track_message(Queue.BACKFILL):
+        assert not flight.can_fetch(Queue.BACKFILL)
+        assert flight.can_fetch(Queue.LIVE)
+    assert flight.can_fetch(Queue.BACKFILL)
 
 
 async def test_no_more_are_in_flight_than_may_be() -> None:
@@ -77,10 +77,10 @@ async def test_a_process_with_few_places_serves_a_backfill_as_well() -> None:
 async def test_enough_of_a_backfill_is_here_when_four_times_as_many_wait_as_may_be_in_flight() -> None:
     plane = Plane(8)
     await plane.board(Queue.BACKFILL, 11 + 31)
-    with plane.flight.message(Queue.LIVE):
+    with plane.flight.track_message(Queue.LIVE):
         assert not plane.told[-1]
     await plane.board(Queue.BACKFILL)
-    with plane.flight.message(Queue.LIVE):
+    with plane.flight.track_message(Queue.LIVE):
         assert plane.told[-1]
     await plane.done()
     assert not plane.told[-1]
@@ -88,30 +88,30 @@ async def test_enough_of_a_backfill_is_here_when_four_times_as_many_wait_as_may_
 
 async def test_what_was_fetched_counts_before_the_loop_has_heard_of_it() -> None:
     plane = Plane(8)
-    await asyncio.to_thread(plane.flight.expect, Queue.LIVE, 100)
-    await asyncio.to_thread(plane.flight.expect, Queue.BACKFILL, 31)
+    await asyncio.to_thread(plane.flight.expect_evaluations, Queue.LIVE, 100)
+    await asyncio.to_thread(plane.flight.expect_evaluations, Queue.BACKFILL, 31)
     assert plane.told == [False]
-    await asyncio.to_thread(plane.flight.expect, Queue.BACKFILL, 1)
+    await asyncio.to_thread(plane.flight.expect_evaluations, Queue.BACKFILL, 1)
     assert plane.told[-1]
-    plane.flight.expect(Queue.BACKFILL, -32)
+    plane.flight.expect_evaluations(Queue.BACKFILL, -32)
     assert not plane.told[-1]
 
 
 async def test_enough_of_a_backfill_is_here_when_its_messages_are_that_many() -> None:
     plane = Plane(2)
-    with plane.flight.message(Queue.BACKFILL):
-        assert (plane.told[-1], plane.flight.has_room) == (False, True)
-        with plane.flight.message(Queue.BACKFILL):
-            assert (plane.told[-1], plane.flight.has_room) == (True, False)
-    assert (plane.told[-1], plane.flight.has_room) == (False, True)
+    with plane.flight.track_message(Queue.BACKFILL):
+        assert (plane.told[-1], plane.flight.can_accept) == (False, True)
+        with plane.flight.track_message(Queue.BACKFILL):
+            assert (plane.told[-1], plane.flight.can_accept) == (True, False)
+    assert (plane.told[-1], plane.flight.can_accept) == (False, True)
 
 
 async def test_somewhat_more_are_at_work_than_in_flight() -> None:
     plane, at_work = Plane(16), []
 
     async def work() -> None:
-        async with plane.flight.at_work(Queue.LIVE):
-            at_work.append(plane.flight.aboard)
+        async with plane.flight.admit(Queue.LIVE):
+            at_work.append(plane.flight.in_flight)
             await plane.land.wait()
 
     tasks = [asyncio.create_task(work()) for _ in range(30)]
@@ -148,7 +148,7 @@ async def test_who_is_told_not_to_wait_takes_no_place_along(queue: Queue) -> Non
 async def test_what_is_in_flight_is_counted_and_no_more_when_it_has_landed() -> None:
     plane = Plane(4)
     await plane.board(Queue.LIVE, 6)
-    assert plane.flight.aboard == 4
+    assert plane.flight.in_flight == 4
     plane.land.set()
     await asyncio.gather(*plane.tasks)
-    assert plane.flight.aboard == 0
+    assert plane.flight.in_flight == 0

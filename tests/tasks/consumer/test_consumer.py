@@ -66,7 +66,7 @@ async def work(settings: Settings, given: Message) -> bool:
                 station = Consumer(
                     settings, load_accounts(settings), resources, runtime, publisher, Watchdog(), figures=figures()
                 )
-                return await station.work(given)
+                return await station.handle(given)
     finally:
         await asyncio.to_thread(runtime.close)
 
@@ -76,7 +76,7 @@ async def test_every_evaluation_of_a_message_ends_also_when_there_are_more_than_
 ) -> None:
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
     assert await work(settings, message(*eval_ids)) is True
-    assert (await Ledger(redis).run("q3")).outcomes[Outcome.ARCHIVED] == 20
+    assert (await Ledger(redis).get_run("q3")).outcomes[Outcome.ARCHIVED] == 20
 
 
 async def test_one_that_cannot_be_written_down_stops_no_other(
@@ -89,7 +89,7 @@ async def test_one_that_cannot_be_written_down_stops_no_other(
     await redis.hset("docv:ledger:entries", broken, "no entry")
     with pytest.raises(RedisError):
         await working
-    counters = await Ledger(redis).run("q3")
+    counters = await Ledger(redis).get_run("q3")
     assert (counters.outcomes[Outcome.ARCHIVED], counters.pending) == (1, 1)
 
 
@@ -97,7 +97,7 @@ async def test_what_was_delivered_twice_is_worked_on_once(settings: Settings, re
     eval_id = eval_id_for(Scenario.SLOW_HEADERS, 200)
     await asyncio.gather(work(settings, message(eval_id)), work(settings, message(eval_id)))
     assert riskos.stats().by_evaluation == {eval_id: 1}
-    assert (await Ledger(redis).run("q3")).total == 1
+    assert (await Ledger(redis).get_run("q3")).total == 1
 
 
 # -- what an evaluation costs, however quick the machine is
@@ -146,7 +146,7 @@ async def round_trips(
                 eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
                 await Ledger(redis).accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue")))
                 before = await reads(redis)
-                assert await station.work(replace(message(*eval_ids), queue=queue, accepted=True)) is True
+                assert await station.handle(replace(message(*eval_ids), queue=queue, accepted=True)) is True
                 if number:
                     yield await reads(redis) - before - 1  # without the one that counts
     await asyncio.to_thread(runtime.close)
@@ -177,7 +177,7 @@ async def test_an_account_that_nobody_here_knows_costs_no_attempt_and_is_told_on
     with capture_logs() as logs:
         assert await work(settings, replace(message(*eval_ids), accepted=True)) is True
     assert riskos.stats().requests == 0
-    assert await Ledger(redis).whereabouts(eval_ids) == [("held", "account_unknown")] * 3
+    assert await Ledger(redis).locate(eval_ids) == [("held", "account_unknown")] * 3
     entries = [json.loads(text) for text in await redis.hvals("docv:ledger:entries")]
     assert {(entry["attempts"], entry.get("suspect")) for entry in entries} == {(0, None)}
     assert [(each["event"], each["account"]) for each in logs if each["log_level"] == "error"] == [
@@ -203,4 +203,4 @@ async def test_a_message_that_means_no_account_of_ours_is_none(
     given = replace(message(eval_id_for(Scenario.DOCUMENTED, 401)), account=account)
     with pytest.raises(BadMessage, match=told):
         await work(both, given)
-    assert (await Ledger(redis).run("q3")).total == 0
+    assert (await Ledger(redis).get_run("q3")).total == 0

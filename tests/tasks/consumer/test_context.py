@@ -43,19 +43,19 @@ async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
             LocalBucket(tmp_path),
             RateLimiter(redis),
             figures(),
-            place=place,
-            confirm=confirm,
+            acquire_slot=place,
+            confirm_lease=confirm,
         )
-        ours, theirs = lines.means_of("default"), lines.means_of("kyb")
+        ours, theirs = lines.get("default"), lines.get("kyb")
         assert ours is not None
         assert theirs is not None
-        assert lines.means_of("nobody") is None
-        assert (ours.line.account.environment, theirs.line.account.environment) == ("sandbox", "production")
-        assert theirs.line.account.allowance.shared_with == "aml"
-        assert theirs.line.account.allowance.rate == 3
-        assert ours.line.pace is not theirs.line.pace
+        assert lines.get("nobody") is None
+        assert (ours.client.account.environment, theirs.client.account.environment) == ("sandbox", "production")
+        assert theirs.client.account.allowance.shared_with == "aml"
+        assert theirs.client.account.allowance.rate == 3
+        assert ours.client.adaptive_rate is not theirs.client.adaptive_rate
         assert ours.gate is theirs.gate is lines.gate
-        assert (ours.opening, ours.shelf, ours.records) == (theirs.opening, theirs.shelf, theirs.records)
+        assert (ours.unpacker, ours.target, ours.manifests) == (theirs.unpacker, theirs.target, theirs.manifests)
 
 
 async def test_success_with_the_archive_is_told_once_for_all_accounts(
@@ -73,14 +73,14 @@ async def test_success_with_the_archive_is_told_once_for_all_accounts(
             LocalBucket(tmp_path),
             RateLimiter(redis),
             figures(),
-            place=place,
-            confirm=confirm,
+            acquire_slot=place,
+            confirm_lease=confirm,
         )
         await redis.rpush("docv:breaker:@archive", "one-that-failed")
         for name in lines.names:
-            means = lines.means_of(name)
+            means = lines.get(name)
             assert means is not None
-            means.line.breaker.went_well()
-        await lines.tell()
-        await lines.tell()
+            means.client.breaker.record_success()
+        await lines.flush()
+        await lines.flush()
     assert await redis.lrange("docv:breaker:@archive", 0, -1) == ["one-that-failed", *"+++++"]

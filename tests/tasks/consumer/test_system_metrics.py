@@ -18,7 +18,7 @@ ACCOUNT = "default"
 
 
 async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None:
-    found = await SystemMetrics(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).look()
+    found = await SystemMetrics(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).collect()
     assert found.keys() == SHARED.keys()
     for name, values in found.items():
         assert values
@@ -31,11 +31,11 @@ async def test_what_is_under_way_is_counted(redis: Redis) -> None:
     eval_ids = [str(uuid4()) for _ in range(5)]
     ledger = Ledger(redis)
     await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, ACCOUNT, Trigger("enqueue")))
-    await ledger.take(eval_ids[:2], token="one")
-    await Holds(redis).by_hand(backfill_of(ACCOUNT), "a note")
-    await RejectedMessages(redis).keep(cause="bad_message", why="because", source="live")
-    await WorkerRegistry(redis).tell("worker", [Queue.LIVE])
-    found = await SystemMetrics(redis, {ACCOUNT: Allowance()}).look()
+    await ledger.lease(eval_ids[:2], token="one")
+    await Holds(redis).place_manual(backfill_of(ACCOUNT), "a note")
+    await RejectedMessages(redis).add(cause="bad_message", why="because", source="live")
+    await WorkerRegistry(redis).heartbeat("worker", [Queue.LIVE])
+    found = await SystemMetrics(redis, {ACCOUNT: Allowance()}).collect()
     assert found["docv_ledger_evaluations"] == {("queued",): 3, ("leased",): 2, ("parked",): 0, ("held",): 0}
     assert found["docv_queue_evaluations"] == {("live",): 3, ("backfill",): 0}
     assert found["docv_queue_workers"] == {("live",): 1, ("backfill",): 0}
@@ -50,12 +50,12 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
     for account in ("kyb", "a-stranger"):
         eval_ids = [str(uuid4()) for _ in range(2)]
         await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, account, Trigger("enqueue")))
-        for entry in await ledger.take(eval_ids, token="ours"):
+        for entry in await ledger.lease(eval_ids, token="ours"):
             await ledger.await_hold(entry, cause="account_held")
-    await holds.by_hand("kyb", "a note")
-    await AdaptiveRate(redis, "kyb", 5.0, holds).ask(2.0)
+    await holds.place_manual("kyb", "a note")
+    await AdaptiveRate(redis, "kyb", 5.0, holds).set_rate(2.0)
     allowances = {ACCOUNT: Allowance(rate=7.0, daily_quota=9), "kyb": Allowance(rate=5.0)}
-    found = await SystemMetrics(redis, allowances).look()
+    found = await SystemMetrics(redis, allowances).collect()
     assert found["docv_held_evaluations"] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
     assert found["docv_rate_asked_per_second"] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
     assert found["docv_quota_requests"] == {(ACCOUNT,): 9}

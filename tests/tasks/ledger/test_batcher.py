@@ -22,7 +22,7 @@ class Doubling:
         return [2 * figure for figure in figures]
 
     def ask(self, figure: int) -> "asyncio.Task[int]":
-        return asyncio.create_task(self.together.ask(figure))
+        return asyncio.create_task(self.together.submit(figure))
 
 
 async def test_what_many_ask_for_at_once_is_done_in_one_step_and_each_has_its_own_answer() -> None:

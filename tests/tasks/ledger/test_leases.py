@@ -29,7 +29,7 @@ def leases(ledger: Ledger) -> LeaseKeeper:
 
 async def taken(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
     await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("enqueue")))
-    (entry,) = await ledger.take([eval_id], token=token)
+    (entry,) = await ledger.lease([eval_id], token=token)
     return entry
 
 
@@ -43,7 +43,7 @@ async def is_kept(redis: Redis, entry: Job) -> bool:
 
 
 def test_several_heartbeats_may_fail_before_a_lease_runs_out(ledger: Ledger) -> None:
-    assert ledger.lease / LeaseKeeper(ledger).interval >= 3
+    assert ledger.lease_seconds / LeaseKeeper(ledger).interval >= 3
 
 
 async def test_a_heartbeat_keeps_the_leases_of_what_is_under_way(
@@ -52,35 +52,35 @@ async def test_a_heartbeat_keeps_the_leases_of_what_is_under_way(
     entries = [await taken(ledger, str(uuid4())) for _ in range(3)]
     await runs_out(redis, *entries)
 
-    with leases.kept(entries[:2]), leases.kept(entries[2:]):
-        await leases.beat()
+    with leases.keep(entries[:2]), leases.keep(entries[2:]):
+        await leases.renew()
 
     assert [await is_kept(redis, entry) for entry in entries] == [True, True, True]
 
 
 async def test_a_heartbeat_of_an_idle_process_is_no_trouble(leases: LeaseKeeper, redis: Redis) -> None:
-    await leases.beat()
+    await leases.renew()
     assert await redis.keys() == []
 
 
 async def test_what_is_no_longer_under_way_is_let_go(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
     entry = await taken(ledger, str(uuid4()))
-    with leases.kept([entry]):
+    with leases.keep([entry]):
         pass
     await runs_out(redis, entry)
 
-    await leases.beat()
+    await leases.renew()
 
     assert not await is_kept(redis, entry)
 
 
 async def test_what_failed_is_let_go_as_well(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
     entry = await taken(ledger, str(uuid4()))
-    with pytest.raises(RuntimeError), leases.kept([entry]):
+    with pytest.raises(RuntimeError), leases.keep([entry]):
         raise RuntimeError
     await runs_out(redis, entry)
 
-    await leases.beat()
+    await leases.renew()
 
     assert not await is_kept(redis, entry)
 
@@ -91,10 +91,10 @@ async def test_an_evaluation_that_is_done_is_let_go_before_the_rest_of_its_messa
     done, busy = [await taken(ledger, str(uuid4())) for _ in range(2)]
     await runs_out(redis, done, busy)
 
-    with leases.kept([done, busy]):
-        leases.drop(done)
-        leases.drop(done)
-        await leases.beat()
+    with leases.keep([done, busy]):
+        leases.forget(done)
+        leases.forget(done)
+        await leases.renew()
 
     assert [await is_kept(redis, entry) for entry in (done, busy)] == [False, True]
 
@@ -104,12 +104,12 @@ async def test_a_lease_that_another_worker_has_is_told_once_and_let_go(
 ) -> None:
     lost, kept = [await taken(ledger, str(uuid4())) for _ in range(2)]
     await runs_out(redis, lost)
-    await ledger.take([lost.eval_id], token="another")
+    await ledger.lease([lost.eval_id], token="another")
     await runs_out(redis, lost, kept)
 
-    with leases.kept([lost, kept]), capture_logs([merge_contextvars, with_about]) as lines:
-        await leases.beat()
-        await leases.beat()
+    with leases.keep([lost, kept]), capture_logs([merge_contextvars, with_about]) as lines:
+        await leases.renew()
+        await leases.renew()
 
     assert [(line["event"], line["eval_id"]) for line in lines] == [("evaluation.lease_lost", lost.eval_id)]
     assert [await is_kept(redis, entry) for entry in (lost, kept)] == [False, True]
@@ -119,11 +119,11 @@ async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_leas
     leases: LeaseKeeper, ledger: Ledger
 ) -> None:
     entry = await taken(ledger, str(uuid4()))
-    with leases.kept([entry]), capture_logs([merge_contextvars, with_about]) as lines:
-        await ledger.settle(entry, Outcome.ARCHIVED)
-        beat = asyncio.create_task(leases.beat())
+    with leases.keep([entry]), capture_logs([merge_contextvars, with_about]) as lines:
+        await ledger.complete(entry, Outcome.ARCHIVED)
+        beat = asyncio.create_task(leases.renew())
         await asyncio.sleep(0)
-        leases.drop(entry)
+        leases.forget(entry)
         await beat
     assert lines == []
 
@@ -132,13 +132,13 @@ async def test_letting_an_old_lease_go_leaves_the_new_one_of_the_same_evaluation
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
     old = await taken(ledger, str(uuid4()))
-    with leases.kept([old]):
+    with leases.keep([old]):
         await runs_out(redis, old)
-        (new,) = await ledger.take([old.eval_id], token="our next message")
-        with leases.kept([new]):
-            leases.drop(old)
+        (new,) = await ledger.lease([old.eval_id], token="our next message")
+        with leases.keep([new]):
+            leases.forget(old)
             await runs_out(redis, new)
-            await leases.beat()
+            await leases.renew()
             assert await is_kept(redis, new)
 
 
@@ -147,15 +147,15 @@ async def test_an_evaluation_taken_anew_during_a_heartbeat_keeps_its_new_lease(
 ) -> None:
     old = await taken(ledger, str(uuid4()))
     await runs_out(redis, old)
-    (new,) = await ledger.take([old.eval_id], token="our next message")
+    (new,) = await ledger.lease([old.eval_id], token="our next message")
 
-    with leases.kept([old]):
-        beat = asyncio.create_task(leases.beat())
+    with leases.keep([old]):
+        beat = asyncio.create_task(leases.renew())
         await asyncio.sleep(0)  # the heartbeat has asked, with the old lease, and cannot have its answer yet
-        with leases.kept([new]):
+        with leases.keep([new]):
             await beat
             await runs_out(redis, new)
-            await leases.beat()
+            await leases.renew()
 
             assert await is_kept(redis, new)
 
@@ -173,10 +173,10 @@ async def test_what_is_surely_ours_is_confirmed_without_asking(ledger: Ledger, r
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
     entry = await taken(ledger, str(uuid4()))
-    with leases.kept([entry]):
-        clock.now += ledger.lease / 2
-        await leases.beat()
-        clock.now += ledger.lease / 2
+    with leases.keep([entry]):
+        clock.now += ledger.lease_seconds / 2
+        await leases.renew()
+        clock.now += ledger.lease_seconds / 2
         await runs_out(redis, entry)
         await leases.confirm(entry)
         assert not await is_kept(redis, entry)
@@ -186,8 +186,8 @@ async def test_who_stood_still_asks_and_has_the_lease_anew(ledger: Ledger, redis
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
     entry = await taken(ledger, str(uuid4()))
-    with leases.kept([entry]):
-        clock.now += ledger.lease
+    with leases.keep([entry]):
+        clock.now += ledger.lease_seconds
         await runs_out(redis, entry)
         await leases.confirm(entry)
         assert await is_kept(redis, entry)
@@ -199,14 +199,14 @@ async def test_what_was_erased_or_taken_by_another_while_we_stood_still_is_not_o
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
     erased, lost, let_go = [await taken(ledger, str(uuid4())) for _ in range(3)]
-    with leases.kept([erased, lost, let_go]):
-        clock.now += ledger.lease
+    with leases.keep([erased, lost, let_go]):
+        clock.now += ledger.lease_seconds
         await runs_out(redis, erased, lost, let_go)
         assert await ledger.erase(erased.eval_id)
-        await ledger.take([lost.eval_id, let_go.eval_id], token="another's")
+        await ledger.lease([lost.eval_id, let_go.eval_id], token="another's")
         for entry in (erased, lost):
             with pytest.raises(LeaseLost):
                 await leases.confirm(entry)
-        await leases.beat()
+        await leases.renew()
         with pytest.raises(LeaseLost):
             await leases.confirm(let_go)

@@ -22,11 +22,11 @@ BY_HAND = Trigger("enqueue")
 
 Ending = Callable[[Ledger, Job], Awaitable[None]]
 ENDINGS: dict[str, Ending] = {
-    "settle": lambda ledger, entry: ledger.settle(entry, Outcome.ARCHIVED),
-    "park": lambda ledger, entry: ledger.park(entry, wait=60, attempts=1, failure=Failure("service_failed")),
+    "settle": lambda ledger, entry: ledger.complete(entry, Outcome.ARCHIVED),
+    "park": lambda ledger, entry: ledger.retry_later(entry, wait=60, attempts=1, failure=Failure("service_failed")),
     "await_hold": lambda ledger, entry: ledger.await_hold(entry, cause="account_held"),
-    "hand_back": lambda ledger, entry: ledger.hand_back(entry),
-    "bury": lambda ledger, entry: ledger.bury(entry, attempts=6, failure=Failure("service_failed")),
+    "hand_back": lambda ledger, entry: ledger.release(entry),
+    "bury": lambda ledger, entry: ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed")),
 }
 LETTING_GO = ("park", "hand_back", "await_hold")
 
@@ -53,7 +53,7 @@ async def accept(
 
 
 async def take(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
-    (entry,) = await ledger.take([eval_id], token=token)
+    (entry,) = await ledger.lease([eval_id], token=token)
     return entry
 
 
@@ -127,14 +127,14 @@ async def test_accepting_nothing_is_no_trouble(ledger: Ledger, redis: Redis) -> 
 async def test_thousands_of_evaluations_are_accepted_in_one_step(ledger: Ledger) -> None:
     eval_ids = some_ids(5000)
     assert await accept(ledger, *eval_ids) == eval_ids
-    assert (await ledger.census()).queued == {Queue.LIVE: 0, Queue.BACKFILL: 5000}
+    assert (await ledger.get_stats()).queued == {Queue.LIVE: 0, Queue.BACKFILL: 5000}
 
 
 async def test_a_delayed_evaluation_waits_in_the_ledger_until_it_is_due(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
     assert await accept(ledger, eval_id, queue=Queue.LIVE, delay=60) == []
-    assert await ledger.take([eval_id], token="too early") == []
+    assert await ledger.lease([eval_id], token="too early") == []
     assert await claim(ledger) == {}
 
     await long_ago(redis, "parked", eval_id)
@@ -175,7 +175,7 @@ async def test_a_backfill_does_not_slow_down_what_is_wanted_live(ledger: Ledger,
 async def test_a_parked_evaluation_that_is_wanted_live_keeps_its_pause_and_travels_live(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.retry_later(await taken(ledger, eval_id), wait=60, attempts=1, failure=Failure("service_failed"))
 
     assert await accept(ledger, eval_id, queue=Queue.LIVE) == []
     assert await state_of(redis, eval_id) == "parked"
@@ -189,7 +189,7 @@ async def test_a_leased_evaluation_that_is_wanted_live_is_handed_back_to_the_liv
 ) -> None:
     entry = await taken(ledger, eval_id)
     assert await accept(ledger, eval_id, queue=Queue.LIVE) == []
-    await ledger.hand_back(entry)
+    await ledger.release(entry)
     assert await state_of(redis, eval_id) == "queued:live"
 
 
@@ -215,15 +215,15 @@ async def test_a_refresh_that_arrives_while_a_worker_is_at_it_makes_the_evaluati
 
     assert await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", changed, refresh=True)) == []
     assert not entry.refresh
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    await ledger.complete(entry, Outcome.ARCHIVED)
 
     assert await claim(ledger) == {Queue.LIVE: [eval_id]}
     second = await take(ledger, eval_id, "another")
     assert second == Job(eval_id, "another", Queue.LIVE, "default", True, 0, 0, changed)  # noqa: FBT003
-    await ledger.settle(second, Outcome.UNCHANGED)
-    assert await ledger.take([eval_id], token="a third") == []
-    assert (await ledger.run("first")).outcomes[Outcome.ARCHIVED] == 1
-    assert (await ledger.run("first")).total == 1
+    await ledger.complete(second, Outcome.UNCHANGED)
+    assert await ledger.lease([eval_id], token="a third") == []
+    assert (await ledger.get_run("first")).outcomes[Outcome.ARCHIVED] == 1
+    assert (await ledger.get_run("first")).total == 1
 
 
 async def test_a_refresh_in_the_middle_is_not_forgotten_when_the_attempt_fails_or_its_worker_dies(
@@ -231,11 +231,11 @@ async def test_a_refresh_in_the_middle_is_not_forgotten_when_the_attempt_fails_o
 ) -> None:
     entry = await taken(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True)
-    await ledger.park(entry, wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.retry_later(entry, wait=0, attempts=1, failure=Failure("service_failed"))
     await take(ledger, eval_id, "dies")
     await long_ago(redis, "leased", eval_id)
 
-    await ledger.settle(await take(ledger, eval_id, "third"), Outcome.ARCHIVED)
+    await ledger.complete(await take(ledger, eval_id, "third"), Outcome.ARCHIVED)
 
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
     assert (await take(ledger, eval_id)).refresh
@@ -245,14 +245,14 @@ async def test_of_two_refreshes_in_the_middle_the_urgent_one_decides_the_queue(l
     entry = await taken(ledger, eval_id)
     await accept(ledger, eval_id, queue=Queue.BACKFILL, refresh=True)
     await accept(ledger, eval_id, queue=Queue.LIVE, refresh=True)
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    await ledger.complete(entry, Outcome.ARCHIVED)
     assert await claim(ledger) == {Queue.LIVE: [eval_id]}
 
 
 async def test_a_dead_letter_that_is_accepted_again_is_none_any_more(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    await ledger.dead_letter(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
 
     assert await accept(ledger, eval_id) == [eval_id]
 
@@ -261,7 +261,7 @@ async def test_a_dead_letter_that_is_accepted_again_is_none_any_more(
 
 
 async def test_an_evaluation_that_ended_can_be_accepted_again(ledger: Ledger, eval_id: str) -> None:
-    await ledger.settle(await taken(ledger, eval_id), Outcome.ARCHIVED)
+    await ledger.complete(await taken(ledger, eval_id), Outcome.ARCHIVED)
     assert await accept(ledger, eval_id) == [eval_id]
 
 
@@ -295,18 +295,18 @@ async def test_a_worker_takes_what_was_accepted(ledger: Ledger, eval_id: str, tr
 
 async def test_a_message_that_comes_twice_is_worked_on_once(ledger: Ledger, eval_id: str) -> None:
     await taken(ledger, eval_id)
-    assert await ledger.take([eval_id, eval_id], token="another") == []
+    assert await ledger.lease([eval_id, eval_id], token="another") == []
 
 
 async def test_an_evaluation_that_stands_twice_in_a_message_is_taken_once(ledger: Ledger, eval_id: str) -> None:
     await accept(ledger, eval_id)
-    assert len(await ledger.take([eval_id, eval_id], token="ours")) == 1
+    assert len(await ledger.lease([eval_id, eval_id], token="ours")) == 1
 
 
 async def test_a_message_about_what_has_ended_or_was_never_accepted_is_dropped(ledger: Ledger, redis: Redis) -> None:
     ended, unheard_of = some_ids(2)
-    await ledger.settle(await taken(ledger, ended), Outcome.ARCHIVED)
-    assert await ledger.take([ended, unheard_of], token="ours") == []
+    await ledger.complete(await taken(ledger, ended), Outcome.ARCHIVED)
+    assert await ledger.lease([ended, unheard_of], token="ours") == []
     assert (await everything(redis)).keys() <= {PREFIX + "reached"}
 
 
@@ -314,12 +314,12 @@ async def test_the_others_of_a_message_are_taken_although_one_is_under_way(ledge
     first, second, third = some_ids(3)
     await accept(ledger, first, second, third)
     await take(ledger, second)
-    assert [entry.eval_id for entry in await ledger.take([first, second, third], token="b")] == [first, third]
+    assert [entry.eval_id for entry in await ledger.lease([first, second, third], token="b")] == [first, third]
 
 
 async def test_a_parked_evaluation_is_not_taken_before_it_is_due(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=60, attempts=2, failure=Failure("service_failed"))
-    assert await ledger.take([eval_id], token="too early") == []
+    await ledger.retry_later(await taken(ledger, eval_id), wait=60, attempts=2, failure=Failure("service_failed"))
+    assert await ledger.lease([eval_id], token="too early") == []
 
     await long_ago(redis, "parked", eval_id)
 
@@ -336,11 +336,11 @@ async def test_a_lease_that_ran_out_goes_to_the_next_worker_and_counts_as_lost(
     entry = await take(ledger, eval_id, "another")
 
     assert (entry.token, entry.lost, entry.attempts) == ("another", 1, 0)
-    assert await ledger.take([eval_id], token="a third") == []
+    assert await ledger.lease([eval_id], token="a third") == []
 
 
 async def test_a_lease_lasts_as_long_as_the_ledger_is_told(redis: Redis, eval_id: str) -> None:
-    ledger = Ledger(redis, lease=45)
+    ledger = Ledger(redis, lease_seconds=45)
     before = await milliseconds(redis)
     await taken(ledger, eval_id)
     after = await milliseconds(redis)
@@ -353,7 +353,7 @@ async def test_of_many_takers_each_evaluation_has_one(ledger: Ledger, redis_url:
     await accept(ledger, *eval_ids)
     async with open_redis(redis_url) as other:
         takers = [Ledger(other) if number % 2 else ledger for number in range(20)]
-        hauls = await asyncio.gather(*(each.take(eval_ids, token=f"t{n}") for n, each in enumerate(takers)))
+        hauls = await asyncio.gather(*(each.lease(eval_ids, token=f"t{n}") for n, each in enumerate(takers)))
     assert sorted(entry.eval_id for haul in hauls for entry in haul) == sorted(eval_ids)
 
 
@@ -376,16 +376,16 @@ async def test_a_lease_that_ran_out_unnoticed_is_still_ours(ledger: Ledger, redi
 
     assert await ledger.extend([entry]) == []
 
-    assert await ledger.take([eval_id], token="another") == []
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    assert await ledger.lease([eval_id], token="another") == []
+    await ledger.complete(entry, Outcome.ARCHIVED)
 
 
 async def test_who_extends_learns_which_leases_are_lost_and_keeps_the_others(ledger: Ledger, redis: Redis) -> None:
     eval_ids = some_ids(4)
     await accept(ledger, *eval_ids)
-    entries = await ledger.take(eval_ids, token="ours")
+    entries = await ledger.lease(eval_ids, token="ours")
     kept, settled, claimed, taken_over = eval_ids
-    await ledger.settle(entries[1], Outcome.ARCHIVED)
+    await ledger.complete(entries[1], Outcome.ARCHIVED)
     await long_ago(redis, "leased", claimed, taken_over)
     await claim(ledger)
     await take(ledger, taken_over, "another")
@@ -408,7 +408,7 @@ async def test_a_process_with_64_full_messages_keeps_all_its_leases(ledger: Ledg
     entries: list[Job] = []
     for start in range(0, len(eval_ids), 100):
         await accept(ledger, *eval_ids[start : start + 100])
-        entries += await ledger.take(eval_ids[start : start + 100], token="ours")
+        entries += await ledger.lease(eval_ids[start : start + 100], token="ours")
     await long_ago(redis, "leased", *eval_ids)
 
     assert await ledger.extend(entries) == []
@@ -420,7 +420,7 @@ async def test_a_process_with_64_full_messages_keeps_all_its_leases(ledger: Ledg
 
 
 async def test_a_settled_evaluation_leaves_nothing_behind(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    await ledger.settle(await taken(ledger, eval_id), Outcome.NOT_FOUND)
+    await ledger.complete(await taken(ledger, eval_id), Outcome.NOT_FOUND)
     assert (await everything(redis)).keys() <= {PREFIX + "reached"}
 
 
@@ -429,7 +429,7 @@ async def test_a_parked_evaluation_comes_back_with_its_attempts_when_it_is_due(
 ) -> None:
     entry = await taken(ledger, eval_id)
     before = await milliseconds(redis)
-    await ledger.park(entry, wait=90, attempts=3, failure=Failure("service_failed"))
+    await ledger.retry_later(entry, wait=90, attempts=3, failure=Failure("service_failed"))
     after = await milliseconds(redis)
 
     assert before - 1 <= await redis.zscore(PREFIX + "parked", eval_id) - 90_000 <= after
@@ -440,14 +440,14 @@ async def test_a_parked_evaluation_comes_back_with_its_attempts_when_it_is_due(
 
 @pytest.mark.parametrize("wait", [0, -1])
 async def test_an_evaluation_parked_for_no_time_is_due_at_once(ledger: Ledger, eval_id: str, wait: float) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=wait, attempts=1, failure=Failure("manifest_changed"))
+    await ledger.retry_later(await taken(ledger, eval_id), wait=wait, attempts=1, failure=Failure("manifest_changed"))
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
 
 
 async def test_an_evaluation_that_waits_for_its_account_loses_nothing(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
-    await ledger.park(await taken(ledger, eval_id), wait=0, attempts=2, failure=Failure("service_failed"))
+    await ledger.retry_later(await taken(ledger, eval_id), wait=0, attempts=2, failure=Failure("service_failed"))
     await ledger.await_hold(await take(ledger, eval_id), cause="account_held")
     assert await state_of(redis, eval_id) == "held:backfill"
 
@@ -462,7 +462,7 @@ async def test_a_stray_message_does_not_move_an_evaluation_that_waits_for_its_ac
 ) -> None:
     await ledger.await_hold(await taken(ledger, eval_id), cause="account_held")
     await long_ago(redis, "held:backfill", eval_id)
-    assert await ledger.take([eval_id], token="stray") == []
+    assert await ledger.lease([eval_id], token="stray") == []
     assert await state_of(redis, eval_id) == "held:backfill"
 
 
@@ -476,7 +476,7 @@ async def test_an_evaluation_that_waits_for_its_account_can_be_wanted_live_and_a
     assert await state_of(redis, eval_id) == "held:live"
     assert await claim(ledger, of_held=1) == {Queue.LIVE: [eval_id]}
     assert (await take(ledger, eval_id)).refresh
-    assert (await ledger.run("2026-q3")).pending == 1
+    assert (await ledger.get_run("2026-q3")).pending == 1
 
 
 async def test_of_those_that_wait_for_their_account_as_many_go_as_may_the_longest_waiting_first(
@@ -496,8 +496,8 @@ async def test_of_those_that_wait_for_their_account_as_many_go_as_may_the_longes
 async def test_who_failed_itself_carries_a_probe_only_where_nobody_else_is_left(ledger: Ledger) -> None:
     suspect, parked, fresh = some_ids(3)
     await ledger.await_hold(await taken(ledger, suspect), cause="service_failed", suspect=True)
-    await ledger.park(await taken(ledger, parked), wait=60, attempts=1, failure=Failure("service_failed"))
-    await ledger.forgive([parked])
+    await ledger.retry_later(await taken(ledger, parked), wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.refund_attempts([parked])
     await ledger.await_hold(await taken(ledger, fresh), cause="account_held")
     assert [await claim(ledger, of_held=1) for _ in range(3)] == [
         {Queue.BACKFILL: [fresh]},
@@ -517,7 +517,7 @@ async def test_a_hold_of_the_account_does_not_keep_back_what_is_due_for_another_
 
 
 async def test_what_is_handed_back_is_queued_as_if_nothing_had_been(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    await ledger.hand_back(await taken(ledger, eval_id))
+    await ledger.release(await taken(ledger, eval_id))
 
     assert await state_of(redis, eval_id) == "queued:backfill"
     entry = await take(ledger, eval_id, "another")
@@ -529,11 +529,11 @@ async def test_a_dead_letter_says_what_a_person_needs_to_know(ledger: Ledger, re
     entry = await taken(ledger, eval_id, run="2026-q3")
 
     failure = Failure("service_failed", "RiskOS answered with status 503", 503)
-    await ledger.park(entry, wait=0, attempts=1, failure=Failure("connection_failed"))
-    await ledger.bury(await take(ledger, eval_id), attempts=2, failure=failure)
+    await ledger.retry_later(entry, wait=0, attempts=1, failure=Failure("connection_failed"))
+    await ledger.dead_letter(await take(ledger, eval_id), attempts=2, failure=failure)
 
     assert await state_of(redis, eval_id) == "none"
-    (letter,) = [each async for each in ledger.dead_letters()]
+    (letter,) = [each async for each in ledger.iterate_dead_letters()]
     assert (letter.eval_id, letter.failure, letter.attempts) == (eval_id, failure, 2)
     assert (letter.account, letter.queue, letter.runs) == ("default", Queue.BACKFILL, ("2026-q3",))
     moments = [before / 1000 - 0.001, letter.accepted, letter.first, letter.last, await milliseconds(redis) / 1000]
@@ -543,97 +543,103 @@ async def test_a_dead_letter_says_what_a_person_needs_to_know(ledger: Ledger, re
 async def test_there_may_be_more_dead_letters_than_come_at_once(ledger: Ledger) -> None:
     eval_ids = some_ids(2500)
     await accept(ledger, *eval_ids)
-    for entry in await ledger.take(eval_ids, token="ours"):
-        await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
-    assert {each.eval_id async for each in ledger.dead_letters()} == set(eval_ids)
-    assert len(await ledger.redrive(eval_ids)) == 2500
-    assert [each async for each in ledger.dead_letters()] == []
+    for entry in await ledger.lease(eval_ids, token="ours"):
+        await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
+    assert {each.eval_id async for each in ledger.iterate_dead_letters()} == set(eval_ids)
+    assert len(await ledger.redrive_dead_letters(eval_ids)) == 2500
+    assert [each async for each in ledger.iterate_dead_letters()] == []
 
 
 async def test_a_dead_letter_that_is_redriven_starts_anew_and_its_run_waits_for_it_again(
     ledger: Ledger, eval_id: str
 ) -> None:
     await accept(ledger, eval_id, run="2026-q3", refresh=True)
-    await ledger.bury(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
-    assert (await ledger.run("2026-q3")).outcomes[Outcome.FAILED] == 1
+    await ledger.dead_letter(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    assert (await ledger.get_run("2026-q3")).outcomes[Outcome.FAILED] == 1
 
-    assert await ledger.redrive([eval_id, *some_ids(1)]) == [eval_id]
+    assert await ledger.redrive_dead_letters([eval_id, *some_ids(1)]) == [eval_id]
 
-    counters = await ledger.run("2026-q3")
+    counters = await ledger.get_run("2026-q3")
     assert (counters.total, counters.pending, counters.outcomes[Outcome.FAILED]) == (1, 1, 0)
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
     entry = await take(ledger, eval_id)
     assert (entry.attempts, entry.refresh, entry.trigger) == (0, True, Trigger("enqueue", run="2026-q3"))
-    await ledger.settle(entry, Outcome.ARCHIVED)
-    assert (await ledger.run("2026-q3")).outcomes[Outcome.ARCHIVED] == 1
-    assert await ledger.redrive([eval_id]) == []
+    await ledger.complete(entry, Outcome.ARCHIVED)
+    assert (await ledger.get_run("2026-q3")).outcomes[Outcome.ARCHIVED] == 1
+    assert await ledger.redrive_dead_letters([eval_id]) == []
 
 
 async def test_a_dead_letter_that_is_dropped_stays_counted_as_failed(ledger: Ledger, eval_id: str) -> None:
-    await ledger.bury(await taken(ledger, eval_id, run="2026-q3"), attempts=6, failure=Failure("service_failed"))
-    assert await ledger.drop([eval_id]) == [eval_id]
-    assert await ledger.drop([eval_id]) == []
-    assert (await ledger.census()).dead == 0
-    assert (await ledger.run("2026-q3")).outcomes[Outcome.FAILED] == 1
+    await ledger.dead_letter(await taken(ledger, eval_id, run="2026-q3"), attempts=6, failure=Failure("service_failed"))
+    assert await ledger.drop_dead_letters([eval_id]) == [eval_id]
+    assert await ledger.drop_dead_letters([eval_id]) == []
+    assert (await ledger.get_stats()).dead_letters == 0
+    assert (await ledger.get_run("2026-q3")).outcomes[Outcome.FAILED] == 1
 
 
 async def test_dead_letters_are_counted_and_listed_by_their_cause(ledger: Ledger) -> None:
     failed, large, dropped, erased, anew = some_ids(5)
     for eval_id in (failed, large, dropped, erased, anew):
         cause = "bundle_too_large" if eval_id == large else "service_failed"
-        await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure(cause))
-    assert await ledger.causes() == {"service_failed": 4, "bundle_too_large": 1}
-    assert await ledger.causes(1) == {"service_failed": 4}
-    assert [await ledger.how_many_of(cause) for cause in ("bundle_too_large", "unheard_of")] == [1, 0]
+        await ledger.dead_letter(await taken(ledger, eval_id), attempts=6, failure=Failure(cause))
+    assert await ledger.count_causes() == {"service_failed": 4, "bundle_too_large": 1}
+    assert await ledger.count_causes(1) == {"service_failed": 4}
+    assert [await ledger.count_dead_letters(cause) for cause in ("bundle_too_large", "unheard_of")] == [1, 0]
 
-    await ledger.drop([dropped, dropped])
+    await ledger.drop_dead_letters([dropped, dropped])
     await ledger.erase(erased)
     await accept(ledger, anew)
-    await ledger.redrive([large])
+    await ledger.redrive_dead_letters([large])
 
-    assert await ledger.causes() == {"service_failed": 1}
-    assert await ledger.dead_of("service_failed", 10) == [failed]
-    assert await ledger.dead_of("bundle_too_large", 10) == []
-    assert [letter.eval_id for letter in await ledger.letters([large, failed])] == [failed]
-    assert await ledger.letters([]) == []
+    assert await ledger.count_causes() == {"service_failed": 1}
+    assert await ledger.list_dead_letters("service_failed", 10) == [failed]
+    assert await ledger.list_dead_letters("bundle_too_large", 10) == []
+    assert [letter.eval_id for letter in await ledger.get_dead_letters([large, failed])] == [failed]
+    assert await ledger.get_dead_letters([]) == []
 
 
 async def test_dead_letters_of_a_cause_come_in_pages_those_that_failed_last_first(ledger: Ledger, redis: Redis) -> None:
     eval_ids = some_ids(5)
     for eval_id in eval_ids:
-        await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+        await ledger.dead_letter(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
     for second, eval_id in enumerate(eval_ids):
         await redis.zadd(PREFIX + "dead:service_failed", {eval_id: second})
     newest_first = eval_ids[::-1]
-    assert await ledger.dead_of("service_failed", 2) == newest_first[:2]
-    assert await ledger.dead_of("service_failed", 2, skip=4) == newest_first[4:]
+    assert await ledger.list_dead_letters("service_failed", 2) == newest_first[:2]
+    assert await ledger.list_dead_letters("service_failed", 2, skip=4) == newest_first[4:]
 
 
 async def test_runs_come_in_pages_the_newest_first(ledger: Ledger, redis: Redis) -> None:
     for second, run in enumerate(("first", "second", "third")):
         await accept(ledger, *some_ids(second + 1), run=run)
         await redis.zadd(PREFIX + "runs", {run: second})
-    assert await ledger.runs() == ["third", "second", "first"]
-    assert await ledger.runs(1, skip=1) == ["second"]
-    assert await ledger.how_many_runs() == 3
-    counters = await ledger.counters(["third", "unheard-of"])
+    assert await ledger.list_runs() == ["third", "second", "first"]
+    assert await ledger.list_runs(1, skip=1) == ["second"]
+    assert await ledger.count_runs() == 3
+    counters = await ledger.get_counters(["third", "unheard-of"])
     assert {run: found.total for run, found in counters.items()} == {"third": 3, "unheard-of": 0}
 
 
 async def test_what_failed_before_is_suspect_and_what_only_waited_is_not(ledger: Ledger) -> None:
     parked, waited, failed_in_an_outage, redriven, asked_again = some_ids(5)
-    await ledger.park(await taken(ledger, parked), wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.retry_later(await taken(ledger, parked), wait=0, attempts=1, failure=Failure("service_failed"))
     await ledger.await_hold(await taken(ledger, waited), cause="account_held")
     await ledger.await_hold(await taken(ledger, failed_in_an_outage), cause="service_failed", suspect=True)
     for eval_id in (redriven, asked_again):
-        await ledger.bury(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
-    await ledger.redrive([redriven])
+        await ledger.dead_letter(await taken(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    await ledger.redrive_dead_letters([redriven])
     await accept(ledger, asked_again)
 
     await claim(ledger, of_held=2)
 
     eval_ids = [parked, waited, failed_in_an_outage, redriven, asked_again]
-    assert [entry.suspect for entry in await ledger.take(eval_ids, token="ours")] == [True, False, True, True, True]
+    assert [entry.suspect for entry in await ledger.lease(eval_ids, token="ours")] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 async def test_an_evaluation_buried_while_a_refresh_waits_is_under_way_and_no_dead_letter(
@@ -642,9 +648,9 @@ async def test_an_evaluation_buried_while_a_refresh_waits_is_under_way_and_no_de
     entry = await taken(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True)
 
-    await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+    await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
-    await ledger.settle(await take(ledger, eval_id), Outcome.ARCHIVED)
+    await ledger.complete(await take(ledger, eval_id), Outcome.ARCHIVED)
 
     assert not await redis.hexists(PREFIX + "dead", eval_id)
 
@@ -663,13 +669,13 @@ async def test_who_lost_a_lease_changes_nothing(
             await long_ago(redis, "leased", eval_id)
             await take(ledger, eval_id, "another")
         case "settled":
-            await ledger.settle(entry, Outcome.UNCHANGED)
+            await ledger.complete(entry, Outcome.UNCHANGED)
         case "settled and accepted anew":
-            await ledger.settle(entry, Outcome.UNCHANGED)
+            await ledger.complete(entry, Outcome.UNCHANGED)
             await accept(ledger, eval_id)
             await take(ledger, eval_id, "another")
         case "buried":
-            await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+            await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     before = await everything(redis)
 
     with pytest.raises(LeaseLost):
@@ -790,16 +796,16 @@ async def test_who_failed_before_an_outage_was_noticed_gets_the_attempt_back_and
     ledger: Ledger, redis: Redis
 ) -> None:
     parked, twice, leased, gone = some_ids(4)
-    await ledger.park(await taken(ledger, parked), wait=60, attempts=1, failure=Failure("service_failed"))
-    await ledger.park(await taken(ledger, twice), wait=60, attempts=2, failure=Failure("service_failed"))
+    await ledger.retry_later(await taken(ledger, parked), wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.retry_later(await taken(ledger, twice), wait=60, attempts=2, failure=Failure("service_failed"))
     await taken(ledger, leased)
 
-    await ledger.forgive([parked, twice, leased, gone])
-    await ledger.forgive([])
+    await ledger.refund_attempts([parked, twice, leased, gone])
+    await ledger.refund_attempts([])
 
     assert [await state_of(redis, each) for each in (parked, twice, leased)] == ["held:backfill"] * 2 + ["leased"]
     await claim(ledger, of_held=2)
-    assert [entry.attempts for entry in await ledger.take([parked, twice], token="ours")] == [0, 1]
+    assert [entry.attempts for entry in await ledger.lease([parked, twice], token="ours")] == [0, 1]
 
 
 async def test_no_more_is_claimed_than_asked_for_and_the_rest_next_time(ledger: Ledger, redis: Redis) -> None:
@@ -808,8 +814,8 @@ async def test_no_more_is_claimed_than_asked_for_and_the_rest_next_time(ledger: 
         await accept(ledger, *eval_ids[state], queue=Queue.LIVE)
     for state in ("queued:backfill", "leased", "parked", "held:backfill"):
         await accept(ledger, *eval_ids[state], delay=60 if state == "parked" else 0)
-    await ledger.take(eval_ids["leased"], token="dead")
-    for entry in await ledger.take([*eval_ids["held:live"], *eval_ids["held:backfill"]], token="held"):
+    await ledger.lease(eval_ids["leased"], token="dead")
+    for entry in await ledger.lease([*eval_ids["held:live"], *eval_ids["held:backfill"]], token="held"):
         await ledger.await_hold(entry, cause="account_held")
     for state in STATES:
         await long_ago(redis, state, *eval_ids[state])
@@ -826,7 +832,7 @@ async def test_each_due_evaluation_is_claimed_by_one_of_many_workers(ledger: Led
     eval_ids = some_ids(50)
     entries = [await taken(ledger, eval_id) for eval_id in eval_ids]
     for entry in entries:
-        await ledger.park(entry, wait=0, attempts=1, failure=Failure("service_failed"))
+        await ledger.retry_later(entry, wait=0, attempts=1, failure=Failure("service_failed"))
     async with open_redis(redis_url) as other:
         workers = [Ledger(other) if number % 2 else ledger for number in range(10)]
         rounds = await asyncio.gather(*(claim(each, limit=20) for each in workers))
@@ -836,7 +842,7 @@ async def test_each_due_evaluation_is_claimed_by_one_of_many_workers(ledger: Led
 async def test_who_knows_that_no_worker_is_alive_ends_their_leases(ledger: Ledger) -> None:
     eval_ids = some_ids(3)
     entries = [await taken(ledger, eval_id) for eval_id in eval_ids]
-    await ledger.settle(entries.pop(), Outcome.ARCHIVED)
+    await ledger.complete(entries.pop(), Outcome.ARCHIVED)
 
     assert await ledger.end_leases() == 2
 
@@ -848,26 +854,26 @@ async def test_who_knows_that_no_worker_is_alive_ends_their_leases(ledger: Ledge
 
 
 async def test_a_run_nobody_has_heard_of_has_no_age_and_counts_nothing(ledger: Ledger) -> None:
-    counters = await ledger.run("unheard-of")
+    counters = await ledger.get_run("unheard-of")
     assert (counters.total, counters.pending, set(counters.outcomes.values())) == (0, 0, {0})
-    assert await ledger.run_age("unheard-of") is None
-    assert await ledger.runs() == []
+    assert await ledger.get_run_age("unheard-of") is None
+    assert await ledger.list_runs() == []
 
 
 async def test_the_counters_of_a_run_add_up_at_any_time(ledger: Ledger) -> None:
     eval_ids = some_ids(len(Outcome) + 1)
     await accept(ledger, *eval_ids, run="2026-q3")
-    assert ((await ledger.run("2026-q3")).total, (await ledger.run("2026-q3")).pending) == (8, 8)
+    assert ((await ledger.get_run("2026-q3")).total, (await ledger.get_run("2026-q3")).pending) == (8, 8)
 
     for done, (eval_id, outcome) in enumerate(zip(eval_ids, Outcome, strict=False), start=1):
         entry = await take(ledger, eval_id)
         if outcome is Outcome.FAILED:
-            await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
+            await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
         else:
-            await ledger.settle(entry, outcome)
-        assert (await ledger.run("2026-q3")).pending == 8 - done
+            await ledger.complete(entry, outcome)
+        assert (await ledger.get_run("2026-q3")).pending == 8 - done
 
-    counters = await ledger.run("2026-q3")
+    counters = await ledger.get_run("2026-q3")
     assert counters.outcomes == dict.fromkeys(Outcome, 1)
     assert counters.total == 8
 
@@ -877,11 +883,11 @@ async def test_an_evaluation_counts_once_for_a_run_however_often_the_run_names_i
     await accept(ledger, eval_id, run="2026-q3")
     entry = await take(ledger, eval_id)
     await accept(ledger, eval_id, run="2026-q3")
-    assert (await ledger.run("2026-q3")).total == 1
+    assert (await ledger.get_run("2026-q3")).total == 1
 
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    await ledger.complete(entry, Outcome.ARCHIVED)
 
-    assert (await ledger.run("2026-q3")).pending == 0
+    assert (await ledger.get_run("2026-q3")).pending == 0
 
 
 async def test_an_evaluation_counts_once_for_a_run_that_names_it_again_with_a_refresh(
@@ -889,7 +895,7 @@ async def test_an_evaluation_counts_once_for_a_run_that_names_it_again_with_a_re
 ) -> None:
     await taken(ledger, eval_id, run="2026-q3")
     await accept(ledger, eval_id, run="2026-q3", refresh=True)
-    assert (await ledger.run("2026-q3")).total == 1
+    assert (await ledger.get_run("2026-q3")).total == 1
 
 
 async def test_an_evaluation_counts_once_for_a_run_whose_refresh_is_waiting_already(
@@ -898,17 +904,17 @@ async def test_an_evaluation_counts_once_for_a_run_whose_refresh_is_waiting_alre
     await taken(ledger, eval_id)
     await accept(ledger, eval_id, run="2026-q3", refresh=True)
     await accept(ledger, eval_id, run="2026-q3")
-    assert (await ledger.run("2026-q3")).total == 1
+    assert (await ledger.get_run("2026-q3")).total == 1
 
 
 async def test_an_evaluation_counts_for_every_run_that_named_it(ledger: Ledger, eval_id: str) -> None:
     await accept(ledger, eval_id, run="first")
     await accept(ledger, eval_id, run="second")
 
-    await ledger.settle(await take(ledger, eval_id), Outcome.NOT_FOUND)
+    await ledger.complete(await take(ledger, eval_id), Outcome.NOT_FOUND)
 
     for name in ("first", "second"):
-        counters = await ledger.run(name)
+        counters = await ledger.get_run(name)
         assert (counters.total, counters.pending, counters.outcomes[Outcome.NOT_FOUND]) == (1, 0, 1)
 
 
@@ -918,23 +924,23 @@ async def test_a_run_that_asks_for_a_refresh_in_the_middle_waits_for_its_own_out
     entry = await taken(ledger, eval_id, run="first")
     await accept(ledger, eval_id, run="second", refresh=True)
 
-    await ledger.settle(entry, Outcome.ARCHIVED)
-    assert ((await ledger.run("first")).pending, (await ledger.run("second")).pending) == (0, 1)
+    await ledger.complete(entry, Outcome.ARCHIVED)
+    assert ((await ledger.get_run("first")).pending, (await ledger.get_run("second")).pending) == (0, 1)
 
-    await ledger.settle(await take(ledger, eval_id), Outcome.UNCHANGED)
-    assert (await ledger.run("second")).outcomes[Outcome.UNCHANGED] == 1
-    assert (await ledger.run("first")).total == 1
+    await ledger.complete(await take(ledger, eval_id), Outcome.UNCHANGED)
+    assert (await ledger.get_run("second")).outcomes[Outcome.UNCHANGED] == 1
+    assert (await ledger.get_run("first")).total == 1
 
 
 async def test_an_evaluation_of_no_run_is_counted_nowhere(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    await ledger.settle(await taken(ledger, eval_id), Outcome.ARCHIVED)
+    await ledger.complete(await taken(ledger, eval_id), Outcome.ARCHIVED)
     assert await redis.keys(PREFIX + "run*") == []
 
 
 async def test_parking_and_handing_back_leave_a_run_pending(ledger: Ledger, eval_id: str) -> None:
-    await ledger.hand_back(await taken(ledger, eval_id, run="2026-q3"))
-    await ledger.park(await take(ledger, eval_id), wait=60, attempts=1, failure=Failure("service_failed"))
-    counters = await ledger.run("2026-q3")
+    await ledger.release(await taken(ledger, eval_id, run="2026-q3"))
+    await ledger.retry_later(await take(ledger, eval_id), wait=60, attempts=1, failure=Failure("service_failed"))
+    counters = await ledger.get_run("2026-q3")
     assert (counters.total, counters.pending) == (1, 1)
 
 
@@ -942,15 +948,15 @@ async def test_runs_are_listed_newest_first(ledger: Ledger, redis: Redis) -> Non
     for age, name in enumerate(["newest", "older", "oldest"]):
         await accept(ledger, str(uuid4()), run=name)
         await redis.zincrby(PREFIX + "runs", -60_000 * age, name)
-    assert await ledger.runs() == ["newest", "older", "oldest"]
-    assert await ledger.runs(newest=2) == ["newest", "older"]
+    assert await ledger.list_runs() == ["newest", "older", "oldest"]
+    assert await ledger.list_runs(newest=2) == ["newest", "older"]
 
 
 async def test_a_run_is_as_old_as_its_first_evaluation(ledger: Ledger, redis: Redis) -> None:
     await accept(ledger, str(uuid4()), run="2026-q3")
     await redis.zincrby(PREFIX + "runs", -90_000, "2026-q3")
     await accept(ledger, str(uuid4()), run="2026-q3")
-    age = await ledger.run_age("2026-q3")
+    age = await ledger.get_run_age("2026-q3")
     assert age is not None
     assert 90 <= age < HOUR
 
@@ -959,8 +965,8 @@ async def test_a_run_is_as_old_as_its_first_evaluation(ledger: Ledger, redis: Re
 
 
 async def test_the_census_of_an_empty_ledger_counts_nothing(ledger: Ledger) -> None:
-    census = await ledger.census()
-    assert (sum(census.queued.values()), census.leased, census.parked, census.dead) == (0, 0, 0, 0)
+    census = await ledger.get_stats()
+    assert (sum(census.queued.values()), census.leased, census.parked, census.dead_letters) == (0, 0, 0, 0)
     assert census.oldest == {Queue.LIVE: 0.0, Queue.BACKFILL: 0.0}
     assert census.next_due is None
 
@@ -970,16 +976,16 @@ async def test_the_census_counts_each_evaluation_in_its_state(ledger: Ledger) ->
     await accept(ledger, *live, queue=Queue.LIVE)
     await accept(ledger, *backfill, *leased, *dead, *held)
     await accept(ledger, *parked, delay=60)
-    await ledger.take(leased, token="ours")
-    for entry in await ledger.take(dead, token="ours"):
-        await ledger.bury(entry, attempts=6, failure=Failure("service_failed"))
-    for entry in await ledger.take(held, token="ours"):
+    await ledger.lease(leased, token="ours")
+    for entry in await ledger.lease(dead, token="ours"):
+        await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
+    for entry in await ledger.lease(held, token="ours"):
         await ledger.await_hold(entry, cause="account_held")
 
-    census = await ledger.census()
+    census = await ledger.get_stats()
 
     assert census.queued == {Queue.LIVE: 1, Queue.BACKFILL: 2}
-    assert (census.leased, census.parked, census.dead) == (3, 4, 5)
+    assert (census.leased, census.parked, census.dead_letters) == (3, 4, 5)
     assert census.held == {Queue.LIVE: 0, Queue.BACKFILL: 6}
 
 
@@ -995,7 +1001,7 @@ async def test_the_census_says_how_long_the_oldest_has_been_waiting_and_when_the
     for delay in (500, 900):
         await accept(ledger, str(uuid4()), delay=delay)
 
-    census = await ledger.census()
+    census = await ledger.get_stats()
 
     assert 100 <= census.oldest[Queue.LIVE] < 200
     assert 3000 <= census.oldest[Queue.BACKFILL] < 3100
@@ -1008,7 +1014,7 @@ async def test_the_census_says_of_what_is_overdue_that_it_is_due_now(
 ) -> None:
     await accept(ledger, eval_id, delay=60)
     await long_ago(redis, "parked", eval_id)
-    assert (await ledger.census()).next_due == 0.0
+    assert (await ledger.get_stats()).next_due == 0.0
 
 
 async def test_the_ledger_goes_on_when_redis_has_forgotten_its_script(
@@ -1020,7 +1026,7 @@ async def test_the_ledger_goes_on_when_redis_has_forgotten_its_script(
 
 async def test_all_keys_stand_under_one_prefix(ledger: Ledger, redis: Redis) -> None:
     dead, queued, leased, parked, held = some_ids(5)
-    await ledger.bury(await taken(ledger, dead, run="2026-q3"), attempts=6, failure=Failure("service_failed"))
+    await ledger.dead_letter(await taken(ledger, dead, run="2026-q3"), attempts=6, failure=Failure("service_failed"))
     await accept(ledger, queued)
     await taken(ledger, leased)
     await accept(ledger, parked, delay=60)
@@ -1035,10 +1041,10 @@ async def test_a_refresh_in_the_middle_that_is_to_settle_does_so_after_the_attem
 ) -> None:
     entry = await taken(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True, delay=60)
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    await ledger.complete(entry, Outcome.ARCHIVED)
 
     assert await claim(ledger) == {}
-    assert 0 < (await ledger.census()).next_due <= 60
+    assert 0 < (await ledger.get_stats()).next_due <= 60
 
 
 async def test_a_repeated_event_is_told_from_a_new_one_for_a_week(ledger: Ledger, redis: Redis, eval_id: str) -> None:
@@ -1077,63 +1083,63 @@ async def test_what_webhooks_tell_of_an_evaluation_is_taken_along_whoever_named_
 async def test_a_dead_letter_keeps_what_webhooks_told_of_it(ledger: Ledger, eval_id: str) -> None:
     order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"), evidence=(Evidence.UNDER_AGE,))
     await ledger.accept([eval_id], order)
-    await ledger.bury(await take(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
-    await ledger.redrive([eval_id])
+    await ledger.dead_letter(await take(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
+    await ledger.redrive_dead_letters([eval_id])
     assert (await take(ledger, eval_id)).evidence == (Evidence.UNDER_AGE,)
 
 
 async def test_a_run_is_fed_from_its_list_in_order_and_each_of_it_once(ledger: Ledger) -> None:
     ids, order = some_ids(5), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
-    assert await ledger.begin("q3", total=5, fingerprint="f") is BeginResult.ANEW
+    assert await ledger.begin_run("q3", total=5, fingerprint="f") is BeginResult.CREATED
 
     assert await ledger.feed("q3", ids[:3], order, position=0, backlog=100) == ids[:3]
     assert await ledger.feed("q3", ids[:3], order, position=0, backlog=100) is None  # another worker was slower
-    assert (await ledger.fed("q3"), (await ledger.run("q3")).unfed) == (3, 2)
-    assert await ledger.begin("q3", total=5, fingerprint="f") is BeginResult.KNOWN
+    assert (await ledger.get_position("q3"), (await ledger.get_run("q3")).unfed) == (3, 2)
+    assert await ledger.begin_run("q3", total=5, fingerprint="f") is BeginResult.RESUMED
     assert await ledger.feed("q3", ids[3:], order, position=3, backlog=100) == ids[3:]
 
-    assert await ledger.feeding() == []
-    counters = await ledger.run("q3")
+    assert await ledger.list_feeding() == []
+    counters = await ledger.get_run("q3")
     assert (counters.total, counters.unfed, counters.states["queued"]) == (5, 0, 5)
     assert counters.pending == 5
 
 
 async def test_no_run_is_fed_while_the_ledger_holds_as_much_as_it_may(ledger: Ledger) -> None:
     ids, order = some_ids(4), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
-    await ledger.begin("q3", total=4, fingerprint="f")
+    await ledger.begin_run("q3", total=4, fingerprint="f")
     await accept(ledger, *some_ids(2))
     assert await ledger.feed("q3", ids[:2], order, position=0, backlog=2) is None
     assert await ledger.feed("q3", ids[:2], order, position=0, backlog=3) == ids[:2]
 
 
 async def test_a_runs_name_means_one_list(ledger: Ledger, eval_id: str) -> None:
-    await ledger.begin("q3", total=1, fingerprint="f")
-    assert await ledger.begin("q3", total=2, fingerprint="g") is BeginResult.TAKEN
+    await ledger.begin_run("q3", total=1, fingerprint="f")
+    assert await ledger.begin_run("q3", total=2, fingerprint="g") is BeginResult.CONFLICT
     await accept(ledger, eval_id, run="by-hand")
-    assert await ledger.begin("by-hand", total=1, fingerprint="f") is BeginResult.TAKEN
+    assert await ledger.begin_run("by-hand", total=1, fingerprint="f") is BeginResult.CONFLICT
 
 
 async def test_a_run_that_is_not_fed_for_a_while_goes_on_where_it_was(ledger: Ledger) -> None:
     ids, order = some_ids(4), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
-    await ledger.begin("q3", total=4, fingerprint="f")
+    await ledger.begin_run("q3", total=4, fingerprint="f")
     await ledger.feed("q3", ids[:1], order, position=0, backlog=9)
     await ledger.stop_feeding("q3")
-    assert await ledger.feeding() == []
-    await ledger.begin("q3", total=4, fingerprint="f")
-    assert await ledger.feeding() == ["q3"]
-    assert await ledger.fed("q3") == 1
+    assert await ledger.list_feeding() == []
+    await ledger.begin_run("q3", total=4, fingerprint="f")
+    assert await ledger.list_feeding() == ["q3"]
+    assert await ledger.get_position("q3") == 1
 
 
 async def test_the_counters_of_a_run_tell_where_its_evaluations_stand(ledger: Ledger) -> None:
     ids = some_ids(5)
     await accept(ledger, *ids, run="q3")
-    _, parked, held, dead, done = entries = await ledger.take(ids, token="one")
-    await ledger.park(parked, wait=60, attempts=1, failure=Failure("service_failed"))
+    _, parked, held, dead, done = entries = await ledger.lease(ids, token="one")
+    await ledger.retry_later(parked, wait=60, attempts=1, failure=Failure("service_failed"))
     await ledger.await_hold(held, cause="account_held")
-    await ledger.bury(dead, attempts=6, failure=Failure("service_failed"))
-    await ledger.settle(done, Outcome.ARCHIVED)
+    await ledger.dead_letter(dead, attempts=6, failure=Failure("service_failed"))
+    await ledger.complete(done, Outcome.ARCHIVED)
 
-    counters = await ledger.run("q3")
+    counters = await ledger.get_run("q3")
     assert counters.states == {"queued": 0, "leased": 1, "parked": 1, "held": 1}
     assert (counters.outcomes[Outcome.FAILED], counters.outcomes[Outcome.ARCHIVED]) == (1, 1)
     assert counters.total == len(entries)
@@ -1144,11 +1150,11 @@ async def test_a_run_that_is_over_has_lasted_until_its_last_evaluation_ended(
 ) -> None:
     await accept(ledger, eval_id, run="q3")
     await redis.zadd(PREFIX + "runs", {"q3": await redis.zscore(PREFIX + "runs", "q3") - 60_000})
-    assert await ledger.run_age("q3") == pytest.approx(60, abs=30)
-    await ledger.settle(await take(ledger, eval_id), Outcome.ARCHIVED)
+    assert await ledger.get_run_age("q3") == pytest.approx(60, abs=30)
+    await ledger.complete(await take(ledger, eval_id), Outcome.ARCHIVED)
     await redis.hset(PREFIX + "run:q3", "changed", await redis.zscore(PREFIX + "runs", "q3") + 5_000)
-    assert await ledger.run_age("q3") == 5
-    assert await ledger.run_age("nobody-knows-it") is None
+    assert await ledger.get_run_age("q3") == 5
+    assert await ledger.get_run_age("nobody-knows-it") is None
 
 
 # -- what outlives a failover
@@ -1164,8 +1170,8 @@ async def test_what_no_replica_has_does_not_count_as_accepted(
         lambda: ledger.accept([eval_id], order),
         lambda: ledger.accept_event("e1", eval_id, order),
         lambda: ledger.accept_event("e1", eval_id, order),
-        lambda: ledger.begin("q3", total=1, fingerprint="f"),
-        lambda: ledger.begin("q3", total=1, fingerprint="f"),
+        lambda: ledger.begin_run("q3", total=1, fingerprint="f"),
+        lambda: ledger.begin_run("q3", total=1, fingerprint="f"),
     ):
         with pytest.raises(NotReplicated, match="0 of 1 replicas"):
             await promise()
@@ -1176,7 +1182,7 @@ async def test_replicas_are_asked_for_what_is_told_again_too(ledger: Ledger, red
     order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     for promise in (
         lambda: ledger.accept_event("e1", eval_id, order),
-        lambda: ledger.begin("q3", total=1, fingerprint="f"),
+        lambda: ledger.begin_run("q3", total=1, fingerprint="f"),
     ):
         await promise()
         before = await written(redis)
@@ -1195,18 +1201,18 @@ async def written(redis: Redis) -> int:
 async def test_what_ends_at_about_the_same_time_is_written_down_in_one_round_trip(redis: Redis, ledger: Ledger) -> None:
     eval_ids = some_ids(100)
     await accept(ledger, *eval_ids, run="q3")
-    entries = await ledger.take(eval_ids, token="ours")
+    entries = await ledger.lease(eval_ids, token="ours")
     before = await round_trips(redis)
-    await asyncio.gather(*(ledger.settle(entry, Outcome.ARCHIVED) for entry in entries))
+    await asyncio.gather(*(ledger.complete(entry, Outcome.ARCHIVED) for entry in entries))
     assert await round_trips(redis) - before - 1 == 1  # and the one that counts
-    assert (await ledger.run("q3")).outcomes[Outcome.ARCHIVED] == 100
+    assert (await ledger.get_run("q3")).outcomes[Outcome.ARCHIVED] == 100
 
 
 async def test_who_lost_his_lease_is_told_so_and_those_beside_him_are_not(ledger: Ledger) -> None:
     lost, kept = await taken(ledger, *some_ids(1)), await taken(ledger, *some_ids(1))
-    await ledger.hand_back(lost)
+    await ledger.release(lost)
     ends = await asyncio.gather(
-        *(ledger.settle(entry, Outcome.ARCHIVED) for entry in (lost, kept)), return_exceptions=True
+        *(ledger.complete(entry, Outcome.ARCHIVED) for entry in (lost, kept)), return_exceptions=True
     )
     assert [type(end) for end in ends] == [LeaseLost, float]
 
@@ -1223,8 +1229,8 @@ async def test_a_hundred_evaluations_of_an_order_take_redis_as_many_commands_as_
         eval_ids = some_ids(count)
         before = await commands(redis)
         await accept(ledger, *eval_ids, run=f"run-of-{count}")
-        entries = await ledger.take(eval_ids, token="ours")
-        await ledger.settle_all([(entry, Outcome.ARCHIVED) for entry in entries])
+        entries = await ledger.lease(eval_ids, token="ours")
+        await ledger.complete_all([(entry, Outcome.ARCHIVED) for entry in entries])
         costs.append(await commands(redis) - before)
     assert costs[0] == costs[1]
 
@@ -1234,21 +1240,21 @@ async def test_those_that_are_damaged_alike_do_not_keep_the_one_between_them_fro
 ) -> None:
     eval_ids = some_ids(4)
     await accept(ledger, *eval_ids, run="q3")
-    entries = await ledger.take(eval_ids, token="ours")
+    entries = await ledger.lease(eval_ids, token="ours")
     for eval_id, text in zip(eval_ids[::2], ("no entry", "no entry"), strict=True):
         await redis.hset(PREFIX + "entries", eval_id, text)
-    assert [age > 0 for age in await ledger.settle_all([(entry, Outcome.ARCHIVED) for entry in entries])] == [
+    assert [age > 0 for age in await ledger.complete_all([(entry, Outcome.ARCHIVED) for entry in entries])] == [
         *(False, True) * 2
     ]
-    assert await ledger.settle_all([(entry, Outcome.ARCHIVED) for entry in entries]) == [-1, 0] * 2
-    assert (await ledger.run("q3")).outcomes[Outcome.ARCHIVED] == 2
+    assert await ledger.complete_all([(entry, Outcome.ARCHIVED) for entry in entries]) == [-1, 0] * 2
+    assert (await ledger.get_run("q3")).outcomes[Outcome.ARCHIVED] == 2
 
 
 async def test_who_settles_twice_in_one_step_is_counted_once(ledger: Ledger, eval_id: str) -> None:
     entry = await taken(ledger, eval_id, run="q3")
-    first, second = await ledger.settle_all([(entry, Outcome.ARCHIVED)] * 2)
+    first, second = await ledger.complete_all([(entry, Outcome.ARCHIVED)] * 2)
     assert first > 0 == second
-    assert (await ledger.run("q3")).outcomes[Outcome.ARCHIVED] == 1
+    assert (await ledger.get_run("q3")).outcomes[Outcome.ARCHIVED] == 1
 
 
 async def commands(redis: Redis) -> int:
@@ -1264,7 +1270,7 @@ async def hold_some(ledger: Ledger, account: str, count: int, queue: Queue = Que
     """Accept evaluations of an account that wait for it."""
     eval_ids = [str(uuid4()) for _ in range(count)]
     await ledger.accept(eval_ids, EnqueueOptions(queue, account, Trigger("enqueue", run="q3")))
-    for entry in await ledger.take(eval_ids, token="ours"):
+    for entry in await ledger.lease(eval_ids, token="ours"):
         await ledger.await_hold(entry, cause="account_held")
     return eval_ids
 
@@ -1279,14 +1285,14 @@ async def test_the_hold_of_one_account_neither_holds_nor_probes_what_waits_for_a
     assert probe in theirs
     found = await ledger.claim(patience=PATIENCE, of_held=of_each(default=1000, kyb=0))
     assert set(found[Queue.BACKFILL]) == set(ours)
-    census = await ledger.census()
-    assert (census.held_of, sum(census.held.values())) == ({"kyb": 2}, 2)
+    census = await ledger.get_stats()
+    assert (census.held_by_account, sum(census.held.values())) == ({"kyb": 2}, 2)
 
 
 async def test_what_waits_for_an_account_that_nobody_names_stays_where_it_is(ledger: Ledger) -> None:
     (eval_id,) = await hold_some(ledger, "kyb", 1)
     assert await ledger.claim(patience=PATIENCE, of_held=of_each(default=1000)) == {}
-    assert (await ledger.whereabouts([eval_id])) == [("held", "account_held")]
+    assert (await ledger.locate([eval_id])) == [("held", "account_held")]
     assert await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1000)) == {Queue.BACKFILL: [eval_id]}
 
 
@@ -1312,7 +1318,7 @@ async def test_what_is_under_way_stays_with_the_account_that_it_was_accepted_for
     assert await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1)) == {Queue.LIVE: [eval_id]}
     entry = await take(ledger, eval_id)
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "aml", Trigger("webhook"), refresh=True))
-    await ledger.settle(entry, Outcome.ARCHIVED)
+    await ledger.complete(entry, Outcome.ARCHIVED)
     again = await take(ledger, eval_id)
     assert (entry.account, again.account) == ("kyb", "kyb")
 
@@ -1322,7 +1328,7 @@ async def test_a_dead_letter_that_is_asked_for_again_is_asked_for_with_the_accou
 ) -> None:
     eval_id = str(uuid4())
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "kyb", Trigger("enqueue")))
-    await ledger.bury(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    await ledger.dead_letter(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "aml", Trigger("enqueue")))
     assert (await take(ledger, eval_id)).account == "aml"
 
@@ -1332,23 +1338,23 @@ async def test_every_way_in_and_out_of_a_hold_knows_whose_it_is(ledger: Ledger, 
     (eval_id,) = await hold_some(ledger, "kyb", 1)
     if way == "erase":
         assert await ledger.erase(eval_id)
-        assert (await ledger.run("q3")).pending == 0
+        assert (await ledger.get_run("q3")).pending == 0
     elif way == "upgrade":
         await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "kyb", Trigger("webhook")))
         assert await redis.zcard(PREFIX + "held:live:kyb") == 1
     else:
         await ledger.claim(patience=PATIENCE, of_held=of_each(kyb=1))
-        await ledger.park(await take(ledger, eval_id), wait=9, attempts=1, failure=Failure("service_failed"))
-        await ledger.forgive([eval_id])
+        await ledger.retry_later(await take(ledger, eval_id), wait=9, attempts=1, failure=Failure("service_failed"))
+        await ledger.refund_attempts([eval_id])
         assert await redis.zcard(PREFIX + "held:backfill:kyb") == 1
-    held = sum((await ledger.census()).held_of.values())
-    assert held == (0 if way == "erase" else 1) == (await ledger.run("q3")).states["held"]
+    held = sum((await ledger.get_stats()).held_by_account.values())
+    assert held == (0 if way == "erase" else 1) == (await ledger.get_run("q3")).states["held"]
 
 
 async def test_a_run_knows_whom_it_is_asked_for_with(ledger: Ledger) -> None:
     await hold_some(ledger, "kyb", 1)
-    await ledger.begin("listed", total=3, fingerprint="its IDs", account="aml")
-    assert {name: run.account for name, run in (await ledger.counters(["q3", "listed", "no-run"])).items()} == {
+    await ledger.begin_run("listed", total=3, fingerprint="its IDs", account="aml")
+    assert {name: run.account for name, run in (await ledger.get_counters(["q3", "listed", "no-run"])).items()} == {
         "q3": "kyb",
         "listed": "aml",
         "no-run": "default",
@@ -1361,7 +1367,7 @@ async def test_who_only_wants_for_room_is_not_kept_back_for_having_failed_before
 ) -> None:
     suspect, other = some_ids(2)
     await ledger.accept([suspect, other], EnqueueOptions(Queue.LIVE, "kyb", Trigger("enqueue")))
-    await ledger.park(await take(ledger, suspect), wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.retry_later(await take(ledger, suspect), wait=0, attempts=1, failure=Failure("service_failed"))
     await ledger.await_hold(await take(ledger, suspect), cause=cause)
     await asyncio.sleep(0.005)  # the order is that of milliseconds
     await ledger.await_hold(await take(ledger, other), cause=cause)

@@ -204,26 +204,26 @@ class LedgerLife(RuleBasedStateMachine):
     def begin(self) -> None:
         """Begin a run whose list has every ID; its name may have been used already."""
         if not self.begun:
-            self.begun = BeginResult.TAKEN if self.totals[LISTED] else BeginResult.ANEW
-            self.totals[LISTED] += len(EVAL_IDS) if self.begun is BeginResult.ANEW else 0
+            self.begun = BeginResult.CONFLICT if self.totals[LISTED] else BeginResult.CREATED
+            self.totals[LISTED] += len(EVAL_IDS) if self.begun is BeginResult.CREATED else 0
             expected = self.begun
         else:
-            expected = BeginResult.TAKEN if self.begun is BeginResult.TAKEN else BeginResult.KNOWN
-        assert self.do(self.ledger.begin(LISTED, total=len(EVAL_IDS), fingerprint="its IDs")) is expected
-        assert self.do(self.ledger.begin(LISTED, total=9, fingerprint="other IDs")) is BeginResult.TAKEN
-        more = self.begun is BeginResult.ANEW and self.fed < len(EVAL_IDS)
-        assert self.do(self.ledger.feeding()) == [LISTED] * more
+            expected = BeginResult.CONFLICT if self.begun is BeginResult.CONFLICT else BeginResult.RESUMED
+        assert self.do(self.ledger.begin_run(LISTED, total=len(EVAL_IDS), fingerprint="its IDs")) is expected
+        assert self.do(self.ledger.begin_run(LISTED, total=9, fingerprint="other IDs")) is BeginResult.CONFLICT
+        more = self.begun is BeginResult.CREATED and self.fed < len(EVAL_IDS)
+        assert self.do(self.ledger.list_feeding()) == [LISTED] * more
 
     def stop_feeding(self) -> None:
         self.do(self.ledger.stop_feeding(LISTED))
-        assert self.do(self.ledger.feeding()) == []
+        assert self.do(self.ledger.list_feeding()) == []
 
     def feed(self, most: int, backlog: int) -> None:
         """Feed some of the list, and once more from where it was: somebody else would do so."""
         some, before = EVAL_IDS[self.fed :][:most], self.fed
         trigger = Trigger("backfill", run=LISTED)
         expected = None
-        if self.begun is BeginResult.ANEW and some and len(self.known) < backlog:
+        if self.begun is BeginResult.CREATED and some and len(self.known) < backlog:
             taken = [self._accept(each, Queue.BACKFILL, trigger, 0.0, refresh=False, listed=True) for each in some]
             expected = [each for each, publish in zip(some, taken, strict=True) if publish]
             self.fed += len(some)
@@ -231,7 +231,7 @@ class LedgerLife(RuleBasedStateMachine):
             order = EnqueueOptions(Queue.BACKFILL, "default", trigger)
             for answer in expected, None:
                 assert self.do(self.ledger.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
-        assert self.do(self.ledger.fed(LISTED)) == self.fed
+        assert self.do(self.ledger.get_position(LISTED)) == self.fed
 
     def _accept(
         self,
@@ -291,7 +291,7 @@ class LedgerLife(RuleBasedStateMachine):
                 known.put("leased")
                 known.token = token
                 expected.append(known.entry(eval_id))
-        assert self.do(self.ledger.take(named, token=token)) == expected
+        assert self.do(self.ledger.lease(named, token=token)) == expected
         self.leases += expected
 
     def extend(self, nths: list[int]) -> None:
@@ -304,7 +304,7 @@ class LedgerLife(RuleBasedStateMachine):
     def settle(self, nth: int, outcome: Outcome) -> None:
         self._speak(
             nth,
-            lambda lease: self.ledger.settle(lease, outcome),
+            lambda lease: self.ledger.complete(lease, outcome),
             lambda lease, known: self._finish(lease, known, outcome),
         )
 
@@ -317,7 +317,7 @@ class LedgerLife(RuleBasedStateMachine):
         failure = Failure("service_failed", "RiskOS answered with status 500", 500)
         self._speak(
             nth,
-            lambda lease: self.ledger.park(lease, wait=wait, attempts=lease.attempts + 1, failure=failure),
+            lambda lease: self.ledger.retry_later(lease, wait=wait, attempts=lease.attempts + 1, failure=failure),
             parked,
         )
 
@@ -329,14 +329,14 @@ class LedgerLife(RuleBasedStateMachine):
         self._speak(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
 
     def forgive(self, named: list[str]) -> None:
-        self.do(self.ledger.forgive(named))
+        self.do(self.ledger.refund_attempts(named))
         for known in [self.known[eval_id] for eval_id in named if eval_id in self.known]:
             if known.state == "parked" and known.attempts:
                 known.attempts -= 1
                 known.put("held")
 
     def hand_back(self, nth: int) -> None:
-        self._speak(nth, self.ledger.hand_back, lambda _, known: known.put("queued"))
+        self._speak(nth, self.ledger.release, lambda _, known: known.put("queued"))
 
     def bury(self, nth: int, cause: str) -> None:
         def buried(lease: Job, known: Known) -> None:
@@ -345,7 +345,9 @@ class LedgerLife(RuleBasedStateMachine):
             self._finish(lease, known, Outcome.FAILED)
 
         failure = Failure(cause)
-        self._speak(nth, lambda lease: self.ledger.bury(lease, attempts=lease.attempts + 1, failure=failure), buried)
+        self._speak(
+            nth, lambda lease: self.ledger.dead_letter(lease, attempts=lease.attempts + 1, failure=failure), buried
+        )
 
     def claim(self, limit: int, of_live: int, of_backfill: int) -> None:
         most = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
@@ -379,7 +381,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     def redrive(self, named: list[str]) -> None:
         expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
-        assert self.do(self.ledger.redrive(named)) == expected
+        assert self.do(self.ledger.redrive_dead_letters(named)) == expected
         for eval_id in expected:
             was = self.dead.pop(eval_id).was
             self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
@@ -396,7 +398,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     def drop(self, named: list[str]) -> None:
         expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
-        assert self.do(self.ledger.drop(named)) == expected
+        assert self.do(self.ledger.drop_dead_letters(named)) == expected
         for eval_id in expected:
             del self.dead[eval_id]
 
@@ -476,9 +478,9 @@ class LedgerLife(RuleBasedStateMachine):
             pipe.hkeys(PREFIX + "entries")
             pipe.hgetall(PREFIX + "dead")
             *states, entries, dead = await pipe.execute()
-        counters = {run: await self.ledger.run(run) for run in RUNS}
-        causes = {cause: await self.ledger.dead_of(cause, 100) for cause in await self.ledger.causes()}
-        assert {cause: len(eval_ids) for cause, eval_ids in causes.items()} == await self.ledger.causes()
+        counters = {run: await self.ledger.get_run(run) for run in RUNS}
+        causes = {cause: await self.ledger.list_dead_letters(cause, 100) for cause in await self.ledger.count_causes()}
+        assert {cause: len(eval_ids) for cause, eval_ids in causes.items()} == await self.ledger.count_causes()
         return Read(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, causes, counters)
 
     def _nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(self, read: Read) -> None:
@@ -499,7 +501,7 @@ class LedgerLife(RuleBasedStateMachine):
             under_way = [known for known in self.known.values() if run in self._runs_of(known)]
             assert counters.total == self.totals[run]
             assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
-            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, BeginResult.ANEW) else 0
+            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, BeginResult.CREATED) else 0
             assert counters.unfed == unfed
             assert counters.pending == len(under_way) + unfed
             standing = Counter("queued" if run not in known.runs else known.state for known in under_way)

@@ -8,7 +8,7 @@ import obstore
 import pytest
 
 from tasks.memory import buffer_pool
-from tasks.memory.buffer_pool import SIZE, Arena, lend
+from tasks.memory.buffer_pool import SIZE, Arena, borrow
 
 MANY = 80
 """More than are kept."""
@@ -16,7 +16,7 @@ MANY = 80
 
 @pytest.fixture(autouse=True)
 def none_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer_pool, "_kept", [])
+    monkeypatch.setattr(buffer_pool, "_free", [])
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[mmap.mmap]":
 
 def marked(mark: int) -> memoryview:
     """Return a buffer that is full of a mark."""
-    buffer = lend()
+    buffer = borrow()
     buffer[:] = bytes([mark]) * SIZE
     return buffer
 
@@ -44,7 +44,7 @@ def marked(mark: int) -> memoryview:
 def test_what_nobody_looks_at_any_more_is_lent_again() -> None:
     buffer = marked(1)
     del buffer
-    assert lend()[0] == 1
+    assert borrow()[0] == 1
 
 
 def test_those_that_are_lent_at_the_same_time_are_different() -> None:
@@ -71,11 +71,11 @@ def test_a_thread_may_be_the_last_to_look() -> None:
     thread = threading.Thread(target=lent.clear)
     thread.start()
     thread.join()
-    assert lend()[0] == 1
+    assert borrow()[0] == 1
 
 
 def test_of_very_many_only_some_stay_and_the_system_gets_the_others(places: "weakref.WeakSet[mmap.mmap]") -> None:
-    lent = [lend() for _ in range(MANY)]
+    lent = [borrow() for _ in range(MANY)]
     assert len(places) == MANY
     lent.clear()
     gc.collect()

@@ -34,7 +34,7 @@ class Crowd:
         await self._settle()
 
     async def _have(self, name: str, amount: int) -> None:
-        async with self.budget.share(amount):
+        async with self.budget.reserve(amount):
             self.having[name] = min(amount, 100)
             self.served.append(name)
             assert sum(self.having.values()) <= 100
@@ -115,13 +115,13 @@ async def test_who_gives_up_waiting_is_not_waited_for(crowd: Crowd) -> None:
 
 async def test_who_is_cancelled_in_the_moment_of_his_turn_gives_it_back() -> None:
     budget = ByteBudget(1)
-    async with budget.share(1):
-        waiting = asyncio.create_task(budget.share(1).__aenter__())
+    async with budget.reserve(1):
+        waiting = asyncio.create_task(budget.reserve(1).__aenter__())
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    async with asyncio.timeout(5), budget.share(1):
+    async with asyncio.timeout(5), budget.reserve(1):
         pass
 
 
@@ -130,7 +130,7 @@ async def test_whatever_happens_everybody_is_served_and_no_more_is_given_than_th
 
     async def one(amount: int) -> None:
         nonlocal taken, served
-        async with budget.share(amount):
+        async with budget.reserve(amount):
             taken += min(amount, 1000)
             try:
                 assert taken <= 1000

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.errors import SpoolError
 from tasks.memory.buffer_pool import SIZE
-from tasks.memory.spool import DownloadBuffer, Spool, chunks, release, spooled_bytes
+from tasks.memory.spool import DownloadBuffer, Spool, chunks, drop_pages, spooled_bytes
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 
@@ -100,7 +100,7 @@ def test_pieces_are_the_whole_also_when_memory_is_let_go_of_meanwhile(tmp_path: 
     data = memoryview(spool.mapped() if mapped else CONTENT)
     spool.close()
     assert b"".join(chunks(data, 10, len(data) - 10, 65_536)) == CONTENT[10:-10]
-    release(data)
+    drop_pages(data)
     assert data == CONTENT
 
 

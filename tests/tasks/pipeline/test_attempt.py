@@ -32,7 +32,7 @@ from tasks.pipeline.attempt import attempt
 from tasks.pipeline.pipeline import PipelineContext
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, hold_key
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.client import RiskOSClient
@@ -70,7 +70,7 @@ class Yard:
         await self.ledger.accept(eval_ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=RUN)))
 
     async def take(self, *eval_ids: str, worker: str = "one") -> list[Job]:
-        return await self.ledger.take(eval_ids, token=worker)
+        return await self.ledger.lease(eval_ids, token=worker)
 
     async def one(self, scenario: Scenario) -> Job:
         """Accept and lease one evaluation."""
@@ -102,11 +102,11 @@ class Yard:
         return again
 
     async def outcomes(self) -> dict[Outcome, int]:
-        counters = await self.ledger.run(RUN)
+        counters = await self.ledger.get_run(RUN)
         return {outcome: count for outcome, count in counters.outcomes.items() if count}
 
     async def manifest_outcome(self, eval_id: str) -> Outcome | None:
-        found = await read_manifest(self.means.records, Evaluation(eval_id, "sandbox"))
+        found = await read_manifest(self.means.manifests, Evaluation(eval_id, "sandbox"))
         return found.manifest.outcome if found else None
 
 
@@ -156,13 +156,13 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
 
     expected = Counter(map(expected_outcome, Scenario))
     assert await yard.outcomes() == expected
-    counters = await yard.ledger.run(RUN)
+    counters = await yard.ledger.get_run(RUN)
     assert (counters.total, counters.pending) == (len(Scenario), 0)
     for eval_id, scenario in scenarios.items():
         outcome = expected_outcome(scenario)
         assert await yard.manifest_outcome(eval_id) == (None if outcome is Outcome.FAILED else outcome)
-    census = await yard.ledger.census()
-    assert census.dead == expected[Outcome.FAILED]
+    census = await yard.ledger.get_stats()
+    assert census.dead_letters == expected[Outcome.FAILED]
     assert (census.leased, census.parked, *census.queued.values()) == (0, 0, 0, 0)
 
 
@@ -172,8 +172,8 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
 async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
     counting = figures()
     opening = BundleUnpacker(Limits(), figures=counting)
-    line = replace(yard.means.line, figures=counting)
-    yard.means = replace(yard.means, figures=counting, line=line, opening=opening)
+    line = replace(yard.means.client, figures=counting)
+    yard.means = replace(yard.means, figures=counting, client=line, unpacker=opening)
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
     found = counted(counting)
     assert found['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
@@ -185,8 +185,10 @@ async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
 
 async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard) -> None:
     counting = figures()
-    terms = replace(yard.means.line.terms, max_bundle_bytes=10)
-    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, terms=terms, figures=counting))
+    terms = replace(yard.means.client.options, max_bundle_bytes=10)
+    yard.means = replace(
+        yard.means, figures=counting, client=replace(yard.means.client, options=terms, figures=counting)
+    )
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
     found = counted(counting)
     assert found['docv_dead_letters_made_total{cause="bundle_too_large"}'] == 1
@@ -205,7 +207,7 @@ async def test_requests_are_counted_by_the_class_of_their_answer(
     yard: Yard, scenario: Scenario, status: str, cause: str | None
 ) -> None:
     counting = figures()
-    yard.means = replace(yard.means, figures=counting, line=replace(yard.means.line, figures=counting))
+    yard.means = replace(yard.means, figures=counting, client=replace(yard.means.client, figures=counting))
     await yard.attempt(await yard.one(scenario))
     found = counted(counting)
     assert found[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
@@ -239,7 +241,7 @@ async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
     await asyncio.gather(*map(yard.attempt, entries))
     about = [(line["eval_id"], line["run"], line["attempt"], line["account"]) for line in told]
     assert sorted(about) == sorted((entry.eval_id, RUN, 1, "default") for entry in entries for _ in range(2))
-    log_events.handed_back()
+    log_events.evaluation_released()
     assert "eval_id" not in told[-1]
 
 
@@ -259,7 +261,7 @@ async def test_a_failed_attempt_is_parked_and_counts(yard: Yard, told: list[dict
     entry = await yard.one(Scenario.ERROR_500_ALWAYS)
     await yard.attempt(entry)
     assert await yard.take(entry.eval_id) == []
-    census = await yard.ledger.census()
+    census = await yard.ledger.get_stats()
     assert (census.parked, census.leased) == (1, 0)
     assert census.next_due
     assert 30 < census.next_due <= 90
@@ -274,7 +276,7 @@ async def test_the_pause_grows_with_each_attempt(yard: Yard) -> None:
     pauses = []
     for _ in range(ATTEMPTS - 1):
         await yard.attempt(entry)
-        pauses.append((await yard.ledger.census()).next_due)
+        pauses.append((await yard.ledger.get_stats()).next_due)
         entry = await yard.taken_again(entry)
     assert pauses == pytest.approx([67, 135], rel=0.2)
 
@@ -289,7 +291,7 @@ async def test_when_the_attempts_are_used_up_it_is_a_dead_letter_without_a_manif
     assert await yard.outcomes() == {}
     await yard.attempt(entry)
     assert await yard.outcomes() == {Outcome.FAILED: 1}
-    assert (await yard.ledger.census()).dead == 1
+    assert (await yard.ledger.get_stats()).dead_letters == 1
     assert await yard.manifest_outcome(entry.eval_id) is None
     assert simulator.stats().requests == ATTEMPTS * 2
     assert await yard.due() == []
@@ -298,8 +300,8 @@ async def test_when_the_attempts_are_used_up_it_is_a_dead_letter_without_a_manif
 
 
 async def test_what_needs_a_person_is_a_dead_letter_at_once(yard: Yard, told: list[dict[str, Any]]) -> None:
-    terms = replace(yard.means.line.terms, max_bundle_bytes=10)
-    yard.means = replace(yard.means, line=replace(yard.means.line, terms=terms))
+    terms = replace(yard.means.client.options, max_bundle_bytes=10)
+    yard.means = replace(yard.means, client=replace(yard.means.client, options=terms))
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
     assert await yard.outcomes() == {Outcome.FAILED: 1}
     assert [(event["event"], event["cause"]) for event in told] == [("evaluation.failed", "bundle_too_large")]
@@ -341,7 +343,7 @@ async def test_a_fault_of_our_own_loses_nothing_and_ends_as_a_dead_letter(
     yard: Yard, told: list[dict[str, Any]]
 ) -> None:
     nonsense: Any = "a thousand"
-    yard.means = replace(yard.means, opening=BundleUnpacker(Limits(max_documents=nonsense)))
+    yard.means = replace(yard.means, unpacker=BundleUnpacker(Limits(max_documents=nonsense)))
     entry = await yard.one(Scenario.DOCUMENTED)
     for _ in range(ATTEMPTS - 1):
         await yard.attempt(entry)
@@ -403,15 +405,15 @@ async def test_an_attempt_that_is_cancelled_leaves_the_lease_as_it_is(yard: Yard
         await attempting
     assert await yard.outcomes() == {}
     assert await yard.ledger.extend([entry]) == []
-    assert (await yard.ledger.census()).leased == 1
+    assert (await yard.ledger.get_stats()).leased == 1
 
 
 async def test_a_ledger_that_cannot_be_reached_stops_the_process_and_not_the_evaluation(yard: Yard) -> None:
     entry = await yard.one(Scenario.DOCUMENTED)
     nowhere = Redis(unix_socket_path="/nowhere/redis.sock", decode_responses=True, retry=Retry(NoBackoff(), 0))
-    line = replace(yard.means.line, turns=RateLimiter(nowhere), holds=Holds(nowhere))
+    line = replace(yard.means.client, rate_limiter=RateLimiter(nowhere), holds=Holds(nowhere))
     with pytest.raises(RedisConnectionError):
-        await attempt(entry, replace(yard.means, line=line), Ledger(nowhere))
+        await attempt(entry, replace(yard.means, client=line), Ledger(nowhere))
     await nowhere.aclose()
     await yard.attempt(entry)
     assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
@@ -478,14 +480,14 @@ class Outage:
 
     async def round(self, due: list[str]) -> None:
         """Make an attempt at each that is due, as the workers of one second do."""
-        self.yard.means.gate.notice(await self.yard.means.line.holds.of(ARCHIVE))
+        self.yard.means.gate.set_hold(await self.yard.means.client.holds.get(ARCHIVE))
         for entry in await self.yard.take(*due):
             await self.yard.attempt(entry)
 
     async def probe_is_due(self) -> list[str]:
         """Let the pause pass, and no more; return what waits for the hold."""
         await self.yard.clock.passes()
-        for hold in await self.yard.means.line.holds.all():
+        for hold in await self.yard.means.client.holds.list_all():
             # The next one lasts until everyone has been told to wait, however slow this machine is.
             await self.yard.clock.redis.hset(hold_key(hold.scope), "pause", 3_600_000)
         return await self.yard.claim()
@@ -506,7 +508,7 @@ class Outage:
         for _ in range(ATTEMPTS):
             await self.round(await self.yard.due())
         assert await self.yard.outcomes() == {Outcome.ARCHIVED: MANY}
-        assert await self.yard.means.line.holds.all() == []
+        assert await self.yard.means.client.holds.list_all() == []
 
 
 @pytest.fixture
@@ -525,17 +527,17 @@ async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
 
     assert sum(await outage.attempts()) <= CHARGED
     assert CHARGED <= await outage.suspects() < MANY / 2, "who was not asked about has not failed"
-    hold = await yard.means.line.holds.of("default")
+    hold = await yard.means.client.holds.get("default")
     assert hold
-    assert (hold.reason, hold.probed) == ("outage", True)
+    assert (hold.reason, hold.needs_probe) == ("outage", True)
     for _ in range(3):
         charged, asked = sum(await outage.attempts()), simulator.stats().requests
         await outage.round(await outage.probe_is_due())
         assert simulator.stats().requests == asked + 1, "a probe is one request"
         assert sum(await outage.attempts()) <= charged + 1
     assert max(await outage.attempts()) <= 1
-    census = await yard.ledger.census()
-    assert (census.dead, census.leased) == (0, 0)
+    census = await yard.ledger.get_stats()
+    assert (census.dead_letters, census.leased) == (0, 0)
     assert census.parked + sum(census.held.values()) == MANY
 
     simulator.change(refuse_with=None)
@@ -565,24 +567,24 @@ async def test_who_waits_for_the_end_of_an_outage_is_told_of_once_each_and_not_a
 async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
     outage: Outage, yard: Yard, broken: tuple[str, ...], reason: Reason
 ) -> None:
-    bucket = Broken(yard.means.records, *broken)
-    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket)
+    bucket = Broken(yard.means.manifests, *broken)
+    yard.means = replace(yard.means, target=UploadTarget(bucket), manifests=bucket)
 
     await outage.round(outage.eval_ids)
 
     assert sum(await outage.attempts()) <= CHARGED
     assert await outage.suspects() == MANY
-    (hold,) = await yard.means.line.holds.all()
-    assert (hold.scope, hold.reason, hold.probed) == (ARCHIVE, reason, True)
+    (hold,) = await yard.means.client.holds.list_all()
+    assert (hold.scope, hold.reason, hold.needs_probe) == (ARCHIVE, reason, True)
     for _ in range(3):
         charged = sum(await outage.attempts())
         await outage.round(await outage.probe_is_due())
         assert sum(await outage.attempts()) <= charged + 1
-        (hold,) = await yard.means.line.holds.all()
+        (hold,) = await yard.means.client.holds.list_all()
         assert hold.reason == reason
-        assert hold.left > 600, "the pause after the probe, and not what is left of its lease"
+        assert hold.remaining > 600, "the pause after the probe, and not what is left of its lease"
     assert max(await outage.attempts()) <= 1
-    assert (await yard.ledger.census()).dead == 0
+    assert (await yard.ledger.get_stats()).dead_letters == 0
 
     bucket.broken.clear()
     await outage.is_over()
@@ -591,8 +593,8 @@ async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
 async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
     outage: Outage, yard: Yard, simulator: Simulator
 ) -> None:
-    bucket = Broken(yard.means.records, "create")
-    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket)
+    bucket = Broken(yard.means.manifests, "create")
+    yard.means = replace(yard.means, target=UploadTarget(bucket), manifests=bucket)
     await outage.round(outage.eval_ids)
     asked = simulator.stats().requests
 
@@ -603,7 +605,7 @@ async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
     due = await outage.probe_is_due()
     await outage.round(due[:1])
     assert await yard.outcomes() == {Outcome.ARCHIVED: 1}
-    assert await yard.means.line.holds.all() == [], "one that succeeds lets all others go on"
+    assert await yard.means.client.holds.list_all() == [], "one that succeeds lets all others go on"
     await outage.round(due[1:])
     assert await yard.outcomes() == {Outcome.ARCHIVED: len(due)}
 
@@ -611,20 +613,20 @@ async def test_while_the_archive_is_on_hold_riskos_is_asked_by_the_probe_only(
 async def test_a_probe_that_finds_its_evaluation_archived_does_not_prove_that_the_archive_can_be_written_to(
     yard: Yard,
 ) -> None:
-    holds = yard.means.line.holds
+    holds = yard.means.client.holds
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
     await yard.clock.passes()
-    yard.means.gate.notice(await holds.of(ARCHIVE))
+    yard.means.gate.set_hold(await holds.get(ARCHIVE))
 
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
 
     assert await yard.outcomes() == {Outcome.ARCHIVED: 1, Outcome.UNCHANGED: 1}
-    hold = await holds.of(ARCHIVE)
+    hold = await holds.get(ARCHIVE)
     assert hold
-    assert hold.left == 0, "another may probe at once"
+    assert hold.remaining == 0, "another may probe at once"
     await yard.attempt(await yard.one(Scenario.PASSPORT))
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_a_handful_that_always_fails_is_no_outage_while_others_are_archived(yard: Yard) -> None:
@@ -634,11 +636,11 @@ async def test_a_handful_that_always_fails_is_no_outage_while_others_are_archive
     for pair in zip(good, bad, strict=True):
         for entry in await yard.take(*pair):
             await yard.attempt(entry)
-    assert await yard.means.line.holds.all() == []
+    assert await yard.means.client.holds.list_all() == []
     for _ in range(ATTEMPTS):
         for entry in await yard.take(*await yard.due()):
             await yard.attempt(entry)
-    assert await yard.means.line.holds.all() == []
+    assert await yard.means.client.holds.list_all() == []
     assert await yard.outcomes() == {Outcome.ARCHIVED: 20, Outcome.FAILED: 20}
 
 
@@ -650,12 +652,12 @@ async def test_a_redis_that_fails_in_the_middle_of_an_attempt_gets_out_and_is_no
             raise RedisConnectionError
 
     entry = await yard.one(Scenario.DOCUMENTED)
-    bucket = Gone(yard.means.records)
-    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket)
+    bucket = Gone(yard.means.manifests)
+    yard.means = replace(yard.means, target=UploadTarget(bucket), manifests=bucket)
     with pytest.raises(RedisConnectionError):
         await yard.attempt(entry)
     assert await yard.ledger.extend([entry]) == []
-    assert (await yard.ledger.census()).leased == 1
+    assert (await yard.ledger.get_stats()).leased == 1
 
 
 # Not ours any more
@@ -669,8 +671,8 @@ async def test_of_what_was_erased_while_its_worker_stood_still_nothing_is_writte
     leases = LeaseKeeper(yard.ledger, lambda: next(stood_still))
     store = MemoryStore()
     bucket = S3Bucket(store)
-    yard.means = replace(yard.means, shelf=UploadTarget(bucket), records=bucket, confirm=leases.confirm)
-    with leases.kept([entry]):
+    yard.means = replace(yard.means, target=UploadTarget(bucket), manifests=bucket, confirm_lease=leases.confirm)
+    with leases.keep([entry]):
         await yard.clock.redis.zadd("docv:ledger:leased", {entry.eval_id: 1})
         assert await yard.ledger.erase(entry.eval_id)
         await yard.attempt(entry)

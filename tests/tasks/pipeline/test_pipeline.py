@@ -95,13 +95,13 @@ class House:
 
     async def erase(self, eval_id: str) -> bytes:
         """Put the marker of an erasure in the manifest's place; return it."""
-        evaluation, bucket = Evaluation(eval_id, "sandbox"), self.means.shelf.bucket
+        evaluation, bucket = Evaluation(eval_id, "sandbox"), self.means.target.bucket
         before = await read_manifest(bucket, evaluation)
         assert before
         erased = ErasedRecord(receipt="receipts/a.json", at=before.manifest.archived_at)
         marker = before.manifest.model_copy(update={"documents": (), "revision": 2, "previous": None, "erased": erased})
         await bucket.replace(
-            evaluation.manifest_key, marker.as_json(), ObjectAttributes("application/json"), before.found.version
+            evaluation.manifest_key, marker.as_json(), ObjectAttributes("application/json"), before.stored.etag
         )
         return marker.as_json()
 
@@ -119,12 +119,12 @@ class House:
 
     def move_to(self, bucket: Bucket) -> None:
         """Archive into another bucket from now on."""
-        self.means = replace(self.means, shelf=UploadTarget(bucket), records=bucket)
+        self.means = replace(self.means, target=UploadTarget(bucket), manifests=bucket)
 
     async def manifest(self, eval_id: str) -> Manifest:
-        found = await read_manifest(self.means.records, Evaluation(eval_id, "sandbox"))
+        found = await read_manifest(self.means.manifests, Evaluation(eval_id, "sandbox"))
         assert found
-        jsonschema.validate(json.loads(found.found.data), SCHEMA)
+        jsonschema.validate(json.loads(found.stored.data), SCHEMA)
         return found.manifest
 
     def contents(self) -> dict[str, bytes]:
@@ -491,7 +491,7 @@ async def test_only_with_a_place_is_riskos_asked_and_without_one_the_manifest_is
     places = Places(wilful)
     async with listening(wilful) as server:
         house.move_to(bucket_at(server.url))
-        house.means = replace(house.means, place=places.place)
+        house.means = replace(house.means, acquire_slot=places.place)
         assert await house.archive(eval_id) is Outcome.ARCHIVED
         manifest = f"sandbox/{eval_id}/manifest.json"
         assert server.heard[0].path.endswith("manifest.json"), "it is looked at first"
@@ -507,7 +507,7 @@ async def test_only_with_a_place_is_riskos_asked_and_without_one_the_manifest_is
 async def test_what_is_archived_already_needs_no_place(house: House) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     await house.archive(eval_id)
-    house.means = replace(house.means, place=_full)
+    house.means = replace(house.means, acquire_slot=_full)
     assert await house.archive(eval_id) is Outcome.UNCHANGED
 
 
@@ -520,17 +520,17 @@ async def test_who_waited_for_a_place_while_the_archive_went_on_hold_asks_nobody
 ) -> None:
     @asynccontextmanager
     async def place(_: Queue) -> AsyncIterator[None]:
-        house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
+        house.means.gate.set_hold(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, needs_probe=True))
         yield
 
-    house.means = replace(house.means, place=place)
+    house.means = replace(house.means, acquire_slot=place)
     with pytest.raises(ArchiveHeld, match="cannot_write"):
         await house.archive(eval_id_for(Scenario.DOCUMENTED, 7))
     assert simulator.stats().requests == 0
 
 
 async def test_the_probe_of_an_archive_on_hold_goes_on_when_it_has_its_place(house: House) -> None:
-    house.means.gate.notice(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, probed=True))
+    house.means.gate.set_hold(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, needs_probe=True))
     assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
 
 
@@ -592,7 +592,7 @@ async def test_an_archive_that_cannot_be_read_costs_no_request(house: House, sim
 async def test_a_damaged_manifest_is_an_alarm_and_costs_no_request(house: House, simulator: Simulator) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     key = f"sandbox/{eval_id}/manifest.json"
-    await house.means.records.create(key, b"{}", ObjectAttributes("application/json"))
+    await house.means.manifests.create(key, b"{}", ObjectAttributes("application/json"))
     for refresh in (False, True):
         with pytest.raises(IntegrityError):
             await house.archive(eval_id, refresh=refresh)
@@ -668,10 +668,10 @@ async def test_a_zip_of_anything_comes_out_of_the_archive_as_it_went_in(
 async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_what(house: House) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     files = documents_of(eval_id, IMAGE_BYTES)
-    plain = house.means.records
+    plain = house.means.manifests
     for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
         sealed = EncryptedBucket(plain, Keyring(key_id, keys))
-        house.means = replace(house.means, shelf=UploadTarget(sealed, sealed_with=key_id))
+        house.means = replace(house.means, target=UploadTarget(sealed, sealed_with=key_id))
         await house.archive(eval_id, refresh=True)
     manifest = await house.manifest(eval_id)
     # Nothing was written again with the new key, so nothing is said to be.
@@ -687,10 +687,10 @@ async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_
 
 async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(house: House) -> None:
     eval_id = eval_id_for(Scenario.CHANGING, 7)
-    plain = house.means.records
+    plain = house.means.manifests
     for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
         sealed = EncryptedBucket(plain, Keyring(key_id, keys))
-        house.means = replace(house.means, shelf=UploadTarget(sealed, sealed_with=key_id))
+        house.means = replace(house.means, target=UploadTarget(sealed, sealed_with=key_id))
         await house.archive(eval_id, refresh=True)
     manifest = await house.manifest(eval_id)
     assert manifest.revision == 2
@@ -709,8 +709,8 @@ async def test_an_unreadable_bundle_that_is_packed_anew_is_kept_in_quarantine_on
 
 async def test_a_bundle_in_quarantine_is_sealed_as_well(house: House) -> None:
     eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
-    sealed = EncryptedBucket(house.means.records, Keyring("2026", {"2026": b"n" * 32}))
-    house.means = replace(house.means, shelf=UploadTarget(sealed, sealed_with="2026"))
+    sealed = EncryptedBucket(house.means.manifests, Keyring("2026", {"2026": b"n" * 32}))
+    house.means = replace(house.means, target=UploadTarget(sealed, sealed_with="2026"))
     await house.archive(eval_id)
     bundle = (await house.manifest(eval_id)).bundle
     assert bundle

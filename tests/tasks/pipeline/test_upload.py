@@ -13,7 +13,7 @@ from tasks.bundle.documents import Document, Kind, Source
 from tasks.errors import IntegrityError, StorageError
 from tasks.memory.spool import Spool
 from tasks.model.evaluation import Evaluation
-from tasks.pipeline.upload import UploadTarget, quarantine, store_documents
+from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, put
 from tasks.storage.local_bucket import LocalBucket
@@ -329,9 +329,9 @@ def test_whatever_is_stored_each_document_is_there_with_its_bytes(documents: lis
 
 async def test_an_unreadable_bundle_is_kept_as_it_is(bucket: Bucket) -> None:
     bundle = Bundle("x.zip", b"no ZIP", hashlib.sha256(b"no ZIP").hexdigest(), 6)
-    key = await quarantine(UploadTarget(bucket), EVALUATION, bundle)
+    key = await quarantine_bundle(UploadTarget(bucket), EVALUATION, bundle)
     assert key == f"quarantine/production/{EVALUATION.eval_id}/{bundle.sha256}.zip"
     found = await bucket.read(key)
     assert found
     assert found.data == bundle.data
-    assert await quarantine(UploadTarget(bucket), EVALUATION, bundle) == key
+    assert await quarantine_bundle(UploadTarget(bucket), EVALUATION, bundle) == key

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.dispatcher import dispatch
-from tasks.queueing.publisher import Publisher, backlog
+from tasks.queueing.publisher import Publisher, count_backlog
 from tasks.resilience.holds import Hold, Reason
 from worker.app import publishing_app
 from worker.config.settings import Settings
@@ -57,7 +57,7 @@ async def due(ledger: Ledger, redis: Redis, count: int = 1, queue: Queue = Queue
 async def held(ledger: Ledger, count: int) -> list[str]:
     """Accept evaluations that wait for their account."""
     eval_ids = await accept(ledger, count)
-    for entry in await ledger.take(eval_ids, token="ours"):
+    for entry in await ledger.lease(eval_ids, token="ours"):
         await ledger.await_hold(entry, cause="account_held")
     return eval_ids
 
@@ -69,14 +69,14 @@ async def messages(redis: Redis, queue: Queue) -> list[list[str]]:
 
 
 def hold(left: float) -> Hold:
-    return Hold("default", Reason.UNAUTHORIZED, "refused", lasting=100.0, left=left, probed=True)
+    return Hold("default", Reason.UNAUTHORIZED, "refused", age=100.0, remaining=left, needs_probe=True)
 
 
 async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
     """Do a round while these holds are placed on the account."""
     placed = [each for each in holds if each]
     published, no_room = await dispatch(
-        ledger, publisher, await backlog(redis), {"default": dict.fromkeys(Queue, placed)}
+        ledger, publisher, await count_backlog(redis), {"default": dict.fromkeys(Queue, placed)}
     )
     assert no_room == {}
     return published
@@ -101,7 +101,7 @@ async def test_what_is_due_travels_on_its_queue(
 
 async def test_what_a_dead_worker_held_is_published_again(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     eval_ids = await accept(ledger)
-    await ledger.take(eval_ids, token="dead")
+    await ledger.lease(eval_ids, token="dead")
     await redis.zadd(PREFIX + "leased", {eval_ids[0]: 1})
     assert await dispatched(ledger, publisher, redis) == 1
     assert await messages(redis, Queue.BACKFILL) == [eval_ids]
@@ -133,7 +133,7 @@ async def test_what_could_not_be_published_is_not_lost(
     eval_ids = await due(ledger, redis)
     with pytest.raises(OperationalError):
         await dispatched(ledger, broken_publisher, redis)
-    assert (await ledger.census()).queued[Queue.BACKFILL] == 1
+    assert (await ledger.get_stats()).queued[Queue.BACKFILL] == 1
 
     await redis.zadd(PREFIX + "queued:backfill", {eval_ids[0]: 1})
     await dispatched(ledger, publisher, redis)
@@ -214,10 +214,10 @@ async def test_what_a_full_redis_does_not_take_is_returned_to_be_worked_on_witho
     await redis.config_set("maxmemory", 1)
     try:
         none = {"default": {queue: [] for queue in Queue}}
-        counted, no_room = await dispatch(ledger, publisher, await backlog(redis), none)
+        counted, no_room = await dispatch(ledger, publisher, await count_backlog(redis), none)
     finally:
         await redis.config_set("maxmemory", 0)
     assert counted == 3
     assert sorted(no_room[Queue.BACKFILL]) == sorted(eval_ids)
     assert await redis.llen("docv:backfill") == 0
-    assert [entry.eval_id for entry in await ledger.take(eval_ids, token="ours")] == eval_ids
+    assert [entry.eval_id for entry in await ledger.lease(eval_ids, token="ours")] == eval_ids

@@ -14,17 +14,17 @@ from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.queueing import feeder as module
 from tasks.queueing.feeder import Feeder
-from tasks.queueing.publisher import Publisher, backlog
+from tasks.queueing.publisher import Publisher, count_backlog
 from tasks.storage import run_list
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import RunList, Source, keep_list
+from tasks.storage.run_list import RunList, Source, store_run_list
 from worker.app import publishing_app
 from worker.config.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_list, "PIECE", 7)
+    monkeypatch.setattr(run_list, "CHUNK_SIZE", 7)
     monkeypatch.setattr(module, "_AT_ONCE", 3)
 
 
@@ -59,20 +59,20 @@ async def begin(
 ) -> RunList:
     fingerprint = f"{UUID(ids[0]).int:064x}"
     source = Source(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
-    kept = await keep_list(
+    kept = await store_run_list(
         bucket, ids, run=run, environment="sandbox", account="default", refresh=refresh, source=source
     )
-    await ledger.begin(run, total=len(ids), fingerprint=fingerprint)
+    await ledger.begin_run(run, total=len(ids), fingerprint=fingerprint)
     return kept
 
 
 async def feed_all(feeder: Feeder) -> None:
-    while await feeder.feed():
+    while await feeder.feed_once():
         pass
 
 
 async def taken(ledger: Ledger, ids: list[str]) -> list[str]:
-    return [entry.eval_id for entry in await ledger.take(ids, token="ours")]
+    return [entry.eval_id for entry in await ledger.lease(ids, token="ours")]
 
 
 async def test_a_run_is_fed_whole_and_its_messages_are_in_the_queue(
@@ -82,13 +82,13 @@ async def test_a_run_is_fed_whole_and_its_messages_are_in_the_queue(
     await begin(ledger, bucket, ids, refresh=True)
     await feed_all(feeder)
 
-    assert await ledger.feeding() == []
-    entries = await ledger.take(ids, token="ours")
+    assert await ledger.list_feeding() == []
+    entries = await ledger.lease(ids, token="ours")
     assert [entry.eval_id for entry in entries] == ids
     assert {(entry.queue, entry.refresh, entry.trigger.source, entry.trigger.run) for entry in entries} == {
         (Queue.BACKFILL, True, "backfill", "q3")
     }
-    assert (await backlog(redis)).waiting[Queue.BACKFILL] == 20
+    assert (await count_backlog(redis)).waiting[Queue.BACKFILL] == 20
 
 
 async def test_it_is_fed_no_more_than_the_ledger_is_to_hold_and_goes_on_when_there_is_room(
@@ -98,12 +98,12 @@ async def test_it_is_fed_no_more_than_the_ledger_is_to_hold_and_goes_on_when_the
     feeder = Feeder(ledger, publisher, bucket, "sandbox", backlog=5)
     await begin(ledger, bucket, ids)
     await feed_all(feeder)
-    assert (await ledger.run("q3")).unfed == 14  # threes, until there are five
+    assert (await ledger.get_run("q3")).unfed == 14  # threes, until there are five
 
-    for entry in await ledger.take(ids[:4], token="ours"):
-        await ledger.settle(entry, Outcome.UNCHANGED)
+    for entry in await ledger.lease(ids[:4], token="ours"):
+        await ledger.complete(entry, Outcome.UNCHANGED)
     await feed_all(feeder)
-    counters = await ledger.run("q3")
+    counters = await ledger.get_run("q3")
     assert (counters.unfed, counters.pending) == (10, 16)  # a piece ends after seven
 
 
@@ -113,9 +113,9 @@ async def test_two_workers_feed_a_run_without_losing_or_repeating_any_of_it(
     ids = some_ids(60)
     await begin(ledger, bucket, ids)
     workers = [Feeder(ledger, publisher, bucket, "sandbox", backlog=1000) for _ in range(3)]
-    while await ledger.feeding():
-        await asyncio.gather(*(feeder.feed() for feeder in workers))
-    counters = await ledger.run("q3")
+    while await ledger.list_feeding():
+        await asyncio.gather(*(feeder.feed_once() for feeder in workers))
+    counters = await ledger.get_run("q3")
     assert (counters.total, counters.states["queued"]) == (60, 60)
     assert await taken(ledger, ids) == ids
 
@@ -125,7 +125,7 @@ async def test_a_worker_that_starts_later_goes_on_where_the_run_is(
 ) -> None:
     ids = some_ids(20)
     await begin(ledger, bucket, ids)
-    await feeder.feed()
+    await feeder.feed_once()
     await feed_all(Feeder(ledger, publisher, bucket, "sandbox", backlog=100))
     assert await taken(ledger, ids) == ids
 
@@ -135,16 +135,16 @@ async def test_runs_take_turns_so_that_a_small_one_does_not_wait_for_a_large_one
 ) -> None:
     await begin(ledger, bucket, some_ids(50), "large")
     await begin(ledger, bucket, some_ids(2), "small")
-    await feeder.feed()
-    assert (await ledger.run("small")).unfed == 0
-    assert (await ledger.run("large")).unfed == 47
+    await feeder.feed_once()
+    assert (await ledger.get_run("small")).unfed == 0
+    assert (await ledger.get_run("large")).unfed == 47
 
 
 async def test_a_run_that_was_stopped_is_not_fed(ledger: Ledger, bucket: LocalBucket, feeder: Feeder) -> None:
     await begin(ledger, bucket, some_ids(5))
     await ledger.stop_feeding("q3")
-    assert not await feeder.feed()
-    assert (await ledger.run("q3")).unfed == 5
+    assert not await feeder.feed_once()
+    assert (await ledger.get_run("q3")).unfed == 5
 
 
 @pytest.mark.parametrize("what", ["run.json", "piece"])
@@ -158,9 +158,9 @@ async def test_a_run_whose_list_is_gone_is_told_of_and_does_not_hinder_the_other
 
     await feed_all(feeder)
 
-    assert (await ledger.run("sound")).unfed == 0
-    assert (await ledger.run("broken")).unfed == 5
-    assert await ledger.feeding() == []
+    assert (await ledger.get_run("sound")).unfed == 0
+    assert (await ledger.get_run("broken")).unfed == 5
+    assert await ledger.list_feeding() == []
 
 
 async def test_what_could_not_be_published_is_accepted_all_the_same(
@@ -181,12 +181,12 @@ async def test_a_run_of_another_environment_is_fed_from_its_own_list(
     ours, theirs = some_ids(5), some_ids(5)
     for ids, environment, account in ((ours, "sandbox", "default"), (theirs, "production", "kyb")):
         source = Source(name="ids.txt", fingerprint="f" * 64, ids=len(ids), repeated=0, bad=0)
-        kept = await keep_list(
+        kept = await store_run_list(
             bucket, ids, run="q3", environment=environment, account=account, refresh=False, source=source
         )
-    await ledger.begin("q3", total=len(theirs), fingerprint=kept.known_as, account="kyb")
+    await ledger.begin_run("q3", total=len(theirs), fingerprint=kept.fingerprint, account="kyb")
     await feed_all(feeder)
-    assert [entry.account for entry in await ledger.take(theirs, token="ours")] == ["kyb"] * 5
+    assert [entry.account for entry in await ledger.lease(theirs, token="ours")] == ["kyb"] * 5
     assert await taken(ledger, ours) == []
 
 
@@ -195,25 +195,25 @@ async def test_what_was_fed_last_is_published_with_the_next_or_by_who_does_not_g
 ) -> None:
     await begin(ledger, bucket, some_ids(20))
     published = []
-    for step in (feeder.feed, feeder.feed, feeder.publish, feeder.publish):
+    for step in (feeder.feed_once, feeder.feed_once, feeder.publish, feeder.publish):
         await step()
-        published.append((await backlog(redis)).waiting[Queue.BACKFILL])
+        published.append((await count_backlog(redis)).waiting[Queue.BACKFILL])
     assert published == [0, 3, 6, 6]
-    assert (await ledger.run("q3")).unfed == 14
+    assert (await ledger.get_run("q3")).unfed == 14
 
 
 async def test_who_goes_on_feeding_asks_only_once_how_far_the_run_is(
     ledger: Ledger, bucket: LocalBucket, feeder: Feeder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    fed = ledger.fed
+    fed = ledger.get_position
 
     async def counted(run: str) -> int:
         asked.append(run)
         return await fed(run)
 
-    monkeypatch.setattr(ledger, "fed", counted)
+    monkeypatch.setattr(ledger, "get_position", counted)
     await begin(ledger, bucket, some_ids(20))
     await feed_all(feeder)
     assert asked == ["q3"]
-    assert (await ledger.run("q3")).unfed == 0
+    assert (await ledger.get_run("q3")).unfed == 0

@@ -2,7 +2,7 @@ import pytest
 
 from tasks.errors import BadMessage, BadRunName, InvalidInput
 from tasks.model.job import Queue, Trigger
-from tasks.queueing.message import MAX_BATCH, Message, parse_run, read_message, sort_out
+from tasks.queueing.message import MAX_BATCH, Message, parse_eval_ids, parse_run, read_message
 
 FIRST, SECOND = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "1c65b5e5-7f6c-4a4d-8e3b-8d2a1f9c0b21"
 
@@ -124,6 +124,6 @@ def test_a_message_with_a_bad_name_of_a_run_is_refused_as_a_whole(name: object) 
 
 
 def test_ids_are_sorted_into_good_and_bad_in_their_order() -> None:
-    good, bad = sort_out([SECOND, "one", FIRST, SECOND, "two"])
+    good, bad = parse_eval_ids([SECOND, "one", FIRST, SECOND, "two"])
     assert good == (SECOND, FIRST)
     assert [each.shown for each in bad] == ["one", "two"]

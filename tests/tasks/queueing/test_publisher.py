@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import MAX_BATCH, read_message
-from tasks.queueing.publisher import Backlog, Publisher, backlog, batch_size, enqueue
+from tasks.queueing.publisher import Backlog, Publisher, batch_size, count_backlog, enqueue
 from worker.app import publishing_app
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -172,14 +172,14 @@ async def test_thousands_of_ids_are_in_the_ledger_and_each_in_one_message(
     found = await batches(redis, Queue.BACKFILL)
     assert sorted(sum(found, [])) == sorted(eval_ids)  # noqa: RUF017  # some thousand
     assert max(map(len, found)) == 2500 // 64
-    assert (await ledger.census()).queued == {Queue.LIVE: 0, Queue.BACKFILL: 2500}
+    assert (await ledger.get_stats()).queued == {Queue.LIVE: 0, Queue.BACKFILL: 2500}
 
 
 async def test_what_is_under_way_is_not_published_again(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     old, new = some_ids(2), some_ids(3)
     await put(ledger, publisher, old, Queue.LIVE)
     assert await put(ledger, publisher, old + new, Queue.LIVE) == 3
-    assert await backlog(redis) == Backlog({Queue.LIVE: 5, Queue.BACKFILL: 0}, 0)
+    assert await count_backlog(redis) == Backlog({Queue.LIVE: 5, Queue.BACKFILL: 0}, 0)
 
 
 async def test_no_ids_make_no_message(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
@@ -192,7 +192,7 @@ async def test_what_is_delayed_waits_in_the_ledger_and_not_in_celery(
 ) -> None:
     assert await put(ledger, publisher, [eval_id], Queue.LIVE, delay=15) == 0
     assert await batches(redis, Queue.LIVE) == []
-    assert (await ledger.census()).parked == 1
+    assert (await ledger.get_stats()).parked == 1
 
 
 async def test_what_is_accepted_is_kept_although_it_cannot_be_published(
@@ -200,7 +200,7 @@ async def test_what_is_accepted_is_kept_although_it_cannot_be_published(
 ) -> None:
     with pytest.raises(OperationalError):
         await put(ledger, broken_publisher, [eval_id])
-    assert (await ledger.census()).queued[Queue.BACKFILL] == 1
+    assert (await ledger.get_stats()).queued[Queue.BACKFILL] == 1
 
 
 async def test_when_only_publishing_fails_every_id_has_been_accepted(
@@ -208,7 +208,7 @@ async def test_when_only_publishing_fails_every_id_has_been_accepted(
 ) -> None:
     with pytest.raises(OperationalError):
         await put(ledger, broken_publisher, some_ids(2500))
-    assert (await ledger.census()).queued[Queue.BACKFILL] == 2500
+    assert (await ledger.get_stats()).queued[Queue.BACKFILL] == 2500
 
 
 # -- when Redis is away
@@ -256,7 +256,7 @@ async def test_the_backlog_counts_what_waits_and_what_is_being_worked_on(publish
     publisher.publish(Queue.LIVE, some_ids(2), 1)
     publisher.publish(Queue.BACKFILL, some_ids(30), 10)
     await redis.hset("docv:unacked", mapping={"a": "1", "b": "2", "c": "3", "d": "4"})
-    assert await backlog(redis) == Backlog({Queue.LIVE: 2, Queue.BACKFILL: 3}, 4)
+    assert await count_backlog(redis) == Backlog({Queue.LIVE: 2, Queue.BACKFILL: 3}, 4)
 
 
 @pytest.mark.usefixtures("redis")
@@ -266,8 +266,8 @@ async def test_the_backlog_is_counted_where_the_queue_is_also_in_another_databas
     publisher.publish(Queue.LIVE, some_ids(3), 1)
     publisher.close()
     async with open_redis(f"{redis_url}?db=2") as ledger_s:
-        assert (await backlog(ledger_s)).waiting[Queue.LIVE] == 3
+        assert (await count_backlog(ledger_s)).waiting[Queue.LIVE] == 3
 
 
 async def test_the_backlog_of_an_unused_redis_is_empty(redis: Redis) -> None:
-    assert await backlog(redis) == Backlog({Queue.LIVE: 0, Queue.BACKFILL: 0}, 0)
+    assert await count_backlog(redis) == Backlog({Queue.LIVE: 0, Queue.BACKFILL: 0}, 0)

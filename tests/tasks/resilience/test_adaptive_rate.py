@@ -47,13 +47,13 @@ class Pupil:
         """Hear a 429 two seconds after the one before."""
         if await self.redis.hexists(PACE, "limited_at"):
             await self.redis.hset(PACE, "limited_at", round((await clock(self.redis) - 2) * 1000))
-        return await self.pace.limited(word, probe=probe)
+        return await self.pace.on_rate_limited(word, probe=probe)
 
     async def slowed(self, times: int) -> None:
         """Hear so many 429s that are not of a row."""
         for _ in range(times):
             await self.limited()
-            self.pace.went_well()
+            self.pace.on_success()
 
     async def passes(self, key: str, field: str, seconds: float) -> None:
         """Let so much time pass for one fact."""
@@ -61,7 +61,7 @@ class Pupil:
 
     async def is_kept(self, rate: float) -> None:
         """See that this rate is kept, or what has come back of it since the test began."""
-        kept = (await self.pace.see()).kept
+        kept = (await self.pace.get_status()).effective
         recovered = (await clock(self.redis) - self.began) * RATE / 100
         assert rate - 0.01 <= kept <= min(RATE, rate + recovered + 0.01)
 
@@ -77,7 +77,7 @@ async def pupil(redis: Redis, holds: Holds) -> Pupil:
 
 
 async def the_hold(holds: Holds) -> Hold:
-    (hold,) = await holds.all()
+    (hold,) = await holds.list_all()
     assert hold.scope == "default"
     return hold
 
@@ -93,7 +93,7 @@ class Quota:
         """Send one request."""
         allowance = Allowance(rate=10_000, burst=1_000, daily_quota=self.requests)
         account = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, allowance)
-        await RateLimiter(self.redis, self._no_sleep).wait(account, Queue.LIVE)
+        await RateLimiter(self.redis, self._no_sleep).acquire(account, Queue.LIVE)
 
     async def is_spent(self) -> float:
         """See that it is spent; return the seconds until the next day."""
@@ -124,7 +124,7 @@ async def test_a_rate_is_never_slower_than_a_twentieth(pupil: Pupil) -> None:
 
 async def test_429s_far_apart_slow_nothing(pupil: Pupil) -> None:
     for _ in range(6):
-        await pupil.pace.limited(SILENT, probe=False)
+        await pupil.pace.on_rate_limited(SILENT, probe=False)
         await pupil.passes(PACE, "limited_at", 31)
     await pupil.is_kept(RATE)
 
@@ -134,9 +134,9 @@ async def test_requests_that_are_refused_together_count_once(pupil: Pupil, redis
     together = round((await clock(redis) + HOUR) * 1000)  # however long the next lines take
     await redis.hset(PACE, "limited_at", together)
     for _ in range(20):
-        assert 50 < await pupil.pace.limited(A_MINUTE, probe=False) <= 60
+        assert 50 < await pupil.pace.on_rate_limited(A_MINUTE, probe=False) <= 60
     await pupil.is_kept(RATE)
-    assert not (await the_hold(holds)).probed
+    assert not (await the_hold(holds)).needs_probe
     await pupil.limited()
     await pupil.is_kept(80)
 
@@ -159,7 +159,7 @@ async def test_each_quiet_second_brings_back_a_hundredth(pupil: Pupil) -> None:
 async def test_the_rate_that_is_asked_for_comes_back_and_no_more_than_that(pupil: Pupil) -> None:
     await pupil.slowed(4)
     await pupil.passes(PACE, "slowed_at", HOUR)
-    assert await pupil.pace.see() == RateStatus(asked=RATE, kept=RATE, by_hand=False, today=0)
+    assert await pupil.pace.get_status() == RateStatus(configured=RATE, effective=RATE, manual=False, used_today=0)
 
 
 async def test_who_is_slowed_down_again_on_the_way_back_slows_from_there(pupil: Pupil) -> None:
@@ -175,12 +175,12 @@ async def test_who_is_slowed_down_again_on_the_way_back_slows_from_there(pupil: 
 async def test_where_no_wait_is_said_it_doubles_and_then_only_a_probe_tells(pupil: Pupil, holds: Holds) -> None:
     assert [await pupil.limited() for _ in range(5)] == [1, 2, 4, 8, 16]
     hold = await the_hold(holds)
-    assert (hold.reason, hold.probed, hold.note) == ("429", False, "RiskOS asks to slow down")
+    assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS asks to slow down")
 
     assert await pupil.limited() == 30
 
     hold = await the_hold(holds)
-    assert (hold.reason, hold.probed) == ("429", True)
+    assert (hold.reason, hold.needs_probe) == ("429", True)
     assert "every request" in hold.note
 
 
@@ -207,17 +207,17 @@ async def test_a_wait_of_less_than_a_second_is_one(pupil: Pupil, wait: float) ->
 async def test_a_wait_that_is_said_again_and_again_is_believed_five_times(pupil: Pupil, holds: Holds) -> None:
     for _ in range(5):
         await pupil.limited(A_MINUTE)
-    assert not (await the_hold(holds)).probed
+    assert not (await the_hold(holds)).needs_probe
     await pupil.limited(A_MINUTE)
-    assert (await the_hold(holds)).probed
+    assert (await the_hold(holds)).needs_probe
 
 
 async def test_an_answer_in_between_breaks_the_row(pupil: Pupil, holds: Holds) -> None:
     for number in range(12):
         await pupil.limited(A_MINUTE)
         if number % 5 == 4:
-            pupil.pace.went_well()
-    assert not (await the_hold(holds)).probed
+            pupil.pace.on_success()
+    assert not (await the_hold(holds)).needs_probe
 
 
 async def test_an_answer_to_another_process_breaks_the_row_once_it_tells(
@@ -226,20 +226,20 @@ async def test_an_answer_to_another_process_breaks_the_row_once_it_tells(
     another = AdaptiveRate(redis, "default", RATE, holds)
     for _ in range(5):
         await pupil.limited(A_MINUTE)
-    another.went_well()
-    await another.tell()
+    another.on_success()
+    await another.flush()
     for _ in range(5):
         await pupil.limited(A_MINUTE)
-    assert not (await the_hold(holds)).probed
+    assert not (await the_hold(holds)).needs_probe
 
-    await another.tell()  # there is nothing new to tell
+    await another.flush()  # there is nothing new to tell
     await pupil.limited(A_MINUTE)
-    assert (await the_hold(holds)).probed
+    assert (await the_hold(holds)).needs_probe
 
 
 async def test_who_tells_of_an_answer_where_there_was_no_429_leaves_nothing_behind(pupil: Pupil, redis: Redis) -> None:
-    pupil.pace.went_well()
-    await pupil.pace.tell()
+    pupil.pace.on_success()
+    await pupil.pace.flush()
     assert await redis.keys("*") == []
 
 
@@ -249,7 +249,7 @@ async def test_who_tells_of_an_answer_where_there_was_no_429_leaves_nothing_behi
 async def test_an_account_that_is_granted_nothing_is_not_activated(pupil: Pupil, holds: Holds) -> None:
     assert await pupil.limited(RateLimitHeaders(limit=0, retry_after=1)) == 30
     hold = await the_hold(holds)
-    assert (hold.reason, hold.probed) == (Reason.NOT_ACTIVATED, True)
+    assert (hold.reason, hold.needs_probe) == (Reason.NOT_ACTIVATED, True)
     assert "not activated" in hold.note
     assert await pupil.limited(RateLimitHeaders(limit=0), probe=True) == 60
     await pupil.is_kept(RATE)
@@ -262,8 +262,8 @@ async def test_an_account_that_is_granted_nothing_is_not_activated(pupil: Pupil,
 async def test_a_long_wait_is_the_quota(pupil: Pupil, holds: Holds, wait: float, reason: str) -> None:
     assert await pupil.limited(RateLimitHeaders(retry_after=wait)) == wait
     hold = await the_hold(holds)
-    assert (hold.reason, hold.probed) == (reason, False)
-    assert wait - 60 < hold.left <= wait
+    assert (hold.reason, hold.needs_probe) == (reason, False)
+    assert wait - 60 < hold.remaining <= wait
     await pupil.is_kept(RATE)
 
 
@@ -277,10 +277,10 @@ async def test_a_day_of_the_quota_is_learnt_and_turns_count_anew_after_it(pupil:
 
     await pupil.passes(QUOTA, "since", HOUR)
 
-    assert (await pupil.pace.see()).today == 0
+    assert (await pupil.pace.get_status()).used_today == 0
     for _ in range(2):
         await quota.spend()
-    assert (await pupil.pace.see()).today == 2
+    assert (await pupil.pace.get_status()).used_today == 2
     assert DAY - 60 < await quota.is_spent() <= DAY
 
 
@@ -313,10 +313,10 @@ async def test_where_429s_had_lasted_long_a_new_day_of_the_quota_begins_with_the
         await quota.spend()
     await pupil.passes(QUOTA, "since", 5 * HOUR)
 
-    await pupil.pace.came_back(Hold("default", reason, "", lasting, 0.0, probed=True))
+    await pupil.pace.on_hold_ended(Hold("default", reason, "", lasting, 0.0, needs_probe=True))
 
     if new_day:
-        assert (await pupil.pace.see()).today == 1, "the probe itself"
+        assert (await pupil.pace.get_status()).used_today == 1, "the probe itself"
         await quota.spend()
     left = DAY if new_day else DAY - 5 * HOUR
     assert left - 60 < await quota.is_spent() <= left
@@ -327,13 +327,13 @@ async def test_where_429s_had_lasted_long_a_new_day_of_the_quota_begins_with_the
 
 async def test_when_none_is_left_nobody_sends_before_the_window_ends(pupil: Pupil, holds: Holds) -> None:
     for reset in (2.0, 119.0):
-        assert await pupil.pace.hear(RateLimitHeaders(remaining=0, reset=reset), 0.0) == reset
+        assert await pupil.pace.on_headers(RateLimitHeaders(remaining=0, reset=reset), 0.0) == reset
     hold = await the_hold(holds)
-    assert (hold.reason, hold.probed, hold.note) == ("429", False, "RiskOS says none is left")
+    assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS says none is left")
 
 
 async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.pace.hear(RateLimitHeaders(limit=5000, remaining=0, reset=HOUR), 0.0) == HOUR
+    assert await pupil.pace.on_headers(RateLimitHeaders(limit=5000, remaining=0, reset=HOUR), 0.0) == HOUR
     assert (await the_hold(holds)).reason == "quota"
 
 
@@ -353,45 +353,45 @@ async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: H
 async def test_what_says_nothing_of_the_next_seconds_changes_nothing(
     pupil: Pupil, redis: Redis, word: RateLimitHeaders
 ) -> None:
-    assert await pupil.pace.hear(word, 0.0) == 0
+    assert await pupil.pace.on_headers(word, 0.0) == 0
     assert await redis.keys("*") == []
 
 
 @pytest.mark.parametrize("reset", [0.0, 1.0, 1.5])
 async def test_what_is_granted_in_a_second_caps_the_rate(pupil: Pupil, reset: float) -> None:
-    assert await pupil.pace.hear(RateLimitHeaders(limit=5, remaining=0, reset=reset), 0.0) == 0
-    assert await pupil.pace.see() == RateStatus(asked=RATE, kept=5, by_hand=False, today=0)
+    assert await pupil.pace.on_headers(RateLimitHeaders(limit=5, remaining=0, reset=reset), 0.0) == 0
+    assert await pupil.pace.get_status() == RateStatus(configured=RATE, effective=5, manual=False, used_today=0)
 
 
 async def test_what_is_granted_is_no_reason_to_send_more_than_is_asked_for(pupil: Pupil) -> None:
-    await pupil.pace.hear(RateLimitHeaders(limit=1000, reset=1.0), 0.0)
-    assert (await pupil.pace.see()).kept == RATE
+    await pupil.pace.on_headers(RateLimitHeaders(limit=1000, reset=1.0), 0.0)
+    assert (await pupil.pace.get_status()).effective == RATE
 
 
 async def test_what_is_granted_is_believed_for_ten_minutes(pupil: Pupil, redis: Redis) -> None:
     before = await clock(redis)
-    await pupil.pace.hear(RateLimitHeaders(limit=5, reset=1.0), 0.0)
+    await pupil.pace.on_headers(RateLimitHeaders(limit=5, reset=1.0), 0.0)
     after = await clock(redis)
     assert before - 0.001 <= int(await redis.hget(PACE, "granted_until")) / 1000 - 600 <= after + 0.001
 
     await pupil.passes(PACE, "granted_until", 601)
 
-    assert (await pupil.pace.see()).kept == RATE
+    assert (await pupil.pace.get_status()).effective == RATE
 
 
 async def test_what_is_granted_is_told_once_and_again_before_it_is_forgotten(pupil: Pupil, redis: Redis) -> None:
     told = []
     for now, limit in ((0.0, 5), (0.1, 5), (299.0, 5), (300.0, 5), (301.0, 5), (302.0, 6), (303.0, 5)):
         await redis.delete(PACE)
-        await pupil.pace.hear(RateLimitHeaders(limit=limit, reset=1.0), now)
+        await pupil.pace.on_headers(RateLimitHeaders(limit=limit, reset=1.0), now)
         told.append(await redis.exists(PACE))
     assert told == [1, 0, 0, 1, 0, 1, 1]
 
 
 async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: Pupil, redis: Redis) -> None:
     await pupil.slowed(3)
-    await pupil.pace.hear(RateLimitHeaders(limit=50, reset=1.0), 0.0)
-    assert (await pupil.pace.see()).kept == 50
+    await pupil.pace.on_headers(RateLimitHeaders(limit=50, reset=1.0), 0.0)
+    assert (await pupil.pace.get_status()).effective == 50
     await pupil.slowed(1)
     await pupil.is_kept(40)
 
@@ -403,41 +403,41 @@ async def test_the_rate_is_that_of_the_settings_unless_a_person_asks_for_another
     pupil: Pupil, redis: Redis, holds: Holds
 ) -> None:
     another = AdaptiveRate(redis, "default", 30.0, holds)
-    assert await another.see() == RateStatus(asked=30, kept=30, by_hand=False, today=0)
-    await pupil.pace.ask(2.5)
+    assert await another.get_status() == RateStatus(configured=30, effective=30, manual=False, used_today=0)
+    await pupil.pace.set_rate(2.5)
     for each in (pupil.pace, another):
-        assert await each.see() == RateStatus(asked=2.5, kept=2.5, by_hand=True, today=0)
-    await pupil.pace.ask(None)
-    assert await another.see() == RateStatus(asked=30, kept=30, by_hand=False, today=0)
+        assert await each.get_status() == RateStatus(configured=2.5, effective=2.5, manual=True, used_today=0)
+    await pupil.pace.set_rate(None)
+    assert await another.get_status() == RateStatus(configured=30, effective=30, manual=False, used_today=0)
 
 
 async def test_who_asks_for_a_rate_wants_it_now_and_not_what_was_slowed_down(pupil: Pupil) -> None:
     await pupil.slowed(10)
-    await pupil.pace.ask(40.0)
-    assert (await pupil.pace.see()).kept == 40
+    await pupil.pace.set_rate(40.0)
+    assert (await pupil.pace.get_status()).effective == 40
 
 
 async def test_what_a_person_wants_is_not_more_than_is_granted(pupil: Pupil) -> None:
-    await pupil.pace.hear(RateLimitHeaders(limit=5, reset=1.0), 0.0)
-    await pupil.pace.ask(40.0)
-    assert await pupil.pace.see() == RateStatus(asked=40, kept=5, by_hand=True, today=0)
+    await pupil.pace.on_headers(RateLimitHeaders(limit=5, reset=1.0), 0.0)
+    await pupil.pace.set_rate(40.0)
+    assert await pupil.pace.get_status() == RateStatus(configured=40, effective=5, manual=True, used_today=0)
 
 
 async def test_accounts_have_a_pace_each(pupil: Pupil, redis: Redis, holds: Holds) -> None:
     await pupil.slowed(3)
-    await pupil.pace.ask(20.0)
-    assert await AdaptiveRate(redis, "another", RATE, holds).see() == RateStatus(
-        asked=RATE, kept=RATE, by_hand=False, today=0
+    await pupil.pace.set_rate(20.0)
+    assert await AdaptiveRate(redis, "another", RATE, holds).get_status() == RateStatus(
+        configured=RATE, effective=RATE, manual=False, used_today=0
     )
 
 
 async def test_what_was_reached_is_told_over_the_last_minute(pupil: Pupil, redis: Redis) -> None:
-    assert (await pupil.pace.see()).reached == 0
+    assert (await pupil.pace.get_status()).observed == 0
     seconds, micro = await redis.time()
     minute, into = divmod(seconds + micro / 1e6, 60)
     await redis.hset(PACE, mapping={"minute": int(minute), "sent": 30, "sent_before": 120})
-    assert (await pupil.pace.see()).reached == pytest.approx((30 + 120 * (1 - into / 60)) / 60, abs=0.3)
+    assert (await pupil.pace.get_status()).observed == pytest.approx((30 + 120 * (1 - into / 60)) / 60, abs=0.3)
     await redis.hset(PACE, mapping={"minute": int(minute) - 1, "sent": 30, "sent_before": 120})
-    assert (await pupil.pace.see()).reached == pytest.approx(30 * (1 - into / 60) / 60, abs=0.3)
+    assert (await pupil.pace.get_status()).observed == pytest.approx(30 * (1 - into / 60) / 60, abs=0.3)
     await redis.hset(PACE, mapping={"minute": int(minute) - 5})
-    assert (await pupil.pace.see()).reached == 0
+    assert (await pupil.pace.get_status()).observed == 0

@@ -7,7 +7,7 @@ from tasks.errors import ArchiveHeld, StorageError
 from tasks.model.outcome import Outcome
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, hold_key
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, hold_key
 from tests.holds import failed
 
 WRITTEN = [outcome for outcome in Outcome if outcome not in {Outcome.UNCHANGED, Outcome.FAILED}]
@@ -30,24 +30,24 @@ def gate(holds: Holds, breaker: CircuitBreaker) -> ArchiveGate:
 
 async def close(gate: ArchiveGate, holds: Holds, redis: Redis, reason: Reason = Reason.CANNOT_WRITE) -> None:
     """The archive is on hold, the gate has noticed it, and the pause is over."""
-    await holds.until_probed(ARCHIVE, reason, "", OUTAGE_PAUSES, probe=False)
+    await holds.place_until_probe(ARCHIVE, reason, "", OUTAGE_BACKOFF, probe=False)
     await redis.hset(hold_key(ARCHIVE), "until", 1)
-    gate.notice(await holds.of(ARCHIVE))
+    gate.set_hold(await holds.get(ARCHIVE))
 
 
 async def test_where_nothing_stands_still_everybody_passes(gate: ArchiveGate) -> None:
-    gate.notice(None)
+    gate.set_hold(None)
     assert [await gate.enter() for _ in range(3)] == [None] * 3
 
 
 async def test_an_open_gate_does_not_ask_redis(gate: ArchiveGate, holds: Holds) -> None:
-    await holds.for_a_time(ARCHIVE, Reason.CANNOT_READ, "", 600)
+    await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
     assert await gate.enter() is None
 
 
 async def test_a_closed_gate_says_why_and_for_how_long(gate: ArchiveGate, holds: Holds) -> None:
-    await holds.for_a_time(ARCHIVE, Reason.CANNOT_READ, "", 600)
-    gate.notice(await holds.of(ARCHIVE))
+    await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
+    gate.set_hold(await holds.get(ARCHIVE))
     with pytest.raises(ArchiveHeld, match="cannot_read") as held:
         await gate.enter()
     assert 500 < held.value.wait <= 600
@@ -58,7 +58,7 @@ async def test_when_the_pause_is_over_one_of_all_processes_is_the_probe(
 ) -> None:
     await close(gate, holds, redis)
     another = ArchiveGate(holds, breaker)
-    another.notice(await holds.of(ARCHIVE))
+    another.set_hold(await holds.get(ARCHIVE))
     entered = await asyncio.gather(*[each.enter() for each in (gate, another) * 5], return_exceptions=True)
     assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
 
@@ -67,7 +67,7 @@ async def test_a_hold_that_was_lifted_before_it_was_noticed_keeps_nobody(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
-    await holds.lift(ARCHIVE)
+    await holds.end(ARCHIVE)
     assert await gate.enter() is None
 
 
@@ -78,8 +78,8 @@ async def test_a_probe_that_wrote_ends_the_hold(
 ) -> None:
     await close(gate, holds, redis, reason)
     assert await gate.enter() is reason
-    await gate.proved(reason, outcome)
-    assert await holds.of(ARCHIVE) is None
+    await gate.probe_succeeded(reason, outcome)
+    assert await holds.get(ARCHIVE) is None
     assert await gate.enter() is None
 
 
@@ -87,8 +87,8 @@ async def test_a_probe_that_only_read_ends_the_hold_of_an_archive_that_could_not
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis, Reason.CANNOT_READ)
-    await gate.proved(Reason.CANNOT_READ, Outcome.UNCHANGED)
-    assert await holds.of(ARCHIVE) is None
+    await gate.probe_succeeded(Reason.CANNOT_READ, Outcome.UNCHANGED)
+    assert await holds.get(ARCHIVE) is None
 
 
 async def test_a_probe_that_only_read_says_nothing_of_writing_and_the_next_may_follow_at_once(
@@ -97,7 +97,7 @@ async def test_a_probe_that_only_read_says_nothing_of_writing_and_the_next_may_f
     await close(gate, holds, redis)
     for _ in range(3):
         assert await gate.enter() is Reason.CANNOT_WRITE
-        await gate.proved(Reason.CANNOT_WRITE, Outcome.UNCHANGED)
+        await gate.probe_succeeded(Reason.CANNOT_WRITE, Outcome.UNCHANGED)
     await gate.enter()
     with pytest.raises(ArchiveHeld):
         await gate.enter()
@@ -109,9 +109,9 @@ async def test_after_the_hold_the_failures_of_the_outage_are_forgotten(
     for _ in range(10):
         await failed(breaker, redis, StorageError("create", "GenericError"))
     await close(gate, holds, redis)
-    await gate.proved(Reason.CANNOT_WRITE, Outcome.ARCHIVED)
+    await gate.probe_succeeded(Reason.CANNOT_WRITE, Outcome.ARCHIVED)
     assert not await failed(breaker, redis, StorageError("create", "GenericError"))
-    assert await holds.of(ARCHIVE) is None
+    assert await holds.get(ARCHIVE) is None
 
 
 async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
@@ -120,28 +120,28 @@ async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
     await close(gate, holds, redis)
     reason = await gate.enter()
     assert reason
-    await holds.by_hand(ARCHIVE, "moving the bucket")
-    await gate.proved(reason, Outcome.ARCHIVED)
-    hold = await holds.of(ARCHIVE)
+    await holds.place_manual(ARCHIVE, "moving the bucket")
+    await gate.probe_succeeded(reason, Outcome.ARCHIVED)
+    hold = await holds.get(ARCHIVE)
     assert hold
-    assert hold.by_hand
+    assert hold.is_manual
 
 
 async def test_who_entered_before_the_gate_was_closed_is_turned_back_and_who_entered_since_is_not(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
-    before = gate.closings
-    gate.check_open_since(before)
+    before = gate.generation
+    gate.check_not_closed_since(before)
     await close(gate, holds, redis)
     with pytest.raises(ArchiveHeld, match="cannot_write"):
-        gate.check_open_since(before)
-    probe_s = gate.closings
-    gate.notice(await holds.of(ARCHIVE))
-    gate.check_open_since(probe_s)
+        gate.check_not_closed_since(before)
+    probe_s = gate.generation
+    gate.set_hold(await holds.get(ARCHIVE))
+    gate.check_not_closed_since(probe_s)
 
 
 async def test_nobody_is_turned_back_once_the_gate_is_open_again(gate: ArchiveGate, holds: Holds, redis: Redis) -> None:
-    before = gate.closings
+    before = gate.generation
     await close(gate, holds, redis)
-    gate.notice(None)
-    gate.check_open_since(before)
+    gate.set_hold(None)
+    gate.check_not_closed_since(before)

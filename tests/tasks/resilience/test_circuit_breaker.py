@@ -40,7 +40,7 @@ async def fail(
 async def failures_until_a_hold(breaker: CircuitBreaker, holds: Holds) -> int:
     for count in range(1, 100):
         await fail(breaker)
-        if await holds.all():
+        if await holds.list_all():
             return count
     raise AssertionError("there is no hold")
 
@@ -70,15 +70,15 @@ async def test_an_outage_is_ten_failures_that_are_more_than_half_of_the_last_twe
     breaker: CircuitBreaker, holds: Holds, well: int, failures: int
 ) -> None:
     for _ in range(well):
-        breaker.went_well()
+        breaker.record_success()
     assert await failures_until_a_hold(breaker, holds) == failures
 
 
 async def test_where_every_second_one_goes_well_nothing_stands_still(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(50):
-        breaker.went_well()
+        breaker.record_success()
         assert not await fail(breaker)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_failures_that_go_well_again_in_between_are_no_outage(breaker: CircuitBreaker, holds: Holds) -> None:
@@ -86,9 +86,9 @@ async def test_failures_that_go_well_again_in_between_are_no_outage(breaker: Cir
         for _ in range(ENOUGH - 1):
             assert not await fail(breaker)
         for _ in range(ENOUGH + 1):
-            breaker.went_well()
-        await breaker.tell()
-    assert await holds.all() == []
+            breaker.record_success()
+        await breaker.flush()
+    assert await holds.list_all() == []
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ async def test_an_outage_of_riskos_holds_the_account_and_says_why(
     breaker: CircuitBreaker, holds: Holds, error: Exception
 ) -> None:
     await trip(breaker, error)
-    (hold,) = await holds.all()
+    (hold,) = await holds.list_all()
     assert (hold.scope, hold.reason, hold.note) == ("default", Reason.OUTAGE, str(error))
-    assert hold.probed
-    assert hold.left <= 5
+    assert hold.needs_probe
+    assert hold.remaining <= 5
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ async def test_an_outage_of_the_archive_holds_the_archive(
     breaker: CircuitBreaker, holds: Holds, doing: str, reason: Reason
 ) -> None:
     await trip(breaker, StorageError(doing, "GenericError"))
-    (hold,) = await holds.all()
-    assert (hold.scope, hold.reason, hold.probed) == (ARCHIVE, reason, True)
+    (hold,) = await holds.list_all()
+    assert (hold.scope, hold.reason, hold.needs_probe) == (ARCHIVE, reason, True)
     assert hold.note == f"the archive could not {doing} an object: GenericError"
 
 
@@ -121,7 +121,7 @@ async def test_failures_of_riskos_and_of_the_archive_are_counted_apart(breaker: 
     for _ in range(ENOUGH - 1):
         await fail(breaker)
         await fail(breaker, StorageError("create", "GenericError"))
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_failures_of_two_accounts_are_counted_apart(breaker: CircuitBreaker, redis: Redis, holds: Holds) -> None:
@@ -129,7 +129,7 @@ async def test_failures_of_two_accounts_are_counted_apart(breaker: CircuitBreake
     for _ in range(ENOUGH - 1):
         await fail(breaker)
         await fail(another)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ async def test_what_says_nothing_of_a_service_is_never_an_outage(
 ) -> None:
     for _ in range(30):
         assert not await fail(breaker, error, archive_probe=True)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
     assert await redis.keys("*breaker*") == []
 
 
@@ -158,7 +158,7 @@ async def test_what_says_nothing_of_a_service_is_never_an_outage(
 async def test_evaluations_that_failed_before_are_no_outage_however_many(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(30):
         assert not await fail(breaker, suspect=True)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_evaluations_that_failed_before_do_not_complete_an_outage(breaker: CircuitBreaker, holds: Holds) -> None:
@@ -166,7 +166,7 @@ async def test_evaluations_that_failed_before_do_not_complete_an_outage(breaker:
         await fail(breaker)
     for _ in range(30):
         assert not await fail(breaker, suspect=True)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
     assert await fail(breaker)
 
 
@@ -175,16 +175,16 @@ async def test_evaluations_that_failed_before_bring_an_outage_no_nearer(breaker:
         assert not await fail(breaker)
         for _ in range(number):
             assert not await fail(breaker, suspect=True)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_after_a_person_let_it_go_an_evaluation_that_failed_before_stops_nothing(
     breaker: CircuitBreaker, holds: Holds
 ) -> None:
     await trip(breaker)
-    await holds.lift("default")
+    await holds.end("default")
     assert not await fail(breaker, suspect=True)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_what_all_processes_saw_counts(breaker: CircuitBreaker, redis: Redis, holds: Holds) -> None:
@@ -192,7 +192,7 @@ async def test_what_all_processes_saw_counts(breaker: CircuitBreaker, redis: Red
     for _ in range(ENOUGH // 2):
         await fail(breaker)
         await fail(another)
-    assert [hold.reason for hold in await holds.all()] == [Reason.OUTAGE]
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.OUTAGE]
 
 
 async def test_what_went_well_in_another_process_prevents_an_outage(
@@ -203,28 +203,28 @@ async def test_what_went_well_in_another_process_prevents_an_outage(
         for _ in range(ENOUGH - 1):
             await fail(breaker, error)
     for _ in range(20):
-        another.went_well()
+        another.record_success()
 
-    await another.tell()
+    await another.flush()
 
     for error in (ServiceFailed(500), StorageError("create", "GenericError")):
         for _ in range(ENOUGH - 1):
             assert not await fail(breaker, error)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_what_went_well_is_told_once(breaker: CircuitBreaker, redis: Redis) -> None:
     await fail(breaker)
-    breaker.went_well()
-    await breaker.tell()
-    await breaker.tell()
+    breaker.record_success()
+    await breaker.flush()
+    await breaker.flush()
     window = await redis.lrange("docv:breaker:default", 0, -1)
     assert [each == "+" for each in window] == [False, True]
 
 
 async def test_where_nothing_failed_nothing_is_written_down(breaker: CircuitBreaker, redis: Redis) -> None:
-    breaker.went_well()
-    await breaker.tell()
+    breaker.record_success()
+    await breaker.flush()
     assert await redis.keys("*breaker*") == []
 
 
@@ -237,19 +237,19 @@ async def test_what_failed_before_the_service_came_back_says_nothing_any_more(
     breaker: CircuitBreaker, holds: Holds
 ) -> None:
     await trip(breaker)
-    await holds.recovered("default")
-    await breaker.forget("default")
+    await holds.end_after_probe("default")
+    await breaker.reset("default")
     for _ in range(ENOUGH - 1):
         assert not await fail(breaker)
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_what_went_well_before_the_service_came_back_says_nothing_any_more(
     breaker: CircuitBreaker, holds: Holds
 ) -> None:
     for _ in range(20):
-        breaker.went_well()
-    await breaker.forget("default")
+        breaker.record_success()
+    await breaker.reset("default")
     assert await failures_until_a_hold(breaker, holds) == ENOUGH
 
 
@@ -276,7 +276,7 @@ async def test_a_failed_probe_doubles_the_pause_and_is_charged_to_who_failed_bef
 ) -> None:
     await trip(breaker)
     assert await fail(breaker, probe(ServiceFailed(503)), suspect=suspect) is blamed
-    (hold,) = await holds.all()
+    (hold,) = await holds.list_all()
     assert await next_pause(redis) == 20
     assert hold.note == "RiskOS answered with status 503"
 
@@ -288,7 +288,7 @@ async def test_a_failed_probe_of_the_archive_is_treated_alike(
     await trip(breaker, StorageError("create", "GenericError"))
     probed = await fail(breaker, StorageError("read", "PermissionError"), suspect=suspect, archive_probe=True)
     assert probed is blamed
-    (hold,) = await holds.all()
+    (hold,) = await holds.list_all()
     assert (hold.scope, hold.reason) == (ARCHIVE, Reason.CANNOT_READ)
     assert await next_pause(redis, ARCHIVE) == 20
 
@@ -298,7 +298,7 @@ async def test_the_probe_of_the_archive_that_riskos_failed_says_nothing_of_the_a
 ) -> None:
     await trip(breaker, StorageError("create", "GenericError"))
     assert not await fail(breaker, ServiceFailed(500), archive_probe=True)
-    (hold,) = await holds.all()
+    (hold,) = await holds.list_all()
     assert (hold.scope, hold.reason) == (ARCHIVE, Reason.CANNOT_WRITE)
     assert await next_pause(redis, ARCHIVE) == 10
 
@@ -308,19 +308,19 @@ async def test_a_probe_for_the_key_that_the_service_failed_goes_on_probing(
 ) -> None:
     await refused(holds, "default", 401, probe=False)
     assert await fail(breaker, probe(ServiceFailed(500)))
-    (hold,) = await holds.all()
-    assert hold.probed
+    (hold,) = await holds.list_all()
+    assert hold.needs_probe
     assert await next_pause(redis) == 60
 
 
 async def test_a_hold_that_ends_by_itself_is_no_excuse(breaker: CircuitBreaker, holds: Holds) -> None:
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600)
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 600)
     assert not await fail(breaker)
 
 
 async def test_an_outage_does_not_end_what_a_person_stopped_and_charges_as_ever(
     breaker: CircuitBreaker, holds: Holds
 ) -> None:
-    await holds.by_hand("default", "")
+    await holds.place_manual("default", "")
     assert not any([await fail(breaker) for _ in range(ENOUGH * 2)])
-    assert [hold.reason for hold in await holds.all()] == [Reason.BY_HAND]
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.BY_HAND]

@@ -9,7 +9,7 @@ from tasks.model.job import Queue
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.hold_monitor import HoldMonitor
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, backfill_of
 from tasks.resilience.rate_limiter import RateLimiter
 
 
@@ -29,7 +29,7 @@ def standing(holds: Holds, redis: Redis, gate: ArchiveGate) -> HoldMonitor:
 
 
 async def seen(standing: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
-    found = await standing.see()
+    found = await standing.refresh()
     return {
         (account, queue): [hold.scope for hold in held] for account, of in found.items() for queue, held in of.items()
     }
@@ -39,9 +39,9 @@ async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_
     standing: HoldMonitor, holds: Holds, gate: ArchiveGate
 ) -> None:
     assert not any((await seen(standing)).values())
-    await holds.by_hand("kyb", "")
-    await holds.for_a_time(backfill_of("default"), Reason.QUOTA, "", 60)
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    await holds.place_manual("kyb", "")
+    await holds.place_for(backfill_of("default"), Reason.QUOTA, "", 60)
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
     assert await seen(standing) == {
         ("default", Queue.LIVE): [ARCHIVE],
         ("default", Queue.BACKFILL): [ARCHIVE, backfill_of("default")],
@@ -54,12 +54,12 @@ async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_
 
 async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing: HoldMonitor, holds: Holds) -> None:
     with capture_logs() as logs:
-        await holds.by_hand("kyb", "because")
-        await standing.see()
-        await standing.see()
-        await holds.lift("kyb")
-        await standing.see()
-        await standing.see()
+        await holds.place_manual("kyb", "because")
+        await standing.refresh()
+        await standing.refresh()
+        await holds.end("kyb")
+        await standing.refresh()
+        await standing.refresh()
     assert [(each["event"], each["what"]) for each in logs] == [
         ("hold.began", "account kyb"),
         ("hold.ended", "account kyb"),
@@ -71,7 +71,7 @@ async def test_however_many_accounts_there_are_it_is_one_round_trip(
 ) -> None:
     standing = HoldMonitor([f"account-{number}" for number in range(100)], holds, RateLimiter(redis), gate)
     before = await reads(redis)
-    await standing.see()
+    await standing.refresh()
     assert await reads(redis) - before - 1 == 1
 
 

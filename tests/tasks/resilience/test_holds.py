@@ -5,7 +5,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.errors import ArchiveHeld
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason, backfill_of, hold_key
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, backfill_of, hold_key
 from tests.holds import refused
 
 MINUTE = 60.0
@@ -21,28 +21,28 @@ async def pause_is_over(redis: Redis, account: str = "default") -> None:
 
 
 async def outage(holds: Holds, *, probe: bool) -> float:
-    return await holds.until_probed("default", Reason.OUTAGE, "most fail", OUTAGE_PAUSES, probe=probe)
+    return await holds.place_until_probe("default", Reason.OUTAGE, "most fail", OUTAGE_BACKOFF, probe=probe)
 
 
 async def test_an_account_is_not_on_hold_unless_somebody_says_so(holds: Holds) -> None:
-    assert await holds.of("default") is None
-    assert await holds.all() == []
+    assert await holds.get("default") is None
+    assert await holds.list_all() == []
 
 
 async def test_an_account_whose_key_is_refused_stands_still(holds: Holds) -> None:
     assert await refused(holds, "default", 401, probe=False) == 30
 
-    hold = await holds.of("default")
+    hold = await holds.get("default")
 
     assert hold
-    assert (hold.scope, hold.reason, hold.probed) == ("default", "401", True)
-    assert 0 <= hold.lasting < MINUTE
-    assert 0 < hold.left <= 30
+    assert (hold.scope, hold.reason, hold.needs_probe) == ("default", "401", True)
+    assert 0 <= hold.age < MINUTE
+    assert 0 < hold.remaining <= 30
 
 
 async def test_a_hold_concerns_one_account_only(holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
-    assert await holds.of("another") is None
+    assert await holds.get("another") is None
 
 
 async def test_requests_that_were_under_way_when_the_hold_began_change_nothing(holds: Holds, redis: Redis) -> None:
@@ -72,56 +72,56 @@ async def test_a_hold_remembers_when_it_began_and_why_it_goes_on(holds: Holds, r
 
     await refused(holds, "default", 403, probe=True)
 
-    hold = await holds.of("default")
+    hold = await holds.get("default")
     assert hold
     assert hold.reason == "403"
-    assert 90 <= hold.lasting < 90 + MINUTE
+    assert 90 <= hold.age < 90 + MINUTE
 
 
 async def test_a_hold_whose_pause_is_over_goes_on_until_the_probe_has_an_answer(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     await pause_is_over(redis)
-    hold = await holds.of("default")
+    hold = await holds.get("default")
     assert hold
-    assert hold.left == 0
+    assert hold.remaining == 0
 
 
 async def test_an_account_that_is_let_go_starts_with_the_shortest_pause_again(holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
     await refused(holds, "default", 401, probe=True)
 
-    assert await holds.lift("default")
+    assert await holds.end("default")
 
-    assert await holds.of("default") is None
-    assert not await holds.lift("default")
+    assert await holds.get("default") is None
+    assert not await holds.end("default")
     assert await refused(holds, "default", 401, probe=False) == 30
 
 
 async def test_an_account_asked_to_slow_down_goes_on_by_itself(holds: Holds, redis: Redis) -> None:
-    assert await holds.for_a_time("default", Reason.SLOW_DOWN, "", 20) == 20
+    assert await holds.place_for("default", Reason.SLOW_DOWN, "", 20) == 20
 
-    hold = await holds.of("default")
+    hold = await holds.get("default")
 
     assert hold
-    assert (hold.reason, hold.probed) == ("429", False)
+    assert (hold.reason, hold.needs_probe) == ("429", False)
     assert abs(await redis.pexpiretime(hold_key("default")) - int(await redis.hget(hold_key("default"), "until"))) <= 1
 
 
 async def test_an_account_asked_to_slow_down_for_no_time_waits_a_second(holds: Holds) -> None:
-    assert await holds.for_a_time("default", Reason.SLOW_DOWN, "", 0) == 1
+    assert await holds.place_for("default", Reason.SLOW_DOWN, "", 0) == 1
 
 
 async def test_the_longest_of_several_waits_counts(holds: Holds) -> None:
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 60)
-    assert 50 < await holds.for_a_time("default", Reason.SLOW_DOWN, "", 1) <= 60
-    assert await holds.for_a_time("default", Reason.SLOW_DOWN, "", 120) == 120
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 60)
+    assert 50 < await holds.place_for("default", Reason.SLOW_DOWN, "", 1) <= 60
+    assert await holds.place_for("default", Reason.SLOW_DOWN, "", 120) == 120
 
 
 async def test_a_429_does_not_end_a_hold_that_a_probe_must_end(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     before = await redis.hgetall(hold_key("default"))
 
-    assert 0 < await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600) <= 30
+    assert 0 < await holds.place_for("default", Reason.SLOW_DOWN, "", 600) <= 30
 
     assert await redis.hgetall(hold_key("default")) == before
     assert await redis.pttl(hold_key("default")) == -1
@@ -130,18 +130,18 @@ async def test_a_429_does_not_end_a_hold_that_a_probe_must_end(holds: Holds, red
 async def test_a_key_refused_while_the_account_slows_down_is_a_hold_that_does_not_end_by_itself(
     holds: Holds, redis: Redis
 ) -> None:
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 5)
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 5)
     assert await refused(holds, "default", 401, probe=False) == 30
     assert await redis.pttl(hold_key("default")) == -1
-    hold = await holds.of("default")
+    hold = await holds.get("default")
     assert hold
-    assert hold.probed
+    assert hold.needs_probe
 
 
 async def test_all_holds_are_listed_by_account(holds: Holds) -> None:
-    await holds.for_a_time("sandbox", Reason.SLOW_DOWN, "", 20)
+    await holds.place_for("sandbox", Reason.SLOW_DOWN, "", 20)
     await refused(holds, "berlin", 401, probe=False)
-    assert [(hold.scope, hold.reason) for hold in await holds.all()] == [("berlin", "401"), ("sandbox", "429")]
+    assert [(hold.scope, hold.reason) for hold in await holds.list_all()] == [("berlin", "401"), ("sandbox", "429")]
 
 
 # by hand
@@ -151,9 +151,9 @@ AUTOMATIC: dict[str, Callable[[Holds], Awaitable[object]]] = {
     "a refused probe": lambda holds: refused(holds, "default", 403, probe=True),
     "an outage": lambda holds: outage(holds, probe=False),
     "a failed probe of an outage": lambda holds: outage(holds, probe=True),
-    "a 429": lambda holds: holds.for_a_time("default", Reason.SLOW_DOWN, "slow down", 600),
-    "a probe that was answered": lambda holds: holds.recovered("default"),
-    "a probe that proved nothing": lambda holds: holds.let_another_probe("default"),
+    "a 429": lambda holds: holds.place_for("default", Reason.SLOW_DOWN, "slow down", 600),
+    "a probe that was answered": lambda holds: holds.end_after_probe("default"),
+    "a probe that proved nothing": lambda holds: holds.release_probe("default"),
 }
 
 
@@ -161,23 +161,23 @@ AUTOMATIC: dict[str, Callable[[Holds], Awaitable[object]]] = {
 async def test_what_a_person_put_on_hold_nothing_automatic_replaces_or_ends(
     holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
 ) -> None:
-    await holds.by_hand("default", "the month is being closed")
+    await holds.place_manual("default", "the month is being closed")
     before = await redis.hgetall(hold_key("default"))
 
     await happens(holds)
 
     assert await redis.hgetall(hold_key("default")) == before
     assert await redis.pttl(hold_key("default")) == -1
-    hold = await holds.of("default")
+    hold = await holds.get("default")
     assert hold
     assert (hold.reason, hold.note) == (Reason.BY_HAND, "the month is being closed")
-    assert (hold.by_hand, hold.probed) == (True, False)
+    assert (hold.is_manual, hold.needs_probe) == (True, False)
 
 
 async def test_what_a_person_put_on_hold_a_person_lets_go(holds: Holds) -> None:
-    await holds.by_hand("default", "")
-    assert await holds.lift("default")
-    assert await holds.of("default") is None
+    await holds.place_manual("default", "")
+    assert await holds.end("default")
+    assert await holds.get("default") is None
 
 
 @pytest.mark.parametrize("happens", list(AUTOMATIC.values())[:5], ids=list(AUTOMATIC)[:5])
@@ -187,19 +187,19 @@ async def test_a_person_s_hold_replaces_every_other(
     await happens(holds)
     await redis.hincrby(hold_key("default"), "since", -600_000)
 
-    await holds.by_hand("default", "enough")
+    await holds.place_manual("default", "enough")
 
-    hold = await holds.of("default")
+    hold = await holds.get("default")
     assert hold
-    assert (hold.reason, hold.note, hold.by_hand, hold.probed) == ("by_hand", "enough", True, False)
-    assert hold.lasting < 600, "it is another hold, which begins now"
+    assert (hold.reason, hold.note, hold.is_manual, hold.needs_probe) == ("by_hand", "enough", True, False)
+    assert hold.age < 600, "it is another hold, which begins now"
     assert await redis.pttl(hold_key("default")) == -1
 
 
 async def test_who_places_a_hold_again_may_say_why_anew(holds: Holds) -> None:
-    await holds.by_hand("default", "first")
-    await holds.by_hand("default", "second")
-    assert [hold.note for hold in await holds.all()] == ["second"]
+    await holds.place_manual("default", "first")
+    await holds.place_manual("default", "second")
+    assert [hold.note for hold in await holds.list_all()] == ["second"]
 
 
 # an outage
@@ -215,7 +215,7 @@ async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_a_minute(h
 @pytest.fixture
 async def archive_held(holds: Holds, redis: Redis) -> None:
     """The archive is on hold, and its pause is over."""
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False)
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
     await pause_is_over(redis, ARCHIVE)
 
 
@@ -225,7 +225,7 @@ async def test_who_enters_where_nothing_stands_still_is_no_probe(holds: Holds, r
 
 
 async def test_who_enters_where_something_stands_still_is_told_why_and_for_how_long(holds: Holds) -> None:
-    await holds.for_a_time(ARCHIVE, Reason.CANNOT_READ, "", 600)
+    await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
     with pytest.raises(ArchiveHeld) as held:
         await holds.enter(ARCHIVE)
     assert held.value.reason == "cannot_read"
@@ -233,7 +233,7 @@ async def test_who_enters_where_something_stands_still_is_told_why_and_for_how_l
 
 
 async def test_a_person_s_hold_needs_no_probe(holds: Holds) -> None:
-    await holds.by_hand(ARCHIVE, "")
+    await holds.place_manual(ARCHIVE, "")
     with pytest.raises(ArchiveHeld, match="by_hand"):
         await holds.enter(ARCHIVE)
 
@@ -242,9 +242,9 @@ async def test_a_person_s_hold_needs_no_probe(holds: Holds) -> None:
 async def test_of_many_who_enter_when_the_pause_is_over_one_is_the_probe(holds: Holds) -> None:
     entered = await asyncio.gather(*[holds.enter(ARCHIVE) for _ in range(20)], return_exceptions=True)
     assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
-    hold = await holds.of(ARCHIVE)
+    hold = await holds.get(ARCHIVE)
     assert hold
-    assert 0 < hold.left <= MINUTE
+    assert 0 < hold.remaining <= MINUTE
     assert all(error.wait <= MINUTE for error in entered if isinstance(error, ArchiveHeld))
 
 
@@ -260,7 +260,7 @@ async def test_when_the_probe_is_not_heard_of_any_more_another_may_enter(holds: 
 @pytest.mark.usefixtures("archive_held")
 async def test_after_a_probe_that_proved_nothing_another_may_enter_at_once(holds: Holds) -> None:
     await holds.enter(ARCHIVE)
-    await holds.let_another_probe(ARCHIVE)
+    await holds.release_probe(ARCHIVE)
     assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
     with pytest.raises(ArchiveHeld):
         await holds.enter(ARCHIVE)
@@ -269,10 +269,10 @@ async def test_after_a_probe_that_proved_nothing_another_may_enter_at_once(holds
 async def test_a_probe_that_proved_nothing_changes_no_hold_that_ends_by_itself_and_makes_none(
     holds: Holds, redis: Redis
 ) -> None:
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600)
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 600)
     before = await redis.hgetall(hold_key("default"))
-    await holds.let_another_probe("default")
-    await holds.let_another_probe("another")
+    await holds.release_probe("default")
+    await holds.release_probe("another")
     assert await redis.hgetall(hold_key("default")) == before
     assert await redis.exists(hold_key("another")) == 0
 
@@ -282,11 +282,11 @@ async def test_after_a_probe_that_succeeded_everybody_may_enter_and_the_next_pau
     holds: Holds,
 ) -> None:
     await holds.enter(ARCHIVE)
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=True)
-    await holds.recovered(ARCHIVE)
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=True)
+    await holds.end_after_probe(ARCHIVE)
     assert await holds.enter(ARCHIVE) is None
-    await holds.recovered(ARCHIVE)
-    assert await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_PAUSES, probe=False) == 5
+    await holds.end_after_probe(ARCHIVE)
+    assert await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False) == 5
 
 
 # what is told of it
@@ -301,22 +301,22 @@ async def test_after_a_probe_that_succeeded_everybody_may_enter_and_the_next_pau
     ],
 )
 async def test_what_stands_still_is_said_in_words(holds: Holds, scope: str, what: str) -> None:
-    await holds.for_a_time(scope, Reason.QUOTA, "", 20)
-    assert [hold.what for hold in await holds.all()] == [what]
+    await holds.place_for(scope, Reason.QUOTA, "", 20)
+    assert [hold.what for hold in await holds.list_all()] == [what]
 
 
 async def test_a_hold_tells_in_a_sentence_why_it_goes_on(holds: Holds) -> None:
     notes = []
     for note, probe in (("first", False), ("not told", False), ("the probe's", True)):
-        await holds.until_probed("default", Reason.OUTAGE, note, OUTAGE_PAUSES, probe=probe)
-        hold = await holds.of("default")
+        await holds.place_until_probe("default", Reason.OUTAGE, note, OUTAGE_BACKOFF, probe=probe)
+        hold = await holds.get("default")
         assert hold
         notes.append(hold.note)
     assert notes == ["first", "first", "the probe's"]
 
 
 async def test_several_scopes_are_looked_up_at_once_each_in_its_place(holds: Holds) -> None:
-    await holds.for_a_time(backfill_of("default"), Reason.QUOTA, "", 20)
-    await holds.by_hand(ARCHIVE, "")
-    found = await holds.of_each("default", backfill_of("default"), "another", ARCHIVE)
+    await holds.place_for(backfill_of("default"), Reason.QUOTA, "", 20)
+    await holds.place_manual(ARCHIVE, "")
+    found = await holds.get_each("default", backfill_of("default"), "another", ARCHIVE)
     assert [hold and hold.reason for hold in found] == [None, "quota", None, "by_hand"]

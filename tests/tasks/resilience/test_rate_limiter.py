@@ -67,7 +67,7 @@ class Asker:
     async def ask(self, who: Account, queue: Queue = Queue.LIVE) -> Turn:
         waits = Waits()
         before = await clock(self.redis)
-        await RateLimiter(self.redis, waits).wait(who, queue)
+        await RateLimiter(self.redis, waits).acquire(who, queue)
         after = await clock(self.redis)
         self.turns.append(Turn(before + sum(waits), after + sum(waits)))
         return self.turns[-1]
@@ -100,7 +100,7 @@ async def one_of(waiting: Awaitable[bool]) -> bool | str:
 
 async def test_the_first_request_leaves_at_once(redis: Redis) -> None:
     waits = Waits()
-    assert await RateLimiter(redis, waits).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, waits).acquire(account(), Queue.LIVE) is False
     assert waits == [0]
 
 
@@ -137,9 +137,9 @@ async def test_a_process_that_has_run_for_a_while_comes_closer_to_the_rate_and_n
 ) -> None:
     turns, allowed = RateLimiter(redis, Waits()), account(rate=100)
     for _ in range(300):
-        await turns.wait(allowed, Queue.LIVE)
+        await turns.acquire(allowed, Queue.LIVE)
     last = int(await redis.get(LIVE_BUCKET))
-    await turns.wait(allowed, Queue.LIVE)
+    await turns.acquire(allowed, Queue.LIVE)
     assert 10_100 <= int(await redis.get(LIVE_BUCKET)) - last <= 10_200
 
 
@@ -155,7 +155,7 @@ async def test_who_is_late_for_a_turn_is_followed_by_no_more_than_the_rate_in_th
         woke.append(await clock(redis))
 
     allowed = account(rate=rate)
-    await RateLimiter(redis, oversleep).wait(allowed, queue)
+    await RateLimiter(redis, oversleep).acquire(allowed, queue)
     in_a_window = max(1, int(rate))
     for _ in range(in_a_window):
         await asker.ask(allowed)
@@ -209,10 +209,10 @@ async def test_whose_place_in_the_second_is_taken_by_turns_that_were_given_asks_
         waits.append(seconds)
         if len(waits) == 1:
             for _ in range(3):
-                await RateLimiter(redis, Waits()).wait(allowed, Queue.LIVE)
+                await RateLimiter(redis, Waits()).acquire(allowed, Queue.LIVE)
             await asyncio.sleep(0.1)
 
-    await RateLimiter(redis, oversleep).wait(allowed, Queue.LIVE)
+    await RateLimiter(redis, oversleep).acquire(allowed, Queue.LIVE)
 
     assert len(waits) == 2
     assert waits[1] > 3.5, "behind those who have their turns"
@@ -225,12 +225,12 @@ async def test_who_is_late_takes_no_turn_from_those_who_have_one(redis: Redis) -
 
     async def oversleep(_seconds: float) -> None:
         for _ in range(3):
-            await RateLimiter(redis, Waits()).wait(allowed, Queue.LIVE)
+            await RateLimiter(redis, Waits()).acquire(allowed, Queue.LIVE)
         reserved.append(int(await redis.get(LIVE_BUCKET)))
         await asyncio.sleep(0.1)
 
     reserved: list[int] = []
-    await RateLimiter(redis, oversleep).wait(allowed, Queue.LIVE)
+    await RateLimiter(redis, oversleep).acquire(allowed, Queue.LIVE)
 
     late = int(await redis.get(LIVE_BUCKET)) - reserved[0]
     assert 50_000 <= late <= 1_000_000, "those who have none come as much later"
@@ -245,9 +245,9 @@ async def test_only_one_of_a_process_has_a_turn_ahead_of_its_time(redis: Redis) 
         await over.wait()
 
     turns, allowed = RateLimiter(redis, sleep), account(daily_quota=100)
-    crowd = [asyncio.create_task(turns.wait(allowed, Queue.LIVE)) for _ in range(5)]
+    crowd = [asyncio.create_task(turns.acquire(allowed, Queue.LIVE)) for _ in range(5)]
     await has_turn.wait()
-    await RateLimiter(redis, Waits()).wait(allowed, Queue.LIVE)
+    await RateLimiter(redis, Waits()).acquire(allowed, Queue.LIVE)
     assert (waits, await redis.hget(QUOTA, "used")) == ([0], "2"), "theirs and another process's"
 
     over.set()
@@ -266,7 +266,7 @@ async def test_with_a_high_rate_several_of_a_process_have_turns_of_the_next_20_m
         await over.wait()
 
     turns, allowed = RateLimiter(redis, sleep), account(rate=rate)
-    crowd = [asyncio.create_task(turns.wait(allowed, Queue.LIVE)) for _ in range(5)]
+    crowd = [asyncio.create_task(turns.acquire(allowed, Queue.LIVE)) for _ in range(5)]
     while len(waits) < at_once:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.05)
@@ -300,7 +300,7 @@ async def main():
         waits.append(seconds)
     async with open_redis(sys.argv[1]) as redis:
         account = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=0.2))
-        await RateLimiter(redis, sleep).wait(account, Queue.LIVE)
+        await RateLimiter(redis, sleep).acquire(account, Queue.LIVE)
         seconds, micro = await redis.time()
         print(json.dumps([waits, seconds + micro / 1e6]))
 
@@ -321,7 +321,7 @@ async def test_processes_share_the_rate(asker: Asker, redis_url: str) -> None:
 async def test_accounts_do_not_wait_for_each_other(asker: Asker, redis: Redis) -> None:
     await asker.ask(account("berlin"))
     waits = Waits()
-    await RateLimiter(redis, waits).wait(account("paris"), Queue.LIVE)
+    await RateLimiter(redis, waits).acquire(account("paris"), Queue.LIVE)
     assert waits == [0]
 
 
@@ -330,7 +330,7 @@ async def test_after_a_quiet_time_a_burst_leaves_at_once_and_no_request_more(red
     turns = RateLimiter(redis, waits)
     before = await clock(redis)
     for _ in range(5):
-        await turns.wait(account(rate=1 / 4, burst=4), Queue.LIVE)
+        await turns.acquire(account(rate=1 / 4, burst=4), Queue.LIVE)
     elapsed = await clock(redis) - before
 
     assert waits[:4] == [0, 0, 0, 0]
@@ -342,7 +342,7 @@ async def test_a_quiet_time_saves_up_no_more_than_the_burst(redis: Redis) -> Non
     waits = Waits()
     turns = RateLimiter(redis, waits)
     for _ in range(2):
-        await turns.wait(account(rate=1 / 4), Queue.LIVE)
+        await turns.acquire(account(rate=1 / 4), Queue.LIVE)
     assert waits[0] == 0
     assert waits[1] > 0
 
@@ -359,7 +359,7 @@ async def test_a_turn_beyond_the_horizon_is_not_reserved(redis: Redis) -> None:
     await redis.set(LIVE_BUCKET, free_again)
 
     with pytest.raises(FirstWait) as asked_to_wait:
-        await RateLimiter(redis, sleep).wait(account(), Queue.LIVE)
+        await RateLimiter(redis, sleep).acquire(account(), Queue.LIVE)
 
     elapsed = await clock(redis) - before
     assert 15 - elapsed - 0.001 <= asked_to_wait.value.args[0] <= 15.001
@@ -375,7 +375,7 @@ async def test_who_was_beyond_the_horizon_asks_again_and_gets_a_turn(redis: Redi
 
     await redis.set(LIVE_BUCKET, round((await clock(redis) + 25) * 1e6))
 
-    assert await RateLimiter(redis, time_passes).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, time_passes).acquire(account(), Queue.LIVE) is False
 
     assert len(waits) == 2
     assert sum(waits) <= 25.001
@@ -389,9 +389,9 @@ async def test_the_limiter_leaves_nothing_in_redis_for_ever(asker: Asker, redis:
 
 async def test_the_limiter_goes_on_when_redis_has_forgotten_its_script(redis: Redis) -> None:
     turns = RateLimiter(redis, Waits())
-    await turns.wait(account(), Queue.LIVE)
+    await turns.acquire(account(), Queue.LIVE)
     await redis.script_flush()
-    assert await turns.wait(account(), Queue.LIVE) is False
+    assert await turns.acquire(account(), Queue.LIVE) is False
 
 
 # -- backfills leave room
@@ -415,10 +415,10 @@ async def test_what_is_live_queues_behind_one_request_of_a_backfill_at_most(redi
         waits.append(seconds)
 
     turns, allowed = RateLimiter(redis, sleep), account(rate=1.0, backfill_share=0.5)
-    crowd = [asyncio.create_task(turns.wait(allowed, Queue.BACKFILL)) for _ in range(8)]
+    crowd = [asyncio.create_task(turns.acquire(allowed, Queue.BACKFILL)) for _ in range(8)]
     await stuck.wait()
 
-    await turns.wait(allowed, Queue.LIVE)
+    await turns.acquire(allowed, Queue.LIVE)
 
     assert waits[-1] <= GUARD
     for task in crowd:
@@ -439,10 +439,10 @@ async def test_who_has_spent_the_quota_is_told_when_the_next_day_begins(redis: R
     turns = RateLimiter(redis, Waits())
     before = await clock(redis)
     for _ in range(3):
-        assert await turns.wait(account(rate=1000, daily_quota=3), Queue.LIVE) is False
+        assert await turns.acquire(account(rate=1000, daily_quota=3), Queue.LIVE) is False
 
     with pytest.raises(AccountHeld) as held:
-        await turns.wait(account(rate=1000, daily_quota=3), Queue.LIVE)
+        await turns.acquire(account(rate=1000, daily_quota=3), Queue.LIVE)
 
     elapsed = await clock(redis) - before
     assert held.value.reason == "quota"
@@ -453,30 +453,30 @@ async def test_a_spent_quota_comes_back_whole_after_a_day(redis: Redis) -> None:
     turns = RateLimiter(redis, Waits())
     allowed = account(rate=1000, daily_quota=2)
     for _ in range(2):
-        await turns.wait(allowed, Queue.LIVE)
+        await turns.acquire(allowed, Queue.LIVE)
     await redis.hincrby(QUOTA, "since", -round(DAY * 1000))
 
     for _ in range(2):
-        await turns.wait(allowed, Queue.LIVE)
+        await turns.acquire(allowed, Queue.LIVE)
 
     with pytest.raises(AccountHeld, match="quota"):
-        await turns.wait(allowed, Queue.LIVE)
+        await turns.acquire(allowed, Queue.LIVE)
 
 
 async def test_a_day_of_the_quota_is_not_over_a_minute_early(redis: Redis) -> None:
     turns = RateLimiter(redis, Waits())
     allowed = account(rate=1000, daily_quota=1)
-    await turns.wait(allowed, Queue.LIVE)
+    await turns.acquire(allowed, Queue.LIVE)
     await redis.hincrby(QUOTA, "since", -round(DAY * 1000) + 60_000)
     with pytest.raises(AccountHeld) as held:
-        await turns.wait(allowed, Queue.LIVE)
+        await turns.acquire(allowed, Queue.LIVE)
     assert held.value.wait <= 60
 
 
 async def test_a_request_of_a_backfill_counts_once_for_the_quota(redis: Redis) -> None:
     turns = RateLimiter(redis, Waits())
     for queue in (Queue.BACKFILL, Queue.LIVE, Queue.BACKFILL):
-        await turns.wait(account(rate=1000, daily_quota=10), queue)
+        await turns.acquire(account(rate=1000, daily_quota=10), queue)
     assert await redis.hget(QUOTA, "used") == "3"
 
 
@@ -484,7 +484,7 @@ async def test_a_turn_that_is_not_given_costs_no_quota(redis: Redis, holds: Hold
     await refused(holds, "default", 401, probe=False)
     await refused(holds, "default", 401, probe=True)
     with pytest.raises(AccountHeld, match="401"):
-        await RateLimiter(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
+        await RateLimiter(redis, Waits()).acquire(account(daily_quota=10), Queue.LIVE)
     assert await redis.exists(QUOTA, LIVE_BUCKET) == 0
 
 
@@ -493,11 +493,11 @@ async def test_a_turn_that_is_not_given_costs_no_quota(redis: Redis, holds: Hold
 
 @pytest.mark.parametrize("queue", Queue)
 async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Holds, queue: Queue) -> None:
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 600)
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 600)
     waits = Waits()
 
     with pytest.raises(AccountHeld) as held:
-        await RateLimiter(redis, waits).wait(account(), queue)
+        await RateLimiter(redis, waits).acquire(account(), queue)
 
     assert held.value.reason == "429"
     assert 500 < held.value.wait <= 600
@@ -505,8 +505,8 @@ async def test_nobody_sends_while_the_account_is_on_hold(redis: Redis, holds: Ho
 
 
 async def test_another_account_s_hold_is_none_of_ours(redis: Redis, holds: Holds) -> None:
-    await holds.for_a_time("another", Reason.SLOW_DOWN, "", 600)
-    assert await RateLimiter(redis, Waits()).wait(account(), Queue.LIVE) is False
+    await holds.place_for("another", Reason.SLOW_DOWN, "", 600)
+    assert await RateLimiter(redis, Waits()).acquire(account(), Queue.LIVE) is False
 
 
 async def test_a_short_hold_is_waited_out(redis: Redis, holds: Holds) -> None:
@@ -514,11 +514,11 @@ async def test_a_short_hold_is_waited_out(redis: Redis, holds: Holds) -> None:
 
     async def time_passes(seconds: float) -> None:
         waits.append(seconds)
-        await holds.lift("default")
+        await holds.end("default")
 
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 4)
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 4)
 
-    assert await RateLimiter(redis, time_passes).wait(account(), Queue.LIVE) is False
+    assert await RateLimiter(redis, time_passes).acquire(account(), Queue.LIVE) is False
     assert 0 < waits[0] <= 4
 
 
@@ -527,13 +527,13 @@ async def test_patience_with_holds_that_follow_each_other_ends(redis: Redis, hol
 
     async def the_next_hold_begins(seconds: float) -> None:
         waits.append(seconds)
-        await holds.lift("default")
-        await holds.for_a_time("default", Reason.SLOW_DOWN, "", 3)
+        await holds.end("default")
+        await holds.place_for("default", Reason.SLOW_DOWN, "", 3)
 
-    await holds.for_a_time("default", Reason.SLOW_DOWN, "", 3)
+    await holds.place_for("default", Reason.SLOW_DOWN, "", 3)
 
     with pytest.raises(AccountHeld):
-        await RateLimiter(redis, the_next_hold_begins).wait(account(), Queue.LIVE)
+        await RateLimiter(redis, the_next_hold_begins).acquire(account(), Queue.LIVE)
     assert len(waits) < 5
 
 
@@ -544,7 +544,7 @@ async def test_the_probe_that_may_end_a_hold_is_given_to_exactly_one(
     await hold_with_pause_over(redis, holds)
     async with open_redis(redis_url) as other:
         turns = [RateLimiter(client, Waits()) for client in (redis, other)]
-        asked = [one_of(turns[number % 2].wait(account(rate=1000), queue)) for number in range(20)]
+        asked = [one_of(turns[number % 2].acquire(account(rate=1000), queue)) for number in range(20)]
         answers = await asyncio.gather(*asked)
     assert sorted(map(str, answers)) == ["401"] * 19 + ["True"]
 
@@ -552,10 +552,10 @@ async def test_the_probe_that_may_end_a_hold_is_given_to_exactly_one(
 async def test_the_others_wait_until_the_probe_has_an_answer(redis: Redis, holds: Holds) -> None:
     await hold_with_pause_over(redis, holds)
     turns = RateLimiter(redis, Waits())
-    assert await turns.wait(account(), Queue.LIVE) is True
+    assert await turns.acquire(account(), Queue.LIVE) is True
 
     with pytest.raises(AccountHeld) as held:
-        await turns.wait(account(), Queue.LIVE)
+        await turns.acquire(account(), Queue.LIVE)
 
     assert 30 < held.value.wait <= 60
 
@@ -563,22 +563,22 @@ async def test_the_others_wait_until_the_probe_has_an_answer(redis: Redis, holds
 async def test_when_who_had_the_probe_died_another_gets_it(redis: Redis, holds: Holds) -> None:
     turns = RateLimiter(redis, Waits())
     await hold_with_pause_over(redis, holds)
-    assert await turns.wait(account(), Queue.LIVE) is True
+    assert await turns.acquire(account(), Queue.LIVE) is True
     await redis.hset(hold_key("default"), "until", 1)
-    assert await turns.wait(account(), Queue.LIVE) is True
+    assert await turns.acquire(account(), Queue.LIVE) is True
 
 
 async def test_after_the_hold_is_lifted_turns_are_ordinary_again(redis: Redis, holds: Holds) -> None:
     turns = RateLimiter(redis, Waits())
     await hold_with_pause_over(redis, holds)
-    await turns.wait(account(), Queue.LIVE)
-    await holds.lift("default")
-    assert await turns.wait(account(), Queue.LIVE) is False
+    await turns.acquire(account(), Queue.LIVE)
+    await holds.end("default")
+    assert await turns.acquire(account(), Queue.LIVE) is False
 
 
 async def test_a_probe_costs_quota_like_any_request(redis: Redis, holds: Holds) -> None:
     await hold_with_pause_over(redis, holds)
-    await RateLimiter(redis, Waits()).wait(account(daily_quota=10), Queue.LIVE)
+    await RateLimiter(redis, Waits()).acquire(account(daily_quota=10), Queue.LIVE)
     assert await redis.hget(QUOTA, "used") == "1"
 
 
@@ -587,13 +587,13 @@ async def test_a_spent_quota_is_a_hold_that_every_process_sees_and_that_ends_wit
 ) -> None:
     turns = RateLimiter(redis, Waits())
     for expected in (False, "quota", "quota"):
-        assert await one_of(turns.wait(account(rate=1000, daily_quota=1), Queue.LIVE)) == expected
+        assert await one_of(turns.acquire(account(rate=1000, daily_quota=1), Queue.LIVE)) == expected
 
-    hold = await holds.of("default")
+    hold = await holds.get("default")
 
     assert hold
-    assert (hold.reason, hold.probed) == ("quota", False)
-    assert DAY - 60 < hold.left <= DAY
+    assert (hold.reason, hold.needs_probe) == ("quota", False)
+    assert DAY - 60 < hold.remaining <= DAY
     assert abs(await redis.pexpiretime(hold_key("default")) - int(await redis.hget(hold_key("default"), "until"))) <= 5
 
 
@@ -602,11 +602,11 @@ async def test_with_the_quota_spent_a_hold_that_only_a_probe_ends_waits_for_the_
 ) -> None:
     allowed = account(rate=1000, daily_quota=1)
     turns = RateLimiter(redis, Waits())
-    await turns.wait(allowed, Queue.LIVE)
+    await turns.acquire(allowed, Queue.LIVE)
     await hold_with_pause_over(redis, holds)
 
     with pytest.raises(AccountHeld) as held:
-        await turns.wait(allowed, Queue.LIVE)
+        await turns.acquire(allowed, Queue.LIVE)
 
     assert held.value.wait > DAY - 60
     assert await redis.pttl(hold_key("default")) == -1
@@ -626,7 +626,7 @@ class Noticing(Waits):
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)
         if self.turns and len(self) in self._news:
-            self.turns.notice(self._name, self._news[len(self)])
+            self.turns.set_hold(self._name, self._news[len(self)])
 
 
 def noticing(redis: Redis, sleep: Noticing) -> RateLimiter:
@@ -638,37 +638,37 @@ async def test_who_has_a_turn_already_gives_it_up_once_the_account_is_on_hold(re
     class HoldBegins(Waits):
         async def __call__(self, seconds: float) -> None:
             self.append(seconds)
-            turns.notice("default", await refused(holds, "default", 401, probe=False))
+            turns.set_hold("default", await refused(holds, "default", 401, probe=False))
 
     turns = RateLimiter(redis, HoldBegins())
     with pytest.raises(AccountHeld) as held:
-        await turns.wait(account(), Queue.LIVE)
+        await turns.acquire(account(), Queue.LIVE)
     assert held.value.reason == "401"
     assert 5 < held.value.wait <= 30
 
 
 async def test_a_noticed_hold_concerns_one_account_only(redis: Redis) -> None:
     turns = noticing(redis, Noticing({1: 30}, "another"))
-    assert await turns.wait(account(), Queue.LIVE) is False
+    assert await turns.acquire(account(), Queue.LIVE) is False
 
 
 @pytest.mark.parametrize("news", [{1: 0}, {1: 30, 2: 0}], ids=["its time is over", "it was lifted"])
 async def test_a_noticed_hold_ends(redis: Redis, news: dict[int, float]) -> None:
     turns = noticing(redis, Noticing(news))
-    assert await turns.wait(account(), Queue.LIVE) is False
+    assert await turns.acquire(account(), Queue.LIVE) is False
 
 
 async def test_a_hold_that_this_process_remembers_longer_than_redis_costs_one_turn_not_many(redis: Redis) -> None:
     turns = noticing(redis, Noticing({1: 30, 10: 0}))
-    await one_of(turns.wait(account(rate=1000, daily_quota=100), Queue.LIVE))
+    await one_of(turns.acquire(account(rate=1000, daily_quota=100), Queue.LIVE))
     assert int(await redis.hget(QUOTA, "used")) <= 2
 
 
 async def test_the_probe_leaves_although_this_process_still_remembers_the_hold(redis: Redis, holds: Holds) -> None:
     await hold_with_pause_over(redis, holds)
     turns = RateLimiter(redis, Waits())
-    turns.notice("default", 30)
-    assert await turns.wait(account(), Queue.LIVE) is True
+    turns.set_hold("default", 30)
+    assert await turns.acquire(account(), Queue.LIVE) is True
 
 
 async def test_the_probe_leaves_although_this_process_hears_that_the_others_wait_for_it(
@@ -676,7 +676,7 @@ async def test_the_probe_leaves_although_this_process_hears_that_the_others_wait
 ) -> None:
     await hold_with_pause_over(redis, holds)
     turns = noticing(redis, Noticing({1: 60}))
-    assert await turns.wait(account(), Queue.LIVE) is True
+    assert await turns.acquire(account(), Queue.LIVE) is True
 
 
 # -- a backfill leaves a part of the quota to what is live
@@ -685,59 +685,59 @@ async def test_the_probe_leaves_although_this_process_hears_that_the_others_wait
 async def spent(turns: RateLimiter, who: Account, queue: Queue) -> float:
     """See that the quota is spent for a queue; return the seconds until it is not."""
     with pytest.raises(AccountHeld, match="quota") as held:
-        await turns.wait(who, queue)
+        await turns.acquire(who, queue)
     return held.value.wait
 
 
 async def test_a_backfill_leaves_its_reserve_of_the_quota_to_what_is_live(redis: Redis, holds: Holds) -> None:
     turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
     for _ in range(15):
-        await turns.wait(allowed, Queue.BACKFILL)
+        await turns.acquire(allowed, Queue.BACKFILL)
 
     assert DAY - 60 < await spent(turns, allowed, Queue.BACKFILL) <= DAY
 
-    (hold,) = await holds.all()
-    assert (hold.scope, hold.reason, hold.probed) == (backfill_of("default"), "quota", False)
+    (hold,) = await holds.list_all()
+    assert (hold.scope, hold.reason, hold.needs_probe) == (backfill_of("default"), "quota", False)
     assert hold.note == "15 of 20 requests are spent"
-    assert DAY - 60 < hold.left <= DAY
+    assert DAY - 60 < hold.remaining <= DAY
     assert (
         abs(await redis.pexpiretime(hold_key(hold.scope)) - int(await redis.hget(hold_key(hold.scope), "until"))) <= 5
     )
     for _ in range(5):
-        assert await turns.wait(allowed, Queue.LIVE) is False
+        assert await turns.acquire(allowed, Queue.LIVE) is False
     await spent(turns, allowed, Queue.LIVE)
-    assert {hold.scope for hold in await holds.all()} == {"default", backfill_of("default")}
+    assert {hold.scope for hold in await holds.list_all()} == {"default", backfill_of("default")}
 
 
 async def test_what_is_live_counts_for_what_a_backfill_may_find_used(redis: Redis) -> None:
     turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
     for number in range(15):
-        await turns.wait(allowed, Queue.LIVE if number < 14 else Queue.BACKFILL)
+        await turns.acquire(allowed, Queue.LIVE if number < 14 else Queue.BACKFILL)
     await spent(turns, allowed, Queue.BACKFILL)
     assert await redis.hget(QUOTA, "used") == "15"
 
 
 async def test_with_the_next_day_the_backfill_goes_on(redis: Redis) -> None:
     turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
-    await turns.wait(allowed, Queue.BACKFILL)
+    await turns.acquire(allowed, Queue.BACKFILL)
     await spent(turns, allowed, Queue.BACKFILL)
     await redis.delete(hold_key(backfill_of("default")))
     await redis.hincrby(QUOTA, "since", -round(DAY * 1000))
-    assert await turns.wait(allowed, Queue.BACKFILL) is False
+    assert await turns.acquire(allowed, Queue.BACKFILL) is False
 
 
 async def test_a_backfill_whose_quota_is_spent_is_not_the_probe_of_the_account(redis: Redis, holds: Holds) -> None:
     turns, allowed = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=2, live_reserve=0.5)
-    await turns.wait(allowed, Queue.BACKFILL)
+    await turns.acquire(allowed, Queue.BACKFILL)
     await hold_with_pause_over(redis, holds)
     await spent(turns, allowed, Queue.BACKFILL)
-    assert await turns.wait(allowed, Queue.LIVE) is True
+    assert await turns.acquire(allowed, Queue.LIVE) is True
 
 
 async def test_a_hold_of_the_backfill_leaves_alone_what_is_live(redis: Redis, holds: Holds) -> None:
-    await holds.by_hand(backfill_of("default"), "")
-    assert await one_of(RateLimiter(redis, Waits()).wait(account(), Queue.BACKFILL)) == "by_hand"
-    assert await RateLimiter(redis, Waits()).wait(account(), Queue.LIVE) is False
+    await holds.place_manual(backfill_of("default"), "")
+    assert await one_of(RateLimiter(redis, Waits()).acquire(account(), Queue.BACKFILL)) == "by_hand"
+    assert await RateLimiter(redis, Waits()).acquire(account(), Queue.LIVE) is False
 
 
 # -- how fast an account is just now
@@ -748,23 +748,23 @@ async def apart(redis: Redis, turns: RateLimiter, who: Account, queue: Queue = Q
     bucket = BACKFILL_BUCKET if queue is Queue.BACKFILL else LIVE_BUCKET
     before = round((await clock(redis) + 8) * 1e6)
     await redis.set(bucket, before)
-    await turns.wait(who, queue)
+    await turns.acquire(who, queue)
     return (int(await redis.get(bucket)) - before) / 1e6
 
 
 async def test_a_rate_that_a_person_sets_is_kept_at_once_by_who_is_under_way(redis: Redis, holds: Holds) -> None:
     turns, pace = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", 1.0, holds)
     assert await apart(redis, turns, account()) == pytest.approx(1, rel=0.07)
-    await pace.ask(50.0)
+    await pace.set_rate(50.0)
     assert await apart(redis, turns, account()) == pytest.approx(1 / 50, rel=0.07)
     assert await apart(redis, turns, account(backfill_share=0.5), Queue.BACKFILL) == pytest.approx(1 / 25, rel=0.07)
-    await pace.ask(None)
+    await pace.set_rate(None)
     assert await apart(redis, turns, account()) == pytest.approx(1, rel=0.07)
 
 
 async def test_no_more_is_sent_than_riskos_grants(redis: Redis, holds: Holds) -> None:
     turns, pace = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", 100.0, holds)
-    await pace.hear(RateLimitHeaders(limit=5, reset=1.0), 0.0)
+    await pace.on_headers(RateLimitHeaders(limit=5, reset=1.0), 0.0)
     assert await apart(redis, turns, account(rate=100.0)) == pytest.approx(1 / 5, rel=0.07)
 
 
@@ -791,7 +791,7 @@ async def test_a_turn_that_nobody_has_to_wait_for_costs_one_round_trip(redis: Re
     for _ in range(20):
         await asyncio.sleep(0.002)
         before = await round_trips(redis)
-        await turns.wait(account(rate=10_000.0), queue)
+        await turns.acquire(account(rate=10_000.0), queue)
         costs.add(await round_trips(redis) - before - 1)  # without the one that counts
     # Whoever was held up by the machine on his way says so to the others, which costs another.
     assert min(costs) == 1
@@ -804,7 +804,7 @@ async def test_who_is_late_for_a_turn_pays_one_round_trip_to_say_so(redis: Redis
         await asyncio.sleep(0.1)
 
     before = await round_trips(redis)
-    await RateLimiter(redis, oversleep).wait(account(rate=1.0), queue)
+    await RateLimiter(redis, oversleep).acquire(account(rate=1.0), queue)
     assert await round_trips(redis) - before - 1 == 2
 
 
@@ -828,7 +828,7 @@ async def late_ones(redis: Redis, turns: RateLimiter, monkeypatch: pytest.Monkey
     """Have ten wait for turns of the same 20 ms, and be late for them."""
     tellings = Tellings(redis, seconds)
     monkeypatch.setattr(turns, "_limiter", tellings)
-    await asyncio.gather(*(turns.wait(account(rate=1000.0), Queue.LIVE) for _ in range(10)))
+    await asyncio.gather(*(turns.acquire(account(rate=1000.0), Queue.LIVE) for _ in range(10)))
     return tellings
 
 
@@ -855,9 +855,9 @@ async def test_a_backfill_that_waits_for_its_share_reserves_no_turn_of_the_accou
         reserved.append(float(await redis.get(LIVE_BUCKET)) if seconds else 0.0)
 
     allowed, turns = account(rate=1.0, backfill_share=0.5), RateLimiter(redis, look)
-    await turns.wait(allowed, Queue.BACKFILL)
+    await turns.acquire(allowed, Queue.BACKFILL)
     after_the_first = float(await redis.get(LIVE_BUCKET))
-    await turns.wait(allowed, Queue.BACKFILL)
+    await turns.acquire(allowed, Queue.BACKFILL)
     assert reserved[1] == after_the_first
 
 

@@ -25,13 +25,13 @@ from tasks.resilience.retry import (
     RetryLater,
     RetryPolicy,
     cause_of,
-    check_worn_out,
+    check_workers_lost,
     decide,
-    quick,
+    retry_quickly,
 )
 
 FRESH = Job("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "t", Queue.LIVE, "default", False, 0, 0, Trigger("message"))  # noqa: FBT003
-POLICY = RetryPolicy(attempts=4, parking=60.0)
+POLICY = RetryPolicy(attempts=4, retry_delay=60.0)
 MAY_PASS = [
     ServiceFailed(503),
     ConnectionFailed("timeout"),
@@ -88,13 +88,17 @@ def test_a_fault_of_this_program_loses_nothing(error: Exception) -> None:
 
 @pytest.mark.parametrize(("failed", "pause"), [(0, 60), (1, 120), (2, 240), (5, 1920), (8, 15_360), (9, 21_600)])
 def test_the_pause_doubles_with_each_failed_attempt(failed: int, pause: float) -> None:
-    verdict = decide(ServiceFailed(503), after(attempts=failed), RetryPolicy(attempts=100, parking=60), outage=False)
+    verdict = decide(
+        ServiceFailed(503), after(attempts=failed), RetryPolicy(attempts=100, retry_delay=60), outage=False
+    )
     assert isinstance(verdict, RetryLater)
     assert pause <= verdict.wait <= pause * 1.25
 
 
 def test_no_pause_is_much_longer_than_six_hours_however_often_it_failed() -> None:
-    verdict = decide(ServiceFailed(503), after(attempts=98), RetryPolicy(attempts=100, parking=86_400), outage=False)
+    verdict = decide(
+        ServiceFailed(503), after(attempts=98), RetryPolicy(attempts=100, retry_delay=86_400), outage=False
+    )
     assert isinstance(verdict, RetryLater)
     assert 6 * 3600 <= verdict.wait <= 7.5 * 3600
 
@@ -108,9 +112,9 @@ def test_not_everything_that_failed_together_comes_back_together() -> None:
 
 
 def test_an_evaluation_over_which_workers_die_is_refused_before_the_next_one_does() -> None:
-    check_worn_out(after(lost=3, attempts=3), POLICY)
+    check_workers_lost(after(lost=3, attempts=3), POLICY)
     with pytest.raises(WorkersLost) as caught:
-        check_worn_out(after(lost=4), POLICY)
+        check_workers_lost(after(lost=4), POLICY)
     assert caught.value.times == 4
 
 
@@ -130,7 +134,7 @@ async def asked(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, ob
     """Ask quickly until there is an answer; return how often that was, and the answer."""
     left, asked = list(answers), 0
     try:
-        async for attempt in quick(policy):
+        async for attempt in retry_quickly(policy):
             with attempt:
                 asked += 1
                 answer = left.pop(0)
@@ -171,7 +175,7 @@ async def test_when_the_time_is_up_nobody_asks_again() -> None:
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 20.0)])
 def test_the_pause_between_quick_attempts_doubles_with_full_jitter_and_ends(attempt: int, longest: float) -> None:
-    loop = quick(RetryPolicy(quick_pause=0.5, quick_seconds=60))
+    loop = retry_quickly(RetryPolicy(quick_pause=0.5, quick_seconds=60))
     state = RetryCallState(loop, None, (), {})
     state.attempt_number = attempt
     pauses = [loop.wait(state) for _ in range(200)]

@@ -24,7 +24,7 @@ from tasks.model.outcome import Outcome
 from tasks.resilience.holds import hold_key
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
-from tasks.riskos.client import RiskOSClient, request
+from tasks.riskos.client import RiskOSClient, fetch
 from tasks.riskos.download import DownloadOptions
 from tasks.riskos.response import Bundle, NoBundle
 from tests.riskos import Clock, Heard, Reply, Server, Then, http, json, listening, saying, zipped
@@ -46,7 +46,7 @@ class Desk:
     clock: Clock
 
     async def ask(self, queue: Queue = Queue.LIVE) -> object:
-        return await request(self.line, EVALUATION, queue)
+        return await fetch(self.line, EVALUATION, queue)
 
 
 @asynccontextmanager
@@ -154,7 +154,7 @@ async def test_a_429_is_waited_out_and_costs_no_attempt(told: Open, queue: Queue
         assert isinstance(await desk.ask(queue), Bundle)
     assert len(server.heard) == 3
     assert desk.clock.waits == pytest.approx([2, 2], abs=1)
-    assert await desk.line.holds.all() == []
+    assert await desk.line.holds.list_all() == []
 
 
 async def test_a_429_between_failures_costs_none_of_the_quick_retries(told: Open) -> None:
@@ -169,11 +169,11 @@ async def test_a_429_makes_the_whole_account_wait(told: Open) -> None:
             await desk.ask()
         with pytest.raises(AccountHeld):
             await desk.ask(Queue.BACKFILL)
-        hold = await desk.line.holds.of("default")
+        hold = await desk.line.holds.get("default")
     assert len(server.heard) == 1
     assert caught.value.wait == pytest.approx(100, abs=10)
     assert hold
-    assert (hold.reason, hold.probed) == ("429", False)
+    assert (hold.reason, hold.needs_probe) == ("429", False)
 
 
 async def test_who_is_told_to_slow_down_again_and_again_comes_back_later(told: Open) -> None:
@@ -196,10 +196,12 @@ async def test_a_429_is_waited_out_in_real_time(redis: "Redis") -> None:
         aiohttp.ClientSession() as session,
     ):
         clock = Clock(redis)
-        line = replace(clock.line_to(server.url, session, DownloadOptions(), RetryPolicy()), turns=RateLimiter(redis))
+        line = replace(
+            clock.line_to(server.url, session, DownloadOptions(), RetryPolicy()), rate_limiter=RateLimiter(redis)
+        )
         for _ in range(5):  # by a hair too early is parked for a moment, which the ledger would do
             try:
-                answer = await request(line, EVALUATION, Queue.LIVE)
+                answer = await fetch(line, EVALUATION, Queue.LIVE)
             except BlockedError as error:
                 await asyncio.sleep(error.wait)
             else:
@@ -219,21 +221,21 @@ async def test_a_refused_key_puts_the_account_on_hold_and_nobody_asks_any_more(t
         for queue in Queue:
             with pytest.raises(AccountHeld, match=str(status)):
                 await desk.ask(queue)
-        hold = await desk.line.holds.of("default")
+        hold = await desk.line.holds.get("default")
     assert len(server.heard) == 1
     assert desk.clock.waits == []
     assert (caught.value.status, caught.value.wait) == (status, pytest.approx(30, abs=5))
     assert hold
-    assert (hold.reason, hold.probed) == (str(status), True)
+    assert (hold.reason, hold.needs_probe) == (str(status), True)
 
 
 async def test_the_hold_is_known_to_every_process(told: Open, redis: "Redis") -> None:
     async with told(REFUSED, HERE) as (desk, server):
         with pytest.raises(AccountRefused):
             await desk.ask()
-        another = Clock(redis).line_to(server.url, desk.line.http, desk.line.terms, desk.line.policy)
+        another = Clock(redis).line_to(server.url, desk.line.http, desk.line.options, desk.line.retry_policy)
         with pytest.raises(AccountHeld):
-            await request(another, EVALUATION, Queue.LIVE)
+            await fetch(another, EVALUATION, Queue.LIVE)
     assert len(server.heard) == 1
 
 
@@ -245,7 +247,7 @@ async def test_a_probe_that_is_answered_lifts_the_hold(told: Open, queue: Queue,
             await desk.ask(queue)
         await desk.clock.passes()
         assert isinstance(await desk.ask(queue), Bundle | NoBundle)
-        assert await desk.line.holds.of("default") is None
+        assert await desk.line.holds.get("default") is None
         assert isinstance(await desk.ask(queue), Bundle)
     assert len(server.heard) == 3
 
@@ -301,11 +303,11 @@ async def test_a_probe_that_says_nothing_of_the_key_lifts_nothing(told: Open, re
         await desk.clock.passes()
         with pytest.raises((AccountHeld, ServiceFailed, ConnectionFailed, UnexpectedAnswer)):
             await desk.ask()
-        hold = await desk.line.holds.of("default")
+        hold = await desk.line.holds.get("default")
     assert len(server.heard) == 2
     assert hold
-    assert (hold.reason, hold.probed) == ("401", True)
-    assert 0 < hold.left <= 60
+    assert (hold.reason, hold.needs_probe) == ("401", True)
+    assert 0 < hold.remaining <= 60
 
 
 async def test_an_account_whose_quota_is_spent_asks_for_nothing_more(told: Open) -> None:
@@ -313,9 +315,9 @@ async def test_an_account_whose_quota_is_spent_asks_for_nothing_more(told: Open)
         account = replace(desk.line.account, allowance=Allowance(rate=10_000, daily_quota=2))
         line = replace(desk.line, account=account)
         for _ in range(2):
-            await request(line, EVALUATION, Queue.LIVE)
+            await fetch(line, EVALUATION, Queue.LIVE)
         with pytest.raises(AccountHeld, match="quota") as caught:
-            await request(line, EVALUATION, Queue.LIVE)
+            await fetch(line, EVALUATION, Queue.LIVE)
     assert len(server.heard) == 2
     assert 86_000 < caught.value.wait <= 86_400
 
@@ -324,5 +326,5 @@ async def test_quick_retries_wait_their_turn_and_count_for_the_quota(told: Open)
     async with told(BUSY, attempts=10) as (desk, server):
         account = replace(desk.line.account, allowance=Allowance(rate=10_000, daily_quota=4))
         with pytest.raises(AccountHeld, match="quota"):
-            await request(replace(desk.line, account=account), EVALUATION, Queue.LIVE)
+            await fetch(replace(desk.line, account=account), EVALUATION, Queue.LIVE)
     assert len(server.heard) == 4

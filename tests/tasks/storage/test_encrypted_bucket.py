@@ -52,7 +52,7 @@ async def test_it_writes_create_only_and_by_compare_and_swap(bucket: EncryptedBu
         await bucket.create(KEY, CONTENT, LABELS)
     found = await bucket.read(KEY)
     assert found
-    await bucket.replace(KEY, b"another", LABELS, found.version)
+    await bucket.replace(KEY, b"another", LABELS, found.etag)
     assert await streamed(bucket) == b"another"
 
 

@@ -28,8 +28,8 @@ def sealed(data: bytes, place: str = PLACE, keyring: Keyring = NEW) -> bytes:
 
 def opened(data: bytes, place: str = PLACE, keyring: Keyring | None = NEW, chunk: int = 37) -> bytes:
     opening = StreamOpener(place, keyring)
-    parts = [opening.feed(data[at : at + chunk]) for at in range(0, len(data), chunk)]
-    return b"".join([*parts, opening.end()])
+    parts = [opening.update(data[at : at + chunk]) for at in range(0, len(data), chunk)]
+    return b"".join([*parts, opening.finish()])
 
 
 @given(st.binary(max_size=450), st.integers(1, 600))

@@ -92,9 +92,9 @@ async def test_two_buckets_on_one_folder_are_one_archive(bucket: LocalBucket, ro
     found = await again.read(KEY)
     assert found
     assert found.data == CONTENT
-    await again.replace(KEY, b"second", LABELS, found.version)
+    await again.replace(KEY, b"second", LABELS, found.etag)
     with pytest.raises(ManifestChanged):
-        await bucket.replace(KEY, b"third", LABELS, found.version)
+        await bucket.replace(KEY, b"third", LABELS, found.etag)
 
 
 # A disk that does not do it
@@ -173,7 +173,7 @@ async def count():
             found = await bucket.read(KEY)
             counted = b"%d" % (int(found.data if found else 0) + 1)
             try:
-                await bucket.replace(KEY, counted, LABELS, found and found.version)
+                await bucket.replace(KEY, counted, LABELS, found and found.etag)
                 break
             except ManifestChanged:
                 pass

@@ -244,8 +244,8 @@ def test_a_manifest_names_the_program_that_made_it() -> None:
     ],
 )
 def test_two_manifests_say_the_same_whenever_whoever_and_however_packed(other: Manifest) -> None:
-    assert manifest("front", "back").says_the_same_as(other)
-    assert other.says_the_same_as(manifest("front", "back"))
+    assert manifest("front", "back").same_content(other)
+    assert other.same_content(manifest("front", "back"))
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_two_manifests_say_the_same_whenever_whoever_and_however_packed(other: M
     ],
 )
 def test_two_manifests_differ_by_outcome_documents_and_answer(other: Manifest) -> None:
-    assert not manifest("front", "back").says_the_same_as(other)
-    assert not other.says_the_same_as(manifest("front", "back"))
+    assert not manifest("front", "back").same_content(other)
+    assert not other.same_content(manifest("front", "back"))
 
 
 # To look it up
@@ -312,7 +312,7 @@ async def test_the_first_manifest_is_written_as_it_is(bucket: Bucket, new: Manif
     assert await commit(bucket, EVALUATION, new, None) is new.outcome
     found = await committed(bucket)
     assert found.manifest == new
-    assert found.found.data == new.as_json()
+    assert found.stored.data == new.as_json()
     assert await bucket.read(EVALUATION.revision_key(1)) is None
 
 
@@ -332,8 +332,8 @@ async def test_a_second_revision_keeps_the_first_as_it_was_and_names_its_hash(bu
     second = await committed(bucket)
     kept = await bucket.read(EVALUATION.revision_key(1))
     assert kept
-    assert kept.data == first.found.data
-    assert (second.manifest.revision, second.manifest.previous) == (2, sha256(first.found.data))
+    assert kept.data == first.stored.data
+    assert (second.manifest.revision, second.manifest.previous) == (2, sha256(first.stored.data))
     assert second.manifest.documents == (record("front"), record("selfie"), record("back", superseded=True))
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.storage.manifest import why_unread
+from tasks.storage.manifest import manifest_error
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ from tasks.storage.manifest import why_unread
     ],
 )
 def test_it_is_said_why_a_manifest_cannot_be_read(data: bytes, said: str) -> None:
-    assert said in why_unread(data)
+    assert said in manifest_error(data)

@@ -13,7 +13,7 @@ from tasks.errors import IntegrityError, ManifestChanged, RunTaken
 from tasks.storage import run_list
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import RunList, Source, find_list, keep_list, read_piece
+from tasks.storage.run_list import RunList, Source, read_chunk, read_run_list, store_run_list
 
 IDS = [str(UUID(int=n, version=4)) for n in range(10)]
 
@@ -25,24 +25,24 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_list, "PIECE", 4)
+    monkeypatch.setattr(run_list, "CHUNK_SIZE", 4)
 
 
 async def keep(bucket: Bucket, ids: list[str] = IDS, fingerprint: str = "a" * 64, **other: Any) -> RunList:
     source = Source(name="ids.csv", fingerprint=fingerprint, ids=len(ids), repeated=1, bad=2)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False} | other
-    return await keep_list(bucket, ids, source=source, **facts)
+    return await store_run_list(bucket, ids, source=source, **facts)
 
 
 async def test_what_was_kept_is_read_back_in_order_piece_by_piece(bucket: Bucket) -> None:
     kept = await keep(bucket)
-    assert await find_list(bucket, "sandbox", "q3") == kept
+    assert await read_run_list(bucket, "sandbox", "q3") == kept
     assert [piece.ids for piece in kept.pieces] == [4, 4, 2]
-    assert [eval_id for piece in kept.pieces for eval_id in await read_piece(bucket, piece)] == IDS
+    assert [eval_id for piece in kept.pieces for eval_id in await read_chunk(bucket, piece)] == IDS
 
 
 async def test_nobody_has_heard_of_a_run_without_a_list(bucket: Bucket) -> None:
-    assert await find_list(bucket, "sandbox", "q3") is None
+    assert await read_run_list(bucket, "sandbox", "q3") is None
 
 
 async def test_the_same_ids_are_the_same_list_also_when_it_was_half_written(bucket: Bucket) -> None:
@@ -64,17 +64,17 @@ async def test_two_that_begin_a_run_at_once_have_the_same_list(bucket: Bucket, m
     async def late(*_: object) -> RunList | None:
         return next(looks)
 
-    monkeypatch.setattr(run_list, "find_list", late)
+    monkeypatch.setattr(run_list, "read_run_list", late)
     assert await keep(bucket) == first
 
 
 async def test_a_position_is_found_in_its_piece(bucket: Bucket) -> None:
     kept = await keep(bucket)
-    assert kept.piece_at(0) == (kept.pieces[0], 0)
-    assert kept.piece_at(7) == (kept.pieces[1], 4)
-    assert kept.piece_at(8) == (kept.pieces[2], 8)
+    assert kept.chunk_at(0) == (kept.pieces[0], 0)
+    assert kept.chunk_at(7) == (kept.pieces[1], 4)
+    assert kept.chunk_at(8) == (kept.pieces[2], 8)
     with pytest.raises(IndexError):
-        kept.piece_at(10)
+        kept.chunk_at(10)
 
 
 async def test_a_run_says_what_it_was_made_from_and_names_no_more_than_its_own_pieces(tmp_path: Path) -> None:
@@ -96,21 +96,21 @@ async def test_a_piece_that_is_not_as_it_was_written_is_an_alarm(tmp_path: Path,
     honest = kept.pieces[0].model_copy(update={"sha256": run_list.hashlib.sha256(data).hexdigest()})
     for piece in kept.pieces[0], honest:
         with pytest.raises(IntegrityError, match="a piece of a run's list"):
-            await read_piece(LocalBucket(tmp_path), piece)
+            await read_chunk(LocalBucket(tmp_path), piece)
 
 
 async def test_a_piece_that_is_gone_is_an_alarm(tmp_path: Path) -> None:
     kept = await keep(LocalBucket(tmp_path))
     (tmp_path / kept.pieces[0].key).unlink()
     with pytest.raises(IntegrityError):
-        await read_piece(LocalBucket(tmp_path), kept.pieces[0])
+        await read_chunk(LocalBucket(tmp_path), kept.pieces[0])
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"schema": 2}'])
 async def test_a_list_that_is_damaged_or_newer_is_an_alarm(bucket: Bucket, data: bytes) -> None:
     await bucket.replace("runs/sandbox/q3/run.json", data, ObjectAttributes("application/json"), None)
     with pytest.raises(IntegrityError, match="the list of run q3 is damaged or of a newer format"):
-        await find_list(bucket, "sandbox", "q3")
+        await read_run_list(bucket, "sandbox", "q3")
 
 
 async def test_a_list_that_the_archive_refuses_and_does_not_have_is_no_list(

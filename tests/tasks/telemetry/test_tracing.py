@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from tasks.ledger.serialization import order_as_json
+from tasks.ledger.serialization import options_as_json
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.telemetry import tracing
 from tests.riskos import KEY
@@ -104,8 +104,8 @@ async def test_a_traceparent_that_is_none_begins_a_new_trace(yard: Yard, spans: 
 
 def test_nothing_is_traced_and_nothing_written_down_unless_it_is_wanted() -> None:
     with tracing.span("store", documents=3), tracing.attempt(None, alone=True):
-        assert tracing.whereabouts() is None
-    assert "trace" not in order_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), listed=False)
+        assert tracing.current_traceparent() is None
+    assert "trace" not in options_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), listed=False)
 
 
 def test_who_does_not_trace_imports_nothing_of_it() -> None:

@@ -156,27 +156,27 @@ async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_kill
 ) -> None:
     settings = Settings(redis_url=SecretStr(redis_url), broker_url=SecretStr(rabbitmq_url))
     with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
-        assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}
+        assert publisher.count_waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}
         ids = "\n".join(eval_id_for(Scenario.DOCUMENTED, number) for number in range(120))
         put = await shell.run("enqueue", "--queue", "backfill", "--run", "rabbit", "-", given=ids)
         assert put.code == 0, put.err
-        assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 120}
+        assert publisher.count_waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 120}
         publish_bad_messages(rabbitmq_url)
         ledger = Ledger(redis)
         killed, other = await shell.start("worker"), await shell.start("worker")
         reading = [asyncio.create_task(finish(process)) for process in (killed, other)]
         async with asyncio.timeout(60):
-            while (await ledger.run("rabbit")).outcomes[Outcome.ARCHIVED] < 20:
+            while (await ledger.get_run("rabbit")).outcomes[Outcome.ARCHIVED] < 20:
                 await asyncio.sleep(0.05)
             killed.kill()
-            while (await ledger.run("rabbit")).pending:
+            while (await ledger.get_run("rabbit")).pending:
                 await asyncio.sleep(0.05)
         other.terminate()
         _, finished = await asyncio.gather(*reading)
-        outcomes = (await ledger.run("rabbit")).outcomes
+        outcomes = (await ledger.get_run("rabbit")).outcomes
         # Where a worker is killed between manifest and ledger, another finds that all is done.
         assert outcomes[Outcome.ARCHIVED] + outcomes[Outcome.UNCHANGED] == 120
         assert await RejectedMessages(redis).count() == len(BAD)
         assert finished.code == 0, finished.err
         assert SECRET not in finished.err
-        assert publisher.waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}
+        assert publisher.count_waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}

@@ -42,7 +42,7 @@ def kept(s3: S3, key: str) -> tuple[str, datetime]:
 
 
 async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store) -> None:
-    bucket = S3Bucket(plain, writing=LockingClient(plain, "COMPLIANCE", 10, lambda: NOON))
+    bucket = S3Bucket(plain, write_client=LockingClient(plain, "COMPLIANCE", 10, lambda: NOON))
     await bucket.create(
         "document", b"bytes", ObjectAttributes("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"})
     )
@@ -54,7 +54,7 @@ async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store
         assert until - NOON >= timedelta(days=10)
     found = await bucket.read("manifest.json")
     assert found
-    await bucket.replace("manifest.json", b"{} ", ObjectAttributes("application/json"), found.version)
+    await bucket.replace("manifest.json", b"{} ", ObjectAttributes("application/json"), found.etag)
     assert await bucket.digest("document")
     tags = locked.client.get_object_tagging(Bucket=locked.bucket, Key="docv/document")["TagSet"]
     assert tags == [{"Key": "environment", "Value": "sandbox"}]
@@ -129,7 +129,7 @@ async def test_a_locked_object_in_one_piece_has_its_checksum_and_is_created_only
     async with listening(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url))
         assert isinstance(store, S3Store)
-        await S3Bucket(store, writing=LockingClient(store, "GOVERNANCE", 1)).create(
+        await S3Bucket(store, write_client=LockingClient(store, "GOVERNANCE", 1)).create(
             "k", b"abc", ObjectAttributes("image/png")
         )
     (put,) = server.heard

@@ -23,9 +23,9 @@ def some_ids(count: int) -> list[str]:
 async def test_ids_are_in_the_ledger_and_on_their_queue(client: Client, redis: Redis, eval_id: str) -> None:
     answer = await client.hand_in({"eval_ids": [eval_id], "queue": "backfill", "run": "q3", "refresh": True})
     assert (answer.status, answer.json) == (202, {"accepted": 1, "repeated": 0, "under_way": 0, "bad": []})
-    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.refresh, entry.trigger.source) == (Queue.BACKFILL, True, "intake")
-    assert (await Ledger(redis).run("q3")).total == 1
+    assert (await Ledger(redis).get_run("q3")).total == 1
     assert await redis.llen("docv:backfill") == 1
 
 
@@ -33,7 +33,7 @@ async def test_what_is_not_said_is_live_without_a_run_and_without_refresh(
     client: Client, redis: Redis, eval_id: str
 ) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
-    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.refresh, entry.trigger.run) == (Queue.LIVE, False, None)
 
 

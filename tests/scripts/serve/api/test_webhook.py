@@ -35,7 +35,7 @@ async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis:
     made = event(eval_id, data={"documentType": {"type": "Military"}, "reasonCodes": ["R844"]})
     answer = await client.deliver(made)
     assert (answer.status, answer.json) == (200, {"result": "accepted"})
-    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.account, entry.refresh) == (Queue.LIVE, "default", False)
     assert set(entry.evidence) == {Evidence.MILITARY_ID, Evidence.UNDER_AGE}
     assert (entry.trigger.source, entry.trigger.run) == ("webhook", None)
@@ -45,7 +45,7 @@ async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis:
 
 async def test_a_young_event_waits_in_the_ledger_until_it_has_settled(client: Client, redis: Redis) -> None:
     assert (await client.deliver(event(event_at="2999-01-01T00:00:00Z"))).status == 200
-    census = await Ledger(redis).census()
+    census = await Ledger(redis).get_stats()
     assert (census.parked, await redis.llen("docv:live")) == (1, 0)
     assert census.next_due is not None
     assert 10 < census.next_due <= 15

@@ -54,7 +54,7 @@ async def test_an_event_is_for_the_account_of_its_address(  # noqa: PLR0917  # f
 ) -> None:
     answer = await deliver(client, path, token, eval_id, environment)
     assert (answer.status, answer.json) == (200, {"result": "accepted"})
-    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert entry.account == account
 
 
@@ -96,7 +96,7 @@ async def test_an_event_of_another_environment_than_its_account_s_is_none_of_our
 
 async def test_ids_are_handed_in_for_an_account(client: Client, redis: Redis, eval_id: str) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id], "account": "kyb"})).status == 202
-    (entry,) = await Ledger(redis).take([eval_id], token="t")
+    (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert entry.account == "kyb"
 
 

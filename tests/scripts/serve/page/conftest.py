@@ -63,19 +63,19 @@ async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_fail
     ledger = Ledger(redis)
     await ledger.accept(eval_ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run=run)))
     failure = Failure(cause, "RiskOS answered with status 503", 503)
-    for entry in await ledger.take(eval_ids, token="a-token"):
-        await ledger.bury(entry, attempts=6, failure=failure)
+    for entry in await ledger.lease(eval_ids, token="a-token"):
+        await ledger.dead_letter(entry, attempts=6, failure=failure)
 
 
 async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
     """Have a run under way, some dead letters and a hold; of twenty evaluations or more."""
     ledger = Ledger(redis)
     await ledger.accept(eval_ids[:10], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
-    for entry, outcome in zip(await ledger.take(eval_ids[:6], token="a-token"), [*Outcome], strict=False):
-        await ledger.settle(entry, outcome)
+    for entry, outcome in zip(await ledger.lease(eval_ids[:6], token="a-token"), [*Outcome], strict=False):
+        await ledger.complete(entry, outcome)
     await bury(redis, eval_ids[10:16])
     await bury(redis, eval_ids[16:20], HTML)
-    await Holds(redis).by_hand("default", f"the month is closed {HTML}")
+    await Holds(redis).place_manual("default", f"the month is closed {HTML}")
 
 
 async def keep(folder: Path, eval_id: str, revisions: int = 1) -> LocalBucket:

@@ -13,7 +13,7 @@ from scripts.serve.page.signer import Signer
 from tasks.errors import ServiceFailed
 from tasks.ledger.ledger import Ledger
 from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import ARCHIVE, OUTAGE_PAUSES, Holds, Reason
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason
 from tests.archives import eval_ids
 from tests.holds import failed
 from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for
@@ -24,12 +24,12 @@ ASKED = ("/page/resume?scope=default", "/page/redrive?cause=service_failed", "/p
 
 async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
-    await holds.by_hand("default", "closing")
-    await holds.until_probed(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_PAUSES, probe=False)
+    await holds.place_manual("default", "closing")
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
     with capture_logs() as logged:
         answer = await operator.press("/page/resume?scope=default")
     assert "It goes on." in answer.body.decode()
-    assert [hold.scope for hold in await holds.all()] == [ARCHIVE]
+    assert [hold.scope for hold in await holds.list_all()] == [ARCHIVE]
     (line,) = (each for each in logged if each["event"] == "action.resumed")
     assert (line["who"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
 
@@ -39,10 +39,10 @@ async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person
     breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(10):
         await failed(breaker, redis, ServiceFailed(503))
-    assert [hold.reason for hold in await holds.all()] == [Reason.OUTAGE]
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.OUTAGE]
     await operator.press("/page/resume?scope=default")
     assert not await failed(breaker, redis, ServiceFailed(503)), "one more is no outage"
-    assert await holds.all() == []
+    assert await holds.list_all() == []
 
 
 async def test_a_hold_that_has_ended_meanwhile_is_told(operator: Person, redis: Redis) -> None:
@@ -60,8 +60,8 @@ async def test_all_dead_letters_of_a_cause_are_tried_anew(operator: Person, redi
     answer = await operator.press(f"/page/redrive?{urlencode({'cause': cause})}")
     assert page.status == 200
     assert "7 tried anew" in answer.body.decode()
-    assert await Ledger(redis).causes() == {"bundle_too_large": 5}
-    assert (await Ledger(redis).census()).parked == 7
+    assert await Ledger(redis).count_causes() == {"bundle_too_large": 5}
+    assert (await Ledger(redis).get_stats()).parked == 7
 
 
 async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, redis: Redis) -> None:
@@ -70,7 +70,7 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
     with capture_logs() as logged:
         answer = await operator.press(f"/page/drop?eval_id={ids[1]}")
     assert "1 dropped." in answer.body.decode()
-    assert {letter.eval_id async for letter in Ledger(redis).dead_letters()} == {ids[0], ids[2]}
+    assert {letter.eval_id async for letter in Ledger(redis).iterate_dead_letters()} == {ids[0], ids[2]}
     (line,) = (each for each in logged if each["event"] == "action.dropped")
     assert (line["who"], line["eval_id"], line["count"]) == ("operator", ids[1], 1)
 
@@ -82,7 +82,7 @@ async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_pat
     assert await actions._all_of("redriven", "service_failed") == (1_000, 50)
     patient = Actions(nobody, redis, Signer(redis), nobody, HttpLimits())  # type: ignore[arg-type]
     assert await patient._all_of("dropped", "service_failed") == (50, 0)
-    assert (await Ledger(redis).census()).dead == 0
+    assert (await Ledger(redis).get_stats()).dead_letters == 0
 
 
 async def test_what_is_left_is_told(operator: Person) -> None:
@@ -111,27 +111,27 @@ async def test_an_action_ends_in_a_look_so_that_loading_anew_does_nothing_twice(
 @pytest.mark.parametrize("asked", ASKED)
 async def test_a_viewer_may_not(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
     await bury(redis, eval_ids(1))
-    await Holds(redis).by_hand("default", "closing")
+    await Holds(redis).place_manual("default", "closing")
     assert (await viewer.see(asked)).status == 403
     path, _, query = asked.partition("?")
     fields = dict([query.split("=")]) | {"token": await operator.token()}
     answer = await viewer.post(path, fields)
     assert (answer.status, "only operators may do this" in answer.body.decode()) == (403, True)
-    assert (await Ledger(redis).census()).dead == 1
-    assert await Holds(redis).of("default")
+    assert (await Ledger(redis).get_stats()).dead_letters == 1
+    assert await Holds(redis).get("default")
 
 
 @pytest.mark.parametrize("asked", ASKED)
 async def test_nobody_may_where_the_page_is_read_only(redis: Redis, redis_url: str, tmp_path: Path, asked: str) -> None:
     await bury(redis, eval_ids(1))
-    await Holds(redis).by_hand("default", "closing")
+    await Holds(redis).place_manual("default", "closing")
     async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
         operator = Person(client, OPERATOR)
         path, _, query = asked.partition("?")
         for answer in (await operator.see(asked), await operator.post(path, dict([query.split("=")]))):
             assert (answer.status, "--read-only" in answer.body.decode()) == (403, True)
-    assert (await Ledger(redis).census()).dead == 1
-    assert await Holds(redis).of("default")
+    assert (await Ledger(redis).get_stats()).dead_letters == 1
+    assert await Holds(redis).get("default")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_a_form_that_says_nothing_of_what_is_meant_does_nothing(operator: 
     assert (await operator.post("/page/drop", {"token": token})).status == 400
     assert (await operator.post("/page/drop", {"token": token, "eval_id": "<b>"})).status == 400
     assert (await operator.see("/page/drop")).status == 400
-    assert (await Ledger(redis).census()).dead == 1
+    assert (await Ledger(redis).get_stats()).dead_letters == 1
 
 
 async def _token(operator: Person, redis: Redis) -> str:

@@ -20,7 +20,7 @@ async def _one_dead_letter(redis: Redis) -> None:
 async def test_another_site_does_nothing_even_with_a_good_token(operator: Person, redis: Redis, site: str) -> None:
     answer = await operator.post("/page/redrive", FORM | {"token": await operator.token()}, Sec_Fetch_Site=site)
     assert (answer.status, "another site" in answer.body.decode()) == (403, True)
-    assert (await Ledger(redis).census()).dead == 1
+    assert (await Ledger(redis).get_stats()).dead_letters == 1
 
 
 @pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1", "file://"])
@@ -33,11 +33,11 @@ async def test_our_own_page_does(operator: Person, client: Client, redis: Redis)
     form = FORM | {"token": await operator.token()}
     assert (await operator.post("/page/redrive", form, Origin=client.url)).status == 200
     assert (await operator.post("/page/redrive", form, Sec_Fetch_Site="same-origin")).status == 200
-    assert (await Ledger(redis).census()).dead == 0
+    assert (await Ledger(redis).get_stats()).dead_letters == 0
 
 
 @pytest.mark.parametrize("token", [None, "", "0" * 64, "é"])
 async def test_a_form_without_our_token_does_nothing(operator: Person, redis: Redis, token: str | None) -> None:
     answer = await operator.post("/page/redrive", FORM if token is None else FORM | {"token": token})
     assert answer.status == 403
-    assert (await Ledger(redis).census()).dead == 1
+    assert (await Ledger(redis).get_stats()).dead_letters == 1

@@ -33,6 +33,6 @@ async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
     assert await eye.see() is seen[0]
     clock.now = 1.0
     assert (await eye.see()).causes == {"service_failed": 2}
-    await Ledger(redis).drop(ids)
+    await Ledger(redis).drop_dead_letters(ids)
     eye.forget()
     assert (await eye.see()).causes == {}

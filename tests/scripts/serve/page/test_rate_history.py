@@ -21,7 +21,7 @@ class Sight:
         self.looks += 1
         if not self.well:
             raise OSError
-        return RateStatus(asked=10.0, kept=8.0, by_hand=False, today=0, reached=7.5)
+        return RateStatus(configured=10.0, effective=8.0, manual=False, used_today=0, observed=7.5)
 
 
 async def points(history: RateHistory) -> Any:

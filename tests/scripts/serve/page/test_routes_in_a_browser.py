@@ -71,7 +71,7 @@ async def test_every_button_works_and_the_numbers_update_by_themselves(
     await page.keyboard.press("Enter")
     await page.get_by_role("button", name="Resume").press("Enter")
     await expect(page.get_by_role("status").first).to_have_text("It goes on.")
-    assert await Holds(redis).all() == []
+    assert await Holds(redis).list_all() == []
 
     await _redrive_and_drop(page, redis, ids)
     await _look_up(page, eval_id)
@@ -87,11 +87,11 @@ async def _redrive_and_drop(page: Page, redis: Redis, ids: list[str]) -> None:
     await page.get_by_role("link", name="Redrive all of service_failed").click()
     await page.get_by_role("button", name="Redrive").click()
     await expect(page.get_by_role("status")).to_contain_text("5 tried anew")
-    assert await Ledger(redis).causes() == {HTML: 4}
+    assert await Ledger(redis).count_causes() == {HTML: 4}
     await page.get_by_role("link", name="Drop all of").click()
     await page.get_by_role("button", name="Drop").click()
     await expect(page.get_by_role("status")).to_have_text("4 dropped.")
-    assert await Ledger(redis).causes() == {}
+    assert await Ledger(redis).count_causes() == {}
     for name in ("Runs", "Overview"):
         await page.get_by_role("link", name=name, exact=True).click()
         await expect(page.get_by_role("heading", level=1)).to_have_text(name)
@@ -127,5 +127,5 @@ async def test_without_javascript_it_can_be_read_and_used(browser: Browser, clie
     await page.get_by_role("link", name="Resume").click()
     await page.get_by_role("button", name="Resume").click()
     await expect(page.get_by_role("status").first).to_have_text("It goes on.")
-    assert await Holds(redis).all() == []
+    assert await Holds(redis).list_all() == []
     await context.close()

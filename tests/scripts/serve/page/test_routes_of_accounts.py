@@ -42,17 +42,17 @@ async def test_each_account_has_its_rate_and_its_chart(operator: Person) -> None
 
 async def test_one_account_is_resumed_and_the_other_is_not(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
-    await holds.by_hand("default", "ours")
-    await holds.by_hand("kyb", "theirs")
+    await holds.place_manual("default", "ours")
+    await holds.place_manual("kyb", "theirs")
     assert "Account kyb is on hold" in await text(operator, "/")
     await operator.press("/page/resume?scope=kyb")
-    assert [hold.scope for hold in await holds.all()] == ["default"]
+    assert [hold.scope for hold in await holds.list_all()] == ["default"]
 
 
 async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
-    (entry,) = await ledger.take([eval_id], token="ours")
+    (entry,) = await ledger.lease([eval_id], token="ours")
     await ledger.await_hold(entry, cause="account_unknown")
     assert "Unknown account a-stranger" in await text(operator, "/")
 
