@@ -295,10 +295,10 @@ def verify(
         raise click.UsageError("--account says where the evaluations of FILE are; without FILE all of it is verified")
     if checksums_only and sizes_only:
         raise click.UsageError("give --checksums-only or --sizes-only, not both")
+    from scripts.verify.command import make_options  # noqa: PLC0415
     from scripts.verify.command import verify as compare  # noqa: PLC0415
-    from scripts.verify.command import wanted_of  # noqa: PLC0415
 
-    wanted = wanted_of(source, checksums_only=checksums_only, sizes_only=sizes_only, **asked)
+    wanted = make_options(source, checksums_only=checksums_only, sizes_only=sizes_only, **asked)
     raise SystemExit(compare(wanted, as_json=as_json))
 
 
@@ -336,11 +336,11 @@ def export(
         raise click.UsageError("name evaluations: IDs, or a file with --ids")
     from scripts.export.command import ExportOptions  # noqa: PLC0415
     from scripts.export.command import export as bring  # noqa: PLC0415
-    from scripts.export.copying import Choice  # noqa: PLC0415
+    from scripts.export.copying import DocumentSelection  # noqa: PLC0415
 
     chosen["kinds"] = frozenset(chosen["kinds"])
     wanted = ExportOptions(
-        target, packed=target.suffix.lower() == ".zip" or bool(packed), bag=bag, choice=Choice(**chosen)
+        target, packed=target.suffix.lower() == ".zip" or bool(packed), bag=bag, selection=DocumentSelection(**chosen)
     )
     raise SystemExit(bring(sources + ids, wanted, account, as_json=as_json))
 
@@ -377,7 +377,7 @@ def rate(asked: float | None, from_settings: bool, account: str | None, as_json:
         raise click.UsageError("give a rate or --from-settings, not both")
     from scripts.commands.rate import rate as steer  # noqa: PLC0415
 
-    raise SystemExit(steer(asked, account, forget=from_settings, as_json=as_json))
+    raise SystemExit(steer(asked, account, reset=from_settings, as_json=as_json))
 
 
 @main.group("dead-letters")
@@ -408,19 +408,19 @@ def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_choice_options
 def list_dead_letters(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Show them, with the cause of each."""
-    from scripts.commands.dead_letters import choice_of, list_them  # noqa: PLC0415
+    from scripts.commands.dead_letters import list_dead_letters, make_filter  # noqa: PLC0415
 
-    raise SystemExit(list_them(choice_of(**chosen), as_json=as_json))
+    raise SystemExit(list_dead_letters(make_filter(**chosen), as_json=as_json))
 
 
 @dead_letters.command()
 @_choice_options
 def redrive(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Try them anew, with all their attempts."""
-    from scripts.commands.dead_letters import choice_of  # noqa: PLC0415
+    from scripts.commands.dead_letters import make_filter  # noqa: PLC0415
     from scripts.commands.dead_letters import redrive as again  # noqa: PLC0415
 
-    raise SystemExit(again(choice_of(**chosen), as_json=as_json))
+    raise SystemExit(again(make_filter(**chosen), as_json=as_json))
 
 
 @dead_letters.command()
@@ -428,10 +428,10 @@ def redrive(as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(yes: bool, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Forget them: nothing will archive them any more."""
-    from scripts.commands.dead_letters import choice_of  # noqa: PLC0415
     from scripts.commands.dead_letters import drop as forget  # noqa: PLC0415
+    from scripts.commands.dead_letters import make_filter  # noqa: PLC0415
 
-    raise SystemExit(forget(choice_of(**chosen), yes=yes, as_json=as_json))
+    raise SystemExit(forget(make_filter(**chosen), yes=yes, as_json=as_json))
 
 
 @main.command()

@@ -1,6 +1,6 @@
-"""The Celery task, and the signals between which a worker process lives.
+"""The Celery task and the signals that start, drain and close a worker process.
 
-With ``enqueue``, ``dispatch`` and ``feed`` the only module that knows Celery; everything below is lent what it needs.
+Only this module, ``tasks.consumer`` and ``tasks.queueing`` know Celery.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class WorkerProcess:
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
         words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
-        self._figures = WorkerMetrics(words, self._watchdog.look)
+        self._figures = WorkerMetrics(words, self._watchdog.problem)
         self._metrics_server = _start_metrics_server(settings, accounts, self._figures, self._watchdog)
         self._publisher = Publisher(app)
         self._exit_stack = contextlib.AsyncExitStack()
@@ -133,7 +133,7 @@ def _start_metrics_server(
         async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
             yield SystemMetrics(redis, allowances).collect
 
-    server = MetricsServer(figures.registry, looking, watchdog.look)
+    server = MetricsServer(figures.registry, looking, watchdog.problem)
     server.start(settings.metrics_host, settings.metrics_port)
     return server
 

@@ -22,7 +22,7 @@ def test_the_example_is_read_as_the_page_says(tmp_path: Path) -> None:
     file.write_text(example)
     known = load_accounts(Settings(accounts=file))
     assert known.names == ("kyb", "kyb-partner")
-    partner = known.chosen("kyb-partner")
+    partner = known.select("kyb-partner")
     assert (partner.shares_rate_with, partner.settings.rate, partner.settings.quota) == ("kyb", 25, 200_000)
     assert partner.settings.environment == "production"
     assert partner.settings.need_api_key().get_secret_value() == "key-of-kyb-partner"

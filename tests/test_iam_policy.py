@@ -13,12 +13,12 @@ from moto import settings as moto_settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
-from scripts.archive_access.s3_client import s3_archive
-from scripts.erase.erasure import Erased, Place, erase_one
+from scripts.archive_access.s3_client import open_s3_archive
+from scripts.erase.erasure import Erased, ErasureStores, erase_one
 from scripts.erase.legal_hold import hold_all
-from scripts.erase.receipt import Asked
-from scripts.erase.traces import Traces
-from scripts.erase.versions import Versions
+from scripts.erase.receipt import ErasureRequest
+from scripts.erase.traces import RedisRecords
+from scripts.erase.versions import S3Versions
 from tasks.errors import StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
@@ -227,15 +227,15 @@ async def test_an_eraser_s_rights_are_enough_to_hold_and_to_erase_and_each_of_th
     roles.become(roles.make("eraser"))
     roles.enforce()
 
-    noted, archive, evaluation = Noted(), s3_archive(settings), Evaluation(eval_id, "sandbox")
+    noted, archive, evaluation = Noted(), open_s3_archive(settings), Evaluation(eval_id, "sandbox")
     assert archive
     archive.client.meta.events.register("provide-client-params.s3", noted.call)
     archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
     for status in ("ON", "OFF"):
         assert hold_all(archive, evaluation, status) == 4
     bucket = noted.through(open_bucket(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
-    asked = Asked("request 4711", "operator", "a-host", bypass_governance=True)
-    ending = await erase_one(evaluation, asked, Place(bucket, Versions(archive), Traces(None)))
+    asked = ErasureRequest("request 4711", "operator", "a-host", bypass_governance=True)
+    ending = await erase_one(evaluation, asked, ErasureStores(bucket, S3Versions(archive), RedisRecords(None)))
 
     assert isinstance(ending, Erased)
     assert noted.refused(roles.policy("eraser")) == set()

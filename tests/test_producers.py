@@ -18,7 +18,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import Job, Queue
 from tasks.queueing.message import read_message
 from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
-from worker.broker.redis_transport import transport_url
+from worker.broker.redis_transport import broker_transport_url
 
 PAGE = (Path(__file__).parents[1] / "docs" / "producers.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -60,7 +60,7 @@ def test_there_are_no_other_examples() -> None:
 
 
 async def test_a_producer_with_celery_alone_is_understood(redis: Redis, redis_url: str) -> None:
-    await run(sys.executable, "-c", example("send_task"), ARCHIVER_BROKER=transport_url(redis_url))
+    await run(sys.executable, "-c", example("send_task"), ARCHIVER_BROKER=broker_transport_url(redis_url))
     (raw,) = await redis.lrange("docv:live", 0, -1)
     envelope = json.loads(raw)
     positional, arguments, _ = json.loads(base64.b64decode(envelope["body"]))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from scripts.cli import main
-from scripts.simulator.options import Options
-from scripts.simulator.server import start
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.server import start_simulator
 from worker.config.settings import Settings
 
 README = Path(__file__).parents[1] / "README.md"
@@ -40,7 +40,7 @@ def test_every_command_is_in_the_table_and_no_other() -> None:
 
 async def test_the_rehearsal_runs_as_it_is_written(tmp_path: Path) -> None:
     rehearsal = next(block for block in BLOCKS if "simulate --ids" in block)
-    async with await start(Options()) as riskos:
+    async with await start_simulator(SimulatorOptions()) as riskos:
         lines = [line for line in rehearsal.splitlines() if not line.endswith("&")]
         script = "\n".join(lines).replace("http://127.0.0.1:8400", riskos.url).replace("--ids 300", "--ids 60")
         shell = await asyncio.create_subprocess_exec(

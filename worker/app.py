@@ -11,15 +11,15 @@ from celery import Celery, signals
 from kombu import Queue
 
 from worker.broker.envelope import BACKFILL, LIVE
-from worker.broker.options import broker_url, is_rabbitmq, use_our_channels, worker_options
+from worker.broker.options import broker_url, install_channels, is_rabbitmq, worker_options
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, SettingsError, load_settings
 from worker.logs import configure_logs
 
-_PLACES_FOR_LIVE = 8
+_LIVE_THREADS = 8
 
 
-def configuration(settings: Settings) -> dict[str, Any]:
+def make_configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration.
 
     Raises:
@@ -40,7 +40,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "worker_pool": "threads",
         # A backfill never has so many messages here that there is no place for what is live: see `tasks.consumer`.
-        "worker_concurrency": settings.concurrency + _PLACES_FOR_LIVE,
+        "worker_concurrency": settings.concurrency + _LIVE_THREADS,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Celery's threads would each talk to RabbitMQ about that over the one connection, and then nobody hears it.
@@ -51,14 +51,14 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-def publishing_app(settings: Settings) -> Celery:
+def make_publishing_app(settings: Settings) -> Celery:
     """Return an application that only publishes, for a process that is no worker.
 
     Raises:
         SettingsError: there is no Redis to speak to.
     """
     publisher = Celery("docv-archive", set_as_current=False)
-    publisher.conf.update(configuration(settings))
+    publisher.conf.update(make_configuration(settings))
     return publisher
 
 
@@ -66,14 +66,14 @@ def _configuration() -> dict[str, Any]:
     try:
         settings = load_settings()
         load_accounts(settings)
-        return configuration(settings)
+        return make_configuration(settings)
     except SettingsError as error:
         # Celery's own command gets here; whoever started it shall read the sentence, not a traceback.
         print(error, file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
 
 
-use_our_channels()
+install_channels()
 app = Celery("docv-archive", include=["tasks.archive"])
 app.add_defaults(_configuration)
 

@@ -28,14 +28,14 @@ class Resources:
         http: the session to RiskOS of each account; those with the same certificate have one together.
         redis: the client of ledger and limiter.
         archive: client of the bucket, or the folder.
-        writing: what gives the client to write with, where that is another one: under Object Lock.
+        write_client: what gives the client to write with, where that is another one: under Object Lock.
         spool_dir: folder for what is too large for memory.
     """
 
     http: Mapping[str, aiohttp.ClientSession]
     redis: "Redis"
     archive: S3Store | Path
-    writing: LockingClient | None
+    write_client: LockingClient | None
     spool_dir: Path
 
 
@@ -59,10 +59,10 @@ async def open_resources(settings: Settings, accounts: Iterable[AccountSettings]
         await check_archive(archive, settings)
         spool_dir = settings.state_dir / "spool"
         check_folder(spool_dir, "folder for large bundles, below DOCV_STATE_DIR,")
-        yield Resources(http, redis, archive, _locking(archive, settings), spool_dir)
+        yield Resources(http, redis, archive, _open_write_client(archive, settings), spool_dir)
 
 
-def _locking(archive: S3Store | Path, settings: Settings) -> LockingClient | None:
+def _open_write_client(archive: S3Store | Path, settings: Settings) -> LockingClient | None:
     if isinstance(archive, Path) or not settings.lock_mode or not settings.lock_days:
         return None
     return LockingClient(archive, settings.lock_mode, settings.lock_days)

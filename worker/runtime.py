@@ -56,7 +56,7 @@ class Runtime:
         self._draining = False
         self._work: set[asyncio.Task[Any]] = set()
         # Who waits, until called off. A task and an event for each of them would cost more than most waiting does.
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._cancellable: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
@@ -69,27 +69,27 @@ class Runtime:
         """Run a coroutine on the loop and wait for it; called from any other thread."""
         return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop).result()
 
-    async def unless_draining(self, waiting: Coroutine[Any, Any, T]) -> T:
+    async def cancel_on_drain(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for something, but not longer than the process lives.
 
         Raises:
             Draining: the process is about to end; the waiting was cancelled.
         """
         if self.draining:
-            waiting.close()
+            work.close()
             raise Draining
         task = asyncio.current_task()
         assert task  # noqa: S101  # only tasks wait
-        self._waiting.add(task)
+        self._cancellable.add(task)
         try:
-            return await waiting
+            return await work
         except asyncio.CancelledError:
-            if task in self._waiting:
+            if task in self._cancellable:
                 raise
             task.uncancel()
             raise Draining from None
         finally:
-            self._waiting.discard(task)
+            self._cancellable.discard(task)
 
     async def pause(self, seconds: float) -> None:
         """Sleep.
@@ -97,7 +97,7 @@ class Runtime:
         Raises:
             Draining: the process is about to end.
         """
-        await self.unless_draining(asyncio.sleep(seconds))
+        await self.cancel_on_drain(asyncio.sleep(seconds))
 
     def drain(self) -> None:
         """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once.
@@ -133,8 +133,8 @@ class Runtime:
             self._cancel_work()
         else:
             self._draining = True
-            while self._waiting:
-                self._waiting.pop().cancel()
+            while self._cancellable:
+                self._cancellable.pop().cancel()
             self._loop.call_later(self._drain_seconds, self._cancel_work)
 
     def _cancel_work(self) -> None:

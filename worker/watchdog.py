@@ -11,43 +11,43 @@ import threading
 import time
 from collections.abc import Callable
 
-DEAF = 70
+EXIT_STALLED = 70
 """Exit code of a process that leaves because it was deaf (EX_SOFTWARE of sysexits.h)."""
 _LOOK_SECONDS = 1.0
 _RECENT_SECONDS = 10.0
 
 
-def leave_now(why: str) -> None:
+def exit_now(why: str) -> None:
     """End this process at once: nothing in it can be trusted to end it in order. Leases run out by themselves."""
     print(f"docv-archive: the worker leaves: {why}", file=sys.stderr, flush=True)  # noqa: T201  # the log may be stuck, too
     faulthandler.dump_traceback(all_threads=True)
-    os._exit(DEAF)
+    os._exit(EXIT_STALLED)
 
 
 class Watchdog:
     """Watches one worker process from a thread of its own.
 
     Args:
-        leave: what to do with a deaf process; called with the reason, once.
+        exit_process: what to do with a deaf process; called with the reason, once.
         stuck_seconds: longest time between two ticks of the loop.
-        deaf_seconds: longest time for which messages may wait, with room for them, and none be taken.
+        stalled_seconds: longest time for which messages may wait, with room for them, and none be taken.
         clock: seconds of a clock that never goes back.
     """
 
     def __init__(
         self,
-        leave: Callable[[str], None] = leave_now,
+        exit_process: Callable[[str], None] = exit_now,
         *,
         stuck_seconds: float = 30.0,
-        deaf_seconds: float = 60.0,
+        stalled_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._leave = leave
-        self._stuck_seconds, self._deaf_seconds = stuck_seconds, deaf_seconds
+        self._exit = exit_process
+        self._stuck_seconds, self._stalled_seconds = stuck_seconds, stalled_seconds
         self._clock = clock
         self._ticked = clock()
         self._waiting_since: float | None = None
-        self._saw = clock()
+        self._observed_at = clock()
         self._looked = clock()
         self._over = threading.Event()
 
@@ -63,21 +63,21 @@ class Watchdog:
         """The loop is alive."""
         self._ticked = self._clock()
 
-    def took(self) -> None:
+    def message_handled(self) -> None:
         """A message was taken."""
         self._waiting_since = None
 
-    def saw(self, *, waiting: bool) -> None:
+    def queue_observed(self, *, waiting: bool) -> None:
         """Learn whether messages wait for this process although it has room for them."""
         now = self._clock()
         # Who could not look for a while, since Redis did not answer, begins anew.
-        if not waiting or now - self._saw > _RECENT_SECONDS:
+        if not waiting or now - self._observed_at > _RECENT_SECONDS:
             self._waiting_since = None
         if waiting and self._waiting_since is None:
             self._waiting_since = now
-        self._saw = now
+        self._observed_at = now
 
-    def look(self) -> str | None:
+    def problem(self) -> str | None:
         """Return why this process is deaf, or None."""
         now, since = self._clock(), self._waiting_since
         frozen, self._looked = now - self._looked > _RECENT_SECONDS, now
@@ -86,13 +86,13 @@ class Watchdog:
             self._ticked = now
         if now - self._ticked > self._stuck_seconds:
             return f"its event loop has not moved for {now - self._ticked:.0f} s"
-        if since is not None and now - self._saw < _RECENT_SECONDS and now - since > self._deaf_seconds:
+        if since is not None and now - self._observed_at < _RECENT_SECONDS and now - since > self._stalled_seconds:
             return f"messages have been waiting for {now - since:.0f} s, there is room for them, and none was taken"
         return None
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
-            why = self.look()
+            why = self.problem()
             if why:
-                self._leave(why)
+                self._exit(why)
                 return

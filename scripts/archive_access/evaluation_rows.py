@@ -24,7 +24,7 @@ _SOME = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EvaluationRow:
     """What became of one evaluation.
 
     Attributes:
@@ -49,21 +49,21 @@ class Row:
     cause: str | None = None
 
     @property
-    def fine(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether nobody needs to look."""
         return self.outcome == PRESENT or (self.outcome != MISSING and Outcome(self.outcome).ok)
 
     @property
-    def damaged(self) -> bool:
+    def is_damaged(self) -> bool:
         """Whether there is a manifest, but none that says anything."""
         return self.outcome == MISSING and self.manifest is not None
 
-    def facts(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, object]:
         """Return it for a program."""
         return asdict(self)
 
 
-async def archive_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]) -> AsyncIterator[list[Row]]:
+async def read_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]) -> AsyncIterator[list[EvaluationRow]]:
     """Yield what the archive says of evaluations, in their order, some at a time.
 
     Raises:
@@ -71,26 +71,26 @@ async def archive_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(eval_id: str) -> Row:
+    async def one(eval_id: str) -> EvaluationRow:
         async with at_once:
-            return await _row(bucket, Evaluation(eval_id, environment))
+            return await _read_row(bucket, Evaluation(eval_id, environment))
 
     for start in range(0, len(eval_ids), _SOME):
         yield await asyncio.gather(*map(one, eval_ids[start : start + _SOME]))
 
 
-async def _row(bucket: Bucket, evaluation: Evaluation) -> Row:
+async def _read_row(bucket: Bucket, evaluation: Evaluation) -> EvaluationRow:
     try:
         committed = await read_manifest(bucket, evaluation)
     except IntegrityError as error:
-        return Row(evaluation.eval_id, MISSING, manifest=evaluation.manifest_key, cause=error.cause)
-    return _told_by(committed, evaluation) if committed else Row(evaluation.eval_id, MISSING)
+        return EvaluationRow(evaluation.eval_id, MISSING, manifest=evaluation.manifest_key, cause=error.cause)
+    return _row_from(committed, evaluation) if committed else EvaluationRow(evaluation.eval_id, MISSING)
 
 
-def _told_by(committed: StoredManifest, evaluation: Evaluation) -> Row:
+def _row_from(committed: StoredManifest, evaluation: Evaluation) -> EvaluationRow:
     manifest = committed.manifest
     documents = [document for document in manifest.documents if not document.superseded]
-    return Row(
+    return EvaluationRow(
         eval_id=evaluation.eval_id,
         outcome=manifest.outcome.value,
         documents=len(documents),
@@ -102,14 +102,14 @@ def _told_by(committed: StoredManifest, evaluation: Evaluation) -> Row:
     )
 
 
-def write_json_lines(some: Sequence[Row]) -> None:
+def write_json_lines(some: Sequence[EvaluationRow]) -> None:
     """Print rows, one JSON object a line."""
-    sys.stdout.buffer.writelines(orjson.dumps(row.facts(), option=orjson.OPT_APPEND_NEWLINE) for row in some)
+    sys.stdout.buffer.writelines(orjson.dumps(row.as_json(), option=orjson.OPT_APPEND_NEWLINE) for row in some)
 
 
-def write_csv(some: Sequence[Row]) -> None:
+def write_csv(some: Sequence[EvaluationRow]) -> None:
     """Print rows as CSV; where there are none yet, the header."""
-    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(EvaluationRow)], lineterminator="\n")
     if not some:
         writer.writeheader()
-    writer.writerows(row.facts() for row in some)
+    writer.writerows(row.as_json() for row in some)

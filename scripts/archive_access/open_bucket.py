@@ -16,11 +16,11 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 # obstore's threads abort a process that ends within an instant of their answer (0.12.1).
-_INSTANT = 0.2
+_CLOSE_SECONDS = 0.2
 
 
 @contextlib.asynccontextmanager
-async def opened_bucket(settings: Settings) -> AsyncIterator[Bucket]:
+async def open_archive_bucket(settings: Settings) -> AsyncIterator[Bucket]:
     """Lend the archive's bucket.
 
     Raises:
@@ -29,12 +29,12 @@ async def opened_bucket(settings: Settings) -> AsyncIterator[Bucket]:
     """
     archive = open_archive(settings)
     await check_archive(archive, settings)
-    async with _left_in_order(archive):
+    async with _close_in_order(archive):
         yield open_bucket(archive, settings.storage_class)
 
 
 @contextlib.asynccontextmanager
-async def opened_for_reading(settings: Settings) -> AsyncIterator[Bucket]:
+async def open_read_only_bucket(settings: Settings) -> AsyncIterator[Bucket]:
     """Lend the bucket to who changes nothing: a folder is not made, and need not let anybody write.
 
     Raises:
@@ -43,24 +43,24 @@ async def opened_for_reading(settings: Settings) -> AsyncIterator[Bucket]:
     """
     archive = open_archive(settings)
     if isinstance(archive, Path):
-        _see_folder(archive)
+        _check_folder(archive)
     else:
         await check_archive(archive, settings)
-    async with _left_in_order(archive):
+    async with _close_in_order(archive):
         yield open_bucket(archive)
 
 
-def _see_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
         raise ServiceUnavailable(f"{folder}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
 
 
 @contextlib.asynccontextmanager
-async def _left_in_order(archive: S3Store | Path) -> AsyncIterator[None]:
+async def _close_in_order(archive: S3Store | Path) -> AsyncIterator[None]:
     try:
         yield
     except StorageError as error:
         raise ServiceUnavailable(f"{error}; give the same command again when it can") from None
     finally:
         if isinstance(archive, S3Store):
-            await asyncio.sleep(_INSTANT)
+            await asyncio.sleep(_CLOSE_SECONDS)

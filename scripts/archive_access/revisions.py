@@ -29,11 +29,11 @@ async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | 
     found = await bucket.read(evaluation.manifest_key)
     if found is None:
         return None
-    at = _read(found, evaluation)
+    at = _parse(found, evaluation)
     if revision is not None and revision > at.manifest.revision:
         raise NotExported(f"there is no revision {revision}; the current one is {at.manifest.revision}")
     while revision is not None and revision < at.manifest.revision:
-        at = await _before(bucket, evaluation, at.manifest)
+        at = await _read_revision(bucket, evaluation, at.manifest)
     return at
 
 
@@ -55,20 +55,20 @@ def extension_of(document: DocumentRecord) -> str:
     return document.key.rpartition(".")[2]
 
 
-async def _before(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> StoredManifest:
+async def _read_revision(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> StoredManifest:
     number = manifest.revision - 1
     found = await bucket.read(evaluation.revision_key(number))
     if found is None:
         raise NotExported(f"revision {number} is not in the archive")
     if hashlib.sha256(found.data).hexdigest() != manifest.previous:
         raise NotExported(f"revision {number} is not the one that revision {number + 1} followed: its hash differs")
-    before = _read(found, evaluation)
+    before = _parse(found, evaluation)
     if before.manifest.revision != number:
         raise NotExported(f"revision {number} says that it is revision {before.manifest.revision}")
     return before
 
 
-def _read(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
+def _parse(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
     try:
         manifest = Manifest.model_validate_json(found.data)
     except ValidationError:

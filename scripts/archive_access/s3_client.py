@@ -30,21 +30,21 @@ class S3Archive:
     bucket: str
     prefix: str
 
-    def pages(self, call: str, below: str) -> Iterator[dict[str, Any]]:
+    def list_pages(self, call: str, below: str) -> Iterator[dict[str, Any]]:
         """Yield what a listing call answers about the keys below a prefix of ours, page after page."""
         yield from self.client.get_paginator(call).paginate(Bucket=self.bucket, Prefix=self.prefix + below)
 
-    def ours(self, key: str) -> str:
+    def relative_key(self, key: str) -> str:
         """Return a key of S3 as the archive names it."""
         return key.removeprefix(self.prefix)
 
 
-def s3_archive(settings: Settings) -> S3Archive | None:
+def open_s3_archive(settings: Settings) -> S3Archive | None:
     """Return the archive in S3, or None where it is in a folder."""
     url = urlsplit(settings.archive_url)
     if url.scheme != "s3":
         return None
-    return S3Archive(s3_client(settings.s3_endpoint), url.netloc, prefix_of(settings.archive_url))
+    return S3Archive(make_s3_client(settings.s3_endpoint), url.netloc, prefix_of(settings.archive_url))
 
 
 def prefix_of(archive_url: str) -> str:
@@ -53,7 +53,7 @@ def prefix_of(archive_url: str) -> str:
     return f"{prefix}/" if prefix else ""
 
 
-def s3_client(endpoint: str | None, at_once: int = 10) -> Any:
+def make_s3_client(endpoint: str | None, at_once: int = 10) -> Any:
     """Return boto3's client of S3; what S3 cannot do just now is tried again.
 
     Args:
@@ -65,7 +65,7 @@ def s3_client(endpoint: str | None, at_once: int = 10) -> Any:
     from botocore.config import Config  # noqa: PLC0415
 
     session = botocore.session.Session()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
     config = Config(
         connect_timeout=5,
         read_timeout=60,
@@ -76,7 +76,7 @@ def s3_client(endpoint: str | None, at_once: int = 10) -> Any:
     return boto3.Session(botocore_session=session).client("s3", endpoint_url=endpoint, config=config)
 
 
-def _time(text: Any) -> datetime:
+def _parse_time(text: Any) -> datetime:
     """Return the time that S3 tells; botocore's guessing at it takes most of the time that a listing takes."""
     from botocore.utils import parse_timestamp  # noqa: PLC0415
 
@@ -87,13 +87,13 @@ def _time(text: Any) -> datetime:
         return parse_timestamp(text)  # type: ignore[no-any-return]
 
 
-def code_of(error: Any) -> str:
+def error_code(error: Any) -> str:
     """Return S3's word for what went wrong."""
     return str(error.response.get("Error", {}).get("Code", "no code"))
 
 
 @contextlib.contextmanager
-def needing_credentials() -> Iterator[None]:
+def require_credentials() -> Iterator[None]:
     """Tell whoever has no credentials where to put them.
 
     Raises:
@@ -110,7 +110,7 @@ def needing_credentials() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def asking(action: str) -> Iterator[None]:
+def translate_s3_errors(action: str) -> Iterator[None]:
     """Turn what boto3 raises into our errors.
 
     Args:
@@ -123,10 +123,10 @@ def asking(action: str) -> Iterator[None]:
     from botocore import exceptions  # noqa: PLC0415
 
     try:
-        with needing_credentials():
+        with require_credentials():
             yield
     except exceptions.ClientError as error:
-        raise ServiceUnavailable(_sentence(code_of(error), action)) from None
+        raise ServiceUnavailable(_sentence(error_code(error), action)) from None
     except exceptions.BotoCoreError as error:
         raise ServiceUnavailable(
             f"S3 does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
@@ -139,7 +139,7 @@ def _sentence(code: str, action: str) -> str:
     return f"S3 does not do what {action} allows ({code}); give the same command again later"
 
 
-def answer_or_none(call: Callable[[], Any], action: str, absent: frozenset[str]) -> Any:
+def call_or_none(call: Callable[[], Any], action: str, absent: frozenset[str]) -> Any:
     """Return what a call answers, or None where S3 says with one of these codes that there is no such thing.
 
     Raises:
@@ -147,10 +147,10 @@ def answer_or_none(call: Callable[[], Any], action: str, absent: frozenset[str])
     """
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
-    with asking(action):
+    with translate_s3_errors(action):
         try:
             return call()
         except ClientError as error:
-            if code_of(error) in absent | UNKNOWN:
+            if error_code(error) in absent | UNKNOWN:
                 return None
             raise

@@ -4,10 +4,10 @@ from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, load_settings
 
 
-def settings_of(account: str | None) -> Settings:
+def load_account_settings(account: str | None) -> Settings:
     """Return the settings of an account: for a command that looks where its evaluations are in the archive.
 
     Raises:
         SettingsError: there is no such account, or something in the settings is missing or impossible.
     """
-    return load_accounts(load_settings()).chosen(account).settings
+    return load_accounts(load_settings()).select(account).settings

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import click
 
-from scripts.archive_access.evaluation_rows import MISSING, Row, archive_rows, write_csv, write_json_lines
-from scripts.archive_access.open_bucket import opened_for_reading
-from scripts.archive_access.selected_account import settings_of
+from scripts.archive_access.evaluation_rows import MISSING, EvaluationRow, read_rows, write_csv, write_json_lines
+from scripts.archive_access.open_bucket import open_read_only_bucket
+from scripts.archive_access.selected_account import load_account_settings
 from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_source import open_inventory
 from scripts.console.exit_codes import NOT_ALL, OK
@@ -16,12 +16,12 @@ from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import IdList, read_id_list
 from worker.config.settings import Settings
 
-Chunks = AsyncIterator[Sequence[Row]]
+Chunks = AsyncIterator[Sequence[EvaluationRow]]
 _AT_ONCE = 8_192
 
 
 @dataclass(slots=True)
-class Found:
+class AuditTotals:
     """What all rows say together.
 
     Attributes:
@@ -34,11 +34,11 @@ class Found:
     damaged: int = 0
     documents: int = 0
 
-    def add(self, some: Sequence[Row]) -> None:
+    def add(self, some: Sequence[EvaluationRow]) -> None:
         """Count some rows."""
         for row in some:
             self.outcomes[row.outcome] += 1
-            self.damaged += row.damaged
+            self.damaged += row.is_damaged
             self.documents += row.documents
 
     def sentence(self) -> str:
@@ -50,33 +50,33 @@ class Found:
 
 def audit(source: str, column: str | None, inventory: str | None, account: str | None, *, as_json: bool) -> int:
     """Print what the archive says of each ID of a list; return the exit code."""
-    settings = settings_of(account)
+    settings = load_account_settings(account)
     write = write_json_lines if as_json else write_csv
     with read_id_list(source, column, settings) as listed:
-        rows = _from_inventory(inventory, listed, settings) if inventory else _from_archive(listed, settings)
+        rows = _audit_inventory(inventory, listed, settings) if inventory else _audit_archive(listed, settings)
         return run_read_only(_audit(rows, listed, write))
 
 
-async def _audit(rows: Chunks, listed: IdList, write: Callable[[Sequence[Row]], None]) -> int:
-    found = Found()
+async def _audit(rows: Chunks, listed: IdList, write: Callable[[Sequence[EvaluationRow]], None]) -> int:
+    found = AuditTotals()
     write(())
     with ProgressLine("audit", len(listed.ids)) as distance:
         async for some in rows:
             write(some)
             found.add(some)
-            distance.show(found.outcomes.total(), f"{found.outcomes[MISSING]:,} missing")
+            distance.update(found.outcomes.total(), f"{found.outcomes[MISSING]:,} missing")
     click.echo(found.sentence(), err=True)
     return NOT_ALL if found.outcomes[MISSING] or listed.bad else OK
 
 
-async def _from_archive(listed: IdList, settings: Settings) -> Chunks:
-    async with opened_for_reading(settings) as bucket:
+async def _audit_archive(listed: IdList, settings: Settings) -> Chunks:
+    async with open_read_only_bucket(settings) as bucket:
         for chunk in listed.ids.chunks(_AT_ONCE):
-            async for some in archive_rows(bucket, settings.environment, chunk):
+            async for some in read_rows(bucket, settings.environment, chunk):
                 yield some
 
 
-async def _from_inventory(inventory: str, listed: IdList, settings: Settings) -> Chunks:
+async def _audit_inventory(inventory: str, listed: IdList, settings: Settings) -> Chunks:
     with open_inventory(inventory, settings) as objects, inventory_rows(objects, settings) as known:
         for chunk in listed.ids.chunks(_AT_ONCE):
             yield known.rows(chunk)

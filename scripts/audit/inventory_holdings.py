@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from scripts.archive_access.evaluation_rows import MISSING, PRESENT, Row
-from scripts.audit.inventory_objects import Listed
+from scripts.archive_access.evaluation_rows import MISSING, PRESENT, EvaluationRow
+from scripts.audit.inventory_objects import InventoryObject
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import scratch_folder
 from tasks.bundle.documents import Kind
@@ -34,19 +34,19 @@ class Holdings:
     def __init__(self, database: sqlite3.Connection, environment: str) -> None:
         self._database, self._environment = database, environment
 
-    def rows(self, eval_ids: Sequence[str]) -> list[Row]:
+    def rows(self, eval_ids: Sequence[str]) -> list[EvaluationRow]:
         """Return a row for each ID, in order: ``present`` or ``missing``."""
         return [self._row(eval_id) for eval_id in eval_ids]
 
-    def _row(self, eval_id: str) -> Row:
+    def _row(self, eval_id: str) -> EvaluationRow:
         manifests, documents, size = self._database.execute(_FIND, (eval_id,)).fetchone() or (0, 0, 0)
         if not manifests:
-            return Row(eval_id, MISSING, documents, size)
-        return Row(eval_id, PRESENT, documents, size, Evaluation(eval_id, self._environment).manifest_key)
+            return EvaluationRow(eval_id, MISSING, documents, size)
+        return EvaluationRow(eval_id, PRESENT, documents, size, Evaluation(eval_id, self._environment).manifest_key)
 
 
 @contextmanager
-def inventory_rows(objects: Iterable[Listed], settings: Settings) -> Iterator[Holdings]:
+def inventory_rows(objects: Iterable[InventoryObject], settings: Settings) -> Iterator[Holdings]:
     """Read an inventory, and lend what it says of the archive.
 
     Raises:
@@ -54,19 +54,19 @@ def inventory_rows(objects: Iterable[Listed], settings: Settings) -> Iterator[Ho
         BadSource: the inventory cannot be read to its end, or is that of another bucket.
         ServiceUnavailable: the disk has no room.
     """
-    bucket, root = _place(settings)
+    bucket, root = _bucket_and_root(settings)
     with (
         TemporaryDirectory(dir=scratch_folder(settings)) as folder,
         _translated(),
         closing(sqlite3.connect(Path(folder) / "held", isolation_level=None)) as database,
     ):
         _prepare(database)
-        for some in _summed(objects, bucket, root):
-            _keep(database, some)
+        for some in _sum_objects(objects, bucket, root):
+            _insert(database, some)
         yield Holdings(database, settings.environment)
 
 
-def _place(settings: Settings) -> tuple[str, str]:
+def _bucket_and_root(settings: Settings) -> tuple[str, str]:
     """Return the archive's bucket, and what keys of the environment begin with."""
     url = urlsplit(settings.archive_url)
     if url.scheme != "s3":
@@ -82,13 +82,13 @@ def _prepare(database: sqlite3.Connection) -> None:
     database.execute(_TABLE)
 
 
-def _keep(database: sqlite3.Connection, some: dict[str, list[int]]) -> None:
+def _insert(database: sqlite3.Connection, some: dict[str, list[int]]) -> None:
     database.execute("BEGIN")
     database.executemany(_ADD, ((eval_id, *sums) for eval_id, sums in some.items()))
     database.execute("COMMIT")
 
 
-def _summed(objects: Iterable[Listed], bucket: str, root: str) -> Iterator[dict[str, list[int]]]:
+def _sum_objects(objects: Iterable[InventoryObject], bucket: str, root: str) -> Iterator[dict[str, list[int]]]:
     """Yield manifests, documents and their bytes of some evaluations at a time; one may come again."""
     sums: dict[str, list[int]] = {}
     for listed in objects:

@@ -20,7 +20,7 @@ _BARE = (_BUCKET, _KEY, _SIZE)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class InventoryObject:
     """One object of an inventory.
 
     Attributes:
@@ -34,7 +34,7 @@ class Listed:
     size: int
 
 
-def read_csv(file: IO[bytes], columns: Sequence[str] | None) -> Iterator[Listed]:
+def read_csv(file: IO[bytes], columns: Sequence[str] | None) -> Iterator[InventoryObject]:
     """Yield the objects of a CSV.
 
     Args:
@@ -51,19 +51,19 @@ def read_csv(file: IO[bytes], columns: Sequence[str] | None) -> Iterator[Listed]
             raise BadSource("it is no CSV: expected are bucket, key and size a line") from None
 
 
-def _objects(rows: Iterator[list[str]], columns: Sequence[str] | None) -> Iterator[Listed]:
+def _objects(rows: Iterator[list[str]], columns: Sequence[str] | None) -> Iterator[InventoryObject]:
     first = next(rows, None)
     if first is None:
         return
     names = [_plain(name) for name in columns or first]
     header = columns is None and _KEY in names
     if columns is None and not header:
-        names = _bare(first)
+        names = _strip_quotes(first)
     for row in rows if header else itertools.chain([first], rows):
         yield from _current(names, row, coded=True)
 
 
-def read_parquet(file: IO[bytes]) -> Iterator[Listed]:
+def read_parquet(file: IO[bytes]) -> Iterator[InventoryObject]:
     """Yield the objects of a Parquet file, which names its columns itself.
 
     Raises:
@@ -90,7 +90,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _current(names: Sequence[str], row: Sequence[str], *, coded: bool) -> Iterator[Listed]:
+def _current(names: Sequence[str], row: Sequence[str], *, coded: bool) -> Iterator[InventoryObject]:
     """Yield the object of a row, unless it is a former version, or a deleted one."""
     cells = dict(zip(names, row, strict=False))
     if _BUCKET not in cells or _KEY not in cells:
@@ -99,10 +99,10 @@ def _current(names: Sequence[str], row: Sequence[str], *, coded: bool) -> Iterat
         return
     size = cells.get(_SIZE, "")
     key = unquote_plus(cells[_KEY]) if coded else cells[_KEY]
-    yield Listed(cells[_BUCKET], key, int(size) if size.isascii() and size.isdigit() else 0)
+    yield InventoryObject(cells[_BUCKET], key, int(size) if size.isascii() and size.isdigit() else 0)
 
 
-def _bare(row: Sequence[str]) -> list[str]:
+def _strip_quotes(row: Sequence[str]) -> list[str]:
     """Return the columns of a CSV that names none.
 
     Raises:

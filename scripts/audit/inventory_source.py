@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from scripts.audit.inventory_description import DataFile, Description, locate, read_description
-from scripts.audit.inventory_objects import Listed, read_csv, read_parquet
+from scripts.audit.inventory_objects import InventoryObject, read_csv, read_parquet
 from scripts.ids.errors import BadSource
 from scripts.ids.parquet import MAGIC
 from scripts.ids.s3 import download, is_s3
@@ -23,7 +23,7 @@ _AT_ONCE = 1 << 20
 
 
 @contextmanager
-def open_inventory(source: str, settings: Settings) -> Iterator[Iterator[Listed]]:
+def open_inventory(source: str, settings: Settings) -> Iterator[Iterator[InventoryObject]]:
     """Lend the objects that an inventory lists.
 
     Args:
@@ -35,19 +35,19 @@ def open_inventory(source: str, settings: Settings) -> Iterator[Iterator[Listed]
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
-    with _named(source), _opened(source, settings) as file:
+    with _named(source), _open(source, settings) as file:
         if _begins(file).lstrip().startswith(b"{"):
-            yield _described(read_description(file.read(_LARGEST_MANIFEST)), source, settings)
+            yield _open_described(read_description(file.read(_LARGEST_MANIFEST)), source, settings)
         else:
-            yield _listed(file, None)
+            yield _read_objects(file, None)
 
 
-def _described(description: Description, source: str, settings: Settings) -> Iterator[Listed]:
+def _open_described(description: Description, source: str, settings: Settings) -> Iterator[InventoryObject]:
     for part in description.files:
         where = locate(part, source)
-        with _named(where), _opened(where, settings) as file:
+        with _named(where), _open(where, settings) as file:
             _check(file, part)
-            for listed in _listed(file, description):
+            for listed in _read_objects(file, description):
                 if listed.bucket != description.bucket:
                     raise BadSource(f"it lists the bucket {listed.bucket}, its manifest {description.bucket}")
                 yield listed
@@ -62,7 +62,7 @@ def _check(file: IO[bytes], part: DataFile) -> None:
         raise BadSource("its bytes are not those its manifest speaks of: fetch it again")
 
 
-def _listed(file: IO[bytes], description: Description | None) -> Iterator[Listed]:
+def _read_objects(file: IO[bytes], description: Description | None) -> Iterator[InventoryObject]:
     beginning = _begins(file)
     if beginning.startswith(MAGIC):
         return read_parquet(file)
@@ -77,7 +77,7 @@ def _begins(file: IO[bytes]) -> bytes:
 
 
 @contextmanager
-def _opened(source: str, settings: Settings) -> Iterator[IO[bytes]]:
+def _open(source: str, settings: Settings) -> Iterator[IO[bytes]]:
     if is_s3(source):
         folder = scratch_folder(settings)
         with scratch_file(folder) as file:

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from scripts.archive_access.open_bucket import opened_bucket
-from scripts.commands.backfill_plan import plan
+from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.commands.backfill_plan import make_plan
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
-from scripts.console.summary import Summary, print_summary
+from scripts.console.summary import RunSummary, print_summary
 from scripts.ids.gather import Gathered, gather
-from scripts.local.machine import machine
+from scripts.local.machine import local_workers
 from scripts.local.processes import local_redis
 from scripts.overview.run_progress import open_progress
 from scripts.overview.run_snapshot import RunSnapshot
@@ -29,7 +29,7 @@ from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 
-Tend = Callable[[RunSnapshot], None]
+CheckWorker = Callable[[RunSnapshot], None]
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _STEM = 40
@@ -65,49 +65,55 @@ class BackfillOptions:
     account: str | None
 
 
-def backfill(wanted: BackfillOptions, *, dry_run: bool, detach: bool, as_json: bool) -> int:
+def backfill(options: BackfillOptions, *, dry_run: bool, detach: bool, as_json: bool) -> int:
     """Plan a backfill, or do it; return the exit code."""
     settings = load_settings()
-    account = load_accounts(settings).chosen(wanted.account)
-    if wanted.run is not None:
-        parse_run(wanted.run)
+    account = load_accounts(settings).select(options.account)
+    if options.run is not None:
+        parse_run(options.run)
     if detach:
         settings.need_redis_url()
     elif not settings.redis_url and not dry_run:
         account.settings.need_api_key()
-    return interruptible(lambda: _do(wanted, settings, account, dry_run=dry_run, detach=detach, as_json=as_json))
+    return interruptible(lambda: _run(options, settings, account, dry_run=dry_run, detach=detach, as_json=as_json))
 
 
-def _do(
-    wanted: BackfillOptions, settings: Settings, account: AccountSettings, *, dry_run: bool, detach: bool, as_json: bool
+def _run(
+    options: BackfillOptions,
+    settings: Settings,
+    account: AccountSettings,
+    *,
+    dry_run: bool,
+    detach: bool,
+    as_json: bool,
 ) -> int:
-    with _gathered(wanted, settings) as gathered:
+    with _gather_ids(options, settings) as gathered:
         if dry_run:
             with local_redis(settings) as (here, _):
-                return asyncio.run(plan(gathered, here, account, refresh=wanted.refresh, as_json=as_json))
-        with _workplace(settings, account) as (here, tend):
-            summary = asyncio.run(_backfill(wanted, gathered, here, account, tend, detach=detach))
+                return asyncio.run(make_plan(gathered, here, account, refresh=options.refresh, as_json=as_json))
+        with _open_workers(settings, account) as (here, tend):
+            summary = asyncio.run(_backfill(options, gathered, here, account, tend, detach=detach))
     print_summary(summary, as_json=as_json)
-    return OK if (detach or summary.fine) and not gathered.bad else NOT_ALL
+    return OK if (detach or summary.is_ok) and not gathered.bad else NOT_ALL
 
 
 @contextlib.contextmanager
-def _workplace(settings: Settings, account: AccountSettings) -> Iterator[tuple[Settings, Tend]]:
+def _open_workers(settings: Settings, account: AccountSettings) -> Iterator[tuple[Settings, CheckWorker]]:
     """Have a Redis and workers: those that are there, or where no Redis is named some of our own."""
     if settings.redis_url:
         yield settings, lambda _: None
         return
-    with machine(settings, account.name) as here:
-        yield here.settings, here.tend
+    with local_workers(settings, account.name) as here:
+        yield here.settings, here.check_worker
 
 
-def _gathered(wanted: BackfillOptions, settings: Settings) -> Gathered:
-    rejects = wanted.rejects or Path(f"{_stem(wanted.source)}.rejects.csv")
+def _gather_ids(options: BackfillOptions, settings: Settings) -> Gathered:
+    rejects = options.rejects or Path(f"{_stem(options.source)}.rejects.csv")
     gathered = gather(
-        wanted.source,
-        column=wanted.column,
-        limit=wanted.limit,
-        sample=wanted.sample,
+        options.source,
+        column=options.column,
+        limit=options.limit,
+        sample=options.sample,
         rejects=rejects,
         settings=settings,
     )
@@ -115,25 +121,25 @@ def _gathered(wanted: BackfillOptions, settings: Settings) -> Gathered:
         click.echo(f"bad lines, which name no evaluation: {gathered.bad}; they are in {gathered.rejects}", err=True)
     if gathered.repeated:
         click.echo(f"lines that name an evaluation again: {gathered.repeated}; each is archived once", err=True)
-    if gathered.bad and wanted.strict:
+    if gathered.bad and options.strict:
         gathered.ids.close()
         raise click.UsageError("--strict: nothing was queued, since some lines are bad")
     return gathered
 
 
 async def _backfill(
-    wanted: BackfillOptions,
+    options: BackfillOptions,
     gathered: Gathered,
     settings: Settings,
     account: AccountSettings,
-    tend: Tend,
+    check_worker: CheckWorker,
     *,
     detach: bool,
-) -> Summary:
+) -> RunSummary:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis, replicas=settings.redis_replicas)
-        run = await _begin(wanted, gathered, account, ledger)
+        run = await _begin(options, gathered, account, ledger)
         if detach:
             click.echo(
                 f"run {run.run}: {run.source.ids} evaluations, left to the workers; `docv-archive status {run.run}`",
@@ -142,21 +148,21 @@ async def _backfill(
             last = RunSnapshot(await ledger.get_run(run.run), await ledger.get_stats(), ())
         else:
             try:
-                last = await _watch(run, watch_run(redis, run.run, run.account), tend)
+                last = await _watch(run, watch_run(redis, run.run, run.account), check_worker)
             except asyncio.CancelledError:
                 await ledger.stop_feeding(run.run)
                 raise
         seconds = await ledger.get_run_age(run.run) or 0.0
-    return Summary(run=run.run, counters=last.counters, seconds=seconds)
+    return RunSummary(run=run.run, counters=last.counters, seconds=seconds)
 
 
-async def _begin(wanted: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
+async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
     """Keep the list of the run in the archive, and have the ledger fed from it.
 
     Raises:
         RunTaken: the name of the run means something else.
     """
-    run = await _keep(wanted, gathered, account)
+    run = await _store_list(options, gathered, account)
     begun = await ledger.begin_run(run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account)
     if begun is BeginResult.CONFLICT:
         raise RunTaken(run.run, "before")
@@ -165,19 +171,19 @@ async def _begin(wanted: BackfillOptions, gathered: Gathered, account: AccountSe
     return run
 
 
-async def _keep(wanted: BackfillOptions, gathered: Gathered, account: AccountSettings) -> RunList:
+async def _store_list(options: BackfillOptions, gathered: Gathered, account: AccountSettings) -> RunList:
     ids = gathered.ids
-    async with opened_bucket(account.settings) as bucket:
+    async with open_archive_bucket(account.settings) as bucket:
         return await store_run_list(
             bucket,
             ids,
-            run=wanted.run or f"{_stem(wanted.source)}-{ids.fingerprint[:_FINGERPRINT]}",
+            run=options.run or f"{_stem(options.source)}-{ids.fingerprint[:_FINGERPRINT]}",
             environment=account.settings.environment,
             account=account.name,
-            refresh=wanted.refresh,
-            even_if_erased=wanted.even_if_erased,
+            refresh=options.refresh,
+            even_if_erased=options.even_if_erased,
             source=Source(
-                name=_name(wanted.source),
+                name=_name(options.source),
                 fingerprint=ids.fingerprint,
                 ids=len(ids),
                 repeated=gathered.repeated,
@@ -186,13 +192,13 @@ async def _keep(wanted: BackfillOptions, gathered: Gathered, account: AccountSet
         )
 
 
-async def _watch(run: RunList, found: AsyncIterator[RunSnapshot], tend: Tend) -> RunSnapshot:
+async def _watch(run: RunList, found: AsyncIterator[RunSnapshot], check_worker: CheckWorker) -> RunSnapshot:
     with open_progress(run.run, run.source.ids) as progress:
         async for seen in found:
-            progress.show(seen)
+            progress.update(seen)
             if not seen.counters.pending:
                 return seen
-            tend(seen)
+            check_worker(seen)
     raise asyncio.CancelledError
 
 

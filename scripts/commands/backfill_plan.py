@@ -10,12 +10,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from scripts.archive_access.open_bucket import opened_bucket
+from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import format_bytes, format_duration
 from scripts.ids.gather import Gathered
-from scripts.overview.estimate import Estimate, estimate
-from scripts.overview.rate_status import see_rate
+from scripts.overview.estimate import Estimate, estimate_requests
+from scripts.overview.rate_status import read_rate
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, read_manifest
@@ -23,14 +23,14 @@ from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings
 
-_LOOKS = 1_000
+_SAMPLE = 1_000
 _AT_ONCE = 32
 # What RiskOS's documentation shows of a bundle: front, back, selfie, in some 0.75 MB.
 _DOCUMENTS, _BYTES = 3.0, 750_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BackfillPlan:
     """What a backfill would mean.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
     estimate: Estimate
 
     @property
-    def new(self) -> int:
+    def new_ids(self) -> int:
         """Evaluations that are not in the archive; told from those that were looked up."""
         return round(self.ids * (1 - self.archived / self.looked_up))
 
@@ -66,7 +66,9 @@ class Plan:
         return round(self.estimate.requests * (self.documents + 1))
 
 
-async def plan(gathered: Gathered, here: Settings, account: AccountSettings, *, refresh: bool, as_json: bool) -> int:
+async def make_plan(
+    gathered: Gathered, here: Settings, account: AccountSettings, *, refresh: bool, as_json: bool
+) -> int:
     """Print what a backfill would mean; queue nothing; return the exit code.
 
     Args:
@@ -79,14 +81,14 @@ async def plan(gathered: Gathered, here: Settings, account: AccountSettings, *, 
     settings = account.settings
     async with open_redis(here.need_redis_url()) as redis:
         await check_redis(redis)
-        rate = await see_rate(redis, account)
-    sample = tuple(_evenly(gathered.ids, len(gathered.ids)))
-    async with opened_bucket(settings) as bucket:
-        manifests = await _look_up(bucket, settings, sample)
+        rate = await read_rate(redis, account)
+    sample = tuple(_sample_evenly(gathered.ids, len(gathered.ids)))
+    async with open_archive_bucket(settings) as bucket:
+        manifests = await _check_archived(bucket, settings, sample)
     found = [manifest for manifest in manifests if manifest]
     full = [manifest for manifest in found if manifest.documents]
     share_new = 1.0 if refresh else 1 - len(found) / len(sample)
-    made = Plan(
+    made = BackfillPlan(
         ids=len(gathered.ids),
         bad=gathered.bad,
         repeated=gathered.repeated,
@@ -95,22 +97,22 @@ async def plan(gathered: Gathered, here: Settings, account: AccountSettings, *, 
         documents=_mean((len(each.documents) for each in full), _DOCUMENTS),
         size=_mean((sum(document.size for document in each.documents) for each in full), _BYTES),
         known=bool(full),
-        estimate=estimate(round(len(gathered.ids) * share_new), settings, rate=rate.effective),
+        estimate=estimate_requests(round(len(gathered.ids) * share_new), settings, rate=rate.effective),
     )
     if as_json:
-        click.echo(orjson.dumps(_facts(made)))
+        click.echo(orjson.dumps(_as_json(made)))
     else:
         Console().print(_table(made))
         click.echo("nothing was queued; the same command without --dry-run begins", err=True)
     return NOT_ALL if gathered.bad else OK
 
 
-def _evenly(eval_ids: Iterable[str], total: int) -> Iterable[str]:
+def _sample_evenly(eval_ids: Iterable[str], total: int) -> Iterable[str]:
     """Return as many as are looked up, spread over all of them."""
-    return itertools.islice(eval_ids, 0, None, max(1, -(-total // _LOOKS)))
+    return itertools.islice(eval_ids, 0, None, max(1, -(-total // _SAMPLE)))
 
 
-async def _look_up(bucket: Bucket, settings: Settings, eval_ids: Sequence[str]) -> list[Manifest | None]:
+async def _check_archived(bucket: Bucket, settings: Settings, eval_ids: Sequence[str]) -> list[Manifest | None]:
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def one(eval_id: str) -> Manifest | None:
@@ -126,31 +128,31 @@ def _mean(figures: Iterable[int], otherwise: float) -> float:
     return sum(some) / len(some) if some else otherwise
 
 
-def _facts(made: Plan) -> dict[str, object]:
+def _as_json(made: BackfillPlan) -> dict[str, object]:
     return {
         "ids": made.ids,
         "bad": made.bad,
         "repeated": made.repeated,
         "looked_up": made.looked_up,
         "archived_of_those": made.archived,
-        "new": made.new,
+        "new": made.new_ids,
         "requests": made.estimate.requests,
         "rate": round(made.estimate.rate, 3),
-        "requests_a_day": made.estimate.a_day,
+        "requests_a_day": made.estimate.per_day,
         "seconds": round(made.estimate.seconds, 1),
         "puts": made.puts,
         "bytes": round(made.estimate.requests * made.size),
     }
 
 
-def _table(made: Plan) -> Table:
+def _table(made: BackfillPlan) -> Table:
     whole = made.looked_up == made.ids
     source = "as the archive's own are" if made.known else "as RiskOS's documentation shows them"
-    quota = "" if made.estimate.a_day is None else f", {made.estimate.a_day:,.0f} requests a day"
+    quota = "" if made.estimate.per_day is None else f", {made.estimate.per_day:,.0f} requests a day"
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("evaluations", f"{made.ids:,}", f"{made.bad:,} bad lines, {made.repeated:,} repeated")
     table.add_row(
-        "not archived yet", f"{made.new:,}", "looked up each" if whole else f"told from {made.looked_up:,} of them"
+        "not archived yet", f"{made.new_ids:,}", "looked up each" if whole else f"told from {made.looked_up:,} of them"
     )
     table.add_row("requests to RiskOS", f"{made.estimate.requests:,}", "")
     table.add_row("time", format_duration(made.estimate.seconds), f"at {made.estimate.rate:.3g} a second{quota}")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.local.processes import known_redis
+from scripts.local.processes import find_redis
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessage, RejectedMessages
 from tasks.model.evaluation import parse_eval_id
@@ -30,7 +30,7 @@ _WIDE = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class DeadLetterFilter:
     """Which dead letters are meant; all of them where nothing is said.
 
     Attributes:
@@ -47,12 +47,12 @@ class Choice:
     older_than: float
     account: str | None = None
 
-    def has_refusal(self, refusal: RejectedMessage, now: float) -> bool:
+    def matches_rejected(self, refusal: RejectedMessage, now: float) -> bool:
         """Return whether a refused message is meant: it is of no evaluation, run or account."""
         of_any = not self.eval_ids and self.run is None and self.account is None
         return of_any and self.cause in {None, refusal.cause} and now - refusal.at >= self.older_than
 
-    def has(self, letter: DeadLetter, now: float) -> bool:
+    def matches(self, letter: DeadLetter, now: float) -> bool:
         """Return whether a dead letter is meant."""
         return (
             (not self.eval_ids or letter.eval_id in self.eval_ids)
@@ -63,38 +63,38 @@ class Choice:
         )
 
 
-def choice_of(
+def make_filter(
     eval_ids: Sequence[str], cause: str | None, run_name: str | None, older_than: float, account: str | None = None
-) -> Choice:
+) -> DeadLetterFilter:
     """Return which dead letters are meant.
 
     Raises:
         InvalidInput: an ID or the name of the run is none.
     """
     ids = frozenset(map(parse_eval_id, eval_ids))
-    return Choice(ids, cause, None if run_name is None else parse_run(run_name), older_than, account)
+    return DeadLetterFilter(ids, cause, None if run_name is None else parse_run(run_name), older_than, account)
 
 
-def list_them(choice: Choice, *, as_json: bool) -> int:
+def list_dead_letters(choice: DeadLetterFilter, *, as_json: bool) -> int:
     """Print the dead letters that are meant, one JSON object a line or a table; return the exit code."""
-    with known_redis(load_settings()) as here:
+    with find_redis(load_settings()) as here:
         return asyncio.run(_list(here, choice, as_json=as_json))
 
 
-def redrive(choice: Choice, *, as_json: bool) -> int:
+def redrive(choice: DeadLetterFilter, *, as_json: bool) -> int:
     """Try them anew, with all their attempts; return the exit code."""
     return _act("redriven", choice, as_json=as_json)
 
 
-def drop(choice: Choice, *, yes: bool, as_json: bool) -> int:
+def drop(choice: DeadLetterFilter, *, yes: bool, as_json: bool) -> int:
     """Forget them, after asking; return the exit code."""
     if not yes:
         click.confirm("What is dropped is in no archive and no queue any more. Go on?", abort=True, err=True)
     return _act("dropped", choice, as_json=as_json)
 
 
-def _act(done: str, choice: Choice, *, as_json: bool) -> int:
-    with known_redis(load_settings()) as here:
+def _act(done: str, choice: DeadLetterFilter, *, as_json: bool) -> int:
+    with find_redis(load_settings()) as here:
         count = asyncio.run(_each(here, done, choice))
     missing = len(choice.eval_ids) - count if choice.eval_ids else 0
     if as_json:
@@ -106,7 +106,7 @@ def _act(done: str, choice: Choice, *, as_json: bool) -> int:
     return NOT_ALL if missing else OK
 
 
-async def _each(settings: Settings, done: str, choice: Choice) -> int:
+async def _each(settings: Settings, done: str, choice: DeadLetterFilter) -> int:
     count = 0
     async with _dead(settings, choice) as dead:
         act = dead.ledger.redrive_dead_letters if done == "redriven" else dead.ledger.drop_dead_letters
@@ -130,7 +130,7 @@ async def _thousands(names: AsyncIterator[str]) -> AsyncIterator[list[str]]:
         yield some
 
 
-async def _list(settings: Settings, choice: Choice, *, as_json: bool) -> int:
+async def _list(settings: Settings, choice: DeadLetterFilter, *, as_json: bool) -> int:
     causes: Counter[str] = Counter()
     why: Counter[str] = Counter()
     table = _table()
@@ -138,22 +138,22 @@ async def _list(settings: Settings, choice: Choice, *, as_json: bool) -> int:
         async for letter in dead.letters:
             causes[letter.failure.cause] += 1
             if as_json:
-                click.echo(orjson.dumps(_facts(letter)))
+                click.echo(orjson.dumps(_as_json(letter)))
             elif table.row_count < _SHOWN:
                 table.add_row(*_row(letter))
         async for refusal in dead.refused:
             why[f"{refusal.why} ({refusal.source})"] += 1
             if as_json:
-                click.echo(orjson.dumps(_facts_of_refusal(refusal)))
+                click.echo(orjson.dumps(_rejected_as_json(refusal)))
     if not as_json:
         if causes or not why:
             _print(table, causes)
-        _print_refused(why)
+        _print_rejected(why)
     return OK
 
 
 @dataclass(frozen=True, slots=True)
-class _Dead:
+class _DeadLetterCounts:
     """What is meant of all that is dead, streamed, for there may be very much; and where it is."""
 
     ledger: Ledger
@@ -163,7 +163,7 @@ class _Dead:
 
 
 @contextlib.asynccontextmanager
-async def _dead(settings: Settings, choice: Choice) -> AsyncIterator[_Dead]:
+async def _dead(settings: Settings, choice: DeadLetterFilter) -> AsyncIterator[_DeadLetterCounts]:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger, refusals = Ledger(redis), RejectedMessages(redis)
@@ -174,15 +174,15 @@ async def _dead(settings: Settings, choice: Choice) -> AsyncIterator[_Dead]:
             # Redis may show an entry twice while its table grows.
             seen: set[str] = set()
             async for letter in ledger.iterate_dead_letters():
-                if choice.has(letter, now) and letter.eval_id not in seen:
+                if choice.matches(letter, now) and letter.eval_id not in seen:
                     seen.add(letter.eval_id)
                     yield letter
 
-        refused = (refusal async for refusal in refusals.iterate() if choice.has_refusal(refusal, now))
-        yield _Dead(ledger, letters(), refusals, refused)
+        refused = (refusal async for refusal in refusals.iterate() if choice.matches_rejected(refusal, now))
+        yield _DeadLetterCounts(ledger, letters(), refusals, refused)
 
 
-def _facts(letter: DeadLetter) -> dict[str, object]:
+def _as_json(letter: DeadLetter) -> dict[str, object]:
     return {
         "eval_id": letter.eval_id,
         "cause": letter.failure.cause,
@@ -192,20 +192,20 @@ def _facts(letter: DeadLetter) -> dict[str, object]:
         "account": letter.account,
         "queue": letter.queue,
         "runs": letter.runs,
-        "accepted_at": _moment(letter.accepted),
-        "first_failed_at": _moment(letter.first),
-        "last_failed_at": _moment(letter.last),
+        "accepted_at": _format_time(letter.accepted),
+        "first_failed_at": _format_time(letter.first),
+        "last_failed_at": _format_time(letter.last),
     }
 
 
-def _facts_of_refusal(refusal: RejectedMessage) -> dict[str, object]:
+def _rejected_as_json(refusal: RejectedMessage) -> dict[str, object]:
     return {
         "eval_id": None,
         "cause": refusal.cause,
         "why": refusal.why,
         "source": refusal.source,
         "message": refusal.message,
-        "refused_at": _moment(refusal.at),
+        "refused_at": _format_time(refusal.at),
     }
 
 
@@ -221,7 +221,7 @@ def _table() -> Table:
 def _row(letter: DeadLetter) -> tuple[str, ...]:
     status = "" if letter.failure.status is None else str(letter.failure.status)
     runs = " ".join(letter.runs)
-    return letter.eval_id, letter.failure.cause, status, str(letter.attempts), _moment(letter.last), runs
+    return letter.eval_id, letter.failure.cause, status, str(letter.attempts), _format_time(letter.last), runs
 
 
 def _print(table: Table, causes: Counter[str]) -> None:
@@ -238,7 +238,7 @@ def _print(table: Table, causes: Counter[str]) -> None:
     console.print(f"{total} in all: {counted}", markup=False)
 
 
-def _print_refused(why: Counter[str]) -> None:
+def _print_rejected(why: Counter[str]) -> None:
     if not why:
         return
     click.echo(f"{why.total()} messages were refused; they can be dropped, and have to be sent anew as they should be:")
@@ -246,5 +246,5 @@ def _print_refused(why: Counter[str]) -> None:
         click.echo(f"  {count} times: {sentence}")
 
 
-def _moment(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

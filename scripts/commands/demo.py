@@ -18,8 +18,8 @@ from rich.console import Console
 
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
-from scripts.console.summary import Summary, outcome_table
-from scripts.local.machine import machine
+from scripts.console.summary import RunSummary, outcome_table
+from scripts.local.machine import local_workers
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import demo_ids, expected_outcome
 from scripts.simulator.scenarios import scenario_of
@@ -31,7 +31,7 @@ from worker.config.settings import Settings, load_settings
 
 _KEY = "a-key-for-the-demo"
 _ENVIRONMENT = "sandbox"
-_MARK = ".docv-archive-demo"
+_DEMO_MARK = ".docv-archive-demo"
 _BEFORE = 20
 _RATE = 100
 _PICTURE_WIDTH = 104
@@ -39,7 +39,7 @@ _SHOWN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VerifiedDocuments:
     """What was found in the archive afterwards.
 
     Attributes:
@@ -67,7 +67,7 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
     eval_ids = demo_ids(count)
     with tempfile.TemporaryDirectory(prefix="docv-demo-") as state, _simulator() as url:
         console.print(f"A RiskOS of our own answers at {url}; Redis and a worker are started.")
-        with machine(_settings(archive, Path(state), url)) as here:
+        with local_workers(_settings(archive, Path(state), url)) as here:
             console.print(f"Yesterday, {_BEFORE} evaluations came in ...")
             before = here.archive(_with_documents(eval_ids)[:_BEFORE])
             console.print(f"... and {before.sentence()}.")
@@ -76,11 +76,11 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
     console.print(outcome_table(summary))
     if as_json:
         click.echo(summary.as_json())
-    checked = _check(archive, eval_ids)
-    _say_where_to_look(console, archive, eval_ids, checked)
+    checked = _verify_archive(archive, eval_ids)
+    _print_next_steps(console, archive, eval_ids, checked)
     if picture:
         console.save_svg(picture, title="docv-archive demo", code_format=_picture_format())
-    return OK if not checked.wrong and not summary.counters.pending and _every_sort(summary) else NOT_ALL
+    return OK if not checked.wrong and not summary.counters.pending and _explain_outcomes(summary) else NOT_ALL
 
 
 def _with_documents(eval_ids: Sequence[str]) -> list[str]:
@@ -110,11 +110,11 @@ def _fresh(folder: Path) -> Path:
         click.UsageError: there is something else.
     """
     if folder.exists():
-        if not (folder / _MARK).is_file():
+        if not (folder / _DEMO_MARK).is_file():
             raise click.UsageError(f"{folder} is there already and is not a demo's; name another one with --to")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    (folder / _MARK).touch()
+    (folder / _DEMO_MARK).touch()
     return folder
 
 
@@ -138,7 +138,7 @@ def _simulator() -> Iterator[str]:
             process.terminate()
 
 
-def _check(archive: Path, eval_ids: Sequence[str]) -> Checked:
+def _verify_archive(archive: Path, eval_ids: Sequence[str]) -> VerifiedDocuments:
     """Compare the archive with what the simulator served."""
     documents, size, wrong = 0, 0, []
     for eval_id in eval_ids:
@@ -155,7 +155,7 @@ def _check(archive: Path, eval_ids: Sequence[str]) -> Checked:
             wrong.append(eval_id)
         documents += len(bytes_of)
         size += sum(map(len, bytes_of.values()))
-    return Checked(documents, size, tuple(wrong))
+    return VerifiedDocuments(documents, size, tuple(wrong))
 
 
 def _picture_format() -> str:
@@ -167,11 +167,11 @@ def _hashes(documents: dict[str, bytes]) -> Counter[str]:
     return Counter(hashlib.sha256(data).hexdigest() for data in documents.values())
 
 
-def _every_sort(summary: Summary) -> bool:
+def _explain_outcomes(summary: RunSummary) -> bool:
     return all(summary.counters.outcomes[outcome] for outcome in Outcome)
 
 
-def _say_where_to_look(console: Console, archive: Path, eval_ids: Sequence[str], checked: Checked) -> None:
+def _print_next_steps(console: Console, archive: Path, eval_ids: Sequence[str], checked: VerifiedDocuments) -> None:
     if checked.wrong:
         console.print(f"[bold red]{len(checked.wrong)} did not end as they should[/], such as {checked.wrong[0]}")
     else:

@@ -8,14 +8,14 @@ import click
 import orjson
 
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.ids.arguments import Sorted, read_ids
+from scripts.ids.arguments import ParsedIds, read_ids
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import parse_run
 from tasks.queueing.publisher import Publisher
 from tasks.queueing.publisher import enqueue as accept_and_publish
 from tasks.telemetry import tracing
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, load_settings
@@ -35,7 +35,7 @@ def enqueue(
 ) -> int:
     """Enqueue the evaluations that the sources name; return the exit code."""
     settings = load_settings()
-    name = load_accounts(settings).chosen(account).name
+    name = load_accounts(settings).select(account).name
     settings.need_redis_url()
     tracing.use(open_tracer(settings))
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
@@ -51,10 +51,10 @@ def enqueue(
     return NOT_ALL if ids.bad else OK
 
 
-async def _enqueue(settings: Settings, ids: Sorted, order: EnqueueOptions) -> int:
+async def _enqueue(settings: Settings, ids: ParsedIds, order: EnqueueOptions) -> int:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
+        with contextlib.closing(Publisher(make_publishing_app(settings))) as publisher:
             return await accept_and_publish(
                 Ledger(redis, replicas=settings.redis_replicas),
                 publisher,

@@ -6,9 +6,9 @@ import click
 import orjson
 
 from scripts.console.exit_codes import OK
-from scripts.local.processes import known_redis
+from scripts.local.processes import find_redis
 from scripts.overview.release_holds import end_holds
-from scripts.overview.run_snapshot import until
+from scripts.overview.run_snapshot import describe_end
 from tasks.resilience.holds import Hold, Holds, Reason, backfill_of
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
@@ -21,13 +21,15 @@ def hold(reason: str, account: str | None, *, as_json: bool) -> int:
     """Put an account on hold until somebody resumes it; return the exit code."""
     note = "".join(letter for letter in reason if letter.isprintable())[:_LONGEST_NOTE]
     settings = load_settings()
-    name = load_accounts(settings).chosen(account).name
-    with known_redis(settings) as here:
+    name = load_accounts(settings).select(account).name
+    with find_redis(settings) as here:
         placed = asyncio.run(_hold(here, name, note))
     if as_json:
-        click.echo(orjson.dumps({"holds": [_facts(placed)]}))
+        click.echo(orjson.dumps({"holds": [_as_json(placed)]}))
     else:
-        click.echo(f"{placed.what} is on hold, {until(placed)}. Within a second no worker sends a request with it")
+        click.echo(
+            f"{placed.what} is on hold, {describe_end(placed)}. Within a second no worker sends a request with it"
+        )
         click.echo("any more; evaluations go on being accepted, and wait.")
     return OK
 
@@ -35,11 +37,11 @@ def hold(reason: str, account: str | None, *, as_json: bool) -> int:
 def resume(account: str | None, *, as_json: bool) -> int:
     """End every hold, or those of an account and its backfill, whoever placed them; return the exit code."""
     settings = load_settings()
-    name = load_accounts(settings).chosen(account).name if account else None
-    with known_redis(settings) as here:
+    name = load_accounts(settings).select(account).name if account else None
+    with find_redis(settings) as here:
         ended = asyncio.run(_resume(here, name))
     if as_json:
-        click.echo(orjson.dumps({"ended": [_facts(each) for each in ended]}))
+        click.echo(orjson.dumps({"ended": [_as_json(each) for each in ended]}))
     elif not ended:
         click.echo("nothing is on hold")
     for each in () if as_json else ended:
@@ -64,5 +66,5 @@ async def _resume(settings: Settings, account: str | None) -> list[Hold]:
         return await end_holds(redis, None if account is None else (account, backfill_of(account)))
 
 
-def _facts(hold: Hold) -> dict[str, object]:
+def _as_json(hold: Hold) -> dict[str, object]:
     return {"what": hold.what, "reason": hold.reason, "note": hold.note, "lasting_seconds": round(hold.age, 1)}

@@ -6,8 +6,8 @@ import click
 import orjson
 
 from scripts.console.exit_codes import OK
-from scripts.local.processes import known_redis
-from scripts.overview.rate_status import pace_of, rate_facts, rate_words, see_rate
+from scripts.local.processes import find_redis
+from scripts.overview.rate_status import describe_rate, make_adaptive_rate, rate_as_json, read_rate
 from tasks.resilience.adaptive_rate import RateStatus
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
@@ -15,25 +15,25 @@ from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 
 
-def rate(asked: float | None, account: str | None, *, forget: bool, as_json: bool) -> int:
+def rate(requested: float | None, account: str | None, *, reset: bool, as_json: bool) -> int:
     """Show the rate of an account, after setting it where one is asked for; return the exit code.
 
     Args:
-        asked: requests a second for all workers, from now on.
+        requested: requests a second for all workers, from now on.
         account: whose.
-        forget: go back to the rate of the settings.
+        reset: go back to the rate of the settings.
     """
     settings = load_settings()
-    known = load_accounts(settings).chosen(account)
-    with known_redis(settings) as here:
-        seen = asyncio.run(_rate(here, known, asked, forget=forget))
-    click.echo(orjson.dumps(rate_facts(seen)) if as_json else " ".join(rate_words(seen)))
+    known = load_accounts(settings).select(account)
+    with find_redis(settings) as here:
+        seen = asyncio.run(_rate(here, known, requested, reset=reset))
+    click.echo(orjson.dumps(rate_as_json(seen)) if as_json else " ".join(describe_rate(seen)))
     return OK
 
 
-async def _rate(settings: Settings, account: AccountSettings, asked: float | None, *, forget: bool) -> RateStatus:
+async def _rate(settings: Settings, account: AccountSettings, requested: float | None, *, reset: bool) -> RateStatus:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        if asked is not None or forget:
-            await pace_of(redis, account).set_rate(asked)
-        return await see_rate(redis, account)
+        if requested is not None or reset:
+            await make_adaptive_rate(redis, account).set_rate(requested)
+        return await read_rate(redis, account)

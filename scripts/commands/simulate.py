@@ -8,7 +8,7 @@ import click
 from scripts.console.exit_codes import UNREACHABLE
 from scripts.local.parent import end_with_parent
 from scripts.simulator.expected import demo_ids
-from scripts.simulator.options import HeaderStyle, Options
+from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 from scripts.simulator.server import serve
 
 
@@ -19,7 +19,7 @@ def simulate(
     if with_parent:
         end_with_parent()
     others |= {} if image_bytes is None else {"image_bytes": image_bytes}
-    options = Options(header_style=HeaderStyle(header_style), api_key=key[0], **others)
+    options = SimulatorOptions(header_style=RateHeaderStyle(header_style), api_key=key[0], **others)
     try:
         serve(options, lambda url: click.echo(f"RiskOS is simulated at {url}"), key[1:], one_rate=one_rate)
     except OSError as error:

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
 from scripts.console.formatting import format_duration
-from scripts.console.summary import Summary, print_summary
-from scripts.local.processes import known_redis
-from scripts.overview.overview import Overview, see_overview
-from scripts.overview.rate_status import rate_facts, rate_words
-from scripts.overview.run_snapshot import until
+from scripts.console.summary import RunSummary, print_summary
+from scripts.local.processes import find_redis
+from scripts.overview.overview import Overview, read_overview
+from scripts.overview.rate_status import describe_rate, rate_as_json
+from scripts.overview.run_snapshot import describe_end
 from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run
 from tasks.resilience.holds import Hold
@@ -26,9 +26,9 @@ def status(run_name: str | None, *, as_json: bool) -> int:
     """Show the overview, or one run; return the exit code."""
     settings = load_settings()
     accounts = load_accounts(settings)
-    with known_redis(settings) as here:
+    with find_redis(settings) as here:
         if run_name is not None:
-            return asyncio.run(_one_run(here, parse_run(run_name), as_json=as_json))
+            return asyncio.run(_print_run(here, parse_run(run_name), as_json=as_json))
         overview = asyncio.run(_overview(here, accounts))
     if as_json:
         click.echo(_as_json(overview))
@@ -37,7 +37,7 @@ def status(run_name: str | None, *, as_json: bool) -> int:
     return OK
 
 
-async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
+async def _print_run(settings: Settings, name: str, *, as_json: bool) -> int:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis)
@@ -46,19 +46,19 @@ async def _one_run(settings: Settings, name: str, *, as_json: bool) -> int:
     if since is None:
         click.echo(f"docv-archive: there is no run {name}; `docv-archive status` lists them", err=True)
         return USAGE
-    summary = Summary(run=name, counters=counters, seconds=since)
+    summary = RunSummary(run=name, counters=counters, seconds=since)
     print_summary(summary, as_json=as_json)
-    return OK if summary.fine else NOT_ALL
+    return OK if summary.is_ok else NOT_ALL
 
 
 async def _overview(settings: Settings, accounts: Accounts) -> Overview:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        return await see_overview(redis, accounts)
+        return await read_overview(redis, accounts)
 
 
 def _as_json(overview: Overview) -> bytes:
-    census = overview.census
+    census = overview.stats
     return orjson.dumps(
         {
             "queues": {
@@ -74,21 +74,21 @@ def _as_json(overview: Overview) -> bytes:
             "held": sum(census.held.values()),
             "next_due_seconds": census.next_due,
             "dead_letters": census.dead_letters,
-            "refused_messages": overview.refused,
-            "rate": rate_facts(overview.rate),
-            "holds": [_facts(hold) for hold in overview.holds],
+            "refused_messages": overview.rejected,
+            "rate": rate_as_json(overview.rate),
+            "holds": [_hold_as_json(hold) for hold in overview.holds],
             "accounts": {
                 each.name: {
                     "environment": each.settings.environment,
                     "shares_rate_with": each.shares_rate_with,
-                    "rate": rate_facts(overview.rates[each.name]),
+                    "rate": rate_as_json(overview.rates[each.name]),
                     "quota": each.settings.quota,
                     "held": census.held_by_account.get(each.name, 0),
-                    "holds": [_facts(hold) for hold in overview.holds_of(each.name)],
+                    "holds": [_hold_as_json(hold) for hold in overview.holds_of(each.name)],
                 }
                 for each in overview.accounts
             },
-            "unknown_accounts": overview.strange,
+            "unknown_accounts": overview.unknown_accounts,
             "runs": {
                 name: {
                     "total": run.total,
@@ -102,7 +102,7 @@ def _as_json(overview: Overview) -> bytes:
     )
 
 
-def _facts(hold: Hold) -> dict[str, object]:
+def _hold_as_json(hold: Hold) -> dict[str, object]:
     return {
         "what": hold.what,
         "reason": hold.reason,
@@ -113,7 +113,7 @@ def _facts(hold: Hold) -> dict[str, object]:
 
 
 def _print(overview: Overview) -> None:
-    console, census = Console(), overview.census
+    console, census = Console(), overview.stats
     states = Table(box=None, pad_edge=False, show_header=False)
     for queue, count in census.queued.items():
         oldest = f", the oldest for {format_duration(census.oldest[queue])}" if count else ""
@@ -128,16 +128,16 @@ def _print(overview: Overview) -> None:
     states.add_row(
         "dead letters", str(census.dead_letters), "see `docv-archive dead-letters list`" if census.dead_letters else ""
     )
-    if overview.refused:
-        states.add_row("refused messages", str(overview.refused), "see `docv-archive dead-letters list`")
-    for name, count in overview.strange.items():
+    if overview.rejected:
+        states.add_row("refused messages", str(overview.rejected), "see `docv-archive dead-letters list`")
+    for name, count in overview.unknown_accounts.items():
         mend = "see that DOCV_ACCOUNTS names it here, and where the workers are"
         states.add_row(f"wait for unknown account {name}", str(count), mend)
     _add_rates(states, overview)
     console.print(states)
     for hold in overview.holds:
         age = format_duration(hold.age)
-        console.print(f"[bold red]on hold:[/] {hold.what} for {age}, reason {hold.reason}; {until(hold)}")
+        console.print(f"[bold red]on hold:[/] {hold.what} for {age}, reason {hold.reason}; {describe_end(hold)}")
         console.print(f"  {hold.note}", markup=False, style="dim")
     if overview.runs:
         console.print(_runs(overview))
@@ -146,7 +146,7 @@ def _print(overview: Overview) -> None:
 def _add_rates(states: Table, overview: Overview) -> None:
     for each in overview.accounts:
         of, quota = f" of {each.name}" if len(overview.accounts) > 1 else "", each.settings.quota
-        figure, words = rate_words(overview.rates[each.name])
+        figure, words = describe_rate(overview.rates[each.name])
         shared = f"; shared with {each.shares_rate_with}" if each.shares_rate_with else ""
         states.add_row(f"rate{of}", figure, words + shared)
         if quota is not None:

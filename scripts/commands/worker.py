@@ -21,7 +21,7 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
     accounts = load_accounts(settings)
     for account in accounts:
         account.settings.need_api_key()
-    asyncio.run(_see_that_all_answer(settings, accounts))
+    asyncio.run(_check_services(settings, accounts))
     if with_parent:
         end_with_parent()
     # Not through Celery's command, which forgets the exit code on its way.
@@ -36,6 +36,6 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
     raise SystemExit(worker.exitcode)
 
 
-async def _see_that_all_answer(settings: Settings, accounts: Accounts) -> None:
+async def _check_services(settings: Settings, accounts: Accounts) -> None:
     async with open_resources(settings, accounts):
         pass

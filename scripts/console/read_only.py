@@ -51,7 +51,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         if self._status:
             self._status.stop()
 
-    def show(self, done: int, more: str = "") -> None:
+    def update(self, done: int, more: str = "") -> None:
         """Say how many evaluations are done, not more often than a reader can take."""
         now = time.monotonic()
         if now < self._next:

@@ -19,7 +19,7 @@ MEANINGS = {
     Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",
     Outcome.FAILED: "attempts used up, a dead letter: have a look",
 }
-_STANDING = {
+_ERROR_OUTCOMES = {
     "queued": "queued",
     "leased": "in flight",
     "parked": "parked until another attempt",
@@ -37,7 +37,7 @@ _COLOURS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class RunSummary:
     """What became of a run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Summary:
     seconds: float
 
     @property
-    def fine(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether everything there was to archive is in the archive."""
         counted = self.counters.outcomes.items()
         return not self.counters.pending and all(outcome.ok for outcome, count in counted if count)
@@ -76,7 +76,7 @@ class Summary:
         )
 
 
-def print_summary(summary: Summary, *, as_json: bool) -> None:
+def print_summary(summary: RunSummary, *, as_json: bool) -> None:
     """Print a summary to standard output."""
     if as_json:
         click.echo(summary.as_json())
@@ -84,13 +84,15 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         Console().print(outcome_table(summary))
 
 
-def _standing(counters: RunCounters) -> str:
+def _has_errors(counters: RunCounters) -> str:
     """Return where those stand that have no outcome yet."""
-    places = {"to be queued": counters.unfed} | {_STANDING[state]: count for state, count in counters.states.items()}
+    places = {"to be queued": counters.unfed} | {
+        _ERROR_OUTCOMES[state]: count for state, count in counters.states.items()
+    }
     return "no outcome yet: " + ", ".join(f"{count} {place}" for place, count in places.items() if count)
 
 
-def outcome_table(summary: Summary) -> Table:
+def outcome_table(summary: RunSummary) -> Table:
     """Return the table of outcomes."""
     table = Table(title=summary.run, title_justify="left", show_footer=True, box=None, pad_edge=False)
     table.add_column("outcome", footer="total")
@@ -100,5 +102,5 @@ def outcome_table(summary: Summary) -> Table:
         style = _COLOURS[outcome] if count else "dim"
         table.add_row(f"[{style}]{outcome}[/]", f"[{style}]{count}[/]", f"[dim]{MEANINGS[outcome]}[/]")
     if summary.counters.pending:
-        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", _standing(summary.counters))
+        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", _has_errors(summary.counters))
     return table

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.archive_access.s3_client import DENIED, UNKNOWN, S3Archive, code_of
+from scripts.archive_access.s3_client import DENIED, UNKNOWN, S3Archive, error_code
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from worker.config.settings import Settings
 
@@ -16,24 +16,24 @@ _MISSING = {"404", "NoSuchBucket", "NotFound"}
 
 def examine(archive: S3Archive, settings: Settings) -> Iterator[Finding]:
     """Yield what there is to say of the bucket."""
-    there = _there(archive)
+    there = _check_bucket(archive)
     yield there
-    if there.mend:
+    if there.fix:
         return
     try:
         yield from _probe(archive, settings.kms_key_id)
-        for what, action, absent, look in _LOOKS:
-            found = _look(archive, what, action, absent, look)
+        for what, action, absent, look in _CHECKS:
+            found = _check_setting(archive, what, action, absent, look)
             yield _unlockable(settings.lock_mode) if found is _UNLOCKED and settings.lock_mode else found
     except BotoCoreError as error:
         yield _silent(error)
 
 
-def _there(archive: S3Archive) -> Finding:
+def _check_bucket(archive: S3Archive) -> Finding:
     try:
         headers = archive.client.head_bucket(Bucket=archive.bucket)["ResponseMetadata"]["HTTPHeaders"]
     except ClientError as error:
-        return _no_bucket(archive, code_of(error))
+        return _no_bucket(archive, error_code(error))
     except BotoCoreError as error:
         return _silent(error)
     return region(archive.bucket, headers.get("x-amz-bucket-region"), archive.client.meta)
@@ -79,29 +79,29 @@ def _probe(archive: S3Archive, kms_key_id: str | None) -> Iterator[Finding]:
     where = {"Bucket": archive.bucket, "Key": f"{archive.prefix}probe/{uuid4()}"}
     sealed = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id} if kms_key_id else {}
     client, made = archive.client, {}
-    written = _allowed(
+    written = _check_allowed(
         "write",
         "s3:PutObject" + (", and kms:GenerateDataKey on the key of DOCV_KMS_KEY_ID" if sealed else ""),
         lambda: made.update(client.put_object(**where, **sealed, Body=b"probe", IfNoneMatch="*")),
     )
     yield written
-    if written.mend:
+    if written.fix:
         return
-    yield _allowed("read", "s3:GetObject", lambda: client.get_object(**where))
+    yield _check_allowed("read", "s3:GetObject", lambda: client.get_object(**where))
     yield _create_only(lambda: client.put_object(**where, Body=b"another", IfNoneMatch="*"))
     tags = {"TagSet": [{"Key": "probe", "Value": "docv-archive"}]}
-    yield _allowed("tags", "s3:PutObjectTagging", lambda: client.put_object_tagging(**where, Tagging=tags))
+    yield _check_allowed("tags", "s3:PutObjectTagging", lambda: client.put_object_tagging(**where, Tagging=tags))
     version = {"VersionId": made["VersionId"]} if "VersionId" in made else {}
     yield _removed(
         "s3:DeleteObjectVersion" if version else "s3:DeleteObject", lambda: client.delete_object(**where, **version)
     )
 
 
-def _allowed(what: str, action: str, call: Callable[[], Any]) -> Finding:
+def _check_allowed(what: str, action: str, call: Callable[[], Any]) -> Finding:
     try:
         call()
     except ClientError as error:
-        return _refused(what, action, code_of(error))
+        return _refused(what, action, error_code(error))
     return fine(what, "it can be done")
 
 
@@ -116,25 +116,27 @@ def _create_only(call: Callable[[], Any]) -> Finding:
     try:
         call()
     except ClientError as error:
-        if code_of(error) in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
+        if error_code(error) in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
             return fine(what, "an object that is there is not overwritten")
-        return _refused(what, "s3:PutObject", code_of(error))
+        return _refused(what, "s3:PutObject", error_code(error))
     return wrong(what, "an object that is there was overwritten", "use an S3 that obeys If-None-Match")
 
 
 def _removed(action: str, call: Callable[[], Any]) -> Finding:
     """A worker need not remove anything, so it is no fault where it may not."""
-    found = _allowed("probe removed", action, call)
-    if not found.mend:
+    found = _check_allowed("probe removed", action, call)
+    if not found.fix:
         return found
     return warning("probe removed", "the probe stays, below probe/", f"only who has {action} can remove it")
 
 
-def _look(archive: S3Archive, what: str, action: str, absent: str, look: Callable[[Any, str], Finding]) -> Finding:
+def _check_setting(
+    archive: S3Archive, what: str, action: str, absent: str, look: Callable[[Any, str], Finding]
+) -> Finding:
     try:
         return look(archive.client, archive.bucket)
     except ClientError as error:
-        code = code_of(error)
+        code = error_code(error)
     if code in absent.split():
         return _ABSENT[what]
     if code in DENIED:
@@ -205,7 +207,7 @@ _ABSENT = {
         "add a lifecycle rule with AbortIncompleteMultipartUpload, such as after 7 days",
     ),
 }
-_LOOKS = (
+_CHECKS = (
     ("versioning", "s3:GetBucketVersioning", "", _versioning),
     ("encryption", "s3:GetEncryptionConfiguration", "ServerSideEncryptionConfigurationNotFoundError", _encryption),
     ("public access", "s3:GetBucketPublicAccessBlock", "NoSuchPublicAccessBlockConfiguration", _public_access),

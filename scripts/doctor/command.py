@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,10 +11,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from scripts.archive_access.s3_client import s3_archive
+from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.exit_codes import NOT_ALL, OK, UNREACHABLE
 from scripts.doctor import configuration, folder, redis, riskos
-from scripts.doctor.disk import state
+from scripts.doctor.disk import check_state_folder
 from scripts.doctor.finding import Finding, State, wrong
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.accounts_file import AccountSettings
@@ -56,7 +56,7 @@ async def _each(settings: Settings, accounts: Accounts) -> AsyncIterator[Finding
         yield finding
     for account in accounts:
         async for finding in _of_account(account):
-            yield replace(finding, what=f"{account.name}: {finding.what}") if len(accounts) > 1 else finding
+            yield replace(finding, subject=f"{account.name}: {finding.subject}") if len(accounts) > 1 else finding
     async for finding in redis.examine(settings, accounts.names):
         yield finding
     if settings.broker_url:
@@ -64,7 +64,7 @@ async def _each(settings: Settings, accounts: Accounts) -> AsyncIterator[Finding
             yield finding
     for finding in await asyncio.to_thread(_archive, settings):
         yield finding
-    yield state(settings.state_dir)
+    yield check_state_folder(settings.state_dir)
 
 
 def _broker(url: str) -> list[Finding]:
@@ -80,7 +80,7 @@ async def _of_account(account: AccountSettings) -> AsyncIterator[Finding]:
 
 
 def _archive(settings: Settings) -> list[Finding]:
-    archive = s3_archive(settings)
+    archive = open_s3_archive(settings)
     if archive is None:
         return list(folder.examine(Path(unquote(urlsplit(settings.archive_url).path))))
     from scripts.doctor import bucket  # noqa: PLC0415  # botocore takes a while that a folder's user need not wait
@@ -89,14 +89,14 @@ def _archive(settings: Settings) -> list[Finding]:
 
 
 def _facts(finding: Finding) -> dict[str, object]:
-    return {name: value for name, value in asdict(finding).items() if name != "unreachable"}
+    return {"what": finding.subject, "state": finding.state, "said": finding.message, "mend": finding.fix}
 
 
 def _print(findings: Iterable[Finding]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for each in findings:
-        said = f"{each.said}: {each.mend}" if each.mend else each.said
-        table.add_row(f"[{_STYLES[each.state]}]{each.state}[/]", each.what, said)
+        said = f"{each.message}: {each.fix}" if each.fix else each.message
+        table.add_row(f"[{_STYLES[each.state]}]{each.state}[/]", each.subject, said)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 240

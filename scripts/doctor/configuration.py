@@ -13,7 +13,7 @@ def examine(settings: Settings, accounts: Accounts) -> Iterator[Finding]:
     yield fine("settings", f"environment {environments}, archive {settings.archive_url}")
     if settings.accounts:
         yield _accounts(accounts)
-    weak = accounts.weak_doors()
+    weak = accounts.weak_secrets()
     if weak:
         yield warning("secrets", f"{' and '.join(weak)} could be guessed", "`openssl rand -hex 32` makes a good secret")
 

@@ -14,7 +14,7 @@ LEAST = GiB // 2
 """With fewer free bytes large bundles wait for room, and Redis's file may find none."""
 
 
-def state(folder: Path) -> Finding:
+def check_state_folder(folder: Path) -> Finding:
     """Return whether the state directory, which may not be there yet, can be used and has room."""
     what = "disk of DOCV_STATE_DIR"
     there = _nearest(folder)
@@ -26,20 +26,20 @@ def state(folder: Path) -> Finding:
             pass
     except OSError as error:
         return wrong(what, f"{there} cannot be written to: {error.strerror}", mend)
-    return room(what, folder)
+    return check_free_space(what, folder)
 
 
-def room(what: str, folder: Path) -> Finding:
+def check_free_space(what: str, folder: Path) -> Finding:
     """Return whether the disk of a folder, which may not be there yet, has room."""
     there = _nearest(folder)
     try:
         free = shutil.disk_usage(there).free
     except OSError as error:
         return wrong(what, f"{there} cannot be examined: {error.strerror}", "see that the disk is mounted")
-    return amount(what, free)
+    return judge_free_space(what, free)
 
 
-def amount(what: str, free: int) -> Finding:
+def judge_free_space(what: str, free: int) -> Finding:
     """Return whether so many free bytes are enough."""
     said, mend = f"{free / GiB:.1f} GiB are free", "make room, or name a larger disk"
     if free < LEAST:

@@ -17,30 +17,30 @@ class Finding:
     """One thing that was examined.
 
     Attributes:
-        what: the thing.
+        subject: the thing.
         state: how it is.
-        said: what was seen.
-        mend: what to do about it; empty where it is fine.
+        message: what was seen.
+        fix: what to do about it; empty where it is fine.
         unreachable: whether a service that is needed cannot be reached at all.
     """
 
-    what: str
+    subject: str
     state: State
-    said: str
-    mend: str = ""
+    message: str
+    fix: str = ""
     unreachable: bool = False
 
 
-def fine(what: str, said: str) -> Finding:
+def fine(what: str, message: str) -> Finding:
     """Return that it is as it should be."""
-    return Finding(what, State.FINE, said)
+    return Finding(what, State.FINE, message)
 
 
-def warning(what: str, said: str, mend: str = "") -> Finding:
+def warning(what: str, message: str, fix: str = "") -> Finding:
     """Return that it works, and could be better."""
-    return Finding(what, State.WARNING, said, mend)
+    return Finding(what, State.WARNING, message, fix)
 
 
-def wrong(what: str, said: str, mend: str, *, unreachable: bool = False) -> Finding:
+def wrong(what: str, message: str, fix: str, *, unreachable: bool = False) -> Finding:
     """Return that it cannot work so."""
-    return Finding(what, State.WRONG, said, mend, unreachable)
+    return Finding(what, State.WRONG, message, fix, unreachable)

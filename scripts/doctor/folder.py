@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.doctor.disk import room
+from scripts.doctor.disk import check_free_space
 from scripts.doctor.finding import Finding, fine, warning, wrong
 
 _WHAT = "archive"
@@ -27,7 +27,7 @@ def examine(folder: Path) -> Iterator[Finding]:
         yield wrong(
             _WHAT, f"{folder} cannot be written to: {error.strerror}", "mend its owner and mode, or DOCV_ARCHIVE_URL"
         )
-    yield room("disk of the archive", folder)
+    yield check_free_space("disk of the archive", folder)
 
 
 def _links(folder: Path) -> Finding:

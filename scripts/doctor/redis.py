@@ -12,7 +12,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import Queue
 from worker.clients.redis import is_too_old, open_redis
-from worker.clients.redis_durability import syncing
+from worker.clients.redis_durability import current_fsync
 from worker.config.redis_url import is_sentinel_url
 from worker.config.settings import Settings
 
@@ -50,19 +50,19 @@ async def _examine(redis: Redis, settings: Settings, accounts: Collection[str]) 
     began = time.monotonic()
     await redis.ping()
     seconds, facts = time.monotonic() - began, await redis.info()
-    yield latency(str(facts.get("redis_version", "of no version")), seconds)
-    yield keeping(facts)
-    yield crash(await syncing(redis))
+    yield judge_latency(str(facts.get("redis_version", "of no version")), seconds)
+    yield judge_persistence(facts)
+    yield judge_fsync(await current_fsync(redis))
     if settings.redis_replicas or is_sentinel_url(settings.need_redis_url()):
-        yield following(facts, settings.redis_replicas)
-    yield eviction(facts)
-    yield memory(facts)
-    yield await _sharing(redis)
-    async for finding in _work(redis, accounts):
+        yield judge_replicas(facts, settings.redis_replicas)
+    yield judge_eviction(facts)
+    yield judge_memory(facts)
+    yield await _check_sharing(redis)
+    async for finding in _check_queues(redis, accounts):
         yield finding
 
 
-def latency(version: str, seconds: float) -> Finding:
+def judge_latency(version: str, seconds: float) -> Finding:
     """Return whether it is not too old, and answers soon enough."""
     said = f"version {version}, answers in {seconds * 1000:.1f} ms"
     if is_too_old(version):
@@ -70,7 +70,7 @@ def latency(version: str, seconds: float) -> Finding:
     return fine("Redis", said) if seconds < _SLOW else warning("Redis", said, "let it run nearer to the workers")
 
 
-def following(facts: Mapping[str, Any], wanted: int) -> Finding:
+def judge_replicas(facts: Mapping[str, Any], wanted: int) -> Finding:
     """Return whether replicas follow it, and whether what is accepted waits for them."""
     what, found = "replicas of Redis", int(facts.get("connected_slaves", 0))
     said = f"{found} follow, {wanted} must have what is accepted"
@@ -83,7 +83,7 @@ def following(facts: Mapping[str, Any], wanted: int) -> Finding:
     return fine(what, said)
 
 
-def keeping(facts: Mapping[str, Any]) -> Finding:
+def judge_persistence(facts: Mapping[str, Any]) -> Finding:
     """Return whether it writes down what it is told."""
     what = "append-only file"
     if not int(facts.get("aof_enabled", 0)):
@@ -93,7 +93,7 @@ def keeping(facts: Mapping[str, Any]) -> Finding:
     return fine(what, "it is on")
 
 
-def crash(sync: str | None) -> Finding:
+def judge_fsync(sync: str | None) -> Finding:
     """Return whether a crash of Redis loses what it has acknowledged, by its ``appendfsync``."""
     what = "a crash of Redis"
     match sync:
@@ -104,7 +104,7 @@ def crash(sync: str | None) -> Finding:
     return warning(what, f"may lose the last seconds (appendfsync {sync})", "set appendfsync always")
 
 
-def eviction(facts: Mapping[str, Any]) -> Finding:
+def judge_eviction(facts: Mapping[str, Any]) -> Finding:
     """Return whether it throws away what was accepted when it is full."""
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
@@ -114,7 +114,7 @@ def eviction(facts: Mapping[str, Any]) -> Finding:
     )
 
 
-def memory(facts: Mapping[str, Any]) -> Finding:
+def judge_memory(facts: Mapping[str, Any]) -> Finding:
     """Return whether it has room."""
     used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
     said = f"{used >> 20} MiB used of {f'{most >> 20} MiB' if most else 'what the machine has'}"
@@ -123,7 +123,7 @@ def memory(facts: Mapping[str, Any]) -> Finding:
     return fine("memory of Redis", said)
 
 
-async def _sharing(redis: Redis) -> Finding:
+async def _check_sharing(redis: Redis) -> Finding:
     """Look at some of the keys: others' keys in it mean that others may fill or flush it."""
     seen = strange = 0
     async for key in redis.scan_iter(count=500):
@@ -136,10 +136,10 @@ async def _sharing(redis: Redis) -> Finding:
     return fine("sharing", f"all of {seen} keys are ours")
 
 
-async def _work(redis: Redis, accounts: Collection[str]) -> AsyncIterator[Finding]:
+async def _check_queues(redis: Redis, accounts: Collection[str]) -> AsyncIterator[Finding]:
     workers, census = await WorkerRegistry(redis).count(), await Ledger(redis).get_stats()
     for queue in Queue:
-        yield work(queue, workers[queue], census.queued[queue], census.oldest[queue])
+        yield judge_queue(queue, workers[queue], census.queued[queue], census.oldest[queue])
     for name, count in census.held_by_account.items():
         if name not in accounts:
             yield unknown_account(name, count)
@@ -151,7 +151,7 @@ def unknown_account(name: str, count: int) -> Finding:
     return wrong(f"account {name}", said, "let DOCV_ACCOUNTS name it, here and where the workers are")
 
 
-def work(queue: Queue, workers: int, queued: int, oldest: float) -> Finding:
+def judge_queue(queue: Queue, workers: int, queued: int, oldest: float) -> Finding:
     """Return whether somebody serves a queue, and keeps up."""
     said = f"{workers} workers, {queued} queued, the oldest for {oldest:.0f} s"
     if queued and not workers:

@@ -58,7 +58,7 @@ async def examine(account: AccountSettings) -> AsyncIterator[Finding]:
     if url.scheme == "https":
         yield await _tls(host, port, settings)
     if settings.api_key is not None:
-        async for finding in _ask(account):
+        async for finding in _send_probe(account):
             yield finding
 
 
@@ -93,7 +93,7 @@ async def _tls(host: str, port: int, settings: Settings) -> Finding:
     tls = writer.get_extra_info("ssl_object")
     version, certificate = tls.version(), tls.getpeercert()
     writer.close()
-    return certified(version, ssl.cert_time_to_seconds(certificate["notAfter"]), time.time())
+    return judge_certificate(version, ssl.cert_time_to_seconds(certificate["notAfter"]), time.time())
 
 
 def _context(settings: Settings) -> ssl.SSLContext:
@@ -104,16 +104,16 @@ def _context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def certified(version: str, ends: float, now: float) -> Finding:
+def judge_certificate(version: str, ends: float, now: float) -> Finding:
     """Return how long the certificate is still valid; times are seconds since the epoch."""
     days = int((ends - now) // _DAY)
     said = f"{version}, certificate valid for another {days} days"
     return fine("TLS", said) if days >= _DAYS else warning("TLS", said, "it is RiskOS's, or your proxy's, to renew it")
 
 
-async def _ask(known: AccountSettings) -> AsyncIterator[Finding]:
+async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
     settings, account = known.settings, make_account(known)
-    held = await _turn(settings, account)
+    held = await _acquire_permit(settings, account)
     if held:
         yield held
         return
@@ -125,13 +125,13 @@ async def _ask(known: AccountSettings) -> AsyncIterator[Finding]:
             aiohttp.ClientSession(timeout=timeout, connector=connector) as http,
             http.get(url, headers=headers_for(account), allow_redirects=False) as response,
         ):
-            yield clock(response.headers.get("Date", ""), time.time())
-            yield answer(response.status, response.headers, await response.content.read(_MOST))
+            yield judge_clock(response.headers.get("Date", ""), time.time())
+            yield judge_answer(response.status, response.headers, await response.content.read(_MOST))
     except (TimeoutError, aiohttp.ClientError) as error:
         yield wrong(_ASKING, f"no answer came ({type(error).__name__})", _NETWORK, unreachable=True)
 
 
-async def _turn(settings: Settings, account: Account) -> Finding | None:
+async def _acquire_permit(settings: Settings, account: Account) -> Finding | None:
     """Take a turn where workers take theirs; return why there is none."""
     if settings.redis_url is None:
         return None
@@ -146,7 +146,7 @@ async def _turn(settings: Settings, account: Account) -> Finding | None:
     return None
 
 
-def clock(date: str, now: float) -> Finding:
+def judge_clock(date: str, now: float) -> Finding:
     """Return whether our clock agrees with the ``Date`` of an answer; ``now`` is seconds since the epoch."""
     try:
         apart = abs(email.utils.parsedate_to_datetime(date).timestamp() - now)
@@ -158,12 +158,12 @@ def clock(date: str, now: float) -> Finding:
     return warning("clock", said, mend) if apart > _CLOCK_WARNING else fine("clock", said)
 
 
-def answer(status: int, headers: Mapping[str, str], body: bytes) -> Finding:
+def judge_answer(status: int, headers: Mapping[str, str], body: bytes) -> Finding:
     """Return what the answer about an evaluation that does not exist says of the key."""
     if status in _REFUSED:
         return wrong(_ASKING, *_REFUSED[status])
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return _limited(headers, body)
+        return _judge_rate_limited(headers, body)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return warning(_ASKING, f"{status}: RiskOS has a fault", "try again later")
     if status == HTTPStatus.OK and body.startswith(_ZIP):
@@ -173,7 +173,7 @@ def answer(status: int, headers: Mapping[str, str], body: bytes) -> Finding:
     return fine(_ASKING, f"accepted ({status} for an evaluation that does not exist)")
 
 
-def _limited(headers: Mapping[str, str], body: bytes) -> Finding:
+def _judge_rate_limited(headers: Mapping[str, str], body: bytes) -> Finding:
     word = parse_rate_limit_headers(headers, time.time())
     if word.limit == 0 or b"not activated" in body.lower():
         return wrong(_ASKING, "429: the account may send 0 requests a second", "have the vendor activate the account")

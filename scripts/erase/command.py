@@ -11,17 +11,17 @@ from typing import assert_never
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import opened_bucket
-from scripts.archive_access.s3_client import s3_archive
-from scripts.archive_access.selected_account import settings_of
+from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.s3_client import open_s3_archive
+from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.erase.erasure import Ending, Erased, Place, Refused, WouldErase, erase_one
-from scripts.erase.files import Files
-from scripts.erase.receipt import Asked, Receipt
-from scripts.erase.stock import Stock
-from scripts.erase.traces import Traces
-from scripts.erase.versions import Versions
-from scripts.local.processes import known_redis
+from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one
+from scripts.erase.files import LocalFiles
+from scripts.erase.receipt import ErasureRequest, Receipt
+from scripts.erase.stock import ObjectVersions
+from scripts.erase.traces import RedisRecords
+from scripts.erase.versions import S3Versions
+from scripts.local.processes import find_redis
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation, parse_eval_id
@@ -47,23 +47,23 @@ def erase(
 ) -> int:
     """Erase the evaluations; return the exit code."""
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
-    who = _bounded(by or getpass.getuser(), "--by")
-    asked = Asked(_bounded(reason, "--reason"), who, socket.gethostname(), bypass_governance)
-    settings = settings_of(account)
+    who = _check_length(by or getpass.getuser(), "--by")
+    asked = ErasureRequest(_check_length(reason, "--reason"), who, socket.gethostname(), bypass_governance)
+    settings = load_account_settings(account)
     if not yes and not dry_run:
-        _ask(len(ids), settings)
+        _confirm(len(ids), settings)
     with _ledger_settings(settings) as here:
         endings = asyncio.run(_erase(ids, asked, here, dry_run=dry_run, as_json=as_json))
-    return NOT_ALL if any(isinstance(ending, Refused) for ending in endings) else OK
+    return NOT_ALL if any(isinstance(ending, ErasureRefused) for ending in endings) else OK
 
 
-def _bounded(text: str, option: str) -> str:
+def _check_length(text: str, option: str) -> str:
     if not 1 <= len(text.strip()) <= _REASON or not text.isprintable():
         raise click.BadParameter(f"expected is one line of 1 to {_REASON} characters", param_hint=option)
     return text.strip()
 
 
-def _ask(count: int, settings: Settings) -> None:
+def _confirm(count: int, settings: Settings) -> None:
     click.confirm(
         f"{count} evaluations in {settings.archive_url} ({settings.environment}): documents, manifests and all their "
         "versions go for good. Go on?",
@@ -77,88 +77,92 @@ def _ledger_settings(settings: Settings) -> Iterator[Settings]:
     """Yield settings with the Redis that may know the evaluations, where there is any."""
     with contextlib.ExitStack() as stack:
         try:
-            here = stack.enter_context(known_redis(settings))
+            here = stack.enter_context(find_redis(settings))
         except SettingsError:
             click.echo(f"docv-archive: {_NO_REDIS}", err=True)
             here = settings
         yield here
 
 
-async def _erase(ids: Sequence[str], asked: Asked, settings: Settings, *, dry_run: bool, as_json: bool) -> list[Ending]:
+async def _erase(
+    ids: Sequence[str], asked: ErasureRequest, settings: Settings, *, dry_run: bool, as_json: bool
+) -> list[ErasureResult]:
     endings = []
-    async with _opened(settings) as place:
+    async with _open_stores(settings) as place:
         for eval_id in ids:
-            ending = await _one(Evaluation(eval_id, settings.environment), asked, place, dry_run=dry_run)
-            _say(eval_id, ending, as_json=as_json)
+            ending = await _erase_one(Evaluation(eval_id, settings.environment), asked, place, dry_run=dry_run)
+            _print_result(eval_id, ending, as_json=as_json)
             endings.append(ending)
     return endings
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Place]:
+async def _open_stores(settings: Settings) -> AsyncIterator[ErasureStores]:
     async with contextlib.AsyncExitStack() as stack:
         ledger = None
         if settings.redis_url:
             redis = await stack.enter_async_context(open_redis(settings.need_redis_url()))
             await check_redis(redis)
             ledger = Ledger(redis)
-        bucket = await stack.enter_async_context(opened_bucket(settings))
-        yield Place(bucket, _stock(settings), Traces(ledger))
+        bucket = await stack.enter_async_context(open_archive_bucket(settings))
+        yield ErasureStores(bucket, _open_versions(settings), RedisRecords(ledger))
 
 
-def _stock(settings: Settings) -> Stock:
-    archive = s3_archive(settings)
+def _open_versions(settings: Settings) -> ObjectVersions:
+    archive = open_s3_archive(settings)
     if archive:
-        return Versions(archive)
+        return S3Versions(archive)
     folder = open_archive(settings)
     if not isinstance(folder, Path):
         raise TypeError(folder)
-    return Files(folder)
+    return LocalFiles(folder)
 
 
-async def _one(evaluation: Evaluation, asked: Asked, place: Place, *, dry_run: bool) -> Ending:
+async def _erase_one(
+    evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores, *, dry_run: bool
+) -> ErasureResult:
     try:
         return await erase_one(evaluation, asked, place, dry_run=dry_run)
     except IntegrityError as error:
-        return Refused(str(error))
+        return ErasureRefused(str(error))
     except (StorageError, RetryableError) as error:
         raise ServiceUnavailable(
             f"{evaluation.eval_id}: {error}; the same command goes on where this one stopped"
         ) from None
 
 
-def _say(eval_id: str, ending: Ending, *, as_json: bool) -> None:
+def _print_result(eval_id: str, ending: ErasureResult, *, as_json: bool) -> None:
     if as_json:
-        click.echo(orjson.dumps({"eval_id": eval_id, **_facts(ending)}))
+        click.echo(orjson.dumps({"eval_id": eval_id, **_as_json(ending)}))
     else:
         click.echo(f"{eval_id}: {_sentence(ending)}")
 
 
-def _sentence(ending: Ending) -> str:
+def _sentence(ending: ErasureResult) -> str:
     match ending:
         case Erased(kept):
-            return f"erased {_amount(kept.receipt)}; the receipt is {kept.key}"
+            return f"erased {_format_amount(kept.receipt)}; the receipt is {kept.key}"
         case WouldErase(receipt):
-            return f"would erase {_amount(receipt)}"
-        case Refused(why):
+            return f"would erase {_format_amount(receipt)}"
+        case ErasureRefused(why):
             return f"not erased: {why}"
     assert_never(ending)
 
 
-def _facts(ending: Ending) -> dict[str, object]:
+def _as_json(ending: ErasureResult) -> dict[str, object]:
     match ending:
         case Erased(kept):
-            return {"state": "erased", **_figures(kept.receipt), "receipt": kept.key, "why": None}
+            return {"state": "erased", **_totals(kept.receipt), "receipt": kept.key, "why": None}
         case WouldErase(receipt):
-            return {"state": "would_erase", **_figures(receipt), "receipt": None, "why": None}
-        case Refused(why):
+            return {"state": "would_erase", **_totals(receipt), "receipt": None, "why": None}
+        case ErasureRefused(why):
             return {"state": "refused", "objects": 0, "versions": 0, "bytes": 0, "receipt": None, "why": why}
     assert_never(ending)
 
 
-def _amount(receipt: Receipt) -> str:
+def _format_amount(receipt: Receipt) -> str:
     return f"{receipt.objects} objects, {receipt.versions} versions, {receipt.size} bytes"
 
 
-def _figures(receipt: Receipt) -> dict[str, int]:
+def _totals(receipt: Receipt) -> dict[str, int]:
     return {"objects": receipt.objects, "versions": receipt.versions, "bytes": receipt.size}

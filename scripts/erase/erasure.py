@@ -8,10 +8,19 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.erase.marker import is_marker, mark
-from scripts.erase.receipt import Asked, Kept, Receipt, begin, complete, keys_of, receipt_of, unfinished
-from scripts.erase.stock import Item, Stock
-from scripts.erase.traces import Traces
+from scripts.erase.marker import is_marker, replace_with_marker
+from scripts.erase.receipt import (
+    ErasureRequest,
+    Receipt,
+    StoredReceipt,
+    begin,
+    complete,
+    find_unfinished,
+    keys_of,
+    make_receipt,
+)
+from scripts.erase.stock import ObjectVersion, ObjectVersions
+from scripts.erase.traces import RedisRecords
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from worker.clients.errors import ServiceUnavailable
@@ -21,25 +30,25 @@ _BUSY = "it is being worked on; give the same command again in a minute"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ErasureStores:
     """Where an evaluation may have left something.
 
     Attributes:
         bucket: the archive.
-        stock: the same, with its versions.
-        traces: in Redis.
+        versions: the same, with its versions.
+        redis_records: in Redis.
     """
 
     bucket: Bucket
-    stock: Stock
-    traces: Traces
+    versions: ObjectVersions
+    redis_records: RedisRecords
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
     """Everything is gone; the receipt says what it was."""
 
-    kept: Kept
+    receipt: StoredReceipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +59,18 @@ class WouldErase:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ErasureRefused:
     """Nothing was removed, for this reason."""
 
     why: str
 
 
-Ending = Erased | WouldErase | Refused
+ErasureResult = Erased | WouldErase | ErasureRefused
 
 
-async def erase_one(evaluation: Evaluation, asked: Asked, place: Place, *, dry_run: bool = False) -> Ending:
+async def erase_one(
+    evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores, *, dry_run: bool = False
+) -> ErasureResult:
     """Erase one evaluation, or go on where a former try was cut off.
 
     Raises:
@@ -67,37 +78,39 @@ async def erase_one(evaluation: Evaluation, asked: Asked, place: Place, *, dry_r
         StorageError: the same.
         IntegrityError: a receipt is not ours.
     """
-    kept = await unfinished(place.bucket, await asyncio.to_thread(keys_of, place.stock, evaluation))
-    items = await _to_go(evaluation, place)
-    why = await asyncio.to_thread(place.stock.locks, items, bypass_governance=asked.bypass_governance)
+    kept = await find_unfinished(place.bucket, await asyncio.to_thread(keys_of, place.versions, evaluation))
+    items = await _items_to_remove(evaluation, place)
+    why = await asyncio.to_thread(place.versions.locks, items, bypass_governance=asked.bypass_governance)
     if why:
-        return Refused(why)
+        return ErasureRefused(why)
     if dry_run:
-        return WouldErase(kept.receipt if kept else await _receipt(evaluation, asked, place, items))
-    if not await place.traces.are_free(evaluation.eval_id):
-        return Refused(_BUSY)
-    kept = kept or await begin(place.bucket, await _receipt(evaluation, asked, place, items))
-    await mark(place.bucket, evaluation, kept)
-    if not await place.traces.remove(evaluation.eval_id):
-        return Refused(_BUSY)
+        return WouldErase(kept.receipt if kept else await _begin_or_resume(evaluation, asked, place, items))
+    if not await place.redis_records.are_free(evaluation.eval_id):
+        return ErasureRefused(_BUSY)
+    kept = kept or await begin(place.bucket, await _begin_or_resume(evaluation, asked, place, items))
+    await replace_with_marker(place.bucket, evaluation, kept)
+    if not await place.redis_records.remove(evaluation.eval_id):
+        return ErasureRefused(_BUSY)
     why = await _sweep(evaluation, asked, place)
-    return Refused(why) if why else Erased(await complete(place.bucket, kept))
+    return ErasureRefused(why) if why else Erased(await complete(place.bucket, kept))
 
 
-async def _to_go(evaluation: Evaluation, place: Place) -> list[Item]:
+async def _items_to_remove(evaluation: Evaluation, place: ErasureStores) -> list[ObjectVersion]:
     """Return everything of an evaluation but the marker, where that is there already."""
-    items = await asyncio.to_thread(place.stock.items, evaluation)
+    items = await asyncio.to_thread(place.versions.items, evaluation)
     if not is_marker(await place.bucket.read(evaluation.manifest_key)):
         return items
     return [item for item in items if not (item.key == evaluation.manifest_key and item.latest and not item.deletion)]
 
 
-async def _receipt(evaluation: Evaluation, asked: Asked, place: Place, items: Sequence[Item]) -> Receipt:
+async def _begin_or_resume(
+    evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores, items: Sequence[ObjectVersion]
+) -> Receipt:
     found = await place.bucket.read(evaluation.manifest_key)
-    return receipt_of(evaluation, asked, items, None if found is None or is_marker(found) else found.data)
+    return make_receipt(evaluation, asked, items, None if found is None or is_marker(found) else found.data)
 
 
-async def _sweep(evaluation: Evaluation, asked: Asked, place: Place) -> str | None:
+async def _sweep(evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores) -> str | None:
     """Remove until nothing is left; return why not, where something came that is locked.
 
     Raises:
@@ -105,14 +118,14 @@ async def _sweep(evaluation: Evaluation, asked: Asked, place: Place) -> str | No
     """
     bypass = asked.bypass_governance
     for _ in range(_SWEEPS):
-        items = await _to_go(evaluation, place)
+        items = await _items_to_remove(evaluation, place)
         if not items:
-            await asyncio.to_thread(place.stock.tidy, evaluation)
+            await asyncio.to_thread(place.versions.tidy, evaluation)
             return None
-        why = await asyncio.to_thread(place.stock.locks, items, bypass_governance=bypass)
+        why = await asyncio.to_thread(place.versions.locks, items, bypass_governance=bypass)
         if why:
             return why
-        await asyncio.to_thread(place.stock.remove, items, bypass_governance=bypass)
+        await asyncio.to_thread(place.versions.remove, items, bypass_governance=bypass)
     raise ServiceUnavailable(
         f"{evaluation.eval_id}: something goes on writing to it; give the same command again later"
     )

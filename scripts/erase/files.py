@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scripts.erase.stock import Item, prefixes_of
+from scripts.erase.stock import ObjectVersion, prefixes_of
 from tasks.model.evaluation import Evaluation
 from worker.clients.errors import ServiceUnavailable
 
 
-class Files:
-    """See ``scripts.erase.stock.Stock``. A folder knows no versions and no locks.
+class LocalFiles:
+    """See ``scripts.erase.stock.ObjectVersions``. A folder knows no versions and no locks.
 
     Args:
         root: the folder of the archive.
@@ -20,11 +20,11 @@ class Files:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def items(self, evaluation: Evaluation) -> list[Item]:
+    def items(self, evaluation: Evaluation) -> list[ObjectVersion]:
         """Return every file of an evaluation, also one that a worker left half written."""
         with _translated():
             return [
-                Item(path.relative_to(self._root).as_posix(), size=path.lstat().st_size)
+                ObjectVersion(path.relative_to(self._root).as_posix(), size=path.lstat().st_size)
                 for prefix in prefixes_of(evaluation)
                 for path in self._files(prefix)
             ]
@@ -32,17 +32,17 @@ class Files:
     def _files(self, prefix: str) -> list[Path]:
         return sorted(path for path in (self._root / prefix).rglob("*") if path.is_symlink() or not path.is_dir())
 
-    def locks(self, items: Sequence[Item], *, bypass_governance: bool) -> str | None:  # see the class
+    def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:  # see the class
         """Return None: nothing is locked."""
 
-    def remove(self, items: Sequence[Item], *, bypass_governance: bool) -> None:  # noqa: ARG002  # see the class
+    def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:  # noqa: ARG002  # see the class
         """Remove these files, and ask the disk to remember it."""
         paths = [self._root / item.key for item in items]
         with _translated():
             for path in paths:
                 path.unlink(missing_ok=True)
             for folder in {path.parent for path in paths}:
-                _keep(folder)
+                _sync_folder(folder)
 
     def tidy(self, evaluation: Evaluation) -> None:
         """Remove the folders that are empty now."""
@@ -59,7 +59,7 @@ class Files:
             return [path.relative_to(self._root).as_posix() for path in self._files(below)]
 
 
-def _keep(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import click
 import orjson
 
-from scripts.archive_access.s3_client import S3Archive, answer_or_none, asking, s3_archive
-from scripts.archive_access.selected_account import settings_of
+from scripts.archive_access.s3_client import S3Archive, call_or_none, open_s3_archive, translate_s3_errors
+from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.erase.stock import prefixes_of
 from tasks.model.evaluation import Evaluation, parse_eval_id
@@ -18,21 +18,21 @@ _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 def legal_hold(eval_ids: Sequence[str], account: str | None, *, on: bool, as_json: bool) -> int:
     """Set the legal hold of every object of the evaluations; return the exit code."""
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
-    settings = settings_of(account)
+    settings = load_account_settings(account)
     archive = _lockable(settings)
     counts = []
     for eval_id in ids:
         count = hold_all(archive, Evaluation(eval_id, settings.environment), "ON" if on else "OFF")
-        _say(eval_id, count, on=on, as_json=as_json)
+        _print_result(eval_id, count, on=on, as_json=as_json)
         counts.append(count)
     return OK if all(counts) else NOT_ALL
 
 
 def _lockable(settings: Settings) -> S3Archive:
-    archive = s3_archive(settings)
+    archive = open_s3_archive(settings)
     if archive is None:
         raise SettingsError((f"{settings.archive_url} is a folder, and a folder knows no legal hold; S3 does",))
-    answer = answer_or_none(
+    answer = call_or_none(
         lambda: archive.client.get_object_lock_configuration(Bucket=archive.bucket),
         "s3:GetBucketObjectLockConfiguration",
         _NO_LOCK,
@@ -48,7 +48,7 @@ def hold_all(archive: S3Archive, evaluation: Evaluation, status: str) -> int:
     """Set it, ``ON`` or ``OFF``, for each object of an evaluation; return how many there are."""
     count = 0
     for key in _keys(archive, evaluation):
-        with asking("s3:PutObjectLegalHold"):
+        with translate_s3_errors("s3:PutObjectLegalHold"):
             archive.client.put_object_legal_hold(Bucket=archive.bucket, Key=key, LegalHold={"Status": status})
         count += 1
     return count
@@ -56,12 +56,12 @@ def hold_all(archive: S3Archive, evaluation: Evaluation, status: str) -> int:
 
 def _keys(archive: S3Archive, evaluation: Evaluation) -> Iterator[str]:
     for prefix in prefixes_of(evaluation):
-        with asking("s3:ListBucket"):
-            pages = list(archive.pages("list_objects_v2", prefix))
+        with translate_s3_errors("s3:ListBucket"):
+            pages = list(archive.list_pages("list_objects_v2", prefix))
         yield from (found["Key"] for page in pages for found in page.get("Contents", ()))
 
 
-def _say(eval_id: str, count: int, *, on: bool, as_json: bool) -> None:
+def _print_result(eval_id: str, count: int, *, on: bool, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps({"eval_id": eval_id, "legal_hold": on, "objects": count}))
     elif count:

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.archive_access.s3_client import S3Archive, answer_or_none
-from scripts.erase.stock import Item
+from scripts.archive_access.s3_client import S3Archive, call_or_none
+from scripts.erase.stock import ObjectVersion
 
 _NONE = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 
 
-def lock_of(archive: S3Archive, item: Item, *, bypass_governance: bool) -> str | None:
+def lock_of(archive: S3Archive, item: ObjectVersion, *, bypass_governance: bool) -> str | None:
     """Return why a version must not be removed, or None.
 
     A HEAD would tell both in one call; but to who may not know them it says nothing, and that reads like "no lock".
@@ -24,12 +24,12 @@ def lock_of(archive: S3Archive, item: Item, *, bypass_governance: bool) -> str |
 
 
 def _is_held(client: Any, which: dict[str, str]) -> bool:
-    answer = answer_or_none(lambda: client.get_object_legal_hold(**which), "s3:GetObjectLegalHold", _NONE)
+    answer = call_or_none(lambda: client.get_object_legal_hold(**which), "s3:GetObjectLegalHold", _NONE)
     return bool(answer) and answer.get("LegalHold", {}).get("Status") == "ON"
 
 
 def _retention(client: Any, which: dict[str, str], *, bypass_governance: bool) -> str | None:
-    answer = answer_or_none(lambda: client.get_object_retention(**which), "s3:GetObjectRetention", _NONE) or {}
+    answer = call_or_none(lambda: client.get_object_retention(**which), "s3:GetObjectRetention", _NONE) or {}
     until = answer.get("Retention", {}).get("RetainUntilDate")
     if until is None or until <= datetime.now(UTC):
         return None

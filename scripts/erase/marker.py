@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from scripts.erase.receipt import Kept
+from scripts.erase.receipt import StoredReceipt
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
@@ -18,7 +18,7 @@ def is_marker(found: StoredObject | None) -> bool:
     return manifest is not None and manifest.erased is not None
 
 
-async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
+async def replace_with_marker(bucket: Bucket, evaluation: Evaluation, receipt: StoredReceipt) -> None:
     """Put the marker in the manifest's place, whatever a worker does meanwhile.
 
     Raises:
@@ -30,7 +30,7 @@ async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
         found = await bucket.read(evaluation.manifest_key)
         if is_marker(found):
             return
-        data = marker(evaluation, kept, _manifest(found)).as_json()
+        data = make_marker(evaluation, receipt, _manifest(found)).as_json()
         try:
             await bucket.replace(evaluation.manifest_key, data, labels, found.etag if found else None)
         except (ManifestChanged, WriteUnconfirmed):
@@ -39,7 +39,7 @@ async def mark(bucket: Bucket, evaluation: Evaluation, kept: Kept) -> None:
     raise ManifestChanged
 
 
-def marker(evaluation: Evaluation, kept: Kept, before: Manifest | None) -> Manifest:
+def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | None) -> Manifest:
     """Return the marker: the outcome of before, and nothing of what was archived."""
     now = utc_now()
     return Manifest(

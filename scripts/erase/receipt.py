@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scripts.erase.stock import Item, Stock
+from scripts.erase.stock import ObjectVersion, ObjectVersions
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
@@ -26,7 +26,7 @@ _NAMED_BY_CONTENT = re.compile(r"/([0-9a-f]{64})\.[a-z0-9]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ErasureRequest:
     """What an operator asks for.
 
     Attributes:
@@ -68,14 +68,16 @@ class Receipt(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredReceipt:
     """A receipt and where it is."""
 
     key: str
     receipt: Receipt
 
 
-def receipt_of(evaluation: Evaluation, asked: Asked, items: Sequence[Item], manifest: bytes | None) -> Receipt:
+def make_receipt(
+    evaluation: Evaluation, asked: ErasureRequest, items: Sequence[ObjectVersion], manifest: bytes | None
+) -> Receipt:
     """Return the receipt of what is about to go.
 
     Args:
@@ -105,19 +107,21 @@ def _documents(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({found[1] for found in map(_NAMED_BY_CONTENT.search, keys) if found}))
 
 
-async def begin(bucket: Bucket, receipt: Receipt) -> Kept:
+async def begin(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
     """Write the receipt of an erasure that begins.
 
     Raises:
         StorageError: it may not be there.
     """
-    kept = Kept(f"{_folder(receipt.environment, receipt.eval_id)}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json", receipt)
+    kept = StoredReceipt(
+        f"{_folder(receipt.environment, receipt.eval_id)}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json", receipt
+    )
     data = receipt.as_json()
     await put(bucket, kept.key, data, hashlib.sha256(data).hexdigest(), _LABELS)
     return kept
 
 
-async def unfinished(bucket: Bucket, keys: Iterable[str]) -> Kept | None:
+async def find_unfinished(bucket: Bucket, keys: Iterable[str]) -> StoredReceipt | None:
     """Return the receipt among these of an erasure that was cut off, or None.
 
     Raises:
@@ -126,12 +130,12 @@ async def unfinished(bucket: Bucket, keys: Iterable[str]) -> Kept | None:
     """
     for key in keys:
         found = await bucket.read(key)
-        if found and (kept := Kept(key, _parsed(found.data))).receipt.completed_at is None:
+        if found and (kept := StoredReceipt(key, _parsed(found.data))).receipt.completed_at is None:
             return kept
     return None
 
 
-async def complete(bucket: Bucket, kept: Kept) -> Kept:
+async def complete(bucket: Bucket, kept: StoredReceipt) -> StoredReceipt:
     """Write down that an erasure is done.
 
     Raises:
@@ -147,10 +151,10 @@ async def complete(bucket: Bucket, kept: Kept) -> Kept:
         there = await bucket.read(kept.key)
         if there is None or _parsed(there.data).completed_at is None:
             raise
-    return Kept(kept.key, done)
+    return StoredReceipt(kept.key, done)
 
 
-def keys_of(stock: Stock, evaluation: Evaluation) -> list[str]:
+def keys_of(stock: ObjectVersions, evaluation: Evaluation) -> list[str]:
     """Return the keys of an evaluation's receipts, the oldest first."""
     return [key for key in stock.keys(_folder(evaluation.environment, evaluation.eval_id)) if key.endswith(".json")]
 

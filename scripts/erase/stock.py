@@ -9,7 +9,7 @@ from tasks.model.evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ObjectVersion:
     """One version of one object.
 
     Attributes:
@@ -27,16 +27,16 @@ class Item:
     deletion: bool = False
 
 
-class Stock(Protocol):
+class ObjectVersions(Protocol):
     """What an erasure asks of the archive. Every method may raise ServiceUnavailable."""
 
-    def items(self, evaluation: Evaluation) -> list[Item]:
+    def items(self, evaluation: Evaluation) -> list[ObjectVersion]:
         """Return everything of an evaluation."""
 
-    def locks(self, items: Sequence[Item], *, bypass_governance: bool) -> str | None:
+    def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
         """Return why some of these must not be removed, or None."""
 
-    def remove(self, items: Sequence[Item], *, bypass_governance: bool) -> None:
+    def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         """Remove these versions for good."""
 
     def tidy(self, evaluation: Evaluation) -> None:

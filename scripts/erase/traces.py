@@ -5,10 +5,10 @@ import time
 
 from tasks.ledger.ledger import Ledger
 
-_LOOK = 0.25
+_POLL_SECONDS = 0.25
 
 
-class Traces:
+class RedisRecords:
     """Removes the traces of evaluations.
 
     Args:
@@ -25,7 +25,7 @@ class Traces:
         while self._ledger and await self._ledger.is_leased(eval_id):
             if time.monotonic() > until:
                 return False
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_SECONDS)
         return True
 
     async def remove(self, eval_id: str) -> bool:

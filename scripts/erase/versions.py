@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from scripts.archive_access.s3_client import S3Archive, answer_or_none, asking
+from scripts.archive_access.s3_client import S3Archive, call_or_none, translate_s3_errors
 from scripts.erase.locks import lock_of
-from scripts.erase.stock import Item, prefixes_of
+from scripts.erase.stock import ObjectVersion, prefixes_of
 from tasks.model.evaluation import Evaluation
 from worker.clients.errors import ServiceUnavailable
 
@@ -13,8 +13,8 @@ _AT_ONCE = 1000  # the most that S3 takes
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 
 
-class Versions:
-    """See ``scripts.erase.stock.Stock``.
+class S3Versions:
+    """See ``scripts.erase.stock.ObjectVersions``.
 
     Args:
         archive: the archive in S3.
@@ -23,23 +23,23 @@ class Versions:
     def __init__(self, archive: S3Archive) -> None:
         self._archive = archive
 
-    def items(self, evaluation: Evaluation) -> list[Item]:
+    def items(self, evaluation: Evaluation) -> list[ObjectVersion]:
         """Return everything of an evaluation."""
-        with asking("s3:ListBucketVersions"):
+        with translate_s3_errors("s3:ListBucketVersions"):
             return [item for prefix in prefixes_of(evaluation) for item in self._items(prefix)]
 
-    def _items(self, prefix: str) -> Iterator[Item]:
-        for page in self._archive.pages("list_object_versions", prefix):
+    def _items(self, prefix: str) -> Iterator[ObjectVersion]:
+        for page in self._archive.list_pages("list_object_versions", prefix):
             for found in page.get("Versions", ()):
                 yield self._item(found, deletion=False)
             for found in page.get("DeleteMarkers", ()):
                 yield self._item(found, deletion=True)
 
-    def _item(self, found: dict[str, Any], *, deletion: bool) -> Item:
-        key, size = self._archive.ours(found["Key"]), found.get("Size", 0)
-        return Item(key, found["VersionId"], size, latest=found["IsLatest"], deletion=deletion)
+    def _item(self, found: dict[str, Any], *, deletion: bool) -> ObjectVersion:
+        key, size = self._archive.relative_key(found["Key"]), found.get("Size", 0)
+        return ObjectVersion(key, found["VersionId"], size, latest=found["IsLatest"], deletion=deletion)
 
-    def locks(self, items: Sequence[Item], *, bypass_governance: bool) -> str | None:
+    def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
         """Return why some of these must not be removed, or None."""
         if not self._has_object_lock():
             return None
@@ -50,22 +50,22 @@ class Versions:
 
     def _has_object_lock(self) -> bool:
         client, bucket = self._archive.client, self._archive.bucket
-        answer = answer_or_none(
+        answer = call_or_none(
             lambda: client.get_object_lock_configuration(Bucket=bucket),
             "s3:GetBucketObjectLockConfiguration",
             _NO_LOCK,
         )
         return answer is not None
 
-    def remove(self, items: Sequence[Item], *, bypass_governance: bool) -> None:
+    def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         """Remove these versions for good."""
         for start in range(0, len(items), _AT_ONCE):
             self._remove(items[start : start + _AT_ONCE], bypass_governance=bypass_governance)
 
-    def _remove(self, items: Sequence[Item], *, bypass_governance: bool) -> None:
+    def _remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         named = [{"Key": self._archive.prefix + item.key, "VersionId": item.version} for item in items]
         bypass = {"BypassGovernanceRetention": True} if bypass_governance else {}
-        with asking("s3:DeleteObject and s3:DeleteObjectVersion"):
+        with translate_s3_errors("s3:DeleteObject and s3:DeleteObjectVersion"):
             answer = self._archive.client.delete_objects(
                 Bucket=self._archive.bucket, Delete={"Objects": named, "Quiet": True}, **bypass
             )
@@ -81,15 +81,15 @@ class Versions:
         """Abort unfinished uploads: their parts hold documents, too."""
         client, bucket = self._archive.client, self._archive.bucket
         for prefix in prefixes_of(evaluation):
-            with asking("s3:ListBucketMultipartUploads"):
-                pages = list(self._archive.pages("list_multipart_uploads", prefix))
+            with translate_s3_errors("s3:ListBucketMultipartUploads"):
+                pages = list(self._archive.list_pages("list_multipart_uploads", prefix))
             for upload in (each for page in pages for each in page.get("Uploads", ())):
                 if upload["Key"].startswith(self._archive.prefix + prefix):
-                    with asking("s3:AbortMultipartUpload"):
+                    with translate_s3_errors("s3:AbortMultipartUpload"):
                         client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
     def keys(self, below: str) -> list[str]:
         """Return the keys below a prefix, in order."""
-        with asking("s3:ListBucket"):
-            pages = self._archive.pages("list_objects_v2", below)
-            return [self._archive.ours(found["Key"]) for page in pages for found in page.get("Contents", ())]
+        with translate_s3_errors("s3:ListBucket"):
+            pages = self._archive.list_pages("list_objects_v2", below)
+            return [self._archive.relative_key(found["Key"]) for page in pages for found in page.get("Contents", ())]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.export.staging import files_below, for_owner
+from scripts.export.staging import files_below, open_for_owner
 from tasks.storage.manifest import archiver
 
 PAYLOAD = "data"
@@ -42,7 +42,7 @@ def close_bag(folder: Path, facts: Mapping[str, object]) -> None:
 def _write_hashes(folder: Path) -> tuple[int, int]:
     """Write the payload's hashes, read back from the disk; return its bytes and its files."""
     size = count = 0
-    with open(folder / "manifest-sha256.txt", "x", encoding="utf-8", opener=for_owner) as hashes:
+    with open(folder / "manifest-sha256.txt", "x", encoding="utf-8", opener=open_for_owner) as hashes:
         for path in files_below(folder / PAYLOAD):
             hashes.write(_line(path, folder))
             size, count = size + path.stat().st_size, count + 1
@@ -56,5 +56,5 @@ def _line(path: Path, folder: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with open(path, "x", encoding="utf-8", opener=for_owner) as file:
+    with open(path, "x", encoding="utf-8", opener=open_for_owner) as file:
         file.write(text)

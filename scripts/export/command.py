@@ -8,16 +8,16 @@ from pathlib import Path
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import opened_for_reading
-from scripts.archive_access.selected_account import settings_of
+from scripts.archive_access.open_bucket import open_read_only_bucket
+from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
 from scripts.console.formatting import format_bytes
 from scripts.console.interrupts import interruptible
 from scripts.console.summary import MEANINGS
 from scripts.export.bag import PAYLOAD, close_bag
-from scripts.export.copying import Choice, Copier, Exported
+from scripts.export.copying import Copier, DocumentSelection, Exported
 from scripts.export.packing import pack
-from scripts.export.staging import put_in_place, refuse_what_is_there, staged
+from scripts.export.staging import check_target_absent, put_in_place, staging_folder
 from scripts.ids.arguments import read_ids
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason
@@ -43,13 +43,13 @@ class ExportOptions:
         target: the folder, or the ZIP; nothing is there yet.
         packed: whether it is a ZIP.
         bag: whether it is a BagIt bag.
-        choice: what is wanted of each evaluation.
+        selection: what is wanted of each evaluation.
     """
 
     target: Path
     packed: bool
     bag: bool
-    choice: Choice
+    selection: DocumentSelection
 
     def folder_of(self, eval_id: str) -> str:
         """Return where an evaluation's files are in the end: a path, or its place in the ZIP."""
@@ -58,7 +58,7 @@ class ExportOptions:
 
 
 @dataclass(slots=True)
-class _Sums:
+class _ExportTotals:
     evaluations: int = 0
     documents: int = 0
     bytes: int = 0
@@ -71,7 +71,7 @@ class _Sums:
         self.not_all += bool(exported.problems)
 
 
-def export(sources: Sequence[str], wanted: ExportOptions, account: str | None, *, as_json: bool) -> int:
+def export(sources: Sequence[str], options: ExportOptions, account: str | None, *, as_json: bool) -> int:
     """Export the evaluations that the sources name; return the exit code.
 
     Raises:
@@ -79,27 +79,27 @@ def export(sources: Sequence[str], wanted: ExportOptions, account: str | None, *
         ServiceUnavailable: the archive does not answer, or the disk takes no more.
         SettingsError: something is missing or impossible.
     """
-    refuse_what_is_there(wanted.target)
-    settings = settings_of(account)
+    check_target_absent(options.target)
+    settings = load_account_settings(account)
     ids = read_ids(sources, settings)
 
     def make_it() -> int:
         try:
-            sums = _made(settings, ids.eval_ids, wanted, as_json=as_json)
+            sums = _export(settings, ids.eval_ids, options, as_json=as_json)
         except KeyboardInterrupt:
             click.echo("\nStopped. Nothing of the export is left.", err=True)
             return INTERRUPTED
-        _tell_sums(sums, wanted)
+        _print_totals(sums, options)
         return NOT_ALL if sums.not_all or ids.bad else OK
 
     return interruptible(make_it)
 
 
-def _made(settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, *, as_json: bool) -> _Sums:
-    with staged(wanted.target) as staging:
+def _export(settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, *, as_json: bool) -> _ExportTotals:
+    with staging_folder(wanted.target) as staging:
         tree = staging / "tree"
         room = tree / PAYLOAD if wanted.bag else tree
-        sums = asyncio.run(_copied(settings, eval_ids, wanted, room, as_json=as_json))
+        sums = asyncio.run(_copy_all(settings, eval_ids, wanted, room, as_json=as_json))
         if not sums.evaluations:
             return sums
         if wanted.bag:
@@ -111,17 +111,17 @@ def _made(settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, *,
     return sums
 
 
-async def _copied(
+async def _copy_all(
     settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, room: Path, *, as_json: bool
-) -> _Sums:
-    sums, some = _Sums(), _EVALUATIONS_AT_ONCE
-    async with opened_for_reading(settings) as archive:
+) -> _ExportTotals:
+    sums, some = _ExportTotals(), _EVALUATIONS_AT_ONCE
+    async with open_read_only_bucket(settings) as archive:
         bucket = EncryptedBucket(archive, Keyring.of(settings.keyring_texts()))
-        copier = Copier(bucket, room, wanted.choice, asyncio.Semaphore(_DOCUMENTS_AT_ONCE))
+        copier = Copier(bucket, room, wanted.selection, asyncio.Semaphore(_DOCUMENTS_AT_ONCE))
         for start in range(0, len(eval_ids), some):
             evaluations = [Evaluation(each, settings.environment) for each in eval_ids[start : start + some]]
             for exported in await _copy_some(copier, evaluations):
-                _tell(exported, wanted, as_json=as_json)
+                _print_evaluation(exported, wanted, as_json=as_json)
                 sums.add(exported)
     return sums
 
@@ -141,7 +141,7 @@ def _first(failed: ExceptionGroup) -> Exception:
     return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
-def _tell(exported: Exported, wanted: ExportOptions, *, as_json: bool) -> None:
+def _print_evaluation(exported: Exported, wanted: ExportOptions, *, as_json: bool) -> None:
     click.echo(_json(exported, wanted) if as_json else _line(exported))
     for problem in exported.problems:
         click.echo(f"{exported.eval_id}: {problem}", err=True)
@@ -172,7 +172,7 @@ def _why(manifest: Manifest) -> str:
     return _REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
 
 
-def _tell_sums(sums: _Sums, wanted: ExportOptions) -> None:
+def _print_totals(sums: _ExportTotals, wanted: ExportOptions) -> None:
     if not sums.evaluations:
         click.echo("there was nothing to export, and nothing was made", err=True)
         return

@@ -10,8 +10,8 @@ from typing import IO
 
 from scripts.archive_access.revisions import NotExported, check_key, extension_of, find_manifest
 from scripts.export.listing import NAME, write_listing
-from scripts.export.names import Names
-from scripts.export.staging import for_owner, make_folders
+from scripts.export.names import UniqueNames
+from scripts.export.staging import make_folders, open_for_owner
 from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
@@ -23,7 +23,7 @@ _MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class DocumentSelection:
     """What is wanted of each evaluation.
 
     Attributes:
@@ -36,7 +36,7 @@ class Choice:
     revision: int | None = None
     superseded: bool = False
 
-    def of(self, manifest: Manifest) -> Iterator[tuple[int, DocumentRecord]]:
+    def select(self, manifest: Manifest) -> Iterator[tuple[int, DocumentRecord]]:
         """Yield the documents that are wanted, with their number in the manifest."""
         for number, document in enumerate(manifest.documents, 1):
             if (self.superseded or not document.superseded) and (not self.kinds or document.kind in self.kinds):
@@ -73,14 +73,14 @@ class Copier:
 
     Attributes:
         bucket: where they are.
-        room: the folder; each evaluation gets one of its own in it.
-        choice: what is wanted of each.
+        folder: the folder; each evaluation gets one of its own in it.
+        selection: what is wanted of each.
         at_once: bounds the documents that are on their way.
     """
 
     bucket: Bucket
-    room: Path
-    choice: Choice
+    folder: Path
+    selection: DocumentSelection
     at_once: asyncio.Semaphore
 
     async def copy(self, evaluation: Evaluation) -> Exported:
@@ -90,22 +90,22 @@ class Copier:
             OSError: the disk does not take it.
         """
         try:
-            committed = await find_manifest(self.bucket, evaluation, self.choice.revision)
+            committed = await find_manifest(self.bucket, evaluation, self.selection.revision)
         except (NotExported, StorageError) as error:
             return Exported(evaluation.eval_id, problems=(str(error),))
         if committed is None:
             return Exported(evaluation.eval_id, problems=("it is not in the archive",))
-        folder = self.room / evaluation.eval_id
+        folder = self.folder / evaluation.eval_id
         make_folders(folder)
         with _new_file(folder / _MANIFEST) as file:
             file.write(committed.stored.data)
         return await self._copy_documents(evaluation, committed.manifest, folder)
 
     async def _copy_documents(self, evaluation: Evaluation, manifest: Manifest, folder: Path) -> Exported:
-        names = Names((_MANIFEST, NAME))
+        names = UniqueNames((_MANIFEST, NAME))
         wanted = [
             (number, names.give(document.name, document.media_type, extension_of(document)), document)
-            for number, document in self.choice.of(manifest)
+            for number, document in self.selection.select(manifest)
         ]
         async with asyncio.TaskGroup() as group:
             ended = [
@@ -158,7 +158,7 @@ async def _copy(bucket: Bucket, document: DocumentRecord, path: Path) -> None:
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[IO[bytes]]:
     """Make a file for its owner only; it is removed when writing it does not come to its end."""
-    with open(path, "xb", opener=for_owner) as file:
+    with open(path, "xb", opener=open_for_owner) as file:
         try:
             yield file
         except BaseException:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scripts.console.csv_safety import csv_safe
-from scripts.export.staging import for_owner
+from scripts.export.staging import open_for_owner
 from tasks.storage.manifest import DocumentRecord
 
 NAME = "names.csv"
@@ -18,13 +18,13 @@ def write_listing(folder: Path, rows: Iterable[tuple[str, DocumentRecord]]) -> N
     Raises:
         OSError: the disk does not take it.
     """
-    with open(folder / NAME, "x", encoding="utf-8", newline="", opener=for_owner) as file:
+    with open(folder / NAME, "x", encoding="utf-8", newline="", opener=open_for_owner) as file:
         # Else Python 3.11 leaves a carriage return bare, and a row ends in the middle of a name.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(_COLUMNS)
-        writer.writerows((path, *map(csv_safe, _facts(document))) for path, document in rows)
+        writer.writerows((path, *map(csv_safe, _row(document))) for path, document in rows)
 
 
-def _facts(document: DocumentRecord) -> tuple[str, ...]:
+def _row(document: DocumentRecord) -> tuple[str, ...]:
     superseded = "yes" if document.superseded else ""
     return document.name, document.kind, document.media_type, str(document.size), document.sha256, superseded

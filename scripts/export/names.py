@@ -20,7 +20,7 @@ _MISLEADING = frozenset(".-~=+@")
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|\Z)", re.IGNORECASE)
 
 
-class Names:
+class UniqueNames:
     """The names given out in one folder; no two of them are the same on any disk.
 
     Args:

@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from scripts.export.staging import files_below, for_owner
+from scripts.export.staging import files_below, open_for_owner
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -14,7 +14,7 @@ def pack(folder: Path, target: Path) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    with open(target, "xb", opener=for_owner) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with open(target, "xb", opener=open_for_owner) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for path in files_below(folder):
             archive.write(path, path.relative_to(folder).as_posix())
             path.unlink()

@@ -15,7 +15,7 @@ _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
 
-def refuse_what_is_there(target: Path) -> None:
+def check_target_absent(target: Path) -> None:
     """See that a place is free.
 
     Raises:
@@ -28,7 +28,7 @@ def refuse_what_is_there(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staging_folder(target: Path) -> Iterator[Path]:
     """Lend an empty folder beside a place; whatever is still in it goes with it.
 
     Raises:
@@ -61,7 +61,7 @@ def put_in_place(made: Path, target: Path) -> None:
         else:
             target.touch(_FILE_MODE, exist_ok=False)
     except FileExistsError:
-        refuse_what_is_there(target)
+        check_target_absent(target)
         raise
     try:
         made.replace(target)
@@ -77,7 +77,7 @@ def make_folders(folder: Path) -> None:
         folder.mkdir(mode=_FOLDER_MODE)
 
 
-def for_owner(path: str, flags: int) -> int:
+def open_for_owner(path: str, flags: int) -> int:
     """Open a file as ``open`` wants it, readable by its owner only."""
     return os.open(path, flags, _FILE_MODE)
 

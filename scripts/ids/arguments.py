@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from scripts.ids.candidate import Flawed, is_id, judge
+from scripts.ids.candidate import BadCandidate, is_id, parse_candidate
 from scripts.ids.errors import named
 from scripts.ids.s3 import is_s3
 from scripts.ids.source import open_source
@@ -18,7 +18,7 @@ _NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
+class ParsedIds:
     """What the sources held.
 
     Attributes:
@@ -32,7 +32,7 @@ class Sorted:
     repeated: int
 
 
-def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Sorted:
+def read_ids(sources: Sequence[str], settings: Settings | None = None) -> ParsedIds:
     """Return the IDs that the sources name, and tell which are bad on standard error.
 
     A source is an ID, or whatever ``open_source`` takes.
@@ -43,29 +43,29 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Sorted
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
-    ids = _sort_out(sources, settings)
-    _tell(ids)
+    ids = _parse(sources, settings)
+    _report_bad(ids)
     if not ids.eval_ids:
         raise click.UsageError("there is no evaluation ID in it")
     return ids
 
 
-def _sort_out(sources: Sequence[str], settings: Settings | None) -> Sorted:
+def _parse(sources: Sequence[str], settings: Settings | None) -> ParsedIds:
     eval_ids: dict[str, None] = {}
     bad: list[str] = []
     repeated = 0
     for where, candidate in _candidates(sources, settings):
         try:
-            eval_id = judge(candidate)
+            eval_id = parse_candidate(candidate)
         except BadEvalId as error:
             bad.append(f"{where}: {error}")
         else:
             repeated += eval_id in eval_ids
             eval_ids[eval_id] = None
-    return Sorted(tuple(eval_ids), tuple(bad), repeated)
+    return ParsedIds(tuple(eval_ids), tuple(bad), repeated)
 
 
-def _tell(ids: Sorted) -> None:
+def _report_bad(ids: ParsedIds) -> None:
     """Name the bad IDs, the first ones each, the others as a count."""
     for sentence in ids.bad[:_NAMED]:
         click.echo(sentence, err=True)
@@ -77,7 +77,7 @@ def _tell(ids: Sorted) -> None:
         click.echo(f"{ids.repeated} named more than once; each counts once", err=True)
 
 
-def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, str | Flawed]]:
+def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, str | BadCandidate]]:
     for source in sources:
         if source == "-" or is_s3(source) or _is_there(source):
             with open_source(source, column=None, settings=settings) as candidates:

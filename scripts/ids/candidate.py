@@ -11,7 +11,7 @@ BLANKS = " \t"
 
 
 @dataclass(frozen=True, slots=True)
-class Flawed:
+class BadCandidate:
     """A line out of which no candidate can be read.
 
     Attributes:
@@ -23,17 +23,17 @@ class Flawed:
     why: str
 
 
-Candidates = Iterator[tuple[int, str | Flawed]]
+Candidates = Iterator[tuple[int, str | BadCandidate]]
 """Each candidate with its line or row, counted from 1."""
 
 
-def judge(candidate: str | Flawed) -> str:
+def parse_candidate(candidate: str | BadCandidate) -> str:
     """Return the evaluation ID that a candidate is.
 
     Raises:
         BadEvalId: it is none.
     """
-    if isinstance(candidate, Flawed):
+    if isinstance(candidate, BadCandidate):
         raise BadEvalId(shown(candidate.text), candidate.why)
     return parse_eval_id(candidate)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from scripts.ids.candidate import BLANKS, Candidates, Flawed, is_id
+from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.errors import BadSource
 from scripts.ids.lines import LONGEST, TOO_LONG, Lines
@@ -20,7 +20,7 @@ _DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CsvLayout:
     """How to read a CSV.
 
     Attributes:
@@ -39,7 +39,7 @@ def is_delimited(line: str) -> bool:
     return any(delimiter in line for delimiter in _DELIMITERS) or is_known(line)
 
 
-def find_layout(numbered: Iterable[tuple[int, str]], column: str | None) -> Layout:
+def find_layout(numbered: Iterable[tuple[int, str]], column: str | None) -> CsvLayout:
     """Return how to read a CSV, from its first lines.
 
     Raises:
@@ -53,15 +53,15 @@ def find_layout(numbered: Iterable[tuple[int, str]], column: str | None) -> Layo
     header = not any(map(is_id, rows[0]))
     names = rows[0] if header else []
     numbers = [str(number) for number in range(1, max(map(len, rows)) + 1)]
-    return Layout(delimiter, header, choose(names + numbers[len(names) :], rows, column))
+    return CsvLayout(delimiter, header, choose(names + numbers[len(names) :], rows, column))
 
 
-def read_delimited(numbered: Lines, layout: Layout) -> Candidates:
+def read_delimited(numbered: Lines, layout: CsvLayout) -> Candidates:
     """Yield what stands in the column; where a row has no such cell, the empty text."""
     header = layout.header
     column = layout.column
     for number, row in _records(numbered, layout.delimiter):
-        if isinstance(row, Flawed):
+        if isinstance(row, BadCandidate):
             yield number, row
         elif header:
             header = False
@@ -70,7 +70,7 @@ def read_delimited(numbered: Lines, layout: Layout) -> Candidates:
 
 
 def _first_rows(beginning: list[tuple[int, str]], delimiter: str) -> list[list[str]]:
-    rows = (row for _, row in _records(iter(beginning), delimiter) if not isinstance(row, Flawed))
+    rows = (row for _, row in _records(iter(beginning), delimiter) if not isinstance(row, BadCandidate))
     return list(islice(rows, ROWS_LOOKED_AT))
 
 
@@ -81,7 +81,7 @@ def _likelihood(rows: list[list[str]]) -> tuple[int, int, int]:
     return with_id, widths.count(max(widths, default=0)), max(widths, default=0)
 
 
-def _records(numbered: Lines, delimiter: str) -> Iterator[tuple[int, list[str] | Flawed]]:
+def _records(numbered: Lines, delimiter: str) -> Iterator[tuple[int, list[str] | BadCandidate]]:
     """Yield each record with the number of its first line; an empty line is none."""
     csv.field_size_limit(2 * LONGEST)  # for the whole process; what bounds a record is the feed
     feed = _Feed(numbered)
@@ -93,10 +93,10 @@ def _records(numbered: Lines, delimiter: str) -> Iterator[tuple[int, list[str] |
         except StopIteration:
             return
         except _Broken as broken:
-            yield feed.number, Flawed(feed.line, str(broken))
+            yield feed.number, BadCandidate(feed.line, str(broken))
             feed.go_back()
         except csv.Error:
-            yield feed.number, Flawed(feed.line, "its quotes do not match")
+            yield feed.number, BadCandidate(feed.line, "its quotes do not match")
             feed.go_back()
         else:
             if len(row) > 1 or not feed.line.isspace():

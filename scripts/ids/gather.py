@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from scripts.ids.candidate import Candidates, judge
+from scripts.ids.candidate import Candidates, parse_candidate
 from scripts.ids.errors import BadSource
 from scripts.ids.rejects import Rejects
 from scripts.ids.scratch import scratch_folder
 from scripts.ids.source import open_source
-from scripts.ids.unique import Sieve, UniqueIds
+from scripts.ids.unique import Deduplicator, UniqueIds
 from tasks.errors import BadEvalId
 from worker.config.settings import Settings
 
@@ -86,7 +86,7 @@ def _keep_apart(source: str, rejects: Path) -> None:
 def _good(candidates: Candidates, refused: Rejects) -> Iterator[str]:
     for number, candidate in candidates:
         try:
-            eval_id = judge(candidate)
+            eval_id = parse_candidate(candidate)
         except BadEvalId as error:
             refused.add(number, error)
         else:
@@ -107,10 +107,10 @@ def _until(eval_ids: Iterator[str], limit: int) -> Iterator[str]:
 
 
 def _unique(eval_ids: Iterable[str], folder: Path | None) -> UniqueIds:
-    with Sieve(folder) as sieve:
+    with Deduplicator(folder) as sieve:
         for eval_id in eval_ids:
             sieve.add(eval_id)
-        return sieve.finished()
+        return sieve.finish()
 
 
 def _sampled(eval_ids: UniqueIds, count: int) -> Iterator[str]:

@@ -7,11 +7,11 @@ from typing import Self
 
 import click
 
-from scripts.ids.candidate import judge
+from scripts.ids.candidate import parse_candidate
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import scratch_folder
 from scripts.ids.source import open_source
-from scripts.ids.unique import Sieve, UniqueIds
+from scripts.ids.unique import Deduplicator, UniqueIds
 from tasks.errors import BadEvalId
 from worker.config.settings import Settings
 
@@ -50,29 +50,32 @@ def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
         SettingsError: there are no credentials for S3.
     """
     bad = 0
-    with Sieve(scratch_folder(settings)) as sieve, open_source(source, column=column, settings=settings) as candidates:
+    with (
+        Deduplicator(scratch_folder(settings)) as sieve,
+        open_source(source, column=column, settings=settings) as candidates,
+    ):
         for number, candidate in candidates:
             try:
-                sieve.add(judge(candidate))
+                sieve.add(parse_candidate(candidate))
             except BadEvalId as error:
                 bad += 1
-                _name(number, error, bad)
-        ids = sieve.finished()
+                _report_line(number, error, bad)
+        ids = sieve.finish()
     with contextlib.ExitStack() as unless_all_is_well:
         unless_all_is_well.callback(ids.close)
         if not len(ids):
             raise BadSource("there is no evaluation ID in it", source)
         unless_all_is_well.pop_all()
-    _tell(bad, ids.repeated)
+    _report_bad(bad, ids.repeated)
     return IdList(ids, bad)
 
 
-def _name(number: int, error: BadEvalId, bad: int) -> None:
+def _report_line(number: int, error: BadEvalId, bad: int) -> None:
     if bad <= _NAMED:
         click.echo(f"line {number}: {error}", err=True)
 
 
-def _tell(bad: int, repeated: int) -> None:
+def _report_bad(bad: int, repeated: int) -> None:
     if bad:
         click.echo(f"bad lines, which name no evaluation: {bad}", err=True)
     if repeated:

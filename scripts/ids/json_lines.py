@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from scripts.ids.candidate import BLANKS, Candidates, Flawed, is_id
+from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.lines import TOO_LONG, Lines, is_too_long
 from tasks.model.evaluation import shown
@@ -44,22 +44,22 @@ def read_json_lines(numbered: Lines, key: str) -> Candidates:
     """Yield what stands under the key on each line that is not empty."""
     for number, line in numbered:
         if is_too_long(line):
-            yield number, Flawed(line, TOO_LONG)
+            yield number, BadCandidate(line, TOO_LONG)
         elif not line.isspace():
             yield number, _candidate(line, key)
 
 
-def _candidate(line: str, key: str) -> str | Flawed:
+def _candidate(line: str, key: str) -> str | BadCandidate:
     value = _value(line)
     if isinstance(value, dict):
         if key not in value:
-            return Flawed(line, f'it has no "{shown(key)}"')
+            return BadCandidate(line, f'it has no "{shown(key)}"')
         value = value[key]
     elif not isinstance(value, str):
-        return Flawed(line, "it is neither a JSON object nor a JSON string")
+        return BadCandidate(line, "it is neither a JSON object nor a JSON string")
     if isinstance(value, str):
         return value.strip(BLANKS)
-    return "" if value is None else Flawed(line, f'its "{shown(key)}" is no string')
+    return "" if value is None else BadCandidate(line, f'its "{shown(key)}" is no string')
 
 
 def _value(line: str) -> Any:

@@ -13,12 +13,12 @@ Lines = Iterator[tuple[int, str]]
 """Each line with its end as ``\\n``, and its number, counted from 1."""
 
 
-def as_text(file: IO[bytes], encoding: str) -> TextIO:
+def decode_lines(file: IO[bytes], encoding: str) -> TextIO:
     """Return a file as text: its lines may end as on any system, and what is not in its encoding is replaced."""
     return io.TextIOWrapper(file, encoding=encoding, errors="replace", newline=None)
 
 
-def lines(file: TextIO) -> Lines:
+def bounded_lines(file: TextIO) -> Lines:
     """Yield the lines; of one that is too long only its beginning, which has no end of line."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), ""), 1):
         if is_too_long(line):

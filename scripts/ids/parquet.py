@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 from uuid import UUID
 
-from scripts.ids.candidate import BLANKS, Candidates, Flawed
+from scripts.ids.candidate import BLANKS, BadCandidate, Candidates
 from scripts.ids.columns import ROWS_LOOKED_AT, choose
 from scripts.ids.errors import BadSource
 
@@ -64,9 +64,9 @@ def _values(table: Any, name: str, nth: int) -> Iterator[object]:
         yield from batch.column(batch.schema.get_all_field_indices(name)[nth]).to_pylist()
 
 
-def _candidate(value: object) -> str | Flawed:
+def _candidate(value: object) -> str | BadCandidate:
     text = "" if value is None else _text(value)
-    return Flawed(f"<{type(value).__name__}>", "it is no text") if text is None else text.strip(BLANKS)
+    return BadCandidate(f"<{type(value).__name__}>", "it is no text") if text is None else text.strip(BLANKS)
 
 
 def _text(value: object) -> str | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from scripts.archive_access.s3_client import DENIED, code_of, needing_credentials, s3_client
+from scripts.archive_access.s3_client import DENIED, error_code, make_s3_client, require_credentials
 from scripts.ids.errors import BadSource
-from scripts.ids.scratch import room_in
+from scripts.ids.scratch import translate_disk_errors
 from worker.clients.errors import ServiceUnavailable
 
 _SCHEME = "s3://"
@@ -34,7 +34,7 @@ def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | Non
         ServiceUnavailable: S3 does not answer as it must, or the disk has no room.
     """
     bucket, key = _parts(url)
-    with _translated(endpoint), room_in(folder), closing(s3_client(endpoint)) as client:
+    with _translated(endpoint), translate_disk_errors(folder), closing(make_s3_client(endpoint)) as client:
         try:
             client.download_fileobj(bucket, key, file)
         except client.exceptions.ClientError as error:
@@ -51,7 +51,7 @@ def _parts(url: str) -> tuple[str, str]:
 
 def _refusal(client: Any, bucket: str, error: Any) -> Exception:
     """Return what it means that S3 refused: the answer to its first question, a HEAD, has no text that says it."""
-    code = code_of(error)
+    code = error_code(error)
     if code in _MISSING:
         return BadSource(f"there is no such {'object in the bucket' if _is_there(client, bucket) else 'bucket'}")
     if code in _DENIED:
@@ -63,7 +63,7 @@ def _is_there(client: Any, bucket: str) -> bool:
     try:
         client.head_bucket(Bucket=bucket)
     except client.exceptions.ClientError as error:
-        return code_of(error) not in _MISSING
+        return error_code(error) not in _MISSING
     return True
 
 
@@ -73,7 +73,7 @@ def _translated(endpoint: str | None) -> Iterator[None]:
     from botocore import exceptions  # noqa: PLC0415
 
     try:
-        with needing_credentials():
+        with require_credentials():
             yield
     except exceptions.ParamValidationError:
         raise BadSource("no bucket can be called so; expected is s3://bucket/key") from None

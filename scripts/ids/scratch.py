@@ -19,7 +19,7 @@ def scratch_folder(settings: Settings | None) -> Path | None:
     if settings is None:
         return None
     folder = settings.state_dir / "spool"
-    with room_in(folder):
+    with translate_disk_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -31,14 +31,14 @@ def scratch_file(folder: Path | None) -> Iterator[IO[bytes]]:
     Raises:
         ServiceUnavailable: it cannot be made.
     """
-    with room_in(folder):
+    with translate_disk_errors(folder):
         file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed below; what fails there is not this folder's fault
     with file:
         yield file
 
 
 @contextmanager
-def room_in(folder: Path | None) -> Iterator[None]:
+def translate_disk_errors(folder: Path | None) -> Iterator[None]:
     """Say it in a sentence when the disk does not do what it is asked.
 
     Raises:

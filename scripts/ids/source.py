@@ -11,10 +11,10 @@ from scripts.ids.candidate import Candidates
 from scripts.ids.delimited import find_layout, is_delimited, read_delimited
 from scripts.ids.errors import BadSource
 from scripts.ids.json_lines import find_key, is_json_line, read_json_lines
-from scripts.ids.lines import as_text, lines
+from scripts.ids.lines import bounded_lines, decode_lines
 from scripts.ids.parquet import MAGIC, read_parquet
 from scripts.ids.scratch import scratch_folder
-from scripts.ids.stream import Stream, copied, open_stream
+from scripts.ids.stream import Stream, open_stream, seekable_copy
 from scripts.ids.text_lines import read_text
 from worker.config.settings import Settings
 
@@ -45,16 +45,16 @@ def open_source(source: str, *, column: str | None, settings: Settings | None) -
 @contextmanager
 def _candidates(stream: Stream, column: str | None, settings: Settings | None) -> Iterator[Candidates]:
     if stream.head.startswith(MAGIC):
-        with copied(stream.file, scratch_folder(settings)) as copy:
+        with seekable_copy(stream.file, scratch_folder(settings)) as copy:
             yield read_parquet(copy, column)
     else:
-        encoding = _encoding(stream.head)
-        head = list(lines(as_text(io.BytesIO(stream.head), encoding)))
-        with as_text(stream.file, encoding) as text:
+        encoding = _detect_encoding(stream.head)
+        head = list(bounded_lines(decode_lines(io.BytesIO(stream.head), encoding)))
+        with decode_lines(stream.file, encoding) as text:
             yield _read_lines(head, text, column)
 
 
-def _encoding(head: bytes) -> str:
+def _detect_encoding(head: bytes) -> str:
     """Return the encoding of a text: UTF-8, unless it says itself that it is UTF-16.
 
     Raises:
@@ -71,7 +71,7 @@ def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None) -
     if _DOCUMENT.match(first):
         raise BadSource("it is one JSON document; expected are JSON lines, an object a line: jq -c '.[]' makes them")
     if is_json_line(first, column):
-        return read_json_lines(lines(text), find_key(head, column))
+        return read_json_lines(bounded_lines(text), find_key(head, column))
     if first and (column is not None or is_delimited(first)):
-        return read_delimited(lines(text), find_layout(head, column))
-    return read_text(lines(text))
+        return read_delimited(bounded_lines(text), find_layout(head, column))
+    return read_text(bounded_lines(text))

@@ -15,7 +15,7 @@ from typing_extensions import Buffer
 
 from scripts.ids.errors import BadSource
 from scripts.ids.s3 import download, is_s3
-from scripts.ids.scratch import room_in, scratch_file, scratch_folder
+from scripts.ids.scratch import scratch_file, scratch_folder, translate_disk_errors
 from worker.config.settings import Settings
 
 HEAD = 1 << 20
@@ -47,14 +47,14 @@ def open_stream(source: str, settings: Settings | None) -> Iterator[Stream]:
         SettingsError: there are no credentials for S3.
     """
     with ExitStack() as stack:
-        stream = _looked_at(stack.enter_context(_opened(source, settings)), stack)
+        stream = _detect_gzip(stack.enter_context(_open_raw(source, settings)), stack)
         if stream.head.startswith(_GZIP):
-            stream = _looked_at(stack.enter_context(gzip.GzipFile(fileobj=stream.file)), stack)
+            stream = _detect_gzip(stack.enter_context(gzip.GzipFile(fileobj=stream.file)), stack)
         yield stream
 
 
 @contextmanager
-def copied(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
+def seekable_copy(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
     """Lend a copy that can seek.
 
     Raises:
@@ -63,15 +63,15 @@ def copied(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
     """
     with scratch_file(folder) as copy:
         for chunk in iter(partial(file.read, _AT_ONCE), b""):
-            with room_in(folder):
+            with translate_disk_errors(folder):
                 copy.write(chunk)
-        with room_in(folder):
+        with translate_disk_errors(folder):
             copy.seek(0)
         yield copy
 
 
 @contextmanager
-def _opened(source: str, settings: Settings | None) -> Iterator[IO[bytes]]:
+def _open_raw(source: str, settings: Settings | None) -> Iterator[IO[bytes]]:
     if source == "-":
         yield sys.stdin.buffer
     elif is_s3(source):
@@ -91,7 +91,7 @@ def _open(path: str) -> IO[bytes]:
         raise BadSource("no file can be called so") from None
 
 
-def _looked_at(file: IO[bytes] | gzip.GzipFile, stack: ExitStack) -> Stream:
+def _detect_gzip(file: IO[bytes] | gzip.GzipFile, stack: ExitStack) -> Stream:
     with _translated():
         head = file.read(HEAD)
     return Stream(head, stack.enter_context(io.BufferedReader(_Rejoined(head, file), _AT_ONCE)))

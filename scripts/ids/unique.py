@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Self
 from zlib import crc32
 
-from scripts.ids.scratch import room_in
+from scripts.ids.scratch import translate_disk_errors
 
 _ID_BYTES = 16
 _BUCKETS = 64
@@ -64,7 +64,7 @@ class UniqueIds:
         self.close()
 
 
-class Sieve:
+class Deduplicator:
     """Lets each evaluation ID through once: add all of them, then ask for what is finished.
 
     Args:
@@ -95,15 +95,15 @@ class Sieve:
         if len(self._waiting) == _AT_ONCE:
             self._write()
 
-    def finished(self) -> UniqueIds:
+    def finish(self) -> UniqueIds:
         """Return what came, each once; nothing can be added any more.
 
         Raises:
             ServiceUnavailable: the disk has no room.
         """
         self._write()
-        with room_in(self._folder):
-            return self._once(self._repeated())
+        with translate_disk_errors(self._folder):
+            return self._write_once(self._repeated())
 
     def _file(self) -> IO[bytes]:
         return self._files.enter_context(_spooled(self._folder))
@@ -113,7 +113,7 @@ class Sieve:
         placed = [bytearray() for _ in range(_BUCKETS)]
         for place, value in enumerate(_split(values), self._count):
             placed[crc32(value) % _BUCKETS] += _PLACED.pack(value, place)
-        with room_in(self._folder):
+        with translate_disk_errors(self._folder):
             self._all.write(values)
             for bucket, entries in zip(self._buckets, placed, strict=True):
                 bucket.write(entries)
@@ -133,7 +133,7 @@ class Sieve:
             bucket.close()
         return repeated
 
-    def _once(self, repeated: bytearray) -> UniqueIds:
+    def _write_once(self, repeated: bytearray) -> UniqueIds:
         digest = hashlib.sha256()
         count = 0
         with ExitStack() as unless_all_is_well:

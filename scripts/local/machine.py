@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from scripts.console.summary import Summary
+from scripts.console.summary import RunSummary
 from scripts.local.processes import LocalWorker, local_redis, local_worker
 from scripts.overview.run_progress import open_progress
 from scripts.overview.run_snapshot import RunSnapshot
@@ -18,7 +18,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.queueing.publisher import Publisher, enqueue
 from tasks.resilience.holds import Holds, Reason
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.clients.archive import check_archive, open_archive
 from worker.clients.embedded_redis import EmbeddedRedis
 from worker.clients.errors import ServiceUnavailable
@@ -28,7 +28,7 @@ from worker.config.settings import Settings
 _OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
 
 
-class Machine:
+class LocalWorkers:
     """A Redis and a worker that are running.
 
     Args:
@@ -40,7 +40,7 @@ class Machine:
     def __init__(self, settings: Settings, worker: LocalWorker, account: str) -> None:
         self.settings, self._worker, self._account = settings, worker, account
 
-    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, even_if_erased: bool = False) -> Summary:
+    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, even_if_erased: bool = False) -> RunSummary:
         """Archive evaluations and wait until each has its outcome.
 
         Args:
@@ -51,36 +51,36 @@ class Machine:
         Raises:
             ServiceUnavailable: the worker dies again and again, or RiskOS refuses the key.
         """
-        name, started = run_name("run"), time.monotonic()
+        name, started = make_run_name("run"), time.monotonic()
         trigger = Trigger("run", run=name)
         order = EnqueueOptions(Queue.BACKFILL, self._account, trigger, refresh=refresh, even_if_erased=even_if_erased)
         last = asyncio.run(self._archive(eval_ids, name, order))
-        return Summary(run=name, counters=last.counters, seconds=time.monotonic() - started)
+        return RunSummary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 
     async def _archive(self, eval_ids: Sequence[str], name: str, order: EnqueueOptions) -> RunSnapshot:
         async with open_redis(self.settings.need_redis_url()) as redis:
-            with contextlib.closing(Publisher(publishing_app(self.settings))) as publisher:
+            with contextlib.closing(Publisher(make_publishing_app(self.settings))) as publisher:
                 await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
             with open_progress(name, len(eval_ids)) as progress:
                 async for seen in watch_run(redis, name, self._account):
-                    progress.show(seen)
+                    progress.update(seen)
                     if not seen.counters.pending:
                         return seen
-                    self.tend(seen)
+                    self.check_worker(seen)
         raise asyncio.CancelledError
 
-    def tend(self, seen: RunSnapshot) -> None:
+    def check_worker(self, seen: RunSnapshot) -> None:
         """See that it goes on: the worker lives, and RiskOS takes the key.
 
         Raises:
             ServiceUnavailable: one of them is hopeless.
         """
-        self._worker.see_to_it()
-        _give_up_on_a_bad_key(seen)
+        self._worker.check_alive()
+        _check_key_accepted(seen)
 
 
 @contextlib.contextmanager
-def machine(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[Machine]:
+def local_workers(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[LocalWorkers]:
     """Have a Redis, embedded unless the settings name one, and a worker for as long as the block lasts.
 
     Args:
@@ -94,10 +94,10 @@ def machine(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[Mach
     with local_redis(settings) as (here, embedded):
         asyncio.run(_prepare(here, embedded))
         with local_worker(here, embedded) as worker:
-            yield Machine(here, worker, account)
+            yield LocalWorkers(here, worker, account)
 
 
-def run_name(kind: str) -> str:
+def make_run_name(kind: str) -> str:
     """Return a name for a run that nobody has named."""
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
@@ -109,17 +109,17 @@ async def _prepare(settings: Settings, embedded: EmbeddedRedis | None) -> None:
         await check_archive(open_archive(settings), settings)
         if embedded and embedded.started:
             await Ledger(redis).end_leases()
-            await _lift_what_may_be_mended(Holds(redis))
+            await _end_stale_holds(Holds(redis))
 
 
-async def _lift_what_may_be_mended(holds: Holds) -> None:
+async def _end_stale_holds(holds: Holds) -> None:
     """Find out anew what had to be probed; what a person, or the quota, holds stays."""
     for hold in await holds.list_all():
         if hold.needs_probe:
             await holds.end(hold.scope)
 
 
-def _give_up_on_a_bad_key(seen: RunSnapshot) -> None:
+def _check_key_accepted(seen: RunSnapshot) -> None:
     """Waiting helps when a key that worked is refused for a while, not when it never worked.
 
     Raises:

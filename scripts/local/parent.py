@@ -11,10 +11,10 @@ import threading
 
 def end_with_parent() -> None:
     """Send ourselves SIGTERM as soon as standard input ends."""
-    threading.Thread(target=_wait, name="parent", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
 
 
-def _wait() -> None:
+def _exit_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

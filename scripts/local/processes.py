@@ -30,7 +30,7 @@ class LocalWorker:
         self._starts = 0
         self._process = self._start()
 
-    def see_to_it(self) -> None:
+    def check_alive(self) -> None:
         """Start it again if it died.
 
         Raises:
@@ -39,8 +39,8 @@ class LocalWorker:
         if self._process.poll() is None:
             return
         if self._starts >= _MOST_STARTS:
-            raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{self._last_words()}")
-        self._let_go()
+            raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{self._last_log_lines()}")
+        self._close_log()
         self._process = self._start()
 
     def stop(self) -> None:
@@ -51,7 +51,7 @@ class LocalWorker:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             self._process.wait()
-        self._let_go()
+        self._close_log()
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._starts += 1
@@ -67,11 +67,11 @@ class LocalWorker:
                 pass_fds=() if self._lock is None else (self._lock,),
             )
 
-    def _let_go(self) -> None:
+    def _close_log(self) -> None:
         if self._process.stdin:
             self._process.stdin.close()
 
-    def _last_words(self) -> str:
+    def _last_log_lines(self) -> str:
         with contextlib.suppress(OSError):
             return "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-_LAST_LINES:])
         return f"see {self._log}"
@@ -92,7 +92,7 @@ def local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | 
 
 
 @contextlib.contextmanager
-def known_redis(settings: Settings) -> Iterator[Settings]:
+def find_redis(settings: Settings) -> Iterator[Settings]:
     """Yield settings that name the Redis something is under way in; for commands that only look, or steer.
 
     Raises:

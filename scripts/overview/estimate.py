@@ -14,17 +14,17 @@ class Estimate:
     Attributes:
         requests: how many it needs.
         rate: requests a second that it may send.
-        a_day: requests a day that it may send; None without a quota.
+        per_day: requests a day that it may send; None without a quota.
         seconds: how long it takes.
     """
 
     requests: int
     rate: float
-    a_day: float | None
+    per_day: float | None
     seconds: float
 
 
-def estimate(requests: int, settings: Settings, *, rate: float) -> Estimate:
+def estimate_requests(requests: int, settings: Settings, *, rate: float) -> Estimate:
     """Return how long so many requests of a backfill take.
 
     Args:

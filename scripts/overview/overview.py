@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from scripts.overview.estimate import estimate
-from scripts.overview.rate_status import see_rate
+from scripts.overview.estimate import estimate_requests
+from scripts.overview.rate_status import read_rate
 from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
@@ -22,21 +22,21 @@ class Overview:
     """Everything that is under way.
 
     Attributes:
-        census: evaluations by state.
+        stats: evaluations by state.
         holds: accounts that stand still.
         runs: the newest runs and their counters.
         rates: how fast each account sends.
         workers: how many serve each queue.
-        refused: messages that did not fit the contract.
+        rejected: messages that did not fit the contract.
         accounts: those that this process knows.
     """
 
-    census: LedgerStats
+    stats: LedgerStats
     holds: list[Hold]
     runs: dict[str, RunCounters]
     rates: dict[str, RateStatus]
     workers: dict[Queue, int]
-    refused: int
+    rejected: int
     accounts: Accounts
 
     @property
@@ -45,14 +45,14 @@ class Overview:
         return self.rates[self._or_first(None).name]
 
     @property
-    def strange(self) -> dict[str, int]:
+    def unknown_accounts(self) -> dict[str, int]:
         """How many evaluations wait for accounts that are not known here, and by which name."""
-        return {name: count for name, count in self.census.held_by_account.items() if name not in self.rates}
+        return {name: count for name, count in self.stats.held_by_account.items() if name not in self.rates}
 
     def seconds_left(self, run: RunCounters) -> float:
         """Return how long a run will take at the rate that is kept just now."""
         account = self._or_first(run.account)
-        return estimate(run.pending, account.settings, rate=self.rates[account.name].effective).seconds
+        return estimate_requests(run.pending, account.settings, rate=self.rates[account.name].effective).seconds
 
     def holds_of(self, account: str) -> list[Hold]:
         """Return the holds that concern what is asked for with an account."""
@@ -62,17 +62,17 @@ class Overview:
         return self.accounts.find(account) or next(iter(self.accounts))
 
 
-async def see_overview(redis: "Redis", accounts: Accounts, newest: int = 20) -> Overview:
+async def read_overview(redis: "Redis", accounts: Accounts, newest: int = 20) -> Overview:
     """Return everything that is under way, with so many of the newest runs."""
     ledger = Ledger(redis)
     # What can stand still is asked one by one: to look for holds among all keys takes long where there are many.
     scopes = [ARCHIVE, *(scope for name in accounts.names for scope in (name, backfill_of(name)))]
     return Overview(
-        census=await ledger.get_stats(),
+        stats=await ledger.get_stats(),
         holds=[hold for hold in await Holds(redis).get_each(*scopes) if hold],
         runs=await ledger.get_counters(await ledger.list_runs(newest)),
-        rates={each.name: await see_rate(redis, each) for each in accounts},
+        rates={each.name: await read_rate(redis, each) for each in accounts},
         workers=await WorkerRegistry(redis).count(),
-        refused=await RejectedMessages(redis).count(),
+        rejected=await RejectedMessages(redis).count(),
         accounts=accounts,
     )

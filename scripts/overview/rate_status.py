@@ -7,12 +7,12 @@ from tasks.resilience.holds import Holds
 from worker.config.accounts_file import AccountSettings
 
 
-async def see_rate(redis: "Redis", account: AccountSettings) -> RateStatus:
+async def read_rate(redis: "Redis", account: AccountSettings) -> RateStatus:
     """Return how fast an account sends."""
-    return await pace_of(redis, account).get_status()
+    return await make_adaptive_rate(redis, account).get_status()
 
 
-def rate_facts(rate: RateStatus) -> dict[str, object]:
+def rate_as_json(rate: RateStatus) -> dict[str, object]:
     """Return a rate for a program."""
     return {
         "asked": rate.configured,
@@ -23,7 +23,7 @@ def rate_facts(rate: RateStatus) -> dict[str, object]:
     }
 
 
-def rate_words(rate: RateStatus) -> tuple[str, str]:
+def describe_rate(rate: RateStatus) -> tuple[str, str]:
     """Return a rate for a person: the figure, and what there is to say of it."""
     source = "set by hand" if rate.manual else "from the settings"
     if rate.effective < rate.configured:
@@ -31,6 +31,6 @@ def rate_words(rate: RateStatus) -> tuple[str, str]:
     return f"{rate.effective:.3g}", f"requests a second, {source}; {rate.observed:.3g} over the last minute"
 
 
-def pace_of(redis: "Redis", account: AccountSettings) -> AdaptiveRate:
+def make_adaptive_rate(redis: "Redis", account: AccountSettings) -> AdaptiveRate:
     """Return what knows and sets the rate of an account."""
     return AdaptiveRate(redis, account.name, account.settings.rate, Holds(redis), account.shares_rate_with)

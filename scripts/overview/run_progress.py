@@ -15,10 +15,10 @@ _PLAIN_SECONDS = 5.0
 _BAR_AND_FIGURES = 64
 
 
-class Progress(Protocol):
+class RunProgress(Protocol):
     """Something that shows looks at a run."""
 
-    def show(self, seen: RunSnapshot) -> None:
+    def update(self, seen: RunSnapshot) -> None:
         """Show one look."""
 
 
@@ -27,7 +27,7 @@ class _PlainLines:
         self._name, self._next = name, 0.0
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
 
-    def show(self, seen: RunSnapshot) -> None:
+    def update(self, seen: RunSnapshot) -> None:
         now = time.monotonic()
         if now >= self._next or not seen.counters.pending:
             self._next = now + _PLAIN_SECONDS
@@ -39,7 +39,7 @@ class _LiveBar:
         self._bar = bar
         self._task = bar.add_task("archiving", total=total, said="")
 
-    def show(self, seen: RunSnapshot) -> None:
+    def update(self, seen: RunSnapshot) -> None:
         # What is told may be long: it gives way, the bar and the figures do not.
         room = max(0, self._bar.console.width - _BAR_AND_FIGURES)
         said = seen.sentence()
@@ -48,7 +48,7 @@ class _LiveBar:
 
 
 @contextmanager
-def open_progress(name: str, total: int) -> Iterator[Progress]:
+def open_progress(name: str, total: int) -> Iterator[RunProgress]:
     """Yield what shows the progress of a run."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -14,14 +14,14 @@ class RunSnapshot:
 
     Attributes:
         counters: of the run.
-        census: of everything in the ledger.
+        stats: of everything in the ledger.
         holds: what stands still.
         served: whether a worker serves the backfill.
         per_second: evaluations that ended lately, each second; 0 while that is not known.
     """
 
     counters: RunCounters
-    census: LedgerStats
+    stats: LedgerStats
     holds: Sequence[Hold]
     served: bool = True
     per_second: float = 0.0
@@ -34,16 +34,16 @@ class RunSnapshot:
     @property
     def _waits(self) -> bool:
         """Whether all that is left waits for another attempt."""
-        return bool(self.census.parked) and not self.census.leased
+        return bool(self.stats.parked) and not self.stats.leased
 
     def sentence(self) -> str:
         """Return what the run waits for, and the counts, in a line."""
         parts = []
         if self.holds:
-            parts += [f"{hold.what} is on hold ({hold.reason}), {until(hold)}" for hold in self.holds]
-        elif self._waits and self.census.next_due is not None:
-            why = f" ({self.census.next_cause})" if self.census.next_cause else ""
-            parts.append(f"{self.census.parked} parked{why}, next attempt in {format_duration(self.census.next_due)}")
+            parts += [f"{hold.what} is on hold ({hold.reason}), {describe_end(hold)}" for hold in self.holds]
+        elif self._waits and self.stats.next_due is not None:
+            why = f" ({self.stats.next_cause})" if self.stats.next_cause else ""
+            parts.append(f"{self.stats.parked} parked{why}, next attempt in {format_duration(self.stats.next_due)}")
         elif not self.served and self.counters.pending:
             parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:
@@ -54,7 +54,7 @@ class RunSnapshot:
         return ", ".join(parts) or "waiting for the first answer"
 
 
-def until(hold: Hold) -> str:
+def describe_end(hold: Hold) -> str:
     """Return what ends a hold, and when, in words."""
     if hold.is_manual:
         return "until `docv-archive resume`"

@@ -15,7 +15,7 @@ from tasks.model.job import Queue
 from tasks.resilience.holds import ARCHIVE, Holds, backfill_of
 from worker.runtime import cancel_requested
 
-_LOOK_SECONDS = 0.2
+_INTERVAL_SECONDS = 0.2
 _LATELY = 30.0
 _PATIENCE = 10.0
 
@@ -31,7 +31,7 @@ class Speed:
         self._lately = lately
         self._points: deque[tuple[float, int]] = deque()
 
-    def note(self, done: int, now: float) -> float:
+    def observe(self, done: int, now: float) -> float:
         """Learn how much is done; return how much that is a second, 0 while it is not known.
 
         Args:
@@ -64,9 +64,9 @@ async def watch_run(
             served = time.monotonic()
         yield RunSnapshot(
             counters=counters,
-            census=await ledger.get_stats(),
+            stats=await ledger.get_stats(),
             holds=[hold for hold in await holds.get_each(account, backfill_of(account), ARCHIVE) if hold],
             served=time.monotonic() - served < patience,
-            per_second=speed.note(counters.total - counters.pending, time.monotonic()),
+            per_second=speed.observe(counters.total - counters.pending, time.monotonic()),
         )
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_INTERVAL_SECONDS)

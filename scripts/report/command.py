@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from scripts.archive_access.evaluation_rows import Row, write_csv, write_json_lines
-from scripts.archive_access.open_bucket import opened_bucket
-from scripts.archive_access.selected_account import settings_of
+from scripts.archive_access.evaluation_rows import EvaluationRow, write_csv, write_json_lines
+from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
-from scripts.local.processes import known_redis
-from scripts.report.page import page
-from scripts.report.rows import rows
-from scripts.report.totals import Totals
+from scripts.local.processes import find_redis
+from scripts.report.page import render_page
+from scripts.report.rows import report_rows
+from scripts.report.totals import ReportTotals
 from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run
 from tasks.storage.bucket import Bucket
@@ -23,14 +23,14 @@ from tasks.storage.run_list import RunList, read_chunk, read_run_list
 from worker.clients.redis import check_redis, open_redis
 from worker.config.settings import Settings
 
-Writer = Callable[[Sequence[Row]], None]
+Writer = Callable[[Sequence[EvaluationRow]], None]
 
 
 def report(name: str, html: Path | None, account: str | None, *, as_json: bool) -> int:
     """Report of a run; return the exit code."""
     write = _nothing if html else write_json_lines if as_json else write_csv
-    with known_redis(settings_of(account)) as here:
-        told = asyncio.run(_told(here, parse_run(name), write))
+    with find_redis(load_account_settings(account)) as here:
+        told = asyncio.run(_write_report(here, parse_run(name), write))
     if told is None:
         click.echo(
             f"docv-archive: the archive has no list of run {name}: only `backfill` keeps one. "
@@ -40,10 +40,10 @@ def report(name: str, html: Path | None, account: str | None, *, as_json: bool) 
         return USAGE
     run, totals = told
     if html:
-        _save(html, page(run, totals, utc_now()))
+        _save(html, render_page(run, totals, utc_now()))
     where = f"{html}: " if html else ""
-    click.echo(f"{where}{totals.count} evaluations, {totals.to_look_at} to look at", err=True)
-    return NOT_ALL if totals.to_look_at else OK
+    click.echo(f"{where}{totals.count} evaluations, {totals.errors} to look at", err=True)
+    return NOT_ALL if totals.errors else OK
 
 
 def _save(file: Path, text: str) -> None:
@@ -53,25 +53,25 @@ def _save(file: Path, text: str) -> None:
         raise click.FileError(str(file), hint=str(error.strerror)) from None
 
 
-async def _told(settings: Settings, name: str, write: Writer) -> tuple[RunList, Totals] | None:
+async def _write_report(settings: Settings, name: str, write: Writer) -> tuple[RunList, ReportTotals] | None:
     """Write the rows of a run, and return what they say together; None where there is no list of it."""
-    async with opened_bucket(settings) as bucket:
+    async with open_archive_bucket(settings) as bucket:
         run = await read_run_list(bucket, settings.environment, name)
-        return (run, await _totals(bucket, run, settings, write)) if run else None
+        return (run, await _count_totals(bucket, run, settings, write)) if run else None
 
 
-async def _totals(bucket: Bucket, run: RunList, settings: Settings, write: Writer) -> Totals:
-    totals = Totals(datetime.fromisoformat(run.begun_at))
+async def _count_totals(bucket: Bucket, run: RunList, settings: Settings, write: Writer) -> ReportTotals:
+    totals = ReportTotals(datetime.fromisoformat(run.begun_at))
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis)
         write(())
         for piece in run.pieces:
-            async for some in rows(bucket, run.environment, ledger, await read_chunk(bucket, piece)):
+            async for some in report_rows(bucket, run.environment, ledger, await read_chunk(bucket, piece)):
                 write(some)
                 totals.add(some)
     return totals
 
 
-def _nothing(_rows: Sequence[Row]) -> None:
+def _nothing(_rows: Sequence[EvaluationRow]) -> None:
     pass

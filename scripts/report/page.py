@@ -7,11 +7,11 @@ from jinja2 import Environment, StrictUndefined
 
 from scripts.console.formatting import format_bytes
 from scripts.console.summary import MEANINGS
-from scripts.report.totals import Totals
+from scripts.report.totals import ReportTotals
 from tasks.storage.run_list import RunList
 
 
-def page(run: RunList, totals: Totals, made_at: str) -> str:
+def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
     """Return the page.
 
     Args:

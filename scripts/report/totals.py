@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from scripts.archive_access.evaluation_rows import Row
+from scripts.archive_access.evaluation_rows import EvaluationRow
 
 _NAMED = 1_000
 _BARS = 60
@@ -13,7 +13,7 @@ _SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class HistogramBar:
     """Some of the time of a run.
 
     Attributes:
@@ -28,7 +28,7 @@ class Bar:
 
 
 @dataclass(slots=True)
-class Totals:
+class ReportTotals:
     """What all rows say together.
 
     Attributes:
@@ -48,7 +48,7 @@ class Totals:
     documents: int = 0
     bytes: int = 0
     before: int = 0
-    named: list[Row] = field(default_factory=list)
+    named: list[EvaluationRow] = field(default_factory=list)
     unnamed: int = 0
     _moments: Counter[int] = field(default_factory=Counter)
 
@@ -58,11 +58,11 @@ class Totals:
         return self.outcomes.total()
 
     @property
-    def to_look_at(self) -> int:
+    def errors(self) -> int:
         """Rows that somebody has to look at."""
         return len(self.named) + self.unnamed
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[EvaluationRow]) -> None:
         """Add some rows."""
         for row in rows:
             self.outcomes[row.outcome] += 1
@@ -70,10 +70,10 @@ class Totals:
             self.bytes += row.bytes
             if row.archived_at:
                 self._count_time(datetime.fromisoformat(row.archived_at))
-            if not row.fine:
+            if not row.is_ok:
                 self._count_trouble(row)
 
-    def bars(self) -> list[Bar]:
+    def bars(self) -> list[HistogramBar]:
         """Return when the manifests were made, in at most 60 bars of ten seconds or more; none without a time."""
         if not self._moments:
             return []
@@ -82,7 +82,7 @@ class Totals:
         counts = self._folded(first, last, each)
         highest = max(counts)
         return [
-            Bar(datetime.fromtimestamp((first + number * each) * _SECONDS, UTC), count, count / highest)
+            HistogramBar(datetime.fromtimestamp((first + number * each) * _SECONDS, UTC), count, count / highest)
             for number, count in enumerate(counts)
         ]
 
@@ -98,7 +98,7 @@ class Totals:
         else:
             self._moments[int(at.timestamp() // _SECONDS)] += 1
 
-    def _count_trouble(self, row: Row) -> None:
+    def _count_trouble(self, row: EvaluationRow) -> None:
         self.causes[row.cause or row.outcome] += 1
         if len(self.named) < _NAMED:
             self.named.append(row)

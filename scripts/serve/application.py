@@ -9,19 +9,19 @@ from obstore.store import S3Store
 from redis.asyncio import Redis
 
 from scripts.serve.api.background_publisher import BackgroundPublisher
-from scripts.serve.api.evaluations import EvaluationStatus
-from scripts.serve.api.health import Health
+from scripts.serve.api.evaluations import EvaluationsApi
+from scripts.serve.api.health import HealthApi
 from scripts.serve.api.idempotency import IdempotencyStore
 from scripts.serve.api.openapi import OPERATIONS, show_document
-from scripts.serve.api.submit import Intake
-from scripts.serve.api.webhook import Webhook
-from scripts.serve.auth.accounts import Webhooks
+from scripts.serve.api.submit import SubmitApi
+from scripts.serve.api.webhook import WebhookApi
+from scripts.serve.auth.accounts import WebhookAuth
 from scripts.serve.auth.credentials import CredentialCheck
-from scripts.serve.auth.roles import Authenticator, Role, guarded
+from scripts.serve.auth.roles import Authenticator, Role, require_auth
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.metrics import HttpMetrics
 from scripts.serve.page.routes import add_page
-from scripts.serve.request_log import telling
+from scripts.serve.request_log import log_requests
 from tasks.consumer.account_settings import make_allowance
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.ledger.ledger import Ledger
@@ -34,7 +34,7 @@ from worker.metrics.shared_metrics import SharedMetrics
 
 _TOKENS = 'Bearer realm="docv-archive"'
 # Doors that have a login of their own, and the one for everybody.
-_SEEN_TO = ("/webhooks/riskos", "/webhooks/riskos/{account}", "/evaluations", "/evaluations/{eval_id}", "/livez")
+_PUBLIC_ROUTES = ("/webhooks/riskos", "/webhooks/riskos/{account}", "/evaluations", "/evaluations/{eval_id}", "/livez")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +54,38 @@ class ServeClients:
     ids: BackgroundPublisher
 
 
-def application(
+def make_application(
     settings: Settings,
     accounts: Accounts,
     opened: ServeClients,
     figures: HttpMetrics,
-    bounds: HttpLimits,
+    limits: HttpLimits,
     *,
     read_only: bool = False,
 ) -> web.Application:
     """Return the application with all its routes; a page that is read only lets nobody act."""
     bucket = open_bucket(opened.archive, settings.storage_class)
     allowances = {each.name: make_allowance(each) for each in accounts}
-    figures.join(SharedMetrics(SystemMetrics(opened.redis, allowances).collect))
+    figures.register_shared(SharedMetrics(SystemMetrics(opened.redis, allowances).collect))
     nothing = f"{settings.environment}/is-the-archive-there"
-    health = Health({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
-    handlers = _handlers(settings, accounts, opened, bucket, figures, bounds) | {
+    health = HealthApi({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
+    handlers = _make_handlers(settings, accounts, opened, bucket, figures, limits) | {
         "show_document": show_document,
         "live": health.live,
         "ready": health.ready,
         "metrics": figures.show,
     }
-    made = web.Application(middlewares=[telling(figures), guarded(_callers(settings), _SEEN_TO)])
+    made = web.Application(
+        middlewares=[log_requests(figures), require_auth(_make_authenticator(settings), _PUBLIC_ROUTES)]
+    )
     for operation in OPERATIONS:
         made.router.add_route(operation.method, operation.path, handlers[operation.name])
-    add_page(made, settings, accounts, opened.redis, bucket, bounds, read_only=read_only)
+    add_page(made, settings, accounts, opened.redis, bucket, limits, read_only=read_only)
     made.on_cleanup.append(health.close)
     return made
 
 
-def _callers(settings: Settings) -> Authenticator:
+def _make_authenticator(settings: Settings) -> Authenticator:
     return Authenticator(
         {
             Role.OPERATOR: settings.operators,
@@ -93,30 +95,30 @@ def _callers(settings: Settings) -> Authenticator:
     )
 
 
-def _handlers(
+def _make_handlers(
     settings: Settings,
     accounts: Accounts,
     opened: ServeClients,
     bucket: Bucket,
     figures: HttpMetrics,
-    bounds: HttpLimits,
+    limits: HttpLimits,
 ) -> dict[str, Handler]:
     ledger = Ledger(opened.redis, settings.lease_seconds, replicas=settings.redis_replicas)
     producers = CredentialCheck(settings.intake_tokens, _TOKENS)
-    webhook = Webhook(
-        webhooks=Webhooks(accounts),
+    webhook = WebhookApi(
+        webhooks=WebhookAuth(accounts),
         ledger=ledger,
-        courier=opened.events,
-        refusals=RejectedMessages(opened.redis),
+        publisher=opened.events,
+        rejected=RejectedMessages(opened.redis),
         figures=figures,
         settle_seconds=settings.settle_seconds,
-        bounds=bounds,
+        limits=limits,
     )
-    intake = Intake(producers, accounts, ledger, opened.ids, IdempotencyStore(opened.redis), figures, bounds)
-    look_up = EvaluationStatus(producers, bucket, accounts)
+    intake = SubmitApi(producers, accounts, ledger, opened.ids, IdempotencyStore(opened.redis), figures, limits)
+    look_up = EvaluationsApi(producers, bucket, accounts)
     return {
         "receive_event": webhook.receive,
         "receive_event_of_account": webhook.receive,
-        "hand_in": intake.hand_in,
+        "hand_in": intake.submit,
         "show_evaluation": look_up.show,
     }

@@ -72,24 +72,24 @@ class HttpMetrics:
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, what, labels, registry=self._registry)
 
-    def event(self, result: EventResult) -> None:
+    def count_event(self, result: EventResult) -> None:
         """Count a request to the webhook."""
         self._events.labels(result.value).inc()
 
-    def ids(self, result: IdResult, count: int) -> None:
+    def count_ids(self, result: IdResult, count: int) -> None:
         """Count IDs that were handed in."""
         self._ids.labels(result.value).inc(count)
 
-    def ended(self, why: CloseReason) -> None:
+    def count_closed(self, why: CloseReason) -> None:
         """Count a connection that we ended."""
         self._ended.labels(why.value).inc()
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count an answer, by the class of its status."""
         self._requests.labels(route, f"{status // 100}xx").inc()
         self._seconds.labels(route).observe(seconds)
 
-    def join(self, shared: SharedMetrics) -> None:
+    def register_shared(self, shared: SharedMetrics) -> None:
         """Also show what all processes share."""
         self._shared = shared
         self._registry.register(shared)

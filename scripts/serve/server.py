@@ -13,15 +13,15 @@ import yarl
 from aiohttp import web
 
 from scripts.serve.api.background_publisher import BackgroundPublisher
-from scripts.serve.application import ServeClients, application
-from scripts.serve.http.connection import Connection
+from scripts.serve.application import ServeClients, make_application
+from scripts.serve.http.connection import HttpConnection
 from scripts.serve.http.connection_limiter import ConnectionLimiter
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.metrics import HttpMetrics
 from tasks.queueing.publisher import Publisher
 from tasks.telemetry import tracing
 from tasks.telemetry.log_events import settings_warning
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.clients.archive import check_archive, open_archive
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
@@ -58,7 +58,7 @@ def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: b
     """
     settings = load_settings()
     accounts = load_accounts(settings)
-    _see_that_somebody_may_come_in(settings, accounts)
+    _check_credentials_configured(settings, accounts)
     settings.need_redis_url()
     configure_logs(settings.log_level, accounts.secrets())
     tracing.use(open_tracer(settings))
@@ -66,7 +66,7 @@ def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: b
         runner.run(_until_signalled(settings, accounts, host, port, announce, read_only=read_only))
 
 
-def _see_that_somebody_may_come_in(settings: Settings, accounts: Accounts) -> None:
+def _check_credentials_configured(settings: Settings, accounts: Accounts) -> None:
     of_webhooks = any(each.settings.webhook_secrets for each in accounts)
     if not any((of_webhooks, settings.intake_tokens, settings.operators, settings.viewers)):
         raise SettingsError((_NOBODY,))
@@ -78,11 +78,11 @@ async def _until_signalled(
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    async with serving(settings, accounts, host, port, read_only=read_only) as url:
+    async with running_server(settings, accounts, host, port, read_only=read_only) as url:
         _log.info("serve.began", url=url)
         if not _is_loopback(host):
             _log.warning("serve.open_to_network", host=host, hint="let a proxy with TLS stand in front")
-        for setting in accounts.weak_doors():
+        for setting in accounts.weak_secrets():
             _log.warning("serve.weak_secret", setting=setting, hint="`openssl rand -hex 32` makes a good one")
         for why in accounts.warnings:
             settings_warning(why)
@@ -92,12 +92,12 @@ async def _until_signalled(
 
 
 @contextlib.asynccontextmanager
-async def serving(
+async def running_server(
     settings: Settings,
     accounts: Accounts,
     host: str,
     port: int,
-    bounds: HttpLimits | None = None,
+    limits: HttpLimits | None = None,
     *,
     read_only: bool = False,
 ) -> AsyncIterator[str]:
@@ -106,27 +106,27 @@ async def serving(
     Raises:
         ServiceUnavailable: Redis or the bucket does not answer, or the address cannot be listened on.
     """
-    bounds, figures = bounds or HttpLimits(), HttpMetrics()
-    async with _opened(settings) as opened:
-        made = application(settings, accounts, opened, figures, bounds, read_only=read_only)
+    limits, figures = limits or HttpLimits(), HttpMetrics()
+    async with _open_clients(settings) as opened:
+        made = make_application(settings, accounts, opened, figures, limits, read_only=read_only)
         runner = web.AppRunner(made, shutdown_timeout=_FAREWELL_SECONDS)
         await runner.setup()
         try:
-            async with _listening(runner, host, port, bounds, figures) as url:
+            async with _listen(runner, host, port, limits, figures) as url:
                 yield url
         finally:
             await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[ServeClients]:
+async def _open_clients(settings: Settings) -> AsyncIterator[ServeClients]:
     archive = open_archive(settings)
     async with open_redis(settings.need_redis_url(), _REDIS_CONNECTIONS, seconds=_REDIS_SECONDS, retries=1) as redis:
         await check_redis(redis)
         await check_persistence(redis, strict=settings.strict)
         await check_fsync(redis, strict=settings.strict)
         await check_archive(archive, settings)
-        app = publishing_app(settings)
+        app = make_publishing_app(settings)
         with contextlib.closing(Publisher(app)) as events, contextlib.closing(Publisher(app)) as ids:
             yield ServeClients(redis, archive, BackgroundPublisher(events), BackgroundPublisher(ids))
     if not isinstance(archive, Path):
@@ -134,16 +134,19 @@ async def _opened(settings: Settings) -> AsyncIterator[ServeClients]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(
-    runner: web.AppRunner, host: str, port: int, bounds: HttpLimits, figures: HttpMetrics
+async def _listen(
+    runner: web.AppRunner, host: str, port: int, limits: HttpLimits, figures: HttpMetrics
 ) -> AsyncIterator[str]:
-    loop, room = asyncio.get_running_loop(), ConnectionLimiter(bounds)
+    loop, room = asyncio.get_running_loop(), ConnectionLimiter(limits)
     server = runner.server
     if server is None:
         raise RuntimeError("the runner is not set up")
     try:
         listener = await loop.create_server(
-            lambda: Connection(server, room, bounds, figures.ended, loop), host, port, backlog=bounds.connections
+            lambda: HttpConnection(server, room, limits, figures.count_closed, loop),
+            host,
+            port,
+            backlog=limits.connections,
         )
     except OSError as error:
         raise ServiceUnavailable(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None

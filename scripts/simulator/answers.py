@@ -26,7 +26,7 @@ class Delivery(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SimulatedResponse:
     """One HTTP response.
 
     Attributes:
@@ -43,7 +43,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SimulatedRequest:
     """One request for an evaluation's documents.
 
     Attributes:
@@ -59,7 +59,9 @@ class Question:
     elsewhere: str
 
 
-def said(status: int, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+def json_answer(
+    status: int, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+) -> SimulatedResponse:
     """Return an answer in JSON.
 
     Args:
@@ -68,4 +70,6 @@ def said(status: int, body: Mapping[str, Any] | None = None, headers: Mapping[st
         headers: headers beside the content type.
     """
     usual = messages.BY_STATUS.get(status, {"message": "Error"})
-    return Answer(status, orjson.dumps(body or usual), {"Content-Type": "application/json"} | dict(headers or {}))
+    return SimulatedResponse(
+        status, orjson.dumps(body or usual), {"Content-Type": "application/json"} | dict(headers or {})
+    )

@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from scripts.simulator.keys import Keys
-from scripts.simulator.service import Service
+from scripts.simulator.service import SimulatedAccount
 
 
 def routes(keys: Keys) -> list[web.RouteDef]:
@@ -41,7 +41,7 @@ def routes(keys: Keys) -> list[web.RouteDef]:
     ]
 
 
-def _named(keys: Keys, request: web.Request) -> Service:
+def _named(keys: Keys, request: web.Request) -> SimulatedAccount:
     """Return the service of the key that the query names, or the first.
 
     Raises:

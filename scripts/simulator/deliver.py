@@ -7,13 +7,13 @@ from typing import assert_never
 
 from aiohttp import web
 
-from scripts.simulator.answers import Answer, Delivery
+from scripts.simulator.answers import Delivery, SimulatedResponse
 
 _PIECES = 20
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-async def deliver(request: web.Request, answer: Answer, slow_seconds: float) -> web.StreamResponse:
+async def deliver(request: web.Request, answer: SimulatedResponse, slow_seconds: float) -> web.StreamResponse:
     """Send an answer in its own way.
 
     Args:
@@ -38,11 +38,11 @@ async def deliver(request: web.Request, answer: Answer, slow_seconds: float) -> 
             assert_never(answer.delivery)
 
 
-def _whole(answer: Answer) -> web.Response:
+def _whole(answer: SimulatedResponse) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
 
-async def _begin(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _begin(request: web.Request, answer: SimulatedResponse) -> web.StreamResponse:
     """Send the headers; they promise the whole body."""
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = len(answer.body)
@@ -50,7 +50,7 @@ async def _begin(request: web.Request, answer: Answer) -> web.StreamResponse:
     return response
 
 
-async def _dribble(request: web.Request, answer: Answer, slow_seconds: float) -> web.StreamResponse:
+async def _dribble(request: web.Request, answer: SimulatedResponse, slow_seconds: float) -> web.StreamResponse:
     response = await _begin(request, answer)
     step = -(-len(answer.body) // _PIECES)
     for start in range(0, len(answer.body), step):
@@ -59,7 +59,7 @@ async def _dribble(request: web.Request, answer: Answer, slow_seconds: float) ->
     return response
 
 
-async def _half(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _half(request: web.Request, answer: SimulatedResponse) -> web.StreamResponse:
     response = await _begin(request, answer)
     response.force_close()
     await response.write(answer.body[: len(answer.body) // 2])

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from scripts.simulator.options import Options
-from scripts.simulator.service import Service
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.service import SimulatedAccount
 
 
 class Keys:
@@ -18,13 +18,13 @@ class Keys:
         one_rate: whether all of them share rate and quota.
     """
 
-    def __init__(self, options: Options, others: Sequence[str] = (), *, one_rate: bool = False) -> None:
-        self.first = Service(options)
+    def __init__(self, options: SimulatorOptions, others: Sequence[str] = (), *, one_rate: bool = False) -> None:
+        self.first = SimulatedAccount(options)
         limiter = self.first.limiter if one_rate else None
-        more = {key: Service(replace(options, api_key=key), limiter) for key in others}
+        more = {key: SimulatedAccount(replace(options, api_key=key), limiter) for key in others}
         self._services = {options.api_key: self.first, **more}
 
-    def of(self, key: str | None) -> Service:
+    def of(self, key: str | None) -> SimulatedAccount:
         """Return the service of a key; of the first where none is named.
 
         Raises:

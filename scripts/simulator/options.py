@@ -18,7 +18,7 @@ Duration = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 ErrorStatus = Annotated[int, pydantic.Field(ge=400, le=599)]
 
 
-class HeaderStyle(enum.StrEnum):
+class RateHeaderStyle(enum.StrEnum):
     """Which headers speak of the rate; the documentation names none, so one must cope with all."""
 
     NONE = "none"
@@ -30,7 +30,7 @@ class HeaderStyle(enum.StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SimulatorOptions:
     """What the simulator is told; what stands below ``image_bytes`` can be changed while it runs.
 
     Attributes:
@@ -58,14 +58,14 @@ class Options:
     rate: Count | None = None
     quota: Count | None = None
     day_seconds: Duration = _DAY
-    header_style: HeaderStyle = HeaderStyle.STANDARD
+    header_style: RateHeaderStyle = RateHeaderStyle.STANDARD
     latency_ms: Duration = 0.0
     jitter_ms: Duration = 0.0
     slow_seconds: Duration = 3.0
     refuse_with: ErrorStatus | None = None
     mended: bool = False
 
-    def changed(self, changes: Mapping[str, Any]) -> "Options":
+    def changed(self, changes: Mapping[str, Any]) -> "SimulatorOptions":
         """Return these options with some changes, none of them to what is fixed while it runs.
 
         Raises:
@@ -81,4 +81,4 @@ class Options:
             raise ValueError(wrong) from None
 
 
-_OPTIONS = pydantic.TypeAdapter(Options)
+_OPTIONS = pydantic.TypeAdapter(SimulatorOptions)

@@ -5,7 +5,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from scripts.simulator.options import HeaderStyle, Options
+from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 
 _SECOND = 1.0
 
@@ -44,7 +44,7 @@ class SlidingSecond:
         return self._arrivals[0] + _SECOND - now if self.count(now) else _SECOND
 
 
-class Limit(enum.Enum):
+class SimulatedLimit(enum.Enum):
     """What a request can run into."""
 
     RATE = "rate"
@@ -54,7 +54,7 @@ class Limit(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitExceeded:
     """A request that comes too early.
 
     Attributes:
@@ -62,11 +62,11 @@ class Refusal:
         wait: seconds until another may be granted.
     """
 
-    limit: Limit
+    limit: SimulatedLimit
     wait: float
 
 
-class Limiter:
+class SimulatedLimiter:
     """Grants requests within the rate and the quota; a refused request costs nothing."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Limiter:
         self._today = 0
         self._day_began = -math.inf
 
-    def admit(self, options: Options, now: float) -> Refusal | None:
+    def admit(self, options: SimulatorOptions, now: float) -> LimitExceeded | None:
         """Grant a request, or say until when it has to wait.
 
         Args:
@@ -84,16 +84,16 @@ class Limiter:
         if now - self._day_began >= options.day_seconds:
             self._day_began, self._today = now, 0
         if options.quota is not None and self._today >= options.quota:
-            return Refusal(Limit.QUOTA, self._day_began + options.day_seconds - now)
+            return LimitExceeded(SimulatedLimit.QUOTA, self._day_began + options.day_seconds - now)
         if options.rate is not None and self._granted.count(now) >= options.rate:
-            return Refusal(Limit.RATE, self._granted.relief(now))
+            return LimitExceeded(SimulatedLimit.RATE, self._granted.relief(now))
         self._granted.add(now)
         self._today += 1
         return None
 
-    def headers(self, options: Options, now: float) -> dict[str, str]:
+    def headers(self, options: SimulatorOptions, now: float) -> dict[str, str]:
         """Return what every response says about the rate."""
-        if options.rate is None or options.header_style is HeaderStyle.NONE:
+        if options.rate is None or options.header_style is RateHeaderStyle.NONE:
             return {}
         left = max(0, options.rate - self._granted.count(now))
         figures = {"Limit": options.rate, "Remaining": left, "Reset": math.ceil(self._granted.relief(now))}
@@ -101,11 +101,11 @@ class Limiter:
         return {f"{mark}RateLimit-{name}": str(figure) for name, figure in figures.items()}
 
 
-_MARK = {HeaderStyle.STANDARD: "", HeaderStyle.X: "X-"}
+_MARK = {RateHeaderStyle.STANDARD: "", RateHeaderStyle.X: "X-"}
 
 
-def retry_after(style: HeaderStyle, wait: float) -> dict[str, str]:
+def retry_after(style: RateHeaderStyle, wait: float) -> dict[str, str]:
     """Return the header that tells a refused request how long to wait, in whole seconds."""
-    if style is HeaderStyle.NONE:
+    if style is RateHeaderStyle.NONE:
         return {}
     return {f"{_MARK[style]}Retry-After": str(math.ceil(wait))}

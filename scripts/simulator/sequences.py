@@ -1,7 +1,7 @@
 """What is answered for an evaluation: the first time, the second time, and from then on."""
 
 from scripts.simulator import damage
-from scripts.simulator.answers import Answer, Delivery, Question
+from scripts.simulator.answers import Delivery, SimulatedRequest, SimulatedResponse
 from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
 from scripts.simulator.scenarios import Scenario, scenario_of
 from scripts.simulator.steps import (
@@ -57,7 +57,7 @@ _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
 }
 
 
-def answer_to(question: Question) -> Answer:
+def answer_to(question: SimulatedRequest) -> SimulatedResponse:
     """Return what RiskOS answers."""
     sequence = _sequence(question.eval_id)
     step = sequence[min(question.attempt, len(sequence)) - 1]

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from scripts.simulator import control
 from scripts.simulator.keys import Keys
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.service import ELSEWHERE
-from scripts.simulator.stats import Snapshot
+from scripts.simulator.stats import StatsSnapshot
 
 # Whoever is still being answered when the end comes has this long; slow answers are then cut off.
 _GRACE_SECONDS = 0.2
@@ -40,11 +40,11 @@ class Simulator:
         await self.stop()
 
     @property
-    def options(self) -> Options:
+    def options(self) -> SimulatorOptions:
         """How it behaves now."""
         return self._keys.first.options
 
-    def stats(self, key: str | None = None) -> Snapshot:
+    def stats(self, key: str | None = None) -> StatsSnapshot:
         """Return what was asked with a key, the first where none is named, and answered until now."""
         return self._keys.of(key).stats.snapshot()
 
@@ -65,7 +65,9 @@ class Simulator:
         await self._runner.cleanup()
 
 
-async def start(options: Options, others: Sequence[str] = (), *, one_rate: bool = False) -> Simulator:
+async def start_simulator(
+    options: SimulatorOptions, others: Sequence[str] = (), *, one_rate: bool = False
+) -> Simulator:
     """Start a simulator in this event loop.
 
     Args:
@@ -94,7 +96,7 @@ async def start(options: Options, others: Sequence[str] = (), *, one_rate: bool 
 
 
 def serve(
-    options: Options, announce: Callable[[str], None], others: Sequence[str] = (), *, one_rate: bool = False
+    options: SimulatorOptions, announce: Callable[[str], None], others: Sequence[str] = (), *, one_rate: bool = False
 ) -> None:
     """Run a simulator until SIGINT or SIGTERM.
 
@@ -107,7 +109,7 @@ def serve(
     Raises:
         OSError: the address cannot be listened at.
     """
-    asyncio.run(_until_signalled(start(options, others, one_rate=one_rate), announce))
+    asyncio.run(_until_signalled(start_simulator(options, others, one_rate=one_rate), announce))
 
 
 async def _until_signalled(starting: Awaitable[Simulator], announce: Callable[[str], None]) -> None:

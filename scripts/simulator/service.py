@@ -12,14 +12,14 @@ from typing import Any
 from aiohttp import web
 
 from scripts.simulator import messages
-from scripts.simulator.answers import Answer, Question, said
+from scripts.simulator.answers import SimulatedRequest, SimulatedResponse, json_answer
 from scripts.simulator.deliver import deliver
 from scripts.simulator.expected import expected_outcome
-from scripts.simulator.options import Options
-from scripts.simulator.rate import Limit, Limiter, Refusal, retry_after
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.rate import LimitExceeded, SimulatedLimit, SimulatedLimiter, retry_after
 from scripts.simulator.scenarios import scenario_of
 from scripts.simulator.sequences import answer_to, changes_its_mind
-from scripts.simulator.stats import Stats
+from scripts.simulator.stats import SimulatorStats
 from scripts.simulator.steps import documents
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import parse_eval_id
@@ -29,7 +29,7 @@ ELSEWHERE = "/__elsewhere"
 """Where a redirect leads: the same server under another name."""
 
 
-class Service:
+class SimulatedAccount:
     """A RiskOS that remembers how often it was asked; for one key.
 
     Args:
@@ -42,10 +42,10 @@ class Service:
         limiter: grants requests.
     """
 
-    def __init__(self, options: Options, limiter: Limiter | None = None) -> None:
+    def __init__(self, options: SimulatorOptions, limiter: SimulatedLimiter | None = None) -> None:
         self.options = options
-        self.stats = Stats()
-        self.limiter = limiter or Limiter()
+        self.stats = SimulatorStats()
+        self.limiter = limiter or SimulatedLimiter()
         self._attempts: Counter[str] = Counter()
 
     def change(self, changes: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ class Service:
 
     def reset(self) -> None:
         """Empty the figures."""
-        self.stats = Stats()
+        self.stats = SimulatorStats()
 
     async def documents(self, request: web.Request) -> web.StreamResponse:
         """Answer ``GET /api/evaluation/{eval_id}/documents``."""
@@ -76,12 +76,12 @@ class Service:
         self.stats.redirect_followed()
         return web.Response(text="You should not be here.\n")
 
-    def _refusal(self, request: web.Request, now: float) -> Answer | None:
+    def _refusal(self, request: web.Request, now: float) -> SimulatedResponse | None:
         """Return the answer to a request that is not let through."""
         if self.options.refuse_with is not None:
-            return said(self.options.refuse_with)
+            return json_answer(self.options.refuse_with)
         if not self.knows(request):
-            return said(401)
+            return json_answer(401)
         if refusal := self.limiter.admit(self.options, now):
             self.stats.refused(refusal.limit)
             return self._too_early(refusal)
@@ -94,14 +94,14 @@ class Service:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         return hmac.compare_digest(given, f"Bearer {self.options.api_key}".encode())
 
-    def _too_early(self, refusal: Refusal) -> Answer:
-        return said(429, _TOO_EARLY[refusal.limit], retry_after(self.options.header_style, refusal.wait))
+    def _too_early(self, refusal: LimitExceeded) -> SimulatedResponse:
+        return json_answer(429, _TOO_EARLY[refusal.limit], retry_after(self.options.header_style, refusal.wait))
 
-    async def _answer(self, request: web.Request, eval_id: str | None) -> Answer:
+    async def _answer(self, request: web.Request, eval_id: str | None) -> SimulatedResponse:
         """Return what the evaluation answers, after thinking about it."""
         if eval_id is None:
-            return said(400, messages.NO_UUID)
-        question = Question(
+            return json_answer(400, messages.NO_UUID)
+        question = SimulatedRequest(
             eval_id=eval_id,
             attempt=self._attempt(eval_id),
             image_bytes=self.options.image_bytes,
@@ -125,7 +125,7 @@ class Service:
         await asyncio.sleep(max(0.0, self.options.latency_ms + jitter) / 1000)
 
 
-_TOO_EARLY = {Limit.RATE: messages.RATE_LIMITED, Limit.QUOTA: messages.QUOTA_SPENT}
+_TOO_EARLY = {SimulatedLimit.RATE: messages.RATE_LIMITED, SimulatedLimit.QUOTA: messages.QUOTA_SPENT}
 
 
 def _eval_id(request: web.Request) -> str | None:

@@ -3,13 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from scripts.simulator.rate import Limit, SlidingSecond
+from scripts.simulator.rate import SimulatedLimit, SlidingSecond
 
 _MOST_EVALUATIONS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StatsSnapshot:
     """The figures at one moment.
 
     Attributes:
@@ -35,13 +35,13 @@ class Snapshot:
     by_evaluation: dict[str, int]
 
 
-class Stats:
+class SimulatorStats:
     """The counters behind the figures. Every ``now`` is in seconds of a clock that never goes back."""
 
     def __init__(self) -> None:
         self._arrivals = SlidingSecond()
         self._grants = SlidingSecond()
-        self._refused: Counter[Limit] = Counter()
+        self._refused: Counter[SimulatedLimit] = Counter()
         self._redirects_followed = 0
         self._by_status: Counter[int] = Counter()
         self._by_evaluation: Counter[str] = Counter()
@@ -56,7 +56,7 @@ class Stats:
         """Count a request that was let through."""
         self._grants.add(now)
 
-    def refused(self, limit: Limit) -> None:
+    def refused(self, limit: SimulatedLimit) -> None:
         """Count a request that ran into a limit."""
         self._refused[limit] += 1
 
@@ -68,18 +68,18 @@ class Stats:
         """Count a request that followed a redirect."""
         self._redirects_followed += 1
 
-    def snapshot(self, eval_id: str | None = None) -> Snapshot:
+    def snapshot(self, eval_id: str | None = None) -> StatsSnapshot:
         """Return the figures as they are now.
 
         Args:
             eval_id: tell the requests of this evaluation only; None tells those of all.
         """
         mine = {eval_id: self._by_evaluation[eval_id]} if eval_id else dict(self._by_evaluation)
-        return Snapshot(
+        return StatsSnapshot(
             requests=self._arrivals.total,
             granted=self._grants.total,
-            refused_by_rate=self._refused[Limit.RATE],
-            refused_by_quota=self._refused[Limit.QUOTA],
+            refused_by_rate=self._refused[SimulatedLimit.RATE],
+            refused_by_quota=self._refused[SimulatedLimit.QUOTA],
             redirects_followed=self._redirects_followed,
             worst_second=self._arrivals.worst,
             worst_second_granted=self._grants.worst,

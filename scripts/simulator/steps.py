@@ -7,28 +7,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scripts.simulator import damage, messages
-from scripts.simulator.answers import Answer, Delivery, Question, said
+from scripts.simulator.answers import Delivery, SimulatedRequest, SimulatedResponse, json_answer
 from scripts.simulator.bundles import bundle_of, documents_of
 from scripts.simulator.scenarios import Scenario, eval_id_for
 
-Step = Callable[[Question], Answer]
+Step = Callable[[SimulatedRequest], SimulatedResponse]
 
 _OK, _FOUND, _TOO_MANY = 200, 302, 429
 _WAIT_SECONDS = 1
 _SOMEBODY_ELSE = eval_id_for(Scenario.DOCUMENTED, 2**48 - 1)
 
 
-def documents(question: Question) -> Answer:
+def documents(question: SimulatedRequest) -> SimulatedResponse:
     """Answer with the documents, as it should be."""
     return _bundle(question, bundle_of(question.eval_id, question.image_bytes))
 
 
-def one_more_document(question: Question) -> Answer:
+def one_more_document(question: SimulatedRequest) -> SimulatedResponse:
     """Answer with the documents and an attachment that was added."""
     return _bundle(question, bundle_of(question.eval_id, question.image_bytes, changed=True))
 
 
-def somebody_elses(question: Question) -> Answer:
+def somebody_elses(question: SimulatedRequest) -> SimulatedResponse:
     """Answer with filename and documents of another evaluation."""
     return documents(dataclasses.replace(question, eval_id=_SOMEBODY_ELSE))
 
@@ -49,22 +49,22 @@ def delivered(delivery: Delivery) -> Step:
 
 def error(status: int, body: Mapping[str, Any] | None = None) -> Step:
     """Return a step that answers with an error; by default it says what is usual with the status."""
-    return _fixed(said(status, body))
+    return _fixed(json_answer(status, body))
 
 
 def gateway(status: int) -> Step:
     """Return a step that answers as a load balancer that got no answer."""
-    return _fixed(Answer(status, messages.GATEWAY_PAGE, {"Content-Type": "text/html"}))
+    return _fixed(SimulatedResponse(status, messages.GATEWAY_PAGE, {"Content-Type": "text/html"}))
 
 
-def page(_: Question) -> Answer:
+def page(_: SimulatedRequest) -> SimulatedResponse:
     """Answer with a page and status 200."""
-    return Answer(_OK, messages.PAGE, {"Content-Type": "text/html; charset=utf-8"})
+    return SimulatedResponse(_OK, messages.PAGE, {"Content-Type": "text/html; charset=utf-8"})
 
 
-def redirect(question: Question) -> Answer:
+def redirect(question: SimulatedRequest) -> SimulatedResponse:
     """Answer that the documents are elsewhere."""
-    return Answer(_FOUND, headers={"Location": question.elsewhere})
+    return SimulatedResponse(_FOUND, headers={"Location": question.elsewhere})
 
 
 def wait(header: str | None = None) -> Step:
@@ -74,21 +74,21 @@ def wait(header: str | None = None) -> Step:
         header: the header that says for how long; None says nothing.
     """
     headers = {header: str(_WAIT_SECONDS)} if header else {}
-    return _fixed(said(_TOO_MANY, messages.RATE_LIMITED, headers))
+    return _fixed(json_answer(_TOO_MANY, messages.RATE_LIMITED, headers))
 
 
-def wait_until(_: Question) -> Answer:
+def wait_until(_: SimulatedRequest) -> SimulatedResponse:
     """Ask to wait until a date."""
     # A date has no fractions of a second: one more makes the wait one to two seconds, never none.
     then = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=_WAIT_SECONDS + 1)
     when = email.utils.format_datetime(then, usegmt=True)
-    return said(_TOO_MANY, messages.RATE_LIMITED, {"Retry-After": when})
+    return json_answer(_TOO_MANY, messages.RATE_LIMITED, {"Retry-After": when})
 
 
-def _fixed(answer: Answer) -> Step:
+def _fixed(answer: SimulatedResponse) -> Step:
     return lambda _: answer
 
 
-def _bundle(question: Question, body: bytes) -> Answer:
+def _bundle(question: SimulatedRequest, body: bytes) -> SimulatedResponse:
     disposition = f"attachment; filename={question.eval_id}_document.zip"
-    return Answer(_OK, body, {"Content-Type": "application/zip", "Content-Disposition": disposition})
+    return SimulatedResponse(_OK, body, {"Content-Type": "application/zip", "Content-Disposition": disposition})

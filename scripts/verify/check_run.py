@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from scripts.verify.context import VerifyContext
-from scripts.verify.layout import Group, Place
+from scripts.verify.layout import ArchivePlace, ObjectGroup
 from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from tasks.errors import IntegrityError, StorageError
@@ -14,51 +14,51 @@ from tasks.storage.run_list import Chunk, RunList, read_chunk, read_run_list
 _LARGEST = 64 << 20
 
 
-async def check_run(means: VerifyContext, group: Group) -> list[Difference]:
+async def check_run(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return what is not as it must be."""
-    means.tally.runs += 1
-    found = await _differences(means, group.place, group.objects or ())
+    ctx.progress.runs += 1
+    found = await _differences(ctx, group.place, group.objects or ())
     # It may have been listed while it was written.
-    return await _differences(means, group.place, await means.objects(group.place.prefix)) if found else []
+    return await _differences(ctx, group.place, await ctx.objects(group.place.prefix)) if found else []
 
 
-async def _differences(means: VerifyContext, place: Place, objects: Sequence[ListedObject]) -> list[Difference]:
+async def _differences(ctx: VerifyContext, place: ArchivePlace, objects: Sequence[ListedObject]) -> list[Difference]:
     there = {stored.key: stored for stored in objects}
     key = f"{place.prefix}run.json"
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
         return [_damaged(key, "something in it is no file, or larger than any list")]
     try:
-        run = await read_run_list(means.bucket, place.environment, place.name)
+        run = await read_run_list(ctx.bucket, place.environment, place.name)
     except (IntegrityError, StorageError) as error:
         return [_damaged(key, str(error))]
     if run is None:
-        return means.orphans("", objects, "no run has it in its list")
-    return await _compared(means, place, run, there)
+        return ctx.orphans("", objects, "no run has it in its list")
+    return await _compare(ctx, place, run, there)
 
 
-async def _compared(
-    means: VerifyContext, place: Place, run: RunList, there: dict[str, ListedObject]
+async def _compare(
+    ctx: VerifyContext, place: ArchivePlace, run: RunList, there: dict[str, ListedObject]
 ) -> list[Difference]:
     key = f"{place.prefix}run.json"
     if (run.run, run.environment) != (place.name, place.environment):
         return [_damaged(key, "it speaks of another run")]
     named = {key, *(piece.key for piece in run.pieces)}
     unnamed = [stored for stored in there.values() if stored.key not in named]
-    differences = means.orphans("", unnamed, "no run has it in its list")
+    differences = ctx.orphans("", unnamed, "no run has it in its list")
     outside = [piece for piece in run.pieces if piece.key != f"{place.prefix}{piece.sha256}.txt.gz"]
     if outside:
         detail = "a run's list names it that is not its own; it was not followed"
         return differences + [Difference("", piece.key, Problem.KEY_OUTSIDE, detail) for piece in outside]
-    return differences + await _pieces(means, run, key)
+    return differences + await _pieces(ctx, run, key)
 
 
-async def _pieces(means: VerifyContext, run: RunList, key: str) -> list[Difference]:
+async def _pieces(ctx: VerifyContext, run: RunList, key: str) -> list[Difference]:
     """Read every piece; where all are whole, their IDs must be those the run was made from."""
     differences: list[Difference] = []
     digest, count = hashlib.sha256(), 0
     for piece in run.pieces:
         try:
-            digest.update(await _values(means, piece))
+            digest.update(await _values(ctx, piece))
             count += piece.ids
         except (IntegrityError, StorageError) as error:
             differences.append(_damaged(piece.key, str(error)))
@@ -67,8 +67,8 @@ async def _pieces(means: VerifyContext, run: RunList, key: str) -> list[Differen
     return differences
 
 
-async def _values(means: VerifyContext, piece: Chunk) -> bytes:
-    return b"".join(UUID(eval_id).bytes for eval_id in await read_chunk(means.bucket, piece))
+async def _values(ctx: VerifyContext, piece: Chunk) -> bytes:
+    return b"".join(UUID(eval_id).bytes for eval_id in await read_chunk(ctx.bucket, piece))
 
 
 def _damaged(key: str, detail: str) -> Difference:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import opened_for_reading
-from scripts.archive_access.selected_account import settings_of
+from scripts.archive_access.open_bucket import open_read_only_bucket
+from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.csv_safety import csv_safe
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.read_only import ProgressLine, run_read_only
@@ -20,10 +20,10 @@ from scripts.ids.id_list import read_id_list
 from scripts.ids.unique import UniqueIds
 from scripts.verify.check_evaluation import check_evaluation, check_quarantine
 from scripts.verify.check_run import check_run
-from scripts.verify.context import Chosen, Depth, VerifyContext
-from scripts.verify.layout import Group, Room, evaluation_place, grouped, quarantine_place
-from scripts.verify.open_lister import opened_shelves
-from scripts.verify.ordered_gather import at_once
+from scripts.verify.context import Selection, VerifyContext, VerifyDepth
+from scripts.verify.layout import ArchiveArea, ObjectGroup, evaluation_place, group_objects, quarantine_place
+from scripts.verify.open_lister import open_lister
+from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
@@ -41,20 +41,20 @@ class VerifyOptions:
         source: list of IDs; the whole archive where it is None.
         column: of the IDs.
         depth: how closely.
-        chosen: which evaluations.
+        selection: which evaluations.
         grace: seconds that a manifest may take to follow its objects.
         account: name of the account whose evaluations the list names.
     """
 
     source: str | None
     column: str | None
-    depth: Depth
-    chosen: Chosen
+    depth: VerifyDepth
+    selection: Selection
     grace: float
     account: str | None
 
 
-def wanted_of(
+def make_options(
     source: str | None,
     *,
     column: str | None,
@@ -66,76 +66,76 @@ def wanted_of(
     account: str | None,
 ) -> VerifyOptions:
     """Return what the options of the command ask for."""
-    depth = Depth.SIZES if sizes_only else Depth.CHECKSUMS if checksums_only else Depth.CONTENT
-    return VerifyOptions(source, column, depth, Chosen(sample, since and since.replace(tzinfo=UTC)), grace, account)
+    depth = VerifyDepth.SIZES if sizes_only else VerifyDepth.CHECKSUMS if checksums_only else VerifyDepth.CONTENT
+    return VerifyOptions(source, column, depth, Selection(sample, since and since.replace(tzinfo=UTC)), grace, account)
 
 
-def verify(wanted: VerifyOptions, *, as_json: bool) -> int:
+def verify(options: VerifyOptions, *, as_json: bool) -> int:
     """Print every difference; return the exit code."""
-    settings = settings_of(wanted.account) if wanted.source else load_settings()
+    settings = load_account_settings(options.account) if options.source else load_settings()
     write = _json_lines if as_json else _csv
-    if wanted.source is None:
-        return run_read_only(_verify(wanted, None, settings, write))
-    with read_id_list(wanted.source, wanted.column, settings) as listed:
-        code = run_read_only(_verify(wanted, listed.ids, settings, write))
+    if options.source is None:
+        return run_read_only(_verify(options, None, settings, write))
+    with read_id_list(options.source, options.column, settings) as listed:
+        code = run_read_only(_verify(options, listed.ids, settings, write))
         return NOT_ALL if listed.bad and code == OK else code
 
 
-async def _verify(wanted: VerifyOptions, eval_ids: UniqueIds | None, settings: Settings, write: Writer) -> int:
-    async with opened_for_reading(settings) as bucket, opened_shelves(settings) as shelves:
-        means = VerifyContext(
+async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: Settings, write: Writer) -> int:
+    async with open_read_only_bucket(settings) as bucket, open_lister(settings) as shelves:
+        ctx = VerifyContext(
             EncryptedBucket(bucket, Keyring.of(settings.keyring_texts())),
             shelves,
-            young=time.time() - wanted.grace,
-            depth=wanted.depth,
-            chosen=wanted.chosen,
+            young=time.time() - options.grace,
+            depth=options.depth,
+            selection=options.selection,
             lock_expected=settings.lock_mode,
         )
-        groups = _everything(means) if eval_ids is None else _some(eval_ids, settings.environment)
-        count = await _write_all(means, groups, write)
-    click.echo(f"{means.tally.sentence()}; {count:,} differences", err=True)
+        groups = _all_groups(ctx) if eval_ids is None else _selected_groups(eval_ids, settings.environment)
+        count = await _write_all(ctx, groups, write)
+    click.echo(f"{ctx.progress.sentence()}; {count:,} differences", err=True)
     return NOT_ALL if count else OK
 
 
-async def _write_all(means: VerifyContext, groups: AsyncIterator[Group], write: Writer) -> int:
+async def _write_all(ctx: VerifyContext, groups: AsyncIterator[ObjectGroup], write: Writer) -> int:
     count = 0
     write(())
-    found = at_once(_AT_ONCE, lambda group: differences_of(means, group), groups)
+    found = ordered_gather(_AT_ONCE, lambda group: find_differences(ctx, group), groups)
     with ProgressLine("verify") as distance:
         async with aclosing(found):  # type: ignore[type-var]  # it is a generator
             async for differences in found:
                 if differences:
                     write(differences)
                 count += len(differences)
-                distance.show(means.tally.evaluations, f"{means.tally.sentence()}, {count:,} differences")
+                distance.update(ctx.progress.evaluations, f"{ctx.progress.sentence()}, {count:,} differences")
     return count
 
 
-async def _everything(means: VerifyContext) -> AsyncIterator[Group]:
-    async for group in grouped(means.shelves.walk("")):
+async def _all_groups(ctx: VerifyContext) -> AsyncIterator[ObjectGroup]:
+    async for group in group_objects(ctx.lister.walk("")):
         yield group
 
 
-async def _some(eval_ids: UniqueIds, environment: str) -> AsyncIterator[Group]:
+async def _selected_groups(eval_ids: UniqueIds, environment: str) -> AsyncIterator[ObjectGroup]:
     for eval_id in eval_ids:
-        yield Group(evaluation_place(environment, eval_id), None)
-        yield Group(quarantine_place(environment, eval_id), None)
+        yield ObjectGroup(evaluation_place(environment, eval_id), None)
+        yield ObjectGroup(quarantine_place(environment, eval_id), None)
 
 
-async def differences_of(means: VerifyContext, group: Group) -> list[Difference]:
+async def find_differences(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return what is not as it must be in one place of the archive."""
-    match group.place.room:
-        case Room.EVALUATION:
-            return await check_evaluation(means, group) if means.chosen.has(group.place.name) else []
-        case Room.QUARANTINE:
-            return await check_quarantine(means, group) if means.chosen.has(group.place.name) else []
-        case Room.RUN:
-            return await check_run(means, group)
-        case Room.RECEIPT:
-            means.tally.receipts += 1
+    match group.place.area:
+        case ArchiveArea.EVALUATION:
+            return await check_evaluation(ctx, group) if ctx.selection.has(group.place.name) else []
+        case ArchiveArea.QUARANTINE:
+            return await check_quarantine(ctx, group) if ctx.selection.has(group.place.name) else []
+        case ArchiveArea.RUN:
+            return await check_run(ctx, group)
+        case ArchiveArea.RECEIPT:
+            ctx.progress.receipts += 1
             return []
-        case Room.NONE:
-            return means.orphans("", group.objects or (), "it is nothing of ours")
+        case ArchiveArea.NONE:
+            return ctx.orphans("", group.objects or (), "it is nothing of ours")
 
 
 def _json_lines(some: Sequence[Difference]) -> None:

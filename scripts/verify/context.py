@@ -16,7 +16,7 @@ _READS_AT_ONCE = 32
 _HASHED = 1 << 64
 
 
-class Depth(enum.Enum):
+class VerifyDepth(enum.Enum):
     """How closely objects are looked at."""
 
     CONTENT = enum.auto()
@@ -28,7 +28,7 @@ class Depth(enum.Enum):
 
 
 @dataclass(slots=True)
-class Tally:
+class VerifyProgress:
     """What was looked at.
 
     Attributes:
@@ -62,7 +62,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Selection:
     """Which evaluations are looked at.
 
     Attributes:
@@ -89,30 +89,30 @@ class VerifyContext:
 
     Attributes:
         bucket: for bytes.
-        shelves: for all else.
+        lister: for all else.
         young: what was written after this, in seconds since 1970, may be named by a manifest that is on its way.
         depth: how closely objects are looked at.
-        chosen: which evaluations are.
+        selection: which evaluations are.
         lock_expected: mode of the Object Lock that documents must have; None when they need none.
-        tally: what was looked at so far.
-        reading: how many objects may be read at once.
+        progress: what was looked at so far.
+        read_limit: how many objects may be read at once.
     """
 
     bucket: Bucket
-    shelves: ObjectLister
+    lister: ObjectLister
     young: float
-    depth: Depth = Depth.CONTENT
-    chosen: Chosen = field(default_factory=Chosen)
+    depth: VerifyDepth = VerifyDepth.CONTENT
+    selection: Selection = field(default_factory=Selection)
     lock_expected: str | None = None
-    tally: Tally = field(default_factory=Tally)
-    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS_AT_ONCE))
+    progress: VerifyProgress = field(default_factory=VerifyProgress)
+    read_limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS_AT_ONCE))
 
     async def objects(self, prefix: str) -> tuple[ListedObject, ...]:
         """Return all objects of one place, listed anew."""
-        return tuple([stored async for some in self.shelves.walk(prefix) for stored in some])
+        return tuple([stored async for some in self.lister.walk(prefix) for stored in some])
 
     def orphans(self, eval_id: str, unnamed: Sequence[ListedObject], why: str) -> list[Difference]:
         """Return those of the objects that nothing names which are old enough to be named."""
         old = [stored for stored in unnamed if stored.modified <= self.young]
-        self.tally.young += len(unnamed) - len(old)
+        self.progress.young += len(unnamed) - len(old)
         return [Difference(eval_id, stored.key, Problem.ORPHAN, why) for stored in old]

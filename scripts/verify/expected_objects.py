@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scripts.verify.problems import Difference, Problem
-from scripts.verify.record import Record
+from scripts.verify.record import ManifestRecord
 from tasks.bundle.documents import Kind, source_of
 from tasks.bundle.media_type import extension_of
 from tasks.model.evaluation import Evaluation
@@ -60,7 +60,7 @@ class ExpectedObjects:
     differences: list[Difference] = field(default_factory=list)
 
 
-def claims_of(evaluation: Evaluation, records: Sequence[Record]) -> ExpectedObjects:
+def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) -> ExpectedObjects:
     """Return what the manifests of an evaluation claim, the current one first."""
     claims = ExpectedObjects()
     sources = _sources(records)
@@ -69,14 +69,14 @@ def claims_of(evaluation: Evaluation, records: Sequence[Record]) -> ExpectedObje
             if wrong := _wrong_key(evaluation, document):
                 claims.differences.append(wrong)
             elif document.key not in claims.documents:
-                claims.documents[document.key] = _claim(evaluation, document, sources[document.key])
+                claims.documents[document.key] = _expect_document(evaluation, document, sources[document.key])
                 claims.differences += _dropped(evaluation, document, record) if number else ()
         if record.manifest.outcome is Outcome.UNREADABLE and not record.manifest.erased:
-            _add_bundle(claims, evaluation, record)
+            _expect_bundle(claims, evaluation, record)
     return claims
 
 
-def _sources(records: Iterable[Record]) -> dict[str, frozenset[str]]:
+def _sources(records: Iterable[ManifestRecord]) -> dict[str, frozenset[str]]:
     """Return who may have put each document there: the same content may have been in a bundle under several names."""
     found: dict[str, frozenset[str]] = {}
     for record in records:
@@ -107,7 +107,7 @@ def _own_key(evaluation: Evaluation, document: DocumentRecord) -> str | None:
     return evaluation.document_key(document.kind, document.sha256, extension)
 
 
-def _claim(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str]) -> ExpectedObject:
+def _expect_document(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str]) -> ExpectedObject:
     return ExpectedObject(
         key=document.key,
         size=document.size,
@@ -123,17 +123,17 @@ def _claim(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[
     )
 
 
-def _dropped(evaluation: Evaluation, document: DocumentRecord, record: Record) -> tuple[Difference, ...]:
+def _dropped(evaluation: Evaluation, document: DocumentRecord, record: ManifestRecord) -> tuple[Difference, ...]:
     detail = f"revision {record.manifest.revision} names it, and the manifest does not any more"
     return (Difference(evaluation.eval_id, document.key, Problem.REVISION_DIFFERS, detail),)
 
 
-def _add_bundle(claims: ExpectedObjects, evaluation: Evaluation, record: Record) -> None:
+def _expect_bundle(expected: ExpectedObjects, evaluation: Evaluation, record: ManifestRecord) -> None:
     bundle = record.manifest.bundle
     if bundle is None:
         detail = "it says unreadable, and names no bundle"
-        claims.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
+        expected.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
         return
     key = evaluation.quarantine_key(bundle.sha256)
     metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
-    claims.bundles.append(ExpectedObject(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))
+    expected.bundles.append(ExpectedObject(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))

@@ -10,7 +10,7 @@ from tasks.errors import BadEvalId
 from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
 
 
-class Room(enum.Enum):
+class ArchiveArea(enum.Enum):
     """What a part of the archive is for."""
 
     EVALUATION = enum.auto()
@@ -22,41 +22,41 @@ class Room(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ArchivePlace:
     """A part of the archive.
 
     Attributes:
-        room: what it is for.
+        area: what it is for.
         prefix: what all its keys begin with.
         environment: of the evaluation or run; empty where it is neither.
         name: the evaluation's ID, or the run's name.
     """
 
-    room: Room
+    area: ArchiveArea
     prefix: str
     environment: str = ""
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ObjectGroup:
     """The objects of a place; None where they were not listed yet."""
 
-    place: Place
+    place: ArchivePlace
     objects: tuple[ListedObject, ...] | None
 
 
-def evaluation_place(environment: str, eval_id: str) -> Place:
+def evaluation_place(environment: str, eval_id: str) -> ArchivePlace:
     """Return the place of an evaluation."""
-    return Place(Room.EVALUATION, f"{environment}/{eval_id}/", environment, eval_id)
+    return ArchivePlace(ArchiveArea.EVALUATION, f"{environment}/{eval_id}/", environment, eval_id)
 
 
-def quarantine_place(environment: str, eval_id: str) -> Place:
+def quarantine_place(environment: str, eval_id: str) -> ArchivePlace:
     """Return the place of an evaluation's quarantine."""
-    return Place(Room.QUARANTINE, f"quarantine/{environment}/{eval_id}/", environment, eval_id)
+    return ArchivePlace(ArchiveArea.QUARANTINE, f"quarantine/{environment}/{eval_id}/", environment, eval_id)
 
 
-def place_of(key: str) -> Place:
+def place_of(key: str) -> ArchivePlace:
     """Return the place that a key belongs to; what is nobody's is a place of its own."""
     match key.split("/"):
         case [environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
@@ -64,24 +64,24 @@ def place_of(key: str) -> Place:
         case ["quarantine", environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
             return quarantine_place(environment, eval_id)
         case ["runs", environment, run, _, *_] if environment in ENVIRONMENTS:
-            return Place(Room.RUN, f"runs/{environment}/{run}/", environment, run)
+            return ArchivePlace(ArchiveArea.RUN, f"runs/{environment}/{run}/", environment, run)
         case ["receipts", _, *_]:
-            return Place(Room.RECEIPT, key)
-    return Place(Room.NONE, key)
+            return ArchivePlace(ArchiveArea.RECEIPT, key)
+    return ArchivePlace(ArchiveArea.NONE, key)
 
 
-async def grouped(listing: AsyncIterator[list[ListedObject]]) -> AsyncIterator[Group]:
+async def group_objects(listing: AsyncIterator[list[ListedObject]]) -> AsyncIterator[ObjectGroup]:
     """Yield the places of a listing in the order of keys, each with its objects."""
-    place, objects = Place(Room.NONE, ""), list[ListedObject]()
+    place, objects = ArchivePlace(ArchiveArea.NONE, ""), list[ListedObject]()
     async for some in listing:
         for found, these in itertools.groupby(some, lambda stored: place_of(stored.key)):
             if objects and found != place:
-                yield Group(place, tuple(objects))
+                yield ObjectGroup(place, tuple(objects))
                 objects = []
             place = found
             objects += these
     if objects:
-        yield Group(place, tuple(objects))
+        yield ObjectGroup(place, tuple(objects))
 
 
 def _is_canonical(eval_id: str) -> bool:

@@ -32,11 +32,11 @@ class LocalObjectLister:
         while some := await asyncio.to_thread(_next, walk):
             yield some
 
-    async def kept(self, key: str) -> ObjectHead | None:  # noqa: ARG002  # a folder keeps nothing beside the bytes
+    async def head(self, key: str) -> ObjectHead | None:  # noqa: ARG002  # a folder keeps nothing beside the bytes
         """Return that there is nothing."""
         return None
 
-    read_back = kept
+    get = head
 
 
 def _next(walk: Iterator[ListedObject]) -> list[ListedObject]:

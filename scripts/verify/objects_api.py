@@ -48,8 +48,8 @@ class ObjectLister(Protocol):
     def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield everything whose key begins so, some at a time, in the order of the keys."""
 
-    async def kept(self, key: str) -> ObjectHead | None:
+    async def head(self, key: str) -> ObjectHead | None:
         """Return what is kept beside an object; None where nothing is: in a folder, or when it is gone."""
 
-    async def read_back(self, key: str) -> ObjectHead | None:
+    async def get(self, key: str) -> ObjectHead | None:
         """Return the same with the hash of its bytes, in one request; for what is small."""

@@ -11,13 +11,13 @@ from worker.config.settings import Settings
 
 
 @asynccontextmanager
-async def opened_shelves(settings: Settings) -> AsyncIterator[ObjectLister]:
+async def open_lister(settings: Settings) -> AsyncIterator[ObjectLister]:
     """Lend what verifying asks of the archive apart from bytes."""
     url = urlsplit(settings.archive_url)
     if url.scheme == "file":
         yield LocalObjectLister(Path(unquote(url.path)))
     else:
-        from scripts.verify.s3_objects import opened_s3_shelves  # noqa: PLC0415  # a folder needs no HTTP client
+        from scripts.verify.s3_objects import open_s3_lister  # noqa: PLC0415  # a folder needs no HTTP client
 
-        async with opened_s3_shelves(settings) as shelves:
+        async with open_s3_lister(settings) as shelves:
             yield shelves

@@ -9,13 +9,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def at_once(most: int, work: Callable[[T], Awaitable[R]], things: AsyncIterator[T]) -> AsyncIterator[R]:
+async def ordered_gather(limit: int, work: Callable[[T], Awaitable[R]], things: AsyncIterator[T]) -> AsyncIterator[R]:
     """Yield what the work makes of each thing; so many are worked on, or wait to be handed out, at a time."""
     under_way: deque[asyncio.Future[R]] = deque()
     try:
         async for thing in things:
             under_way.append(asyncio.ensure_future(work(thing)))
-            if len(under_way) >= most:
+            if len(under_way) >= limit:
                 yield await under_way.popleft()
         while under_way:
             yield await under_way.popleft()

@@ -17,7 +17,7 @@ _LARGEST = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ManifestRecord:
     """A manifest as it stands in the archive.
 
     Attributes:
@@ -33,7 +33,7 @@ class Record:
 
 async def read_record(
     bucket: Bucket, evaluation: Evaluation, key: str, stored: ListedObject | None
-) -> Record | Difference | None:
+) -> ManifestRecord | Difference | None:
     """Return a manifest, or what is wrong with it; None where there is none.
 
     Args:
@@ -45,17 +45,17 @@ async def read_record(
         found = await bucket.read(key)
     except StorageError as error:
         return _wrong(evaluation, key, Problem.NOT_READ, str(error))
-    return None if found is None else _understood(evaluation, key, found.data)
+    return None if found is None else _parse(evaluation, key, found.data)
 
 
-def _understood(evaluation: Evaluation, key: str, data: bytes) -> Record | Difference:
+def _parse(evaluation: Evaluation, key: str, data: bytes) -> ManifestRecord | Difference:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError:
         return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, manifest_error(data))
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it speaks of another evaluation or environment")
-    return Record(key, manifest, hashlib.sha256(data).hexdigest())
+    return ManifestRecord(key, manifest, hashlib.sha256(data).hexdigest())
 
 
 def _wrong(evaluation: Evaluation, key: str, problem: Problem, detail: str) -> Difference:

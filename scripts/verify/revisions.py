@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
-from scripts.verify.record import Record, read_record
+from scripts.verify.record import ManifestRecord, read_record
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 
@@ -14,7 +14,7 @@ _REVISION = re.compile(r"revisions/(0|[1-9][0-9]{0,8})\.json")
 
 
 @dataclass(slots=True)
-class Chain:
+class RevisionChain:
     """What was read of an evaluation's manifests.
 
     Attributes:
@@ -24,27 +24,27 @@ class Chain:
         differences: what is wrong with them.
     """
 
-    current: Record | None = None
-    former: list[Record] = field(default_factory=list)
+    current: ManifestRecord | None = None
+    former: list[ManifestRecord] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     differences: list[Difference] = field(default_factory=list)
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[ManifestRecord]:
         """All that can be understood, the youngest first."""
         return [self.current, *self.former] if self.current else []
 
 
-async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str, ListedObject]) -> Chain:
+async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str, ListedObject]) -> RevisionChain:
     """Return the manifests of an evaluation.
 
     Args:
         there: its objects as they were listed.
     """
-    chain, key = Chain(), evaluation.manifest_key
+    chain, key = RevisionChain(), evaluation.manifest_key
     read = await read_record(bucket, evaluation, key, there.get(key))
     match read:
-        case Record():
+        case ManifestRecord():
             chain.current = read
             chain.keys.add(key)
             await _Links(bucket, evaluation, there, chain).follow(read)
@@ -58,14 +58,14 @@ class _Links:
     bucket: Bucket
     evaluation: Evaluation
     there: Mapping[str, ListedObject]
-    chain: Chain
+    chain: RevisionChain
 
-    async def follow(self, current: Record) -> None:
+    async def follow(self, current: ManifestRecord) -> None:
         """Read every former manifest that is there, and compare it with its successor."""
         numbers = self._numbers()
         self._begin(current)
         self._count(numbers, current)
-        successor: Record | None = current
+        successor: ManifestRecord | None = current
         for number in (each for each in numbers if each < current.manifest.revision):
             successor = await self._link(number, successor)
         if current.manifest.revision in numbers:
@@ -76,14 +76,14 @@ class _Links:
         found = (_REVISION.fullmatch(key[below:]) for key in self.there)
         return sorted((int(each[1]) for each in found if each), reverse=True)
 
-    def _begin(self, record: Record) -> None:
+    def _begin(self, record: ManifestRecord) -> None:
         """See that the first one names none before it; where it does, that one is the marker of an erasure."""
         manifest = record.manifest
         first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
         if not manifest.erased and first != (manifest.previous is None):
             self._differ(record.key, Problem.REVISION_DIFFERS, "its number and the hash of the one before do not agree")
 
-    def _count(self, numbers: list[int], current: Record) -> None:
+    def _count(self, numbers: list[int], current: ManifestRecord) -> None:
         """Name the youngest former manifest that is missing, and say how many there are."""
         former = {number for number in numbers if number < current.manifest.revision}
         missing = current.manifest.revision - 1 - len(former - {0})
@@ -96,7 +96,7 @@ class _Links:
                 self.evaluation.revision_key(number), Problem.REVISION_MISSING, f"its successor names it{more}"
             )
 
-    async def _link(self, number: int, successor: Record | None) -> Record | None:
+    async def _link(self, number: int, successor: ManifestRecord | None) -> ManifestRecord | None:
         key = self.evaluation.revision_key(number)
         self.chain.keys.add(key)
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])
@@ -119,12 +119,12 @@ class _Links:
         self.chain.former.append(read)
         return read
 
-    async def _copy(self, current: Record) -> None:
+    async def _copy(self, current: ManifestRecord) -> None:
         """A worker that died just before it replaced a manifest leaves a copy of it under its own number."""
         key = self.evaluation.revision_key(current.manifest.revision)
         self.chain.keys.add(key)
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])
-        if not isinstance(read, Record) or read.sha256 != current.sha256:
+        if not isinstance(read, ManifestRecord) or read.sha256 != current.sha256:
             self._differ(key, Problem.REVISION_DIFFERS, "it has the number of the manifest, and is another one")
 
     def _differ(self, key: str, problem: Problem, detail: str) -> None:

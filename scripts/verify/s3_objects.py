@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
-from scripts.archive_access.s3_client import code_of, prefix_of, s3_client
+from scripts.archive_access.s3_client import error_code, make_s3_client, prefix_of
 from scripts.verify.objects_api import ListedObject, ObjectHead
-from scripts.verify.s3_requests import S3Requests, opened_line
+from scripts.verify.s3_requests import S3Requests, open_s3_requests
 from tasks.errors import StorageError
 from worker.config.settings import Settings
 
@@ -34,13 +34,15 @@ class S3ObjectLister:
     Args:
         client: boto3's client of S3.
         threads: what its calls wait in.
-        line: for what is asked of each object.
+        requests: for what is asked of each object.
         bucket: name of the bucket.
         prefix: of the archive in it, with a slash at its end, or empty.
     """
 
-    def __init__(self, client: Any, threads: ThreadPoolExecutor, line: S3Requests, bucket: str, prefix: str) -> None:
-        self._client, self._threads, self._line = client, threads, line
+    def __init__(
+        self, client: Any, threads: ThreadPoolExecutor, requests: S3Requests, bucket: str, prefix: str
+    ) -> None:
+        self._client, self._threads, self._requests = client, threads, requests
         self._bucket, self._prefix = bucket, prefix
 
     async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
@@ -54,19 +56,19 @@ class S3ObjectLister:
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
-    async def kept(self, key: str) -> ObjectHead | None:
+    async def head(self, key: str) -> ObjectHead | None:
         """Return what is kept beside an object; None when it is gone."""
-        return await self._kept("HEAD", key)
+        return await self._request("HEAD", key)
 
-    async def read_back(self, key: str) -> ObjectHead | None:
+    async def get(self, key: str) -> ObjectHead | None:
         """Return the same with the hash of its bytes; None when it is gone."""
-        return await self._kept("GET", key)
+        return await self._request("GET", key)
 
-    async def _kept(self, method: str, key: str) -> ObjectHead | None:
+    async def _request(self, method: str, key: str) -> ObjectHead | None:
         where = self._prefix + key
         found, tags = await asyncio.gather(
-            self._line.ask(method, where, "s3:GetObject", x_amz_checksum_mode="ENABLED"),
-            self._line.ask("GET", where, "s3:GetObjectTagging", "tagging"),
+            self._requests.send(method, where, "s3:GetObject", x_amz_checksum_mode="ENABLED"),
+            self._requests.send("GET", where, "s3:GetObjectTagging", "tagging"),
         )
         if found is None or tags is None:
             return None
@@ -92,17 +94,17 @@ class S3ObjectLister:
 
 
 @asynccontextmanager
-async def opened_s3_shelves(settings: Settings) -> AsyncIterator[S3ObjectLister]:
+async def open_s3_lister(settings: Settings) -> AsyncIterator[S3ObjectLister]:
     """Lend the shelves of the bucket that the settings name."""
     import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
 
     bucket, prefix = urlsplit(settings.archive_url).netloc, prefix_of(settings.archive_url)
     credentials = boto3.Session().get_credentials()
     with (
-        closing(s3_client(settings.s3_endpoint, _LISTINGS_AT_ONCE)) as client,
+        closing(make_s3_client(settings.s3_endpoint, _LISTINGS_AT_ONCE)) as client,
         ThreadPoolExecutor(_LISTINGS_AT_ONCE) as threads,
     ):
-        async with opened_line(client, credentials, bucket, _AT_ONCE) as line:
+        async with open_s3_requests(client, credentials, bucket, _AT_ONCE) as line:
             yield S3ObjectLister(client, threads, line, bucket, prefix)
 
 
@@ -148,6 +150,6 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        raise StorageError(doing, f"S3 refuses it ({code_of(error)})") from None
+        raise StorageError(doing, f"S3 refuses it ({error_code(error)})") from None
     except exceptions.BotoCoreError as error:
         raise StorageError(doing, type(error).__name__) from None

@@ -19,7 +19,7 @@ from pyreqwest.http import HeaderMap
 from typing_extensions import Buffer
 
 from scripts.verify.s3_http import http_client
-from scripts.verify.sigv4 import Signer
+from scripts.verify.sigv4 import SigV4Signer
 from tasks.errors import StorageError
 
 _WAITS = (0.2, 1.0, 5.0)
@@ -29,7 +29,7 @@ _ANY_KEY = "x"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class S3Response:
     """What S3 answered.
 
     Attributes:
@@ -51,11 +51,11 @@ class S3Requests:
         waits: seconds before each further try of what S3 cannot do just now.
     """
 
-    def __init__(self, http: Client, signer: Signer, base: str, waits: Sequence[float] = _WAITS) -> None:
+    def __init__(self, http: Client, signer: SigV4Signer, base: str, waits: Sequence[float] = _WAITS) -> None:
         self._http, self._signer, self._waits = http, signer, waits
         self._origin, self._path = base[: len(base) - len(urlsplit(base).path)], urlsplit(base).path
 
-    async def ask(self, method: str, key: str, right: str, query: str = "", **more: str) -> Answer | None:
+    async def send(self, method: str, key: str, right: str, query: str = "", **more: str) -> S3Response | None:
         """Return an answer about an object, or None where there is none.
 
         Args:
@@ -81,19 +81,19 @@ class S3Requests:
                     raise StorageError("read", type(error).__name__) from None
             else:
                 if wait is None or status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                    return _understood(status, answer, right)
+                    return _check_response(status, answer, right)
             await asyncio.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
-    async def _once(self, method: str, path: str, query: str, more: Mapping[str, str]) -> tuple[int, Answer]:
+    async def _once(self, method: str, path: str, query: str, more: Mapping[str, str]) -> tuple[int, S3Response]:
         headers = self._signer.headers(method, path, query, more)
         request = self._http.request(method, self._origin + path + (query and f"?{query}")).headers(headers).build()
         response = await request.send()
-        return response.status, Answer(_headers(response.headers), await response.bytes())
+        return response.status, S3Response(_headers(response.headers), await response.bytes())
 
 
 @contextlib.asynccontextmanager
-async def opened_line(
+async def open_s3_requests(
     client: Any, credentials: Any, bucket: str, at_once: int, waits: Sequence[float] = _WAITS
 ) -> AsyncIterator[S3Requests]:
     """Lend a line to a bucket.
@@ -112,11 +112,11 @@ async def opened_line(
     base = client.generate_presigned_url("head_object", Params=asked).partition("?")[0].removesuffix(_ANY_KEY)
     url = urlsplit(base)
     async with http_client(url.scheme, url.hostname or "", at_once) as http:
-        signer = Signer(credentials.get_frozen_credentials, client.meta.region_name, url.netloc)
+        signer = SigV4Signer(credentials.get_frozen_credentials, client.meta.region_name, url.netloc)
         yield S3Requests(http, signer, base, waits)
 
 
-def _understood(status: int, answer: Answer, right: str) -> Answer | None:
+def _check_response(status: int, answer: S3Response, right: str) -> S3Response | None:
     if status == HTTPStatus.OK:
         # Its body is a document: whatever that says is no word of S3's.
         return answer

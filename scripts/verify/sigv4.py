@@ -14,7 +14,7 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 
 
-class Credentials(Protocol):
+class AwsCredentials(Protocol):
     """As botocore freezes them."""
 
     access_key: str
@@ -22,7 +22,7 @@ class Credentials(Protocol):
     token: str | None
 
 
-class Signer:
+class SigV4Signer:
     """Signs with whatever credentials are good just now.
 
     Args:
@@ -34,7 +34,7 @@ class Signer:
 
     def __init__(
         self,
-        credentials: Callable[[], Credentials],
+        credentials: Callable[[], AwsCredentials],
         region: str,
         host: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),

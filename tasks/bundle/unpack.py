@@ -1,6 +1,6 @@
 """From a bundle to its members: every byte counted, hashed and compared with its CRC once.
 
-The directory is read by ``directory`` and not by ``zipfile``, although that would be less code: one name
+The directory is read by ``zip_directory`` and not by ``zipfile``, although that would be less code: one name
 that is not the UTF-8 it claims to be makes ``zipfile`` refuse the whole bundle, other names it shortens
 and rewrites, and two readers of one directory would be two opinions.
 """

@@ -44,7 +44,7 @@ class BundleUnpacker:
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
         figures: who counts what is done.
-        on_time: whether the loop has to be on time for somebody, and so must not stand still.
+        avoid_blocking: whether the loop has to be on time for somebody, and so must not stand still.
     """
 
     def __init__(

@@ -51,11 +51,11 @@ class ZipEntry:
         date: day of the last change, in MS-DOS format.
         time: time of the last change, in MS-DOS format, of no known zone.
         crc: CRC-32 of the content, as promised.
-        packed: bytes of the compressed data; they lie in the file.
+        compressed_size: bytes of the compressed data; they lie in the file.
         size: bytes of the content, as promised.
         attributes: external attributes; a Unix mode in the upper half.
-        header_at: where the local header begins, in bytes from the start of the file.
-        data_at: where the compressed data begins.
+        header_offset: where the local header begins, in bytes from the start of the file.
+        data_offset: where the compressed data begins.
     """
 
     name: bytes

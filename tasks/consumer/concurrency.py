@@ -39,8 +39,8 @@ class ConcurrencyLimiter:
         concurrency: evaluations that may be in flight: from when RiskOS may be asked for the bundle until its
             documents are in the archive.
         wait: how to wait for a place; it may refuse to, when the process is about to end.
-        enough: called with whether there is enough of the backfill here, so that no more of it need be fetched.
-        fetched: messages of a queue that are fetched at a time, where that is bounded.
+        set_paused: called with whether there is enough of the backfill here, so that no more of it need be fetched.
+        prefetch_limits: messages of a queue that are fetched at a time, where that is bounded.
     """
 
     def __init__(

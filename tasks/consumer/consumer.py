@@ -35,7 +35,7 @@ from tasks.resilience.holds import Holds
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.storage.open_bucket import open_bucket
 from tasks.telemetry import log_events
-from worker.broker.rabbitmq import BACKFILL_PLACES
+from worker.broker.rabbitmq import BACKFILL_PREFETCH
 from worker.broker.redis_transport import paused_queues
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
@@ -61,7 +61,7 @@ class Consumer:
         publisher: what puts evaluations back on their queue.
         watchdog: what is told that this process is alive.
         figures: who counts what is done.
-        serves: the queues that it serves.
+        queues: the queues that it serves.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Consumer:
         self._ticked_at: float | None = None
         self._queues = queues
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        fetched = {Queue.BACKFILL: BACKFILL_PLACES} if settings.broker_url else {}
-        self._concurrency = ConcurrencyLimiter(settings.concurrency, runtime.unless_draining, _pause_backfill, fetched)
+        fetched = {Queue.BACKFILL: BACKFILL_PREFETCH} if settings.broker_url else {}
+        self._concurrency = ConcurrencyLimiter(settings.concurrency, runtime.cancel_on_drain, _pause_backfill, fetched)
         figures.watch(lambda: self._concurrency.in_flight, spooled_bytes)
         self._workers = WorkerRegistry(resources.redis)
         self._direct_tasks: set[asyncio.Task[bool]] = set()
@@ -101,7 +101,7 @@ class Consumer:
         self._leases = LeaseKeeper(self._ledger)
         self._rejected = RejectedMessages(resources.redis)
         self._publisher = publisher
-        bucket = open_bucket(resources.archive, settings.storage_class, resources.writing)
+        bucket = open_bucket(resources.archive, settings.storage_class, resources.write_client)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
         turns = RateLimiter(resources.redis, runtime.pause)
         self._accounts = accounts
@@ -174,7 +174,7 @@ class Consumer:
             await self._rejected.add(cause=cause, why=why, source=source, message=known)
 
     async def _handle_fetched(self, message: Message) -> bool:
-        self._watchdog.took()
+        self._watchdog.message_handled()
         with self._concurrency.track_message(message.queue):
             try:
                 entries = await self._lease_message(message)
@@ -286,7 +286,7 @@ class Consumer:
         holds = await self._hold_monitor.refresh()
         messages = await self._count_backlog()
         read = [queue for queue in self._queues if queue not in paused_queues and self._concurrency.can_fetch(queue)]
-        self._watchdog.saw(waiting=any(messages.waiting[queue] for queue in read))
+        self._watchdog.queue_observed(waiting=any(messages.waiting[queue] for queue in read))
         _, no_room = await dispatch(self._ledger, self._publisher, messages, holds, self._fair_share.fetch_limit)
         for queue, eval_ids in no_room.items():
             self._handle_without_message(queue, eval_ids)
@@ -312,12 +312,12 @@ class Consumer:
             log_events.loop_failed("work", error)
 
 
-def _pause_backfill(has_enough: bool) -> None:  # noqa: FBT001  # as `Flight` calls it
+def _pause_backfill(has_enough: bool) -> None:  # noqa: FBT001  # as ConcurrencyLimiter calls it
     """Fetch no more of the backfill while there is enough of it here."""
     if has_enough:
-        paused_queues.begin(Queue.BACKFILL)
+        paused_queues.pause(Queue.BACKFILL)
     else:
-        paused_queues.end(Queue.BACKFILL)
+        paused_queues.resume(Queue.BACKFILL)
 
 
 async def _run_every(seconds: float, name: str, round_: Callable[[], Awaitable[None]]) -> None:

@@ -36,10 +36,10 @@ class AccountContexts:
         accounts: that it knows.
         resources: what is open.
         bucket: of the archive.
-        turns: gives out turns.
+        rate_limiter: gives out turns.
         figures: who counts what is done.
-        place: what gives an evaluation of a queue its place in flight.
-        confirm: what sees that an evaluation is still ours.
+        acquire_slot: what gives an evaluation of a queue its place in flight.
+        confirm_lease: what sees that an evaluation is still ours.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Batcher(Generic[Item, Result]):
     Args:
         do: does it; answers in the same order.
         seconds: for how long the first one waits for others.
-        enough: once so many have asked, nobody waits any longer.
+        max_batch: once so many have asked, nobody waits any longer.
     """
 
     def __init__(

@@ -48,8 +48,8 @@ class LedgerStats:
         held: in each queue, waiting for their account or the archive.
         next_due: seconds until the next of the parked is due, or None.
         next_cause: why that one was parked, or None.
-        dead: dead letters.
-        held_of: how many wait for each account, or for the archive with it; those of which some do.
+        dead_letters: dead letters.
+        held_by_account: how many wait for each account, or for the archive with it; those of which some do.
     """
 
     queued: Mapping[Queue, int]

@@ -70,9 +70,9 @@ class Ledger:
 
     Args:
         redis: the client, with ``decode_responses``.
-        lease: seconds a lease lasts unless it is extended.
-        linger: seconds that what ends waits for others, to be written down with them in one step.
-        enough: once so many have ended, none of them waits for more.
+        lease_seconds: seconds a lease lasts unless it is extended.
+        linger_seconds: seconds that what ends waits for others, to be written down with them in one step.
+        max_batch: once so many have ended, none of them waits for more.
         replicas: of Redis, which must have what is accepted before it counts: a failover forgets what they have not.
     """
 
@@ -102,7 +102,7 @@ class Ledger:
 
         Args:
             eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
-            order: how they are wanted.
+            options: how they are wanted.
 
         Raises:
             NotReplicated: a failover might forget them; so they do not count as accepted, though they may be.
@@ -118,7 +118,7 @@ class Ledger:
         Args:
             event: what the event is known by for a week.
             eval_id: the evaluation.
-            order: how they are wanted.
+            options: how they are wanted.
 
         Returns:
             None where the event has been accepted before.
@@ -155,7 +155,7 @@ class Ledger:
         return [str(name) for name in await self._redis.zrange(f"{_PREFIX}feeding", 0, -1)]
 
     async def stop_feeding(self, run: str) -> None:
-        """Feed no more of a run; what is in the ledger comes to its end. ``begin`` goes on with it."""
+        """Feed no more of a run; what is in the ledger comes to its end. ``begin_run`` goes on with it."""
         await self._redis.zrem(f"{_PREFIX}feeding", run)
 
     async def get_fingerprint(self, run: str) -> str | None:
@@ -175,7 +175,7 @@ class Ledger:
         Args:
             run: its name.
             eval_ids: canonical IDs, at most some thousand.
-            order: how they are wanted.
+            options: how they are wanted.
             position: how many of the list come before them.
             backlog: evaluations that the ledger may hold for this to be done at all.
 

@@ -33,7 +33,7 @@ def build_manifest(
     retrieved_at: str,
     sealed_with: str | None = None,
 ) -> Manifest:
-    """Return the manifest as if it were the first; ``tasks.storage.manifest.following`` makes it the next one.
+    """Return the manifest as if it were the first; ``tasks.storage.manifest.next_revision`` makes it the next one.
 
     Args:
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.

@@ -42,14 +42,14 @@ class PipelineContext:
     """What the journey needs.
 
     Attributes:
-        line: to RiskOS.
+        client: to RiskOS.
         gate: before the archive.
-        shelf: in the archive, for documents.
-        records: where the manifests are.
-        opening: what opens bundles.
+        target: in the archive, for documents.
+        manifests: where the manifests are.
+        unpacker: what opens bundles.
         figures: who counts what is done.
-        place: what gives an evaluation of a queue its place in flight.
-        confirm: sees that an evaluation is still ours, before anything of it is written.
+        acquire_slot: what gives an evaluation of a queue its place in flight.
+        confirm_lease: sees that an evaluation is still ours, before anything of it is written.
     """
 
     client: RiskOSClient

@@ -33,10 +33,10 @@ async def dispatch(
     The latter have to be worked on without a message: only that makes room again.
 
     Args:
-        messages: how many messages are in the queues.
+        backlog: how many messages are in the queues.
         holds: those that concern each queue of each account that this process knows. While one lasts nothing that
             waits for it moves; when it is time for a probe, one evaluation does.
-        to_fetch: how many of those that wait may go now where nothing holds their account.
+        fetch_limit: how many of those that wait may go now where nothing holds their account.
     """
     of_held = {}
     for name, of_each in holds.items():

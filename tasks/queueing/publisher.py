@@ -63,7 +63,7 @@ class Publisher:
         if not self._is_rabbitmq:
             return None
         with self._lock:
-            return {Queue(name): count for name, count in rabbitmq.waiting(self._connection, Queue).items()}
+            return {Queue(name): count for name, count in rabbitmq.count_waiting(self._connection, Queue).items()}
 
     def close(self) -> None:
         """Close the connection."""
@@ -80,7 +80,7 @@ async def enqueue(
 
     Args:
         eval_ids: canonical IDs, see ``tasks.model.evaluation.parse_eval_id``.
-        order: how they are wanted.
+        options: how they are wanted.
 
     Raises:
         redis.exceptions.RedisError: the ledger did not take them; those before are accepted.

@@ -26,11 +26,11 @@ class RateStatus:
     """How fast an account sends.
 
     Attributes:
-        asked: requests a second that the settings, or a person, ask for.
-        kept: requests a second that are kept just now.
-        by_hand: whether a person asked.
-        today: requests of the quota's day that is under way.
-        reached: requests a second over the last minute.
+        configured: requests a second that the settings, or a person, ask for.
+        effective: requests a second that are kept just now.
+        manual: whether a person asked.
+        used_today: requests of the quota's day that is under way.
+        observed: requests a second over the last minute.
     """
 
     configured: float

@@ -42,7 +42,7 @@ class ArchiveGate:
         """Turn back who has entered and waited for something else, where it has been closed since then.
 
         Args:
-            closings: what there had been when he entered.
+            generation: what there had been when he entered.
 
         Raises:
             ArchiveHeld: the archive stands still.

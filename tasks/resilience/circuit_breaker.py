@@ -26,7 +26,7 @@ class CircuitBreaker:
         redis: the client, with ``decode_responses``.
         account: name of the account.
         holds: where an outage is placed.
-        well: what went well in this process and is not told yet; the accounts of a process have one together.
+        successes: what went well in this process and is not told yet; the accounts of a process have one together.
     """
 
     def __init__(self, redis: "Redis", account: str, holds: Holds, successes: Counter[str] | None = None) -> None:
@@ -49,7 +49,7 @@ class CircuitBreaker:
 
         Args:
             error: what stopped the attempt.
-            entry: the evaluation.
+            job: the evaluation.
             ledger: where the others are.
             archive_probe: whether the attempt was the probe of the archive's hold.
         """

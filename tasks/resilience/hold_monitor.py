@@ -15,7 +15,7 @@ class HoldMonitor:
     Args:
         accounts: names of the accounts.
         holds: where they are.
-        turns: whose waiting ends when an account is on hold.
+        rate_limiter: whose waiting ends when an account is on hold.
         gate: which is closed while the archive is.
     """
 

@@ -17,7 +17,7 @@ ARCHIVE = "@archive"
 _BACKFILL = "@backfill"
 _PREFIX = "docv:hold:"
 UNUSED_KEY = "docv:never"
-"""A key that is never there; ``hold.lua`` says what for."""
+"""A key that is never there; ``holds.lua`` says what for."""
 _SHORTEST_TIMED = 1_000
 _PROBE_LEASE = 60_000
 _FOR_GOOD = 253_402_300_799_000  # the last moment of the year 9999
@@ -83,9 +83,9 @@ class Hold:
         scope: an account's name, ``backfill_of`` it, or ``ARCHIVE``.
         reason: why.
         note: the same in a sentence.
-        lasting: seconds since it began.
-        left: seconds until it ends, or until the next probe is sent.
-        probed: whether a successful probe ends it.
+        age: seconds since it began.
+        remaining: seconds until it ends, or until the next probe is sent.
+        needs_probe: whether a successful probe ends it.
     """
 
     scope: str

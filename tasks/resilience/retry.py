@@ -1,6 +1,6 @@
 """Again, and when, or stop? Three owners, each of its own retries.
 
-Within seconds: ``quick`` asks RiskOS again. Within minutes to a day: ``decide`` parks the evaluation in the
+Within seconds: ``retry_quickly`` asks RiskOS again. Within minutes to a day: ``decide`` parks the evaluation in the
 ledger, or gives it up. One PUT: the bucket's client retries by itself.
 """
 
@@ -27,7 +27,7 @@ class RetryPolicy:
 
     Attributes:
         attempts: attempts of an evaluation before it is given up.
-        parking: pause after the first failed attempt; doubles with each further one, up to 6 h.
+        retry_delay: pause after the first failed attempt; doubles with each further one, up to 6 h.
         quick_attempts: requests within one attempt.
         quick_seconds: after this time no further request is made within an attempt.
         quick_pause: longest pause before the second request; doubles, with full jitter.

@@ -87,7 +87,7 @@ async def download(
     """Send one request and read its answer.
 
     Args:
-        hear: called with what the answer's headers say of the rate, as soon as they are there.
+        on_headers: called with what the answer's headers say of the rate, as soon as they are there.
 
     Raises:
         RateLimited: 429.

@@ -58,7 +58,7 @@ class StoredObject:
 
     Attributes:
         data: its bytes.
-        version: what ``replace`` compares; opaque.
+        etag: what ``replace`` compares; opaque.
     """
 
     data: bytes
@@ -121,7 +121,7 @@ class S3Bucket:
     Args:
         store: the client, with the archive's prefix.
         storage_class: S3 storage class of documents, or None for the bucket's own.
-        writing: what gives the client to write with, where that is another one.
+        write_client: what gives the client to write with, where that is another one.
     """
 
     def __init__(

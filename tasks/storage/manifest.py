@@ -154,7 +154,7 @@ class StoredManifest:
 
     Attributes:
         manifest: what it says.
-        found: its bytes and its version there.
+        stored: its bytes and its version there.
     """
 
     manifest: Manifest

@@ -17,6 +17,6 @@ def open_bucket(
     Args:
         archive: the client of a bucket, or a folder.
         storage_class: S3 storage class of documents, or None for the bucket's own.
-        writing: what gives the client to write with, where that is another one.
+        write_client: what gives the client to write with, where that is another one.
     """
     return LocalBucket(archive) if isinstance(archive, Path) else S3Bucket(archive, storage_class, write_client)

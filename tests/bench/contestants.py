@@ -18,7 +18,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher
 from tests.bench.peers.place import BUCKET, KEY, TASK
 from tests.bench.stage import PEERS_PYTHON, Stage, started
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 from worker.config.settings import Settings
@@ -87,7 +87,7 @@ class Ours:
     def feed(self, eval_ids: Sequence[str]) -> None:
         """See Contestant."""
         asyncio.run(self._accept(eval_ids))
-        app = publishing_app(Settings(redis_url=SecretStr(self._url)))
+        app = make_publishing_app(Settings(redis_url=SecretStr(self._url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
             publisher.publish(self._queue, eval_ids, self._batch)
 
@@ -159,7 +159,7 @@ def _settings(stage: Stage, folder: Path, redis_url: str) -> dict[str, str]:
 
 
 def _for_celery(url: str) -> str:
-    return publishing_app(Settings(redis_url=SecretStr(url))).conf.broker_url  # type: ignore[no-any-return]
+    return make_publishing_app(Settings(redis_url=SecretStr(url))).conf.broker_url  # type: ignore[no-any-return]
 
 
 def _wait_until_ready(log: Path, processes: Processes) -> None:

@@ -20,9 +20,9 @@ import aiohttp
 import click
 from redis.asyncio import Redis
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import start
+from scripts.simulator.server import start_simulator
 from tests.bench.manifests import fill_archive
 from tests.bench.processes import Took, run, running
 from worker.clients.embedded_redis import embedded_redis
@@ -112,7 +112,7 @@ def live(folder: Path, scale: float) -> None:
 
 
 async def _live(folder: Path, scale: float) -> None:
-    async with await start(Options(api_key=_KEY, image_bytes=30_000, latency_ms=300)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=_KEY, image_bytes=30_000, latency_ms=300)) as riskos:
         with _redis(folder) as settings:
             settings |= {"DOCV_RISKOS_URL": riskos.url, "DOCV_RATE": "10", "DOCV_SETTLE_SECONDS": "0"}
             old = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(5_000)]

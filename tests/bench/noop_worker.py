@@ -12,9 +12,9 @@ from tasks.model.outcome import Outcome
 from tasks.queueing.feeder import INTERVAL, Feeder
 from tasks.queueing.publisher import Publisher
 from tasks.storage.open_bucket import open_bucket
-from worker.app import configuration
+from worker.app import make_configuration
 from worker.broker.envelope import ARCHIVE_TASK
-from worker.broker.redis_transport import use_our_channel
+from worker.broker.redis_transport import install_channels
 from worker.clients.archive import open_archive
 from worker.clients.redis import open_redis
 from worker.config.settings import load_settings
@@ -59,9 +59,9 @@ async def _feed(feeder: Feeder) -> None:
             await asyncio.sleep(INTERVAL)
 
 
-use_our_channel()
+install_channels()
 app = Celery("noop", set_as_current=False)
-app.add_defaults(lambda: configuration(load_settings()))
+app.add_defaults(lambda: make_configuration(load_settings()))
 _processes: list[Process] = []
 
 

@@ -14,8 +14,8 @@ from typing import Any, Self
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from scripts.simulator.options import Options
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
@@ -23,7 +23,7 @@ from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
 from tests.commands import KEY
 from tests.faults.redis_server import RedisServer, WatchedRedis
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
 IMAGE_BYTES = 1_500
@@ -154,7 +154,7 @@ class Stage:
         self, eval_ids: Sequence[str], *, run: str, queue: Queue = Queue.LIVE, account: str = "default"
     ) -> None:
         """Accept evaluations and publish them; live ones travel one in a message."""
-        app = publishing_app(Settings(redis_url=SecretStr(self.redis.url)))
+        app = make_publishing_app(Settings(redis_url=SecretStr(self.redis.url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
             await enqueue(self.ledger, publisher, eval_ids, EnqueueOptions(queue, account, Trigger("enqueue", run)))
 
@@ -232,7 +232,9 @@ async def set_stage(
     try:
         await server.start()
         async with (
-            await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES), keys, one_rate=one_rate) as riskos,
+            await start_simulator(
+                SimulatorOptions(api_key=KEY, image_bytes=IMAGE_BYTES), keys, one_rate=one_rate
+            ) as riskos,
             Stage(folder, server, riskos, settings) as stage,
         ):
             yield stage

@@ -22,7 +22,7 @@ from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import until_held
 from tests.riskos import Heard, Reply, Then, Write, http, listening
 from tests.zips import Raw, forged, zip_of
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.config.settings import Settings
 
@@ -192,7 +192,7 @@ def hits(places: Mapping[str, str], *wanted: str) -> Iterator[tuple[str, str]]:
 
 def send_what_is_no_message(stage: Stage) -> None:
     """Send what breaks the contract."""
-    app = publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
+    app = make_publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
     with contextlib.closing(app):
         app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id_of(1)], "applicant": ARGUMENT}, queue="live")
 

@@ -23,7 +23,7 @@ from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.own_s3 import own_s3
 from tests.faults.scale import Scale
 from tests.faults.stage import Stage, Worker, set_stage
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.config.settings import Settings
 
@@ -65,7 +65,7 @@ def evaluations(numbers: range) -> list[str]:
 
 def send_bare(stage: Stage, eval_ids: Sequence[str], run: str) -> None:
     """Send messages as a producer does who knows nothing but Celery."""
-    app = publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
+    app = make_publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
     with contextlib.closing(app):
         for start in range(0, len(eval_ids), MAX_BATCH):
             some = list(eval_ids[start : start + MAX_BATCH])

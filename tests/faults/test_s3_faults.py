@@ -10,9 +10,9 @@ import pytest
 from obstore.store import S3Store
 from redis.asyncio import Redis
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.ledger.ledger import Ledger
@@ -165,8 +165,8 @@ def store_at(url: str) -> S3Store:
 
 @contextlib.asynccontextmanager
 async def yard_with(redis: Redis) -> AsyncIterator[Yard]:
-    options = Options(api_key=KEY, image_bytes=1_000)
-    async with await start(options) as simulator, aiohttp.ClientSession() as session:
+    options = SimulatorOptions(api_key=KEY, image_bytes=1_000)
+    async with await start_simulator(options) as simulator, aiohttp.ClientSession() as session:
         yield Yard(redis, simulator, session)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from celery import Celery
 from pydantic import SecretStr
 
-from worker.app import configuration
+from worker.app import make_configuration
 from worker.config.settings import Settings
 
 CARRY_TASK = "without_ledger.carry"
@@ -22,7 +22,7 @@ VISIBILITY_SECONDS = 5
 def application(redis_url: str) -> Celery:
     """Return an application with our configuration; what is not acknowledged comes back soon."""
     made = Celery("without-ledger", set_as_current=False)
-    made.conf.update(configuration(Settings(redis_url=SecretStr(redis_url), concurrency=8)))
+    made.conf.update(make_configuration(Settings(redis_url=SecretStr(redis_url), concurrency=8)))
     made.conf.broker_transport_options |= {
         "visibility_timeout": VISIBILITY_SECONDS,
         "unacked_restore_interval": 2,

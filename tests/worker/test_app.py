@@ -12,7 +12,7 @@ from celery import Celery
 from celery.app.defaults import SETTING_KEYS
 from pydantic import SecretStr
 
-from worker.app import configuration, publishing_app
+from worker.app import make_configuration, make_publishing_app
 from worker.config.settings import Settings, SettingsError
 
 ELSEWHERE = "redis://queue.example:6379/3"
@@ -100,7 +100,7 @@ def test_a_worker_talks_to_redis_as_it_was_tried(worker_conf: dict[str, Any]) ->
 
 
 def test_celery_knows_every_name_of_the_configuration() -> None:
-    assert configuration(settings()).keys() <= set(SETTING_KEYS)
+    assert make_configuration(settings()).keys() <= set(SETTING_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_events_and_remote_control_are_there_when_they_are_wanted(tmp_path: Path
 
 def test_a_publishing_application_needs_a_redis() -> None:
     with pytest.raises(SettingsError, match="DOCV_REDIS_URL is not set"):
-        publishing_app(Settings())
+        make_publishing_app(Settings())
 
 
 def test_a_publishing_application_is_one_of_its_own() -> None:
-    first, second = publishing_app(settings("redis://one")), publishing_app(settings("redis://two"))
+    first, second = make_publishing_app(settings("redis://one")), make_publishing_app(settings("redis://two"))
     assert isinstance(first, Celery)
     assert (first.conf.broker_url, second.conf.broker_url) == ("redis://one", "redis://two")

@@ -25,7 +25,7 @@ from worker.clients.errors import ServiceUnavailable
 from worker.clients.object_lock import LockingClient
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, SettingsError
-from worker.resources import Resources, _locking, open_resources
+from worker.resources import Resources, _open_write_client, open_resources
 
 
 def with_(settings: Settings, **changes: object) -> Settings:
@@ -106,8 +106,8 @@ async def test_a_folder_for_large_bundles_that_cannot_be_made_is_told_by_its_set
 def test_under_object_lock_there_is_a_client_of_its_own_to_write_with(settings: Settings, s3: S3) -> None:
     plain = with_(settings, archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)
     locked = with_(plain, lock_mode="GOVERNANCE", lock_days=7)
-    assert _locking(open_archive(plain), plain) is None
-    assert isinstance(_locking(open_archive(locked), locked), LockingClient)
+    assert _open_write_client(open_archive(plain), plain) is None
+    assert isinstance(_open_write_client(open_archive(locked), locked), LockingClient)
 
 
 # The session to RiskOS

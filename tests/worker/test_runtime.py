@@ -153,7 +153,7 @@ def test_what_was_waited_for_is_cancelled_when_the_process_drains(
     waiting = Work()
 
     async def work() -> None:
-        await runtime.unless_draining(waiting())
+        await runtime.cancel_on_drain(waiting())
 
     future = threads.submit(lambda: runtime.run(work()))
     assert waiting.begun.wait(10)
@@ -171,7 +171,7 @@ def test_who_begins_to_wait_after_that_is_told_at_once_and_was_not_cancelled_for
             await asyncio.sleep(0)
         gate = asyncio.Semaphore(1)
         with contextlib.suppress(Draining):
-            await runtime.unless_draining(gate.acquire())
+            await runtime.cancel_on_drain(gate.acquire())
         return gate.locked(), cancel_requested()
 
     assert runtime.run(work()) == (False, False)
@@ -198,7 +198,7 @@ def test_what_was_waited_for_is_cancelled_with_who_waits(runtime: Runtime) -> No
     waiting = Work()
 
     async def work() -> None:
-        waiter = asyncio.create_task(runtime.unless_draining(waiting()))
+        waiter = asyncio.create_task(runtime.cancel_on_drain(waiting()))
         while not waiting.begun.is_set():
             await asyncio.sleep(0)
         waiter.cancel()
@@ -216,9 +216,9 @@ def test_who_waits_gets_the_answer_or_the_error_of_what_it_waits_for(runtime: Ru
     async def answer() -> int:
         return 7
 
-    assert runtime.run(runtime.unless_draining(answer())) == 7
+    assert runtime.run(runtime.cancel_on_drain(answer())) == 7
     with pytest.raises(LookupError):
-        runtime.run(runtime.unless_draining(fail()))
+        runtime.run(runtime.cancel_on_drain(fail()))
 
 
 def test_a_place_that_was_won_while_the_process_began_to_drain_is_not_lost(runtime: Runtime) -> None:
@@ -226,7 +226,7 @@ def test_a_place_that_was_won_while_the_process_began_to_drain_is_not_lost(runti
         gate = asyncio.Semaphore(1)
         runtime.drain()
         try:
-            await runtime.unless_draining(gate.acquire())
+            await runtime.cancel_on_drain(gate.acquire())
         except Draining:
             return not gate.locked()
         return gate.locked()

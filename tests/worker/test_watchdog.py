@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from worker.watchdog import DEAF, Watchdog
+from worker.watchdog import EXIT_STALLED, Watchdog
 
 STUCK, DEAF_AFTER = 30.0, 60.0
 
@@ -26,7 +26,7 @@ class Process:
     def __init__(self) -> None:
         self.clock = Clock()
         self.left: list[str] = []
-        self.watchdog = Watchdog(self.left.append, stuck_seconds=STUCK, deaf_seconds=DEAF_AFTER, clock=self.clock)
+        self.watchdog = Watchdog(self.left.append, stuck_seconds=STUCK, stalled_seconds=DEAF_AFTER, clock=self.clock)
 
     def lives(self, seconds: int, *, ticks: bool = True, waiting: bool | None = False) -> str | None:
         """Live for so long, and look each second; return what the first look that was alarmed said.
@@ -41,8 +41,8 @@ class Process:
             if ticks:
                 self.watchdog.tick()
             if ticks and waiting is not None:
-                self.watchdog.saw(waiting=waiting)
-            if why := self.watchdog.look():
+                self.watchdog.queue_observed(waiting=waiting)
+            if why := self.watchdog.problem():
                 return why
         return None
 
@@ -94,12 +94,12 @@ def test_messages_that_wait_and_are_not_taken_mean_that_the_process_is_deaf(proc
 def test_who_takes_a_message_is_not_deaf(process: Process) -> None:
     for _ in range(10):
         assert process.lives(50, waiting=True) is None
-        process.watchdog.took()
+        process.watchdog.message_handled()
 
 
 def test_after_a_message_was_taken_the_time_begins_anew(process: Process) -> None:
     process.lives(50, waiting=True)
-    process.watchdog.took()
+    process.watchdog.message_handled()
     assert process.lives(61, waiting=True) is None
     assert process.lives(1, waiting=True)
 
@@ -134,7 +134,7 @@ def test_a_process_that_was_frozen_is_not_deaf_when_it_goes_on(
 ) -> None:
     process.lives(20, waiting=waiting)
     process.freezes(frozen)
-    assert process.watchdog.look() is None, "its watchdog may be the first to move"
+    assert process.watchdog.problem() is None, "its watchdog may be the first to move"
     assert process.lives(50, waiting=waiting) is None
 
 
@@ -183,7 +183,7 @@ async def test_a_deaf_process_ends_and_tells_where_each_of_its_threads_is() -> N
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     said = err.decode()
-    assert process.returncode == DEAF == 70
+    assert process.returncode == EXIT_STALLED == 70
     assert out == b""
     assert said.startswith("docv-archive: the worker leaves: its event loop has not moved for ")
     assert "a_function_in_which_something_hangs" in said

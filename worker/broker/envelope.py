@@ -34,8 +34,8 @@ def check_task_message(payload: Any) -> dict[str, Any]:
     Raises:
         BadEnvelope: it is something else.
     """
-    message, body = _opened(payload)
-    return message | {"headers": safe_headers(_kinds(message), body, message.get("headers"))}
+    message, body = _decode(payload)
+    return message | {"headers": safe_headers(_message_types(message), body, message.get("headers"))}
 
 
 def check_control_message(payload: Any) -> dict[str, Any]:
@@ -44,15 +44,15 @@ def check_control_message(payload: Any) -> dict[str, Any]:
     Raises:
         BadEnvelope: it is something else.
     """
-    message, body = _opened(payload)
-    if not isinstance(_content(_kinds(message), body), dict | list):
+    message, body = _decode(payload)
+    if not isinstance(_content(_message_types(message), body), dict | list):
         raise BadEnvelope("its body is no JSON object")
     headers = message.get("headers")
     said = headers if isinstance(headers, dict) else {}
     return message | {"headers": {name: said[name] for name in _TALK_HEADERS if name in said}}
 
 
-def _opened(payload: Any) -> tuple[dict[str, Any], str]:
+def _decode(payload: Any) -> tuple[dict[str, Any], str]:
     """Return what is built as Celery builds a message, and its body."""
     if not isinstance(payload, dict):
         raise BadEnvelope("it is no JSON object")
@@ -64,7 +64,7 @@ def _opened(payload: Any) -> tuple[dict[str, Any], str]:
     return payload, _text(payload.get("body"), properties.get("body_encoding"))
 
 
-def _kinds(payload: Mapping[str, object]) -> tuple[object, object]:
+def _message_types(payload: Mapping[str, object]) -> tuple[object, object]:
     return payload.get("content-type"), payload.get("content-encoding")
 
 

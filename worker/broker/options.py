@@ -16,7 +16,7 @@ def broker_url(settings: Settings) -> str:
     Raises:
         SettingsError: there is no Redis; that is needed in any case.
     """
-    redis = redis_transport.transport_url(settings.need_redis_url())
+    redis = redis_transport.broker_transport_url(settings.need_redis_url())
     return settings.broker_url.get_secret_value() if settings.broker_url else redis
 
 
@@ -30,17 +30,17 @@ def worker_options(settings: Settings) -> dict[str, Any]:
     if settings.broker_url:
         return rabbitmq.worker_options()
     url = settings.need_redis_url()
-    return redis_transport.worker_transport() | (sentinel.kombu_options(url) if is_sentinel_url(url) else {})
+    return redis_transport.worker_transport_options() | (sentinel.kombu_options(url) if is_sentinel_url(url) else {})
 
 
 def publisher_options(conf: Configuration) -> dict[str, Any]:
     """Return how a publisher of an application talks to it: an error is answered within seconds, not waited out."""
     if is_rabbitmq(conf.broker_url):
         return rabbitmq.publisher_options()
-    return redis_transport.publisher_transport() | sentinel.same_primary(conf.broker_transport_options)
+    return redis_transport.publisher_transport_options() | sentinel.same_primary(conf.broker_transport_options)
 
 
-def use_our_channels() -> None:
+def install_channels() -> None:
     """Have every connection of this process use our channels."""
-    redis_transport.use_our_channel()
-    rabbitmq.use_our_channel()
+    redis_transport.install_channels()
+    rabbitmq.install_channel()

@@ -15,7 +15,7 @@ from kombu.transport import pyamqp
 
 from worker.broker.envelope import BACKFILL, QUEUES, BadEnvelope, safe_headers
 
-BACKFILL_PLACES = 8
+BACKFILL_PREFETCH = 8
 """Messages of the backfill that a process fetches at a time; each holds a thread, and has up to 100 evaluations."""
 _SECONDS = 2
 # Numbers of the TCP options on Linux, as for Redis: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
@@ -41,7 +41,7 @@ def publisher_options() -> dict[str, Any]:
     }
 
 
-def waiting(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
+def count_waiting(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
     """Count the messages that wait in queues and that no worker has fetched.
 
     Raises:
@@ -52,7 +52,7 @@ def waiting(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
         return {name: channel.queue_declare(name, durable=True, auto_delete=False).message_count for name in queues}
 
 
-class Channel(pyamqp.Channel):
+class RabbitChannel(pyamqp.Channel):
     """A channel that goes on whatever is in a queue, and leaves places to what is live."""
 
     _most = 0
@@ -66,7 +66,7 @@ class Channel(pyamqp.Channel):
     def basic_consume(self, queue: str = "", *args: Any, consumer_tag: str = "", **options: Any) -> Any:
         """Begin to fetch messages; of a backfill only a few at a time, for each of them holds a thread."""
         # The bound is for the consumers that begin from here on.
-        super().basic_qos(0, BACKFILL_PLACES if queue == BACKFILL else self._most, False)  # noqa: FBT003
+        super().basic_qos(0, BACKFILL_PREFETCH if queue == BACKFILL else self._most, False)  # noqa: FBT003
         if queue in QUEUES:
             self._ours |= {consumer_tag}
         return super().basic_consume(queue, *args, consumer_tag=consumer_tag, **options)
@@ -89,6 +89,6 @@ class Channel(pyamqp.Channel):
         super()._on_basic_deliver(consumer_tag, delivery_tag, *where)
 
 
-def use_our_channel() -> None:
+def install_channel() -> None:
     """Have every connection of this process use our channel; ``Channel`` is kombu's own hook for that."""
-    pyamqp.Connection.Channel = Channel
+    pyamqp.Connection.Channel = RabbitChannel

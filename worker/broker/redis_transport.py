@@ -30,7 +30,7 @@ _NOBODY = "nobody"
 _KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
 
 
-def transport_url(redis_url: str) -> str:
+def broker_transport_url(redis_url: str) -> str:
     """Return the URL of Redis as kombu writes it.
 
     A socket is ``redis+socket://`` there and its database a virtual host; over TLS kombu believes any certificate
@@ -50,7 +50,7 @@ def transport_url(redis_url: str) -> str:
     return parts._replace(path=path, query=urlencode(query)).geturl()
 
 
-def worker_transport() -> dict[str, Any]:
+def worker_transport_options() -> dict[str, Any]:
     """Return how a worker talks to the queue.
 
     There is no ``socket_timeout``: after one, a failed acknowledgement never frees its place and the worker
@@ -68,7 +68,7 @@ def worker_transport() -> dict[str, Any]:
     } | ({"socket_keepalive_options": _KEEPALIVE} if sys.platform == "linux" else {})
 
 
-def publisher_transport() -> dict[str, Any]:
+def publisher_transport_options() -> dict[str, Any]:
     """Return how a publisher talks to the queue: an error is answered within seconds, not waited out."""
     return {
         "global_keyprefix": KEY_PREFIX,
@@ -85,11 +85,11 @@ class PausedQueues:
     def __init__(self) -> None:
         self._queues: set[str] = set()
 
-    def begin(self, queue: str) -> None:
+    def pause(self, queue: str) -> None:
         """Read no more of a queue."""
         self._queues.add(queue)
 
-    def end(self, queue: str) -> None:
+    def resume(self, queue: str) -> None:
         """Read it again."""
         self._queues.discard(queue)
 
@@ -158,7 +158,7 @@ class SlotReleasingQoS(redis.QoS):
             super().restore_visible(*args, **options)
 
 
-class Channel(redis.Channel):
+class RedisChannel(redis.Channel):
     """A channel that goes on whatever is in a queue, and when Redis is full, so that work can make room again."""
 
     QoS = SlotReleasingQoS
@@ -213,11 +213,11 @@ class Channel(redis.Channel):
             super()._queue_bind(*args)
 
 
-class WatchedChannel(Channel, redis.SentinelChannel):
+class SentinelRedisChannel(RedisChannel, redis.SentinelChannel):
     """The same to a Redis that Sentinel watches."""
 
 
-def use_our_channel() -> None:
+def install_channels() -> None:
     """Have every connection of this process use our channel; ``Channel`` is kombu's own hook for that."""
-    redis.Transport.Channel = Channel
-    redis.SentinelTransport.Channel = WatchedChannel
+    redis.Transport.Channel = RedisChannel
+    redis.SentinelTransport.Channel = SentinelRedisChannel

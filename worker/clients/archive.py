@@ -25,10 +25,10 @@ def open_archive(settings: Settings) -> S3Store | Path:
         SettingsError: there are no credentials for the bucket.
     """
     url = urlsplit(settings.archive_url)
-    return Path(unquote(url.path)) if url.scheme == "file" else _open_s3(settings, url.netloc, url.path)
+    return Path(unquote(url.path)) if url.scheme == "file" else _open_s3_client(settings, url.netloc, url.path)
 
 
-def _open_s3(settings: Settings, bucket: str, prefix: str) -> S3Store:
+def _open_s3_client(settings: Settings, bucket: str, prefix: str) -> S3Store:
     # Imported here: it takes a third of a second that a folder's user need not wait.
     from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
 

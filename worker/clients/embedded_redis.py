@@ -65,12 +65,12 @@ def embedded_redis(state_dir: Path) -> Iterator[EmbeddedRedis]:
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         path = socket_path(folder)
-        keeper = None if _answers(path) else _start(folder, path)
+        keeper = None if _responds(path) else _start(folder, path)
         yield EmbeddedRedis(url=f"unix://{quote(str(path))}", started=keeper is not None, lock=lock)
     finally:
         os.close(lock)
     if keeper is not None:
-        _see_off(keeper)
+        _stop_supervisor(keeper)
 
 
 def socket_path(folder: Path) -> Path:
@@ -116,14 +116,14 @@ def _start(folder: Path, path: Path) -> int | None:
     binary = server_binary()
     with (folder / "redis.start").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        if _answers(path):
+        if _responds(path):
             return None
         keeper = _spawn(
             [sys.executable, "-m", "worker.clients.embedded_redis", binary, str(folder), str(path)],
             folder / "redis.log",
         )
         deadline = time.monotonic() + _START_SECONDS
-        while not _answers(path):
+        while not _responds(path):
             if _ended(keeper) or time.monotonic() > deadline:
                 raise EmbeddedError(f"the embedded Redis does not start: see {folder / 'redis.log'}")
             time.sleep(0.02)
@@ -148,14 +148,14 @@ def _ended(process: int) -> bool:
         return True
 
 
-def _see_off(keeper: int) -> None:
+def _stop_supervisor(keeper: int) -> None:
     """Let the keeper end before we do, unless it has other users to stay for."""
     deadline = time.monotonic() + _GOODBYE_SECONDS
     while not _ended(keeper) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def _answers(path: Path) -> bool:
+def _responds(path: Path) -> bool:
     """Return whether a server answers there, and has read its file to the end."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(2.0)
@@ -165,7 +165,7 @@ def _answers(path: Path) -> bool:
     return False
 
 
-def keep(binary: str, folder: Path, path: Path) -> None:
+def supervise(binary: str, folder: Path, path: Path) -> None:
     """Run the server until its last user is gone; the keeper's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server = subprocess.Popen(  # noqa: S603  # found by server_binary
@@ -177,7 +177,7 @@ def keep(binary: str, folder: Path, path: Path) -> None:
         ],
         stdin=subprocess.DEVNULL,
     )
-    threading.Thread(target=_end_with, args=(server,), daemon=True).start()
+    threading.Thread(target=_stop_server, args=(server,), daemon=True).start()
     with (folder / "redis.users").open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
         path.unlink(missing_ok=True)
@@ -186,10 +186,10 @@ def keep(binary: str, folder: Path, path: Path) -> None:
         server.kill()
 
 
-def _end_with(server: subprocess.Popen[bytes]) -> None:
+def _stop_server(server: subprocess.Popen[bytes]) -> None:
     """A keeper without a server has nothing to keep."""
     os._exit(server.wait())
 
 
 if __name__ == "__main__":
-    keep(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    supervise(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -29,17 +29,17 @@ class LockingClient:
 
     def __init__(self, client: S3Store, mode: str, days: int, now: Clock = _now) -> None:
         self._client, self._mode, self._days, self._now = client, mode, days, now
-        self._until = ""
+        self._retain_until = ""
         self._today = client
 
     def __call__(self) -> S3Store:
         """Return today's client."""
         until = f"{self._now().date() + timedelta(days=self._days + 1):%Y-%m-%d}T00:00:00.000Z"
-        if until != self._until:
-            self._today, self._until = self._locking(until), until
+        if until != self._retain_until:
+            self._today, self._retain_until = self._make_client(until), until
         return self._today
 
-    def _locking(self, until: str) -> S3Store:
+    def _make_client(self, until: str) -> S3Store:
         options: Any = dict(self._client.client_options or {})
         options["default_headers"] = {
             **options.get("default_headers", {}),

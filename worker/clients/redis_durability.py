@@ -24,7 +24,7 @@ async def check_persistence(redis: "Redis", *, strict: bool) -> None:
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         faults.append(f"when it is full it throws away what was accepted ({policy}): set maxmemory-policy noeviction")
-    _tell(faults, strict=strict)
+    _report(faults, strict=strict)
 
 
 async def check_fsync(redis: "Redis", *, strict: bool) -> None:
@@ -37,11 +37,11 @@ async def check_fsync(redis: "Redis", *, strict: bool) -> None:
     Raises:
         ServiceUnavailable: it may lose some of it, and the settings are strict about that.
     """
-    if await syncing(redis) not in {None, "always"}:
-        _tell(["its crash may lose the last two seconds of what was accepted: set appendfsync always"], strict=strict)
+    if await current_fsync(redis) not in {None, "always"}:
+        _report(["its crash may lose the last two seconds of what was accepted: set appendfsync always"], strict=strict)
 
 
-async def syncing(redis: "Redis") -> str | None:
+async def current_fsync(redis: "Redis") -> str | None:
     """Return how Redis is set to sync its file, None where it does not tell: services of a cloud refuse ``CONFIG``."""
     try:
         return str((await redis.config_get("appendfsync"))["appendfsync"])
@@ -49,7 +49,7 @@ async def syncing(redis: "Redis") -> str | None:
         return None
 
 
-def _tell(faults: Iterable[str], *, strict: bool) -> None:
+def _report(faults: Iterable[str], *, strict: bool) -> None:
     for fault in faults:
         if strict:
             raise ServiceUnavailable(f"Redis may lose evaluations, and DOCV_STRICT is set: {fault}")

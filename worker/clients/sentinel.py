@@ -14,7 +14,7 @@ from worker.config.redis_url import parse_sentinel_url
 _ASKING = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
 
 
-class _Pool(SentinelConnectionPool, BlockingConnectionPool):
+class _PrimaryPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the primary; who finds none free waits for one."""
 
 
@@ -30,7 +30,7 @@ async def open_pool(url: str, **options: Any) -> AsyncIterator[ConnectionPool]:
     named = {"db": watched.database, "username": watched.username, "password": watched.password}
     asking = Sentinel(watched.sentinels, sentinel_kwargs=dict(_ASKING))  # type: ignore[no-untyped-call]
     async with asking:
-        yield _Pool(watched.service, asking, **named, **options)  # type: ignore[no-untyped-call]
+        yield _PrimaryPool(watched.service, asking, **named, **options)  # type: ignore[no-untyped-call]
 
 
 def kombu_url(url: str) -> str:

@@ -36,7 +36,7 @@ class Accounts:
         only = next(iter(self._known.values())) if len(self._known) == 1 else None
         return self._known.get(DEFAULT, only)
 
-    def chosen(self, name: str | None) -> AccountSettings:
+    def select(self, name: str | None) -> AccountSettings:
         """Return an account, as ``find`` does, for a person who named it or did not.
 
         Raises:
@@ -53,11 +53,11 @@ class Accounts:
         """Return every text that must not appear in a log line."""
         return list(dict.fromkeys(secret for each in self for secret in each.settings.secrets()))
 
-    def weak_doors(self) -> list[str]:
+    def weak_secrets(self) -> list[str]:
         """Return what holds a secret so short that it could be guessed."""
         weak: dict[str, None] = {}
         for each in self:
-            for setting in each.settings.weak_doors():
+            for setting in each.settings.weak_secrets():
                 own = setting == "DOCV_WEBHOOK_SECRETS" and each.name != DEFAULT
                 weak[f"webhook_secrets of account {each.name}" if own else setting] = None
         return list(weak)

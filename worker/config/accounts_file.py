@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from worker.config.settings import Settings, SettingsError
-from worker.config.validators import is_word
+from worker.config.validators import is_token
 
 DEFAULT = "default"
 """Name of the account that ``DOCV_API_KEY`` and the other settings speak of, and that is meant where none is named."""
@@ -59,14 +59,14 @@ def read_accounts(file: Path, settings: Settings) -> tuple[dict[str, AccountSett
     Raises:
         SettingsError: it cannot be read, or something in it is unknown or impossible; one line for each.
     """
-    reading = _Reading(file, settings)
+    reading = _AccountsReader(file, settings)
     known = reading.accounts()
     if reading.wrong:
         raise SettingsError(tuple(reading.wrong))
     return known, tuple(reading.warnings)
 
 
-class _Reading:
+class _AccountsReader:
     """The file while it is read, and what is wrong with it."""
 
     def __init__(self, file: Path, settings: Settings) -> None:
@@ -185,7 +185,7 @@ class _Reading:
         key = text if file is None else self._text(self._file.parent / file, name)
         if key is None:
             return {}
-        if not is_word(key.strip()):
+        if not is_token(key.strip()):
             self._complain("its key must be one word of visible ASCII characters", name)
         return {"api_key": SecretStr(key.strip())}
 

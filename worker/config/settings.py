@@ -94,13 +94,13 @@ class Settings(BaseSettings):
     """RabbitMQ, where that is to carry the messages instead of Redis; ledger, holds and rate stay in Redis."""
     state_dir: Path = Path(".docv-archive")
     """Folder of the embedded Redis, and of bundles and documents that are too large for memory."""
-    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.words_and_pairs)] = ()
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """What RiskOS may show to deliver an event, separated by commas: Bearer tokens, or ``user:password`` for Basic."""
     intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.intake_tokens)] = ()
     """Bearer tokens of those who may hand in IDs over HTTP, separated by commas."""
-    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.words_and_pairs)] = ()
+    operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Who may look at the operations page, see pictures and act, by commas: Bearer tokens, or ``user:password``."""
-    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.words_and_pairs)] = ()
+    viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Who may look at the operations page and the figures and no more, in the same form."""
 
     rate: float = Field(default=10.0, gt=0, le=10_000)
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sealed_key_is_no_blank(self) -> "Settings":
-        if self.api_key is not None and not validators.is_word(self.api_key.get_secret_value()):
+        if self.api_key is not None and not validators.is_token(self.api_key.get_secret_value()):
             raise ValueError("DOCV_API_KEY must be one word of visible ASCII characters")
         return self
 
@@ -224,9 +224,12 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return every text that must not appear in a log line, also as a header would carry it."""
-        sealed = [*filter(None, (self.api_key,)), *(secret for door in self._doors().values() for secret in door)]
+        sealed = [
+            *filter(None, (self.api_key,)),
+            *(secret for door in self._secret_settings().values() for secret in door),
+        ]
         keys = [key.partition(":")[2] for key in self.keyring_texts()]
-        of_doors = [secret.get_secret_value() for door in self._doors().values() for secret in door]
+        of_doors = [secret.get_secret_value() for door in self._secret_settings().values() for secret in door]
         pairs = [text for text in of_doors if ":" in text]
         return [
             *(secret.get_secret_value() for secret in sealed),
@@ -239,16 +242,16 @@ class Settings(BaseSettings):
         """Return the encryption keys as they are written, ``id:base64``; the first is the one to seal with."""
         return [key.get_secret_value() for key in self.encryption_keys]
 
-    def weak_doors(self) -> list[str]:
+    def weak_secrets(self) -> list[str]:
         """Return the settings that hold a secret so short that it could be guessed."""
         return [
             _PREFIX + name.upper()
-            for name, secrets in self._doors().items()
+            for name, secrets in self._secret_settings().items()
             # The name of a pair is no secret.
             if any(len(secret.get_secret_value().rpartition(":")[2]) < _STRONG for secret in secrets)
         ]
 
-    def _doors(self) -> dict[str, tuple[SecretStr, ...]]:
+    def _secret_settings(self) -> dict[str, tuple[SecretStr, ...]]:
         names = ("webhook_secrets", "intake_tokens", "operators", "viewers")
         return {name: getattr(self, name) for name in names}
 

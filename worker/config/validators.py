@@ -71,12 +71,12 @@ def broker_url(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
-def words_and_pairs(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+def credentials(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     """Check Bearer tokens and pairs of user and password."""
     for secret in secrets:
         # The name of a pair is no secret: its password has to be one by itself.
         name, colon, password = secret.get_secret_value().partition(":")
-        _check_word(password if colon else name)
+        _check_token(password if colon else name)
     return secrets
 
 
@@ -87,7 +87,7 @@ def intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
             raise ValueError(
                 "expected are Bearer tokens, separated by commas; user:password is for webhooks and persons"
             )
-        _check_word(token.get_secret_value())
+        _check_token(token.get_secret_value())
     return tokens
 
 
@@ -109,13 +109,13 @@ def _is_encryption_key(key: SecretStr) -> bool:
         return False
 
 
-def is_word(text: str) -> bool:
+def is_token(text: str) -> bool:
     """Return whether a text is one word of visible ASCII characters, as a header can carry it."""
     return re.fullmatch(r"[\x21-\x7e]+", text) is not None
 
 
-def _check_word(secret: str) -> None:
-    if not is_word(secret):
+def _check_token(secret: str) -> None:
+    if not is_token(secret):
         raise ValueError("each must be one word of visible ASCII characters; `openssl rand -hex 32` makes a good one")
 
 

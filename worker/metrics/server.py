@@ -41,8 +41,8 @@ class MetricsServer:
         deaf: Callable[[], str | None],
     ) -> None:
         self._registry, self._looking, self._deaf = registry, looking, deaf
-        self._began: Future[None] = Future()
-        self._over = asyncio.Event()
+        self._started: Future[None] = Future()
+        self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -59,7 +59,7 @@ class MetricsServer:
         listener = _listen(host, port)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="metrics", daemon=True)
         self._thread.start()
-        self._began.result()
+        self._started.result()
         url = str(yarl.URL.build(scheme="http", host=host, port=listener.getsockname()[1]))
         _log.info("metrics.began", url=url)
         return url
@@ -67,7 +67,7 @@ class MetricsServer:
     def close(self) -> None:
         """Listen no more."""
         if self._thread and self._loop:
-            self._loop.call_soon_threadsafe(self._over.set)
+            self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
 
     def _run(self, listener: socket.socket) -> None:
@@ -75,15 +75,15 @@ class MetricsServer:
             with contextlib.closing(listener):
                 asyncio.run(self._serve(listener))
         except BaseException as error:
-            if self._began.done():
+            if self._started.done():
                 raise
-            self._began.set_exception(error)
+            self._started.set_exception(error)
 
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         async with self._looking() as look, _answering(self._application(look), listener):
-            self._began.set_result(None)
-            await self._over.wait()
+            self._started.set_result(None)
+            await self._stopped.wait()
 
     def _application(self, look: Look) -> web.Application:
         shared = SharedMetrics(look)

@@ -32,7 +32,7 @@ class ArchivedEvaluation(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationStatus:
+class EvaluationsApi:
     """Where one may ask what became of an evaluation.
 
     Attributes:
@@ -47,7 +47,7 @@ class EvaluationStatus:
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer ``GET /evaluations/{eval_id}``."""
-        self.login.recognise(request)
+        self.login.authenticate(request)
         account = resolve_account(self.accounts, request.query.get("account"), 400)
         evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
         manifest = await self._manifest(evaluation)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from scripts.serve.api.evidence import evidence_in
+from scripts.serve.api.evidence import find_evidence
 from scripts.serve.metrics import EventResult
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import parse_eval_id
@@ -30,7 +30,7 @@ class RequestedEvaluation:
         event_id: the event's ID where it is safe to keep, else None.
         key: what the event is known by, or None where it has no ID.
         refresh: whether the evaluation has changed.
-        happened: when, as seconds since the epoch; None where it does not say so.
+        happened_at: when, as seconds since the epoch; None where it does not say so.
         evidence: what it tells of why there may be no documents.
     """
 
@@ -39,18 +39,18 @@ class RequestedEvaluation:
     event_id: str | None
     key: str | None
     refresh: bool
-    happened: float | None
+    happened_at: float | None
     evidence: tuple[Evidence, ...]
 
-    def delay(self, settle: float, now: float) -> float:
+    def settle_delay(self, settle: float, now: float) -> float:
         """Return the seconds until the first request: ``settle`` after the event, and never more than that."""
-        if self.happened is None:
+        if self.happened_at is None:
             return settle
-        return min(max(self.happened + settle - now, 0.0), settle)
+        return min(max(self.happened_at + settle - now, 0.0), settle)
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
+class IgnoredEvent:
     """Nothing is asked of us.
 
     Attributes:
@@ -61,7 +61,7 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class UnusableEvent:
     """Something is asked of us, but nobody can say for which evaluation.
 
     Attributes:
@@ -75,7 +75,7 @@ class Unusable:
     why: str
 
 
-def read_event(body: Mapping[str, Any], environment: str) -> RequestedEvaluation | Ignored | Unusable:
+def read_event(body: Mapping[str, Any], environment: str) -> RequestedEvaluation | IgnoredEvent | UnusableEvent:
     """Return what an event asks of us.
 
     Args:
@@ -84,30 +84,34 @@ def read_event(body: Mapping[str, Any], environment: str) -> RequestedEvaluation
     """
     event_type, data = body.get("event_type"), body.get("data")
     if not isinstance(event_type, str) or event_type not in _CHANGED:
-        return Ignored(EventResult.IGNORED_TYPE)
+        return IgnoredEvent(EventResult.IGNORED_TYPE)
     if not isinstance(data, dict):
-        return Unusable(event_type, "no_data", "an event came without data, so it names no evaluation")
+        return UnusableEvent(event_type, "no_data", "an event came without data, so it names no evaluation")
     found = _environment(event_type, data, environment)
-    return found or _wanted(event_type, data, body)
+    return found or _parse_requested(event_type, data, body)
 
 
-def _environment(event_type: str, data: Mapping[str, Any], ours: str) -> Ignored | Unusable | None:
+def _environment(event_type: str, data: Mapping[str, Any], ours: str) -> IgnoredEvent | UnusableEvent | None:
     """Return why the event is not for us; None where it is. Events of cases may not name their environment."""
     named = data.get("environment_name", ours)
     if named is None or named == "":
-        return Ignored(EventResult.TEST_PING)
+        return IgnoredEvent(EventResult.TEST_PING)
     if not isinstance(named, str):
-        return Unusable(event_type, "bad_environment", "an event names its environment by something that is no text")
-    return None if named.strip().lower() == ours else Ignored(EventResult.OTHER_ENVIRONMENT)
+        return UnusableEvent(
+            event_type, "bad_environment", "an event names its environment by something that is no text"
+        )
+    return None if named.strip().lower() == ours else IgnoredEvent(EventResult.OTHER_ENVIRONMENT)
 
 
-def _wanted(event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]) -> RequestedEvaluation | Unusable:
+def _parse_requested(
+    event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]
+) -> RequestedEvaluation | UnusableEvent:
     if "eval_id" not in data:
-        return Unusable(event_type, "no_eval_id", "an event came without data.eval_id, so it names no evaluation")
+        return UnusableEvent(event_type, "no_eval_id", "an event came without data.eval_id, so it names no evaluation")
     try:
         eval_id = parse_eval_id(data["eval_id"])
     except BadEvalId:
-        return Unusable(event_type, "bad_eval_id", "the data.eval_id of an event is no UUID")
+        return UnusableEvent(event_type, "bad_eval_id", "the data.eval_id of an event is no UUID")
     event_id = body.get("event_id")
     event_id = event_id if isinstance(event_id, str) else ""
     return RequestedEvaluation(
@@ -116,8 +120,8 @@ def _wanted(event_type: str, data: Mapping[str, Any], body: Mapping[str, Any]) -
         event_id=event_id if _SAFE_ID.fullmatch(event_id) else None,
         key=_key(event_id, event_type, eval_id) if event_id else None,
         refresh=_CHANGED[event_type],
-        happened=_seconds(body.get("event_at")),
-        evidence=evidence_in(data),
+        happened_at=_seconds(body.get("event_at")),
+        evidence=find_evidence(data),
     )
 
 

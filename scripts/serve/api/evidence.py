@@ -9,12 +9,12 @@ _MILITARY = "military"
 _UNDER_AGE = "r844"
 
 
-def evidence_in(data: object) -> tuple[Evidence, ...]:
+def find_evidence(data: object) -> tuple[Evidence, ...]:
     """Return what the data of an event tell, wherever in them it stands.
 
     That RiskOS deletes images of military IDs and of persons under 18 is in its documentation, "Image Retrieval".
     """
-    found = {fact for name, value in _members(data) for fact in _told_by(name, value)}
+    found = {fact for name, value in _members(data) for fact in _evidence_from(name, value)}
     return tuple(sorted(found))
 
 
@@ -30,7 +30,7 @@ def _members(data: object) -> Iterator[tuple[str, Any]]:
             left.extend(value)
 
 
-def _told_by(name: str, value: object) -> Iterator[Evidence]:
+def _evidence_from(name: str, value: object) -> Iterator[Evidence]:
     match name.replace("_", "").lower():
         case "documenttype":
             kind = value.get("type") if isinstance(value, dict) else value

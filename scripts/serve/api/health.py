@@ -12,7 +12,7 @@ _SECONDS = 2.0
 _FRESH_SECONDS = 1.0
 
 
-class Health:
+class HealthApi:
     """Asks what this process needs, at most once a second, however often somebody wants to know.
 
     Args:
@@ -57,7 +57,7 @@ class Health:
 
     async def _answers(self, name: str) -> bool:
         """Return whether it answers in time; who has not answered yet is not asked a second time."""
-        task = self._asked.pop(name, None) or asyncio.ensure_future(_ask(self._checks[name]))
+        task = self._asked.pop(name, None) or asyncio.ensure_future(_run_check(self._checks[name]))
         await asyncio.wait({task}, timeout=self._seconds)
         if not task.done():
             self._asked[name] = task
@@ -65,5 +65,5 @@ class Health:
         return not task.cancelled() and task.exception() is None
 
 
-async def _ask(check: Callable[[], Awaitable[object]]) -> object:
+async def _run_check(check: Callable[[], Awaitable[object]]) -> object:
     return await check()

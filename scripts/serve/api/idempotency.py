@@ -35,7 +35,7 @@ class IdempotencyKey:
     body: str
 
 
-def once(request: web.Request, caller: str, body: bytes) -> IdempotencyKey | None:
+def read_idempotency_key(request: web.Request, caller: str, body: bytes) -> IdempotencyKey | None:
     """Return what a request is known by, or None where it shows no key.
 
     Raises:
@@ -76,12 +76,12 @@ class IdempotencyStore:
             raise HTTPError(409, f"a request with this {HEADER} is under way; ask again", {"Retry-After": "1"})
         return dict(known["figures"])
 
-    async def keep(self, once: IdempotencyKey, figures: Mapping[str, int]) -> None:
+    async def complete(self, once: IdempotencyKey, counts: Mapping[str, int]) -> None:
         """Remember for a day what came of it."""
-        mark = json.dumps({"body": once.body, "figures": dict(figures)})
+        mark = json.dumps({"body": once.body, "figures": dict(counts)})
         await self._redis.set(_PREFIX + once.key, mark, ex=_DAY)
 
-    async def forget(self, once: IdempotencyKey) -> None:
+    async def abandon(self, once: IdempotencyKey) -> None:
         """It came to nothing; it may be sent again."""
         await self._redis.delete(_PREFIX + once.key)
 

@@ -14,11 +14,11 @@ from pydantic.json_schema import models_json_schema
 
 from scripts.serve.api.evaluations import ArchivedEvaluation
 from scripts.serve.api.idempotency import HEADER
-from scripts.serve.api.submit import EvaluationsAccepted, EvaluationsWanted
+from scripts.serve.api.submit import SubmitRequest, SubmitResponse
 from scripts.serve.http.responses import json_response
 
 _REFERENCE = "#/components/schemas/{model}"
-_MODELS = (EvaluationsWanted, EvaluationsAccepted, ArchivedEvaluation)
+_MODELS = (SubmitRequest, SubmitResponse, ArchivedEvaluation)
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _RESULT = {"type": "object", "properties": {"result": {"type": "string"}}, "required": ["result"]}
 _FLAGS = {"type": "object", "additionalProperties": {"type": "boolean"}}
@@ -123,11 +123,11 @@ OPERATIONS = (
         path="/evaluations",
         summary="Have evaluations archived.",
         answers={
-            202: ("They are written down; each will end in one outcome.", EvaluationsAccepted),
-            422: ("None of them is an ID; or, with an error, the body has another shape.", EvaluationsAccepted),
+            202: ("They are written down; each will end in one outcome.", SubmitResponse),
+            422: ("None of them is an ID; or, with an error, the body has another shape.", SubmitResponse),
         },
         errors=_LOGIN | _BODY_ERRORS | {409: "A request with the same Idempotency-Key is under way."} | _NOT_NOW,
-        body=EvaluationsWanted,
+        body=SubmitRequest,
         parameters=(_KEY_PARAMETER,),
         login=("intakeToken",),
     ),

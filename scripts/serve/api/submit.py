@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from redis.exceptions import RedisError
 
 from scripts.serve.api.background_publisher import BackgroundPublisher
-from scripts.serve.api.idempotency import IdempotencyKey, IdempotencyStore, once
+from scripts.serve.api.idempotency import IdempotencyKey, IdempotencyStore, read_idempotency_key
 from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.credentials import CredentialCheck
 from scripts.serve.http.body import parse_object, read_body
@@ -43,7 +43,7 @@ def _run(name: str) -> str:
 _IdText = Annotated[Any, WithJsonSchema({"type": "string", "format": "uuid"})]
 
 
-class EvaluationsWanted(BaseModel):
+class SubmitRequest(BaseModel):
     """IDs that are handed in."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -67,7 +67,7 @@ class BadId(BaseModel):
     why: str = Field(description="What is wrong with it.")
 
 
-class EvaluationsAccepted(BaseModel):
+class SubmitResponse(BaseModel):
     """What became of the IDs: each of them is counted once."""
 
     accepted: int = Field(description="Accepted now: each will end in exactly one outcome.")
@@ -77,62 +77,60 @@ class EvaluationsAccepted(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
+class _ParsedIds:
     good: tuple[str, ...]
     repeated: int
     bad: tuple[BadId, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class SubmitApi:
     """Where producers hand in IDs.
 
     Attributes:
-        login: who may.
+        authenticate: who may.
         accounts: whose evaluations they may be.
         ledger: what accepts.
-        courier: what publishes.
-        memory: what came of requests with an Idempotency-Key.
+        publisher: what publishes.
+        idempotency: what came of requests with an Idempotency-Key.
         figures: what counts.
-        bounds: what a client keeps to.
+        limits: what a client keeps to.
     """
 
-    login: CredentialCheck
+    authenticate: CredentialCheck
     accounts: Accounts
     ledger: Ledger
-    courier: BackgroundPublisher
-    memory: IdempotencyStore
+    publisher: BackgroundPublisher
+    idempotency: IdempotencyStore
     figures: HttpMetrics
-    bounds: HttpLimits
+    limits: HttpLimits
 
-    async def hand_in(self, request: web.Request) -> web.Response:
+    async def submit(self, request: web.Request) -> web.Response:
         """Answer ``POST /evaluations``."""
-        caller = self.login.recognise(request)
-        body = await read_body(request, self.bounds)
-        wanted = _wanted(parse_object(body, self.bounds))
+        caller = self.authenticate.authenticate(request)
+        body = await read_body(request, self.limits)
+        wanted = _parse_body(parse_object(body, self.limits))
         resolve_account(self.accounts, wanted.account, 422)
-        ids = _sort(wanted.eval_ids)
-        known_by = once(request, caller, body)
+        ids = _parse_ids(wanted.eval_ids)
+        known_by = read_idempotency_key(request, caller, body)
         if known_by is None:
-            return _answer(ids, await self._accept(wanted, ids))
-        before = await self._soon(self.memory.begin(known_by))
+            return _respond(ids, await self._accept(wanted, ids))
+        before = await self._soon(self.idempotency.begin(known_by))
         if before is not None:
-            return _answer(ids, before, _REPLAYED)
-        return _answer(ids, await self._accept_once(wanted, ids, known_by))
+            return _respond(ids, before, _REPLAYED)
+        return _respond(ids, await self._accept_once(wanted, ids, known_by))
 
-    async def _accept_once(
-        self, wanted: EvaluationsWanted, ids: _Sorted, known_by: IdempotencyKey
-    ) -> Mapping[str, int]:
+    async def _accept_once(self, wanted: SubmitRequest, ids: _ParsedIds, known_by: IdempotencyKey) -> Mapping[str, int]:
         try:
             found = await self._accept(wanted, ids)
-            await self._soon(self.memory.keep(known_by, found))
+            await self._soon(self.idempotency.complete(known_by, found))
         except Exception:
             with contextlib.suppress(RedisError, OSError):
-                await self._soon(self.memory.forget(known_by))
+                await self._soon(self.idempotency.abandon(known_by))
             raise
         return found
 
-    async def _accept(self, wanted: EvaluationsWanted, ids: _Sorted) -> Mapping[str, int]:
+    async def _accept(self, wanted: SubmitRequest, ids: _ParsedIds) -> Mapping[str, int]:
         """Accept what is good; return how many were new and how many under way."""
         queue = Queue(wanted.queue)
         account = resolve_account(self.accounts, wanted.account, 422).name
@@ -140,24 +138,24 @@ class Intake:
         new: list[str] = []
         for start in range(0, len(ids.good), _AT_ONCE):
             new += await self._soon(self.ledger.accept(ids.good[start : start + _AT_ONCE], order))
-        await self.courier.publish(queue, new)
+        await self.publisher.publish(queue, new)
         found = {IdResult.ACCEPTED: len(new), IdResult.UNDER_WAY: len(ids.good) - len(new)}
         self._count({**found, IdResult.REPEATED: ids.repeated, IdResult.BAD: len(ids.bad)})
         return {result.value: count for result, count in found.items()}
 
     def _count(self, found: Mapping[IdResult, int]) -> None:
         for result, count in found.items():
-            self.figures.ids(result, count)
+            self.figures.count_ids(result, count)
 
     async def _soon(self, asked: Awaitable[T]) -> T:
         """Return what Redis answers within its time."""
-        async with asyncio.timeout(self.bounds.redis_seconds):
+        async with asyncio.timeout(self.limits.redis_seconds):
             return await asked
 
 
-def _wanted(body: dict[str, Any]) -> EvaluationsWanted:
+def _parse_body(body: dict[str, Any]) -> SubmitRequest:
     try:
-        return EvaluationsWanted.model_validate(body)
+        return SubmitRequest.model_validate(body)
     except ValidationError as error:
         raise HTTPError(422, "; ".join(_sentences(error))) from None
 
@@ -170,7 +168,7 @@ def _sentences(error: ValidationError) -> list[str]:
     ]
 
 
-def _sort(texts: Sequence[Any]) -> _Sorted:
+def _parse_ids(texts: Sequence[Any]) -> _ParsedIds:
     good: dict[str, None] = {}
     bad: list[BadId] = []
     for index, text in enumerate(texts):
@@ -178,9 +176,9 @@ def _sort(texts: Sequence[Any]) -> _Sorted:
             good[parse_eval_id(text)] = None
         except BadEvalId as error:
             bad.append(BadId(index=index, text=error.shown, why=error.why))
-    return _Sorted(tuple(good), len(texts) - len(good) - len(bad), tuple(bad))
+    return _ParsedIds(tuple(good), len(texts) - len(good) - len(bad), tuple(bad))
 
 
-def _answer(ids: _Sorted, found: Mapping[str, int], headers: Mapping[str, str] | None = None) -> web.Response:
-    accepted = EvaluationsAccepted(repeated=ids.repeated, bad=list(ids.bad), **found)
+def _respond(ids: _ParsedIds, found: Mapping[str, int], headers: Mapping[str, str] | None = None) -> web.Response:
+    accepted = SubmitResponse(repeated=ids.repeated, bad=list(ids.bad), **found)
     return json_response(202 if ids.good else 422, accepted.model_dump(), headers)

@@ -10,8 +10,8 @@ import structlog
 from aiohttp import web
 
 from scripts.serve.api.background_publisher import BackgroundPublisher
-from scripts.serve.api.event import Ignored, RequestedEvaluation, Unusable, read_event
-from scripts.serve.auth.accounts import Webhooks
+from scripts.serve.api.event import IgnoredEvent, RequestedEvaluation, UnusableEvent, read_event
+from scripts.serve.auth.accounts import WebhookAuth
 from scripts.serve.http.body import parse_object, read_body
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError, json_response
@@ -25,27 +25,27 @@ _SOURCE = "webhook"
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class WebhookApi:
     """Where RiskOS delivers its events.
 
     Attributes:
         webhooks: who may deliver, and whose events.
         ledger: what accepts.
-        courier: what publishes.
-        refusals: where unusable events are kept.
+        publisher: what publishes.
+        rejected: where unusable events are kept.
         figures: what counts.
         settle_seconds: pause between an event and its first request.
-        bounds: what a client keeps to.
+        limits: what a client keeps to.
         now: seconds since the epoch.
     """
 
-    webhooks: Webhooks
+    webhooks: WebhookAuth
     ledger: Ledger
-    courier: BackgroundPublisher
-    refusals: RejectedMessages
+    publisher: BackgroundPublisher
+    rejected: RejectedMessages
     figures: HttpMetrics
     settle_seconds: float
-    bounds: HttpLimits
+    limits: HttpLimits
     now: Callable[[], float] = time.time
 
     async def receive(self, request: web.Request) -> web.Response:
@@ -53,28 +53,28 @@ class Webhook:
         try:
             result = await self._received(request)
         except Exception as error:
-            self.figures.event(_result_of(error))
+            self.figures.count_event(_result_of(error))
             raise
-        self.figures.event(result)
+        self.figures.count_event(result)
         return json_response(200, {"result": result})
 
     async def _received(self, request: web.Request) -> EventResult:
-        account = self.webhooks.enter(request)
-        body = parse_object(await read_body(request, self.bounds), self.bounds)
+        account = self.webhooks.authenticate(request)
+        body = parse_object(await read_body(request, self.limits), self.limits)
         asked = read_event(body, account.settings.environment)
-        async with asyncio.timeout(self.bounds.redis_seconds):
+        async with asyncio.timeout(self.limits.redis_seconds):
             match asked:
-                case Ignored():
+                case IgnoredEvent():
                     return asked.because
-                case Unusable():
-                    return await self._keep(asked)
+                case UnusableEvent():
+                    return await self._store_unusable(asked)
                 case RequestedEvaluation():
                     new = await self._accept(asked, account.name)
                 case _:
                     assert_never(asked)
         if new is None:
             return EventResult.REPEATED
-        await self.courier.publish(Queue.LIVE, new)
+        await self.publisher.publish(Queue.LIVE, new)
         return EventResult.ACCEPTED
 
     async def _accept(self, wanted: RequestedEvaluation, account: str) -> list[str] | None:
@@ -84,16 +84,16 @@ class Webhook:
             account,
             Trigger(_SOURCE, event_type=wanted.event_type, event_id=wanted.event_id),
             refresh=wanted.refresh,
-            delay=wanted.delay(self.settle_seconds, self.now()),
+            delay=wanted.settle_delay(self.settle_seconds, self.now()),
             evidence=wanted.evidence,
         )
         if wanted.key is None:
             return await self.ledger.accept([wanted.eval_id], order)
         return await self.ledger.accept_event(wanted.key, wanted.eval_id, order)
 
-    async def _keep(self, unusable: Unusable) -> EventResult:
+    async def _store_unusable(self, unusable: UnusableEvent) -> EventResult:
         """Keep what cannot be used; refusing it would only have it delivered again, and the webhook switched off."""
-        await self.refusals.add(cause="bad_event", why=unusable.why, source=_SOURCE)
+        await self.rejected.add(cause="bad_event", why=unusable.why, source=_SOURCE)
         _log.error("webhook.unusable", event_type=unusable.event_type, cause=unusable.cause)
         return EventResult.UNUSABLE
 

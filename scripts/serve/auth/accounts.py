@@ -26,7 +26,7 @@ def resolve_account(accounts: Accounts, name: str | None, status: int) -> Accoun
     return found
 
 
-class Webhooks:
+class WebhookAuth:
     """The webhook of each account; its own secrets alone open it.
 
     Args:
@@ -39,7 +39,7 @@ class Webhooks:
         self._logins = {name: CredentialCheck(some, _SCHEMES) for name, some in secrets.items()}
         self._everybody = CredentialCheck(itertools.chain.from_iterable(secrets.values()), _SCHEMES)
 
-    def enter(self, request: web.Request) -> AccountSettings:
+    def authenticate(self, request: web.Request) -> AccountSettings:
         """Return the account whose event is delivered; the path names it.
 
         Raises:
@@ -47,5 +47,5 @@ class Webhooks:
         """
         name = request.match_info.get("account")
         found = self._accounts.find(name)
-        (self._logins[found.name] if found else self._everybody).recognise(request)
+        (self._logins[found.name] if found else self._everybody).authenticate(request)
         return resolve_account(self._accounts, name, web.HTTPNotFound.status_code)

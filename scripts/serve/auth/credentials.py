@@ -23,16 +23,16 @@ class CredentialCheck:
     """
 
     def __init__(self, secrets: Iterable[SecretStr], schemes: str) -> None:
-        self._digests = [digest(expected(secret.get_secret_value())) for secret in secrets]
+        self._digests = [digest(normalize_secret(secret.get_secret_value())) for secret in secrets]
         self._schemes = schemes
 
-    def recognise(self, request: web.BaseRequest) -> str:
+    def authenticate(self, request: web.BaseRequest) -> str:
         """Return what the caller is known by: the hash of what was shown.
 
         Raises:
             HTTPError: nothing was shown, or nothing of ours; the answer is one and the same.
         """
-        found = digest(shown(request))
+        found = digest(read_credentials(request))
         # Compared with each of them, whatever came of the others: how long it takes tells nothing.
         equal = [hmac.compare_digest(found, known) for known in self._digests]
         if not any(equal):
@@ -40,13 +40,13 @@ class CredentialCheck:
         return found.hex()
 
 
-def expected(secret: str) -> bytes:
-    """Return a secret as ``shown`` returns it: the scheme is a part of it, so a pair is no token."""
+def normalize_secret(secret: str) -> bytes:
+    """Return a secret as ``read_credentials`` returns it: the scheme is a part of it, so a pair is no token."""
     scheme = b"basic " if ":" in secret else b"bearer "
     return scheme + secret.encode()
 
 
-def shown(request: web.BaseRequest) -> bytes:
+def read_credentials(request: web.BaseRequest) -> bytes:
     """Return scheme and credentials of the one header there must be, or nobody's."""
     values = request.headers.getall("Authorization", [])
     if len(values) != 1:

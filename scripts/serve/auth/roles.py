@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import SecretStr
 
-from scripts.serve.auth.credentials import digest, expected, shown
+from scripts.serve.auth.credentials import digest, normalize_secret, read_credentials
 from scripts.serve.http.responses import HTTPError
 
 # Browsers ask for a name and a password when they read this; a list of schemes in one header puzzles some of them.
@@ -57,13 +57,13 @@ class Authenticator:
     def __init__(self, secrets: Mapping[Role, Iterable[SecretStr]]) -> None:
         self._known = [_known(secret.get_secret_value(), role) for role in Role for secret in secrets.get(role, ())]
 
-    def recognise(self, request: web.BaseRequest) -> Caller:
+    def authenticate(self, request: web.BaseRequest) -> Caller:
         """Return who is asking.
 
         Raises:
             HTTPError: nothing was shown, or nothing of ours; the answer is one and the same.
         """
-        said = shown(request)
+        said = read_credentials(request)
         digests = digest(said), digest(_as_token(said))
         # Compared with each of them, whatever came of the others: how long it takes tells nothing.
         equal = [[hmac.compare_digest(known, each) for each in digests] for known, _ in self._known]
@@ -73,20 +73,20 @@ class Authenticator:
         return found[0]
 
 
-def guarded(callers: Authenticator, seen_to: Iterable[str]) -> Middleware:
+def require_auth(authenticator: Authenticator, public_routes: Iterable[str]) -> Middleware:
     """Return the middleware that lets nobody in who has no good secret, not even to learn what is not there.
 
     Args:
-        callers: who may come in.
-        seen_to: routes that see to it themselves, or are for everybody.
+        authenticator: who may come in.
+        public_routes: routes that see to it themselves, or are for everybody.
     """
-    routes = frozenset(seen_to)
+    routes = frozenset(public_routes)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         if resource is None or resource.canonical not in routes:
-            request[_CALLER] = callers.recognise(request)
+            request[_CALLER] = authenticator.authenticate(request)
         return await handler(request)
 
     return guard
@@ -98,7 +98,7 @@ def caller_of(request: web.Request) -> Caller:
 
 
 def _known(secret: str, role: Role) -> tuple[bytes, Caller]:
-    known_by = digest(expected(secret))
+    known_by = digest(normalize_secret(secret))
     name, colon, _ = secret.partition(":")
     return known_by, Caller(name if colon else f"token-{known_by.hex()[:_SHORT]}", role, known_by.hex())
 

@@ -16,7 +16,7 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
 
-async def read_body(request: web.Request, bounds: HttpLimits) -> bytes:
+async def read_body(request: web.Request, limits: HttpLimits) -> bytes:
     """Return the body.
 
     Raises:
@@ -24,40 +24,40 @@ async def read_body(request: web.Request, bounds: HttpLimits) -> bytes:
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise HTTPError(415, "send the body as it is, without Content-Encoding", close=True)
-    if (request.content_length or 0) > bounds.body_bytes:
-        raise _too_large(bounds)
+    if (request.content_length or 0) > limits.body_bytes:
+        raise _too_large(limits)
     try:
-        async with asyncio.timeout(bounds.body_seconds):
-            return await _read(request, bounds)
+        async with asyncio.timeout(limits.body_seconds):
+            return await _read(request, limits)
     except TimeoutError:
-        raise HTTPError(408, f"the body did not arrive within {bounds.body_seconds:g} s", close=True) from None
+        raise HTTPError(408, f"the body did not arrive within {limits.body_seconds:g} s", close=True) from None
     except (web.RequestPayloadError, ConnectionError):
         raise HTTPError(400, "the body is not what its headers announce", close=True) from None
 
 
-async def _read(request: web.Request, bounds: HttpLimits) -> bytes:
+async def _read(request: web.Request, limits: HttpLimits) -> bytes:
     body = bytearray()
     async for piece in request.content.iter_any():
         body += piece
-        if len(body) > bounds.body_bytes:
-            raise _too_large(bounds)
+        if len(body) > limits.body_bytes:
+            raise _too_large(limits)
     return bytes(body)
 
 
-def _too_large(bounds: HttpLimits) -> HTTPError:
-    return HTTPError(413, f"the body may have {bounds.body_bytes} bytes", close=True)
+def _too_large(limits: HttpLimits) -> HTTPError:
+    return HTTPError(413, f"the body may have {limits.body_bytes} bytes", close=True)
 
 
-def parse_object(body: bytes, bounds: HttpLimits) -> dict[str, Any]:
+def parse_object(body: bytes, limits: HttpLimits) -> dict[str, Any]:
     """Return the JSON object that a body is, whatever its Content-Type says.
 
     Raises:
         HTTPError: it is something else, names something twice, or is nested too deeply.
     """
-    if not _is_shallow(body, bounds.depth):
-        raise HTTPError(400, f"the body is no JSON, or nested more than {bounds.depth} deep")
+    if not _is_shallow(body, limits.depth):
+        raise HTTPError(400, f"the body is no JSON, or nested more than {limits.depth} deep")
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_each_once, parse_constant=_refuse)
+        value = json.loads(body.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_refuse)
     except ValueError:
         # The error quotes what it stumbled over, and a number may be too long for Python.
         raise HTTPError(400, "the body is no JSON, or a name stands twice in one of its objects") from None
@@ -79,7 +79,7 @@ def _is_shallow(body: bytes, depth: int) -> bool:
     return not left
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; of two values with one name, two readers would believe different ones."""
     found = dict(pairs)
     if len(found) != len(pairs):

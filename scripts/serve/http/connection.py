@@ -31,7 +31,7 @@ class CloseReason(enum.StrEnum):
     MALFORMED = "malformed"
 
 
-class Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """aiohttp's protocol, with a deadline for headers and a place in the room.
 
     A request's first bytes that come in one piece with the end of the body before are not seen; such a connection
@@ -39,8 +39,8 @@ class Connection(web.RequestHandler):
 
     Args:
         server: aiohttp's server, which knows the application.
-        room: where it takes its place.
-        bounds: its deadlines.
+        limiter: where it takes its place.
+        limits: its deadlines.
         ended: told when it is we who end it.
         loop: the event loop.
     """
@@ -48,8 +48,8 @@ class Connection(web.RequestHandler):
     def __init__(
         self,
         server: web.Server,
-        room: ConnectionLimiter,
-        bounds: HttpLimits,
+        limiter: ConnectionLimiter,
+        limits: HttpLimits,
         ended: Callable[[CloseReason], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -57,14 +57,14 @@ class Connection(web.RequestHandler):
             server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # as AppRunner says "none"
-            keepalive_timeout=bounds.idle_seconds,
+            keepalive_timeout=limits.idle_seconds,
             lingering_time=_LINGER_SECONDS,
             max_line_size=_LINE_BYTES,
             max_field_size=_LINE_BYTES,
             max_headers=_HEADERS,
             auto_decompress=False,
         )
-        self._room, self._bounds, self._ended = room, bounds, ended
+        self._limiter, self._limits, self._ended = limiter, limits, ended
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._answering: web.BaseRequest | None = None
@@ -73,7 +73,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place and wait for the first request, or go."""
         address = _address_of(transport)
-        if not self._room.enter(address):
+        if not self._limiter.enter(address):
             self._ended(CloseReason.NO_ROOM)
             _abort(transport)
             return
@@ -97,21 +97,21 @@ class Connection(web.RequestHandler):
         if self._address is None:
             return
         self._forget_deadline()
-        self._room.leave(self._address)
+        self._limiter.leave(self._address)
         self._address = None
         super().connection_lost(exc)
 
-    def heard(self, request: web.BaseRequest) -> None:
+    def on_request(self, request: web.BaseRequest) -> None:
         """The headers of a request are there."""
         self._forget_deadline()
-        self._room.began()
+        self._limiter.request_started()
         self._answering, self._next_has_begun = request, False
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, and wait for the next request."""
-        if self._room.closing:
+        if self._limiter.closing:
             resp.force_close()
         try:
             sent = await super().finish_response(request, resp, start_time)
@@ -142,11 +142,11 @@ class Connection(web.RequestHandler):
     def _is_answered(self) -> None:
         if self._answering is not None:
             self._answering = None
-            self._room.ended()
+            self._limiter.request_ended()
 
     def _await_head(self) -> None:
         if self._deadline is None and self._address is not None:
-            self._deadline = self._loop.call_later(self._bounds.head_seconds, self._cut)
+            self._deadline = self._loop.call_later(self._limits.head_seconds, self._cut)
 
     def _forget_deadline(self) -> None:
         if self._deadline:

@@ -11,14 +11,14 @@ class ConnectionLimiter:
     """How many connections there are, in all and from each address, and how many requests are under way.
 
     Args:
-        bounds: how many connections there may be.
+        limits: how many connections there may be.
 
     Attributes:
         closing: whether each connection ends with its next answer.
     """
 
-    def __init__(self, bounds: HttpLimits) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: HttpLimits) -> None:
+        self._limits = limits
         self._taken: Counter[str] = Counter()
         self._all = 0
         self._under_way = 0
@@ -27,7 +27,7 @@ class ConnectionLimiter:
 
     def enter(self, address: str) -> bool:
         """Take a place; return whether there was one."""
-        if self._all >= self._bounds.connections or self._taken[address] >= self._bounds.connections_each:
+        if self._all >= self._limits.connections or self._taken[address] >= self._limits.connections_per_address:
             return False
         self._all += 1
         self._taken[address] += 1
@@ -40,12 +40,12 @@ class ConnectionLimiter:
         if not self._taken[address]:
             del self._taken[address]
 
-    def began(self) -> None:
+    def request_started(self) -> None:
         """A request is under way."""
         self._under_way += 1
         self._quiet.clear()
 
-    def ended(self) -> None:
+    def request_ended(self) -> None:
         """It is answered."""
         self._under_way -= 1
         if not self._under_way:
@@ -59,5 +59,5 @@ class ConnectionLimiter:
         self.closing = True
         if self._under_way:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._bounds.goodbye_seconds):
+                async with asyncio.timeout(self._limits.shutdown_seconds):
                     await self._quiet.wait()

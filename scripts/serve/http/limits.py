@@ -14,9 +14,9 @@ class HttpLimits:
         body_bytes: largest body.
         depth: most brackets that may be open at once in a JSON body.
         connections: most connections at once.
-        connections_each: most of them from one address.
+        connections_per_address: most of them from one address.
         redis_seconds: longest time for what Redis is asked before the answer is 503.
-        goodbye_seconds: how long requests under way may take when the process is told to end.
+        shutdown_seconds: how long requests under way may take when the process is told to end.
     """
 
     head_seconds: float = 10.0
@@ -25,6 +25,6 @@ class HttpLimits:
     body_bytes: int = 1 << 20
     depth: int = 64
     connections: int = 1_000
-    connections_each: int = 100
+    connections_per_address: int = 100
     redis_seconds: float = 4.5
-    goodbye_seconds: float = 6.0
+    shutdown_seconds: float = 6.0

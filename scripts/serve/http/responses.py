@@ -66,7 +66,7 @@ def to_http_error(error: Exception) -> HTTPError:
             return HTTPError(502, f"{error}; a person has to look")
         case StorageError() | RedisError() | KombuError() | OSError():
             return HTTPError(503, _why_later(error), _LATER)
-    _tell_where(error)
+    _log_location(error)
     return HTTPError(500, "that is a mistake of ours; the log says where")
 
 
@@ -80,7 +80,7 @@ def _why_later(error: Exception) -> str:
     return "Redis does not answer, so nothing may count as accepted; send it again later"
 
 
-def _tell_where(error: Exception) -> None:
+def _log_location(error: Exception) -> None:
     """Log an error that nobody foresaw by its place only: its text may hold a part of what came in."""
     place = extract_tb(error.__traceback__)[-1]
     where = f"{PurePath(place.filename).name}:{place.lineno}"

@@ -14,98 +14,100 @@ from scripts.serve.auth.roles import Caller
 from scripts.serve.http.body import read_body
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.audit_log import acted
+from scripts.serve.page.audit_log import action_taken
 from scripts.serve.page.csrf import check_origin, token_for
-from scripts.serve.page.flash import address
+from scripts.serve.page.flash import add_flash
 from scripts.serve.page.overview_cache import OverviewCache
 from scripts.serve.page.renderer import HEADERS, PageRenderer
-from scripts.serve.page.signer import Signer
+from scripts.serve.page.signer import PageSigner
 from tasks.ledger.ledger import Ledger
 from tasks.resilience.holds import Holds
 
 _AT_ONCE = 1_000
 _SECONDS = 20.0
 
-Deed = Literal["redriven", "dropped"]
+Action = Literal["redriven", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Actions:
+class ActionViews:
     """The buttons.
 
     Attributes:
-        desk: what sheets are made on.
+        renderer: what sheets are made on.
         redis: where holds and dead letters are.
         signer: knows forms of ours.
-        eye: what has to look anew.
-        bounds: how large a form may be.
+        cache: what has to look anew.
+        limits: how large a form may be.
         seconds: longest time for the dead letters of a cause; the rest is left to another time.
     """
 
-    desk: PageRenderer
+    renderer: PageRenderer
     redis: "Redis"
-    signer: Signer
-    eye: OverviewCache
-    bounds: HttpLimits
+    signer: PageSigner
+    cache: OverviewCache
+    limits: HttpLimits
     seconds: float = _SECONDS
 
     async def ask_resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/resume``: is it meant?"""
-        self.desk.need_act(caller)
+        self.renderer.check_may_act(caller)
         hold = await Holds(self.redis).get(_one(request.query.get("scope"), "scope"))
-        return await self._ask("ask_resume.html.j2", caller, hold=hold)
+        return await self._ask("confirm_resume.html.j2", caller, hold=hold)
 
     async def resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``POST /page/resume``."""
         form = await self._form(request, caller)
         scope = _one(form.get("scope"), "scope")
         ended = await end_hold(self.redis, scope)
-        acted(caller, "resumed", scope=scope, ended=ended)
-        return self._done(address("/", "resumed", int(ended)))
+        action_taken(caller, "resumed", scope=scope, ended=ended)
+        return self._done(add_flash("/", "resumed", int(ended)))
 
     async def ask_redrive(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/redrive``: is it meant?"""
-        return await self._ask_of_dead(request, caller, "redrive")
+        return await self._ask_dead_letters(request, caller, "redrive")
 
     async def redrive(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``POST /page/redrive``."""
-        return await self._do(request, caller, "redriven")
+        return await self._run_action(request, caller, "redriven")
 
     async def ask_drop(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/drop``: is it meant?"""
-        return await self._ask_of_dead(request, caller, "drop")
+        return await self._ask_dead_letters(request, caller, "drop")
 
     async def drop(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``POST /page/drop``."""
-        return await self._do(request, caller, "dropped")
+        return await self._run_action(request, caller, "dropped")
 
-    async def _ask_of_dead(self, request: web.Request, caller: Caller, action: str) -> web.Response:
-        self.desk.need_act(caller)
+    async def _ask_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:
+        self.renderer.check_may_act(caller)
         ledger, eval_id = Ledger(self.redis), request.query.get("eval_id")
         if eval_id:
             cause, meant = None, len(await ledger.get_dead_letters([read_eval_id(eval_id)]))
         else:
             cause = _one(request.query.get("cause"), "cause")
             meant = await ledger.count_dead_letters(cause)
-        return await self._ask("ask_dead.html.j2", caller, action=action, eval_id=eval_id, cause=cause, meant=meant)
+        return await self._ask(
+            "confirm_dead_letters.html.j2", caller, action=action, eval_id=eval_id, cause=cause, meant=meant
+        )
 
     async def _ask(self, template: str, caller: Caller, **facts: object) -> web.Response:
         token = await token_for(self.signer, caller)
-        return self.desk.show(template, caller, token=token, at=None, **facts)
+        return self.renderer.respond(template, caller, token=token, at=None, **facts)
 
-    async def _do(self, request: web.Request, caller: Caller, deed: Deed) -> web.Response:
+    async def _run_action(self, request: web.Request, caller: Caller, action: Action) -> web.Response:
         form = await self._form(request, caller)
         if text := form.get("eval_id"):
             eval_id = read_eval_id(text)
-            count, left = len(await self._each(deed, [eval_id])), 0
-            acted(caller, deed, count=count, eval_id=eval_id)
+            count, left = len(await self._act_on(action, [eval_id])), 0
+            action_taken(caller, action, count=count, eval_id=eval_id)
         else:
             cause = _one(form.get("cause"), "cause")
-            count, left = await self._all_of(deed, cause)
-            acted(caller, deed, count=count, left=left, cause=cause)
-        return self._done(address("/page/dead-letters", deed, count, left))
+            count, left = await self._act_on_all(action, cause)
+            action_taken(caller, action, count=count, left=left, cause=cause)
+        return self._done(add_flash("/page/dead-letters", action, count, left))
 
-    async def _all_of(self, deed: Deed, cause: str) -> tuple[int, int]:
+    async def _act_on_all(self, action: Action, cause: str) -> tuple[int, int]:
         """Do it to all that died of a cause; return to how many, and how many are left of them.
 
         A thousand are one step of Redis. Those that die anew meanwhile are not meant.
@@ -114,16 +116,16 @@ class Actions:
         meant, count = await ledger.count_dead_letters(cause), 0
         while count < meant:
             some = await ledger.list_dead_letters(cause, min(_AT_ONCE, meant - count))
-            done = await self._each(deed, some)
+            done = await self._act_on(action, some)
             count += len(done)
             if not done or time.monotonic() > until:
                 break
         return count, min(meant - count, await ledger.count_dead_letters(cause))
 
-    async def _each(self, deed: Deed, eval_ids: list[str]) -> list[str]:
+    async def _act_on(self, action: Action, eval_ids: list[str]) -> list[str]:
         ledger = Ledger(self.redis)
         return await (
-            ledger.redrive_dead_letters(eval_ids) if deed == "redriven" else ledger.drop_dead_letters(eval_ids)
+            ledger.redrive_dead_letters(eval_ids) if action == "redriven" else ledger.drop_dead_letters(eval_ids)
         )
 
     async def _form(self, request: web.Request, caller: Caller) -> dict[str, str]:
@@ -132,8 +134,8 @@ class Actions:
         Raises:
             HTTPError: it is none, or they may not.
         """
-        self.desk.need_act(caller)
-        body = await read_body(request, self.bounds)
+        self.renderer.check_may_act(caller)
+        body = await read_body(request, self.limits)
         try:
             fields = parse_qs(body.decode(), max_num_fields=8)
         except ValueError:
@@ -144,7 +146,7 @@ class Actions:
 
     def _done(self, where: str) -> web.Response:
         """Have the browser go on with a look, so that loading anew does nothing twice."""
-        self.eye.forget()
+        self.cache.clear()
         return web.Response(status=303, headers={**HEADERS, "Location": where})
 
 

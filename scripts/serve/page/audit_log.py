@@ -7,20 +7,20 @@ from scripts.serve.auth.roles import Caller
 _log = structlog.get_logger("docv.access")
 
 
-def looked_up(caller: Caller, eval_id: str) -> None:
+def evaluation_viewed(caller: Caller, eval_id: str) -> None:
     """Somebody looks at the manifest of an evaluation."""
-    _log.info("evaluation.looked_up", **_who(caller), eval_id=eval_id)
+    _log.info("evaluation.looked_up", **_actor(caller), eval_id=eval_id)
 
 
-def looked_at(caller: Caller, eval_id: str, kind: str) -> None:
+def document_viewed(caller: Caller, eval_id: str, kind: str) -> None:
     """Somebody looks at a document."""
-    _log.info("document.looked_at", **_who(caller), eval_id=eval_id, kind=kind)
+    _log.info("document.looked_at", **_actor(caller), eval_id=eval_id, kind=kind)
 
 
-def acted(caller: Caller, did: str, **facts: object) -> None:
+def action_taken(caller: Caller, did: str, **facts: object) -> None:
     """Somebody did something."""
-    _log.info(f"action.{did}", **_who(caller), **facts)
+    _log.info(f"action.{did}", **_actor(caller), **facts)
 
 
-def _who(caller: Caller) -> dict[str, str]:
+def _actor(caller: Caller) -> dict[str, str]:
     return {"who": caller.name, "role": caller.role.name.lower()}

@@ -6,28 +6,28 @@ from aiohttp import web
 
 from scripts.serve.auth.roles import Caller
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.signer import Signer
+from scripts.serve.page.signer import PageSigner
 
 _ACTION = "action"
 
 
-async def token_for(signer: Signer, caller: Caller) -> str:
+async def token_for(signer: PageSigner, caller: Caller) -> str:
     """Return what a form of ours shows to prove that we made it, for this caller."""
     return await signer.sign(_ACTION, caller.known_by)
 
 
-async def check_origin(request: web.Request, signer: Signer, caller: Caller, shown: str) -> None:
+async def check_origin(request: web.Request, signer: PageSigner, caller: Caller, token: str) -> None:
     """See that an action was asked for on a page of ours.
 
     Args:
-        shown: the token that came with it.
+        token: the token that came with it.
 
     Raises:
         HTTPError: it was not, or nobody can tell.
     """
     if not _same_site(request):
         raise HTTPError(403, "this was asked for by another site, so nothing was done")
-    if not await signer.knows(shown, _ACTION, caller.known_by):
+    if not await signer.is_valid(token, _ACTION, caller.known_by):
         raise HTTPError(403, "this form is not one of ours, or of another login; load the page again")
 
 

@@ -14,10 +14,10 @@ from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.roles import Caller, Role
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.audit_log import looked_at
+from scripts.serve.page.audit_log import document_viewed
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.renderer import HEADERS
-from scripts.serve.page.signer import Signer
+from scripts.serve.page.signer import PageSigner
 from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
@@ -33,7 +33,7 @@ SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class DocumentLink:
     """Where an operator finds a document.
 
     Attributes:
@@ -46,7 +46,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class DocumentViews:
     """Gives links to documents, and shows them.
 
     Attributes:
@@ -59,17 +59,17 @@ class Pictures:
 
     manifests: Bucket
     documents: Bucket
-    signer: Signer
+    signer: PageSigner
     accounts: Accounts
     now: Callable[[], float] = time.time
 
-    async def link(self, caller: Caller, evaluation: Evaluation, document: DocumentRecord) -> Link:
+    async def link(self, caller: Caller, evaluation: Evaluation, document: DocumentRecord) -> DocumentLink:
         """Return where a document is shown to this caller, for some minutes."""
         until = str(int(self.now()) + _LINK_SECONDS)
         place, account = (evaluation.eval_id, document.kind, document.sha256), evaluation.account
         signature = await self.signer.sign(_PICTURE, caller.known_by, *place, account, until)
         asked = f"account={account}&until={until}&by={signature}"
-        return Link(f"/page/pictures/{'/'.join(place)}?{asked}", document.media_type in SHOWN)
+        return DocumentLink(f"/page/pictures/{'/'.join(place)}?{asked}", document.media_type in SHOWN)
 
     async def show(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Answer ``GET /page/pictures/{eval_id}/{kind}/{sha256}``."""
@@ -80,14 +80,14 @@ class Pictures:
         pieces = await self.documents.stream(document.key)
         if pieces is None:
             raise HTTPError(404, "the manifest names it, and it is not in the archive; a person has to look")
-        async with contextlib.aclosing(pieces), contextlib.aclosing(_checked(pieces, document)) as checked:
+        async with contextlib.aclosing(pieces), contextlib.aclosing(_verify_chunks(pieces, document)) as checked:
             # What is wrong from the start can still be told.
             try:
                 first = await anext(checked)
             except SealingKeyMissing as error:
                 raise HTTPError(503, str(error)) from None
-            looked_at(caller, evaluation.eval_id, document.kind)
-            return await _sent(request, document, first, checked)
+            document_viewed(caller, evaluation.eval_id, document.kind)
+            return await _respond(request, document, first, checked)
 
     async def _place(self, request: web.Request, caller: Caller) -> tuple[Evaluation, str, str]:
         """Return which document a link is for.
@@ -97,7 +97,9 @@ class Pictures:
         """
         place = tuple(request.match_info[name] for name in ("eval_id", "kind", "sha256"))
         account, until = request.query.get("account", ""), request.query.get("until", "")
-        if not await self.signer.knows(request.query.get("by", ""), _PICTURE, caller.known_by, *place, account, until):
+        if not await self.signer.is_valid(
+            request.query.get("by", ""), _PICTURE, caller.known_by, *place, account, until
+        ):
             raise HTTPError(403, "this link is not yours; look the evaluation up")
         if number_of(request, "until") < self.now():
             raise HTTPError(410, "this link has run out; look the evaluation up again")
@@ -117,7 +119,7 @@ class Pictures:
         return found
 
 
-async def _checked(pieces: AsyncGenerator[bytes, None], document: DocumentRecord) -> AsyncGenerator[bytes, None]:
+async def _verify_chunks(pieces: AsyncGenerator[bytes, None], document: DocumentRecord) -> AsyncGenerator[bytes, None]:
     """Yield a document's bytes; the last of them only once all are known to be those that were archived."""
     digest, size, last = hashlib.sha256(), 0, b""
     async for piece in pieces:
@@ -133,7 +135,7 @@ async def _checked(pieces: AsyncGenerator[bytes, None], document: DocumentRecord
     yield last
 
 
-async def _sent(
+async def _respond(
     request: web.Request, document: DocumentRecord, first: bytes, others: AsyncGenerator[bytes, None]
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=_headers(document))

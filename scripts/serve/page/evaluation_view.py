@@ -10,8 +10,8 @@ from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.roles import Caller, Role
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.audit_log import looked_up
-from scripts.serve.page.document_views import Pictures
+from scripts.serve.page.audit_log import evaluation_viewed
+from scripts.serve.page.document_views import DocumentViews
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.renderer import PageRenderer
 from tasks.errors import StorageError
@@ -29,34 +29,34 @@ class EvaluationView:
     """Where a person asks for an evaluation.
 
     Attributes:
-        desk: what the sheet is made on.
+        renderer: what the sheet is made on.
         bucket: the archive's.
         ledger: what is under way.
         pictures: gives links to documents.
         accounts: whose evaluations they may be.
     """
 
-    desk: PageRenderer
+    renderer: PageRenderer
     bucket: Bucket
     ledger: Ledger
-    pictures: Pictures
+    pictures: DocumentViews
     accounts: Accounts
 
     async def show(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/evaluation``."""
         text, name = request.query.get("id", "").strip(), request.query.get("account") or None
         if not text:
-            return self._sheet(caller)
+            return self._render(caller)
         account = resolve_account(self.accounts, name, 400)
         evaluation = Evaluation(read_eval_id(text), account.settings.environment, account.name)
-        looked_up(caller, evaluation.eval_id)
+        evaluation_viewed(caller, evaluation.eval_id)
         revision = number_of(request, "revision") or None
         manifest = await self._manifest(evaluation, revision)
         ((state, cause),) = await self.ledger.locate([evaluation.eval_id])
         links = None
         if manifest and caller.role is Role.OPERATOR and "pictures" in request.query:
             links = [await self.pictures.link(caller, evaluation, document) for document in manifest.documents]
-        return self._sheet(
+        return self._render(
             caller,
             eval_id=evaluation.eval_id,
             account=account.name if name else None,
@@ -67,11 +67,11 @@ class EvaluationView:
             links=links,
         )
 
-    def _sheet(self, caller: Caller, **facts: object) -> web.Response:
+    def _render(self, caller: Caller, **facts: object) -> web.Response:
         may_see = caller.role is Role.OPERATOR
         nothing = {"eval_id": "", "account": None, "manifest": None, "revision": None, "links": None}
         found = {**nothing, "may_see": may_see, **facts}
-        return self.desk.show("evaluation.html.j2", caller, at="/page/evaluation", **found)
+        return self.renderer.respond("evaluation.html.j2", caller, at="/page/evaluation", **found)
 
     async def _manifest(self, evaluation: Evaluation, revision: int | None) -> Manifest | None:
         try:

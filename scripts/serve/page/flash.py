@@ -7,7 +7,7 @@ from aiohttp import web
 from scripts.serve.page.paging import number_of
 
 
-def address(path: str, did: str, count: int, left: int = 0) -> str:
+def add_flash(path: str, did: str, count: int, left: int = 0) -> str:
     """Return where to go after an action.
 
     Args:
@@ -19,7 +19,7 @@ def address(path: str, did: str, count: int, left: int = 0) -> str:
     return f"{path}?{urlencode({'did': did, 'count': count, 'left': left})}"
 
 
-def notice_of(request: web.Request) -> str | None:
+def read_flash(request: web.Request) -> str | None:
     """Return what the address says was done, in a sentence."""
     count, left = number_of(request, "count"), number_of(request, "left")
     rest = f" {left:,} are left: do it once more." if left else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from scripts.overview.overview import Overview, see_overview
+from scripts.overview.overview import Overview, read_overview
 from tasks.ledger.ledger import Ledger
 from worker.config.accounts import Accounts
 
@@ -42,24 +42,24 @@ class OverviewCache:
 
     def __init__(self, redis: "Redis", accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis, self._accounts, self._clock = redis, accounts, clock
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._seen: tuple[float, OverviewSnapshot] | None = None
 
-    async def see(self) -> OverviewSnapshot:
+    async def get(self) -> OverviewSnapshot:
         """Return what there is to see."""
-        async with self._turn:
+        async with self._lock:
             if self._seen is None or self._clock() - self._seen[0] >= _FRESH_SECONDS:
-                self._seen = (self._clock(), await self._look())
+                self._seen = (self._clock(), await self._read())
             return self._seen[1]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Look anew the next time: something was done."""
         self._seen = None
 
-    async def _look(self) -> OverviewSnapshot:
+    async def _read(self) -> OverviewSnapshot:
         ledger = Ledger(self._redis)
         return OverviewSnapshot(
-            overview=await see_overview(self._redis, self._accounts, _RUNS),
+            overview=await read_overview(self._redis, self._accounts, _RUNS),
             causes=await ledger.count_causes(_CAUSES),
             runs=await ledger.count_runs(),
         )

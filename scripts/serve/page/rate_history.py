@@ -31,21 +31,21 @@ class RateHistory:
     """
 
     def __init__(self, see: Callable[[], Awaitable[RateStatus]], every: float = _EVERY) -> None:
-        self._see, self._every = see, every
+        self._read_overview, self._every = see, every
         self._ended = asyncio.Event()
         self._points: deque[Point] = deque(maxlen=round(_HOUR / _EVERY))
 
-    async def look(self) -> None:
+    async def record(self) -> None:
         """Look once; where Redis does not answer there is a gap."""
         now = round(time.time())
         try:
-            rate = await self._see()
+            rate = await self._read_overview()
         except (RedisError, OSError):
             self._points.append((now, None, None, None))
         else:
             self._points.append((now, rate.configured, round(rate.effective, 3), round(rate.observed, 3)))
 
-    async def looking(self, _: web.Application) -> AsyncIterator[None]:
+    async def run(self, _: web.Application) -> AsyncIterator[None]:
         """Look for as long as the application lives."""
         task = asyncio.create_task(self._again_and_again())
         yield
@@ -61,7 +61,7 @@ class RateHistory:
 
     async def _again_and_again(self) -> None:
         while not self._ended.is_set():
-            await self.look()
+            await self.record()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._ended.wait()

@@ -14,7 +14,7 @@ from scripts.console.formatting import format_bytes, format_duration
 from scripts.serve.auth.roles import Caller, Role, caller_of
 from scripts.serve.http.responses import HTTPError, to_http_error
 from scripts.serve.page.assets import Assets
-from scripts.serve.page.run_bar import shares
+from scripts.serve.page.run_bar import bar_segments
 from worker.config.accounts import Accounts
 
 _POLICY = (
@@ -56,7 +56,7 @@ class PageRenderer:
         """Return whether somebody may change what is under way."""
         return caller.role is Role.OPERATOR and not self.read_only
 
-    def need_act(self, caller: Caller) -> None:
+    def check_may_act(self, caller: Caller) -> None:
         """See that somebody may act.
 
         Raises:
@@ -67,7 +67,7 @@ class PageRenderer:
         if self.read_only:
             raise HTTPError(403, "this page is read only: docv-archive serve was started with --read-only")
 
-    def write(self, template: str, caller: Caller, **facts: object) -> str:
+    def render(self, template: str, caller: Caller, **facts: object) -> str:
         """Return a template filled in."""
         return self.templates.get_template(template).render(
             asset=self.assets.path,
@@ -81,9 +81,9 @@ class PageRenderer:
             **facts,
         )
 
-    def show(self, template: str, caller: Caller, **facts: object) -> web.Response:
+    def respond(self, template: str, caller: Caller, **facts: object) -> web.Response:
         """Return a sheet as an answer."""
-        return web.Response(text=self.write(template, caller, **facts), content_type="text/html", headers=HEADERS)
+        return web.Response(text=self.render(template, caller, **facts), content_type="text/html", headers=HEADERS)
 
     def for_persons(self, view: View) -> Handler:
         """Return a view as a handler: for operators and viewers, and with errors that a person can read."""
@@ -95,7 +95,7 @@ class PageRenderer:
                 return await view(request, caller)
             except Exception as error:  # noqa: BLE001  # translated as at the edge, and told as a page
                 refused = to_http_error(error)
-                response = self.show("refused.html.j2", caller, refused=refused)
+                response = self.respond("error.html.j2", caller, error=refused)
                 response.set_status(refused.status)
                 response.headers.update(refused.headers)
                 if refused.close:
@@ -125,7 +125,7 @@ def templates() -> Environment:
         "count": "{:,}".format,
         "duration": format_duration,
         "moment": _moment,
-        "shares": shares,
+        "bar_segments": bar_segments,
     }
     return environment
 

@@ -10,7 +10,7 @@ WIDTH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class BarSegment:
     """A part of a bar.
 
     Attributes:
@@ -26,11 +26,11 @@ class Share:
     width: float
 
 
-def shares(run: RunCounters) -> Iterator[Share]:
+def bar_segments(run: RunCounters) -> Iterator[BarSegment]:
     """Yield the parts of a run's bar that there are, in the order of the outcomes."""
     start = 0.0
     for outcome, count in run.outcomes.items():
         if count:
             width = WIDTH * count / run.total
-            yield Share(outcome.value, count, round(start, 2), round(width, 2))
+            yield BarSegment(outcome.value, count, round(start, 2), round(width, 2))
             start += width

@@ -14,7 +14,7 @@ _KEY = "docv:page:key"
 _BYTES = 32
 
 
-class Signer:
+class PageSigner:
     """Makes signatures and knows them again.
 
     Args:
@@ -29,7 +29,7 @@ class Signer:
         # No text holds the character that stands between them.
         return hmac.new(await self._key(), "\0".join(parts).encode(), hashlib.sha256).hexdigest()
 
-    async def knows(self, signature: str, *parts: str) -> bool:
+    async def is_valid(self, signature: str, *parts: str) -> bool:
         """Return whether a signature is that of these texts."""
         return hmac.compare_digest(signature.encode(), (await self.sign(*parts)).encode())
 

@@ -2,10 +2,10 @@ import random
 
 import pytest
 
-from scripts.archive_access.evaluation_rows import Row
+from scripts.archive_access.evaluation_rows import EvaluationRow
 from scripts.audit import inventory_holdings
 from scripts.audit.inventory_holdings import inventory_rows
-from scripts.audit.inventory_objects import Listed
+from scripts.audit.inventory_objects import InventoryObject
 from scripts.ids.errors import BadSource
 from tests.archives import eval_ids
 from tests.scripts.audit.conftest import BUCKET
@@ -15,8 +15,8 @@ IDS = eval_ids(4)
 ROOT = "the ärchive/sandbox"
 
 
-def listed(*keys: tuple[str, int]) -> list[Listed]:
-    return [Listed(BUCKET, key, size) for key, size in keys]
+def listed(*keys: tuple[str, int]) -> list[InventoryObject]:
+    return [InventoryObject(BUCKET, key, size) for key, size in keys]
 
 
 OBJECTS = listed(
@@ -32,10 +32,10 @@ OBJECTS = listed(
     (f"{ROOT}/{IDS[3]}/selfie/manifest.json/manifest.json", 1),
 )
 ROWS = [
-    Row(IDS[0], "present", 2, 320, f"sandbox/{IDS[0]}/manifest.json"),
-    Row(IDS[1], "present", 0, 0, f"sandbox/{IDS[1]}/manifest.json"),
-    Row(IDS[2], "missing", 1, 20),
-    Row(IDS[3], "missing", 1, 1),
+    EvaluationRow(IDS[0], "present", 2, 320, f"sandbox/{IDS[0]}/manifest.json"),
+    EvaluationRow(IDS[1], "present", 0, 0, f"sandbox/{IDS[1]}/manifest.json"),
+    EvaluationRow(IDS[2], "missing", 1, 20),
+    EvaluationRow(IDS[3], "missing", 1, 1),
 ]
 
 
@@ -48,14 +48,14 @@ def test_an_evaluation_is_there_when_its_manifest_is_listed(
     with inventory_rows(shuffled, settings) as known:
         assert known.rows(IDS) == ROWS
     assert list((settings.state_dir / "spool").iterdir()) == []
-    assert ROWS[0].fine
-    assert not ROWS[2].damaged
+    assert ROWS[0].is_ok
+    assert not ROWS[2].is_damaged
 
 
 def test_an_inventory_of_another_bucket_says_nothing_of_the_archive(settings: Settings) -> None:
     with (
         pytest.raises(BadSource, match="lists the bucket another"),
-        inventory_rows([Listed("another", "x", 1)], settings),
+        inventory_rows([InventoryObject("another", "x", 1)], settings),
     ):
         pass
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.audit.inventory_objects import Listed
+from scripts.audit.inventory_objects import InventoryObject
 from scripts.audit.inventory_source import open_inventory
 from scripts.ids.errors import BadSource
 from tests.conftest import S3
@@ -12,10 +12,10 @@ from tests.scripts.audit.conftest import BUCKET, Reports
 from worker.config.settings import Settings
 
 ROWS = [("the ärchive/a b+c/x.jpg", 3), ("plain", 0), ('"quoted",\n', 9)]
-LISTED = [Listed(BUCKET, key, size) for key, size in ROWS]
+LISTED = [InventoryObject(BUCKET, key, size) for key, size in ROWS]
 
 
-def read(source: Path | str, settings: Settings) -> list[Listed]:
+def read(source: Path | str, settings: Settings) -> list[InventoryObject]:
     with open_inventory(str(source), settings) as objects:
         return list(objects)
 
@@ -54,12 +54,12 @@ def test_a_report_in_s3_is_read_where_it_is(s3: S3, reports: Reports, settings: 
 @pytest.mark.parametrize("packed", [False, True])
 def test_one_file_alone_will_do(tmp_path: Path, settings: Settings, text: str, packed: bool) -> None:  # noqa: FBT001
     (tmp_path / "x").write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    assert read(tmp_path / "x", settings) == [Listed(BUCKET, "a", 1), Listed(BUCKET, "b c", 22)]
+    assert read(tmp_path / "x", settings) == [InventoryObject(BUCKET, "a", 1), InventoryObject(BUCKET, "b c", 22)]
 
 
 def test_sizes_may_be_left_out(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "x").write_text(f"{BUCKET},a\n")
-    assert read(tmp_path / "x", settings) == [Listed(BUCKET, "a", 0)]
+    assert read(tmp_path / "x", settings) == [InventoryObject(BUCKET, "a", 0)]
     (tmp_path / "x").write_text("")
     assert read(tmp_path / "x", settings) == []
 

@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from scripts.simulator.expected import demo_ids, expected_outcome
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
 from tests.commands import KEY, Shell, finish, reached
 
@@ -23,7 +23,7 @@ PLAIN = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(120)]
 
 @pytest.fixture
 async def riskos() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000)) as simulator:
         yield simulator
 
 

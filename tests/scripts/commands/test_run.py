@@ -16,9 +16,9 @@ from jsonschema import Draft202012Validator
 
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import demo_ids, expected_outcome
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import LAYOUTS, eval_id_for, scenario_of
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.model.outcome import Outcome
 from tasks.storage.manifest import schema
 from tests.commands import KEY, Shell, finish, reached
@@ -29,7 +29,7 @@ PLAIN = tuple(LAYOUTS)
 
 @pytest.fixture
 async def riskos() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000)) as simulator:
         yield simulator
 
 

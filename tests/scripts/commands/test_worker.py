@@ -15,14 +15,14 @@ from celery import Celery
 from redis.asyncio import Redis
 
 from scripts.simulator.expected import demo_ids, expected_outcome
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario_of
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
 from tasks.model.outcome import Outcome
 from tests.commands import KEY, Shell, finish
 from tests.counting import samples
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.config.settings import load_settings
 
@@ -32,7 +32,7 @@ PLAIN = tuple(LAYOUTS)
 
 @pytest.fixture
 async def riskos() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=3_000)) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000)) as simulator:
         yield simulator
 
 
@@ -168,7 +168,7 @@ async def test_a_producer_needs_nothing_but_celery(
     shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 40_000)
-    app = publishing_app(load_settings(redis_url=redis_url))
+    app = make_publishing_app(load_settings(redis_url=redis_url))
     app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id, "no-id"], "run": "producer"}, queue="live")
     app.send_task(ARCHIVE_TASK, kwargs={"eval_id": eval_id}, queue="live")
     app.send_task(ARCHIVE_TASK, args=[[eval_id]], queue="backfill")
@@ -204,7 +204,7 @@ async def test_what_is_no_message_of_ours_becomes_a_dead_letter_and_the_worker_g
     shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
 ) -> None:
     eval_id, secret = eval_id_for(Scenario.DOCUMENTED, 41_000), "Erika Mustermann"
-    app = publishing_app(load_settings(redis_url=redis_url))
+    app = make_publishing_app(load_settings(redis_url=redis_url))
     app.send_task("another.task", kwargs={"applicant": secret}, queue="live")
     app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [secret], "run": "odd"}, queue="live")
     app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id], "applicant": secret}, queue="backfill")
@@ -286,7 +286,7 @@ async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_to
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 70_000)
     shell.settings |= {"DOCV_METRICS_PORT": "0", "DOCV_CELERY_EVENTS": "1"}
-    app = publishing_app(load_settings(redis_url=redis_url, celery_events=True))
+    app = make_publishing_app(load_settings(redis_url=redis_url, celery_events=True))
     worker = await shell.start("worker")
     try:
         url = await shown_at(worker)

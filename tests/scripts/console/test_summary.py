@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from scripts.console.summary import MEANINGS, Summary, print_summary
+from scripts.console.summary import MEANINGS, RunSummary, print_summary
 from tasks.ledger.counters import RunCounters
 from tasks.model.outcome import Outcome
 
 
-def summary(total: int, **outcomes: int) -> Summary:
-    return Summary("q3", RunCounters(total, {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}), 1.5)
+def summary(total: int, **outcomes: int) -> RunSummary:
+    return RunSummary("q3", RunCounters(total, {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}), 1.5)
 
 
 def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,5 +54,5 @@ def test_the_table_tells_every_outcome_and_what_it_means(capsys: pytest.CaptureF
         (summary(1, failed=1), False),
     ],
 )
-def test_a_run_is_fine_when_nobody_needs_to_look(given: Summary, *, fine: bool) -> None:
-    assert given.fine is fine
+def test_a_run_is_fine_when_nobody_needs_to_look(given: RunSummary, *, fine: bool) -> None:
+    assert given.is_ok is fine

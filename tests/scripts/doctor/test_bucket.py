@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.archive_access.s3_client import s3_archive
+from scripts.archive_access.s3_client import open_s3_archive
 from scripts.doctor.bucket import examine, region
 from scripts.doctor.finding import Finding, State, fine
 from tests.conftest import S3
@@ -20,9 +20,9 @@ KEY = "arn:aws:kms:us-east-1:123456789012:key/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a
 
 def _examined(s3: S3, bucket: str | None = None, **more: Any) -> dict[str, Finding]:
     settings = Settings(archive_url=f"s3://{bucket or s3.bucket}/kept", s3_endpoint=s3.endpoint, **more)
-    archive = s3_archive(settings)
+    archive = open_s3_archive(settings)
     assert archive
-    return {finding.what: finding for finding in examine(archive, settings)}
+    return {finding.subject: finding for finding in examine(archive, settings)}
 
 
 @pytest.mark.parametrize("versioned", [False, True])
@@ -42,7 +42,7 @@ def test_what_is_not_set_is_said_with_how_to_set_it(s3: S3) -> None:
     found = _examined(s3)
     states = {what: found[what].state for what in ("versioning", "encryption", "public access", "unfinished uploads")}
     assert states == dict.fromkeys(states, State.WARNING) | {"public access": State.WRONG}
-    assert all(found[what].mend for what in states)
+    assert all(found[what].fix for what in states)
     assert found["Object Lock"].state is State.FINE
 
 
@@ -98,7 +98,7 @@ def test_a_block_that_lets_some_through_and_a_rule_that_is_off_are_not_enough(s3
 
 def test_a_lock_that_the_settings_want_and_the_bucket_does_not_know_is_wrong(s3: S3) -> None:
     found = _examined(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"]
-    assert (found.state, "DOCV_LOCK_MODE" in found.mend) == (State.WRONG, True)
+    assert (found.state, "DOCV_LOCK_MODE" in found.fix) == (State.WRONG, True)
     _lock(s3)
     assert _examined(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"].state is State.FINE
 
@@ -109,7 +109,7 @@ async def test_the_probe_is_encrypted_as_documents_are(s3: S3) -> None:
         there = S3(server.url, s3.bucket, s3.client)
         found = await asyncio.to_thread(_examined, there, kms_key_id=KEY)
     assert server.heard[1].headers["x-amz-server-side-encryption-aws-kms-key-id"] == KEY
-    assert "kms:GenerateDataKey" in found["write"].mend
+    assert "kms:GenerateDataKey" in found["write"].fix
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_a_bucket_in_another_region_is_told_with_the_setting_to_mend(
 ) -> None:
     found = region("ours", told, SimpleNamespace(region_name=used, endpoint_url=endpoint))
     assert found.state is state
-    assert ("AWS_DEFAULT_REGION=eu-central-1" in found.mend) is (state is not State.FINE)
+    assert ("AWS_DEFAULT_REGION=eu-central-1" in found.fix) is (state is not State.FINE)
 
 
 def test_the_region_of_a_real_bucket_is_told(s3: S3) -> None:
     elsewhere = f"elsewhere-{s3.bucket}"
     s3.client.create_bucket(Bucket=elsewhere, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    assert "in eu-west-1, and requests are signed for us-east-1" in _examined(s3, elsewhere)["bucket"].said
+    assert "in eu-west-1, and requests are signed for us-east-1" in _examined(s3, elsewhere)["bucket"].message
 
 
 async def test_a_server_that_falls_silent_in_the_middle_is_one_finding_more(s3: S3) -> None:
@@ -163,14 +163,14 @@ async def test_what_may_not_be_seen_is_told_with_the_right_that_it_needs(
         "Object Lock": "s3:GetBucketObjectLockConfiguration",
         "unfinished uploads": "s3:GetLifecycleConfiguration",
     }.items():
-        assert (found[what].state, said in found[what].said) == (state, True)
-        assert (right in found[what].mend) is ("may not" in said)
+        assert (found[what].state, said in found[what].message) == (state, True)
+        assert (right in found[what].fix) is ("may not" in said)
 
 
 async def test_an_s3_that_writes_over_what_is_there_is_wrong(s3: S3) -> None:
     async with saying(http(200, headers={"ETag": '"1"'})) as server:
         found = await asyncio.to_thread(_examined, S3(server.url, s3.bucket, s3.client))
-    assert (found["create only"].state, "If-None-Match" in found["create only"].mend) == (State.WRONG, True)
+    assert (found["create only"].state, "If-None-Match" in found["create only"].fix) == (State.WRONG, True)
 
 
 def test_a_bucket_that_is_not_there_cannot_be_reached(s3: S3) -> None:

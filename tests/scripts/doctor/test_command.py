@@ -5,14 +5,14 @@ from pathlib import Path
 
 from scripts.doctor.command import exit_code
 from scripts.doctor.finding import fine, warning, wrong
-from scripts.simulator.options import Options
-from scripts.simulator.server import start
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.server import start_simulator
 from tests.commands import KEY, Shell
 
 
 async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
     (tmp_path / "archive").mkdir()
-    async with await start(Options(api_key=KEY)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url})
         finished = await shell.run("doctor", "--json")
         told = await shell.run("doctor")
@@ -25,7 +25,7 @@ async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
 
 
 async def test_redis_and_rabbitmq_that_are_away_are_told_and_the_rest_is_examined_all_the_same(tmp_path: Path) -> None:
-    async with await start(Options(api_key=KEY)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         settings = {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url, "DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}
         settings["DOCV_BROKER_URL"] = "amqp://user:secret-word@127.0.0.1:1//"
         finished = await Shell(tmp_path, settings).run("doctor", "--json")

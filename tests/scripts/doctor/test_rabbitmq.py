@@ -10,7 +10,7 @@ from scripts.doctor.rabbitmq import examine, version
 
 
 def examined(url: str) -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine(url)}
+    return {finding.subject: finding for finding in examine(url)}
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def test_its_queues_are_looked_at_and_not_made(rabbitmq_url: str, channel: amqp.
     for _ in range(2):
         found = examined(rabbitmq_url)
         assert {finding.state for finding in found.values()} == {State.FINE}, found
-        assert "not there yet" in found["queue live in RabbitMQ"].said
+        assert "not there yet" in found["queue live in RabbitMQ"].message
     channel.queue_declare("live", durable=True, auto_delete=False)
     channel.basic_publish(amqp.Message("{}"), routing_key="live")
     channel.queue_declare("backfill", durable=False, auto_delete=False)
     found = examined(rabbitmq_url)
-    assert found["queue live in RabbitMQ"].said.endswith("messages, 0 consumers")
+    assert found["queue live in RabbitMQ"].message.endswith("messages, 0 consumers")
     assert found["queue backfill in RabbitMQ"].state is State.WRONG
-    assert found["queue backfill in RabbitMQ"].mend
+    assert found["queue backfill in RabbitMQ"].fix
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_whoever_is_not_let_in_is_told_why(rabbitmq_url: str, old: str, new: str
     head, tail = rabbitmq_url.split("://")
     (finding,) = examine(f"{head}://{tail.replace(old, new)}")
     assert (finding.state, finding.unreachable) == (State.WRONG, False)
-    assert said in finding.said
-    assert "DOCV_BROKER_URL" in finding.mend
-    assert "secret-word" not in finding.said + finding.mend
+    assert said in finding.message
+    assert "DOCV_BROKER_URL" in finding.fix
+    assert "secret-word" not in finding.message + finding.fix
 
 
 def test_where_nobody_listens_it_cannot_be_reached(unused_tcp_port: int) -> None:
     (finding,) = examine(f"amqp://user:secret-word@127.0.0.1:{unused_tcp_port}//")
     assert (finding.state, finding.unreachable) == (State.WRONG, True)
-    assert "secret-word" not in finding.said + finding.mend
+    assert "secret-word" not in finding.message + finding.fix
 
 
 @pytest.mark.parametrize(

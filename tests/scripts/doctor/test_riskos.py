@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from scripts.doctor.finding import State
-from scripts.doctor.riskos import answer, certified, clock, examine
-from scripts.simulator.options import Options
-from scripts.simulator.server import start
+from scripts.doctor.riskos import examine, judge_answer, judge_certificate, judge_clock
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.server import start_simulator
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.resilience.holds import Holds
 from tests.commands import KEY
@@ -39,10 +39,10 @@ from worker.config.settings import Settings
 def test_each_answer_has_its_meaning(
     status: int, headers: dict[str, str], body: bytes, state: State, said: str
 ) -> None:
-    finding = answer(status, headers, body)
+    finding = judge_answer(status, headers, body)
     assert finding.state is state
-    assert said in finding.said
-    assert bool(finding.mend) is (state is not State.FINE)
+    assert said in finding.message
+    assert bool(finding.fix) is (state is not State.FINE)
 
 
 @pytest.mark.parametrize(
@@ -50,20 +50,20 @@ def test_each_answer_has_its_meaning(
 )
 def test_the_clock_is_compared_with_the_date_of_the_answer(seconds: int, state: State) -> None:
     now = 1_800_000_000.0
-    assert clock(email.utils.formatdate(now + seconds, usegmt=True), now).state is state
-    assert clock("", now).state is State.WARNING
+    assert judge_clock(email.utils.formatdate(now + seconds, usegmt=True), now).state is state
+    assert judge_clock("", now).state is State.WARNING
 
 
 def test_a_certificate_that_ends_soon_is_a_warning() -> None:
-    assert certified("TLSv1.3", ends=40 * 86_400, now=0).state is State.FINE
-    assert certified("TLSv1.3", ends=9 * 86_400, now=0).state is State.WARNING
+    assert judge_certificate("TLSv1.3", ends=40 * 86_400, now=0).state is State.FINE
+    assert judge_certificate("TLSv1.3", ends=9 * 86_400, now=0).state is State.WARNING
 
 
 async def test_one_request_is_sent_and_a_wrong_key_is_known() -> None:
-    async with await start(Options(api_key=KEY)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         for key, state in ((KEY, State.WARNING), ("another", State.WRONG)):
             settings = Settings(riskos_url=riskos.url, api_key=key)
-            found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
+            found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
             assert found["key at RiskOS"].state is state
         assert riskos.stats().requests == 2
 
@@ -85,32 +85,34 @@ async def test_where_nobody_listens_it_cannot_be_reached(unused_tcp_port: int) -
     ],
 )
 async def test_a_riskos_that_refuses_is_told_with_what_to_do(changes: dict[str, Any], state: State, said: str) -> None:
-    async with await start(Options(api_key=KEY, **changes)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, **changes)) as riskos:
         settings = Settings(riskos_url=riskos.url, api_key=KEY)
-        found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
-    assert (found["key at RiskOS"].state, said in found["key at RiskOS"].said) == (state, True)
-    assert found["key at RiskOS"].mend
+        found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
+    assert (found["key at RiskOS"].state, said in found["key at RiskOS"].message) == (state, True)
+    assert found["key at RiskOS"].fix
 
 
 async def test_a_clock_that_is_wrong_is_seen_by_the_answer() -> None:
     late = email.utils.formatdate(time.time() - 3_600, usegmt=True)
     async with saying(json(404, b"{}", Date=late)) as server:
         settings = Settings(riskos_url=server.url, api_key=KEY)
-        found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
+        found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
     assert (found["clock"].state, found["key at RiskOS"].state) == (State.WRONG, State.FINE)
-    assert "NTP" in found["clock"].mend
+    assert "NTP" in found["clock"].fix
 
 
 async def test_a_key_that_is_missing_is_not_asked_with() -> None:
-    async with await start(Options(api_key=KEY)) as riskos:
-        found = [finding.what async for finding in examine(AccountSettings("default", Settings(riskos_url=riskos.url)))]
+    async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
+        found = [
+            finding.subject async for finding in examine(AccountSettings("default", Settings(riskos_url=riskos.url)))
+        ]
         assert (found, riskos.stats().requests) == (["RiskOS"], 0)
 
 
 async def test_an_account_on_hold_is_not_asked_about(redis: Redis, redis_url: str) -> None:
     await Holds(redis).place_manual(DEFAULT_ACCOUNT, "an audit")
-    async with await start(Options(api_key=KEY)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         settings = Settings(riskos_url=riskos.url, api_key=KEY, redis_url=redis_url)
-        found = {finding.what: finding async for finding in examine(AccountSettings("default", settings))}
+        found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
         assert riskos.stats().requests == 0
-    assert (found["key at RiskOS"].state, "resume" in found["key at RiskOS"].mend) == (State.WARNING, True)
+    assert (found["key at RiskOS"].state, "resume" in found["key at RiskOS"].fix) == (State.WARNING, True)

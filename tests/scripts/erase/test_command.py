@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tests.commands import KEY, Shell
 
 MINE = eval_id_for(Scenario.DOCUMENTED, 7)
@@ -16,7 +16,7 @@ MINE = eval_id_for(Scenario.DOCUMENTED, 7)
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=2_000)) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=2_000)) as simulator:
         yield simulator
 
 

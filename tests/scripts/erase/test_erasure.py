@@ -13,14 +13,14 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from scripts.archive_access.open_bucket import opened_bucket
-from scripts.archive_access.s3_client import s3_archive
-from scripts.erase.erasure import Ending, Erased, Place, Refused, WouldErase, erase_one
-from scripts.erase.files import Files
-from scripts.erase.receipt import Asked
-from scripts.erase.stock import Stock
-from scripts.erase.traces import Traces
-from scripts.erase.versions import Versions
+from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.s3_client import open_s3_archive
+from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one
+from scripts.erase.files import LocalFiles
+from scripts.erase.receipt import ErasureRequest
+from scripts.erase.stock import ObjectVersions
+from scripts.erase.traces import RedisRecords
+from scripts.erase.versions import S3Versions
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
@@ -31,7 +31,7 @@ from tests.conftest import S3
 from tests.retention import answering_retention
 from worker.config.settings import Settings
 
-ASKED = Asked("request 4711", "operator", "a-host")
+ASKED = ErasureRequest("request 4711", "operator", "a-host")
 LABELS = ObjectAttributes("application/json")
 SOME = EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
 
@@ -78,7 +78,7 @@ class Archive:
 
     evaluation: Evaluation
     bucket: Bucket
-    stock: Stock
+    stock: ObjectVersions
     ledger: Ledger
     keys: list[str]
 
@@ -97,13 +97,15 @@ class Archive:
         assert found
         await self.bucket.replace(self.keys[-1], b"the second", LABELS, found.etag)
 
-    def place(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> Place:
-        traces = Traces(self.ledger, patience)
+    def place(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> ErasureStores:
+        traces = RedisRecords(self.ledger, patience)
         if countdown is None:
-            return Place(self.bucket, self.stock, traces)
-        return Place(CutOff(self.bucket, countdown), CutOff(self.stock, countdown), CutOff(traces, countdown))
+            return ErasureStores(self.bucket, self.stock, traces)
+        return ErasureStores(CutOff(self.bucket, countdown), CutOff(self.stock, countdown), CutOff(traces, countdown))
 
-    async def erase(self, asked: Asked = ASKED, *, dry_run: bool = False, patience: float = 0.0) -> Ending:
+    async def erase(
+        self, asked: ErasureRequest = ASKED, *, dry_run: bool = False, patience: float = 0.0
+    ) -> ErasureResult:
         return await erase_one(self.evaluation, asked, self.place(patience=patience), dry_run=dry_run)
 
     def receipts(self) -> list[str]:
@@ -124,7 +126,7 @@ class Archive:
             assert json.loads(found.data)["completed_at"]
 
 
-async def _archive(bucket: Bucket, stock: Stock, redis: Redis) -> Archive:
+async def _archive(bucket: Bucket, stock: ObjectVersions, redis: Redis) -> Archive:
     archive = Archive(Evaluation(str(uuid4()), "sandbox"), bucket, stock, Ledger(redis), [])
     await archive.fill()
     return archive
@@ -146,10 +148,10 @@ def locked(s3: S3) -> S3:
 async def versioned(s3: S3, redis: Redis) -> AsyncIterator[Archive]:
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     settings = _settings(s3)
-    found = s3_archive(settings)
+    found = open_s3_archive(settings)
     assert found
-    async with opened_bucket(settings) as bucket:
-        archive = await _archive(bucket, Versions(found), redis)
+    async with open_archive_bucket(settings) as bucket:
+        archive = await _archive(bucket, S3Versions(found), redis)
         s3.client.delete_object(Bucket=s3.bucket, Key=f"kept/here/{archive.keys[0]}")
         yield archive
 
@@ -160,9 +162,9 @@ async def archive(request: pytest.FixtureRequest, s3: S3, redis: Redis, tmp_path
         s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     folder = tmp_path / "archive"
     settings = Settings(archive_url=folder.as_uri()) if request.param == "folder" else _settings(s3)
-    found = s3_archive(settings)
-    async with opened_bucket(settings) as bucket:
-        yield await _archive(bucket, Versions(found) if found else Files(folder), redis)
+    found = open_s3_archive(settings)
+    async with open_archive_bucket(settings) as bucket:
+        yield await _archive(bucket, S3Versions(found) if found else LocalFiles(folder), redis)
 
 
 async def test_everything_goes_and_the_receipt_says_what_it_was(archive: Archive) -> None:
@@ -171,7 +173,7 @@ async def test_everything_goes_and_the_receipt_says_what_it_was(archive: Archive
     ending = await archive.erase()
 
     assert isinstance(ending, Erased)
-    receipt = ending.kept.receipt
+    receipt = ending.receipt.receipt
     assert (receipt.objects, receipt.versions) == (4, len(before))
     assert receipt.size == sum(item.size for item in before)
     assert receipt.documents == (hashlib.sha256(b"front").hexdigest(),)
@@ -199,7 +201,7 @@ async def test_what_the_archive_does_not_have_gets_a_receipt_and_a_marker(archiv
     archive.evaluation = Evaluation(str(uuid4()), "sandbox")
     ending = await archive.erase()
     assert isinstance(ending, Erased)
-    assert (ending.kept.receipt.objects, ending.kept.receipt.manifest) == (0, None)
+    assert (ending.receipt.receipt.objects, ending.receipt.receipt.manifest) == (0, None)
     await archive.only_a_receipt_and_the_marker_are_left()
 
 
@@ -208,7 +210,7 @@ async def test_each_request_has_a_receipt_and_the_marker_stays_as_it_was(archive
     marker = await archive.bucket.read(archive.evaluation.manifest_key)
     again = await archive.erase()
     assert isinstance(again, Erased)
-    assert again.kept.receipt.objects == 0
+    assert again.receipt.receipt.objects == 0
     assert await archive.bucket.read(archive.evaluation.manifest_key) == marker
     await archive.only_a_receipt_and_the_marker_are_left(receipts=2)
 
@@ -233,7 +235,9 @@ async def test_cut_off_at_any_call_the_same_request_completes_it(archive: Archiv
 async def test_an_erasure_that_was_cut_off_is_seen(archive: Archive) -> None:
     place = archive.place()
     with pytest.raises(PowerCut):
-        await erase_one(archive.evaluation, ASKED, Place(place.bucket, _breaking(archive.stock), place.traces))
+        await erase_one(
+            archive.evaluation, ASKED, ErasureStores(place.bucket, _breaking(archive.stock), place.redis_records)
+        )
     (key,) = archive.receipts()
     found = await archive.bucket.read(key)
     assert found
@@ -241,7 +245,7 @@ async def test_an_erasure_that_was_cut_off_is_seen(archive: Archive) -> None:
     assert json.loads(found.data)["objects"] == 4
 
 
-def _breaking(stock: Stock) -> Stock:
+def _breaking(stock: ObjectVersions) -> ObjectVersions:
     class Breaking(CutOff):
         def _count(self) -> None:
             """Only one call is cut off."""
@@ -263,7 +267,7 @@ async def test_an_evaluation_that_a_worker_has_is_left_alone(archive: Archive) -
 
     ending = await archive.erase()
 
-    assert isinstance(ending, Refused)
+    assert isinstance(ending, ErasureRefused)
     assert "again in a minute" in ending.why
     assert archive.stock.items(archive.evaluation) == before
     assert archive.receipts() == []
@@ -301,10 +305,10 @@ async def test_its_entry_and_its_dead_letter_go_and_its_runs_still_add_up(archiv
 
 
 async def _locked_archive(s3: S3, bucket: Bucket, redis: Redis, retention: dict[str, str] | None = None) -> Archive:
-    found = s3_archive(_settings(s3))
+    found = open_s3_archive(_settings(s3))
     assert found
     found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(retention or {}))
-    return await _archive(bucket, Versions(found), redis)
+    return await _archive(bucket, S3Versions(found), redis)
 
 
 def _name(s3: S3, key: str) -> dict[str, str]:
@@ -312,7 +316,7 @@ def _name(s3: S3, key: str) -> dict[str, str]:
 
 
 async def test_what_is_under_legal_hold_stays_and_nothing_of_it_goes(locked: S3, redis: Redis) -> None:
-    async with opened_bucket(_settings(locked)) as bucket:
+    async with open_archive_bucket(_settings(locked)) as bucket:
         archive = await _locked_archive(locked, bucket, redis)
         hold = _name(locked, archive.keys[0])
         locked.client.put_object_legal_hold(**hold, LegalHold={"Status": "ON"})
@@ -320,7 +324,7 @@ async def test_what_is_under_legal_hold_stays_and_nothing_of_it_goes(locked: S3,
 
         refused = await archive.erase()
 
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, ErasureRefused)
         assert "legal hold" in refused.why
         assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
         locked.client.put_object_legal_hold(**hold, LegalHold={"Status": "OFF"})
@@ -338,7 +342,7 @@ async def test_what_is_under_legal_hold_stays_and_nothing_of_it_goes(locked: S3,
     ],
 )
 async def test_retention_keeps_what_it_keeps(locked: S3, redis: Redis, mode: str, bypass: bool, goes: bool) -> None:  # noqa: FBT001
-    async with opened_bucket(_settings(locked)) as bucket:
+    async with open_archive_bucket(_settings(locked)) as bucket:
         until = datetime.now(UTC) + timedelta(days=30)
         told = f"<Retention><Mode>{mode}</Mode><RetainUntilDate>{until.isoformat()}</RetainUntilDate></Retention>"
         archive = await _locked_archive(locked, bucket, redis, {"document_front": told})
@@ -346,29 +350,29 @@ async def test_retention_keeps_what_it_keeps(locked: S3, redis: Redis, mode: str
         locked.client.put_object_retention(**_name(locked, archive.keys[0]), Retention=retention)
         before = archive.stock.items(archive.evaluation)
 
-        ending = await archive.erase(Asked("request 4711", "operator", "a-host", bypass_governance=bypass))
+        ending = await archive.erase(ErasureRequest("request 4711", "operator", "a-host", bypass_governance=bypass))
 
         if goes:
             assert isinstance(ending, Erased)
             await archive.only_a_receipt_and_the_marker_are_left()
         else:
-            assert isinstance(ending, Refused)
+            assert isinstance(ending, ErasureRefused)
             assert f"({mode})" in ending.why
             assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
 
 
 async def test_a_lock_on_a_former_version_counts_as_well(locked: S3, redis: Redis) -> None:
-    async with opened_bucket(_settings(locked)) as bucket:
+    async with open_archive_bucket(_settings(locked)) as bucket:
         archive = await _locked_archive(locked, bucket, redis)
         former = next(item for item in archive.stock.items(archive.evaluation) if not item.latest)
         locked.client.put_object_legal_hold(
             **_name(locked, former.key), VersionId=former.version, LegalHold={"Status": "ON"}
         )
-        assert isinstance(await archive.erase(), Refused)
+        assert isinstance(await archive.erase(), ErasureRefused)
 
 
 async def test_the_parts_of_an_upload_that_was_cut_off_go_too(s3: S3, redis: Redis) -> None:
-    async with opened_bucket(_settings(s3)) as bucket:
+    async with open_archive_bucket(_settings(s3)) as bucket:
         archive = await _locked_archive(s3, bucket, redis)
         s3.client.create_multipart_upload(**_name(s3, archive.keys[0]))
         assert isinstance(await archive.erase(), Erased)
@@ -377,8 +381,8 @@ async def test_the_parts_of_an_upload_that_was_cut_off_go_too(s3: S3, redis: Red
 
 async def test_in_a_folder_a_file_that_was_half_written_and_empty_folders_go_too(tmp_path: Path, redis: Redis) -> None:
     folder = tmp_path / "archive"
-    async with opened_bucket(Settings(archive_url=folder.as_uri())) as bucket:
-        archive = await _archive(bucket, Files(folder), redis)
+    async with open_archive_bucket(Settings(archive_url=folder.as_uri())) as bucket:
+        archive = await _archive(bucket, LocalFiles(folder), redis)
         (folder / archive.keys[0]).with_name(".0123.part").write_bytes(b"half a document")
         assert isinstance(await archive.erase(), Erased)
         left = {path.name for path in (folder / archive.evaluation.manifest_key).parent.iterdir()}

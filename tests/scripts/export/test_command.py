@@ -16,9 +16,9 @@ import pytest
 
 from scripts.simulator.bundles import bundle_of
 from scripts.simulator.expected import expected_outcome
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
-from scripts.simulator.server import start
+from scripts.simulator.server import start_simulator
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
@@ -240,7 +240,7 @@ async def test_what_riskos_served_comes_out_byte_for_byte_wherever_the_archive_i
         "folder": {},
         "s3": {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc", "DOCV_S3_ENDPOINT": s3.endpoint},
     }
-    async with await start(Options(api_key=KEY, image_bytes=3_000)) as riskos:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000)) as riskos:
         for settings in places.values():
             ran = Shell(tmp_path, {**shell.settings, **settings, "DOCV_RISKOS_URL": riskos.url})
             assert (await ran.run("run", "ids.txt", "--json")).code == 1  # some are unreadable

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from scripts.export.copying import Choice, Copier, Exported
+from scripts.export.copying import Copier, DocumentSelection, Exported
 from tasks.errors import StorageError
 from tasks.storage.bucket import Bucket, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
@@ -48,7 +48,7 @@ def room(tmp_path: Path) -> Path:
 
 
 async def copy(bucket: Bucket, room: Path, **wanted: Any) -> Exported:
-    return await Copier(bucket, room, Choice(**wanted), asyncio.Semaphore(2)).copy(EVALUATION)
+    return await Copier(bucket, room, DocumentSelection(**wanted), asyncio.Semaphore(2)).copy(EVALUATION)
 
 
 def found_in(room: Path) -> dict[str, bytes]:

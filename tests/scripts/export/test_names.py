@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scripts.export.names import Names
+from scripts.export.names import UniqueNames
 
 JPEG = ("image/jpeg", "jpg")
 DEVICES = {
@@ -21,7 +21,7 @@ DEVICES = {
 
 
 def given_out(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
-    giving = Names(("manifest.json", "names.csv"))
+    giving = UniqueNames(("manifest.json", "names.csv"))
     return [giving.give(name, *content) for name in names]
 
 

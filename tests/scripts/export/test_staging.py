@@ -4,13 +4,20 @@ from pathlib import Path
 import click
 import pytest
 
-from scripts.export.staging import files_below, for_owner, make_folders, put_in_place, refuse_what_is_there, staged
+from scripts.export.staging import (
+    check_target_absent,
+    files_below,
+    make_folders,
+    open_for_owner,
+    put_in_place,
+    staging_folder,
+)
 from worker.clients.errors import ServiceUnavailable
 
 
 def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with staged(target) as folder:
+    with staging_folder(target) as folder:
         make_folders(folder / "tree" / "a")
         (folder / "tree" / "a" / "b").write_text("content")
         assert not target.exists()
@@ -22,7 +29,7 @@ def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_of_what_is_not_finished_nothing_stays(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupted() -> None:
-        with staged(tmp_path / "out") as folder:
+        with staging_folder(tmp_path / "out") as folder:
             (folder / "half").write_text("content")
             raise error
 
@@ -32,7 +39,10 @@ def test_of_what_is_not_finished_nothing_stays(tmp_path: Path, error: type[BaseE
 
 
 def test_a_disk_that_does_not_take_it_is_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ServiceUnavailable, match="out cannot be written: No space left"), staged(tmp_path / "out"):
+    with (
+        pytest.raises(ServiceUnavailable, match="out cannot be written: No space left"),
+        staging_folder(tmp_path / "out"),
+    ):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
@@ -40,10 +50,10 @@ def test_a_disk_that_does_not_take_it_is_told_in_a_sentence(tmp_path: Path) -> N
 @pytest.mark.parametrize("there", ["file", "folder", "link"])
 def test_what_is_there_is_never_written_over_whenever_it_came(tmp_path: Path, there: str) -> None:
     target = tmp_path / "out"
-    with staged(target) as folder:
+    with staging_folder(target) as folder:
         for name in ("tree", "packed"):
             (folder / name).mkdir() if name == "tree" else (folder / name).touch()
-        refuse_what_is_there(target)
+        check_target_absent(target)
         match there:
             case "file":
                 target.write_text("mine")
@@ -52,7 +62,7 @@ def test_what_is_there_is_never_written_over_whenever_it_came(tmp_path: Path, th
             case _:
                 target.symlink_to(tmp_path / "nowhere")
         with pytest.raises(click.UsageError, match="is there already"):
-            refuse_what_is_there(target)
+            check_target_absent(target)
         for name in ("tree", "packed"):
             with pytest.raises(click.UsageError, match="is there already"):
                 put_in_place(folder / name, target)
@@ -61,12 +71,12 @@ def test_what_is_there_is_never_written_over_whenever_it_came(tmp_path: Path, th
 
 def test_a_place_in_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="is no folder"):
-        refuse_what_is_there(tmp_path / "nowhere" / "out")
+        check_target_absent(tmp_path / "nowhere" / "out")
 
 
 def test_only_the_owner_may_look(tmp_path: Path) -> None:
     make_folders(tmp_path / "a" / "b")
-    with open(tmp_path / "a" / "b" / "c", "x", opener=for_owner):
+    with open(tmp_path / "a" / "b" / "c", "x", opener=open_for_owner):
         pass
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/c")]
     assert modes == [0o700, 0o700, 0o600]

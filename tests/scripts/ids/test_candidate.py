@@ -4,17 +4,17 @@ from uuid import UUID
 
 import pytest
 
-from scripts.ids.candidate import Flawed, is_id, judge
+from scripts.ids.candidate import BadCandidate, is_id, parse_candidate
 from tasks.errors import BadEvalId
 
 
 def test_an_id_is_made_canonical(eval_id: str) -> None:
-    assert judge(eval_id.upper()) == eval_id
+    assert parse_candidate(eval_id.upper()) == eval_id
 
 
 def test_a_line_that_is_flawed_keeps_its_own_reason() -> None:
     with pytest.raises(BadEvalId, match="is no evaluation ID: it is longer than 1 MiB") as refused:
-        judge(Flawed("x" * 1000, "it is longer than 1 MiB"))
+        parse_candidate(BadCandidate("x" * 1000, "it is longer than 1 MiB"))
     assert len(refused.value.shown) < 100
 
 

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.ids.candidate import Flawed
+from scripts.ids.candidate import BadCandidate
 from scripts.ids.delimited import find_layout, is_delimited, read_delimited
 from scripts.ids.errors import BadSource
-from scripts.ids.lines import LONGEST, Lines, as_text, lines
+from scripts.ids.lines import LONGEST, Lines, bounded_lines, decode_lines
 
 ONE, TWO, THREE = (str(uuid4()) for _ in range(3))
 
 
-def _read(text: str, column: str | None = None) -> list[tuple[int, str | Flawed]]:
+def _read(text: str, column: str | None = None) -> list[tuple[int, str | BadCandidate]]:
     def numbered() -> Lines:
-        return lines(as_text(io.BytesIO(text.encode()), "utf-8"))
+        return bounded_lines(decode_lines(io.BytesIO(text.encode()), "utf-8"))
 
     return list(read_delimited(numbered(), find_layout(list(numbered()), column)))
 
@@ -70,27 +70,27 @@ def test_a_cell_of_several_lines_counts_for_the_first_of_them() -> None:
 def test_a_quote_gone_wrong_costs_its_own_line_only(quote: str, why: str) -> None:
     [(first, flawed), second, third] = _read(f'a,eval_id\n{quote},{ONE}\n"x",{TWO}\ny,{THREE}')
     assert (first, second, third) == (2, (3, TWO), (4, THREE))
-    assert isinstance(flawed, Flawed)
+    assert isinstance(flawed, BadCandidate)
     assert flawed.why == why
 
 
 def test_a_quote_that_is_open_at_the_end_takes_nothing_along() -> None:
     [first, (number, flawed), last] = _read(f'a,eval_id\nx,{ONE}\n"y,{TWO}\nz,{THREE}')
     assert (first, number, last) == ((2, ONE), 3, (4, THREE))
-    assert flawed == Flawed(f'"y,{TWO}\n', "a quote in it is never closed")
+    assert flawed == BadCandidate(f'"y,{TWO}\n', "a quote in it is never closed")
 
 
 def test_a_quote_that_is_open_for_long_takes_nothing_along() -> None:
     count = 3 * LONGEST // 40
     ids = [str(UUID(int=number)) for number in range(count)]
     (number, flawed), *rest = _read(f'a,eval_id\n"y,{ONE}\n' + "".join(f"x,{each}\n" for each in ids))
-    assert flawed == Flawed(f'"y,{ONE}\n', "a quote in it is not closed within 1 MiB")
+    assert flawed == BadCandidate(f'"y,{ONE}\n', "a quote in it is not closed within 1 MiB")
     assert (number, rest) == (2, list(enumerate(ids, 3)))
 
 
 def test_a_line_that_is_too_long_is_flawed_whatever_its_first_cells_hold() -> None:
     [(number, flawed), last] = _read(f"eval_id,a\n{ONE},{'x' * 2 * LONGEST}\n{TWO},y")
-    assert isinstance(flawed, Flawed)
+    assert isinstance(flawed, BadCandidate)
     assert (number, flawed.why, last) == (2, "it is longer than 1 MiB", (3, TWO))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.ids.candidate import Flawed
+from scripts.ids.candidate import BadCandidate
 from scripts.ids.errors import BadSource
 from scripts.ids.json_lines import find_key, is_json_line, read_json_lines
 from scripts.ids.lines import LONGEST
@@ -52,7 +52,7 @@ def test_lines_are_read_one_by_one_and_each_flaw_has_its_reason(eval_id: str) ->
     read = dict(read_json_lines(enumerate(given, 1), "eval_id"))
     assert [read[1], read[2], read[4], read[5]] == [eval_id, eval_id, "", ""]
     assert 3 not in read
-    assert {number: each.why for number, each in read.items() if isinstance(each, Flawed)} == {
+    assert {number: each.why for number, each in read.items() if isinstance(each, BadCandidate)} == {
         6: 'its "eval_id" is no string',
         7: 'it has no "eval_id"',
         8: "it is neither a JSON object nor a JSON string",

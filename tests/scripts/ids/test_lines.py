@@ -5,11 +5,11 @@ import tracemalloc
 
 import pytest
 
-from scripts.ids.lines import LONGEST, as_text, is_too_long, lines
+from scripts.ids.lines import LONGEST, bounded_lines, decode_lines, is_too_long
 
 
 def _lines(content: bytes, encoding: str = "utf-8-sig") -> list[tuple[int, str]]:
-    return list(lines(as_text(io.BytesIO(content), encoding)))
+    return list(bounded_lines(decode_lines(io.BytesIO(content), encoding)))
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -49,7 +49,7 @@ def test_the_rest_of_a_line_that_is_too_long_is_not_read_into_memory() -> None:
 
     tracemalloc.start()
     try:
-        [(_, line)] = lines(as_text(io.BufferedReader(Endless()), "utf-8"))
+        [(_, line)] = bounded_lines(decode_lines(io.BufferedReader(Endless()), "utf-8"))
         assert is_too_long(line)
         assert tracemalloc.get_traced_memory()[1] < 16 * LONGEST
     finally:

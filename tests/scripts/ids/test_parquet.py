@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.ids.candidate import Flawed
+from scripts.ids.candidate import BadCandidate
 from scripts.ids.errors import BadSource
 from scripts.ids.parquet import read_parquet
 
 ONE, TWO = str(uuid4()), str(uuid4())
 
 
-def _read(columns: dict[str, Any], column: str | None = None, **how: Any) -> list[tuple[int, str | Flawed]]:
+def _read(columns: dict[str, Any], column: str | None = None, **how: Any) -> list[tuple[int, str | BadCandidate]]:
     file = io.BytesIO()
     pq.write_table(pa.table(columns), file, **how)
     return list(read_parquet(file, column))
@@ -37,7 +37,7 @@ def test_a_uuid_may_be_16_bytes() -> None:
 
 def test_an_empty_cell_is_an_empty_text_and_a_number_is_flawed() -> None:
     assert _read({"eval_id": [None, ONE, ""]}) == [(1, ""), (2, ONE), (3, "")]
-    assert _read({"eval_id": [5]}) == [(1, Flawed("<int>", "it is no text"))]
+    assert _read({"eval_id": [5]}) == [(1, BadCandidate("<int>", "it is no text"))]
 
 
 def test_the_column_is_the_one_with_ids_or_the_one_asked_for() -> None:

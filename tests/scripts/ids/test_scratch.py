@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ids.scratch import room_in, scratch_file, scratch_folder
+from scripts.ids.scratch import scratch_file, scratch_folder, translate_disk_errors
 from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
@@ -36,7 +36,7 @@ def test_its_files_have_no_name_and_leave_nothing(tmp_path: Path) -> None:
 def test_a_full_disk_is_told() -> None:
     with (
         pytest.raises(ServiceUnavailable, match="No space left on device"),
-        room_in(None),
+        translate_disk_errors(None),
         Path("/dev/full").open("wb") as full,
     ):
         full.write(b"x")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.ids.candidate import Flawed
+from scripts.ids.candidate import BadCandidate
 from scripts.ids.errors import BadSource
 from scripts.ids.source import open_source
 from tests.conftest import S3
@@ -49,7 +49,7 @@ FORMATS = {
 }
 
 
-def _read(source: Path | str, column: str | None = None, settings: Settings | None = None) -> list[str | Flawed]:
+def _read(source: Path | str, column: str | None = None, settings: Settings | None = None) -> list[str | BadCandidate]:
     with open_source(str(source), column=column, settings=settings) as candidates:
         return [candidate for _, candidate in candidates]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.ids.errors import BadSource
-from scripts.ids.stream import HEAD, copied, open_stream
+from scripts.ids.stream import HEAD, open_stream, seekable_copy
 
 CONTENT = os.urandom(3 * HEAD)
 
@@ -113,7 +113,7 @@ def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
 
 
 def test_a_copy_can_seek_and_is_its_owners_only(tmp_path: Path) -> None:
-    with copied(io.BytesIO(CONTENT), tmp_path) as copy:
+    with seekable_copy(io.BytesIO(CONTENT), tmp_path) as copy:
         assert stat.S_IMODE(os.fstat(copy.fileno()).st_mode) == 0o600
         copy.seek(HEAD)
         assert copy.read() == CONTENT[HEAD:]

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.ids.unique import Sieve, UniqueIds
+from scripts.ids.unique import Deduplicator, UniqueIds
 from worker.clients.errors import ServiceUnavailable
 
 
 def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:
-    with Sieve(folder) as sieve:
+    with Deduplicator(folder) as sieve:
         for eval_id in eval_ids:
             sieve.add(eval_id)
-        return sieve.finished()
+        return sieve.finish()
 
 
 def _many(count: int) -> list[str]:

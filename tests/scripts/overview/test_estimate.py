@@ -1,22 +1,22 @@
 import pytest
 
-from scripts.overview.estimate import estimate
+from scripts.overview.estimate import estimate_requests
 from worker.config.settings import Settings
 
 
 def test_a_backfill_takes_as_long_as_its_share_of_the_rate_makes_it() -> None:
     settings = Settings(environment="production", backfill_share=0.5)
-    found = estimate(3_600, settings, rate=2)
-    assert (found.rate, found.a_day, found.seconds) == (1.0, None, 3_600)
+    found = estimate_requests(3_600, settings, rate=2)
+    assert (found.rate, found.per_day, found.seconds) == (1.0, None, 3_600)
 
 
 def test_the_quota_makes_it_longer() -> None:
     settings = Settings(environment="production", daily_quota=1_000, live_reserve=0.1)
-    found = estimate(4_500, settings, rate=1_000)
-    assert found.a_day == pytest.approx(900)
+    found = estimate_requests(4_500, settings, rate=1_000)
+    assert found.per_day == pytest.approx(900)
     assert found.seconds == pytest.approx(5 * 86_400)
 
 
 def test_a_quota_that_is_not_used_up_makes_it_no_longer() -> None:
     settings = Settings(environment="production", daily_quota=1_000, backfill_share=1)
-    assert estimate(900, settings, rate=10).seconds == 90
+    assert estimate_requests(900, settings, rate=10).seconds == 90

@@ -50,7 +50,7 @@ def test_what_it_waits_for_comes_first() -> None:
 def test_without_a_terminal_the_first_and_the_last_look_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     with open_progress("q3", 10) as progress:
         for done in range(11):
-            progress.show(seen(archived=done))
+            progress.update(seen(archived=done))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == ["q3: 0 of 10: waiting for the first answer", "q3: 10 of 10: 10 archived"]
@@ -64,7 +64,7 @@ def test_on_a_terminal_the_bar_and_the_figures_do_not_give_way(
     monkeypatch.setenv("TERM", "xterm")
     assert Console(stderr=True).is_terminal
     with open_progress("q3", 1000) as progress:
-        progress.show(seen(total=1000, **{outcome.value: 100 for outcome in Outcome}))
+        progress.update(seen(total=1000, **{outcome.value: 100 for outcome in Outcome}))
     assert "700/1000" in capsys.readouterr().err
 
 

@@ -10,10 +10,10 @@ from tasks.model.outcome import Outcome
 
 def test_speed_is_what_was_done_lately() -> None:
     speed = Speed(lately=10)
-    assert speed.note(100, 0.0) == 0
-    assert speed.note(120, 10.0) == pytest.approx(2)
-    assert speed.note(160, 15.0) == pytest.approx(8)  # the first is forgotten
-    assert speed.note(160, 60.0) == 0
+    assert speed.observe(100, 0.0) == 0
+    assert speed.observe(120, 10.0) == pytest.approx(2)
+    assert speed.observe(160, 15.0) == pytest.approx(8)  # the first is forgotten
+    assert speed.observe(160, 60.0) == 0
 
 
 async def test_a_look_shows_a_run_and_who_works_on_it(redis: Redis, eval_id: str) -> None:

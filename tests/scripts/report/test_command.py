@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from scripts.archive_access.evaluation_rows import Row
+from scripts.archive_access.evaluation_rows import EvaluationRow
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.storage.local_bucket import LocalBucket
@@ -49,7 +49,7 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
     finished = await shell.run("report", "q3", "--json")
     found = [json.loads(line) for line in finished.out.splitlines()]
     assert [row["eval_id"] for row in found] == IDS
-    assert found[3] == Row(IDS[3], "missing").facts()
+    assert found[3] == EvaluationRow(IDS[3], "missing").as_json()
 
 
 async def test_a_person_gets_a_page(shell: Shell) -> None:

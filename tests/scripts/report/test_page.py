@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
-from scripts.archive_access.evaluation_rows import Row
-from scripts.report.page import page
-from scripts.report.totals import Totals
+from scripts.archive_access.evaluation_rows import EvaluationRow
+from scripts.report.page import render_page
+from scripts.report.totals import ReportTotals
 from tasks.storage.run_list import RunList, Source
 
 HOSTILE = "<script>alert(1)</script>"
@@ -32,8 +32,8 @@ class Seen(HTMLParser):
             assert self.open.pop() == tag
 
 
-def shown(*rows: Row) -> str:
-    totals = Totals(datetime(2026, 11, 23, tzinfo=UTC))
+def shown(*rows: EvaluationRow) -> str:
+    totals = ReportTotals(datetime(2026, 11, 23, tzinfo=UTC))
     totals.add(rows)
     source = Source(name=HOSTILE, fingerprint="a" * 64, ids=1234567, repeated=0, bad=1)
     run = RunList(
@@ -47,11 +47,11 @@ def shown(*rows: Row) -> str:
         begun_at="2026-11-23T04:00:00.000Z",
         archiver="docv-archive 0.1.0",
     )
-    return page(run, totals, "2026-11-23T05:00:00.000Z")
+    return render_page(run, totals, "2026-11-23T05:00:00.000Z")
 
 
 def test_it_loads_nothing_and_runs_nothing() -> None:
-    html = shown(Row(HOSTILE, "failed", cause=HOSTILE))
+    html = shown(EvaluationRow(HOSTILE, "failed", cause=HOSTILE))
     seen = Seen(html)
     assert seen.open == []
     assert "script" not in seen.elements
@@ -60,7 +60,7 @@ def test_it_loads_nothing_and_runs_nothing() -> None:
 
 
 def test_a_run_that_needs_nobody_says_so() -> None:
-    html = shown(Row("an ID", "archived", documents=3, bytes=750_000, archived_at="2026-11-23T04:00:00.000Z"))
+    html = shown(EvaluationRow("an ID", "archived", documents=3, bytes=750_000, archived_at="2026-11-23T04:00:00.000Z"))
     assert "All 1 evaluations are in the archive" in html
     assert "3 documents, 750 kB" in html
     assert "1,234,567 evaluations" in html
@@ -68,7 +68,7 @@ def test_a_run_that_needs_nobody_says_so() -> None:
 
 
 def test_what_needs_a_look_is_named() -> None:
-    html = shown(Row("its ID", "failed", cause="service_failed"))
+    html = shown(EvaluationRow("its ID", "failed", cause="service_failed"))
     assert "1 of 1 evaluations need a look" in html
     assert "its ID" in html
     assert "No manifest was made since the run began" in html

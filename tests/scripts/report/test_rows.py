@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from scripts.archive_access.evaluation_rows import Row
-from scripts.report.rows import rows
+from scripts.archive_access.evaluation_rows import EvaluationRow
+from scripts.report.rows import report_rows
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
@@ -75,8 +75,8 @@ async def archive(bucket: LocalBucket, outcome: Outcome, *sizes: int, unreadable
     return evaluation.eval_id
 
 
-async def told(bucket: LocalBucket, ledger: Ledger, *eval_ids: str) -> list[Row]:
-    return [row async for some in rows(bucket, "sandbox", ledger, eval_ids) for row in some]
+async def told(bucket: LocalBucket, ledger: Ledger, *eval_ids: str) -> list[EvaluationRow]:
+    return [row async for some in report_rows(bucket, "sandbox", ledger, eval_ids) for row in some]
 
 
 async def test_what_is_archived_is_told_by_its_manifest(bucket: LocalBucket, ledger: Ledger, tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ async def test_what_is_archived_is_told_by_its_manifest(bucket: LocalBucket, led
     key = f"sandbox/{eval_id}/manifest.json"
     sha256 = hashlib.sha256((tmp_path / key).read_bytes()).hexdigest()
     (row,) = await told(bucket, ledger, eval_id)
-    assert row == Row(eval_id, "archived", 2, 120, key, sha256, "2026-11-23T04:00:00.000Z")
-    assert row.fine
+    assert row == EvaluationRow(eval_id, "archived", 2, 120, key, sha256, "2026-11-23T04:00:00.000Z")
+    assert row.is_ok
 
 
 async def test_what_could_not_be_read_says_why(bucket: LocalBucket, ledger: Ledger) -> None:
     (row,) = await told(bucket, ledger, await archive(bucket, Outcome.UNREADABLE, unreadable=("wrong_crc",)))
-    assert (row.outcome, row.cause, row.fine) == ("unreadable", "wrong_crc", False)
+    assert (row.outcome, row.cause, row.is_ok) == ("unreadable", "wrong_crc", False)
 
 
 async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: LocalBucket, ledger: Ledger) -> None:
@@ -116,5 +116,5 @@ async def test_a_manifest_that_is_none_is_told_and_stops_nothing(bucket: LocalBu
     good, bad = await archive(bucket, Outcome.NO_DOCUMENTS), Evaluation(str(uuid4()), "sandbox")
     await bucket.replace(bad.manifest_key, b"nonsense", ObjectAttributes("application/json"), None)
     first, second = await told(bucket, ledger, bad.eval_id, good)
-    assert (first.outcome, first.cause, first.fine) == ("missing", "alarming_object", False)
-    assert (second.outcome, second.fine) == ("no_documents", True)
+    assert (first.outcome, first.cause, first.is_ok) == ("missing", "alarming_object", False)
+    assert (second.outcome, second.is_ok) == ("no_documents", True)

@@ -1,35 +1,35 @@
 from datetime import UTC, datetime, timedelta
 
-from scripts.archive_access.evaluation_rows import Row
+from scripts.archive_access.evaluation_rows import EvaluationRow
 from scripts.report import totals as module
-from scripts.report.totals import Totals
+from scripts.report.totals import ReportTotals
 
 BEGUN = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 
 
-def row(outcome: str = "archived", seconds: float | None = 0, **other: object) -> Row:
+def row(outcome: str = "archived", seconds: float | None = 0, **other: object) -> EvaluationRow:
     at = None if seconds is None else (BEGUN + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
-    return Row("an ID", outcome, archived_at=at, **other)  # type: ignore[arg-type]
+    return EvaluationRow("an ID", outcome, archived_at=at, **other)  # type: ignore[arg-type]
 
 
 def test_outcomes_documents_and_bytes_are_added_up() -> None:
-    totals = Totals(BEGUN)
+    totals = ReportTotals(BEGUN)
     totals.add([row(documents=3, bytes=100), row("no_documents")])
     totals.add([row(documents=1, bytes=1)])
-    assert (totals.count, totals.documents, totals.bytes, totals.to_look_at) == (3, 4, 101, 0)
+    assert (totals.count, totals.documents, totals.bytes, totals.errors) == (3, 4, 101, 0)
     assert totals.outcomes == {"archived": 2, "no_documents": 1}
 
 
 def test_what_somebody_has_to_look_at_is_counted_by_cause_and_named_first_come() -> None:
-    totals, most = Totals(BEGUN), module._NAMED
+    totals, most = ReportTotals(BEGUN), module._NAMED
     totals.add([row("failed", None, cause="service_failed") for _ in range(most)])
     totals.add([row("not_found"), row("missing", None, cause="queued"), row("missing", None)])
     assert totals.causes == {"service_failed": most, "not_found": 1, "queued": 1, "missing": 1}
-    assert (len(totals.named), totals.unnamed, totals.to_look_at) == (most, 3, most + 3)
+    assert (len(totals.named), totals.unnamed, totals.errors) == (most, 3, most + 3)
 
 
 def test_the_bars_hold_all_that_was_made_since_the_run_began() -> None:
-    totals = Totals(BEGUN)
+    totals = ReportTotals(BEGUN)
     totals.add([row(seconds=second) for second in range(0, 3600, 2)])
     totals.add([row(seconds=-5)])
     bars = totals.bars()
@@ -39,14 +39,14 @@ def test_the_bars_hold_all_that_was_made_since_the_run_began() -> None:
 
 
 def test_a_moment_is_one_bar_and_no_time_is_none() -> None:
-    totals = Totals(BEGUN)
+    totals = ReportTotals(BEGUN)
     assert totals.bars() == []
     totals.add([row(seconds=3), row(seconds=4)])
     assert [(bar.count, bar.share) for bar in totals.bars()] == [(2, 1.0)]
 
 
 def test_ten_years_are_no_more_than_sixty_bars() -> None:
-    totals = Totals(BEGUN)
+    totals = ReportTotals(BEGUN)
     totals.add([row(seconds=0), row(seconds=10 * 365 * 86_400)])
     assert len(totals.bars()) <= 60
     assert sum(bar.count for bar in totals.bars()) == 2

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from scripts.serve.http.limits import HttpLimits
-from scripts.serve.server import serving
+from scripts.serve.server import running_server
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings
 
@@ -105,7 +105,7 @@ async def opened(
 ) -> AsyncIterator[Client]:
     """Have open doors for as long as the block lasts."""
     async with (
-        serving(settings, load_accounts(settings), "127.0.0.1", 0, bounds, read_only=read_only) as url,
+        running_server(settings, load_accounts(settings), "127.0.0.1", 0, bounds, read_only=read_only) as url,
         aiohttp.ClientSession() as http,
     ):
         yield Client(url, http)

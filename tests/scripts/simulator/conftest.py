@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from scripts.simulator.options import Options
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.server import Simulator, start_simulator
 
 KEY = "a key of the tests"
 
@@ -48,6 +48,6 @@ class Client:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    options = Options(api_key=KEY, slow_seconds=0.2)
-    async with await start(options) as simulator, aiohttp.ClientSession() as http:
+    options = SimulatorOptions(api_key=KEY, slow_seconds=0.2)
+    async with await start_simulator(options) as simulator, aiohttp.ClientSession() as http:
         yield Client(simulator, http)

@@ -3,9 +3,9 @@
 import aiohttp
 import pytest
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tests.scripts.simulator.conftest import KEY, Client
 
 OTHER = "another-key"
@@ -19,7 +19,7 @@ async def statuses(simulator: Simulator, *keys: str) -> list[int]:
 
 
 async def test_what_befalls_one_key_does_not_befall_the_other() -> None:
-    async with await start(Options(api_key=KEY), [OTHER]) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY), [OTHER]) as simulator:
         simulator.change(OTHER, refuse_with=403)
         assert await statuses(simulator, KEY, OTHER, "no-key", OTHER) == [200, 403, 401, 403]
         assert (simulator.stats().granted, simulator.stats(OTHER).requests) == (1, 2)
@@ -27,12 +27,15 @@ async def test_what_befalls_one_key_does_not_befall_the_other() -> None:
 
 @pytest.mark.parametrize(("one_rate", "third"), [(False, 200), (True, 429)])
 async def test_keys_share_their_quota_where_they_are_told_to(one_rate: bool, third: int) -> None:  # noqa: FBT001
-    async with await start(Options(api_key=KEY, quota=2), [OTHER], one_rate=one_rate) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, quota=2), [OTHER], one_rate=one_rate) as simulator:
         assert await statuses(simulator, KEY, KEY, OTHER, KEY) == [200, 200, third, 429]
 
 
 async def test_the_controls_are_told_which_key_is_meant() -> None:
-    async with await start(Options(api_key=KEY), [OTHER]) as simulator, aiohttp.ClientSession() as http:
+    async with (
+        await start_simulator(SimulatorOptions(api_key=KEY), [OTHER]) as simulator,
+        aiohttp.ClientSession() as http,
+    ):
         client = Client(simulator, http)
         assert (await client.send("POST", f"/__control?key={OTHER}", body={"refuse_with": 500})).status == 204
         assert (await client.send("POST", "/__control?key=nobody", body={"refuse_with": 500})).status == 404

@@ -2,19 +2,23 @@ import re
 
 import pytest
 
-from scripts.simulator.options import HeaderStyle, Options
+from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 
 
 def test_what_can_be_changed_is_changed_and_the_rest_stays() -> None:
-    options = Options(api_key="secret", port=8080).changed({"rate": 5, "header_style": "x", "refuse_with": 403})
-    assert options == Options(api_key="secret", port=8080, rate=5, header_style=HeaderStyle.X, refuse_with=403)
+    options = SimulatorOptions(api_key="secret", port=8080).changed(
+        {"rate": 5, "header_style": "x", "refuse_with": 403}
+    )
+    assert options == SimulatorOptions(
+        api_key="secret", port=8080, rate=5, header_style=RateHeaderStyle.X, refuse_with=403
+    )
     assert options.changed({"rate": None}).rate is None
 
 
 @pytest.mark.parametrize("name", ["host", "port", "api_key", "image_bytes", "no_such_option"])
 def test_what_is_fixed_or_unknown_cannot_be_changed(name: str) -> None:
     with pytest.raises(ValueError, match=f"cannot be changed: {name}"):
-        Options().changed({name: 1})
+        SimulatorOptions().changed({name: 1})
 
 
 @pytest.mark.parametrize(
@@ -30,11 +34,11 @@ def test_what_is_fixed_or_unknown_cannot_be_changed(name: str) -> None:
 )
 def test_an_impossible_value_is_refused_by_name(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=re.escape(next(iter(changes)))):
-        Options().changed(changes)
+        SimulatorOptions().changed(changes)
 
 
 def test_options_do_not_show_the_key() -> None:
-    assert "secret" not in repr(Options(api_key="secret"))
+    assert "secret" not in repr(SimulatorOptions(api_key="secret"))
     with pytest.raises(ValueError, match="rate") as refused:
-        Options(api_key="secret").changed({"rate": -1})
+        SimulatorOptions(api_key="secret").changed({"rate": -1})
     assert "secret" not in str(refused.value)

@@ -1,52 +1,52 @@
 import pytest
 
-from scripts.simulator.options import HeaderStyle, Options
-from scripts.simulator.rate import Limit, Limiter, SlidingSecond, retry_after
+from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
+from scripts.simulator.rate import SimulatedLimit, SimulatedLimiter, SlidingSecond, retry_after
 
 
-def granted(limiter: Limiter, options: Options, *moments: float) -> list[bool]:
+def granted(limiter: SimulatedLimiter, options: SimulatorOptions, *moments: float) -> list[bool]:
     return [limiter.admit(options, moment) is None for moment in moments]
 
 
 def test_the_rate_holds_in_every_second_not_only_in_those_of_the_clock() -> None:
     moments = {0.75: True, 0.875: True, 1.25: False, 1.5: False, 1.75: True, 1.8: False, 1.875: True}
-    assert granted(Limiter(), Options(rate=2), *moments) == list(moments.values())
+    assert granted(SimulatedLimiter(), SimulatorOptions(rate=2), *moments) == list(moments.values())
 
 
 def test_a_refused_request_costs_nothing() -> None:
-    limiter, options = Limiter(), Options(rate=1)
+    limiter, options = SimulatedLimiter(), SimulatorOptions(rate=1)
     assert granted(limiter, options, 0, 0.5, 0.9, 1.0) == [True, False, False, True]
 
 
 def test_a_refused_request_learns_when_it_may_come_again() -> None:
-    limiter, options = Limiter(), Options(rate=1)
+    limiter, options = SimulatedLimiter(), SimulatorOptions(rate=1)
     limiter.admit(options, 5.0)
     refusal = limiter.admit(options, 5.25)
     assert refusal
-    assert refusal.limit is Limit.RATE
+    assert refusal.limit is SimulatedLimit.RATE
     assert refusal.wait == pytest.approx(0.75)
     assert limiter.admit(options, 5.25 + refusal.wait) is None
 
 
 def test_a_rate_of_none_grants_all_and_a_rate_of_zero_nothing() -> None:
-    assert all(granted(Limiter(), Options(rate=None), *[0.0] * 100))
-    assert not any(granted(Limiter(), Options(rate=0), 0, 10, 20))
+    assert all(granted(SimulatedLimiter(), SimulatorOptions(rate=None), *[0.0] * 100))
+    assert not any(granted(SimulatedLimiter(), SimulatorOptions(rate=0), 0, 10, 20))
 
 
 def test_a_quota_is_spent_until_its_day_is_over() -> None:
-    limiter, options = Limiter(), Options(quota=2, day_seconds=60)
+    limiter, options = SimulatedLimiter(), SimulatorOptions(quota=2, day_seconds=60)
     assert granted(limiter, options, 100, 110, 120, 159.9, 160, 161, 162) == [
         True, True, False, False, True, True, False,
     ]  # fmt: skip
     refusal = limiter.admit(options, 170)
     assert refusal
-    assert refusal.limit is Limit.QUOTA
+    assert refusal.limit is SimulatedLimit.QUOTA
     assert refusal.wait == pytest.approx(50)
 
 
-@pytest.mark.parametrize(("style", "mark"), [(HeaderStyle.STANDARD, ""), (HeaderStyle.X, "X-")])
-def test_headers_tell_the_rate_in_the_chosen_style(style: HeaderStyle, mark: str) -> None:
-    limiter, options = Limiter(), Options(rate=3, header_style=style)
+@pytest.mark.parametrize(("style", "mark"), [(RateHeaderStyle.STANDARD, ""), (RateHeaderStyle.X, "X-")])
+def test_headers_tell_the_rate_in_the_chosen_style(style: RateHeaderStyle, mark: str) -> None:
+    limiter, options = SimulatedLimiter(), SimulatorOptions(rate=3, header_style=style)
     limiter.admit(options, 0)
     assert limiter.headers(options, 0.2) == {
         f"{mark}RateLimit-Limit": "3",
@@ -57,8 +57,8 @@ def test_headers_tell_the_rate_in_the_chosen_style(style: HeaderStyle, mark: str
 
 
 def test_a_service_can_be_silent_about_its_rate() -> None:
-    options = Options(rate=3, header_style=HeaderStyle.NONE)
-    assert Limiter().headers(options, 0) == retry_after(HeaderStyle.NONE, 1) == {}
+    options = SimulatorOptions(rate=3, header_style=RateHeaderStyle.NONE)
+    assert SimulatedLimiter().headers(options, 0) == retry_after(RateHeaderStyle.NONE, 1) == {}
 
 
 def test_the_worst_second_is_remembered() -> None:

@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from scripts.simulator.bundles import bundle_of
-from scripts.simulator.options import HeaderStyle, Options
+from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import start
+from scripts.simulator.server import start_simulator
 from tests.scripts.simulator.conftest import Client
 
 PLAIN = eval_id_for(Scenario.DOCUMENTED, 1)
@@ -40,7 +40,10 @@ async def test_documents_can_only_be_got(client: Client, method: str) -> None:
 
 
 async def test_the_size_of_pictures_is_an_option() -> None:
-    async with await start(Options(image_bytes=100_000)) as simulator, aiohttp.ClientSession() as http:
+    async with (
+        await start_simulator(SimulatorOptions(image_bytes=100_000)) as simulator,
+        aiohttp.ClientSession() as http,
+    ):
         url = f"{simulator.url}/api/evaluation/{PLAIN}/documents"
         async with http.get(url, headers={"Authorization": "Bearer simulated-key"}) as response:
             body = await response.read()
@@ -71,7 +74,7 @@ async def test_a_request_that_the_rate_refuses_is_no_attempt_at_the_evaluation(c
 
 
 async def test_a_silent_service_refuses_without_a_hint(client: Client) -> None:
-    client.simulator.change(rate=0, header_style=HeaderStyle.NONE)
+    client.simulator.change(rate=0, header_style=RateHeaderStyle.NONE)
     response = await client.ask(PLAIN)
     assert response.status == 429
     assert not [name for name in response.headers if "rate" in name.lower() or "retry" in name.lower()]
@@ -141,7 +144,7 @@ async def test_other_machines_cannot_control_it(client: Client, monkeypatch: pyt
 
 async def test_an_address_in_use_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        await start(Options(port=taken.getsockname()[1]))
+        await start_simulator(SimulatorOptions(port=taken.getsockname()[1]))
 
 
 @pytest.mark.parametrize("scenario", [Scenario.SLOW_HEADERS, Scenario.SLOW_BODY])
@@ -167,9 +170,9 @@ async def test_a_client_that_hangs_up_does_no_harm(client: Client, caplog: pytes
 
 
 PROGRAM = """
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.server import serve
-serve(Options(api_key="a-secret-key", slow_seconds=60), lambda url: print(url, flush=True))
+serve(SimulatorOptions(api_key="a-secret-key", slow_seconds=60), lambda url: print(url, flush=True))
 """
 
 

@@ -1,24 +1,24 @@
 import pytest
 
 from scripts.simulator import stats
-from scripts.simulator.rate import Limit
-from scripts.simulator.stats import Stats
+from scripts.simulator.rate import SimulatedLimit
+from scripts.simulator.stats import SimulatorStats
 
 
 def test_figures_add_up() -> None:
-    counted = Stats()
+    counted = SimulatorStats()
     for number, moment in enumerate((0.0, 0.1, 0.2, 5.0)):
         counted.arrived(f"id {number % 2}", moment)
     counted.arrived(None, 5.1)
     counted.granted(0.0)
     counted.granted(0.2)
-    counted.refused(Limit.RATE)
-    counted.refused(Limit.QUOTA)
+    counted.refused(SimulatedLimit.RATE)
+    counted.refused(SimulatedLimit.QUOTA)
     counted.answered(200)
     counted.answered(429)
     counted.answered(200)
     counted.redirect_followed()
-    assert counted.snapshot() == stats.Snapshot(
+    assert counted.snapshot() == stats.StatsSnapshot(
         requests=5,
         granted=2,
         refused_by_rate=1,
@@ -32,7 +32,7 @@ def test_figures_add_up() -> None:
 
 
 def test_one_evaluation_can_be_asked_about() -> None:
-    counted = Stats()
+    counted = SimulatorStats()
     counted.arrived("one", 0)
     assert counted.snapshot("one").by_evaluation == {"one": 1}
     assert counted.snapshot("never asked for").by_evaluation == {"never asked for": 0}
@@ -40,7 +40,7 @@ def test_one_evaluation_can_be_asked_about() -> None:
 
 def test_memory_for_evaluations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "_MOST_EVALUATIONS", 2)
-    counted = Stats()
+    counted = SimulatorStats()
     for eval_id in ("a", "b", "c", "a"):
         counted.arrived(eval_id, 0)
     assert counted.snapshot().by_evaluation == {"a": 2, "b": 1}
@@ -48,7 +48,7 @@ def test_memory_for_evaluations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_snapshot_does_not_change_any_more() -> None:
-    counted = Stats()
+    counted = SimulatorStats()
     before = counted.snapshot()
     counted.arrived("one", 0)
     counted.answered(200)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from scripts.archive_access.open_bucket import opened_for_reading
-from scripts.verify.command import differences_of
+from scripts.archive_access.open_bucket import open_read_only_bucket
+from scripts.verify.command import find_differences
 from scripts.verify.context import VerifyContext
-from scripts.verify.layout import Group, grouped
-from scripts.verify.open_lister import opened_shelves
-from scripts.verify.ordered_gather import at_once
+from scripts.verify.layout import ObjectGroup, group_objects
+from scripts.verify.open_lister import open_lister
+from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
 from tasks.storage.bucket import Bucket
 from tests.archives import PREFIX, BucketHand, FolderHand, Hand
@@ -28,26 +28,28 @@ class Place:
         settings: where it is.
         bucket: for workers.
         hand: for others.
-        means: what the last verification worked with.
+        ctx: what the last verification worked with.
     """
 
     settings: Settings
     bucket: Bucket
     hand: Hand
-    means: VerifyContext | None = None
+    ctx: VerifyContext | None = None
 
-    async def checked(self, group: Group) -> list[Difference]:
+    async def checked(self, group: ObjectGroup) -> list[Difference]:
         """Return the differences of one place."""
-        async with opened_shelves(self.settings) as shelves:
-            return await differences_of(VerifyContext(self.bucket, shelves, young=time.time()), group)
+        async with open_lister(self.settings) as lister:
+            return await find_differences(VerifyContext(self.bucket, lister, young=time.time()), group)
 
     async def verified(self, *, grace: float = 0, **facts: Any) -> list[Difference]:
         """Return all differences."""
-        async with opened_shelves(self.settings) as shelves:
-            means = self.means = VerifyContext(self.bucket, shelves, young=time.time() - grace, **facts)
-            groups = grouped(shelves.walk(""))
+        async with open_lister(self.settings) as lister:
+            ctx = self.ctx = VerifyContext(self.bucket, lister, young=time.time() - grace, **facts)
+            groups = group_objects(lister.walk(""))
             return [
-                each async for some in at_once(24, lambda group: differences_of(means, group), groups) for each in some
+                each
+                async for some in ordered_gather(24, lambda group: find_differences(ctx, group), groups)
+                for each in some
             ]
 
 
@@ -61,5 +63,5 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         s3 = request.getfixturevalue("s3")
         settings = Settings(archive_url=f"s3://{s3.bucket}/{PREFIX}", s3_endpoint=s3.endpoint)
         hand = BucketHand(s3)
-    async with opened_for_reading(settings) as bucket:
+    async with open_read_only_bucket(settings) as bucket:
         yield Place(settings, bucket, hand)

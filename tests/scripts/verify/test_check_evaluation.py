@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from scripts.erase.marker import marker
-from scripts.verify.context import Chosen, Depth
-from scripts.verify.layout import Group, evaluation_place, quarantine_place
+from scripts.erase.marker import make_marker
+from scripts.verify.context import Selection, VerifyDepth
+from scripts.verify.layout import ObjectGroup, evaluation_place, quarantine_place
 from scripts.verify.problems import Problem
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
@@ -30,10 +30,10 @@ async def wrong(place: Place, **facts: object) -> list[tuple[str, str]]:
 
 async def test_what_workers_leave_has_no_difference(place: Place) -> None:
     await fill(place.bucket, IDS)
-    for depth in Depth:
+    for depth in VerifyDepth:
         assert await wrong(place, depth=depth) == []
-    assert place.means
-    tally = place.means.tally
+    assert place.ctx
+    tally = place.ctx.progress
     assert (tally.evaluations, tally.quarantined, tally.runs, tally.young) == (10, 1, 1, 0)
     assert tally.objects == len([key for key in place.hand.listed() if key.startswith("sandbox/")])
 
@@ -50,15 +50,15 @@ async def test_what_is_on_its_way_is_no_orphan_until_it_is_old(place: Place) -> 
     key = f"sandbox/{FIRST}/selfie/{'0' * 64}.jpg"
     place.hand.put(key, b"on its way")
     assert await wrong(place, grace=3600) == []
-    assert place.means
-    assert place.means.tally.young == 1
+    assert place.ctx
+    assert place.ctx.progress.young == 1
     assert await wrong(place) == [(MANIFEST, "manifest_missing"), (key, "orphan")]
 
 
 async def test_an_evaluation_that_was_asked_for_and_is_not_there_is_named(place: Place) -> None:
-    found = await place.checked(Group(evaluation_place("sandbox", FIRST), None))
+    found = await place.checked(ObjectGroup(evaluation_place("sandbox", FIRST), None))
     assert [(each.eval_id, each.problem) for each in found] == [(FIRST, Problem.MANIFEST_MISSING)]
-    assert await place.checked(Group(quarantine_place("sandbox", FIRST), None)) == []
+    assert await place.checked(ObjectGroup(quarantine_place("sandbox", FIRST), None)) == []
 
 
 async def test_workers_that_go_on_meanwhile_are_not_accused(place: Place) -> None:
@@ -112,16 +112,16 @@ async def test_only_those_archived_since_then_are_looked_at(place: Place) -> Non
     key = next(key for key in place.hand.listed() if key.endswith(".jpg"))
     place.hand.put(key, b"another")
     later, before = datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC)
-    assert await wrong(place, chosen=Chosen(since=later)) == []
-    assert await wrong(place, chosen=Chosen(since=before)) == [(key, "size_differs")]
+    assert await wrong(place, selection=Selection(since=later)) == []
+    assert await wrong(place, selection=Selection(since=before)) == [(key, "size_differs")]
 
 
 async def test_sizes_alone_do_not_tell_bytes_apart(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     key = next(key for key in place.hand.listed() if key.endswith(".jpg"))
     place.hand.put(key, bytes(104))
-    assert await wrong(place, depth=Depth.SIZES) == []
-    for depth in (Depth.CONTENT, Depth.CHECKSUMS):
+    assert await wrong(place, depth=VerifyDepth.SIZES) == []
+    for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
         assert await wrong(place, depth=depth) == [(key, "content_differs")]
 
 
@@ -135,7 +135,7 @@ async def test_labels_that_say_something_else_are_named(place: Place) -> None:
     named = await wrong(place)
     assert [problem for _, problem in named] == ["metadata_differs"] * 3 + ["tags_differ"] * 3
     assert {where for where, _ in named} == {key}
-    assert await wrong(place, depth=Depth.SIZES) == []
+    assert await wrong(place, depth=VerifyDepth.SIZES) == []
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
@@ -166,7 +166,7 @@ async def test_an_erased_evaluation_is_as_it_must_be_and_so_it_is_when_it_was_ar
                 place.hand.delete(key)
         receipt = f"receipts/sandbox/{eval_id}/20261123T040000Z.json"
         kept: Any = SimpleNamespace(key=receipt, receipt=SimpleNamespace(requested_at="2026-11-23T04:00:00.000Z"))
-        data = marker(evaluation, kept, before.manifest if before else None).as_json()
+        data = make_marker(evaluation, kept, before.manifest if before else None).as_json()
         place.hand.put(evaluation.manifest_key, data)
         place.hand.put(receipt, b"{}")
     assert await place.verified() == []

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from scripts.verify.check_object import check_object
-from scripts.verify.context import Depth, VerifyContext
-from scripts.verify.expected_objects import ExpectedObject, claims_of
+from scripts.verify.context import VerifyContext, VerifyDepth
+from scripts.verify.expected_objects import ExpectedObject, expected_objects
 from scripts.verify.objects_api import ListedObject, ObjectHead
-from scripts.verify.record import Record
+from scripts.verify.record import ManifestRecord
 from tasks.errors import StorageError
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, holding, manifest
 
@@ -17,12 +17,12 @@ OTHER = "0" * 64
 
 
 def claim() -> ExpectedObject:
-    (found,) = claims_of(EVALUATION, [Record("manifest", manifest(), OTHER)]).documents.values()
+    (found,) = expected_objects(EVALUATION, [ManifestRecord("manifest", manifest(), OTHER)]).documents.values()
     return found
 
 
 @dataclass
-class Shelves:
+class Lister:
     """What is kept beside an object, and what was asked of it; None for a folder, an error for a store that fails."""
 
     beside: ObjectHead | StorageError | None
@@ -32,11 +32,11 @@ class Shelves:
         raise AssertionError(prefix)
         yield []
 
-    async def kept(self, key: str) -> ObjectHead | None:
-        return self._told("kept", key)
+    async def head(self, key: str) -> ObjectHead | None:
+        return self._told("head", key)
 
-    async def read_back(self, key: str) -> ObjectHead | None:
-        return self._told("read_back", key)
+    async def get(self, key: str) -> ObjectHead | None:
+        return self._told("get", key)
 
     def _told(self, how: str, key: str) -> ObjectHead | None:
         assert key == claim().key
@@ -54,9 +54,9 @@ def labelled(**changes: object) -> ObjectHead:
 
 
 async def wrong(
-    shelves: Shelves,
+    lister: Lister,
     *,
-    depth: Depth = Depth.CONTENT,
+    depth: VerifyDepth = VerifyDepth.CONTENT,
     content: bytes | None = CONTENT,
     size: int | None = len(CONTENT),
     lock: str | None = None,
@@ -64,52 +64,56 @@ async def wrong(
 ) -> list[str]:
     of = of or claim()
     bucket = await holding({} if content is None else {of.key: content})
-    means = VerifyContext(bucket, shelves, young=0.0, depth=depth, lock_expected=lock)
+    ctx = VerifyContext(bucket, lister, young=0.0, depth=depth, lock_expected=lock)
     stored = None if size is None else ListedObject(of.key, size, 0.0)
-    return [each.problem.value for each in await check_object(means, EVALUATION.eval_id, of, stored)]
+    return [each.problem.value for each in await check_object(ctx, EVALUATION.eval_id, of, stored)]
 
 
-@pytest.mark.parametrize("depth", Depth)
-async def test_what_is_as_it_is_claimed_has_no_difference(depth: Depth) -> None:
-    for shelves in (Shelves(labelled()), Shelves(None)):
-        assert await wrong(shelves, depth=depth, lock="COMPLIANCE") == []
+@pytest.mark.parametrize("depth", VerifyDepth)
+async def test_what_is_as_it_is_claimed_has_no_difference(depth: VerifyDepth) -> None:
+    for lister in (Lister(labelled()), Lister(None)):
+        assert await wrong(lister, depth=depth, lock="COMPLIANCE") == []
 
 
-@pytest.mark.parametrize("depth", Depth)
-async def test_what_is_not_there_or_has_another_size_is_asked_for_no_further(depth: Depth) -> None:
-    shelves = Shelves(labelled())
-    assert await wrong(shelves, depth=depth, size=None) == ["object_missing"]
-    assert await wrong(shelves, depth=depth, size=1) == ["size_differs"]
-    assert shelves.asked == []
+@pytest.mark.parametrize("depth", VerifyDepth)
+async def test_what_is_not_there_or_has_another_size_is_asked_for_no_further(depth: VerifyDepth) -> None:
+    lister = Lister(labelled())
+    assert await wrong(lister, depth=depth, size=None) == ["object_missing"]
+    assert await wrong(lister, depth=depth, size=1) == ["size_differs"]
+    assert lister.asked == []
 
 
 async def test_each_depth_asks_for_no_more_than_it_needs() -> None:
-    for depth, asked in ((Depth.SIZES, []), (Depth.CHECKSUMS, ["kept"]), (Depth.CONTENT, ["read_back"])):
-        shelves = Shelves(labelled())
-        assert await wrong(shelves, depth=depth, content=None) == []
-        assert shelves.asked == asked
+    for depth, asked in (
+        (VerifyDepth.SIZES, []),
+        (VerifyDepth.CHECKSUMS, ["head"]),
+        (VerifyDepth.CONTENT, ["get"]),
+    ):
+        lister = Lister(labelled())
+        assert await wrong(lister, depth=depth, content=None) == []
+        assert lister.asked == asked
 
 
 async def test_other_bytes_are_found_wherever_their_hash_comes_from() -> None:
-    assert await wrong(Shelves(labelled(content=OTHER))) == ["content_differs"]
-    assert await wrong(Shelves(labelled(sha256=OTHER)), depth=Depth.CHECKSUMS) == ["content_differs"]
-    assert await wrong(Shelves(None), content=b"another!") == ["content_differs"]
+    assert await wrong(Lister(labelled(content=OTHER))) == ["content_differs"]
+    assert await wrong(Lister(labelled(sha256=OTHER)), depth=VerifyDepth.CHECKSUMS) == ["content_differs"]
+    assert await wrong(Lister(None), content=b"another!") == ["content_differs"]
     # Without a checksum of the whole the bytes are read.
-    assert await wrong(Shelves(labelled(sha256=None)), depth=Depth.CHECKSUMS, content=b"another!") == [
+    assert await wrong(Lister(labelled(sha256=None)), depth=VerifyDepth.CHECKSUMS, content=b"another!") == [
         "content_differs"
     ]
 
 
 async def test_s3_s_word_is_not_enough_where_bytes_are_to_be_read() -> None:
-    assert await wrong(Shelves(labelled(content=None)), content=b"another!") == ["content_differs"]
+    assert await wrong(Lister(labelled(content=None)), content=b"another!") == ["content_differs"]
 
 
 @pytest.mark.parametrize("sealed_with", [None, "2026"])
 async def test_what_is_large_or_sealed_is_not_read_in_one_request(sealed_with: str | None) -> None:
     of = replace(claim(), size=(1 << 20) + 1, sealed_with=sealed_with)
-    shelves = Shelves(labelled(content=None))
-    assert await wrong(shelves, of=of, size=of.size_there) == []
-    assert shelves.asked == ["kept"]
+    lister = Lister(labelled(content=None))
+    assert await wrong(lister, of=of, size=of.size_there) == []
+    assert lister.asked == ["head"]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +126,11 @@ async def test_what_is_large_or_sealed_is_not_read_in_one_request(sealed_with: s
     ],
 )
 async def test_labels_that_say_something_else_are_named(changes: dict[str, object], problem: str) -> None:
-    for depth in (Depth.CONTENT, Depth.CHECKSUMS):
-        assert set(await wrong(Shelves(labelled(**changes)), depth=depth, lock="COMPLIANCE")) == {problem}
-    assert await wrong(Shelves(labelled(lock=None))) == []
+    for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
+        assert set(await wrong(Lister(labelled(**changes)), depth=depth, lock="COMPLIANCE")) == {problem}
+    assert await wrong(Lister(labelled(lock=None))) == []
 
 
 async def test_what_goes_while_it_is_looked_at_is_missing_and_what_is_not_given_was_not_read() -> None:
-    assert await wrong(Shelves(None), content=None) == ["object_missing"]
-    assert await wrong(Shelves(StorageError("read", "no"))) == ["not_read"]
+    assert await wrong(Lister(None), content=None) == ["object_missing"]
+    assert await wrong(Lister(StorageError("read", "no"))) == ["not_read"]

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.verify.check_run import check_run
 from scripts.verify.context import VerifyContext
-from scripts.verify.layout import Group, place_of
+from scripts.verify.layout import ObjectGroup, place_of
 from scripts.verify.local_objects import LocalObjectLister
 from scripts.verify.objects_api import IRREGULAR, ListedObject
 from tasks.storage.local_bucket import LocalBucket
@@ -28,10 +28,10 @@ def piece(hand: FolderHand) -> str:
 
 
 async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[ListedObject, ...] = ()) -> list[tuple[str, str]]:
-    means = VerifyContext(LocalBucket(hand.root), LocalObjectLister(hand.root), young=young)
-    objects = (*await means.objects("runs/sandbox/q3/"), *more)
-    differences = await check_run(means, Group(place_of(LIST), objects))
-    assert means.tally.runs == 1
+    ctx = VerifyContext(LocalBucket(hand.root), LocalObjectLister(hand.root), young=young)
+    objects = (*await ctx.objects("runs/sandbox/q3/"), *more)
+    differences = await check_run(ctx, ObjectGroup(place_of(LIST), objects))
+    assert ctx.progress.runs == 1
     return [(each.key, each.problem.value) for each in differences]
 
 

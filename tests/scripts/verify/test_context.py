@@ -1,25 +1,25 @@
 from datetime import UTC, datetime
 
-from scripts.verify.context import Chosen, Tally
+from scripts.verify.context import Selection, VerifyProgress
 from tests.archives import eval_ids
 
 IDS = eval_ids(2_000)
 
 
 def test_a_share_is_always_the_same_and_about_as_large_as_it_says() -> None:
-    some = [eval_id for eval_id in IDS if Chosen(share=0.05).has(eval_id)]
-    assert some == [eval_id for eval_id in IDS if Chosen(share=0.05).has(eval_id)]
+    some = [eval_id for eval_id in IDS if Selection(share=0.05).has(eval_id)]
+    assert some == [eval_id for eval_id in IDS if Selection(share=0.05).has(eval_id)]
     assert 60 < len(some) < 140
-    assert set(some) < {eval_id for eval_id in IDS if Chosen(share=0.5).has(eval_id)}
-    assert all(Chosen().has(eval_id) for eval_id in IDS)
+    assert set(some) < {eval_id for eval_id in IDS if Selection(share=0.5).has(eval_id)}
+    assert all(Selection().has(eval_id) for eval_id in IDS)
 
 
 def test_a_day_begins_at_its_midnight() -> None:
-    chosen = Chosen(since=datetime(2026, 11, 1, tzinfo=UTC))
+    chosen = Selection(since=datetime(2026, 11, 1, tzinfo=UTC))
     assert chosen.is_recent("2026-11-01T00:00:00.000Z")
     assert not chosen.is_recent("2026-10-31T23:59:59.999Z")
 
 
 def test_the_sentence_names_what_there_is() -> None:
-    assert Tally(1_000, 3_000, 7_000_000).sentence() == "1,000 evaluations, 3,000 objects, 7 MB read back"
-    assert Tally(quarantined=2, runs=1).sentence().endswith("; 2 in quarantine; 1 lists of runs")
+    assert VerifyProgress(1_000, 3_000, 7_000_000).sentence() == "1,000 evaluations, 3,000 objects, 7 MB read back"
+    assert VerifyProgress(quarantined=2, runs=1).sentence().endswith("; 2 in quarantine; 1 lists of runs")

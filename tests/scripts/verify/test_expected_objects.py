@@ -2,8 +2,8 @@
 
 import pytest
 
-from scripts.verify.expected_objects import claims_of
-from scripts.verify.record import Record
+from scripts.verify.expected_objects import expected_objects
+from scripts.verify.record import ManifestRecord
 from tasks.model.outcome import Outcome
 from tasks.storage.manifest import DocumentRecord, Manifest
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, document, manifest
@@ -11,12 +11,12 @@ from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, document
 KEY = EVALUATION.document_key("selfie", SHA256, "jpg")
 
 
-def record(of: Manifest) -> Record:
-    return Record(f"manifest {of.revision}", of, "0" * 64)
+def record(of: Manifest) -> ManifestRecord:
+    return ManifestRecord(f"manifest {of.revision}", of, "0" * 64)
 
 
 def test_a_document_is_claimed_with_all_that_stands_beside_it() -> None:
-    claims = claims_of(EVALUATION, [record(manifest())])
+    claims = expected_objects(EVALUATION, [record(manifest())])
     (claim,) = claims.documents.values()
     assert (claim.key, claim.size, claim.size_there, claim.sha256) == (KEY, len(CONTENT), len(CONTENT), SHA256)
     assert claim.metadata == {"eval-id": EVALUATION.eval_id, "sha256": SHA256, "document-kind": "selfie"}
@@ -29,7 +29,7 @@ def test_a_document_is_claimed_with_all_that_stands_beside_it() -> None:
 
 
 def test_a_sealed_one_is_larger_where_it_is() -> None:
-    claims = claims_of(EVALUATION, [record(manifest(documents=(document(sealed_with="2026"),)))])
+    claims = expected_objects(EVALUATION, [record(manifest(documents=(document(sealed_with="2026"),)))])
     (claim,) = claims.documents.values()
     assert claim.size_there > claim.size == len(CONTENT)
 
@@ -48,20 +48,20 @@ def test_a_sealed_one_is_larger_where_it_is() -> None:
     ],
 )
 def test_a_key_of_somebody_else_is_named_and_not_claimed(wrong: DocumentRecord, problem: str) -> None:
-    claims = claims_of(EVALUATION, [record(manifest(documents=(wrong,)))])
+    claims = expected_objects(EVALUATION, [record(manifest(documents=(wrong,)))])
     assert [(each.key, each.problem.value) for each in claims.differences] == [(wrong.key, problem)]
     assert claims.documents == {}
 
 
 def test_a_media_type_of_a_later_version_is_believed() -> None:
     later = document(media_type="image/later", key=KEY.replace("jpg", "ltr"))
-    claims = claims_of(EVALUATION, [record(manifest(documents=(later,)))])
+    claims = expected_objects(EVALUATION, [record(manifest(documents=(later,)))])
     assert (list(claims.documents), claims.differences) == ([later.key], [])
 
 
 def test_a_document_that_only_a_former_manifest_names_was_dropped() -> None:
     former, current = record(manifest()), record(manifest(2, b"x", documents=()))
-    claims = claims_of(EVALUATION, [current, former])
+    claims = expected_objects(EVALUATION, [current, former])
     assert [(each.key, each.problem.value) for each in claims.differences] == [(KEY, "revision_differs")]
     assert "revision 1 names it" in claims.differences[0].detail
     assert list(claims.documents) == [KEY]
@@ -69,15 +69,15 @@ def test_a_document_that_only_a_former_manifest_names_was_dropped() -> None:
 
 def test_of_two_names_of_the_same_either_may_have_given_the_tag() -> None:
     both = (document(), document(name="case/attachments/a.jpg"))
-    (claim,) = claims_of(EVALUATION, [record(manifest(documents=both))]).documents.values()
+    (claim,) = expected_objects(EVALUATION, [record(manifest(documents=both))]).documents.values()
     assert len(claim.tags["source"]) == 2
 
 
 def test_what_is_unreadable_claims_its_bundle_and_has_to_name_one() -> None:
     unreadable = {"outcome": Outcome.UNREADABLE, "documents": ()}
-    (bundle,) = claims_of(EVALUATION, [record(manifest(**unreadable))]).bundles
+    (bundle,) = expected_objects(EVALUATION, [record(manifest(**unreadable))]).bundles
     assert (bundle.key, bundle.locked) == (EVALUATION.quarantine_key("b" * 64), False)
-    claims = claims_of(EVALUATION, [record(manifest(**unreadable, bundle=None))])
+    claims = expected_objects(EVALUATION, [record(manifest(**unreadable, bundle=None))])
     assert [(each.problem.value, each.detail) for each in claims.differences] == [
         ("manifest_damaged", "it says unreadable, and names no bundle")
     ]

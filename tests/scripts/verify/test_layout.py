@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from scripts.verify.layout import Place, Room, evaluation_place, grouped, place_of, quarantine_place
+from scripts.verify.layout import ArchiveArea, ArchivePlace, evaluation_place, group_objects, place_of, quarantine_place
 from scripts.verify.objects_api import ListedObject
 
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
@@ -15,11 +15,11 @@ ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
         (f"production/{ID}/revisions/1.json", evaluation_place("production", ID)),
         (f"production/{ID}/", evaluation_place("production", ID)),
         (f"quarantine/sandbox/{ID}/x.zip", quarantine_place("sandbox", ID)),
-        ("runs/sandbox/q3/run.json", Place(Room.RUN, "runs/sandbox/q3/", "sandbox", "q3")),
-        ("receipts/sandbox/x", Place(Room.RECEIPT, "receipts/sandbox/x")),
+        ("runs/sandbox/q3/run.json", ArchivePlace(ArchiveArea.RUN, "runs/sandbox/q3/", "sandbox", "q3")),
+        ("receipts/sandbox/x", ArchivePlace(ArchiveArea.RECEIPT, "receipts/sandbox/x")),
     ],
 )
-def test_a_key_says_what_it_belongs_to(key: str, place: Place) -> None:
+def test_a_key_says_what_it_belongs_to(key: str, place: ArchivePlace) -> None:
     assert place_of(key) == place
 
 
@@ -39,7 +39,7 @@ def test_a_key_says_what_it_belongs_to(key: str, place: Place) -> None:
     ],
 )
 def test_any_other_key_is_nobody_s(key: str) -> None:
-    assert place_of(key) == Place(Room.NONE, key)
+    assert place_of(key) == ArchivePlace(ArchiveArea.NONE, key)
 
 
 async def test_what_belongs_together_is_together_however_it_was_listed() -> None:
@@ -50,5 +50,5 @@ async def test_what_belongs_together_is_together_however_it_was_listed() -> None
             yield [ListedObject(key, 1, 0.0) for key in keys[at : at + size]]
 
     for size in (1, 2, 3, 5):
-        groups = [[stored.key for stored in group.objects or ()] async for group in grouped(listing(size))]
+        groups = [[stored.key for stored in group.objects or ()] async for group in group_objects(listing(size))]
         assert groups == [keys[:3], ["x"], ["y"]]

@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
-from scripts.verify.ordered_gather import at_once
+from scripts.verify.ordered_gather import ordered_gather
 
 
 async def numbers(count: int) -> AsyncIterator[int]:
@@ -23,7 +23,7 @@ async def test_what_comes_of_things_comes_in_their_order_and_few_are_under_way()
         under_way -= 1
         return number
 
-    assert [each async for each in at_once(4, work, numbers(50))] == list(range(50))
+    assert [each async for each in ordered_gather(4, work, numbers(50))] == list(range(50))
     assert 1 < most <= 4
 
 
@@ -35,6 +35,6 @@ async def test_an_error_ends_it_and_nothing_stays_behind() -> None:
         return number
 
     with pytest.raises(ValueError, match="3"):
-        async with aclosing(at_once(8, work, numbers(4))) as found:  # type: ignore[type-var]
+        async with aclosing(ordered_gather(8, work, numbers(4))) as found:  # type: ignore[type-var]
             _ = [each async for each in found]
     assert len(asyncio.all_tasks()) == 1

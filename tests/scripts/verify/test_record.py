@@ -6,7 +6,7 @@ import pytest
 
 from scripts.verify.objects_api import IRREGULAR, ListedObject
 from scripts.verify.problems import Difference
-from scripts.verify.record import Record, read_record
+from scripts.verify.record import ManifestRecord, read_record
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
 
 KEY = EVALUATION.manifest_key
@@ -19,7 +19,7 @@ def changed(**facts: object) -> bytes:
 
 async def test_a_manifest_is_read_with_its_hash_and_none_is_none() -> None:
     found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, listed({KEY: WHOLE})[KEY])
-    assert isinstance(found, Record)
+    assert isinstance(found, ManifestRecord)
     assert (found.manifest.as_json(), found.key) == (WHOLE, KEY)
     assert await read_record(await holding({}), EVALUATION, KEY, None) is None
 

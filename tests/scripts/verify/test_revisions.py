@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from scripts.verify.revisions import Chain, read_chain
+from scripts.verify.revisions import RevisionChain, read_chain
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
 
 CURRENT = EVALUATION.manifest_key
@@ -18,7 +18,7 @@ def whole() -> Objects:
     return {ONE: first, TWO: second, CURRENT: manifest(3, second).as_json()}
 
 
-async def chain_of(objects: Objects) -> Chain:
+async def chain_of(objects: Objects) -> RevisionChain:
     return await read_chain(await holding(objects), EVALUATION, listed(objects))
 
 
@@ -31,7 +31,7 @@ async def test_a_whole_chain_is_read_from_the_youngest_on() -> None:
 async def test_without_a_manifest_there_is_no_chain() -> None:
     objects = whole()
     del objects[CURRENT]
-    assert await chain_of(objects) == Chain()
+    assert await chain_of(objects) == RevisionChain()
 
 
 def _lost(*keys: str) -> Callable[[Objects], Objects]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.verify.s3_objects import _of_the_whole, opened_s3_shelves
+from scripts.verify.s3_objects import _of_the_whole, open_s3_lister
 from tasks.errors import StorageError
 from tasks.memory.spool import Spool
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
@@ -25,7 +25,7 @@ async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> No
         s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}/{key}", Body=b"x")
     s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}-of-another/a", Body=b"x")
     assert len(hand.listed()) == len(keys) + 1
-    async with opened_s3_shelves(settings_for(s3)) as shelves:
+    async with open_s3_lister(settings_for(s3)) as shelves:
         found = [stored async for some in shelves.walk("") for stored in some]
         assert [stored.key for stored in found] == keys
         assert [stored.key async for some in shelves.walk("a/00") for stored in some] == keys[2:102]
@@ -36,11 +36,11 @@ async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
     assert not isinstance(store, Path)
     labels = ObjectAttributes("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
     await S3Bucket(store).create("abc", b"abc", labels)
-    async with opened_s3_shelves(settings_for(s3)) as shelves:
-        kept = await shelves.kept("abc")
+    async with open_s3_lister(settings_for(s3)) as shelves:
+        kept = await shelves.head("abc")
         assert kept
         assert (kept.sha256, kept.metadata, kept.tags, kept.lock) == (ABC, labels.metadata, labels.tags, None)
-        assert await shelves.kept("abd") is None
+        assert await shelves.head("abd") is None
 
 
 async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_whole(s3: S3, tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_wh
     assert not isinstance(store, Path)
     with pytest.raises(StorageError, match="in parts"):
         await S3Bucket(store).create("large", spool.mapped(), ObjectAttributes("image/jpeg"))
-    async with opened_s3_shelves(settings_for(s3)) as shelves:
-        kept = await shelves.kept("large")
+    async with open_s3_lister(settings_for(s3)) as shelves:
+        kept = await shelves.head("large")
     assert kept
     assert kept.sha256 is None
 
@@ -80,6 +80,6 @@ def test_only_a_whole_checksum_counts(head: dict[str, str], sha256: str | None) 
 
 async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -> None:
     gone = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
-    async with opened_s3_shelves(gone) as shelves:
+    async with open_s3_lister(gone) as shelves:
         with pytest.raises(StorageError, match="NoSuchBucket"):
             _ = [some async for some in shelves.walk("")]

@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from scripts.verify import s3_http
-from scripts.verify.s3_requests import Answer, S3Requests, opened_line
+from scripts.verify.s3_requests import S3Requests, S3Response, open_s3_requests
 from tasks.errors import StorageError
 from tests.bench.certificate import write_certificate
 from tests.riskos import Heard, Reply, Server, Then, http, listening, s3_error, saying
@@ -32,12 +32,12 @@ async def line_to(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterato
     session = boto3.Session(region_name="eu-central-1")
     client = session.client("s3", endpoint_url=url)
     waits = [0.0] * (tries - 1)
-    async with opened_line(client, session.get_credentials(), "ours", at_once, waits=waits) as line:
+    async with open_s3_requests(client, session.get_credentials(), "ours", at_once, waits=waits) as line:
         yield line
 
 
-async def tags_of(line: S3Requests, key: str = "a b/ü") -> Answer | None:
-    return await line.ask("GET", key, "s3:GetObjectTagging", "tagging", x_amz_checksum_mode="ENABLED")
+async def tags_of(line: S3Requests, key: str = "a b/ü") -> S3Response | None:
+    return await line.send("GET", key, "s3:GetObjectTagging", "tagging", x_amz_checksum_mode="ENABLED")
 
 
 async def asked(server: Server, *, tries: int = 3) -> bytes | None:

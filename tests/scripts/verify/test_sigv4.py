@@ -8,7 +8,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from scripts.verify.sigv4 import Signer
+from scripts.verify.sigv4 import SigV4Signer
 
 HOST = "127.0.0.1:9000"
 
@@ -30,14 +30,14 @@ def test_its_signature_is_that_of_botocore(
     theirs = AWSRequest(method, f"http://{HOST}{path}" + (query and f"?{query}"), headers=dict(more))
     S3SigV4Auth(Credentials(*frozen[:3]), "s3", "eu-central-1").add_auth(theirs)
     at = datetime.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    ours = Signer(lambda: frozen, "eu-central-1", HOST, lambda: at).headers(method, path, query, more)
+    ours = SigV4Signer(lambda: frozen, "eu-central-1", HOST, lambda: at).headers(method, path, query, more)
     assert ours["authorization"] == theirs.headers["Authorization"]
 
 
 def test_a_new_day_and_new_credentials_have_new_signatures() -> None:
     days = iter([datetime(2026, 11, day, tzinfo=UTC) for day in (23, 23, 24, 23)])
     given = iter([ReadOnlyCredentials("k", secret, None) for secret in ("a", "a", "a", "b")])
-    signer = Signer(lambda: next(given), "eu-central-1", HOST, lambda: next(days))
+    signer = SigV4Signer(lambda: next(given), "eu-central-1", HOST, lambda: next(days))
     one, same, next_day, other = (signer.headers("GET", "/x", "", {})["authorization"] for _ in range(4))
     assert one == same
     assert len({one, next_day, other}) == 3

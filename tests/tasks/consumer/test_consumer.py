@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.consumer.consumer import Consumer
 from tasks.errors import BadMessage
 from tasks.ledger.ledger import Ledger
@@ -25,7 +25,7 @@ from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
 from tests.counting import figures
 from tests.faults.own_s3 import own_s3
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, load_settings
 from worker.resources import open_resources
@@ -37,7 +37,9 @@ KEY = "a-key-of-this-test"
 
 @pytest.fixture
 async def riskos() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=2_000, slow_seconds=1.0), ["key-of-kyb"]) as simulator:
+    async with await start_simulator(
+        SimulatorOptions(api_key=KEY, image_bytes=2_000, slow_seconds=1.0), ["key-of-kyb"]
+    ) as simulator:
         yield simulator
 
 
@@ -61,7 +63,7 @@ async def work(settings: Settings, given: Message) -> bool:
     """Have a station on this test's own loop work on a message."""
     runtime = Runtime(drain_seconds=1)
     try:
-        with closing(Publisher(publishing_app(settings))) as publisher:
+        with closing(Publisher(make_publishing_app(settings))) as publisher:
             async with open_resources(settings, load_accounts(settings)) as resources:
                 station = Consumer(
                     settings, load_accounts(settings), resources, runtime, publisher, Watchdog(), figures=figures()
@@ -138,7 +140,7 @@ async def round_trips(
     runtime = Runtime(drain_seconds=1)
     roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
     async with open_resources(roomy, load_accounts(roomy)) as resources:
-        with closing(Publisher(publishing_app(roomy))) as publisher:
+        with closing(Publisher(make_publishing_app(roomy))) as publisher:
             station = Consumer(
                 roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog(), figures=figures()
             )

@@ -17,9 +17,9 @@ from structlog.contextvars import merge_contextvars
 from typing_extensions import Buffer
 
 from scripts.simulator.expected import expected_outcome
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.errors import StorageError
@@ -112,7 +112,7 @@ class Yard:
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=1_000, slow_seconds=0.1)) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=1_000, slow_seconds=0.1)) as simulator:
         yield simulator
 
 

@@ -21,9 +21,9 @@ from scripts.simulator.bundles import bundle_of, documents_of
 from scripts.simulator.damage import wrong_crc
 from scripts.simulator.expected import expected_outcome
 from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.errors import (
@@ -161,7 +161,9 @@ async def house_at(
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=IMAGE_BYTES, slow_seconds=0.1)) as simulator:
+    async with await start_simulator(
+        SimulatorOptions(api_key=KEY, image_bytes=IMAGE_BYTES, slow_seconds=0.1)
+    ) as simulator:
         yield simulator
 
 

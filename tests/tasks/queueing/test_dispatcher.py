@@ -15,7 +15,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.dispatcher import dispatch
 from tasks.queueing.publisher import Publisher, count_backlog
 from tasks.resilience.holds import Hold, Reason
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
 PREFIX = "docv:ledger:"
@@ -28,7 +28,7 @@ def ledger(redis: Redis) -> Ledger:
 
 @pytest.fixture
 def publisher(redis_url: str) -> Iterator[Publisher]:
-    publisher = Publisher(publishing_app(Settings(redis_url=SecretStr(redis_url))))
+    publisher = Publisher(make_publishing_app(Settings(redis_url=SecretStr(redis_url))))
     yield publisher
     publisher.close()
 
@@ -36,7 +36,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 @pytest.fixture
 def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
     """There is no Redis where it wants to publish."""
-    publisher = Publisher(publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
+    publisher = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
     yield publisher
     publisher.close()
 

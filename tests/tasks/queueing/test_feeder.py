@@ -18,7 +18,7 @@ from tasks.queueing.publisher import Publisher, count_backlog
 from tasks.storage import run_list
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import RunList, Source, store_run_list
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
 
@@ -40,7 +40,7 @@ def bucket(tmp_path: Path) -> LocalBucket:
 
 @pytest.fixture
 def publisher(redis_url: str) -> Iterator[Publisher]:
-    publisher = Publisher(publishing_app(Settings(redis_url=SecretStr(redis_url))))
+    publisher = Publisher(make_publishing_app(Settings(redis_url=SecretStr(redis_url))))
     yield publisher
     publisher.close()
 
@@ -166,7 +166,7 @@ async def test_a_run_whose_list_is_gone_is_told_of_and_does_not_hinder_the_other
 async def test_what_could_not_be_published_is_accepted_all_the_same(
     ledger: Ledger, bucket: LocalBucket, tmp_path: Path
 ) -> None:
-    broken = Publisher(publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
+    broken = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
     ids = some_ids(5)
     await begin(ledger, bucket, ids)
     await feed_all(Feeder(ledger, broken, bucket, "sandbox", backlog=100))

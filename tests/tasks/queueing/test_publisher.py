@@ -18,7 +18,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import MAX_BATCH, read_message
 from tasks.queueing.publisher import Backlog, Publisher, batch_size, count_backlog, enqueue
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 from worker.config.settings import Settings
@@ -27,7 +27,7 @@ API_KEY = "the-key-of-the-account"
 
 
 def publisher_to(redis_url: str) -> Publisher:
-    return Publisher(publishing_app(Settings(redis_url=SecretStr(redis_url), api_key=SecretStr(API_KEY))))
+    return Publisher(make_publishing_app(Settings(redis_url=SecretStr(redis_url), api_key=SecretStr(API_KEY))))
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import aiohttp
 import orjson
 import pytest
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import start
+from scripts.simulator.server import start_simulator
 from tasks.errors import (
     AccountRefused,
     ArchiveError,
@@ -386,7 +386,10 @@ async def test_silence_ends_in_a_timeout(reply: bytes) -> None:
 
 
 async def test_an_answer_that_dribbles_for_ever_is_bound_by_the_total_time() -> None:
-    async with await start(Options(api_key=KEY, slow_seconds=600)) as simulator, aiohttp.ClientSession() as session:
+    async with (
+        await start_simulator(SimulatorOptions(api_key=KEY, slow_seconds=600)) as simulator,
+        aiohttp.ClientSession() as session,
+    ):
         evaluation = Evaluation(eval_id_for(Scenario.SLOW_BODY, 1), "sandbox")
         with pytest.raises(ConnectionFailed, match="timeout"):
             await download(session, evaluation, account_at(simulator.url), DownloadOptions(total=0.3))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
 from worker.broker.envelope import ARCHIVE_TASK, BadEnvelope, check_control_message, check_task_message
-from worker.broker.redis_transport import transport_url
+from worker.broker.redis_transport import broker_transport_url
 
 SECRET = "Erika Mustermann"
 ARGUMENTS: list[Any] = [[], {"eval_ids": ["x"]}, {}]
@@ -63,7 +63,7 @@ def test_celery_s_first_protocol_gets_through() -> None:
 
 
 async def test_what_celery_publishes_gets_through(redis_url: str) -> None:
-    plain = Celery(broker=transport_url(redis_url), set_as_current=False)
+    plain = Celery(broker=broker_transport_url(redis_url), set_as_current=False)
     plain.conf.broker_transport_options = {"global_keyprefix": "test-envelope:"}
     with plain.connection_for_write() as connection:
         plain.send_task(ARCHIVE_TASK, kwargs={"eval_ids": ["x"]}, queue="live", connection=connection)

@@ -15,18 +15,18 @@ from celery import signals
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from scripts.simulator.options import Options
+from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from scripts.simulator.server import Simulator, start
+from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.queueing.publisher import Publisher
 from tests.commands import KEY, Shell, finish
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
-from worker.broker.rabbitmq import BACKFILL_PLACES, Channel, publisher_options, worker_options
+from worker.broker.rabbitmq import BACKFILL_PREFETCH, RabbitChannel, publisher_options, worker_options
 from worker.config.settings import Settings
 
 SECRET = "Erika Mustermann"
@@ -41,7 +41,7 @@ BAD: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
-class Alone(Channel):
+class Alone(RabbitChannel):
     """A channel without a connection, so that the wiring can be looked at anywhere: it writes down what it sends."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ def test_a_backfill_fetches_few_messages_and_takes_no_place_from_live() -> None:
     channel.basic_consume("live")
     channel.basic_consume("backfill")
     channel.basic_consume("live")
-    assert places(channel) == [(72, False), (72, False), (BACKFILL_PLACES, False), (72, False)]
+    assert places(channel) == [(72, False), (72, False), (BACKFILL_PREFETCH, False), (72, False)]
 
 
 def test_a_message_to_our_task_arrives_with_no_more_headers_than_celery_needs() -> None:
@@ -122,7 +122,7 @@ def test_py_amqp_reads_every_option(option: str) -> None:
 
 @pytest.fixture
 async def riskos() -> AsyncIterator[Simulator]:
-    async with await start(Options(api_key=KEY, image_bytes=3_000, latency_ms=200)) as simulator:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000, latency_ms=200)) as simulator:
         yield simulator
 
 
@@ -155,7 +155,7 @@ async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_kill
     shell: Shell, redis: Redis, redis_url: str, rabbitmq_url: str
 ) -> None:
     settings = Settings(redis_url=SecretStr(redis_url), broker_url=SecretStr(rabbitmq_url))
-    with contextlib.closing(Publisher(publishing_app(settings))) as publisher:
+    with contextlib.closing(Publisher(make_publishing_app(settings))) as publisher:
         assert publisher.count_waiting() == {Queue.LIVE: 0, Queue.BACKFILL: 0}
         ids = "\n".join(eval_id_for(Scenario.DOCUMENTED, number) for number in range(120))
         put = await shell.run("enqueue", "--queue", "backfill", "--run", "rabbit", "-", given=ids)

@@ -13,15 +13,15 @@ from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.broker.redis_transport import (
     LiveFirst,
     SlotReleasingQoS,
+    broker_transport_url,
     paused_queues,
-    publisher_transport,
-    transport_url,
-    worker_transport,
+    publisher_transport_options,
+    worker_transport_options,
 )
 from worker.config.settings import Settings
 
@@ -31,21 +31,21 @@ def settings(redis_url: str) -> Settings:
 
 
 def connection(redis_url: str) -> Connection:
-    return publishing_app(settings(redis_url)).connection_for_write()
+    return make_publishing_app(settings(redis_url)).connection_for_write()
 
 
 def test_a_worker_has_no_socket_timeout_that_would_make_it_deaf() -> None:
-    assert "socket_timeout" not in worker_transport()
+    assert "socket_timeout" not in worker_transport_options()
 
 
-@pytest.mark.parametrize("option", sorted(worker_transport() | publisher_transport()))
+@pytest.mark.parametrize("option", sorted(worker_transport_options() | publisher_transport_options()))
 def test_kombu_reads_every_option_of_the_transport(option: str) -> None:
     connecting = {"max_retries", "interval_start", "interval_step", "interval_max", "connect_retries_timeout"}
     assert option in {*Channel.from_transport_options, *connecting}
 
 
 def test_the_options_arrive_at_the_queue(redis_url: str) -> None:
-    app = publishing_app(settings(redis_url))
+    app = make_publishing_app(settings(redis_url))
     with app.connection_for_read() as worker:
         channel = worker.default_channel
         assert channel.visibility_timeout == 3600
@@ -53,17 +53,17 @@ def test_the_options_arrive_at_the_queue(redis_url: str) -> None:
         assert channel.unacked_mutex_expire == 30
         assert channel.global_keyprefix == "docv:"
         assert channel.socket_timeout is None
-    with app.connection_for_write(transport_options=publisher_transport()) as publisher:
+    with app.connection_for_write(transport_options=publisher_transport_options()) as publisher:
         channel = publisher.default_channel
         assert (channel.socket_timeout, channel.socket_connect_timeout) == (2, 2)
         assert channel.global_keyprefix == "docv:"
 
 
 def test_publishers_give_up_soon() -> None:
-    transport = publisher_transport()
+    transport = publisher_transport_options()
     assert (transport["socket_timeout"], transport["socket_connect_timeout"]) == (2, 2)
-    assert transport["global_keyprefix"] == worker_transport()["global_keyprefix"]
-    assert transport["visibility_timeout"] == worker_transport()["visibility_timeout"]
+    assert transport["global_keyprefix"] == worker_transport_options()["global_keyprefix"]
+    assert transport["visibility_timeout"] == worker_transport_options()["visibility_timeout"]
 
 
 # -- one Redis, two clients
@@ -78,8 +78,8 @@ def test_the_address_of_a_host_is_the_same_for_the_queue(url: str) -> None:
 
 
 def test_a_socket_is_written_as_kombu_writes_it() -> None:
-    assert transport_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
-    assert transport_url("redis://unix:6379/0") == "redis://unix:6379/0"
+    assert broker_transport_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
+    assert broker_transport_url("redis://unix:6379/0") == "redis://unix:6379/0"
 
 
 @pytest.mark.parametrize("url", ["rediss://host:6380/1", "rediss://:word@host:6380/1"])
@@ -105,7 +105,7 @@ def test_the_queue_checks_no_certificate_where_the_address_says_so() -> None:
     ids=["plain", "with a database"],
 )
 def test_a_socket_s_password_is_not_lost_on_the_way_to_the_queue(url: str) -> None:
-    assert transport_url(url).startswith("redis+socket://user:word@/run/redis.sock")
+    assert broker_transport_url(url).startswith("redis+socket://user:word@/run/redis.sock")
 
 
 # -- places
@@ -114,7 +114,7 @@ def test_a_socket_s_password_is_not_lost_on_the_way_to_the_queue(url: str) -> No
 @pytest.fixture
 def places(redis_url: str) -> Iterator[SlotReleasingQoS]:
     """The places of a worker with room for one message, which is taken."""
-    app = publishing_app(settings(redis_url))
+    app = make_publishing_app(settings(redis_url))
     with app.connection_for_read() as worker:
         queue = worker.SimpleQueue("test-places")
         app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": []}, queue="test-places", connection=worker)
@@ -156,11 +156,13 @@ def test_a_place_is_given_back_also_when_redis_does_not_confirm_it(
 @pytest.fixture
 def _nothing_rests() -> Iterator[None]:
     yield
-    paused_queues.end("backfill")
+    paused_queues.resume("backfill")
 
 
 def test_what_is_live_is_asked_for_first(redis_url: str) -> None:
-    with publishing_app(settings(redis_url)).connection_for_read(transport_options=worker_transport()) as worker:
+    with make_publishing_app(settings(redis_url)).connection_for_read(
+        transport_options=worker_transport_options()
+    ) as worker:
         channel = worker.default_channel
         channel._active_queues = ["backfill", "live"]
         channel._update_queue_cycle()
@@ -170,16 +172,16 @@ def test_what_is_live_is_asked_for_first(redis_url: str) -> None:
 @pytest.mark.usefixtures("_nothing_rests")
 def test_a_queue_that_rests_is_not_read_until_it_does_so_no_more() -> None:
     order = LiveFirst({"backfill", "live"})
-    paused_queues.begin("backfill")
+    paused_queues.pause("backfill")
     assert order.consume(2) == ["live"]
-    paused_queues.end("backfill")
+    paused_queues.resume("backfill")
     assert order.consume(2) == ["live", "backfill"]
 
 
 @pytest.mark.usefixtures("_nothing_rests")
 def test_a_worker_all_of_whose_queues_rest_asks_for_nothing_but_goes_on_asking() -> None:
     order = LiveFirst({"backfill"})
-    paused_queues.begin("backfill")
+    paused_queues.pause("backfill")
     assert len(order.consume(1)) == 1
     assert "backfill" not in order.consume(1)
     assert LiveFirst().consume(1) == []
@@ -202,8 +204,8 @@ def test_messages_share_a_client_as_long_as_its_connections_are_the_channel_s(re
 @pytest.fixture
 def listening(redis_url: str) -> Iterator[tuple[Any, list[Any]]]:
     """A channel that hears what is said to all, and what it has heard."""
-    app, heard = publishing_app(settings(redis_url)), []
-    with app.connection_for_read(transport_options=worker_transport()) as worker:
+    app, heard = make_publishing_app(settings(redis_url)), []
+    with app.connection_for_read(transport_options=worker_transport_options()) as worker:
         channel = worker.default_channel
         queue = Queue("test-all", Exchange("test-all", type="fanout"))
         with Consumer(channel, [queue], callbacks=[lambda body, _: heard.append(body)], no_ack=True, accept=["json"]):
@@ -219,7 +221,7 @@ def test_what_is_said_to_all_is_heard_and_what_is_no_message_is_dropped(
     with Redis.from_url(redis_url) as redis:
         for noise in ("[" * 10_000, "Erika Mustermann", "null", "7", "{}", '{"properties": {"delivery_tag": 1}}'):
             assert redis.publish("docv:/0.test-all", noise) == 1
-    with publishing_app(settings(redis_url)).connection_for_write() as other:
+    with make_publishing_app(settings(redis_url)).connection_for_write() as other:
         all_of_them = Exchange("test-all", type="fanout")
         other.Producer().publish({"method": "ping"}, exchange=all_of_them, declare=[all_of_them])
     with contextlib.suppress(TimeoutError):

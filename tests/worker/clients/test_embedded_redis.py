@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.clients.embedded_redis import EmbeddedError, embedded_redis, server_binary, socket_path
 from worker.config.settings import Settings
 
@@ -227,7 +227,7 @@ def test_a_child_that_inherits_the_lock_is_a_user_too(state_dir: Path) -> None:
 def test_a_state_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     with embedded_redis(tmp_path / name) as embedded:
         assert ask(embedded.url, "PING"), "the ledger's client"
-        with publishing_app(Settings(redis_url=embedded.url)).connection_for_write() as queue:  # type: ignore[arg-type]  # pydantic seals it
+        with make_publishing_app(Settings(redis_url=embedded.url)).connection_for_write() as queue:  # type: ignore[arg-type]  # pydantic seals it
             assert queue.default_channel.client.ping(), "the queue's client"
 
 

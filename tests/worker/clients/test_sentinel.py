@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from tasks.queueing.publisher import Publisher
-from worker.app import publishing_app
-from worker.broker.redis_transport import WatchedChannel
+from worker.app import make_publishing_app
+from worker.broker.redis_transport import SentinelRedisChannel
 from worker.clients.redis import open_redis
 from worker.clients.sentinel import kombu_options, kombu_url, same_primary
 from worker.config.settings import Settings
@@ -17,7 +17,7 @@ URL = "redis+sentinel://archiver:s3cr3t%2Fw0rd@one,[::1]:26380/docv/3"
 
 
 def test_kombu_is_told_of_every_sentinel_and_of_the_service() -> None:
-    app = publishing_app(Settings(redis_url=SecretStr(URL)))
+    app = make_publishing_app(Settings(redis_url=SecretStr(URL)))
     with app.connection_for_write() as found:
         assert found.alt == [
             "sentinel://archiver:s3cr3t%2Fw0rd@one:26379/3",
@@ -25,7 +25,7 @@ def test_kombu_is_told_of_every_sentinel_and_of_the_service() -> None:
         ]
         assert (found.userid, found.password, found.virtual_host) == ("archiver", "s3cr3t/w0rd", "3")
         assert found.transport_options["master_name"] == "docv"
-        assert found.transport.Channel is WatchedChannel
+        assert found.transport.Channel is SentinelRedisChannel
 
 
 def test_who_has_no_password_shows_none() -> None:
@@ -38,14 +38,14 @@ def test_kombu_reads_every_option(option: str) -> None:
 
 
 def test_a_publisher_asks_for_the_same_primary_as_a_worker() -> None:
-    app = publishing_app(Settings(redis_url=SecretStr(URL)))
+    app = make_publishing_app(Settings(redis_url=SecretStr(URL)))
     options = Publisher(app)._connection.transport_options  # what kombu is given
     assert same_primary(options) == kombu_options(URL) == same_primary(app.conf.broker_transport_options)
     assert options["socket_timeout"] == 2
 
 
 def test_nobody_asks_for_a_primary_where_no_sentinel_is_named() -> None:
-    conf = publishing_app(Settings(redis_url=SecretStr("redis://host"))).conf
+    conf = make_publishing_app(Settings(redis_url=SecretStr("redis://host"))).conf
     assert same_primary(conf.broker_transport_options) == {}
 
 

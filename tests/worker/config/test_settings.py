@@ -395,7 +395,7 @@ def test_the_logs_know_every_secret_in_each_form_that_a_header_may_have(monkeypa
 @pytest.mark.parametrize("value", ["short", f"{TOKEN},short", "a-very-long-name:short"])
 def test_a_secret_that_could_be_guessed_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with_environment(monkeypatch, DOCV_WEBHOOK_SECRETS=value, DOCV_INTAKE_TOKENS=TOKEN)
-    assert load_settings().weak_doors() == ["DOCV_WEBHOOK_SECRETS"]
+    assert load_settings().weak_secrets() == ["DOCV_WEBHOOK_SECRETS"]
 
 
 @pytest.mark.parametrize("name", ["DOCV_OPERATORS", "DOCV_VIEWERS"])
@@ -404,7 +404,7 @@ def test_a_person_has_a_token_or_a_name_and_a_password(monkeypatch: pytest.Monke
     settings = load_settings()
     secrets = settings.operators or settings.viewers
     assert [secret.get_secret_value() for secret in secrets] == ["operator:short", TOKEN]
-    assert settings.weak_doors() == [name]
+    assert settings.weak_secrets() == [name]
     assert refused(monkeypatch, **{name: "operator:"})[0].startswith(f"{name}: each must be one word")
 
 

@@ -13,13 +13,13 @@ from scripts.serve.api import background_publisher as module
 from scripts.serve.api.background_publisher import BackgroundPublisher
 from tasks.model.job import Queue
 from tasks.queueing.publisher import Publisher
-from worker.app import publishing_app
+from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
 
 async def test_a_redis_that_takes_no_message_is_told_and_no_error(tmp_path: Path) -> None:
     settings = Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))
-    publisher = Publisher(publishing_app(settings))
+    publisher = Publisher(make_publishing_app(settings))
     with capture_logs() as logged:
         await BackgroundPublisher(publisher).publish(Queue.LIVE, ["0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"])
     publisher.close()

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from scripts.serve.api.event import Ignored, RequestedEvaluation, Unusable, read_event
+from scripts.serve.api.event import IgnoredEvent, RequestedEvaluation, UnusableEvent, read_event
 from scripts.serve.metrics import EventResult
 from tasks.model.outcome import Evidence
 from tests.scripts.serve.conftest import event
@@ -32,17 +32,17 @@ def test_three_types_ask_for_an_evaluation_and_two_of_them_say_it_has_changed(
     ["evaluation_paused", "decision_update", "case_notes_added", "Evaluation_Completed", "unheard_of", "", None, 7, []],
 )
 def test_every_other_type_is_ignored(event_type: Any) -> None:
-    assert read_event(event(event_type=event_type), "sandbox") == Ignored(EventResult.IGNORED_TYPE)
+    assert read_event(event(event_type=event_type), "sandbox") == IgnoredEvent(EventResult.IGNORED_TYPE)
 
 
 @pytest.mark.parametrize("name", ["", None])
 def test_a_ping_of_the_dashboard_is_known_by_its_empty_environment(name: Any) -> None:
-    assert read_event(event(data={"environment_name": name}), "sandbox") == Ignored(EventResult.TEST_PING)
+    assert read_event(event(data={"environment_name": name}), "sandbox") == IgnoredEvent(EventResult.TEST_PING)
 
 
 @pytest.mark.parametrize("name", ["Production", "production", "Sandbox 2"])
 def test_another_environment_is_none_of_our_business(name: str) -> None:
-    assert read_event(event(data={"environment_name": name}), "sandbox") == Ignored(EventResult.OTHER_ENVIRONMENT)
+    assert read_event(event(data={"environment_name": name}), "sandbox") == IgnoredEvent(EventResult.OTHER_ENVIRONMENT)
 
 
 @pytest.mark.parametrize("name", ["Sandbox", "sandbox", " SANDBOX "])
@@ -72,7 +72,7 @@ def test_an_id_is_taken_in_its_one_form() -> None:
 )
 def test_an_event_that_wants_something_and_does_not_say_of_what_is_unusable(change: dict[str, Any], cause: str) -> None:
     found = read_event(event(**change), "sandbox")
-    assert isinstance(found, Unusable)
+    assert isinstance(found, UnusableEvent)
     assert (found.cause, found.event_type) == (cause, "evaluation_completed")
     assert "no-id" not in found.why
 
@@ -80,7 +80,7 @@ def test_an_event_that_wants_something_and_does_not_say_of_what_is_unusable(chan
 @pytest.mark.parametrize("data", [None, [], "text"])
 def test_an_event_without_data_is_unusable(data: Any) -> None:
     found = read_event(event() | {"data": data}, "sandbox")
-    assert isinstance(found, Unusable)
+    assert isinstance(found, UnusableEvent)
     assert found.cause == "no_data"
 
 
@@ -88,7 +88,7 @@ def test_an_event_without_an_id_of_an_evaluation_is_unusable() -> None:
     made = event()
     del made["data"]["eval_id"]
     found = read_event(made, "sandbox")
-    assert isinstance(found, Unusable)
+    assert isinstance(found, UnusableEvent)
     assert found.cause == "no_eval_id"
 
 
@@ -138,7 +138,7 @@ def test_an_event_is_known_by_its_id_its_type_and_its_evaluation() -> None:
     ],
 )
 def test_the_first_request_waits_until_the_event_has_settled(event_at: Any, delay: float) -> None:
-    assert wanted(event_at=event_at).delay(15.0, now=1_000.0) == pytest.approx(delay)
+    assert wanted(event_at=event_at).settle_delay(15.0, now=1_000.0) == pytest.approx(delay)
 
 
 def test_what_explains_missing_documents_is_taken_along() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scripts.serve.api.evidence import evidence_in
+from scripts.serve.api.evidence import find_evidence
 from tasks.model.outcome import Evidence
 
 MILITARY, UNDER_AGE = Evidence.MILITARY_ID, Evidence.UNDER_AGE
@@ -30,4 +30,4 @@ MILITARY, UNDER_AGE = Evidence.MILITARY_ID, Evidence.UNDER_AGE
     ],
 )
 def test_the_two_facts_are_found_and_no_others(data: Any, facts: set[Evidence]) -> None:
-    assert set(evidence_in(data)) == facts
+    assert set(find_evidence(data)) == facts

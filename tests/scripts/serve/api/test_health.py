@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from scripts.serve.api.health import Health
+from scripts.serve.api.health import HealthApi
 from tests.faults.redis_server import RedisServer
 from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
 from worker.config.settings import Settings
@@ -37,7 +37,7 @@ class Clock:
 
 async def test_it_is_asked_once_a_second_however_many_want_to_know() -> None:
     service, clock = Service(), Clock()
-    health = Health({"it": service.answer}, clock=clock)
+    health = HealthApi({"it": service.answer}, clock=clock)
     answers = await asyncio.gather(*(health.ready(ANYTHING) for _ in range(20)))
     assert ({answer.status for answer in answers}, service.asked) == ({200}, 1)
     service.well = False
@@ -51,7 +51,7 @@ async def test_it_is_asked_once_a_second_however_many_want_to_know() -> None:
 async def test_who_does_not_answer_is_not_ready_and_not_asked_twice() -> None:
     service, clock = Service(), Clock()
     service.hangs = True
-    health = Health({"it": service.answer}, seconds=0.01, clock=clock)
+    health = HealthApi({"it": service.answer}, seconds=0.01, clock=clock)
     for clock.now in (0.0, 1.0, 2.0):
         assert (await health.ready(ANYTHING)).status == 503
     assert service.asked == 1

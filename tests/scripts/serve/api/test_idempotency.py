@@ -15,9 +15,9 @@ async def test_a_request_is_under_way_until_it_is_kept_or_forgotten(redis: Redis
     with pytest.raises(HTTPError) as caught:
         await memory.begin(ONE)
     assert caught.value.status == 409
-    await memory.keep(ONE, {"accepted": 3})
+    await memory.complete(ONE, {"accepted": 3})
     assert await memory.begin(ONE) == {"accepted": 3}
-    await memory.forget(ONE)
+    await memory.abandon(ONE)
     assert await memory.begin(ONE) is None
 
 
@@ -28,12 +28,12 @@ async def test_another_body_is_refused_while_the_first_is_under_way_and_afterwar
         with pytest.raises(HTTPError) as caught:
             await memory.begin(IdempotencyKey("key", "another"))
         assert caught.value.status == 422
-        await memory.keep(ONE, {})
+        await memory.complete(ONE, {})
 
 
 async def test_nothing_is_remembered_for_ever(redis: Redis) -> None:
     memory = IdempotencyStore(redis)
     await memory.begin(ONE)
     assert await redis.ttl("docv:idempotency:key") == pytest.approx(90, abs=5)
-    await memory.keep(ONE, {})
+    await memory.complete(ONE, {})
     assert await redis.ttl("docv:idempotency:key") == pytest.approx(86_400, abs=60)

@@ -6,7 +6,7 @@ from pathlib import Path
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from scripts.serve.api.openapi import document
-from scripts.serve.application import ServeClients, application
+from scripts.serve.application import ServeClients, make_application
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.metrics import HttpMetrics
 from tests.scripts.serve.conftest import INTAKE, Client, settings_for
@@ -30,7 +30,7 @@ def test_the_published_document_is_that_of_the_code() -> None:
 async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
     settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
     opened = ServeClients(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
-    made = application(settings, load_accounts(settings), opened, HttpMetrics(), HttpLimits())
+    made = make_application(settings, load_accounts(settings), opened, HttpMetrics(), HttpLimits())
     routes = {
         (route.method.lower(), route.resource.canonical)
         for route in made.router.routes()

@@ -23,7 +23,7 @@ class Request:
 def recognised(login: CredentialCheck, *shown: str) -> bool:
     request: Any = Request(*shown)
     try:
-        return bool(login.recognise(request))
+        return bool(login.authenticate(request))
     except HTTPError as refused:
         return refused.status != 401
 
@@ -79,7 +79,7 @@ def test_each_secret_is_compared_whatever_came_of_the_one_before(monkeypatch: py
 
 def test_what_a_caller_is_known_by_is_no_secret() -> None:
     request: Any = Request(f"Bearer {TOKEN}")
-    assert TOKEN not in login(TOKEN).recognise(request)
+    assert TOKEN not in login(TOKEN).authenticate(request)
 
 
 async def test_every_refusal_is_the_same_to_the_last_byte(client: Client) -> None:

@@ -29,7 +29,7 @@ class Request:
 def recognised(shown: str) -> Caller | None:
     request: Any = Request(shown)
     try:
-        return CALLERS.recognise(request)
+        return CALLERS.authenticate(request)
     except HTTPError as refused:
         if refused.status != 401:
             raise

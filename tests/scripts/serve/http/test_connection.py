@@ -111,7 +111,7 @@ async def test_requests_in_a_row_are_all_answered(settings: Settings) -> None:
 
 
 async def test_there_is_room_for_so_many_from_one_address_and_again_when_they_go(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(connections_each=2)) as client:
+    async with opened(settings, HttpLimits(connections_per_address=2)) as client:
         async with connected(client) as (first, writer), connected(client) as (second, other):
             for reader, each in ((first, writer), (second, other)):
                 each.write(REQUEST)

@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from scripts.serve.http.limits import HttpLimits
-from scripts.serve.page.actions import Actions
-from scripts.serve.page.signer import Signer
+from scripts.serve.page.actions import ActionViews
+from scripts.serve.page.signer import PageSigner
 from tasks.errors import ServiceFailed
 from tasks.ledger.ledger import Ledger
 from tasks.resilience.circuit_breaker import CircuitBreaker
@@ -78,10 +78,10 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
 async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_path: Path) -> None:
     await bury(redis, eval_ids(1_050))
     nobody: object = None
-    actions = Actions(nobody, redis, Signer(redis), nobody, HttpLimits(), seconds=0)  # type: ignore[arg-type]
-    assert await actions._all_of("redriven", "service_failed") == (1_000, 50)
-    patient = Actions(nobody, redis, Signer(redis), nobody, HttpLimits())  # type: ignore[arg-type]
-    assert await patient._all_of("dropped", "service_failed") == (50, 0)
+    actions = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), seconds=0)  # type: ignore[arg-type]
+    assert await actions._act_on_all("redriven", "service_failed") == (1_000, 50)
+    patient = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits())  # type: ignore[arg-type]
+    assert await patient._act_on_all("dropped", "service_failed") == (50, 0)
     assert (await Ledger(redis).get_stats()).dead_letters == 0
 
 

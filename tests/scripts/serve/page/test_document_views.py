@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from scripts.serve.auth.credentials import digest, expected
+from scripts.serve.auth.credentials import digest, normalize_secret
 from scripts.serve.auth.roles import Caller, Role
-from scripts.serve.page.document_views import Pictures
-from scripts.serve.page.signer import Signer
+from scripts.serve.page.document_views import DocumentViews
+from scripts.serve.page.signer import PageSigner
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.encrypted_bucket import EncryptedBucket
@@ -106,8 +106,8 @@ async def test_a_link_runs_out(operator: Person, redis: Redis, tmp_path: Path, a
     evaluation = Evaluation(archived, "sandbox")
     committed = await read_manifest(bucket, evaluation)
     assert committed
-    caller = Caller("operator", Role.OPERATOR, digest(expected(OPERATOR)).hex())
-    long_ago = Pictures(bucket, bucket, Signer(redis), "sandbox", now=lambda: 1_700_000_000.0)
+    caller = Caller("operator", Role.OPERATOR, digest(normalize_secret(OPERATOR)).hex())
+    long_ago = DocumentViews(bucket, bucket, PageSigner(redis), "sandbox", now=lambda: 1_700_000_000.0)
     link = await long_ago.link(caller, evaluation, committed.manifest.documents[0])
     assert (await operator.see(link.path)).status == 410
 

@@ -25,14 +25,14 @@ async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
 ) -> None:
     clock = Clock()
     eye = OverviewCache(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
-    seen = await asyncio.gather(*(eye.see() for _ in range(20)))
+    seen = await asyncio.gather(*(eye.get() for _ in range(20)))
     assert all(each is seen[0] for each in seen)
     ids = eval_ids(2)
     await bury(redis, ids)
     clock.now = 0.9
-    assert await eye.see() is seen[0]
+    assert await eye.get() is seen[0]
     clock.now = 1.0
-    assert (await eye.see()).causes == {"service_failed": 2}
+    assert (await eye.get()).causes == {"service_failed": 2}
     await Ledger(redis).drop_dead_letters(ids)
-    eye.forget()
-    assert (await eye.see()).causes == {}
+    eye.clear()
+    assert (await eye.get()).causes == {}

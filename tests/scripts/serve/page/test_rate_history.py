@@ -34,9 +34,9 @@ async def test_each_look_is_a_point_and_no_answer_a_gap() -> None:
     sight = Sight()
     history = RateHistory(sight)
     assert await points(history) == [[], [], [], []]
-    await history.look()
+    await history.record()
     sight.well = False
-    await history.look()
+    await history.record()
     _, asked, kept, reached = await points(history)
     assert (asked, kept, reached) == ([10.0, None], [8.0, None], [7.5, None])
 
@@ -44,13 +44,13 @@ async def test_each_look_is_a_point_and_no_answer_a_gap() -> None:
 async def test_no_more_than_an_hour_is_kept() -> None:
     history = RateHistory(Sight())
     for _ in range(400):
-        await history.look()
+        await history.record()
     assert [len(column) for column in await points(history)] == [360] * 4
 
 
 async def test_it_looks_again_and_again_until_it_is_told_to_end() -> None:
     sight = Sight()
-    looking = RateHistory(sight, every=0.001).looking(ANYTHING)
+    looking = RateHistory(sight, every=0.001).run(ANYTHING)
     await anext(looking)
     async with asyncio.timeout(10):
         while sight.looks < 3:
@@ -69,7 +69,7 @@ async def test_it_ends_also_when_a_cancellation_gets_lost() -> None:
             raise OSError from None
         raise AssertionError
 
-    looking = RateHistory(see).looking(ANYTHING)
+    looking = RateHistory(see).run(ANYTHING)
     await anext(looking)
     await began.wait()
     async with asyncio.timeout(10):

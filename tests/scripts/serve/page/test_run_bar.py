@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.serve.page.run_bar import WIDTH, shares
+from scripts.serve.page.run_bar import WIDTH, bar_segments
 from tasks.ledger.counters import RunCounters
 from tasks.model.outcome import Outcome
 
@@ -11,7 +11,7 @@ from tasks.model.outcome import Outcome
 @given(st.dictionaries(st.sampled_from(Outcome), st.integers(0, 10**7)), st.integers(0, 10**7))
 def test_they_follow_each_other_and_are_as_long_as_what_is_done(outcomes: dict[Outcome, int], pending: int) -> None:
     total = sum(outcomes.values()) + pending
-    parts = list(shares(RunCounters(total=total, outcomes=outcomes)))
+    parts = list(bar_segments(RunCounters(total=total, outcomes=outcomes)))
     end = 0.0
     for part in parts:
         assert abs(part.start - end) <= 0.02
