@@ -3,7 +3,7 @@
 -- One script with a verb, so that all of them share one reading of the keys and each is one atomic step.
 -- Times are milliseconds of Redis's own clock; no worker's clock is ever compared with another's.
 --
--- KEYS[1]  entries          HASH  eval_id -> entry, as JSON (see tasks/ledger/ledger.py)
+-- KEYS[1]  entries          HASH  eval_id -> job, as JSON (see tasks/ledger/ledger.py)
 -- KEYS[2]  queued:live      ZSET  eval_id -> since when it is in the queue
 -- KEYS[3]  queued:backfill  ZSET  the same for the other queue
 -- KEYS[4]  leased           ZSET  eval_id -> when the lease runs out
@@ -26,7 +26,7 @@
 -- KEYS[16] dead:            prefix of the dead letters of each cause, ZSET  eval_id -> when its last attempt failed
 -- KEYS[17] accounts         SET   accounts but for default of which something may be held
 --
--- An entry stands in exactly one of the six ZSETs of its account. Which one it is, is its state. For each run
+-- An job stands in exactly one of the six ZSETs of its account. Which one it is, is its state. For each run
 -- total = unfed + queued + leased + parked + held + all its outcomes.
 
 local entries, leased, parked, dead, runs, feeding = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9], KEYS[13]
@@ -42,18 +42,18 @@ local function held(queue, account)
   return account == DEFAULT and of_default or of_default .. ':' .. account
 end
 
--- The set of a state that an entry is in, or would be in; `gone` and `new` have none.
-local function place(entry, state)
-  if state == 'queued' then return queued[entry.queue] end
-  if state == 'held' then return held(entry.queue, entry.account) end
+-- The set of a state that an job is in, or would be in; `gone` and `new` have none.
+local function state_key(job, state)
+  if state == 'queued' then return queued[job.queue] end
+  if state == 'held' then return held(job.queue, job.account) end
   return state == 'leased' and leased or state == 'parked' and parked or nil
 end
 
--- Every set that an entry may be in.
-local function sets_of(entry)
+-- Every set that an job may be in.
+local function sets_of(job)
   return {
     { 'queued', queued.live }, { 'queued', queued.backfill }, { 'leased', leased }, { 'parked', parked },
-    { 'held', held('live', entry.account) }, { 'held', held('backfill', entry.account) },
+    { 'held', held('live', job.account) }, { 'held', held('backfill', job.account) },
   }
 end
 
@@ -74,7 +74,7 @@ local function read_all(command, key, ids)
   return found
 end
 
-local function later(command, key, ...)
+local function batch_write(command, key, ...)
   local of_key = writes[command .. key]
   if not of_key then
     of_key = { command = command, key = key, args = {} }
@@ -98,14 +98,14 @@ local function load(id)
   return text and cjson.decode(text)
 end
 
-local function save(id, entry)
-  local text = cjson.encode(entry)
+local function save(id, job)
+  local text = cjson.encode(job)
   redis.call('HSET', entries, id, text)
   return text
 end
 
-local function state_of(id, entry)
-  for _, set in ipairs(sets_of(entry)) do
+local function state_of(id, job)
+  for _, set in ipairs(sets_of(job)) do
     if redis.call('ZSCORE', set[2], id) then return set[1] end
   end
 end
@@ -114,7 +114,7 @@ end
 -- evaluations of a run that is as much as for one.
 local changes = {}
 
-local function tally(list, field, by)
+local function count(list, field, by)
   for _, run in ipairs(list) do
     local change = changes[run]
     if not change then
@@ -125,7 +125,7 @@ local function tally(list, field, by)
   end
 end
 
-local function write_changes()
+local function write_counters()
   for run, change in pairs(changes) do
     for field, by in pairs(change) do
       if by ~= 0 then redis.call('HINCRBY', KEYS[10] .. run, field, by) end
@@ -134,25 +134,25 @@ local function write_changes()
   end
 end
 
--- Put an entry into one state, out of every other; `gone` is a state, too, and `new` one to come from.
-local function move(id, entry, state, score, from)
-  local into = place(entry, state)
+-- Put an job into one state, out of every other; `gone` is a state, too, and `new` one to come from.
+local function move(id, job, state, score, from)
+  local into = state_key(job, state)
   if not from then
-    for _, set in ipairs(sets_of(entry)) do
+    for _, set in ipairs(sets_of(job)) do
       if set[2] ~= into and redis.call('ZREM', set[2], id) == 1 then from = set[1] end
     end
-  elseif from ~= 'new' and place(entry, from) ~= into then
-    redis.call('ZREM', place(entry, from), id)
+  elseif from ~= 'new' and state_key(job, from) ~= into then
+    redis.call('ZREM', state_key(job, from), id)
   end
-  if state == 'held' and entry.account ~= DEFAULT then redis.call('SADD', KEYS[17], entry.account) end
+  if state == 'held' and job.account ~= DEFAULT then redis.call('SADD', KEYS[17], job.account) end
   if into and redis.call('ZADD', into, score, id) == 0 then from = state end
   if from == state then return end
-  if from and from ~= 'new' then tally(entry.runs, from, -1) end
-  if into then tally(entry.runs, state, 1) end
+  if from and from ~= 'new' then count(job.runs, from, -1) end
+  if into then count(job.runs, state, 1) end
 end
 
 -- See that a run is there.
-local function know(run, account)
+local function index_run(run, account)
   if redis.call('ZADD', runs, 'NX', now, run) == 1 then redis.call('HSET', KEYS[10] .. run, 'account', account) end
 end
 
@@ -164,42 +164,42 @@ local function contains(list, item)
 end
 
 -- Name a run among those that wait for an evaluation, in `list`; return whether it did not yet.
-local function join(entry, list, run, listed)
+local function join_run(job, list, run, listed)
   if run == '' then return false end
-  local known = contains(entry.runs, run) or entry.again and contains(entry.again.runs, run)
+  local known = contains(job.runs, run) or job.again and contains(job.again.runs, run)
   -- What a list has is in the total of its run already; and is there twice if somebody else named it for the run, too.
-  if listed and known then tally({ run }, 'total', -1) end
+  if listed and known then count({ run }, 'total', -1) end
   if known then return false end
   list[#list + 1] = run
-  if not changes[run] then know(run, entry.account) end
-  if not listed then tally({ run }, 'total', 1) end
+  if not changes[run] then index_run(run, job.account) end
+  if not listed then count({ run }, 'total', 1) end
   return true
 end
 
--- Only who holds the lease may speak for an entry.
-local function ours(id, token)
-  local entry = load(id)
-  return entry and entry.lease == token and entry
+-- Only who holds the lease may speak for an job.
+local function owned_job(id, token)
+  local job = load(id)
+  return job and job.lease == token and job
 end
 
 -- An evaluation ended. Was it asked for again meanwhile, then it starts anew.
-local function finish(id, entry)
-  move(id, entry, 'gone', nil, 'leased')
-  local again = entry.again
+local function finish_job(id, job)
+  move(id, job, 'gone', nil, 'leased')
+  local again = job.again
   if not again then
     redis.call('HDEL', entries, id)
     return
   end
-  tally(again.runs, 'queued', -1)
-  local anew = { queue = again.queue, account = entry.account, refresh = true, even_if_erased = again.even_if_erased,
+  count(again.runs, 'queued', -1)
+  local renewed = { queue = again.queue, account = job.account, refresh = true, even_if_erased = again.even_if_erased,
                  attempts = 0, lost = 0, accepted = now, trigger = again.trigger, trace = again.trace,
                  evidence = again.evidence, runs = again.runs }
-  save(id, anew)
-  move(id, anew, 'parked', math.max(now, again.due), 'new')
+  save(id, renewed)
+  move(id, renewed, 'parked', math.max(now, again.due), 'new')
 end
 
 -- Take a dead letter away, from everywhere it stands; return what it said, if there was one.
-local function take_letter(id)
+local function pop_dead_letter(id)
   local text = redis.call('HGET', dead, id)
   if not text then return end
   local letter = cjson.decode(text)
@@ -215,73 +215,73 @@ end
 local verbs = {}
 
 -- What a webhook tells of an evaluation is kept, whoever asked for it first.
-local function add_evidence(entry, evidence)
+local function add_evidence(job, evidence)
   for _, fact in ipairs(evidence) do
-    entry.evidence = entry.evidence or {}
-    if not contains(entry.evidence, fact) then entry.evidence[#entry.evidence + 1] = fact end
+    job.evidence = job.evidence or {}
+    if not contains(job.evidence, fact) then job.evidence[#job.evidence + 1] = fact end
   end
 end
 
--- Accept an evaluation that the ledger does not know; those of an order are all alike, so their entry is made once.
+-- Accept an evaluation that the ledger does not know; those of an order are all alike, so their job is made once.
 local function accept_new(id, order, dead_before)
-  if not order.entry then
-    order.entry = { queue = order.queue, account = order.account, refresh = order.refresh,
+  if not order.job then
+    order.job = { queue = order.queue, account = order.account, refresh = order.refresh,
                     even_if_erased = order.even_if_erased or nil, attempts = 0, lost = 0, accepted = now,
                     trigger = order.trigger, trace = order.trace, runs = {} }
     if order.run ~= '' then
-      order.entry.runs[1] = order.run
-      know(order.run, order.account)
+      order.job.runs[1] = order.run
+      index_run(order.run, order.account)
     end
-    add_evidence(order.entry, order.evidence)
-    order.text = cjson.encode(order.entry)
+    add_evidence(order.job, order.evidence)
+    order.text = cjson.encode(order.job)
   end
   local text = order.text
   if dead_before then
-    take_letter(id)
-    local entry = cjson.decode(text)
-    entry.suspect = true
-    text = cjson.encode(entry)
+    pop_dead_letter(id)
+    local job = cjson.decode(text)
+    job.suspect = true
+    text = cjson.encode(job)
   end
   local state = order.delay > 0 and 'parked' or 'queued'
-  later('HSET', entries, id, text)
-  later('ZADD', place(order.entry, state), now + order.delay, id)
-  if not order.listed then tally(order.entry.runs, 'total', 1) end
-  tally(order.entry.runs, state, 1)
+  batch_write('HSET', entries, id, text)
+  batch_write('ZADD', state_key(order.job, state), now + order.delay, id)
+  if not order.listed then count(order.job.runs, 'total', 1) end
+  count(order.job.runs, state, 1)
   return state == 'queued'
 end
 
 -- Accept an evaluation that is in the ledger already; return whether to publish it.
-local function accept_known(id, entry, order)
+local function accept_known(id, job, order)
   local publish, run = false, order.run
   if (order.refresh or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
-    entry.again = entry.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {},
+    job.again = job.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {},
                                    due = 0 }
-    local again = entry.again
+    local again = job.again
     again.due = math.max(again.due, now + order.delay)
     again.even_if_erased = again.even_if_erased or order.even_if_erased or nil
     if order.queue == 'live' then again.queue = 'live' end
     add_evidence(again, order.evidence)
     -- A run that waits for it already gets one outcome, that of the attempt under way.
-    if join(entry, again.runs, run, order.listed) then tally({ run }, 'queued', 1) end
+    if join_run(job, again.runs, run, order.listed) then count({ run }, 'queued', 1) end
   else
-    entry.refresh = entry.refresh or order.refresh
-    entry.even_if_erased = entry.even_if_erased or order.even_if_erased or nil
-    add_evidence(entry, order.evidence)
-    if join(entry, entry.runs, run, order.listed) then tally({ run }, state_of(id, entry), 1) end
+    job.refresh = job.refresh or order.refresh
+    job.even_if_erased = job.even_if_erased or order.even_if_erased or nil
+    add_evidence(job, order.evidence)
+    if join_run(job, job.runs, run, order.listed) then count({ run }, state_of(id, job), 1) end
     -- What is live does not wait behind a backfill that named it first.
-    if order.queue == 'live' and entry.queue == 'backfill' then
-      local since = redis.call('ZSCORE', held('backfill', entry.account), id)
+    if order.queue == 'live' and job.queue == 'backfill' then
+      local since = redis.call('ZSCORE', held('backfill', job.account), id)
       local waits = redis.call('ZSCORE', queued.backfill, id)
-      entry.queue, entry.asked = 'live', now
+      job.queue, job.asked = 'live', now
       if waits then
-        move(id, entry, 'queued', now)
+        move(id, job, 'queued', now)
         publish = true
       elseif since then
-        move(id, entry, 'held', since)
+        move(id, job, 'held', since)
       end
     end
   end
-  save(id, entry)
+  save(id, job)
   return publish
 end
 
@@ -323,7 +323,7 @@ function verbs.begin(run, total, fingerprint, account)
   local answer = 'known'
   if not known[1] then
     redis.call('HSET', key, 'listed', fingerprint, 'total', total, 'unfed', total, 'fed', 0)
-    know(run, account)
+    index_run(run, account)
     answer = 'begun'
   elseif known[2] ~= fingerprint then
     return 'taken'
@@ -348,54 +348,54 @@ function verbs.feed(run, position, backlog, order, ...)
 end
 
 -- Remember how far a queue has been worked off.
-local function reach(queue, since)
+local function record_progress(queue, since)
   local before = redis.call('HGET', KEYS[11], queue)
   if not before or tonumber(since) > tonumber(before) then redis.call('HSET', KEYS[11], queue, since) end
 end
 
 -- Return the state that an evaluation which is not queued may be taken from, if it may.
-local function may_be_taken(id)
+local function leasable_state(id)
   local ends, due = redis.call('ZSCORE', leased, id), redis.call('ZSCORE', parked, id)
   if ends and tonumber(ends) <= now then return 'leased' end
   return due and tonumber(due) <= now and 'parked'
 end
 
--- lease, token, id... -> for each: the entry, or '' where there is nothing to do
-function verbs.take(lease, token, ...)
+-- lease, token, id... -> for each: the job, or '' where there is nothing to do
+function verbs.lease(lease, token, ...)
   local ids, answer, taken, alike, since, scores = { ... }, {}, {}, {}, {}, {}
   local texts, ends = read_all('HMGET', entries, ids), now + tonumber(lease)
   for i, id in ipairs(ids) do
     local text = not taken[id] and texts[i]
-    -- Evaluations of one order have the same entry, and so has what is made of it here.
+    -- Evaluations of one order have the same job, and so has what is made of it here.
     local made = text and alike[text]
     if text and not made then
-      local entry = cjson.decode(text)
-      entry.lease = token
-      made = { entry = entry, text = cjson.encode(entry) }
+      local job = cjson.decode(text)
+      job.lease = token
+      made = { job = job, text = cjson.encode(job) }
       alike[text] = made
     end
-    local queue = made and made.entry.queue
+    local queue = made and made.job.queue
     if queue and not scores[queue] then scores[queue] = read_all('ZMSCORE', queued[queue], ids) end
     local score = queue and scores[queue][i]
-    local from = score and 'queued' or made and may_be_taken(id)
+    local from = score and 'queued' or made and leasable_state(id)
     answer[i] = from and made.text or ''
     if score then
       since[queue] = score
     elseif from == 'leased' then
-      local entry = cjson.decode(made.text)
-      entry.lost = entry.lost + 1
-      answer[i] = cjson.encode(entry)
+      local job = cjson.decode(made.text)
+      job.lost = job.lost + 1
+      answer[i] = cjson.encode(job)
     end
     if from then
       taken[id] = true
-      later('HSET', entries, id, answer[i])
-      if from ~= 'leased' then later('ZREM', place(made.entry, from), id) end
-      later('ZADD', leased, ends, id)
-      tally(made.entry.runs, from, -1)
-      tally(made.entry.runs, 'leased', 1)
+      batch_write('HSET', entries, id, answer[i])
+      if from ~= 'leased' then batch_write('ZREM', state_key(made.job, from), id) end
+      batch_write('ZADD', leased, ends, id)
+      count(made.job.runs, from, -1)
+      count(made.job.runs, 'leased', 1)
     end
   end
-  for queue, score in pairs(since) do reach(queue, score) end
+  for queue, score in pairs(since) do record_progress(queue, score) end
   return answer
 end
 
@@ -403,7 +403,7 @@ end
 function verbs.extend(lease, ...)
   local pairs_, lost = { ... }, {}
   for i = 1, #pairs_, 2 do
-    if ours(pairs_[i], pairs_[i + 1]) then
+    if owned_job(pairs_[i], pairs_[i + 1]) then
       redis.call('ZADD', leased, 'XX', now + tonumber(lease), pairs_[i])
     else
       lost[#lost + 1] = pairs_[i]
@@ -413,33 +413,33 @@ function verbs.extend(lease, ...)
 end
 
 -- -> milliseconds since it was accepted, wanted live, or redriven, at least 1; 0 where the lease is no longer ours
-local function settle(token, id, outcome, entry)
-  if entry.lease ~= token then return 0 end
-  tally(entry.runs, outcome, 1)
-  if entry.again then
-    finish(id, entry)
+local function complete_one(token, id, outcome, job)
+  if job.lease ~= token then return 0 end
+  count(job.runs, outcome, 1)
+  if job.again then
+    finish_job(id, job)
   else
-    tally(entry.runs, 'leased', -1)
-    later('ZREM', leased, id)
-    later('HDEL', entries, id)
+    count(job.runs, 'leased', -1)
+    batch_write('ZREM', leased, id)
+    batch_write('HDEL', entries, id)
   end
-  return math.max(1, now - (entry.asked or entry.accepted))
+  return math.max(1, now - (job.asked or job.accepted))
 end
 
--- (token, id, outcome)... -> for each: what `settle` says, -1 where the entry cannot be read: one that is damaged must
+-- (token, id, outcome)... -> for each: what `complete_one` says, -1 where the job cannot be read: one that is damaged must
 -- not keep those beside it, whose counters are written when all is done, from their end.
-function verbs.settle(...)
+function verbs.complete(...)
   local ends, ids, answer, settled, alike = { ... }, {}, {}, {}, {}
   for i = 2, #ends, 3 do ids[#ids + 1] = ends[i] end
   local texts = read_all('HMGET', entries, ids)
   for i, id in ipairs(ids) do
     local text, read, said = not settled[id] and texts[i], true, 0
-    local entry = text and alike[text]
-    if text and not entry then
-      read, entry = pcall(cjson.decode, text)
-      if read then alike[text] = entry end
+    local job = text and alike[text]
+    if text and not job then
+      read, job = pcall(cjson.decode, text)
+      if read then alike[text] = job end
     end
-    if text and read then read, said = pcall(settle, ends[3 * i - 2], id, ends[3 * i], entry) end
+    if text and read then read, said = pcall(complete_one, ends[3 * i - 2], id, ends[3 * i], job) end
     settled[id] = read and said > 0
     answer[i] = read and said or -1
   end
@@ -447,71 +447,71 @@ function verbs.settle(...)
 end
 
 -- token, id, wait, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours
-function verbs.park(token, id, wait, attempts, cause, why, status)
-  local entry = ours(id, token)
-  if not entry then return 0 end
-  entry.lease, entry.attempts, entry.cause = nil, tonumber(attempts), cause
-  entry.suspect, entry.first = true, entry.first or now
-  save(id, entry)
-  move(id, entry, 'parked', now + tonumber(wait), 'leased')
+function verbs.retry_later(token, id, wait, attempts, cause, why, status)
+  local job = owned_job(id, token)
+  if not job then return 0 end
+  job.lease, job.attempts, job.cause = nil, tonumber(attempts), cause
+  job.suspect, job.first = true, job.first or now
+  save(id, job)
+  move(id, job, 'parked', now + tonumber(wait), 'leased')
   return 1
 end
 
 -- token, id, cause, suspect (0|1) -> 1, or 0 where the lease is no longer ours
 function verbs.await_hold(token, id, cause, suspect)
-  local entry = ours(id, token)
-  if not entry then return 0 end
-  entry.lease, entry.cause = nil, cause
-  if suspect == '1' then entry.suspect, entry.first = true, entry.first or now end
-  save(id, entry)
+  local job = owned_job(id, token)
+  if not job then return 0 end
+  job.lease, job.cause = nil, cause
+  if suspect == '1' then job.suspect, job.first = true, job.first or now end
+  save(id, job)
   -- Where only room is wanting there is no probe to carry, and those that failed before are not kept back for it.
-  local last = entry.suspect and cause ~= 'account_busy'
-  move(id, entry, 'held', last and now + LAST or now, 'leased')
+  local last = job.suspect and cause ~= 'account_busy'
+  move(id, job, 'held', last and now + LAST or now, 'leased')
   return 1
 end
 
 -- id...: an outage was to blame; those that are parked get an attempt back and wait for its end
-function verbs.forgive(...)
+function verbs.refund_attempts(...)
   for _, id in ipairs({ ... }) do
-    local entry = redis.call('ZSCORE', parked, id) and load(id)
-    if entry and entry.attempts > 0 then
-      entry.attempts = entry.attempts - 1
-      save(id, entry)
-      move(id, entry, 'held', now + LAST, 'parked')
+    local job = redis.call('ZSCORE', parked, id) and load(id)
+    if job and job.attempts > 0 then
+      job.attempts = job.attempts - 1
+      save(id, job)
+      move(id, job, 'held', now + LAST, 'parked')
     end
   end
 end
 
 -- token, id -> 1, or 0 where the lease is no longer ours
-function verbs.hand_back(token, id)
-  local entry = ours(id, token)
-  if not entry then return 0 end
-  entry.lease = nil
-  save(id, entry)
-  move(id, entry, 'queued', now, 'leased')
+function verbs.release(token, id)
+  local job = owned_job(id, token)
+  if not job then return 0 end
+  job.lease = nil
+  save(id, job)
+  move(id, job, 'queued', now, 'leased')
   return 1
 end
 
 -- token, id, outcome, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours
-function verbs.bury(token, id, outcome, attempts, cause, why, status)
-  local entry = ours(id, token)
-  if not entry then return 0 end
-  tally(entry.runs, outcome, 1)
+function verbs.dead_letter(token, id, outcome, attempts, cause, why, status)
+  local job = owned_job(id, token)
+  if not job then return 0 end
+  count(job.runs, outcome, 1)
   -- What has been asked for again meanwhile is no dead letter: it starts anew.
-  if not entry.again then
+  if not job.again then
     redis.call('HSET', dead, id, cjson.encode({ cause = cause, why = why, status = tonumber(status),
-      attempts = tonumber(attempts), account = entry.account, queue = entry.queue, refresh = entry.refresh,
-      even_if_erased = entry.even_if_erased, accepted = entry.accepted, first = entry.first or now, last = now,
-      trigger = entry.trigger, evidence = entry.evidence, runs = entry.runs }))
+      attempts = tonumber(attempts), account = job.account, queue = job.queue, refresh = job.refresh,
+      even_if_erased = job.even_if_erased, accepted = job.accepted, first = job.first or now, last = now,
+      trigger = job.trigger, evidence = job.evidence, runs = job.runs }))
     redis.call('ZADD', KEYS[16] .. cause, now, id)
     redis.call('ZINCRBY', KEYS[15], 1, cause)
   end
-  finish(id, entry)
+  finish_job(id, job)
   return 1
 end
 
 -- Accounts of which something is held, the default one first; those of which nothing is any more are forgotten.
-local function holding()
+local function accounts_on_hold()
   local found = { DEFAULT }
   for _, account in ipairs(redis.call('SMEMBERS', KEYS[17])) do
     if redis.call('EXISTS', held('live', account), held('backfill', account)) > 0 then
@@ -532,13 +532,13 @@ function verbs.claim(limit, live, backfill, ...)
     local room = math.min(most or tonumber(limit), tonumber(limit) - #claimed / 2)
     if room <= 0 then return end
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, room)) do
-      local entry = load(id)
+      local job = load(id)
       if key == leased then
-        entry.lease, entry.lost = nil, entry.lost + 1
-        save(id, entry)
+        job.lease, job.lost = nil, job.lost + 1
+        save(id, job)
       end
-      move(id, entry, 'queued', now)
-      claimed[#claimed + 1] = entry.queue
+      move(id, job, 'queued', now)
+      claimed[#claimed + 1] = job.queue
       claimed[#claimed + 1] = id
     end
   end
@@ -547,7 +547,7 @@ function verbs.claim(limit, live, backfill, ...)
   end
   claim(leased, now)
   claim(parked, now)
-  local accounts = holding()
+  local accounts = accounts_on_hold()
   -- An account of which very many are held leaves room to the others.
   local share = math.ceil(tonumber(limit) / #accounts)
   for _, queue in ipairs({ 'live', 'backfill' }) do
@@ -565,12 +565,12 @@ function verbs.claim(limit, live, backfill, ...)
 end
 
 -- id... -> for each (state, cause), '' for what there is not
-function verbs.find(...)
+function verbs.locate(...)
   local found = {}
   for _, id in ipairs({ ... }) do
-    local entry, letter = load(id), redis.call('HGET', dead, id)
-    local of = entry or letter and cjson.decode(letter)
-    found[#found + 1] = entry and state_of(id, entry) or letter and 'dead' or ''
+    local job, letter = load(id), redis.call('HGET', dead, id)
+    local of = job or letter and cjson.decode(letter)
+    found[#found + 1] = job and state_of(id, job) or letter and 'dead' or ''
     found[#found + 1] = of and of.cause or ''
   end
   return found
@@ -587,15 +587,15 @@ end
 function verbs.redrive(outcome, ...)
   local redriven = {}
   for _, id in ipairs({ ... }) do
-    local letter = take_letter(id)
+    local letter = pop_dead_letter(id)
     if letter then
-      tally(letter.runs, outcome, -1)
-      local anew = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
+      count(letter.runs, outcome, -1)
+      local renewed = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
                      even_if_erased = letter.even_if_erased, attempts = 0, lost = 0, suspect = true,
                      accepted = letter.accepted, asked = now, trigger = letter.trigger, evidence = letter.evidence,
                      runs = letter.runs }
-      save(id, anew)
-      move(id, anew, 'parked', now, 'new')
+      save(id, renewed)
+      move(id, renewed, 'parked', now, 'new')
       redriven[#redriven + 1] = id
     end
   end
@@ -606,26 +606,26 @@ end
 function verbs.drop(...)
   local dropped = {}
   for _, id in ipairs({ ... }) do
-    if take_letter(id) then dropped[#dropped + 1] = id end
+    if pop_dead_letter(id) then dropped[#dropped + 1] = id end
   end
   return dropped
 end
 
 -- outcome, id -> 1 when there is no trace of it any more, 0 when a worker has it now
 function verbs.erase(outcome, id)
-  local ends, entry = redis.call('ZSCORE', leased, id), load(id)
+  local ends, job = redis.call('ZSCORE', leased, id), load(id)
   if ends and tonumber(ends) > now then return 0 end
-  if entry then
-    local again = entry.again
-    tally(entry.runs, outcome, 1)
-    move(id, entry, 'gone')
+  if job then
+    local again = job.again
+    count(job.runs, outcome, 1)
+    move(id, job, 'gone')
     if again then
-      tally(again.runs, 'queued', -1)
-      tally(again.runs, outcome, 1)
+      count(again.runs, 'queued', -1)
+      count(again.runs, outcome, 1)
     end
     redis.call('HDEL', entries, id)
   end
-  take_letter(id)
+  pop_dead_letter(id)
   return 1
 end
 
@@ -635,5 +635,5 @@ if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.c
 
 local answer = verbs[ARGV[1]](unpack(ARGV, 2))
 write_all()
-write_changes()
+write_counters()
 return answer

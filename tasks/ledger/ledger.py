@@ -3,11 +3,11 @@
 The queue is only how an evaluation travels; a message may get lost or come twice. The ledger knows what
 was accepted, who works on it and when it is due, and ``dispatch`` publishes again what is due.
 
-    accept ──▶ queued ──take──▶ leased ──settle──▶ gone: it has an outcome
-                 ▲                ├─────bury─────▶ dead letter
-                 ├───hand_back────┤
-                 ├─claim─ parked ◀┤ park           until its time
-                 └─claim── held ◀─┘ await_hold     until its account, or the archive, is well again
+    accept ──▶ queued ──lease──▶ leased ──complete────▶ gone: it has an outcome
+                 ▲                 ├─────dead_letter──▶ dead letter
+                 ├─────release─────┤
+                 ├─claim── parked ◀┤ retry_later        until its time
+                 └─claim─── held ◀─┘ await_hold         until its account, or the archive, is well again
 """
 
 import dataclasses
@@ -187,14 +187,14 @@ class Ledger:
 
     async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
-        found = await self._call("take", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
+        found = await self._call("lease", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
         return list(_parse_jobs(zip(eval_ids, found, strict=True), token))
 
     async def extend(self, jobs: Iterable[Job]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
         lost: list[str] = []
         for some in _chunks(tuple(jobs)):
-            pairs = [part for entry in some for part in (entry.eval_id, entry.token)]
+            pairs = [part for job in some for part in (job.eval_id, job.token)]
             lost += await self._call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
         return lost
 
@@ -224,7 +224,7 @@ class Ledger:
             where its entry is damaged.
         """
         parts = [part for entry, outcome in ends for part in (entry.token, entry.eval_id, outcome)]
-        settled: list[int] = await self._call("settle", *parts)
+        settled: list[int] = await self._call("complete", *parts)
         return settled
 
     async def retry_later(self, job: Job, *, wait: float, attempts: int, failure: Failure) -> None:
@@ -235,7 +235,7 @@ class Ledger:
         """
         milliseconds = self._to_milliseconds(wait)
         self._check_lease(
-            await self._call("park", job.token, job.eval_id, milliseconds, attempts, *_failure_fields(failure))
+            await self._call("retry_later", job.token, job.eval_id, milliseconds, attempts, *_failure_fields(failure))
         )
 
     async def await_hold(self, job: Job, *, cause: str, suspect: bool = False) -> None:
@@ -254,7 +254,7 @@ class Ledger:
     async def refund_attempts(self, eval_ids: Sequence[str]) -> None:
         """Give those that are parked the attempt back that an outage cost them; they wait for its end."""
         if eval_ids:
-            await self._call("forgive", *eval_ids)
+            await self._call("refund_attempts", *eval_ids)
 
     async def release(self, job: Job) -> None:
         """Put it back among the queued: its message is, or will be, in the queue again.
@@ -262,7 +262,7 @@ class Ledger:
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._check_lease(await self._call("hand_back", job.token, job.eval_id))
+        self._check_lease(await self._call("release", job.token, job.eval_id))
 
     async def dead_letter(self, job: Job, *, attempts: int, failure: Failure) -> None:
         """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
@@ -271,7 +271,7 @@ class Ledger:
             LeaseLost: another worker has it now.
         """
         self._check_lease(
-            await self._call("bury", job.token, job.eval_id, Outcome.FAILED, attempts, *_failure_fields(failure))
+            await self._call("dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *_failure_fields(failure))
         )
 
     async def claim(
@@ -369,7 +369,7 @@ class Ledger:
         """
         found: list[str] = []
         for start in range(0, len(eval_ids), _CHUNK):
-            found += await self._call("find", *eval_ids[start : start + _CHUNK])
+            found += await self._call("locate", *eval_ids[start : start + _CHUNK])
         return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
 
     async def iterate_dead_letters(self) -> AsyncIterator[DeadLetter]:

@@ -3,17 +3,17 @@
 -- KEYS[1]  hold   HASH  reason, note, since (ms), until (ms), pause (ms, the next one; where only a probe ends it)
 -- KEYS[2]  never  a key that is never there; see below
 --
--- ARGV: 'probed', reason, note, first pause, longest pause, probe (0|1)
+-- ARGV: 'place_until_probe', reason, note, first pause, longest pause, probe (0|1)
 --           a hold that only a successful probe, or a person, ends; the pause doubles with each failed probe
---       'timed', reason, note, milliseconds
+--       'place_for', reason, note, milliseconds
 --           a hold that ends by itself; it never shortens another
---       'by_hand', reason, note, until
+--       'place_manual', reason, note, until
 --           a hold that only a person ends; nothing replaces it
 --       'enter', probe lease
 --           may we? -> {'free'}, {'probe', 0, reason} where we find out whether it may end, or {'held', left, reason}
---       'next'   the probe proved nothing: let another be sent at once
---       'recovered'   a probe succeeded: end the hold unless a person placed it
---       'lift'   -> {1 where there was one}
+--       'release_probe'   the probe proved nothing: let another be sent at once
+--       'end_after_probe'   a probe succeeded: end the hold unless a person placed it
+--       'end'   -> {1 where there was one}
 -- Answer of the others: {milliseconds until the hold may end}
 
 -- A full Redis refuses a script's first write that may need memory, but none after another write: what keeps the work
@@ -39,7 +39,7 @@ end
 local old = redis.call('HMGET', KEYS[1], 'until', 'pause', 'reason')
 local old_until, old_pause, old_reason = tonumber(old[1] or 0), tonumber(old[2] or 0), old[3]
 
-if verb == 'lift' then return { redis.call('DEL', KEYS[1]) } end
+if verb == 'end' then return { redis.call('DEL', KEYS[1]) } end
 
 if verb == 'enter' then
   if not old[1] or (old_until <= now and old_pause == 0) then return { 'free' } end
@@ -48,21 +48,21 @@ if verb == 'enter' then
   return { 'probe', 0, old_reason }
 end
 
-if verb == 'next' then
+if verb == 'release_probe' then
   if old_pause > 0 then redis.call('HSET', KEYS[1], 'until', now) end
   return { 0 }
 end
 
-if verb == 'by_hand' then
+if verb == 'place_manual' then
   redis.call('DEL', KEYS[1])
   return place(tonumber(ARGV[4]), nil, false)
 end
 
 if old_reason == 'by_hand' then return { old_until - now } end
 
-if verb == 'recovered' then return { redis.call('DEL', KEYS[1]) } end
+if verb == 'end_after_probe' then return { redis.call('DEL', KEYS[1]) } end
 
-if verb == 'probed' then
+if verb == 'place_until_probe' then
   -- Requests that were under way when the hold was placed say nothing new; only the probe does.
   if old_pause > 0 and ARGV[6] == '0' then return { math.max(0, old_until - now) } end
   local pause = old_pause > 0 and old_pause or tonumber(ARGV[4])

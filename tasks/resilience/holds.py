@@ -129,18 +129,18 @@ class Holds:
             probe: whether it was the probe that failed.
         """
         first, longest = round(backoff.initial * 1000), round(backoff.maximum * 1000)
-        answer = await self._call(scope, "probed", reason, note, first, longest, int(probe))
+        answer = await self._call(scope, "place_until_probe", reason, note, first, longest, int(probe))
         return float(answer[0]) / 1000
 
     async def place_for(self, scope: str, reason: Reason, note: str, wait: float) -> float:
         """Stand still for so many seconds, at least one; return how long it will be."""
         milliseconds = max(_SHORTEST_TIMED, round(wait * 1000))
-        answer = await self._call(scope, "timed", reason, note, milliseconds)
+        answer = await self._call(scope, "place_for", reason, note, milliseconds)
         return float(answer[0]) / 1000
 
     async def place_manual(self, scope: str, note: str) -> None:
         """Stand still until a person says otherwise."""
-        await self._call(scope, "by_hand", Reason.BY_HAND, note, _FOR_GOOD)
+        await self._call(scope, "place_manual", Reason.BY_HAND, note, _FOR_GOOD)
 
     async def enter(self, scope: str) -> Reason | None:
         """Pass where nothing stands still; return the hold's reason to the one who is its probe, else None.
@@ -155,15 +155,15 @@ class Holds:
 
     async def release_probe(self, scope: str) -> None:
         """The probe proved nothing; another one may be sent at once."""
-        await self._call(scope, "next")
+        await self._call(scope, "release_probe")
 
     async def end_after_probe(self, scope: str) -> None:
         """A probe succeeded: let it go on, unless a person placed the hold."""
-        await self._call(scope, "recovered")
+        await self._call(scope, "end_after_probe")
 
     async def end(self, scope: str) -> bool:
         """Let it go on; return whether it was on hold."""
-        return bool((await self._call(scope, "lift"))[0])
+        return bool((await self._call(scope, "end"))[0])
 
     async def get(self, scope: str) -> Hold | None:
         """Return the hold of a scope, or None."""
