@@ -1,0 +1,141 @@
+"""A worker process: its event loop, what is open on it, and the consumer that works on messages."""
+
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import CancelledError
+from typing import Any
+
+from celery import Celery
+from redis.exceptions import RedisError
+
+from tasks.consumer.account_settings import make_allowance
+from tasks.consumer.consumer import Consumer
+from tasks.consumer.system_metrics import SystemMetrics
+from tasks.errors import InvalidInput
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.queueing.message import Message
+from tasks.queueing.publisher import Publisher
+from tasks.telemetry import log_events, tracing
+from tasks.telemetry.metrics import CAUSES, Step
+from worker.clients.redis import open_redis
+from worker.clients.redis_durability import check_persistence
+from worker.config.accounts import Accounts, load_accounts
+from worker.config.settings import Settings, load_settings
+from worker.logs import configure_logs
+from worker.metrics.server import MetricsServer
+from worker.metrics.shared_metrics import Look
+from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
+from worker.resources import open_resources
+from worker.runtime import Runtime, freeze_gc
+from worker.tracing import open_tracer
+from worker.watchdog import Watchdog
+
+_PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+
+
+class WorkerProcess:
+    """This worker process: its loop, and what is open on it."""
+
+    def __init__(self, app: Celery) -> None:
+        settings = load_settings()
+        # Celery has its logging set up later than this, and what is told until then would not be in our shape.
+        accounts = load_accounts(settings)
+        configure_logs(settings.log_level, accounts.secrets())
+        for why in accounts.warnings:
+            log_events.settings_warning(why)
+        tracing.use(open_tracer(settings))
+        self.runtime = Runtime(settings.drain_seconds)
+        self._watchdog = Watchdog()
+        words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+        self._figures = WorkerMetrics(words, self._watchdog.problem)
+        self._metrics_server = _start_metrics_server(settings, accounts, self._figures, self._watchdog)
+        self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
+        self._publisher = Publisher(app)
+        self._exit_stack = contextlib.AsyncExitStack()
+        self._consumer = self.runtime.run(self._start(settings, accounts))
+        freeze_gc()
+        self._watchdog.start()
+
+    async def _start(self, settings: Settings, accounts: Accounts) -> Consumer:
+        resources = await self._exit_stack.enter_async_context(open_resources(settings, accounts))
+        await check_persistence(resources.redis, strict=settings.strict)
+        consumer = Consumer(
+            settings,
+            accounts,
+            resources,
+            self.runtime,
+            self._publisher,
+            self._watchdog,
+            figures=self._figures,
+            queues=self._queues,
+        )
+        await self._exit_stack.enter_async_context(consumer.running())
+        return consumer
+
+    def check(self, message: Message) -> None:
+        """Check that this process may accept a message.
+
+        Raises:
+            BadMessage: it may not.
+        """
+        self._consumer.check(message)
+
+    def handle(self, message: Message) -> bool:
+        """Process the evaluations of a message; return False if the message must be delivered again."""
+        return self._run(self._consumer.handle(message))
+
+    def reject(self, errors: Sequence[InvalidInput], queue: str, message: str) -> bool:
+        """Keep what does not fit the contract; return False if the message must be delivered again."""
+
+        async def keep() -> bool:
+            for error in errors:
+                await self._consumer.reject(error.cause, error.safe_message, queue, message)
+            return True
+
+        return self._run(keep())
+
+    def _run(self, work: Coroutine[Any, Any, bool]) -> bool:
+        try:
+            return self.runtime.run(work)
+        except CancelledError:
+            return False
+        except RedisError as error:
+            # Nothing was leased or recorded: the message stays the promise, and Redis may be back soon.
+            log_events.loop_failed("work", error)
+            with contextlib.suppress(CancelledError):
+                self.runtime.run(self.runtime.pause(_PAUSE_SECONDS))
+            return False
+
+    def drain(self) -> None:
+        """Begin to end. It may take a while, and that is no deafness."""
+        self._watchdog.stop()
+        self.runtime.drain()
+
+    def close(self) -> None:
+        """Close what is open, the loop last."""
+        if self._metrics_server:
+            self._metrics_server.close()
+        self.runtime.run(self._exit_stack.aclose())
+        self.runtime.close()
+        self._publisher.close()
+
+
+def _start_metrics_server(
+    settings: Settings, accounts: Accounts, figures: WorkerMetrics, watchdog: Watchdog
+) -> MetricsServer | None:
+    """Show the figures to others where the settings want it, from before the work begins until it has ended."""
+    if settings.metrics_port is None:
+        return None
+
+    allowances = {each.name: make_allowance(each) for each in accounts}
+
+    @contextlib.asynccontextmanager
+    async def looking() -> AsyncIterator[Look]:
+        async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
+            yield SystemMetrics(redis, allowances).collect
+
+    server = MetricsServer(figures.registry, looking, watchdog.problem)
+    server.start(settings.metrics_host, settings.metrics_port)
+    return server
