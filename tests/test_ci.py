@@ -1,0 +1,105 @@
+"""The script .ci/run: what it installs, and when."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / ".ci" / "run"
+PROGRAMS = """\
+# program  Debian packages
+bash  package-of-bash
+/no/such/server  package-of-server
+no-such-program  package-of-program another-package
+"""
+APT_GET = """\
+echo "apt-get $* ($DEBIAN_FRONTEND, services: $(sh {policy}; echo $?))" >> {calls}
+echo "try $(wc -l < {calls})"
+! grep -qx "{failing}" <<< "$1 $(grep -c "^apt-get $1" {calls})"
+"""
+UPDATE = "apt-get update (noninteractive, services: 101)"
+PACKAGES = "package-of-server package-of-program another-package"
+INSTALL = f"apt-get install --yes --no-install-recommends {PACKAGES} (noninteractive, services: 101)"
+MAKE = ["make check", "make test"]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A copy of the script beside commands that only write down how they are called."""
+
+    folder: Path
+
+    @property
+    def policy(self) -> Path:
+        return self.folder / "policy-rc.d"
+
+    def command(self, name: str, script: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+        path.chmod(0o755)
+
+    def run(self, *, ci: str | None = "true", user: int = 0, failing: str = "never") -> tuple[int, list[str], str]:
+        """Return the exit code, the calls and the output; ``failing`` is a pattern of apt-get's step and its try."""
+        calls = self.folder / "calls"
+        self.command("id", f"echo {user}")
+        self.command("sleep", "")
+        self.command("make", f'echo "make $*" >> {calls}')
+        self.command("apt-get", APT_GET.format(policy=self.policy, calls=calls, failing=failing))
+        environment = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"} | ({"CI": ci} if ci else {})
+        finished = subprocess.run(
+            [self.folder / ".ci" / "run"], env=environment, capture_output=True, text=True, check=False
+        )
+        return finished.returncode, calls.read_text().splitlines(), finished.stdout + finished.stderr
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    for name in (".ci", "bin", "tests"):
+        (tmp_path / name).mkdir()
+    made = Workplace(tmp_path)
+    script = SCRIPT.read_text("utf-8")
+    assert "=/usr/sbin/policy-rc.d\n" in script
+    copy = tmp_path / ".ci" / "run"
+    copy.write_text(script.replace("/usr/sbin/policy-rc.d", str(made.policy)))
+    copy.chmod(SCRIPT.stat().st_mode)
+    (tmp_path / "tests" / "programs.txt").write_text(PROGRAMS)
+    return made
+
+
+def test_the_packages_of_missing_programs_are_installed_without_starting_services(workplace: Workplace) -> None:
+    code, calls, output = workplace.run()
+    assert (code, calls) == (0, [UPDATE, INSTALL, *MAKE])
+    assert output == f"Installing {PACKAGES}\n"
+    assert not workplace.policy.exists()
+
+
+def test_a_policy_for_services_that_was_there_stays(workplace: Workplace) -> None:
+    workplace.policy.write_text("exit 104")
+    _, calls, _ = workplace.run()
+    assert calls[0] == UPDATE.replace("101", "104")
+    assert workplace.policy.read_text() == "exit 104"
+
+
+@pytest.mark.parametrize(("ci", "user"), [(None, 0), ("false", 0), ("true", 1000)])
+def test_nothing_is_installed_outside_ci_or_without_root(workplace: Workplace, ci: str | None, user: int) -> None:
+    assert workplace.run(ci=ci, user=user) == (0, MAKE, "")
+
+
+def test_nothing_is_installed_when_every_program_is_there(workplace: Workplace) -> None:
+    (workplace.folder / "tests" / "programs.txt").write_text("bash  package-of-bash\n")
+    assert workplace.run() == (0, MAKE, "")
+
+
+def test_each_step_is_tried_three_times(workplace: Workplace) -> None:
+    code, calls, output = workplace.run(failing=r"\w* [12]")
+    assert (code, calls) == (0, [*[UPDATE] * 3, *[INSTALL] * 3, *MAKE])
+    assert "try" not in output
+
+
+def test_the_output_of_a_step_that_fails_for_good_is_shown(workplace: Workplace) -> None:
+    code, calls, output = workplace.run(failing="install .")
+    assert (code, calls) == (1, [UPDATE, *[INSTALL] * 3])
+    assert output.endswith("\ntry 4\n")
+    assert not workplace.policy.exists()
