@@ -19,9 +19,11 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
-from tests.rabbitmq import rabbitmq_url  # noqa: F401  # a fixture of everybody's
+from tests.rabbitmq import PROGRAMS_OF_RABBITMQ, rabbitmq_url  # noqa: F401  # the fixture is for all tests
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
+
+pytest_plugins = ["tests.programs"]
 
 _AWS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -40,6 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the fault tests be asked for in their long form."""
     parser.addoption("--faults", choices=("short", "long"), default="short", help="how much the fault tests break")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of RabbitMQ with the programs that their fixture starts."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "rabbitmq_url" in item.fixturenames:
+            item.add_marker(pytest.mark.needs(*PROGRAMS_OF_RABBITMQ))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

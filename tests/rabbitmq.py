@@ -1,8 +1,7 @@
-"""A real RabbitMQ for tests, where there is one."""
+"""A real RabbitMQ for tests."""
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in the PATH of Debian wants to be root
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in the PATH of Debian only runs as root
+PROGRAMS_OF_RABBITMQ = (SERVER, "epmd")
 
 
 def free_port() -> int:
@@ -48,9 +48,6 @@ def answers(port: int) -> bool:
 @pytest.fixture(scope="session")
 def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a RabbitMQ of our own, with the process that it finds its own name by."""
-    epmd = shutil.which("epmd")
-    if not SERVER.exists() or not epmd:
-        pytest.skip("there is no RabbitMQ here (Debian: rabbitmq-server)")
     folder = tmp_path_factory.mktemp("rabbitmq")
     port, names = free_port(), free_port()
     (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
@@ -68,8 +65,8 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
     }
     with (
-        ended([epmd, "-port", str(names)], environment, folder / "epmd.log"),
-        ended([str(SERVER)], environment, folder / "server.log"),
+        ended(["epmd", "-port", str(names)], environment, folder / "epmd.log"),
+        ended([SERVER], environment, folder / "server.log"),
     ):
         patience = time.monotonic() + 60
         while not answers(port):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,9 +30,7 @@ EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production")
 OTHER = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11", "production")
 MISSING = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a12"
 
-with_tools = pytest.mark.skipif(
-    not (shutil.which("jq") and shutil.which("sha256sum")), reason="this machine has no jq, or no sha256sum"
-)
+with_tools = pytest.mark.needs("jq", "sha256sum")
 
 
 def block(language: str, word: str) -> str:

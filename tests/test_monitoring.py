@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +29,9 @@ RUNBOOKS = {
     "worker-gone",
 }
 OUR_FIGURES = described()
-PROMTOOL = shutil.which("promtool")
 
 every_alert = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 every_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-with_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool comes with Debian's package prometheus")
 
 
 def shown() -> set[str]:
@@ -69,7 +66,8 @@ def labels_of(name: str) -> set[str]:
 
 
 def promtool(*arguments: str) -> str:
-    done = subprocess.run([str(PROMTOOL), *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
+    command = ["promtool", *arguments]
+    done = subprocess.run(command, cwd=PROMETHEUS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -111,13 +109,13 @@ def test_names_of_alerts_are_unique() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
 
 
-@with_promtool
+@pytest.mark.needs("promtool")
 def test_promtool_takes_rules_and_configuration() -> None:
     assert f"{len(RULES)} rules found" in promtool("check", "rules", "alerts.yml")
     assert "SUCCESS" in promtool("check", "config", "--syntax-only", "prometheus.yml")
 
 
-@with_promtool
+@pytest.mark.needs("promtool")
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     assert "SUCCESS" in promtool("test", "rules", "alerts_test.yml")
 

@@ -5,7 +5,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,7 +76,7 @@ async def test_a_producer_with_python_alone_hands_in_over_http(client: Client, r
     assert (entry.queue, entry.trigger.source, entry.trigger.run) == (Queue.BACKFILL, "intake", "2026-q3")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+@pytest.mark.needs("curl")
 async def test_a_producer_with_curl_alone_may_repeat_itself(client: Client, redis: Redis) -> None:
     told = [
         await run("bash", "-euc", example("curl"), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE) for _ in range(2)

@@ -16,18 +16,17 @@ from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, Client
 from tests.scripts.serve.page.conftest import HTML, keep, some_of_every_sort
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium")
+pytestmark = pytest.mark.needs("chromium")
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*QUIET])
         yield browser
         await browser.close()
 
