@@ -8,7 +8,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz bench bench-conditions bench-intake bench-archive check format pins picture clean
+.PHONY: help venv demo test faults fuzz bench bench-conditions bench-intake bench-archive check format pins picture samples clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -77,6 +77,9 @@ pins: $(UV)      ## pin every dependency anew, with hashes
 
 picture: venv    ## draw docs/demo.svg from a real run of the demo
 	@$(BIN)/docv-archive demo --picture docs/demo.svg
+
+samples: venv    ## draw the sample documents that the simulator delivers
+	@$(BIN)/python -m tests.samples
 
 clean:           ## remove what make made
 	@rm -rf .uv .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,24 +1,21 @@
-"""Pictures as files: JPEG of a wanted size, PNG, TIFF and PDF.
+"""Documents as files: JPEG of a given size, PNG, TIFF and PDF.
 
-The same evaluation always gives the same bytes: nothing here reads a clock or throws dice.
+Each is a fixed sample (`make samples`) with a comment that names its evaluation: different bytes for each evaluation,
+and the same bytes every time.
 """
 
 import enum
 import hashlib
-import io
-import time
+import importlib.resources
+import zlib
 from functools import cache
 
-from PIL import Image
-
-from scripts.simulator import drawing
-
-_QUALITY = 80
 _START_OF_IMAGE = b"\xff\xd8"
 _COMMENT = b"\xff\xfe"
 _LENGTH_BYTES = 2
 _LONGEST_COMMENT = 0xFFFF - _LENGTH_BYTES
-_A_FIXED_DAY = time.gmtime(1_750_000_000)
+_END_OF_PNG = b"\0\0\0\0IEND"
+_END_OF_PDF = b"startxref"
 
 
 class Subject(enum.Enum):
@@ -29,60 +26,65 @@ class Subject(enum.Enum):
     SELFIE = "selfie"
 
 
-_DRAW = {Subject.FRONT: drawing.front, Subject.BACK: drawing.back, Subject.SELFIE: drawing.selfie}
-
-
 def jpeg(eval_id: str, subject: Subject, size: int, *, take: int = 1) -> bytes:
-    """Return a JPEG of about a wanted size.
+    """Return a JPEG of about a given size.
 
-    The picture itself is small and quick to draw; what is missing in size is filled up with comment
-    segments, as cameras fill theirs with previews and maker notes.
+    The picture itself is small. Comment segments fill the file up, as previews and maker notes do in a camera's.
 
     Args:
         eval_id: the evaluation it belongs to.
         subject: what it shows.
-        size: bytes; the file has 80 to 120 % of it, but never less than the drawing needs.
+        size: bytes; the file has 80 to 120 % of it, but never less than the sample needs.
         take: 1 for the first capture, 2 for the second.
     """
-    file = io.BytesIO()
-    _DRAW[subject](eval_id).save(file, "JPEG", quality=_QUALITY - take)
-    drawn = file.getvalue()
-    dice = hashlib.blake2b(f"{eval_id}/{subject.value}/{take}".encode(), digest_size=1).digest()[0]
-    wanted = size * (80 + dice % 41) // 100
-    return _START_OF_IMAGE + _comments(wanted - len(drawn)) + drawn[len(_START_OF_IMAGE) :]
+    note = _note(eval_id, f"{subject.value} {take}")
+    comment, sample = _segment(note), _sample(f"{subject.value}.jpg")
+    percent = 80 + hashlib.blake2b(note, digest_size=1).digest()[0] % 41
+    padding = _padding(size * percent // 100 - len(comment) - len(sample))
+    # Viewers that show one comment show the last.
+    return _START_OF_IMAGE + padding + comment + sample.removeprefix(_START_OF_IMAGE)
 
 
-def png(eval_id: str, title: str) -> bytes:
-    """Return a page as PNG."""
-    return _saved(drawing.page(eval_id, title), "PNG")
+def png(eval_id: str, label: str) -> bytes:
+    """Return a page as PNG; the label sets it apart from other pages of the evaluation."""
+    text = b"tEXtComment\0" + _note(eval_id, label)
+    length = len(text) - len(b"tEXt")
+    chunk = length.to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+    return _sample("page.png").replace(_END_OF_PNG, chunk + _END_OF_PNG)
 
 
-def tiff(eval_id: str, title: str) -> bytes:
-    """Return a page as TIFF, in black and white as a fax or a scanner makes it."""
-    return _saved(drawing.page(eval_id, title).convert("1"), "TIFF")
+def tiff(eval_id: str, label: str) -> bytes:
+    """Return a page as TIFF, in black and white as a fax or a scanner makes it; the label is as for ``png``."""
+    # Readers follow offsets, so they ignore bytes at the end.
+    return _sample("page.tiff") + _note(eval_id, label)
 
 
-def pdf(eval_id: str, title: str) -> bytes:
-    """Return a page as PDF."""
-    file = io.BytesIO()
-    drawing.page(eval_id, title).save(file, "PDF", title=title, creationDate=_A_FIXED_DAY, modDate=_A_FIXED_DAY)
-    return file.getvalue()
+def pdf(eval_id: str, label: str) -> bytes:
+    """Return a page as PDF; the label is as for ``png``."""
+    # The comment comes after the table of offsets, so every offset in the table stays right.
+    return _sample("page.pdf").replace(_END_OF_PDF, b"%% %b\n%b" % (_note(eval_id, label), _END_OF_PDF))
 
 
-def _saved(image: Image.Image, form: str) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form)
-    return file.getvalue()
+def _note(eval_id: str, label: str) -> bytes:
+    return f"{eval_id} {label}".encode()
 
 
-def _comments(size: int) -> bytes:
-    """Return comment segments of together about ``size`` bytes; none when there is no room."""
+def _segment(comment: bytes) -> bytes:
+    return _COMMENT + (len(comment) + _LENGTH_BYTES).to_bytes(_LENGTH_BYTES, "big") + comment
+
+
+def _padding(size: int) -> bytes:
+    """Return comment segments of together about ``size`` bytes; none if there is no room."""
     segments = []
-    while size > len(_COMMENT) + _LENGTH_BYTES:
-        filling = _noise()[: min(size - len(_COMMENT) - _LENGTH_BYTES, _LONGEST_COMMENT)]
-        segments.append(_COMMENT + (len(filling) + _LENGTH_BYTES).to_bytes(2, "big") + filling)
+    while (room := size - len(_segment(b""))) > 0:
+        segments.append(_segment(_noise()[:room]))
         size -= len(segments[-1])
     return b"".join(segments)
+
+
+@cache
+def _sample(name: str) -> bytes:
+    return importlib.resources.files("scripts.simulator").joinpath("samples", name).read_bytes()
 
 
 @cache
