@@ -1,1 +1,1 @@
-"""The doors: every way in for a person or another system."""
+"""The command line and everything it runs, including the HTTP server and a RiskOS simulator."""

@@ -1,1 +1,1 @@
-"""The work: what happens to one evaluation, one module per step, in order."""
+"""Everything that happens to one evaluation, from its accepted ID to its manifest in the archive."""

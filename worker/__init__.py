@@ -1,1 +1,1 @@
-"""The process: what is opened once and lives as long as it does."""
+"""The worker process: settings, service clients, the Celery application, metrics, logs and graceful shutdown."""

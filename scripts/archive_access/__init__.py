@@ -1,1 +1,1 @@
-"""archive_access: say here in one sentence what this package is for."""
+"""Open the archive for a command, and read evaluations, their revisions and S3 properties from it."""

@@ -1,1 +1,1 @@
-"""audit: say here in one sentence what this package is for."""
+"""Look up evaluations in the archive or in an S3 Inventory report, and report which are missing."""

@@ -1,1 +1,1 @@
-"""commands: say here in one sentence what this package is for."""
+"""The smaller commands, such as `run`, `backfill`, `status` and `hold`."""

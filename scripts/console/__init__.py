@@ -1,1 +1,1 @@
-"""console: say here in one sentence what this package is for."""
+"""Terminal support for all commands: formatting, summaries, progress, error messages, exit codes and interrupts."""

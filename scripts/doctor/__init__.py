@@ -1,1 +1,1 @@
-"""Can this installation work? What is wrong, and how to mend it: one module for each thing that is examined."""
+"""Check settings, RiskOS, Redis, RabbitMQ, the archive and disk space, and say how to fix what is wrong."""

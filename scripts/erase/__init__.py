@@ -1,1 +1,1 @@
-"""A privacy request: everything of an evaluation goes, and a receipt stays."""
+"""Erase evaluations on a privacy request and keep a receipt, or protect them with a legal hold."""

@@ -1,1 +1,1 @@
-"""Documents out of the archive, each checked on its way, under names that every disk takes."""
+"""Copy documents out of the archive into a folder, a ZIP or a BagIt bag, and verify each one."""

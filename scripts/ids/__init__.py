@@ -1,1 +1,1 @@
-"""Evaluation IDs as files name them: text, CSV, JSON lines or Parquet, packed or not, here or in S3."""
+"""Read evaluation IDs from text, CSV, JSON lines or Parquet, compressed or not, on disk or in S3."""

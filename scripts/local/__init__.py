@@ -1,1 +1,1 @@
-"""local: say here in one sentence what this package is for."""
+"""Run Redis and a worker on this machine for the duration of a command."""

@@ -1,1 +1,1 @@
-"""overview: say here in one sentence what this package is for."""
+"""Collect queues, holds, rates and the progress of runs for commands and the operations page."""

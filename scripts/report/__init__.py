@@ -1,1 +1,1 @@
-"""What became of every evaluation of a run, told from the archive."""
+"""Report the outcome of every evaluation of a run as CSV, JSON lines or HTML."""

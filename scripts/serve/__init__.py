@@ -1,1 +1,1 @@
-"""The doors for other systems: events of RiskOS, IDs over HTTP, and how the process is."""
+"""Serve the webhook, the HTTP API, the operations page, health and metrics."""

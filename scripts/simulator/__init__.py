@@ -1,1 +1,1 @@
-"""A RiskOS of our own: it answers as the real one does, and fails as the real one may."""
+"""Simulate RiskOS with its rate limits and failures, for tests, demos and rehearsals."""

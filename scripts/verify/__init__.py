@@ -1,1 +1,1 @@
-"""Read the archive back and compare it with what its manifests say; nothing is ever changed."""
+"""Read the archive back, compare it with its manifests and report every difference without changing anything."""

@@ -1,1 +1,1 @@
-"""bundle: say here in one sentence what this package is for."""
+"""Check and unpack the ZIP of an evaluation, and identify the documents in it."""

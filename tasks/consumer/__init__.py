@@ -1,1 +1,1 @@
-"""consumer: say here in one sentence what this package is for."""
+"""Work on evaluations in a worker process, with limits on concurrency and a fair share for each account."""

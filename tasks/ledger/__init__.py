@@ -1,1 +1,1 @@
-"""ledger: say here in one sentence what this package is for."""
+"""Record every accepted evaluation in Redis until it has an outcome."""

@@ -1,1 +1,1 @@
-"""memory: say here in one sentence what this package is for."""
+"""Limit and reuse the memory for bundles and documents, and spool large ones to disk."""

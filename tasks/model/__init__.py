@@ -1,1 +1,1 @@
-"""model: say here in one sentence what this package is for."""
+"""Define evaluations, accounts, jobs and outcomes, which all other packages share."""

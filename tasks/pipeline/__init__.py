@@ -1,1 +1,1 @@
-"""pipeline: say here in one sentence what this package is for."""
+"""Archive one leased evaluation: download, unpack, upload, commit the manifest and record the outcome."""

@@ -1,1 +1,1 @@
-"""queueing: say here in one sentence what this package is for."""
+"""Accept evaluations into the ledger, and publish them to the Celery queues."""

@@ -1,1 +1,1 @@
-"""resilience: say here in one sentence what this package is for."""
+"""Decide whether and when to send a request: rate limits, holds, circuit breakers and retries."""

@@ -1,1 +1,1 @@
-"""riskos: say here in one sentence what this package is for."""
+"""Request an evaluation's bundle from RiskOS and interpret the response."""

@@ -1,1 +1,1 @@
-"""storage: say here in one sentence what this package is for."""
+"""Read and write the archive in S3 or a folder: objects, encryption, manifests and run lists."""

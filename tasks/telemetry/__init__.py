@@ -1,1 +1,1 @@
-"""telemetry: say here in one sentence what this package is for."""
+"""Define the log events, metrics and trace spans of an evaluation."""

@@ -1,1 +1,1 @@
-"""broker: say here in one sentence what this package is for."""
+"""Connect Celery to Redis or RabbitMQ, and check message envelopes before Celery opens them."""

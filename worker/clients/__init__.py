@@ -1,1 +1,1 @@
-"""clients: say here in one sentence what this package is for."""
+"""Open the clients of Redis and the archive, check both services, and run an embedded Redis if none is configured."""

@@ -1,1 +1,1 @@
-"""config: say here in one sentence what this package is for."""
+"""Read and validate the settings of the process and of each account."""

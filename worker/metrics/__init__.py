@@ -1,1 +1,1 @@
-"""metrics: say here in one sentence what this package is for."""
+"""Define the Prometheus metrics of a worker, and serve them over HTTP together with its health."""

@@ -1,1 +1,1 @@
-"""api: say here in one sentence what this package is for."""
+"""Accept webhook events and evaluation IDs over HTTP, and report on evaluations and health."""

@@ -1,1 +1,1 @@
-"""auth: say here in one sentence what this package is for."""
+"""Check the credentials and role of a caller, and find the account of a request."""

@@ -1,1 +1,1 @@
-"""http: say here in one sentence what this package is for."""
+"""Read requests and write responses, with limits on connections, time and size."""

@@ -1,1 +1,1 @@
-"""The operations page: what is under way, for a person; numbers that update by themselves, and a few buttons."""
+"""Render the operations page, and run the actions that operators start on it."""
