@@ -36,7 +36,7 @@ test: venv       ## all tests; one process more than there are cores, since many
 
 faults: venv     ## break things on purpose, at length (an hour), and print the figures
 	@$(BIN)/pytest --faults=long tests/faults
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/test_ledger_laws.py
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/ledger/test_ledger_laws.py
 
 fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; what is new joins tests/corpus
 	@$(BIN)/python -m tests.fuzzing --seconds 600 --keep

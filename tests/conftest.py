@@ -15,6 +15,7 @@ from uuid import uuid4
 import boto3
 import pytest
 from botocore.loaders import JSONFileLoader
+from fakeredis import FakeAsyncRedis, FakeServer
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from redis.asyncio import Redis
 from werkzeug.serving import make_server
@@ -49,6 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "rabbitmq_url" in item.fixturenames:
             item.add_marker(pytest.mark.needs(*PROGRAMS_OF_RABBITMQ))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module marked ``both_redises`` on fakeredis and on Redis, the exceptions on Redis only.
+
+    The exceptions are tests marked ``real_redis_only``, and tests that take ``redis_url``: fakeredis has no URL.
+    """
+    if "redis" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_redises"):
+        real_only = metafunc.definition.get_closest_marker("real_redis_only") or "redis_url" in metafunc.fixturenames
+        metafunc.parametrize("redis", ["redis"] if real_only else ["fakeredis", "redis"], indirect=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -86,11 +97,20 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator["Redis"]:
-    """A client of an empty Redis."""
-    async with open_redis(redis_url) as client:
-        await client.flushall()
-        yield client
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator["Redis"]:
+    """A client of an empty Redis, or of an empty fakeredis if the test's ID says so (see ``pytest_generate_tests``).
+
+    fakeredis 2.40 has no INFO and no WAIT, ignores ``maxmemory``, lets TIME go on during a script, and its cjson writes
+    an empty table as ``[]`` where that of Redis writes ``{}``.
+    """
+    if getattr(request, "param", "redis") == "fakeredis":
+        async with FakeAsyncRedis(server=FakeServer(), decode_responses=True) as client:
+            yield client
+    else:
+        # Not an argument of the fixture: tests on fakeredis start no server.
+        async with open_redis(request.getfixturevalue("redis_url")) as client:
+            await client.flushall()
+            yield client
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 
+pytestmark = pytest.mark.both_redises
+
 
 def test_speed_is_what_was_done_lately() -> None:
     speed = Speed(lately=10)

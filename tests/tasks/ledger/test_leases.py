@@ -13,6 +13,8 @@ from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
 from worker.logs import with_about
 
+pytestmark = pytest.mark.both_redises
+
 LEASED = "docv:ledger:leased"
 RUN_OUT = 1
 

@@ -14,6 +14,8 @@ from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
 from worker.clients.redis import open_redis
 
+pytestmark = pytest.mark.both_redises
+
 PREFIX = "docv:ledger:"
 STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
 HOUR = 3600.0
@@ -124,6 +126,7 @@ async def test_accepting_nothing_is_no_trouble(ledger: Ledger, redis: Redis) -> 
     assert (await everything(redis)).keys() <= {PREFIX + "reached"}
 
 
+@pytest.mark.real_redis_only("it is about how many arguments Redis takes")
 async def test_thousands_of_evaluations_are_accepted_in_one_step(ledger: Ledger) -> None:
     eval_ids = some_ids(5000)
     assert await accept(ledger, *eval_ids) == eval_ids
@@ -403,6 +406,7 @@ async def test_extending_nothing_is_no_trouble(ledger: Ledger) -> None:
     assert await ledger.extend([]) == []
 
 
+@pytest.mark.real_redis_only("thousands of steps take fakeredis seconds")
 async def test_a_process_with_64_full_messages_keeps_all_its_leases(ledger: Ledger, redis: Redis) -> None:
     eval_ids = some_ids(6400)
     entries: list[Job] = []
@@ -540,6 +544,7 @@ async def test_a_dead_letter_says_what_a_person_needs_to_know(ledger: Ledger, re
     assert moments == sorted(moments)
 
 
+@pytest.mark.real_redis_only("thousands of steps take fakeredis seconds")
 async def test_there_may_be_more_dead_letters_than_come_at_once(ledger: Ledger) -> None:
     eval_ids = some_ids(2500)
     await accept(ledger, *eval_ids)
@@ -1056,6 +1061,7 @@ async def test_a_repeated_event_is_told_from_a_new_one_for_a_week(ledger: Ledger
         assert await redis.ttl(f"docv:ledger:event:{event}") == pytest.approx(7 * 86_400, abs=60)
 
 
+@pytest.mark.real_redis_only("fakeredis ignores maxmemory")
 async def test_an_event_that_the_ledger_could_not_take_is_no_repeated_one(
     ledger: Ledger, redis: Redis, eval_id: str
 ) -> None:
@@ -1161,6 +1167,7 @@ async def test_a_run_that_is_over_has_lasted_until_its_last_evaluation_ended(
 # -- what outlives a failover
 
 
+@pytest.mark.real_redis_only("fakeredis has no WAIT")
 async def test_what_no_replica_has_does_not_count_as_accepted(
     redis: Redis, eval_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1179,6 +1186,7 @@ async def test_what_no_replica_has_does_not_count_as_accepted(
     assert await take(ledger, eval_id), "it is there all the same, and comes to its end"
 
 
+@pytest.mark.real_redis_only("fakeredis has no INFO")
 async def test_replicas_are_asked_for_what_is_told_again_too(ledger: Ledger, redis: Redis, eval_id: str) -> None:
     order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     for promise in (
@@ -1199,6 +1207,7 @@ async def written(redis: Redis) -> int:
 # -- what it costs
 
 
+@pytest.mark.real_redis_only("fakeredis has no INFO")
 async def test_what_ends_at_about_the_same_time_is_written_down_in_one_round_trip(redis: Redis, ledger: Ledger) -> None:
     eval_ids = some_ids(100)
     await accept(ledger, *eval_ids, run="q3")
@@ -1222,6 +1231,7 @@ async def round_trips(redis: Redis) -> int:
     return int((await redis.info("stats"))["total_reads_processed"])
 
 
+@pytest.mark.real_redis_only("fakeredis has no INFO")
 async def test_a_hundred_evaluations_of_an_order_take_redis_as_many_commands_as_two(
     ledger: Ledger, redis: Redis
 ) -> None:

@@ -6,6 +6,8 @@ from redis.asyncio import Redis
 from tasks.ledger import rejected_messages as module
 from tasks.ledger.rejected_messages import RejectedMessage, RejectedMessages
 
+pytestmark = pytest.mark.both_redises
+
 
 @pytest.fixture
 def refusals(redis: Redis) -> RejectedMessages:

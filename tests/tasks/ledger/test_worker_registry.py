@@ -4,6 +4,8 @@ from redis.asyncio import Redis
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import Queue
 
+pytestmark = pytest.mark.both_redises
+
 
 @pytest.fixture
 def presence(redis: Redis) -> WorkerRegistry:
@@ -31,6 +33,7 @@ async def test_who_has_said_nothing_for_a_while_is_gone(presence: WorkerRegistry
     assert await redis.zcard("docv:workers:live") == 1
 
 
+@pytest.mark.real_redis_only("fakeredis ignores maxmemory")
 async def test_a_full_redis_is_no_reason_to_stop(presence: WorkerRegistry, redis: Redis) -> None:
     await redis.config_set("maxmemory", 1)
     try:

@@ -17,6 +17,8 @@ from tasks.resilience.holds import Hold, Holds, Reason, hold_key
 from tasks.resilience.rate_headers import RateLimitHeaders
 from tasks.resilience.rate_limiter import RateLimiter
 
+pytestmark = pytest.mark.both_redises
+
 RATE = 100.0
 DAY = 24 * 3600.0
 HOUR = 3600.0

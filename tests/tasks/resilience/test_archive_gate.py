@@ -10,6 +10,8 @@ from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, hold_key
 from tests.holds import failed
 
+pytestmark = pytest.mark.both_redises
+
 WRITTEN = [outcome for outcome in Outcome if outcome not in {Outcome.UNCHANGED, Outcome.FAILED}]
 
 

@@ -16,6 +16,8 @@ from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, Holds, Reason, hold_key
 from tests.holds import failed, refused
 
+pytestmark = pytest.mark.both_redises
+
 ENOUGH = 10
 
 

@@ -12,6 +12,8 @@ from tasks.resilience.hold_monitor import HoldMonitor
 from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, backfill_of
 from tasks.resilience.rate_limiter import RateLimiter
 
+pytestmark = pytest.mark.both_redises
+
 
 @pytest.fixture
 def holds(redis: Redis) -> Holds:
@@ -66,6 +68,7 @@ async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing
     ]
 
 
+@pytest.mark.real_redis_only("fakeredis has no INFO")
 async def test_however_many_accounts_there_are_it_is_one_round_trip(
     holds: Holds, redis: Redis, gate: ArchiveGate
 ) -> None:

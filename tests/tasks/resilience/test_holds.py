@@ -8,6 +8,8 @@ from tasks.errors import ArchiveHeld
 from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, backfill_of, hold_key
 from tests.holds import refused
 
+pytestmark = pytest.mark.both_redises
+
 MINUTE = 60.0
 
 
@@ -97,6 +99,7 @@ async def test_an_account_that_is_let_go_starts_with_the_shortest_pause_again(ho
     assert await refused(holds, "default", 401, probe=False) == 30
 
 
+@pytest.mark.real_redis_only("fakeredis lets time go on during a script")
 async def test_an_account_asked_to_slow_down_goes_on_by_itself(holds: Holds, redis: Redis) -> None:
     assert await holds.place_for("default", Reason.SLOW_DOWN, "", 20) == 20
 

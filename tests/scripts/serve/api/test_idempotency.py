@@ -6,6 +6,8 @@ from redis.asyncio import Redis
 from scripts.serve.api.idempotency import IdempotencyKey, IdempotencyStore
 from scripts.serve.http.responses import HTTPError
 
+pytestmark = pytest.mark.both_redises
+
 ONE = IdempotencyKey("key", "body")
 
 

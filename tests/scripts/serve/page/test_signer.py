@@ -1,8 +1,11 @@
 """A signature is good for what it was made for, everywhere where that Redis is."""
 
+import pytest
 from redis.asyncio import Redis
 
 from scripts.serve.page.signer import PageSigner
+
+pytestmark = pytest.mark.both_redises
 
 
 async def test_all_processes_on_one_redis_know_each_others_signatures(redis: Redis) -> None:
