@@ -25,7 +25,7 @@ from tasks.storage.manifest import (
     commit,
     read_manifest,
 )
-from tasks.storage.run_list import Source, store_run_list
+from tasks.storage.run_list import RunSource, store_run_list
 from tests.conftest import S3
 
 NAMES = ("documentfrontDoc_Front_1_blob.jpg", "documentbackDoc_Back_1_blob.jpg", "Doc_Selfie_1_blob.jpg")
@@ -113,7 +113,7 @@ async def fill(bucket: Bucket, ids: Sequence[str], *, size: int = 2_000) -> None
 
 async def keep_run(bucket: Bucket, ids: Sequence[str], run: str) -> None:
     fingerprint = hashlib.sha256(b"".join(UUID(eval_id).bytes for eval_id in ids)).hexdigest()
-    source = Source(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
+    source = RunSource(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
     await store_run_list(bucket, ids, run=run, environment="sandbox", account="default", refresh=False, source=source)
 
 

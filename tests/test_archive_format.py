@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tasks.bundle.documents import Kind, Source
+from tasks.bundle.documents import DocumentSource, Kind
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, schema
-from tasks.storage.run_list import RunList, store_run_list
-from tasks.storage.run_list import Source as Origin
+from tasks.storage.run_list import RunList, RunSource, store_run_list
 from tests.keeping import keep, keep_tombstone
 from tests.zips import Raw, forged, zip_of
 
@@ -74,7 +73,7 @@ async def archive(tmp_path: Path) -> Path:
         bucket, forged(Raw(name=b"a"), Raw(name=b"b", content=b"x", central={"crc": 1}, local={"crc": 1})), OTHER
     )
     facts: Any = {"run": "2026-q3", "environment": "production", "account": "default", "refresh": False}
-    source = Origin(name="ids.txt", fingerprint="a" * 64, ids=3, repeated=0, bad=0)
+    source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=3, repeated=0, bad=0)
     await store_run_list(bucket, (EVALUATION.eval_id, OTHER.eval_id, MISSING), source=source, **facts)
     return root
 
@@ -114,7 +113,7 @@ def test_the_example_is_a_manifest_with_every_field() -> None:
 def test_every_word_of_a_closed_set_is_told() -> None:
     outcomes = fields_told("outcome")
     assert outcomes == sorted(schema()["properties"]["outcome"]["enum"])
-    for word in (*Kind, *Source, *NoDocumentsReason):
+    for word in (*Kind, *DocumentSource, *NoDocumentsReason):
         assert f"`{word.value}`" in PAGE
 
 

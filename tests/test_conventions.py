@@ -27,7 +27,7 @@ TOO_LONG = {
     "scripts/cli.py": 515,
     "tasks/errors.py": 458,
     "tasks/ledger/ledger.lua": 639,
-    "tasks/ledger/ledger.py": 519,
+    "tasks/ledger/ledger.py": 467,
 }
 # Each with its reason. Add none: a module this short usually belongs in another one.
 TOO_SHORT = {

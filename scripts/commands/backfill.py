@@ -23,7 +23,7 @@ from scripts.overview.run_watcher import watch_run
 from tasks.errors import RunTaken
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.queueing.message import parse_run
-from tasks.storage.run_list import RunList, Source, store_run_list
+from tasks.storage.run_list import RunList, RunSource, store_run_list
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
@@ -182,7 +182,7 @@ async def _store_list(options: BackfillOptions, gathered: Gathered, account: Acc
             account=account.name,
             refresh=options.refresh,
             even_if_erased=options.even_if_erased,
-            source=Source(
+            source=RunSource(
                 name=_name(options.source),
                 fingerprint=ids.fingerprint,
                 ids=len(ids),

@@ -23,7 +23,7 @@ class Kind(enum.StrEnum):
     OTHER = "other"
 
 
-class Source(enum.StrEnum):
+class DocumentSource(enum.StrEnum):
     """Who put a document there. The values are part of the archive's format."""
 
     USER_UPLOADED = "user_uploaded"
@@ -50,7 +50,7 @@ class Document:
 
     name: str
     kind: Kind
-    source: Source
+    source: DocumentSource
     media_type: str
     extension: str
     data: Buffer
@@ -72,7 +72,7 @@ _PATTERNS = (
     ),
 )
 
-_FOLDERS = {source.value: source for source in (Source.USER_UPLOADED, Source.CASE_ATTACHMENTS)}
+_FOLDERS = {source.value: source for source in (DocumentSource.USER_UPLOADED, DocumentSource.CASE_ATTACHMENTS)}
 
 
 def identify(member: Member) -> Document:
@@ -99,17 +99,17 @@ def _parts(name: str) -> list[str]:
     return [part for part in name.lower().replace("\\", "/").split("/") if part not in {"", "."}] or [""]
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str) -> DocumentSource:
     """Return who put a document of this name into its bundle."""
     *folders, _ = _parts(name)
     for folder in folders:
         if folder in _FOLDERS:
             return _FOLDERS[folder]
-    return Source.USER_UPLOADED if not folders and _pattern(name) else Source.OTHER
+    return DocumentSource.USER_UPLOADED if not folders and _pattern(name) else DocumentSource.OTHER
 
 
-def _kind(name: str, source: Source) -> Kind:
-    if source is Source.CASE_ATTACHMENTS:
+def _kind(name: str, source: DocumentSource) -> Kind:
+    if source is DocumentSource.CASE_ATTACHMENTS:
         return Kind.ATTACHMENT
     return _pattern(name) or Kind.OTHER
 

@@ -10,7 +10,6 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
                  └─claim─── held ◀─┘ await_hold         until its account, or the archive, is well again
 """
 
-import dataclasses
 import enum
 import importlib.resources
 import json
@@ -23,10 +22,10 @@ from redis.exceptions import RedisError, ResponseError
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
 from tasks.ledger.counters import LedgerStats, RunCounters
-from tasks.ledger.serialization import options_as_json
+from tasks.ledger.serialization import failure_fields, options_as_json, parse_counters, parse_dead_letter, parse_jobs
 from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Trigger
-from tasks.model.outcome import Evidence, Outcome
+from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue
+from tasks.model.outcome import Outcome
 from tasks.telemetry.tracing import span
 
 _CHUNK = 1000
@@ -38,7 +37,6 @@ _KEYS = (
 )
 _SETS = ("queued:live", "queued:backfill", "leased", "parked")
 _AGED = ("queued:live", "queued:backfill", "parked")
-_STATES = ("queued", "leased", "parked", "held")
 
 
 class BeginResult(enum.StrEnum):
@@ -188,7 +186,7 @@ class Ledger:
     async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
         found = await self._call("lease", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
-        return list(_parse_jobs(zip(eval_ids, found, strict=True), token))
+        return list(parse_jobs(zip(eval_ids, found, strict=True), token))
 
     async def extend(self, jobs: Iterable[Job]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
@@ -235,7 +233,7 @@ class Ledger:
         """
         milliseconds = self._to_milliseconds(wait)
         self._check_lease(
-            await self._call("retry_later", job.token, job.eval_id, milliseconds, attempts, *_failure_fields(failure))
+            await self._call("retry_later", job.token, job.eval_id, milliseconds, attempts, *failure_fields(failure))
         )
 
     async def await_hold(self, job: Job, *, cause: str, suspect: bool = False) -> None:
@@ -271,7 +269,7 @@ class Ledger:
             LeaseLost: another worker has it now.
         """
         self._check_lease(
-            await self._call("dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *_failure_fields(failure))
+            await self._call("dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *failure_fields(failure))
         )
 
     async def claim(
@@ -302,14 +300,14 @@ class Ledger:
 
     async def get_run(self, name: str) -> RunCounters:
         """Return the counters of a run; all zero where nobody has heard of it."""
-        return _parse_counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
+        return parse_counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
 
     async def get_counters(self, names: Sequence[str]) -> dict[str, RunCounters]:
         """Return the counters of several runs, at most some hundred, in one go."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(f"{_PREFIX}run:{name}")
-            return dict(zip(names, map(_parse_counters, await pipe.execute()), strict=True))
+            return dict(zip(names, map(parse_counters, await pipe.execute()), strict=True))
 
     async def get_run_age(self, name: str) -> float | None:
         """Return for how many seconds a run has been going on, or went on; None where nobody has heard of it."""
@@ -375,7 +373,7 @@ class Ledger:
     async def iterate_dead_letters(self) -> AsyncIterator[DeadLetter]:
         """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
         async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_CHUNK):
-            yield _parse_dead_letter(eval_id, text)
+            yield parse_dead_letter(eval_id, text)
 
     async def count_causes(self, most: int = 100) -> dict[str, int]:
         """Return how many dead letters there are for each cause, the most frequent first."""
@@ -393,7 +391,7 @@ class Ledger:
     async def get_dead_letters(self, eval_ids: Sequence[str]) -> list[DeadLetter]:
         """Return the dead letters of these evaluations, at most some hundred; of those that have one."""
         found: Any = await self._redis.hmget(f"{_PREFIX}dead", list(eval_ids)) if eval_ids else []
-        return [_parse_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
+        return [parse_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
 
     async def redrive_dead_letters(self, eval_ids: Sequence[str]) -> list[str]:
         """Try dead letters anew, with all their attempts; return those that were there.
@@ -465,62 +463,5 @@ def _chunks(entries: Sequence[Job]) -> Iterator[Sequence[Job]]:
         yield entries[start : start + _CHUNK]
 
 
-def _parse_jobs(found: Iterable[tuple[str, str]], token: str) -> Iterator[Job]:
-    """Yield an entry for each evaluation that has one; those of one order say the same and are read once."""
-    alike: dict[str, Job] = {}
-    for eval_id, text in found:
-        if text:
-            known = alike.get(text) or alike.setdefault(text, _parse_job(eval_id, token, text))
-            yield dataclasses.replace(known, eval_id=eval_id)
-
-
-def _parse_job(eval_id: str, token: str, text: str) -> Job:
-    facts = json.loads(text)
-    return Job(
-        eval_id=eval_id,
-        token=token,
-        queue=Queue(facts["queue"]),
-        account=facts["account"],
-        refresh=facts["refresh"],
-        attempts=int(facts["attempts"]),
-        lost=int(facts["lost"]),
-        trigger=Trigger(**facts["trigger"]),
-        suspect=facts.get("suspect", False),
-        evidence=tuple(map(Evidence, facts.get("evidence", ()))),
-        even_if_erased=facts.get("even_if_erased", False),
-        trace=facts.get("trace"),
-    )
-
-
-def _parse_counters(fields: Mapping[Any, Any]) -> RunCounters:
-    return RunCounters(
-        total=int(fields.get("total", 0)),
-        outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
-        states={state: int(fields.get(state, 0)) for state in _STATES},
-        unfed=int(fields.get("unfed", 0)),
-        account=fields.get("account", DEFAULT_ACCOUNT),
-    )
-
-
 def _held_key(queue: Queue, account: str) -> str:
     return f"held:{queue}" if account == DEFAULT_ACCOUNT else f"held:{queue}:{account}"
-
-
-def _failure_fields(failure: Failure) -> tuple[object, ...]:
-    return failure.cause, failure.why, failure.status or ""
-
-
-def _parse_dead_letter(eval_id: str, text: str) -> DeadLetter:
-    facts = json.loads(text)
-    return DeadLetter(
-        eval_id=eval_id,
-        failure=Failure(cause=facts["cause"], why=facts["why"], status=facts.get("status")),
-        attempts=int(facts["attempts"]),
-        account=facts["account"],
-        queue=Queue(facts["queue"]),
-        # cjson writes an empty list as an object.
-        runs=tuple(facts["runs"] or ()),
-        accepted=facts["accepted"] / 1000,
-        first=facts["first"] / 1000,
-        last=facts["last"] / 1000,
-    )

@@ -1,10 +1,17 @@
-"""How the ledger writes an order down, as its script reads it."""
+"""Convert between the model and the texts that the ledger's script reads and writes."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
-from tasks.model.job import EnqueueOptions
+from tasks.ledger.counters import RunCounters
+from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Trigger
+from tasks.model.outcome import Evidence, Outcome
 from tasks.telemetry.tracing import current_traceparent
+
+_STATES = ("queued", "leased", "parked", "held")
 
 
 def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
@@ -28,3 +35,63 @@ def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
 def _trace_fields() -> dict[str, str]:
     trace = current_traceparent()
     return {"trace": trace} if trace else {}
+
+
+def parse_jobs(found: Iterable[tuple[str, str]], token: str) -> Iterator[Job]:
+    """Yield the job of each evaluation that has one; jobs of one order have the same text, which is parsed once."""
+    alike: dict[str, Job] = {}
+    for eval_id, text in found:
+        if text:
+            known = alike.get(text) or alike.setdefault(text, _parse_job(eval_id, token, text))
+            yield replace(known, eval_id=eval_id)
+
+
+def _parse_job(eval_id: str, token: str, text: str) -> Job:
+    facts = json.loads(text)
+    return Job(
+        eval_id=eval_id,
+        token=token,
+        queue=Queue(facts["queue"]),
+        account=facts["account"],
+        refresh=facts["refresh"],
+        attempts=int(facts["attempts"]),
+        lost=int(facts["lost"]),
+        trigger=Trigger(**facts["trigger"]),
+        suspect=facts.get("suspect", False),
+        evidence=tuple(map(Evidence, facts.get("evidence", ()))),
+        even_if_erased=facts.get("even_if_erased", False),
+        trace=facts.get("trace"),
+    )
+
+
+def parse_counters(fields: Mapping[Any, Any]) -> RunCounters:
+    """Return the counters of a run from the fields of its hash."""
+    return RunCounters(
+        total=int(fields.get("total", 0)),
+        outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
+        states={state: int(fields.get(state, 0)) for state in _STATES},
+        unfed=int(fields.get("unfed", 0)),
+        account=fields.get("account", DEFAULT_ACCOUNT),
+    )
+
+
+def failure_fields(failure: Failure) -> tuple[object, ...]:
+    """Return a failure as arguments of the script."""
+    return failure.cause, failure.why, failure.status or ""
+
+
+def parse_dead_letter(eval_id: str, text: str) -> DeadLetter:
+    """Return a dead letter from its text."""
+    facts = json.loads(text)
+    return DeadLetter(
+        eval_id=eval_id,
+        failure=Failure(cause=facts["cause"], why=facts["why"], status=facts.get("status")),
+        attempts=int(facts["attempts"]),
+        account=facts["account"],
+        queue=Queue(facts["queue"]),
+        # cjson writes an empty list as an object.
+        runs=tuple(facts["runs"] or ()),
+        accepted=facts["accepted"] / 1000,
+        first=facts["first"] / 1000,
+        last=facts["last"] / 1000,
+    )

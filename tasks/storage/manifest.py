@@ -24,11 +24,11 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class DocumentRecord(_Part):
+class DocumentRecord(_ManifestPart):
     """A document that is in the archive."""
 
     name: str = Field(description="Its name in the bundle, as it stood there; never a path, never a key.")
@@ -49,14 +49,14 @@ class DocumentRecord(_Part):
     superseded: bool = Field(default=False, description="It was in a former bundle and is not in this one.")
 
 
-class UnreadableRecord(_Part):
+class UnreadableRecord(_ManifestPart):
     """A file of the bundle that could not be read; the bundle is in quarantine."""
 
     name: str = Field(description="Its name in the bundle.")
     cause: str = Field(description="Why, as a short fixed word.")
 
 
-class BundleRecord(_Part):
+class BundleRecord(_ManifestPart):
     """The ZIP as downloaded."""
 
     filename: str | None = Field(description="Name that RiskOS gave it.")
@@ -69,21 +69,21 @@ class BundleRecord(_Part):
     )
 
 
-class ResponseRecord(_Part):
+class ResponseRecord(_ManifestPart):
     """What RiskOS answered."""
 
     status: int = Field(description="HTTP status; 0 where RiskOS was never asked, before an erasure.")
     message: str | None = Field(description="What it said, cut; null for a bundle.")
 
 
-class NoDocumentsRecord(_Part):
+class NoDocumentsRecord(_ManifestPart):
     """Why there are no documents."""
 
     reason: NoDocumentsReason = Field(description="As far as it is known.")
     evidence: tuple[str, ...] = Field(description="What the reason was told from.")
 
 
-class TriggerRecord(_Part):
+class TriggerRecord(_ManifestPart):
     """Why the evaluation was archived."""
 
     source: str
@@ -92,14 +92,14 @@ class TriggerRecord(_Part):
     event_id: str | None
 
 
-class ErasedRecord(_Part):
+class ErasedRecord(_ManifestPart):
     """The evaluation was erased; this manifest is what keeps it from being archived again."""
 
     receipt: str = Field(description="Key of the receipt: who asked for it, when and why, and what went.")
     at: str = Field(pattern=_UTC, description="When.")
 
 
-class Manifest(_Part):
+class Manifest(_ManifestPart):
     """The record of one evaluation in the archive of docv-archive."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", title="docv-archive manifest")

@@ -28,11 +28,11 @@ _SHA256 = r"^[0-9a-f]{64}$"
 _GZIP = 31  # zlib's word for "with gzip's header"
 
 
-class _Part(BaseModel):
+class _RunListPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Chunk(_Part):
+class Chunk(_RunListPart):
     """Some of the IDs."""
 
     key: str
@@ -40,7 +40,7 @@ class Chunk(_Part):
     sha256: str = Field(pattern=_SHA256, description="Hash of the object's bytes.")
 
 
-class Source(_Part):
+class RunSource(_RunListPart):
     """What a run was made from."""
 
     name: str = Field(description="Name of the file, without its folder.")
@@ -50,7 +50,7 @@ class Source(_Part):
     bad: int = Field(ge=0, description="Lines that name no evaluation.")
 
 
-class RunList(_Part):
+class RunList(_RunListPart):
     """What a run is."""
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
@@ -59,7 +59,7 @@ class RunList(_Part):
     account: str
     refresh: bool = Field(description="Whether RiskOS is asked although there is a manifest.")
     even_if_erased: bool = Field(default=False, description="Whether what was erased is archived again.")
-    source: Source
+    source: RunSource
     pieces: tuple[Chunk, ...]
     begun_at: str
     archiver: str
@@ -92,7 +92,7 @@ async def store_run_list(
     environment: str,
     account: str,
     refresh: bool,
-    source: Source,
+    source: RunSource,
     even_if_erased: bool = False,
 ) -> RunList:
     """Put the list of a run into the archive, or find the same one there; return it.

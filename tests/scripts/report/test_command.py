@@ -12,7 +12,7 @@ from scripts.archive_access.evaluation_rows import EvaluationRow
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import Source, store_run_list
+from tasks.storage.run_list import RunSource, store_run_list
 from tests.commands import Shell
 
 IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(4)]
@@ -21,7 +21,7 @@ IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(4)]
 @pytest.fixture
 async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     """A run of which nothing is archived yet, and one evaluation is a dead letter."""
-    source = Source(name="ids.txt", fingerprint="a" * 64, ids=4, repeated=0, bad=0)
+    source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=4, repeated=0, bad=0)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False}
     await store_run_list(LocalBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
     ledger = Ledger(redis)

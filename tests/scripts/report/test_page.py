@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from scripts.archive_access.evaluation_rows import EvaluationRow
 from scripts.report.page import render_page
 from scripts.report.totals import ReportTotals
-from tasks.storage.run_list import RunList, Source
+from tasks.storage.run_list import RunList, RunSource
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -35,7 +35,7 @@ class Seen(HTMLParser):
 def shown(*rows: EvaluationRow) -> str:
     totals = ReportTotals(datetime(2026, 11, 23, tzinfo=UTC))
     totals.add(rows)
-    source = Source(name=HOSTILE, fingerprint="a" * 64, ids=1234567, repeated=0, bad=1)
+    source = RunSource(name=HOSTILE, fingerprint="a" * 64, ids=1234567, repeated=0, bad=1)
     run = RunList(
         schema=1,
         run="q3",

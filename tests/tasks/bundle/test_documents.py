@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.bundle.documents import Document, Kind, Source, identify
+from tasks.bundle.documents import Document, DocumentSource, Kind, identify
 from tasks.bundle.media_type import media_type_of
 from tasks.bundle.unpack import Limits, Member, unpack
 from tests.zips import zip_of
@@ -20,7 +20,7 @@ EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 UNKNOWN = "application/octet-stream"
 
 FRONT, BACK, SELFIE = Kind.DOCUMENT_FRONT, Kind.DOCUMENT_BACK, Kind.SELFIE
-USER, CASE = Source.USER_UPLOADED, Source.CASE_ATTACHMENTS
+USER, CASE = DocumentSource.USER_UPLOADED, DocumentSource.CASE_ATTACHMENTS
 
 
 def member(name: str, data: bytes | mmap.mmap = b"\0") -> Member:
@@ -66,20 +66,20 @@ def iso_media(major: bytes, *compatible: bytes) -> bytes:
         ("/user_uploaded/selfie.png", SELFIE, USER),
         ("user_uploaded/document_verification/frontier.jpg", Kind.OTHER, USER),
         ("user_uploaded/document_verification/Doc_Front_blob.jpg", Kind.OTHER, USER),
-        ("user_uploaded/", Kind.OTHER, Source.OTHER),
+        ("user_uploaded/", Kind.OTHER, DocumentSource.OTHER),
         ("case_attachments/identity.pdf", Kind.ATTACHMENT, CASE),
         ("case_attachments/documentfrontDoc_Front_1_blob.jpg", Kind.ATTACHMENT, CASE),
         ("case_attachments/user_uploaded/front", Kind.ATTACHMENT, CASE),
         ("Case_Attachments/a/b/c", Kind.ATTACHMENT, CASE),
-        ("elsewhere/documentbackDoc_Back_1_blob.jpg", BACK, Source.OTHER),
-        ("notes.txt", Kind.OTHER, Source.OTHER),
-        ("user_uploaded", Kind.OTHER, Source.OTHER),
-        ("../../etc/passwd", Kind.OTHER, Source.OTHER),
-        ("\0", Kind.OTHER, Source.OTHER),
-        ("", Kind.OTHER, Source.OTHER),
+        ("elsewhere/documentbackDoc_Back_1_blob.jpg", BACK, DocumentSource.OTHER),
+        ("notes.txt", Kind.OTHER, DocumentSource.OTHER),
+        ("user_uploaded", Kind.OTHER, DocumentSource.OTHER),
+        ("../../etc/passwd", Kind.OTHER, DocumentSource.OTHER),
+        ("\0", Kind.OTHER, DocumentSource.OTHER),
+        ("", Kind.OTHER, DocumentSource.OTHER),
     ],
 )
-def test_a_name_tells_what_a_document_shows_and_who_put_it_there(name: str, kind: Kind, source: Source) -> None:
+def test_a_name_tells_what_a_document_shows_and_who_put_it_there(name: str, kind: Kind, source: DocumentSource) -> None:
     document = identify(member(name))
 
     assert (document.kind, document.source) == (kind, source)

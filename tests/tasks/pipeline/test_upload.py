@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore, S3Store
 
-from tasks.bundle.documents import Document, Kind, Source
+from tasks.bundle.documents import Document, DocumentSource, Kind
 from tasks.errors import IntegrityError, StorageError
 from tasks.memory.spool import Spool
 from tasks.model.evaluation import Evaluation
@@ -35,7 +35,7 @@ def document(content: bytes, kind: Kind = Kind.SELFIE, **facts: object) -> Docum
     usual = Document(
         name="user_uploaded/../../Jane Doe.jpg",
         kind=kind,
-        source=Source.USER_UPLOADED,
+        source=DocumentSource.USER_UPLOADED,
         media_type="image/jpeg",
         extension="jpg",
         data=content,

@@ -17,7 +17,7 @@ from tasks.queueing.feeder import Feeder
 from tasks.queueing.publisher import Publisher, count_backlog
 from tasks.storage import run_list
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import RunList, Source, store_run_list
+from tasks.storage.run_list import RunList, RunSource, store_run_list
 from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
@@ -58,7 +58,7 @@ async def begin(
     ledger: Ledger, bucket: LocalBucket, ids: list[str], run: str = "q3", *, refresh: bool = False
 ) -> RunList:
     fingerprint = f"{UUID(ids[0]).int:064x}"
-    source = Source(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
+    source = RunSource(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
     kept = await store_run_list(
         bucket, ids, run=run, environment="sandbox", account="default", refresh=refresh, source=source
     )
@@ -180,7 +180,7 @@ async def test_a_run_of_another_environment_is_fed_from_its_own_list(
     """Two lists have one name, each in its environment; the ledger knows which of them it began."""
     ours, theirs = some_ids(5), some_ids(5)
     for ids, environment, account in ((ours, "sandbox", "default"), (theirs, "production", "kyb")):
-        source = Source(name="ids.txt", fingerprint="f" * 64, ids=len(ids), repeated=0, bad=0)
+        source = RunSource(name="ids.txt", fingerprint="f" * 64, ids=len(ids), repeated=0, bad=0)
         kept = await store_run_list(
             bucket, ids, run="q3", environment=environment, account=account, refresh=False, source=source
         )

@@ -13,7 +13,7 @@ from tasks.errors import IntegrityError, ManifestChanged, RunTaken
 from tasks.storage import run_list
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import RunList, Source, read_chunk, read_run_list, store_run_list
+from tasks.storage.run_list import RunList, RunSource, read_chunk, read_run_list, store_run_list
 
 IDS = [str(UUID(int=n, version=4)) for n in range(10)]
 
@@ -29,7 +29,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def keep(bucket: Bucket, ids: list[str] = IDS, fingerprint: str = "a" * 64, **other: Any) -> RunList:
-    source = Source(name="ids.csv", fingerprint=fingerprint, ids=len(ids), repeated=1, bad=2)
+    source = RunSource(name="ids.csv", fingerprint=fingerprint, ids=len(ids), repeated=1, bad=2)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False} | other
     return await store_run_list(bucket, ids, source=source, **facts)
 
