@@ -18,12 +18,12 @@ def lock_of(archive: S3Archive, item: ObjectVersion, *, bypass_governance: bool)
         ServiceUnavailable: S3 does not say.
     """
     which = {"Bucket": archive.bucket, "Key": archive.prefix + item.key, "VersionId": item.version}
-    if _is_held(archive.client, which):
+    if _has_legal_hold(archive.client, which):
         return "it is under legal hold; `docv-archive legal-hold ID --off` ends that, where the law allows it"
     return _retention(archive.client, which, bypass_governance=bypass_governance)
 
 
-def _is_held(client: Any, which: dict[str, str]) -> bool:
+def _has_legal_hold(client: Any, which: dict[str, str]) -> bool:
     answer = call_or_none(lambda: client.get_object_legal_hold(**which), "s3:GetObjectLegalHold", _NONE)
     return bool(answer) and answer.get("LegalHold", {}).get("Status") == "ON"
 

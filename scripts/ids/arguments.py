@@ -11,7 +11,7 @@ from scripts.ids.errors import named
 from scripts.ids.s3 import is_s3
 from scripts.ids.source import open_source
 from tasks.errors import BadEvalId
-from tasks.model.evaluation import shown
+from tasks.model.evaluation import printable_id
 from worker.config.settings import Settings
 
 _NAMED = 20
@@ -84,7 +84,7 @@ def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[t
                 for number, candidate in candidates:
                     yield f"{named(source)}, line {number}", candidate
         elif len(sources) == 1 and not is_id(source):
-            raise click.UsageError(f"{shown(source)!r} is neither a file nor an evaluation ID")
+            raise click.UsageError(f"{printable_id(source)!r} is neither a file nor an evaluation ID")
         else:
             yield "argument", source
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.errors import BadEvalId
-from tasks.model.evaluation import parse_eval_id, shown
+from tasks.model.evaluation import parse_eval_id, printable_id
 
 BLANKS = " \t"
 """What may stand around an ID in a file."""
@@ -34,7 +34,7 @@ def parse_candidate(candidate: str | BadCandidate) -> str:
         BadEvalId: it is none.
     """
     if isinstance(candidate, BadCandidate):
-        raise BadEvalId(shown(candidate.text), candidate.why)
+        raise BadEvalId(printable_id(candidate.text), candidate.why)
     return parse_eval_id(candidate)
 
 

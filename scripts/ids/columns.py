@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from scripts.ids.candidate import is_id
 from scripts.ids.errors import BadSource
-from tasks.model.evaluation import shown
+from tasks.model.evaluation import printable_id
 
 ROWS_LOOKED_AT = 100
 """Rows at the beginning of a source from which its columns are told."""
@@ -30,31 +30,35 @@ def choose(names: Sequence[str], rows: Iterable[Sequence[str]], column: str | No
         BadSource: there is no such column, or it is not clear which one it is.
     """
     if column is not None:
-        return _asked_for(names, column)
+        return _find_named(names, column)
     known = [at for at, name in enumerate(names) if is_known(name)]
     if len(known) == 1:
         return known[0]
     holding = {at for row in rows for at, cell in enumerate(row) if is_id(cell)}
     if len(holding) == 1:
         return holding.pop()
-    raise BadSource(f"it is not clear which column holds the evaluation IDs; say --column with one of {_listed(names)}")
+    raise BadSource(
+        f"it is not clear which column holds the evaluation IDs; say --column with one of {_join_names(names)}"
+    )
 
 
-def _asked_for(names: Sequence[str], column: str) -> int:
+def _find_named(names: Sequence[str], column: str) -> int:
     exactly = [at for at, name in enumerate(names) if name == column]
     found = exactly or [at for at, name in enumerate(names) if _plain(column) and _plain(name) == _plain(column)]
     if len(found) > 1:
-        raise BadSource(f"more than one column is called {shown(column)!r}; say --column with its number, from 1")
+        raise BadSource(
+            f"more than one column is called {printable_id(column)!r}; say --column with its number, from 1"
+        )
     if found:
         return found[0]
     if column.isascii() and column.isdigit() and len(column) <= _DIGITS and 0 < int(column) <= len(names):
         return int(column) - 1
-    raise BadSource(f"there is no column {shown(column)!r}; say --column with one of {_listed(names)}")
+    raise BadSource(f"there is no column {printable_id(column)!r}; say --column with one of {_join_names(names)}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(repr(shown(name)) for name in names[:_LISTED]) + more
+    return ", ".join(repr(printable_id(name)) for name in names[:_LISTED]) + more
 
 
 def _plain(name: str) -> str:

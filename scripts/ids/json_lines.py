@@ -9,7 +9,7 @@ import orjson
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.lines import TOO_LONG, Lines, is_too_long
-from tasks.model.evaluation import shown
+from tasks.model.evaluation import printable_id
 
 _KEY = "eval_id"
 
@@ -53,13 +53,13 @@ def _candidate(line: str, key: str) -> str | BadCandidate:
     value = _value(line)
     if isinstance(value, dict):
         if key not in value:
-            return BadCandidate(line, f'it has no "{shown(key)}"')
+            return BadCandidate(line, f'it has no "{printable_id(key)}"')
         value = value[key]
     elif not isinstance(value, str):
         return BadCandidate(line, "it is neither a JSON object nor a JSON string")
     if isinstance(value, str):
         return value.strip(BLANKS)
-    return "" if value is None else BadCandidate(line, f'its "{shown(key)}" is no string')
+    return "" if value is None else BadCandidate(line, f'its "{printable_id(key)}" is no string')
 
 
 def _value(line: str) -> Any:

@@ -48,11 +48,11 @@ class Rejects:
         """Write down a bad line."""
         with self._translated():
             if self._file is None:
-                self._file = self._begun()
+                self._file = self._open_file()
             self._row(self._file, line, error.why, error.shown)
         self.count += 1
 
-    def _begun(self) -> IO[str]:
+    def _open_file(self) -> IO[str]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = open(self._path, "x", encoding="utf-8", newline="", opener=_for_owner)  # noqa: SIM115
         self._row(file, "line", "why", "text")

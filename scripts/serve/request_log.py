@@ -18,7 +18,7 @@ def log_requests(figures: HttpMetrics) -> Middleware:
     """Return the middleware that sees every request."""
 
     @web.middleware
-    async def tell(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def log_request(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         if isinstance(request.protocol, HttpConnection):
             request.protocol.on_request(request)
@@ -28,7 +28,7 @@ def log_requests(figures: HttpMetrics) -> Middleware:
         _log.info("request.answered", **_fields(request, response), ms=round(seconds * 1000, 2))
         return response
 
-    return tell
+    return log_request
 
 
 async def _handle_and_log(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -64,16 +64,16 @@ class SimulatedAccount:
         """Answer ``GET /api/evaluation/{eval_id}/documents``."""
         now = time.monotonic()
         eval_id = _eval_id(request)
-        self.stats.arrived(eval_id, now)
+        self.stats.count_request(eval_id, now)
         answer = self._refusal(request, now) or await self._answer(request, eval_id)
         about_the_rate = self.limiter.headers(self.options, now)
         answer = dataclasses.replace(answer, headers={**about_the_rate, **answer.headers})
-        self.stats.answered(answer.status)
+        self.stats.count_status(answer.status)
         return await deliver(request, answer, self.options.slow_seconds)
 
     async def elsewhere(self, _: web.Request) -> web.StreamResponse:
         """Answer a client that followed a redirect, which none should with a key."""
-        self.stats.redirect_followed()
+        self.stats.count_redirect()
         return web.Response(text="You should not be here.\n")
 
     def _refusal(self, request: web.Request, now: float) -> SimulatedResponse | None:
@@ -83,9 +83,9 @@ class SimulatedAccount:
         if not self.knows(request):
             return json_answer(401)
         if refusal := self.limiter.admit(self.options, now):
-            self.stats.refused(refusal.limit)
+            self.stats.count_refused(refusal.limit)
             return self._too_early(refusal)
-        self.stats.granted(now)
+        self.stats.count_granted(now)
         return None
 
     def knows(self, request: web.Request) -> bool:

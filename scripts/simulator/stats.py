@@ -46,25 +46,25 @@ class SimulatorStats:
         self._by_status: Counter[int] = Counter()
         self._by_evaluation: Counter[str] = Counter()
 
-    def arrived(self, eval_id: str | None, now: float) -> None:
+    def count_request(self, eval_id: str | None, now: float) -> None:
         """Count a request; None stands for an ID that is none."""
         self._arrivals.add(now)
         if eval_id and (eval_id in self._by_evaluation or len(self._by_evaluation) < _MOST_EVALUATIONS):
             self._by_evaluation[eval_id] += 1
 
-    def granted(self, now: float) -> None:
+    def count_granted(self, now: float) -> None:
         """Count a request that was let through."""
         self._grants.add(now)
 
-    def refused(self, limit: SimulatedLimit) -> None:
+    def count_refused(self, limit: SimulatedLimit) -> None:
         """Count a request that ran into a limit."""
         self._refused[limit] += 1
 
-    def answered(self, status: int) -> None:
+    def count_status(self, status: int) -> None:
         """Count a response."""
         self._by_status[status] += 1
 
-    def redirect_followed(self) -> None:
+    def count_redirect(self) -> None:
         """Count a request that followed a redirect."""
         self._redirects_followed += 1
 

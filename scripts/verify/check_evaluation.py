@@ -66,13 +66,13 @@ async def _check(
     there = {stored.key: stored for stored in objects}
     chain = await read_chain(ctx.bucket, evaluation, there)
     if chain.current is None:
-        return _CheckResult(None, chain.differences or _without_manifest(ctx, evaluation, objects, asked=asked))
+        return _CheckResult(None, chain.differences or _check_without_manifest(ctx, evaluation, objects, asked=asked))
     if not ctx.selection.is_recent(chain.current.manifest.archived_at):
         return _CheckResult(chain.current.sha256, [])
-    return _CheckResult(chain.current.sha256, await _differences(ctx, evaluation, chain, there))
+    return _CheckResult(chain.current.sha256, await _find_differences(ctx, evaluation, chain, there))
 
 
-async def _differences(
+async def _find_differences(
     ctx: VerifyContext, evaluation: Evaluation, chain: RevisionChain, there: dict[str, ListedObject]
 ) -> list[Difference]:
     claims = expected_objects(evaluation, chain.records)
@@ -80,19 +80,21 @@ async def _differences(
     for key, claim in claims.documents.items():
         differences += await check_object(ctx, evaluation.eval_id, claim, there.get(key))
     if claims.bundles:
-        differences += await _bundles(ctx, evaluation, claims.bundles)
+        differences += await _check_bundles(ctx, evaluation, claims.bundles)
     unnamed = [stored for key, stored in there.items() if key not in claims.documents and key not in chain.keys]
     return differences + ctx.orphans(evaluation.eval_id, unnamed, "no manifest of its evaluation names it")
 
 
-async def _bundles(ctx: VerifyContext, evaluation: Evaluation, bundles: Sequence[ExpectedObject]) -> list[Difference]:
+async def _check_bundles(
+    ctx: VerifyContext, evaluation: Evaluation, bundles: Sequence[ExpectedObject]
+) -> list[Difference]:
     place = quarantine_place(evaluation.environment, evaluation.eval_id)
     there = {stored.key: stored for stored in await ctx.objects(place.prefix)}
     found = [await check_object(ctx, evaluation.eval_id, claim, there.get(claim.key)) for claim in bundles]
     return [difference for some in found for difference in some]
 
 
-def _without_manifest(
+def _check_without_manifest(
     ctx: VerifyContext, evaluation: Evaluation, objects: Sequence[ListedObject], *, asked: bool
 ) -> list[Difference]:
     orphans = ctx.orphans(evaluation.eval_id, objects, "its evaluation has no manifest")

@@ -17,12 +17,14 @@ _LARGEST = 64 << 20
 async def check_run(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return what is not as it must be."""
     ctx.progress.runs += 1
-    found = await _differences(ctx, group.place, group.objects or ())
+    found = await _find_differences(ctx, group.place, group.objects or ())
     # It may have been listed while it was written.
-    return await _differences(ctx, group.place, await ctx.objects(group.place.prefix)) if found else []
+    return await _find_differences(ctx, group.place, await ctx.objects(group.place.prefix)) if found else []
 
 
-async def _differences(ctx: VerifyContext, place: ArchivePlace, objects: Sequence[ListedObject]) -> list[Difference]:
+async def _find_differences(
+    ctx: VerifyContext, place: ArchivePlace, objects: Sequence[ListedObject]
+) -> list[Difference]:
     there = {stored.key: stored for stored in objects}
     key = f"{place.prefix}run.json"
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
@@ -49,10 +51,10 @@ async def _compare(
     if outside:
         detail = "a run's list names it that is not its own; it was not followed"
         return differences + [Difference("", piece.key, Problem.KEY_OUTSIDE, detail) for piece in outside]
-    return differences + await _pieces(ctx, run, key)
+    return differences + await _check_chunks(ctx, run, key)
 
 
-async def _pieces(ctx: VerifyContext, run: RunList, key: str) -> list[Difference]:
+async def _check_chunks(ctx: VerifyContext, run: RunList, key: str) -> list[Difference]:
     """Read every piece; where all are whole, their IDs must be those the run was made from."""
     differences: list[Difference] = []
     digest, count = hashlib.sha256(), 0

@@ -27,10 +27,10 @@ def parse_eval_id(text: str) -> str:
         lowered = text.lower()
         if _CANONICAL.fullmatch(lowered) and text.isascii():
             return lowered
-    raise BadEvalId(shown(text), _why(text))
+    raise BadEvalId(printable_id(text), _why(text))
 
 
-def shown(text: str) -> str:
+def printable_id(text: str) -> str:
     """Return a text from outside as it may be printed: cut, control characters replaced."""
     cut = text[:_SHOWN]
     clean = "".join(char if char.isprintable() else "�" for char in cut)

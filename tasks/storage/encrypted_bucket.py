@@ -24,18 +24,18 @@ class EncryptedBucket:
 
     async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
         """See Bucket."""
-        await self._bucket.create(key, await self._sealed(key, data), attributes)
+        await self._bucket.create(key, await self._encrypt(key, data), attributes)
 
     async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
         """See Bucket."""
-        await self._bucket.replace(key, bytes(await self._sealed(key, data)), attributes, etag)
+        await self._bucket.replace(key, bytes(await self._encrypt(key, data)), attributes, etag)
 
     async def read(self, key: str) -> StoredObject | None:
         """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
         found = await self._bucket.read(key)
         if found is None or is_plain(found.data):
             return found
-        return StoredObject(data=await asyncio.to_thread(self._opened, key, found.data), etag=found.etag)
+        return StoredObject(data=await asyncio.to_thread(self._decrypt, key, found.data), etag=found.etag)
 
     async def digest(self, key: str) -> str | None:
         """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
@@ -44,19 +44,19 @@ class EncryptedBucket:
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         """See Bucket; raises IntegrityError or SealingKeyMissing where it does not open, too."""
         chunks = await self._bucket.stream(key)
-        return None if chunks is None else _opened(chunks, StreamOpener(key, self._keyring))
+        return None if chunks is None else _decrypt_stream(chunks, StreamOpener(key, self._keyring))
 
-    async def _sealed(self, key: str, data: Buffer) -> Buffer:
+    async def _encrypt(self, key: str, data: Buffer) -> Buffer:
         if self._keyring is None:
             return data
-        return await asyncio.to_thread(_seal, data, key, self._keyring, self._spool_dir)
+        return await asyncio.to_thread(_encrypt_to_spool, data, key, self._keyring, self._spool_dir)
 
-    def _opened(self, key: str, data: bytes) -> bytes:
+    def _decrypt(self, key: str, data: bytes) -> bytes:
         opening = StreamOpener(key, self._keyring)
         return opening.update(data) + opening.finish()
 
 
-def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> Buffer:
+def _encrypt_to_spool(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> Buffer:
     if len(data) <= LARGE:
         return b"".join(seal(data, key, keyring))
     spool = Spool(spool_dir)
@@ -67,7 +67,7 @@ def _seal(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> B
         spool.close()
 
 
-async def _opened(chunks: AsyncGenerator[bytes, None], opening: StreamOpener) -> AsyncGenerator[bytes, None]:
+async def _decrypt_stream(chunks: AsyncGenerator[bytes, None], opening: StreamOpener) -> AsyncGenerator[bytes, None]:
     # No thread is woken for what is not sealed.
     first = await anext(chunks, b"")
     if is_plain(first):

@@ -78,8 +78,8 @@ class _AccountsReader:
     def accounts(self) -> dict[str, AccountSettings]:
         tables = {name: table for name, table in self._tables().items() if self._is_account(name, table)}
         read = {name: self._read(name, table) for name, table in tables.items()}
-        made = {name: self._made(name, values) for name, values in read.items() if values is not None}
-        known = self._own | {name: self._sharing(name, read[name] or {}, made) for name in made}
+        made = {name: self._make_settings(name, values) for name, values in read.items() if values is not None}
+        known = self._own | {name: self._check_sharing(name, read[name] or {}, made) for name in made}
         self._compare(known)
         return known
 
@@ -189,13 +189,15 @@ class _AccountsReader:
             self._complain("its key must be one word of visible ASCII characters", name)
         return {"api_key": SecretStr(key.strip())}
 
-    def _made(self, name: str, values: Mapping[str, Any]) -> AccountSettings:
+    def _make_settings(self, name: str, values: Mapping[str, Any]) -> AccountSettings:
         own = {key: value for key, value in values.items() if key != "shares_rate_with"}
         # A certificate and the key of another one are of no use.
         own |= {} if "client_cert" not in own else {"client_key": own.get("client_key")}
         return AccountSettings(name, self._settings.model_copy(update=own), values.get("shares_rate_with"))
 
-    def _sharing(self, name: str, values: Mapping[str, Any], made: Mapping[str, AccountSettings]) -> AccountSettings:
+    def _check_sharing(
+        self, name: str, values: Mapping[str, Any], made: Mapping[str, AccountSettings]
+    ) -> AccountSettings:
         """Return an account with the rate and the quota that it shares: what its table leaves out is the other's."""
         account, shared = made[name], made[name].shares_rate_with
         if shared is None:

@@ -219,7 +219,7 @@ class Settings(BaseSettings):
         """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            _PREFIX + name.upper(): _written(name, value) for name, value in values.items() if value not in (None, {})
+            _PREFIX + name.upper(): _as_text(name, value) for name, value in values.items() if value not in (None, {})
         }
 
     def secrets(self) -> list[str]:
@@ -323,7 +323,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
         yield f"{where}: {what}" if where else what
 
 
-def _written(name: str, value: object) -> str:
+def _as_text(name: str, value: object) -> str:
     match value:
         case SecretStr():
             return value.get_secret_value()
@@ -331,5 +331,5 @@ def _written(name: str, value: object) -> str:
             return ",".join(f"{name}={text}" for name, text in value.items())
         case tuple():
             # A separator alone is no value at all; an empty variable would count as not set.
-            return _SEPARATORS[name].join(_written(name, each) for each in value) or _SEPARATORS[name]
+            return _SEPARATORS[name].join(_as_text(name, each) for each in value) or _SEPARATORS[name]
     return str(value)

@@ -20,7 +20,7 @@ from scripts.serve.http.responses import HTTPError, json_response
 from scripts.serve.metrics import HttpMetrics, IdResult
 from tasks.errors import BadEvalId, BadRunName
 from tasks.ledger.ledger import Ledger
-from tasks.model.evaluation import parse_eval_id, shown
+from tasks.model.evaluation import parse_eval_id, printable_id
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import parse_run
 from worker.config.accounts import Accounts
@@ -163,7 +163,7 @@ def _parse_body(body: dict[str, Any]) -> SubmitRequest:
 def _sentences(error: ValidationError) -> list[str]:
     """Return what is wrong, without the values; the names are the caller's own."""
     return [
-        f"{shown(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
+        f"{printable_id(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
         for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
     ]
 

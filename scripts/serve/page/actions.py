@@ -49,11 +49,11 @@ class ActionViews:
     limits: HttpLimits
     seconds: float = _SECONDS
 
-    async def ask_resume(self, request: web.Request, caller: Caller) -> web.Response:
+    async def confirm_resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/resume``: is it meant?"""
         self.renderer.check_may_act(caller)
         hold = await Holds(self.redis).get(_one(request.query.get("scope"), "scope"))
-        return await self._ask("confirm_resume.html.j2", caller, hold=hold)
+        return await self._confirm("confirm_resume.html.j2", caller, hold=hold)
 
     async def resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``POST /page/resume``."""
@@ -61,25 +61,25 @@ class ActionViews:
         scope = _one(form.get("scope"), "scope")
         ended = await end_hold(self.redis, scope)
         action_taken(caller, "resumed", scope=scope, ended=ended)
-        return self._done(add_flash("/", "resumed", int(ended)))
+        return self._redirect(add_flash("/", "resumed", int(ended)))
 
-    async def ask_redrive(self, request: web.Request, caller: Caller) -> web.Response:
+    async def confirm_redrive(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/redrive``: is it meant?"""
-        return await self._ask_dead_letters(request, caller, "redrive")
+        return await self._confirm_dead_letters(request, caller, "redrive")
 
     async def redrive(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``POST /page/redrive``."""
         return await self._run_action(request, caller, "redriven")
 
-    async def ask_drop(self, request: web.Request, caller: Caller) -> web.Response:
+    async def confirm_drop(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/drop``: is it meant?"""
-        return await self._ask_dead_letters(request, caller, "drop")
+        return await self._confirm_dead_letters(request, caller, "drop")
 
     async def drop(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``POST /page/drop``."""
         return await self._run_action(request, caller, "dropped")
 
-    async def _ask_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:
+    async def _confirm_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:
         self.renderer.check_may_act(caller)
         ledger, eval_id = Ledger(self.redis), request.query.get("eval_id")
         if eval_id:
@@ -87,11 +87,11 @@ class ActionViews:
         else:
             cause = _one(request.query.get("cause"), "cause")
             meant = await ledger.count_dead_letters(cause)
-        return await self._ask(
+        return await self._confirm(
             "confirm_dead_letters.html.j2", caller, action=action, eval_id=eval_id, cause=cause, meant=meant
         )
 
-    async def _ask(self, template: str, caller: Caller, **facts: object) -> web.Response:
+    async def _confirm(self, template: str, caller: Caller, **facts: object) -> web.Response:
         token = await token_for(self.signer, caller)
         return self.renderer.respond(template, caller, token=token, at=None, **facts)
 
@@ -105,7 +105,7 @@ class ActionViews:
             cause = _one(form.get("cause"), "cause")
             count, left = await self._act_on_all(action, cause)
             action_taken(caller, action, count=count, left=left, cause=cause)
-        return self._done(add_flash("/page/dead-letters", action, count, left))
+        return self._redirect(add_flash("/page/dead-letters", action, count, left))
 
     async def _act_on_all(self, action: Action, cause: str) -> tuple[int, int]:
         """Do it to all that died of a cause; return to how many, and how many are left of them.
@@ -144,7 +144,7 @@ class ActionViews:
         await check_origin(request, self.signer, caller, form.get("token", ""))
         return form
 
-    def _done(self, where: str) -> web.Response:
+    def _redirect(self, where: str) -> web.Response:
         """Have the browser go on with a look, so that loading anew does nothing twice."""
         self.cache.clear()
         return web.Response(status=303, headers={**HEADERS, "Location": where})

@@ -70,8 +70,8 @@ def _views(
         "/page/dead-letters": sheets.dead_letters,
         "/page/evaluation": EvaluationView(renderer, bucket, ledger, pictures, accounts).show,
         "/page/pictures/{eval_id}/{kind}/{sha256}": pictures.show,
-        "/page/resume": actions.ask_resume,
-        "/page/redrive": actions.ask_redrive,
-        "/page/drop": actions.ask_drop,
+        "/page/resume": actions.confirm_resume,
+        "/page/redrive": actions.confirm_redrive,
+        "/page/drop": actions.confirm_drop,
     }
     return looks, {"/page/resume": actions.resume, "/page/redrive": actions.redrive, "/page/drop": actions.drop}

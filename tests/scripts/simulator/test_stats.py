@@ -8,16 +8,16 @@ from scripts.simulator.stats import SimulatorStats
 def test_figures_add_up() -> None:
     counted = SimulatorStats()
     for number, moment in enumerate((0.0, 0.1, 0.2, 5.0)):
-        counted.arrived(f"id {number % 2}", moment)
-    counted.arrived(None, 5.1)
-    counted.granted(0.0)
-    counted.granted(0.2)
-    counted.refused(SimulatedLimit.RATE)
-    counted.refused(SimulatedLimit.QUOTA)
-    counted.answered(200)
-    counted.answered(429)
-    counted.answered(200)
-    counted.redirect_followed()
+        counted.count_request(f"id {number % 2}", moment)
+    counted.count_request(None, 5.1)
+    counted.count_granted(0.0)
+    counted.count_granted(0.2)
+    counted.count_refused(SimulatedLimit.RATE)
+    counted.count_refused(SimulatedLimit.QUOTA)
+    counted.count_status(200)
+    counted.count_status(429)
+    counted.count_status(200)
+    counted.count_redirect()
     assert counted.snapshot() == stats.StatsSnapshot(
         requests=5,
         granted=2,
@@ -33,7 +33,7 @@ def test_figures_add_up() -> None:
 
 def test_one_evaluation_can_be_asked_about() -> None:
     counted = SimulatorStats()
-    counted.arrived("one", 0)
+    counted.count_request("one", 0)
     assert counted.snapshot("one").by_evaluation == {"one": 1}
     assert counted.snapshot("never asked for").by_evaluation == {"never asked for": 0}
 
@@ -42,7 +42,7 @@ def test_memory_for_evaluations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(stats, "_MOST_EVALUATIONS", 2)
     counted = SimulatorStats()
     for eval_id in ("a", "b", "c", "a"):
-        counted.arrived(eval_id, 0)
+        counted.count_request(eval_id, 0)
     assert counted.snapshot().by_evaluation == {"a": 2, "b": 1}
     assert counted.snapshot().requests == 4
 
@@ -50,8 +50,8 @@ def test_memory_for_evaluations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_snapshot_does_not_change_any_more() -> None:
     counted = SimulatorStats()
     before = counted.snapshot()
-    counted.arrived("one", 0)
-    counted.answered(200)
+    counted.count_request("one", 0)
+    counted.count_status(200)
     assert before.requests == 0
     assert before.by_status == {}
     assert before.by_evaluation == {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import BadEvalId
-from tasks.model.evaluation import Evaluation, parse_eval_id, shown
+from tasks.model.evaluation import Evaluation, parse_eval_id, printable_id
 
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 SHA256 = "9f" * 32
@@ -102,23 +102,23 @@ def test_an_empty_text_is_named_as_what_it_is() -> None:
 
 @given(st.text())
 def test_what_is_shown_can_be_printed_on_one_line_anywhere(text: str) -> None:
-    clean = shown(text)
+    clean = printable_id(text)
     assert clean.isprintable()
     assert len(clean) < 80
 
 
 def test_a_short_harmless_text_is_shown_as_it_is() -> None:
-    assert shown("Größe 7") == "Größe 7"
+    assert printable_id("Größe 7") == "Größe 7"
 
 
 @pytest.mark.parametrize("char", ["\n", "\r", "\0", "\x1b", "\u202e", "\u2028", "\ud800", "\x85"])
 def test_characters_that_could_fool_a_terminal_or_a_log_are_replaced(char: str) -> None:
-    assert shown(f"a{char}b") == "a\ufffdb"
+    assert printable_id(f"a{char}b") == "a\ufffdb"
 
 
 def test_a_text_is_cut_after_48_characters() -> None:
-    assert shown("x" * 48) == "x" * 48
-    assert shown("x" * 49) == "x" * 48 + "… (49 characters)"
+    assert printable_id("x" * 48) == "x" * 48
+    assert printable_id("x" * 49) == "x" * 48 + "… (49 characters)"
 
 
 def test_the_keys_of_an_evaluation_are_those_of_the_contract() -> None:
