@@ -20,8 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backports import zstd
-
+from tasks.bundle.decompress import zstd
 from tasks.bundle.documents import identify
 from tasks.bundle.unpack import Limits, unpack, unpack_small
 from tasks.bundle.zip_check import check

@@ -8,17 +8,22 @@ them.
 import bz2
 import lzma
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Protocol
 
-from backports import zstd
 from isal import igzip_lib
 
 from tasks.bundle.zip_directory import ENCRYPTED, LZMA_END_MARK, STRONGLY_ENCRYPTED, ZipEntry
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import chunks
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MAX_PIECE = 1 << 18
 """Bytes that go into a decoder at a time: most photographs are one, for each costs the interpreter three times."""

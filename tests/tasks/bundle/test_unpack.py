@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.bundle import zip_check
-from tasks.bundle.decompress import CHUNK, decompress
+from tasks.bundle.decompress import CHUNK, decompress, zstd
 from tasks.bundle.unpack import SMALL_BUNDLE, Limits, Member, Unpacked, Unreadable, unpack, unpack_small
 from tasks.errors import BadBundle, SpoolError
 from tasks.memory.spool import Spool
