@@ -1,8 +1,12 @@
 import ast
+import contextlib
+import copy
 import inspect
 import pickle
 import re
-from collections.abc import Iterator
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -34,32 +38,65 @@ from tasks.errors import (
 )
 
 FAMILIES = {"ArchiveError", "InvalidInput", "RetryableError", "BlockedError", "PermanentError"}
-EXAMPLES = [
-    BadEvalId("nonsense", "expected is a UUID"),
-    BadRunName(),
-    RunTaken("q3", "2026-11-23T04:00:00.000Z"),
-    BadMessage("it has positional arguments"),
-    ServiceFailed(503),
-    ConnectionFailed("timeout"),
-    UnexpectedAnswer("a login page", 200),
-    StorageError("create", "timeout"),
-    SpoolError("No space left on device"),
-    ManifestChanged(),
-    RateLimited(1.5),
-    AccountRefused(401, wait=30.0),
-    AccountRefused(403),
-    AccountHeld("401", 30.0),
-    AccountBusy(),
-    AccountUnknown("kyb"),
-    ArchiveHeld("cannot_write", 30.0),
-    BundleTooLarge(1024),
-    IntegrityError("another size"),
-    SealingKeyMissing("2026"),
-    WorkersLost(6),
-    BadBundle("wrong_crc", "a checksum is wrong"),
-    LeaseLost(),
+MESSAGES: list[tuple[ArchiveError, str]] = [
+    (BadEvalId("nonsense", "expected is a UUID"), "'nonsense' is no evaluation ID: expected is a UUID"),
+    (BadRunName(), "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores"),
+    (
+        RunTaken("q3", "2026-11-23T04:00:00.000Z"),
+        (
+            "run q3 began 2026-11-23T04:00:00.000Z with other IDs, or another --account, --refresh or "
+            "--even-if-erased; nothing was queued: choose another name with --run"
+        ),
+    ),
+    (
+        BadMessage("it has positional arguments"),
+        "the message does not fit the contract: it has positional arguments",
+    ),
+    (ServiceFailed(503), "RiskOS answered with status 503"),
+    (ConnectionFailed("timeout"), "the connection to RiskOS failed: timeout"),
+    (UnexpectedAnswer("a login page", 200), "an unexpected answer with status 200: a login page"),
+    (StorageError("create", "timeout"), "the archive could not create an object: timeout"),
+    (
+        SpoolError("No space left on device"),
+        "a large content could not be spooled to DOCV_STATE_DIR: No space left on device",
+    ),
+    (ManifestChanged(), "another worker wrote this manifest in the meantime"),
+    (RateLimited(1.25), "RiskOS asks to slow down; next request in 1.2 s"),
+    (AccountRefused(401, wait=30.0), "RiskOS answered 401: the API key is not accepted; next probe in 30 s"),
+    (AccountRefused(403), "RiskOS answered 403: the API key may not do this; next probe in 0 s"),
+    (AccountHeld("quota", 90.0), "the account is on hold (quota) for another 90 s"),
+    (AccountBusy(), "its account has its share of this worker's places"),
+    (
+        AccountUnknown("kyb"),
+        "this worker knows no account kyb; see that all workers have the same DOCV_ACCOUNTS",
+    ),
+    (ArchiveHeld("cannot_write", 30.0), "the archive is on hold (cannot_write) for another 30 s"),
+    (
+        BundleTooLarge(1024),
+        "the bundle is larger than 1024 bytes; raise DOCV_MAX_BUNDLE_BYTES and redrive it",
+    ),
+    (
+        IntegrityError("another size"),
+        "the archive holds something it must not: another size; nothing was overwritten",
+    ),
+    (
+        SealingKeyMissing("2026"),
+        "an object is sealed with the key '2026': put that key into DOCV_ENCRYPTION_KEYS, too",
+    ),
+    (WorkersLost(6), "6 workers died or lost their lease over this evaluation"),
+    (BadBundle("wrong_crc", "a checksum is wrong"), "the bundle cannot be read: a checksum is wrong"),
+    (LeaseLost(), "the lease ran out; another worker has this evaluation now"),
 ]
+EXAMPLES = [error for error, _ in MESSAGES]
 named = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+
+
+def pickled(error: ArchiveError) -> ArchiveError:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+
+
+copied = pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
+Duplicate = Callable[[ArchiveError], ArchiveError]
 
 
 def family(of: type[ArchiveError] = ArchiveError) -> Iterator[type[ArchiveError]]:
@@ -76,8 +113,9 @@ def drawn() -> dict[str, str | None]:
     path: list[str] = []
     assert errors.__doc__
     for line in errors.__doc__.splitlines():
-        found = re.match(r"    (?P<branch>[│├└─ ]*)(?P<name>[A-Z]\w+)", line)
+        found = re.match(r"    (?P<branch>[│├└─ ]*)(?P<name>[A-Z]\w+)(?P<description> +\S+ \S+)?", line)
         if found:
+            assert found["description"] or found["name"] == "ArchiveError", f"{found['name']} is not described"
             depth = len(found["branch"]) // 4
             path[depth:] = [found["name"]]
             parents[found["name"]] = path[depth - 1] if depth else None
@@ -98,9 +136,15 @@ def test_there_is_an_example_of_every_error_that_is_raised() -> None:
     assert {type(error).__name__ for error in EXAMPLES} == {each.__name__ for each in family()} - FAMILIES
 
 
-def test_errors_know_nothing_of_the_rest_of_the_project() -> None:
-    tree = ast.parse(inspect.getsource(errors))
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+def test_errors_import_only_the_standard_library() -> None:
+    imports: set[str] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(errors))):
+        if isinstance(node, ast.Import):
+            imports |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imports.add(node.module or "")
+    assert imports
+    assert {name.partition(".")[0] for name in imports} <= sys.stdlib_module_names
 
 
 def test_each_cause_is_a_word_of_its_own() -> None:
@@ -109,11 +153,74 @@ def test_each_cause_is_a_word_of_its_own() -> None:
     assert all(re.fullmatch(r"[a-z_]{5,20}", str(cause)) for cause in causes)
 
 
+@copied
 @named
-def test_an_error_survives_pickling(error: ArchiveError) -> None:
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
-    assert type(copy) is type(error)
-    assert (str(copy), copy.cause, copy.args, vars(copy)) == (str(error), error.cause, error.args, vars(error))
+def test_an_error_survives_pickling_and_copying(error: ArchiveError, duplicate: Duplicate) -> None:
+    same = duplicate(error)
+    assert type(same) is type(error)
+    assert (str(same), same.cause, same.args, vars(same)) == (str(error), error.cause, error.args, vars(error))
+
+
+@copied
+@named
+def test_an_error_raised_with_keywords_survives_pickling_and_copying(error: ArchiveError, duplicate: Duplicate) -> None:
+    same = duplicate(type(error)(**vars(error)))
+    assert (str(same), same.args, vars(same)) == (str(error), error.args, vars(error))
+
+
+@copied
+def test_what_is_added_to_an_error_survives_pickling_and_copying(duplicate: Duplicate) -> None:
+    error = ServiceFailed(503)
+    error.probe = True
+    error.add_note("evaluation 1 of 2")
+    same = duplicate(error)
+    assert vars(same) == {"status": 503, "probe": True, "__notes__": ["evaluation 1 of 2"]}
+    assert (str(same), same.args) == (str(error), (503,))
+
+
+@pytest.mark.parametrize("error", [error for error in EXAMPLES if error.args], ids=lambda error: type(error).__name__)
+def test_an_error_cannot_be_made_without_its_arguments(error: ArchiveError) -> None:
+    with pytest.raises(TypeError, match="missing"):
+        type(error)()
+
+
+@named
+def test_errors_are_hashable_and_equal_only_themselves(error: ArchiveError) -> None:
+    twin = type(error)(*error.args)
+    assert {error, twin, error} == {twin, error}
+    assert error != twin
+
+
+def test_the_repr_of_an_error_shows_its_arguments() -> None:
+    assert repr(UnexpectedAnswer("a login page", 200)) == "UnexpectedAnswer('a login page', 200)"
+    assert repr(AccountRefused(403)) == "AccountRefused(403, 0.0)"
+    assert repr(ManifestChanged()) == "ManifestChanged()"
+
+
+@named
+def test_an_error_translated_by_a_context_manager_hides_the_foreign_one(error: ArchiveError) -> None:
+    @contextlib.contextmanager
+    def translated() -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            raise error from None
+
+    with pytest.raises(type(error)) as caught, translated():
+        raise OSError("a foreign text")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.endswith(f"tasks.errors.{type(error).__name__}: {error}\n")
+    assert "a foreign text\n" not in shown
+
+
+@pytest.mark.parametrize(("error", "message"), MESSAGES, ids=[type(error).__name__ for error in EXAMPLES])
+def test_an_error_has_its_message(error: ArchiveError, message: str) -> None:
+    assert str(error) == message
+
+
+def test_the_safe_message_of_invalid_input_holds_nothing_of_the_input() -> None:
+    assert BadEvalId("nonsense", "it is empty").safe_message == "an ID is no evaluation ID: it is empty"
+    assert BadMessage("it has no body").safe_message == str(BadMessage("it has no body"))
 
 
 @named
@@ -155,21 +262,7 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
 
 def test_a_bad_id_cannot_break_out_of_its_sentence() -> None:
     assert str(BadEvalId("a'b\"\\", "expected is a UUID")).startswith("'a\\'b\"\\\\' is no evaluation ID")
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (AccountRefused(401, 30), "not accepted"),
-        (AccountRefused(403, 30), "may not do this"),
-        (BundleTooLarge(1024), "DOCV_MAX_BUNDLE_BYTES"),
-        (RateLimited(1.25), "1.2 s"),
-        (AccountHeld("quota", 90), "another 90 s"),
-        (WorkersLost(6), "6 workers"),
-    ],
-)
-def test_a_sentence_says_what_a_person_needs(error: ArchiveError, words: str) -> None:
-    assert words in str(error)
+    assert str(BadEvalId("{why}{0}", "{shown}")) == "'{why}{0}' is no evaluation ID: {shown}"
 
 
 def test_a_bad_bundle_has_the_cause_it_was_given() -> None:
