@@ -89,7 +89,8 @@ def rate(folder: Path, scale: float) -> None:
     allowed, refused = (after.get(name, 0) - before.get(name, 0) for name in ("allowed", "refused"))
     click.echo(
         f"rate: {allowed / took / _RATE:.1%} of {_RATE}/s used (>= 98 %), "
-        f"{refused / (allowed + refused):.2%} answered 429 (<= 0.1 %)"
+        f"{refused / (allowed + refused):.2%} answered 429 (<= 0.1 %), "
+        f"at most {after['worst_second']} requests in any second, the first ones included"
     )
 
 

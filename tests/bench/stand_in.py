@@ -9,7 +9,7 @@ import random
 import signal
 import ssl
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from typing import cast
 import click
 import uvloop
 
+from scripts.simulator.rate import SlidingSecond
 from tests.bench.answers import END, NO_KEY, response
 from tests.bench.kept_archive import KeptArchive
 from tests.bench.sample import bundles, number_of
@@ -37,7 +38,7 @@ class RiskOS:
     def __init__(self, rate: int, *, documents: bool) -> None:
         self.counts: Counter[str] = Counter()
         self._rate = rate
-        self._allowed: deque[float] = deque()
+        self._arrived, self._allowed = SlidingSecond(), SlidingSecond()
         self._bundles = [_zip(data) for data in bundles()] if documents else []
 
     def __call__(self, _method: str, path: str, _query: str) -> bytes:
@@ -51,11 +52,11 @@ class RiskOS:
         return self._bundles[number_of(path.split("/")[3])]
 
     def _allow(self, now: float) -> bool:
-        while self._allowed and now - self._allowed[0] >= 1.0:
-            self._allowed.popleft()
-        if len(self._allowed) >= self._rate:
+        self._arrived.add(now)
+        self.counts["worst_second"] = self._arrived.worst
+        if self._allowed.count(now) >= self._rate:
             return False
-        self._allowed.append(now)
+        self._allowed.add(now)
         return True
 
 
