@@ -26,11 +26,11 @@ class RateStatus:
     """How fast an account sends.
 
     Attributes:
-        configured: requests a second that the settings, or a person, ask for.
-        effective: requests a second that are kept just now.
-        manual: whether a person asked.
-        used_today: requests of the quota's day that is under way.
-        observed: requests a second over the last minute.
+        configured: requests per second, as in the settings or set manually.
+        effective: requests per second that are allowed at the moment.
+        manual: whether the rate was set manually.
+        used_today: requests of the current day of the quota.
+        observed: requests per second over the last minute.
     """
 
     configured: float
@@ -69,7 +69,7 @@ class AdaptiveRate:
         if headers.remaining == 0 and headers.reset is not None and headers.reset >= _SHORT_RESET:
             reason = Reason.QUOTA if headers.reset >= _LONG_RESET else Reason.SLOW_DOWN
             if reason is Reason.QUOTA:
-                await self._call("spent", round(headers.reset * 1000))
+                await self._call("quota_spent", round(headers.reset * 1000))
             return await self._holds.place_for(self._account, reason, "RiskOS says none is left", headers.reset)
         # How long a window lasts is not said; one that ends within a second is taken to be a second.
         if headers.limit and headers.reset is not None and headers.reset <= _SECOND:
@@ -80,7 +80,7 @@ class AdaptiveRate:
         if limit == self._granted and now - self._granted_at < _TOLD_AGAIN:
             return
         self._granted, self._granted_at = limit, now
-        await self._call("granted", limit, _BELIEVED * 1000)
+        await self._call("rate_granted", limit, _BELIEVED * 1000)
 
     def on_success(self) -> None:
         """There was an answer: the next 429 is not one of a row."""
@@ -91,7 +91,7 @@ class AdaptiveRate:
         answers, self._answers = self._answers, 0
         asked = -1 if headers.wait is None else round(headers.wait * 1000)
         limit = -1 if headers.limit is None else headers.limit
-        reason, milliseconds = await self._call("limited", asked, limit, answers)
+        reason, milliseconds = await self._call("rate_limited", asked, limit, answers)
         name, why = self._account, Reason(reason)
         if int(milliseconds):
             note = "RiskOS says the quota is spent" if why is Reason.QUOTA else "RiskOS asks to slow down"
@@ -111,17 +111,17 @@ class AdaptiveRate:
 
     async def set_rate(self, rate: float | None) -> None:
         """Set the rate for all processes, at once; None for that of the settings."""
-        await self._call("ask", rate or 0)
+        await self._call("set_rate", rate or 0)
 
     async def get_status(self) -> RateStatus:
         """Return how fast the account sends."""
-        asked, kept, by_hand, today, reached = await self._call("see")
+        configured, effective, manual, used_today, observed = await self._call("status")
         return RateStatus(
-            configured=float(asked),
-            effective=float(kept),
-            manual=bool(int(by_hand)),
-            used_today=int(today),
-            observed=float(reached),
+            configured=float(configured),
+            effective=float(effective),
+            manual=bool(int(manual)),
+            used_today=int(used_today),
+            observed=float(observed),
         )
 
     async def _call(self, verb: str, *args: float) -> Sequence[str]:
