@@ -24,6 +24,8 @@ from tasks.resilience.rate_limiter import RateLimiter
 from tests.holds import refused
 from worker.clients.redis import open_redis
 
+pytestmark = pytest.mark.both_redises
+
 DAY = 24 * 3600.0
 SPACING = 1 / 0.97
 """Seconds between two permits at 1 per second."""
@@ -333,6 +335,7 @@ async def test_the_limiter_goes_on_when_redis_has_forgotten_its_script(redis: Re
     assert await limiter.acquire(account(), Queue.LIVE) is False
 
 
+@pytest.mark.real_redis_only("fakeredis has no INFO")
 @pytest.mark.parametrize("queue", list(Queue))
 async def test_a_permit_that_is_due_at_once_costs_one_round_trip(redis: Redis, queue: Queue) -> None:
     limiter, costs = RateLimiter(redis, Waits()), []
@@ -568,6 +571,7 @@ async def test_a_probe_costs_quota_like_any_request(redis: Redis, holds: Holds) 
     assert await redis.hget(QUOTA, "used") == "1"
 
 
+@pytest.mark.real_redis_only("fakeredis lets time go on during a script")
 async def test_a_spent_quota_places_a_hold_that_expires_with_the_day(redis: Redis, holds: Holds) -> None:
     limiter = RateLimiter(redis, Waits())
     for expected in (False, "quota", "quota"):
@@ -664,6 +668,7 @@ async def assert_spent(limiter: RateLimiter, limited: Account, queue: Queue) -> 
     return held.value.wait
 
 
+@pytest.mark.real_redis_only("fakeredis lets time go on during a script")
 async def test_a_backfill_leaves_the_reserve_of_the_quota_to_live_requests(redis: Redis, holds: Holds) -> None:
     limiter, limited = RateLimiter(redis, Waits()), account(rate=1000, daily_quota=20, live_reserve=0.25)
     for _ in range(15):
