@@ -15,9 +15,9 @@ from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
 WORDS = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
 
 
-def figures(deaf: str | None = None) -> WorkerMetrics:
+def figures(stalled: str | None = None) -> WorkerMetrics:
     """The figures of a worker that has done nothing yet."""
-    return WorkerMetrics(WORDS, lambda: deaf)
+    return WorkerMetrics(WORDS, lambda: stalled)
 
 
 def samples(page: str) -> dict[str, float]:

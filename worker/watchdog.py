@@ -1,6 +1,6 @@
-"""Alive, or deaf? A process that looks alive and does nothing must leave, so that its supervisor starts another.
+"""End a stalled process, so that its supervisor starts another.
 
-Two ways to be deaf have been seen. The event loop does not tick: something holds it. Or messages wait, there is room
+Two kinds of stall have been seen. The event loop does not tick: something holds it. Or messages wait, there is room
 for them, and none is taken: Celery believes that its places are all taken, which a failed acknowledgement does to it.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 EXIT_STALLED = 70
-"""Exit code of a process that leaves because it was deaf (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of a process that exits because it has stalled (EX_SOFTWARE of sysexits.h)."""
 _LOOK_SECONDS = 1.0
 _RECENT_SECONDS = 10.0
 
@@ -28,7 +28,7 @@ class Watchdog:
     """Watches one worker process from a thread of its own.
 
     Args:
-        exit_process: what to do with a deaf process; called with the reason, once.
+        exit_process: what to do with a stalled process; called with the reason, once.
         stuck_seconds: longest time between two ticks of the loop.
         stalled_seconds: longest time for which messages may wait, with room for them, and none be taken.
         clock: seconds of a clock that never goes back.
@@ -78,7 +78,7 @@ class Watchdog:
         self._observed_at = now
 
     def problem(self) -> str | None:
-        """Return why this process is deaf, or None."""
+        """Return why this process has stalled, or None."""
         now, since = self._clock(), self._waiting_since
         frozen, self._looked = now - self._looked > _RECENT_SECONDS, now
         if frozen:

@@ -15,11 +15,11 @@ async def read_rate(redis: "Redis", account: AccountSettings) -> RateStatus:
 def rate_as_json(rate: RateStatus) -> dict[str, object]:
     """Return a rate for a program."""
     return {
-        "asked": rate.configured,
-        "kept": round(rate.effective, 3),
-        "reached": round(rate.observed, 3),
-        "by_hand": rate.manual,
-        "today": rate.used_today,
+        "configured": rate.configured,
+        "effective": round(rate.effective, 3),
+        "observed": round(rate.observed, 3),
+        "manual": rate.manual,
+        "used_today": rate.used_today,
     }
 
 

@@ -79,7 +79,7 @@ async def _until_signalled(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with running_server(settings, accounts, host, port, read_only=read_only) as url:
-        _log.info("serve.began", url=url)
+        _log.info("serve.started", url=url)
         if not _is_loopback(host):
             _log.warning("serve.open_to_network", host=host, hint="let a proxy with TLS stand in front")
         for setting in accounts.weak_secrets():
@@ -88,7 +88,7 @@ async def _until_signalled(
             settings_warning(why)
         announce(url)
         await told.wait()
-    _log.info("serve.ended")
+    _log.info("serve.stopped")
 
 
 @contextlib.asynccontextmanager

@@ -109,7 +109,7 @@ class WorkerProcess:
             return False
 
     def drain(self) -> None:
-        """Begin to end. It may take a while, and that is no deafness."""
+        """Begin to drain. It may take a while, which the watchdog must not take for a stall."""
         self._watchdog.stop()
         self.runtime.drain()
 

@@ -61,7 +61,7 @@ class SystemMetrics:
             "docv_queue_oldest_seconds": _by_queue(census.oldest),
             "docv_queue_workers": _by_queue(await self._workers.count()),
             "docv_dead_letters": {(): census.dead_letters},
-            "docv_refused_messages": {(): await self._rejected.count()},
+            "docv_rejected_messages": {(): await self._rejected.count()},
         }
 
     def _by_known_account(self, held_of: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
@@ -84,9 +84,9 @@ class SystemMetrics:
         rates = dict(zip(self._rates, seen, strict=True))
         quotas = {name: each.daily_quota for name, each in self._accounts.items() if each.daily_quota is not None}
         return {
-            "docv_rate_asked_per_second": {(name,): rate.configured for name, rate in rates.items()},
-            "docv_rate_kept_per_second": {(name,): rate.effective for name, rate in rates.items()},
-            "docv_rate_reached_per_second": {(name,): rate.observed for name, rate in rates.items()},
+            "docv_rate_configured_per_second": {(name,): rate.configured for name, rate in rates.items()},
+            "docv_rate_effective_per_second": {(name,): rate.effective for name, rate in rates.items()},
+            "docv_rate_observed_per_second": {(name,): rate.observed for name, rate in rates.items()},
             "docv_quota_used_requests": {(name,): rate.used_today for name, rate in rates.items()},
             "docv_quota_requests": {(name,): quota for name, quota in quotas.items()},
             "docv_quota_left_requests": {

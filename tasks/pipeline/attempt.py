@@ -32,7 +32,7 @@ async def attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
         tracing.attempt(job.trace, alone=alone, eval_id=job.eval_id, queue=job.queue.value, attempt=number),
     ):
         await _attempt(job, ctx, ledger)
-    ctx.figures.took(Step.WHOLE, time.monotonic() - started)
+    ctx.figures.took(Step.TOTAL, time.monotonic() - started)
 
 
 async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:

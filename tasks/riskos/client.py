@@ -60,9 +60,9 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, queue
     account, wait = client.account, 0.0
     for _ in range(_MAX_RATE_LIMITED):
         began = time.monotonic()
-        with span("turn"):
+        with span("rate_limit"):
             probe = await client.rate_limiter.acquire(account, queue)
-        client.figures.took(Step.TURN, time.monotonic() - began)
+        client.figures.took(Step.RATE_LIMIT, time.monotonic() - began)
         words: list[RateLimitHeaders] = []
         try:
             answer = await _send(client, evaluation, words)

@@ -45,12 +45,12 @@ def evaluation_parked(error: Exception, wait: float) -> None:
 
 def evaluation_on_hold(error: Exception) -> None:
     """Its account, or the archive, is on hold; the evaluation waits for it."""
-    _log.info("evaluation.waits", cause=cause_of(error), why=message_of(error))
+    _log.info("evaluation.on_hold", cause=cause_of(error), why=message_of(error))
 
 
 def evaluation_deferred(error: Exception) -> None:
     """It waits with the others of its account, for room or for a worker that knows that one."""
-    _log.debug("evaluation.set_aside", cause=cause_of(error))
+    _log.debug("evaluation.deferred", cause=cause_of(error))
 
 
 def account_unknown(error: AccountUnknown) -> None:
@@ -76,7 +76,7 @@ def evaluation_failed(error: Exception, attempts: int) -> None:
 
 def evaluation_released() -> None:
     """The worker is about to end; another will go on."""
-    _log.info("evaluation.handed_back")
+    _log.info("evaluation.released")
 
 
 def lease_lost() -> None:
@@ -86,7 +86,7 @@ def lease_lost() -> None:
 
 def message_rejected(cause: str, why: str, source: str, message: str | None) -> None:
     """What came in does not fit the contract; it is kept among the dead letters."""
-    _log.error("message.refused", cause=cause, why=why, source=source, message=message)
+    _log.error("message.rejected", cause=cause, why=why, source=source, message=message)
 
 
 def dispatched(queue: str, evaluations: int) -> None:
@@ -96,7 +96,7 @@ def dispatched(queue: str, evaluations: int) -> None:
 
 def hold_started(what: str, reason: str, note: str, left: float) -> None:
     """Something began to stand still, as far as this process knows."""
-    _log.warning("hold.began", what=what, reason=reason, note=note, left=round(left, 1))
+    _log.warning("hold.started", what=what, reason=reason, note=note, left=round(left, 1))
 
 
 def hold_ended(what: str, reason: str, lasting: float) -> None:

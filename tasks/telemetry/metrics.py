@@ -12,13 +12,13 @@ from tasks.errors import ArchiveError, BlockedError, LeaseLost, PermanentError, 
 class Step(enum.StrEnum):
     """A part of an attempt that takes its time."""
 
-    TURN = "turn"
-    """Waiting for one's turn."""
+    RATE_LIMIT = "rate_limit"
+    """Waiting for a permit to send a request."""
     DOWNLOAD = "download"
     UNPACK = "unpack"
     UPLOAD = "upload"
-    WHOLE = "whole"
-    """All of the attempt."""
+    TOTAL = "total"
+    """The whole attempt."""
 
 
 class Metrics(Protocol):

@@ -241,7 +241,7 @@ async def test_what_a_message_holds_against_the_contract_is_told_to_nobody(tmp_p
     async with set_stage(tmp_path / "stage", DOCV_LOG_LEVEL="DEBUG") as stage:
         (worker,) = await stage.start_workers(1)
         await asyncio.to_thread(send_what_is_no_message, stage)
-        await stage.until(lambda: "message.refused" in worker.log.read_text())
+        await stage.until(lambda: "message.rejected" in worker.log.read_text())
         await asyncio.sleep(0.5)
         assert ARGUMENT not in worker.log.read_text()
         assert ARGUMENT not in await in_redis(stage.client)

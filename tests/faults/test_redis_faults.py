@@ -49,10 +49,12 @@ async def under_way(
 async def until_all_consume(stage: Stage, seconds: float = 75) -> float:
     """Wait until every worker has received another message; return the seconds that took."""
     began = time.monotonic()
-    deaf = {worker: worker.log.stat().st_size for worker in stage.workers}
-    while deaf:
-        deaf = {worker: size for worker, size in deaf.items() if not received(worker, since=size)}
-        assert time.monotonic() - began < seconds, f"{len(deaf)} workers are deaf: {await stage.ledger.get_stats()}"
+    stalled = {worker: worker.log.stat().st_size for worker in stage.workers}
+    while stalled:
+        stalled = {worker: size for worker, size in stalled.items() if not received(worker, since=size)}
+        assert time.monotonic() - began < seconds, (
+            f"{len(stalled)} workers have stalled: {await stage.ledger.get_stats()}"
+        )
         await asyncio.sleep(0.02)
     return time.monotonic() - began
 

@@ -325,7 +325,7 @@ def test_told_to_drain_twice_what_works_is_cancelled_at_once_and_cleans_up(
         assert work.cleaned_up.is_set()
 
 
-class Deafened(Work):
+class LosesCancellations(Work):
     """Work to which cancellations get lost."""
 
     def __init__(self, times: int) -> None:
@@ -347,7 +347,7 @@ class Deafened(Work):
 def test_who_did_not_notice_the_first_cancellation_is_cancelled_again(
     runtime: Runtime, threads: ThreadPoolExecutor
 ) -> None:
-    work = Deafened(times=2)
+    work = LosesCancellations(times=2)
     future = begun(runtime, threads, work)
     for _ in range(2):
         runtime.drain()
@@ -357,7 +357,7 @@ def test_who_did_not_notice_the_first_cancellation_is_cancelled_again(
 
 
 def test_who_does_not_notice_it_when_the_drain_time_is_over_is_cancelled_again(threads: ThreadPoolExecutor) -> None:
-    runtime, work = Runtime(drain_seconds=0.0), Deafened(times=1)
+    runtime, work = Runtime(drain_seconds=0.0), LosesCancellations(times=1)
     future = begun(runtime, threads, work)
     runtime.drain()
     with pytest.raises(CancelledError):
@@ -366,7 +366,7 @@ def test_who_does_not_notice_it_when_the_drain_time_is_over_is_cancelled_again(t
 
 
 def test_closing_cancels_again_who_did_not_notice(threads: ThreadPoolExecutor) -> None:
-    runtime, work = Runtime(LONG), Deafened(times=2)
+    runtime, work = Runtime(LONG), LosesCancellations(times=2)
     future = begun(runtime, threads, work)
     runtime.close()
     assert len(work.lost) == 2

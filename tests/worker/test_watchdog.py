@@ -7,7 +7,7 @@ import pytest
 
 from worker.watchdog import EXIT_STALLED, Watchdog
 
-STUCK, DEAF_AFTER = 30.0, 60.0
+STUCK, STALLED_AFTER = 30.0, 60.0
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Process:
     def __init__(self) -> None:
         self.clock = Clock()
         self.left: list[str] = []
-        self.watchdog = Watchdog(self.left.append, stuck_seconds=STUCK, stalled_seconds=DEAF_AFTER, clock=self.clock)
+        self.watchdog = Watchdog(self.left.append, stuck_seconds=STUCK, stalled_seconds=STALLED_AFTER, clock=self.clock)
 
     def lives(self, seconds: int, *, ticks: bool = True, waiting: bool | None = False) -> str | None:
         """Live for so long, and look each second; return what the first look that was alarmed said.
@@ -165,7 +165,7 @@ def test_who_is_about_to_end_is_not_watched_any_more() -> None:
     assert process.left == []
 
 
-_DEAF_PROCESS = """
+_STALLED_PROCESS = """
 import threading
 from worker.watchdog import Watchdog
 
@@ -179,7 +179,7 @@ a_function_in_which_something_hangs()
 
 async def test_a_deaf_process_ends_and_tells_where_each_of_its_threads_is() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _DEAF_PROCESS), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", _STALLED_PROCESS), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     said = err.decode()

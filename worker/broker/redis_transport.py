@@ -54,7 +54,7 @@ def worker_transport_options() -> dict[str, Any]:
     """Return how a worker talks to the queue.
 
     There is no ``socket_timeout``: after one, a failed acknowledgement never frees its place and the worker
-    goes deaf. Keepalive finds a dead connection instead.
+    stalls. Keepalive finds a dead connection instead.
     """
     return {
         "global_keyprefix": KEY_PREFIX,

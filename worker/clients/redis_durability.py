@@ -53,4 +53,4 @@ def _report(faults: Iterable[str], *, strict: bool) -> None:
     for fault in faults:
         if strict:
             raise ServiceUnavailable(f"Redis may lose evaluations, and DOCV_STRICT is set: {fault}")
-        _log.error("redis.may_lose", fault=fault)
+        _log.error("redis.not_durable", fault=fault)

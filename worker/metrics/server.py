@@ -31,16 +31,16 @@ class MetricsServer:
     Args:
         registry: the figures of this process.
         looking: opens what asks Redis for the figures that all processes share.
-        deaf: tells why this process is deaf, or None.
+        stalled: returns why this process has stalled, or None.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         looking: Callable[[], AbstractAsyncContextManager[Look]],
-        deaf: Callable[[], str | None],
+        stalled: Callable[[], str | None],
     ) -> None:
-        self._registry, self._looking, self._deaf = registry, looking, deaf
+        self._registry, self._looking, self._stalled = registry, looking, stalled
         self._started: Future[None] = Future()
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,7 +61,7 @@ class MetricsServer:
         self._thread.start()
         self._started.result()
         url = str(yarl.URL.build(scheme="http", host=host, port=listener.getsockname()[1]))
-        _log.info("metrics.began", url=url)
+        _log.info("metrics.started", url=url)
         return url
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class MetricsServer:
             return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
         async def live(_: web.Request) -> web.Response:
-            why = self._deaf()
+            why = self._stalled()
             return web.Response(status=503 if why else 200, text=f"{why or 'alive'}\n")
 
         application = web.Application()

@@ -40,10 +40,10 @@ class WorkerMetrics:
 
     Args:
         words: what the labels may say; each is there from the start, so that it can be watched before it moves.
-        deaf: tells why this worker is deaf, or None.
+        stalled: returns why this worker has stalled, or None.
     """
 
-    def __init__(self, words: LabelValues, deaf: Callable[[], str | None]) -> None:
+    def __init__(self, words: LabelValues, stalled: Callable[[], str | None]) -> None:
         # When each counter began to count is a series more for each, and nobody asks for it.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._words = words
@@ -51,8 +51,8 @@ class WorkerMetrics:
         PlatformCollector(self.registry)
         ProcessCollector(registry=self.registry)
         self._outcomes = self._counter("docv_evaluations", "Evaluations that ended.", "outcome", "queue")
-        self._stopped = self._counter("docv_attempts_stopped", "Attempts that were stopped.", "cause")
-        self._buried = self._counter("docv_dead_letters_made", "Evaluations that became dead letters.", "cause")
+        self._stopped = self._counter("docv_attempts_failed", "Attempts that were stopped.", "cause")
+        self._buried = self._counter("docv_dead_letters_created", "Evaluations that became dead letters.", "cause")
         self._answers = self._counter("docv_riskos_requests", "Requests to RiskOS.", "status")
         self._down = self._counter("docv_downloaded_bytes", "Bytes of bundles that were downloaded.")
         self._up = self._counter("docv_uploaded_bytes", "Bytes of documents that were put into the archive.")
@@ -63,11 +63,13 @@ class WorkerMetrics:
             "docv_live_lag_seconds", "Seconds from accepting a live evaluation to its outcome.", _LAG_SECONDS
         )
         self._late = self._histogram(
-            "docv_loop_late_seconds", "Seconds by which the event loop was late, seen once a second.", _LATE_SECONDS
+            "docv_event_loop_lag_seconds",
+            "Seconds by which the event loop was late, measured once a second.",
+            _LATE_SECONDS,
         )
-        self._gauge(
-            "docv_worker_deaf", "1 when the worker is about to leave since it takes nothing any more."
-        ).set_function(lambda: deaf() is not None)
+        self._gauge("docv_worker_stalled", "1 if the worker has stalled and is about to exit.").set_function(
+            lambda: stalled() is not None
+        )
         for status in _STATUSES:
             self._answers.labels(status)
         for counter in (self._stopped, self._buried):

@@ -33,4 +33,4 @@ class BackgroundPublisher:
             async with asyncio.timeout(_SECONDS):
                 await asyncio.to_thread(self._publisher.publish, queue, eval_ids, size)
         except (KombuError, RedisError, OSError) as error:
-            _log.warning("publishing.late", queue=queue.value, evaluations=len(eval_ids), error=type(error).__name__)
+            _log.warning("publish.delayed", queue=queue.value, evaluations=len(eval_ids), error=type(error).__name__)

@@ -9,12 +9,12 @@ _log = structlog.get_logger("docv.access")
 
 def evaluation_viewed(caller: Caller, eval_id: str) -> None:
     """Somebody looks at the manifest of an evaluation."""
-    _log.info("evaluation.looked_up", **_actor(caller), eval_id=eval_id)
+    _log.info("evaluation.viewed", **_actor(caller), eval_id=eval_id)
 
 
 def document_viewed(caller: Caller, eval_id: str, kind: str) -> None:
     """Somebody looks at a document."""
-    _log.info("document.looked_at", **_actor(caller), eval_id=eval_id, kind=kind)
+    _log.info("document.viewed", **_actor(caller), eval_id=eval_id, kind=kind)
 
 
 def action_taken(caller: Caller, did: str, **facts: object) -> None:
@@ -23,4 +23,4 @@ def action_taken(caller: Caller, did: str, **facts: object) -> None:
 
 
 def _actor(caller: Caller) -> dict[str, str]:
-    return {"who": caller.name, "role": caller.role.name.lower()}
+    return {"actor": caller.name, "role": caller.role.name.lower()}

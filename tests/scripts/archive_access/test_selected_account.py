@@ -45,7 +45,10 @@ async def test_status_tells_of_each_account_and_of_those_that_nobody_knows(shell
     found = json.loads((await shell.run("status", "--json")).out)
 
     assert found["rate"] == found["accounts"]["default"]["rate"]
-    assert (found["accounts"]["default"]["rate"]["asked"], found["accounts"]["kyb"]["rate"]["asked"]) == (10, 2)
+    assert (found["accounts"]["default"]["rate"]["configured"], found["accounts"]["kyb"]["rate"]["configured"]) == (
+        10,
+        2,
+    )
     assert (found["accounts"]["default"]["quota"], found["accounts"]["kyb"]["quota"]) == (1000, None)
     assert [hold["what"] for hold in found["accounts"]["kyb"]["holds"]] == ["account kyb"]
     assert found["accounts"]["default"]["holds"] == []

@@ -41,11 +41,11 @@ async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shel
 async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
     seconds, _ = await redis.time()
     await redis.hset("docv:quota:default", mapping={"since": seconds * 1000, "used": 7})
-    settings = {"asked": 12.0, "kept": 12.0, "by_hand": False, "today": 7, "reached": 0.0}
+    settings = {"configured": 12.0, "effective": 12.0, "manual": False, "used_today": 7, "observed": 0.0}
     assert json.loads((await shell.run("rate", "--json")).out) == settings
-    by_hand = settings | {"asked": 10_000.0, "kept": 10_000.0, "by_hand": True}
-    assert json.loads((await shell.run("rate", "10000", "--json")).out) == by_hand
-    assert json.loads((await shell.run("rate", "--json")).out) == by_hand
+    manual = settings | {"configured": 10_000.0, "effective": 10_000.0, "manual": True}
+    assert json.loads((await shell.run("rate", "10000", "--json")).out) == manual
+    assert json.loads((await shell.run("rate", "--json")).out) == manual
     assert json.loads((await shell.run("rate", "--from-settings", "--json")).out) == settings
 
 

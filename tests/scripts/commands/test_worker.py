@@ -314,7 +314,7 @@ async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_to
     assert found["docv_live_lag_seconds_count"] == 1
     assert found["docv_redis_up"] == 1
     assert found['docv_queue_workers{queue="live"}'] == 1
-    assert found["docv_loop_late_seconds_count"] >= 1
+    assert found["docv_event_loop_lag_seconds_count"] >= 1
     assert eval_id not in page
     assert second.code == 3
     assert "Traceback" not in second.err
@@ -327,7 +327,7 @@ async def shown_at(worker: asyncio.subprocess.Process) -> str:
     """Where a worker shows its figures; it says so in a line of its log."""
     assert worker.stderr
     async with asyncio.timeout(60):
-        while b'"metrics.began"' not in (line := await worker.stderr.readline()):
+        while b'"metrics.started"' not in (line := await worker.stderr.readline()):
             assert line, "the worker ended"
     return str(json.loads(line)["url"])
 

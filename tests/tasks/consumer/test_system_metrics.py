@@ -39,7 +39,7 @@ async def test_what_is_under_way_is_counted(redis: Redis) -> None:
     assert found["docv_ledger_evaluations"] == {("queued",): 3, ("leased",): 2, ("parked",): 0, ("held",): 0}
     assert found["docv_queue_evaluations"] == {("live",): 3, ("backfill",): 0}
     assert found["docv_queue_workers"] == {("live",): 1, ("backfill",): 0}
-    assert found["docv_refused_messages"] == {(): 1}
+    assert found["docv_rejected_messages"] == {(): 1}
     assert [labels for labels, value in found["docv_holds"].items() if value] == [(ACCOUNT, "backfill", Reason.BY_HAND)]
     assert found["docv_quota_left_requests"] == {}
     assert not any(eval_id in str(found) for eval_id in eval_ids)
@@ -57,7 +57,7 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
     allowances = {ACCOUNT: Allowance(rate=7.0, daily_quota=9), "kyb": Allowance(rate=5.0)}
     found = await SystemMetrics(redis, allowances).collect()
     assert found["docv_held_evaluations"] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
-    assert found["docv_rate_asked_per_second"] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
+    assert found["docv_rate_configured_per_second"] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
     assert found["docv_quota_requests"] == {(ACCOUNT,): 9}
     assert [labels for labels, value in found["docv_holds"].items() if value] == [("kyb", "account", Reason.BY_HAND)]
     assert "a-stranger" not in str(found)

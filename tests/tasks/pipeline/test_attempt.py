@@ -191,8 +191,8 @@ async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard) 
     )
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
     found = counted(counting)
-    assert found['docv_dead_letters_made_total{cause="bundle_too_large"}'] == 1
-    assert found['docv_attempts_stopped_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_attempts_failed_total{cause="bundle_too_large"}'] == 1
     assert found['docv_evaluations_total{outcome="failed",queue="backfill"}'] == 1
 
 
@@ -212,7 +212,7 @@ async def test_requests_are_counted_by_the_class_of_their_answer(
     found = counted(counting)
     assert found[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
     assert found['docv_riskos_requests_total{status="2xx"}'] == 0
-    assert cause is None or found[f'docv_attempts_stopped_total{{cause="{cause}"}}'] == 1
+    assert cause is None or found[f'docv_attempts_failed_total{{cause="{cause}"}}'] == 1
 
 
 async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(yard: Yard, redis: Redis) -> None:

@@ -63,7 +63,7 @@ async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing
         await standing.refresh()
         await standing.refresh()
     assert [(each["event"], each["what"]) for each in logs] == [
-        ("hold.began", "account kyb"),
+        ("hold.started", "account kyb"),
         ("hold.ended", "account kyb"),
     ]
 

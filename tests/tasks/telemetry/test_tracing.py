@@ -18,7 +18,7 @@ from tests.riskos import KEY
 from tests.tasks.pipeline.test_attempt import Yard, simulator, yard  # noqa: F401  # fixtures: a real pipeline
 
 EVAL_ID = eval_id_for(Scenario.DOCUMENTED, 7)
-STEPS = ["look_up", "turn", "download", "unpack", "store", "manifest"]
+STEPS = ["look_up", "rate_limit", "download", "unpack", "store", "manifest"]
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ async def test_a_redis_that_may_forget_is_an_error_in_the_log_with_what_to_do(
 ) -> None:
     async with redis_with("--appendonly", "no", "--maxmemory-policy", "allkeys-lru") as forgetful:
         await check_persistence(forgetful, strict=False)
-    assert [(event["event"], event["log_level"]) for event in told] == [("redis.may_lose", "error")] * 2
+    assert [(event["event"], event["log_level"]) for event in told] == [("redis.not_durable", "error")] * 2
     no_file, evicts = (event["fault"] for event in told)
     assert "set appendonly yes" in no_file
     assert "(allkeys-lru): set maxmemory-policy noeviction" in evicts
@@ -104,7 +104,7 @@ async def test_a_redis_that_answers_before_it_syncs_is_told_or_refused(
 ) -> None:
     await redis.config_set("appendfsync", "everysec")
     await check_fsync(redis, strict=False)
-    assert [event["event"] for event in told] == ["redis.may_lose"]
+    assert [event["event"] for event in told] == ["redis.not_durable"]
     assert "set appendfsync always" in told[0]["fault"]
     with pytest.raises(ServiceUnavailable, match=r"DOCV_STRICT.*appendfsync always"):
         await check_fsync(redis, strict=True)

@@ -27,7 +27,7 @@ def busy(worker: WorkerMetrics, times: int) -> None:
             worker.ended(outcome, "live")
             worker.ended(outcome, odd)
         worker.took(odd, number)
-        worker.took("turn", number)
+        worker.took("rate_limit", number)
         worker.uploaded(number)
         worker.lagged(number)
         worker.was_late(number)
@@ -51,9 +51,9 @@ def test_what_happened_is_counted() -> None:
         *(1, 1, 0, 1)
     ]
     assert (found["docv_downloaded_bytes_total"], found["docv_uploaded_bytes_total"]) == (700_000, 600_000)
-    assert found['docv_attempts_stopped_total{cause="service_failed"}'] == 1
-    assert found['docv_attempts_stopped_total{cause="other"}'] == 1
-    assert found['docv_dead_letters_made_total{cause="bundle_too_large"}'] == 1
+    assert found['docv_attempts_failed_total{cause="service_failed"}'] == 1
+    assert found['docv_attempts_failed_total{cause="other"}'] == 1
+    assert found['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
     assert found['docv_step_seconds_sum{step="download"}'] == pytest.approx(0.3)
     assert found['docv_live_lag_seconds_bucket{le="20.0"}'] == 1
 
@@ -80,14 +80,14 @@ def test_every_figure_is_there_from_the_start() -> None:
 
 def test_what_goes_up_and_down_is_looked_at_with_each_scrape() -> None:
     in_flight = [3]
-    worker = figures(deaf="it has not moved")
+    worker = figures(stalled="it has not moved")
     worker.watch(lambda: in_flight[0], lambda: 4_096)
     assert counted(worker)["docv_in_flight_evaluations"] == 3
     in_flight[0] = 5
     found = counted(worker)
     assert (found["docv_in_flight_evaluations"], found["docv_spool_bytes"]) == (5, 4_096)
-    assert found["docv_worker_deaf"] == 1
-    assert counted(figures())["docv_worker_deaf"] == 0
+    assert found["docv_worker_stalled"] == 1
+    assert counted(figures())["docv_worker_stalled"] == 0
 
 
 def test_names_have_our_prefix_and_a_sentence() -> None:

@@ -23,7 +23,7 @@ async def test_a_redis_that_takes_no_message_is_told_and_no_error(tmp_path: Path
     with capture_logs() as logged:
         await BackgroundPublisher(publisher).publish(Queue.LIVE, ["0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"])
     publisher.close()
-    assert (logged[0]["event"], logged[0]["evaluations"]) == ("publishing.late", 1)
+    assert (logged[0]["event"], logged[0]["evaluations"]) == ("publish.delayed", 1)
 
 
 async def test_nobody_waits_long_for_a_message_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Per
     assert "It goes on." in answer.body.decode()
     assert [hold.scope for hold in await holds.list_all()] == [ARCHIVE]
     (line,) = (each for each in logged if each["event"] == "action.resumed")
-    assert (line["who"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
+    assert (line["actor"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
 
 
 async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person, redis: Redis) -> None:
@@ -72,7 +72,7 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
     assert "1 dropped." in answer.body.decode()
     assert {letter.eval_id async for letter in Ledger(redis).iterate_dead_letters()} == {ids[0], ids[2]}
     (line,) = (each for each in logged if each["event"] == "action.dropped")
-    assert (line["who"], line["eval_id"], line["count"]) == ("operator", ids[1], 1)
+    assert (line["actor"], line["eval_id"], line["count"]) == ("operator", ids[1], 1)
 
 
 async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ async def test_an_operator_sees_what_was_archived_and_each_look_is_written_down(
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     line = logged[0]
     assert line == {
-        "event": "document.looked_at",
+        "event": "document.viewed",
         "log_level": "info",
-        "who": "operator",
+        "actor": "operator",
         "role": "operator",
         "eval_id": archived,
         "kind": "document_front",
@@ -134,7 +134,7 @@ async def test_a_key_that_is_not_the_evaluations_own_is_not_followed(
     with capture_logs() as logged:
         answer = await operator.see(path)
     assert (answer.status, "not followed" in answer.body.decode()) == (502, True)
-    assert not [line for line in logged if line["event"] == "document.looked_at"]
+    assert not [line for line in logged if line["event"] == "document.viewed"]
 
 
 async def test_what_the_manifest_names_no_more_is_not_shown(operator: Person, tmp_path: Path, archived: str) -> None:
@@ -160,7 +160,7 @@ async def test_bytes_that_were_not_archived_are_not_shown(
     with capture_logs() as logged:
         answer = await operator.see(path)
     assert (answer.status, "not the one that was archived" in answer.body.decode()) == (502, True)
-    assert not [line for line in logged if line["event"] == "document.looked_at"]
+    assert not [line for line in logged if line["event"] == "document.viewed"]
 
 
 async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(

@@ -19,8 +19,8 @@ async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Pers
         assert fact in said
     assert said.count("superseded</span>") == 3
     assert "<img" not in said, "pictures are shown when somebody asks for them"
-    (line,) = (each for each in logged if each["event"] == "evaluation.looked_up")
-    assert (line["who"], line["role"], line["eval_id"]) == ("operator", "operator", archived)
+    (line,) = (each for each in logged if each["event"] == "evaluation.viewed")
+    assert (line["actor"], line["role"], line["eval_id"]) == ("operator", "operator", archived)
 
 
 async def test_names_out_of_a_bundle_are_for_operators(operator: Person, viewer: Person, archived: str) -> None:
