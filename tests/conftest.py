@@ -20,6 +20,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
+from tests.counting import Counted
 from tests.rabbitmq import PROGRAMS_OF_RABBITMQ, rabbitmq_url  # noqa: F401  # the fixture is for all tests
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -160,6 +161,12 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
     bucket = f"archive-{uuid4()}"
     client.create_bucket(Bucket=bucket)
     return S3(s3_endpoint, bucket, client)
+
+
+@pytest.fixture
+def counted() -> Counted:
+    """By how much the metrics of this process have grown since the test began."""
+    return Counted()
 
 
 @pytest.fixture

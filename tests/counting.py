@@ -1,47 +1,56 @@
-"""A worker's figures as tests need them: with the real words, and read as Prometheus reads them."""
+"""Metrics as tests need them: with the real label values, and read from the registry."""
 
 from typing import Any
 
-from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.serve.metrics import HttpMetrics
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
-from tasks.telemetry.metrics import CAUSES, Step
+from tasks.resilience.retry import CAUSES
 from worker.metrics.shared_metrics import SHARED, UP
-from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
-
-WORDS = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
+from worker.metrics.worker_metrics import REGISTRY, preset_labels
 
 
-def figures(stalled: str | None = None) -> WorkerMetrics:
-    """The figures of a worker that has done nothing yet."""
-    return WorkerMetrics(WORDS, lambda: stalled)
+class Counted:
+    """What the metrics of this process have counted since this was made."""
+
+    def __init__(self) -> None:
+        preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+        self._before = current()
+
+    def __getitem__(self, series: str) -> float:
+        """Return by how much a series has grown; it must exist.
+
+        Args:
+            series: such as ``docv_evaluations_total{outcome="archived",queue="live"}``.
+        """
+        return current()[series] - self._before.get(series, 0.0)
+
+
+def current() -> dict[str, float]:
+    """Return every sample of this process by its series."""
+    return {series: value for family in REGISTRY.collect() for series, value in _samples_of(family)}
 
 
 def samples(page: str) -> dict[str, float]:
-    """Every sample of a page, by name and labels as Prometheus writes them: ``name{label="value"}``."""
-    return {
-        sample.name + _labels(sample.labels): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
-
-
-def counted(of: WorkerMetrics) -> dict[str, float]:
-    """Every sample of a worker's figures."""
-    return samples(generate_latest(of.registry).decode())
+    """Return every sample of a page by its series, written as Prometheus does: ``name{label="value"}``."""
+    return {series: value for family in text_string_to_metric_families(page) for series, value in _samples_of(family)}
 
 
 def described() -> dict[str, tuple[str, tuple[str, ...], str]]:
-    """Every figure of ours, of workers and doors, with its type, its labels and what it is."""
-    worker = figures()
-    worker.watch(int, int)
-    ours = [*worker.registry._collector_to_names, *HttpMetrics()._registry._collector_to_names]
-    told = {_name(each): (each._type, each._labelnames, each._documentation) for each in ours if hasattr(each, "_type")}
+    """Return every metric of workers and of ``serve`` with its type, labels and help."""
+    ours = [*REGISTRY._collector_to_names, *HttpMetrics()._registry._collector_to_names]
+    found = {
+        _name(each): (each._type, each._labelnames, each._documentation) for each in ours if hasattr(each, "_type")
+    }
     shared = {name: ("gauge", labels, what) for name, (what, labels) in SHARED.items()}
-    return told | shared | {"docv_redis_up": ("gauge", (), UP)}
+    return found | shared | {"docv_redis_up": ("gauge", (), UP)}
+
+
+def _samples_of(family: Metric) -> list[tuple[str, float]]:
+    return [(sample.name + _labels(sample.labels), sample.value) for sample in family.samples]
 
 
 def _name(metric: Any) -> str:

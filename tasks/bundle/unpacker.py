@@ -13,8 +13,8 @@ from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import ByteBudget
 from tasks.storage.manifest import UnreadableRecord
-from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
+from worker.metrics.worker_metrics import Step, timed
 
 _LARGE = 8 << 20
 _THREADS = 2
@@ -43,7 +43,6 @@ class BundleUnpacker:
         limits: of a bundle.
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
-        figures: who counts what is done.
         avoid_blocking: whether the loop has to be on time for somebody, and so must not stand still.
     """
 
@@ -52,10 +51,9 @@ class BundleUnpacker:
         limits: Limits,
         memory: ByteBudget | None = None,
         spool_dir: Path | None = None,
-        figures: Metrics = NULL_METRICS,
         avoid_blocking: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._limits, self._spool_dir, self._figures, self._avoid_blocking = limits, spool_dir, figures, avoid_blocking
+        self._limits, self._spool_dir, self._avoid_blocking = limits, spool_dir, avoid_blocking
         self._memory = memory or ByteBudget(_MEMORY)
         self._loop_lock, self._thread_slots = asyncio.Semaphore(), asyncio.Semaphore(_THREADS)
 
@@ -69,7 +67,7 @@ class BundleUnpacker:
         in_memory = min(self._limits.in_memory, 2 * len(data) + _SMALL)
         async with self._memory.reserve(in_memory):
             async with self._acquire_slot(len(data)):
-                with timed(self._figures, Step.UNPACK), span("unpack", bytes=len(data)):
+                with timed(Step.UNPACK), span("unpack", bytes=len(data)):
                     contents = await self._unpack(data, replace(self._limits, in_memory=in_memory))
                 # Others do what they have to do before the next bundle is opened.
                 await asyncio.sleep(0)

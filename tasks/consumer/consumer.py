@@ -39,7 +39,7 @@ from worker.broker.rabbitmq import BACKFILL_PREFETCH
 from worker.broker.redis_transport import paused_queues
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
-from worker.metrics.worker_metrics import WorkerMetrics
+from worker.metrics.worker_metrics import IN_FLIGHT, SPOOLED, count_failed_attempt, observe_loop_lag
 from worker.resources import Resources
 from worker.runtime import Runtime, cancel_requested
 from worker.watchdog import Watchdog
@@ -60,7 +60,6 @@ class Consumer:
         runtime: the loop it works on.
         publisher: what puts evaluations back on their queue.
         watchdog: what is told that this process is alive.
-        figures: who counts what is done.
         queues: the queues that it serves.
     """
 
@@ -73,19 +72,18 @@ class Consumer:
         publisher: Publisher,
         watchdog: Watchdog,
         *,
-        figures: WorkerMetrics,
         queues: Collection[Queue] = tuple(Queue),
     ) -> None:
         self._redis = resources.redis
         self._runtime = runtime
         self._watchdog = watchdog
-        self._figures = figures
         self._ticked_at: float | None = None
         self._queues = queues
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         fetched = {Queue.BACKFILL: BACKFILL_PREFETCH} if settings.broker_url else {}
         self._concurrency = ConcurrencyLimiter(settings.concurrency, runtime.cancel_on_drain, _pause_backfill, fetched)
-        figures.watch(lambda: self._concurrency.in_flight, spooled_bytes)
+        IN_FLIGHT.set_function(lambda: self._concurrency.in_flight)
+        SPOOLED.set_function(spooled_bytes)
         self._workers = WorkerRegistry(resources.redis)
         self._direct_tasks: set[asyncio.Task[bool]] = set()
         # Of a backfill that is archived already all places end within milliseconds; those that ended would wait for the
@@ -111,7 +109,6 @@ class Consumer:
             resources,
             bucket,
             turns,
-            figures,
             acquire_slot=self._concurrency.slot,
             confirm_lease=self._leases.confirm,
         )
@@ -242,7 +239,7 @@ class Consumer:
         if job.account not in self._unknown_accounts:
             self._unknown_accounts.add(job.account)
             log_events.account_unknown(unknown)
-        self._figures.stopped(unknown.cause)
+        count_failed_attempt(unknown.cause)
         await self._defer(job, unknown)
 
     async def _defer(self, job: Job, error: BlockedError) -> None:
@@ -270,7 +267,7 @@ class Consumer:
         self._watchdog.tick()
         now = time.monotonic()
         if self._ticked_at is not None:
-            self._figures.was_late(max(0.0, now - self._ticked_at - INTERVAL))
+            observe_loop_lag(max(0.0, now - self._ticked_at - INTERVAL))
         self._ticked_at = now
 
     async def _feed(self) -> None:

@@ -20,7 +20,6 @@ from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket
-from tasks.telemetry.metrics import Metrics
 from worker.config.accounts import Accounts
 from worker.config.settings import Settings
 from worker.resources import Resources
@@ -37,7 +36,6 @@ class AccountContexts:
         resources: what is open.
         bucket: of the archive.
         rate_limiter: gives out turns.
-        figures: who counts what is done.
         acquire_slot: what gives an evaluation of a queue its place in flight.
         confirm_lease: what sees that an evaluation is still ours.
     """
@@ -49,12 +47,11 @@ class AccountContexts:
         resources: Resources,
         bucket: Bucket,
         rate_limiter: RateLimiter,
-        figures: Metrics,
         *,
         acquire_slot: AcquireSlot,
         confirm_lease: ConfirmLease,
     ) -> None:
-        self._settings, self._resources, self._rate_limiter, self._figures = settings, resources, rate_limiter, figures
+        self._settings, self._resources, self._rate_limiter = settings, resources, rate_limiter
         self._acquire_slot, self._confirm_lease = acquire_slot, confirm_lease
         self._holds, self._successes = Holds(resources.redis), Counter[str]()
         # Half for what arrives, half for what is unpacked.
@@ -98,7 +95,6 @@ class AccountContexts:
                 spool_dir=resources.spool_dir,
             ),
             retry_policy=RetryPolicy(attempts=settings.attempts, retry_delay=settings.retry_seconds),
-            figures=self._figures,
         )
 
     def _make_context(self, line: RiskOSClient, bucket: Bucket) -> PipelineContext:
@@ -119,10 +115,8 @@ class AccountContexts:
                 ),
                 ByteBudget(self._memory_bytes),
                 spool_dir,
-                self._figures,
                 avoid_blocking=lambda: self._rate_limiter.has_waiters,
             ),
-            figures=self._figures,
             acquire_slot=self._acquire_slot,
             confirm_lease=self._confirm_lease,
         )

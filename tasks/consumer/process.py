@@ -16,8 +16,8 @@ from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
+from tasks.resilience.retry import CAUSES
 from tasks.telemetry import log_events, tracing
-from tasks.telemetry.metrics import CAUSES, Step
 from worker.clients.redis import open_redis
 from worker.clients.redis_durability import check_persistence
 from worker.config.accounts import Accounts, load_accounts
@@ -25,7 +25,7 @@ from worker.config.settings import Settings, load_settings
 from worker.logs import configure_logs
 from worker.metrics.server import MetricsServer
 from worker.metrics.shared_metrics import Look
-from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
+from worker.metrics.worker_metrics import REGISTRY, STALLED, preset_labels
 from worker.resources import open_resources
 from worker.runtime import Runtime, freeze_gc
 from worker.tracing import open_tracer
@@ -48,9 +48,9 @@ class WorkerProcess:
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
-        words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
-        self._figures = WorkerMetrics(words, self._watchdog.problem)
-        self._metrics_server = _start_metrics_server(settings, accounts, self._figures, self._watchdog)
+        preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+        STALLED.set_function(lambda: self._watchdog.problem() is not None)
+        self._metrics_server = _start_metrics_server(settings, accounts, self._watchdog)
         self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         self._publisher = Publisher(app)
         self._exit_stack = contextlib.AsyncExitStack()
@@ -68,7 +68,6 @@ class WorkerProcess:
             self.runtime,
             self._publisher,
             self._watchdog,
-            figures=self._figures,
             queues=self._queues,
         )
         await self._exit_stack.enter_async_context(consumer.running())
@@ -122,10 +121,8 @@ class WorkerProcess:
         self._publisher.close()
 
 
-def _start_metrics_server(
-    settings: Settings, accounts: Accounts, figures: WorkerMetrics, watchdog: Watchdog
-) -> MetricsServer | None:
-    """Show the figures to others where the settings want it, from before the work begins until it has ended."""
+def _start_metrics_server(settings: Settings, accounts: Accounts, watchdog: Watchdog) -> MetricsServer | None:
+    """Serve the metrics if the settings name a port, from before the work begins until it has ended."""
     if settings.metrics_port is None:
         return None
 
@@ -136,6 +133,6 @@ def _start_metrics_server(
         async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
             yield SystemMetrics(redis, allowances).collect
 
-    server = MetricsServer(figures.registry, looking, watchdog.problem)
+    server = MetricsServer(REGISTRY, looking, watchdog.problem)
     server.start(settings.metrics_host, settings.metrics_port)
     return server

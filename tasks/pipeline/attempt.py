@@ -15,7 +15,14 @@ from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.resilience.holds import Reason
 from tasks.resilience.retry import AwaitHold, DeadLetterNow, RetryLater, check_workers_lost, decide, failure_of
 from tasks.telemetry import log_events, tracing
-from tasks.telemetry.metrics import Step
+from worker.metrics.worker_metrics import (
+    Step,
+    count_dead_letter,
+    count_failed_attempt,
+    count_outcome,
+    observe_live_lag,
+    observe_step,
+)
 
 
 async def attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
@@ -32,7 +39,7 @@ async def attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
         tracing.attempt(job.trace, alone=alone, eval_id=job.eval_id, queue=job.queue.value, attempt=number),
     ):
         await _attempt(job, ctx, ledger)
-    ctx.figures.took(Step.TOTAL, time.monotonic() - started)
+    observe_step(Step.TOTAL, time.monotonic() - started)
 
 
 async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
@@ -44,31 +51,31 @@ async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
     except RedisError:
         raise
     except LeaseLost as error:
-        _record_lost_lease(error, ctx)
+        _record_lost_lease(error)
         if probe:
             await ctx.gate.probe_inconclusive()
     except Exception as error:  # noqa: BLE001  # nothing that goes wrong with one evaluation may stop the others
         await _record_failure(error, job, ctx, ledger, archive_probe=probe is not None)
     else:
         await _record_success(outcome, ctx, probe)
-        await _complete(outcome, job, ctx, ledger, time.monotonic() - started)
+        await _complete(outcome, job, ledger, time.monotonic() - started)
 
 
-async def _complete(outcome: Outcome, job: Job, ctx: PipelineContext, ledger: Ledger, seconds: float) -> None:
+async def _complete(outcome: Outcome, job: Job, ledger: Ledger, seconds: float) -> None:
     try:
         age = await ledger.complete(job, outcome)
     except LeaseLost as error:
-        _record_lost_lease(error, ctx)
+        _record_lost_lease(error)
         return
     log_events.evaluation_ended(outcome, seconds)
-    ctx.figures.ended(outcome, job.queue)
+    count_outcome(outcome, job.queue)
     if job.queue is Queue.LIVE:
-        ctx.figures.lagged(age)
+        observe_live_lag(age)
 
 
-def _record_lost_lease(error: LeaseLost, ctx: PipelineContext) -> None:
+def _record_lost_lease(error: LeaseLost) -> None:
     log_events.lease_lost()
-    ctx.figures.stopped(error.cause)
+    count_failed_attempt(error.cause)
 
 
 async def _record_success(outcome: Outcome, ctx: PipelineContext, probe: Reason | None) -> None:
@@ -86,7 +93,7 @@ async def _record_failure(
     if archive_probe and not isinstance(error, StorageError):
         await ctx.gate.probe_inconclusive()
     verdict = decide(error, job, ctx.client.retry_policy, outage=outage)
-    ctx.figures.stopped(cause_of(error))
+    count_failed_attempt(cause_of(error))
     try:
         match verdict:
             case RetryLater():
@@ -101,7 +108,7 @@ async def _record_failure(
             case DeadLetterNow():
                 await ledger.dead_letter(job, attempts=verdict.attempts, failure=failure_of(error))
                 log_events.evaluation_failed(error, verdict.attempts)
-                ctx.figures.ended(Outcome.FAILED, job.queue)
-                ctx.figures.buried(cause_of(error))
+                count_outcome(Outcome.FAILED, job.queue)
+                count_dead_letter(cause_of(error))
     except LeaseLost as lost:
-        _record_lost_lease(lost, ctx)
+        _record_lost_lease(lost)

@@ -18,8 +18,8 @@ from tasks.riskos.client import RiskOSClient, fetch
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, StoredManifest, commit, read_manifest, utc_now
-from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
+from worker.metrics.worker_metrics import Step, count_uploaded, timed
 
 _COMMITS = 3
 
@@ -47,7 +47,6 @@ class PipelineContext:
         target: in the archive, for documents.
         manifests: where the manifests are.
         unpacker: what opens bundles.
-        figures: who counts what is done.
         acquire_slot: what gives an evaluation of a queue its place in flight.
         confirm_lease: sees that an evaluation is still ours, before anything of it is written.
     """
@@ -57,7 +56,6 @@ class PipelineContext:
     target: UploadTarget
     manifests: Bucket
     unpacker: BundleUnpacker
-    figures: Metrics = NULL_METRICS
     acquire_slot: AcquireSlot = _no_limit
     confirm_lease: ConfirmLease = _always_ours
 
@@ -121,9 +119,9 @@ async def _store(
     """Put the documents into the archive; return what the manifest is to say of them."""
     retrieved_at = utc_now()
     await ctx.confirm_lease(job)
-    with timed(ctx.figures, Step.UPLOAD), span("store", documents=len(contents.documents)):
+    with timed(Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(ctx.target, evaluation, contents.documents, archived_at=retrieved_at)
-    ctx.figures.uploaded(sum(len(document.data) for document in contents.documents))
+    count_uploaded(sum(len(document.data) for document in contents.documents))
     manifest = build_manifest(
         evaluation,
         job,

@@ -15,7 +15,16 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from tasks.errors import BlockedError, PermanentError, RetryableError, WorkersLost, cause_of, message_of
+from tasks.errors import (
+    ArchiveError,
+    BlockedError,
+    LeaseLost,
+    PermanentError,
+    RetryableError,
+    WorkersLost,
+    cause_of,
+    message_of,
+)
 from tasks.model.job import Failure, Job
 
 _MAX_RETRY_DELAY = 6 * 60 * 60.0
@@ -111,3 +120,11 @@ def failure_of(error: Exception) -> Failure:
     """Return what the ledger keeps of an error: our own words only."""
     status = error.status if isinstance(error, RetryableError) else None
     return Failure(cause=cause_of(error), why=message_of(error), status=status)
+
+
+def _causes(family: type[ArchiveError]) -> set[str]:
+    return {family.cause}.union(*map(_causes, family.__subclasses__()))
+
+
+CAUSES = tuple(sorted(set().union(*map(_causes, (RetryableError, BlockedError, PermanentError, LeaseLost)))))
+"""The cause of every error that can stop an attempt; a fault of this program has its class name instead."""

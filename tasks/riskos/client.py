@@ -21,8 +21,8 @@ from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy, retry_quickly
 from tasks.riskos.download import DownloadOptions, download
 from tasks.riskos.response import FetchResult, NoBundle
-from tasks.telemetry.metrics import NULL_METRICS, Metrics, Step, timed
 from tasks.telemetry.tracing import span
+from worker.metrics.worker_metrics import Step, count_request, observe_step, timed
 
 _MAX_RATE_LIMITED = 5
 
@@ -39,7 +39,6 @@ class RiskOSClient:
     breaker: CircuitBreaker
     options: DownloadOptions
     retry_policy: RetryPolicy
-    figures: Metrics = NULL_METRICS
 
 
 async def fetch(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
@@ -59,10 +58,10 @@ async def fetch(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> F
 async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
     account, wait = client.account, 0.0
     for _ in range(_MAX_RATE_LIMITED):
-        began = time.monotonic()
+        started = time.monotonic()
         with span("rate_limit"):
             probe = await client.rate_limiter.acquire(account, queue)
-        client.figures.took(Step.RATE_LIMIT, time.monotonic() - began)
+        observe_step(Step.RATE_LIMIT, time.monotonic() - started)
         words: list[RateLimitHeaders] = []
         try:
             answer = await _send(client, evaluation, words)
@@ -95,15 +94,15 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, queue
 async def _send(client: RiskOSClient, evaluation: Evaluation, headers: list[RateLimitHeaders]) -> FetchResult:
     """Send the request; count how long it took, and what came of it."""
     try:
-        with timed(client.figures, Step.DOWNLOAD), span("download"):
+        with timed(Step.DOWNLOAD), span("download"):
             answer = await download(client.http, evaluation, client.account, client.options, headers.append)
     except ArchiveError as error:
-        client.figures.answered(_status_of(error), 0)
+        count_request(_status_of(error), 0)
         raise
     if isinstance(answer, NoBundle):
-        client.figures.answered(answer.status, 0)
+        count_request(answer.status, 0)
     else:
-        client.figures.answered(HTTPStatus.OK, len(answer.data))
+        count_request(HTTPStatus.OK, len(answer.data))
     return answer
 
 

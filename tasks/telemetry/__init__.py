@@ -1,1 +1,1 @@
-"""Define the log events, metrics and trace spans of an evaluation."""
+"""Define the log events and trace spans of an evaluation."""

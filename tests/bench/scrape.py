@@ -17,12 +17,22 @@ from tasks.consumer.system_metrics import SystemMetrics
 from tasks.model.account import DEFAULT_ACCOUNT, Allowance
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
-from tasks.telemetry.metrics import CAUSES, Step
+from tasks.resilience.retry import CAUSES
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 from worker.metrics.server import MetricsServer
 from worker.metrics.shared_metrics import Look
-from worker.metrics.worker_metrics import LabelValues, WorkerMetrics
+from worker.metrics.worker_metrics import (
+    REGISTRY,
+    Step,
+    count_failed_attempt,
+    count_outcome,
+    count_request,
+    count_uploaded,
+    observe_live_lag,
+    observe_step,
+    preset_labels,
+)
 
 _OUTCOMES = 1_000_000
 _TIMES = 300
@@ -31,15 +41,13 @@ _ACCOUNTS = {DEFAULT_ACCOUNT: Allowance(daily_quota=1_000)}
 
 def main() -> None:
     """Measure, and print the figures."""
-    words = LabelValues(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, steps=tuple(Step))
-    figures = WorkerMetrics(words, lambda: None)
-    figures.watch(lambda: 0, lambda: 0)
+    preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
     began = time.monotonic()
     for number in range(_OUTCOMES):
-        _one_outcome(figures, number)
+        _one_outcome(number)
     each = (time.monotonic() - began) / _OUTCOMES
     with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as redis:
-        took, series = _scrapes(figures, redis.url)
+        took, series = _scrapes(redis.url)
         looks = asyncio.run(_looks(redis.url))
     print(f"counting an outcome with its steps: {each * 1e6:.1f} µs")  # noqa: T201  # what it is for
     print(f"a scrape after {_OUTCOMES:,} outcomes, {series} series: {_shown(took)}")  # noqa: T201
@@ -51,18 +59,18 @@ def _shown(took: list[float]) -> str:
     return f"p50 {statistics.median(ranked) * 1e3:.1f} ms, p99 {ranked[int(len(ranked) * 0.99)] * 1e3:.1f} ms"
 
 
-def _one_outcome(figures: WorkerMetrics, number: int) -> None:
+def _one_outcome(number: int) -> None:
     for step in Step:
-        figures.took(step, random.random())  # noqa: S311  # no secret is made of it
-    figures.answered(200, 700_000)
-    figures.uploaded(700_000)
-    figures.ended(Outcome.ARCHIVED, Queue.LIVE)
-    figures.lagged(15.0)
+        observe_step(step, random.random())  # noqa: S311  # no secret is made of it
+    count_request(200, 700_000)
+    count_uploaded(700_000)
+    count_outcome(Outcome.ARCHIVED, Queue.LIVE)
+    observe_live_lag(15.0)
     if number % 100 == 0:
-        figures.stopped(CAUSES[number // 100 % len(CAUSES)])
+        count_failed_attempt(CAUSES[number // 100 % len(CAUSES)])
 
 
-def _scrapes(figures: WorkerMetrics, redis_url: str) -> tuple[list[float], int]:
+def _scrapes(redis_url: str) -> tuple[list[float], int]:
     """Return how long each scrape took, and how many series there are."""
 
     @contextlib.asynccontextmanager
@@ -70,7 +78,7 @@ def _scrapes(figures: WorkerMetrics, redis_url: str) -> tuple[list[float], int]:
         async with open_redis(redis_url, 1) as redis:
             yield SystemMetrics(redis, _ACCOUNTS).collect
 
-    server = MetricsServer(figures.registry, looking, lambda: None)
+    server = MetricsServer(REGISTRY, looking, lambda: None)
     url = server.start("127.0.0.1", 0) + "/metrics"
     try:
         took = [_scrape(url) for _ in range(_TIMES)]

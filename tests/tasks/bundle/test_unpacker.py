@@ -17,9 +17,9 @@ from tasks.bundle.unpack import SMALL_BUNDLE, Limits, unpack, unpack_small
 from tasks.bundle.unpacker import BundleContents, BundleUnpacker
 from tasks.memory.byte_budget import ByteBudget
 from tasks.riskos.response import Bundle
-from tasks.telemetry.metrics import Step
-from tests.counting import counted, figures
+from tests.counting import Counted
 from tests.zips import zip_of
+from worker.metrics.worker_metrics import Step
 
 LARGE = 8 << 20
 NOISE = random.Random(7).randbytes(SMALL_BUNDLE // 2 + 1)  # noqa: S311  # no secret
@@ -169,9 +169,8 @@ async def test_why_a_bundle_cannot_be_read_is_told_of_the_bundle(data: bytes, ca
     assert [(each.name, each.cause) for each in contents.unreadable] == [("", cause)]
 
 
-async def test_each_bundle_is_counted_once_however_it_was_opened() -> None:
-    counter = figures()
-    opener = BundleUnpacker(Limits(), figures=counter)
+async def test_each_bundle_is_counted_once_however_it_was_opened(counted: Counted) -> None:
+    opener = BundleUnpacker(Limits())
     for bundle in (noise(10), noise(SMALL_BUNDLE), bundle_of(b"PK\x05\x06")):
         await opened(bundle, opener)
-    assert counted(counter)[f'docv_step_seconds_count{{step="{Step.UNPACK}"}}'] == 3
+    assert counted[f'docv_step_seconds_count{{step="{Step.UNPACK}"}}'] == 3

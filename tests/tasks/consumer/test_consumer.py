@@ -23,7 +23,6 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
-from tests.counting import figures
 from tests.faults.own_s3 import own_s3
 from worker.app import make_publishing_app
 from worker.config.accounts import load_accounts
@@ -65,9 +64,7 @@ async def work(settings: Settings, given: Message) -> bool:
     try:
         with closing(Publisher(make_publishing_app(settings))) as publisher:
             async with open_resources(settings, load_accounts(settings)) as resources:
-                station = Consumer(
-                    settings, load_accounts(settings), resources, runtime, publisher, Watchdog(), figures=figures()
-                )
+                station = Consumer(settings, load_accounts(settings), resources, runtime, publisher, Watchdog())
                 return await station.handle(given)
     finally:
         await asyncio.to_thread(runtime.close)
@@ -141,9 +138,7 @@ async def round_trips(
     roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
     async with open_resources(roomy, load_accounts(roomy)) as resources:
         with closing(Publisher(make_publishing_app(roomy))) as publisher:
-            station = Consumer(
-                roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog(), figures=figures()
-            )
+            station = Consumer(roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog())
             for number in range(batches + 1):
                 eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
                 await Ledger(redis).accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue")))

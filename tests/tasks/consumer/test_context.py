@@ -9,7 +9,6 @@ from tasks.consumer.context import AccountContexts
 from tasks.model.job import Job, Queue
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.storage.local_bucket import LocalBucket
-from tests.counting import figures
 from worker.config.accounts import load_accounts
 from worker.config.settings import load_settings
 from worker.resources import open_resources
@@ -42,7 +41,6 @@ async def test_what_is_an_account_s_own_is_apart_and_the_rest_is_one(
             resources,
             LocalBucket(tmp_path),
             RateLimiter(redis),
-            figures(),
             acquire_slot=place,
             confirm_lease=confirm,
         )
@@ -72,7 +70,6 @@ async def test_success_with_the_archive_is_told_once_for_all_accounts(
             resources,
             LocalBucket(tmp_path),
             RateLimiter(redis),
-            figures(),
             acquire_slot=place,
             confirm_lease=confirm,
         )

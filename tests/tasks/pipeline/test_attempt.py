@@ -40,11 +40,11 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, StoredObject
 from tasks.storage.manifest import read_manifest
 from tasks.telemetry import log_events
-from tasks.telemetry.metrics import Step
-from tests.counting import counted, figures
+from tests.counting import Counted
 from tests.riskos import KEY, Clock
 from worker.config.settings import Settings
 from worker.logs import with_about
+from worker.metrics.worker_metrics import Step
 
 RUN = "2026-q3"
 LEASE = 3600.0
@@ -169,31 +169,22 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
 # One attempt
 
 
-async def test_an_attempt_is_counted_step_by_step(yard: Yard) -> None:
-    counting = figures()
-    opening = BundleUnpacker(Limits(), figures=counting)
-    line = replace(yard.means.client, figures=counting)
-    yard.means = replace(yard.means, figures=counting, client=line, unpacker=opening)
+async def test_an_attempt_is_counted_step_by_step(yard: Yard, counted: Counted) -> None:
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
-    found = counted(counting)
-    assert found['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
-    assert found['docv_riskos_requests_total{status="2xx"}'] == 1
-    assert found["docv_downloaded_bytes_total"] > found["docv_uploaded_bytes_total"] / 2 > 0
-    assert {step: found[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
-    assert found["docv_live_lag_seconds_count"] == 0
+    assert counted['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
+    assert counted['docv_riskos_requests_total{status="2xx"}'] == 1
+    assert counted["docv_downloaded_bytes_total"] > counted["docv_uploaded_bytes_total"] / 2 > 0
+    assert {step: counted[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
+    assert counted["docv_live_lag_seconds_count"] == 0
 
 
-async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard) -> None:
-    counting = figures()
+async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard, counted: Counted) -> None:
     terms = replace(yard.means.client.options, max_bundle_bytes=10)
-    yard.means = replace(
-        yard.means, figures=counting, client=replace(yard.means.client, options=terms, figures=counting)
-    )
+    yard.means = replace(yard.means, client=replace(yard.means.client, options=terms))
     await yard.attempt(await yard.one(Scenario.DOCUMENTED))
-    found = counted(counting)
-    assert found['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
-    assert found['docv_attempts_failed_total{cause="bundle_too_large"}'] == 1
-    assert found['docv_evaluations_total{outcome="failed",queue="backfill"}'] == 1
+    assert counted['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
+    assert counted['docv_attempts_failed_total{cause="bundle_too_large"}'] == 1
+    assert counted['docv_evaluations_total{outcome="failed",queue="backfill"}'] == 1
 
 
 @pytest.mark.parametrize(
@@ -204,29 +195,25 @@ async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard) 
     ],
 )
 async def test_requests_are_counted_by_the_class_of_their_answer(
-    yard: Yard, scenario: Scenario, status: str, cause: str | None
+    yard: Yard, counted: Counted, scenario: Scenario, status: str, cause: str | None
 ) -> None:
-    counting = figures()
-    yard.means = replace(yard.means, figures=counting, client=replace(yard.means.client, figures=counting))
     await yard.attempt(await yard.one(scenario))
-    found = counted(counting)
-    assert found[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
-    assert found['docv_riskos_requests_total{status="2xx"}'] == 0
-    assert cause is None or found[f'docv_attempts_failed_total{{cause="{cause}"}}'] == 1
+    assert counted[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
+    assert counted['docv_riskos_requests_total{status="2xx"}'] == 0
+    assert cause is None or counted[f'docv_attempts_failed_total{{cause="{cause}"}}'] == 1
 
 
-async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(yard: Yard, redis: Redis) -> None:
-    counting = figures()
-    yard.means = replace(yard.means, figures=counting)
+async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(
+    yard: Yard, counted: Counted, redis: Redis
+) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 8)
     await yard.accept(eval_id)
     long_ago = json.loads(await redis.hget("docv:ledger:entries", eval_id) or "") | {"accepted": 1_000}
     await redis.hset("docv:ledger:entries", eval_id, json.dumps(long_ago))
     await yard.ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")))
     await yard.attempt(*await yard.take(eval_id))
-    found = counted(counting)
-    assert found["docv_live_lag_seconds_count"] == 1
-    assert 0 < found["docv_live_lag_seconds_sum"] < 60
+    assert counted["docv_live_lag_seconds_count"] == 1
+    assert 0 < counted["docv_live_lag_seconds_sum"] < 60
 
 
 async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(

@@ -1,8 +1,10 @@
 import dataclasses
+import inspect
 
 import pytest
 from tenacity import RetryCallState
 
+from tasks import errors
 from tasks.errors import (
     AccountHeld,
     AccountRefused,
@@ -20,6 +22,7 @@ from tasks.errors import (
 )
 from tasks.model.job import Job, Queue, Trigger
 from tasks.resilience.retry import (
+    CAUSES,
     AwaitHold,
     DeadLetterNow,
     RetryLater,
@@ -180,3 +183,11 @@ def test_the_pause_between_quick_attempts_doubles_with_full_jitter_and_ends(atte
     state.attempt_number = attempt
     pauses = [loop.wait(state) for _ in range(200)]
     assert 0 <= min(pauses) < longest / 2 < max(pauses) <= longest
+
+
+def test_every_error_that_can_stop_an_attempt_has_a_cause_of_letters() -> None:
+    families = errors.RetryableError | errors.BlockedError | errors.PermanentError | errors.LeaseLost
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    assert {kind.cause for kind in kinds if issubclass(kind, families)} == set(CAUSES)
+    assert len(CAUSES) < 30
+    assert all(cause.replace("_", "").isalpha() for cause in CAUSES)

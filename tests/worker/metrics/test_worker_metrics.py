@@ -1,7 +1,9 @@
-"""What a worker counts: names as Prometheus wants them, and no more series whatever happens."""
+"""The metrics of a worker: named as Prometheus wants them, with a bounded number of series."""
 
 import re
 import subprocess
+import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -9,102 +11,124 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.model.outcome import Outcome
-from tasks.telemetry.metrics import CAUSES
-from tests.counting import counted, figures
-from worker.metrics.worker_metrics import WorkerMetrics
+from tasks.resilience.retry import CAUSES
+from tests.counting import Counted, current
+from worker.metrics.worker_metrics import (
+    IN_FLIGHT,
+    REGISTRY,
+    SPOOLED,
+    STALLED,
+    Step,
+    count_dead_letter,
+    count_failed_attempt,
+    count_outcome,
+    count_request,
+    count_uploaded,
+    observe_live_lag,
+    observe_loop_lag,
+    observe_step,
+)
+
+ROOT = Path(__file__).parents[3]
 
 
-def busy(worker: WorkerMetrics, times: int) -> None:
-    """Have everything happen, with words that nobody foresaw among those that are known."""
+def count_everything(times: int) -> None:
+    """Count with every known label value, and with unforeseen ones."""
     for number in range(times):
         odd = str(uuid4())
         for status in (200, 400, 429, 503, 999, None, number):
-            worker.answered(status, 1_000)
+            count_request(status, 1_000)
         for cause in (*CAUSES, f"fault_{odd}"):
-            worker.stopped(cause)
-            worker.buried(cause)
+            count_failed_attempt(cause)
+            count_dead_letter(cause)
         for outcome in (*Outcome, odd):
-            worker.ended(outcome, "live")
-            worker.ended(outcome, odd)
-        worker.took(odd, number)
-        worker.took("rate_limit", number)
-        worker.uploaded(number)
-        worker.lagged(number)
-        worker.was_late(number)
+            count_outcome(outcome, "live")
+            count_outcome(outcome, odd)
+        for step in Step:
+            observe_step(step, number)
+        count_uploaded(number)
+        observe_live_lag(number)
+        observe_loop_lag(number)
 
 
-def test_what_happened_is_counted() -> None:
-    worker = figures()
-    worker.ended(Outcome.ARCHIVED, "live")
-    worker.answered(200, 700_000)
-    worker.answered(429, 0)
-    worker.answered(None, 0)
-    worker.uploaded(600_000)
-    worker.stopped("service_failed")
-    worker.stopped("fault_KeyError")
-    worker.buried("bundle_too_large")
-    worker.took("download", 0.3)
-    worker.lagged(16.0)
-    found = counted(worker)
-    assert found['docv_evaluations_total{outcome="archived",queue="live"}'] == 1
-    assert [found[f'docv_riskos_requests_total{{status="{status}"}}'] for status in ("2xx", "429", "4xx", "none")] == [
-        *(1, 1, 0, 1)
-    ]
-    assert (found["docv_downloaded_bytes_total"], found["docv_uploaded_bytes_total"]) == (700_000, 600_000)
-    assert found['docv_attempts_failed_total{cause="service_failed"}'] == 1
-    assert found['docv_attempts_failed_total{cause="other"}'] == 1
-    assert found['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
-    assert found['docv_step_seconds_sum{step="download"}'] == pytest.approx(0.3)
-    assert found['docv_live_lag_seconds_bucket{le="20.0"}'] == 1
+def test_each_function_counts_in_its_own_series(counted: Counted) -> None:
+    count_outcome(Outcome.ARCHIVED, "live")
+    count_request(200, 700_000)
+    count_request(429, 0)
+    count_request(None, 0)
+    count_uploaded(600_000)
+    count_failed_attempt("service_failed")
+    count_failed_attempt("fault_KeyError")
+    count_dead_letter("bundle_too_large")
+    observe_step(Step.DOWNLOAD, 0.3)
+    observe_live_lag(16.0)
+    observe_loop_lag(0.002)
+    assert counted['docv_evaluations_total{outcome="archived",queue="live"}'] == 1
+    assert [
+        counted[f'docv_riskos_requests_total{{status="{status}"}}'] for status in ("2xx", "429", "4xx", "none")
+    ] == [*(1, 1, 0, 1)]
+    assert (counted["docv_downloaded_bytes_total"], counted["docv_uploaded_bytes_total"]) == (700_000, 600_000)
+    assert counted['docv_attempts_failed_total{cause="service_failed"}'] == 1
+    assert counted['docv_attempts_failed_total{cause="other"}'] == 1
+    assert counted['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
+    assert counted['docv_step_seconds_sum{step="download"}'] == pytest.approx(0.3)
+    assert (counted['docv_live_lag_seconds_bucket{le="10.0"}'], counted['docv_live_lag_seconds_bucket{le="20.0"}']) == (
+        *(0, 1),
+    )
+    assert counted['docv_event_loop_lag_seconds_bucket{le="0.005"}'] == 1
 
 
+@pytest.mark.usefixtures("counted")
 def test_the_number_of_series_is_bounded_whatever_happens() -> None:
-    worker = figures()
-    worker.watch(lambda: 1, lambda: 2)
-    busy(worker, 1)
-    series = counted(worker).keys()
-    busy(worker, 50)
-    assert counted(worker).keys() == series
+    count_everything(1)
+    series = current().keys()
+    count_everything(50)
+    assert current().keys() == series
     assert len(series) < 400
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", str(series))
 
 
-def test_every_figure_is_there_from_the_start() -> None:
-    worker = figures()
-    worker.watch(lambda: 1, lambda: 2)
-    before = counted(worker).keys()
-    busy(worker, 1)
-    # What nobody has a word for comes with its first time.
-    assert all('="other"' in name for name in counted(worker).keys() - before)
+def test_every_series_exists_before_its_first_event() -> None:
+    shown = """
+from tasks.resilience.retry import CAUSES
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tests.counting import current
+from tests.worker.metrics.test_worker_metrics import count_everything
+from worker.metrics.worker_metrics import preset_labels
+
+preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+before = current().keys()
+count_everything(1)
+print(sorted(series for series in current().keys() - before if '="other"' not in series))
+"""
+    done = subprocess.run([sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-def test_what_goes_up_and_down_is_looked_at_with_each_scrape() -> None:
+def test_gauges_are_read_with_each_scrape() -> None:
     in_flight = [3]
-    worker = figures(stalled="it has not moved")
-    worker.watch(lambda: in_flight[0], lambda: 4_096)
-    assert counted(worker)["docv_in_flight_evaluations"] == 3
-    in_flight[0] = 5
-    found = counted(worker)
-    assert (found["docv_in_flight_evaluations"], found["docv_spool_bytes"]) == (5, 4_096)
-    assert found["docv_worker_stalled"] == 1
-    assert counted(figures())["docv_worker_stalled"] == 0
+    IN_FLIGHT.set_function(lambda: in_flight[0])
+    SPOOLED.set_function(lambda: 4_096)
+    STALLED.set_function(lambda: len(in_flight) > 1)
+    assert (current()["docv_in_flight_evaluations"], current()["docv_worker_stalled"]) == (3, 0)
+    in_flight[:] = [5, 5]
+    found = current()
+    assert (found["docv_in_flight_evaluations"], found["docv_spool_bytes"], found["docv_worker_stalled"]) == (
+        *(5, 4_096, 1),
+    )
 
 
 def test_names_have_our_prefix_and_a_sentence() -> None:
-    worker = figures()
-    for family in text_string_to_metric_families(generate_latest(worker.registry).decode()):
+    for family in text_string_to_metric_families(generate_latest(REGISTRY).decode()):
         assert family.name.startswith(("docv_", "process_", "python_"))
         assert family.documentation
         assert not re.search(r"_(ms|millis|milliseconds|kb|mb|minutes|count)\b", family.name)
 
 
 @pytest.mark.needs("promtool")
-def test_promtool_finds_nothing_to_mend_in_our_names() -> None:
-    worker = figures()
-    worker.watch(lambda: 1, lambda: 2)
-    page = "\n".join(
-        line for line in generate_latest(worker.registry).decode().splitlines() if "python_info" not in line
-    )
+def test_promtool_accepts_our_names() -> None:
+    page = "\n".join(line for line in generate_latest(REGISTRY).decode().splitlines() if "python_info" not in line)
     checked = subprocess.run(
         ["promtool", "check", "metrics"],  # noqa: S607  # wherever it is
         input=page + "\n",
