@@ -9,7 +9,7 @@ from scripts.serve.metrics import HttpMetrics
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.resilience.retry import CAUSES
-from worker.metrics.shared_metrics import SHARED, UP
+from worker.metrics.shared_metrics import SharedGauge
 from worker.metrics.worker_metrics import REGISTRY, preset_labels
 
 
@@ -45,8 +45,7 @@ def described() -> dict[str, tuple[str, tuple[str, ...], str]]:
     found = {
         _name(each): (each._type, each._labelnames, each._documentation) for each in ours if hasattr(each, "_type")
     }
-    shared = {name: ("gauge", labels, what) for name, (what, labels) in SHARED.items()}
-    return found | shared | {"docv_redis_up": ("gauge", (), UP)}
+    return found | {each.metric_name: ("gauge", each.labels, each.help_text) for each in SharedGauge}
 
 
 def _samples_of(family: Metric) -> list[tuple[str, float]]:

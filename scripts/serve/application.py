@@ -1,5 +1,6 @@
 """The application: every door with what it needs."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def make_application(
     """Return the application with all its routes; a page that is read only lets nobody act."""
     bucket = open_bucket(opened.archive, settings.storage_class)
     allowances = {each.name: make_allowance(each) for each in accounts}
-    figures.register_shared(SharedMetrics(SystemMetrics(opened.redis, allowances).collect))
+    figures.register_shared(SharedMetrics(SystemMetrics(opened.redis, allowances).collect, asyncio.get_running_loop()))
     nothing = f"{settings.environment}/is-the-archive-there"
     health = HealthApi({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})
     handlers = _make_handlers(settings, accounts, opened, bucket, figures, limits) | {

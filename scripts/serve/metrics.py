@@ -1,5 +1,6 @@
 """The figures of the doors, for Prometheus: names, units and labels. No ID and no path is ever a label."""
 
+import asyncio
 import enum
 
 from aiohttp import web
@@ -52,7 +53,6 @@ class HttpMetrics:
         # When each counter began to count is a series more for each, and nobody asks for it.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._registry = CollectorRegistry()
-        self._shared: SharedMetrics | None = None
         self._events = self._counter("docv_webhook_events", "Requests to the webhook.", "result")
         self._ids = self._counter("docv_intake_ids", "IDs that were handed in.", "result")
         self._ended = self._counter("docv_http_connections_ended", "Connections that we ended.", "why")
@@ -90,12 +90,10 @@ class HttpMetrics:
         self._seconds.labels(route).observe(seconds)
 
     def register_shared(self, shared: SharedMetrics) -> None:
-        """Also show what all processes share."""
-        self._shared = shared
+        """Also show the metrics that all processes share."""
         self._registry.register(shared)
 
     async def show(self, _: web.Request) -> web.Response:
         """Answer ``GET /metrics``."""
-        if self._shared:
-            await self._shared.refresh()
-        return raw_response(CONTENT_TYPE_LATEST, generate_latest(self._registry))
+        page = await asyncio.to_thread(generate_latest, self._registry)
+        return raw_response(CONTENT_TYPE_LATEST, page)

@@ -1,5 +1,6 @@
 """A worker process: its event loop, what is open on it, and the consumer that works on messages."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import CancelledError
@@ -23,8 +24,8 @@ from worker.clients.redis_durability import check_persistence
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, load_settings
 from worker.logs import configure_logs
-from worker.metrics.server import MetricsServer
-from worker.metrics.shared_metrics import Look
+from worker.metrics.server import serve_metrics
+from worker.metrics.shared_metrics import SharedMetrics
 from worker.metrics.worker_metrics import REGISTRY, STALLED, preset_labels
 from worker.resources import open_resources
 from worker.runtime import Runtime, freeze_gc
@@ -32,7 +33,7 @@ from worker.tracing import open_tracer
 from worker.watchdog import Watchdog
 
 _PAUSE_SECONDS = 1.0
-_LOOK_SECONDS = 1.0
+_METRICS_SECONDS = 1.0
 
 
 class WorkerProcess:
@@ -50,7 +51,6 @@ class WorkerProcess:
         self._watchdog = Watchdog()
         preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
         STALLED.set_function(lambda: self._watchdog.problem() is not None)
-        self._metrics_server = _start_metrics_server(settings, accounts, self._watchdog)
         self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         self._publisher = Publisher(app)
         self._exit_stack = contextlib.AsyncExitStack()
@@ -59,6 +59,7 @@ class WorkerProcess:
         self._watchdog.start()
 
     async def _start(self, settings: Settings, accounts: Accounts) -> Consumer:
+        await self._exit_stack.enter_async_context(_metrics_served(settings, accounts, self._watchdog))
         resources = await self._exit_stack.enter_async_context(open_resources(settings, accounts))
         await check_persistence(resources.redis, strict=settings.strict)
         consumer = Consumer(
@@ -114,25 +115,19 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close what is open, the loop last."""
-        if self._metrics_server:
-            self._metrics_server.close()
         self.runtime.run(self._exit_stack.aclose())
         self.runtime.close()
         self._publisher.close()
 
 
-def _start_metrics_server(settings: Settings, accounts: Accounts, watchdog: Watchdog) -> MetricsServer | None:
-    """Serve the metrics if the settings name a port, from before the work begins until it has ended."""
+@contextlib.asynccontextmanager
+async def _metrics_served(settings: Settings, accounts: Accounts, watchdog: Watchdog) -> AsyncIterator[None]:
+    """Serve the metrics for as long as the block lasts, if the settings name a port."""
     if settings.metrics_port is None:
-        return None
-
+        yield
+        return
     allowances = {each.name: make_allowance(each) for each in accounts}
-
-    @contextlib.asynccontextmanager
-    async def looking() -> AsyncIterator[Look]:
-        async with open_redis(settings.need_redis_url(), 1, seconds=_LOOK_SECONDS, retries=0) as redis:
-            yield SystemMetrics(redis, allowances).collect
-
-    server = MetricsServer(REGISTRY, looking, watchdog.problem)
-    server.start(settings.metrics_host, settings.metrics_port)
-    return server
+    async with open_redis(settings.need_redis_url(), 1, seconds=_METRICS_SECONDS, retries=0) as redis:
+        REGISTRY.register(SharedMetrics(SystemMetrics(redis, allowances).collect, asyncio.get_running_loop()))
+        with serve_metrics(REGISTRY, watchdog.problem, settings.metrics_host, settings.metrics_port):
+            yield

@@ -1,4 +1,4 @@
-"""What is under way, in figures: one look at all that the processes share in Redis."""
+"""Read the metrics that all processes share from Redis."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,14 +12,12 @@ from tasks.model.account import Allowance
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, Reason, backfill_of
-
-OTHER = "other"
-"""What a label says of accounts that are none of ours; none is called so."""
-Samples = dict[str, Mapping[tuple[str, ...], float]]
+from worker.metrics.shared_metrics import Samples, SharedGauge
+from worker.metrics.worker_metrics import OTHER
 
 
 class SystemMetrics:
-    """Where to look.
+    """Read the ledger, the holds, the rates and the memory of Redis.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -36,7 +34,7 @@ class SystemMetrics:
         self._workers, self._rejected = WorkerRegistry(redis), RejectedMessages(redis)
 
     async def collect(self) -> Samples:
-        """Return each figure's values by the values of its labels; ``worker.metrics`` says what they are.
+        """Return the samples of each metric by the values of its labels.
 
         Raises:
             RedisError: Redis does not answer.
@@ -44,7 +42,7 @@ class SystemMetrics:
         parts = await asyncio.gather(
             self._collect_ledger(), self._collect_holds(), self._collect_rates(), self._collect_memory()
         )
-        return {name: values for part in parts for name, values in part.items()}
+        return {gauge: values for part in parts for gauge, values in part.items()}
 
     async def _collect_ledger(self) -> Samples:
         census = await self._ledger.get_stats()
@@ -55,17 +53,17 @@ class SystemMetrics:
             "held": sum(census.held.values()),
         }
         return {
-            "docv_ledger_evaluations": {(state,): count for state, count in states.items()},
-            "docv_held_evaluations": self._by_known_account(census.held_by_account),
-            "docv_queue_evaluations": _by_queue(census.queued),
-            "docv_queue_oldest_seconds": _by_queue(census.oldest),
-            "docv_queue_workers": _by_queue(await self._workers.count()),
-            "docv_dead_letters": {(): census.dead_letters},
-            "docv_rejected_messages": {(): await self._rejected.count()},
+            SharedGauge.LEDGER_EVALUATIONS: {(state,): count for state, count in states.items()},
+            SharedGauge.HELD_EVALUATIONS: self._by_known_account(census.held_by_account),
+            SharedGauge.QUEUE_EVALUATIONS: _by_queue(census.queued),
+            SharedGauge.QUEUE_OLDEST: _by_queue(census.oldest),
+            SharedGauge.QUEUE_WORKERS: _by_queue(await self._workers.count()),
+            SharedGauge.DEAD_LETTERS: {(): census.dead_letters},
+            SharedGauge.REJECTED_MESSAGES: {(): await self._rejected.count()},
         }
 
     def _by_known_account(self, held_of: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
-        # An account that is none of ours may be called anything.
+        # An unknown account may have any name, and must not become a label.
         others = sum(count for name, count in held_of.items() if name not in self._accounts)
         known = {name: held_of.get(name, 0) for name in self._accounts}
         return {(name,): count for name, count in {**known, OTHER: others}.items()}
@@ -76,7 +74,9 @@ class SystemMetrics:
             scopes |= {(name, "account"): name, (name, "backfill"): backfill_of(name)}
         held = dict(zip(scopes, await self._holds.get_each(*scopes.values()), strict=True))
         return {
-            "docv_holds": {(*scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason},
+            SharedGauge.HOLDS: {
+                (*scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason
+            },
         }
 
     async def _collect_rates(self) -> Samples:
@@ -84,21 +84,19 @@ class SystemMetrics:
         rates = dict(zip(self._rates, seen, strict=True))
         quotas = {name: each.daily_quota for name, each in self._accounts.items() if each.daily_quota is not None}
         return {
-            "docv_rate_configured_per_second": {(name,): rate.configured for name, rate in rates.items()},
-            "docv_rate_effective_per_second": {(name,): rate.effective for name, rate in rates.items()},
-            "docv_rate_observed_per_second": {(name,): rate.observed for name, rate in rates.items()},
-            "docv_quota_used_requests": {(name,): rate.used_today for name, rate in rates.items()},
-            "docv_quota_requests": {(name,): quota for name, quota in quotas.items()},
-            "docv_quota_left_requests": {
-                (name,): max(0, quota - rates[name].used_today) for name, quota in quotas.items()
-            },
+            SharedGauge.RATE_CONFIGURED: {(name,): rate.configured for name, rate in rates.items()},
+            SharedGauge.RATE_EFFECTIVE: {(name,): rate.effective for name, rate in rates.items()},
+            SharedGauge.RATE_OBSERVED: {(name,): rate.observed for name, rate in rates.items()},
+            SharedGauge.QUOTA_USED: {(name,): rate.used_today for name, rate in rates.items()},
+            SharedGauge.QUOTA: {(name,): quota for name, quota in quotas.items()},
+            SharedGauge.QUOTA_LEFT: {(name,): max(0, quota - rates[name].used_today) for name, quota in quotas.items()},
         }
 
     async def _collect_memory(self) -> Samples:
         facts = await self._redis.info("memory")
         return {
-            "docv_redis_memory_bytes": {(): int(facts["used_memory"])},
-            "docv_redis_memory_max_bytes": {(): int(facts["maxmemory"])},
+            SharedGauge.REDIS_MEMORY: {(): int(facts["used_memory"])},
+            SharedGauge.REDIS_MEMORY_MAX: {(): int(facts["maxmemory"])},
         }
 
 

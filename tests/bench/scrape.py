@@ -4,13 +4,11 @@ Counts outcomes as a worker does, asks a worker's own server for its page again 
 """
 
 import asyncio
-import contextlib
 import random
 import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tasks.consumer.system_metrics import SystemMetrics
@@ -20,8 +18,8 @@ from tasks.model.outcome import Outcome
 from tasks.resilience.retry import CAUSES
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
-from worker.metrics.server import MetricsServer
-from worker.metrics.shared_metrics import Look
+from worker.metrics.server import serve_metrics
+from worker.metrics.shared_metrics import SharedMetrics
 from worker.metrics.worker_metrics import (
     REGISTRY,
     Step,
@@ -47,11 +45,10 @@ def main() -> None:
         _one_outcome(number)
     each = (time.monotonic() - began) / _OUTCOMES
     with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as redis:
-        took, series = _scrapes(redis.url)
-        looks = asyncio.run(_looks(redis.url))
+        took, series, reads = asyncio.run(_scrapes(redis.url))
     print(f"counting an outcome with its steps: {each * 1e6:.1f} µs")  # noqa: T201  # what it is for
     print(f"a scrape after {_OUTCOMES:,} outcomes, {series} series: {_shown(took)}")  # noqa: T201
-    print(f"in one of them each 5 s, a look at Redis: {_shown(looks)}")  # noqa: T201
+    print(f"in one of them each 5 s, reading Redis: {_shown(reads)}")  # noqa: T201
 
 
 def _shown(took: list[float]) -> str:
@@ -70,33 +67,20 @@ def _one_outcome(number: int) -> None:
         count_failed_attempt(CAUSES[number // 100 % len(CAUSES)])
 
 
-def _scrapes(redis_url: str) -> tuple[list[float], int]:
-    """Return how long each scrape took, and how many series there are."""
-
-    @contextlib.asynccontextmanager
-    async def looking() -> AsyncIterator[Look]:
-        async with open_redis(redis_url, 1) as redis:
-            yield SystemMetrics(redis, _ACCOUNTS).collect
-
-    server = MetricsServer(REGISTRY, looking, lambda: None)
-    url = server.start("127.0.0.1", 0) + "/metrics"
-    try:
-        took = [_scrape(url) for _ in range(_TIMES)]
-        series = sum(not line.startswith("#") for line in _page(url).splitlines())
-    finally:
-        server.close()
-    return took, series
-
-
-async def _looks(redis_url: str) -> list[float]:
-    took = []
+async def _scrapes(redis_url: str) -> tuple[list[float], int, list[float]]:
+    """Return how long each scrape took, how many series there are, and how long it takes to read Redis."""
     async with open_redis(redis_url, 1) as redis:
-        look = SystemMetrics(redis, _ACCOUNTS).collect
+        read = SystemMetrics(redis, _ACCOUNTS).collect
+        REGISTRY.register(SharedMetrics(read, asyncio.get_running_loop()))
+        with serve_metrics(REGISTRY, lambda: None, "127.0.0.1", 0) as url:
+            took = [await asyncio.to_thread(_scrape, f"{url}/metrics") for _ in range(_TIMES)]
+            page = await asyncio.to_thread(_page, f"{url}/metrics")
+        reads = []
         for _ in range(_TIMES):
             began = time.monotonic()
-            await look()
-            took.append(time.monotonic() - began)
-    return took
+            await read()
+            reads.append(time.monotonic() - began)
+    return took, sum(not line.startswith("#") for line in page.splitlines()), reads
 
 
 def _scrape(url: str) -> float:

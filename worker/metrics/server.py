@@ -1,133 +1,126 @@
-"""Show what this worker counts, and whether it lives, on a port of their own.
+"""Serve the metrics of this worker and its health over HTTP.
 
-In a thread and on a loop of its own: a worker whose loop stands still must be able to say so.
+The server has threads of its own, so that a worker whose event loop has stalled can still report it.
 """
 
-import asyncio
 import contextlib
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
 import yarl
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from worker.clients.errors import ServiceUnavailable
-from worker.metrics.shared_metrics import Look, SharedMetrics
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _log = structlog.get_logger("docv.metrics")
-_FAREWELL_SECONDS = 1.0
-_BACKLOG = 16
+_CONNECTIONS = 16
+_SOCKET_SECONDS = 5.0
+_POLL_SECONDS = 0.1
 
 
-class MetricsServer:
-    """``/metrics`` and ``/livez`` of one worker.
+@contextlib.contextmanager
+def serve_metrics(
+    registry: CollectorRegistry, problem: Callable[[], str | None], host: str, port: int
+) -> Iterator[str]:
+    """Serve ``/metrics`` and ``/livez`` for as long as the block lasts; yield the URL.
 
     Args:
-        registry: the figures of this process.
-        looking: opens what asks Redis for the figures that all processes share.
-        stalled: returns why this process has stalled, or None.
+        registry: the metrics.
+        problem: returns why this process has stalled, or None.
+        host: address to listen on.
+        port: 0 takes a free one.
+
+    Raises:
+        ServiceUnavailable: the address is in use.
     """
-
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        looking: Callable[[], AbstractAsyncContextManager[Look]],
-        stalled: Callable[[], str | None],
-    ) -> None:
-        self._registry, self._looking, self._stalled = registry, looking, stalled
-        self._started: Future[None] = Future()
-        self._stopped = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self, host: str, port: int) -> str:
-        """Begin to listen; return the URL.
-
-        Args:
-            host: address to listen on.
-            port: 0 takes a free one.
-
-        Raises:
-            ServiceUnavailable: somebody else listens there.
-        """
-        listener = _listen(host, port)
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="metrics", daemon=True)
-        self._thread.start()
-        self._started.result()
-        url = str(yarl.URL.build(scheme="http", host=host, port=listener.getsockname()[1]))
+    with _MetricsServer(_listen(host, port), _make_application(registry, problem)) as server:
+        threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name="metrics", daemon=True).start()
+        url = str(yarl.URL.build(scheme="http", host=host, port=server.server_port))
         _log.info("metrics.started", url=url)
-        return url
-
-    def close(self) -> None:
-        """Listen no more."""
-        if self._thread and self._loop:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join()
-
-    def _run(self, listener: socket.socket) -> None:
         try:
-            with contextlib.closing(listener):
-                asyncio.run(self._serve(listener))
-        except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+            yield url
+        finally:
+            server.shutdown()
 
-    async def _serve(self, listener: socket.socket) -> None:
-        self._loop = asyncio.get_running_loop()
-        async with self._looking() as look, _answering(self._application(look), listener):
-            self._started.set_result(None)
-            await self._stopped.wait()
 
-    def _application(self, look: Look) -> web.Application:
-        shared = SharedMetrics(look)
-        self._registry.register(shared)
+class _RequestHandler(WSGIRequestHandler):
+    timeout = _SOCKET_SECONDS
 
-        async def metrics(_: web.Request) -> web.Response:
-            await shared.refresh()
-            return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    def log_message(self, *_: object) -> None:
+        """Keep scrapes out of the log."""
 
-        async def live(_: web.Request) -> web.Response:
-            why = self._stalled()
-            return web.Response(status=503 if why else 200, text=f"{why or 'alive'}\n")
 
-        application = web.Application()
-        application.router.add_get("/metrics", metrics)
-        application.router.add_get("/livez", live)
-        return application
+class _MetricsServer(ThreadingMixIn, WSGIServer):
+    """Serve each connection in a thread; a new connection replaces the oldest one if there are too many."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket, application: "WSGIApplication") -> None:
+        super().__init__(listener.getsockname()[:2], _RequestHandler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        # server_bind() would set both, but waits for DNS to do so.
+        self.server_name, self.server_port = listener.getsockname()[:2]
+        self.setup_environ()
+        self.set_app(application)
+        self._lock = threading.Lock()
+        self._connections: dict[Any, None] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._connections) >= _CONNECTIONS:
+                oldest = next(iter(self._connections))
+                del self._connections[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._connections[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # the base class names them
+        """Log what a client did to its connection; by default it is printed with a traceback."""
+        _log.debug("metrics.connection_failed", exc_info=True)
+
+
+def _make_application(registry: CollectorRegistry, problem: Callable[[], str | None]) -> "WSGIApplication":
+    metrics = make_wsgi_app(registry)
+
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            response: Iterable[bytes] = metrics(environ, start_response)
+            return response
+        status, text = HTTPStatus.NOT_FOUND, "not found"
+        if environ["PATH_INFO"] == "/livez":
+            why = problem()
+            status, text = (HTTPStatus.SERVICE_UNAVAILABLE, why) if why else (HTTPStatus.OK, "alive")
+        start_response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text}\n".encode()]
+
+    return application
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=_BACKLOG, family=_family(host))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), backlog=_CONNECTIONS, family=family)
     except OSError as error:
+        # Python appends the address to its own text.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ServiceUnavailable(
-            f"{host}:{port} cannot be listened on ({_why(error)}): give each worker of this machine a "
+            f"{host}:{port} cannot be listened on ({why}): give each worker of this machine a "
             "DOCV_METRICS_PORT of its own, or 0 for a free one"
         ) from None
-
-
-def _why(error: OSError) -> str:
-    """The system's word; Python puts the address into its own, once more."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-@contextlib.asynccontextmanager
-async def _answering(application: web.Application, listener: socket.socket) -> AsyncIterator[None]:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_FAREWELL_SECONDS)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
-        yield
-    finally:
-        await runner.cleanup()

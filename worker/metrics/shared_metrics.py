@@ -1,91 +1,98 @@
-"""Figures of what all processes share: asked of Redis every few seconds, and never at the expense of a scrape."""
+"""The metrics that all processes share: read from Redis at most every five seconds."""
 
 import asyncio
+import enum
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
 
-Found = Mapping[str, Mapping[tuple[str, ...], float]]
-Look = Callable[[], Awaitable[Found]]
-UP = "1 when Redis answers."
-SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
-    "docv_ledger_evaluations": ("Evaluations without an outcome, by state.", ("state",)),
-    "docv_held_evaluations": ("Evaluations that wait for a hold to end, by account.", ("account",)),
-    "docv_queue_evaluations": ("Evaluations that wait in a queue.", ("queue",)),
-    "docv_queue_oldest_seconds": ("For how long the oldest in a queue has been waiting.", ("queue",)),
-    "docv_queue_workers": ("Workers that serve a queue.", ("queue",)),
-    "docv_dead_letters": ("Dead letters that wait for a person.", ()),
-    "docv_rejected_messages": ("Messages that did not fit the contract, and are kept.", ()),
-    "docv_holds": ("1 where something stands still for this reason.", ("account", "scope", "reason")),
-    "docv_rate_configured_per_second": ("Requests a second that settings, or a person, ask for.", ("account",)),
-    "docv_rate_effective_per_second": ("Requests a second that are kept just now.", ("account",)),
-    "docv_rate_observed_per_second": ("Requests a second over the last minute.", ("account",)),
-    "docv_quota_requests": ("Requests that an account has in 24 hours; missing where there is no quota.", ("account",)),
-    "docv_quota_used_requests": ("Requests of the quota's day so far.", ("account",)),
-    "docv_quota_left_requests": ("Requests that are left of it.", ("account",)),
-    "docv_redis_memory_bytes": ("Memory that Redis uses.", ()),
-    "docv_redis_memory_max_bytes": ("Memory that Redis may use, 0 for no limit.", ()),
-}
-"""Every figure: what it is, and its labels."""
+
+class SharedGauge(enum.Enum):
+    """A shared metric: its name, its help and its labels."""
+
+    LEDGER_EVALUATIONS = ("docv_ledger_evaluations", "Evaluations without an outcome, by state.", "state")
+    HELD_EVALUATIONS = ("docv_held_evaluations", "Evaluations waiting for a hold to end, by account.", "account")
+    QUEUE_EVALUATIONS = ("docv_queue_evaluations", "Evaluations waiting in a queue.", "queue")
+    QUEUE_OLDEST = ("docv_queue_oldest_seconds", "Seconds that the oldest evaluation in a queue has waited.", "queue")
+    QUEUE_WORKERS = ("docv_queue_workers", "Workers that serve a queue.", "queue")
+    DEAD_LETTERS = ("docv_dead_letters", "Dead letters that wait for an operator.")
+    REJECTED_MESSAGES = ("docv_rejected_messages", "Messages that did not fit the contract and were kept.")
+    HOLDS = ("docv_holds", "1 if something is on hold for this reason.", "account", "scope", "reason")
+    RATE_CONFIGURED = (
+        *("docv_rate_configured_per_second", "Requests per second that settings or an operator ask for."),
+        "account",
+    )
+    RATE_EFFECTIVE = ("docv_rate_effective_per_second", "Requests per second that workers may send now.", "account")
+    RATE_OBSERVED = ("docv_rate_observed_per_second", "Requests per second over the last minute.", "account")
+    QUOTA = ("docv_quota_requests", "Requests per 24 hours of an account; absent if it has no quota.", "account")
+    QUOTA_USED = ("docv_quota_used_requests", "Requests sent in the quota's current day.", "account")
+    QUOTA_LEFT = ("docv_quota_left_requests", "Requests left in the quota's current day.", "account")
+    REDIS_MEMORY = ("docv_redis_memory_bytes", "Memory that Redis uses.")
+    REDIS_MEMORY_MAX = ("docv_redis_memory_max_bytes", "Memory that Redis may use, 0 for no limit.")
+    REDIS_UP = ("docv_redis_up", "1 if this process reaches Redis.")
+
+    def __init__(self, metric_name: str, help_text: str, *labels: str) -> None:
+        self.metric_name, self.help_text, self.labels = metric_name, help_text, labels
+
+
+Samples = Mapping[SharedGauge, Mapping[tuple[str, ...], float]]
 _FRESH_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
 _log = structlog.get_logger("docv.metrics")
 
 
 class SharedMetrics(Collector):
-    """The figures as they were seen last.
+    """Collect the shared metrics; call it from another thread than that of the loop.
 
     Args:
-        look: asks Redis for all of them.
+        read: reads all of them but ``REDIS_UP``.
+        loop: runs ``read``, so that a scrape opens no client of its own.
         clock: seconds of a clock that never goes back.
-        patience: seconds after which Redis counts as away.
+        patience_seconds: longest time that a scrape waits for Redis.
     """
 
     def __init__(
-        self, look: Look, clock: Callable[[], float] = time.monotonic, patience: float = _LOOK_SECONDS
+        self,
+        read: Callable[[], Awaitable[Samples]],
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+        patience_seconds: float = 1.0,
     ) -> None:
-        self._look, self._clock, self._patience = look, clock, patience
-        self._one_at_a_time = asyncio.Lock()
-        self._looked = float("-inf")
-        self._found: Found | None = None
-
-    async def refresh(self) -> None:
-        """Look again, when the last look is not of just now."""
-        async with self._one_at_a_time:
-            if self._clock() - self._looked >= _FRESH_SECONDS:
-                self._looked = self._clock()
-                self._found = await self._see()
-
-    async def _see(self) -> Found | None:
-        # Not `asyncio.timeout`: a client that swallows its cancellation would hang the scrape.
-        looking = asyncio.ensure_future(self._look())
-        done, _ = await asyncio.wait({looking}, timeout=self._patience)
-        looking.cancel()
-        looking.add_done_callback(_heard)
-        return _result(looking) if done else None
+        self._read, self._loop, self._clock, self._patience_seconds = read, loop, clock, patience_seconds
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._samples: Samples | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield what was seen; where Redis was away nothing but that."""
-        yield GaugeMetricFamily("docv_redis_up", UP, value=int(self._found is not None))
-        for name, (what, labels) in SHARED.items():
-            family = GaugeMetricFamily(name, what, labels=labels)
-            for values, figure in (self._found or {}).get(name, {}).items():
-                family.add_metric(values, figure)
+        """Yield the shared metrics, or only ``REDIS_UP`` if Redis is away."""
+        with self._lock:
+            if self._clock() - self._read_at >= _FRESH_SECONDS:
+                self._read_at = self._clock()
+                self._samples = self._read_in_loop()
+            samples = self._samples
+        up: Samples = {SharedGauge.REDIS_UP: {(): int(samples is not None)}}
+        for gauge, values in {**(samples or {}), **up}.items():
+            family = GaugeMetricFamily(gauge.metric_name, gauge.help_text, labels=gauge.labels)
+            for labels, value in values.items():
+                family.add_metric(labels, value)
             yield family
 
+    def _read_in_loop(self) -> Samples | None:
+        reading = asyncio.run_coroutine_threadsafe(self._try_to_read(), self._loop)
+        try:
+            return reading.result(self._patience_seconds)
+        except (TimeoutError, CancelledError):
+            reading.cancel()
+            return None
 
-def _heard(looking: "asyncio.Future[Found]") -> None:
-    """Whatever comes of a look that nobody waits for any more, asyncio need not complain of it."""
-    if not looking.cancelled():
-        looking.exception()
-
-
-def _result(looking: "asyncio.Future[Found]") -> Found | None:
-    error = looking.exception()
-    if error is None:
-        return looking.result()
-    _log.warning("metrics.redis_away", error=type(error).__name__)
-    return None
+    async def _try_to_read(self) -> Samples | None:
+        try:
+            return await self._read()
+        except (RedisError, OSError) as error:
+            _log.warning("metrics.redis_away", error=type(error).__name__)
+            return None

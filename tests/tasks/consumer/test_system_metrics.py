@@ -12,19 +12,19 @@ from tasks.model.account import Allowance
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import Holds, Reason, backfill_of
-from worker.metrics.shared_metrics import SHARED
+from worker.metrics.shared_metrics import SharedGauge
 
 ACCOUNT = "default"
 
 
 async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None:
     found = await SystemMetrics(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).collect()
-    assert found.keys() == SHARED.keys()
-    for name, values in found.items():
+    assert found.keys() == set(SharedGauge) - {SharedGauge.REDIS_UP}
+    for gauge, values in found.items():
         assert values
-        assert {len(labels) for labels in values} == {len(SHARED[name][1])}
-    assert found["docv_quota_left_requests"] == {(ACCOUNT,): 1_000}
-    assert not any(found["docv_holds"].values())
+        assert {len(labels) for labels in values} == {len(gauge.labels)}
+    assert found[SharedGauge.QUOTA_LEFT] == {(ACCOUNT,): 1_000}
+    assert not any(found[SharedGauge.HOLDS].values())
 
 
 async def test_what_is_under_way_is_counted(redis: Redis) -> None:
@@ -36,12 +36,14 @@ async def test_what_is_under_way_is_counted(redis: Redis) -> None:
     await RejectedMessages(redis).add(cause="bad_message", why="because", source="live")
     await WorkerRegistry(redis).heartbeat("worker", [Queue.LIVE])
     found = await SystemMetrics(redis, {ACCOUNT: Allowance()}).collect()
-    assert found["docv_ledger_evaluations"] == {("queued",): 3, ("leased",): 2, ("parked",): 0, ("held",): 0}
-    assert found["docv_queue_evaluations"] == {("live",): 3, ("backfill",): 0}
-    assert found["docv_queue_workers"] == {("live",): 1, ("backfill",): 0}
-    assert found["docv_rejected_messages"] == {(): 1}
-    assert [labels for labels, value in found["docv_holds"].items() if value] == [(ACCOUNT, "backfill", Reason.BY_HAND)]
-    assert found["docv_quota_left_requests"] == {}
+    assert found[SharedGauge.LEDGER_EVALUATIONS] == {("queued",): 3, ("leased",): 2, ("parked",): 0, ("held",): 0}
+    assert found[SharedGauge.QUEUE_EVALUATIONS] == {("live",): 3, ("backfill",): 0}
+    assert found[SharedGauge.QUEUE_WORKERS] == {("live",): 1, ("backfill",): 0}
+    assert found[SharedGauge.REJECTED_MESSAGES] == {(): 1}
+    assert [labels for labels, value in found[SharedGauge.HOLDS].items() if value] == [
+        (ACCOUNT, "backfill", Reason.BY_HAND)
+    ]
+    assert found[SharedGauge.QUOTA_LEFT] == {}
     assert not any(eval_id in str(found) for eval_id in eval_ids)
 
 
@@ -56,8 +58,10 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
     await AdaptiveRate(redis, "kyb", 5.0, holds).set_rate(2.0)
     allowances = {ACCOUNT: Allowance(rate=7.0, daily_quota=9), "kyb": Allowance(rate=5.0)}
     found = await SystemMetrics(redis, allowances).collect()
-    assert found["docv_held_evaluations"] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
-    assert found["docv_rate_configured_per_second"] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
-    assert found["docv_quota_requests"] == {(ACCOUNT,): 9}
-    assert [labels for labels, value in found["docv_holds"].items() if value] == [("kyb", "account", Reason.BY_HAND)]
+    assert found[SharedGauge.HELD_EVALUATIONS] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
+    assert found[SharedGauge.RATE_CONFIGURED] == {(ACCOUNT,): 7.0, ("kyb",): 2.0}
+    assert found[SharedGauge.QUOTA] == {(ACCOUNT,): 9}
+    assert [labels for labels, value in found[SharedGauge.HOLDS].items() if value] == [
+        ("kyb", "account", Reason.BY_HAND)
+    ]
     assert "a-stranger" not in str(found)

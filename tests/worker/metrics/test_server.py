@@ -1,86 +1,119 @@
-"""A worker's figures on a port of their own."""
+"""A worker's metrics and health on a port of its own."""
 
-import asyncio
 import contextlib
+import gzip
+import socket
+import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry, Gauge
 
-from tests.counting import Counted, current, samples
+from tests.counting import samples
 from worker.clients.errors import ServiceUnavailable
-from worker.metrics.server import MetricsServer
-from worker.metrics.shared_metrics import Found, Look
-from worker.metrics.worker_metrics import REGISTRY, count_uploaded
+from worker.metrics.server import serve_metrics
+
+REGISTRY = CollectorRegistry()
+Gauge("docv_example", "Always 7.", registry=REGISTRY).set(7)
 
 
-@contextlib.asynccontextmanager
-async def looking() -> AsyncIterator[Look]:
-    async def look() -> Found:
-        return {"docv_dead_letters": {(): 2}}
-
-    yield look
+def healthy() -> None:
+    """Nothing is wrong."""
 
 
-def get(url: str) -> tuple[int, str]:
+@pytest.fixture
+def url() -> Iterator[str]:
+    with serve_metrics(REGISTRY, healthy, "127.0.0.1", 0) as url:
+        yield url
+
+
+def get(url: str, **headers: str) -> tuple[int, bytes]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(urllib.request.Request(url, headers=named), timeout=20) as answer:  # noqa: S310
+            return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read().decode()
+            return error.code, error.read()
 
 
-def test_figures_of_this_process_and_of_all_are_on_one_page(counted: Counted) -> None:
-    server = MetricsServer(REGISTRY, looking, lambda: None)
-    url = server.start("127.0.0.1", 0)
-    try:
-        count_uploaded(7)
-        status, page = get(f"{url}/metrics")
-        assert get(f"{url}/livez") == (200, "alive\n")
-        assert get(f"{url}/other")[0] == 404
-    finally:
-        server.close()
-    found = samples(page)
-    assert (status, found["docv_dead_letters"]) == (200, 2)
-    assert found["docv_uploaded_bytes_total"] == current()["docv_uploaded_bytes_total"]
-    assert counted["docv_uploaded_bytes_total"] == 7
-    assert found["docv_redis_up"] == 1
+def address_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host.strip("[]"), int(port)
 
 
-async def test_a_worker_whose_loop_stands_still_can_say_so() -> None:
-    server = MetricsServer(REGISTRY, looking, lambda: "its event loop has not moved for 31 s")
-    url = server.start("127.0.0.1", 0)
-    try:
-        # Nothing else gets to run on this test's loop meanwhile.
-        assert get(f"{url}/livez") == (503, "its event loop has not moved for 31 s\n")
-    finally:
-        await asyncio.to_thread(server.close)
+def test_metrics_and_health_have_a_route_each_and_all_else_is_not_found(url: str) -> None:
+    status, page = get(f"{url}/metrics")
+    assert (status, samples(page.decode())) == (200, {"docv_example": 7})
+    assert get(f"{url}/livez") == (200, b"alive\n")
+    assert [get(f"{url}{path}")[0] for path in ("/", "/other", "/metrics/", "/livez/x")] == [404] * 4
 
 
-def test_an_address_in_use_is_one_sentence_that_says_what_to_do() -> None:
-    first = MetricsServer(REGISTRY, looking, lambda: None)
-    url = first.start("127.0.0.1", 0)
-    port = int(url.rpartition(":")[2])
-    try:
-        with pytest.raises(
+def test_a_scraper_that_takes_gzip_gets_it(url: str) -> None:
+    status, page = get(f"{url}/metrics", Accept_Encoding="gzip")
+    assert (status, samples(gzip.decompress(page).decode())) == (200, {"docv_example": 7})
+
+
+def test_a_stalled_worker_says_so_with_503() -> None:
+    with serve_metrics(REGISTRY, lambda: "its event loop has not moved for 31 s", "127.0.0.1", 0) as url:
+        assert get(f"{url}/livez") == (503, b"its event loop has not moved for 31 s\n")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"], ids=["silent", "half a request"])
+def test_clients_that_send_nothing_more_do_not_stop_others(url: str, sent: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address_of(url), timeout=20)) for _ in range(40)]
+        for client in clients:
+            client.sendall(sent)
+        began = time.monotonic()
+        assert get(f"{url}/metrics")[0] == 200
+        assert time.monotonic() - began < 4
+        # The oldest had to go, the latest are still there.
+        assert clients[0].recv(1) == b""
+        clients[-1].sendall(b"\r\n" if sent else b"GET /livez HTTP/1.1\r\n\r\n")
+        assert clients[-1].recv(1024).startswith(b"HTTP/1.0 200")
+
+
+def test_a_silent_client_is_dropped(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.metrics.server._RequestHandler.timeout", 0.1)
+    with socket.create_connection(address_of(url), timeout=20) as client:
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("sent", [b"x" * 70_000, b"GET\r\n\r\n", b"\0\xff\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
+def test_malformed_requests_are_answered_and_printed_nowhere(
+    url: str, sent: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(address_of(url), timeout=20) as client, contextlib.suppress(OSError):
+        client.sendall(sent)
+        client.recv(65_536)
+    assert get(f"{url}/livez") == (200, b"alive\n")
+    assert capfd.readouterr().err == ""
+
+
+def test_ipv6_has_its_brackets_in_the_url() -> None:
+    with serve_metrics(REGISTRY, healthy, "::1", 0) as url:
+        assert url.startswith("http://[::1]:")
+        assert get(f"{url}/livez") == (200, b"alive\n")
+
+
+def test_an_address_in_use_is_one_sentence_that_says_what_to_do(url: str) -> None:
+    _, port = address_of(url)
+    with (
+        pytest.raises(
             ServiceUnavailable, match=f"127.0.0.1:{port} cannot be listened on .*DOCV_METRICS_PORT"
-        ) as refused:
-            MetricsServer(REGISTRY, looking, lambda: None).start("127.0.0.1", port)
-        assert "\n" not in str(refused.value)
-    finally:
-        first.close()
-    second = MetricsServer(REGISTRY, looking, lambda: None)
-    assert second.start("127.0.0.1", port) == url
-    second.close()
+        ) as refused,
+        serve_metrics(REGISTRY, healthy, "127.0.0.1", port),
+    ):
+        pass
+    assert "\n" not in str(refused.value)
 
 
-def test_what_cannot_be_opened_is_told_to_whoever_starts() -> None:
-    @contextlib.asynccontextmanager
-    async def cannot() -> AsyncIterator[Look]:
-        raise ServiceUnavailable("there is no Redis")
-        yield
-
-    with pytest.raises(ServiceUnavailable, match="there is no Redis"):
-        MetricsServer(REGISTRY, cannot, lambda: None).start("127.0.0.1", 0)
+def test_the_port_is_free_again_afterwards() -> None:
+    with serve_metrics(REGISTRY, healthy, "127.0.0.1", 0) as first:
+        pass
+    _, port = address_of(first)
+    with serve_metrics(REGISTRY, healthy, "127.0.0.1", port) as second:
+        assert second == first
