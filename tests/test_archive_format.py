@@ -18,7 +18,7 @@ from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, schema
 from tasks.storage.run_list import RunList, RunSource, store_run_list
-from tests.keeping import keep, keep_tombstone
+from tests.archived_bundles import archive_bundle, archive_tombstone
 from tests.zips import Raw, forged, zip_of
 
 ROOT = Path(__file__).parents[1]
@@ -67,9 +67,9 @@ async def archive(tmp_path: Path) -> Path:
     root = tmp_path / "archive"
     bucket = LocalBucket(root)
     for number in range(3):
-        await keep(bucket, zip_of({"selfie.txt": b"%d" % number, "a b.txt": b"same"}), EVALUATION)
-    await keep_tombstone(bucket, OTHER)
-    await keep(
+        await archive_bundle(bucket, zip_of({"selfie.txt": b"%d" % number, "a b.txt": b"same"}), EVALUATION)
+    await archive_tombstone(bucket, OTHER)
+    await archive_bundle(
         bucket, forged(Raw(name=b"a"), Raw(name=b"b", content=b"x", central={"crc": 1}, local={"crc": 1})), OTHER
     )
     facts: Any = {"run": "2026-q3", "environment": "production", "account": "default", "refresh": False}
@@ -164,7 +164,7 @@ def test_python_alone_finds_what_was_changed_and_nothing_else(archive: Path, wha
 async def test_an_odd_name_leads_back_to_its_bytes(tmp_path: Path) -> None:
     odd = b"\xff\xfea/\xc3\xa4\xee\xbe\x80.jpg"
     bucket = LocalBucket(tmp_path / "archive")
-    await keep(bucket, forged(Raw(name=odd, flags=1 << 11)), EVALUATION)
+    await archive_bundle(bucket, forged(Raw(name=odd, flags=1 << 11)), EVALUATION)
     committed = await read_manifest(bucket, EVALUATION)
     assert committed
     known: dict[str, Any] = {}

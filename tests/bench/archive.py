@@ -20,9 +20,9 @@ import click
 
 from tasks.model.evaluation import Evaluation
 from tasks.storage.manifest import Manifest
+from tests.bench.environment import counted, stand_in
 from tests.bench.manifests import fill_archive
 from tests.bench.processes import Took, run
-from tests.bench.stage import counted, stand_in
 
 _EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000

@@ -17,7 +17,7 @@ import click
 from tasks.model.job import Queue
 from tests.bench import sample
 from tests.bench.contestants import Ours, ours
-from tests.bench.stage import Stage, set_stage
+from tests.bench.environment import BenchEnvironment, bench_environment
 from tests.bench.usage import cpu_of, now_of, peak_of
 
 _MIB = 1 << 20
@@ -53,22 +53,22 @@ def latency(folder: Path, scale: float) -> None:
 
 def _one(
     stack: contextlib.ExitStack, folder: Path, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()
-) -> tuple[Stage, Ours]:
-    """Have one worker on a stage of its own."""
+) -> tuple[BenchEnvironment, Ours]:
+    """Have one worker in an environment of its own."""
     folder.mkdir()
-    stage = stack.enter_context(set_stage(folder, tls=False, of_riskos=of_riskos, of_s3=of_s3))
-    return stage, stack.enter_context(ours(stage, settings=_MANY))[Queue.BACKFILL]
+    bench = stack.enter_context(bench_environment(folder, tls=False, of_riskos=of_riskos, of_s3=of_s3))
+    return bench, stack.enter_context(ours(bench, settings=_MANY))[Queue.BACKFILL]
 
 
-def _speed(stage: Stage, one: Ours, count: int, seed: int) -> float:
+def _speed(bench: BenchEnvironment, one: Ours, count: int, seed: int) -> float:
     """Return the evaluations a second between the first tenth and the last."""
-    before = stage.archived()
+    before = bench.archived()
     one.feed(list(sample.eval_ids(count, seed)))
-    stage.wait_until_archived(before + count // 10)
+    bench.wait_until_archived(before + count // 10)
     began = time.monotonic()
-    stage.wait_until_archived(before + count * 9 // 10)
+    bench.wait_until_archived(before + count * 9 // 10)
     seconds = time.monotonic() - began
-    stage.wait_until_archived(before + count)
+    bench.wait_until_archived(before + count)
     return count * 0.8 / seconds
 
 
@@ -78,14 +78,14 @@ def rate(folder: Path, scale: float) -> None:
     of_riskos = ["--latency", "0.2", "--jitter", "0.1", "--rate", str(_RATE)]
     settings = {"DOCV_RATE": str(_RATE), "DOCV_BACKFILL_SHARE": "1"}
     with (
-        set_stage(folder, tls=False, of_riskos=of_riskos, of_s3=["--latency", "0.04"]) as stage,
-        ours(stage, 2, settings) as found,
+        bench_environment(folder, tls=False, of_riskos=of_riskos, of_s3=["--latency", "0.04"]) as bench,
+        ours(bench, 2, settings) as found,
     ):
         found[Queue.BACKFILL].feed(list(sample.eval_ids(round(_RATE * (seconds + 15)), 1)))
-        stage.wait_until_archived(_WARM)
-        before, began = stage.counts(stage.riskos), time.monotonic()
+        bench.wait_until_archived(_WARM)
+        before, began = bench.counts(bench.riskos), time.monotonic()
         time.sleep(seconds)
-        after, took = stage.counts(stage.riskos), time.monotonic() - began
+        after, took = bench.counts(bench.riskos), time.monotonic() - began
     allowed, refused = (after.get(name, 0) - before.get(name, 0) for name in ("allowed", "refused"))
     click.echo(
         f"rate: {allowed / took / _RATE:.1%} of {_RATE}/s used (>= 96 %), "
@@ -115,28 +115,28 @@ def steady(folder: Path, scale: float) -> None:
 
 def _long_run(folder: Path, count: int, of_riskos: Sequence[str]) -> Iterator[Moment]:
     """Have one worker archive very many, fed as it goes; yield a moment for each hundredth."""
-    with set_stage(folder, tls=False, of_riskos=of_riskos) as stage, ours(stage) as found:
+    with bench_environment(folder, tls=False, of_riskos=of_riskos) as bench, ours(bench) as found:
         one = found[Queue.BACKFILL]
         rest, fed = sample.eval_ids(count, 1), 0
         for hundredth in range(1, 101):
             goal = count * hundredth // 100
             while fed < goal:
-                fed += _feed_some(one, rest, stage, fed)
-            stage.wait_until_archived(goal)
-            yield _now(one, stage)
+                fed += _feed_some(one, rest, bench, fed)
+            bench.wait_until_archived(goal)
+            yield _now(one, bench)
 
 
-def _feed_some(one: Ours, rest: Iterator[str], stage: Stage, fed: int) -> int:
+def _feed_some(one: Ours, rest: Iterator[str], bench: BenchEnvironment, fed: int) -> int:
     """Feed the next some when most of what was fed is archived; return how many."""
-    stage.wait_until_archived(fed - _SLICE // 2)
+    bench.wait_until_archived(fed - _SLICE // 2)
     some = list(islice(rest, _SLICE))
     one.feed(some)
     return len(some)
 
 
-def _now(one: Ours, stage: Stage) -> Moment:
+def _now(one: Ours, bench: BenchEnvironment) -> Moment:
     leader = one.processes[0].pid
-    return Moment(stage.archived(), cpu_of(leader), now_of(leader), peak_of(leader))
+    return Moment(bench.archived(), cpu_of(leader), now_of(leader), peak_of(leader))
 
 
 def _slope(moments: Sequence[Moment]) -> float:

@@ -15,7 +15,7 @@ import click
 from tasks.model.job import Queue
 from tests.bench import sample, table
 from tests.bench.contestants import Contestant, Ours, ours, peer, prefork
-from tests.bench.stage import Stage, set_stage
+from tests.bench.environment import BenchEnvironment, bench_environment
 from tests.bench.table import Round, median
 from tests.bench.usage import cpu_of, memory_of
 
@@ -25,15 +25,15 @@ _SETTLED = 0.3
 
 
 class Contest:
-    """A contest on one stage.
+    """A contest in one environment.
 
     Args:
-        stage: with the stand-ins.
+        bench: with the stand-ins.
         evaluations: of each contestant in each round.
     """
 
-    def __init__(self, stage: Stage, evaluations: int) -> None:
-        self._stage, self._evaluations = stage, evaluations
+    def __init__(self, bench: BenchEnvironment, evaluations: int) -> None:
+        self._bench, self._evaluations = bench, evaluations
         self._seed = 0
         self.rounds: dict[str, list[Round]] = {}
 
@@ -49,11 +49,11 @@ class Contest:
         self._seed += 1
         eval_ids = list(sample.eval_ids(self._evaluations, self._seed))
         leaders = [process.pid for process in contestant.processes]
-        archived, requests = self._stage.archived(), self._requests()
+        archived, requests = self._bench.archived(), self._requests()
         trips = contestant.round_trips() if isinstance(contestant, Ours) else 0
         cpu, began = sum(map(cpu_of, leaders)), time.monotonic()
         contestant.feed(eval_ids)
-        self._stage.wait_until_archived(archived + len(eval_ids))
+        self._bench.wait_until_archived(archived + len(eval_ids))
         seconds = time.monotonic() - began
         # What is written down after the manifest belongs to it.
         time.sleep(_SETTLED)
@@ -66,31 +66,31 @@ class Contest:
         )
 
     def _requests(self) -> int:
-        return sum(self._stage.counts(self._stage.s3).values())
+        return sum(self._bench.counts(self._bench.s3).values())
 
 
 @contextlib.contextmanager
-def _all(stage: Stage, names: Sequence[str]) -> Iterator[dict[str, Contestant]]:
+def _all(bench: BenchEnvironment, names: Sequence[str]) -> Iterator[dict[str, Contestant]]:
     """Have all contestants for as long as the block lasts."""
     with contextlib.ExitStack() as stack:
         found: dict[str, Contestant] = {}
         for name in ("floor", "threads", "coroutines"):
             if name in names:
-                found[name] = stack.enter_context(peer(stage, name))
+                found[name] = stack.enter_context(peer(bench, name))
         if PREFORK in names:
-            found[PREFORK] = stack.enter_context(prefork(stage))
+            found[PREFORK] = stack.enter_context(prefork(bench))
         if {BATCHES, SINGLY} & set(names):
-            one = stack.enter_context(ours(stage))
+            one = stack.enter_context(ours(bench))
             found |= {BATCHES: one[Queue.BACKFILL], SINGLY: one[Queue.LIVE]}
         if PAIR in names:
-            found[PAIR] = stack.enter_context(ours(stage, 2))[Queue.BACKFILL]
+            found[PAIR] = stack.enter_context(ours(bench, 2))[Queue.BACKFILL]
         yield {name: found[name] for name in names}
 
 
 def hold(folder: Path, names: Sequence[str], *, tls: bool, evaluations: int, rounds: int) -> dict[str, list[Round]]:
     """Hold a contest; return the rounds of each contestant."""
-    with set_stage(folder, tls=tls) as stage, _all(stage, names) as contestants:
-        contest = Contest(stage, evaluations)
+    with bench_environment(folder, tls=tls) as bench, _all(bench, names) as contestants:
+        contest = Contest(bench, evaluations)
         for _ in range(rounds + 1):
             for name, contestant in contestants.items():
                 contest.go(name, contestant)

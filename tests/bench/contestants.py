@@ -16,8 +16,8 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher
+from tests.bench.environment import PEERS_PYTHON, BenchEnvironment, started
 from tests.bench.peers.place import BUCKET, KEY, TASK
-from tests.bench.stage import PEERS_PYTHON, Stage, started
 from worker.app import make_publishing_app
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -111,30 +111,32 @@ async def _reads(redis: "Redis") -> int:
 
 
 @contextlib.contextmanager
-def peer(stage: Stage, name: str) -> Iterator[Contestant]:
+def peer(bench: BenchEnvironment, name: str) -> Iterator[Contestant]:
     """Have one of those that read from their standard input."""
-    with started([f"tests.bench.peers.{name}"], stage.environment(), stage.folder, python=PEERS_PYTHON) as process:
+    with started([f"tests.bench.peers.{name}"], bench.environment(), bench.folder, python=PEERS_PYTHON) as process:
         yield Piped(process)
 
 
 @contextlib.contextmanager
-def prefork(stage: Stage) -> Iterator[Contestant]:
+def prefork(bench: BenchEnvironment) -> Iterator[Contestant]:
     """Have the usual Celery worker of eight processes."""
     name = "tests.bench.peers.prefork"
-    with embedded_redis(stage.folder / "redis-of-prefork") as redis:
-        environment = stage.environment() | {"BENCH_REDIS": _for_celery(redis.url)}
-        with started([name], environment, stage.folder, python=PEERS_PYTHON) as process:
-            _wait_until_ready(stage.folder / f"{name}.log", [process])
+    with embedded_redis(bench.folder / "redis-of-prefork") as redis:
+        environment = bench.environment() | {"BENCH_REDIS": _for_celery(redis.url)}
+        with started([name], environment, bench.folder, python=PEERS_PYTHON) as process:
+            _wait_until_ready(bench.folder / f"{name}.log", [process])
             yield Prefork(process, _for_celery(redis.url))
 
 
 @contextlib.contextmanager
-def ours(stage: Stage, workers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[dict[Queue, Ours]]:
+def ours(
+    bench: BenchEnvironment, workers: int = 1, settings: Mapping[str, str] | None = None
+) -> Iterator[dict[Queue, Ours]]:
     """Have workers of ours; as one contestant that is fed in batches, and as one that is fed one by one."""
-    folder = stage.folder / f"ours-{workers}"
+    folder = bench.folder / f"ours-{workers}"
     folder.mkdir()
     with embedded_redis(folder / "redis") as redis, contextlib.ExitStack() as stack:
-        environment = stage.environment() | _settings(stage, folder, redis.url) | dict(settings or {})
+        environment = bench.environment() | _settings(bench, folder, redis.url) | dict(settings or {})
         processes = [
             stack.enter_context(started(["scripts.cli", "worker"], environment, folder)) for _ in range(workers)
         ]
@@ -145,13 +147,13 @@ def ours(stage: Stage, workers: int = 1, settings: Mapping[str, str] | None = No
         }
 
 
-def _settings(stage: Stage, folder: Path, redis_url: str) -> dict[str, str]:
+def _settings(bench: BenchEnvironment, folder: Path, redis_url: str) -> dict[str, str]:
     return {
         "DOCV_ENVIRONMENT": "production",
         "DOCV_API_KEY": KEY,
-        "DOCV_RISKOS_URL": stage.riskos,
+        "DOCV_RISKOS_URL": bench.riskos,
         "DOCV_ARCHIVE_URL": f"s3://{BUCKET}/kyc",
-        "DOCV_S3_ENDPOINT": stage.s3,
+        "DOCV_S3_ENDPOINT": bench.s3,
         "DOCV_REDIS_URL": redis_url,
         "DOCV_STATE_DIR": str(folder / "state"),
         "DOCV_RATE": "10000",

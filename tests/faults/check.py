@@ -17,7 +17,7 @@ from tasks.ledger.counters import RunCounters
 from tasks.model.outcome import Outcome
 from tasks.storage.manifest import schema
 from tests.conftest import S3
-from tests.faults.stage import IMAGE_BYTES
+from tests.faults.cluster import IMAGE_BYTES
 
 _ENVIRONMENT = "sandbox"
 _BEFORE = "sandbox/"

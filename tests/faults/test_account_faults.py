@@ -12,8 +12,8 @@ from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Holds, Reason, backfill_of, hold_key
 from tests.faults.check import FolderArchive, examine
+from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import charged, half_done, until_held
 
 _DAY_MS = 24 * 3600 * 1000
@@ -28,25 +28,25 @@ async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(stage, _RUN, len(eval_ids))
-        stage.riskos.change(refuse_with=401)
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(cluster, _RUN, len(eval_ids))
+        cluster.riskos.change(refuse_with=401)
         began = time.monotonic()
-        await until_held(stage, Reason.UNAUTHORIZED)
+        await until_held(cluster, Reason.UNAUTHORIZED)
         await asyncio.sleep(1.5)
-        before = stage.riskos.stats()
+        before = cluster.riskos.stats()
         await asyncio.sleep(scale.outage)
-        during = stage.riskos.stats().requests - before.requests
-        burnt = await charged(stage)
-        stage.riskos.change(refuse_with=None)
+        during = cluster.riskos.stats().requests - before.requests
+        burnt = await charged(cluster)
+        cluster.riskos.change(refuse_with=None)
         lasted = time.monotonic() - began
         if not scale.long:
-            assert await Holds(stage.client).end("default"), "what `docv-archive resume` does"
-        await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=120)
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
-        refused = stage.riskos.stats().by_status[401]
+            assert await Holds(cluster.client).end("default"), "what `docv-archive resume` does"
+        await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=120)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
+        refused = cluster.riskos.stats().by_status[401]
     figures(
         f"401 for {lasted:.0f} s: {refused} requests refused, {during} of them probes, "
         f"attempts burnt {burnt}, {result.sentence()}"
@@ -60,19 +60,19 @@ async def test_a_service_that_fails_for_everybody_makes_no_dead_letter(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_RETRY_SECONDS="5") as stage:
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(stage, _RUN, len(eval_ids))
-        before, began = stage.riskos.stats().requests, time.monotonic()
-        stage.riskos.change(refuse_with=500)
-        await until_held(stage, Reason.OUTAGE)
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="100", DOCV_RETRY_SECONDS="5") as cluster:
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(cluster, _RUN, len(eval_ids))
+        before, began = cluster.riskos.stats().requests, time.monotonic()
+        cluster.riskos.change(refuse_with=500)
+        await until_held(cluster, Reason.OUTAGE)
         await asyncio.sleep(scale.outage)
-        asked = stage.riskos.stats().requests - before
-        lasted, burnt = time.monotonic() - began, await charged(stage)
-        stage.riskos.change(refuse_with=None)
-        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=200)
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        asked = cluster.riskos.stats().requests - before
+        lasted, burnt = time.monotonic() - began, await charged(cluster)
+        cluster.riskos.change(refuse_with=None)
+        counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=200)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     figures(
         f"RiskOS 100 % 500 for {lasted:.0f} s: {asked} requests ({asked / lasted:.1f}/s), dead letters "
         f"{counters.outcomes[Outcome.FAILED]}, attempts burnt {burnt}, {result.sentence()}"
@@ -88,21 +88,21 @@ async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_us
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids, live = evaluations(300), evaluations(40, Scenario.FLAT)
-    async with set_stage(tmp_path / "stage", DOCV_DAILY_QUOTA="200", DOCV_LIVE_RESERVE="0.1") as stage:
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await until_held(stage, Reason.QUOTA, scope=backfill_of("default"))
+    async with running_cluster(tmp_path / "stage", DOCV_DAILY_QUOTA="200", DOCV_LIVE_RESERVE="0.1") as cluster:
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await until_held(cluster, Reason.QUOTA, scope=backfill_of("default"))
         await asyncio.sleep(1)  # the last turn was given, its request may still be on its way
-        by_backfill = stage.riskos.stats().requests
-        await stage.enqueue(live, run="live")
-        await until_held(stage, Reason.QUOTA)
+        by_backfill = cluster.riskos.stats().requests
+        await cluster.enqueue(live, run="live")
+        await until_held(cluster, Reason.QUOTA)
         await asyncio.sleep(1.5)
-        by_all, burnt = stage.riskos.stats().requests, await charged(stage)
-        await a_day_passes(stage)
-        await stage.wait_until_all_ended(_RUN, len(eval_ids))
-        await stage.wait_until_all_ended("live", len(live))
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), [*eval_ids, *live])
-        total = stage.riskos.stats().requests
+        by_all, burnt = cluster.riskos.stats().requests, await charged(cluster)
+        await a_day_passes(cluster)
+        await cluster.wait_until_all_ended(_RUN, len(eval_ids))
+        await cluster.wait_until_all_ended("live", len(live))
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), [*eval_ids, *live])
+        total = cluster.riskos.stats().requests
     figures(
         f"quota of 200, a tenth for what is live: backfill stopped after {by_backfill}, all after {by_all}, "
         f"next day {total - by_all}, attempts burnt {burnt}, {result.sentence()}"
@@ -111,27 +111,27 @@ async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_us
     assert (by_backfill, by_all, total, burnt) == (180, 200, 340, 0)
 
 
-async def a_day_passes(stage: Stage) -> None:
+async def a_day_passes(cluster: Cluster) -> None:
     """Move what Redis knows of quota and holds a day into the past."""
-    await stage.client.hincrby("docv:quota:default", "since", -_DAY_MS)
-    await stage.client.delete(hold_key("default"), hold_key(backfill_of("default")))
+    await cluster.client.hincrby("docv:quota:default", "since", -_DAY_MS)
+    await cluster.client.delete(hold_key("default"), hold_key(backfill_of("default")))
 
 
 async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
     figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(150)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="200") as stage:
-        stage.riskos.change(quota=100, day_seconds=600)
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await until_held(stage, Reason.QUOTA)
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="200") as cluster:
+        cluster.riskos.change(quota=100, day_seconds=600)
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await until_held(cluster, Reason.QUOTA)
         await asyncio.sleep(1.5)
-        spent, burnt = stage.riskos.stats(), await charged(stage)
-        stage.riskos.change(quota=None)
-        await stage.client.delete(hold_key("default"))
-        await stage.wait_until_all_ended(_RUN, len(eval_ids))
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        spent, burnt = cluster.riskos.stats(), await charged(cluster)
+        cluster.riskos.change(quota=None)
+        await cluster.client.delete(hold_key("default"))
+        await cluster.wait_until_all_ended(_RUN, len(eval_ids))
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     figures(
         f"quota of 100 that only RiskOS knows: granted {spent.granted}, refused {spent.refused_by_quota}, "
         f"attempts burnt {burnt}, {result.sentence()}"
@@ -143,14 +143,14 @@ async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
 
 async def test_an_account_that_is_not_activated_reads_as_what_it_is(tmp_path: Path) -> None:
     eval_ids = evaluations(20)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
-        stage.riskos.change(rate=0)
-        await stage.start_workers(1)
-        await stage.enqueue(eval_ids, run=_RUN)
-        await until_held(stage, Reason.NOT_ACTIVATED)
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
+        cluster.riskos.change(rate=0)
+        await cluster.start_workers(1)
+        await cluster.enqueue(eval_ids, run=_RUN)
+        await until_held(cluster, Reason.NOT_ACTIVATED)
         await asyncio.sleep(1)
-        assert stage.riskos.stats().requests <= 8
-        assert await charged(stage) == 0
+        assert cluster.riskos.stats().requests <= 8
+        assert await charged(cluster) == 0
 
 
 @pytest.mark.parametrize(("style", "most"), [("none", 40), ("standard", 8), ("x", 8)])
@@ -160,13 +160,13 @@ async def test_a_rate_that_riskos_does_not_grant_is_found_out(
     if style == "x" and not scale.long:
         pytest.skip("but for their names these headers are the standard ones; the long form has them")
     eval_ids = evaluations(150)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
-        stage.riskos.change(rate=25, header_style=style)
-        await stage.start_workers(2)
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
+        cluster.riskos.change(rate=25, header_style=style)
+        await cluster.start_workers(2)
         began = time.monotonic()
-        await stage.enqueue(eval_ids, run=_RUN)
-        await stage.wait_until_all_ended(_RUN, len(eval_ids))
-        seconds, refused = time.monotonic() - began, stage.riskos.stats().refused_by_rate
+        await cluster.enqueue(eval_ids, run=_RUN)
+        await cluster.wait_until_all_ended(_RUN, len(eval_ids))
+        seconds, refused = time.monotonic() - began, cluster.riskos.stats().refused_by_rate
     figures(
         f"100/s asked for, 25/s granted, headers: {style}: {refused} 429s over 150 evaluations, {150 / seconds:.0f}/s"
     )
@@ -175,22 +175,22 @@ async def test_a_rate_that_riskos_does_not_grant_is_found_out(
 
 async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> None:
     eval_ids = evaluations(200)
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100", DOCV_LEASE_SECONDS="600") as stage:
-        worker, _ = await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await Holds(stage.client).place_manual("default", "the auditors are here")
-        while (census := await stage.ledger.get_stats()).leased or any(census.queued.values()):
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="100", DOCV_LEASE_SECONDS="600") as cluster:
+        worker, _ = await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await Holds(cluster.client).place_manual("default", "the auditors are here")
+        while (census := await cluster.ledger.get_stats()).leased or any(census.queued.values()):
             await asyncio.sleep(0.1)
-        asked, memory = stage.riskos.stats().requests, await stage.client.info("memory")
+        asked, memory = cluster.riskos.stats().requests, await cluster.client.info("memory")
         await asyncio.sleep(3)
-        assert stage.riskos.stats().requests == asked
-        assert (await stage.client.info("memory"))["used_memory"] <= memory["used_memory"] + 1_000_000
-        assert sum((await stage.ledger.get_stats()).held.values()) == 200 - await stage.settled(_RUN)
-        assert await charged(stage) == 0
-        assert await stage.terminate(worker) < 15
+        assert cluster.riskos.stats().requests == asked
+        assert (await cluster.client.info("memory"))["used_memory"] <= memory["used_memory"] + 1_000_000
+        assert sum((await cluster.ledger.get_stats()).held.values()) == 200 - await cluster.settled(_RUN)
+        assert await charged(cluster) == 0
+        assert await cluster.terminate(worker) < 15
         assert worker.process.returncode == 0
-        await Holds(stage.client).end("default")
-        await stage.wait_until_all_ended(_RUN, len(eval_ids))
+        await Holds(cluster.client).end("default")
+        await cluster.wait_until_all_ended(_RUN, len(eval_ids))
 
 
 async def test_exactly_those_that_always_fail_become_dead_letters_and_a_redrive_archives_them(
@@ -199,15 +199,15 @@ async def test_exactly_those_that_always_fail_become_dead_letters_and_a_redrive_
     total = 1000 if scale.long else 200
     eval_ids = [eval_id_for(_sick(number), number) for number in range(total)]
     sick = {eval_id for number, eval_id in enumerate(eval_ids) if _sick(number) is Scenario.ERROR_500_ALWAYS}
-    async with set_stage(tmp_path / "stage", DOCV_ATTEMPTS="3") as stage:
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await stage.wait_until_all_ended(_RUN, total)
-        dead = {letter.eval_id async for letter in stage.ledger.iterate_dead_letters()}
-        stage.riskos.change(mended=True)
-        assert set(await stage.ledger.redrive_dead_letters(sorted(dead))) == dead
-        counters = await stage.wait_until_all_ended(_RUN, total)
-        left = [letter async for letter in stage.ledger.iterate_dead_letters()]
+    async with running_cluster(tmp_path / "stage", DOCV_ATTEMPTS="3") as cluster:
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await cluster.wait_until_all_ended(_RUN, total)
+        dead = {letter.eval_id async for letter in cluster.ledger.iterate_dead_letters()}
+        cluster.riskos.change(mended=True)
+        assert set(await cluster.ledger.redrive_dead_letters(sorted(dead))) == dead
+        counters = await cluster.wait_until_all_ended(_RUN, total)
+        left = [letter async for letter in cluster.ledger.iterate_dead_letters()]
     figures(
         f"{len(sick)} of {total} always 500: {len(dead)} dead letters, {len(dead ^ sick)} of them wrong or missing; "
         f"after mending and redrive {len(left)} left, {counters.outcomes[Outcome.ARCHIVED]} archived"

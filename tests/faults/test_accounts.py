@@ -10,7 +10,7 @@ from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Holds, Reason
 from tests.commands import KEY, Shell
-from tests.faults.stage import Stage, set_stage
+from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.watching import charged, half_done, until_held
 
 KYB = "key-of-the-other-account"
@@ -28,75 +28,75 @@ def accounts_in(folder: Path, table: str, *more: str) -> str:
     return str(file)
 
 
-def manifest_of(stage: Stage, environment: str, eval_id: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads((stage.archive / environment / eval_id / "manifest.json").read_text())
+def manifest_of(cluster: Cluster, environment: str, eval_id: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads((cluster.archive / environment / eval_id / "manifest.json").read_text())
     return found
 
 
 async def test_two_accounts_archive_side_by_side_each_within_its_rate_and_in_its_environment(tmp_path: Path) -> None:
     ours, theirs = evaluations(60), evaluations(60, Scenario.FLAT)
     file = accounts_in(tmp_path, 'environment = "production"\nrate = 0.5\ndaily_quota = 100000')
-    async with set_stage(tmp_path / "stage", keys=[KYB], DOCV_RATE="20", DOCV_ACCOUNTS=file) as stage:
-        await stage.start_workers(2)
+    async with running_cluster(tmp_path / "stage", keys=[KYB], DOCV_RATE="20", DOCV_ACCOUNTS=file) as cluster:
+        await cluster.start_workers(2)
         began = time.monotonic()
-        await stage.enqueue(theirs, run="theirs", queue=Queue.BACKFILL, account="kyb")
-        await stage.enqueue(ours, run="ours", queue=Queue.BACKFILL)
-        await stage.wait_until_all_ended("ours", len(ours), seconds=100)
-        asked, seconds = stage.riskos.stats(KYB).requests, time.monotonic() - began
-        left = (await stage.ledger.get_run("theirs")).pending
-        faster = await Shell(tmp_path, stage.settings).run("rate", "100", "--account", "kyb")
-        await stage.wait_until_all_ended("theirs", len(theirs))
-        assert await charged(stage) == 0
+        await cluster.enqueue(theirs, run="theirs", queue=Queue.BACKFILL, account="kyb")
+        await cluster.enqueue(ours, run="ours", queue=Queue.BACKFILL)
+        await cluster.wait_until_all_ended("ours", len(ours), seconds=100)
+        asked, seconds = cluster.riskos.stats(KYB).requests, time.monotonic() - began
+        left = (await cluster.ledger.get_run("theirs")).pending
+        faster = await Shell(tmp_path, cluster.settings).run("rate", "100", "--account", "kyb")
+        await cluster.wait_until_all_ended("theirs", len(theirs))
+        assert await charged(cluster) == 0
     # One after the other, no more than the 16 that are in flight would be left of what came first.
     assert left > 2 * 16, "what may go faster, and came later, waited for what came first"
     # A machine that is slow makes them slower.
     assert asked <= 1 + seconds * 0.5
     assert seconds >= (len(ours) - 1) / 20
     assert faster.code == 0, faster.err
-    assert (stage.riskos.stats().requests, stage.riskos.stats(KYB).requests) == (60, 60)
-    of_ours, of_theirs = manifest_of(stage, "sandbox", ours[0]), manifest_of(stage, "production", theirs[0])
+    assert (cluster.riskos.stats().requests, cluster.riskos.stats(KYB).requests) == (60, 60)
+    of_ours, of_theirs = manifest_of(cluster, "sandbox", ours[0]), manifest_of(cluster, "production", theirs[0])
     assert (of_ours["account"], of_ours["environment"]) == ("default", "sandbox")
     assert (of_theirs["account"], of_theirs["environment"]) == ("kyb", "production")
 
 
 async def test_a_key_that_is_refused_holds_its_account_only_until_that_one_is_resumed(tmp_path: Path) -> None:
     ours, theirs = evaluations(100), evaluations(100, Scenario.FLAT)
-    async with set_stage(
+    async with running_cluster(
         tmp_path / "stage", keys=[KYB], DOCV_RATE="100", DOCV_ACCOUNTS=accounts_in(tmp_path, "")
-    ) as stage:
-        await stage.start_workers(2)
-        await stage.enqueue(theirs, run="theirs", queue=Queue.BACKFILL, account="kyb")
-        await half_done(stage, "theirs", len(theirs))
-        stage.riskos.change(KYB, refuse_with=401)
-        await until_held(stage, Reason.UNAUTHORIZED, scope="kyb")
-        await stage.enqueue(ours, run="ours", queue=Queue.BACKFILL)
-        await stage.wait_until_all_ended("ours", len(ours))
-        assert await Holds(stage.client).get("default") is None
-        refused = stage.riskos.stats(KYB).by_status[401]
+    ) as cluster:
+        await cluster.start_workers(2)
+        await cluster.enqueue(theirs, run="theirs", queue=Queue.BACKFILL, account="kyb")
+        await half_done(cluster, "theirs", len(theirs))
+        cluster.riskos.change(KYB, refuse_with=401)
+        await until_held(cluster, Reason.UNAUTHORIZED, scope="kyb")
+        await cluster.enqueue(ours, run="ours", queue=Queue.BACKFILL)
+        await cluster.wait_until_all_ended("ours", len(ours))
+        assert await Holds(cluster.client).get("default") is None
+        refused = cluster.riskos.stats(KYB).by_status[401]
         assert refused <= 16, "those that were under way together"
-        assert await charged(stage) == 0
-        census = await stage.ledger.get_stats()
+        assert await charged(cluster) == 0
+        census = await cluster.ledger.get_stats()
         assert census.held_by_account == {"kyb": sum(census.held.values())}
-        stage.riskos.change(KYB, refuse_with=None)
-        resumed = await Shell(tmp_path, stage.settings).run("resume", "--account", "kyb")
+        cluster.riskos.change(KYB, refuse_with=None)
+        resumed = await Shell(tmp_path, cluster.settings).run("resume", "--account", "kyb")
         assert (resumed.code, resumed.out.partition(" goes on")[0]) == (0, "account kyb")
-        counters = await stage.wait_until_all_ended("theirs", len(theirs))
+        counters = await cluster.wait_until_all_ended("theirs", len(theirs))
     assert counters.outcomes[Outcome.ARCHIVED] == len(theirs)
 
 
 async def test_accounts_that_share_a_rate_keep_it_together(tmp_path: Path) -> None:
     ours, theirs = evaluations(60), evaluations(60, Scenario.FLAT)
     file = accounts_in(tmp_path, 'shares_rate_with = "default"')
-    async with set_stage(tmp_path / "stage", keys=[KYB], DOCV_RATE="20", DOCV_ACCOUNTS=file) as stage:
-        await stage.start_workers(2)
+    async with running_cluster(tmp_path / "stage", keys=[KYB], DOCV_RATE="20", DOCV_ACCOUNTS=file) as cluster:
+        await cluster.start_workers(2)
         began = time.monotonic()
-        await stage.enqueue(ours, run="ours")
-        await stage.enqueue(theirs, run="theirs", account="kyb")
-        await stage.wait_until_all_ended("ours", len(ours))
-        await stage.wait_until_all_ended("theirs", len(theirs))
+        await cluster.enqueue(ours, run="ours")
+        await cluster.enqueue(theirs, run="theirs", account="kyb")
+        await cluster.wait_until_all_ended("ours", len(ours))
+        await cluster.wait_until_all_ended("theirs", len(theirs))
         seconds = time.monotonic() - began
-        asked = [stage.riskos.stats(key).granted for key in (KEY, KYB)]
-        used = await stage.client.hget("docv:quota:default", "used")
+        asked = [cluster.riskos.stats(key).granted for key in (KEY, KYB)]
+        used = await cluster.client.hget("docv:quota:default", "used")
     assert asked == [60, 60]
     assert seconds >= (120 - 1) / 20, "together they went faster than their rate; a slow machine only takes longer"
     assert int(used or 0) == 120
@@ -104,24 +104,24 @@ async def test_accounts_that_share_a_rate_keep_it_together(tmp_path: Path) -> No
 
 async def test_what_a_worker_does_not_know_waits_for_one_that_does_and_loses_nothing(tmp_path: Path) -> None:
     theirs = evaluations(20)
-    async with set_stage(tmp_path / "stage", keys=[KYB]) as stage:
-        (stranger,) = await stage.start_workers(1)
-        await stage.enqueue(theirs, run="theirs", account="kyb")
+    async with running_cluster(tmp_path / "stage", keys=[KYB]) as cluster:
+        (stranger,) = await cluster.start_workers(1)
+        await cluster.enqueue(theirs, run="theirs", account="kyb")
         async with asyncio.timeout(30):
-            while (await stage.ledger.get_stats()).held_by_account != {"kyb": len(theirs)}:
+            while (await cluster.ledger.get_stats()).held_by_account != {"kyb": len(theirs)}:
                 await asyncio.sleep(0.05)
         said = stranger.log.read_text()
         assert said.count("account.unknown") == 1
-        assert await charged(stage) == 0
-        shell = Shell(tmp_path, stage.settings)
+        assert await charged(cluster) == 0
+        shell = Shell(tmp_path, cluster.settings)
         assert json.loads((await shell.run("status", "--json")).out)["unknown_accounts"] == {"kyb": len(theirs)}
         examined = json.loads((await shell.run("doctor", "--json")).out)["findings"]
         assert [each["state"] for each in examined if each["what"] == "account kyb"] == ["wrong"]
-        since = await stage.client.zrange("docv:ledger:held:live:kyb", 0, -1, withscores=True)
+        since = await cluster.client.zrange("docv:ledger:held:live:kyb", 0, -1, withscores=True)
         await asyncio.sleep(2.5)
-        again = await stage.client.zrange("docv:ledger:held:live:kyb", 0, -1, withscores=True)
+        again = await cluster.client.zrange("docv:ledger:held:live:kyb", 0, -1, withscores=True)
         assert again == since, "they went round and round"
-        stage.settings["DOCV_ACCOUNTS"] = accounts_in(tmp_path, "")
-        await stage.start_workers(1)
-        counters = await stage.wait_until_all_ended("theirs", len(theirs))
+        cluster.settings["DOCV_ACCOUNTS"] = accounts_in(tmp_path, "")
+        await cluster.start_workers(1)
+        counters = await cluster.wait_until_all_ended("theirs", len(theirs))
     assert counters.outcomes[Outcome.ARCHIVED] == len(theirs)

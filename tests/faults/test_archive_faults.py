@@ -13,9 +13,9 @@ from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import ARCHIVE, Reason
 from tests.faults.check import examine
+from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.own_s3 import OwnS3, own_s3, unkept
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import charged, half_done, until_held, until_let_go
 from tests.riskos import Mood
 
@@ -28,37 +28,37 @@ def evaluations(count: int) -> list[str]:
 
 
 @asynccontextmanager
-async def half_archived(eval_ids: list[str], folder: Path) -> AsyncIterator[tuple[Stage, OwnS3]]:
+async def half_archived(eval_ids: list[str], folder: Path) -> AsyncIterator[tuple[Cluster, OwnS3]]:
     """Have two workers that are half done with the evaluations, and the S3 that they archive into."""
     async with (
         own_s3() as s3,
-        set_stage(folder / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as stage,
+        running_cluster(folder / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as cluster,
     ):
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(stage, _RUN, len(eval_ids))
-        yield stage, s3
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await half_done(cluster, _RUN, len(eval_ids))
+        yield cluster, s3
 
 
 async def test_a_bucket_that_is_down_and_then_slow_loses_nothing_and_costs_nothing(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
-    async with half_archived(eval_ids, tmp_path) as (stage, s3):
+    async with half_archived(eval_ids, tmp_path) as (cluster, s3):
         began, s3.wilful.mood = time.monotonic(), Mood.DOWN
-        await until_held(stage, *_REASONS, scope=ARCHIVE)
+        await until_held(cluster, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage / 2)
         half_in_between = unkept(s3)
         await asyncio.sleep(scale.outage / 2)
-        burnt = await charged(stage)
+        burnt = await charged(cluster)
         s3.wilful.mood = Mood.SLOW
         await asyncio.sleep(scale.outage / 2)
         lasted = time.monotonic() - began
         mended, s3.wilful.mood = time.monotonic(), Mood.FINE
-        await until_let_go(stage, ARCHIVE, seconds=2 * lasted + 10)
+        await until_let_go(cluster, ARCHIVE, seconds=2 * lasted + 10)
         probed = time.monotonic() - mended
-        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=90)
+        counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=90)
         seconds, result = time.monotonic() - mended, examine(s3, eval_ids)
         half = [*half_in_between, *unkept(s3)]
     figures(
@@ -79,14 +79,14 @@ async def test_a_bucket_that_refuses_everybody_is_waited_for(
     if mood is not Mood.EXPIRED and not scale.long:
         pytest.skip("to a worker it is the same as the others; the long form has it")
     eval_ids = evaluations(1000 if scale.long else 200)
-    async with half_archived(eval_ids, tmp_path) as (stage, s3):
+    async with half_archived(eval_ids, tmp_path) as (cluster, s3):
         began, s3.wilful.mood = time.monotonic(), mood
-        await until_held(stage, *_REASONS, scope=ARCHIVE)
+        await until_held(cluster, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage)
-        lasted, half_in_between, burnt = time.monotonic() - began, unkept(s3), await charged(stage)
+        lasted, half_in_between, burnt = time.monotonic() - began, unkept(s3), await charged(cluster)
         mended, s3.wilful.mood = time.monotonic(), Mood.FINE
-        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), seconds=2 * lasted + 60)
+        counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=2 * lasted + 60)
         seconds, result = time.monotonic() - mended, examine(s3, eval_ids)
     figures(
         f"bucket {mood.name.lower()} for {lasted:.0f} s: {result.sentence()}, attempts burnt {burnt}, dead letters "

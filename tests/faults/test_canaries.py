@@ -16,9 +16,9 @@ from tasks.resilience.holds import Reason
 from tests import riskos
 from tests.commands import Shell
 from tests.faults import own_s3
+from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.own_s3 import OwnS3
 from tests.faults.redis_server import RedisServer
-from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import until_held
 from tests.riskos import Heard, Reply, Then, Write, http, listening
 from tests.zips import Raw, forged, zip_of
@@ -120,14 +120,14 @@ class Guarded(RedisServer):
 
 
 @contextlib.asynccontextmanager
-async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[str, str]) -> AsyncIterator[Stage]:
-    """Have a stage whose Redis has a password, and whose RiskOS is a scripted one."""
+async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[str, str]) -> AsyncIterator[Cluster]:
+    """Have a cluster whose Redis has a password, and whose RiskOS is a scripted one."""
     redis = Guarded(folder / "redis")
     try:
         await redis.start()
         settings = {"DOCV_API_KEY": KEY, "DOCV_LOG_LEVEL": "DEBUG", "DOCV_ATTEMPTS": "2", **settings}
-        async with Stage(folder, redis, service, settings) as stage:
-            yield stage
+        async with Cluster(folder, redis, service, settings) as cluster:
+            yield cluster
     finally:
         await redis.kill()
 
@@ -155,9 +155,9 @@ async def in_redis(client: Redis) -> str:
     return str(found)
 
 
-def ever_in_redis(stage: Stage) -> str:
+def ever_in_redis(cluster: Cluster) -> str:
     """Return everything that was ever written there, and what the server said."""
-    files = [path for path in (stage.folder / "redis").rglob("*") if path.is_file()]
+    files = [path for path in (cluster.folder / "redis").rglob("*") if path.is_file()]
     return "\n".join(path.read_text(errors="replace") for path in files)
 
 
@@ -175,9 +175,9 @@ def contents(s3: OwnS3) -> str:
     return "\n".join(data.decode(errors="replace") for data in s3.wilful.objects.values())
 
 
-async def said_by_commands(stage: Stage) -> dict[str, str]:
+async def said_by_commands(cluster: Cluster) -> dict[str, str]:
     """Return what a person sees who looks."""
-    shell, said = Shell(stage.folder, stage.settings), {}
+    shell, said = Shell(cluster.folder, cluster.settings), {}
     for command in ("status", "status --json", f"status {_RUN}", "dead-letters list", "dead-letters list --json"):
         finished = await shell.run(*command.split())
         said[command] = finished.out + finished.err
@@ -190,9 +190,9 @@ def hits(places: Mapping[str, str], *wanted: str) -> Iterator[tuple[str, str]]:
             yield place, each
 
 
-def send_what_is_no_message(stage: Stage) -> None:
+def send_what_is_no_message(cluster: Cluster) -> None:
     """Send what breaks the contract."""
-    app = make_publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
+    app = make_publishing_app(Settings(redis_url=SecretStr(cluster.redis.url)))
     with contextlib.closing(app):
         app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id_of(1)], "applicant": ARGUMENT}, queue="live")
 
@@ -202,20 +202,20 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
     async with (
         listening(answers) as service,
         own_s3.own_s3(Write(stores=False, reply=Reply(s3_says(STORE)))) as s3,
-        guarded_stage(tmp_path / "stage", service, s3.settings) as stage,
+        guarded_stage(tmp_path / "stage", service, s3.settings) as cluster,
     ):
-        await stage.start_workers(2)
+        await cluster.start_workers(2)
         # The last two hold the account up, so they come when nothing else is under way.
         *others, slowed, refused = eval_ids
         for run, some in ((_RUN, others), ("slowed", [slowed])):
-            await stage.enqueue(some, run=run)
-            await stage.wait_until_all_ended(run, len(some))
-        await stage.enqueue([refused], run="refused")
-        await until_held(stage, Reason.UNAUTHORIZED)
-        places = await said_by_commands(stage)
-        places |= {"Redis": await in_redis(stage.client), "Redis's file": ever_in_redis(stage), "S3": in_s3(s3)}
-        places |= {worker.log.name: worker.log.read_text() for worker in stage.workers}
-        kept, told, outcomes = contents(s3), manifests(s3), (await stage.ledger.get_run(_RUN)).outcomes
+            await cluster.enqueue(some, run=run)
+            await cluster.wait_until_all_ended(run, len(some))
+        await cluster.enqueue([refused], run="refused")
+        await until_held(cluster, Reason.UNAUTHORIZED)
+        places = await said_by_commands(cluster)
+        places |= {"Redis": await in_redis(cluster.client), "Redis's file": ever_in_redis(cluster), "S3": in_s3(s3)}
+        places |= {worker.log.name: worker.log.read_text() for worker in cluster.workers}
+        kept, told, outcomes = contents(s3), manifests(s3), (await cluster.ledger.get_run(_RUN)).outcomes
         asked = str(service.heard)
     found = [
         *hits(places, *SECRETS, *PERSONAL),
@@ -238,10 +238,10 @@ def s3_says(text: str) -> bytes:
 
 
 async def test_what_a_message_holds_against_the_contract_is_told_to_nobody(tmp_path: Path) -> None:
-    async with set_stage(tmp_path / "stage", DOCV_LOG_LEVEL="DEBUG") as stage:
-        (worker,) = await stage.start_workers(1)
-        await asyncio.to_thread(send_what_is_no_message, stage)
-        await stage.until(lambda: "message.rejected" in worker.log.read_text())
+    async with running_cluster(tmp_path / "stage", DOCV_LOG_LEVEL="DEBUG") as cluster:
+        (worker,) = await cluster.start_workers(1)
+        await asyncio.to_thread(send_what_is_no_message, cluster)
+        await cluster.until(lambda: "message.rejected" in worker.log.read_text())
         await asyncio.sleep(0.5)
         assert ARGUMENT not in worker.log.read_text()
-        assert ARGUMENT not in await in_redis(stage.client)
+        assert ARGUMENT not in await in_redis(cluster.client)

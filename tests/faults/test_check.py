@@ -8,7 +8,7 @@ import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from tests.faults.check import FolderArchive, Result, counted_right, examine
-from tests.faults.stage import set_stage
+from tests.faults.cluster import running_cluster
 
 _PASSPORT = eval_id_for(Scenario.PASSPORT, 1)
 _TOMBSTONE = eval_id_for(Scenario.NOT_FOUND, 1)
@@ -24,13 +24,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def made(folder: Path) -> Path:
     """Let a worker make an archive, and return it."""
-    async with set_stage(folder) as stage:
-        await stage.start_workers(1)
-        await stage.enqueue(_ALL, run="sound")
-        counters = await stage.wait_until_all_ended("sound", len(_ALL))
+    async with running_cluster(folder) as cluster:
+        await cluster.start_workers(1)
+        await cluster.enqueue(_ALL, run="sound")
+        counters = await cluster.wait_until_all_ended("sound", len(_ALL))
         assert counted_right(_ALL, counters)
         assert not counted_right(_ALL[:2], counters)
-        return stage.archive
+        return cluster.archive
 
 
 def found_after(archive: Path, harm: Callable[[Path], None], pattern: str) -> Result:

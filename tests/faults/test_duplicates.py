@@ -20,9 +20,9 @@ from tasks.queueing.message import MAX_BATCH
 from tasks.resilience.holds import Holds
 from tests import forked
 from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.own_s3 import own_s3
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, Worker, set_stage
 from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.config.settings import Settings
@@ -63,9 +63,9 @@ def evaluations(numbers: range) -> list[str]:
     return [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in numbers]
 
 
-def send_bare(stage: Stage, eval_ids: Sequence[str], run: str) -> None:
+def send_bare(cluster: Cluster, eval_ids: Sequence[str], run: str) -> None:
     """Send messages as a producer does who knows nothing but Celery."""
-    app = make_publishing_app(Settings(redis_url=SecretStr(stage.redis.url)))
+    app = make_publishing_app(Settings(redis_url=SecretStr(cluster.redis.url)))
     with contextlib.closing(app):
         for start in range(0, len(eval_ids), MAX_BATCH):
             some = list(eval_ids[start : start + MAX_BATCH])
@@ -76,15 +76,15 @@ async def test_what_is_asked_for_three_times_at_once_is_archived_once(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(range(500 if scale.long else 100))
-    async with own_s3() as s3, set_stage(tmp_path / "stage", **s3.settings) as stage:
-        await stage.start_workers(2)
+    async with own_s3() as s3, running_cluster(tmp_path / "stage", **s3.settings) as cluster:
+        await cluster.start_workers(2)
         await asyncio.gather(
-            stage.enqueue(eval_ids, run="live"),
-            stage.enqueue(eval_ids, run="backfill", queue=Queue.BACKFILL),
-            asyncio.to_thread(send_bare, stage, eval_ids, "bare"),
+            cluster.enqueue(eval_ids, run="live"),
+            cluster.enqueue(eval_ids, run="backfill", queue=Queue.BACKFILL),
+            asyncio.to_thread(send_bare, cluster, eval_ids, "bare"),
         )
-        runs = [await stage.wait_until_all_ended(run, len(eval_ids)) for run in ("live", "backfill", "bare")]
-        result, asked = examine(s3, eval_ids), stage.riskos.stats().by_evaluation
+        runs = [await cluster.wait_until_all_ended(run, len(eval_ids)) for run in ("live", "backfill", "bare")]
+        result, asked = examine(s3, eval_ids), cluster.riskos.stats().by_evaluation
     written = Counter(heard.path for heard in s3.server.heard if heard.method == "PUT")
     twice = [path for path, count in written.items() if count > 1]
     most, unchanged = max(asked.values()), sum(run.outcomes[Outcome.UNCHANGED] for run in runs)
@@ -98,15 +98,15 @@ async def test_what_is_asked_for_three_times_at_once_is_archived_once(
     assert all(counted_right(eval_ids, run) for run in runs), runs
 
 
-async def start_elsewhere(stage: Stage, seconds: float) -> Worker:
+async def start_elsewhere(cluster: Cluster, seconds: float) -> Worker:
     """Start a worker on a machine whose clock is wrong by so much."""
-    folder = stage.folder / f"clock{seconds:+.0f}"
+    folder = cluster.folder / f"clock{seconds:+.0f}"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_CLOCK.format(seconds=seconds))
-    stage.settings["PYTHONPATH"] = str(folder)
-    worker = await stage.start_worker(start=forked.start_anew)  # only so is that file looked at
-    del stage.settings["PYTHONPATH"]
-    await stage.until_ready(worker)
+    cluster.settings["PYTHONPATH"] = str(folder)
+    worker = await cluster.start_worker(start=forked.start_anew)  # only so is that file looked at
+    del cluster.settings["PYTHONPATH"]
+    await cluster.until_ready(worker)
     return worker
 
 
@@ -126,21 +126,24 @@ async def test_two_runs_over_the_same_evaluations_on_clocks_that_disagree_count_
     size = 500 if scale.long else 100
     runs = {"one": evaluations(range(size)), "two": evaluations(range(size // 2, size + size // 2))}
     eval_ids = sorted({eval_id for some in runs.values() for eval_id in some})
-    async with set_stage(tmp_path / "stage", DOCV_RATE="100") as stage:
-        stage.riskos.change(rate=50)
-        here, elsewhere = await stage.start_worker(), await start_elsewhere(stage, apart)
-        await stage.until_ready(here)
+    async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
+        cluster.riskos.change(rate=50)
+        here, elsewhere = await cluster.start_worker(), await start_elsewhere(cluster, apart)
+        await cluster.until_ready(here)
         began = time.monotonic()
         await asyncio.gather(
-            *(stage.enqueue(some, run=run, queue=queue) for (run, some), queue in zip(runs.items(), Queue, strict=True))
+            *(
+                cluster.enqueue(some, run=run, queue=queue)
+                for (run, some), queue in zip(runs.items(), Queue, strict=True)
+            )
         )
         counters: dict[str, RunCounters] = {
-            run: await stage.wait_until_all_ended(run, len(some)) for run, some in runs.items()
+            run: await cluster.wait_until_all_ended(run, len(some)) for run, some in runs.items()
         }
         seconds = time.monotonic() - began
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
         clocks = (clock_of(here), clock_of(elsewhere))
-        asked, granted = stage.riskos.stats().by_evaluation, stage.riskos.stats().granted
+        asked, granted = cluster.riskos.stats().by_evaluation, cluster.riskos.stats().granted
     figures(
         f"two runs over {len(eval_ids)} IDs, clocks {clocks[1] - clocks[0]:+.0f} s apart: {result.sentence()}, "
         f"{seconds:.1f} s, {granted} requests granted ({'; '.join(run.sentence() for run in counters.values())})"
@@ -154,10 +157,10 @@ async def test_two_runs_over_the_same_evaluations_on_clocks_that_disagree_count_
 
 
 async def test_a_clock_that_is_slow_does_not_make_a_short_wait_a_long_one(tmp_path: Path) -> None:
-    async with set_stage(tmp_path / "stage") as stage:
-        await start_elsewhere(stage, -_APART_SECONDS)
-        await stage.enqueue([eval_id_for(Scenario.RATE_LIMITED_DATE, 1)], run="late")
-        await stage.until(lambda: stage.riskos.stats().requests > 0)
+    async with running_cluster(tmp_path / "stage") as cluster:
+        await start_elsewhere(cluster, -_APART_SECONDS)
+        await cluster.enqueue([eval_id_for(Scenario.RATE_LIMITED_DATE, 1)], run="late")
+        await cluster.until(lambda: cluster.riskos.stats().requests > 0)
         await asyncio.sleep(0.5)
-        hold = await Holds(stage.client).get("default")
+        hold = await Holds(cluster.client).get("default")
         assert hold is None or hold.remaining < 10, hold

@@ -10,9 +10,9 @@ import pytest
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.ledger.ledger import NotReplicated
 from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.cluster import running_cluster
 from tests.faults.redis_server import WatchedRedis
 from tests.faults.scale import Scale
-from tests.faults.stage import set_stage
 
 _KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)
 
@@ -23,31 +23,31 @@ async def test_what_was_accepted_outlives_the_primary(
     total = 2_000 if scale.long else 200
     eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
     alone = [eval_id_for(Scenario.DOCUMENTED, total)]
-    async with set_stage(tmp_path / "stage", watched=True, DOCV_REDIS_REPLICAS="1") as stage:
-        redis = stage.redis
+    async with running_cluster(tmp_path / "stage", watched=True, DOCV_REDIS_REPLICAS="1") as cluster:
+        redis = cluster.redis
         assert isinstance(redis, WatchedRedis)
-        stage.riskos.change(latency_ms=150, jitter_ms=100)
-        await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run="failover")
-        while await stage.settled("failover") < total // 10:
+        cluster.riskos.change(latency_ms=150, jitter_ms=100)
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run="failover")
+        while await cluster.settled("failover") < total // 10:
             await asyncio.sleep(0.02)
 
         began = time.monotonic()
         await redis.first.kill()
-        before = await stage.settled("failover")
-        while await stage.settled("failover") <= max(before, total // 10):
+        before = await cluster.settled("failover")
+        while await cluster.settled("failover") <= max(before, total // 10):
             assert time.monotonic() - began < 60, "nobody goes on"
             await asyncio.sleep(0.05)
         pause = time.monotonic() - began
         with pytest.raises(NotReplicated, match="0 of 1 replicas"):
-            await stage.enqueue(alone, run="alone")
+            await cluster.enqueue(alone, run="alone")
 
         await redis.bring_back_first()
-        await stage.enqueue(alone, run="alone")
-        await stage.let_a_minute_pass()
-        counters = await stage.wait_until_all_ended("failover", total, seconds=90)
-        await stage.wait_until_all_ended("alone", 1)
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids + alone)
+        await cluster.enqueue(alone, run="alone")
+        await cluster.let_a_minute_pass()
+        counters = await cluster.wait_until_all_ended("failover", total, seconds=90)
+        await cluster.wait_until_all_ended("alone", 1)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids + alone)
     figures(f"Redis failed over: {result.sentence()}, at work again {pause:.1f} s after the crash")
     assert result.sound, result
     assert counted_right(eval_ids, counters), counters

@@ -9,8 +9,8 @@ from scripts.simulator.scenarios import Scenario, eval_id_for
 from tasks.model.outcome import Outcome
 from tests.commands import Finished, Shell
 from tests.faults.check import FolderArchive, examine
+from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, set_stage
 from tests.faults.watching import charged, half_done
 
 _RUN = "full"
@@ -20,15 +20,15 @@ def evaluations(count: int) -> list[str]:
     return [eval_id_for(Scenario.PASSPORT, number) for number in range(count)]
 
 
-async def fill(stage: Stage, eval_ids: list[str], room: int) -> Finished:
+async def fill(cluster: Cluster, eval_ids: list[str], room: int) -> Finished:
     """Leave Redis only so much room, which may be less than it uses, and enqueue more than there is room for."""
-    used = (await stage.client.info("memory"))["used_memory"]
-    await stage.client.config_set("maxmemory", used + room)
-    return await enqueue(stage, eval_ids)
+    used = (await cluster.client.info("memory"))["used_memory"]
+    await cluster.client.config_set("maxmemory", used + room)
+    return await enqueue(cluster, eval_ids)
 
 
-async def enqueue(stage: Stage, eval_ids: list[str]) -> Finished:
-    shell = Shell(stage.folder, stage.settings)
+async def enqueue(cluster: Cluster, eval_ids: list[str]) -> Finished:
+    shell = Shell(cluster.folder, cluster.settings)
     return await shell.run("enqueue", "-", "--queue", "backfill", "--run", _RUN, given="\n".join(eval_ids))
 
 
@@ -36,19 +36,19 @@ async def test_a_full_redis_takes_no_more_and_what_it_took_comes_to_its_end(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids, room = evaluations(20_000 if scale.long else 1_200), 8_000_000 if scale.long else 300_000
-    async with set_stage(tmp_path / "stage", DOCV_ATTEMPTS="3") as stage:
+    async with running_cluster(tmp_path / "stage", DOCV_ATTEMPTS="3") as cluster:
         began = time.monotonic()
-        refusal = await fill(stage, eval_ids, room)
-        accepted = (await stage.ledger.get_run(_RUN)).total
+        refusal = await fill(cluster, eval_ids, room)
+        accepted = (await cluster.ledger.get_run(_RUN)).total
         # Not even to remember which queues there are has Redis room; only work can make some.
-        await stage.start_workers(2)
-        await stage.wait_until_all_ended(_RUN, accepted, 150)
-        burnt, alive = await charged(stage), [worker.alive for worker in stage.workers]
-        await stage.client.config_set("maxmemory", 0)
-        again = await enqueue(stage, eval_ids)
-        counters = await stage.wait_until_all_ended(_RUN, len(eval_ids), 150)
+        await cluster.start_workers(2)
+        await cluster.wait_until_all_ended(_RUN, accepted, 150)
+        burnt, alive = await charged(cluster), [worker.alive for worker in cluster.workers]
+        await cluster.client.config_set("maxmemory", 0)
+        again = await enqueue(cluster, eval_ids)
+        counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), 150)
         seconds = time.monotonic() - began
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     figures(
         f"Redis is full: {accepted:,} of {len(eval_ids):,} accepted, exit code {refusal.code}; workers bring these to "
         f"their end while it is full; with more room {result.sentence()}, attempts burnt {burnt}, {seconds:.0f} s"
@@ -64,10 +64,10 @@ async def test_a_full_redis_takes_no_more_and_what_it_took_comes_to_its_end(
 
 
 async def test_a_worker_at_work_goes_on_while_redis_is_full(tmp_path: Path) -> None:
-    async with set_stage(tmp_path / "stage") as stage:
-        await stage.start_workers(2)
-        await stage.enqueue(evaluations(300), run=_RUN)
-        await half_done(stage, _RUN, 100)
-        await stage.client.config_set("maxmemory", 1)
-        await stage.wait_until_all_ended(_RUN, 300)
-        assert all(worker.alive for worker in stage.workers)
+    async with running_cluster(tmp_path / "stage") as cluster:
+        await cluster.start_workers(2)
+        await cluster.enqueue(evaluations(300), run=_RUN)
+        await half_done(cluster, _RUN, 100)
+        await cluster.client.config_set("maxmemory", 1)
+        await cluster.wait_until_all_ended(_RUN, 300)
+        assert all(worker.alive for worker in cluster.workers)

@@ -13,9 +13,9 @@ import pytest
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from tests.conftest import S3
 from tests.faults.check import Archive, BucketArchive, FolderArchive, counted_right, examine
+from tests.faults.cluster import Cluster, Worker, kill_now, running_cluster
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, Worker, kill_now, set_stage
 
 _SET = (
     Scenario.ATTACHMENTS,
@@ -33,23 +33,23 @@ def evaluations(round_: int) -> list[str]:
 
 
 @asynccontextmanager
-async def wired_stage(folder: Path, service: str, s3: S3) -> AsyncIterator[tuple[Stage, Proxy, Archive]]:
-    """Have a stage with a proxy between the workers and one service; the archive is a bucket where it is that one."""
-    async with set_stage(folder) as stage:
-        stage.settings["DOCV_LEASE_SECONDS"] = "2"
-        addresses = {"redis": stage.redis.url, "riskos": stage.riskos.url, "s3": s3.endpoint}
+async def wired_stage(folder: Path, service: str, s3: S3) -> AsyncIterator[tuple[Cluster, Proxy, Archive]]:
+    """Have a cluster with a proxy between the workers and one service; the archive is a bucket where it is that one."""
+    async with running_cluster(folder) as cluster:
+        cluster.settings["DOCV_LEASE_SECONDS"] = "2"
+        addresses = {"redis": cluster.redis.url, "riskos": cluster.riskos.url, "s3": s3.endpoint}
         async with proxy_to(urlsplit(addresses[service]).port or 0) as proxy:
             through = urlsplit(addresses[service])._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
-            archive: Archive = FolderArchive(stage.archive)
+            archive: Archive = FolderArchive(cluster.archive)
             match service:
                 case "redis":
-                    stage.settings["DOCV_REDIS_URL"] = through
+                    cluster.settings["DOCV_REDIS_URL"] = through
                 case "riskos":
-                    stage.settings["DOCV_RISKOS_URL"] = through
+                    cluster.settings["DOCV_RISKOS_URL"] = through
                 case "s3":
-                    stage.settings |= {"DOCV_S3_ENDPOINT": through, "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc"}
+                    cluster.settings |= {"DOCV_S3_ENDPOINT": through, "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc"}
                     archive = BucketArchive(s3, "kyc/")
-            yield stage, proxy, archive
+            yield cluster, proxy, archive
 
 
 @pytest.mark.parametrize("service", ["redis", "riskos", "s3"])
@@ -57,13 +57,13 @@ async def test_wherever_a_worker_dies_another_brings_everything_to_its_end(
     service: str, scale: Scale, figures: Callable[[str], None], tmp_path: Path, s3: S3
 ) -> None:
     began = time.monotonic()
-    async with wired_stage(tmp_path / "stage", service, s3) as (stage, proxy, archive):
-        (worker,) = await stage.start_workers(1)
-        calls = await undisturbed(stage, proxy)
+    async with wired_stage(tmp_path / "stage", service, s3) as (cluster, proxy, archive):
+        (worker,) = await cluster.start_workers(1)
+        calls = await undisturbed(cluster, proxy)
         places = scale.spread(range(1, calls + 1), random.Random(calls))  # noqa: S311  # no secret hangs on it
         reached = 0
         for place in places:
-            worker, killed = await killed_at(place, stage, proxy, worker)
+            worker, killed = await killed_at(place, cluster, proxy, worker)
             reached += killed
         eval_ids = [eval_id for round_ in (0, *places) for eval_id in evaluations(round_)]
         result = await asyncio.to_thread(examine, archive, eval_ids)
@@ -73,17 +73,17 @@ async def test_wherever_a_worker_dies_another_brings_everything_to_its_end(
     assert reached >= max(1, len(places) // 2)
 
 
-async def undisturbed(stage: Stage, proxy: Proxy) -> int:
+async def undisturbed(cluster: Cluster, proxy: Proxy) -> int:
     """Bring a set to its end without a kill; return how many calls that took."""
     eval_ids = evaluations(0)
     proxy.replies = 0
-    await stage.enqueue(eval_ids, run="undisturbed")
-    counters = await stage.wait_until_all_ended("undisturbed", len(eval_ids))
+    await cluster.enqueue(eval_ids, run="undisturbed")
+    counters = await cluster.wait_until_all_ended("undisturbed", len(eval_ids))
     assert counted_right(eval_ids, counters), counters
     return proxy.replies
 
 
-async def killed_at(place: int, stage: Stage, proxy: Proxy, victim: Worker) -> tuple[Worker, bool]:
+async def killed_at(place: int, cluster: Cluster, proxy: Proxy, victim: Worker) -> tuple[Worker, bool]:
     """Kill a worker after a call and let another finish; return the one that lives, and whether that call came."""
     eval_ids, run = evaluations(place), f"killed-at-{place}"
     blown = asyncio.Event()
@@ -93,8 +93,8 @@ async def killed_at(place: int, stage: Stage, proxy: Proxy, victim: Worker) -> t
         blown.set()
 
     proxy.blown, proxy.replies, proxy.fuse = blow, 0, place
-    await stage.enqueue(eval_ids, run=run)
-    ending = asyncio.ensure_future(stage.wait_until_all_ended(run, len(eval_ids)))
+    await cluster.enqueue(eval_ids, run=run)
+    ending = asyncio.ensure_future(cluster.wait_until_all_ended(run, len(eval_ids)))
     breaking = asyncio.ensure_future(blown.wait())
     await asyncio.wait({ending, breaking}, return_when=asyncio.FIRST_COMPLETED)
     breaking.cancel()
@@ -102,9 +102,9 @@ async def killed_at(place: int, stage: Stage, proxy: Proxy, victim: Worker) -> t
     worker = victim
     if blown.is_set():
         await victim.process.wait()
-        worker = await stage.start_worker()
-        await stage.until_ready(worker)
-        await stage.let_a_minute_pass()
+        worker = await cluster.start_worker()
+        await cluster.until_ready(worker)
+        await cluster.let_a_minute_pass()
     counters = await ending
     assert counted_right(eval_ids, counters), (place, counters)
     return worker, blown.is_set()

@@ -12,9 +12,9 @@ from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.queueing.publisher import count_backlog
 from tests.faults import without_ledger
 from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.killing import kill_again_and_again
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, set_stage
 
 # Mostly what is quick: a kill shall meet many beginnings and ends, not many transfers.
 _MIX = (Scenario.PASSPORT, Scenario.NO_DOCUMENTS, Scenario.NO_DOCUMENTS_NESTED, Scenario.NOT_FOUND)
@@ -30,21 +30,21 @@ async def test_nothing_is_lost_half_there_or_wrong_however_often_workers_are_kil
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
-    async with set_stage(tmp_path / "stage", DOCV_LEASE_SECONDS="2") as stage:
-        crew = await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run="killed")
+    async with running_cluster(tmp_path / "stage", DOCV_LEASE_SECONDS="2") as cluster:
+        crew = await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run="killed")
         await kill_again_and_again(
-            stage,
+            cluster,
             crew,
             kills=scale.kills,
             total=len(eval_ids),
-            ended=lambda: stage.settled("killed"),
+            ended=lambda: cluster.settled("killed"),
             dice=random.Random(7),  # noqa: S311  # no secret hangs on it
         )
         if not scale.long:
-            await stage.let_a_minute_pass()
-        counters = await stage.wait_until_all_ended("killed", len(eval_ids), seconds=90)
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+            await cluster.let_a_minute_pass()
+        counters = await cluster.wait_until_all_ended("killed", len(eval_ids), seconds=90)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
         seconds = time.monotonic() - began
     figures(f"SIGKILL: {scale.kills} kills, {result.sentence()}, {seconds:.0f} s ({counters.sentence()})")
     assert result.sound, result
@@ -57,12 +57,12 @@ async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
     if not scale.long:
         pytest.skip("how much is lost is a matter of luck: only the long form tells it")
     began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
-    async with set_stage(tmp_path / "stage") as stage:
-        carried = stage.folder / "carried"
-        crew = await stage.start_workers(2, *without_ledger.COMMAND)
-        await asyncio.to_thread(publish, stage, eval_ids)
+    async with running_cluster(tmp_path / "stage") as cluster:
+        carried = cluster.folder / "carried"
+        crew = await cluster.start_workers(2, *without_ledger.COMMAND)
+        await asyncio.to_thread(publish, cluster, eval_ids)
         await kill_again_and_again(
-            stage,
+            cluster,
             crew,
             *without_ledger.COMMAND,
             kills=scale.kills,
@@ -70,7 +70,7 @@ async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
             ended=lambda: count(carried),
             dice=random.Random(7),  # noqa: S311  # no secret hangs on it
         )
-        await until_nothing_comes_any_more(stage)
+        await until_nothing_comes_any_more(cluster)
         lost = len(eval_ids) - await count(carried)
         seconds = time.monotonic() - began
     figures(
@@ -78,9 +78,9 @@ async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
     )
 
 
-def publish(stage: Stage, eval_ids: list[str]) -> None:
+def publish(cluster: Cluster, eval_ids: list[str]) -> None:
     """Send each evaluation in a message of its own."""
-    app = without_ledger.application(stage.redis.url)
+    app = without_ledger.application(cluster.redis.url)
     with app.connection_for_write() as connection, connection.Producer(auto_declare=False) as producer:
         for eval_id in eval_ids:
             app.send_task(without_ledger.CARRY_TASK, args=[eval_id], queue="live", producer=producer)
@@ -92,11 +92,11 @@ async def count(folder: Path) -> int:
     return await asyncio.to_thread(lambda: len(list(folder.iterdir())) if folder.is_dir() else 0)
 
 
-async def until_nothing_comes_any_more(stage: Stage) -> None:
+async def until_nothing_comes_any_more(cluster: Cluster) -> None:
     """Wait until no message is waiting or with a worker, for longer than one could come back after."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < 2 * without_ledger.VISIBILITY_SECONDS:
-        messages = await count_backlog(stage.client)
+        messages = await count_backlog(cluster.client)
         if messages.unacknowledged or sum(messages.waiting.values()):
             quiet_since = time.monotonic()
         await asyncio.sleep(0.2)

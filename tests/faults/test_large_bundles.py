@@ -15,8 +15,8 @@ import psutil
 import pytest
 from aiohttp import web
 
+from tests.faults.cluster import running_cluster
 from tests.faults.scale import Scale
-from tests.faults.stage import set_stage
 
 _MOST_MEMORY = 400 << 20
 _AT_ONCE = 8
@@ -65,15 +65,15 @@ async def test_eight_large_bundles_at_once_leave_memory_where_it_is(
     eval_ids = [str(uuid4()) for _ in range(_AT_ONCE)]
     async with (
         serving(tmp_path / "large.zip") as url,
-        set_stage(tmp_path / "stage", DOCV_RISKOS_URL=url, DOCV_LEASE_SECONDS="60") as stage,
+        running_cluster(tmp_path / "stage", DOCV_RISKOS_URL=url, DOCV_LEASE_SECONDS="60") as cluster,
     ):
-        (worker,) = await stage.start_workers(1)
-        await stage.enqueue(eval_ids, run="large")
-        await stage.wait_until_all_ended("large", _AT_ONCE, 200)
+        (worker,) = await cluster.start_workers(1)
+        await cluster.enqueue(eval_ids, run="large")
+        await cluster.wait_until_all_ended("large", _AT_ONCE, 200)
         status = await asyncio.to_thread(Path(f"/proc/{worker.process.pid}/status").read_text)
         left = [file.path for file in psutil.Process(worker.process.pid).open_files() if "spool" in file.path]
         for eval_id in eval_ids:
-            manifest = json.loads((stage.archive / "sandbox" / eval_id / "manifest.json").read_text())
+            manifest = json.loads((cluster.archive / "sandbox" / eval_id / "manifest.json").read_text())
             assert {each["name"]: each["sha256"] for each in manifest["documents"]} == hashes
     most = int(status.split("VmHWM:")[1].split()[0]) << 10
     figures(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.proxy import proxy_to
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, Worker, set_stage
 
 _AGAIN_SECONDS = 10
 _KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.ERROR_500_ONCE, Scenario.NOT_FOUND)
@@ -19,7 +19,7 @@ Figures = Callable[[str], None]
 
 @asynccontextmanager
 async def under_way(
-    stage: Stage, name: str, figures: Figures, scale: Scale, *, faults: int
+    cluster: Cluster, name: str, figures: Figures, scale: Scale, *, faults: int
 ) -> AsyncIterator[list[float]]:
     """Have two workers at work; afterwards everything must have come to its end.
 
@@ -27,33 +27,33 @@ async def under_way(
     """
     began, total = time.monotonic(), (400 if scale.long else 100) * (faults + 1)
     eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
-    stage.riskos.change(latency_ms=150, jitter_ms=100)
-    stage.settings["DOCV_LOG_LEVEL"] = "DEBUG"  # then each message that comes is in the log
-    await stage.start_workers(2)
-    await stage.enqueue(eval_ids, run=name)
+    cluster.riskos.change(latency_ms=150, jitter_ms=100)
+    cluster.settings["DOCV_LOG_LEVEL"] = "DEBUG"  # then each message that comes is in the log
+    await cluster.start_workers(2)
+    await cluster.enqueue(eval_ids, run=name)
     pauses: list[float] = []
     yield pauses
-    stage.riskos.change(latency_ms=0, jitter_ms=0)
+    cluster.riskos.change(latency_ms=0, jitter_ms=0)
     if not scale.long:
-        await stage.let_a_minute_pass()
-    counters = await stage.wait_until_all_ended(name, total, seconds=150)
-    result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
+        await cluster.let_a_minute_pass()
+    counters = await cluster.wait_until_all_ended(name, total, seconds=150)
+    result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     seconds, longest = time.monotonic() - began, max(pauses)
     figures(f"Redis {name}, {faults}x: {result.sentence()}, at work again after {longest:.1f} s, {seconds:.0f} s")
     assert result.sound, result
     assert counted_right(eval_ids, counters), counters
-    assert all(worker.alive for worker in stage.workers)
+    assert all(worker.alive for worker in cluster.workers)
     assert longest < _AGAIN_SECONDS
 
 
-async def until_all_consume(stage: Stage, seconds: float = 75) -> float:
+async def until_all_consume(cluster: Cluster, seconds: float = 75) -> float:
     """Wait until every worker has received another message; return the seconds that took."""
     began = time.monotonic()
-    stalled = {worker: worker.log.stat().st_size for worker in stage.workers}
+    stalled = {worker: worker.log.stat().st_size for worker in cluster.workers}
     while stalled:
         stalled = {worker: size for worker, size in stalled.items() if not received(worker, since=size)}
         assert time.monotonic() - began < seconds, (
-            f"{len(stalled)} workers have stalled: {await stage.ledger.get_stats()}"
+            f"{len(stalled)} workers have stalled: {await cluster.ledger.get_stats()}"
         )
         await asyncio.sleep(0.02)
     return time.monotonic() - began
@@ -66,49 +66,49 @@ def received(worker: Worker, *, since: int) -> bool:
         return b" received" in log.read()
 
 
-async def harmed(stage: Stage, harm: Callable[[], Awaitable[None]]) -> float:
+async def harmed(cluster: Cluster, harm: Callable[[], Awaitable[None]]) -> float:
     """Do harm while no worker has room for more; return the seconds from its end until all consume again."""
-    await until_all_consume(stage)
-    stage.riskos.change(latency_ms=1_000)
+    await until_all_consume(cluster)
+    cluster.riskos.change(latency_ms=1_000)
     await asyncio.sleep(0.5)
     await harm()
-    stage.riskos.change(latency_ms=150)
-    return await until_all_consume(stage)
+    cluster.riskos.change(latency_ms=150)
+    return await until_all_consume(cluster)
 
 
 async def test_redis_crashes_and_comes_back(scale: Scale, figures: Figures, tmp_path: Path) -> None:
-    async with set_stage(tmp_path / "stage") as stage:
+    async with running_cluster(tmp_path / "stage") as cluster:
 
         async def crash() -> None:
-            await stage.redis.kill()
+            await cluster.redis.kill()
             await asyncio.sleep(scale.down)
-            await stage.redis.start()
+            await cluster.redis.start()
 
-        async with under_way(stage, "killed", figures, scale, faults=scale.crashes) as pauses:
+        async with under_way(cluster, "killed", figures, scale, faults=scale.crashes) as pauses:
             for _ in range(scale.crashes):
-                pauses.append(await harmed(stage, crash))
+                pauses.append(await harmed(cluster, crash))
 
 
 async def test_redis_stands_still_and_goes_on(scale: Scale, figures: Figures, tmp_path: Path) -> None:
-    async with set_stage(tmp_path / "stage") as stage:
+    async with running_cluster(tmp_path / "stage") as cluster:
 
         async def freeze() -> None:
-            stage.redis.freeze()
+            cluster.redis.freeze()
             await asyncio.sleep(scale.frozen)
-            stage.redis.thaw()
+            cluster.redis.thaw()
 
-        async with under_way(stage, f"frozen-{scale.frozen}-s", figures, scale, faults=1) as pauses:
-            pauses.append(await harmed(stage, freeze))
+        async with under_way(cluster, f"frozen-{scale.frozen}-s", figures, scale, faults=1) as pauses:
+            pauses.append(await harmed(cluster, freeze))
 
 
 async def test_redis_cannot_be_reached_for_a_while(scale: Scale, figures: Figures, tmp_path: Path) -> None:
-    async with set_stage(tmp_path / "stage") as stage, proxy_to(stage.redis.port) as proxy:
-        stage.settings["DOCV_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+    async with running_cluster(tmp_path / "stage") as cluster, proxy_to(cluster.redis.port) as proxy:
+        cluster.settings["DOCV_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
 
         async def cut() -> None:
             proxy.cut()
             await asyncio.sleep(scale.cut)
             proxy.mend()
 
-        async with under_way(stage, f"cut-{scale.cut}-s", figures, scale, faults=1) as pauses:
-            pauses.append(await harmed(stage, cut))
+        async with under_way(cluster, f"cut-{scale.cut}-s", figures, scale, faults=1) as pauses:
+            pauses.append(await harmed(cluster, cut))

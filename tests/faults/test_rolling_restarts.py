@@ -7,8 +7,8 @@ from pathlib import Path
 
 from scripts.simulator.scenarios import LAYOUTS, eval_id_for
 from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.cluster import running_cluster
 from tests.faults.scale import Scale
-from tests.faults.stage import set_stage
 
 _DRAIN_SECONDS = 3
 _OF_A_WORKER = 60
@@ -21,24 +21,26 @@ async def test_a_rolling_restart_loses_nothing_and_waits_for_nothing(
     eval_ids = [eval_id_for(LAYOUTS[number % len(LAYOUTS)], number) for number in range(total)]
     exits: list[float] = []
     # Nobody could wait for a lease to run out.
-    async with set_stage(tmp_path / "stage", DOCV_LEASE_SECONDS="600", DOCV_DRAIN_SECONDS=str(_DRAIN_SECONDS)) as stage:
-        stage.riskos.change(latency_ms=300, jitter_ms=200)
-        crew = await stage.start_workers(2)
-        await stage.enqueue(eval_ids, run="rolling")
+    async with running_cluster(
+        tmp_path / "stage", DOCV_LEASE_SECONDS="600", DOCV_DRAIN_SECONDS=str(_DRAIN_SECONDS)
+    ) as cluster:
+        cluster.riskos.change(latency_ms=300, jitter_ms=200)
+        crew = await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run="rolling")
         for _ in range(scale.restarts):
             for place, old in enumerate(crew):
-                asked = stage.riskos.stats().requests
-                await stage.until(lambda asked=asked: stage.riskos.stats().requests > asked)
-                exits.append(await stage.terminate(old))
+                asked = cluster.riskos.stats().requests
+                await cluster.until(lambda asked=asked: cluster.riskos.stats().requests > asked)
+                exits.append(await cluster.terminate(old))
                 assert old.process.returncode == 0, old.log.read_text()
-                crew[place] = await stage.start_worker()
-                await stage.until_ready(crew[place])
-        still_to_do = total - await stage.settled("rolling")
+                crew[place] = await cluster.start_worker()
+                await cluster.until_ready(crew[place])
+        still_to_do = total - await cluster.settled("rolling")
         last = time.monotonic()
-        counters = await stage.wait_until_all_ended("rolling", total, seconds=60)
+        counters = await cluster.wait_until_all_ended("rolling", total, seconds=60)
         rest = time.monotonic() - last
-        result = await asyncio.to_thread(examine, FolderArchive(stage.archive), eval_ids)
-        requests = stage.riskos.stats().requests
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
+        requests = cluster.riskos.stats().requests
         seconds = time.monotonic() - began
     figures(
         f"SIGTERM: {len(exits)} restarts, {result.sentence()}, slowest exit {max(exits):.1f} s, "

@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
+from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.scale import Scale
-from tests.faults.stage import Stage, Worker, set_stage
 
 _SECRET = "secret-of-the-webhook"
 _CLIENTS = 32
@@ -65,10 +65,10 @@ class RiskOS:
             return answer.status
 
 
-async def serve(stage: Stage) -> tuple[Worker, str]:
+async def serve(cluster: Cluster) -> tuple[Worker, str]:
     """Open the doors; return the process and the address of the webhook."""
-    server = await stage.start_worker("scripts.cli", "serve", "--port", "0")
-    await stage.until(lambda: b"listens at" in server.beginning or not server.alive)
+    server = await cluster.start_worker("scripts.cli", "serve", "--port", "0")
+    await cluster.until(lambda: b"listens at" in server.beginning or not server.alive)
     assert server.alive, server.log.read_text()
     url = server.beginning.decode().partition("listens at ")[2].split()[0]
     return server, f"{url}/webhooks/riskos"
@@ -81,23 +81,23 @@ async def test_what_was_answered_with_200_is_archived_and_asked_for_once(
     events = deliveries(count, random.Random(5))  # noqa: S311
     settings = {"DOCV_WEBHOOK_SECRETS": _SECRET, "DOCV_SETTLE_SECONDS": "1"}
     began = time.monotonic()
-    async with set_stage(tmp_path / "stage", **settings) as stage:
-        server, url = await serve(stage)
-        await stage.start_workers(2)
+    async with running_cluster(tmp_path / "stage", **settings) as cluster:
+        server, url = await serve(cluster)
+        await cluster.start_workers(2)
         riskos = RiskOS(url, events)
         delivering = asyncio.create_task(riskos.deliver_all())
         for crash in range(1, crashes + 1):
-            await stage.until(lambda done=crash: riskos.delivered >= len(events) * done // (crashes + 1), 600)
-            await stage.redis.kill()
+            await cluster.until(lambda done=crash: riskos.delivered >= len(events) * done // (crashes + 1), 600)
+            await cluster.redis.kill()
             await asyncio.sleep(scale.down / 10 if scale.long else scale.down)
-            await stage.redis.start()
+            await cluster.redis.start()
         await delivering
         seconds = time.monotonic() - began
-        await nothing_left(stage, 1200 if scale.long else 100)
-        archived = sum(1 for _ in stage.archive.glob("sandbox/*/manifest.json"))
-        asked = stage.riskos.stats().by_evaluation
-        alive = server.alive and all(worker.alive for worker in stage.workers)
-        logs = b"".join(worker.log.read_bytes() for worker in stage.workers)
+        await nothing_left(cluster, 1200 if scale.long else 100)
+        archived = sum(1 for _ in cluster.archive.glob("sandbox/*/manifest.json"))
+        asked = cluster.riskos.stats().by_evaluation
+        alive = server.alive and all(worker.alive for worker in cluster.workers)
+        logs = b"".join(worker.log.read_bytes() for worker in cluster.workers)
     changed = Counter(
         eval_id_for(Scenario.PASSPORT, number_of(each))
         for each in events
@@ -117,8 +117,8 @@ async def test_what_was_answered_with_200_is_archived_and_asked_for_once(
     assert b"Erika" not in logs
 
 
-async def nothing_left(stage: Stage, seconds: float) -> None:
+async def nothing_left(cluster: Cluster, seconds: float) -> None:
     """Wait until nothing is under way any more: those that were asked for again have ended, too."""
     async with asyncio.timeout(seconds):
-        while await stage.client.hlen("docv:ledger:entries"):
+        while await cluster.client.hlen("docv:ledger:entries"):
             await asyncio.sleep(0.2)

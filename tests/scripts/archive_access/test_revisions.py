@@ -10,7 +10,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import DocumentRecord
-from tests.keeping import EVALUATION, keep
+from tests.archived_bundles import EVALUATION, archive_bundle
 from tests.zips import zip_of
 
 SHA256 = "a" * 64
@@ -26,7 +26,7 @@ async def bucket(root: Path) -> Bucket:
     """An archive with three revisions of one evaluation."""
     bucket = LocalBucket(root)
     for number in range(1, 4):
-        await keep(bucket, zip_of({f"{number}.txt": b"%d" % number}))
+        await archive_bundle(bucket, zip_of({f"{number}.txt": b"%d" % number}))
     return bucket
 
 

@@ -21,9 +21,9 @@ from scripts.simulator.server import start_simulator
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.commands import KEY, Finished, Shell, finish, reached
 from tests.conftest import S3
-from tests.keeping import EVALUATION, keep, keep_tombstone
 from tests.zips import zip_of
 
 FILES = {"user_uploaded/front.jpg": b"\xff\xd8\xff front", "selfie": b"\xff\xd8\xff selfie"}
@@ -38,8 +38,8 @@ async def shell(tmp_path: Path) -> Shell:
     """An archive with three evaluations, one of them a tombstone; neither Redis nor a key."""
     bucket = LocalBucket(tmp_path / "archive")
     for eval_id in IDS[:2]:
-        await keep(bucket, zip_of(FILES), Evaluation(eval_id, "sandbox"))
-    await keep_tombstone(bucket, Evaluation(IDS[2], "sandbox"), (Evidence.UNDER_AGE,))
+        await archive_bundle(bucket, zip_of(FILES), Evaluation(eval_id, "sandbox"))
+    await archive_tombstone(bucket, Evaluation(IDS[2], "sandbox"), (Evidence.UNDER_AGE,))
     return Shell(tmp_path)
 
 
@@ -133,7 +133,7 @@ async def test_a_bag_may_be_a_zip(shell: Shell) -> None:
 
 async def test_kinds_revisions_and_superseded_documents_can_be_chosen(shell: Shell) -> None:
     bucket = LocalBucket(shell.folder / "archive")
-    await keep(bucket, zip_of({"selfie": b"\xff\xd8\xff new"}), Evaluation(IDS[0], "sandbox"))
+    await archive_bundle(bucket, zip_of({"selfie": b"\xff\xd8\xff new"}), Evaluation(IDS[0], "sandbox"))
     choices = {
         "now": (),
         "then": ("--revision", "1"),
@@ -199,7 +199,7 @@ async def test_one_damaged_document_costs_no_other(shell: Shell) -> None:
 
 
 async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell: Shell) -> None:
-    await keep(LocalBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
+    await archive_bundle(LocalBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
     command = f"ulimit -f 20; exec {sys.executable} -m scripts.cli export {EVALUATION.eval_id} --to out"
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     process = await asyncio.create_subprocess_exec("bash", "-c", command, cwd=shell.folder, **pipes)
@@ -214,7 +214,7 @@ async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell
 async def test_whoever_stops_it_finds_nothing_half_done(shell: Shell, number: signal.Signals) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     for content in (b"first", b"second"):
-        await keep(bucket, zip_of({f"{content!r}.txt": content}), EVALUATION)
+        await archive_bundle(bucket, zip_of({f"{content!r}.txt": content}), EVALUATION)
     # A document that never comes: to open a pipe takes somebody at its other end.
     stuck = next((shell.folder / "archive" / "sandbox" / IDS[1] / "selfie").iterdir())
     stuck.unlink()

@@ -19,7 +19,7 @@ from scripts.export.copying import Copier, DocumentSelection, Exported
 from tasks.errors import StorageError
 from tasks.storage.bucket import Bucket, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
-from tests.keeping import EVALUATION, keep, keep_tombstone
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.zips import Raw, forged, streamed_zip_of, wide_zip_of, zip_of
 
 FILES = {
@@ -71,7 +71,7 @@ def object_of(bucket_root: Path, content: bytes) -> Path:
 
 
 async def test_every_document_comes_out_as_it_was(bucket: LocalBucket, room: Path) -> None:
-    await keep(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of(FILES))
     exported = await copy(bucket, room)
     assert (exported.outcome, exported.documents, exported.problems) == ("archived", 3, ())
     assert exported.bytes == sum(map(len, FILES.values()))
@@ -97,7 +97,7 @@ def test_whatever_was_zipped_and_archived_is_exported_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], packer: Callable[[dict[str, bytes]], bytes]
 ) -> None:
     async def there_and_back(bucket: Bucket, room: Path) -> None:
-        await keep(bucket, packer(files))
+        await archive_bundle(bucket, packer(files))
         exported = await copy(bucket, room)
         assert (exported.documents, exported.problems) == (len(files), ())
         manifest = json.loads((room / EVALUATION.eval_id / "manifest.json").read_bytes())
@@ -109,29 +109,29 @@ def test_whatever_was_zipped_and_archived_is_exported_as_it_was(
 
 
 async def test_names_that_occur_twice_are_two_files(bucket: LocalBucket, room: Path) -> None:
-    await keep(bucket, forged(Raw(name=b"a.txt", content=b"first"), Raw(name=b"a.txt", content=b"second")))
+    await archive_bundle(bucket, forged(Raw(name=b"a.txt", content=b"first"), Raw(name=b"a.txt", content=b"second")))
     assert (await copy(bucket, room)).documents == 2
     folder = room / EVALUATION.eval_id
     assert [(folder / name).read_text() for name in ("a.txt", "a (2).txt")] == ["first", "second"]
 
 
 async def test_only_the_kinds_that_are_wanted_are_copied(bucket: LocalBucket, room: Path) -> None:
-    await keep(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of(FILES))
     exported = await copy(bucket, room, kinds=frozenset({"selfie", "attachment"}))
     assert exported.documents == 2
     assert set(found_in(room)) == {"selfie", "case_attachments/a.txt"}
 
 
 async def test_a_former_revision_has_the_documents_of_then(bucket: LocalBucket, room: Path) -> None:
-    await keep(bucket, zip_of(FILES))
-    await keep(bucket, zip_of({"selfie": b"\xff\xd8\xff another"}))
+    await archive_bundle(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of({"selfie": b"\xff\xd8\xff another"}))
     assert (await copy(bucket, room, revision=1)).documents == 3
     assert found_in(room) == FILES
 
 
 async def test_superseded_documents_come_only_when_they_are_wanted(bucket: LocalBucket, tmp_path: Path) -> None:
-    await keep(bucket, zip_of(FILES))
-    await keep(bucket, zip_of({"another": b"content"}))
+    await archive_bundle(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of({"another": b"content"}))
     assert (await copy(bucket, tmp_path / "without")).documents == 1
     assert (await copy(bucket, tmp_path / "with", superseded=True)).documents == 4
     assert found_in(tmp_path / "without") == {"another": b"content"}
@@ -139,7 +139,7 @@ async def test_superseded_documents_come_only_when_they_are_wanted(bucket: Local
 
 
 async def test_a_tombstone_is_its_manifest_alone(bucket: LocalBucket, room: Path) -> None:
-    await keep_tombstone(bucket)
+    await archive_tombstone(bucket)
     exported = await copy(bucket, room)
     assert (exported.outcome, exported.documents, exported.problems) == ("no_documents", 0, ())
     assert [path.name for path in (room / EVALUATION.eval_id).iterdir()] == ["manifest.json"]
@@ -156,7 +156,7 @@ async def test_what_is_not_archived_is_said_to_be_missing_and_makes_no_folder(bu
 async def test_a_document_with_other_bytes_is_named_and_its_file_removed(
     bucket: LocalBucket, room: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    await keep(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of(FILES))
     path = object_of(tmp_path / "archive", FILES["selfie"])
     path.write_bytes(damage(FILES["selfie"]))
     exported = await copy(bucket, room)
@@ -168,7 +168,7 @@ async def test_a_document_with_other_bytes_is_named_and_its_file_removed(
 
 
 async def test_a_document_that_is_gone_is_named(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
-    await keep(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of(FILES))
     object_of(tmp_path / "archive", FILES["selfie"]).unlink()
     exported = await copy(bucket, room)
     assert exported.problems == ("document 2 of the manifest: it is not in the archive",)
@@ -176,7 +176,7 @@ async def test_a_document_that_is_gone_is_named(bucket: LocalBucket, room: Path,
 
 
 async def test_a_key_of_somebody_else_is_never_read(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
-    await keep(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of(FILES))
     path = tmp_path / "archive" / EVALUATION.manifest_key
     (tmp_path / "secret.jpg").write_bytes(FILES["selfie"])
     manifest = json.loads(path.read_text())
@@ -202,7 +202,7 @@ class Unsteady(LocalBucket):
 
 async def test_a_bucket_that_breaks_off_is_named_and_leaves_no_half(tmp_path: Path, room: Path) -> None:
     bucket = Unsteady(tmp_path / "archive")
-    await keep(bucket, zip_of(FILES))
+    await archive_bundle(bucket, zip_of(FILES))
     exported = await copy(bucket, room)
     assert len(exported.problems) == 3
     assert all("the connection broke" in problem for problem in exported.problems)

@@ -17,25 +17,27 @@ from tasks.storage.manifest import UnreadableRecord, commit, read_manifest, utc_
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 
 
-async def keep(bucket: Bucket, data: bytes, evaluation: Evaluation = EVALUATION) -> Outcome:
+async def archive_bundle(bucket: Bucket, data: bytes, evaluation: Evaluation = EVALUATION) -> Outcome:
     """Archive a bundle; another one of the same evaluation makes another revision."""
     unpacked = unpack(data, Limits())
     contents = BundleContents(
         tuple(identify(member) for member in unpacked.members),
         tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
     )
-    return await _keep(bucket, evaluation, Bundle("b.zip", data, hashlib.sha256(data).hexdigest(), len(data)), contents)
+    return await _archive(
+        bucket, evaluation, Bundle("b.zip", data, hashlib.sha256(data).hexdigest(), len(data)), contents
+    )
 
 
-async def keep_tombstone(
+async def archive_tombstone(
     bucket: Bucket, evaluation: Evaluation = EVALUATION, evidence: tuple[Evidence, ...] = ()
 ) -> Outcome:
     """Archive that there are no documents."""
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    return await _keep(bucket, evaluation, answer, BundleContents(), evidence)
+    return await _archive(bucket, evaluation, answer, BundleContents(), evidence)
 
 
-async def _keep(
+async def _archive(
     bucket: Bucket,
     evaluation: Evaluation,
     answer: FetchResult,

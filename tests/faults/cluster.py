@@ -73,11 +73,11 @@ class Worker:
             return file.read(_BEGINNING)
 
 
-class Stage:
-    """Redis, RiskOS, an archive and worker processes; made by ``set_stage``.
+class Cluster:
+    """Redis, RiskOS, an archive and worker processes; made by ``running_cluster``.
 
     Attributes:
-        folder: all files of this stage are below.
+        folder: all files of this cluster are below.
         redis: the server of queue and ledger.
         riskos: the simulator, in this event loop.
         settings: environment of the workers to be started; a test may change it.
@@ -216,10 +216,10 @@ def kill_now(worker: Worker) -> None:
 
 
 @contextlib.asynccontextmanager
-async def set_stage(
+async def running_cluster(
     folder: Path, *, watched: bool = False, keys: Sequence[str] = (), one_rate: bool = False, **settings: str
-) -> AsyncIterator[Stage]:
-    """Have a stage with a Redis and a RiskOS that run, and no worker yet.
+) -> AsyncIterator[Cluster]:
+    """Have a cluster with a Redis and a RiskOS that run, and no worker yet.
 
     Args:
         folder: for its files; made when it is not there.
@@ -235,8 +235,8 @@ async def set_stage(
             await start_simulator(
                 SimulatorOptions(api_key=KEY, image_bytes=IMAGE_BYTES), keys, one_rate=one_rate
             ) as riskos,
-            Stage(folder, server, riskos, settings) as stage,
+            Cluster(folder, server, riskos, settings) as cluster,
         ):
-            yield stage
+            yield cluster
     finally:
         await server.kill()

@@ -22,7 +22,7 @@ _PATIENCE = 60.0
 
 
 @dataclass
-class Stage:
+class BenchEnvironment:
     """Two stand-ins that listen.
 
     Attributes:
@@ -88,7 +88,9 @@ def counted(line: http.client.HTTPConnection) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()) -> Iterator[Stage]:
+def bench_environment(
+    folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()
+) -> Iterator[BenchEnvironment]:
     """Have both stand-ins for as long as the block lasts.
 
     Args:
@@ -104,7 +106,7 @@ def set_stage(folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: 
             for role, options in (("riskos", of_riskos), ("s3", of_s3))
         ]
         riskos, s3 = (f"http{'s' * tls}://127.0.0.1:{port}" for port in ports)
-        yield Stage(folder, riskos, s3, authority if tls else None)
+        yield BenchEnvironment(folder, riskos, s3, authority if tls else None)
 
 
 @contextlib.contextmanager
