@@ -1,8 +1,15 @@
-"""Have the command line read arguments that are written somewhere: in a deployment, in a runbook."""
+"""Load commands, and parse arguments that a deployment or a runbook has."""
 
 import click
 
 from scripts.cli import main
+
+
+def load(name: str) -> click.Command:
+    """Import a command."""
+    _, command, _ = main.resolve_command(click.Context(main), [name])
+    assert command is not None
+    return command
 
 
 def parse(arguments: list[str]) -> click.Context:

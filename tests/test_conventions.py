@@ -24,7 +24,6 @@ MOST_IDIOMS = {"comments": 63, "texts": 39}
 MOST_LINES, FEWEST_LINES = 400, 20
 # Only lower these numbers, and remove a module once it has at most 400 lines.
 TOO_LONG = {
-    "scripts/cli.py": 515,
     "tasks/ledger/ledger.lua": 639,
     "tasks/ledger/ledger.py": 467,
 }

@@ -12,6 +12,7 @@ from scripts.archive_access.selected_account import load_account_settings
 from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_source import open_inventory
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.options import account_option, column_option, json_option
 from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import IdList, read_id_list
 from worker.config.settings import Settings
@@ -48,8 +49,23 @@ class AuditTotals:
         return f"{self.outcomes.total():,} evaluations: {', '.join(counts)}{damaged}; {self.documents:,} documents"
 
 
+@click.command()
+@click.argument("source", metavar="FILE")
+@column_option
+@click.option("--inventory", metavar="FILE", help="Look into this S3 Inventory report instead of asking for each ID.")
+@account_option()
+@json_option("Print one JSON object a line instead of CSV.")
 def audit(source: str, column: str | None, inventory: str | None, account: str | None, *, as_json: bool) -> int:
-    """Print what the archive says of each ID of a list; return the exit code."""
+    """Ask the archive, not the logs: for each ID its outcome, or `missing`.
+
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Neither
+    Redis nor RiskOS is needed. Exit code 1 says that something is missing or damaged, or that a line names no
+    evaluation.
+
+    --inventory takes the manifest.json of a report (CSV or Parquet; its data files in the same place), or one data
+    file, here or in S3. Then no manifest is read: the outcome is `present` or `missing`, as of the report, and
+    documents and bytes are counted from the keys, superseded documents included.
+    """
     settings = load_account_settings(account)
     write = write_json_lines if as_json else write_csv
     with read_id_list(source, column, settings) as listed:

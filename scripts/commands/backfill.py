@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import click
 
@@ -13,6 +14,13 @@ from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.commands.backfill_plan import make_plan
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
+from scripts.console.options import (
+    account_option,
+    column_option,
+    even_if_erased_option,
+    json_option,
+    refresh_option,
+)
 from scripts.console.summary import RunSummary, print_summary
 from scripts.ids.gather import Gathered, gather
 from scripts.local.machine import local_workers
@@ -65,8 +73,28 @@ class BackfillOptions:
     account: str | None
 
 
-def backfill(options: BackfillOptions, *, dry_run: bool, detach: bool, as_json: bool) -> int:
-    """Plan a backfill, or do it; return the exit code."""
+@click.command()
+@click.argument("source", metavar="FILE")
+@click.option("--run", help="Name of the run; by default made of the file's name and its IDs.")
+@column_option
+@click.option("--limit", type=click.IntRange(1, 1_000_000), help="Only so many, the first ones.")
+@click.option("--sample", type=click.IntRange(1, 1_000_000), help="Only so many, by chance; always the same.")
+@refresh_option
+@even_if_erased_option
+@click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
+@click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
+@click.option("--detach", is_flag=True, help="Do not wait: leave it to the workers.")
+@account_option()
+@json_option()
+def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> int:
+    """Archive a whole list: a named run, safe to stop and to start again.
+
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Workers
+    archive them, as many at a time as Redis is to hold (DOCV_BACKLOG). Stop anything at any time: the same command
+    goes on where it was.
+    """
+    options = BackfillOptions(**chosen)
     settings = load_settings()
     account = load_accounts(settings).select(options.account)
     if options.run is not None:

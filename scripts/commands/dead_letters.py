@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import orjson
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.options import Function, account_option, json_option, yes_option
+from scripts.console.parameter_types import DurationType
 from scripts.local.processes import find_redis
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessage, RejectedMessages
@@ -75,19 +77,48 @@ def make_filter(
     return DeadLetterFilter(ids, cause, None if run_name is None else parse_run(run_name), older_than, account)
 
 
-def list_dead_letters(choice: DeadLetterFilter, *, as_json: bool) -> int:
-    """Print the dead letters that are meant, one JSON object a line or a table; return the exit code."""
+def filter_options(function: Function) -> Function:
+    """Add the options that select dead letters."""
+    options = (
+        click.argument("eval_ids", metavar="[ID]...", nargs=-1),
+        click.option("--cause", help="Only those with this cause, such as service_failed."),
+        click.option("--run", "run_name", help="Only those of this run."),
+        account_option("Only those of this account."),
+        click.option(
+            "--older-than",
+            type=DurationType(),
+            default="0s",
+            help="Only those that last failed so long ago, such as 2h.",
+        ),
+        json_option(),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command("list")
+@filter_options
+def list_dead_letters(*, as_json: bool, **chosen: Any) -> int:
+    """Show them, with the cause of each."""
+    choice = make_filter(**chosen)
     with find_redis(load_settings()) as here:
         return asyncio.run(_list(here, choice, as_json=as_json))
 
 
-def redrive(choice: DeadLetterFilter, *, as_json: bool) -> int:
-    """Try them anew, with all their attempts; return the exit code."""
-    return _act("redriven", choice, as_json=as_json)
+@click.command()
+@filter_options
+def redrive(*, as_json: bool, **chosen: Any) -> int:
+    """Try them anew, with all their attempts."""
+    return _act("redriven", make_filter(**chosen), as_json=as_json)
 
 
-def drop(choice: DeadLetterFilter, *, yes: bool, as_json: bool) -> int:
-    """Forget them, after asking; return the exit code."""
+@click.command()
+@filter_options
+@yes_option
+def drop(*, yes: bool, as_json: bool, **chosen: Any) -> int:
+    """Forget them: nothing will archive them any more."""
+    choice = make_filter(**chosen)
     if not yes:
         click.confirm("What is dropped is in no archive and no queue any more. Go on?", abort=True, err=True)
     return _act("dropped", choice, as_json=as_json)

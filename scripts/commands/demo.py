@@ -18,6 +18,7 @@ from rich.console import Console
 
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
+from scripts.console.options import json_option
 from scripts.console.summary import RunSummary, outcome_table
 from scripts.local.machine import local_workers
 from scripts.simulator.bundles import documents_of
@@ -53,8 +54,16 @@ class VerifiedDocuments:
     wrong: tuple[str, ...]
 
 
+@click.command()
+@click.option("--count", type=click.IntRange(100, 5000), default=300, show_default=True, help="Evaluations.")
+@click.option("--to", "folder", default="demo-archive", show_default=True, help="Folder of the demo's archive.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Also draw what you see into this SVG file.")
+@json_option()
 def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
-    """Archive simulated evaluations of every sort, check the result, say where to look; return the exit code."""
+    """Show the main job: no key, no server, no Docker.
+
+    Starts a RiskOS of its own, an embedded Redis and a worker, and archives evaluations of every sort.
+    """
     console = (
         Console(stderr=as_json, record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False)
         if picture

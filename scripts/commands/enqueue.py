@@ -8,6 +8,7 @@ import click
 import orjson
 
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.options import account_option, even_if_erased_option, json_option, refresh_option
 from scripts.ids.arguments import ParsedIds, read_ids
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
@@ -22,6 +23,21 @@ from worker.config.settings import Settings, load_settings
 from worker.tracing import open_tracer
 
 
+@click.command()
+@click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
+@click.option(
+    "--queue",
+    type=click.Choice([queue.value for queue in Queue]),
+    default="live",
+    show_default=True,
+    help="How urgent they are.",
+)
+@click.option("--run", help="Name to count them under; see `status NAME`.")
+@refresh_option
+@click.option("--settle", is_flag=True, help="They have just been completed: wait DOCV_SETTLE_SECONDS first.")
+@even_if_erased_option
+@account_option()
+@json_option()
 def enqueue(
     sources: Sequence[str],
     *,
@@ -33,7 +49,10 @@ def enqueue(
     account: str | None,
     as_json: bool,
 ) -> int:
-    """Enqueue the evaluations that the sources name; return the exit code."""
+    """Put evaluations on a queue; workers archive them.
+
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input.
+    """
     settings = load_settings()
     name = load_accounts(settings).select(account).name
     settings.need_redis_url()

@@ -6,6 +6,7 @@ import click
 import orjson
 
 from scripts.console.exit_codes import OK
+from scripts.console.options import account_option, json_option
 from scripts.local.processes import find_redis
 from scripts.overview.release_holds import end_holds
 from scripts.overview.run_snapshot import describe_end
@@ -17,8 +18,12 @@ from worker.config.settings import Settings, load_settings
 _LONGEST_NOTE = 200
 
 
+@click.command()
+@click.option("--reason", required=True, help="Why; `status` shows it to whoever wonders.")
+@account_option()
+@json_option()
 def hold(reason: str, account: str | None, *, as_json: bool) -> int:
-    """Put an account on hold until somebody resumes it; return the exit code."""
+    """Stop sending requests until `resume`; nothing is lost meanwhile."""
     note = "".join(letter for letter in reason if letter.isprintable())[:_LONGEST_NOTE]
     settings = load_settings()
     name = load_accounts(settings).select(account).name
@@ -34,8 +39,11 @@ def hold(reason: str, account: str | None, *, as_json: bool) -> int:
     return OK
 
 
+@click.command()
+@account_option("Only those of this account and its backfill.")
+@json_option()
 def resume(account: str | None, *, as_json: bool) -> int:
-    """End every hold, or those of an account and its backfill, whoever placed them; return the exit code."""
+    """End every hold, whoever placed it: a person, a refused key, an outage."""
     settings = load_settings()
     name = load_accounts(settings).select(account).name if account else None
     with find_redis(settings) as here:

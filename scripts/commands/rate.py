@@ -6,6 +6,8 @@ import click
 import orjson
 
 from scripts.console.exit_codes import OK
+from scripts.console.options import account_option, json_option
+from scripts.console.parameter_types import RateType
 from scripts.local.processes import find_redis
 from scripts.overview.rate_status import describe_rate, make_adaptive_rate, rate_as_json, read_rate
 from tasks.resilience.adaptive_rate import RateStatus
@@ -15,18 +17,19 @@ from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 
 
-def rate(requested: float | None, account: str | None, *, reset: bool, as_json: bool) -> int:
-    """Show the rate of an account, after setting it where one is asked for; return the exit code.
-
-    Args:
-        requested: requests a second for all workers, from now on.
-        account: whose.
-        reset: go back to the rate of the settings.
-    """
+@click.command()
+@click.argument("requested", metavar="[RATE]", required=False, type=RateType())
+@click.option("--from-settings", is_flag=True, help="Go back to the rate of the settings.")
+@account_option()
+@json_option()
+def rate(requested: float | None, account: str | None, *, from_settings: bool, as_json: bool) -> int:
+    """Show the rate, or set it to RATE requests a second, for all workers and at once."""
+    if from_settings and requested is not None:
+        raise click.UsageError("give a rate or --from-settings, not both")
     settings = load_settings()
     known = load_accounts(settings).select(account)
     with find_redis(settings) as here:
-        seen = asyncio.run(_rate(here, known, requested, reset=reset))
+        seen = asyncio.run(_rate(here, known, requested, reset=from_settings))
     click.echo(orjson.dumps(rate_as_json(seen)) if as_json else " ".join(describe_rate(seen)))
     return OK
 

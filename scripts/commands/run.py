@@ -1,18 +1,32 @@
 """Archive evaluations on this machine, now."""
 
-from collections.abc import Sequence
+import click
 
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
-from scripts.console.summary import print_summary
-from scripts.ids.arguments import read_ids
-from scripts.local.machine import local_workers
-from worker.config.accounts import load_accounts
-from worker.config.settings import load_settings
+from scripts.console.options import account_option, even_if_erased_option, json_option, refresh_option
 
 
-def run(sources: Sequence[str], *, refresh: bool, even_if_erased: bool, account: str | None, as_json: bool) -> int:
-    """Archive the evaluations that the sources name; return the exit code."""
+@click.command()
+@click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
+@refresh_option
+@even_if_erased_option
+@account_option()
+@json_option()
+def run(sources: tuple[str, ...], *, refresh: bool, even_if_erased: bool, account: str | None, as_json: bool) -> int:
+    """Archive evaluations, on this machine, now.
+
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are
+    included, and Redis, too, unless DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it
+    was.
+    """
+    # Imported lazily: this is often the first command, and the message about a typing error should not take a second.
+    from scripts.console.summary import print_summary
+    from scripts.ids.arguments import read_ids
+    from scripts.local.machine import local_workers
+    from worker.config.accounts import load_accounts
+    from worker.config.settings import load_settings
+
     settings = load_settings()
     known = load_accounts(settings).select(account)
     known.settings.need_api_key()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
 from scripts.console.formatting import format_duration
+from scripts.console.options import json_option
 from scripts.console.summary import RunSummary, print_summary
 from scripts.local.processes import find_redis
 from scripts.overview.overview import Overview, read_overview
@@ -22,8 +23,11 @@ from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, load_settings
 
 
+@click.command()
+@click.argument("run_name", metavar="[RUN]", required=False)
+@json_option()
 def status(run_name: str | None, *, as_json: bool) -> int:
-    """Show the overview, or one run; return the exit code."""
+    """Show queues, holds, runs and dead letters, or the counters of one RUN."""
     settings = load_settings()
     accounts = load_accounts(settings)
     with find_redis(settings) as here:

@@ -1,22 +1,27 @@
 """Serve the queues: a Celery worker with our settings."""
 
 import asyncio
-from collections.abc import Sequence
 
+import click
+
+from scripts.console.exit_codes import OK
+from scripts.console.options import with_parent_option
 from scripts.local.parent import end_with_parent
+from tasks.model.job import Queue
 from worker.app import app
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, load_settings
 from worker.resources import open_resources
 
 
-def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
-    """Run a Celery worker until it is told to stop.
-
-    Raises:
-        SettingsError: something is missing or impossible.
-        ServiceUnavailable: Redis or the bucket does not answer.
-    """
+@click.command()
+@click.option("--queues", default="live,backfill", show_default=True, help="Queues to serve.")
+@with_parent_option
+def worker(queues: str, *, with_parent: bool) -> int:
+    """Serve the queues until told to stop; as many of these as you like share one Redis."""
+    names = queues.split(",")
+    if not set(names) <= set(Queue):
+        raise click.BadParameter(f"the queues are {' and '.join(Queue)}", param_hint="--queues")
     settings = load_settings()
     accounts = load_accounts(settings)
     for account in accounts:
@@ -25,15 +30,16 @@ def serve_queues(queues: Sequence[str], *, with_parent: bool) -> None:
     if with_parent:
         end_with_parent()
     # Not through Celery's command, which forgets the exit code on its way.
-    worker = app.Worker(
-        queues=list(queues),
+    celery_worker = app.Worker(
+        queues=names,
         loglevel=settings.log_level,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=not settings.celery_events,
     )
-    worker.start()
-    raise SystemExit(worker.exitcode)
+    celery_worker.start()
+    code: int = celery_worker.exitcode or OK
+    return code
 
 
 async def _check_services(settings: Settings, accounts: Accounts) -> None:

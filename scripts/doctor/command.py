@@ -13,6 +13,7 @@ from rich.table import Table
 
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.exit_codes import NOT_ALL, OK, UNREACHABLE
+from scripts.console.options import json_option
 from scripts.doctor import configuration, folder, redis, riskos
 from scripts.doctor.disk import check_state_folder
 from scripts.doctor.finding import Finding, State, wrong
@@ -23,8 +24,10 @@ from worker.config.settings import Settings, SettingsError, load_settings
 _STYLES = {State.FINE: "green", State.WARNING: "yellow", State.WRONG: "bold red"}
 
 
+@click.command()
+@json_option()
 def doctor(*, as_json: bool) -> int:
-    """Examine everything; return the exit code."""
+    """Examine this installation: what is wrong, and how to mend it."""
     try:
         settings = load_settings()
         accounts = load_accounts(settings)

@@ -15,6 +15,7 @@ from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.options import account_option, json_option, yes_option
 from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one
 from scripts.erase.files import LocalFiles
 from scripts.erase.receipt import ErasureRequest, Receipt
@@ -34,6 +35,15 @@ _REASON = 500
 _NO_REDIS = "no Redis is named (DOCV_REDIS_URL), and none was used here: see that no worker is at work on the archive"
 
 
+@click.command()
+@click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why; it stands in the receipt. No personal data.")
+@click.option("--by", help="Who asks for it; by default the login name.")
+@yes_option
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--bypass-governance", is_flag=True, help="Remove also what a GOVERNANCE retention keeps.")
+@account_option()
+@json_option("Print one JSON object a line.")
 def erase(
     eval_ids: Sequence[str],
     *,
@@ -45,7 +55,11 @@ def erase(
     account: str | None,
     as_json: bool,
 ) -> int:
-    """Erase the evaluations; return the exit code."""
+    """Erase evaluations for good: a privacy request.
+
+    Documents, manifests and all their versions go, and their traces in Redis; a receipt stays in the archive. They are
+    not archived again, unless --even-if-erased says so. Cut off, the same command goes on where it was.
+    """
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
     who = _check_length(by or getpass.getuser(), "--by")
     asked = ErasureRequest(_check_length(reason, "--reason"), who, socket.gethostname(), bypass_governance)

@@ -8,6 +8,7 @@ import orjson
 from scripts.archive_access.s3_client import S3Archive, call_or_none, open_s3_archive, translate_s3_errors
 from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.options import account_option, json_option
 from scripts.erase.stock import prefixes_of
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from worker.config.settings import Settings, SettingsError
@@ -15,8 +16,16 @@ from worker.config.settings import Settings, SettingsError
 _NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 
 
+@click.command()
+@click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--on/--off", "on", required=True, default=None, help="Begin or end it.")
+@account_option()
+@json_option("Print one JSON object a line.")
 def legal_hold(eval_ids: Sequence[str], account: str | None, *, on: bool, as_json: bool) -> int:
-    """Set the legal hold of every object of the evaluations; return the exit code."""
+    """Put evaluations under legal hold, or end it: nobody can remove what is under hold.
+
+    It needs a bucket with Object Lock.
+    """
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
     settings = load_account_settings(account)
     archive = _lockable(settings)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -13,12 +14,14 @@ from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
 from scripts.console.formatting import format_bytes
 from scripts.console.interrupts import interruptible
+from scripts.console.options import account_option, json_option
 from scripts.console.summary import MEANINGS
 from scripts.export.bag import PAYLOAD, close_bag
 from scripts.export.copying import Copier, DocumentSelection, Exported
 from scripts.export.packing import pack
 from scripts.export.staging import check_target_absent, put_in_place, staging_folder
 from scripts.ids.arguments import read_ids
+from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.encrypted_bucket import EncryptedBucket
@@ -71,17 +74,45 @@ class _ExportTotals:
         self.not_all += bool(exported.problems)
 
 
-def export(sources: Sequence[str], options: ExportOptions, account: str | None, *, as_json: bool) -> int:
-    """Export the evaluations that the sources name; return the exit code.
+@click.command()
+@click.argument("sources", metavar="FILE|ID...", nargs=-1)
+@click.option("--ids", "files", metavar="FILE", multiple=True, help="File with IDs, in the formats of `backfill`.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to make; a ZIP where it ends in .zip.")
+@click.option("--zip", "archive", type=click.Path(path_type=Path), help="ZIP to make.")
+@click.option("--bag", is_flag=True, help="Make it a BagIt bag (RFC 8493).")
+@click.option(
+    "--kind", "kinds", type=click.Choice([kind.value for kind in Kind]), multiple=True, help="Only such documents."
+)
+@click.option("--revision", type=click.IntRange(1), help="The documents of a former revision.")
+@click.option("--superseded", is_flag=True, help="Also those that the bundle has lost since.")
+@account_option()
+@json_option("Print one JSON object for each evaluation.")
+def export(
+    sources: tuple[str, ...],
+    files: tuple[str, ...],
+    folder: Path | None,
+    archive: Path | None,
+    account: str | None,
+    *,
+    bag: bool,
+    as_json: bool,
+    **selection: Any,
+) -> int:
+    """Bring documents back out of the archive, each checked on its way.
 
-    Raises:
-        click.UsageError: something is in the way.
-        ServiceUnavailable: the archive does not answer, or the disk takes no more.
-        SettingsError: something is missing or impossible.
+    Each evaluation gets a folder with its documents, its manifest.json and names.csv. All of it is there in the end, or
+    nothing of it; what is there already is never written over. Needs neither Redis nor an API key.
     """
-    check_target_absent(options.target)
+    target = archive or folder
+    if target is None or (archive and folder):
+        raise click.UsageError("say where to: --to DIR or --zip FILE.zip, one of them")
+    if not sources + files:
+        raise click.UsageError("name evaluations: IDs, or a file with --ids")
+    packed = bool(archive) or target.suffix.lower() == ".zip"
+    options = ExportOptions(target, packed=packed, bag=bag, selection=DocumentSelection(**selection))
+    check_target_absent(target)
     settings = load_account_settings(account)
-    ids = read_ids(sources, settings)
+    ids = read_ids(sources + files, settings)
 
     def make_it() -> int:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,7 +32,7 @@ class DocumentSelection:
         superseded: whether those are wanted, too, that are not in the bundle of that revision any more.
     """
 
-    kinds: frozenset[str] = frozenset()
+    kinds: Collection[str] = ()
     revision: int | None = None
     superseded: bool = False
 

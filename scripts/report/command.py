@@ -11,6 +11,7 @@ from scripts.archive_access.evaluation_rows import EvaluationRow, write_csv, wri
 from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
+from scripts.console.options import account_option, json_option
 from scripts.local.processes import find_redis
 from scripts.report.page import render_page
 from scripts.report.rows import report_rows
@@ -26,8 +27,13 @@ from worker.config.settings import Settings
 Writer = Callable[[Sequence[EvaluationRow]], None]
 
 
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page of HTML into this file.")
+@account_option()
+@json_option("Print one JSON object a line instead of CSV.")
 def report(name: str, html: Path | None, account: str | None, *, as_json: bool) -> int:
-    """Report of a run; return the exit code."""
+    """Tell what became of every evaluation of a backfill, asked of the archive."""
     write = _nothing if html else write_json_lines if as_json else write_csv
     with find_redis(load_account_settings(account)) as here:
         told = asyncio.run(_write_report(here, parse_run(name), write))

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import ipaddress
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import click
 import structlog
 import uvloop
 import yarl
 from aiohttp import web
 
+from scripts.console.exit_codes import OK
 from scripts.serve.api.background_publisher import BackgroundPublisher
 from scripts.serve.application import ServeClients, make_application
 from scripts.serve.http.connection import HttpConnection
@@ -43,18 +45,15 @@ _NOBODY = (
 _INSTANT = 0.2
 
 
-def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way get their answers.
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--read-only", is_flag=True, help="Let nobody act on the operations page.")
+def serve(host: str, port: int, *, read_only: bool) -> int:
+    """Take events of RiskOS and IDs over HTTP, and show the operations page, until told to stop.
 
-    Args:
-        host: address to listen on.
-        port: 0 takes a free one.
-        announce: called with the URL once it listens.
-        read_only: whether the operations page lets nobody act.
-
-    Raises:
-        SettingsError: nobody could come in, or something is missing or impossible.
-        ServiceUnavailable: Redis or the bucket does not answer, or the address cannot be listened on.
+    Plain HTTP: TLS is the matter of the proxy in front. DOCV_WEBHOOK_SECRETS, DOCV_INTAKE_TOKENS, DOCV_OPERATORS and
+    DOCV_VIEWERS say who may come in; without them nobody may. docs/producers.md is the contract for programs.
     """
     settings = load_settings()
     accounts = load_accounts(settings)
@@ -63,7 +62,8 @@ def serve(host: str, port: int, announce: Callable[[str], None], *, read_only: b
     configure_logs(settings.log_level, accounts.secrets())
     tracing.use(open_tracer(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(settings, accounts, host, port, announce, read_only=read_only))
+        runner.run(_until_signalled(settings, accounts, host, port, read_only=read_only))
+    return OK
 
 
 def _check_credentials_configured(settings: Settings, accounts: Accounts) -> None:
@@ -72,9 +72,8 @@ def _check_credentials_configured(settings: Settings, accounts: Accounts) -> Non
         raise SettingsError((_NOBODY,))
 
 
-async def _until_signalled(
-    settings: Settings, accounts: Accounts, host: str, port: int, announce: Callable[[str], None], *, read_only: bool
-) -> None:
+async def _until_signalled(settings: Settings, accounts: Accounts, host: str, port: int, *, read_only: bool) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way get their answers."""
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -86,7 +85,7 @@ async def _until_signalled(
             _log.warning("serve.weak_secret", setting=setting, hint="`openssl rand -hex 32` makes a good one")
         for why in accounts.warnings:
             settings_warning(why)
-        announce(url)
+        click.echo(f"docv-archive listens at {url}")
         await told.wait()
     _log.info("serve.stopped")
 

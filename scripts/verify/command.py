@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 import orjson
@@ -15,6 +16,8 @@ from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.csv_safety import csv_safe
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.options import account_option, column_option, json_option
+from scripts.console.parameter_types import ShareType
 from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import read_id_list
 from scripts.ids.unique import UniqueIds
@@ -54,24 +57,42 @@ class VerifyOptions:
     account: str | None
 
 
-def make_options(
-    source: str | None,
-    *,
-    column: str | None,
+@click.command()
+@click.argument("source", metavar="[FILE]", required=False)
+@column_option
+@click.option(
+    "--sample", type=ShareType(), default=1.0, help="Only a part of all evaluations, such as 5%; always the same."
+)
+@click.option(
+    "--since",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="Only what was archived then or later (UTC).",
+)
+@click.option("--checksums-only", is_flag=True, help="Compare S3's own SHA-256; read only what has none of the whole.")
+@click.option("--sizes-only", is_flag=True, help="Compare what is listed; read no document.")
+@click.option("--grace", type=click.IntRange(0), default=3600, show_default=True, help="Seconds: younger is no orphan.")
+@account_option()
+@json_option("Print one JSON object a line instead of CSV.")
+def verify(
     sample: float,
     since: datetime | None,
+    *,
     checksums_only: bool,
     sizes_only: bool,
-    grace: int,
-    account: str | None,
-) -> VerifyOptions:
-    """Return what the options of the command ask for."""
+    as_json: bool,
+    **others: Any,
+) -> int:
+    """Read the archive back and compare it with its manifests; print every difference, change nothing.
+
+    All of it, or only the evaluations that FILE names. Workers may go on meanwhile. Exit code 1 says that there is a
+    difference; the word for it is one of a closed set, docs/design.md has them.
+    """
     depth = VerifyDepth.SIZES if sizes_only else VerifyDepth.CHECKSUMS if checksums_only else VerifyDepth.CONTENT
-    return VerifyOptions(source, column, depth, Selection(sample, since and since.replace(tzinfo=UTC)), grace, account)
-
-
-def verify(options: VerifyOptions, *, as_json: bool) -> int:
-    """Print every difference; return the exit code."""
+    options = VerifyOptions(depth=depth, selection=Selection(sample, since and since.replace(tzinfo=UTC)), **others)
+    if options.account and options.source is None:
+        raise click.UsageError("--account says where the evaluations of FILE are; without FILE all of it is verified")
+    if checksums_only and sizes_only:
+        raise click.UsageError("give --checksums-only or --sizes-only, not both")
     settings = load_account_settings(options.account) if options.source else load_settings()
     write = _json_lines if as_json else _csv
     if options.source is None:

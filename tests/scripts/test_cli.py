@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from scripts.cli import main
-from tasks.bundle.documents import Kind
+from tests.command_line import load
 from tests.commands import KEY, Shell
 from tests.conftest import S3
 
@@ -35,15 +34,8 @@ async def refused(shell: Shell, *arguments: str, code: int, said: str) -> None:
 def test_every_verb_has_help_that_says_what_it_is_for(verb: str) -> None:
     result = CliRunner().invoke(main, [verb, "--help"])
     assert result.exit_code == 0
-    assert main.commands[verb].help
+    assert load(verb).help
     assert "with-parent" not in result.output
-
-
-def test_every_kind_of_document_can_be_chosen() -> None:
-    # Written out in the command, so that its help need not load what knows them.
-    (kinds,) = (option for option in main.commands["export"].params if option.name == "kinds")
-    assert isinstance(kinds.type, click.Choice)
-    assert set(kinds.type.choices) == set(Kind)
 
 
 async def test_a_missing_key_is_told_before_anything_is_started(shell: Shell) -> None:

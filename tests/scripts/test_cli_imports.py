@@ -4,6 +4,8 @@ Other tests fork it from a process that has loaded everything: here a command sh
 does not have its user wait for a library that it has no use for.
 """
 
+import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,15 @@ STARTS = [
     (("worker",), 2, "DOCV_API_KEY is not set", OF_A_DOOR),
 ]
 KEYLESS = {"run", "worker"}
+TABLE = {"scripts", "scripts.cli", "scripts.console", "scripts.console.lazy_group"}
+STARTUP = {"_virtualenv", "sitecustomize", "usercustomize"}
+
+
+def imports(err: str) -> tuple[set[str], str]:
+    """Return the modules that Python reports as imported, and the rest of its standard error."""
+    lines = err.splitlines(keepends=True)
+    loaded = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
+    return loaded - {"imported package"}, "".join(line for line in lines if not line.startswith("import time:"))
 
 
 @pytest.mark.usefixtures("redis")
@@ -62,14 +73,46 @@ async def test_a_command_started_from_nothing_does_what_it_should_with_no_librar
     shell = Shell(tmp_path, {"PYTHONPROFILEIMPORTTIME": "1", "DOCV_REDIS_URL": redis_url})
     shell.settings |= {} if arguments[0] in KEYLESS else {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": "http://127.0.0.1:9"}
     finished = await finish(await shell.start_anew(*arguments), seconds=60)
-    lines = finished.err.splitlines(keepends=True)
-    loaded = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
-    err = "".join(line for line in lines if not line.startswith("import time:"))
+    loaded, err = imports(finished.err)
     assert finished.code == code, err
     assert said in (finished.out or err)
     assert "Traceback" not in err
     assert "click" in loaded
     assert loaded & LARGE == loads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "completed", "code", "said"),
+    [
+        (("--help",), None, 0, "Usage: "),
+        (("dead-letters", "--help"), None, 0, "redrive"),
+        (("statsu",), None, 2, "Did you mean 'status'?"),
+        ((), "docv-archive re", 0, "plain,report\nplain,resume\n"),
+        ((), "docv-archive dead-letters re", 0, "plain,redrive\n"),
+    ],
+)
+async def test_short_help_and_completion_import_nothing_but_click_and_the_table(
+    arguments: tuple[str, ...], completed: str | None, code: int, said: str, tmp_path: Path
+) -> None:
+    environment = {"PYTHONPROFILEIMPORTTIME": "1"}
+    if completed:
+        words = str(completed.count(" "))
+        environment |= {"_DOCV_ARCHIVE_COMPLETE": "bash_complete", "COMP_WORDS": completed, "COMP_CWORD": words}
+    process = await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).with_name("docv-archive"), *arguments),
+        cwd=tmp_path,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    finished = await finish(process, seconds=60)
+    loaded, err = imports(finished.err)
+    assert finished.code == code, err
+    assert said in (finished.out or err)
+    packages = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - STARTUP
+    assert packages == {"click", "scripts"}
+    assert {name for name in loaded if name.partition(".")[0] == "scripts"} == TABLE
 
 
 def test_every_verb_is_started() -> None:

@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def json_option(sentence: str = "Print one JSON object instead of a table.") -> Callable[[Function], Function]:
+    """Return `--json`, as the argument ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help=sentence)
+
+
+def account_option(
+    sentence: str = "Account of DOCV_ACCOUNTS; default, or the only one, where none is named.",
+) -> Callable[[Function], Function]:
+    """Return `--account`."""
+    return click.option("--account", metavar="NAME", help=sentence)
+
+
+column_option = click.option(
+    "--column", help="Name or number of the column, or key, with the IDs; found out where it can be."
+)
+even_if_erased_option = click.option(
+    "--even-if-erased", is_flag=True, help="Also archive again what was erased by a privacy request."
+)
+refresh_option = click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+with_parent_option = click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")

@@ -1,0 +1,53 @@
+"""Types of parameters that click does not have: rates, durations and percentages."""
+
+import math
+from typing import Any
+
+import click
+
+_PERCENT = 100
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class RateType(click.FloatRange):
+    """Requests per second; refuses ``nan``, which ``FloatRange`` accepts."""
+
+    name = "rate"
+
+    def __init__(self) -> None:
+        super().__init__(0, 10_000, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the requests per second."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no rate", param, ctx)
+        return number
+
+
+class DurationType(click.ParamType[float]):
+    """A time such as ``90s``, ``30m``, ``2h`` or ``7d``, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if not number.isascii() or not number.isdigit() or unit not in _UNITS:
+            self.fail(f"{value!r} is no time; expected is a number and s, m, h or d, such as 2h", param, ctx)
+        return float(int(number) * _UNITS[unit])
+
+
+class ShareType(click.ParamType[float]):
+    """A percentage such as ``5%``, as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number from 0 to 1."""
+        if isinstance(value, float):
+            return value
+        number, percent = str(value)[:-1], str(value)[-1:]
+        if percent != "%" or not number.replace(".", "", 1).isdigit() or not 0 < float(number) <= _PERCENT:
+            self.fail(f"{value!r} is no part of all; expected is a percentage such as 5%", param, ctx)
+        return float(number) / _PERCENT
