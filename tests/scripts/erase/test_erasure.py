@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class CutOff:
             self._count()
             return method(*arguments, **named)
 
-        return later if asyncio.iscoroutinefunction(method) else now
+        return later if inspect.iscoroutinefunction(method) else now
 
     def _count(self) -> None:
         if next(self._countdown) == 0:
