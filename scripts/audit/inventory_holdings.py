@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from scripts.archive_access.evaluation_rows import MISSING, PRESENT, EvaluationRow
+from scripts.archive_access.s3_client import prefix_of
 from scripts.audit.inventory_objects import InventoryObject
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import scratch_folder
@@ -18,8 +19,9 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 _AT_ONCE = 20_000
-_CACHE_KIB = 65_536
 _KINDS = frozenset(Kind)
+# The database is only a copy, so it need not survive a crash. The cache is 64 MiB.
+_PRAGMAS = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA cache_size = -65536")
 _TABLE = "CREATE TABLE held (id TEXT PRIMARY KEY, manifests INT, documents INT, bytes INT) WITHOUT ROWID"
 _ADD = """
 INSERT INTO held VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
@@ -54,38 +56,22 @@ def inventory_rows(objects: Iterable[InventoryObject], settings: Settings) -> It
         BadSource: the inventory cannot be read to its end, or is that of another bucket.
         ServiceUnavailable: the disk has no room.
     """
-    bucket, root = _bucket_and_root(settings)
+    url = urlsplit(settings.archive_url)
+    if url.scheme != "s3":
+        raise SettingsError(("--inventory speaks of a bucket, and DOCV_ARCHIVE_URL names a folder: leave one out",))
+    root = f"{prefix_of(settings.archive_url)}{settings.environment}/"
     with (
         TemporaryDirectory(dir=scratch_folder(settings)) as folder,
         _translated(),
         closing(sqlite3.connect(Path(folder) / "held", isolation_level=None)) as database,
     ):
-        _prepare(database)
-        for some in _sum_objects(objects, bucket, root):
-            _insert(database, some)
+        for statement in (*_PRAGMAS, _TABLE):
+            database.execute(statement)
+        for some in _sum_objects(objects, url.netloc, root):
+            database.execute("BEGIN")
+            database.executemany(_ADD, ((eval_id, *sums) for eval_id, sums in some.items()))
+            database.execute("COMMIT")
         yield Holdings(database, settings.environment)
-
-
-def _bucket_and_root(settings: Settings) -> tuple[str, str]:
-    """Return the archive's bucket, and what keys of the environment begin with."""
-    url = urlsplit(settings.archive_url)
-    if url.scheme != "s3":
-        raise SettingsError(("--inventory speaks of a bucket, and DOCV_ARCHIVE_URL names a folder: leave one out",))
-    prefix = url.path.strip("/")
-    return url.netloc, f"{prefix}/{settings.environment}/" if prefix else f"{settings.environment}/"
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    # What is lost when the machine stops is only a copy.
-    for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", f"PRAGMA cache_size = -{_CACHE_KIB}"):
-        database.execute(statement)
-    database.execute(_TABLE)
-
-
-def _insert(database: sqlite3.Connection, some: dict[str, list[int]]) -> None:
-    database.execute("BEGIN")
-    database.executemany(_ADD, ((eval_id, *sums) for eval_id, sums in some.items()))
-    database.execute("COMMIT")
 
 
 def _sum_objects(objects: Iterable[InventoryObject], bucket: str, root: str) -> Iterator[dict[str, list[int]]]:

@@ -58,7 +58,12 @@ def _objects(rows: Iterator[list[str]], columns: Sequence[str] | None) -> Iterat
     names = [_plain(name) for name in columns or first]
     header = columns is None and _KEY in names
     if columns is None and not header:
-        names = _strip_quotes(first)
+        # Only the manifest.json of a report of versions says which of them are there now.
+        if any(cell.lower() in {"true", "false"} for cell in first):
+            raise BadSource(
+                "it lists versions, and does not say in which columns: name the manifest.json it belongs to"
+            )
+        names = list(_BARE[: len(first)])
     for row in rows if header else itertools.chain([first], rows):
         yield from _current(names, row, coded=True)
 
@@ -76,7 +81,8 @@ def read_parquet(file: IO[bytes]) -> Iterator[InventoryObject]:
             for batch in table.iter_batches(batch_size=_BATCH, columns=names, use_threads=False):
                 plain = [_plain(name) for name in batch.schema.names]
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield from _current(plain, [_text(value) for value in row], coded=False)
+                    cells = ["" if value is None else str(value) for value in row]
+                    yield from _current(plain, cells, coded=False)
     except (pa.ArrowException, OSError) as error:
         raise BadSource(f"it begins as Parquet, but cannot be read as such ({type(error).__name__})") from None
 
@@ -102,20 +108,5 @@ def _current(names: Sequence[str], row: Sequence[str], *, coded: bool) -> Iterat
     yield InventoryObject(cells[_BUCKET], key, int(size) if size.isascii() and size.isdigit() else 0)
 
 
-def _strip_quotes(row: Sequence[str]) -> list[str]:
-    """Return the columns of a CSV that names none.
-
-    Raises:
-        BadSource: it lists versions, of which only its manifest says which are there now.
-    """
-    if any(cell.lower() in {"true", "false"} for cell in row):
-        raise BadSource("it lists versions, and does not say in which columns: name the manifest.json it belongs to")
-    return list(_BARE[: len(row)])
-
-
 def _plain(name: str) -> str:
     return "".join(char for char in name.casefold() if char.isalnum())
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from worker.config.settings import Settings
 
 _GZIP = b"\x1f\x8b"
 _LARGEST_MANIFEST = 64 << 20
-_AT_ONCE = 1 << 20
 
 
 @contextmanager
@@ -47,26 +46,23 @@ def _open_described(description: Description, source: str, settings: Settings) -
         where = locate(part, source)
         with _named(where), _open(where, settings) as file:
             _check(file, part)
-            for listed in _read_objects(file, description):
+            for listed in _read_objects(file, description.columns):
                 if listed.bucket != description.bucket:
                     raise BadSource(f"it lists the bucket {listed.bucket}, its manifest {description.bucket}")
                 yield listed
 
 
 def _check(file: IO[bytes], part: DataFile) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
-    for chunk in iter(partial(file.read, _AT_ONCE), b""):
-        digest.update(chunk)
+    digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))  # type: ignore[arg-type]
     file.seek(0)
     if digest.hexdigest() != part.md5.lower():
         raise BadSource("its bytes are not those its manifest speaks of: fetch it again")
 
 
-def _read_objects(file: IO[bytes], description: Description | None) -> Iterator[InventoryObject]:
+def _read_objects(file: IO[bytes], columns: Sequence[str] | None) -> Iterator[InventoryObject]:
     beginning = _begins(file)
     if beginning.startswith(MAGIC):
         return read_parquet(file)
-    columns = description.columns if description else None
     return read_csv(gzip.open(file) if beginning.startswith(_GZIP) else file, columns)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,6 @@ from scripts.report.rows import report_rows
 from scripts.report.totals import ReportTotals
 from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run
-from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import utc_now
 from tasks.storage.run_list import RunList, read_chunk, read_run_list
 from worker.clients.redis import check_redis, open_redis
@@ -46,37 +45,32 @@ def report(name: str, html: Path | None, account: str | None, *, as_json: bool) 
         return USAGE
     run, totals = told
     if html:
-        _save(html, render_page(run, totals, utc_now()))
+        page = render_page(run, totals, utc_now())
+        try:
+            html.write_text(page, "utf-8")
+        except OSError as error:
+            raise click.FileError(str(html), hint=str(error.strerror)) from None
     where = f"{html}: " if html else ""
     click.echo(f"{where}{totals.count} evaluations, {totals.errors} to look at", err=True)
     return NOT_ALL if totals.errors else OK
-
-
-def _save(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, "utf-8")
-    except OSError as error:
-        raise click.FileError(str(file), hint=str(error.strerror)) from None
 
 
 async def _write_report(settings: Settings, name: str, write: Writer) -> tuple[RunList, ReportTotals] | None:
     """Write the rows of a run, and return what they say together; None where there is no list of it."""
     async with open_archive_bucket(settings) as bucket:
         run = await read_run_list(bucket, settings.environment, name)
-        return (run, await _count_totals(bucket, run, settings, write)) if run else None
-
-
-async def _count_totals(bucket: Bucket, run: RunList, settings: Settings, write: Writer) -> ReportTotals:
-    totals = ReportTotals(datetime.fromisoformat(run.begun_at))
-    async with open_redis(settings.need_redis_url()) as redis:
-        await check_redis(redis)
-        ledger = Ledger(redis)
-        write(())
-        for piece in run.pieces:
-            async for some in report_rows(bucket, run.environment, ledger, await read_chunk(bucket, piece)):
-                write(some)
-                totals.add(some)
-    return totals
+        if run is None:
+            return None
+        totals = ReportTotals(datetime.fromisoformat(run.begun_at))
+        async with open_redis(settings.need_redis_url()) as redis:
+            await check_redis(redis)
+            ledger = Ledger(redis)
+            write(())
+            for piece in run.pieces:
+                async for some in report_rows(bucket, run.environment, ledger, await read_chunk(bucket, piece)):
+                    write(some)
+                    totals.add(some)
+        return run, totals
 
 
 def _nothing(_rows: Sequence[EvaluationRow]) -> None:

@@ -1,10 +1,10 @@
 """A report as one page of HTML that needs nothing else: no script, no font, no address."""
 
 import importlib.resources
-from collections.abc import Mapping
 
 from jinja2 import Environment, StrictUndefined
 
+from scripts.archive_access.evaluation_rows import MISSING
 from scripts.console.formatting import format_bytes
 from scripts.console.summary import MEANINGS
 from scripts.report.totals import ReportTotals
@@ -24,11 +24,6 @@ def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
     template = environment.from_string(
         importlib.resources.files("scripts.report").joinpath("page.html.j2").read_text("utf-8")
     )
-    return template.render(
-        run=run, totals=totals, bars=totals.bars(), meanings=_meanings(totals.outcomes), made_at=made_at
-    )
-
-
-def _meanings(outcomes: Mapping[str, int]) -> list[tuple[str, int, str]]:
-    known = [(outcome.value, outcomes.get(outcome.value, 0), meaning) for outcome, meaning in MEANINGS.items()]
-    return [*known, ("missing", outcomes.get("missing", 0), "no manifest, and no dead letter")]
+    meanings = [(outcome.value, totals.outcomes[outcome.value], meaning) for outcome, meaning in MEANINGS.items()]
+    meanings.append((MISSING, totals.outcomes[MISSING], "no manifest, and no dead letter"))
+    return template.render(run=run, totals=totals, bars=totals.bars(), meanings=meanings, made_at=made_at)

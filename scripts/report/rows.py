@@ -17,14 +17,9 @@ async def report_rows(
         StorageError: the archive did not say.
     """
     async for found in read_rows(bucket, environment, eval_ids):
-        yield await _fill_from_ledger(ledger, found)
-
-
-async def _fill_from_ledger(ledger: Ledger, found: Sequence[EvaluationRow]) -> Sequence[EvaluationRow]:
-    """Say of those that have no manifest where they are."""
-    silent = [row.eval_id for row in found if row.outcome == MISSING and row.cause is None]
-    known = dict(zip(silent, await ledger.locate(silent), strict=True))
-    return [_with_state(row, *known[row.eval_id]) if row.eval_id in known else row for row in found]
+        silent = [row.eval_id for row in found if row.outcome == MISSING and row.cause is None]
+        known = dict(zip(silent, await ledger.locate(silent), strict=True))
+        yield [_with_state(row, *known[row.eval_id]) if row.eval_id in known else row for row in found]
 
 
 def _with_state(row: EvaluationRow, state: str | None, cause: str | None) -> EvaluationRow:

@@ -68,10 +68,17 @@ class ReportTotals:
             self.outcomes[row.outcome] += 1
             self.documents += row.documents
             self.bytes += row.bytes
-            if row.archived_at:
-                self._count_time(datetime.fromisoformat(row.archived_at))
+            at = datetime.fromisoformat(row.archived_at) if row.archived_at else None
+            if at and at < self.begun:
+                self.before += 1
+            elif at:
+                self._moments[int(at.timestamp() // _SECONDS)] += 1
             if not row.is_ok:
-                self._count_trouble(row)
+                self.causes[row.cause or row.outcome] += 1
+                if len(self.named) < _NAMED:
+                    self.named.append(row)
+                else:
+                    self.unnamed += 1
 
     def bars(self) -> list[HistogramBar]:
         """Return when the manifests were made, in at most 60 bars of ten seconds or more; none without a time."""
@@ -79,28 +86,11 @@ class ReportTotals:
             return []
         first, last = min(self._moments), max(self._moments)
         each = (last - first) // _BARS + 1
-        counts = self._folded(first, last, each)
+        counts = [0] * ((last - first) // each + 1)
+        for moment, count in self._moments.items():
+            counts[(moment - first) // each] += count
         highest = max(counts)
         return [
             HistogramBar(datetime.fromtimestamp((first + number * each) * _SECONDS, UTC), count, count / highest)
             for number, count in enumerate(counts)
         ]
-
-    def _folded(self, first: int, last: int, each: int) -> list[int]:
-        counts = [0] * ((last - first) // each + 1)
-        for moment, count in self._moments.items():
-            counts[(moment - first) // each] += count
-        return counts
-
-    def _count_time(self, at: datetime) -> None:
-        if at < self.begun:
-            self.before += 1
-        else:
-            self._moments[int(at.timestamp() // _SECONDS)] += 1
-
-    def _count_trouble(self, row: EvaluationRow) -> None:
-        self.causes[row.cause or row.outcome] += 1
-        if len(self.named) < _NAMED:
-            self.named.append(row)
-        else:
-            self.unnamed += 1
