@@ -5,11 +5,10 @@ same before and after it: everything that a manifest names was there before the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from scripts.verify.check_object import check_object
 from scripts.verify.context import VerifyContext
-from scripts.verify.expected_objects import ExpectedObject, expected_objects
+from scripts.verify.expected_objects import expected_objects
 from scripts.verify.layout import ArchivePlace, ObjectGroup, quarantine_place
 from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
@@ -19,36 +18,29 @@ from tasks.model.evaluation import Evaluation
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _CheckResult:
-    manifest: str | None
-    differences: list[Difference]
-
-
 async def check_evaluation(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return what is not as it must be; where nothing was listed yet, a missing manifest is named, too."""
     asked = group.objects is None
     objects = await ctx.objects(group.place.prefix) if group.objects is None else group.objects
     ctx.progress.evaluations += 1
     ctx.progress.objects += len(objects)
-    look = await _check(ctx, group.place, objects, asked=asked)
+    manifest, differences = await _check(ctx, group.place, objects, asked=asked)
     for _ in range(_ATTEMPTS):
-        if not look.differences:
+        if not differences:
             break
-        before, young = look.manifest, ctx.progress.young
+        before, young = manifest, ctx.progress.young
         objects = await ctx.objects(group.place.prefix)
-        look = await _check(ctx, group.place, objects, asked=asked)
+        manifest, differences = await _check(ctx, group.place, objects, asked=asked)
         ctx.progress.young = young
-        if look.manifest == before:
+        if manifest == before:
             break
-    return look.differences
+    return differences
 
 
 async def check_quarantine(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return the bundles in quarantine that no manifest of their evaluation claims."""
-    evaluation = _evaluation(group.place)
-    prefix = quarantine_place(evaluation.environment, evaluation.eval_id).prefix
-    objects = await ctx.objects(prefix) if group.objects is None else group.objects
+    evaluation = Evaluation(group.place.name, group.place.environment)
+    objects = await ctx.objects(group.place.prefix) if group.objects is None else group.objects
     ctx.progress.quarantined += len(objects)
     if not objects:
         return []
@@ -61,15 +53,16 @@ async def check_quarantine(ctx: VerifyContext, group: ObjectGroup) -> list[Diffe
 
 async def _check(
     ctx: VerifyContext, place: ArchivePlace, objects: Sequence[ListedObject], *, asked: bool
-) -> _CheckResult:
-    evaluation = _evaluation(place)
+) -> tuple[str | None, list[Difference]]:
+    """Return the hash of the manifest, or None if there is no valid one, and the differences."""
+    evaluation = Evaluation(place.name, place.environment)
     there = {stored.key: stored for stored in objects}
     chain = await read_chain(ctx.bucket, evaluation, there)
     if chain.current is None:
-        return _CheckResult(None, chain.differences or _check_without_manifest(ctx, evaluation, objects, asked=asked))
+        return None, chain.differences or _check_without_manifest(ctx, evaluation, objects, asked=asked)
     if not ctx.selection.is_recent(chain.current.manifest.archived_at):
-        return _CheckResult(chain.current.sha256, [])
-    return _CheckResult(chain.current.sha256, await _find_differences(ctx, evaluation, chain, there))
+        return chain.current.sha256, []
+    return chain.current.sha256, await _find_differences(ctx, evaluation, chain, there)
 
 
 async def _find_differences(
@@ -80,18 +73,12 @@ async def _find_differences(
     for key, claim in claims.documents.items():
         differences += await check_object(ctx, evaluation.eval_id, claim, there.get(key))
     if claims.bundles:
-        differences += await _check_bundles(ctx, evaluation, claims.bundles)
+        place = quarantine_place(evaluation.environment, evaluation.eval_id)
+        quarantined = {stored.key: stored for stored in await ctx.objects(place.prefix)}
+        for claim in claims.bundles:
+            differences += await check_object(ctx, evaluation.eval_id, claim, quarantined.get(claim.key))
     unnamed = [stored for key, stored in there.items() if key not in claims.documents and key not in chain.keys]
     return differences + ctx.orphans(evaluation.eval_id, unnamed, "no manifest of its evaluation names it")
-
-
-async def _check_bundles(
-    ctx: VerifyContext, evaluation: Evaluation, bundles: Sequence[ExpectedObject]
-) -> list[Difference]:
-    place = quarantine_place(evaluation.environment, evaluation.eval_id)
-    there = {stored.key: stored for stored in await ctx.objects(place.prefix)}
-    found = [await check_object(ctx, evaluation.eval_id, claim, there.get(claim.key)) for claim in bundles]
-    return [difference for some in found for difference in some]
 
 
 def _check_without_manifest(
@@ -103,7 +90,3 @@ def _check_without_manifest(
     detail = f"{len(objects)} objects of its evaluation are there"
     missing = Difference(evaluation.eval_id, evaluation.manifest_key, Problem.MANIFEST_MISSING, detail)
     return [missing, *orphans]
-
-
-def _evaluation(place: ArchivePlace) -> Evaluation:
-    return Evaluation(place.name, place.environment)

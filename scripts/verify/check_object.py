@@ -34,14 +34,12 @@ async def _find_faults(ctx: VerifyContext, expected: ExpectedObject, listed: Lis
         return [(Problem.SIZE_DIFFERS, f"{expected.size_there} bytes are to be there, and {listed.size} are")]
     if ctx.depth is VerifyDepth.SIZES:
         return []
+    # One request reads the bytes and the attributes of a plain object that fits into memory.
+    small = expected.sealed_with is None and expected.size <= _SMALL
+    request = ctx.lister.get if small and ctx.depth is VerifyDepth.CONTENT else ctx.lister.head
     async with ctx.read_limit:
-        kept = await (ctx.lister.get if _fetch_body(ctx, expected) else ctx.lister.head)(expected.key)
+        kept = await request(expected.key)
         return await _check_content(ctx, expected, kept) + (_check_attributes(ctx, expected, kept) if kept else [])
-
-
-def _fetch_body(ctx: VerifyContext, expected: ExpectedObject) -> bool:
-    """Whether an object is read with what is kept beside it: it is to be read, as it is, and fits into memory."""
-    return ctx.depth is VerifyDepth.CONTENT and expected.sealed_with is None and expected.size <= _SMALL
 
 
 async def _check_content(ctx: VerifyContext, expected: ExpectedObject, head: ObjectHead | None) -> Faults:

@@ -9,7 +9,7 @@ from scripts.verify.layout import ArchivePlace, ObjectGroup
 from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from tasks.errors import IntegrityError, StorageError
-from tasks.storage.run_list import Chunk, RunList, read_chunk, read_run_list
+from tasks.storage.run_list import RunList, read_chunk, read_run_list
 
 _LARGEST = 64 << 20
 
@@ -25,7 +25,6 @@ async def check_run(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
 async def _find_differences(
     ctx: VerifyContext, place: ArchivePlace, objects: Sequence[ListedObject]
 ) -> list[Difference]:
-    there = {stored.key: stored for stored in objects}
     key = f"{place.prefix}run.json"
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
         return [_damaged(key, "something in it is no file, or larger than any list")]
@@ -35,17 +34,10 @@ async def _find_differences(
         return [_damaged(key, str(error))]
     if run is None:
         return ctx.orphans("", objects, "no run has it in its list")
-    return await _compare(ctx, place, run, there)
-
-
-async def _compare(
-    ctx: VerifyContext, place: ArchivePlace, run: RunList, there: dict[str, ListedObject]
-) -> list[Difference]:
-    key = f"{place.prefix}run.json"
     if (run.run, run.environment) != (place.name, place.environment):
         return [_damaged(key, "it speaks of another run")]
     named = {key, *(piece.key for piece in run.pieces)}
-    unnamed = [stored for stored in there.values() if stored.key not in named]
+    unnamed = [stored for stored in objects if stored.key not in named]
     differences = ctx.orphans("", unnamed, "no run has it in its list")
     outside = [piece for piece in run.pieces if piece.key != f"{place.prefix}{piece.sha256}.txt.gz"]
     if outside:
@@ -60,17 +52,14 @@ async def _check_chunks(ctx: VerifyContext, run: RunList, key: str) -> list[Diff
     digest, count = hashlib.sha256(), 0
     for piece in run.pieces:
         try:
-            digest.update(await _values(ctx, piece))
+            eval_ids = await read_chunk(ctx.bucket, piece)
+            digest.update(b"".join(UUID(eval_id).bytes for eval_id in eval_ids))
             count += piece.ids
         except (IntegrityError, StorageError) as error:
             differences.append(_damaged(piece.key, str(error)))
     if not differences and (count, digest.hexdigest()) != (run.source.ids, run.source.fingerprint):
         differences.append(_damaged(key, "its pieces hold other IDs than it was made from"))
     return differences
-
-
-async def _values(ctx: VerifyContext, piece: Chunk) -> bytes:
-    return b"".join(UUID(eval_id).bytes for eval_id in await read_chunk(ctx.bucket, piece))
 
 
 def _damaged(key: str, detail: str) -> Difference:

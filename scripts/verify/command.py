@@ -112,7 +112,9 @@ async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: 
             selection=options.selection,
             lock_expected=settings.lock_mode,
         )
-        groups = _all_groups(ctx) if eval_ids is None else _selected_groups(eval_ids, settings.environment)
+        groups = (
+            group_objects(shelves.walk("")) if eval_ids is None else _selected_groups(eval_ids, settings.environment)
+        )
         count = await _write_all(ctx, groups, write)
     click.echo(f"{ctx.progress.sentence()}; {count:,} differences", err=True)
     return NOT_ALL if count else OK
@@ -130,11 +132,6 @@ async def _write_all(ctx: VerifyContext, groups: AsyncIterator[ObjectGroup], wri
                 count += len(differences)
                 distance.update(ctx.progress.evaluations, f"{ctx.progress.sentence()}, {count:,} differences")
     return count
-
-
-async def _all_groups(ctx: VerifyContext) -> AsyncIterator[ObjectGroup]:
-    async for group in group_objects(ctx.lister.walk("")):
-        yield group
 
 
 async def _selected_groups(eval_ids: UniqueIds, environment: str) -> AsyncIterator[ObjectGroup]:

@@ -13,7 +13,6 @@ from scripts.verify.problems import Difference, Problem
 from tasks.storage.bucket import Bucket
 
 _READS_AT_ONCE = 32
-_HASHED = 1 << 64
 
 
 class VerifyDepth(enum.Enum):
@@ -76,7 +75,7 @@ class Selection:
     def has(self, eval_id: str) -> bool:
         """Whether an evaluation belongs to the share."""
         place = int.from_bytes(hashlib.sha256(eval_id.encode()).digest()[:8], "big")
-        return place < self.share * _HASHED
+        return place < self.share * 2**64
 
     def is_recent(self, archived_at: str) -> bool:
         """Whether a manifest was made late enough."""

@@ -70,7 +70,11 @@ def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) 
                 claims.differences.append(wrong)
             elif document.key not in claims.documents:
                 claims.documents[document.key] = _expect_document(evaluation, document, sources[document.key])
-                claims.differences += _dropped(evaluation, document, record) if number else ()
+                if number:
+                    detail = f"revision {record.manifest.revision} names it, and the manifest does not any more"
+                    claims.differences.append(
+                        Difference(evaluation.eval_id, document.key, Problem.REVISION_DIFFERS, detail)
+                    )
         if record.manifest.outcome is Outcome.UNREADABLE and not record.manifest.erased:
             _expect_bundle(claims, evaluation, record)
     return claims
@@ -121,11 +125,6 @@ def _expect_document(evaluation: Evaluation, document: DocumentRecord, sources: 
         locked=True,
         sealed_with=document.sealed_with,
     )
-
-
-def _dropped(evaluation: Evaluation, document: DocumentRecord, record: ManifestRecord) -> tuple[Difference, ...]:
-    detail = f"revision {record.manifest.revision} names it, and the manifest does not any more"
-    return (Difference(evaluation.eval_id, document.key, Problem.REVISION_DIFFERS, detail),)
 
 
 def _expect_bundle(expected: ExpectedObjects, evaluation: Evaluation, record: ManifestRecord) -> None:

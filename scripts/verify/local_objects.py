@@ -1,6 +1,7 @@
 """What is in the archive of a folder, in the order of the keys, however much that is."""
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import os
@@ -72,14 +73,11 @@ def _names(folder: str) -> Iterator[str]:
 
 
 def _after(folder: str, last: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
-                if name > last:
-                    yield name
-    except FileNotFoundError:
-        return
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
+            if name > last:
+                yield name
 
 
 def _stored(path: str, key: str) -> ListedObject | None:

@@ -59,8 +59,5 @@ class Difference:
 
     def facts(self) -> dict[str, object]:
         """Return it as it can be printed: a key that somebody else made may hold anything."""
-        return {**asdict(self), "key": _printable(self.key)}
-
-
-def _printable(key: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in key)
+        printable = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in self.key)
+        return {**asdict(self), "key": printable}

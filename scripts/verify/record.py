@@ -45,17 +45,15 @@ async def read_record(
         found = await bucket.read(key)
     except StorageError as error:
         return _wrong(evaluation, key, Problem.NOT_READ, str(error))
-    return None if found is None else _parse(evaluation, key, found.data)
-
-
-def _parse(evaluation: Evaluation, key: str, data: bytes) -> ManifestRecord | Difference:
+    if found is None:
+        return None
     try:
-        manifest = Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(found.data)
     except ValidationError:
-        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, manifest_error(data))
+        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, manifest_error(found.data))
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it speaks of another evaluation or environment")
-    return ManifestRecord(key, manifest, hashlib.sha256(data).hexdigest())
+    return ManifestRecord(key, manifest, hashlib.sha256(found.data).hexdigest())
 
 
 def _wrong(evaluation: Evaluation, key: str, problem: Problem, detail: str) -> Difference:

@@ -62,7 +62,9 @@ class _Links:
 
     async def follow(self, current: ManifestRecord) -> None:
         """Read every former manifest that is there, and compare it with its successor."""
-        numbers = self._numbers()
+        below = len(self.evaluation.manifest_key) - len("manifest.json")
+        found = (_REVISION.fullmatch(key[below:]) for key in self.there)
+        numbers = sorted((int(each[1]) for each in found if each), reverse=True)
         self._begin(current)
         self._count(numbers, current)
         successor: ManifestRecord | None = current
@@ -70,11 +72,6 @@ class _Links:
             successor = await self._link(number, successor)
         if current.manifest.revision in numbers:
             await self._copy(current)
-
-    def _numbers(self) -> list[int]:
-        below = len(self.evaluation.manifest_key) - len("manifest.json")
-        found = (_REVISION.fullmatch(key[below:]) for key in self.there)
-        return sorted((int(each[1]) for each in found if each), reverse=True)
 
     def _begin(self, record: ManifestRecord) -> None:
         """See that the first one names none before it; where it does, that one is the marker of an erasure."""

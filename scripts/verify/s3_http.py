@@ -32,13 +32,9 @@ def http_client(scheme: str, host: str, at_once: int) -> Client:
     plain = ClientBuilder().gzip(enable=False).brotli(enable=False).zstd(enable=False).deflate(enable=False)
     builder = plain.http1_only().user_agent("").follow_redirects(enable=False).no_proxy()
     builder = builder.timeout(_TOTAL).connect_timeout(_CONNECT).max_connections(at_once)
-    proxy = _proxy(scheme, host)
+    # boto3 and obstore use the environment's proxy by the same rules.
+    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
     try:
         return (builder.proxy(ProxyBuilder.all(proxy)) if proxy else builder).build()
     except ValueError:
         raise StorageError("read", "what the environment names as a proxy is no URL") from None
-
-
-def _proxy(scheme: str, host: str) -> str | None:
-    """Return the proxy that the environment names, as boto3 and obstore would take it."""
-    return None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)

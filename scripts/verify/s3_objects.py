@@ -8,10 +8,10 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager, closing
+from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
@@ -21,7 +21,6 @@ from scripts.verify.s3_requests import S3Requests, open_s3_requests
 from tasks.errors import StorageError
 from worker.config.settings import Settings
 
-T = TypeVar("T")
 _AT_ONCE = 128
 _LISTINGS_AT_ONCE = 32
 _SHA256_BYTES = 32
@@ -49,8 +48,12 @@ class S3ObjectLister:
         """Yield everything whose key begins so, a page at a time."""
         asked = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         while True:
-            page = await self._called("list", lambda: self._client.list_objects_v2(**asked))
-            if some := [self._stored(each) for each in page.get("Contents", ())]:
+            page = await asyncio.get_running_loop().run_in_executor(self._threads, self._list_page, asked)
+            some = [
+                ListedObject(each["Key"].removeprefix(self._prefix), each["Size"], each["LastModified"].timestamp())
+                for each in page.get("Contents", ())
+            ]
+            if some:
                 yield some
             if not page.get("IsTruncated"):
                 return
@@ -72,25 +75,24 @@ class S3ObjectLister:
         )
         if found is None or tags is None:
             return None
+        headers = found.headers
         return ObjectHead(
-            sha256=_of_the_whole(found.headers),
-            metadata=_metadata(found.headers),
+            sha256=_of_the_whole(headers),
+            metadata={name.removeprefix(_METADATA): headers[name] for name in headers if name.startswith(_METADATA)},
             tags=_tags(bytes(tags.body)),
-            lock=found.headers.get("x-amz-object-lock-mode"),
+            lock=headers.get("x-amz-object-lock-mode"),
             content=hashlib.sha256(found.body).hexdigest() if method == "GET" else None,
         )
 
-    def _stored(self, listed: dict[str, Any]) -> ListedObject:
-        return ListedObject(
-            listed["Key"].removeprefix(self._prefix), listed["Size"], listed["LastModified"].timestamp()
-        )
+    def _list_page(self, asked: dict[str, str]) -> Any:
+        from botocore import exceptions  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
 
-    async def _called(self, doing: str, call: Callable[[], T]) -> T:
-        def translated() -> T:
-            with _translated(doing):
-                return call()
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, translated)
+        try:
+            return self._client.list_objects_v2(**asked)
+        except exceptions.ClientError as error:
+            raise StorageError("list", f"S3 refuses it ({error_code(error)})") from None
+        except exceptions.BotoCoreError as error:
+            raise StorageError("list", type(error).__name__) from None
 
 
 @asynccontextmanager
@@ -106,10 +108,6 @@ async def open_s3_lister(settings: Settings) -> AsyncIterator[S3ObjectLister]:
     ):
         async with open_s3_requests(client, credentials, bucket, _AT_ONCE) as line:
             yield S3ObjectLister(client, threads, line, bucket, prefix)
-
-
-def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)}
 
 
 def _tags(body: bytes) -> dict[str, str]:
@@ -141,15 +139,3 @@ def _of_the_whole(headers: Mapping[str, str]) -> str | None:
     except binascii.Error:
         return None
     return digest.hex() if len(digest) == _SHA256_BYTES else None
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    from botocore import exceptions  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
-
-    try:
-        yield
-    except exceptions.ClientError as error:
-        raise StorageError(doing, f"S3 refuses it ({error_code(error)})") from None
-    except exceptions.BotoCoreError as error:
-        raise StorageError(doing, type(error).__name__) from None

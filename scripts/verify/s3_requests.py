@@ -7,7 +7,7 @@ it to 230; obstore tells neither tags nor checksums nor locks.
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -120,7 +120,9 @@ def _check_response(status: int, answer: S3Response, right: str) -> S3Response |
     if status == HTTPStatus.OK:
         # Its body is a document: whatever that says is no word of S3's.
         return answer
-    code = _code(status, answer.body)
+    # S3's word for what went wrong. The answer to a HEAD has no body, so the status stands for it.
+    found = _CODE.search(bytes(answer.body))
+    code = found[1].decode() if found else str(status)
     if code in {"404", "NoSuchKey"}:
         return None
     if status == HTTPStatus.FORBIDDEN:
@@ -128,21 +130,13 @@ def _check_response(status: int, answer: S3Response, right: str) -> S3Response |
     raise StorageError("read", f"S3 refuses it ({code})")
 
 
-def _code(status: int, body: Buffer) -> str:
-    """Return S3's word for what went wrong; to a HEAD it has none but the status."""
-    found = _CODE.search(bytes(body))
-    return found[1].decode() if found else str(status)
-
-
 def _headers(found: HeaderMap) -> dict[str, str]:
     try:
         return dict(found.items())
     except ValueError:
-        return dict(_readable(found))
-
-
-def _readable(found: HeaderMap) -> Iterator[tuple[str, str]]:
-    """Yield the headers that are ASCII; what is none is metadata that we did not write."""
-    for name in found:
-        with contextlib.suppress(ValueError):
-            yield name, found[name]
+        # A header that is not ASCII is metadata that we did not write.
+        readable: dict[str, str] = {}
+        for name in found:
+            with contextlib.suppress(ValueError):
+                readable[name] = found[name]
+        return readable
