@@ -32,7 +32,6 @@ TOO_SHORT = {
     "scripts/archive_access/selected_account.py": "shared by six commands",
     "scripts/console/csv_safety.py": "shared by every package that writes CSV",
     "scripts/console/exit_codes.py": "constants for every command; importing them loads nothing else",
-    "scripts/ids/text_lines.py": "one module per file format",
     "worker/clients/errors.py": "the error that all clients share",
 }
 

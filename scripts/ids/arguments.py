@@ -1,8 +1,8 @@
 """The few IDs that a command line names, itself or by files; every bad one is named with its line."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
@@ -43,14 +43,6 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Parsed
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
-    ids = _parse(sources, settings)
-    _report_bad(ids)
-    if not ids.eval_ids:
-        raise click.UsageError("there is no evaluation ID in it")
-    return ids
-
-
-def _parse(sources: Sequence[str], settings: Settings | None) -> ParsedIds:
     eval_ids: dict[str, None] = {}
     bad: list[str] = []
     repeated = 0
@@ -62,7 +54,11 @@ def _parse(sources: Sequence[str], settings: Settings | None) -> ParsedIds:
         else:
             repeated += eval_id in eval_ids
             eval_ids[eval_id] = None
-    return ParsedIds(tuple(eval_ids), tuple(bad), repeated)
+    ids = ParsedIds(tuple(eval_ids), tuple(bad), repeated)
+    _report_bad(ids)
+    if not eval_ids:
+        raise click.UsageError("there is no evaluation ID in it")
+    return ids
 
 
 def _report_bad(ids: ParsedIds) -> None:
@@ -91,7 +87,5 @@ def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[t
 
 def _is_there(source: str) -> bool:
     """Whether it is something to read from: a file, a pipe, but no folder."""
-    try:
-        return Path(source).exists() and not Path(source).is_dir()
-    except (OSError, ValueError):  # too long, or with a NUL
-        return False
+    # Path.exists raises OSError if the source is too long for a path.
+    return os.path.exists(source) and not os.path.isdir(source)  # noqa: PTH110, PTH112  # see above

@@ -8,14 +8,13 @@ from tasks.model.evaluation import printable_id
 
 ROWS_LOOKED_AT = 100
 """Rows at the beginning of a source from which its columns are told."""
-_KNOWN = {"evalid", "evaluationid"}
 _LISTED = 20
 _DIGITS = 6
 
 
 def is_known(name: str) -> bool:
     """Whether a column of this name holds evaluation IDs; case, blanks, hyphens and underscores do not matter."""
-    return _plain(name) in _KNOWN
+    return _plain(name) in {"evalid", "evaluationid"}
 
 
 def choose(names: Sequence[str], rows: Iterable[Sequence[str]], column: str | None) -> int:

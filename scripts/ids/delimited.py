@@ -58,8 +58,7 @@ def find_layout(numbered: Iterable[tuple[int, str]], column: str | None) -> CsvL
 
 def read_delimited(numbered: Lines, layout: CsvLayout) -> Candidates:
     """Yield what stands in the column; where a row has no such cell, the empty text."""
-    header = layout.header
-    column = layout.column
+    header, column = layout.header, layout.column
     for number, row in _records(numbered, layout.delimiter):
         if isinstance(row, BadCandidate):
             yield number, row
@@ -92,22 +91,21 @@ def _records(numbered: Lines, delimiter: str) -> Iterator[tuple[int, list[str] |
             row = next(reader)
         except StopIteration:
             return
-        except _Broken as broken:
-            yield feed.number, BadCandidate(feed.line, str(broken))
-            feed.go_back()
-        except csv.Error:
-            yield feed.number, BadCandidate(feed.line, "its quotes do not match")
+        except (_Broken, csv.Error) as error:
+            number, line = feed.first
+            yield number, BadCandidate(line, str(error) if isinstance(error, _Broken) else "its quotes do not match")
             feed.go_back()
         else:
-            if len(row) > 1 or not feed.line.isspace():
-                yield feed.number, row
+            number, line = feed.first
+            if len(row) > 1 or not line.isspace():
+                yield number, row
 
 
 class _Broken(Exception):  # the name says it
     """A record cannot be read to its end; the text says why."""
 
 
-class _Feed:
+class _Feed(Iterator[str]):
     """Hands lines to the standard reader, remembers those of the record it reads, and can go back."""
 
     def __init__(self, numbered: Lines) -> None:
@@ -121,21 +119,13 @@ class _Feed:
         self._size = 0
 
     @property
-    def number(self) -> int:
-        """Of the first line of the record."""
-        return self._given[0][0]
-
-    @property
-    def line(self) -> str:
-        """The first line of the record."""
-        return self._given[0][1]
+    def first(self) -> tuple[int, str]:
+        """The first line of the record, after its number."""
+        return self._given[0]
 
     def go_back(self) -> None:
         """Hand out again what came after the first line of the record."""
         self._again.extendleft(reversed(self._given[1:]))
-
-    def __iter__(self) -> "_Feed":
-        return self
 
     def __next__(self) -> str:
         numbered = self._again.popleft() if self._again else next(self._numbered, None)

@@ -6,8 +6,6 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from scripts.ids.candidate import Candidates, parse_candidate
 from scripts.ids.errors import BadSource
@@ -23,7 +21,7 @@ MOST = 1_000_000
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Gathered(contextlib.AbstractContextManager["Gathered"]):
     """What a source held; it has a file open, so it must be closed.
 
     Attributes:
@@ -38,10 +36,7 @@ class Gathered:
     repeated: int
     rejects: Path | None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ids.close()
 
 
@@ -65,10 +60,12 @@ def gather(
     folder = scratch_folder(settings)
     _keep_apart(source, rejects)
     with open_source(source, column=column, settings=settings) as candidates, Rejects(rejects) as refused:
-        ids = _unique(_first(_good(candidates, refused), limit), folder)
+        eval_ids = _good(candidates, refused)
+        ids = _unique(eval_ids if limit is None else _first(eval_ids, limit), folder)
         if not len(ids):
             ids.close()
-            raise BadSource(_nothing(refused))
+            why = f"; what is wrong with its {refused.count} lines stands in {refused.path}" if refused.path else ""
+            raise BadSource(f"there is no evaluation ID in it{why}")
         repeated = ids.repeated
         if sample is not None and sample < len(ids):
             with ids:
@@ -93,11 +90,7 @@ def _good(candidates: Candidates, refused: Rejects) -> Iterator[str]:
             yield eval_id
 
 
-def _first(eval_ids: Iterator[str], limit: int | None) -> Iterator[str]:
-    return eval_ids if limit is None else _until(eval_ids, limit)
-
-
-def _until(eval_ids: Iterator[str], limit: int) -> Iterator[str]:
+def _first(eval_ids: Iterator[str], limit: int) -> Iterator[str]:
     seen: set[str] = set()
     for eval_id in eval_ids:
         yield eval_id
@@ -121,8 +114,3 @@ def _sampled(eval_ids: UniqueIds, count: int) -> Iterator[str]:
 
 def _hash(eval_id: str) -> bytes:
     return hashlib.sha256(eval_id.encode()).digest()
-
-
-def _nothing(refused: Rejects) -> str:
-    why = f"; what is wrong with its {refused.count} lines stands in {refused.path}" if refused.path else ""
-    return f"there is no evaluation ID in it{why}"

@@ -1,9 +1,7 @@
 """The IDs that a list names, each once, for who only looks: nothing is written, a bad line is named and counted."""
 
-import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import click
 
@@ -19,7 +17,7 @@ _NAMED = 20
 
 
 @dataclass(frozen=True)
-class IdList:
+class IdList(AbstractContextManager["IdList"]):
     """What a list named; it may have a file open, so it must be closed.
 
     Attributes:
@@ -30,10 +28,7 @@ class IdList:
     ids: UniqueIds
     bad: int
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ids.close()
 
 
@@ -59,24 +54,14 @@ def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
                 sieve.add(parse_candidate(candidate))
             except BadEvalId as error:
                 bad += 1
-                _report_line(number, error, bad)
+                if bad <= _NAMED:
+                    click.echo(f"line {number}: {error}", err=True)
         ids = sieve.finish()
-    with contextlib.ExitStack() as unless_all_is_well:
-        unless_all_is_well.callback(ids.close)
-        if not len(ids):
-            raise BadSource("there is no evaluation ID in it", source)
-        unless_all_is_well.pop_all()
-    _report_bad(bad, ids.repeated)
-    return IdList(ids, bad)
-
-
-def _report_line(number: int, error: BadEvalId, bad: int) -> None:
-    if bad <= _NAMED:
-        click.echo(f"line {number}: {error}", err=True)
-
-
-def _report_bad(bad: int, repeated: int) -> None:
+    if not len(ids):
+        ids.close()
+        raise BadSource("there is no evaluation ID in it", source)
     if bad:
         click.echo(f"bad lines, which name no evaluation: {bad}", err=True)
-    if repeated:
-        click.echo(f"lines that name an evaluation again: {repeated}; each is looked at once", err=True)
+    if ids.repeated:
+        click.echo(f"lines that name an evaluation again: {ids.repeated}; each is looked at once", err=True)
+    return IdList(ids, bad)

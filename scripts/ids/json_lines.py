@@ -11,8 +11,6 @@ from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.lines import TOO_LONG, Lines, is_too_long
 from tasks.model.evaluation import printable_id
 
-_KEY = "eval_id"
-
 
 def is_json_line(line: str, column: str | None) -> bool:
     """Whether a file that begins with this line holds JSON lines.
@@ -34,7 +32,7 @@ def find_key(numbered: Iterable[tuple[int, str]], column: str | None) -> str:
     values = (_value(line) for _, line in numbered)
     objects = list(islice((value for value in values if isinstance(value, dict)), ROWS_LOOKED_AT))
     if not objects:
-        return column or _KEY
+        return column or "eval_id"
     names: list[str] = list(dict.fromkeys(name for each in objects for name in each))
     rows = ([str(each.get(name)) for name in names] for each in objects)
     return names[choose(names, rows, column)]

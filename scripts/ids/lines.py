@@ -1,9 +1,11 @@
-"""Lines of a file, none of which is longer than memory allows."""
+"""Lines of a file, none of which is longer than memory allows, and a text with an evaluation ID a line."""
 
 import io
 from collections.abc import Iterator
 from functools import partial
 from typing import IO, TextIO
+
+from scripts.ids.candidate import BLANKS, BadCandidate, Candidates
 
 LONGEST = 1 << 20
 """Characters that a line, or a record of several lines, may have."""
@@ -22,7 +24,8 @@ def bounded_lines(file: TextIO) -> Lines:
     """Yield the lines; of one that is too long only its beginning, which has no end of line."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), ""), 1):
         if is_too_long(line):
-            _skip_rest(file)
+            while (rest := file.readline(LONGEST)) and rest[-1] != "\n":
+                pass
         yield number, line
 
 
@@ -31,6 +34,10 @@ def is_too_long(line: str) -> bool:
     return len(line) > LONGEST and line[-1] != "\n"
 
 
-def _skip_rest(file: TextIO) -> None:
-    while (rest := file.readline(LONGEST)) and rest[-1] != "\n":
-        pass
+def read_text(numbered: Lines) -> Candidates:
+    """Yield what stands on each line that is not empty."""
+    for number, line in numbered:
+        if is_too_long(line):
+            yield number, BadCandidate(line, TOO_LONG)
+        elif text := line.strip(BLANKS + "\n"):
+            yield number, text

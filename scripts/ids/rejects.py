@@ -4,8 +4,8 @@ import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from scripts.console.csv_safety import csv_safe
@@ -39,7 +39,7 @@ class Rejects:
             self._path.unlink(missing_ok=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             with self._translated():
                 self._file.close()
@@ -54,7 +54,7 @@ class Rejects:
 
     def _open_file(self) -> IO[str]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = open(self._path, "x", encoding="utf-8", newline="", opener=_for_owner)  # noqa: SIM115
+        file = open(self._path, "x", encoding="utf-8", newline="", opener=partial(os.open, mode=0o600))  # noqa: SIM115
         self._row(file, "line", "why", "text")
         return file
 
@@ -68,7 +68,3 @@ class Rejects:
             yield
         except OSError as error:
             raise ServiceUnavailable(f"{self._path}: the bad lines cannot be written there: {error.strerror}") from None
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

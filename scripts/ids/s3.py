@@ -33,20 +33,15 @@ def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | Non
         SettingsError: there are no credentials.
         ServiceUnavailable: S3 does not answer as it must, or the disk has no room.
     """
-    bucket, key = _parts(url)
+    bucket, _, key = url.removeprefix(_SCHEME).partition("/")
+    if not bucket or not key:
+        raise BadSource("expected is s3://bucket/key")
     with _translated(endpoint), translate_disk_errors(folder), closing(make_s3_client(endpoint)) as client:
         try:
             client.download_fileobj(bucket, key, file)
         except client.exceptions.ClientError as error:
             raise _refusal(client, bucket, error) from None
         file.seek(0)
-
-
-def _parts(url: str) -> tuple[str, str]:
-    bucket, _, key = url.removeprefix(_SCHEME).partition("/")
-    if not bucket or not key:
-        raise BadSource("expected is s3://bucket/key")
-    return bucket, key
 
 
 def _refusal(client: Any, bucket: str, error: Any) -> Exception:

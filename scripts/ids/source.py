@@ -11,11 +11,10 @@ from scripts.ids.candidate import Candidates
 from scripts.ids.delimited import find_layout, is_delimited, read_delimited
 from scripts.ids.errors import BadSource
 from scripts.ids.json_lines import find_key, is_json_line, read_json_lines
-from scripts.ids.lines import bounded_lines, decode_lines
+from scripts.ids.lines import bounded_lines, decode_lines, read_text
 from scripts.ids.parquet import MAGIC, read_parquet
 from scripts.ids.scratch import scratch_folder
 from scripts.ids.stream import Stream, open_stream, seekable_copy
-from scripts.ids.text_lines import read_text
 from worker.config.settings import Settings
 
 _DOCUMENT = re.compile(r"\[$|\{$|\[\s*[\[{\"]")

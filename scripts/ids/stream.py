@@ -2,12 +2,12 @@
 
 import gzip
 import io
+import shutil
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -62,10 +62,8 @@ def seekable_copy(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
         ServiceUnavailable: the disk has no room.
     """
     with scratch_file(folder) as copy:
-        for chunk in iter(partial(file.read, _AT_ONCE), b""):
-            with translate_disk_errors(folder):
-                copy.write(chunk)
         with translate_disk_errors(folder):
+            shutil.copyfileobj(file, copy, _AT_ONCE)
             copy.seek(0)
         yield copy
 
@@ -79,16 +77,13 @@ def _open_raw(source: str, settings: Settings | None) -> Iterator[IO[bytes]]:
             download(source, settings.s3_endpoint if settings else None, file, folder)
             yield file
     else:
-        with _open(source) as file:
+        try:
+            with _translated():
+                file = Path(source).open("rb")  # noqa: SIM115  # closed below
+        except ValueError:  # a NUL in it
+            raise BadSource("no file can be called so") from None
+        with file:
             yield file
-
-
-def _open(path: str) -> IO[bytes]:
-    try:
-        with _translated():
-            return Path(path).open("rb")
-    except ValueError:  # a NUL in it
-        raise BadSource("no file can be called so") from None
 
 
 def _detect_gzip(file: IO[bytes] | gzip.GzipFile, stack: ExitStack) -> Stream:

@@ -8,11 +8,10 @@ be repeated there is left out when everything is copied. Short lists never leave
 import hashlib
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 from zlib import crc32
 
 from scripts.ids.scratch import translate_disk_errors
@@ -26,7 +25,7 @@ _IN_MEMORY = 1 << 16
 _PLACED = struct.Struct(">16sQ")
 
 
-class UniqueIds:
+class UniqueIds(AbstractContextManager["UniqueIds"]):
     """What a sieve let through; may be read any number of times. Lives in a file, so it must be closed.
 
     Attributes:
@@ -57,14 +56,11 @@ class UniqueIds:
         """Let go of the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class Deduplicator:
+class Deduplicator(AbstractContextManager["Deduplicator"]):
     """Lets each evaluation ID through once: add all of them, then ask for what is finished.
 
     Args:
@@ -79,10 +75,7 @@ class Deduplicator:
         self._waiting: list[str] = []
         self._count = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._files.close()
 
     def add(self, eval_id: str) -> None:
@@ -140,7 +133,12 @@ class Deduplicator:
             kept = unless_all_is_well.enter_context(_spooled(self._folder))
             self._all.seek(0)
             for start in range(0, self._count, _AT_ONCE):
-                values = _without(self._all.read(_AT_ONCE * _ID_BYTES), repeated[start // 8 : (start + _AT_ONCE) // 8])
+                values = self._all.read(_AT_ONCE * _ID_BYTES)
+                bits = repeated[start // 8 : (start + _AT_ONCE) // 8]
+                if any(bits):
+                    values = b"".join(
+                        value for at, value in enumerate(_split(values)) if not bits[at >> 3] >> (at & 7) & 1
+                    )
                 digest.update(values)
                 kept.write(values)
                 count += len(values) // _ID_BYTES
@@ -150,12 +148,6 @@ class Deduplicator:
 
 def _spooled(folder: Path | None) -> IO[bytes]:
     return SpooledTemporaryFile(_IN_MEMORY, dir=None if folder is None else str(folder))
-
-
-def _without(values: bytes, repeated: bytearray) -> bytes:
-    if not any(repeated):
-        return values
-    return b"".join(value for at, value in enumerate(_split(values)) if not repeated[at >> 3] >> (at & 7) & 1)
 
 
 def _split(values: bytes) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ import tracemalloc
 
 import pytest
 
-from scripts.ids.lines import LONGEST, bounded_lines, decode_lines, is_too_long
+from scripts.ids.candidate import BadCandidate
+from scripts.ids.lines import LONGEST, bounded_lines, decode_lines, is_too_long, read_text
 
 
 def _lines(content: bytes, encoding: str = "utf-8-sig") -> list[tuple[int, str]]:
@@ -54,3 +55,13 @@ def test_the_rest_of_a_line_that_is_too_long_is_not_read_into_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 * LONGEST
     finally:
         tracemalloc.stop()
+
+
+def test_blanks_around_are_taken_off_and_empty_lines_left_out() -> None:
+    numbered = enumerate([" a\t\n", "\n", " \n", "b"], 1)
+    assert list(read_text(numbered)) == [(1, "a"), (4, "b")]
+
+
+def test_a_line_that_is_too_long_is_flawed_even_if_it_is_only_blanks_after_an_id(eval_id: str) -> None:
+    [(_, flawed)] = read_text(iter([(1, eval_id + " " * LONGEST)]))
+    assert isinstance(flawed, BadCandidate)
