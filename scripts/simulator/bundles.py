@@ -37,49 +37,30 @@ def bundle_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, changed: 
     documents = documents_of(eval_id, image_bytes, changed=changed)
     scenario = scenario_of(eval_id)
     if scenario is Scenario.FOLDER_ENTRIES:
-        documents = _folders_of(documents) | documents
+        folders = {name.rpartition("/")[0] + "/" for name in documents}
+        documents = dict.fromkeys(sorted(folders), b"") | documents
     if scenario is Scenario.STREAMED:
-        return _streamed(documents)
+        return _write(_Pipe(), documents, compressed=True)
     return zip_of(documents, compressed=scenario is not Scenario.STORED)
 
 
 def zip_of(documents: Mapping[str, bytes], *, compressed: bool = True) -> bytes:
     """Return a ZIP of some documents, without anything in it that changes from day to day."""
-    file = io.BytesIO()
-    _write(file, documents, compressed=compressed)
-    return file.getvalue()
+    return _write(io.BytesIO(), documents, compressed=compressed)
 
 
-class _Pipe(io.RawIOBase):
+class _Pipe(io.BytesIO):
     """A file that cannot go back, like a socket: ``zipfile`` then writes data descriptors."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self.sent += data
-        return len(data)
+    def seek(self, *_: object) -> int:
+        raise io.UnsupportedOperation
 
 
-def _streamed(documents: dict[str, bytes]) -> bytes:
-    pipe = _Pipe()
-    _write(pipe, documents, compressed=True)
-    return bytes(pipe.sent)
-
-
-def _write(file: io.BytesIO | _Pipe, documents: Mapping[str, bytes], *, compressed: bool) -> None:
+def _write(file: io.BytesIO, documents: Mapping[str, bytes], *, compressed: bool) -> bytes:
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in documents.items():
             member = zipfile.ZipInfo(name, _A_FIXED_DAY)
             # Pictures hardly shrink: the quickest level is as good as the best.
             archive.writestr(member, content, method, compresslevel=1)
-
-
-def _folders_of(documents: dict[str, bytes]) -> dict[str, bytes]:
-    folders = {name.rpartition("/")[0] + "/" for name in documents}
-    return dict.fromkeys(sorted(folders), b"")
+    return file.getvalue()

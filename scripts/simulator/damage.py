@@ -11,8 +11,6 @@ from scripts.simulator.bundles import zip_of
 
 Documents = Mapping[str, bytes]
 
-_TWO_GIBIBYTES = 2 << 30
-
 
 def wrong_crc(documents: Documents) -> bytes:
     """Return a bundle in which one bit of the first document is flipped."""
@@ -53,7 +51,7 @@ def forged_size(documents: Documents) -> bytes:
     """Return a bundle whose directory says that the first member unpacks to two gibibytes."""
 
     def enlarge(members: list[zipfile.ZipInfo]) -> None:
-        members[0].file_size = _TWO_GIBIBYTES - 1
+        members[0].file_size = (2 << 30) - 1
 
     return _forged(documents, enlarge)
 

@@ -32,7 +32,10 @@ async def deliver(request: web.Request, answer: SimulatedResponse, slow_seconds:
         case Delivery.CUT:
             return await _half(request, answer)
         case Delivery.RESET:
-            _reset_on_close(request)
+            # The connection ends with a reset: a socket that does not linger sends RST, not FIN.
+            if request.transport is not None:
+                connection = request.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             return await _half(request, answer)
         case _:
             assert_never(answer.delivery)
@@ -64,10 +67,3 @@ async def _half(request: web.Request, answer: SimulatedResponse) -> web.StreamRe
     response.force_close()
     await response.write(answer.body[: len(answer.body) // 2])
     return response
-
-
-def _reset_on_close(request: web.Request) -> None:
-    """Make the end of this connection a reset: a socket that does not linger sends RST, not FIN."""
-    if request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

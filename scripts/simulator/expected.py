@@ -64,12 +64,8 @@ def demo_ids(count: int) -> list[str]:
 
     It is always the same mix; a hundred hold every sort, and a longer list begins with a shorter one.
     """
-    pattern = _pattern()
-    return [eval_id_for(pattern[number % _HUNDRED], number) for number in range(count)]
-
-
-def _pattern() -> list[Scenario]:
     special = [scenario for scenario, times in _SHOWN.items() for _ in range(times)]
     plain = [LAYOUTS[number % len(LAYOUTS)] for number in range(_HUNDRED - len(special))]
     places = sorted(range(_HUNDRED), key=lambda place: hashlib.sha256(bytes([place])).digest())
-    return [(special + plain)[place] for place in places]
+    pattern = [(special + plain)[place] for place in places]
+    return [eval_id_for(pattern[number % _HUNDRED], number) for number in range(count)]

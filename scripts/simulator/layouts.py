@@ -27,10 +27,7 @@ _NAMES = {
         Subject.BACK: "licenseDoc_Back_{take}_documentBack.jpg",
         Subject.SELFIE: "Doc_Selfie_{take}_selfPortrait.jpg",
     },
-    Scenario.PASSPORT: {
-        Subject.FRONT: _DOCUMENTED[Subject.FRONT],
-        Subject.SELFIE: _DOCUMENTED[Subject.SELFIE],
-    },
+    Scenario.PASSPORT: {subject: _DOCUMENTED[subject] for subject in (Subject.FRONT, Subject.SELFIE)},
 }
 
 

@@ -13,10 +13,7 @@ _UNSUPPORTED = "Images not available: Document type is not supported for verific
 
 NO_DOCUMENTS: dict[Scenario, Body] = {
     Scenario.NO_DOCUMENTS: {"message": _NONE_FOUND},
-    Scenario.NO_DOCUMENTS_NESTED: {
-        "referenceId": _REFERENCE,
-        "msg": {"status": 400, "msg": _NONE_FOUND_OLDER},
-    },
+    Scenario.NO_DOCUMENTS_NESTED: {"referenceId": _REFERENCE, "msg": {"status": 400, "msg": _NONE_FOUND_OLDER}},
     Scenario.NO_DOCUMENTS_PLAIN_MSG: {"referenceId": _REFERENCE, "msg": _NONE_FOUND_OLDER},
     Scenario.NO_DOCUMENTS_LONG: {
         "error": "Bad Request",

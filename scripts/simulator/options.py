@@ -10,7 +10,6 @@ import pydantic
 
 from scripts.simulator.bundles import DEFAULT_IMAGE_BYTES
 
-_DAY = 86_400.0
 _FIXED = frozenset({"host", "port", "api_key", "image_bytes"})
 
 Count = Annotated[int, pydantic.Field(ge=0)]
@@ -57,7 +56,7 @@ class SimulatorOptions:
     image_bytes: int = DEFAULT_IMAGE_BYTES
     rate: Count | None = None
     quota: Count | None = None
-    day_seconds: Duration = _DAY
+    day_seconds: Duration = 86_400.0
     header_style: RateHeaderStyle = RateHeaderStyle.STANDARD
     latency_ms: Duration = 0.0
     jitter_ms: Duration = 0.0

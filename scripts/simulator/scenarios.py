@@ -14,7 +14,6 @@ import enum
 import re
 import uuid
 
-_MARK = 0xD0C5
 _LAYOUT_FAMILY = 0x01
 _FORM = re.compile(r"d0c5([0-9a-f]{4})-0000-4000-8000-[0-9a-f]{12}")
 
@@ -157,7 +156,7 @@ def eval_id_for(scenario: Scenario, number: int) -> str:
         scenario: what the evaluation stands for.
         number: 0 to 2**48 - 1.
     """
-    return f"{_MARK:04x}{scenario.value:04x}-0000-4000-8000-{number:012x}"
+    return f"d0c5{scenario.value:04x}-0000-4000-8000-{number:012x}"
 
 
 _CODES = frozenset(scenario.value for scenario in Scenario)

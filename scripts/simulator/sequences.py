@@ -60,8 +60,7 @@ _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
 def answer_to(question: SimulatedRequest) -> SimulatedResponse:
     """Return what RiskOS answers."""
     sequence = _sequence(question.eval_id)
-    step = sequence[min(question.attempt, len(sequence)) - 1]
-    return step(question)
+    return sequence[min(question.attempt, len(sequence)) - 1](question)
 
 
 def changes_its_mind(eval_id: str) -> bool:

@@ -16,7 +16,7 @@ from scripts.simulator.answers import SimulatedRequest, SimulatedResponse, json_
 from scripts.simulator.deliver import deliver
 from scripts.simulator.expected import expected_outcome
 from scripts.simulator.options import SimulatorOptions
-from scripts.simulator.rate import LimitExceeded, SimulatedLimit, SimulatedLimiter, retry_after
+from scripts.simulator.rate import SimulatedLimit, SimulatedLimiter, retry_after
 from scripts.simulator.scenarios import scenario_of
 from scripts.simulator.sequences import answer_to, changes_its_mind
 from scripts.simulator.stats import SimulatorStats
@@ -63,11 +63,13 @@ class SimulatedAccount:
     async def documents(self, request: web.Request) -> web.StreamResponse:
         """Answer ``GET /api/evaluation/{eval_id}/documents``."""
         now = time.monotonic()
-        eval_id = _eval_id(request)
+        try:
+            eval_id = parse_eval_id(request.match_info["eval_id"])
+        except BadEvalId:
+            eval_id = None
         self.stats.count_request(eval_id, now)
         answer = self._refusal(request, now) or await self._answer(request, eval_id)
-        about_the_rate = self.limiter.headers(self.options, now)
-        answer = dataclasses.replace(answer, headers={**about_the_rate, **answer.headers})
+        answer = dataclasses.replace(answer, headers={**self.limiter.headers(self.options, now), **answer.headers})
         self.stats.count_status(answer.status)
         return await deliver(request, answer, self.options.slow_seconds)
 
@@ -84,7 +86,7 @@ class SimulatedAccount:
             return json_answer(401)
         if refusal := self.limiter.admit(self.options, now):
             self.stats.count_refused(refusal.limit)
-            return self._too_early(refusal)
+            return json_answer(429, _TOO_EARLY[refusal.limit], retry_after(self.options.header_style, refusal.wait))
         self.stats.count_granted(now)
         return None
 
@@ -94,42 +96,26 @@ class SimulatedAccount:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         return hmac.compare_digest(given, f"Bearer {self.options.api_key}".encode())
 
-    def _too_early(self, refusal: LimitExceeded) -> SimulatedResponse:
-        return json_answer(429, _TOO_EARLY[refusal.limit], retry_after(self.options.header_style, refusal.wait))
-
     async def _answer(self, request: web.Request, eval_id: str | None) -> SimulatedResponse:
         """Return what the evaluation answers, after thinking about it."""
         if eval_id is None:
             return json_answer(400, messages.NO_UUID)
+        attempt = 1
+        if changes_its_mind(eval_id):  # a plain evaluation costs no memory
+            self._attempts[eval_id] += 1
+            attempt = self._attempts[eval_id]
         question = SimulatedRequest(
             eval_id=eval_id,
-            attempt=self._attempt(eval_id),
+            attempt=attempt,
             image_bytes=self.options.image_bytes,
             elsewhere=str(request.url.with_host("localhost").with_path(ELSEWHERE)),
         )
-        await self._think()
+        jitter = self.options.jitter_ms * random.uniform(-1, 1)  # noqa: S311  # no secret hangs on it
+        await asyncio.sleep(max(0.0, self.options.latency_ms + jitter) / 1000)
         # A bundle of large images takes 25 ms and more to compress: a thread keeps the loop free for other requests.
         if self.options.mended and expected_outcome(scenario_of(eval_id)) is Outcome.FAILED:
             return await asyncio.to_thread(documents, question)
         return await asyncio.to_thread(answer_to, question)
 
-    def _attempt(self, eval_id: str) -> int:
-        """Count an attempt, where it makes a difference: a plain evaluation costs no memory."""
-        if not changes_its_mind(eval_id):
-            return 1
-        self._attempts[eval_id] += 1
-        return self._attempts[eval_id]
-
-    async def _think(self) -> None:
-        jitter = self.options.jitter_ms * random.uniform(-1, 1)  # noqa: S311  # no secret hangs on it
-        await asyncio.sleep(max(0.0, self.options.latency_ms + jitter) / 1000)
-
 
 _TOO_EARLY = {SimulatedLimit.RATE: messages.RATE_LIMITED, SimulatedLimit.QUOTA: messages.QUOTA_SPENT}
-
-
-def _eval_id(request: web.Request) -> str | None:
-    try:
-        return parse_eval_id(request.match_info["eval_id"])
-    except BadEvalId:
-        return None
