@@ -163,11 +163,8 @@ class _AccountsReader:
         try:
             if isinstance(value, bool):
                 raise ValueError("true and false are no values of it")  # noqa: TRY301, TRY004  # told as the others are
-            kind: Any = field.annotation
-            if field.metadata:
-                kind = Annotated[(kind, *field.metadata)]
-            check = TypeAdapter(kind)
-            found = check.validate_python(value)
+            kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            found = TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             for problem in error.errors(include_url=False, include_input=False, include_context=False):
                 self._complain(f"{key}: {problem['msg'].removeprefix('Value error, ')}", name)

@@ -6,7 +6,7 @@ the database. User and password are those of Redis; Sentinels are asked without.
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _DIRECT = frozenset({"redis", "rediss", "unix"})
 _WATCHED = "redis+sentinel"
@@ -48,14 +48,18 @@ def check_redis_url(url: str) -> None:
     """
     if is_sentinel_url(url):
         parse_sentinel_url(url)
-        return
+    elif split_url(url).scheme not in _DIRECT:
+        raise ValueError("expected is redis://host:6379/0, rediss://…, redis+sentinel://… or unix:///path")
+
+
+def split_url(url: str) -> SplitResult:
+    """Split a URL; what is wrong with it is told without repeating it, for it may hold a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         raise ValueError("it is no URL: look at host and port") from None
-    if parts.scheme not in _DIRECT:
-        raise ValueError("expected is redis://host:6379/0, rediss://…, redis+sentinel://… or unix:///path")
+    return parts
 
 
 def is_sentinel_url(url: str) -> bool:

@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import (
-    AfterValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.config import validators
@@ -24,22 +16,13 @@ from worker.config import validators
 _PREFIX = "DOCV_"
 _DOTENV = ".env"
 _SECRETS = Path("/run/secrets")
-_RISKOS = {
-    "production": "https://riskos.socure.com",
-    "sandbox": "https://riskos.sandbox.socure.com",
-}
+_RISKOS = {"production": "https://riskos.socure.com", "sandbox": "https://riskos.sandbox.socure.com"}
 _SANDBOX_QUOTA = 1_000
 _MAX_TAGS = 5
 
+_CREDENTIALS = ("webhook_secrets", "intake_tokens", "operators", "viewers")
 # What stands between the values of a setting that has several.
-_SEPARATORS = {
-    "no_documents_texts": "|",
-    "webhook_secrets": ",",
-    "intake_tokens": ",",
-    "operators": ",",
-    "viewers": ",",
-    "encryption_keys": ",",
-}
+_SEPARATORS = {"no_documents_texts": "|", **dict.fromkeys((*_CREDENTIALS, "encryption_keys"), ",")}
 _STRONG = 16
 
 MiB = 1 << 20
@@ -192,13 +175,9 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _sealed_key_is_no_blank(self) -> "Settings":
+    def _check_together(self) -> "Settings":
         if self.api_key is not None and not validators.is_token(self.api_key.get_secret_value()):
             raise ValueError("DOCV_API_KEY must be one word of visible ASCII characters")
-        return self
-
-    @model_validator(mode="after")
-    def _lock_is_whole(self) -> "Settings":
         if (self.lock_mode is None) != (self.lock_days is None):
             raise ValueError("DOCV_LOCK_MODE and DOCV_LOCK_DAYS belong together: set both, or none")
         if self.lock_mode and self.archive_url.startswith("file:"):
@@ -217,23 +196,16 @@ class Settings(BaseSettings):
 
     def as_environment(self) -> dict[str, str]:
         """Return the settings as environment variables, secrets revealed: for a child process, never to be shown."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            _PREFIX + name.upper(): _as_text(name, value) for name, value in values.items() if value not in (None, {})
-        }
+        return {_PREFIX + name.upper(): _as_text(name, value) for name, value in self if value not in (None, {})}
 
     def secrets(self) -> list[str]:
         """Return every text that must not appear in a log line, also as a header would carry it."""
-        sealed = [
-            *filter(None, (self.api_key,)),
-            *(secret for door in self._secret_settings().values() for secret in door),
-        ]
-        keys = [key.partition(":")[2] for key in self.keyring_texts()]
-        of_doors = [secret.get_secret_value() for door in self._secret_settings().values() for secret in door]
-        pairs = [text for text in of_doors if ":" in text]
+        credentials = [each.get_secret_value() for name in _CREDENTIALS for each in getattr(self, name)]
+        pairs = [text for text in credentials if ":" in text]
         return [
-            *(secret.get_secret_value() for secret in sealed),
-            *keys,
+            *([self.api_key.get_secret_value()] if self.api_key else []),
+            *credentials,
+            *(key.partition(":")[2] for key in self.keyring_texts()),
             *(pair.partition(":")[2] for pair in pairs),
             *(base64.b64encode(pair.encode()).decode() for pair in pairs),
         ]
@@ -246,14 +218,10 @@ class Settings(BaseSettings):
         """Return the settings that hold a secret so short that it could be guessed."""
         return [
             _PREFIX + name.upper()
-            for name, secrets in self._secret_settings().items()
+            for name in _CREDENTIALS
             # The name of a pair is no secret.
-            if any(len(secret.get_secret_value().rpartition(":")[2]) < _STRONG for secret in secrets)
+            if any(len(secret.get_secret_value().rpartition(":")[2]) < _STRONG for secret in getattr(self, name))
         ]
-
-    def _secret_settings(self) -> dict[str, tuple[SecretStr, ...]]:
-        names = ("webhook_secrets", "intake_tokens", "operators", "viewers")
-        return {name: getattr(self, name) for name in names}
 
     def with_redis(self, url: str) -> "Settings":
         """Return the same settings with this Redis."""
@@ -291,7 +259,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: something is unknown or impossible; one line for each.
     """
-    unknown = tuple(_unknown(os.environ | _dotenv()))
+    unknown = tuple(_unknown(os.environ | dotenv_values(_DOTENV)))
     if unknown:
         raise SettingsError(unknown)
     try:
@@ -302,10 +270,6 @@ def load_settings(**overrides: Any) -> Settings:
         )
     except ValidationError as error:
         raise SettingsError(tuple(_lines(error))) from None
-
-
-def _dotenv() -> dict[str, str | None]:
-    return dotenv_values(_DOTENV)
 
 
 def _unknown(environment: Mapping[str, object]) -> Iterator[str]:

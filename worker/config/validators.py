@@ -3,11 +3,10 @@
 import base64
 import re
 from collections.abc import Iterator
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
-from worker.config.redis_url import check_redis_url
+from worker.config.redis_url import check_redis_url, split_url
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # What S3 takes in a tag (Amazon S3 User Guide, "Categorizing your storage using tags").
@@ -20,7 +19,7 @@ def riskos_url(url: str | None) -> str | None:
     """Check the base URL of RiskOS."""
     if url is None:
         return None
-    parts = _split(url)
+    parts = split_url(url)
     if parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ValueError("expected is a base URL such as https://riskos.socure.com")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
@@ -32,24 +31,14 @@ def riskos_url(url: str | None) -> str | None:
 
 def s3_endpoint(url: str | None) -> str | None:
     """Check the URL of an S3."""
-    if url is not None and (_split(url).scheme not in {"https", "http"} or not _split(url).hostname):
+    if url is not None and (split_url(url).scheme not in {"https", "http"} or not split_url(url).hostname):
         raise ValueError("expected is a URL such as https://s3.example.com")
     return url
 
 
-def _split(url: str) -> SplitResult:
-    """Split a URL; what is wrong with it is told without repeating it, for it may hold a password."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("it is no URL: look at host and port") from None
-    return parts
-
-
 def archive_url(url: str) -> str:
     """Check where the archive is."""
-    parts = _split(url)
+    parts = split_url(url)
     if parts.scheme == "s3" and parts.netloc:
         return url.rstrip("/")
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
@@ -66,7 +55,7 @@ def redis_url(url: SecretStr | None) -> SecretStr | None:
 
 def broker_url(url: SecretStr | None) -> SecretStr | None:
     """Check the URL of a RabbitMQ."""
-    if url is not None and (parts := _split(url.get_secret_value())).scheme not in {"amqp", "amqps"}:
+    if url is not None and (parts := split_url(url.get_secret_value())).scheme not in {"amqp", "amqps"}:
         raise ValueError(f"expected is amqp://user:password@host:5672/vhost or amqps://…, not {parts.scheme or 'that'}")
     return url
 
