@@ -21,7 +21,6 @@ _MOST_NAME = 255
 # Of all that a producer may have put there, these are for Celery; the others would only be asked for trouble.
 _HEADERS = ("lang", "task", "id", "root_id", "parent_id", "origin", "eta")
 _TALK_HEADERS = ("hostname", "clock", "expires", "ticket")
-_PARTS = 3  # positional arguments, keyword arguments, what Celery embeds
 
 
 class BadEnvelope(ValueError):
@@ -34,8 +33,8 @@ def check_task_message(payload: Any) -> dict[str, Any]:
     Raises:
         BadEnvelope: it is something else.
     """
-    message, body = _decode(payload)
-    return message | {"headers": safe_headers(_message_types(message), body, message.get("headers"))}
+    message, kinds, body = _decode(payload)
+    return message | {"headers": safe_headers(kinds, body, message.get("headers"))}
 
 
 def check_control_message(payload: Any) -> dict[str, Any]:
@@ -44,16 +43,16 @@ def check_control_message(payload: Any) -> dict[str, Any]:
     Raises:
         BadEnvelope: it is something else.
     """
-    message, body = _decode(payload)
-    if not isinstance(_content(_message_types(message), body), dict | list):
+    message, kinds, body = _decode(payload)
+    if not isinstance(_content(kinds, body), dict | list):
         raise BadEnvelope("its body is no JSON object")
     headers = message.get("headers")
     said = headers if isinstance(headers, dict) else {}
     return message | {"headers": {name: said[name] for name in _TALK_HEADERS if name in said}}
 
 
-def _decode(payload: Any) -> tuple[dict[str, Any], str]:
-    """Return what is built as Celery builds a message, and its body."""
+def _decode(payload: Any) -> tuple[dict[str, Any], tuple[object, object], str]:
+    """Return what is built as Celery builds a message, its content type and encoding, and its body."""
     if not isinstance(payload, dict):
         raise BadEnvelope("it is no JSON object")
     properties = payload.get("properties")
@@ -61,11 +60,14 @@ def _decode(payload: Any) -> tuple[dict[str, Any], str]:
         raise BadEnvelope("it has no properties as Celery writes them")
     if not isinstance(properties.get("delivery_tag"), str):
         raise BadEnvelope("it has no delivery tag")
-    return payload, _text(payload.get("body"), properties.get("body_encoding"))
-
-
-def _message_types(payload: Mapping[str, object]) -> tuple[object, object]:
-    return payload.get("content-type"), payload.get("content-encoding")
+    body, encoding = payload.get("body"), properties.get("body_encoding")
+    if not isinstance(body, str) or encoding not in {"base64", None}:
+        raise BadEnvelope("it has no body as Celery writes it")
+    try:
+        text = base64.b64decode(body, validate=True).decode() if encoding else body
+    except ValueError:
+        raise BadEnvelope("its body is no JSON") from None
+    return payload, (payload.get("content-type"), payload.get("content-encoding")), text
 
 
 def safe_headers(kinds: tuple[object, object], body: str | bytes, headers: object) -> dict[str, object]:
@@ -101,15 +103,6 @@ def _content(kinds: tuple[object, object], body: str | bytes) -> Any:
         raise BadEnvelope("its body is no JSON") from None
 
 
-def _text(body: object, encoding: object) -> str:
-    if not isinstance(body, str) or encoding not in {"base64", None}:
-        raise BadEnvelope("it has no body as Celery writes it")
-    try:
-        return base64.b64decode(body, validate=True).decode() if encoding else body
-    except ValueError:
-        raise BadEnvelope("its body is no JSON") from None
-
-
 def _check_task(facts: Mapping[str, object]) -> None:
     if facts.get("task") != ARCHIVE_TASK:
         raise BadEnvelope(f"it is for another task than {ARCHIVE_TASK}")
@@ -120,8 +113,7 @@ def _check_task(facts: Mapping[str, object]) -> None:
 
 
 def _check_parts(parts: object) -> None:
-    if not isinstance(parts, list) or len(parts) != _PARTS:
-        raise BadEnvelope("its body has no arguments as Celery writes them")
-    positional, keywords, _ = parts
-    if not isinstance(positional, list) or not isinstance(keywords, dict):
-        raise BadEnvelope("its body has no arguments as Celery writes them")
+    match parts:
+        case [list(), dict(), _]:  # positional arguments, keyword arguments, what Celery embeds
+            return
+    raise BadEnvelope("its body has no arguments as Celery writes them")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from celery.app.utils import Settings as Configuration
+from kombu.transport import pyamqp
 
 from worker.broker import rabbitmq, redis_transport
 from worker.clients import sentinel
@@ -43,4 +44,4 @@ def publisher_options(conf: Configuration) -> dict[str, Any]:
 def install_channels() -> None:
     """Have every connection of this process use our channels."""
     redis_transport.install_channels()
-    rabbitmq.install_channel()
+    pyamqp.Connection.Channel = rabbitmq.RabbitChannel

@@ -14,17 +14,16 @@ from kombu import Connection
 from kombu.transport import pyamqp
 
 from worker.broker.envelope import BACKFILL, QUEUES, BadEnvelope, safe_headers
+from worker.broker.redis_transport import KEEPALIVE
 
 BACKFILL_PREFETCH = 8
 """Messages of the backfill that a process fetches at a time; each holds a thread, and has up to 100 evaluations."""
 _SECONDS = 2
-# Numbers of the TCP options on Linux, as for Redis: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
-_KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
 
 
 def worker_options() -> dict[str, Any]:
     """Return how a worker talks to RabbitMQ."""
-    return {"connect_timeout": 5} | ({"socket_settings": _KEEPALIVE} if sys.platform == "linux" else {})
+    return {"connect_timeout": 5} | ({"socket_settings": KEEPALIVE} if sys.platform == "linux" else {})
 
 
 def publisher_options() -> dict[str, Any]:
@@ -87,8 +86,3 @@ class RabbitChannel(pyamqp.Channel):
             return
         message.properties["application_headers"] = safe
         super()._on_basic_deliver(consumer_tag, delivery_tag, *where)
-
-
-def install_channel() -> None:
-    """Have every connection of this process use our channel; ``Channel`` is kombu's own hook for that."""
-    pyamqp.Connection.Channel = RabbitChannel

@@ -22,12 +22,12 @@ from worker.config.redis_url import is_sentinel_url
 
 KEY_PREFIX = "docv:"
 """Prefix of every key that Celery keeps in Redis."""
+KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
+"""Numbers of the TCP options on Linux: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms)."""
 
-# Numbers of the TCP options on Linux: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT (ms).
 _SOON = 0.05
 # A name that no queue has: Redis is asked about it while no queue is to be read, and so again soon.
 _NOBODY = "nobody"
-_KEEPALIVE = {4: 30, 5: 10, 6: 3, 18: 60_000}
 
 
 def broker_transport_url(redis_url: str) -> str:
@@ -65,7 +65,7 @@ def worker_transport_options() -> dict[str, Any]:
         "queue_order_strategy": "worker.broker.redis_transport:LiveFirst",
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-    } | ({"socket_keepalive_options": _KEEPALIVE} if sys.platform == "linux" else {})
+    } | ({"socket_keepalive_options": KEEPALIVE} if sys.platform == "linux" else {})
 
 
 def publisher_transport_options() -> dict[str, Any]:
@@ -79,25 +79,16 @@ def publisher_transport_options() -> dict[str, Any]:
     }
 
 
-class PausedQueues:
+class PausedQueues(set[str]):
     """Queues that are not to be read for now, though there is room: their messages would only lie about here."""
-
-    def __init__(self) -> None:
-        self._queues: set[str] = set()
 
     def pause(self, queue: str) -> None:
         """Read no more of a queue."""
-        self._queues.add(queue)
+        self.add(queue)
 
     def resume(self, queue: str) -> None:
         """Read it again."""
-        self._queues.discard(queue)
-
-    def __contains__(self, queue: str) -> bool:
-        return queue in self._queues
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
+        self.discard(queue)
 
 
 paused_queues = PausedQueues()
