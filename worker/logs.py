@@ -20,12 +20,6 @@ _SHORTEST_SECRET = 6
 _HIDDEN = "[hidden]"
 # They tell of every message, or of every request, at their INFO.
 _TALKATIVE = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio", "celery.pool")
-# It tells of every message that comes: a quarter of what its thread does, and to whoever wants to know everything.
-_OF_EACH_MESSAGE = "celery.worker.strategy"
-# It tells of every message that is handed back, with a traceback, as a warning.
-_NOISY = "celery.app.trace"
-# Who looked at whose pictures is written down, however little else is.
-_NEVER_SILENT = "docv.access"
 
 
 class Redaction:
@@ -96,11 +90,7 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                renderer,
-                Redaction(secrets),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, Redaction(secrets)],
         )
     )
     root = logging.getLogger()
@@ -109,6 +99,9 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     if root.level > logging.DEBUG:
-        logging.getLogger(_OF_EACH_MESSAGE).setLevel(max(logging.WARNING, root.level))
-    logging.getLogger(_NOISY).setLevel(logging.ERROR)
-    logging.getLogger(_NEVER_SILENT).setLevel(logging.INFO)
+        # It tells of every message that comes: a quarter of what its thread does, and to whoever wants everything.
+        logging.getLogger("celery.worker.strategy").setLevel(max(logging.WARNING, root.level))
+    # It tells of every message that is handed back, with a traceback, as a warning.
+    logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
+    # Who looked at whose pictures is written down, however little else is.
+    logging.getLogger("docv.access").setLevel(logging.INFO)

@@ -76,18 +76,15 @@ async def _open_sessions(
     for account in accounts:
         certificate = account.settings.client_cert, account.settings.client_key
         if certificate not in opened:
-            opened[certificate] = await stack.enter_async_context(_open_http(account.settings))
+            connector = aiohttp.TCPConnector(
+                limit=account.settings.concurrency, ssl=_tls(account.settings), ttl_dns_cache=60
+            )
+            session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_READ_AHEAD
+            )
+            opened[certificate] = await stack.enter_async_context(session)
         http[account.name] = opened[certificate]
     return http
-
-
-@contextlib.asynccontextmanager
-async def _open_http(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=settings.concurrency, ssl=_tls(settings), ttl_dns_cache=60)
-    async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), raise_for_status=False, read_bufsize=_READ_AHEAD
-    ) as session:
-        yield session
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

@@ -45,10 +45,8 @@ class Watchdog:
         self._exit = exit_process
         self._stuck_seconds, self._stalled_seconds = stuck_seconds, stalled_seconds
         self._clock = clock
-        self._ticked = clock()
+        self._ticked = self._observed_at = self._looked = clock()
         self._waiting_since: float | None = None
-        self._observed_at = clock()
-        self._looked = clock()
         self._over = threading.Event()
 
     def start(self) -> None:
@@ -80,10 +78,10 @@ class Watchdog:
     def problem(self) -> str | None:
         """Return why this process has stalled, or None."""
         now, since = self._clock(), self._waiting_since
-        frozen, self._looked = now - self._looked > _RECENT_SECONDS, now
-        if frozen:
+        if now - self._looked > _RECENT_SECONDS:
             # The whole process stood still, and so did its loop.
             self._ticked = now
+        self._looked = now
         if now - self._ticked > self._stuck_seconds:
             return f"its event loop has not moved for {now - self._ticked:.0f} s"
         if since is not None and now - self._observed_at < _RECENT_SECONDS and now - since > self._stalled_seconds:

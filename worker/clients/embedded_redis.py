@@ -27,7 +27,6 @@ _LONGEST_SOCKET_PATH = 100
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
-_PING, _PONG = b"PING\r\n", b"+PONG"
 
 
 class EmbeddedError(Exception):
@@ -70,7 +69,10 @@ def embedded_redis(state_dir: Path) -> Iterator[EmbeddedRedis]:
     finally:
         os.close(lock)
     if keeper is not None:
-        _stop_supervisor(keeper)
+        # Let it end before we do, unless it has other users to stay for.
+        deadline = time.monotonic() + _GOODBYE_SECONDS
+        while not _ended(keeper) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def socket_path(folder: Path) -> Path:
@@ -148,20 +150,13 @@ def _ended(process: int) -> bool:
         return True
 
 
-def _stop_supervisor(keeper: int) -> None:
-    """Let the keeper end before we do, unless it has other users to stay for."""
-    deadline = time.monotonic() + _GOODBYE_SECONDS
-    while not _ended(keeper) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def _responds(path: Path) -> bool:
     """Return whether a server answers there, and has read its file to the end."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(2.0)
         client.connect(str(path))
-        client.sendall(_PING)
-        return client.recv(64).startswith(_PONG)
+        client.sendall(b"PING\r\n")
+        return client.recv(64).startswith(b"+PONG")
     return False
 
 
@@ -177,18 +172,14 @@ def supervise(binary: str, folder: Path, path: Path) -> None:
         ],
         stdin=subprocess.DEVNULL,
     )
-    threading.Thread(target=_stop_server, args=(server,), daemon=True).start()
+    # A keeper without a server has nothing to keep.
+    threading.Thread(target=lambda: os._exit(server.wait()), daemon=True).start()
     with (folder / "redis.users").open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
         path.unlink(missing_ok=True)
         server.terminate()
         time.sleep(_STOP_SECONDS)  # we end with the server
         server.kill()
-
-
-def _stop_server(server: subprocess.Popen[bytes]) -> None:
-    """A keeper without a server has nothing to keep."""
-    os._exit(server.wait())
 
 
 if __name__ == "__main__":

@@ -10,12 +10,6 @@ from typing import Any
 
 from obstore.store import S3Store
 
-Clock = Callable[[], datetime]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
 
 class LockingClient:
     """The client to write with, under Object Lock.
@@ -27,7 +21,9 @@ class LockingClient:
         now: the time.
     """
 
-    def __init__(self, client: S3Store, mode: str, days: int, now: Clock = _now) -> None:
+    def __init__(
+        self, client: S3Store, mode: str, days: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._client, self._mode, self._days, self._now = client, mode, days, now
         self._retain_until = ""
         self._today = client

@@ -16,7 +16,6 @@ from worker.clients import sentinel
 from worker.clients.errors import ServiceUnavailable
 from worker.config.redis_url import is_sentinel_url
 
-_TIMEOUT = 10.0
 _CHECK_SECONDS = 10.0
 # ZMSCORE, which the ledger needs, came with it.
 _OLDEST = (6, 2)
@@ -24,7 +23,7 @@ _OLDEST = (6, 2)
 
 @contextlib.asynccontextmanager
 async def open_redis(
-    url: str, connections: int = 8, *, seconds: float = _TIMEOUT, retries: int = 5
+    url: str, connections: int = 8, *, seconds: float = 10.0, retries: int = 5
 ) -> "AsyncIterator[Redis]":
     """Open a client of Redis; its calls are tried again for a few seconds when the connection breaks.
 
@@ -62,8 +61,9 @@ async def check_redis(redis: "Redis") -> None:
         async with asyncio.timeout(_CHECK_SECONDS):
             version = str((await redis.info("server")).get("redis_version", ""))
     except (RedisError, OSError) as error:
+        # Only its kind: texts of Redis's client may hold the password of its URL.
         raise ServiceUnavailable(
-            f"Redis does not answer ({_short(error)}): see that it runs and DOCV_REDIS_URL names it"
+            f"Redis does not answer ({type(error).__name__}): see that it runs and DOCV_REDIS_URL names it"
         ) from None
     if is_too_old(version):
         raise ServiceUnavailable(
@@ -76,11 +76,6 @@ def is_too_old(version: str) -> bool:
     major, dot, rest = version.partition(".")
     minor = rest.partition(".")[0]
     return bool(dot) and major.isdecimal() and minor.isdecimal() and (int(major), int(minor)) < _OLDEST
-
-
-def _short(error: Exception) -> str:
-    """An error's kind; texts of Redis's client may hold the password of its URL."""
-    return type(error).__name__
 
 
 def is_full(error: Exception) -> bool:
