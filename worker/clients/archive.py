@@ -14,9 +14,6 @@ from obstore.store import S3Store
 from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
-_RETRY_SECONDS = 60
-_NO_OBJECT = "is-the-bucket-there"
-
 
 def open_archive(settings: Settings) -> S3Store | Path:
     """Return the client of the bucket, or the folder.
@@ -57,7 +54,7 @@ def _open_s3_client(settings: Settings, bucket: str, prefix: str) -> S3Store:
             "connect_timeout": timedelta(seconds=5),
             "timeout": timedelta(seconds=300),
         },
-        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
+        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
         **(encryption if settings.kms_key_id else {}),
         **(endpoint if settings.s3_endpoint else {}),
     )
@@ -71,17 +68,13 @@ async def check_archive(archive: S3Store | Path, settings: Settings) -> None:
     """
     if isinstance(archive, Path):
         check_folder(archive, "folder of the archive")
-    else:
-        await _check_bucket(archive, settings)
-
-
-async def _check_bucket(store: S3Store, settings: Settings) -> None:
+        return
     where = settings.archive_url
     try:
         # Asked for by its content, since the answer to a HEAD does not say whether bucket or object is missing. And
         # asked in a thread of Python's: whoever exits right after an answer of obstore's own threads is aborted by
         # them (0.12.1, nine times in ten), and after this answer some commands do exit.
-        await asyncio.to_thread(obstore.get, store, _NO_OBJECT)
+        await asyncio.to_thread(obstore.get, archive, "is-the-bucket-there")
     except (NotFoundError, FileNotFoundError) as error:
         if "NoSuchBucket" in str(error):
             raise ServiceUnavailable(f"{where}: there is no such bucket; make it, or mend DOCV_ARCHIVE_URL") from None

@@ -120,27 +120,20 @@ def _start(folder: Path, path: Path) -> int | None:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if _responds(path):
             return None
-        keeper = _spawn(
-            [sys.executable, "-m", "worker.clients.embedded_redis", binary, str(folder), str(path)],
-            folder / "redis.log",
-        )
+        command = [sys.executable, "-m", "worker.clients.embedded_redis", binary, str(folder), str(path)]
+        files = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(folder / "redis.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        # It may outlive us, out of reach of the terminal's Ctrl-C.
+        keeper = os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
         deadline = time.monotonic() + _START_SECONDS
         while not _responds(path):
             if _ended(keeper) or time.monotonic() > deadline:
                 raise EmbeddedError(f"the embedded Redis does not start: see {folder / 'redis.log'}")
             time.sleep(0.02)
         return keeper
-
-
-def _spawn(command: list[str], log: Path) -> int:
-    """Start a process that may outlive us, out of reach of the terminal's Ctrl-C."""
-    writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    files = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), writing, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
-    return os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
 
 
 def _ended(process: int) -> bool:
