@@ -20,7 +20,6 @@ import orjson
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
-from tasks.consumer.account_settings import make_account
 from tasks.errors import AccountHeld
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
@@ -112,7 +111,7 @@ def judge_certificate(version: str, ends: float, now: float) -> Finding:
 
 
 async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
-    settings, account = known.settings, make_account(known)
+    settings, account = known.settings, Account.from_settings(known)
     held = await _acquire_permit(settings, account)
     if held:
         yield held

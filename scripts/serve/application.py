@@ -23,10 +23,10 @@ from scripts.serve.http.limits import HttpLimits
 from scripts.serve.metrics import HttpMetrics
 from scripts.serve.page.routes import add_page
 from scripts.serve.request_log import log_requests
-from tasks.consumer.account_settings import make_allowance
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.model.account import Allowance
 from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
 from worker.config.accounts import Accounts
@@ -66,7 +66,7 @@ def make_application(
 ) -> web.Application:
     """Return the application with all its routes; a page that is read only lets nobody act."""
     bucket = open_bucket(opened.archive, settings.storage_class)
-    allowances = {each.name: make_allowance(each) for each in accounts}
+    allowances = {each.name: Allowance.from_settings(each) for each in accounts}
     figures.register_shared(SharedMetrics(SystemMetrics(opened.redis, allowances).collect, asyncio.get_running_loop()))
     nothing = f"{settings.environment}/is-the-archive-there"
     health = HealthApi({"redis": opened.redis.ping, "archive": lambda: bucket.read(nothing)})

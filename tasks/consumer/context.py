@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
-from tasks.consumer.account_settings import make_account
 from tasks.memory.byte_budget import ByteBudget
 from tasks.model.account import Account
 from tasks.pipeline.pipeline import AcquireSlot, ConfirmLease, PipelineContext
@@ -56,7 +55,7 @@ class AccountContexts:
         self._holds, self._successes = Holds(resources.redis), Counter[str]()
         # Half for what arrives, half for what is unpacked.
         self._memory_bytes = settings.memory_bytes // 2
-        lines = {each.name: self._make_client(make_account(each)) for each in accounts}
+        lines = {each.name: self._make_client(Account.from_settings(each)) for each in accounts}
         # What went well with the archive did so for all of them, so any of the breakers can say it.
         self._breaker = next(iter(lines.values())).breaker
         self.gate = ArchiveGate(self._holds, self._breaker)

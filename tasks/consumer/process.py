@@ -9,10 +9,10 @@ from typing import Any
 from celery import Celery
 from redis.exceptions import RedisError
 
-from tasks.consumer.account_settings import make_allowance
 from tasks.consumer.consumer import Consumer
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.errors import InvalidInput
+from tasks.model.account import Allowance
 from tasks.model.job import Queue
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
@@ -126,7 +126,7 @@ async def _metrics_served(settings: Settings, accounts: Accounts, watchdog: Watc
     if settings.metrics_port is None:
         yield
         return
-    allowances = {each.name: make_allowance(each) for each in accounts}
+    allowances = {each.name: Allowance.from_settings(each) for each in accounts}
     async with open_redis(settings.need_redis_url(), 1, seconds=_METRICS_SECONDS, retries=0) as redis:
         REGISTRY.register(SharedMetrics(SystemMetrics(redis, allowances).collect, asyncio.get_running_loop()))
         with serve_metrics(REGISTRY, watchdog.problem, settings.metrics_host, settings.metrics_port):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from worker.config.accounts_file import AccountSettings
+
 DEFAULT_ACCOUNT = "default"
 """Name of the account that the settings speak of, and that is meant where none is named."""
 
@@ -28,6 +30,19 @@ class Allowance:
     live_reserve: float = 0.05
     shared_with: str | None = None
 
+    @classmethod
+    def from_settings(cls, known: AccountSettings) -> "Allowance":
+        """Return what an account may send; whoever only looks needs no key for that."""
+        settings = known.settings
+        return cls(
+            rate=settings.rate,
+            burst=settings.burst,
+            backfill_share=settings.backfill_share,
+            daily_quota=settings.quota,
+            live_reserve=settings.live_reserve,
+            shared_with=known.shares_rate_with,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -48,3 +63,20 @@ class Account:
     key: SecretStr
     api_version: str | None
     allowance: Allowance
+
+    @classmethod
+    def from_settings(cls, known: AccountSettings) -> "Account":
+        """Return an account as the work needs it.
+
+        Raises:
+            SettingsError: its key is missing.
+        """
+        settings = known.settings
+        return cls(
+            name=known.name,
+            environment=settings.environment,
+            url=settings.base_url,
+            key=settings.need_api_key(),
+            api_version=settings.api_version,
+            allowance=Allowance.from_settings(known),
+        )
