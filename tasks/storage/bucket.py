@@ -160,7 +160,9 @@ class S3Bucket:
             AlreadyExists: there is one.
             WriteUnconfirmed: always, when it was written; have a look.
         """
-        if await self._is_there(key):
+        with contextlib.suppress(_ObjectMissing):
+            with _translated("read"):
+                await obstore.head_async(self._store, key)
             raise AlreadyExists
         with _translated("create"):
             await obstore.put_async(
@@ -173,14 +175,6 @@ class S3Bucket:
                 max_concurrency=_PARTS_AT_ONCE,
             )
         raise WriteUnconfirmed("create", "it was written in parts")
-
-    async def _is_there(self, key: str) -> bool:
-        try:
-            with _translated("read"):
-                await obstore.head_async(self._store, key)
-        except _ObjectMissing:
-            return False
-        return True
 
     async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
         """See Bucket."""
@@ -268,7 +262,5 @@ def _translated(doing: str) -> Iterator[None]:
         raise _ObjectMissing(doing, "it does not exist") from None
     except (foreign.PermissionDeniedError, foreign.UnauthenticatedError, PermissionError):
         raise StorageError(doing, "access is denied") from None
-    except foreign.BaseError as error:
-        raise WriteUnconfirmed(doing, type(error).__name__) from None
-    except (OSError, ValueError) as error:
+    except (foreign.BaseError, OSError, ValueError) as error:
         raise WriteUnconfirmed(doing, type(error).__name__) from None

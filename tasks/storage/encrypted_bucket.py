@@ -1,6 +1,7 @@
 """A bucket whose objects are sealed on our side; it gives back what was put in, sealed or not."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -59,32 +60,20 @@ class EncryptedBucket:
 def _encrypt_to_spool(data: Buffer, key: str, keyring: Keyring, spool_dir: Path | None) -> Buffer:
     if len(data) <= LARGE:
         return b"".join(seal(data, key, keyring))
-    spool = Spool(spool_dir)
-    try:
+    with contextlib.closing(Spool(spool_dir)) as spool:
         spool.put(seal(data, key, keyring))
         return spool.mapped()
-    finally:
-        spool.close()
 
 
 async def _decrypt_stream(chunks: AsyncGenerator[bytes, None], opening: StreamOpener) -> AsyncGenerator[bytes, None]:
-    # No thread is woken for what is not sealed.
-    first = await anext(chunks, b"")
-    if is_plain(first):
-        yield first
-        async for chunk in chunks:
-            yield chunk
-        return
-    async for chunk in _chain(first, chunks):
-        opened = await asyncio.to_thread(opening.update, chunk)
+    plain: bool | None = None
+    async for chunk in chunks:
+        if plain is None:
+            plain = is_plain(chunk)
+        # No thread is woken for what is not sealed.
+        opened = chunk if plain else await asyncio.to_thread(opening.update, chunk)
         if opened:
             yield opened
-    rest = await asyncio.to_thread(opening.finish)
+    rest = b"" if plain else await asyncio.to_thread(opening.finish)
     if rest:
         yield rest
-
-
-async def _chain(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    yield first
-    async for chunk in chunks:
-        yield chunk

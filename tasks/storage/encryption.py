@@ -60,7 +60,7 @@ class Keyring:
         """
         if key_id not in self.keys:
             raise SealingKeyMissing(key_id)
-        return _decrypt(self.keys[key_id], nonce, sealed, _head(key_id) + place)
+        return _decrypt(AESGCM(self.keys[key_id]), nonce, sealed, _head(key_id) + place)
 
 
 def sealed_size(size: int, key_id: str) -> int:
@@ -155,10 +155,7 @@ class StreamOpener:
 
     def _open(self, piece: bytes, *, last: bool) -> bytes:
         assert self._cipher  # noqa: S101  # it has begun
-        try:
-            opened = self._cipher.decrypt(_number(self._number, last=last), piece, self._place)
-        except InvalidTag:
-            raise IntegrityError(_BROKEN) from None
+        opened = _decrypt(self._cipher, _number(self._number, last=last), piece, self._place)
         self._number += 1
         return opened
 
@@ -167,9 +164,9 @@ class StreamOpener:
         return rest
 
 
-def _decrypt(key: bytes, nonce: bytes, sealed: bytes, additional: bytes) -> bytes:
+def _decrypt(cipher: AESGCM, nonce: bytes, sealed: bytes, additional: bytes) -> bytes:
     try:
-        return AESGCM(key).decrypt(nonce, sealed, additional)
+        return cipher.decrypt(nonce, sealed, additional)
     except InvalidTag:
         raise IntegrityError(_BROKEN) from None
 

@@ -75,7 +75,9 @@ class LocalBucket:
         path = self._root / key
         with _translated("replace"):
             _make_folders(path.parent, self._root)
-            with _write_nameless(path.parent, data) as give_name, _locked(path.parent):
+            with _write_nameless(path.parent, data) as give_name, _opened(path.parent) as folder:
+                # The folder itself is locked: no lock file is left behind.
+                fcntl.flock(folder, fcntl.LOCK_EX)
                 there = self._read(key)
                 if (there.etag if there else None) != etag:
                     raise ManifestChanged
@@ -87,27 +89,20 @@ class LocalBucket:
                 _sync_folder(path.parent)
 
     def _read(self, key: str) -> StoredObject | None:
-        with _translated("read"):
-            try:
-                data = (self._root / key).read_bytes()
-            except FileNotFoundError:
-                return None
-        return StoredObject(data=data, etag=hashlib.sha256(data).hexdigest())
+        with _translated("read"), contextlib.suppress(FileNotFoundError):
+            data = (self._root / key).read_bytes()
+            return StoredObject(data=data, etag=hashlib.sha256(data).hexdigest())
+        return None
 
     def _open(self, key: str) -> IO[bytes] | None:
-        with _translated("read"):
-            try:
-                return (self._root / key).open("rb")
-            except FileNotFoundError:
-                return None
+        with _translated("read"), contextlib.suppress(FileNotFoundError):
+            return (self._root / key).open("rb")
+        return None
 
     def _digest(self, key: str) -> str | None:
-        with _translated("read"):
-            try:
-                with (self._root / key).open("rb") as file:
-                    return hashlib.file_digest(file, "sha256").hexdigest()
-            except FileNotFoundError:
-                return None
+        with _translated("read"), contextlib.suppress(FileNotFoundError), (self._root / key).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        return None
 
 
 async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
@@ -143,21 +138,16 @@ def _write_nameless(folder: Path, data: Buffer) -> Iterator[Callable[[Path], Non
 
 
 def _link(source: Path, path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
+    with _opened(path.parent) as folder:
         # Only with a folder's descriptor does the system follow the link that /proc has to the file.
         os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder itself locked: no lock file is left behind."""
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -173,11 +163,8 @@ def _make_folders(folder: Path, root: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Ask the disk to keep the folder's list of names."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tasks.model.outcome import NoDocumentsReason, Outcome
 from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
 
 _MEDIA_TYPE = "application/json"
-_SHA256 = r"^[0-9a-f]{64}$"
+SHA256 = r"^[0-9a-f]{64}$"
 _UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 
 
@@ -24,11 +24,17 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class _ManifestPart(BaseModel):
+class ArchiveRecord(BaseModel):
+    """A part of a JSON object in the archive."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    def as_json(self) -> bytes:
+        """Return the record as it stands in the archive."""
+        return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
-class DocumentRecord(_ManifestPart):
+
+class DocumentRecord(ArchiveRecord):
     """A document that is in the archive."""
 
     name: str = Field(description="Its name in the bundle, as it stood there; never a path, never a key.")
@@ -36,7 +42,7 @@ class DocumentRecord(_ManifestPart):
     key: str = Field(description="Where it is, below the archive's prefix.")
     media_type: str = Field(description="Told from its content.")
     size: int = Field(ge=0, description="Bytes.")
-    sha256: str = Field(pattern=_SHA256, description="Hash of its bytes.")
+    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
     modified: str | None = Field(description="Time in the bundle, without a zone.")
     named_as: str | None = Field(
         default=None, description="Media type that its name promised, where the content is another."
@@ -49,19 +55,19 @@ class DocumentRecord(_ManifestPart):
     superseded: bool = Field(default=False, description="It was in a former bundle and is not in this one.")
 
 
-class UnreadableRecord(_ManifestPart):
+class UnreadableRecord(ArchiveRecord):
     """A file of the bundle that could not be read; the bundle is in quarantine."""
 
     name: str = Field(description="Its name in the bundle.")
     cause: str = Field(description="Why, as a short fixed word.")
 
 
-class BundleRecord(_ManifestPart):
+class BundleRecord(ArchiveRecord):
     """The ZIP as downloaded."""
 
     filename: str | None = Field(description="Name that RiskOS gave it.")
     size: int = Field(ge=0, description="Bytes.")
-    sha256: str = Field(pattern=_SHA256, description="Hash of its bytes.")
+    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
     sealed_with: str | None = Field(
         default=None,
         exclude_if=_is_none,
@@ -69,21 +75,21 @@ class BundleRecord(_ManifestPart):
     )
 
 
-class ResponseRecord(_ManifestPart):
+class ResponseRecord(ArchiveRecord):
     """What RiskOS answered."""
 
     status: int = Field(description="HTTP status; 0 where RiskOS was never asked, before an erasure.")
     message: str | None = Field(description="What it said, cut; null for a bundle.")
 
 
-class NoDocumentsRecord(_ManifestPart):
+class NoDocumentsRecord(ArchiveRecord):
     """Why there are no documents."""
 
     reason: NoDocumentsReason = Field(description="As far as it is known.")
     evidence: tuple[str, ...] = Field(description="What the reason was told from.")
 
 
-class TriggerRecord(_ManifestPart):
+class TriggerRecord(ArchiveRecord):
     """Why the evaluation was archived."""
 
     source: str
@@ -92,17 +98,17 @@ class TriggerRecord(_ManifestPart):
     event_id: str | None
 
 
-class ErasedRecord(_ManifestPart):
+class ErasedRecord(ArchiveRecord):
     """The evaluation was erased; this manifest is what keeps it from being archived again."""
 
     receipt: str = Field(description="Key of the receipt: who asked for it, when and why, and what went.")
     at: str = Field(pattern=_UTC, description="When.")
 
 
-class Manifest(_ManifestPart):
+class Manifest(ArchiveRecord):
     """The record of one evaluation in the archive of docv-archive."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", title="docv-archive manifest")
+    model_config = ConfigDict(title="docv-archive manifest")
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
     eval_id: str = Field(description="The evaluation.")
@@ -113,7 +119,7 @@ class Manifest(_ManifestPart):
     ] = Field(description="How it ended; without documents the manifest is a tombstone.")
     revision: int = Field(ge=1, description="Counts the manifests of this evaluation.")
     previous: str | None = Field(
-        pattern=_SHA256, description="SHA-256 of the manifest before, kept as revisions/{revision - 1}.json."
+        pattern=SHA256, description="SHA-256 of the manifest before, kept as revisions/{revision - 1}.json."
     )
     documents: tuple[DocumentRecord, ...]
     unreadable: tuple[UnreadableRecord, ...] = ()
@@ -127,10 +133,6 @@ class Manifest(_ManifestPart):
     erased: ErasedRecord | None = Field(
         default=None, exclude_if=_is_none, description="There where the evaluation was erased."
     )
-
-    def as_json(self) -> bytes:
-        """Return the manifest as it stands in the archive."""
-        return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
     def same_content(self, other: "Manifest") -> bool:
         """Return whether both tell of the same outcome, documents and answer.
@@ -220,13 +222,8 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
         for document in previous.manifest.documents
         if document.key not in present
     ]
-    return manifest.model_copy(
-        update={
-            "revision": previous.manifest.revision + 1,
-            "previous": digest,
-            "documents": (*documents, *gone),
-        }
-    )
+    revision = previous.manifest.revision + 1
+    return manifest.model_copy(update={"revision": revision, "previous": digest, "documents": (*documents, *gone)})
 
 
 async def commit(

@@ -10,47 +10,42 @@ import gzip
 import hashlib
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.errors import BadEvalId, IntegrityError, ManifestChanged, RunTaken
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.evaluation import parse_eval_id
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
-from tasks.storage.manifest import archiver, utc_now
+from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, utc_now
 
 CHUNK_SIZE = 50_000
 """IDs in one piece."""
 _LINE = 37
-_SHA256 = r"^[0-9a-f]{64}$"
 _GZIP = 31  # zlib's word for "with gzip's header"
 
 
-class _RunListPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Chunk(_RunListPart):
+class Chunk(ArchiveRecord):
     """Some of the IDs."""
 
     key: str
     ids: int = Field(ge=1, le=CHUNK_SIZE)
-    sha256: str = Field(pattern=_SHA256, description="Hash of the object's bytes.")
+    sha256: str = Field(pattern=SHA256, description="Hash of the object's bytes.")
 
 
-class RunSource(_RunListPart):
+class RunSource(ArchiveRecord):
     """What a run was made from."""
 
     name: str = Field(description="Name of the file, without its folder.")
-    fingerprint: str = Field(pattern=_SHA256, description="Hash of its IDs, each once, in order.")
+    fingerprint: str = Field(pattern=SHA256, description="Hash of its IDs, each once, in order.")
     ids: int = Field(ge=1, description="How many those are.")
     repeated: int = Field(ge=0, description="How often one came again.")
     bad: int = Field(ge=0, description="Lines that name no evaluation.")
 
 
-class RunList(_RunListPart):
+class RunList(ArchiveRecord):
     """What a run is."""
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
@@ -103,7 +98,9 @@ async def store_run_list(
     """
     known = await read_run_list(bucket, environment, run)
     if known is None:
-        pieces = [await _store_chunk(bucket, environment, run, some) for some in _split(eval_ids)]
+        rest, pieces = iter(eval_ids), []
+        while some := tuple(itertools.islice(rest, CHUNK_SIZE)):
+            pieces.append(await _store_chunk(bucket, environment, run, some))
         made = RunList(
             schema=1,
             run=run,
@@ -149,9 +146,8 @@ async def read_chunk(bucket: Bucket, piece: Chunk) -> list[str]:
     found = await bucket.read(piece.key)
     if found is None or hashlib.sha256(found.data).hexdigest() != piece.sha256:
         raise IntegrityError("a piece of a run's list is gone or damaged")
-    most = piece.ids * _LINE
     try:
-        lines = zlib.decompressobj(_GZIP).decompress(found.data, most + 1).decode("ascii").split()
+        lines = zlib.decompressobj(_GZIP).decompress(found.data, piece.ids * _LINE + 1).decode("ascii").split()
         eval_ids = [parse_eval_id(line) for line in lines]
     except (zlib.error, UnicodeDecodeError, BadEvalId):
         eval_ids = []
@@ -162,12 +158,6 @@ async def read_chunk(bucket: Bucket, piece: Chunk) -> list[str]:
 
 def _list_key(environment: str, run: str) -> str:
     return f"runs/{environment}/{run}/run.json"
-
-
-def _split(eval_ids: Iterable[str]) -> Iterator[Sequence[str]]:
-    rest = iter(eval_ids)
-    while some := tuple(itertools.islice(rest, CHUNK_SIZE)):
-        yield some
 
 
 async def _store_chunk(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Chunk:
@@ -181,9 +171,9 @@ async def _store_chunk(bucket: Bucket, environment: str, run: str, eval_ids: Seq
 
 async def _store_list(bucket: Bucket, made: RunList) -> RunList:
     """Write it where there is none; return the one that is there then."""
-    data = (made.model_dump_json(by_alias=True, indent=1) + "\n").encode()
+    key = _list_key(made.environment, made.run)
     try:
-        await bucket.replace(_list_key(made.environment, made.run), data, ObjectAttributes("application/json"), None)
+        await bucket.replace(key, made.as_json(), ObjectAttributes("application/json"), None)
     except (ManifestChanged, WriteUnconfirmed):
         known = await read_run_list(bucket, made.environment, made.run)
         if known is None:
