@@ -10,7 +10,6 @@ import lzma
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Protocol
 
@@ -112,17 +111,19 @@ def decompress(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
 
 
 def _decoded(decoder: _Decoder, packed: Iterator[Buffer]) -> Iterator[Buffer]:
-    with _translated():
+    try:
         for piece in packed:
-            if decoder.eof:
-                raise _trailing_data()
             yield decoder.decompress(piece, CHUNK)
             while not (decoder.eof or decoder.needs_input):
                 yield decoder.decompress(b"", CHUNK)
+            if decoder.eof:
+                break
+    except _DECODER_ERRORS as error:
+        raise MemberError("corrupt_data", "its compressed data is damaged") from error
     if not decoder.eof:
         raise MemberError("truncated", "its compressed data ends too early")
-    if decoder.unused_data:
-        raise _trailing_data()
+    if decoder.unused_data or next(packed, None):
+        raise MemberError("trailing_data", "other bytes follow its compressed data")
 
 
 def _lzma(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
@@ -141,15 +142,3 @@ def _lzma(data: Buffer, entry: ZipEntry) -> Iterator[Buffer]:
     header = bytes(data[properties_at:content_at]) + size.to_bytes(8, "little")
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
     return _decoded(decoder, chain([header], chunks(data, content_at, entry.data_end, MAX_PIECE)))
-
-
-def _trailing_data() -> MemberError:
-    return MemberError("trailing_data", "other bytes follow its compressed data")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except _DECODER_ERRORS as error:
-        raise MemberError("corrupt_data", "its compressed data is damaged") from error

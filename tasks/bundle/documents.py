@@ -79,10 +79,11 @@ def identify(member: Member) -> Document:
     """Return the member as the document that it is."""
     source = source_of(member.name)
     media_type = media_type_of(member.data)
-    promised = _named_type(member.name)
+    _, dot, extension = _parts(member.name)[-1].rpartition(".")
+    promised = media_type_named(extension) if dot else None
     return Document(
         name=member.name,
-        kind=_kind(member.name, source),
+        kind=Kind.ATTACHMENT if source is DocumentSource.CASE_ATTACHMENTS else _pattern(member.name) or Kind.OTHER,
         source=source,
         media_type=media_type,
         extension=extension_of(media_type),
@@ -108,17 +109,6 @@ def source_of(name: str) -> DocumentSource:
     return DocumentSource.USER_UPLOADED if not folders and _pattern(name) else DocumentSource.OTHER
 
 
-def _kind(name: str, source: DocumentSource) -> Kind:
-    if source is DocumentSource.CASE_ATTACHMENTS:
-        return Kind.ATTACHMENT
-    return _pattern(name) or Kind.OTHER
-
-
 def _pattern(name: str) -> Kind | None:
     stem = _parts(name)[-1].partition(".")[0]
     return next((kind for kind, pattern in _PATTERNS if pattern.match(stem)), None)
-
-
-def _named_type(name: str) -> str | None:
-    _, dot, extension = _parts(name)[-1].rpartition(".")
-    return media_type_named(extension) if dot else None

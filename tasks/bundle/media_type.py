@@ -56,17 +56,13 @@ _EXTENSIONS = {
 }
 
 # Content does not tell one sort of text from another, so all of them promise text and no more.
-_PROMISES = {extension: media_type for media_type, extension in _EXTENSIONS.items() if media_type != _UNKNOWN}
-_PROMISES |= {
-    alias: _PROMISES[extension]
-    for extension, aliases in {
-        "jpg": ("jpeg", "jpe", "jfif"),
-        "tif": ("tiff",),
-        "heic": ("heif",),
-        "mp4": ("m4v",),
-        "txt": ("csv", "json", "log", "md", "xml"),
-    }.items()
-    for alias in aliases
+_PROMISES = {
+    **{extension: media_type for media_type, extension in _EXTENSIONS.items() if media_type != _UNKNOWN},
+    **dict.fromkeys(("jpeg", "jpe", "jfif"), "image/jpeg"),
+    "tiff": "image/tiff",
+    "heif": "image/heic",
+    "m4v": "video/mp4",
+    **dict.fromkeys(("csv", "json", "log", "md", "xml"), _TEXT),
 }
 
 # Of the base format ISO/IEC 14496-12 `filetype` knows one brand of HEIC and few of MP4.

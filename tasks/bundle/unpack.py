@@ -8,7 +8,7 @@ and rewrites, and two readers of one directory would be two opinions.
 import contextlib
 import hashlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
@@ -135,7 +135,6 @@ def unpack_small(data: Buffer, limits: Limits) -> Unpacked | None:
     Returns:
         None where it may take longer, and where anything is unusual: ``unpack`` tells then. How long it takes is
         bounded by what the bundle promises, and one that holds more than it promises is unusual.
-
     """
     if len(data) > SMALL_BUNDLE:
         return None
@@ -174,15 +173,13 @@ def _read(data: Buffer, entries: Sequence[ZipEntry], limits: Limits, spool: Spoo
 class _Content:
     """A member while others are still read: what is spooled is mapped when all of it is there."""
 
-    name: str
+    entry: ZipEntry
     data: bytes | tuple[int, int]
     sha256: str
-    size: int
-    modified: str | None
 
     def as_member(self, spooled: memoryview) -> Member:
         data = self.data if isinstance(self.data, bytes) else spooled[slice(*self.data)]
-        return Member(self.name, data, self.sha256, self.size, self.modified)
+        return Member(_name(self.entry), data, self.sha256, self.entry.size, _modified(self.entry))
 
 
 class _Reader:
@@ -193,9 +190,7 @@ class _Reader:
     """
 
     def __init__(self, data: Buffer, limits: Limits, spool: Spool | Arena) -> None:
-        self._data = data
-        self._limits = limits
-        self._spool = spool
+        self._data, self._limits, self._spool = data, limits, spool
         self._room = limits.in_memory
         self._ratio_bytes = max(limits.ratio_from, limits.max_ratio * len(data))
         self._unpacked = 0
@@ -204,27 +199,18 @@ class _Reader:
         """Return the member, or why it cannot be read; ``None`` for a folder."""
         try:
             _check_type(entry)
-            member = self._member(entry)
+            digest = hashlib.sha256()
+            # A header may promise what it likes: memory is given for what it says, and no more.
+            data = self._collect(self._checked(entry, digest.update), min(entry.size, self._room))
         except MemberError as error:
             return Unreadable(_name(entry), error.cause, error.why)
-        if not _is_folder(entry):
-            return member
-        if not member.size:
-            return None
-        return Unreadable(member.name, "folder_with_content", "it is named as a folder and has content")
-
-    def _member(self, entry: ZipEntry) -> _Content:
-        tally = _Checksums()
-        chunks = tally.count(self._limit_size(self._limit_total(decompress(self._data, entry))))
-        # A header may promise what it likes: memory is given for what it says, and no more.
-        data = self._collect(chunks, min(entry.size, self._room))
-        if tally.size != entry.size:
-            raise MemberError("wrong_size", "its content is not as long as the bundle says")
-        if tally.crc != entry.crc:
-            raise MemberError("wrong_crc", "its content does not match its checksum")
         if isinstance(data, bytes):
             self._room -= len(data)
-        return _Content(_name(entry), data, tally.sha256.hexdigest(), tally.size, _modified(entry))
+        if not _is_folder(entry):
+            return _Content(entry, data, digest.hexdigest())
+        if not entry.size:
+            return None
+        return Unreadable(_name(entry), "folder_with_content", "it is named as a folder and has content")
 
     def _collect(self, chunks: Iterator[Buffer], room: int) -> bytes | tuple[int, int]:
         """Return the chunks as one where there is room, else where they are in the spool."""
@@ -237,38 +223,25 @@ class _Reader:
                 return self._spool.put(chain(collected, chunks))
         return b"".join(collected)
 
-    def _limit_size(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
-        size, most = 0, self._limits.max_document_bytes
-        for chunk in chunks:
+    def _checked(self, entry: ZipEntry, update_digest: Callable[[Buffer], object]) -> Iterator[Buffer]:
+        """Yield the content of a member; raise as soon as it exceeds a limit, or at its end if a promise is broken."""
+        limits, size, crc = self._limits, 0, 0
+        for chunk in decompress(self._data, entry):
             size += len(chunk)
-            if size > most:
-                raise MemberError("document_too_large", f"it is larger than {most} bytes")
-            yield chunk
-
-    def _limit_total(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
-        for chunk in chunks:
             self._unpacked += len(chunk)
-            if self._unpacked > self._limits.max_unpacked_bytes:
-                raise BadBundle("too_large", f"it unpacks to more than {self._limits.max_unpacked_bytes} bytes")
+            if self._unpacked > limits.max_unpacked_bytes:
+                raise BadBundle("too_large", f"it unpacks to more than {limits.max_unpacked_bytes} bytes")
             if self._unpacked > self._ratio_bytes:
-                raise BadBundle("ratio", f"it unpacks to more than {self._limits.max_ratio} times its size")
+                raise BadBundle("ratio", f"it unpacks to more than {limits.max_ratio} times its size")
+            if size > limits.max_document_bytes:
+                raise MemberError("document_too_large", f"it is larger than {limits.max_document_bytes} bytes")
+            crc = isal_zlib.crc32(chunk, crc)
+            update_digest(chunk)
             yield chunk
-
-
-class _Checksums:
-    """What is to be known of a content once all of it has passed."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.crc = 0
-        self.sha256 = hashlib.sha256()
-
-    def count(self, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
-        for chunk in chunks:
-            self.size += len(chunk)
-            self.crc = isal_zlib.crc32(chunk, self.crc)
-            self.sha256.update(chunk)
-            yield chunk
+        if size != entry.size:
+            raise MemberError("wrong_size", "its content is not as long as the bundle says")
+        if crc != entry.crc:
+            raise MemberError("wrong_crc", "its content does not match its checksum")
 
 
 def _type(entry: ZipEntry) -> int:

@@ -19,8 +19,6 @@ Where real files leave a choice, this is ours:
 The work is bounded by the size of the file: nothing is looked at twice but by sorting.
 """
 
-from collections.abc import Iterator
-
 from tasks.bundle.zip_directory import (
     DESCRIPTOR,
     ENCRYPTED,
@@ -46,7 +44,9 @@ _DESCRIPTOR_MARK = b"PK\7\x08"
 def check(data: Buffer, *, max_entries: int) -> tuple[ZipEntry, ...]:
     """Return the entries of a bundle that contradicts itself nowhere, in the directory's order.
 
-    Whether the compressed data keeps the promises of its entry is for the reader to find out.
+    Whether the compressed data keeps the promises of its entry is for the reader to find out. Members are checked in
+    the order of the file, and overlaps first: a header that a thousand entries share would otherwise be looked into a
+    thousand times.
 
     Args:
         data: the whole bundle.
@@ -56,16 +56,6 @@ def check(data: Buffer, *, max_entries: int) -> tuple[ZipEntry, ...]:
         BadBundle: the bundle is no ZIP, is cut short, is ambiguous or lists too much.
     """
     entries, directory_start = entries_of(data, max_entries=max_entries)
-    _check_members(data, entries, directory_start)
-    return entries
-
-
-def _check_members(data: Buffer, entries: tuple[ZipEntry, ...], directory_start: int) -> None:
-    """Check what lies before the directory, from the first byte to the last.
-
-    In the order of the file, and overlaps first: a header that a thousand entries share would otherwise be
-    looked into a thousand times.
-    """
     free_from = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < free_from:
@@ -76,6 +66,7 @@ def _check_members(data: Buffer, entries: tuple[ZipEntry, ...], directory_start:
     if free_from > directory_start:
         raise BadBundle("overlapping_members", "a member and the directory share bytes")
     _check_gap(data, free_from, directory_start)
+    return entries
 
 
 def _check_gap(data: Buffer, start: int, end: int) -> None:
@@ -111,20 +102,15 @@ def _sizes_agree(entry: ZipEntry, crc: int, compressed_size: int, size: int) -> 
 
 
 def _end_of_member(data: Buffer, entry: ZipEntry) -> int:
+    """Return the end of a member: a true data descriptor (APPNOTE 4.3.9) is narrow or wide, marked or not."""
     if not entry.flags & DESCRIPTOR:
         return entry.data_end
-    for descriptor in _descriptors(entry):
-        end = entry.data_end + len(descriptor)
-        if data[entry.data_end : end] == descriptor:
-            return end
-    raise BadBundle("bad_descriptor", "the figures after a member and the directory disagree")
-
-
-def _descriptors(entry: ZipEntry) -> Iterator[bytes]:
-    """Yield all forms of a true data descriptor (APPNOTE 4.3.9): narrow and wide, marked or not."""
     crc = entry.crc.to_bytes(4, "little")
     narrow = max(entry.compressed_size, entry.size) <= SATURATED
     for width in (4, 8) if narrow else (8,):
         figures = crc + entry.compressed_size.to_bytes(width, "little") + entry.size.to_bytes(width, "little")
-        yield _DESCRIPTOR_MARK + figures
-        yield figures
+        for descriptor in (_DESCRIPTOR_MARK + figures, figures):
+            end = entry.data_end + len(descriptor)
+            if data[entry.data_end : end] == descriptor:
+                return end
+    raise BadBundle("bad_descriptor", "the figures after a member and the directory disagree")

@@ -4,8 +4,8 @@ Field names and layouts follow PKWARE's APPNOTE 6.3.10, chapter 4.3. What contra
 file, is refused. Nothing is copied but names and extra fields.
 """
 
+import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,7 +107,13 @@ def entries_of(data: Buffer, *, max_entries: int) -> tuple[tuple[ZipEntry, ...],
     directory = _find_directory(data)
     if directory.entries > max_entries:
         raise BadBundle("too_many_documents", f"it lists {directory.entries} entries; allowed are {max_entries}")
-    return tuple(_read_entries(data, directory)), directory.start
+    entries, at = [], directory.start
+    for _ in range(directory.entries):
+        entry, at = _read_entry(data, at, directory)
+        entries.append(entry)
+    if at != directory.end:
+        raise BadBundle("bad_directory", "its directory is longer than its entries")
+    return tuple(entries), directory.start
 
 
 def _find_directory(data: Buffer) -> _Directory:
@@ -125,22 +131,14 @@ def _find_directory(data: Buffer) -> _Directory:
 
 def _find_end(data: Buffer) -> int:
     """Return where the end record begins: the one that reaches to the end of the file."""
-    marks = list(_end_marks(data))
+    start = max(0, len(data) - _END.size - _MAX_COMMENT)
+    marks = [start + mark.start() for mark in re.finditer(_END_MARK, data[start:])]
     reaching = [at for at in marks if _end_of_comment(data, at) == len(data)]
     if not reaching:
         raise BadBundle("no_end_record", "no end record closes it: it is no ZIP, cut short or added to")
     if reaching != marks[-1:]:
         raise BadBundle("ambiguous_end", "it has more than one end record, and readers would disagree")
     return reaching[0]
-
-
-def _end_marks(data: Buffer) -> Iterator[int]:
-    start = max(0, len(data) - _END.size - _MAX_COMMENT)
-    tail = bytes(data[start:])
-    at = tail.find(_END_MARK)
-    while at >= 0:
-        yield start + at
-        at = tail.find(_END_MARK, at + 1)
 
 
 def _end_of_comment(data: Buffer, at: int) -> int:
@@ -162,15 +160,6 @@ def _end64(data: Buffer, locator: int, short: _Totals) -> tuple[int, _Totals]:
     if length != _END64_LENGTH or not agreed:
         raise BadBundle("bad_zip64", "its Zip64 end record and its end record disagree")
     return at, totals
-
-
-def _read_entries(data: Buffer, directory: _Directory) -> Iterator[ZipEntry]:
-    at = directory.start
-    for _ in range(directory.entries):
-        entry, at = _read_entry(data, at, directory)
-        yield entry
-    if at != directory.end:
-        raise BadBundle("bad_directory", "its directory is longer than its entries")
 
 
 def _read_entry(data: Buffer, offset: int, directory: _Directory) -> tuple[ZipEntry, int]:

@@ -55,11 +55,9 @@ class ByteBudget:
         """Give their part to those who are next; nobody passes who is not, for the large ones would wait for ever."""
         while self._waiting:
             _, _, amount, turn = self._waiting[0]
-            if turn.done():
-                heapq.heappop(self._waiting)
-            elif amount <= self._left:
-                heapq.heappop(self._waiting)
+            if not turn.done():
+                if amount > self._left:
+                    return
                 self._left -= amount
                 turn.set_result(None)
-            else:
-                return
+            heapq.heappop(self._waiting)

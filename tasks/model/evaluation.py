@@ -23,17 +23,14 @@ def parse_eval_id(text: str) -> str:
     """
     if not isinstance(text, str):
         raise BadEvalId(f"<{type(text).__name__}>", "a text is expected")
-    if len(text) == _LENGTH:
-        lowered = text.lower()
-        if _CANONICAL.fullmatch(lowered) and text.isascii():
-            return lowered
+    if len(text) == _LENGTH and text.isascii() and _CANONICAL.fullmatch(text.lower()):
+        return text.lower()
     raise BadEvalId(printable_id(text), _why(text))
 
 
 def printable_id(text: str) -> str:
     """Return a text from outside as it may be printed: cut, control characters replaced."""
-    cut = text[:_SHOWN]
-    clean = "".join(char if char.isprintable() else "�" for char in cut)
+    clean = "".join(char if char.isprintable() else "�" for char in text[:_SHOWN])
     return clean + (f"… ({len(text)} characters)" if len(text) > _SHOWN else "")
 
 
