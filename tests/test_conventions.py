@@ -25,7 +25,7 @@ MOST_LINES, FEWEST_LINES = 400, 20
 # Only lower these numbers, and remove a module once it has at most 400 lines.
 TOO_LONG = {
     "tasks/ledger/ledger.lua": 639,
-    "tasks/ledger/ledger.py": 467,
+    "tasks/ledger/ledger.py": 460,
 }
 # Each with its reason. Add none: a module this short usually belongs in another one.
 TOO_SHORT = {

@@ -63,13 +63,7 @@ class WorkerProcess:
         resources = await self._exit_stack.enter_async_context(open_resources(settings, accounts))
         await check_persistence(resources.redis, strict=settings.strict)
         consumer = Consumer(
-            settings,
-            accounts,
-            resources,
-            self.runtime,
-            self._publisher,
-            self._watchdog,
-            queues=self._queues,
+            settings, accounts, resources, self.runtime, self._publisher, self._watchdog, queues=self._queues
         )
         await self._exit_stack.enter_async_context(consumer.running())
         return consumer

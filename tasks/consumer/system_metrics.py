@@ -76,7 +76,7 @@ class SystemMetrics:
         return {
             SharedGauge.HOLDS: {
                 (*scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason
-            },
+            }
         }
 
     async def _collect_rates(self) -> Samples:

@@ -33,13 +33,13 @@ class LeaseKeeper:
     @contextlib.contextmanager
     def keep(self, jobs: Sequence[Job]) -> Iterator[None]:
         """Keep these leases for as long as the block lasts."""
-        self._jobs |= {entry.eval_id: entry for entry in jobs}
-        self._renewed_at |= dict.fromkeys((entry.eval_id for entry in jobs), self._clock())
+        self._jobs |= {job.eval_id: job for job in jobs}
+        self._renewed_at |= dict.fromkeys((job.eval_id for job in jobs), self._clock())
         try:
             yield
         finally:
-            for entry in jobs:
-                self.forget(entry)
+            for job in jobs:
+                self.forget(job)
 
     def forget(self, job: Job) -> None:
         """Let go of an evaluation that has been written into the ledger."""
@@ -67,13 +67,13 @@ class LeaseKeeper:
 
     async def renew(self) -> None:
         """Extend every lease; let go of those that another worker has."""
-        beating, began = dict(self._jobs), self._clock()
-        lost = await self._ledger.extend(beating.values())
-        self._renewed_at |= dict.fromkeys(self._renewed_at.keys() & beating.keys() - set(lost), began)
+        extended, began = dict(self._jobs), self._clock()
+        lost = await self._ledger.extend(extended.values())
+        self._renewed_at |= dict.fromkeys(self._renewed_at.keys() & extended.keys() - set(lost), began)
         for eval_id in lost:
-            entry = beating[eval_id]
+            job = extended[eval_id]
             # Written into the ledger, or taken anew, while we asked: then it was not lost.
-            if self._jobs.get(eval_id) is entry:
-                self.forget(entry)
-                with log_events.bind_evaluation(entry):
+            if self._jobs.get(eval_id) is job:
+                self.forget(job)
+                with log_events.bind_evaluation(job):
                     log_events.lease_lost()

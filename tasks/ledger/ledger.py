@@ -13,7 +13,7 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
 import enum
 import importlib.resources
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -191,8 +191,9 @@ class Ledger:
     async def extend(self, jobs: Iterable[Job]) -> list[str]:
         """Extend the leases; return the IDs whose lease another worker has by now."""
         lost: list[str] = []
-        for some in _chunks(tuple(jobs)):
-            pairs = [part for job in some for part in (job.eval_id, job.token)]
+        leases = tuple(jobs)
+        for start in range(0, len(leases), _CHUNK):
+            pairs = [part for job in leases[start : start + _CHUNK] for part in (job.eval_id, job.token)]
             lost += await self._call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
         return lost
 
@@ -221,7 +222,7 @@ class Ledger:
             For each the milliseconds for which it was waited for, at least 1; 0 where another worker has it now, -1
             where its entry is damaged.
         """
-        parts = [part for entry, outcome in ends for part in (entry.token, entry.eval_id, outcome)]
+        parts = [part for job, outcome in ends for part in (job.token, job.eval_id, outcome)]
         settled: list[int] = await self._call("complete", *parts)
         return settled
 
@@ -365,9 +366,7 @@ class Ledger:
         The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
         The answers are those of one moment for a thousand each.
         """
-        found: list[str] = []
-        for start in range(0, len(eval_ids), _CHUNK):
-            found += await self._call("locate", *eval_ids[start : start + _CHUNK])
+        found = await self._call_in_chunks("locate", eval_ids)
         return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
 
     async def iterate_dead_letters(self) -> AsyncIterator[DeadLetter]:
@@ -455,12 +454,6 @@ class Ledger:
 
 def _select(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
     return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]
-
-
-def _chunks(entries: Sequence[Job]) -> Iterator[Sequence[Job]]:
-    """Yield so many at a time as a script can take."""
-    for start in range(0, len(entries), _CHUNK):
-        yield entries[start : start + _CHUNK]
 
 
 def _held_key(queue: Queue, account: str) -> str:

@@ -123,13 +123,7 @@ async def _store(
         stored = await store_documents(ctx.target, evaluation, contents.documents, archived_at=retrieved_at)
     count_uploaded(sum(len(document.data) for document in contents.documents))
     manifest = build_manifest(
-        evaluation,
-        job,
-        result,
-        contents,
-        stored,
-        retrieved_at=retrieved_at,
-        sealed_with=ctx.target.sealed_with,
+        evaluation, job, result, contents, stored, retrieved_at=retrieved_at, sealed_with=ctx.target.sealed_with
     )
     # RiskOS packs a bundle anew for each request: where all is as it was, the one in quarantine will do.
     same = previous and previous.manifest.same_content(manifest)

@@ -70,12 +70,7 @@ class Publisher:
         self._connection.close()
 
 
-async def enqueue(
-    ledger: Ledger,
-    publisher: Publisher,
-    eval_ids: Sequence[str],
-    options: EnqueueOptions,
-) -> int:
+async def enqueue(ledger: Ledger, publisher: Publisher, eval_ids: Sequence[str], options: EnqueueOptions) -> int:
     """Accept evaluations into the ledger and publish those that were not under way; return how many those are.
 
     Args:

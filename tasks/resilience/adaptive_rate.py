@@ -72,15 +72,12 @@ class AdaptiveRate:
                 await self._call("quota_spent", round(headers.reset * 1000))
             return await self._holds.place_for(self._account, reason, "RiskOS says none is left", headers.reset)
         # How long a window lasts is not said; one that ends within a second is taken to be a second.
-        if headers.limit and headers.reset is not None and headers.reset <= _SECOND:
-            await self._grant(headers.limit, now)
+        if not headers.limit or headers.reset is None or headers.reset > _SECOND:
+            return 0.0
+        if headers.limit != self._granted or now - self._granted_at >= _TOLD_AGAIN:
+            self._granted, self._granted_at = headers.limit, now
+            await self._call("rate_granted", headers.limit, _BELIEVED * 1000)
         return 0.0
-
-    async def _grant(self, limit: int, now: float) -> None:
-        if limit == self._granted and now - self._granted_at < _TOLD_AGAIN:
-            return
-        self._granted, self._granted_at = limit, now
-        await self._call("rate_granted", limit, _BELIEVED * 1000)
 
     def on_success(self) -> None:
         """There was an answer: the next 429 is not one of a row."""

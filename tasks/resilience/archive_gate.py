@@ -18,16 +18,12 @@ class ArchiveGate:
         self._holds = holds
         self._breaker = breaker
         self._hold: Hold | None = None
-        self._generation = 0
-
-    @property
-    def generation(self) -> int:
-        """How often it has been closed."""
-        return self._generation
+        self.generation = 0
+        """How often the gate has been closed."""
 
     def set_hold(self, hold: Hold | None) -> None:
         """Learn whether the archive is on hold. As long as it is not, the gate costs nothing."""
-        self._generation += hold is not None and self._hold is None
+        self.generation += hold is not None and self._hold is None
         self._hold = hold
 
     async def enter(self) -> Reason | None:
@@ -39,15 +35,15 @@ class ArchiveGate:
         return await self._holds.enter(ARCHIVE) if self._hold else None
 
     def check_not_closed_since(self, generation: int) -> None:
-        """Turn back who has entered and waited for something else, where it has been closed since then.
+        """Turn back a caller that entered and then waited for something else, if the gate was closed meanwhile.
 
         Args:
-            generation: what there had been when he entered.
+            generation: the ``generation`` when the caller entered.
 
         Raises:
-            ArchiveHeld: the archive stands still.
+            ArchiveHeld: the archive is on hold.
         """
-        if self._hold and self._generation > generation:
+        if self._hold and self.generation > generation:
             raise ArchiveHeld(self._hold.reason, self._hold.remaining)
 
     async def probe_inconclusive(self) -> None:

@@ -1,6 +1,6 @@
 """Let an account, its backfill or the archive stand still: until a time, until a probe finds it well, or by hand.
 
-A hold is a fact in Redis that every process sees: the script that gives out turns reads it first.
+A hold is a fact in Redis that every process sees: the script that grants permits reads it first.
 """
 
 import enum

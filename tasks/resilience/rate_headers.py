@@ -76,18 +76,18 @@ def _count(value: str) -> int | None:
 
 
 def _wait(value: str, now: float) -> float | None:
-    seconds = _seconds(value, now)
-    return None if seconds is None else min(max(seconds, 0.0), _MAX_WAIT)
-
-
-def _seconds(value: str, now: float) -> float | None:
     if re.fullmatch(r"\d{1,13}(\.\d{1,6})?", value, re.ASCII):
         seconds = float(value)
         if seconds > _EPOCH_MILLISECONDS:
             seconds /= 1000
-        return seconds - now if seconds > _EPOCH else seconds
-    moment = _moment(value)
-    return None if moment is None else moment - now
+        if seconds > _EPOCH:
+            seconds -= now
+    else:
+        moment = _moment(value)
+        if moment is None:
+            return None
+        seconds = moment - now
+    return min(max(seconds, 0.0), _MAX_WAIT)
 
 
 def _moment(value: str) -> float | None:

@@ -69,22 +69,22 @@ class RateLimitScript:
         quota = own_quota = allowance.daily_quota or 0
         if queue is Queue.BACKFILL:
             own_quota -= round(quota * allowance.live_reserve)
-        answer = await self.call(
+        kind, amount, detail = await self.call(
             *(account.name, allowance.rate, verb),
             *(allowance.burst, quota, own_quota, allowance.backfill_share),
             queue=queue,
             shared_with=allowance.shared_with,
         )
-        return _parse(answer)
+        match kind:
+            case "granted":
+                return Granted(int(amount) / 1_000_000, is_probe=bool(int(detail)))
+            case "wait":
+                return Wait(int(amount) / 1_000_000, detail)
+            case _:
+                return Held(detail, int(amount) / 1_000)
 
     async def call(
-        self,
-        name: str,
-        rate: float,
-        verb: str,
-        *args: float,
-        queue: Queue = Queue.LIVE,
-        shared_with: str | None = None,
+        self, name: str, rate: float, verb: str, *args: float, queue: Queue = Queue.LIVE, shared_with: str | None = None
     ) -> Sequence[str]:
         """Call a verb of the script; ``rate_limiter.lua`` documents their arguments and answers.
 
@@ -105,17 +105,6 @@ class RateLimitScript:
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
         return answer
-
-
-def _parse(answer: Sequence[str]) -> Granted | Wait | Held:
-    kind, amount, detail = answer
-    match kind:
-        case "granted":
-            return Granted(int(amount) / 1_000_000, is_probe=bool(int(detail)))
-        case "wait":
-            return Wait(int(amount) / 1_000_000, detail)
-        case _:
-            return Held(detail, int(amount) / 1_000)
 
 
 class RateLimiter:

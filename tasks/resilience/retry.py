@@ -7,13 +7,7 @@ ledger, or gives it up. One PUT: the bucket's client retries by itself.
 import random
 from dataclasses import dataclass
 
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from tasks.errors import (
     ArchiveError,

@@ -17,14 +17,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tasks.errors import (
-    AccountRefused,
-    BundleTooLarge,
-    ConnectionFailed,
-    RateLimited,
-    ServiceFailed,
-    UnexpectedAnswer,
-)
+from tasks.errors import AccountRefused, BundleTooLarge, ConnectionFailed, RateLimited, ServiceFailed, UnexpectedAnswer
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import DownloadBuffer
 from tasks.model.account import Account
@@ -40,13 +33,7 @@ _DEFAULT_WAIT = 1.0
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ZIP_END = b"PK\x05\x06"
 _ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
-_TEXT_TYPES = (
-    "text/",
-    "application/json",
-    "application/xhtml",
-    "application/xml",
-    "application/problem+json",
-)
+_TEXT_TYPES = ("text/", "application/json", "application/xhtml", "application/xml", "application/problem+json")
 _TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY}
 
 
