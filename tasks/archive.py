@@ -20,23 +20,18 @@ from worker.config.settings import SettingsError
 _process: WorkerProcess | None = None
 
 
-def _running() -> WorkerProcess:
-    """Return this process, which ``worker_init`` has started."""
-    assert _process is not None  # noqa: S101  # Celery takes no message before worker_init has returned
-    return _process
-
-
 @app.task(name=ARCHIVE_TASK, bind=True)
 def archive(self: Task, *positional: object, **arguments: Any) -> None:
     """Process the evaluations of a message; ``tasks.queueing.message`` describes its arguments."""
-    process, queue = _running(), self.request.delivery_info.get("routing_key")
+    assert _process is not None  # noqa: S101  # Celery takes no message before worker_init has returned
+    queue = self.request.delivery_info.get("routing_key")
     try:
         message = read_message(queue, positional, arguments)
-        process.check(message)
+        _process.check(message)
     except InvalidInput as error:
-        done = process.reject((error,), str(queue), self.request.id)
+        done = _process.reject((error,), str(queue), self.request.id)
     else:
-        done = process.handle(message) and process.reject(message.bad, str(queue), self.request.id)
+        done = _process.handle(message) and _process.reject(message.bad, str(queue), self.request.id)
     if not done:
         raise Reject("handed back", requeue=True)
 

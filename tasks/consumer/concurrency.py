@@ -1,4 +1,4 @@
-"""Which evaluations are in flight in this process, and which messages are fetched: what is live finds its place."""
+"""Which evaluations are in flight in this process, and which messages are fetched: live evaluations get slots."""
 
 import asyncio
 import contextlib
@@ -9,19 +9,19 @@ from typing import Any
 from tasks.model.job import Queue
 
 Wait = Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]]
-# A backfill leaves one in so many places to what is live.
+# A backfill leaves one in N slots to live evaluations.
 _LIVE_RESERVE_DIVISOR = 8
-# For so many places one more evaluation is at work without any: it looks at its manifest before it needs one, or writes
-# it when it needs none any more.
+# For every N slots one more evaluation is at work without a slot: it reads its manifest before it needs the slot, or
+# writes it after it has released the slot.
 _SLOTS_PER_EXTRA_ADMISSION = 2
-# For each place so many evaluations of a backfill may wait here. They are some kilobytes each, and other workers could
+# For each slot, N evaluations of a backfill may wait here. They are some kilobytes each, and other workers could
 # have them. But those that are archived already go by the thousand in a second, and a queue that rested is read again
 # only 50 ms later.
 _PREFETCH_PER_SLOT = 4
 
 
 class _TieredSemaphore:
-    """Room for some, of which a backfill leaves a part to what is live."""
+    """A semaphore of which a backfill leaves a part to live evaluations."""
 
     def __init__(self, most: int, for_live: int) -> None:
         self._all = asyncio.Semaphore(most)
@@ -33,12 +33,12 @@ class _TieredSemaphore:
 
 
 class ConcurrencyLimiter:
-    """The places of a process.
+    """Hands out the slots of a process.
 
     Args:
         concurrency: evaluations that may be in flight: from when RiskOS may be asked for the bundle until its
             documents are in the archive.
-        wait: how to wait for a place; it may refuse to, when the process is about to end.
+        wait: how to wait for a slot; it may refuse to, when the process is about to end.
         set_paused: called with whether there is enough of the backfill here, so that no more of it need be fetched.
         prefetch_limits: messages of a queue that are fetched at a time, where that is bounded.
     """
@@ -58,14 +58,10 @@ class ConcurrencyLimiter:
         self._messages = dict.fromkeys(Queue, 0)
         self._expected = 0
         self._waiting = 0
-        self._in_flight = 0
+        self.in_flight = 0
+        """Evaluations that are in flight."""
         # Celery's threads fetch faster than the loop gets to hear of it.
         self._pause_lock = threading.Lock()
-
-    @property
-    def in_flight(self) -> int:
-        """Evaluations that are in flight."""
-        return self._in_flight
 
     @property
     def can_accept(self) -> bool:
@@ -105,41 +101,35 @@ class ConcurrencyLimiter:
         Raises:
             asyncio.CancelledError: ``wait`` refused.
         """
+        is_backfill = queue is Queue.BACKFILL
         async with contextlib.AsyncExitStack() as taken:
-            with self._count_waiting(queue):
+            self._waiting += is_backfill
+            try:
                 await self._acquire(self._admissions, queue, taken)
+            finally:
+                self._waiting -= is_backfill
+                self._update_paused()
             yield
 
     @contextlib.asynccontextmanager
     async def slot(self, queue: Queue) -> AsyncIterator[None]:
-        """Have an evaluation that is at work in flight for as long as the block lasts, when there is a place for it.
+        """Have an evaluation that is at work in flight for as long as the block lasts, when there is a slot for it.
 
         Raises:
             asyncio.CancelledError: ``wait`` refused.
         """
         async with contextlib.AsyncExitStack() as taken:
             await self._acquire(self._slots, queue, taken)
-            self._in_flight += 1
-            taken.callback(self._release)
-            yield
+            self.in_flight += 1
+            try:
+                yield
+            finally:
+                self.in_flight -= 1
 
     async def _acquire(self, semaphore: _TieredSemaphore, queue: Queue, taken: contextlib.AsyncExitStack) -> None:
-        for door in semaphore.semaphores(queue):
-            await self._wait(door.acquire())
-            taken.callback(door.release)
-
-    def _release(self) -> None:
-        self._in_flight -= 1
-
-    @contextlib.contextmanager
-    def _count_waiting(self, queue: Queue) -> Iterator[None]:
-        waits = queue is Queue.BACKFILL
-        self._waiting += waits
-        try:
-            yield
-        finally:
-            self._waiting -= waits
-            self._update_paused()
+        for each in semaphore.semaphores(queue):
+            await self._wait(each.acquire())
+            taken.callback(each.release)
 
     def _update_paused(self) -> None:
         with self._pause_lock:

@@ -23,7 +23,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.memory.spool import spooled_bytes
-from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Job, Queue
 from tasks.pipeline.attempt import attempt
 from tasks.queueing.dispatcher import INTERVAL, dispatch
 from tasks.queueing.feeder import INTERVAL as FEED_INTERVAL
@@ -86,8 +86,8 @@ class Consumer:
         SPOOLED.set_function(spooled_bytes)
         self._workers = WorkerRegistry(resources.redis)
         self._direct_tasks: set[asyncio.Task[bool]] = set()
-        # Of a backfill that is archived already all places end within milliseconds; those that ended would wait for the
-        # clock, and nobody would use theirs.
+        # If a backfill is archived already, its evaluations all end within milliseconds. Those that ended would wait
+        # for the clock, and their slots would stay unused.
         self._ledger = Ledger(
             resources.redis,
             settings.lease_seconds,
@@ -101,18 +101,20 @@ class Consumer:
         self._publisher = publisher
         bucket = open_bucket(resources.archive, settings.storage_class, resources.write_client)
         self._feeder = Feeder(self._ledger, publisher, bucket, settings.environment, settings.backlog)
-        turns = RateLimiter(resources.redis, runtime.pause)
+        rate_limiter = RateLimiter(resources.redis, runtime.pause)
         self._accounts = accounts
         self._contexts = AccountContexts(
             settings,
             accounts,
             resources,
             bucket,
-            turns,
+            rate_limiter,
             acquire_slot=self._concurrency.slot,
             confirm_lease=self._leases.confirm,
         )
-        self._hold_monitor = HoldMonitor(self._contexts.names, Holds(resources.redis), turns, self._contexts.gate)
+        self._hold_monitor = HoldMonitor(
+            self._contexts.names, Holds(resources.redis), rate_limiter, self._contexts.gate
+        )
         self._fair_share = FairShare(settings.concurrency, len(accounts))
         self._unknown_accounts: set[str] = set()
 
@@ -139,7 +141,7 @@ class Consumer:
         """See that a message may be accepted here.
 
         Raises:
-            BadMessage: it means no account that this process knows.
+            BadMessage: it names no account that this process knows.
         """
         if not message.accepted:
             self._get_account(message)
@@ -174,13 +176,13 @@ class Consumer:
         self._watchdog.message_handled()
         with self._concurrency.track_message(message.queue):
             try:
-                entries = await self._lease_message(message)
+                jobs = await self._lease_message(message)
             finally:
                 self._concurrency.expect_evaluations(message.queue, -len(message.eval_ids))
-            return await self._process_all(entries)
+            return await self._process_all(jobs)
 
-    async def _handle_unpublished(self, message: Message) -> bool:
-        return await self._process_all(await self._lease_message(message))
+    async def _handle_unpublished(self, eval_ids: Sequence[str]) -> bool:
+        return await self._process_all(await self._lease(eval_ids))
 
     async def _lease_message(self, message: Message) -> list[Job]:
         if not message.accepted:
@@ -211,22 +213,22 @@ class Consumer:
         return await self._ledger.lease(eval_ids, token=f"{self._name}:{secrets.token_hex(8)}")
 
     async def _lease_each(self, eval_ids: Sequence[str]) -> list[list[Job]]:
-        """Take the evaluations of several messages of one; each belongs to the first message that names it."""
-        entries = {entry.eval_id: [entry] for entry in await self._lease(tuple(dict.fromkeys(eval_ids)))}
-        return [entries.pop(eval_id, []) for eval_id in eval_ids]
+        """Lease the evaluations of messages that name one each; each belongs to the first message that names it."""
+        jobs = {job.eval_id: [job] for job in await self._lease(tuple(dict.fromkeys(eval_ids)))}
+        return [jobs.pop(eval_id, []) for eval_id in eval_ids]
 
     async def _process(self, job: Job) -> bool:
         """Make an attempt at one evaluation when there is room; return false where it was handed back instead."""
         try:
-            means = self._contexts.get(job.account)
-            if means is None:
+            ctx = self._contexts.get(job.account)
+            if ctx is None:
                 await self._defer_unknown_account(job)
             elif not self._fair_share.can_start(job.account, job.queue):
                 await self._defer(job, AccountBusy())
             else:
                 with self._fair_share.slot(job.account):
                     async with self._concurrency.admit(job.queue):
-                        await attempt(job, means, self._ledger)
+                        await attempt(job, ctx, self._ledger)
         except asyncio.CancelledError:
             return await self._release(job)
         finally:
@@ -281,24 +283,20 @@ class Consumer:
             return
         await self._workers.heartbeat(self._name, self._queues)
         holds = await self._hold_monitor.refresh()
-        messages = await self._count_backlog()
+        waiting = await asyncio.to_thread(self._publisher.count_waiting)
+        # RabbitMQ does not say how many messages workers have fetched. Where some may be, there is patience for them.
+        messages = await count_backlog(self._redis) if waiting is None else Backlog(waiting, unacknowledged=1)
         read = [queue for queue in self._queues if queue not in paused_queues and self._concurrency.can_fetch(queue)]
         self._watchdog.queue_observed(waiting=any(messages.waiting[queue] for queue in read))
         _, no_room = await dispatch(self._ledger, self._publisher, messages, holds, self._fair_share.fetch_limit)
-        for queue, eval_ids in no_room.items():
-            self._handle_without_message(queue, eval_ids)
+        for eval_ids in no_room.values():
+            self._handle_without_message(eval_ids)
         await self._contexts.flush()
 
-    async def _count_backlog(self) -> Backlog:
-        waiting = await asyncio.to_thread(self._publisher.count_waiting)
-        # How many of them workers have fetched RabbitMQ does not tell; where some may be, there is patience for them.
-        return await count_backlog(self._redis) if waiting is None else Backlog(waiting, unacknowledged=1)
-
-    def _handle_without_message(self, queue: Queue, eval_ids: list[str]) -> None:
+    def _handle_without_message(self, eval_ids: Sequence[str]) -> None:
         """Work on what could not be published; while that goes on, what else is due has to wait."""
         if not self._direct_tasks:
-            message = Message(tuple(eval_ids), (), queue, accepted=True, refresh=False, trigger=Trigger("message"))
-            task = asyncio.create_task(self._handle_unpublished(message))
+            task = asyncio.create_task(self._handle_unpublished(eval_ids))
             self._direct_tasks.add(task)
             task.add_done_callback(self._finish_direct)
 

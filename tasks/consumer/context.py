@@ -1,4 +1,4 @@
-"""What the evaluations of each account are worked on with: a line to RiskOS of its own, and what all have together."""
+"""What the evaluations of each account are worked on with: a RiskOS client of its own, and what all have together."""
 
 import asyncio
 from collections import Counter
@@ -27,15 +27,15 @@ _LARGE_BUNDLE = 8 << 20
 
 
 class AccountContexts:
-    """The lines of one process, a handful of objects for each account.
+    """The contexts of one process, a handful of objects for each account.
 
     Args:
         settings: of this process.
         accounts: that it knows.
         resources: what is open.
         bucket: of the archive.
-        rate_limiter: gives out turns.
-        acquire_slot: what gives an evaluation of a queue its place in flight.
+        rate_limiter: grants permits.
+        acquire_slot: what gives an evaluation of a queue its slot.
         confirm_lease: what sees that an evaluation is still ours.
     """
 
@@ -55,12 +55,13 @@ class AccountContexts:
         self._holds, self._successes = Holds(resources.redis), Counter[str]()
         # Half for what arrives, half for what is unpacked.
         self._memory_bytes = settings.memory_bytes // 2
-        lines = {each.name: self._make_client(Account.from_settings(each)) for each in accounts}
+        clients = {each.name: self._make_client(Account.from_settings(each)) for each in accounts}
         # What went well with the archive did so for all of them, so any of the breakers can say it.
-        self._breaker = next(iter(lines.values())).breaker
+        any_client = next(iter(clients.values()))
+        self._breaker = any_client.breaker
         self.gate = ArchiveGate(self._holds, self._breaker)
-        common = self._make_context(next(iter(lines.values())), bucket)
-        self._contexts = {name: replace(common, client=line) for name, line in lines.items()}
+        common = self._make_context(any_client, bucket)
+        self._contexts = {name: replace(common, client=client) for name, client in clients.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ class AccountContexts:
     async def flush(self) -> None:
         """Tell the other processes how it went."""
         await asyncio.gather(
-            self._breaker.flush(), *(means.client.adaptive_rate.flush() for means in self._contexts.values())
+            self._breaker.flush(), *(ctx.client.adaptive_rate.flush() for ctx in self._contexts.values())
         )
 
     def _make_client(self, account: Account) -> RiskOSClient:
@@ -96,11 +97,11 @@ class AccountContexts:
             retry_policy=RetryPolicy(attempts=settings.attempts, retry_delay=settings.retry_seconds),
         )
 
-    def _make_context(self, line: RiskOSClient, bucket: Bucket) -> PipelineContext:
-        """Return the means with one of the lines; all else is the same for all of them, memory included."""
+    def _make_context(self, client: RiskOSClient, bucket: Bucket) -> PipelineContext:
+        """Return the context with one of the clients; all else is the same for all of them, memory included."""
         settings, spool_dir = self._settings, self._resources.spool_dir
         return PipelineContext(
-            client=line,
+            client=client,
             gate=self.gate,
             target=self._make_upload_target(bucket),
             manifests=bucket,
@@ -124,7 +125,7 @@ class AccountContexts:
         settings = self._settings
         if not settings.encryption_keys:
             return UploadTarget(bucket, settings.tags)
-        # Imported here: six megabytes that who does not seal need not have.
+        # Imported lazily: cryptography takes 6 MB, and only encrypted archives need it.
         from tasks.storage.encrypted_bucket import EncryptedBucket  # noqa: PLC0415
         from tasks.storage.encryption import Keyring  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
-"""How many places of a process each account may have, so that a slow account leaves room to a fast one.
+"""How many slots of a process each account may have, so that a slow account leaves room to a fast one.
 
-Evaluations of an account with a low rate wait long for their turns. In one queue with those of another they would
-soon have every place, and all would go at the pace of the slowest. So an account may have at most so many times the
-places that are free: one alone has most of them, several share them, and some always stay free. What finds no room
+Evaluations of an account with a low rate wait long for their permits. In one queue with those of another they would
+soon have every slot, and all would go at the pace of the slowest. So an account may have at most N times the slots
+that are free: one alone has most of them, several share them, and some always stay free. What finds no room
 waits in the ledger, apart for each account, and is fetched from there as fast as the account works it off.
 """
 
@@ -17,7 +17,7 @@ _MAX_FETCH = 1000
 
 
 class FairShare:
-    """The places of one process.
+    """The slots of one process.
 
     Args:
         concurrency: how many there are.
@@ -30,16 +30,16 @@ class FairShare:
         self._ended: Counter[str] = Counter()
 
     def can_start(self, account: str, queue: Queue) -> bool:
-        """Return whether another evaluation of an account may have a place."""
+        """Return whether another evaluation of an account may have a slot."""
         if not self._shared:
             return True
         taken, free = self._taken[account], self._free_slots
-        # Whoever has a place already does not take the last one.
+        # An account that has a slot already does not take the last one.
         return taken < _FREE_SLOT_FACTOR[queue] * free and (free > 1 or not taken)
 
     @contextlib.contextmanager
     def slot(self, account: str) -> Iterator[None]:
-        """Have a place for as long as the block lasts."""
+        """Have a slot for as long as the block lasts."""
         self._taken[account] += 1
         try:
             yield

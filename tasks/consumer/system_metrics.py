@@ -11,7 +11,7 @@ from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import Allowance
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate
-from tasks.resilience.holds import ARCHIVE, Hold, Holds, Reason, backfill_of
+from tasks.resilience.holds import ARCHIVE, Holds, Reason, backfill_of
 from worker.metrics.shared_metrics import Samples, SharedGauge
 from worker.metrics.worker_metrics import OTHER
 
@@ -45,20 +45,20 @@ class SystemMetrics:
         return {gauge: values for part in parts for gauge, values in part.items()}
 
     async def _collect_ledger(self) -> Samples:
-        census = await self._ledger.get_stats()
+        stats = await self._ledger.get_stats()
         states = {
-            "queued": sum(census.queued.values()),
-            "leased": census.leased,
-            "parked": census.parked,
-            "held": sum(census.held.values()),
+            "queued": sum(stats.queued.values()),
+            "leased": stats.leased,
+            "parked": stats.parked,
+            "held": sum(stats.held.values()),
         }
         return {
             SharedGauge.LEDGER_EVALUATIONS: {(state,): count for state, count in states.items()},
-            SharedGauge.HELD_EVALUATIONS: self._by_known_account(census.held_by_account),
-            SharedGauge.QUEUE_EVALUATIONS: _by_queue(census.queued),
-            SharedGauge.QUEUE_OLDEST: _by_queue(census.oldest),
+            SharedGauge.HELD_EVALUATIONS: self._by_known_account(stats.held_by_account),
+            SharedGauge.QUEUE_EVALUATIONS: _by_queue(stats.queued),
+            SharedGauge.QUEUE_OLDEST: _by_queue(stats.oldest),
             SharedGauge.QUEUE_WORKERS: _by_queue(await self._workers.count()),
-            SharedGauge.DEAD_LETTERS: {(): census.dead_letters},
+            SharedGauge.DEAD_LETTERS: {(): stats.dead_letters},
             SharedGauge.REJECTED_MESSAGES: {(): await self._rejected.count()},
         }
 
@@ -75,12 +75,14 @@ class SystemMetrics:
         held = dict(zip(scopes, await self._holds.get_each(*scopes.values()), strict=True))
         return {
             SharedGauge.HOLDS: {
-                (*scope, reason): _is(hold, reason) for scope, hold in held.items() for reason in Reason
+                (*scope, reason): int(hold is not None and hold.reason is reason)
+                for scope, hold in held.items()
+                for reason in Reason
             }
         }
 
     async def _collect_rates(self) -> Samples:
-        seen = await asyncio.gather(*(pace.get_status() for pace in self._rates.values()))
+        seen = await asyncio.gather(*(rate.get_status() for rate in self._rates.values()))
         rates = dict(zip(self._rates, seen, strict=True))
         quotas = {name: each.daily_quota for name, each in self._accounts.items() if each.daily_quota is not None}
         return {
@@ -102,7 +104,3 @@ class SystemMetrics:
 
 def _by_queue(counts: Mapping[Queue, float]) -> dict[tuple[str, ...], float]:
     return {(queue.value,): count for queue, count in counts.items()}
-
-
-def _is(hold: Hold | None, reason: Reason) -> int:
-    return int(hold is not None and hold.reason is reason)

@@ -12,7 +12,6 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import Job, Queue
 from tasks.model.outcome import Outcome
 from tasks.pipeline.pipeline import PipelineContext, archive
-from tasks.resilience.holds import Reason
 from tasks.resilience.retry import AwaitHold, DeadLetterNow, RetryLater, check_workers_lost, decide, failure_of
 from tasks.telemetry import log_events, tracing
 from worker.metrics.worker_metrics import (
@@ -57,7 +56,11 @@ async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
     except Exception as error:  # noqa: BLE001  # nothing that goes wrong with one evaluation may stop the others
         await _record_failure(error, job, ctx, ledger, archive_probe=probe is not None)
     else:
-        await _record_success(outcome, ctx, probe)
+        # Other evaluations learn that RiskOS and the archive are well.
+        if outcome is not Outcome.UNCHANGED:
+            ctx.client.breaker.record_success()
+        if probe:
+            await ctx.gate.probe_succeeded(probe, outcome)
         await _complete(outcome, job, ledger, time.monotonic() - started)
 
 
@@ -78,14 +81,6 @@ def _record_lost_lease(error: LeaseLost) -> None:
     count_failed_attempt(error.cause)
 
 
-async def _record_success(outcome: Outcome, ctx: PipelineContext, probe: Reason | None) -> None:
-    """Let the others know that RiskOS and the archive are well."""
-    if outcome is not Outcome.UNCHANGED:
-        ctx.client.breaker.record_success()
-    if probe:
-        await ctx.gate.probe_succeeded(probe, outcome)
-
-
 async def _record_failure(
     error: Exception, job: Job, ctx: PipelineContext, ledger: Ledger, *, archive_probe: bool
 ) -> None:
@@ -99,7 +94,7 @@ async def _record_failure(
             case RetryLater():
                 await ledger.retry_later(job, wait=verdict.wait, attempts=verdict.attempts, failure=failure_of(error))
                 log_events.evaluation_parked(error, verdict.wait)
-                # Was the outage noticed between our failure and our being parked, nobody else will forgive us.
+                # If the outage was noticed between the failure and parking, this evaluation was missed: refund it here.
                 if not job.suspect and await ctx.client.breaker.is_outage(error):
                     await ledger.refund_attempts([job.eval_id])
             case AwaitHold():

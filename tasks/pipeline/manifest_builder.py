@@ -6,7 +6,7 @@ Made of return values only: of what was answered, read and stored, not of what w
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
-from tasks.model.outcome import Evidence, Outcome, reason_from
+from tasks.model.outcome import Outcome, reason_from
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import FetchResult, NoBundle
 from tasks.storage.manifest import (
@@ -39,8 +39,21 @@ def build_manifest(
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
         sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
     """
-    absent = result if isinstance(result, NoBundle) else None
-    outcome, trigger = _outcome(result, contents), job.trigger
+    if isinstance(result, NoBundle):
+        outcome, bundle = result.outcome, None
+        response = ResponseRecord(status=result.status, message=result.message)
+    else:
+        outcome = Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
+        bundle = BundleRecord(
+            filename=result.filename,
+            size=result.size,
+            sha256=result.sha256,
+            sealed_with=sealed_with if contents.unreadable else None,
+        )
+        response = ResponseRecord(status=_OK, message=None)
+    trigger, no_documents = job.trigger, None
+    if outcome is Outcome.NO_DOCUMENTS:
+        no_documents = NoDocumentsRecord(reason=reason_from(job.evidence), evidence=job.evidence)
     return Manifest(
         schema=1,
         eval_id=evaluation.eval_id,
@@ -51,9 +64,9 @@ def build_manifest(
         previous=None,
         documents=tuple(_document(each, sealed_with) for each in stored),
         unreadable=contents.unreadable,
-        bundle=_bundle(result, sealed_with if contents.unreadable else None),
-        response=ResponseRecord(status=absent.status if absent else _OK, message=absent.message if absent else None),
-        no_documents=_no_documents(outcome, job.evidence),
+        bundle=bundle,
+        response=response,
+        no_documents=no_documents,
         trigger=TriggerRecord(
             source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
         ),
@@ -61,12 +74,6 @@ def build_manifest(
         archived_at=utc_now(),
         archiver=archiver(),
     )
-
-
-def _outcome(result: FetchResult, contents: BundleContents) -> Outcome:
-    if isinstance(result, NoBundle):
-        return result.outcome
-    return Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
 
 
 def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord:
@@ -82,15 +89,3 @@ def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord
         named_as=document.name_mismatch,
         sealed_with=sealed_with,
     )
-
-
-def _bundle(result: FetchResult, sealed_with: str | None) -> BundleRecord | None:
-    if isinstance(result, NoBundle):
-        return None
-    return BundleRecord(filename=result.filename, size=result.size, sha256=result.sha256, sealed_with=sealed_with)
-
-
-def _no_documents(outcome: Outcome, evidence: tuple[Evidence, ...]) -> NoDocumentsRecord | None:
-    if outcome is not Outcome.NO_DOCUMENTS:
-        return None
-    return NoDocumentsRecord(reason=reason_from(evidence), evidence=evidence)

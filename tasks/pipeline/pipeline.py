@@ -23,14 +23,8 @@ from worker.metrics.worker_metrics import Step, count_uploaded, timed
 
 _COMMITS = 3
 
-
 AcquireSlot = Callable[[Queue], AbstractAsyncContextManager[None]]
 ConfirmLease = Callable[[Job], Awaitable[None]]
-
-
-def _no_limit(_: Queue) -> AbstractAsyncContextManager[None]:
-    """There is always a place."""
-    return contextlib.nullcontext()
 
 
 async def _always_ours(_: Job) -> None:
@@ -47,7 +41,7 @@ class PipelineContext:
         target: in the archive, for documents.
         manifests: where the manifests are.
         unpacker: what opens bundles.
-        acquire_slot: what gives an evaluation of a queue its place in flight.
+        acquire_slot: what gives an evaluation of a queue its slot.
         confirm_lease: sees that an evaluation is still ours, before anything of it is written.
     """
 
@@ -56,7 +50,7 @@ class PipelineContext:
     target: UploadTarget
     manifests: Bucket
     unpacker: BundleUnpacker
-    acquire_slot: AcquireSlot = _no_limit
+    acquire_slot: AcquireSlot = lambda _: contextlib.nullcontext()
     confirm_lease: ConfirmLease = _always_ours
 
 
@@ -72,7 +66,7 @@ async def archive(job: Job, ctx: PipelineContext) -> Outcome:
         before = await read_manifest(ctx.manifests, evaluation)
     if before and _is_final(before.manifest, job):
         return Outcome.UNCHANGED
-    # Looking and committing hold no bundle: both happen while others have the place.
+    # Looking and committing hold no bundle: both happen while others have the slot.
     async with ctx.acquire_slot(job.queue):
         ctx.gate.check_not_closed_since(closings)
         manifest = await _fetch_and_store(job, evaluation, ctx, before)

@@ -31,7 +31,7 @@ class Message:
         accepted: whether the ledger knows them already; only our own publisher says so.
         refresh: ask RiskOS although there is a manifest.
         trigger: what stands in the manifest.
-        account: name of the account that it means; None where it names none.
+        account: name of the account that it asks for; None if it names none.
     """
 
     eval_ids: tuple[str, ...]

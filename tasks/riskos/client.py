@@ -1,6 +1,6 @@
-"""Ask for a bundle when it is our turn, and obey what RiskOS says of the account.
+"""Ask for a bundle with a permit, and obey what RiskOS says of the account.
 
-The quick retries live here: each of them waits its turn like any other request.
+The quick retries live here: each of them waits for a permit like any other request.
 """
 
 import time
@@ -29,7 +29,7 @@ _MAX_RATE_LIMITED = 5
 
 @dataclass(frozen=True, slots=True)
 class RiskOSClient:
-    """The line to RiskOS: one session, one account, and the rules they keep."""
+    """The client of RiskOS: one session, one account, and the rules they keep."""
 
     http: aiohttp.ClientSession
     account: Account

@@ -27,7 +27,7 @@ from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_hea
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 
 _MAX_ERROR_BODY = 64 * 1024
-_MAX_NODES = 128 * 1024
+_EDGE_BYTES = 128 * 1024
 _MAX_MESSAGE = 500
 _DEFAULT_WAIT = 1.0
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -60,16 +60,12 @@ class DownloadOptions:
     no_documents_texts: tuple[str, ...] = ("No Documents Found",)
 
 
-def _ignore_headers(_: RateLimitHeaders) -> None:
-    """Nobody wants to know."""
-
-
 async def download(
     http: aiohttp.ClientSession,
     evaluation: Evaluation,
     account: Account,
     options: DownloadOptions,
-    on_headers: Callable[[RateLimitHeaders], None] = _ignore_headers,
+    on_headers: Callable[[RateLimitHeaders], None] = lambda _: None,
 ) -> FetchResult:
     """Send one request and read its answer.
 
@@ -138,7 +134,7 @@ def _is_not_zip(content_type: str, data: Buffer) -> bool:
     """Return whether this never was a ZIP but a page or a message; a damaged ZIP is for ``unpack`` to tell."""
     if bytes(data[: len(_ZIP_END)]) in _ZIP_MAGIC:
         return False
-    head, tail = bytes(data[:_MAX_NODES]), bytes(data[-_MAX_NODES:])
+    head, tail = bytes(data[:_EDGE_BYTES]), bytes(data[-_EDGE_BYTES:])
     looks_like_text = head.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in tail
     return looks_like_text or content_type.startswith(_TEXT_TYPES)
 
