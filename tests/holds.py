@@ -12,7 +12,7 @@ from tasks.resilience.holds import KEY_BACKOFF, Holds, Reason
 
 async def refused(holds: Holds, account: str, status: int, *, probe: bool) -> float:
     """RiskOS refused the key of an account; return the seconds until the next probe."""
-    return await holds.place_until_probe(account, Reason.of_status(status), "refused", KEY_BACKOFF, probe=probe)
+    return await holds.place_until_probe(account, Reason(str(status)), "refused", KEY_BACKOFF, probe=probe)
 
 
 async def failed(

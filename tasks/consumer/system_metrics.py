@@ -52,21 +52,18 @@ class SystemMetrics:
             "parked": stats.parked,
             "held": sum(stats.held.values()),
         }
+        # An unknown account may have any name, and must not become a label.
+        unknown = sum(count for name, count in stats.held_by_account.items() if name not in self._accounts)
+        held = {name: stats.held_by_account.get(name, 0) for name in self._accounts} | {OTHER: unknown}
         return {
             SharedGauge.LEDGER_EVALUATIONS: {(state,): count for state, count in states.items()},
-            SharedGauge.HELD_EVALUATIONS: self._by_known_account(stats.held_by_account),
+            SharedGauge.HELD_EVALUATIONS: {(name,): count for name, count in held.items()},
             SharedGauge.QUEUE_EVALUATIONS: _by_queue(stats.queued),
             SharedGauge.QUEUE_OLDEST: _by_queue(stats.oldest),
             SharedGauge.QUEUE_WORKERS: _by_queue(await self._workers.count()),
             SharedGauge.DEAD_LETTERS: {(): stats.dead_letters},
             SharedGauge.REJECTED_MESSAGES: {(): await self._rejected.count()},
         }
-
-    def _by_known_account(self, held_of: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:
-        # An unknown account may have any name, and must not become a label.
-        others = sum(count for name, count in held_of.items() if name not in self._accounts)
-        known = {name: held_of.get(name, 0) for name in self._accounts}
-        return {(name,): count for name, count in {**known, OTHER: others}.items()}
 
     async def _collect_holds(self) -> Samples:
         scopes = {("", "archive"): ARCHIVE}

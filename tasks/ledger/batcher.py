@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_MAX_BATCH = 1000
 
 
 class _Batch(Generic[Item, Result]):
@@ -29,7 +28,7 @@ class Batcher(Generic[Item, Result]):
     """
 
     def __init__(
-        self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], seconds: float, max_batch: int = _MAX_BATCH
+        self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], seconds: float, max_batch: int = 1000
     ) -> None:
         self._do, self._seconds, self._max_batch = do, seconds, max_batch
         self._open_batch: _Batch[Item, Result] | None = None

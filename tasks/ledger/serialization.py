@@ -11,8 +11,6 @@ from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Tri
 from tasks.model.outcome import Evidence, Outcome
 from tasks.telemetry.tracing import current_traceparent
 
-_STATES = ("queued", "leased", "parked", "held")
-
 
 def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
     """Return an order as the script reads it; ``listed`` is said of those of a run's list."""
@@ -64,7 +62,7 @@ def parse_counters(fields: Mapping[Any, Any]) -> RunCounters:
     return RunCounters(
         total=int(fields.get("total", 0)),
         outcomes={outcome: int(fields.get(outcome, 0)) for outcome in Outcome},
-        states={state: int(fields.get(state, 0)) for state in _STATES},
+        states={state: int(fields.get(state, 0)) for state in ("queued", "leased", "parked", "held")},
         unfed=int(fields.get("unfed", 0)),
         account=fields.get("account", DEFAULT_ACCOUNT),
     )

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.bundle.unpacker import BundleContents, BundleUnpacker
 from tasks.errors import ManifestChanged
@@ -81,7 +81,8 @@ async def _fetch_and_store(
     answer = await fetch(ctx.client, evaluation, job.queue)
     async with ctx.unpacker.unpacked(_data(answer)) as contents:
         if not contents.unreadable:
-            answer = answer.without_data() if isinstance(answer, Bundle) else answer
+            # The bytes of the bundle are not needed any more once all of it has been unpacked.
+            answer = replace(answer, data=b"") if isinstance(answer, Bundle) else answer
             return await _store(job, evaluation, ctx, answer, contents, previous)
         readable = len(contents.documents)
     # A bundle that cannot be read whole is fetched again, once, before it is believed.

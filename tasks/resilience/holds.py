@@ -45,11 +45,6 @@ class Reason(enum.StrEnum):
     BY_HAND = "by_hand"
     """A person said so."""
 
-    @classmethod
-    def of_status(cls, status: int) -> "Reason":
-        """Return the reason of a refused key."""
-        return cls(str(status))
-
 
 def backfill_of(account: str) -> str:
     """Return the scope of a hold that stops an account's backfill and leaves alone what is live."""

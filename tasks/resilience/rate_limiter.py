@@ -159,7 +159,9 @@ class RateLimiter:
                 case Granted(seconds, is_probe):
                     granted_at = time.monotonic()
                     await self._wait(seconds)
-                    if is_probe or not self._held_since(granted_at, account.name):
+                    noticed_at, until = self._holds.get(account.name, (0.0, 0.0))
+                    held_since = noticed_at > granted_at and until > time.monotonic()
+                    if is_probe or not held_since:
                         return is_probe
 
     def _concurrent_acquires(self, account: Account, queue: Queue) -> asyncio.Semaphore:
@@ -176,8 +178,3 @@ class RateLimiter:
             await self._sleep(seconds)
         finally:
             self._waiting -= 1
-
-    def _held_since(self, moment: float, account: str) -> bool:
-        """Return whether the account was put on hold after a moment, and still is."""
-        noticed_at, until = self._holds.get(account, (0.0, 0.0))
-        return noticed_at > moment and until > time.monotonic()

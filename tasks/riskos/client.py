@@ -69,7 +69,7 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, queue
             wait = await client.adaptive_rate.on_rate_limited(words[-1], probe=probe)
             client.rate_limiter.set_hold(account.name, wait)
         except AccountRefused as error:
-            reason = Reason.of_status(error.status)
+            reason = Reason(str(error.status))
             wait = await client.holds.place_until_probe(account.name, reason, error.what, KEY_BACKOFF, probe=probe)
             client.rate_limiter.set_hold(account.name, wait)
             raise AccountRefused(error.status, wait) from None

@@ -1,6 +1,6 @@
 """RiskOS's answer to the question for an evaluation's documents: a bundle, or its word that there is none."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tasks.memory.buffer_pool import Buffer
 from tasks.model.outcome import Outcome
@@ -21,10 +21,6 @@ class Bundle:
     data: Buffer
     sha256: str
     size: int
-
-    def without_data(self) -> "Bundle":
-        """Return what is known of it without its bytes, which nobody needs once all of it has been unpacked."""
-        return replace(self, data=b"")
 
 
 @dataclass(frozen=True, slots=True)
