@@ -1,5 +1,6 @@
-"""Bytes and times as a person reads them."""
+"""Bytes, times and cells of tables as a person reads them."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STEP = 1000
 _MINUTE, _HOUR = 60, 3600
 
@@ -21,3 +22,8 @@ def format_duration(seconds: float) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def csv_safe(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
+    return "'" + cell if cell.startswith(_FORMULA) else cell

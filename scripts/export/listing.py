@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from scripts.console.csv_safety import csv_safe
+from scripts.console.formatting import csv_safe
 from scripts.export.staging import open_for_owner
 from tasks.storage.manifest import DocumentRecord
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self
 
-from scripts.console.csv_safety import csv_safe
+from scripts.console.formatting import csv_safe
 from tasks.errors import BadEvalId
 from worker.clients.errors import ServiceUnavailable
 

@@ -14,8 +14,8 @@ import orjson
 
 from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.archive_access.selected_account import load_account_settings
-from scripts.console.csv_safety import csv_safe
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.formatting import csv_safe
 from scripts.console.options import account_option, column_option, json_option
 from scripts.console.parameter_types import ShareType
 from scripts.console.read_only import ProgressLine, run_read_only

@@ -1,6 +1,6 @@
 import pytest
 
-from scripts.console.formatting import format_bytes
+from scripts.console.formatting import csv_safe, format_bytes
 
 
 @pytest.mark.parametrize(
@@ -9,3 +9,13 @@ from scripts.console.formatting import format_bytes
 )
 def test_bytes_are_told_in_the_unit_that_fits(size: float, said: str) -> None:
     assert format_bytes(size) == said
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_what_a_spreadsheet_would_run_is_shown_instead(cell: str) -> None:
+    assert csv_safe(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["", "front.jpg", "a=b"])
+def test_everything_else_stays_as_it_is(cell: str) -> None:
+    assert csv_safe(cell) == cell
