@@ -18,31 +18,28 @@ def explain(error: Exception) -> tuple[str, int] | None:
         case SettingsError() | InvalidInput():
             return str(error), USAGE
         case ServiceUnavailable() | EmbeddedError():
-            return str(error), UNREACHABLE
-        case RedisError() | KombuError():
-            return _of_queue(error), UNREACHABLE
-    return None
-
-
-def _of_queue(error: RedisError | KombuError) -> str:
-    """Return the sentence for what keeps evaluations from being accepted, or from coming to their queue."""
-    if is_full(error):
-        return (
-            "Redis is full: nothing more is accepted until workers have made room; what was accepted before is "
-            "safe, and the same command accepts the rest later"
-        )
-    if isinstance(error, NotReplicated):
-        return (
-            f"{error}, and DOCV_REDIS_REPLICAS wants as many: see that the replicas run and follow, and give the "
-            "same command again; nothing is archived twice by that"
-        )
-    if isinstance(error, KombuError):
-        return (
-            f"what carries the messages does not do what it was asked ({type(error).__name__}); what was accepted "
-            "before is safe, and comes to its queue when it does: see that Redis runs, or RabbitMQ where "
-            "DOCV_BROKER_URL names one, and give the same command again"
-        )
-    return (
-        f"Redis does not do what it was asked ({type(error).__name__}); what was accepted before is safe: "
-        "see that it runs, and give the same command again"
-    )
+            sentence = str(error)
+        case RedisError() | KombuError() if is_full(error):
+            sentence = (
+                "Redis is full: nothing more is accepted until workers have made room; what was accepted before is "
+                "safe, and the same command accepts the rest later"
+            )
+        case NotReplicated():
+            sentence = (
+                f"{error}, and DOCV_REDIS_REPLICAS wants as many: see that the replicas run and follow, and give the "
+                "same command again; nothing is archived twice by that"
+            )
+        case KombuError():
+            sentence = (
+                f"what carries the messages does not do what it was asked ({type(error).__name__}); what was accepted "
+                "before is safe, and comes to its queue when it does: see that Redis runs, or RabbitMQ where "
+                "DOCV_BROKER_URL names one, and give the same command again"
+            )
+        case RedisError():
+            sentence = (
+                f"Redis does not do what it was asked ({type(error).__name__}); what was accepted before is safe: "
+                "see that it runs, and give the same command again"
+            )
+        case _:
+            return None
+    return sentence, UNREACHABLE

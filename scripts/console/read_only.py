@@ -57,13 +57,10 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         if now < self._next:
             return
         self._next = now + (_LIVE_SECONDS if self._status else _PLAIN_SECONDS)
-        line = self._line(done, more, now)
+        of = f" of {self._total:,}" if self._total else ""
+        speed = done / max(now - self._began, 1e-9)
+        line = f"{self._doing}: {done:,}{of} evaluations, {speed:,.0f} a second" + (f", {more}" if more else "")
         if self._status:
             self._status.update(line)
         else:
             self._console.print(line, markup=False)
-
-    def _line(self, done: int, more: str, now: float) -> str:
-        of = f" of {self._total:,}" if self._total else ""
-        speed = done / max(now - self._began, 1e-9)
-        return f"{self._doing}: {done:,}{of} evaluations, {speed:,.0f} a second" + (f", {more}" if more else "")

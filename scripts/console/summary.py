@@ -19,7 +19,8 @@ MEANINGS = {
     Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",
     Outcome.FAILED: "attempts used up, a dead letter: have a look",
 }
-_ERROR_OUTCOMES = {
+_PENDING = {
+    "unfed": "to be queued",
     "queued": "queued",
     "leased": "in flight",
     "parked": "parked until another attempt",
@@ -56,6 +57,11 @@ class RunSummary:
         counted = self.counters.outcomes.items()
         return not self.counters.pending and all(outcome.ok for outcome, count in counted if count)
 
+    @property
+    def states(self) -> dict[str, int]:
+        """How many of those without an outcome are in which state."""
+        return {"unfed": self.counters.unfed, **self.counters.states}
+
     def sentence(self) -> str:
         """Return the counts in a line."""
         return f"{self.counters.sentence()}, in {self.seconds:.1f} s"
@@ -70,7 +76,7 @@ class RunSummary:
                 "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
                 "pending": self.counters.pending,
                 "dead_letters": outcomes[Outcome.FAILED],
-                "states": {"unfed": self.counters.unfed, **self.counters.states},
+                "states": self.states,
                 "seconds": round(self.seconds, 3),
             }
         )
@@ -84,14 +90,6 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
         Console().print(outcome_table(summary))
 
 
-def _has_errors(counters: RunCounters) -> str:
-    """Return where those stand that have no outcome yet."""
-    places = {"to be queued": counters.unfed} | {
-        _ERROR_OUTCOMES[state]: count for state, count in counters.states.items()
-    }
-    return "no outcome yet: " + ", ".join(f"{count} {place}" for place, count in places.items() if count)
-
-
 def outcome_table(summary: RunSummary) -> Table:
     """Return the table of outcomes."""
     table = Table(title=summary.run, title_justify="left", show_footer=True, box=None, pad_edge=False)
@@ -102,5 +100,6 @@ def outcome_table(summary: RunSummary) -> Table:
         style = _COLOURS[outcome] if count else "dim"
         table.add_row(f"[{style}]{outcome}[/]", f"[{style}]{count}[/]", f"[dim]{MEANINGS[outcome]}[/]")
     if summary.counters.pending:
-        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", _has_errors(summary.counters))
+        places = ", ".join(f"{count} {_PENDING[state]}" for state, count in summary.states.items() if count)
+        table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", f"no outcome yet: {places}")
     return table

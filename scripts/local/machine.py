@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 
 from scripts.console.summary import RunSummary
 from scripts.local.processes import LocalWorker, local_redis, local_worker
-from scripts.overview.run_progress import open_progress
 from scripts.overview.run_snapshot import RunSnapshot
-from scripts.overview.run_watcher import watch_run
+from scripts.overview.run_watcher import follow_run
 from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import EnqueueOptions, Queue, Trigger
@@ -61,22 +60,23 @@ class LocalWorkers:
         async with open_redis(self.settings.need_redis_url()) as redis:
             with contextlib.closing(Publisher(make_publishing_app(self.settings))) as publisher:
                 await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
-            with open_progress(name, len(eval_ids)) as progress:
-                async for seen in watch_run(redis, name, self._account):
-                    progress.update(seen)
-                    if not seen.counters.pending:
-                        return seen
-                    self.check_worker(seen)
-        raise asyncio.CancelledError
+            return await follow_run(redis, name, len(eval_ids), self._account, self.check_worker)
 
     def check_worker(self, seen: RunSnapshot) -> None:
         """See that it goes on: the worker lives, and RiskOS takes the key.
 
         Raises:
-            ServiceUnavailable: one of them is hopeless.
+            ServiceUnavailable: the worker dies again and again, or RiskOS has refused the key from the beginning.
         """
         self._worker.check_alive()
-        _check_key_accepted(seen)
+        # Waiting helps when a key that worked is refused for a while, not when it never worked.
+        asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
+        refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
+        if refused and not asked:
+            raise ServiceUnavailable(
+                f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is "
+                f"activated; {seen.counters.pending} evaluations wait, and the same command goes on with them"
+            )
 
 
 @contextlib.contextmanager
@@ -109,26 +109,8 @@ async def _prepare(settings: Settings, embedded: EmbeddedRedis | None) -> None:
         await check_archive(open_archive(settings), settings)
         if embedded and embedded.started:
             await Ledger(redis).end_leases()
-            await _end_stale_holds(Holds(redis))
-
-
-async def _end_stale_holds(holds: Holds) -> None:
-    """Find out anew what had to be probed; what a person, or the quota, holds stays."""
-    for hold in await holds.list_all():
-        if hold.needs_probe:
-            await holds.end(hold.scope)
-
-
-def _check_key_accepted(seen: RunSnapshot) -> None:
-    """Waiting helps when a key that worked is refused for a while, not when it never worked.
-
-    Raises:
-        ServiceUnavailable: RiskOS has refused the key from the beginning.
-    """
-    asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
-    refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
-    if refused and not asked:
-        raise ServiceUnavailable(
-            f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is activated; "
-            f"{seen.counters.pending} evaluations wait, and the same command goes on with them"
-        )
+            # Find out again what had to be probed; what a person, or the quota, holds stays.
+            holds = Holds(redis)
+            for hold in await holds.list_all():
+                if hold.needs_probe:
+                    await holds.end(hold.scope)

@@ -1,19 +1,24 @@
 """A worker of our own beside a command: a real process, started again when it dies, stopped when we end."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
 
 from worker.clients.embedded_redis import EmbeddedRedis, embedded_redis
 from worker.clients.errors import ServiceUnavailable
+from worker.clients.redis import check_redis, open_redis
 from worker.config.settings import Settings, SettingsError
 
+Result = TypeVar("Result")
 _KILL_AFTER = 5.0
 _MOST_STARTS = 5
-_LAST_LINES = 5
 
 
 class LocalWorker:
@@ -39,7 +44,10 @@ class LocalWorker:
         if self._process.poll() is None:
             return
         if self._starts >= _MOST_STARTS:
-            raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{self._last_log_lines()}")
+            words = f"see {self._log}"
+            with contextlib.suppress(OSError):
+                words = "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-5:])
+            raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{words}")
         self._close_log()
         self._process = self._start()
 
@@ -71,11 +79,6 @@ class LocalWorker:
         if self._process.stdin:
             self._process.stdin.close()
 
-    def _last_log_lines(self) -> str:
-        with contextlib.suppress(OSError):
-            return "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-_LAST_LINES:])
-        return f"see {self._log}"
-
 
 @contextlib.contextmanager
 def local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | None]]:
@@ -104,6 +107,18 @@ def find_redis(settings: Settings) -> Iterator[Settings]:
         )
     with local_redis(settings) as (here, _):
         yield here
+
+
+def run_with_redis(settings: Settings, work: Callable[["Redis"], Coroutine[Any, Any, Result]]) -> Result:
+    """Do work with a client of the Redis that ``find_redis`` finds; return its result."""
+
+    async def run(url: str) -> Result:
+        async with open_redis(url) as redis:
+            await check_redis(redis)
+            return await work(redis)
+
+    with find_redis(settings) as here:
+        return asyncio.run(run(here.need_redis_url()))
 
 
 @contextlib.contextmanager

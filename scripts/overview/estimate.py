@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from worker.config.settings import Settings
 
-_DAY = 86_400.0
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -35,6 +33,6 @@ def estimate_requests(requests: int, settings: Settings, *, rate: float) -> Esti
     share = rate * settings.backfill_share
     a_day = settings.quota * (1 - settings.live_reserve) if settings.quota else None
     seconds = requests / share
-    if a_day:
-        seconds = max(seconds, requests / a_day * _DAY if requests > a_day else 0.0)
+    if a_day and requests > a_day:
+        seconds = max(seconds, requests / a_day * 86_400)
     return Estimate(requests, share, a_day, seconds)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -13,13 +12,6 @@ from scripts.overview.run_snapshot import RunSnapshot
 
 _PLAIN_SECONDS = 5.0
 _BAR_AND_FIGURES = 64
-
-
-class RunProgress(Protocol):
-    """Something that shows looks at a run."""
-
-    def update(self, seen: RunSnapshot) -> None:
-        """Show one look."""
 
 
 class _PlainLines:
@@ -43,12 +35,13 @@ class _LiveBar:
         # What is told may be long: it gives way, the bar and the figures do not.
         room = max(0, self._bar.console.width - _BAR_AND_FIGURES)
         said = seen.sentence()
-        told = said if len(said) <= room else said[: room - 1] + "…"
-        self._bar.update(self._task, completed=seen.done, total=seen.counters.total, said=told)
+        if len(said) > room:
+            said = said[: room - 1] + "…"
+        self._bar.update(self._task, completed=seen.done, total=seen.counters.total, said=said)
 
 
 @contextmanager
-def open_progress(name: str, total: int) -> Iterator[RunProgress]:
+def open_progress(name: str, total: int) -> Iterator[_PlainLines | _LiveBar]:
     """Yield what shows the progress of a run."""
     console = Console(stderr=True)
     if not console.is_terminal:

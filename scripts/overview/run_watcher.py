@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from redis.asyncio import Redis
 
+from scripts.overview.run_progress import open_progress
 from scripts.overview.run_snapshot import RunSnapshot
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.worker_registry import WorkerRegistry
@@ -14,10 +15,6 @@ from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 from tasks.resilience.holds import ARCHIVE, Holds, backfill_of
 from worker.runtime import cancel_requested
-
-_INTERVAL_SECONDS = 0.2
-_LATELY = 30.0
-_PATIENCE = 10.0
 
 
 class Speed:
@@ -27,7 +24,7 @@ class Speed:
         lately: seconds that count.
     """
 
-    def __init__(self, lately: float = _LATELY) -> None:
+    def __init__(self, lately: float = 30.0) -> None:
         self._lately = lately
         self._points: deque[tuple[float, int]] = deque()
 
@@ -46,7 +43,7 @@ class Speed:
 
 
 async def watch_run(
-    redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = _PATIENCE
+    redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = 10.0
 ) -> AsyncIterator[RunSnapshot]:
     """Yield a look at a run a few times a second, for as long as somebody wants them.
 
@@ -69,4 +66,21 @@ async def watch_run(
             served=time.monotonic() - served < patience,
             per_second=speed.observe(counters.total - counters.pending, time.monotonic()),
         )
-        await asyncio.sleep(_INTERVAL_SECONDS)
+        await asyncio.sleep(0.2)
+
+
+async def follow_run(
+    redis: "Redis", run: str, total: int, account: str, check_worker: Callable[[RunSnapshot], None]
+) -> RunSnapshot:
+    """Show the progress of a run until nothing is pending; return the last look at it.
+
+    Raises:
+        asyncio.CancelledError: the command was told to stop.
+    """
+    with open_progress(run, total) as progress:
+        async for seen in watch_run(redis, run, account):
+            progress.update(seen)
+            if not seen.counters.pending:
+                return seen
+            check_worker(seen)
+    raise asyncio.CancelledError
