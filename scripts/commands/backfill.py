@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,20 +14,13 @@ from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.commands.backfill_plan import make_plan
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
-from scripts.console.options import (
-    account_option,
-    column_option,
-    even_if_erased_option,
-    json_option,
-    refresh_option,
-)
+from scripts.console.options import account_option, column_option, even_if_erased_option, json_option, refresh_option
 from scripts.console.summary import RunSummary, print_summary
 from scripts.ids.gather import Gathered, gather
 from scripts.local.machine import local_workers
 from scripts.local.processes import local_redis
-from scripts.overview.run_progress import open_progress
 from scripts.overview.run_snapshot import RunSnapshot
-from scripts.overview.run_watcher import watch_run
+from scripts.overview.run_watcher import follow_run
 from tasks.errors import RunTaken
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.queueing.message import parse_run
@@ -38,10 +31,6 @@ from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 
 CheckWorker = Callable[[RunSnapshot], None]
-
-_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
-_STEM = 40
-_FINGERPRINT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +92,18 @@ def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> in
         settings.need_redis_url()
     elif not settings.redis_url and not dry_run:
         account.settings.need_api_key()
-    return interruptible(lambda: _run(options, settings, account, dry_run=dry_run, detach=detach, as_json=as_json))
 
+    def archive_them() -> int:
+        with _gather_ids(options, settings) as gathered:
+            if dry_run:
+                with local_redis(settings) as (here, _):
+                    return asyncio.run(make_plan(gathered, here, account, refresh=options.refresh, as_json=as_json))
+            with _open_workers(settings, account) as (here, check_worker):
+                summary = asyncio.run(_backfill(options, gathered, here, account, check_worker, detach=detach))
+        print_summary(summary, as_json=as_json)
+        return OK if (detach or summary.is_ok) and not gathered.bad else NOT_ALL
 
-def _run(
-    options: BackfillOptions,
-    settings: Settings,
-    account: AccountSettings,
-    *,
-    dry_run: bool,
-    detach: bool,
-    as_json: bool,
-) -> int:
-    with _gather_ids(options, settings) as gathered:
-        if dry_run:
-            with local_redis(settings) as (here, _):
-                return asyncio.run(make_plan(gathered, here, account, refresh=options.refresh, as_json=as_json))
-        with _open_workers(settings, account) as (here, tend):
-            summary = asyncio.run(_backfill(options, gathered, here, account, tend, detach=detach))
-    print_summary(summary, as_json=as_json)
-    return OK if (detach or summary.is_ok) and not gathered.bad else NOT_ALL
+    return interruptible(archive_them)
 
 
 @contextlib.contextmanager
@@ -136,13 +117,12 @@ def _open_workers(settings: Settings, account: AccountSettings) -> Iterator[tupl
 
 
 def _gather_ids(options: BackfillOptions, settings: Settings) -> Gathered:
-    rejects = options.rejects or Path(f"{_stem(options.source)}.rejects.csv")
     gathered = gather(
         options.source,
         column=options.column,
         limit=options.limit,
         sample=options.sample,
-        rejects=rejects,
+        rejects=options.rejects or Path(f"{_stem(options.source)}.rejects.csv"),
         settings=settings,
     )
     if gathered.bad:
@@ -176,7 +156,7 @@ async def _backfill(
             last = RunSnapshot(await ledger.get_run(run.run), await ledger.get_stats(), ())
         else:
             try:
-                last = await _watch(run, watch_run(redis, run.run, run.account), check_worker)
+                last = await follow_run(redis, run.run, run.source.ids, run.account, check_worker)
             except asyncio.CancelledError:
                 await ledger.stop_feeding(run.run)
                 raise
@@ -190,22 +170,12 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
     Raises:
         RunTaken: the name of the run means something else.
     """
-    run = await _store_list(options, gathered, account)
-    begun = await ledger.begin_run(run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account)
-    if begun is BeginResult.CONFLICT:
-        raise RunTaken(run.run, "before")
-    if begun is BeginResult.RESUMED:
-        click.echo(f"run {run.run} goes on where it was", err=True)
-    return run
-
-
-async def _store_list(options: BackfillOptions, gathered: Gathered, account: AccountSettings) -> RunList:
     ids = gathered.ids
     async with open_archive_bucket(account.settings) as bucket:
-        return await store_run_list(
+        run = await store_run_list(
             bucket,
             ids,
-            run=options.run or f"{_stem(options.source)}-{ids.fingerprint[:_FINGERPRINT]}",
+            run=options.run or f"{_stem(options.source)}-{ids.fingerprint[:8]}",
             environment=account.settings.environment,
             account=account.name,
             refresh=options.refresh,
@@ -218,16 +188,12 @@ async def _store_list(options: BackfillOptions, gathered: Gathered, account: Acc
                 bad=gathered.bad,
             ),
         )
-
-
-async def _watch(run: RunList, found: AsyncIterator[RunSnapshot], check_worker: CheckWorker) -> RunSnapshot:
-    with open_progress(run.run, run.source.ids) as progress:
-        async for seen in found:
-            progress.update(seen)
-            if not seen.counters.pending:
-                return seen
-            check_worker(seen)
-    raise asyncio.CancelledError
+    begun = await ledger.begin_run(run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account)
+    if begun is BeginResult.CONFLICT:
+        raise RunTaken(run.run, "before")
+    if begun is BeginResult.RESUMED:
+        click.echo(f"run {run.run} goes on where it was", err=True)
+    return run
 
 
 def _name(source: str) -> str:
@@ -236,5 +202,5 @@ def _name(source: str) -> str:
 
 def _stem(source: str) -> str:
     """Return what of a source's name can stand in the name of a run."""
-    stem = _NO_NAME.sub("-", _name(source).split(".")[0]).strip("-._")
-    return stem[:_STEM] or "backfill"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _name(source).split(".")[0]).strip("-._")
+    return stem[:40] or "backfill"

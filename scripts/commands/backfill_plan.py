@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
@@ -82,11 +83,12 @@ async def make_plan(
     async with open_redis(here.need_redis_url()) as redis:
         await check_redis(redis)
         rate = await read_rate(redis, account)
-    sample = tuple(_sample_evenly(gathered.ids, len(gathered.ids)))
+    # Spread over all of them.
+    sample = tuple(itertools.islice(gathered.ids, 0, None, max(1, -(-len(gathered.ids) // _SAMPLE))))
     async with open_archive_bucket(settings) as bucket:
         manifests = await _check_archived(bucket, settings, sample)
     found = [manifest for manifest in manifests if manifest]
-    full = [manifest for manifest in found if manifest.documents]
+    full = [manifest.documents for manifest in found if manifest.documents]
     share_new = 1.0 if refresh else 1 - len(found) / len(sample)
     made = BackfillPlan(
         ids=len(gathered.ids),
@@ -94,8 +96,8 @@ async def make_plan(
         repeated=gathered.repeated,
         looked_up=len(sample),
         archived=len(found),
-        documents=_mean((len(each.documents) for each in full), _DOCUMENTS),
-        size=_mean((sum(document.size for document in each.documents) for each in full), _BYTES),
+        documents=statistics.fmean(map(len, full)) if full else _DOCUMENTS,
+        size=statistics.fmean(sum(each.size for each in documents) for documents in full) if full else _BYTES,
         known=bool(full),
         estimate=estimate_requests(round(len(gathered.ids) * share_new), settings, rate=rate.effective),
     )
@@ -107,11 +109,6 @@ async def make_plan(
     return NOT_ALL if gathered.bad else OK
 
 
-def _sample_evenly(eval_ids: Iterable[str], total: int) -> Iterable[str]:
-    """Return as many as are looked up, spread over all of them."""
-    return itertools.islice(eval_ids, 0, None, max(1, -(-total // _SAMPLE)))
-
-
 async def _check_archived(bucket: Bucket, settings: Settings, eval_ids: Sequence[str]) -> list[Manifest | None]:
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -121,11 +118,6 @@ async def _check_archived(bucket: Bucket, settings: Settings, eval_ids: Sequence
         return committed.manifest if committed else None
 
     return await asyncio.gather(*map(one, eval_ids))
-
-
-def _mean(figures: Iterable[int], otherwise: float) -> float:
-    some = tuple(figures)
-    return sum(some) / len(some) if some else otherwise
 
 
 def _as_json(made: BackfillPlan) -> dict[str, object]:

@@ -1,7 +1,5 @@
 """Evaluations that were tried enough: list them, try them anew, or drop them."""
 
-import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -10,25 +8,23 @@ from typing import Any, Literal
 
 import click
 import orjson
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import Function, account_option, json_option, yes_option
 from scripts.console.parameter_types import DurationType
-from scripts.local.processes import find_redis
+from scripts.local.processes import run_with_redis
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessage, RejectedMessages
 from tasks.model.evaluation import parse_eval_id
 from tasks.model.job import DeadLetter
 from tasks.queueing.message import parse_run
-from worker.clients.redis import check_redis, open_redis
-from worker.config.settings import Settings, load_settings
+from worker.config.settings import load_settings
 
 _AT_ONCE = 1000
 _SHOWN = 100
-_ID = 36
-_WIDE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +98,8 @@ def filter_options(function: Function) -> Function:
 def list_dead_letters(*, as_json: bool, **chosen: Any) -> int:
     """Show them, with the cause of each."""
     choice = make_filter(**chosen)
-    with find_redis(load_settings()) as here:
-        return asyncio.run(_list(here, choice, as_json=as_json))
+    run_with_redis(load_settings(), lambda redis: _list(redis, choice, as_json=as_json))
+    return OK
 
 
 @click.command()
@@ -125,8 +121,7 @@ def drop(*, yes: bool, as_json: bool, **chosen: Any) -> int:
 
 
 def _act(done: str, choice: DeadLetterFilter, *, as_json: bool) -> int:
-    with find_redis(load_settings()) as here:
-        count = asyncio.run(_each(here, done, choice))
+    count = run_with_redis(load_settings(), lambda redis: _each(redis, done, choice))
     missing = len(choice.eval_ids) - count if choice.eval_ids else 0
     if as_json:
         click.echo(orjson.dumps({done: count, "missing": missing}))
@@ -137,15 +132,15 @@ def _act(done: str, choice: DeadLetterFilter, *, as_json: bool) -> int:
     return NOT_ALL if missing else OK
 
 
-async def _each(settings: Settings, done: str, choice: DeadLetterFilter) -> int:
+async def _each(redis: "Redis", done: str, choice: DeadLetterFilter) -> int:
+    ledger, refusals, now = Ledger(redis), RejectedMessages(redis), await _now(redis)
+    act = ledger.redrive_dead_letters if done == "redriven" else ledger.drop_dead_letters
     count = 0
-    async with _dead(settings, choice) as dead:
-        act = dead.ledger.redrive_dead_letters if done == "redriven" else dead.ledger.drop_dead_letters
-        async for some in _thousands(letter.eval_id async for letter in dead.letters):
-            count += len(await act(some))
-        if done == "dropped":
-            async for some in _thousands(refusal.name async for refusal in dead.refused):
-                count += await dead.refusals.delete(some)
+    async for some in _thousands(letter.eval_id async for letter in _letters(ledger, choice, now)):
+        count += len(await act(some))
+    if done == "dropped":
+        async for some in _thousands(refusal.name async for refusal in _refused(refusals, choice, now)):
+            count += await refusals.delete(some)
     return count
 
 
@@ -161,56 +156,45 @@ async def _thousands(names: AsyncIterator[str]) -> AsyncIterator[list[str]]:
         yield some
 
 
-async def _list(settings: Settings, choice: DeadLetterFilter, *, as_json: bool) -> int:
+async def _list(redis: "Redis", choice: DeadLetterFilter, *, as_json: bool) -> None:
     causes: Counter[str] = Counter()
     why: Counter[str] = Counter()
-    table = _table()
-    async with _dead(settings, choice) as dead:
-        async for letter in dead.letters:
-            causes[letter.failure.cause] += 1
-            if as_json:
-                click.echo(orjson.dumps(_as_json(letter)))
-            elif table.row_count < _SHOWN:
-                table.add_row(*_row(letter))
-        async for refusal in dead.refused:
-            why[f"{refusal.why} ({refusal.source})"] += 1
-            if as_json:
-                click.echo(orjson.dumps(_rejected_as_json(refusal)))
+    table, now = _table(), await _now(redis)
+    async for letter in _letters(Ledger(redis), choice, now):
+        causes[letter.failure.cause] += 1
+        if as_json:
+            click.echo(orjson.dumps(_as_json(letter)))
+        elif table.row_count < _SHOWN:
+            failed = "" if letter.failure.status is None else str(letter.failure.status)
+            facts = letter.failure.cause, failed, str(letter.attempts), _format_time(letter.last)
+            table.add_row(letter.eval_id, *facts, " ".join(letter.runs))
+    async for refusal in _refused(RejectedMessages(redis), choice, now):
+        why[f"{refusal.why} ({refusal.source})"] += 1
+        if as_json:
+            click.echo(orjson.dumps(_rejected_as_json(refusal)))
     if not as_json:
         if causes or not why:
             _print(table, causes)
-        _print_rejected(why)
-    return OK
+        if why:
+            _print_rejected(why)
 
 
-@dataclass(frozen=True, slots=True)
-class _DeadLetterCounts:
-    """What is meant of all that is dead, streamed, for there may be very much; and where it is."""
-
-    ledger: Ledger
-    letters: AsyncIterator[DeadLetter]
-    refusals: RejectedMessages
-    refused: AsyncIterator[RejectedMessage]
+async def _now(redis: "Redis") -> float:
+    seconds, micro = await redis.time()
+    return float(seconds + micro / 1e6)
 
 
-@contextlib.asynccontextmanager
-async def _dead(settings: Settings, choice: DeadLetterFilter) -> AsyncIterator[_DeadLetterCounts]:
-    async with open_redis(settings.need_redis_url()) as redis:
-        await check_redis(redis)
-        ledger, refusals = Ledger(redis), RejectedMessages(redis)
-        seconds, micro = await redis.time()
-        now = seconds + micro / 1e6
+async def _letters(ledger: Ledger, choice: DeadLetterFilter, now: float) -> AsyncIterator[DeadLetter]:
+    # Redis may show an entry twice while its table grows.
+    seen: set[str] = set()
+    async for letter in ledger.iterate_dead_letters():
+        if choice.matches(letter, now) and letter.eval_id not in seen:
+            seen.add(letter.eval_id)
+            yield letter
 
-        async def letters() -> AsyncIterator[DeadLetter]:
-            # Redis may show an entry twice while its table grows.
-            seen: set[str] = set()
-            async for letter in ledger.iterate_dead_letters():
-                if choice.matches(letter, now) and letter.eval_id not in seen:
-                    seen.add(letter.eval_id)
-                    yield letter
 
-        refused = (refusal async for refusal in refusals.iterate() if choice.matches_rejected(refusal, now))
-        yield _DeadLetterCounts(ledger, letters(), refusals, refused)
+def _refused(refusals: RejectedMessages, choice: DeadLetterFilter, now: float) -> AsyncIterator[RejectedMessage]:
+    return (refusal async for refusal in refusals.iterate() if choice.matches_rejected(refusal, now))
 
 
 def _as_json(letter: DeadLetter) -> dict[str, object]:
@@ -245,20 +229,14 @@ def _table() -> Table:
     for title in ("evaluation", "cause", "status", "attempts", "last failed", "runs"):
         justify: Literal["left", "right"] = "right" if title in {"status", "attempts"} else "left"
         # An ID that is cut cannot be copied; what is in the way goes on the next line.
-        table.add_column(title, justify=justify, overflow="fold", min_width=_ID if title == "evaluation" else None)
+        table.add_column(title, justify=justify, overflow="fold", min_width=36 if title == "evaluation" else None)
     return table
-
-
-def _row(letter: DeadLetter) -> tuple[str, ...]:
-    status = "" if letter.failure.status is None else str(letter.failure.status)
-    runs = " ".join(letter.runs)
-    return letter.eval_id, letter.failure.cause, status, str(letter.attempts), _format_time(letter.last), runs
 
 
 def _print(table: Table, causes: Counter[str]) -> None:
     console, total = Console(highlight=False), causes.total()
     if not console.is_terminal:
-        console.width = _WIDE
+        console.width = 160
     if not total:
         click.echo("there are no such dead letters")
         return
@@ -270,8 +248,6 @@ def _print(table: Table, causes: Counter[str]) -> None:
 
 
 def _print_rejected(why: Counter[str]) -> None:
-    if not why:
-        return
     click.echo(f"{why.total()} messages were refused; they can be dropped, and have to be sent anew as they should be:")
     for sentence, count in why.most_common(_SHOWN):
         click.echo(f"  {count} times: {sentence}")

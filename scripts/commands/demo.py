@@ -1,12 +1,10 @@
 """Show the main job before one's eyes: no key, no server, no Docker."""
 
-import hashlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from rich.console import Console
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
 from scripts.console.options import json_option
-from scripts.console.summary import RunSummary, outcome_table
+from scripts.console.summary import outcome_table
 from scripts.local.machine import local_workers
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import demo_ids, expected_outcome
@@ -34,8 +32,6 @@ _KEY = "a-key-for-the-demo"
 _ENVIRONMENT = "sandbox"
 _DEMO_MARK = ".docv-archive-demo"
 _BEFORE = 20
-_RATE = 100
-_PICTURE_WIDTH = 104
 _SHOWN = 16
 
 
@@ -65,7 +61,7 @@ def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
     Starts a RiskOS of its own, an embedded Redis and a worker, and archives evaluations of every sort.
     """
     console = (
-        Console(stderr=as_json, record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False)
+        Console(stderr=as_json, record=True, width=104, force_terminal=True, highlight=False)
         if picture
         else Console(stderr=as_json, highlight=False)
     )
@@ -78,7 +74,8 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
         console.print(f"A RiskOS of our own answers at {url}; Redis and a worker are started.")
         with local_workers(_settings(archive, Path(state), url)) as here:
             console.print(f"Yesterday, {_BEFORE} evaluations came in ...")
-            before = here.archive(_with_documents(eval_ids)[:_BEFORE])
+            documented = [each for each in eval_ids if expected_outcome(scenario_of(each)) is Outcome.ARCHIVED]
+            before = here.archive(documented[:_BEFORE])
             console.print(f"... and {before.sentence()}.")
             console.print(f"Today, {len(eval_ids)} IDs come in, those among them, and some of every sort:\n")
             summary = here.archive(eval_ids)
@@ -88,12 +85,11 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
     checked = _verify_archive(archive, eval_ids)
     _print_next_steps(console, archive, eval_ids, checked)
     if picture:
-        console.save_svg(picture, title="docv-archive demo", code_format=_picture_format())
-    return OK if not checked.wrong and not summary.counters.pending and _explain_outcomes(summary) else NOT_ALL
-
-
-def _with_documents(eval_ids: Sequence[str]) -> list[str]:
-    return [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.ARCHIVED]
+        # Without the fonts that rich's form would have the reader's browser fetch.
+        form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        console.save_svg(picture, title="docv-archive demo", code_format=form)
+    has_every_outcome = all(summary.counters.outcomes[outcome] for outcome in Outcome)
+    return OK if not checked.wrong and not summary.counters.pending and has_every_outcome else NOT_ALL
 
 
 def _settings(archive: Path, state: Path, url: str) -> Settings:
@@ -105,7 +101,7 @@ def _settings(archive: Path, state: Path, url: str) -> Settings:
         archive_url=archive.absolute().as_uri(),
         redis_url=None,
         state_dir=state,
-        rate=_RATE,
+        rate=100,
         daily_quota=1_000_000,
         attempts=2,
         retry_seconds=1,
@@ -160,24 +156,11 @@ def _verify_archive(archive: Path, eval_ids: Sequence[str]) -> VerifiedDocuments
         manifest = Manifest.model_validate_json(path.read_bytes())
         bytes_of = {record.name: (archive / record.key).read_bytes() for record in manifest.documents}
         served = documents_of(eval_id) if expected is Outcome.ARCHIVED else bytes_of
-        if manifest.outcome is not expected or _hashes(bytes_of) != _hashes(served):
+        if manifest.outcome is not expected or sorted(bytes_of.values()) != sorted(served.values()):
             wrong.append(eval_id)
         documents += len(bytes_of)
         size += sum(map(len, bytes_of.values()))
     return VerifiedDocuments(documents, size, tuple(wrong))
-
-
-def _picture_format() -> str:
-    """Return rich's form of an SVG without the fonts that it would have the reader's browser fetch."""
-    return re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-
-
-def _hashes(documents: dict[str, bytes]) -> Counter[str]:
-    return Counter(hashlib.sha256(data).hexdigest() for data in documents.values())
-
-
-def _explain_outcomes(summary: RunSummary) -> bool:
-    return all(summary.counters.outcomes[outcome] for outcome in Outcome)
 
 
 def _print_next_steps(console: Console, archive: Path, eval_ids: Sequence[str], checked: VerifiedDocuments) -> None:

@@ -74,18 +74,12 @@ async def _enqueue(settings: Settings, ids: ParsedIds, order: EnqueueOptions) ->
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         with contextlib.closing(Publisher(make_publishing_app(settings))) as publisher:
-            return await accept_and_publish(
-                Ledger(redis, replicas=settings.redis_replicas),
-                publisher,
-                ids.eval_ids,
-                order,
-            )
+            ledger = Ledger(redis, replicas=settings.redis_replicas)
+            return await accept_and_publish(ledger, publisher, ids.eval_ids, order)
 
 
 def _sentence(accepted: int, published: int, queue: str, delay: float) -> str:
     if delay:
         return f"{accepted} accepted; their first request waits {delay:g} s"
-    merged = accepted - published
-    return f"{accepted} accepted on the queue {queue}" + (
-        f", {merged} of them were under way already" if merged else ""
-    )
+    merged = f", {accepted - published} of them were under way already" if accepted != published else ""
+    return f"{accepted} accepted on the queue {queue}{merged}"

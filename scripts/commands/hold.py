@@ -1,21 +1,17 @@
 """Stop an account by hand, and start it again."""
 
-import asyncio
-
 import click
 import orjson
+from redis.asyncio import Redis
 
 from scripts.console.exit_codes import OK
 from scripts.console.options import account_option, json_option
-from scripts.local.processes import find_redis
+from scripts.local.processes import run_with_redis
 from scripts.overview.release_holds import end_holds
 from scripts.overview.run_snapshot import describe_end
 from tasks.resilience.holds import Hold, Holds, Reason, backfill_of
-from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
-from worker.config.settings import Settings, load_settings
-
-_LONGEST_NOTE = 200
+from worker.config.settings import load_settings
 
 
 @click.command()
@@ -24,11 +20,10 @@ _LONGEST_NOTE = 200
 @json_option()
 def hold(reason: str, account: str | None, *, as_json: bool) -> int:
     """Stop sending requests until `resume`; nothing is lost meanwhile."""
-    note = "".join(letter for letter in reason if letter.isprintable())[:_LONGEST_NOTE]
+    note = "".join(letter for letter in reason if letter.isprintable())[:200]
     settings = load_settings()
     name = load_accounts(settings).select(account).name
-    with find_redis(settings) as here:
-        placed = asyncio.run(_hold(here, name, note))
+    placed = run_with_redis(settings, lambda redis: _hold(redis, name, note))
     if as_json:
         click.echo(orjson.dumps({"holds": [_as_json(placed)]}))
     else:
@@ -46,8 +41,8 @@ def resume(account: str | None, *, as_json: bool) -> int:
     """End every hold, whoever placed it: a person, a refused key, an outage."""
     settings = load_settings()
     name = load_accounts(settings).select(account).name if account else None
-    with find_redis(settings) as here:
-        ended = asyncio.run(_resume(here, name))
+    scopes = (name, backfill_of(name)) if name else None
+    ended = run_with_redis(settings, lambda redis: end_holds(redis, scopes))
     if as_json:
         click.echo(orjson.dumps({"ended": [_as_json(each) for each in ended]}))
     elif not ended:
@@ -59,19 +54,11 @@ def resume(account: str | None, *, as_json: bool) -> int:
     return OK
 
 
-async def _hold(settings: Settings, account: str, note: str) -> Hold:
-    async with open_redis(settings.need_redis_url()) as redis:
-        await check_redis(redis)
-        holds = Holds(redis)
-        await holds.place_manual(account, note)
-        (placed,) = [each for each in await holds.list_all() if each.scope == account]
-        return placed
-
-
-async def _resume(settings: Settings, account: str | None) -> list[Hold]:
-    async with open_redis(settings.need_redis_url()) as redis:
-        await check_redis(redis)
-        return await end_holds(redis, None if account is None else (account, backfill_of(account)))
+async def _hold(redis: "Redis", account: str, note: str) -> Hold:
+    holds = Holds(redis)
+    await holds.place_manual(account, note)
+    (placed,) = [each for each in await holds.list_all() if each.scope == account]
+    return placed
 
 
 def _as_json(hold: Hold) -> dict[str, object]:

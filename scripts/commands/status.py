@@ -1,9 +1,8 @@
 """Show what is under way: queues, holds, runs, dead letters; or the counters of one run."""
 
-import asyncio
-
 import click
 import orjson
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
@@ -11,16 +10,15 @@ from scripts.console.exit_codes import NOT_ALL, OK, USAGE
 from scripts.console.formatting import format_duration
 from scripts.console.options import json_option
 from scripts.console.summary import RunSummary, print_summary
-from scripts.local.processes import find_redis
+from scripts.local.processes import run_with_redis
 from scripts.overview.overview import Overview, read_overview
 from scripts.overview.rate_status import describe_rate, rate_as_json
 from scripts.overview.run_snapshot import describe_end
 from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run
 from tasks.resilience.holds import Hold
-from worker.clients.redis import check_redis, open_redis
-from worker.config.accounts import Accounts, load_accounts
-from worker.config.settings import Settings, load_settings
+from worker.config.accounts import load_accounts
+from worker.config.settings import load_settings
 
 
 @click.command()
@@ -30,10 +28,10 @@ def status(run_name: str | None, *, as_json: bool) -> int:
     """Show queues, holds, runs and dead letters, or the counters of one RUN."""
     settings = load_settings()
     accounts = load_accounts(settings)
-    with find_redis(settings) as here:
-        if run_name is not None:
-            return asyncio.run(_print_run(here, parse_run(run_name), as_json=as_json))
-        overview = asyncio.run(_overview(here, accounts))
+    if run_name is not None:
+        name = parse_run(run_name)
+        return run_with_redis(settings, lambda redis: _print_run(redis, name, as_json=as_json))
+    overview = run_with_redis(settings, lambda redis: read_overview(redis, accounts))
     if as_json:
         click.echo(_as_json(overview))
     else:
@@ -41,24 +39,16 @@ def status(run_name: str | None, *, as_json: bool) -> int:
     return OK
 
 
-async def _print_run(settings: Settings, name: str, *, as_json: bool) -> int:
-    async with open_redis(settings.need_redis_url()) as redis:
-        await check_redis(redis)
-        ledger = Ledger(redis)
-        counters = await ledger.get_run(name)
-        since = await ledger.get_run_age(name)
+async def _print_run(redis: "Redis", name: str, *, as_json: bool) -> int:
+    ledger = Ledger(redis)
+    counters = await ledger.get_run(name)
+    since = await ledger.get_run_age(name)
     if since is None:
         click.echo(f"docv-archive: there is no run {name}; `docv-archive status` lists them", err=True)
         return USAGE
     summary = RunSummary(run=name, counters=counters, seconds=since)
     print_summary(summary, as_json=as_json)
     return OK if summary.is_ok else NOT_ALL
-
-
-async def _overview(settings: Settings, accounts: Accounts) -> Overview:
-    async with open_redis(settings.need_redis_url()) as redis:
-        await check_redis(redis)
-        return await read_overview(redis, accounts)
 
 
 def _as_json(overview: Overview) -> bytes:

@@ -38,8 +38,7 @@ def worker(queues: str, *, with_parent: bool) -> int:
         without_heartbeat=not settings.celery_events,
     )
     celery_worker.start()
-    code: int = celery_worker.exitcode or OK
-    return code
+    return int(celery_worker.exitcode or OK)
 
 
 async def _check_services(settings: Settings, accounts: Accounts) -> None:
