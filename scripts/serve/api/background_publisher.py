@@ -15,11 +15,7 @@ _SECONDS = 2.0
 
 
 class BackgroundPublisher:
-    """Publishes in a thread, so that nobody else waits, and for a bounded time.
-
-    Args:
-        publisher: the connection it publishes over.
-    """
+    """Publishes in a thread, so that nobody else waits, and for a bounded time."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher

@@ -18,7 +18,6 @@ from tasks.storage.manifest import Manifest, read_manifest
 from worker.config.accounts import Accounts
 
 _SECONDS = 10.0
-MISSING: Literal["missing"] = "missing"
 
 
 class ArchivedEvaluation(BaseModel):
@@ -33,13 +32,7 @@ class ArchivedEvaluation(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class EvaluationsApi:
-    """Where one may ask what became of an evaluation.
-
-    Attributes:
-        login: who may.
-        bucket: the archive's.
-        accounts: whose evaluations they may be.
-    """
+    """Where one may ask what became of an evaluation."""
 
     login: CredentialCheck
     bucket: Bucket
@@ -50,18 +43,14 @@ class EvaluationsApi:
         self.login.authenticate(request)
         account = resolve_account(self.accounts, request.query.get("account"), 400)
         evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
-        manifest = await self._manifest(evaluation)
-        if manifest is None:
-            return json_response(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome=MISSING).model_dump())
-        return json_response(200, _summary(manifest, evaluation.manifest_key).model_dump())
-
-    async def _manifest(self, evaluation: Evaluation) -> Manifest | None:
         try:
             async with asyncio.timeout(_SECONDS):
                 committed = await read_manifest(self.bucket, evaluation)
         except TimeoutError:
             raise StorageError("read", "timeout") from None
-        return committed.manifest if committed else None
+        if committed is None:
+            return json_response(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome="missing").model_dump())
+        return json_response(200, _summary(committed.manifest, evaluation.manifest_key).model_dump())
 
 
 def read_eval_id(text: str) -> str:

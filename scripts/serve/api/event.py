@@ -51,11 +51,7 @@ class RequestedEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredEvent:
-    """Nothing is asked of us.
-
-    Attributes:
-        because: why.
-    """
+    """Nothing is asked of us."""
 
     because: EventResult
 
@@ -87,8 +83,7 @@ def read_event(body: Mapping[str, Any], environment: str) -> RequestedEvaluation
         return IgnoredEvent(EventResult.IGNORED_TYPE)
     if not isinstance(data, dict):
         return UnusableEvent(event_type, "no_data", "an event came without data, so it names no evaluation")
-    found = _environment(event_type, data, environment)
-    return found or _parse_requested(event_type, data, body)
+    return _environment(event_type, data, environment) or _parse_requested(event_type, data, body)
 
 
 def _environment(event_type: str, data: Mapping[str, Any], ours: str) -> IgnoredEvent | UnusableEvent | None:
@@ -114,20 +109,17 @@ def _parse_requested(
         return UnusableEvent(event_type, "bad_eval_id", "the data.eval_id of an event is no UUID")
     event_id = body.get("event_id")
     event_id = event_id if isinstance(event_id, str) else ""
+    # One ID with another content is another event.
+    key = hashlib.sha256(json.dumps([event_id, event_type, eval_id]).encode()).hexdigest()[:32]
     return RequestedEvaluation(
         eval_id=eval_id,
         event_type=event_type,
         event_id=event_id if _SAFE_ID.fullmatch(event_id) else None,
-        key=_key(event_id, event_type, eval_id) if event_id else None,
+        key=key if event_id else None,
         refresh=_CHANGED[event_type],
         happened_at=_seconds(body.get("event_at")),
         evidence=find_evidence(data),
     )
-
-
-def _key(*parts: str) -> str:
-    """Return what an event is known by: one ID with another content is another event."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _seconds(moment: object) -> float | None:

@@ -5,17 +5,13 @@ from typing import Any
 
 from tasks.model.outcome import Evidence
 
-_MILITARY = "military"
-_UNDER_AGE = "r844"
-
 
 def find_evidence(data: object) -> tuple[Evidence, ...]:
     """Return what the data of an event tell, wherever in them it stands.
 
     That RiskOS deletes images of military IDs and of persons under 18 is in its documentation, "Image Retrieval".
     """
-    found = {fact for name, value in _members(data) for fact in _evidence_from(name, value)}
-    return tuple(sorted(found))
+    return tuple(sorted({fact for name, value in _members(data) for fact in _evidence_from(name, value)}))
 
 
 def _members(data: object) -> Iterator[tuple[str, Any]]:
@@ -34,10 +30,10 @@ def _evidence_from(name: str, value: object) -> Iterator[Evidence]:
     match name.replace("_", "").lower():
         case "documenttype":
             kind = value.get("type") if isinstance(value, dict) else value
-            if _is(kind, _MILITARY):
+            if _is(kind, "military"):
                 yield Evidence.MILITARY_ID
         case "reasoncodes" if isinstance(value, list):
-            if any(_is(code, _UNDER_AGE) for code in value):
+            if any(_is(code, "r844") for code in value):
                 yield Evidence.UNDER_AGE
 
 

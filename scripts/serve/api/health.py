@@ -8,7 +8,6 @@ from aiohttp import web
 
 from scripts.serve.http.responses import json_response
 
-_SECONDS = 2.0
 _FRESH_SECONDS = 1.0
 
 
@@ -25,7 +24,7 @@ class HealthApi:
         self,
         checks: Mapping[str, Callable[[], Awaitable[object]]],
         *,
-        seconds: float = _SECONDS,
+        seconds: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._checks = checks
@@ -57,13 +56,9 @@ class HealthApi:
 
     async def _answers(self, name: str) -> bool:
         """Return whether it answers in time; who has not answered yet is not asked a second time."""
-        task = self._asked.pop(name, None) or asyncio.ensure_future(_run_check(self._checks[name]))
+        task = self._asked.pop(name, None) or asyncio.ensure_future(self._checks[name]())
         await asyncio.wait({task}, timeout=self._seconds)
         if not task.done():
             self._asked[name] = task
             return False
         return not task.cancelled() and task.exception() is None
-
-
-async def _run_check(check: Callable[[], Awaitable[object]]) -> object:
-    return await check()

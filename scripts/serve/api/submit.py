@@ -29,7 +29,6 @@ T = TypeVar("T")
 MOST_IDS = 10_000
 """Most IDs in one request."""
 _AT_ONCE = 1_000
-_REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 def _run(name: str) -> str:
@@ -85,17 +84,7 @@ class _ParsedIds:
 
 @dataclass(frozen=True, slots=True)
 class SubmitApi:
-    """Where producers hand in IDs.
-
-    Attributes:
-        authenticate: who may.
-        accounts: whose evaluations they may be.
-        ledger: what accepts.
-        publisher: what publishes.
-        idempotency: what came of requests with an Idempotency-Key.
-        figures: what counts.
-        limits: what a client keeps to.
-    """
+    """Where producers hand in IDs."""
 
     authenticate: CredentialCheck
     accounts: Accounts
@@ -117,7 +106,7 @@ class SubmitApi:
             return _respond(ids, await self._accept(wanted, ids))
         before = await self._soon(self.idempotency.begin(known_by))
         if before is not None:
-            return _respond(ids, before, _REPLAYED)
+            return _respond(ids, before, {"Idempotency-Replayed": "true"})
         return _respond(ids, await self._accept_once(wanted, ids, known_by))
 
     async def _accept_once(self, wanted: SubmitRequest, ids: _ParsedIds, known_by: IdempotencyKey) -> Mapping[str, int]:
@@ -140,12 +129,9 @@ class SubmitApi:
             new += await self._soon(self.ledger.accept(ids.good[start : start + _AT_ONCE], order))
         await self.publisher.publish(queue, new)
         found = {IdResult.ACCEPTED: len(new), IdResult.UNDER_WAY: len(ids.good) - len(new)}
-        self._count({**found, IdResult.REPEATED: ids.repeated, IdResult.BAD: len(ids.bad)})
-        return {result.value: count for result, count in found.items()}
-
-    def _count(self, found: Mapping[IdResult, int]) -> None:
-        for result, count in found.items():
+        for result, count in {**found, IdResult.REPEATED: ids.repeated, IdResult.BAD: len(ids.bad)}.items():
             self.figures.count_ids(result, count)
+        return {result.value: count for result, count in found.items()}
 
     async def _soon(self, asked: Awaitable[T]) -> T:
         """Return what Redis answers within its time."""
@@ -157,15 +143,12 @@ def _parse_body(body: dict[str, Any]) -> SubmitRequest:
     try:
         return SubmitRequest.model_validate(body)
     except ValidationError as error:
-        raise HTTPError(422, "; ".join(_sentences(error))) from None
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    """Return what is wrong, without the values; the names are the caller's own."""
-    return [
-        f"{printable_id(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
-    ]
+        # What is wrong, without the values; the names are the caller's own.
+        sentences = [
+            f"{printable_id(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+        ]
+        raise HTTPError(422, "; ".join(sentences)) from None
 
 
 def _parse_ids(texts: Sequence[Any]) -> _ParsedIds:

@@ -22,6 +22,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 
 _log = structlog.get_logger("docv.serve")
 _SOURCE = "webhook"
+_REFUSED = {401: EventResult.REFUSED_LOGIN, 404: EventResult.UNKNOWN_ACCOUNT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,8 @@ class WebhookApi:
 
     Attributes:
         webhooks: who may deliver, and whose events.
-        ledger: what accepts.
-        publisher: what publishes.
         rejected: where unusable events are kept.
-        figures: what counts.
         settle_seconds: pause between an event and its first request.
-        limits: what a client keeps to.
         now: seconds since the epoch.
     """
 
@@ -52,8 +49,11 @@ class WebhookApi:
         """Answer ``POST /webhooks/riskos`` and ``POST /webhooks/riskos/{account}``."""
         try:
             result = await self._received(request)
-        except Exception as error:
-            self.figures.count_event(_result_of(error))
+        except HTTPError as error:
+            self.figures.count_event(_REFUSED.get(error.status, EventResult.BAD_BODY))
+            raise
+        except Exception:
+            self.figures.count_event(EventResult.NOT_KEPT)
             raise
         self.figures.count_event(result)
         return json_response(200, {"result": result})
@@ -67,7 +67,10 @@ class WebhookApi:
                 case IgnoredEvent():
                     return asked.because
                 case UnusableEvent():
-                    return await self._store_unusable(asked)
+                    # Refusing it would only have it delivered again, and the webhook switched off.
+                    await self.rejected.add(cause="bad_event", why=asked.why, source=_SOURCE)
+                    _log.error("webhook.unusable", event_type=asked.event_type, cause=asked.cause)
+                    return EventResult.UNUSABLE
                 case RequestedEvaluation():
                     new = await self._accept(asked, account.name)
                 case _:
@@ -90,20 +93,3 @@ class WebhookApi:
         if wanted.key is None:
             return await self.ledger.accept([wanted.eval_id], order)
         return await self.ledger.accept_event(wanted.key, wanted.eval_id, order)
-
-    async def _store_unusable(self, unusable: UnusableEvent) -> EventResult:
-        """Keep what cannot be used; refusing it would only have it delivered again, and the webhook switched off."""
-        await self.rejected.add(cause="bad_event", why=unusable.why, source=_SOURCE)
-        _log.error("webhook.unusable", event_type=unusable.event_type, cause=unusable.cause)
-        return EventResult.UNUSABLE
-
-
-def _result_of(error: Exception) -> EventResult:
-    if not isinstance(error, HTTPError):
-        return EventResult.NOT_KEPT
-    match error.status:
-        case web.HTTPUnauthorized.status_code:
-            return EventResult.REFUSED_LOGIN
-        case web.HTTPNotFound.status_code:
-            return EventResult.UNKNOWN_ACCOUNT
-    return EventResult.BAD_BODY
