@@ -13,7 +13,7 @@ from scripts.serve.api.background_publisher import BackgroundPublisher
 from scripts.serve.api.evaluations import EvaluationsApi
 from scripts.serve.api.health import HealthApi
 from scripts.serve.api.idempotency import IdempotencyStore
-from scripts.serve.api.openapi import OPERATIONS, show_document
+from scripts.serve.api.openapi import PATHS, show_document
 from scripts.serve.api.submit import SubmitApi
 from scripts.serve.api.webhook import WebhookApi
 from scripts.serve.auth.accounts import WebhookAuth
@@ -43,8 +43,6 @@ class ServeClients:
     """What is open for the doors.
 
     Attributes:
-        redis: the client.
-        archive: client of the bucket, or the folder.
         events: publishes what events ask for.
         ids: publishes what was handed in; on a connection of its own, for there may be thousands at once.
     """
@@ -76,24 +74,16 @@ def make_application(
         "ready": health.ready,
         "metrics": figures.show,
     }
-    made = web.Application(
-        middlewares=[log_requests(figures), require_auth(_make_authenticator(settings), _PUBLIC_ROUTES)]
+    authenticator = Authenticator(
+        {Role.OPERATOR: settings.operators, Role.VIEWER: settings.viewers, Role.PRODUCER: settings.intake_tokens}
     )
-    for operation in OPERATIONS:
-        made.router.add_route(operation.method, operation.path, handlers[operation.name])
+    made = web.Application(middlewares=[log_requests(figures), require_auth(authenticator, _PUBLIC_ROUTES)])
+    for path, operations in PATHS.items():
+        for method, operation in operations.items():
+            made.router.add_route(method, path, handlers[operation["operationId"]])
     add_page(made, settings, accounts, opened.redis, bucket, limits, read_only=read_only)
     made.on_cleanup.append(health.close)
     return made
-
-
-def _make_authenticator(settings: Settings) -> Authenticator:
-    return Authenticator(
-        {
-            Role.OPERATOR: settings.operators,
-            Role.VIEWER: settings.viewers,
-            Role.PRODUCER: settings.intake_tokens,
-        }
-    )
 
 
 def _make_handlers(
@@ -106,14 +96,9 @@ def _make_handlers(
 ) -> dict[str, Handler]:
     ledger = Ledger(opened.redis, settings.lease_seconds, replicas=settings.redis_replicas)
     producers = CredentialCheck(settings.intake_tokens, _TOKENS)
+    rejected = RejectedMessages(opened.redis)
     webhook = WebhookApi(
-        webhooks=WebhookAuth(accounts),
-        ledger=ledger,
-        publisher=opened.events,
-        rejected=RejectedMessages(opened.redis),
-        figures=figures,
-        settle_seconds=settings.settle_seconds,
-        limits=limits,
+        WebhookAuth(accounts), ledger, opened.events, rejected, figures, settings.settle_seconds, limits
     )
     intake = SubmitApi(producers, accounts, ledger, opened.ids, IdempotencyStore(opened.redis), figures, limits)
     look_up = EvaluationsApi(producers, bucket, accounts)

@@ -3,8 +3,7 @@
 The table of operations is also what the application makes its routes of, so none can be missing.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +35,8 @@ _BODY_ERRORS = {
 _NOT_NOW = {503: "Redis does not answer, or is full; nothing may count as accepted. Retry-After says when to come."}
 _NO_ACCOUNT = {404: "There is no such account, or none that is meant where none is named."}
 _LOGIN = {401: "No valid secret was shown."}
+_EVENT_ERRORS = _LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW
+_WEBHOOK = ("webhookToken", "webhookPair")
 # A token of theirs is also good as the password of any user name, for those who can do Basic only.
 _KNOWN = ("intakeToken", "viewerToken", "viewerPair", "operatorToken", "operatorPair")
 _KEY_PARAMETER = {
@@ -45,139 +46,137 @@ _KEY_PARAMETER = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _ACCOUNT = "Name of an account of DOCV_ACCOUNTS."
-_ACCOUNT_IN_PATH = {
-    "name": "account",
-    "in": "path",
-    "required": True,
-    "description": _ACCOUNT,
-    "schema": {"type": "string"},
-}
+_TEXT = {"type": "string"}
+_ACCOUNT_IN_PATH = {"name": "account", "in": "path", "required": True, "description": _ACCOUNT, "schema": _TEXT}
 _ACCOUNT_PARAMETER = {
     "name": "account",
     "in": "query",
     "description": f"{_ACCOUNT} Where none is named, default or the only one.",
-    "schema": {"type": "string"},
+    "schema": _TEXT,
 }
-_ID_PARAMETER = {
-    "name": "eval_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "format": "uuid"},
-}
+_ID_PARAMETER = {"name": "eval_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
 
 Schema = type[BaseModel] | Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One thing that may be asked.
+def _json(schema: Schema) -> dict[str, Any]:
+    if isinstance(schema, type):
+        return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=schema.__name__)}}}
+    return {"application/json": {"schema": dict(schema)}}
 
-    Attributes:
+
+def _operation(
+    name: str,
+    summary: str,
+    answers: Mapping[int, tuple[str, Schema | None]],
+    errors: Mapping[int, str],
+    login: Sequence[str],
+    *,
+    body: Schema | None = None,
+    parameters: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return one operation as OpenAPI describes it.
+
+    Args:
         name: what it is called in the code and in clients that are made from the document.
-        method: the HTTP method.
-        path: its path.
         summary: what it does.
-        answers: what is answered when all is well: status, sentence, shape.
+        answers: what is answered when all is well: status, sentence, shape; None is plain text.
         errors: what else may be answered.
+        login: names of the ways to log in; none where everybody may ask.
         body: shape of the body.
         parameters: headers and parts of the path.
-        login: names of the ways to log in; none where everybody may ask.
     """
+    responses = {
+        str(status): {"description": what, "content": {"text/plain": {}} if schema is None else _json(schema)}
+        for status, (what, schema) in answers.items()
+    }
+    responses |= {str(status): {"description": what, "content": _json(_ERROR)} for status, what in errors.items()}
+    described: dict[str, Any] = {
+        "operationId": name,
+        "summary": summary,
+        "responses": dict(sorted(responses.items())),
+        "security": [{way: []} for way in login],
+    }
+    if body is not None:
+        described["requestBody"] = {"required": True, "content": _json(body)}
+    if parameters:
+        described["parameters"] = list(parameters)
+    return described
 
-    name: str
-    method: str
-    path: str
-    summary: str
-    answers: Mapping[int, tuple[str, Schema | None]]
-    errors: Mapping[int, str] = field(default_factory=dict)
-    body: Schema | None = None
-    parameters: tuple[Mapping[str, Any], ...] = ()
-    login: tuple[str, ...] = ()
 
-
-OPERATIONS = (
-    Operation(
-        name="receive_event",
-        method="POST",
-        path="/webhooks/riskos",
-        summary="Deliver an event of RiskOS; it is written down before it is answered.",
-        answers={200: ("What came of it.", _RESULT)},
-        errors=_LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW,
-        body=_EVENT,
-        login=("webhookToken", "webhookPair"),
-    ),
-    Operation(
-        name="receive_event_of_account",
-        method="POST",
-        path="/webhooks/riskos/{account}",
-        summary="Deliver an event of RiskOS about an evaluation of an account.",
-        answers={200: ("What came of it.", _RESULT)},
-        errors=_LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW,
-        body=_EVENT,
-        parameters=(_ACCOUNT_IN_PATH,),
-        login=("webhookToken", "webhookPair"),
-    ),
-    Operation(
-        name="hand_in",
-        method="POST",
-        path="/evaluations",
-        summary="Have evaluations archived.",
-        answers={
-            202: ("They are written down; each will end in one outcome.", SubmitResponse),
-            422: ("None of them is an ID; or, with an error, the body has another shape.", SubmitResponse),
-        },
-        errors=_LOGIN | _BODY_ERRORS | {409: "A request with the same Idempotency-Key is under way."} | _NOT_NOW,
-        body=SubmitRequest,
-        parameters=(_KEY_PARAMETER,),
-        login=("intakeToken",),
-    ),
-    Operation(
-        name="show_evaluation",
-        method="GET",
-        path="/evaluations/{eval_id}",
-        summary="Ask the archive what it has of an evaluation.",
-        answers={200: ("Its manifest, summed up.", ArchivedEvaluation), 404: ("No manifest.", ArchivedEvaluation)},
-        errors=_LOGIN
-        | {
-            400: "That is no evaluation ID, or no account.",
-            502: "The manifest is damaged.",
-            503: "The archive does not answer.",
-        },
-        parameters=(_ID_PARAMETER, _ACCOUNT_PARAMETER),
-        login=("intakeToken",),
-    ),
-    Operation(
-        "show_document",
-        "GET",
-        "/openapi.json",
-        "This document.",
-        {200: ("It.", {"type": "object"})},
-        errors=_LOGIN,
-        login=_KNOWN,
-    ),
-    Operation("live", "GET", "/livez", "Whether the process is alive.", {200: ("It is.", _FLAGS)}),
-    Operation(
-        "ready",
-        "GET",
-        "/readyz",
-        "Whether Redis and the archive answer.",
-        {200: ("All do.", _FLAGS), 503: ("Not all do; those that do not are false.", _FLAGS)},
-        errors=_LOGIN,
-        login=_KNOWN,
-    ),
-    Operation(
-        "metrics", "GET", "/metrics", "Figures for Prometheus.", {200: ("They.", None)}, errors=_LOGIN, login=_KNOWN
-    ),
-)
+PATHS = {
+    "/webhooks/riskos": {
+        "post": _operation(
+            "receive_event",
+            "Deliver an event of RiskOS; it is written down before it is answered.",
+            {200: ("What came of it.", _RESULT)},
+            _EVENT_ERRORS,
+            _WEBHOOK,
+            body=_EVENT,
+        )
+    },
+    "/webhooks/riskos/{account}": {
+        "post": _operation(
+            "receive_event_of_account",
+            "Deliver an event of RiskOS about an evaluation of an account.",
+            {200: ("What came of it.", _RESULT)},
+            _EVENT_ERRORS,
+            _WEBHOOK,
+            body=_EVENT,
+            parameters=[_ACCOUNT_IN_PATH],
+        )
+    },
+    "/evaluations": {
+        "post": _operation(
+            "hand_in",
+            "Have evaluations archived.",
+            {
+                202: ("They are written down; each will end in one outcome.", SubmitResponse),
+                422: ("None of them is an ID; or, with an error, the body has another shape.", SubmitResponse),
+            },
+            _LOGIN | _BODY_ERRORS | {409: "A request with the same Idempotency-Key is under way."} | _NOT_NOW,
+            ["intakeToken"],
+            body=SubmitRequest,
+            parameters=[_KEY_PARAMETER],
+        )
+    },
+    "/evaluations/{eval_id}": {
+        "get": _operation(
+            "show_evaluation",
+            "Ask the archive what it has of an evaluation.",
+            {200: ("Its manifest, summed up.", ArchivedEvaluation), 404: ("No manifest.", ArchivedEvaluation)},
+            _LOGIN
+            | {
+                400: "That is no evaluation ID, or no account.",
+                502: "The manifest is damaged.",
+                503: "The archive does not answer.",
+            },
+            ["intakeToken"],
+            parameters=[_ID_PARAMETER, _ACCOUNT_PARAMETER],
+        )
+    },
+    "/openapi.json": {
+        "get": _operation("show_document", "This document.", {200: ("It.", {"type": "object"})}, _LOGIN, _KNOWN)
+    },
+    "/livez": {"get": _operation("live", "Whether the process is alive.", {200: ("It is.", _FLAGS)}, {}, ())},
+    "/readyz": {
+        "get": _operation(
+            "ready",
+            "Whether Redis and the archive answer.",
+            {200: ("All do.", _FLAGS), 503: ("Not all do; those that do not are false.", _FLAGS)},
+            _LOGIN,
+            _KNOWN,
+        )
+    },
+    "/metrics": {"get": _operation("metrics", "Figures for Prometheus.", {200: ("They.", None)}, _LOGIN, _KNOWN)},
+}
 """Every route there is, but for those of the operations page, which is for persons."""
 
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
     _, schemas = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REFERENCE)
-    paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+    bearer, basic = {"type": "http", "scheme": "bearer"}, {"type": "http", "scheme": "basic"}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -185,17 +184,17 @@ def document() -> dict[str, Any]:
             "description": "The doors of docv-archive for other systems.",
             "version": version("docv-archive"),
         },
-        "paths": paths,
+        "paths": PATHS,
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {
-                "webhookToken": {"type": "http", "scheme": "bearer"},
-                "webhookPair": {"type": "http", "scheme": "basic"},
-                "intakeToken": {"type": "http", "scheme": "bearer"},
-                "viewerToken": {"type": "http", "scheme": "bearer"},
-                "viewerPair": {"type": "http", "scheme": "basic"},
-                "operatorToken": {"type": "http", "scheme": "bearer"},
-                "operatorPair": {"type": "http", "scheme": "basic"},
+                "webhookToken": bearer,
+                "webhookPair": basic,
+                "intakeToken": bearer,
+                "viewerToken": bearer,
+                "viewerPair": basic,
+                "operatorToken": bearer,
+                "operatorPair": basic,
             },
         },
     }
@@ -204,32 +203,3 @@ def document() -> dict[str, Any]:
 async def show_document(_: web.Request) -> web.Response:
     """Answer ``GET /openapi.json``."""
     return json_response(200, document())
-
-
-def _described(operation: Operation) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "responses": _responses(operation),
-        "security": [{way: []} for way in operation.login],
-    }
-    if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _json(operation.body)}
-    if operation.parameters:
-        described["parameters"] = [dict(parameter) for parameter in operation.parameters]
-    return described
-
-
-def _responses(operation: Operation) -> dict[str, Any]:
-    fine = {
-        str(status): {"description": what, "content": {"text/plain": {}} if schema is None else _json(schema)}
-        for status, (what, schema) in operation.answers.items()
-    }
-    errors = {str(status): {"description": what, "content": _json(_ERROR)} for status, what in operation.errors.items()}
-    return dict(sorted({**fine, **errors}.items()))
-
-
-def _json(schema: Schema) -> dict[str, Any]:
-    if isinstance(schema, type):
-        return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=schema.__name__)}}}
-    return {"application/json": {"schema": dict(schema)}}
