@@ -17,8 +17,6 @@ from scripts.serve.http.connection import CloseReason
 from scripts.serve.http.responses import raw_response
 from worker.metrics.shared_metrics import SharedMetrics
 
-UNKNOWN = "unknown"
-"""Label of every path that is none of ours."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 

@@ -57,19 +57,15 @@ def serve(host: str, port: int, *, read_only: bool) -> int:
     """
     settings = load_settings()
     accounts = load_accounts(settings)
-    _check_credentials_configured(settings, accounts)
+    of_webhooks = any(each.settings.webhook_secrets for each in accounts)
+    if not any((of_webhooks, settings.intake_tokens, settings.operators, settings.viewers)):
+        raise SettingsError((_NOBODY,))
     settings.need_redis_url()
     configure_logs(settings.log_level, accounts.secrets())
     tracing.use(open_tracer(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(settings, accounts, host, port, read_only=read_only))
     return OK
-
-
-def _check_credentials_configured(settings: Settings, accounts: Accounts) -> None:
-    of_webhooks = any(each.settings.webhook_secrets for each in accounts)
-    if not any((of_webhooks, settings.intake_tokens, settings.operators, settings.viewers)):
-        raise SettingsError((_NOBODY,))
 
 
 async def _until_signalled(settings: Settings, accounts: Accounts, host: str, port: int, *, read_only: bool) -> None:
@@ -150,15 +146,11 @@ async def _listen(
     except OSError as error:
         raise ServiceUnavailable(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
     try:
-        yield _url(listener)
+        bound_host, bound_port = listener.sockets[0].getsockname()[:2]
+        yield str(yarl.URL.build(scheme="http", host=bound_host, port=bound_port))
     finally:
         listener.close()
         await room.close()
-
-
-def _url(listener: asyncio.Server) -> str:
-    host, port = listener.sockets[0].getsockname()[:2]
-    return str(yarl.URL.build(scheme="http", host=host, port=port))
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,8 +9,6 @@ from scripts.serve.http.responses import HTTPError
 from worker.config.accounts import Accounts
 from worker.config.accounts_file import AccountSettings
 
-_NONE_NAMED = "name an account, for there is none called default"
-_UNKNOWN = "there is no such account"
 _SCHEMES = 'Bearer realm="docv-archive", Basic realm="docv-archive", charset="UTF-8"'
 
 
@@ -22,16 +20,13 @@ def resolve_account(accounts: Accounts, name: str | None, status: int) -> Accoun
     """
     found = accounts.find(name)
     if found is None:
-        raise HTTPError(status, _NONE_NAMED if name is None else _UNKNOWN)
+        why = "there is no such account" if name is not None else "name an account, for there is none called default"
+        raise HTTPError(status, why)
     return found
 
 
 class WebhookAuth:
-    """The webhook of each account; its own secrets alone open it.
-
-    Args:
-        accounts: whose events may come.
-    """
+    """The webhook of each account; its own secrets alone open it."""
 
     def __init__(self, accounts: Accounts) -> None:
         secrets = {each.name: each.settings.webhook_secrets for each in accounts}

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -58,15 +59,9 @@ def read_credentials(request: web.BaseRequest) -> bytes:
         case "bearer":
             return b"bearer " + given
         case "basic":
-            return b"basic " + _decoded(given)
+            with contextlib.suppress(binascii.Error):
+                return b"basic " + base64.b64decode(given, validate=True)
     return _NOBODY
-
-
-def _decoded(given: bytes) -> bytes:
-    try:
-        return base64.b64decode(given, validate=True)
-    except binascii.Error:
-        return _NOBODY
 
 
 def digest(text: bytes) -> bytes:

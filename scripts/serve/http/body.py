@@ -26,21 +26,17 @@ async def read_body(request: web.Request, limits: HttpLimits) -> bytes:
         raise HTTPError(415, "send the body as it is, without Content-Encoding", close=True)
     if (request.content_length or 0) > limits.body_bytes:
         raise _too_large(limits)
+    body = bytearray()
     try:
         async with asyncio.timeout(limits.body_seconds):
-            return await _read(request, limits)
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > limits.body_bytes:
+                    raise _too_large(limits)
     except TimeoutError:
         raise HTTPError(408, f"the body did not arrive within {limits.body_seconds:g} s", close=True) from None
     except (web.RequestPayloadError, ConnectionError):
         raise HTTPError(400, "the body is not what its headers announce", close=True) from None
-
-
-async def _read(request: web.Request, limits: HttpLimits) -> bytes:
-    body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > limits.body_bytes:
-            raise _too_large(limits)
     return bytes(body)
 
 

@@ -38,11 +38,8 @@ class HttpConnection(web.RequestHandler):
     is cut by the keep-alive time.
 
     Args:
-        server: aiohttp's server, which knows the application.
         limiter: where it takes its place.
-        limits: its deadlines.
         ended: told when it is we who end it.
-        loop: the event loop.
     """
 
     def __init__(
@@ -116,7 +113,9 @@ class HttpConnection(web.RequestHandler):
         try:
             sent = await super().finish_response(request, resp, start_time)
         finally:
-            self._is_answered()
+            if self._answering is not None:
+                self._answering = None
+                self._limiter.request_ended()
         if self._next_has_begun:
             self._await_head()
         return sent
@@ -138,11 +137,6 @@ class HttpConnection(web.RequestHandler):
     def log_exception(self, *_: object, **facts: object) -> None:
         """Log the kind of an error only."""
         _log.error("connection.failed", error=type(facts.get("exc_info")).__name__)
-
-    def _is_answered(self) -> None:
-        if self._answering is not None:
-            self._answering = None
-            self._limiter.request_ended()
 
     def _await_head(self) -> None:
         if self._deadline is None and self._address is not None:

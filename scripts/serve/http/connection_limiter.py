@@ -10,9 +10,6 @@ from scripts.serve.http.limits import HttpLimits
 class ConnectionLimiter:
     """How many connections there are, in all and from each address, and how many requests are under way.
 
-    Args:
-        limits: how many connections there may be.
-
     Attributes:
         closing: whether each connection ends with its next answer.
     """

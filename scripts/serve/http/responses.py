@@ -15,7 +15,6 @@ from tasks.ledger.ledger import NotReplicated
 from worker.clients.redis import is_full
 
 _log = structlog.get_logger("docv.serve")
-_LATER = {"Retry-After": "5"}
 _ALWAYS = {"Cache-Control": "no-store", "Server": "docv-archive"}
 
 
@@ -65,8 +64,11 @@ def to_http_error(error: Exception) -> HTTPError:
         case IntegrityError():
             return HTTPError(502, f"{error}; a person has to look")
         case StorageError() | RedisError() | KombuError() | OSError():
-            return HTTPError(503, _why_later(error), _LATER)
-    _log_location(error)
+            return HTTPError(503, _why_later(error), {"Retry-After": "5"})
+    # Nobody foresaw it. Only its place is logged: its text may hold a part of what came in.
+    place = extract_tb(error.__traceback__)[-1]
+    where = f"{PurePath(place.filename).name}:{place.lineno}"
+    _log.error("request.failed", error=type(error).__name__, where=where)
     return HTTPError(500, "that is a mistake of ours; the log says where")
 
 
@@ -78,10 +80,3 @@ def _why_later(error: Exception) -> str:
     if isinstance(error, NotReplicated):
         return "too few replicas of Redis have it, so nothing may count as accepted; send it again later"
     return "Redis does not answer, so nothing may count as accepted; send it again later"
-
-
-def _log_location(error: Exception) -> None:
-    """Log an error that nobody foresaw by its place only: its text may hold a part of what came in."""
-    place = extract_tb(error.__traceback__)[-1]
-    where = f"{PurePath(place.filename).name}:{place.lineno}"
-    _log.error("request.failed", error=type(error).__name__, where=where)

@@ -10,11 +10,10 @@ from redis.asyncio import Redis
 
 from scripts.overview.release_holds import end_hold
 from scripts.serve.api.evaluations import read_eval_id
-from scripts.serve.auth.roles import Caller
+from scripts.serve.auth.roles import Caller, log_access
 from scripts.serve.http.body import read_body
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.audit_log import action_taken
 from scripts.serve.page.csrf import check_origin, token_for
 from scripts.serve.page.flash import add_flash
 from scripts.serve.page.overview_cache import OverviewCache
@@ -24,7 +23,6 @@ from tasks.ledger.ledger import Ledger
 from tasks.resilience.holds import Holds
 
 _AT_ONCE = 1_000
-_SECONDS = 20.0
 
 Action = Literal["redriven", "dropped"]
 
@@ -34,11 +32,6 @@ class ActionViews:
     """The buttons.
 
     Attributes:
-        renderer: what sheets are made on.
-        redis: where holds and dead letters are.
-        signer: knows forms of ours.
-        cache: what has to look anew.
-        limits: how large a form may be.
         seconds: longest time for the dead letters of a cause; the rest is left to another time.
     """
 
@@ -47,7 +40,7 @@ class ActionViews:
     signer: PageSigner
     cache: OverviewCache
     limits: HttpLimits
-    seconds: float = _SECONDS
+    seconds: float = 20.0
 
     async def confirm_resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/resume``: is it meant?"""
@@ -60,26 +53,11 @@ class ActionViews:
         form = await self._form(request, caller)
         scope = _one(form.get("scope"), "scope")
         ended = await end_hold(self.redis, scope)
-        action_taken(caller, "resumed", scope=scope, ended=ended)
+        log_access(caller, "action.resumed", scope=scope, ended=ended)
         return self._redirect(add_flash("/", "resumed", int(ended)))
 
-    async def confirm_redrive(self, request: web.Request, caller: Caller) -> web.Response:
-        """Answer ``GET /page/redrive``: is it meant?"""
-        return await self._confirm_dead_letters(request, caller, "redrive")
-
-    async def redrive(self, request: web.Request, caller: Caller) -> web.Response:
-        """Answer ``POST /page/redrive``."""
-        return await self._run_action(request, caller, "redriven")
-
-    async def confirm_drop(self, request: web.Request, caller: Caller) -> web.Response:
-        """Answer ``GET /page/drop``: is it meant?"""
-        return await self._confirm_dead_letters(request, caller, "drop")
-
-    async def drop(self, request: web.Request, caller: Caller) -> web.Response:
-        """Answer ``POST /page/drop``."""
-        return await self._run_action(request, caller, "dropped")
-
-    async def _confirm_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:
+    async def confirm_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:
+        """Answer ``GET /page/redrive`` and ``GET /page/drop``: is it meant?"""
         self.renderer.check_may_act(caller)
         ledger, eval_id = Ledger(self.redis), request.query.get("eval_id")
         if eval_id:
@@ -95,16 +73,17 @@ class ActionViews:
         token = await token_for(self.signer, caller)
         return self.renderer.respond(template, caller, token=token, at=None, **facts)
 
-    async def _run_action(self, request: web.Request, caller: Caller, action: Action) -> web.Response:
+    async def act_on_dead_letters(self, request: web.Request, caller: Caller, action: Action) -> web.Response:
+        """Answer ``POST /page/redrive`` and ``POST /page/drop``."""
         form = await self._form(request, caller)
         if text := form.get("eval_id"):
             eval_id = read_eval_id(text)
             count, left = len(await self._act_on(action, [eval_id])), 0
-            action_taken(caller, action, count=count, eval_id=eval_id)
+            log_access(caller, f"action.{action}", count=count, eval_id=eval_id)
         else:
             cause = _one(form.get("cause"), "cause")
             count, left = await self._act_on_all(action, cause)
-            action_taken(caller, action, count=count, left=left, cause=cause)
+            log_access(caller, f"action.{action}", count=count, left=left, cause=cause)
         return self._redirect(add_flash("/page/dead-letters", action, count, left))
 
     async def _act_on_all(self, action: Action, cause: str) -> tuple[int, int]:

@@ -12,20 +12,11 @@ from aiohttp import web
 from scripts.serve.http.responses import HTTPError
 
 _NAMES = ("htmx.min.js", "uplot.min.js", "uplot.min.css", "page.js", "page.css", "icon.svg")
-_FOR_GOOD = "private, max-age=31536000, immutable"
-_HASH = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file that the page needs.
-
-    Attributes:
-        name: its name.
-        media_type: what it is.
-        data: its bytes.
-        packed: the same, packed by gzip.
-    """
+    """A file that the page needs; ``packed`` is its data, packed by gzip."""
 
     name: str
     media_type: str
@@ -35,7 +26,7 @@ class Asset:
     @property
     def path(self) -> str:
         """Where it is asked for."""
-        return f"/page/assets/{hashlib.sha256(self.data).hexdigest()[:_HASH]}/{self.name}"
+        return f"/page/assets/{hashlib.sha256(self.data).hexdigest()[:12]}/{self.name}"
 
 
 class Assets:
@@ -53,8 +44,12 @@ class Assets:
         asset = self._all.get(request.match_info["name"])
         if asset is None or asset.path != request.path:
             raise HTTPError(404, "there is no such file; load the page again")
-        headers = {"Cache-Control": _FOR_GOOD, "Content-Type": asset.media_type, "Vary": "Accept-Encoding"}
-        headers |= {"X-Content-Type-Options": "nosniff"}
+        headers = {
+            "Cache-Control": "private, max-age=31536000, immutable",
+            "Content-Type": asset.media_type,
+            "Vary": "Accept-Encoding",
+            "X-Content-Type-Options": "nosniff",
+        }
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             return web.Response(body=asset.packed, headers={**headers, "Content-Encoding": "gzip"})
         return web.Response(body=asset.data, headers=headers)

@@ -12,9 +12,8 @@ from aiohttp import web
 from scripts.archive_access.revisions import NotExported, check_key, extension_of
 from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.accounts import resolve_account
-from scripts.serve.auth.roles import Caller, Role
+from scripts.serve.auth.roles import Caller, Role, log_access
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.audit_log import document_viewed
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.renderer import HEADERS
 from scripts.serve.page.signer import PageSigner
@@ -27,7 +26,6 @@ from worker.config.accounts import Accounts
 _log = structlog.get_logger("docv.serve")
 _LINK_SECONDS = 600
 _PICTURE = "picture"
-_HASH = 12
 SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
 """What a browser draws and cannot run; everything else is handed over as a file."""
 
@@ -52,8 +50,6 @@ class DocumentViews:
     Attributes:
         manifests: the archive's bucket.
         documents: the same, which opens what is sealed.
-        signer: makes links that nobody else can make.
-        accounts: whose evaluations they may be.
         now: seconds since the epoch.
     """
 
@@ -86,7 +82,7 @@ class DocumentViews:
                 first = await anext(checked)
             except SealingKeyMissing as error:
                 raise HTTPError(503, str(error)) from None
-            document_viewed(caller, evaluation.eval_id, document.kind)
+            log_access(caller, "document.viewed", eval_id=evaluation.eval_id, kind=document.kind)
             return await _respond(request, document, first, checked)
 
     async def _place(self, request: web.Request, caller: Caller) -> tuple[Evaluation, str, str]:
@@ -155,7 +151,7 @@ async def _respond(
 
 def _headers(document: DocumentRecord) -> dict[str, str]:
     drawn = document.media_type in SHOWN
-    name = f"{document.kind}-{document.sha256[:_HASH]}.{extension_of(document)}"
+    name = f"{document.kind}-{document.sha256[:12]}.{extension_of(document)}"
     return {
         **HEADERS,
         "Content-Disposition": f'{"inline" if drawn else "attachment"}; filename="{name}"',

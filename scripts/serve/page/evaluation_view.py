@@ -8,9 +8,8 @@ from aiohttp import web
 from scripts.archive_access.revisions import NotExported, find_manifest
 from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.accounts import resolve_account
-from scripts.serve.auth.roles import Caller, Role
+from scripts.serve.auth.roles import Caller, Role, log_access
 from scripts.serve.http.responses import HTTPError
-from scripts.serve.page.audit_log import evaluation_viewed
 from scripts.serve.page.document_views import DocumentViews
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.renderer import PageRenderer
@@ -26,15 +25,7 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """Where a person asks for an evaluation.
-
-    Attributes:
-        renderer: what the sheet is made on.
-        bucket: the archive's.
-        ledger: what is under way.
-        pictures: gives links to documents.
-        accounts: whose evaluations they may be.
-    """
+    """Where a person asks for an evaluation."""
 
     renderer: PageRenderer
     bucket: Bucket
@@ -49,7 +40,7 @@ class EvaluationView:
             return self._render(caller)
         account = resolve_account(self.accounts, name, 400)
         evaluation = Evaluation(read_eval_id(text), account.settings.environment, account.name)
-        evaluation_viewed(caller, evaluation.eval_id)
+        log_access(caller, "evaluation.viewed", eval_id=evaluation.eval_id)
         revision = number_of(request, "revision") or None
         manifest = await self._manifest(evaluation, revision)
         ((state, cause),) = await self.ledger.locate([evaluation.eval_id])
@@ -68,9 +59,8 @@ class EvaluationView:
         )
 
     def _render(self, caller: Caller, **facts: object) -> web.Response:
-        may_see = caller.role is Role.OPERATOR
         nothing = {"eval_id": "", "account": None, "manifest": None, "revision": None, "links": None}
-        found = {**nothing, "may_see": may_see, **facts}
+        found = {**nothing, "may_see": caller.role is Role.OPERATOR, **facts}
         return self.renderer.respond("evaluation.html.j2", caller, at="/page/evaluation", **found)
 
     async def _manifest(self, evaluation: Evaluation, revision: int | None) -> Manifest | None:

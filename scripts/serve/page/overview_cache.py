@@ -32,13 +32,7 @@ class OverviewSnapshot:
 
 
 class OverviewCache:
-    """Looks at Redis for everybody.
-
-    Args:
-        redis: the client.
-        accounts: those that this process knows.
-        clock: seconds of a clock that never goes back.
-    """
+    """Looks at Redis for everybody."""
 
     def __init__(self, redis: "Redis", accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis, self._accounts, self._clock = redis, accounts, clock
@@ -49,17 +43,12 @@ class OverviewCache:
         """Return what there is to see."""
         async with self._lock:
             if self._seen is None or self._clock() - self._seen[0] >= _FRESH_SECONDS:
-                self._seen = (self._clock(), await self._read())
+                now, ledger = self._clock(), Ledger(self._redis)
+                overview = await read_overview(self._redis, self._accounts, _RUNS)
+                causes, runs = await ledger.count_causes(_CAUSES), await ledger.count_runs()
+                self._seen = (now, OverviewSnapshot(overview, causes, runs))
             return self._seen[1]
 
     def clear(self) -> None:
         """Look anew the next time: something was done."""
         self._seen = None
-
-    async def _read(self) -> OverviewSnapshot:
-        ledger = Ledger(self._redis)
-        return OverviewSnapshot(
-            overview=await read_overview(self._redis, self._accounts, _RUNS),
-            causes=await ledger.count_causes(_CAUSES),
-            runs=await ledger.count_runs(),
-        )

@@ -11,19 +11,16 @@ from aiohttp.typedefs import Handler
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scripts.console.formatting import format_bytes, format_duration
-from scripts.serve.auth.roles import Caller, Role, caller_of
+from scripts.serve.auth.roles import CALLER, Caller, Role
 from scripts.serve.http.responses import HTTPError, to_http_error
 from scripts.serve.page.assets import Assets
 from scripts.serve.page.run_bar import bar_segments
 from worker.config.accounts import Accounts
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'"
-)
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     # With "no-referrer" a form would not say from where it comes, either.
@@ -38,14 +35,7 @@ View = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class PageRenderer:
-    """Makes sheets.
-
-    Attributes:
-        accounts: those that this process knows.
-        assets: scripts and styles.
-        read_only: whether nobody may act.
-        templates: how sheets look.
-    """
+    """Makes sheets; on a page that is read only nobody may act."""
 
     accounts: Accounts
     assets: Assets
@@ -89,7 +79,7 @@ class PageRenderer:
         """Return a view as a handler: for operators and viewers, and with errors that a person can read."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            caller = caller_of(request)
+            caller = request[CALLER]
             try:
                 _need_person(caller)
                 return await view(request, caller)

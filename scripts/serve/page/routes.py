@@ -71,7 +71,12 @@ def _views(
         "/page/evaluation": EvaluationView(renderer, bucket, ledger, pictures, accounts).show,
         "/page/pictures/{eval_id}/{kind}/{sha256}": pictures.show,
         "/page/resume": actions.confirm_resume,
-        "/page/redrive": actions.confirm_redrive,
-        "/page/drop": actions.confirm_drop,
+        "/page/redrive": functools.partial(actions.confirm_dead_letters, action="redrive"),
+        "/page/drop": functools.partial(actions.confirm_dead_letters, action="drop"),
     }
-    return looks, {"/page/resume": actions.resume, "/page/redrive": actions.redrive, "/page/drop": actions.drop}
+    acts: dict[str, View] = {
+        "/page/resume": actions.resume,
+        "/page/redrive": functools.partial(actions.act_on_dead_letters, action="redriven"),
+        "/page/drop": functools.partial(actions.act_on_dead_letters, action="dropped"),
+    }
+    return looks, acts

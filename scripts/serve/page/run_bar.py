@@ -11,14 +11,7 @@ WIDTH = 1000
 
 @dataclass(frozen=True, slots=True)
 class BarSegment:
-    """A part of a bar.
-
-    Attributes:
-        outcome: what it stands for.
-        count: how many evaluations.
-        start: where it begins, of ``WIDTH``.
-        width: how long it is.
-    """
+    """A part of a bar: ``count`` evaluations of one outcome; ``start`` and ``width`` are of ``WIDTH``."""
 
     outcome: str
     count: int

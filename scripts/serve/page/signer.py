@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 
 _KEY = "docv:page:key"
 """STRING: the key, made by whoever needs it first."""
-_BYTES = 32
 
 
 class PageSigner:
@@ -36,7 +35,7 @@ class PageSigner:
     async def _key(self) -> bytes:
         """Return the key; asked for each time, since a Redis that forgot it would leave everybody with another one."""
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(_KEY, secrets.token_hex(_BYTES), nx=True)
+            pipe.set(_KEY, secrets.token_hex(32), nx=True)
             pipe.get(_KEY)
             _, key = await pipe.execute()
         return str(key).encode()

@@ -12,18 +12,10 @@ from scripts.serve.page.paging import AT_ONCE, Pages, number_of
 from scripts.serve.page.renderer import HEADERS, PageRenderer
 from tasks.ledger.ledger import Ledger
 
-_DIGEST = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The sheets that show what is in Redis.
-
-    Attributes:
-        renderer: what they are made on.
-        cache: looks for everybody.
-        ledger: what is under way.
-    """
+    """The sheets that show what is in Redis."""
 
     renderer: PageRenderer
     cache: OverviewCache
@@ -73,4 +65,4 @@ class Views:
         """Return what changes on the first sheet, and what it is known by."""
         snapshot = await self.cache.get()
         text = self.renderer.render("overview_body.html.j2", caller, snapshot=snapshot, overview=snapshot.overview)
-        return text, hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+        return text, hashlib.sha256(text.encode()).hexdigest()[:16]
