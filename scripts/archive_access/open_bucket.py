@@ -13,10 +13,20 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
 from worker.clients.archive import check_archive, open_archive
 from worker.clients.errors import ServiceUnavailable
-from worker.config.settings import Settings
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings, load_settings
 
 # obstore's threads abort a process that ends within an instant of their answer (0.12.1).
 _CLOSE_SECONDS = 0.2
+
+
+def load_account_settings(account: str | None) -> Settings:
+    """Return the settings of an account: for a command that looks where its evaluations are in the archive.
+
+    Raises:
+        SettingsError: there is no such account, or something in the settings is missing or impossible.
+    """
+    return load_accounts(load_settings()).select(account).settings
 
 
 @contextlib.asynccontextmanager
@@ -42,17 +52,12 @@ async def open_read_only_bucket(settings: Settings) -> AsyncIterator[Bucket]:
         ServiceUnavailable: it is not there, or does not answer.
     """
     archive = open_archive(settings)
-    if isinstance(archive, Path):
-        _check_folder(archive)
-    else:
+    if not isinstance(archive, Path):
         await check_archive(archive, settings)
+    elif not archive.is_dir() or not os.access(archive, os.R_OK | os.X_OK):
+        raise ServiceUnavailable(f"{archive}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
     async with _close_in_order(archive):
         yield open_bucket(archive)
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-        raise ServiceUnavailable(f"{folder}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
 
 
 @contextlib.asynccontextmanager

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import click
 
 from scripts.archive_access.evaluation_rows import MISSING, EvaluationRow, read_rows, write_csv, write_json_lines
-from scripts.archive_access.open_bucket import open_read_only_bucket
-from scripts.archive_access.selected_account import load_account_settings
+from scripts.archive_access.open_bucket import load_account_settings, open_read_only_bucket
 from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_source import open_inventory
 from scripts.console.exit_codes import NOT_ALL, OK

@@ -11,9 +11,8 @@ from typing import assert_never
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.open_bucket import load_account_settings, open_archive_bucket
 from scripts.archive_access.s3_client import open_s3_archive
-from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import account_option, json_option, yes_option
 from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import click
 import orjson
 
+from scripts.archive_access.open_bucket import load_account_settings
 from scripts.archive_access.s3_client import S3Archive, call_or_none, open_s3_archive, translate_s3_errors
-from scripts.archive_access.selected_account import load_account_settings
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import account_option, json_option
 from scripts.erase.stock import prefixes_of

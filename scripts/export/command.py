@@ -9,8 +9,7 @@ from typing import Any
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import open_read_only_bucket
-from scripts.archive_access.selected_account import load_account_settings
+from scripts.archive_access.open_bucket import load_account_settings, open_read_only_bucket
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
 from scripts.console.formatting import format_bytes
 from scripts.console.interrupts import interruptible

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from scripts.archive_access.evaluation_rows import EvaluationRow, write_csv, write_json_lines
-from scripts.archive_access.open_bucket import open_archive_bucket
-from scripts.archive_access.selected_account import load_account_settings
+from scripts.archive_access.open_bucket import load_account_settings, open_archive_bucket
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
 from scripts.console.options import account_option, json_option
 from scripts.local.processes import find_redis

@@ -12,8 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import open_read_only_bucket
-from scripts.archive_access.selected_account import load_account_settings
+from scripts.archive_access.open_bucket import load_account_settings, open_read_only_bucket
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import csv_safe
 from scripts.console.options import account_option, column_option, json_option
