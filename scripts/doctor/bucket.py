@@ -22,9 +22,15 @@ def examine(archive: S3Archive, settings: Settings) -> Iterator[Finding]:
         return
     try:
         yield from _probe(archive, settings.kms_key_id)
-        for what, action, absent, look in _CHECKS:
-            found = _check_setting(archive, what, action, absent, look)
-            yield _unlockable(settings.lock_mode) if found is _UNLOCKED and settings.lock_mode else found
+        for look, action, code_if_absent, absent in _CHECKS:
+            found = _check_setting(archive, look, action, code_if_absent, absent)
+            if found is _UNLOCKED and settings.lock_mode:
+                found = wrong(
+                    "Object Lock",
+                    f"off, and DOCV_LOCK_MODE={settings.lock_mode} needs it: nothing can be written",
+                    "turn Object Lock on, or leave DOCV_LOCK_MODE and DOCV_LOCK_DAYS out",
+                )
+            yield found
     except BotoCoreError as error:
         yield _silent(error)
 
@@ -33,7 +39,13 @@ def _check_bucket(archive: S3Archive) -> Finding:
     try:
         headers = archive.client.head_bucket(Bucket=archive.bucket)["ResponseMetadata"]["HTTPHeaders"]
     except ClientError as error:
-        return _no_bucket(archive, error_code(error))
+        code = error_code(error)
+        if code in _MISSING:
+            said, mend = f"there is no bucket {archive.bucket}", "make it, or mend DOCV_ARCHIVE_URL"
+            return wrong("bucket", said, mend, unreachable=True)
+        if code in DENIED:
+            return wrong("bucket", "access is denied", "these credentials need s3:ListBucket on it")
+        return wrong("bucket", f"S3 answers {code}", "see DOCV_S3_ENDPOINT", unreachable=True)
     except BotoCoreError as error:
         return _silent(error)
     return region(archive.bucket, headers.get("x-amz-bucket-region"), archive.client.meta)
@@ -56,22 +68,10 @@ def region(bucket: str, told: str | None, used: Any) -> Finding:
         return fine("bucket", f"{bucket}, no region told by this server")
     if told == used.region_name:
         return fine("bucket", f"{bucket}, {told}")
-    said, mend = (
-        f"{bucket} is in {told}, and requests are signed for {used.region_name}",
-        f"set AWS_DEFAULT_REGION={told}",
-    )
+    said = f"{bucket} is in {told}, and requests are signed for {used.region_name}"
+    mend = f"set AWS_DEFAULT_REGION={told}"
     amazon = (urlsplit(used.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
     return wrong("bucket", said, mend) if amazon else warning("bucket", said, mend)
-
-
-def _no_bucket(archive: S3Archive, code: str) -> Finding:
-    if code in _MISSING:
-        return wrong(
-            "bucket", f"there is no bucket {archive.bucket}", "make it, or mend DOCV_ARCHIVE_URL", unreachable=True
-        )
-    if code in DENIED:
-        return wrong("bucket", "access is denied", "these credentials need s3:ListBucket on it")
-    return wrong("bucket", f"S3 answers {code}", "see DOCV_S3_ENDPOINT", unreachable=True)
 
 
 def _probe(archive: S3Archive, kms_key_id: str | None) -> Iterator[Finding]:
@@ -92,9 +92,11 @@ def _probe(archive: S3Archive, kms_key_id: str | None) -> Iterator[Finding]:
     tags = {"TagSet": [{"Key": "probe", "Value": "docv-archive"}]}
     yield _check_allowed("tags", "s3:PutObjectTagging", lambda: client.put_object_tagging(**where, Tagging=tags))
     version = {"VersionId": made["VersionId"]} if "VersionId" in made else {}
-    yield _removed(
-        "s3:DeleteObjectVersion" if version else "s3:DeleteObject", lambda: client.delete_object(**where, **version)
-    )
+    action = "s3:DeleteObjectVersion" if version else "s3:DeleteObject"
+    removed = _check_allowed("probe removed", action, lambda: client.delete_object(**where, **version))
+    # A worker need not remove anything, so it is no fault where it may not.
+    refusal = warning("probe removed", "the probe stays, below probe/", f"only who has {action} can remove it")
+    yield refusal if removed.fix else removed
 
 
 def _check_allowed(what: str, action: str, call: Callable[[], Any]) -> Finding:
@@ -122,95 +124,91 @@ def _create_only(call: Callable[[], Any]) -> Finding:
     return wrong(what, "an object that is there was overwritten", "use an S3 that obeys If-None-Match")
 
 
-def _removed(action: str, call: Callable[[], Any]) -> Finding:
-    """A worker need not remove anything, so it is no fault where it may not."""
-    found = _check_allowed("probe removed", action, call)
-    if not found.fix:
-        return found
-    return warning("probe removed", "the probe stays, below probe/", f"only who has {action} can remove it")
-
-
 def _check_setting(
-    archive: S3Archive, what: str, action: str, absent: str, look: Callable[[Any, str], Finding]
+    archive: S3Archive,
+    look: Callable[[Any, str], Finding | None],
+    action: str,
+    code_if_absent: str | None,
+    absent: Finding,
 ) -> Finding:
+    """Return what ``look`` finds, or ``absent`` if that is nothing or S3 answers with ``code_if_absent``."""
     try:
-        return look(archive.client, archive.bucket)
+        return look(archive.client, archive.bucket) or absent
     except ClientError as error:
         code = error_code(error)
-    if code in absent.split():
-        return _ABSENT[what]
+    if code == code_if_absent:
+        return absent
     if code in DENIED:
-        return warning(what, "these credentials may not see it", f"they need {action} for this examination")
+        return warning(absent.subject, "these credentials may not see it", f"they need {action} for this examination")
     if code in UNKNOWN:
-        return warning(what, "not told by this server")
-    return warning(what, f"S3 answers {code}")
+        return warning(absent.subject, "not told by this server")
+    return warning(absent.subject, f"S3 answers {code}")
 
 
-def _versioning(client: Any, bucket: str) -> Finding:
-    if client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled":
-        return fine("versioning", "it is on")
-    return warning("versioning", "it is off", "turn it on: what is removed by mistake can be brought back")
+def _versioning(client: Any, bucket: str) -> Finding | None:
+    enabled = client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
+    return fine("versioning", "it is on") if enabled else None
 
 
-def _encryption(client: Any, bucket: str) -> Finding:
+def _encryption(client: Any, bucket: str) -> Finding | None:
     rules = client.get_bucket_encryption(Bucket=bucket).get("ServerSideEncryptionConfiguration", {}).get("Rules", ())
     for default in (rule.get("ApplyServerSideEncryptionByDefault") for rule in rules):
         if default:
             return fine("encryption", default["SSEAlgorithm"])
-    return _ABSENT["encryption"]
+    return None
 
 
-def _public_access(client: Any, bucket: str) -> Finding:
+def _public_access(client: Any, bucket: str) -> Finding | None:
     blocks = client.get_public_access_block(Bucket=bucket).get("PublicAccessBlockConfiguration")
-    if blocks and all(blocks.values()):
-        return fine("public access", "it is blocked")
-    return _ABSENT["public access"]
+    return fine("public access", "it is blocked") if blocks and all(blocks.values()) else None
 
 
-def _lock(client: Any, bucket: str) -> Finding:
+def _lock(client: Any, bucket: str) -> Finding | None:
     found = client.get_object_lock_configuration(Bucket=bucket).get("ObjectLockConfiguration", {})
     if found.get("ObjectLockEnabled") != "Enabled":
-        return _UNLOCKED
-    rule = found.get("Rule", {}).get("DefaultRetention", {})
-    kept = (
-        f"{rule['Mode']}, {rule.get('Days') or rule.get('Years')} {'days' if rule.get('Days') else 'years'}"
-        if rule
-        else ""
-    )
-    return fine("Object Lock", f"on; default retention {kept or 'none'}")
+        return None
+    rule, kept = found.get("Rule", {}).get("DefaultRetention"), "none"
+    if rule:
+        kept = f"{rule['Mode']}, " + (f"{rule['Days']} days" if rule.get("Days") else f"{rule.get('Years')} years")
+    return fine("Object Lock", f"on; default retention {kept}")
 
 
-def _lifecycle(client: Any, bucket: str) -> Finding:
+def _lifecycle(client: Any, bucket: str) -> Finding | None:
     rules = client.get_bucket_lifecycle_configuration(Bucket=bucket).get("Rules", ())
     if any(rule.get("AbortIncompleteMultipartUpload") and rule.get("Status") == "Enabled" for rule in rules):
         return fine("unfinished uploads", "a lifecycle rule removes them")
-    return _ABSENT["unfinished uploads"]
-
-
-def _unlockable(mode: str) -> Finding:
-    return wrong(
-        "Object Lock",
-        f"off, and DOCV_LOCK_MODE={mode} needs it: nothing can be written",
-        "turn Object Lock on, or leave DOCV_LOCK_MODE and DOCV_LOCK_DAYS out",
-    )
+    return None
 
 
 _UNLOCKED = fine("Object Lock", "off; legal hold and retention need it")
-_ABSENT = {
-    "versioning": warning("versioning", "it is off", "turn it on"),
-    "encryption": warning("encryption", "none by default", "turn on the bucket's default encryption"),
-    "public access": wrong("public access", "it is not blocked", "turn on all four settings of Block Public Access"),
-    "Object Lock": _UNLOCKED,
-    "unfinished uploads": warning(
-        "unfinished uploads",
-        "they stay for good",
-        "add a lifecycle rule with AbortIncompleteMultipartUpload, such as after 7 days",
-    ),
-}
 _CHECKS = (
-    ("versioning", "s3:GetBucketVersioning", "", _versioning),
-    ("encryption", "s3:GetEncryptionConfiguration", "ServerSideEncryptionConfigurationNotFoundError", _encryption),
-    ("public access", "s3:GetBucketPublicAccessBlock", "NoSuchPublicAccessBlockConfiguration", _public_access),
-    ("Object Lock", "s3:GetBucketObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", _lock),
-    ("unfinished uploads", "s3:GetLifecycleConfiguration", "NoSuchLifecycleConfiguration", _lifecycle),
+    (
+        _versioning,
+        "s3:GetBucketVersioning",
+        None,
+        warning("versioning", "it is off", "turn it on: what is removed by mistake can be brought back"),
+    ),
+    (
+        _encryption,
+        "s3:GetEncryptionConfiguration",
+        "ServerSideEncryptionConfigurationNotFoundError",
+        warning("encryption", "none by default", "turn on the bucket's default encryption"),
+    ),
+    (
+        _public_access,
+        "s3:GetBucketPublicAccessBlock",
+        "NoSuchPublicAccessBlockConfiguration",
+        wrong("public access", "it is not blocked", "turn on all four settings of Block Public Access"),
+    ),
+    (_lock, "s3:GetBucketObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", _UNLOCKED),
+    (
+        _lifecycle,
+        "s3:GetLifecycleConfiguration",
+        "NoSuchLifecycleConfiguration",
+        warning(
+            "unfinished uploads",
+            "they stay for good",
+            "add a lifecycle rule with AbortIncompleteMultipartUpload, such as after 7 days",
+        ),
+    ),
 )

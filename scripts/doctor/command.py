@@ -1,7 +1,7 @@
 """The command: examine one thing after the other, and say of each how it is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +18,6 @@ from scripts.doctor import configuration, folder, redis, riskos
 from scripts.doctor.disk import check_state_folder
 from scripts.doctor.finding import Finding, State, wrong
 from worker.config.accounts import Accounts, load_accounts
-from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, SettingsError, load_settings
 
 _STYLES = {State.FINE: "green", State.WARNING: "yellow", State.WRONG: "bold red"}
@@ -34,9 +33,12 @@ def doctor(*, as_json: bool) -> int:
     except SettingsError as error:
         findings = [wrong("settings", line, "see README.md, Settings") for line in error.lines]
     else:
-        findings = asyncio.run(_all(settings, accounts))
+        findings = asyncio.run(_examine_all(settings, accounts))
     if as_json:
-        click.echo(orjson.dumps({"findings": [_facts(each) for each in findings]}))
+        facts = [
+            {"what": each.subject, "state": each.state, "said": each.message, "mend": each.fix} for each in findings
+        ]
+        click.echo(orjson.dumps({"findings": facts}))
     else:
         _print(findings)
     return exit_code(findings)
@@ -50,49 +52,29 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return NOT_ALL if bad else OK
 
 
-async def _all(settings: Settings, accounts: Accounts) -> list[Finding]:
-    return [finding async for finding in _each(settings, accounts)]
-
-
-async def _each(settings: Settings, accounts: Accounts) -> AsyncIterator[Finding]:
-    for finding in configuration.examine(settings, accounts):
-        yield finding
+async def _examine_all(settings: Settings, accounts: Accounts) -> list[Finding]:
+    findings = list(configuration.examine(settings, accounts))
     for account in accounts:
-        async for finding in _of_account(account):
-            yield replace(finding, subject=f"{account.name}: {finding.subject}") if len(accounts) > 1 else finding
-    async for finding in redis.examine(settings, accounts.names):
-        yield finding
+        of_account = [configuration.key(account.settings), *[each async for each in riskos.examine(account)]]
+        if len(accounts) > 1:
+            of_account = [replace(each, subject=f"{account.name}: {each.subject}") for each in of_account]
+        findings += of_account
+    findings += [each async for each in redis.examine(settings, accounts.names)]
     if settings.broker_url:
-        for finding in await asyncio.to_thread(_broker, settings.broker_url.get_secret_value()):
-            yield finding
-    for finding in await asyncio.to_thread(_archive, settings):
-        yield finding
-    yield check_state_folder(settings.state_dir)
+        from scripts.doctor import rabbitmq  # noqa: PLC0415  # kombu takes a while that a user of Redis need not wait
+
+        findings += await asyncio.to_thread(list, rabbitmq.examine(settings.broker_url.get_secret_value()))
+    findings += await asyncio.to_thread(_examine_archive, settings)
+    return [*findings, check_state_folder(settings.state_dir)]
 
 
-def _broker(url: str) -> list[Finding]:
-    from scripts.doctor import rabbitmq  # noqa: PLC0415  # kombu takes a while that a user of Redis need not wait
-
-    return list(rabbitmq.examine(url))
-
-
-async def _of_account(account: AccountSettings) -> AsyncIterator[Finding]:
-    yield configuration.key(account.settings)
-    async for finding in riskos.examine(account):
-        yield finding
-
-
-def _archive(settings: Settings) -> list[Finding]:
+def _examine_archive(settings: Settings) -> list[Finding]:
     archive = open_s3_archive(settings)
     if archive is None:
         return list(folder.examine(Path(unquote(urlsplit(settings.archive_url).path))))
     from scripts.doctor import bucket  # noqa: PLC0415  # botocore takes a while that a folder's user need not wait
 
     return list(bucket.examine(archive, settings))
-
-
-def _facts(finding: Finding) -> dict[str, object]:
-    return {"what": finding.subject, "state": finding.state, "said": finding.message, "mend": finding.fix}
 
 
 def _print(findings: Iterable[Finding]) -> None:

@@ -12,17 +12,11 @@ def examine(settings: Settings, accounts: Accounts) -> Iterator[Finding]:
     environments = " and ".join(sorted({each.settings.environment for each in accounts}))
     yield fine("settings", f"environment {environments}, archive {settings.archive_url}")
     if settings.accounts:
-        yield _accounts(accounts)
+        said, warnings = f"{len(accounts)}: {', '.join(accounts.names)}", "; ".join(accounts.warnings)
+        yield warning("accounts", said, warnings) if warnings else fine("accounts", said)
     weak = accounts.weak_secrets()
     if weak:
         yield warning("secrets", f"{' and '.join(weak)} could be guessed", "`openssl rand -hex 32` makes a good secret")
-
-
-def _accounts(accounts: Accounts) -> Finding:
-    said = f"{len(accounts)}: {', '.join(accounts.names)}"
-    if accounts.warnings:
-        return warning("accounts", said, "; ".join(accounts.warnings))
-    return fine("accounts", said)
 
 
 def key(settings: Settings) -> Finding:

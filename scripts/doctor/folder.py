@@ -31,13 +31,12 @@ def examine(folder: Path) -> Iterator[Finding]:
 
 
 def _links(folder: Path) -> Finding:
-    what = "links"
     (folder / "a").write_bytes(b"")
     try:
         (folder / "b").hardlink_to(folder / "a")
     except OSError as error:
-        return wrong(what, f"the file system knows none: {error.strerror}", "use a file system such as ext4 or XFS")
-    return fine(what, "the file system knows them")
+        return wrong("links", f"the file system knows none: {error.strerror}", "use a file system such as ext4 or XFS")
+    return fine("links", "the file system knows them")
 
 
 def _nameless(folder: Path) -> Finding:

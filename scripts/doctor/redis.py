@@ -58,8 +58,13 @@ async def _examine(redis: Redis, settings: Settings, accounts: Collection[str]) 
     yield judge_eviction(facts)
     yield judge_memory(facts)
     yield await _check_sharing(redis)
-    async for finding in _check_queues(redis, accounts):
-        yield finding
+    workers, census = await WorkerRegistry(redis).count(), await Ledger(redis).get_stats()
+    for queue in Queue:
+        yield judge_queue(queue, workers[queue], census.queued[queue], census.oldest[queue])
+    for name, count in census.held_by_account.items():
+        if name not in accounts:
+            said = f"{count} evaluations wait for it, and it is not known here"
+            yield wrong(f"account {name}", said, "let DOCV_ACCOUNTS name it, here and where the workers are")
 
 
 def judge_latency(version: str, seconds: float) -> Finding:
@@ -134,21 +139,6 @@ async def _check_sharing(redis: Redis) -> Finding:
     if strange:
         return warning("sharing", f"{strange} of {seen} keys are not ours", "give it a Redis of its own")
     return fine("sharing", f"all of {seen} keys are ours")
-
-
-async def _check_queues(redis: Redis, accounts: Collection[str]) -> AsyncIterator[Finding]:
-    workers, census = await WorkerRegistry(redis).count(), await Ledger(redis).get_stats()
-    for queue in Queue:
-        yield judge_queue(queue, workers[queue], census.queued[queue], census.oldest[queue])
-    for name, count in census.held_by_account.items():
-        if name not in accounts:
-            yield unknown_account(name, count)
-
-
-def unknown_account(name: str, count: int) -> Finding:
-    """Return that evaluations wait for an account that is not known here."""
-    said = f"{count} evaluations wait for it, and it is not known here"
-    return wrong(f"account {name}", said, "let DOCV_ACCOUNTS name it, here and where the workers are")
 
 
 def judge_queue(queue: Queue, workers: int, queued: int, oldest: float) -> Finding:

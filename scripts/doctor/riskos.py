@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -167,7 +166,11 @@ def judge_answer(status: int, headers: Mapping[str, str], body: bytes) -> Findin
         return warning(_ASKING, f"{status}: RiskOS has a fault", "try again later")
     if status == HTTPStatus.OK and body.startswith(_ZIP):
         return warning(_ASKING, "it has documents of an evaluation that does not exist", "is it a simulator?")
-    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} or not isinstance(_json(body), dict):
+    try:
+        is_object = isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError:
+        is_object = False
+    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} or not is_object:
         return wrong(_ASKING, f"status {status}, and not as RiskOS answers", "see DOCV_RISKOS_URL and the proxy")
     return fine(_ASKING, f"accepted ({status} for an evaluation that does not exist)")
 
@@ -179,10 +182,3 @@ def _judge_rate_limited(headers: Mapping[str, str], body: bytes) -> Finding:
     return warning(
         _ASKING, "429: the rate or the day's quota is spent", "see DOCV_RATE and DOCV_DAILY_QUOTA; try later"
     )
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
