@@ -38,6 +38,15 @@ class S3Archive:
         """Return a key of S3 as the archive names it."""
         return key.removeprefix(self.prefix)
 
+    def has_object_lock(self) -> bool:
+        """Return whether the bucket has Object Lock; may raise ServiceUnavailable."""
+        answer = call_or_none(
+            lambda: self.client.get_object_lock_configuration(Bucket=self.bucket),
+            "s3:GetBucketObjectLockConfiguration",
+            frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"}),
+        )
+        return answer is not None
+
 
 def open_s3_archive(settings: Settings) -> S3Archive | None:
     """Return the archive in S3, or None where it is in a folder."""
@@ -126,17 +135,16 @@ def translate_s3_errors(action: str) -> Iterator[None]:
         with require_credentials():
             yield
     except exceptions.ClientError as error:
-        raise ServiceUnavailable(_sentence(error_code(error), action)) from None
+        code = error_code(error)
+        sentence = f"S3 does not do what {action} allows ({code}); give the same command again later"
+        if code in DENIED:
+            need = f"these credentials need {action} on the archive"
+            sentence = f"access is denied: {need}; docs/iam-policy.json has it all"
+        raise ServiceUnavailable(sentence) from None
     except exceptions.BotoCoreError as error:
         raise ServiceUnavailable(
             f"S3 does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
         ) from None
-
-
-def _sentence(code: str, action: str) -> str:
-    if code in DENIED:
-        return f"access is denied: these credentials need {action} on the archive; docs/iam-policy.json has it all"
-    return f"S3 does not do what {action} allows ({code}); give the same command again later"
 
 
 def call_or_none(call: Callable[[], Any], action: str, absent: frozenset[str]) -> Any:

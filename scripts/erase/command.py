@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import getpass
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -64,9 +64,18 @@ def erase(
     asked = ErasureRequest(_check_length(reason, "--reason"), who, socket.gethostname(), bypass_governance)
     settings = load_account_settings(account)
     if not yes and not dry_run:
-        _confirm(len(ids), settings)
-    with _ledger_settings(settings) as here:
-        endings = asyncio.run(_erase(ids, asked, here, dry_run=dry_run, as_json=as_json))
+        click.confirm(
+            f"{len(ids)} evaluations in {settings.archive_url} ({settings.environment}): documents, manifests and all "
+            "their versions go for good. Go on?",
+            abort=True,
+            err=True,
+        )
+    with contextlib.ExitStack() as stack:
+        try:
+            settings = stack.enter_context(find_redis(settings))
+        except SettingsError:
+            click.echo(f"docv-archive: {_NO_REDIS}", err=True)
+        endings = asyncio.run(_erase(ids, asked, settings, dry_run=dry_run, as_json=as_json))
     return NOT_ALL if any(isinstance(ending, ErasureRefused) for ending in endings) else OK
 
 
@@ -76,27 +85,6 @@ def _check_length(text: str, option: str) -> str:
     return text.strip()
 
 
-def _confirm(count: int, settings: Settings) -> None:
-    click.confirm(
-        f"{count} evaluations in {settings.archive_url} ({settings.environment}): documents, manifests and all their "
-        "versions go for good. Go on?",
-        abort=True,
-        err=True,
-    )
-
-
-@contextlib.contextmanager
-def _ledger_settings(settings: Settings) -> Iterator[Settings]:
-    """Yield settings with the Redis that may know the evaluations, where there is any."""
-    with contextlib.ExitStack() as stack:
-        try:
-            here = stack.enter_context(find_redis(settings))
-        except SettingsError:
-            click.echo(f"docv-archive: {_NO_REDIS}", err=True)
-            here = settings
-        yield here
-
-
 async def _erase(
     ids: Sequence[str], asked: ErasureRequest, settings: Settings, *, dry_run: bool, as_json: bool
 ) -> list[ErasureResult]:
@@ -104,7 +92,10 @@ async def _erase(
     async with _open_stores(settings) as place:
         for eval_id in ids:
             ending = await _erase_one(Evaluation(eval_id, settings.environment), asked, place, dry_run=dry_run)
-            _print_result(eval_id, ending, as_json=as_json)
+            if as_json:
+                click.echo(orjson.dumps({"eval_id": eval_id, **_as_json(ending)}))
+            else:
+                click.echo(f"{eval_id}: {_sentence(ending)}")
             endings.append(ending)
     return endings
 
@@ -142,13 +133,6 @@ async def _erase_one(
         raise ServiceUnavailable(
             f"{evaluation.eval_id}: {error}; the same command goes on where this one stopped"
         ) from None
-
-
-def _print_result(eval_id: str, ending: ErasureResult, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(orjson.dumps({"eval_id": eval_id, **_as_json(ending)}))
-    else:
-        click.echo(f"{eval_id}: {_sentence(ending)}")
 
 
 def _sentence(ending: ErasureResult) -> str:

@@ -42,35 +42,26 @@ class LocalFiles:
             for path in paths:
                 path.unlink(missing_ok=True)
             for folder in {path.parent for path in paths}:
-                _sync_folder(folder)
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def tidy(self, evaluation: Evaluation) -> None:
         """Remove the folders that are empty now."""
         with _translated():
             for prefix in prefixes_of(evaluation):
                 top = self._root / prefix
-                for folder in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
-                    _remove_if_empty(folder)
-                _remove_if_empty(top)
+                for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
+                    # It is not empty, or is not there: both are as they should be.
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
 
     def keys(self, below: str) -> list[str]:
         """Return the keys below a prefix, in order."""
         with _translated():
             return [path.relative_to(self._root).as_posix() for path in self._files(below)]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    # It is not empty, or is not there: both are as they should be.
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -1,19 +1,18 @@
 """Put evaluations under legal hold in S3, or take them out of it: under hold no version can be removed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 import orjson
 
 from scripts.archive_access.open_bucket import load_account_settings
-from scripts.archive_access.s3_client import S3Archive, call_or_none, open_s3_archive, translate_s3_errors
+from scripts.archive_access.s3_client import S3Archive, open_s3_archive, translate_s3_errors
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import account_option, json_option
 from scripts.erase.stock import prefixes_of
+from scripts.erase.versions import S3Versions
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from worker.config.settings import Settings, SettingsError
-
-_NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 
 
 @click.command()
@@ -32,7 +31,12 @@ def legal_hold(eval_ids: Sequence[str], account: str | None, *, on: bool, as_jso
     counts = []
     for eval_id in ids:
         count = hold_all(archive, Evaluation(eval_id, settings.environment), "ON" if on else "OFF")
-        _print_result(eval_id, count, on=on, as_json=as_json)
+        if as_json:
+            click.echo(orjson.dumps({"eval_id": eval_id, "legal_hold": on, "objects": count}))
+        elif count:
+            click.echo(f"{eval_id}: {count} objects are {'under legal hold' if on else 'under legal hold no more'}")
+        else:
+            click.echo(f"{eval_id}: the archive has nothing of it")
         counts.append(count)
     return OK if all(counts) else NOT_ALL
 
@@ -41,12 +45,7 @@ def _lockable(settings: Settings) -> S3Archive:
     archive = open_s3_archive(settings)
     if archive is None:
         raise SettingsError((f"{settings.archive_url} is a folder, and a folder knows no legal hold; S3 does",))
-    answer = call_or_none(
-        lambda: archive.client.get_object_lock_configuration(Bucket=archive.bucket),
-        "s3:GetBucketObjectLockConfiguration",
-        _NO_LOCK,
-    )
-    if answer is None:
+    if not archive.has_object_lock():
         raise SettingsError(
             (f"bucket {archive.bucket} has no Object Lock, so it knows no legal hold; turn Object Lock on first",)
         )
@@ -55,25 +54,9 @@ def _lockable(settings: Settings) -> S3Archive:
 
 def hold_all(archive: S3Archive, evaluation: Evaluation, status: str) -> int:
     """Set it, ``ON`` or ``OFF``, for each object of an evaluation; return how many there are."""
-    count = 0
-    for key in _keys(archive, evaluation):
+    keys = [key for prefix in prefixes_of(evaluation) for key in S3Versions(archive).keys(prefix)]
+    for key in keys:
+        where = {"Bucket": archive.bucket, "Key": archive.prefix + key}
         with translate_s3_errors("s3:PutObjectLegalHold"):
-            archive.client.put_object_legal_hold(Bucket=archive.bucket, Key=key, LegalHold={"Status": status})
-        count += 1
-    return count
-
-
-def _keys(archive: S3Archive, evaluation: Evaluation) -> Iterator[str]:
-    for prefix in prefixes_of(evaluation):
-        with translate_s3_errors("s3:ListBucket"):
-            pages = list(archive.list_pages("list_objects_v2", prefix))
-        yield from (found["Key"] for page in pages for found in page.get("Contents", ()))
-
-
-def _print_result(eval_id: str, count: int, *, on: bool, as_json: bool) -> None:
-    if as_json:
-        click.echo(orjson.dumps({"eval_id": eval_id, "legal_hold": on, "objects": count}))
-    elif count:
-        click.echo(f"{eval_id}: {count} objects are {'under legal hold' if on else 'under legal hold no more'}")
-    else:
-        click.echo(f"{eval_id}: the archive has nothing of it")
+            archive.client.put_object_legal_hold(**where, LegalHold={"Status": status})
+    return len(keys)

@@ -18,14 +18,10 @@ def lock_of(archive: S3Archive, item: ObjectVersion, *, bypass_governance: bool)
         ServiceUnavailable: S3 does not say.
     """
     which = {"Bucket": archive.bucket, "Key": archive.prefix + item.key, "VersionId": item.version}
-    if _has_legal_hold(archive.client, which):
+    held = call_or_none(lambda: archive.client.get_object_legal_hold(**which), "s3:GetObjectLegalHold", _NONE) or {}
+    if held.get("LegalHold", {}).get("Status") == "ON":
         return "it is under legal hold; `docv-archive legal-hold ID --off` ends that, where the law allows it"
     return _retention(archive.client, which, bypass_governance=bypass_governance)
-
-
-def _has_legal_hold(client: Any, which: dict[str, str]) -> bool:
-    answer = call_or_none(lambda: client.get_object_legal_hold(**which), "s3:GetObjectLegalHold", _NONE)
-    return bool(answer) and answer.get("LegalHold", {}).get("Status") == "ON"
 
 
 def _retention(client: Any, which: dict[str, str], *, bypass_governance: bool) -> str | None:
@@ -34,9 +30,7 @@ def _retention(client: Any, which: dict[str, str], *, bypass_governance: bool) -
     if until is None or until <= datetime.now(UTC):
         return None
     mode = answer["Retention"].get("Mode")
+    sentence = f"its retention ({mode}) lasts until {until:%Y-%m-%d %H:%M} UTC"
     if mode == "GOVERNANCE":
-        sentence = (
-            f"its retention (GOVERNANCE) lasts until {until:%Y-%m-%d %H:%M} UTC; --bypass-governance goes past it"
-        )
-        return None if bypass_governance else sentence
-    return f"its retention ({mode}) lasts until {until:%Y-%m-%d %H:%M} UTC, and nobody can shorten it"
+        return None if bypass_governance else f"{sentence}; --bypass-governance goes past it"
+    return f"{sentence}, and nobody can shorten it"

@@ -84,6 +84,7 @@ def make_receipt(
         items: what is about to go.
         manifest: the manifest's bytes, or None.
     """
+    contents = filter(None, (_NAMED_BY_CONTENT.search(item.key) for item in items))
     return Receipt(
         schema=1,
         eval_id=evaluation.eval_id,
@@ -94,17 +95,12 @@ def make_receipt(
         objects=len({item.key for item in items}),
         versions=len(items),
         size=sum(item.size for item in items),
-        documents=_documents(item.key for item in items),
+        documents=tuple(sorted({found[1] for found in contents})),
         manifest=hashlib.sha256(manifest).hexdigest() if manifest else None,
         requested_at=utc_now(),
         completed_at=None,
         archiver=archiver(),
     )
-
-
-def _documents(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the hashes that keys name their content by."""
-    return tuple(sorted({found[1] for found in map(_NAMED_BY_CONTENT.search, keys) if found}))
 
 
 async def begin(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
@@ -113,12 +109,10 @@ async def begin(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
     Raises:
         StorageError: it may not be there.
     """
-    kept = StoredReceipt(
-        f"{_folder(receipt.environment, receipt.eval_id)}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json", receipt
-    )
+    key = f"{_folder(receipt.environment, receipt.eval_id)}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
     data = receipt.as_json()
-    await put(bucket, kept.key, data, hashlib.sha256(data).hexdigest(), _LABELS)
-    return kept
+    await put(bucket, key, data, hashlib.sha256(data).hexdigest(), _LABELS)
+    return StoredReceipt(key, receipt)
 
 
 async def find_unfinished(bucket: Bucket, keys: Iterable[str]) -> StoredReceipt | None:

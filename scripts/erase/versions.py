@@ -1,16 +1,14 @@
 """An evaluation's objects in S3: all their versions, delete markers and unfinished uploads."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from scripts.archive_access.s3_client import S3Archive, call_or_none, translate_s3_errors
+from scripts.archive_access.s3_client import S3Archive, translate_s3_errors
 from scripts.erase.locks import lock_of
 from scripts.erase.stock import ObjectVersion, prefixes_of
 from tasks.model.evaluation import Evaluation
 from worker.clients.errors import ServiceUnavailable
 
 _AT_ONCE = 1000  # the most that S3 takes
-_NO_LOCK = frozenset({"ObjectLockConfigurationNotFoundError", "InvalidRequest"})
 
 
 class S3Versions:
@@ -30,52 +28,36 @@ class S3Versions:
 
     def _items(self, prefix: str) -> Iterator[ObjectVersion]:
         for page in self._archive.list_pages("list_object_versions", prefix):
-            for found in page.get("Versions", ()):
-                yield self._item(found, deletion=False)
-            for found in page.get("DeleteMarkers", ()):
-                yield self._item(found, deletion=True)
-
-    def _item(self, found: dict[str, Any], *, deletion: bool) -> ObjectVersion:
-        key, size = self._archive.relative_key(found["Key"]), found.get("Size", 0)
-        return ObjectVersion(key, found["VersionId"], size, latest=found["IsLatest"], deletion=deletion)
+            for kind in ("Versions", "DeleteMarkers"):
+                for found in page.get(kind, ()):
+                    key, size = self._archive.relative_key(found["Key"]), found.get("Size", 0)
+                    is_marker = kind == "DeleteMarkers"
+                    yield ObjectVersion(key, found["VersionId"], size, latest=found["IsLatest"], deletion=is_marker)
 
     def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
         """Return why some of these must not be removed, or None."""
-        if not self._has_object_lock():
+        if not self._archive.has_object_lock():
             return None
         found = (
             lock_of(self._archive, item, bypass_governance=bypass_governance) for item in items if not item.deletion
         )
         return next((why for why in found if why), None)
 
-    def _has_object_lock(self) -> bool:
-        client, bucket = self._archive.client, self._archive.bucket
-        answer = call_or_none(
-            lambda: client.get_object_lock_configuration(Bucket=bucket),
-            "s3:GetBucketObjectLockConfiguration",
-            _NO_LOCK,
-        )
-        return answer is not None
-
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         """Remove these versions for good."""
-        for start in range(0, len(items), _AT_ONCE):
-            self._remove(items[start : start + _AT_ONCE], bypass_governance=bypass_governance)
-
-    def _remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         named = [{"Key": self._archive.prefix + item.key, "VersionId": item.version} for item in items]
         bypass = {"BypassGovernanceRetention": True} if bypass_governance else {}
-        with translate_s3_errors("s3:DeleteObject and s3:DeleteObjectVersion"):
-            answer = self._archive.client.delete_objects(
-                Bucket=self._archive.bucket, Delete={"Objects": named, "Quiet": True}, **bypass
-            )
-        codes = sorted({error.get("Code", "no code") for error in answer.get("Errors", ())})
-        if codes:
-            raise ServiceUnavailable(
-                f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObject and "
-                f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}, and the same "
-                "command goes on where this one stopped"
-            )
+        for start in range(0, len(named), _AT_ONCE):
+            wanted = {"Objects": named[start : start + _AT_ONCE], "Quiet": True}
+            with translate_s3_errors("s3:DeleteObject and s3:DeleteObjectVersion"):
+                answer = self._archive.client.delete_objects(Bucket=self._archive.bucket, Delete=wanted, **bypass)
+            codes = sorted({error.get("Code", "no code") for error in answer.get("Errors", ())})
+            if codes:
+                raise ServiceUnavailable(
+                    f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObject and "
+                    f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}, and the same "
+                    "command goes on where this one stopped"
+                )
 
     def tidy(self, evaluation: Evaluation) -> None:
         """Abort unfinished uploads: their parts hold documents, too."""
