@@ -13,7 +13,7 @@ from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import StoredManifest, read_manifest
+from tasks.storage.manifest import read_manifest
 
 MISSING = "missing"
 """What is said in the place of an outcome where nothing tells one."""
@@ -84,10 +84,8 @@ async def _read_row(bucket: Bucket, evaluation: Evaluation) -> EvaluationRow:
         committed = await read_manifest(bucket, evaluation)
     except IntegrityError as error:
         return EvaluationRow(evaluation.eval_id, MISSING, manifest=evaluation.manifest_key, cause=error.cause)
-    return _row_from(committed, evaluation) if committed else EvaluationRow(evaluation.eval_id, MISSING)
-
-
-def _row_from(committed: StoredManifest, evaluation: Evaluation) -> EvaluationRow:
+    if committed is None:
+        return EvaluationRow(evaluation.eval_id, MISSING)
     manifest = committed.manifest
     documents = [document for document in manifest.documents if not document.superseded]
     return EvaluationRow(

@@ -9,8 +9,6 @@ from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, StoredObject
 from tasks.storage.manifest import DocumentRecord, Manifest, StoredManifest, manifest_error
 
-_KINDS = frozenset(Kind)
-
 
 class NotExported(Exception):  # the name says it
     """Something of an evaluation stays in the archive; the sentence says why, without a name out of a bundle."""
@@ -46,7 +44,7 @@ def check_key(evaluation: Evaluation, document: DocumentRecord) -> None:
     extension = extension_of(document)
     expected = evaluation.document_key(document.kind, document.sha256, extension)
     plain = extension.isascii() and extension.isalnum()
-    if document.kind not in _KINDS or not plain or document.key != expected:
+    if document.kind not in frozenset(Kind) or not plain or document.key != expected:
         raise NotExported("the manifest names a key that is not this evaluation's; it was not followed")
 
 

@@ -172,7 +172,9 @@ def _first(failed: ExceptionGroup) -> Exception:
 
 
 def _print_evaluation(exported: Exported, wanted: ExportOptions, *, as_json: bool) -> None:
-    click.echo(_json(exported, wanted) if as_json else _line(exported))
+    size = format_bytes(exported.bytes)
+    line = f"{exported.eval_id}  {exported.outcome:<12}  {exported.documents:>4}  {size:>8}"
+    click.echo(_json(exported, wanted) if as_json else line)
     for problem in exported.problems:
         click.echo(f"{exported.eval_id}: {problem}", err=True)
     if exported.manifest and all(document.superseded for document in exported.manifest.documents):
@@ -190,10 +192,6 @@ def _json(exported: Exported, wanted: ExportOptions) -> bytes:
             "problems": exported.problems,
         }
     )
-
-
-def _line(exported: Exported) -> str:
-    return f"{exported.eval_id}  {exported.outcome:<12}  {exported.documents:>4}  {format_bytes(exported.bytes):>8}"
 
 
 def _why(manifest: Manifest) -> str:

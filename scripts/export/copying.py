@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from scripts.archive_access.evaluation_rows import MISSING
 from scripts.archive_access.revisions import NotExported, check_key, extension_of, find_manifest
 from scripts.export.listing import NAME, write_listing
 from scripts.export.names import UniqueNames
@@ -17,8 +18,6 @@ from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import DocumentRecord, Manifest
 
-MISSING = "missing"
-"""What is said in the place of an outcome where there is no manifest to rely upon."""
 _MANIFEST = "manifest.json"
 
 
@@ -111,21 +110,17 @@ class Copier:
             ended = [
                 group.create_task(self._copy_one(evaluation, document, folder / path)) for _, path, document in wanted
             ]
-        problems = [task.result() for task in ended]
-        copied = [(path, each) for (_, path, each), problem in zip(wanted, problems, strict=True) if not problem]
+        copied, problems = [], []
+        for (number, path, document), task in zip(wanted, ended, strict=True):
+            problem = task.result()
+            if problem:
+                problems.append(f"document {number} of the manifest: {problem}")
+            else:
+                copied.append((path, document))
         if copied:
             write_listing(folder, copied)
-        return Exported(
-            evaluation.eval_id,
-            manifest,
-            len(copied),
-            sum(document.size for _, document in copied),
-            tuple(
-                f"document {number} of the manifest: {problem}"
-                for (number, _, _), problem in zip(wanted, problems, strict=True)
-                if problem
-            ),
-        )
+        size = sum(document.size for _, document in copied)
+        return Exported(evaluation.eval_id, manifest, len(copied), size, tuple(problems))
 
     async def _copy_one(self, evaluation: Evaluation, document: DocumentRecord, path: Path) -> str | None:
         """Copy a document; return what is wrong with it, if anything."""

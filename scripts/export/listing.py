@@ -22,9 +22,7 @@ def write_listing(folder: Path, rows: Iterable[tuple[str, DocumentRecord]]) -> N
         # Else Python 3.11 leaves a carriage return bare, and a row ends in the middle of a name.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(_COLUMNS)
-        writer.writerows((path, *map(csv_safe, _row(document))) for path, document in rows)
-
-
-def _row(document: DocumentRecord) -> tuple[str, ...]:
-    superseded = "yes" if document.superseded else ""
-    return document.name, document.kind, document.media_type, str(document.size), document.sha256, superseded
+        for path, each in rows:
+            superseded = "yes" if each.superseded else ""
+            cells = each.name, each.kind, each.media_type, str(each.size), each.sha256, superseded
+            writer.writerow((path, *map(csv_safe, cells)))

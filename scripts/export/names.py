@@ -39,7 +39,8 @@ class UniqueNames:
             media_type: what its content is.
             extension: belongs to the media type.
         """
-        *folders, last = _parts(name)
+        parts = [part for part in name.replace("\\", "/").split("/") if part.strip(" .")]
+        *folders, last = parts[-_DEEPEST - 1 :] or ["document"]
         where = ""
         for folder in folders:
             where = self._folder(where + _safe(folder)) + "/"
@@ -68,11 +69,6 @@ def _numbered(path: str, ending: str) -> Iterator[str]:
 def _folded(path: str) -> str:
     """Return what all spellings of a path have in common that some disk takes for the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
-
-
-def _parts(name: str) -> list[str]:
-    parts = [part for part in name.replace("\\", "/").split("/") if part.strip(" .")]
-    return parts[-_DEEPEST - 1 :] or ["document"]
 
 
 def _safe(part: str, longest: int = _LONGEST) -> str:
