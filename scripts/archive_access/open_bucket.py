@@ -13,20 +13,10 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
 from worker.clients.archive import check_archive, open_archive
 from worker.clients.errors import ServiceUnavailable
-from worker.config.accounts import load_accounts
-from worker.config.settings import Settings, load_settings
+from worker.config.settings import Settings
 
 # obstore's threads abort a process that ends within an instant of their answer (0.12.1).
 _CLOSE_SECONDS = 0.2
-
-
-def load_account_settings(account: str | None) -> Settings:
-    """Return the settings of an account: for a command that looks where its evaluations are in the archive.
-
-    Raises:
-        SettingsError: there is no such account, or something in the settings is missing or impossible.
-    """
-    return load_accounts(load_settings()).select(account).settings
 
 
 @contextlib.asynccontextmanager

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import click
 
 from scripts.archive_access.evaluation_rows import MISSING, EvaluationRow, read_rows, write_csv, write_json_lines
-from scripts.archive_access.open_bucket import load_account_settings, open_read_only_bucket
+from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.audit.inventory_holdings import inventory_rows
 from scripts.audit.inventory_source import open_inventory
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import account_option, column_option, json_option
 from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import IdList, read_id_list
+from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings
 
 Chunks = AsyncIterator[Sequence[EvaluationRow]]

@@ -11,7 +11,7 @@ from typing import assert_never
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import load_account_settings, open_archive_bucket
+from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import account_option, json_option, yes_option
@@ -28,6 +28,7 @@ from tasks.model.evaluation import Evaluation, parse_eval_id
 from worker.clients.archive import open_archive
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, SettingsError
 
 _REASON = 500

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import load_account_settings
 from scripts.archive_access.s3_client import S3Archive, open_s3_archive, translate_s3_errors
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.options import account_option, json_option
 from scripts.erase.stock import prefixes_of
 from scripts.erase.versions import S3Versions
 from tasks.model.evaluation import Evaluation, parse_eval_id
+from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, SettingsError
 
 

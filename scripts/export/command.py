@@ -9,7 +9,7 @@ from typing import Any
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import load_account_settings, open_read_only_bucket
+from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
 from scripts.console.formatting import format_bytes
 from scripts.console.interrupts import interruptible
@@ -26,6 +26,7 @@ from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest
+from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings
 
 _DOCUMENTS_AT_ONCE = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from scripts.archive_access.evaluation_rows import EvaluationRow, write_csv, write_json_lines
-from scripts.archive_access.open_bucket import load_account_settings, open_archive_bucket
+from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
 from scripts.console.options import account_option, json_option
 from scripts.local.processes import find_redis
@@ -20,6 +20,7 @@ from tasks.queueing.message import parse_run
 from tasks.storage.manifest import utc_now
 from tasks.storage.run_list import RunList, read_chunk, read_run_list
 from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings
 
 Writer = Callable[[Sequence[EvaluationRow]], None]

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import orjson
 
-from scripts.archive_access.open_bucket import load_account_settings, open_read_only_bucket
+from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import csv_safe
 from scripts.console.options import account_option, column_option, json_option
@@ -29,6 +29,7 @@ from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
+from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, load_settings
 
 _AT_ONCE = 64

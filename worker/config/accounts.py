@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from worker.config.accounts_file import DEFAULT, AccountSettings, read_accounts
-from worker.config.settings import Settings, SettingsError
+from worker.config.settings import Settings, SettingsError, load_settings
 
 
 class Accounts:
@@ -72,3 +72,12 @@ def load_accounts(settings: Settings) -> Accounts:
     if settings.accounts is None:
         return Accounts({DEFAULT: AccountSettings(DEFAULT, settings)})
     return Accounts(*read_accounts(settings.accounts, settings))
+
+
+def load_account_settings(account: str | None) -> Settings:
+    """Return the settings of an account: for a command that looks where its evaluations are in the archive.
+
+    Raises:
+        SettingsError: there is no such account, or something in the settings is missing or impossible.
+    """
+    return load_accounts(load_settings()).select(account).settings
