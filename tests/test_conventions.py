@@ -345,7 +345,7 @@ def no_path_of_a_machine_is_named(root: Path) -> list[str]:
 
 @rule(
     {
-        "constraints/a.txt": "--index-url https://mirror.example\n",
+        "constraints/a.txt": "--find-links https://mirror.example\n",
         "constraints/b.txt": "click==8.2 \\\n    --hash=sha256:00\nredis==6.4\n",
     },
     ["constraints/a.txt: names an address", "constraints/a.txt: no pins", "constraints/b.txt: no hash for redis==6.4"],
