@@ -186,8 +186,9 @@ class Consumer:
 
     async def _lease_message(self, message: Message) -> list[Job]:
         if not message.accepted:
-            order = EnqueueOptions(message.queue, self._get_account(message), message.trigger, refresh=message.refresh)
-            await self._ledger.accept(message.eval_ids, order)
+            account = self._get_account(message)
+            options = EnqueueOptions(message.queue, account, message.trigger, refresh=message.refresh)
+            await self._ledger.accept(message.eval_ids, options)
         # What comes one by one, as live events do, is taken together with what comes at the same time.
         alone = len(message.eval_ids) == 1
         return await (self._lease_batcher.submit(message.eval_ids[0]) if alone else self._lease(message.eval_ids))
