@@ -15,7 +15,7 @@
     │   └── ManifestChanged   another worker wrote the manifest after this one had read it
     ├── BlockedError          the account or the archive is not available; the attempt does not count
     │   ├── RateLimited       RiskOS answered 429
-    │   ├── AccountRefused    RiskOS refused the API key (401) or the operation (403)
+    │   ├── AccountRefused    RiskOS refuses the API key (401), or every evaluation (403)
     │   ├── AccountHeld       the account is on hold
     │   ├── AccountBusy       the account uses its share of this worker's slots; other accounts come first
     │   ├── AccountUnknown    this worker does not know the account; another worker may
@@ -25,12 +25,14 @@
     │   ├── IntegrityError    the archive holds other bytes than its key or its manifest says
     │   ├── SealingKeyMissing an object is sealed with a key that the settings do not have
     │   └── WorkersLost       workers died so often that the evaluation may be the cause
+    ├── Forbidden             RiskOS answered 403 for this evaluation; ``Charge`` says what that costs it
     ├── BadBundle             the bundle is damaged or unsafe: downloaded again, then ``unreadable``
     └── LeaseLost             the lease ran out, and another worker has the evaluation now
 
 Callers handle families, so a new error needs no new handler.
 """
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -173,8 +175,8 @@ class AccountRefused(BlockedError):
     @property
     def what(self) -> str:
         """The message without the time."""
-        problem = "is not accepted" if self.status == HTTPStatus.UNAUTHORIZED else "may not do this"
-        return f"RiskOS answered {self.status}: the API key {problem}"
+        refused = "the API key" if self.status == HTTPStatus.UNAUTHORIZED else "every recent request"
+        return f"RiskOS answered {self.status} to {refused}"
 
     def __str__(self) -> str:
         return self.message.format(what=self.what, wait=self.wait)
@@ -228,6 +230,23 @@ class SealingKeyMissing(PermanentError):
 @_define("workers_lost", "{times} workers died or lost their lease over this evaluation")
 class WorkersLost(PermanentError):
     times: int
+
+
+class Charge(enum.Enum):
+    """What a 403 costs its evaluation."""
+
+    NOTHING = enum.auto()
+    """It may be the account's fault: another attempt, at no cost."""
+    ATTEMPT = enum.auto()
+    """An attempt: no other evaluation can tell whose fault it is."""
+    ALL = enum.auto()
+    """All attempts: RiskOS answers other evaluations of the account."""
+
+
+@_define("forbidden", "RiskOS answered 403: the API key may not read this evaluation")
+class Forbidden(ArchiveError):
+    charge: Charge = Charge.NOTHING
+    status: int = int(HTTPStatus.FORBIDDEN)
 
 
 @_define("bad_bundle", "the bundle cannot be read: {why}")

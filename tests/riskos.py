@@ -19,6 +19,7 @@ from tasks.model.account import Account, Allowance
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import Holds, hold_key
+from tasks.resilience.permission import PermissionMonitor
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.client import RiskOSClient
@@ -142,7 +143,8 @@ class Clock:
         account, holds = account_at(url), Holds(self.redis)
         pace = AdaptiveRate(self.redis, account.name, account.allowance.rate, holds)
         breaker = CircuitBreaker(self.redis, account.name, holds)
-        return RiskOSClient(http, account, self._turns, holds, pace, breaker, terms, policy)
+        permissions = PermissionMonitor(self.redis, account.name)
+        return RiskOSClient(http, account, self._turns, holds, pace, breaker, permissions, terms, policy)
 
 
 @contextlib.asynccontextmanager

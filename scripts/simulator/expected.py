@@ -9,6 +9,7 @@ _NO_DOCUMENTS = 0x02
 _BAD_BUNDLES = 0x08
 _FAILED = frozenset(
     {
+        Scenario.FORBIDDEN_ALWAYS,
         Scenario.ERROR_500_ALWAYS,
         Scenario.CUT_SHORT_ALWAYS,
         Scenario.HTML_ALWAYS,

@@ -80,6 +80,8 @@ class Scenario(enum.Enum):
     """401 to a key that is fine a moment later."""
     FORBIDDEN_ONCE = 0x0406
     """403 to a key that is fine a moment later."""
+    FORBIDDEN_ALWAYS = 0x0407
+    """403, every time: the evaluation of another sub-account."""
 
     # 05: the service fails.
     ERROR_500_ONCE = 0x0501

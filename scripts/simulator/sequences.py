@@ -30,6 +30,7 @@ _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
     Scenario.RATE_LIMITED_BARE: (wait(), documents),
     Scenario.UNAUTHORIZED_ONCE: (error(401), documents),
     Scenario.FORBIDDEN_ONCE: (error(403), documents),
+    Scenario.FORBIDDEN_ALWAYS: (error(403),),
     Scenario.ERROR_500_ONCE: (error(500), documents),
     Scenario.ERROR_503_TWICE: (error(503), error(503), documents),
     Scenario.ERROR_502_ONCE: (gateway(502), documents),

@@ -14,6 +14,7 @@ from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import Holds
+from tasks.resilience.permission import PermissionMonitor
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.client import RiskOSClient
@@ -74,8 +75,11 @@ class AccountContexts:
 
     async def flush(self) -> None:
         """Tell the other processes how it went."""
+        clients = [ctx.client for ctx in self._contexts.values()]
         await asyncio.gather(
-            self._breaker.flush(), *(ctx.client.adaptive_rate.flush() for ctx in self._contexts.values())
+            self._breaker.flush(),
+            *(client.adaptive_rate.flush() for client in clients),
+            *(client.permissions.flush() for client in clients),
         )
 
     def _make_client(self, account: Account) -> RiskOSClient:
@@ -88,6 +92,7 @@ class AccountContexts:
             holds=self._holds,
             adaptive_rate=AdaptiveRate(resources.redis, account.name, rate, self._holds, shared_with),
             breaker=CircuitBreaker(resources.redis, account.name, self._holds, self._successes),
+            permissions=PermissionMonitor(resources.redis, account.name),
             options=DownloadOptions(
                 max_bundle_bytes=settings.max_bundle_bytes,
                 no_documents_texts=settings.no_documents_texts,

@@ -451,7 +451,7 @@ function verbs.retry_later(token, id, wait, attempts, cause, why, status)
   local job = owned_job(id, token)
   if not job then return 0 end
   job.lease, job.attempts, job.cause = nil, tonumber(attempts), cause
-  job.suspect, job.first = true, job.first or now
+  job.suspect, job.first, job.forbidden = true, job.first or now, job.forbidden or cause == 'forbidden' and now or nil
   save(id, job)
   move(id, job, 'parked', now + tonumber(wait), 'leased')
   return 1

@@ -54,6 +54,7 @@ def _parse_job(eval_id: str, token: str, text: str) -> Job:
         evidence=tuple(map(Evidence, facts.get("evidence", ()))),
         even_if_erased=facts.get("even_if_erased", False),
         trace=facts.get("trace"),
+        forbidden_since=facts["forbidden"] / 1000 if "forbidden" in facts else None,
     )
 
 

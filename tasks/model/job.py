@@ -70,6 +70,7 @@ class Job:
         evidence: what webhooks told of why there may be no documents.
         even_if_erased: archive it although it was erased.
         trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
+        forbidden_since: when RiskOS first answered 403, seconds of Redis's clock; None if it never did.
     """
 
     eval_id: str
@@ -84,6 +85,7 @@ class Job:
     evidence: tuple[Evidence, ...] = ()
     even_if_erased: bool = False
     trace: str | None = None
+    forbidden_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

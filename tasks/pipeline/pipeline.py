@@ -78,7 +78,7 @@ async def _fetch_and_store(
     job: Job, evaluation: Evaluation, ctx: PipelineContext, previous: StoredManifest | None
 ) -> Manifest:
     """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
-    answer = await fetch(ctx.client, evaluation, job.queue)
+    answer = await fetch(ctx.client, evaluation, job)
     async with ctx.unpacker.unpacked(_data(answer)) as contents:
         if not contents.unreadable:
             # The bytes of the bundle are not needed any more once all of it has been unpacked.
@@ -86,7 +86,7 @@ async def _fetch_and_store(
             return await _store(job, evaluation, ctx, answer, contents, previous)
         readable = len(contents.documents)
     # A bundle that cannot be read whole is fetched again, once, before it is believed.
-    again = await fetch(ctx.client, evaluation, job.queue)
+    again = await fetch(ctx.client, evaluation, job)
     async with ctx.unpacker.unpacked(_data(again)) as contents:
         if isinstance(again, NoBundle) or len(contents.documents) >= readable:
             return await _store(job, evaluation, ctx, again, contents, previous)

@@ -29,7 +29,7 @@ class Reason(enum.StrEnum):
     UNAUTHORIZED = "401"
     """RiskOS does not accept the key."""
     FORBIDDEN = "403"
-    """The key may not do this, or not from this address."""
+    """RiskOS answers 403 for every evaluation: the key may not do this, or not from this address."""
     NOT_ACTIVATED = "not_activated"
     """RiskOS grants the account 0 requests a second: a production account that is not activated yet."""
     SLOW_DOWN = "429"

@@ -12,6 +12,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop
 from tasks.errors import (
     ArchiveError,
     BlockedError,
+    Charge,
+    Forbidden,
     LeaseLost,
     PermanentError,
     RetryableError,
@@ -88,16 +90,24 @@ def retry_quickly(policy: RetryPolicy) -> AsyncRetrying:
 def decide(error: Exception, job: Job, policy: RetryPolicy, *, outage: bool) -> RetryLater | AwaitHold | DeadLetterNow:
     """Return what becomes of an evaluation whose attempt was stopped by an error.
 
-    What the account has to wait for costs no attempt, and neither does an outage. An error that is none of ours is
-    a fault of this program; it is treated like one that another attempt may help, so that nothing is lost by it.
+    What the account has to wait for costs no attempt, and neither does an outage. A 403 costs what its charge says. An
+    error that is none of ours is a fault of this program; it is treated like one that another attempt may help, so that
+    nothing is lost by it.
     """
     if outage or isinstance(error, BlockedError):
         return AwaitHold()
+    charge = error.charge if isinstance(error, Forbidden) else Charge.ATTEMPT
+    if charge is Charge.NOTHING:
+        return RetryLater(wait=_jitter(policy.retry_delay), attempts=job.attempts)
     attempts = job.attempts + 1
-    if isinstance(error, PermanentError) or attempts >= policy.attempts:
+    if charge is Charge.ALL or isinstance(error, PermanentError) or attempts >= policy.attempts:
         return DeadLetterNow(attempts=attempts)
     wait = min(policy.retry_delay * 2 ** (attempts - 1), _MAX_RETRY_DELAY)
-    return RetryLater(wait=wait * random.uniform(1.0, 1.25), attempts=attempts)  # noqa: S311  # no secret is made of it
+    return RetryLater(wait=_jitter(wait), attempts=attempts)
+
+
+def _jitter(seconds: float) -> float:
+    return seconds * random.uniform(1.0, 1.25)  # noqa: S311  # no secret is made of it
 
 
 def check_workers_lost(job: Job, policy: RetryPolicy) -> None:
@@ -112,7 +122,7 @@ def check_workers_lost(job: Job, policy: RetryPolicy) -> None:
 
 def failure_of(error: Exception) -> Failure:
     """Return what the ledger keeps of an error: our own words only."""
-    status = error.status if isinstance(error, RetryableError) else None
+    status = error.status if isinstance(error, RetryableError | Forbidden) else None
     return Failure(cause=cause_of(error), why=message_of(error), status=status)
 
 
@@ -120,5 +130,5 @@ def _causes(family: type[ArchiveError]) -> set[str]:
     return {family.cause}.union(*map(_causes, family.__subclasses__()))
 
 
-CAUSES = tuple(sorted(set().union(*map(_causes, (RetryableError, BlockedError, PermanentError, LeaseLost)))))
+CAUSES = tuple(sorted(set().union(*map(_causes, (RetryableError, BlockedError, PermanentError, Forbidden, LeaseLost)))))
 """The cause of every error that can stop an attempt; a fault of this program has its class name instead."""

@@ -4,22 +4,31 @@ The quick retries live here: each of them waits for a permit like any other requ
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import aiohttp
 
-from tasks.errors import AccountRefused, ArchiveError, BundleTooLarge, RateLimited, RetryableError
+from tasks.errors import (
+    AccountRefused,
+    ArchiveError,
+    BundleTooLarge,
+    Charge,
+    Forbidden,
+    RateLimited,
+    RetryableError,
+)
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Queue
+from tasks.model.job import Job, Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import KEY_BACKOFF, Holds, Reason
+from tasks.resilience.permission import PermissionMonitor, Verdict
 from tasks.resilience.rate_headers import RateLimitHeaders
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy, retry_quickly
-from tasks.riskos.download import DownloadOptions, download
+from tasks.riskos.download import DownloadOptions, check_access, download
 from tasks.riskos.response import FetchResult, NoBundle
 from tasks.telemetry.tracing import span
 from worker.metrics.worker_metrics import Step, count_request, observe_step, timed
@@ -37,58 +46,62 @@ class RiskOSClient:
     holds: Holds
     adaptive_rate: AdaptiveRate
     breaker: CircuitBreaker
+    permissions: PermissionMonitor
     options: DownloadOptions
     retry_policy: RetryPolicy
 
 
-async def fetch(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
+async def fetch(client: RiskOSClient, evaluation: Evaluation, job: Job) -> FetchResult:
     """Return RiskOS's answer about an evaluation, after quick retries where they may help.
 
     Raises:
         RetryableError: it failed also when asked again.
         BlockedError: the account has to wait.
+        Forbidden: RiskOS answered 403.
         BundleTooLarge: the bundle is larger than it may be.
     """
     async for attempt in retry_quickly(client.retry_policy):
         with attempt:
-            return await _fetch_with_permit(client, evaluation, queue)
+            return await _fetch_with_permit(client, evaluation, job)
     raise AssertionError("the loop ends by returning or raising")
 
 
-async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, queue: Queue) -> FetchResult:
+async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: Job) -> FetchResult:
     account, wait = client.account, 0.0
     for _ in range(_MAX_RATE_LIMITED):
-        started = time.monotonic()
-        with span("rate_limit"):
-            probe = await client.rate_limiter.acquire(account, queue)
-        observe_step(Step.RATE_LIMIT, time.monotonic() - started)
+        probe = await _acquire_permit(client, job.queue)
         words: list[RateLimitHeaders] = []
         try:
             answer = await _send(client, evaluation, words)
         except RateLimited:
-            wait = await client.adaptive_rate.on_rate_limited(words[-1], probe=probe)
-            client.rate_limiter.set_hold(account.name, wait)
+            wait = await _slow_down(client, words[-1], probe=probe)
         except AccountRefused as error:
-            reason = Reason(str(error.status))
-            wait = await client.holds.place_until_probe(account.name, reason, error.what, KEY_BACKOFF, probe=probe)
-            client.rate_limiter.set_hold(account.name, wait)
-            raise AccountRefused(error.status, wait) from None
+            raise await _hold_account(client, error, error.what, probe=probe) from None
+        except Forbidden:
+            raise await _judge_forbidden(client, evaluation, job, probe=probe) from None
         except RetryableError as error:
             error.probe = probe
             raise
         except BundleTooLarge:
-            if probe:
-                await _end_hold(client)  # it was an answer
+            await _record_answer(client, evaluation, probe=probe)
             raise
         else:
             client.adaptive_rate.on_success()
-            if probe:
-                await _end_hold(client)
+            await _record_answer(client, evaluation, probe=probe)
             client.rate_limiter.set_hold(
                 account.name, await client.adaptive_rate.on_headers(words[-1], time.monotonic())
             )
             return answer
     raise RateLimited(wait)
+
+
+async def _acquire_permit(client: RiskOSClient, queue: Queue) -> bool:
+    """Wait for a permit; return whether its request is the probe of a hold."""
+    started = time.monotonic()
+    with span("rate_limit"):
+        probe = await client.rate_limiter.acquire(client.account, queue)
+    observe_step(Step.RATE_LIMIT, time.monotonic() - started)
+    return probe
 
 
 async def _send(client: RiskOSClient, evaluation: Evaluation, headers: list[RateLimitHeaders]) -> FetchResult:
@@ -112,9 +125,31 @@ def _status_of(error: ArchiveError) -> int | None:
             return HTTPStatus.TOO_MANY_REQUESTS
         case BundleTooLarge():
             return HTTPStatus.OK
-        case AccountRefused() | RetryableError():
+        case AccountRefused() | RetryableError() | Forbidden():
             return error.status
     return None
+
+
+async def _slow_down(client: RiskOSClient, headers: RateLimitHeaders, *, probe: bool) -> float:
+    """Obey a 429; return the seconds until another request may be sent."""
+    wait = await client.adaptive_rate.on_rate_limited(headers, probe=probe)
+    client.rate_limiter.set_hold(client.account.name, wait)
+    return wait
+
+
+async def _hold_account(client: RiskOSClient, error: AccountRefused, note: str, *, probe: bool) -> AccountRefused:
+    """Put the account on hold; return the error with the seconds until the next probe."""
+    name = client.account.name
+    wait = await client.holds.place_until_probe(name, Reason(str(error.status)), note, KEY_BACKOFF, probe=probe)
+    client.rate_limiter.set_hold(name, wait)
+    return AccountRefused(error.status, wait)
+
+
+async def _record_answer(client: RiskOSClient, evaluation: Evaluation, *, probe: bool) -> None:
+    """RiskOS let the key read an evaluation; a hold whose probe that was ends."""
+    client.permissions.record_answered(evaluation.eval_id)
+    if probe:
+        await _end_hold(client)
 
 
 async def _end_hold(client: RiskOSClient) -> None:
@@ -125,3 +160,44 @@ async def _end_hold(client: RiskOSClient) -> None:
     await client.breaker.reset(name)
     if hold:
         await client.adaptive_rate.on_hold_ended(hold)
+
+
+async def _judge_forbidden(client: RiskOSClient, evaluation: Evaluation, job: Job, *, probe: bool) -> ArchiveError:
+    """Return the error for a 403: the account's, or the evaluation's with what it costs."""
+    hold = await client.holds.get(client.account.name) if probe else None
+    if hold and hold.reason is not Reason.FORBIDDEN:
+        await _end_hold(client)  # RiskOS accepts the key, and answers
+        hold = None
+    found = await client.permissions.record_forbidden(evaluation.eval_id, job.forbidden_since)
+    if hold or found.verdict is Verdict.ACCOUNT:
+        return await _hold_account(client, AccountRefused(HTTPStatus.FORBIDDEN), found.note, probe=hold is not None)
+    match found.verdict:
+        case Verdict.EVALUATION:
+            return Forbidden(Charge.ALL)
+        case Verdict.UNKNOWN:
+            return Forbidden(Charge.ATTEMPT)
+        case Verdict.ASK_CONTROL:
+            return await _ask_control(client, replace(evaluation, eval_id=found.control), job.queue)
+    return Forbidden(Charge.NOTHING)
+
+
+async def _ask_control(client: RiskOSClient, control: Evaluation, queue: Queue) -> ArchiveError:
+    """Ask for an evaluation that RiskOS answered before; return the error for the one that was answered 403."""
+    probe = await _acquire_permit(client, queue)
+    words: list[RateLimitHeaders] = []
+    try:
+        await check_access(client.http, control, client.account, client.options, words.append)
+    except RateLimited:
+        return RateLimited(await _slow_down(client, words[-1], probe=probe))
+    except AccountRefused as error:
+        return await _hold_account(client, error, error.what, probe=probe)
+    except Forbidden:
+        found = await client.permissions.record_forbidden(control.eval_id, None)
+        if found.verdict is Verdict.ACCOUNT:
+            return await _hold_account(client, AccountRefused(HTTPStatus.FORBIDDEN), found.note, probe=probe)
+        return Forbidden(Charge.NOTHING)
+    except RetryableError:
+        return Forbidden(Charge.NOTHING)
+    await _record_answer(client, control, probe=probe)
+    await client.permissions.flush()
+    return Forbidden(Charge.ALL)

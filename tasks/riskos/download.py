@@ -8,7 +8,7 @@ import contextlib
 import email.message
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -17,7 +17,15 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tasks.errors import AccountRefused, BundleTooLarge, ConnectionFailed, RateLimited, ServiceFailed, UnexpectedAnswer
+from tasks.errors import (
+    AccountRefused,
+    BundleTooLarge,
+    ConnectionFailed,
+    Forbidden,
+    RateLimited,
+    ServiceFailed,
+    UnexpectedAnswer,
+)
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import DownloadBuffer
 from tasks.model.account import Account
@@ -74,23 +82,68 @@ async def download(
 
     Raises:
         RateLimited: 429.
-        AccountRefused: 401, 403.
+        AccountRefused: 401.
+        Forbidden: 403.
         ServiceFailed: 408, 5xx.
         ConnectionFailed: no whole answer came back.
         UnexpectedAnswer: a redirect, a page, another evaluation's bundle.
         BundleTooLarge: it is larger than it may be.
     """
+    async with _get(http, evaluation, account, options, on_headers) as response:
+        if response.status == HTTPStatus.OK:
+            return await _read_bundle(response, evaluation, options)
+        body = await _read_error_body(response)
+    return _classify_refusal(response.status, response.content_type, body, options)
+
+
+async def check_access(
+    http: aiohttp.ClientSession,
+    evaluation: Evaluation,
+    account: Account,
+    options: DownloadOptions,
+    on_headers: Callable[[RateLimitHeaders], None],
+) -> None:
+    """Send the request of ``download``, and read only the headers of its answer.
+
+    Raises:
+        ArchiveError: what ``download`` raises for the status; none for 200, 400 and 404, which are answers.
+    """
+    async with _get(http, evaluation, account, options, on_headers):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _get(
+    http: aiohttp.ClientSession,
+    evaluation: Evaluation,
+    account: Account,
+    options: DownloadOptions,
+    on_headers: Callable[[RateLimitHeaders], None],
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Send one request; yield its answer if the status is 200, 400 or 404, which say something of the evaluation."""
     timeout = aiohttp.ClientTimeout(total=options.total, sock_connect=options.connect, sock_read=options.read)
     with _translated():
         async with http.get(
             evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
         ) as response:
-            word = parse_rate_limit_headers(response.headers, time.time())
-            on_headers(word)
-            if response.status == HTTPStatus.OK:
-                return await _read_bundle(response, evaluation, options)
-            body = await _read_error_body(response)
-    return _classify_refusal(response.status, word, response.content_type, body, options)
+            headers = parse_rate_limit_headers(response.headers, time.time())
+            on_headers(headers)
+            if response.status not in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
+                await _read_error_body(response)  # so that the connection can be used again
+                raise _error_for(response.status, headers)
+            yield response
+
+
+def _error_for(status: int, headers: RateLimitHeaders) -> Exception:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimited(_DEFAULT_WAIT if headers.wait is None else headers.wait)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return AccountRefused(status)
+    if status == HTTPStatus.FORBIDDEN:
+        return Forbidden()
+    if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ServiceFailed(status)
+    return UnexpectedAnswer("RiskOS does not answer so", status)
 
 
 def headers_for(account: Account) -> dict[str, str]:
@@ -149,17 +202,7 @@ async def _read_error_body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _classify_refusal(
-    status: int, headers: RateLimitHeaders, content_type: str, body: bytes, options: DownloadOptions
-) -> NoBundle:
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimited(_DEFAULT_WAIT if headers.wait is None else headers.wait)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        raise AccountRefused(status)
-    if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise ServiceFailed(status)
-    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
-        raise UnexpectedAnswer("RiskOS does not answer so", status)
+def _classify_refusal(status: int, content_type: str, body: bytes, options: DownloadOptions) -> NoBundle:
     said = _parse(body)
     if body and said is None and not content_type.endswith("json"):
         # RiskOS answers in JSON. Anything else comes from something in between, or from a wrong DOCV_RISKOS_URL, and

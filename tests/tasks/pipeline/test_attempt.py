@@ -314,7 +314,7 @@ async def test_an_account_on_hold_costs_no_attempt_and_loses_nothing(
 async def test_of_many_evaluations_of_a_held_account_one_finds_it_out_and_the_others_do_not_ask(
     yard: Yard, simulator: Simulator
 ) -> None:
-    simulator.change(refuse_with=403)
+    simulator.change(refuse_with=401)
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
     await yard.accept(*eval_ids)
     for entry in await yard.take(*eval_ids):
@@ -324,6 +324,84 @@ async def test_of_many_evaluations_of_a_held_account_one_finds_it_out_and_the_ot
     for entry in await yard.take(*await yard.due()):
         await yard.attempt(entry)
     assert await yard.outcomes() == {Outcome.ARCHIVED: 20}
+
+
+# 403
+
+
+async def test_an_evaluation_answered_403_is_parked_at_no_cost_then_a_dead_letter(
+    yard: Yard, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.FORBIDDEN_ALWAYS)
+    await yard.attempt(entry)
+    entry = await yard.taken_again(entry)
+    assert (entry.attempts, entry.forbidden_since is None) == (0, False)
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 1, Outcome.FAILED: 1}
+    ends = [event for event in told if event["event"] in {"evaluation.parked", "evaluation.failed"}]
+    assert [(event["event"], event["cause"]) for event in ends] == [
+        ("evaluation.parked", "forbidden"),
+        ("evaluation.failed", "forbidden"),
+    ]
+    assert await yard.manifest_outcome(entry.eval_id) is None
+
+
+async def test_evaluations_answered_403_do_not_hold_up_the_others(yard: Yard, simulator: Simulator) -> None:
+    forbidden = [eval_id_for(Scenario.FORBIDDEN_ALWAYS, number) for number in range(15)]
+    others = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(15)]
+    mixed = [eval_id for pair in zip(forbidden, others, strict=True) for eval_id in pair]
+    await yard.accept(*mixed)
+    for entry in await yard.take(*mixed):
+        await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 15}
+    assert await Holds(yard.clock.redis).list_all() == []
+    for entry in await yard.take(*await yard.due()):
+        await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 15, Outcome.FAILED: 15}
+    assert await Holds(yard.clock.redis).list_all() == []
+    # Each forbidden evaluation twice, the others once, and at most one control.
+    assert simulator.stats().requests <= 3 * 15 + 1
+
+
+async def test_an_account_that_may_read_nothing_is_on_hold_and_nothing_is_lost(
+    yard: Yard, simulator: Simulator
+) -> None:
+    simulator.change(refuse_with=403)
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(30)]
+    await yard.accept(*eval_ids)
+    for entry in await yard.take(*eval_ids):
+        await yard.attempt(entry)
+    assert simulator.stats().requests == 20
+    (hold,) = await Holds(yard.clock.redis).list_all()
+    assert hold.reason is Reason.FORBIDDEN
+    assert eval_ids[0] in hold.note
+    for _ in range(ATTEMPTS):
+        for entry in await yard.take(*await yard.due()):
+            await yard.attempt(entry)
+    assert await yard.outcomes() == {}
+    simulator.change(refuse_with=None)
+    for entry in await yard.take(*await yard.due()):
+        assert entry.attempts == 0
+        await yard.attempt(entry)
+    assert await yard.outcomes() == {Outcome.ARCHIVED: 30}
+
+
+async def test_each_probe_of_a_hold_for_403_is_another_evaluation(yard: Yard, simulator: Simulator) -> None:
+    eval_ids = [eval_id_for(Scenario.FORBIDDEN_ALWAYS, number) for number in range(25)]
+    await yard.accept(*eval_ids)
+    for entry in await yard.take(*eval_ids):
+        await yard.attempt(entry)
+    probes = []
+    for _ in range(5):
+        await yard.clock.passes()
+        one = await yard.ledger.claim(
+            patience=dict.fromkeys(Queue, LEASE), of_held={"default": dict.fromkeys(Queue, 1)}
+        )
+        for entry in await yard.take(*one[Queue.BACKFILL]):
+            await yard.attempt(entry)
+            probes.append(entry.eval_id)
+    assert len(set(probes)) == 5
 
 
 async def test_a_fault_of_our_own_loses_nothing_and_ends_as_a_dead_letter(

@@ -11,7 +11,9 @@ from tasks.errors import (
     ArchiveHeld,
     BadBundle,
     BundleTooLarge,
+    Charge,
     ConnectionFailed,
+    Forbidden,
     IntegrityError,
     ManifestChanged,
     RateLimited,
@@ -30,6 +32,7 @@ from tasks.resilience.retry import (
     cause_of,
     check_workers_lost,
     decide,
+    failure_of,
     retry_quickly,
 )
 
@@ -49,6 +52,28 @@ def after(attempts: int = 0, lost: int = 0) -> Job:
 
 
 # -- decide
+
+
+@pytest.mark.parametrize(
+    ("charge", "attempts", "verdict"),
+    [
+        (Charge.NOTHING, 3, RetryLater(wait=60, attempts=3)),
+        (Charge.ATTEMPT, 2, RetryLater(wait=240, attempts=3)),
+        (Charge.ATTEMPT, 3, DeadLetterNow(attempts=4)),
+        (Charge.ALL, 0, DeadLetterNow(attempts=1)),
+    ],
+)
+def test_a_403_costs_its_evaluation_what_its_charge_says(
+    charge: Charge, attempts: int, verdict: RetryLater | DeadLetterNow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, _: low)
+    assert decide(Forbidden(charge), after(attempts), POLICY, outage=False) == verdict
+
+
+def test_a_dead_letter_of_a_403_says_so() -> None:
+    failure = failure_of(Forbidden(Charge.ALL))
+    assert (failure.cause, failure.status) == ("forbidden", 403)
+    assert "may not read this evaluation" in failure.why
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
@@ -186,7 +211,7 @@ def test_the_pause_between_quick_attempts_doubles_with_full_jitter_and_ends(atte
 
 
 def test_every_error_that_can_stop_an_attempt_has_a_cause_of_letters() -> None:
-    families = errors.RetryableError | errors.BlockedError | errors.PermanentError | errors.LeaseLost
+    families = errors.RetryableError | errors.BlockedError | errors.PermanentError | errors.Forbidden | errors.LeaseLost
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
     assert {kind.cause for kind in kinds if issubclass(kind, families)} == set(CAUSES)
     assert len(CAUSES) < 30

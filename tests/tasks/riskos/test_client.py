@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -12,14 +13,16 @@ from tasks.errors import (
     AccountRefused,
     BlockedError,
     BundleTooLarge,
+    Charge,
     ConnectionFailed,
+    Forbidden,
     RateLimited,
     ServiceFailed,
     UnexpectedAnswer,
 )
 from tasks.model.account import Allowance
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Queue
+from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import hold_key
 from tasks.resilience.rate_limiter import RateLimiter
@@ -36,6 +39,21 @@ HERE = zipped(ZIP)
 BUSY = json(503, b"{}")
 TOO_FAST = json(429, b"{}", Retry_After="2")
 REFUSED = json(401, b"{}")
+FORBIDDEN = json(403, b"{}")
+LONG_AGO, FAR_AWAY = 1.0, 4_000_000_000.0
+
+
+def job(queue: Queue = Queue.LIVE, forbidden_since: float | None = None) -> Job:
+    """Return the evaluation as a worker leases it."""
+    return Job(
+        EVALUATION.eval_id,
+        "ours",
+        queue,
+        "default",
+        *(False, 0, 0),
+        Trigger("message"),
+        forbidden_since=forbidden_since,
+    )
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ class Desk:
     clock: Clock
 
     async def ask(self, queue: Queue = Queue.LIVE) -> object:
-        return await fetch(self.line, EVALUATION, queue)
+        return await fetch(self.line, EVALUATION, job(queue))
 
 
 @asynccontextmanager
@@ -201,7 +219,7 @@ async def test_a_429_is_waited_out_in_real_time(redis: "Redis") -> None:
         )
         for _ in range(5):  # by a hair too early is parked for a moment, which the ledger would do
             try:
-                answer = await fetch(line, EVALUATION, Queue.LIVE)
+                answer = await fetch(line, EVALUATION, job())
             except BlockedError as error:
                 await asyncio.sleep(error.wait)
             else:
@@ -210,23 +228,22 @@ async def test_a_429_is_waited_out_in_real_time(redis: "Redis") -> None:
     assert len(server.heard) == 2
 
 
-# 401 and 403
+# 401
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_key_puts_the_account_on_hold_and_nobody_asks_any_more(told: Open, status: int) -> None:
-    async with told(json(status, b"{}"), HERE, attempts=3) as (desk, server):
+async def test_a_refused_key_puts_the_account_on_hold_and_nobody_asks_any_more(told: Open) -> None:
+    async with told(REFUSED, HERE, attempts=3) as (desk, server):
         with pytest.raises(AccountRefused) as caught:
             await desk.ask()
         for queue in Queue:
-            with pytest.raises(AccountHeld, match=str(status)):
+            with pytest.raises(AccountHeld, match="401"):
                 await desk.ask(queue)
         hold = await desk.line.holds.get("default")
     assert len(server.heard) == 1
     assert desk.clock.waits == []
-    assert (caught.value.status, caught.value.wait) == (status, pytest.approx(30, abs=5))
+    assert (caught.value.status, caught.value.wait) == (401, pytest.approx(30, abs=5))
     assert hold
-    assert (hold.reason, hold.needs_probe) == (str(status), True)
+    assert (hold.reason, hold.needs_probe) == ("401", True)
 
 
 async def test_the_hold_is_known_to_every_process(told: Open, redis: "Redis") -> None:
@@ -235,7 +252,7 @@ async def test_the_hold_is_known_to_every_process(told: Open, redis: "Redis") ->
             await desk.ask()
         another = Clock(redis).line_to(server.url, desk.line.http, desk.line.options, desk.line.retry_policy)
         with pytest.raises(AccountHeld):
-            await fetch(another, EVALUATION, Queue.LIVE)
+            await fetch(another, EVALUATION, job())
     assert len(server.heard) == 1
 
 
@@ -310,14 +327,133 @@ async def test_a_probe_that_says_nothing_of_the_key_lifts_nothing(told: Open, re
     assert 0 < hold.remaining <= 60
 
 
+# 403
+
+
+async def charge_of(desk: Desk, forbidden_since: float | None = None) -> Charge:
+    """Ask for the evaluation; return what its 403 costs it."""
+    with pytest.raises(Forbidden) as caught:
+        await fetch(desk.line, EVALUATION, job(forbidden_since=forbidden_since))
+    return caught.value.charge
+
+
+async def answer_before(desk: Desk) -> str:
+    """Have RiskOS answer another evaluation; return its ID."""
+    control = replace(EVALUATION, eval_id="ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10")
+    await fetch(desk.line, control, replace(job(), eval_id=control.eval_id))
+    return control.eval_id
+
+
+async def forbid_many(desk: Desk, count: int = 20) -> None:
+    """Record that RiskOS answered other evaluations 403."""
+    for number in range(count):
+        await desk.line.permissions.record_forbidden(f"{number:08x}-6e5b-4f3c-9d2a-7c1f0e8b9a10", None)
+
+
+async def test_the_first_403_costs_nothing_and_holds_nothing(told: Open) -> None:
+    async with told(FORBIDDEN, attempts=3) as (desk, server):
+        assert await charge_of(desk) is Charge.NOTHING
+        assert await desk.line.holds.get("default") is None
+    assert len(server.heard) == 1
+
+
+async def test_a_second_403_is_final_if_another_evaluation_was_answered_since(told: Open) -> None:
+    async with told(HERE, FORBIDDEN, attempts=3) as (desk, server):
+        await answer_before(desk)
+        assert await charge_of(desk, LONG_AGO) is Charge.ALL
+    assert len(server.heard) == 2
+
+
+@pytest.mark.parametrize(
+    ("control", "charge"),
+    [
+        (HERE, Charge.ALL),
+        (json(404, b"{}"), Charge.ALL),
+        (json(400, b'{"message": "No Documents Found"}'), Charge.ALL),
+        (FORBIDDEN, Charge.NOTHING),
+        (BUSY, Charge.NOTHING),
+        (Reply(b"", Then.RESET), Charge.NOTHING),
+        (http(302, headers={"Location": "/"}), Charge.NOTHING),
+    ],
+)
+async def test_a_control_decides_if_none_was_answered_since(told: Open, control: Reply | bytes, charge: Charge) -> None:
+    async with told(HERE, FORBIDDEN, control, attempts=3) as (desk, server):
+        asked = await answer_before(desk)
+        assert await charge_of(desk, FAR_AWAY) is charge
+        assert await desk.line.holds.get("default") is None
+    assert all(asked in heard.path for heard in server.heard[2:])
+
+
+async def test_a_control_that_was_answered_serves_the_next_evaluation_too(told: Open) -> None:
+    since = time.time()
+    async with told(HERE, FORBIDDEN, HERE, FORBIDDEN) as (desk, server):
+        await answer_before(desk)
+        await charge_of(desk, FAR_AWAY)
+        assert await charge_of(desk, since) is Charge.ALL
+    assert len(server.heard) == 4
+
+
+@pytest.mark.parametrize(("control", "error"), [(REFUSED, AccountRefused), (TOO_FAST, RateLimited)])
+async def test_a_control_that_the_account_must_wait_for_holds_it(
+    told: Open, control: bytes, error: type[BlockedError]
+) -> None:
+    async with told(HERE, FORBIDDEN, control) as (desk, _):
+        await answer_before(desk)
+        with pytest.raises(error):
+            await fetch(desk.line, EVALUATION, job(forbidden_since=FAR_AWAY))
+        assert await desk.line.holds.get("default")
+
+
+async def test_a_second_403_costs_an_attempt_if_no_other_evaluation_was_ever_answered(told: Open) -> None:
+    async with told(FORBIDDEN) as (desk, _):
+        assert await charge_of(desk, LONG_AGO) is Charge.ATTEMPT
+
+
+async def test_the_account_is_on_hold_after_twenty_403s_and_the_hold_names_evaluations(told: Open) -> None:
+    async with told(FORBIDDEN) as (desk, _):
+        await forbid_many(desk, 19)
+        with pytest.raises(AccountRefused) as caught:
+            await desk.ask()
+        hold = await desk.line.holds.get("default")
+    assert caught.value.wait == pytest.approx(30, abs=5)
+    assert hold
+    assert (hold.reason, hold.needs_probe) == ("403", True)
+    assert "00000000-6e5b-4f3c-9d2a-7c1f0e8b9a10" in hold.note
+
+
+async def test_a_probe_answered_403_goes_on_with_a_hold_for_403(told: Open) -> None:
+    pauses = []
+    async with told(FORBIDDEN) as (desk, _):
+        await forbid_many(desk)
+        for _ in range(3):
+            with pytest.raises(AccountRefused) as caught:
+                await desk.ask()
+            pauses.append(caught.value.wait)
+            await desk.clock.passes()
+    assert pauses == pytest.approx([30, 60, 120], abs=5)
+
+
+async def test_a_probe_answered_403_ends_another_hold(told: Open) -> None:
+    async with told(REFUSED, FORBIDDEN, HERE) as (desk, _):
+        with pytest.raises(AccountRefused):
+            await desk.ask()
+        await desk.clock.passes()
+        assert await charge_of(desk) is Charge.NOTHING
+        assert await desk.line.holds.get("default") is None
+        assert isinstance(await desk.ask(), Bundle)
+
+
+# The quota
+
+
 async def test_an_account_whose_quota_is_spent_asks_for_nothing_more(told: Open) -> None:
     async with told(HERE) as (desk, server):
         account = replace(desk.line.account, allowance=Allowance(rate=10_000, daily_quota=2))
         line = replace(desk.line, account=account)
         for _ in range(2):
-            await fetch(line, EVALUATION, Queue.LIVE)
+            await fetch(line, EVALUATION, job())
         with pytest.raises(AccountHeld, match="quota") as caught:
-            await fetch(line, EVALUATION, Queue.LIVE)
+            await fetch(line, EVALUATION, job())
     assert len(server.heard) == 2
     assert 86_000 < caught.value.wait <= 86_400
 
@@ -326,5 +462,5 @@ async def test_quick_retries_wait_their_turn_and_count_for_the_quota(told: Open)
     async with told(BUSY, attempts=10) as (desk, server):
         account = replace(desk.line.account, allowance=Allowance(rate=10_000, daily_quota=4))
         with pytest.raises(AccountHeld, match="quota"):
-            await fetch(replace(desk.line, account=account), EVALUATION, Queue.LIVE)
+            await fetch(replace(desk.line, account=account), EVALUATION, job())
     assert len(server.heard) == 4

@@ -19,6 +19,7 @@ from tasks.errors import (
     ArchiveError,
     BundleTooLarge,
     ConnectionFailed,
+    Forbidden,
     RateLimited,
     ServiceFailed,
     UnexpectedAnswer,
@@ -284,11 +285,9 @@ async def test_a_refusal_that_is_no_json_comes_from_something_in_between_and_end
 # The other statuses
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_key_is_the_fault_of_the_account(status: int) -> None:
-    error = await error_of(json(status, b'{"message": "No Documents Found"}'))
-    assert isinstance(error, AccountRefused)
-    assert error.status == status
+@pytest.mark.parametrize(("status", "error"), [(401, AccountRefused), (403, Forbidden)])
+async def test_a_refusal_is_no_answer_whatever_its_body_says(status: int, error: type[Exception]) -> None:
+    assert isinstance(await error_of(json(status, b'{"message": "No Documents Found"}')), error)
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 501, 502, 503, 504, 520, 599])

@@ -1,0 +1,96 @@
+"""Tell an evaluation that the API key may not read (403) from an account whose key may read nothing.
+
+RiskOS documents 403 as "does not have permission to access this resource", and its OpenAPI file lists 403 for the
+documents of an evaluation, not for the evaluation itself: it is usually about one evaluation, such as that of another
+sub-account. It is about the account only if no evaluation is answered otherwise.
+"""
+
+import enum
+import importlib.resources
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from tasks.resilience.holds import UNUSED_KEY
+
+
+class Verdict(enum.StrEnum):
+    """What a 403 says, in the light of the account's other answers."""
+
+    ACCOUNT = "account"
+    """Every recent answer was 403."""
+    FIRST = "first"
+    """It is the evaluation's first 403."""
+    EVALUATION = "evaluation"
+    """Another evaluation was answered since the first 403 of this one."""
+    ASK_CONTROL = "ask"
+    """None was answered since; the one that was answered last can tell."""
+    UNKNOWN = "unknown"
+    """No other evaluation of the account was ever answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForbiddenAnswer:
+    """A 403 and what it says.
+
+    Attributes:
+        verdict: what it says.
+        control: the evaluation that was last answered otherwise; empty if there is none.
+        examples: up to three evaluations that were answered 403 recently.
+    """
+
+    verdict: Verdict
+    control: str
+    examples: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """What a hold of the account says."""
+        return f"RiskOS answered 403 to every recent request, such as for {', '.join(self.examples)}"
+
+
+class PermissionMonitor:
+    """Compares the 403s of an account with its other answers, those of all processes.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+        account: name of the account.
+    """
+
+    def __init__(self, redis: "Redis", account: str) -> None:
+        self._script = redis.register_script(
+            importlib.resources.files("tasks.resilience").joinpath("permission.lua").read_text("utf-8")
+        )
+        self._keys = [f"docv:answers:{account}", f"docv:answered:{account}", UNUSED_KEY]
+        self._answers = 0
+        self._answered: dict[str, None] = {}
+
+    def record_answered(self, eval_id: str) -> None:
+        """Count an answer other than 403; ``flush`` and ``record_forbidden`` pass it on to the other processes."""
+        self._answers += 1
+        self._answered.pop(eval_id, None)
+        self._answered[eval_id] = None
+        if len(self._answered) > 2:  # noqa: PLR2004  # the script keeps two
+            del self._answered[next(iter(self._answered))]
+
+    async def record_forbidden(self, eval_id: str, since: float | None) -> ForbiddenAnswer:
+        """Record that RiskOS answered 403; return what that says.
+
+        Args:
+            eval_id: the evaluation.
+            since: when it was first answered 403, seconds of Redis's clock; None if it never was.
+        """
+        verdict, control, *examples = await self._call(eval_id, round((since or 0) * 1000))
+        return ForbiddenAnswer(Verdict(verdict), control, tuple(examples))
+
+    async def flush(self) -> None:
+        """Pass the other answers on to the other processes."""
+        if self._answers:
+            await self._call()
+
+    async def _call(self, *forbidden: str | int) -> list[str]:
+        answers, (latest, before, *_) = self._answers, (*reversed(self._answered), "", "")
+        self._answers = 0
+        self._answered.clear()
+        found: list[str] = await self._script(keys=self._keys, args=[answers, latest, before, *forbidden])
+        return found

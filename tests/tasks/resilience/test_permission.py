@@ -1,0 +1,157 @@
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.resilience.permission import ForbiddenAnswer, PermissionMonitor, Verdict
+
+pytestmark = pytest.mark.both_redises
+
+ANSWERS = "docv:answers:default"
+ANSWERED = "docv:answered:default"
+ONE, ANOTHER, THIRD = (str(uuid4()) for _ in range(3))
+AN_AGE_AGO = 1.0
+"""A time, in seconds since the epoch, that is before any answer of a test."""
+
+
+@pytest.fixture
+def monitor(redis: Redis) -> PermissionMonitor:
+    return PermissionMonitor(redis, "default")
+
+
+async def let_answers_age(redis: Redis, seconds: int) -> None:
+    """Let the recorded answers be older by some seconds."""
+    answers = await redis.lrange(ANSWERS, 0, -1)
+    for index, answer in enumerate(answers):
+        at, _, eval_id = answer.partition(" ")
+        await redis.lset(ANSWERS, index, f"{int(at) - seconds * 1000} {eval_id}".strip())
+
+
+async def record_403s(monitor: PermissionMonitor, count: int) -> ForbiddenAnswer:
+    """Record 403s of evaluations that are all different; return what the last one says."""
+    found = None
+    for _ in range(count):
+        found = await monitor.record_forbidden(str(uuid4()), None)
+    assert found
+    return found
+
+
+async def test_the_first_403_of_an_evaluation_says_nothing_yet(monitor: PermissionMonitor) -> None:
+    monitor.record_answered(ANOTHER)
+    assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.FIRST
+
+
+async def test_a_second_403_is_the_evaluations_fault_if_another_was_answered_since(
+    monitor: PermissionMonitor, redis: Redis
+) -> None:
+    await monitor.record_forbidden(ONE, None)
+    elsewhere = PermissionMonitor(redis, "default")
+    elsewhere.record_answered(ANOTHER)
+    await elsewhere.flush()
+    assert (await monitor.record_forbidden(ONE, AN_AGE_AGO)).verdict is Verdict.EVALUATION
+
+
+async def test_the_evaluation_answered_last_is_the_control_if_none_was_answered_since(
+    monitor: PermissionMonitor, redis: Redis
+) -> None:
+    monitor.record_answered(THIRD)
+    monitor.record_answered(ANOTHER)
+    await monitor.flush()
+    seconds, _ = await redis.time()
+    found = await monitor.record_forbidden(ONE, seconds + 10)
+    assert (found.verdict, found.control) == (Verdict.ASK_CONTROL, ANOTHER)
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+async def test_an_evaluation_is_not_its_own_control(
+    monitor: PermissionMonitor, redis: Redis, *, in_one_step: bool
+) -> None:
+    seconds, _ = await redis.time()
+    for eval_id in (ANOTHER, THIRD, ONE, ONE):
+        monitor.record_answered(eval_id)
+        if not in_one_step:
+            await monitor.flush()
+    found = await monitor.record_forbidden(ONE, seconds + 10)
+    assert (found.verdict, found.control) == (Verdict.ASK_CONTROL, THIRD)
+
+
+async def test_a_second_403_is_nobodys_fault_if_no_other_evaluation_was_ever_answered(
+    monitor: PermissionMonitor,
+) -> None:
+    monitor.record_answered(ONE)
+    await monitor.record_forbidden(ONE, None)
+    assert (await monitor.record_forbidden(ONE, AN_AGE_AGO)).verdict is Verdict.UNKNOWN
+
+
+async def test_twenty_403s_in_a_row_are_the_accounts_fault_and_name_three(monitor: PermissionMonitor) -> None:
+    monitor.record_answered(ONE)
+    assert (await record_403s(monitor, 19)).verdict is Verdict.FIRST
+    found = await monitor.record_forbidden(ANOTHER, None)
+    assert found.verdict is Verdict.ACCOUNT
+    assert len(set(found.examples)) == 3
+    assert all(eval_id in found.note for eval_id in found.examples)
+
+
+@pytest.mark.parametrize("where", [0, 10, 18])
+async def test_one_other_answer_among_the_last_twenty_speaks_for_the_account(
+    monitor: PermissionMonitor, redis: Redis, where: int
+) -> None:
+    await record_403s(monitor, 19)
+    at = (await redis.lindex(ANSWERS, where)).partition(" ")[0]
+    await redis.lset(ANSWERS, where, at)
+    assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.FIRST
+
+
+async def test_answers_of_another_process_speak_for_the_account(monitor: PermissionMonitor, redis: Redis) -> None:
+    elsewhere = PermissionMonitor(redis, "default")
+    await record_403s(monitor, 10)
+    for _ in range(500):
+        elsewhere.record_answered(ANOTHER)
+    await elsewhere.flush()
+    assert await redis.llen(ANSWERS) == 20
+    assert (await record_403s(monitor, 19)).verdict is Verdict.FIRST
+    assert (await record_403s(monitor, 1)).verdict is Verdict.ACCOUNT
+
+
+async def test_a_403_charged_to_its_evaluation_says_nothing_of_the_account(
+    monitor: PermissionMonitor, redis: Redis
+) -> None:
+    monitor.record_answered(ANOTHER)
+    for _ in range(50):
+        assert (await monitor.record_forbidden(str(uuid4()), AN_AGE_AGO)).verdict is Verdict.EVALUATION
+    assert await redis.llen(ANSWERS) == 1
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "age", "verdict"),
+    [
+        (3, 301, Verdict.ACCOUNT),
+        (3, 240, Verdict.FIRST),
+        (2, 301, Verdict.FIRST),
+    ],
+)
+async def test_few_403s_of_an_hour_are_the_accounts_fault_after_five_minutes(
+    monitor: PermissionMonitor, redis: Redis, evaluations: int, age: int, verdict: Verdict
+) -> None:
+    await record_403s(monitor, evaluations - 1)
+    await let_answers_age(redis, age)
+    assert (await monitor.record_forbidden(ONE, None)).verdict is verdict
+
+
+async def test_answers_of_more_than_an_hour_ago_are_not_recent(monitor: PermissionMonitor, redis: Redis) -> None:
+    monitor.record_answered(THIRD)
+    await monitor.flush()
+    await let_answers_age(redis, 3601)
+    await record_403s(monitor, 2)
+    await let_answers_age(redis, 301)
+    assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.ACCOUNT
+
+
+async def test_accounts_are_judged_apart(monitor: PermissionMonitor, redis: Redis) -> None:
+    await record_403s(monitor, 19)
+    assert (await PermissionMonitor(redis, "other").record_forbidden(ONE, None)).verdict is Verdict.FIRST
+
+
+async def test_a_process_that_had_no_answers_writes_nothing(monitor: PermissionMonitor, redis: Redis) -> None:
+    await monitor.flush()
+    assert await redis.exists(ANSWERS, ANSWERED) == 0
