@@ -9,7 +9,7 @@ from rich.table import Table
 from scripts.console.exit_codes import NOT_ALL, OK, USAGE
 from scripts.console.formatting import format_duration
 from scripts.console.options import json_option
-from scripts.console.summary import RunSummary, print_summary
+from scripts.console.summary import RunSummary, print_summary, unchanged_as_json
 from scripts.local.processes import run_with_redis
 from scripts.overview.overview import Overview, read_overview
 from scripts.overview.rate_status import describe_rate, rate_as_json
@@ -89,6 +89,7 @@ def _as_json(overview: Overview) -> bytes:
                     "pending": run.pending,
                     "seconds_left": round(overview.seconds_left(run), 1),
                     "outcomes": {outcome.value: count for outcome, count in run.outcomes.items()},
+                    "unchanged_outcomes": unchanged_as_json(run),
                 }
                 for name, run in overview.runs.items()
             },
@@ -152,7 +153,6 @@ def _runs(overview: Overview) -> Table:
     for title in ("run", "total", "pending", "to look at", "left"):
         runs.add_column(title, justify="left" if title == "run" else "right")
     for name, run in overview.runs.items():
-        look = sum(count for outcome, count in run.outcomes.items() if not outcome.ok)
         left = format_duration(overview.seconds_left(run)) if run.pending else ""
-        runs.add_row(name, str(run.total), str(run.pending), str(look), left)
+        runs.add_row(name, str(run.total), str(run.pending), str(run.errors), left)
     return runs

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.ledger.counters import RunCounters
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 
 MEANINGS = {
     Outcome.ARCHIVED: "documents and manifest are in the archive",
-    Outcome.UNCHANGED: "was archived before and still is",
+    Outcome.UNCHANGED: "a manifest was in the archive before and still says the same",
     Outcome.NO_DOCUMENTS: 'RiskOS says "No Documents Found"; recorded, not asked again',
     Outcome.NOT_FOUND: "RiskOS does not know the evaluation; recorded",
     Outcome.REJECTED: "RiskOS refuses the request; recorded with its message",
@@ -54,8 +54,7 @@ class RunSummary:
     @property
     def is_ok(self) -> bool:
         """Whether everything there was to archive is in the archive."""
-        counted = self.counters.outcomes.items()
-        return not self.counters.pending and all(outcome.ok for outcome, count in counted if count)
+        return not self.counters.pending and not self.counters.errors
 
     @property
     def states(self) -> dict[str, int]:
@@ -74,12 +73,18 @@ class RunSummary:
                 "run": self.run,
                 "total": self.counters.total,
                 "outcomes": {outcome.value: outcomes[outcome] for outcome in Outcome},
+                "unchanged_outcomes": unchanged_as_json(self.counters),
                 "pending": self.counters.pending,
                 "dead_letters": outcomes[Outcome.FAILED],
                 "states": self.states,
                 "seconds": round(self.seconds, 3),
             }
         )
+
+
+def unchanged_as_json(counters: RunCounters) -> dict[str, int]:
+    """Return for a program what the manifests of unchanged evaluations say."""
+    return {outcome.value: counters.unchanged_outcomes.get(outcome, 0) for outcome in ManifestOutcome}
 
 
 def print_summary(summary: RunSummary, *, as_json: bool) -> None:
@@ -98,8 +103,15 @@ def outcome_table(summary: RunSummary) -> Table:
     table.add_column("what it means", footer=f"in {summary.seconds:.1f} s")
     for outcome, count in summary.counters.outcomes.items():
         style = _COLOURS[outcome] if count else "dim"
-        table.add_row(f"[{style}]{outcome}[/]", f"[{style}]{count}[/]", f"[dim]{MEANINGS[outcome]}[/]")
+        table.add_row(
+            f"[{style}]{outcome}[/]", f"[{style}]{count}[/]", f"[dim]{_meaning(outcome, summary.counters)}[/]"
+        )
     if summary.counters.pending:
         places = ", ".join(f"{count} {_PENDING[state]}" for state, count in summary.states.items() if count)
         table.add_row("[bold]pending[/]", f"[bold]{summary.counters.pending}[/]", f"no outcome yet: {places}")
     return table
+
+
+def _meaning(outcome: Outcome, counters: RunCounters) -> str:
+    unchanged = counters.describe_unchanged() if outcome is Outcome.UNCHANGED else ""
+    return f"{unchanged}: these were in the archive before" if unchanged else MEANINGS[outcome]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class RunCounters:
         states: how many are ``queued``, ``leased``, ``parked`` and ``held``.
         unfed: how many of the run's list are not in the ledger yet.
         account: name of the account that its first evaluation was asked for with.
+        unchanged_outcomes: what the manifests of those say that ended as ``unchanged``. Evaluations that an earlier
+            version completed are missing here.
     """
 
     total: int
@@ -25,15 +27,32 @@ class RunCounters:
     states: Mapping[str, int] = field(default_factory=dict)
     unfed: int = 0
     account: str = DEFAULT_ACCOUNT
+    unchanged_outcomes: Mapping[ManifestOutcome, int] = field(default_factory=dict)
 
     @property
     def pending(self) -> int:
         """Evaluations of the run that have no outcome yet."""
         return self.total - sum(self.outcomes.values())
 
+    @property
+    def errors(self) -> int:
+        """Evaluations that ended in a way that needs attention, unchanged ones by what their manifests say."""
+        ended = sum(count for outcome, count in self.outcomes.items() if not outcome.ok)
+        return ended + sum(count for outcome, count in self.unchanged_outcomes.items() if not outcome.ok)
+
+    def describe_unchanged(self) -> str:
+        """Return what the unchanged manifests say, such as ``no_documents 398, rejected 2``; empty if not known."""
+        known = {outcome.value: count for outcome, count in self.unchanged_outcomes.items() if count}
+        if known:
+            known["unknown"] = self.outcomes[Outcome.UNCHANGED] - sum(known.values())
+        return ", ".join(f"{outcome} {count}" for outcome, count in known.items() if count)
+
     def sentence(self) -> str:
         """Return what is not zero, in a line."""
-        return ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items() if count)
+        parts = {outcome: f"{count} {outcome}" for outcome, count in self.outcomes.items() if count}
+        if unchanged := self.describe_unchanged():
+            parts[Outcome.UNCHANGED] += f" ({unchanged})"
+        return ", ".join(parts.values())
 
 
 @dataclass(frozen=True, slots=True)

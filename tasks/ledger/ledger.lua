@@ -15,8 +15,9 @@
 -- KEYS[7]  held:backfill    ZSET  the same for the other queue
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
--- KEYS[10] run:             prefix of the runs' counters, HASH: total, one field for each state and each outcome; for a
---                                 run with a list also listed, its fingerprint, and how many of it are fed and unfed;
+-- KEYS[10] run:             prefix of the runs' counters, HASH: total, one field for each state and each outcome, and
+--                                 for each part of unchanged, such as unchanged:no_documents; for a run with a list also
+--                                 listed, its fingerprint, and how many of it are fed and unfed;
 --                                 changed: when one of them last did; account: whom its first evaluation was asked with
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued
 -- KEYS[12] never            a key that is never there
@@ -99,9 +100,7 @@ local function load(id)
 end
 
 local function save(id, job)
-  local text = cjson.encode(job)
-  redis.call('HSET', entries, id, text)
-  return text
+  redis.call('HSET', entries, id, cjson.encode(job))
 end
 
 local function state_of(id, job)
@@ -129,6 +128,8 @@ local function write_counters()
   for run, change in pairs(changes) do
     for field, by in pairs(change) do
       if by ~= 0 then redis.call('HINCRBY', KEYS[10] .. run, field, by) end
+      local whole = string.match(field, '^(.+):')
+      if whole then redis.call('HINCRBY', KEYS[10] .. run, whole, by) end
     end
     redis.call('HSET', KEYS[10] .. run, 'changed', string.format('%.0f', now))
   end
@@ -186,10 +187,7 @@ end
 local function finish_job(id, job)
   move(id, job, 'gone', nil, 'leased')
   local again = job.again
-  if not again then
-    redis.call('HDEL', entries, id)
-    return
-  end
+  if not again then return redis.call('HDEL', entries, id) end
   count(again.runs, 'queued', -1)
   local renewed = { queue = again.queue, account = job.account, refresh = true, even_if_erased = again.even_if_erased,
                  attempts = 0, lost = 0, accepted = now, trigger = again.trigger, trace = again.trace,

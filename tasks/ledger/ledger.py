@@ -25,7 +25,7 @@ from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.serialization import failure_fields, options_as_json, parse_counters, parse_dead_letter, parse_jobs
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.telemetry.tracing import span
 
 _CHUNK = 1000
@@ -197,10 +197,10 @@ class Ledger:
             lost += await self._call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
         return lost
 
-    async def complete(self, job: Job, outcome: Outcome) -> float:
+    async def complete(self, job: Job, outcome: Outcome, unchanged: ManifestOutcome | None = None) -> float:
         """The evaluation has its outcome: remove it and count it for its runs, in one step.
 
-        What ends at about the same time is settled in the same step.
+        An unchanged one is also counted by what its manifest says. What ends at about the same time shares a step.
 
         Returns:
             For how many seconds it was waited for, on Redis's clock: since it was accepted, wanted live, or redriven.
@@ -209,14 +209,14 @@ class Ledger:
             LeaseLost: another worker has it now and will settle it.
             ResponseError: its entry is damaged.
         """
-        age = await self._completions.submit((job, outcome))
+        age = await self._completions.submit((job, f"{outcome}:{unchanged}" if unchanged else outcome))
         if age < 0:
             raise ResponseError("the entry of an evaluation is damaged")
         self._check_lease(age)
         return age / 1000
 
-    async def complete_all(self, ends: Sequence[tuple[Job, Outcome]]) -> list[int]:
-        """Settle several, at most some thousand, in one step.
+    async def complete_all(self, ends: Sequence[tuple[Job, str]]) -> list[int]:
+        """Settle several, at most some thousand, in one step: as ``archived`` or, say, ``unchanged:archived``.
 
         Returns:
             For each the milliseconds for which it was waited for, at least 1; 0 where another worker has it now, -1
@@ -414,9 +414,9 @@ class Ledger:
     async def erase(self, eval_id: str) -> bool:
         """Forget an evaluation, whatever its state; return False where a worker has it now, and nothing was done.
 
-        Its runs count it as ``unchanged``, which is what an erased evaluation ends as, so that they still add up.
+        Its runs count it as ``unchanged``, with a manifest that says ``erased``, so that they still add up.
         """
-        return bool(await self._call("erase", Outcome.UNCHANGED, eval_id))
+        return bool(await self._call("erase", f"{Outcome.UNCHANGED}:{ManifestOutcome.ERASED}", eval_id))
 
     async def _call_in_chunks(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
         found: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 from tasks.ledger.counters import RunCounters
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Trigger
-from tasks.model.outcome import Evidence, Outcome
+from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 from tasks.telemetry.tracing import current_traceparent
 
 
@@ -66,6 +66,7 @@ def parse_counters(fields: Mapping[Any, Any]) -> RunCounters:
         states={state: int(fields.get(state, 0)) for state in ("queued", "leased", "parked", "held")},
         unfed=int(fields.get("unfed", 0)),
         account=fields.get("account", DEFAULT_ACCOUNT),
+        unchanged_outcomes={each: int(fields.get(f"{Outcome.UNCHANGED}:{each}", 0)) for each in ManifestOutcome},
     )
 
 

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Collection
+from dataclasses import dataclass
 
 
 class Outcome(enum.StrEnum):
@@ -26,6 +27,40 @@ class Outcome(enum.StrEnum):
     def ok(self) -> bool:
         """Whether nobody needs to look: everything there was to archive is in the archive."""
         return self in {Outcome.ARCHIVED, Outcome.UNCHANGED, Outcome.NO_DOCUMENTS}
+
+
+class ManifestOutcome(enum.StrEnum):
+    """What a manifest says of its evaluation: the outcome that it records, or that the evaluation was erased."""
+
+    ARCHIVED = Outcome.ARCHIVED
+    NO_DOCUMENTS = Outcome.NO_DOCUMENTS
+    NOT_FOUND = Outcome.NOT_FOUND
+    REJECTED = Outcome.REJECTED
+    UNREADABLE = Outcome.UNREADABLE
+    ERASED = "erased"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the evaluation needs no attention; an erasure was asked for."""
+        return self is ManifestOutcome.ERASED or Outcome(self).ok
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveResult:
+    """How an attempt ended that was not stopped.
+
+    Attributes:
+        outcome: the outcome of the evaluation.
+        unchanged: what the manifest says, if the outcome is ``unchanged``.
+    """
+
+    outcome: Outcome
+    unchanged: ManifestOutcome | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the evaluation needs no attention: an unchanged one is as good as its manifest's outcome."""
+        return self.unchanged.ok if self.unchanged else self.outcome.ok
 
 
 class NoDocumentsReason(enum.StrEnum):

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from tasks.errors import LeaseLost, StorageError, cause_of
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Job, Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ArchiveResult, Outcome
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.resilience.retry import AwaitHold, DeadLetterNow, RetryLater, check_workers_lost, decide, failure_of
 from tasks.telemetry import log_events, tracing
@@ -46,7 +46,7 @@ async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
     try:
         check_workers_lost(job, ctx.client.retry_policy)
         probe = await ctx.gate.enter()
-        outcome = await archive(job, ctx)
+        result = await archive(job, ctx)
     except RedisError:
         raise
     except LeaseLost as error:
@@ -57,21 +57,21 @@ async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
         await _record_failure(error, job, ctx, ledger, archive_probe=probe is not None)
     else:
         # Other evaluations learn that RiskOS and the archive are well.
-        if outcome is not Outcome.UNCHANGED:
+        if result.outcome is not Outcome.UNCHANGED:
             ctx.client.breaker.record_success()
         if probe:
-            await ctx.gate.probe_succeeded(probe, outcome)
-        await _complete(outcome, job, ledger, time.monotonic() - started)
+            await ctx.gate.probe_succeeded(probe, result.outcome)
+        await _complete(result, job, ledger, time.monotonic() - started)
 
 
-async def _complete(outcome: Outcome, job: Job, ledger: Ledger, seconds: float) -> None:
+async def _complete(result: ArchiveResult, job: Job, ledger: Ledger, seconds: float) -> None:
     try:
-        age = await ledger.complete(job, outcome)
+        age = await ledger.complete(job, result.outcome, result.unchanged)
     except LeaseLost as error:
         _record_lost_lease(error)
         return
-    log_events.evaluation_ended(outcome, seconds)
-    count_outcome(outcome, job.queue)
+    log_events.evaluation_ended(result, seconds)
+    count_outcome(result.outcome, job.queue)
     if job.queue is Queue.LIVE:
         observe_live_lag(age)
 

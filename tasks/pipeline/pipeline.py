@@ -10,7 +10,7 @@ from tasks.errors import ManifestChanged
 from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ArchiveResult, Outcome
 from tasks.pipeline.manifest_builder import build_manifest
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
@@ -54,7 +54,7 @@ class PipelineContext:
     confirm_lease: ConfirmLease = _always_ours
 
 
-async def archive(job: Job, ctx: PipelineContext) -> Outcome:
+async def archive(job: Job, ctx: PipelineContext) -> ArchiveResult:
     """Carry one evaluation into the archive and return how it ended.
 
     Raises:
@@ -65,7 +65,7 @@ async def archive(job: Job, ctx: PipelineContext) -> Outcome:
     with span("look_up"):
         before = await read_manifest(ctx.manifests, evaluation)
     if before and _is_final(before.manifest, job):
-        return Outcome.UNCHANGED
+        return _unchanged(before.manifest)
     # Looking and committing hold no bundle: both happen while others have the slot.
     async with ctx.acquire_slot(job.queue):
         ctx.gate.check_not_closed_since(closings)
@@ -129,13 +129,19 @@ async def _store(
 
 async def _commit(
     job: Job, ctx: PipelineContext, evaluation: Evaluation, manifest: Manifest, previous: StoredManifest | None
-) -> Outcome:
+) -> ArchiveResult:
     """Commit the manifest; where another worker was faster, on top of what that one wrote; where it was erased, not."""
     for _ in range(_COMMITS):
         try:
-            return await commit(ctx.manifests, evaluation, manifest, previous)
+            outcome = await commit(ctx.manifests, evaluation, manifest, previous)
         except ManifestChanged:
             previous = await read_manifest(ctx.manifests, evaluation)
             if previous and previous.manifest.erased and not job.even_if_erased:
-                return Outcome.UNCHANGED
+                return _unchanged(previous.manifest)
+        else:
+            return _unchanged(manifest) if outcome is Outcome.UNCHANGED else ArchiveResult(outcome)
     raise ManifestChanged
+
+
+def _unchanged(manifest: Manifest) -> ArchiveResult:
+    return ArchiveResult(Outcome.UNCHANGED, manifest.manifest_outcome)

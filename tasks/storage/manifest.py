@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome
 from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
 
 _MEDIA_TYPE = "application/json"
@@ -133,6 +133,11 @@ class Manifest(ArchiveRecord):
     erased: ErasedRecord | None = Field(
         default=None, exclude_if=_is_none, description="There where the evaluation was erased."
     )
+
+    @property
+    def manifest_outcome(self) -> ManifestOutcome:
+        """What it says of the evaluation: its outcome, or that it was erased."""
+        return ManifestOutcome.ERASED if self.erased else ManifestOutcome(self.outcome)
 
     def same_content(self, other: "Manifest") -> bool:
         """Return whether both tell of the same outcome, documents and answer.

@@ -9,7 +9,7 @@ import structlog
 
 from tasks.errors import AccountUnknown, ArchiveError, cause_of, message_of
 from tasks.model.job import Job
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ArchiveResult
 
 _log = structlog.get_logger("docv.archive")
 
@@ -26,10 +26,11 @@ def bind_evaluation(job: Job) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(about=facts)
 
 
-def evaluation_ended(outcome: Outcome, seconds: float) -> None:
-    """An evaluation has its outcome."""
-    level = _log.info if outcome.ok else _log.warning
-    level(f"evaluation.{outcome}", seconds=round(seconds, 3))
+def evaluation_ended(result: ArchiveResult, seconds: float) -> None:
+    """An evaluation has its outcome; if it is unchanged, the line names the outcome in the manifest."""
+    level = _log.info if result.ok else _log.warning
+    unchanged = {"manifest_outcome": result.unchanged.value} if result.unchanged else {}
+    level(f"evaluation.{result.outcome}", seconds=round(seconds, 3), **unchanged)
 
 
 def evaluation_parked(error: Exception, wait: float) -> None:

@@ -17,9 +17,9 @@ from jsonschema import Draft202012Validator
 from scripts.simulator.bundles import documents_of
 from scripts.simulator.expected import demo_ids, expected_outcome
 from scripts.simulator.options import SimulatorOptions
-from scripts.simulator.scenarios import LAYOUTS, eval_id_for, scenario_of
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario_of
 from scripts.simulator.server import Simulator, start_simulator
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.storage.manifest import schema
 from tests.commands import KEY, Shell, finish, reached
 from tests.conftest import S3
@@ -83,10 +83,42 @@ async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, ri
 
     outcomes = json.loads(second.out)["outcomes"]
     assert outcomes["unchanged"] == 90 - outcomes["failed"]
+    before = {outcome: count for outcome, count in counted(eval_ids).items() if outcome not in {"unchanged", "failed"}}
+    assert json.loads(second.out)["unchanged_outcomes"] == before | {"erased": 0}
     failing = [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.FAILED]
     assert outcomes["failed"] == len(failing)
     asked_for_failing = sum(riskos.stats().by_evaluation[eval_id] for eval_id in failing)
     assert riskos.stats().requests - asked == asked_for_failing / 2
+
+
+ENDINGS = {
+    "archived": Scenario.DOCUMENTED,
+    "no_documents": Scenario.NO_DOCUMENTS,
+    "not_found": Scenario.NOT_FOUND,
+    "rejected": Scenario.REJECTED,
+    "unreadable": Scenario.GARBAGE_ALWAYS,
+}
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (("archived", "no_documents"), 0),
+        (("archived", "not_found"), 1),
+        (("no_documents", "rejected"), 1),
+        (("unreadable",), 1),
+    ],
+)
+async def test_the_same_list_again_says_what_is_unchanged_and_exits_as_before(
+    shell: Shell, ended: tuple[str, ...], code: int
+) -> None:
+    eval_ids = [eval_id_for(ENDINGS[outcome], 9_000) for outcome in ended]
+    first = await shell.run("run", *eval_ids, "--json")
+    second = await shell.run("run", *eval_ids, "--json")
+    assert (first.code, second.code) == (code, code)
+    summary = json.loads(second.out)
+    assert summary["outcomes"] == dict.fromkeys(Outcome, 0) | {"unchanged": len(ended)}
+    assert summary["unchanged_outcomes"] == dict.fromkeys(ManifestOutcome, 0) | dict.fromkeys(ended, 1)
 
 
 def everything_is_in_the_bucket(s3: S3, eval_ids: list[str]) -> None:

@@ -11,7 +11,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.resilience.holds import Holds
 from tests.commands import Shell
 from tests.holds import refused
@@ -45,6 +45,22 @@ async def test_everything_that_is_under_way_is_one_object(shell: Shell) -> None:
     assert (found["runs"]["q3"]["total"], found["runs"]["q3"]["pending"]) == (8, 6)
     assert found["runs"]["q3"]["seconds_left"] == pytest.approx(6 / (10 * 0.9), abs=0.1)
     assert found["runs"]["q3"]["outcomes"]["archived"] == found["runs"]["q3"]["outcomes"]["failed"] == 1
+
+
+async def test_unchanged_evaluations_are_to_look_at_if_their_manifests_outcomes_are(shell: Shell, redis: Redis) -> None:
+    ledger = Ledger(redis)
+    ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9b{number:02x}" for number in range(3)]
+    await ledger.accept(ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q4")))
+    found = (ManifestOutcome.NO_DOCUMENTS, ManifestOutcome.REJECTED, ManifestOutcome.REJECTED)
+    for entry, unchanged in zip(await ledger.lease(ids, token="a-token"), found, strict=True):
+        await ledger.complete(entry, Outcome.UNCHANGED, unchanged)
+
+    split = dict.fromkeys(ManifestOutcome, 0) | {"no_documents": 1, "rejected": 2}
+    assert json.loads((await shell.run("status", "--json")).out)["runs"]["q4"]["unchanged_outcomes"] == split
+    assert re.search(r"q4 +3 +0 +2 *\n", (await shell.run("status")).out)
+    run = await shell.run("status", "q4")
+    assert run.code == 1
+    assert "no_documents 1, rejected 2: these were in the archive before" in run.out
 
 
 async def test_a_person_reads_the_same(shell: Shell) -> None:

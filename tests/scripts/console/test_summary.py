@@ -6,11 +6,18 @@ import pytest
 
 from scripts.console.summary import MEANINGS, RunSummary, print_summary
 from tasks.ledger.counters import RunCounters
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 
 
 def summary(total: int, **outcomes: int) -> RunSummary:
     return RunSummary("q3", RunCounters(total, {outcome: outcomes.get(outcome.value, 0) for outcome in Outcome}), 1.5)
+
+
+def unchanged(**outcomes: int) -> RunSummary:
+    """Return the summary of a run that found only manifests that were there before."""
+    found = {outcome: outcomes.get(outcome.value, 0) for outcome in ManifestOutcome}
+    total = sum(outcomes.values())
+    return RunSummary("q3", RunCounters(total, {Outcome.UNCHANGED: total}, unchanged_outcomes=found), 1.5)
 
 
 def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +33,14 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
             "rejected": 0,
             "unreadable": 0,
             "failed": 1,
+        },
+        "unchanged_outcomes": {
+            "archived": 0,
+            "no_documents": 0,
+            "not_found": 0,
+            "rejected": 0,
+            "unreadable": 0,
+            "erased": 0,
         },
         "pending": 1,
         "dead_letters": 1,
@@ -43,6 +58,12 @@ def test_the_table_tells_every_outcome_and_what_it_means(capsys: pytest.CaptureF
     assert "pending" in out
 
 
+def test_the_table_says_what_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(unchanged(no_documents=398, rejected=2), as_json=False)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "unchanged 400 no_documents 398, rejected 2: these were in the archive before" in out
+
+
 @pytest.mark.parametrize(
     ("given", "fine"),
     [
@@ -52,6 +73,10 @@ def test_the_table_tells_every_outcome_and_what_it_means(capsys: pytest.CaptureF
         (summary(1, rejected=1), False),
         (summary(1, unreadable=1), False),
         (summary(1, failed=1), False),
+        (unchanged(archived=1, no_documents=1, erased=1), True),
+        (unchanged(archived=1, not_found=1), False),
+        (unchanged(rejected=1), False),
+        (unchanged(unreadable=1), False),
     ],
 )
 def test_a_run_is_fine_when_nobody_needs_to_look(given: RunSummary, *, fine: bool) -> None:

@@ -40,7 +40,7 @@ async def test_what_was_erased_is_not_fetched_again_unless_a_person_says_so(
 
     (tmp_path / "ids.txt").write_text(f"{MINE}\n")
     backfill = await shell.run("backfill", "ids.txt", "--run", "q3", "--refresh", "--json")
-    assert json.loads(backfill.out)["outcomes"]["unchanged"] == 1
+    assert (json.loads(backfill.out)["unchanged_outcomes"]["erased"], backfill.code) == (1, 0)
     assert simulator.stats().requests == requests
 
     back = await shell.run("backfill", "ids.txt", "--run", "q4", "--even-if-erased", "--json")

@@ -25,7 +25,7 @@ from scripts.erase.versions import S3Versions
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.storage.bucket import Bucket, ObjectAttributes
 from tasks.storage.manifest import read_manifest
 from tests.conftest import S3
@@ -294,6 +294,7 @@ async def test_its_entry_and_its_dead_letter_go_and_its_runs_still_add_up(archiv
     assert await archive.ledger.locate([eval_id]) == [(None, None)]
     run = await archive.ledger.get_run("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.UNCHANGED]) == (1, 0, 1)
+    assert run.unchanged_outcomes[ManifestOutcome.ERASED] == 1
 
     await archive.ledger.accept([eval_id], SOME)
     (entry,) = await archive.ledger.lease([eval_id], token="a-token")

@@ -11,7 +11,7 @@ from redis.exceptions import OutOfMemoryError
 from tasks.errors import LeaseLost
 from tasks.ledger.ledger import BeginResult, Ledger, NotReplicated
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
-from tasks.model.outcome import Evidence, Outcome
+from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 from worker.clients.redis import open_redis
 
 pytestmark = pytest.mark.both_redises
@@ -921,6 +921,29 @@ async def test_an_evaluation_counts_for_every_run_that_named_it(ledger: Ledger, 
     for name in ("first", "second"):
         counters = await ledger.get_run(name)
         assert (counters.total, counters.pending, counters.outcomes[Outcome.NOT_FOUND]) == (1, 0, 1)
+
+
+async def test_unchanged_evaluations_of_a_run_are_counted_by_what_their_manifests_say(ledger: Ledger) -> None:
+    first, second, _ = [await taken(ledger, eval_id, run="2026-q3") for eval_id in some_ids(3)]
+    await ledger.complete(first, Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    await ledger.complete(second, Outcome.UNCHANGED, ManifestOutcome.REJECTED)
+
+    counters = await ledger.get_run("2026-q3")
+    assert (counters.total, counters.pending, counters.outcomes[Outcome.UNCHANGED]) == (3, 1, 2)
+    assert counters.unchanged_outcomes == dict.fromkeys(ManifestOutcome, 0) | {
+        ManifestOutcome.ARCHIVED: 1,
+        ManifestOutcome.REJECTED: 1,
+    }
+    assert counters.errors == 1
+
+
+async def test_counters_of_a_version_that_did_not_split_unchanged_are_still_read(ledger: Ledger, redis: Redis) -> None:
+    await redis.hset(PREFIX + "run:2026-q3", mapping={"total": 3, "unchanged": 3, "unchanged:archived": 1})
+    counters = await ledger.get_run("2026-q3")
+    assert (counters.pending, counters.errors, counters.outcomes[Outcome.UNCHANGED]) == (0, 0, 3)
+    assert counters.sentence() == "3 unchanged (archived 1, unknown 2)"
+    await redis.hdel(PREFIX + "run:2026-q3", "unchanged:archived")
+    assert (await ledger.get_run("2026-q3")).sentence() == "3 unchanged"
 
 
 async def test_a_run_that_asks_for_a_refresh_in_the_middle_waits_for_its_own_outcome(

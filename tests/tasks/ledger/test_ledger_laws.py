@@ -24,7 +24,7 @@ from tasks.errors import LeaseLost
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 
 Happening = tuple[str, dict[str, object]]
 LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 80)
@@ -45,7 +45,10 @@ several = st.lists(st.sampled_from(EVAL_IDS), min_size=1, max_size=6)
 nth = st.integers(0, 5)
 waits = st.sampled_from([0.0, 0.0, HOUR])
 limits = st.sampled_from([1, 2, 1000])
-outcomes = st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.FAILED])
+settled = [outcome for outcome in Outcome if outcome not in {Outcome.FAILED, Outcome.UNCHANGED}]
+outcomes = st.sampled_from(
+    [*((outcome, None) for outcome in settled), *((Outcome.UNCHANGED, each) for each in ManifestOutcome)]
+)
 causes = st.sampled_from(["service_failed", "bundle_too_large"])
 
 
@@ -172,6 +175,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.dead: dict[str, Dead] = {}
         self.totals: Counter[str] = Counter()
         self.ended: Counter[tuple[str, Outcome]] = Counter()
+        self.unchanged: Counter[tuple[str, ManifestOutcome]] = Counter()
         self.begun: BeginResult | None = None
         self.fed = 0
         self.leases: list[Job] = []
@@ -301,11 +305,11 @@ class LedgerLife(RuleBasedStateMachine):
             if self._ours(lease):
                 self.known[lease.eval_id].due = False
 
-    def settle(self, nth: int, outcome: Outcome) -> None:
+    def settle(self, nth: int, outcome: tuple[Outcome, ManifestOutcome | None]) -> None:
         self._speak(
             nth,
-            lambda lease: self.ledger.complete(lease, outcome),
-            lambda lease, known: self._finish(lease, known, outcome),
+            lambda lease: self.ledger.complete(lease, *outcome),
+            lambda lease, known: self._finish(lease, known, *outcome),
         )
 
     def park(self, nth: int, wait: float) -> None:
@@ -411,7 +415,7 @@ class LedgerLife(RuleBasedStateMachine):
             return
         self.dead.pop(eval_id, None)
         if known:
-            self.ended.update((run, Outcome.UNCHANGED) for run in self._runs_of(known))
+            self._count(self._runs_of(known), Outcome.UNCHANGED, ManifestOutcome.ERASED)
             del self.known[eval_id]
 
     # -- what accidents and time do
@@ -454,8 +458,13 @@ class LedgerLife(RuleBasedStateMachine):
             with pytest.raises(LeaseLost):
                 self.do(say(lease))
 
-    def _finish(self, lease: Job, known: Known, outcome: Outcome) -> None:
-        self.ended.update((run, outcome) for run in known.runs)
+    def _count(self, runs: set[str], outcome: Outcome, unchanged: ManifestOutcome | None) -> None:
+        self.ended.update((run, outcome) for run in runs)
+        if unchanged:
+            self.unchanged.update((run, unchanged) for run in runs)
+
+    def _finish(self, lease: Job, known: Known, outcome: Outcome, unchanged: ManifestOutcome | None = None) -> None:
+        self._count(known.runs, outcome, unchanged)
         if known.again:
             self.known[lease.eval_id] = known.again
             known.again.put("parked", due=not known.again.delayed)
@@ -501,6 +510,8 @@ class LedgerLife(RuleBasedStateMachine):
             under_way = [known for known in self.known.values() if run in self._runs_of(known)]
             assert counters.total == self.totals[run]
             assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
+            assert counters.unchanged_outcomes == {each: self.unchanged[run, each] for each in ManifestOutcome}
+            assert sum(counters.unchanged_outcomes.values()) == counters.outcomes[Outcome.UNCHANGED]
             unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, BeginResult.CREATED) else 0
             assert counters.unfed == unfed
             assert counters.pending == len(under_way) + unfed

@@ -27,7 +27,7 @@ from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ArchiveResult, ManifestOutcome, Outcome
 from tasks.pipeline.attempt import attempt
 from tasks.pipeline.pipeline import PipelineContext
 from tasks.pipeline.upload import UploadTarget
@@ -166,6 +166,29 @@ async def test_every_evaluation_of_a_run_ends_as_it_should_and_the_counters_add_
     assert (census.leased, census.parked, *census.queued.values()) == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("scenario", "outcome", "level"),
+    [
+        (Scenario.DOCUMENTED, ManifestOutcome.ARCHIVED, "info"),
+        (Scenario.NO_DOCUMENTS, ManifestOutcome.NO_DOCUMENTS, "info"),
+        (Scenario.NOT_FOUND, ManifestOutcome.NOT_FOUND, "warning"),
+        (Scenario.REJECTED, ManifestOutcome.REJECTED, "warning"),
+        (Scenario.GARBAGE_ALWAYS, ManifestOutcome.UNREADABLE, "warning"),
+    ],
+)
+async def test_an_unchanged_evaluation_is_counted_and_logged_by_the_outcome_in_its_manifest(
+    yard: Yard, told: list[dict[str, Any]], scenario: Scenario, outcome: ManifestOutcome, level: str
+) -> None:
+    for _ in range(2):
+        await yard.attempt(await yard.one(scenario))
+    counters = await yard.ledger.get_run(RUN)
+    assert counters.outcomes[Outcome.UNCHANGED] == 1
+    assert {each: count for each, count in counters.unchanged_outcomes.items() if count} == {outcome: 1}
+    assert counters.errors == (0 if outcome.ok else 2)
+    event = told[-1]
+    assert (event["event"], event["manifest_outcome"], event["log_level"]) == ("evaluation.unchanged", outcome, level)
+
+
 # One attempt
 
 
@@ -219,7 +242,7 @@ async def test_what_is_live_is_timed_from_the_moment_it_was_wanted_so(
 async def test_every_line_that_is_logged_during_an_attempt_says_which_it_is(
     yard: Yard, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def foreign(*_: object) -> Outcome:
+    async def foreign(*_: object) -> ArchiveResult:
         await asyncio.to_thread(structlog.get_logger("another.logger").warning, "a line of somebody else's")
         raise StorageError("create", "a reason")
 
@@ -744,3 +767,4 @@ async def test_of_what_was_erased_while_its_worker_stood_still_nothing_is_writte
     assert list(store.list()) == []
     assert [event["event"] for event in told] == ["evaluation.lease_lost"]
     assert await yard.outcomes() == {Outcome.UNCHANGED: 1}, "that of the erasure"
+    assert (await yard.ledger.get_run(RUN)).unchanged_outcomes[ManifestOutcome.ERASED] == 1

@@ -92,7 +92,10 @@ class House:
     clock: Clock
 
     async def archive(self, eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Outcome:
-        return await archive(entry_of(eval_id, refresh=refresh, even_if_erased=even_if_erased), self.means)
+        result = await archive(entry_of(eval_id, refresh=refresh, even_if_erased=even_if_erased), self.means)
+        manifest = await self.manifest(eval_id)
+        assert result.unchanged == (manifest.manifest_outcome if result.outcome is Outcome.UNCHANGED else None)
+        return result.outcome
 
     async def erase(self, eval_id: str) -> bytes:
         """Put the marker of an erasure in the manifest's place; return it."""

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
 from tests.scripts.serve.page.conftest import HTML, Person, bury, some_of_every_sort
@@ -29,6 +30,15 @@ async def test_the_first_sheet_shows_everything_that_is_under_way(operator: Pers
     assert "0 of 10/s from the settings" in said
     assert re.search(r"2026-q3 .*1 archived .*1 no_documents .* 10 4 on hold", said)
     assert re.search(r"service_failed 6 Redrive", said)
+
+
+async def test_a_run_shows_what_is_unchanged(operator: Person, redis: Redis, eval_id: str) -> None:
+    ledger = Ledger(redis)
+    await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
+    (entry,) = await ledger.lease([eval_id], token="a-token")
+    await ledger.complete(entry, Outcome.UNCHANGED, ManifestOutcome.NOT_FOUND)
+    for path in ("/", "/page/runs"):
+        assert "1 unchanged (not_found 1)" in text_of((await operator.see(path)).body)
 
 
 async def test_what_is_left_of_a_run_is_told_as_status_tells_it(operator: Person, redis: Redis) -> None:
