@@ -14,7 +14,14 @@ from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.commands.backfill_plan import make_plan
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
-from scripts.console.options import account_option, column_option, even_if_erased_option, json_option, refresh_option
+from scripts.console.options import (
+    account_option,
+    column_option,
+    even_if_erased_option,
+    json_option,
+    refresh_option,
+    refresh_outcome_option,
+)
 from scripts.console.summary import RunSummary, print_summary
 from scripts.ids.gather import Gathered, gather
 from scripts.local.machine import local_workers
@@ -23,6 +30,7 @@ from scripts.overview.run_snapshot import RunSnapshot
 from scripts.overview.run_watcher import follow_run
 from tasks.errors import RunTaken
 from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.model.outcome import ManifestOutcome
 from tasks.queueing.message import parse_run
 from tasks.storage.run_list import RunList, RunSource, store_run_list
 from worker.clients.redis import check_redis, open_redis
@@ -44,6 +52,7 @@ class BackfillOptions:
         limit: only so many, the first.
         sample: only so many, chosen by chance, always the same.
         refresh: ask RiskOS although there is a manifest.
+        refresh_outcomes: ask RiskOS although there is a manifest, if it says one of these.
         even_if_erased: archive again what was erased.
         strict: queue nothing when a line is bad.
         rejects: file for bad lines; named after the run's source where it is None.
@@ -56,6 +65,7 @@ class BackfillOptions:
     limit: int | None
     sample: int | None
     refresh: bool
+    refresh_outcomes: tuple[ManifestOutcome, ...]
     even_if_erased: bool
     strict: bool
     rejects: Path | None
@@ -69,6 +79,7 @@ class BackfillOptions:
 @click.option("--limit", type=click.IntRange(1, 1_000_000), help="Only so many, the first ones.")
 @click.option("--sample", type=click.IntRange(1, 1_000_000), help="Only so many, by chance; always the same.")
 @refresh_option
+@refresh_outcome_option
 @even_if_erased_option
 @click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
@@ -97,7 +108,8 @@ def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> in
         with _gather_ids(options, settings) as gathered:
             if dry_run:
                 with local_redis(settings) as (here, _):
-                    return asyncio.run(make_plan(gathered, here, account, refresh=options.refresh, as_json=as_json))
+                    refresh = tuple(ManifestOutcome) if options.refresh else options.refresh_outcomes
+                    return asyncio.run(make_plan(gathered, here, account, refresh=refresh, as_json=as_json))
             with _open_workers(settings, account) as (here, check_worker):
                 summary = asyncio.run(_backfill(options, gathered, here, account, check_worker, detach=detach))
         print_summary(summary, as_json=as_json)
@@ -179,6 +191,7 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
             environment=account.settings.environment,
             account=account.name,
             refresh=options.refresh,
+            refresh_outcomes=options.refresh_outcomes,
             even_if_erased=options.even_if_erased,
             source=RunSource(
                 name=_name(options.source),

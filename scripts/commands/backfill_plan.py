@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import click
@@ -18,6 +18,7 @@ from scripts.ids.gather import Gathered
 from scripts.overview.estimate import Estimate, estimate_requests
 from scripts.overview.rate_status import read_rate
 from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import ManifestOutcome
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, read_manifest
 from worker.clients.redis import check_redis, open_redis
@@ -68,7 +69,12 @@ class BackfillPlan:
 
 
 async def make_plan(
-    gathered: Gathered, here: Settings, account: AccountSettings, *, refresh: bool, as_json: bool
+    gathered: Gathered,
+    here: Settings,
+    account: AccountSettings,
+    *,
+    refresh: Collection[ManifestOutcome],
+    as_json: bool,
 ) -> int:
     """Print what a backfill would mean; queue nothing; return the exit code.
 
@@ -76,7 +82,7 @@ async def make_plan(
         gathered: the IDs.
         here: settings with a Redis.
         account: whom RiskOS would be asked with.
-        refresh: whether it would be asked although there is a manifest.
+        refresh: what a manifest says for which it would be asked nevertheless.
         as_json: for a program.
     """
     settings = account.settings
@@ -89,7 +95,7 @@ async def make_plan(
         manifests = await _check_archived(bucket, settings, sample)
     found = [manifest for manifest in manifests if manifest]
     full = [manifest.documents for manifest in found if manifest.documents]
-    share_new = 1.0 if refresh else 1 - len(found) / len(sample)
+    asked = len(sample) - sum(manifest.manifest_outcome not in refresh for manifest in found)
     made = BackfillPlan(
         ids=len(gathered.ids),
         bad=gathered.bad,
@@ -99,7 +105,7 @@ async def make_plan(
         documents=statistics.fmean(map(len, full)) if full else _DOCUMENTS,
         size=statistics.fmean(sum(each.size for each in documents) for documents in full) if full else _BYTES,
         known=bool(full),
-        estimate=estimate_requests(round(len(gathered.ids) * share_new), settings, rate=rate.effective),
+        estimate=estimate_requests(round(len(gathered.ids) * asked / len(sample)), settings, rate=rate.effective),
     )
     if as_json:
         click.echo(orjson.dumps(_as_json(made)))

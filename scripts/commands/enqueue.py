@@ -3,12 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import orjson
 
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.console.options import account_option, even_if_erased_option, json_option, refresh_option
+from scripts.console.options import (
+    account_option,
+    even_if_erased_option,
+    json_option,
+    refresh_option,
+    refresh_outcome_option,
+)
 from scripts.ids.arguments import ParsedIds, read_ids
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
@@ -34,6 +41,7 @@ from worker.tracing import open_tracer
 )
 @click.option("--run", help="Name to count them under; see `status NAME`.")
 @refresh_option
+@refresh_outcome_option
 @click.option("--settle", is_flag=True, help="They have just been completed: wait DOCV_SETTLE_SECONDS first.")
 @even_if_erased_option
 @account_option()
@@ -43,11 +51,10 @@ def enqueue(
     *,
     queue: str,
     run: str | None,
-    refresh: bool,
-    even_if_erased: bool,
     settle: bool,
     account: str | None,
     as_json: bool,
+    **wanted: Any,
 ) -> int:
     """Put evaluations on a queue; workers archive them.
 
@@ -60,7 +67,7 @@ def enqueue(
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0
-    order = EnqueueOptions(Queue(queue), name, trigger, refresh=refresh, delay=delay, even_if_erased=even_if_erased)
+    order = EnqueueOptions(Queue(queue), name, trigger, delay=delay, **wanted)
     published = asyncio.run(_enqueue(settings, ids, order))
     if as_json:
         facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}

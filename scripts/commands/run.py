@@ -1,19 +1,28 @@
 """Archive evaluations on this machine, now."""
 
+from typing import Any
+
 import click
 
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
-from scripts.console.options import account_option, even_if_erased_option, json_option, refresh_option
+from scripts.console.options import (
+    account_option,
+    even_if_erased_option,
+    json_option,
+    refresh_option,
+    refresh_outcome_option,
+)
 
 
 @click.command()
 @click.argument("sources", metavar="FILE|ID...", nargs=-1, required=True)
 @refresh_option
+@refresh_outcome_option
 @even_if_erased_option
 @account_option()
 @json_option()
-def run(sources: tuple[str, ...], *, refresh: bool, even_if_erased: bool, account: str | None, as_json: bool) -> int:
+def run(sources: tuple[str, ...], *, account: str | None, as_json: bool, **wanted: Any) -> int:
     """Archive evaluations, on this machine, now.
 
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are
@@ -34,7 +43,7 @@ def run(sources: tuple[str, ...], *, refresh: bool, even_if_erased: bool, accoun
 
     def archive_them() -> int:
         with local_workers(settings, known.name) as here:
-            summary = here.archive(ids.eval_ids, refresh=refresh, even_if_erased=even_if_erased)
+            summary = here.archive(ids.eval_ids, **wanted)
         print_summary(summary, as_json=as_json)
         return OK if summary.is_ok and not ids.bad else NOT_ALL
 

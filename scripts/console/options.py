@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
+from scripts.console.parameter_types import OutcomesType
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -27,5 +29,13 @@ even_if_erased_option = click.option(
     "--even-if-erased", is_flag=True, help="Also archive again what was erased by a privacy request."
 )
 refresh_option = click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+refresh_outcome_option = click.option(
+    "--refresh-outcome",
+    "refresh_outcomes",
+    type=OutcomesType(),
+    metavar="OUTCOME,…",
+    default=(),
+    help="Ask RiskOS again about evaluations whose manifest has one of these outcomes, such as no_documents,rejected.",
+)
 with_parent_option = click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")

@@ -1,9 +1,11 @@
-"""Types of parameters that click does not have: rates, durations and percentages."""
+"""Types of parameters that click does not have: rates, durations, percentages and lists of outcomes."""
 
 import math
 from typing import Any
 
 import click
+
+from tasks.model.outcome import ManifestOutcome
 
 _PERCENT = 100
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -51,3 +53,22 @@ class ShareType(click.ParamType[float]):
         if percent != "%" or not number.replace(".", "", 1).isdigit() or not 0 < float(number) <= _PERCENT:
             self.fail(f"{value!r} is no part of all; expected is a percentage such as 5%", param, ctx)
         return float(number) / _PERCENT
+
+
+class OutcomesType(click.ParamType[tuple[ManifestOutcome, ...]]):
+    """Comma-separated outcomes that a manifest can record, each once and in the order of ``ManifestOutcome``."""
+
+    name = "outcomes"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[ManifestOutcome, ...]:
+        """Return the outcomes."""
+        if isinstance(value, tuple):
+            return value
+        # What was erased is archived again with --even-if-erased only.
+        valid = [outcome for outcome in ManifestOutcome if outcome is not ManifestOutcome.ERASED]
+        named = {name.strip() for name in str(value).split(",")}
+        if unknown := sorted(named.difference(valid)):
+            self.fail(f"{unknown[0]!r} is not a valid outcome: expected some of {', '.join(valid)}", param, ctx)
+        return tuple(outcome for outcome in valid if outcome in named)

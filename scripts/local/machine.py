@@ -14,7 +14,7 @@ from scripts.overview.run_watcher import follow_run
 from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import EnqueueOptions, Queue, Trigger
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.queueing.publisher import Publisher, enqueue
 from tasks.resilience.holds import Holds, Reason
 from worker.app import make_publishing_app
@@ -39,20 +39,34 @@ class LocalWorkers:
     def __init__(self, settings: Settings, worker: LocalWorker, account: str) -> None:
         self.settings, self._worker, self._account = settings, worker, account
 
-    def archive(self, eval_ids: Sequence[str], *, refresh: bool = False, even_if_erased: bool = False) -> RunSummary:
+    def archive(
+        self,
+        eval_ids: Sequence[str],
+        *,
+        refresh: bool = False,
+        refresh_outcomes: tuple[ManifestOutcome, ...] = (),
+        even_if_erased: bool = False,
+    ) -> RunSummary:
         """Archive evaluations and wait until each has its outcome.
 
         Args:
             eval_ids: canonical IDs, each once.
             refresh: ask RiskOS again about what is archived already.
+            refresh_outcomes: ask RiskOS again about evaluations whose manifest says one of these.
             even_if_erased: archive again what was erased.
 
         Raises:
             ServiceUnavailable: the worker dies again and again, or RiskOS refuses the key.
         """
         name, started = make_run_name("run"), time.monotonic()
-        trigger = Trigger("run", run=name)
-        order = EnqueueOptions(Queue.BACKFILL, self._account, trigger, refresh=refresh, even_if_erased=even_if_erased)
+        order = EnqueueOptions(
+            Queue.BACKFILL,
+            self._account,
+            Trigger("run", run=name),
+            refresh=refresh,
+            refresh_outcomes=refresh_outcomes,
+            even_if_erased=even_if_erased,
+        )
         last = asyncio.run(self._archive(eval_ids, name, order))
         return RunSummary(run=name, counters=last.counters, seconds=time.monotonic() - started)
 

@@ -16,8 +16,8 @@
 -- KEYS[8]  dead             HASH  eval_id -> dead letter, as JSON
 -- KEYS[9]  runs             ZSET  name of a run -> since when it exists
 -- KEYS[10] run:             prefix of the runs' counters, HASH: total, one field for each state and each outcome, and
---                                 for each part of unchanged, such as unchanged:no_documents; for a run with a list also
---                                 listed, its fingerprint, and how many of it are fed and unfed;
+--                                 for each part of unchanged, such as unchanged:no_documents; for a run with a list
+--                                 also listed, its fingerprint, and how many of it are fed and unfed;
 --                                 changed: when one of them last did; account: whom its first evaluation was asked with
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued
 -- KEYS[12] never            a key that is never there
@@ -183,15 +183,15 @@ local function owned_job(id, token)
   return job and job.lease == token and job
 end
 
--- An evaluation ended. Was it asked for again meanwhile, then it starts anew.
+-- An evaluation ended. If it was asked for again meanwhile, it starts again; older versions always meant a refresh.
 local function finish_job(id, job)
   move(id, job, 'gone', nil, 'leased')
   local again = job.again
   if not again then return redis.call('HDEL', entries, id) end
   count(again.runs, 'queued', -1)
-  local renewed = { queue = again.queue, account = job.account, refresh = true, even_if_erased = again.even_if_erased,
-                 attempts = 0, lost = 0, accepted = now, trigger = again.trigger, trace = again.trace,
-                 evidence = again.evidence, runs = again.runs }
+  local renewed = { queue = again.queue, account = job.account, refresh = again.refresh ~= false, attempts = 0, lost = 0,
+                 refresh_outcomes = again.refresh_outcomes, even_if_erased = again.even_if_erased, accepted = now,
+                 trigger = again.trigger, trace = again.trace, evidence = again.evidence, runs = again.runs }
   save(id, renewed)
   move(id, renewed, 'parked', math.max(now, again.due), 'new')
 end
@@ -212,11 +212,13 @@ end
 
 local verbs = {}
 
--- What a webhook tells of an evaluation is kept, whoever asked for it first.
-local function add_evidence(job, evidence)
-  for _, fact in ipairs(evidence) do
-    job.evidence = job.evidence or {}
-    if not contains(job.evidence, fact) then job.evidence[#job.evidence + 1] = fact end
+-- What a webhook tells of an evaluation is kept, whoever asked for it first; so are the outcomes to refresh.
+local function add_lists(job, order)
+  for _, field in ipairs({ 'evidence', 'refresh_outcomes' }) do
+    for _, item in ipairs(order[field] or {}) do
+      job[field] = job[field] or {}
+      if not contains(job[field], item) then job[field][#job[field] + 1] = item end
+    end
   end
 end
 
@@ -230,7 +232,7 @@ local function accept_new(id, order, dead_before)
       order.job.runs[1] = order.run
       index_run(order.run, order.account)
     end
-    add_evidence(order.job, order.evidence)
+    add_lists(order.job, order)
     order.text = cjson.encode(order.job)
   end
   local text = order.text
@@ -251,20 +253,21 @@ end
 -- Accept an evaluation that is in the ledger already; return whether to publish it.
 local function accept_known(id, job, order)
   local publish, run = false, order.run
-  if (order.refresh or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
-    job.again = job.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {},
-                                   due = 0 }
-    local again = job.again
+  if (order.refresh or order.refresh_outcomes or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
+    local again = job.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {}, due = 0,
+                                 refresh = false }
+    job.again = again
+    again.refresh = again.refresh ~= false or order.refresh or not order.refresh_outcomes
     again.due = math.max(again.due, now + order.delay)
     again.even_if_erased = again.even_if_erased or order.even_if_erased or nil
     if order.queue == 'live' then again.queue = 'live' end
-    add_evidence(again, order.evidence)
+    add_lists(again, order)
     -- A run that waits for it already gets one outcome, that of the attempt under way.
     if join_run(job, again.runs, run, order.listed) then count({ run }, 'queued', 1) end
   else
     job.refresh = job.refresh or order.refresh
     job.even_if_erased = job.even_if_erased or order.even_if_erased or nil
-    add_evidence(job, order.evidence)
+    add_lists(job, order)
     if join_run(job, job.runs, run, order.listed) then count({ run }, state_of(id, job), 1) end
     -- What is live does not wait behind a backfill that named it first.
     if order.queue == 'live' and job.queue == 'backfill' then
@@ -283,7 +286,7 @@ local function accept_known(id, job, order)
   return publish
 end
 
--- order: queue, account, delay, refresh, even_if_erased, run, trigger, evidence, listed, trace
+-- order: queue, account, delay, refresh, refresh_outcomes, even_if_erased, run, trigger, evidence, listed, trace
 --   -> for each ID: 1 publish it, 0 no need
 local function accept_all(ids, order)
   local answer, new = {}, {}
@@ -499,8 +502,8 @@ function verbs.dead_letter(token, id, outcome, attempts, cause, why, status)
   if not job.again then
     redis.call('HSET', dead, id, cjson.encode({ cause = cause, why = why, status = tonumber(status),
       attempts = tonumber(attempts), account = job.account, queue = job.queue, refresh = job.refresh,
-      even_if_erased = job.even_if_erased, accepted = job.accepted, first = job.first or now, last = now,
-      trigger = job.trigger, evidence = job.evidence, runs = job.runs }))
+      refresh_outcomes = job.refresh_outcomes, even_if_erased = job.even_if_erased, accepted = job.accepted,
+      first = job.first or now, last = now, trigger = job.trigger, evidence = job.evidence, runs = job.runs }))
     redis.call('ZADD', KEYS[16] .. cause, now, id)
     redis.call('ZINCRBY', KEYS[15], 1, cause)
   end
@@ -589,9 +592,9 @@ function verbs.redrive(outcome, ...)
     if letter then
       count(letter.runs, outcome, -1)
       local renewed = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
-                     even_if_erased = letter.even_if_erased, attempts = 0, lost = 0, suspect = true,
-                     accepted = letter.accepted, asked = now, trigger = letter.trigger, evidence = letter.evidence,
-                     runs = letter.runs }
+                     refresh_outcomes = letter.refresh_outcomes, even_if_erased = letter.even_if_erased,
+                     attempts = 0, lost = 0, suspect = true, accepted = letter.accepted, asked = now,
+                     trigger = letter.trigger, evidence = letter.evidence, runs = letter.runs }
       save(id, renewed)
       move(id, renewed, 'parked', now, 'new')
       redriven[#redriven + 1] = id
@@ -614,12 +617,11 @@ function verbs.erase(outcome, id)
   local ends, job = redis.call('ZSCORE', leased, id), load(id)
   if ends and tonumber(ends) > now then return 0 end
   if job then
-    local again = job.again
     count(job.runs, outcome, 1)
     move(id, job, 'gone')
-    if again then
-      count(again.runs, 'queued', -1)
-      count(again.runs, outcome, 1)
+    if job.again then
+      count(job.again.runs, 'queued', -1)
+      count(job.again.runs, outcome, 1)
     end
     redis.call('HDEL', entries, id)
   end

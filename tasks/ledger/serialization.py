@@ -25,6 +25,8 @@ def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
         "evidence": options.evidence,
         "listed": listed,
     }
+    if options.refresh_outcomes:
+        fields["refresh_outcomes"] = options.refresh_outcomes
     if trace := current_traceparent():
         fields["trace"] = trace
     return json.dumps(fields)
@@ -55,6 +57,7 @@ def _parse_job(eval_id: str, token: str, text: str) -> Job:
         even_if_erased=facts.get("even_if_erased", False),
         trace=facts.get("trace"),
         forbidden_since=facts["forbidden"] / 1000 if "forbidden" in facts else None,
+        refresh_outcomes=tuple(map(ManifestOutcome, facts.get("refresh_outcomes", ()))),
     )
 
 

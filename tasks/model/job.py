@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 
-from tasks.model.outcome import Evidence
+from tasks.model.outcome import Evidence, ManifestOutcome
 
 
 class Queue(enum.StrEnum):
@@ -42,6 +42,7 @@ class EnqueueOptions:
         delay: seconds before the first request of each; the ledger waits, not a worker.
         evidence: what is known of why there may be no documents.
         even_if_erased: archive them although they were erased.
+        refresh_outcomes: ask RiskOS although a manifest is there, if it says one of these.
     """
 
     queue: Queue
@@ -51,6 +52,7 @@ class EnqueueOptions:
     delay: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     even_if_erased: bool = False
+    refresh_outcomes: tuple[ManifestOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Job:
         even_if_erased: archive it although it was erased.
         trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
         forbidden_since: when RiskOS first answered 403, seconds of Redis's clock; None if it never did.
+        refresh_outcomes: ask RiskOS although a manifest is there, if it says one of these.
     """
 
     eval_id: str
@@ -86,6 +89,7 @@ class Job:
     even_if_erased: bool = False
     trace: str | None = None
     forbidden_since: float | None = None
+    refresh_outcomes: tuple[ManifestOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

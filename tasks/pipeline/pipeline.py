@@ -100,7 +100,9 @@ def _data(result: FetchResult) -> Buffer | None:
 
 def _is_final(manifest: Manifest, job: Job) -> bool:
     """Return whether what the archive says of the evaluation is not to be asked for again."""
-    return not job.even_if_erased if manifest.erased else not job.refresh
+    if manifest.erased:
+        return not job.even_if_erased
+    return not job.refresh and manifest.manifest_outcome not in job.refresh_outcomes
 
 
 async def _store(

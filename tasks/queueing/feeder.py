@@ -102,6 +102,7 @@ class Feeder:
             Trigger("backfill", run=name),
             refresh=of_run.refresh,
             even_if_erased=of_run.even_if_erased,
+            refresh_outcomes=of_run.refresh_outcomes,
         )
         new, _ = await asyncio.gather(
             self._ledger.feed(name, eval_ids, order, position=position, backlog=self._backlog), self.publish()

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from tasks.errors import BadEvalId, IntegrityError, ManifestChanged, RunTaken
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.evaluation import parse_eval_id
+from tasks.model.outcome import ManifestOutcome
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, utc_now
 
@@ -54,6 +55,9 @@ class RunList(ArchiveRecord):
     account: str
     refresh: bool = Field(description="Whether RiskOS is asked although there is a manifest.")
     even_if_erased: bool = Field(default=False, description="Whether what was erased is archived again.")
+    refresh_outcomes: tuple[ManifestOutcome, ...] = Field(
+        default=(), description="Outcomes of manifests for which RiskOS is asked again."
+    )
     source: RunSource
     pieces: tuple[Chunk, ...]
     begun_at: str
@@ -79,7 +83,7 @@ class RunList(ArchiveRecord):
         raise IndexError(position)
 
 
-async def store_run_list(
+async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-only, each with its name
     bucket: Bucket,
     eval_ids: Iterable[str],
     *,
@@ -89,6 +93,7 @@ async def store_run_list(
     refresh: bool,
     source: RunSource,
     even_if_erased: bool = False,
+    refresh_outcomes: tuple[ManifestOutcome, ...] = (),
 ) -> RunList:
     """Put the list of a run into the archive, or find the same one there; return it.
 
@@ -108,14 +113,16 @@ async def store_run_list(
             account=account,
             refresh=refresh,
             even_if_erased=even_if_erased,
+            refresh_outcomes=refresh_outcomes,
             source=source,
             pieces=tuple(pieces),
             begun_at=utc_now(),
             archiver=archiver(),
         )
         known = await _store_list(bucket, made)
-    meant = (source.fingerprint, account, refresh, even_if_erased)
-    if (known.source.fingerprint, known.account, known.refresh, known.even_if_erased) != meant:
+    meant = (source.fingerprint, account, refresh, even_if_erased, refresh_outcomes)
+    found = (known.source.fingerprint, known.account, known.refresh, known.even_if_erased, known.refresh_outcomes)
+    if found != meant:
         raise RunTaken(run, known.begun_at)
     return known
 

@@ -98,6 +98,10 @@ async def test_a_plan_knows_what_is_archived(alone: Shell) -> None:
     assert (plan["looked_up"], plan["archived_of_those"], plan["requests"]) == (20, 10, 10)
     refreshed = json.loads((await alone.run("backfill", "ids.csv", "--dry-run", "--refresh", "--json")).out)
     assert refreshed["requests"] == 20
+    some = await alone.run("backfill", "ids.csv", "--dry-run", "--refresh-outcome", "no_documents", "--json")
+    assert json.loads(some.out)["requests"] == 10
+    every = await alone.run("backfill", "ids.csv", "--dry-run", "--refresh-outcome", "archived", "--json")
+    assert json.loads(every.out)["requests"] == 20
 
 
 async def test_stopped_and_started_again_it_goes_on_where_it_was(alone: Shell, riskos: Simulator) -> None:
@@ -194,7 +198,11 @@ async def test_a_name_that_is_taken_is_refused(shell: Shell, redis: Redis) -> No
     write(shell, *PLAIN[5:9], name="other.csv")
     await shell.run("backfill", "ids.csv", "--run", "q3", "--detach")
     await shell.run("enqueue", PLAIN[50], "--run", "by-hand")
-    for arguments in (("other.csv", "--run", "q3"), ("ids.csv", "--run", "q3", "--refresh")):
+    for arguments in (
+        ("other.csv", "--run", "q3"),
+        ("ids.csv", "--run", "q3", "--refresh"),
+        ("ids.csv", "--run", "q3", "--refresh-outcome", "rejected"),
+    ):
         finished = await shell.run("backfill", *arguments, "--detach")
         assert finished.code == 2
         assert "choose another name with --run" in finished.err

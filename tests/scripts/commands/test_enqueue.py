@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
+from tasks.model.outcome import ManifestOutcome
 from tests.commands import KEY, Shell
 
 
@@ -49,6 +50,13 @@ async def test_what_has_just_been_completed_waits_in_redis_before_its_first_requ
     assert (census.parked, await redis.llen("docv:live")) == (1, 0)
     assert census.next_due is not None
     assert 15 < census.next_due <= 30
+
+
+async def test_outcomes_to_refresh_are_in_the_ledger(shell: Shell, redis: Redis) -> None:
+    eval_id = str(uuid4())
+    assert (await shell.run("enqueue", eval_id, "--refresh-outcome", "rejected,no_documents")).code == 0
+    (job,) = await Ledger(redis).lease([eval_id], token="a-token")
+    assert (job.refresh, job.refresh_outcomes) == (False, (ManifestOutcome.NO_DOCUMENTS, ManifestOutcome.REJECTED))
 
 
 async def test_a_bad_id_is_named_and_the_others_are_accepted(shell: Shell) -> None:

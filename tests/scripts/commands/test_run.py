@@ -121,6 +121,26 @@ async def test_the_same_list_again_says_what_is_unchanged_and_exits_as_before(
     assert summary["unchanged_outcomes"] == dict.fromkeys(ManifestOutcome, 0) | dict.fromkeys(ended, 1)
 
 
+async def test_a_refresh_of_some_outcomes_leaves_the_others_alone(shell: Shell, riskos: Simulator) -> None:
+    eval_ids = {outcome: eval_id_for(scenario, 9_100) for outcome, scenario in ENDINGS.items()}
+    await shell.run("run", *eval_ids.values())
+    before = dict(riskos.stats().by_evaluation)
+    again = await shell.run("run", *eval_ids.values(), "--refresh-outcome", "no_documents,not_found,rejected", "--json")
+    assert json.loads(again.out)["outcomes"]["unchanged"] == len(ENDINGS)
+    asked = {outcome for outcome, each in eval_ids.items() if riskos.stats().by_evaluation[each] > before[each]}
+    assert asked == {"no_documents", "not_found", "rejected"}
+
+
+@pytest.mark.parametrize("command", ["run", "backfill", "enqueue"])
+async def test_an_unknown_outcome_to_refresh_is_one_sentence_with_the_valid_ones(shell: Shell, command: str) -> None:
+    refused = await shell.run(command, "ids.txt", "--refresh-outcome", "no_documents,none")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.splitlines()[-1] == (
+        "Error: Invalid value for '--refresh-outcome': 'none' is not a valid outcome: "
+        "expected some of archived, no_documents, not_found, rejected, unreadable"
+    )
+
+
 def everything_is_in_the_bucket(s3: S3, eval_ids: list[str]) -> None:
     pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=s3.bucket)
     keys = {item["Key"] for page in pages for item in page.get("Contents", [])}

@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from scripts.console.parameter_types import DurationType, RateType, ShareType
+from scripts.console.parameter_types import DurationType, OutcomesType, RateType, ShareType
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,25 @@ def test_a_parameter_is_converted(kind: click.ParamType[float], text: str, numbe
 def test_an_invalid_parameter_is_a_usage_error(kind: click.ParamType[float], text: str) -> None:
     with pytest.raises(click.BadParameter):
         kind.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "outcomes"),
+    [
+        ("no_documents", ("no_documents",)),
+        ("rejected, not_found,rejected", ("not_found", "rejected")),
+        ("unreadable,archived", ("archived", "unreadable")),
+    ],
+)
+def test_outcomes_are_read_once_each_and_in_one_order(text: str, outcomes: tuple[str, ...]) -> None:
+    assert OutcomesType().convert(text, None, None) == outcomes
+
+
+@pytest.mark.parametrize("name", ["", "none", "failed", "unchanged", "erased", "NO_DOCUMENTS"])
+def test_an_outcome_that_no_manifest_records_is_refused_with_the_valid_ones(name: str) -> None:
+    sentence = (
+        f"{name!r} is not a valid outcome: expected some of archived, no_documents, not_found, rejected, unreadable"
+    )
+    with pytest.raises(click.BadParameter) as refused:
+        OutcomesType().convert(f"no_documents,{name}", None, None)
+    assert refused.value.message == sentence

@@ -1,7 +1,9 @@
 """Time passes in these tests by rewriting a score in Redis: nobody waits, and no machine is too slow."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -47,11 +49,9 @@ async def accept(
     *eval_ids: str,
     queue: Queue = Queue.BACKFILL,
     run: str | None = None,
-    refresh: bool = False,
-    delay: float = 0.0,
+    **wanted: Any,
 ) -> list[str]:
-    trigger = Trigger("enqueue", run=run)
-    return await ledger.accept(eval_ids, EnqueueOptions(queue, "default", trigger, refresh=refresh, delay=delay))
+    return await ledger.accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue", run=run), **wanted))
 
 
 async def take(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
@@ -242,6 +242,60 @@ async def test_a_refresh_in_the_middle_is_not_forgotten_when_the_attempt_fails_o
 
     assert await claim(ledger) == {Queue.BACKFILL: [eval_id]}
     assert (await take(ledger, eval_id)).refresh
+
+
+async def test_outcomes_to_refresh_are_joined_and_do_not_take_a_refresh_away(ledger: Ledger, eval_id: str) -> None:
+    await accept(ledger, eval_id, refresh_outcomes=(ManifestOutcome.REJECTED, ManifestOutcome.NOT_FOUND))
+    await accept(ledger, eval_id, refresh_outcomes=(ManifestOutcome.NO_DOCUMENTS, ManifestOutcome.REJECTED))
+    await accept(ledger, eval_id)
+    entry = await take(ledger, eval_id)
+    assert not entry.refresh
+    assert entry.refresh_outcomes == (ManifestOutcome.REJECTED, ManifestOutcome.NOT_FOUND, ManifestOutcome.NO_DOCUMENTS)
+    await ledger.release(entry)
+    await accept(ledger, eval_id, refresh=True)
+    await accept(ledger, eval_id, refresh_outcomes=(ManifestOutcome.NO_DOCUMENTS,))
+    assert (await take(ledger, eval_id)).refresh
+
+
+@pytest.mark.parametrize(
+    ("others", "refresh"), [((), False), (({"refresh": True},), True), (({"even_if_erased": True},), True)]
+)
+async def test_outcomes_to_refresh_that_arrive_while_a_worker_is_at_it_refresh_only_those_later(
+    ledger: Ledger, eval_id: str, others: tuple[dict[str, bool], ...], *, refresh: bool
+) -> None:
+    entry = await taken(ledger, eval_id, run="first")
+    await accept(ledger, eval_id, run="second", refresh_outcomes=(ManifestOutcome.NO_DOCUMENTS,))
+    for other in others:
+        await accept(ledger, eval_id, **other)
+    await ledger.complete(entry, Outcome.ARCHIVED)
+    await claim(ledger)
+    again = await take(ledger, eval_id)
+    assert (again.refresh, again.refresh_outcomes) == (refresh, (ManifestOutcome.NO_DOCUMENTS,))
+    await ledger.complete(again, Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    assert (await ledger.get_run("first")).outcomes[Outcome.ARCHIVED] == 1
+    assert (await ledger.get_run("second")).unchanged_outcomes[ManifestOutcome.ARCHIVED] == 1
+
+
+async def test_what_an_older_version_wrote_down_to_be_asked_for_again_is_a_refresh(
+    ledger: Ledger, redis: Redis, eval_id: str
+) -> None:
+    entry = await taken(ledger, eval_id)
+    await accept(ledger, eval_id, refresh=True)
+    job = json.loads(await redis.hget(PREFIX + "entries", eval_id) or "")
+    del job["again"]["refresh"]
+    await redis.hset(PREFIX + "entries", eval_id, json.dumps(job))
+    await accept(ledger, eval_id, refresh_outcomes=(ManifestOutcome.NO_DOCUMENTS,))
+    await ledger.complete(entry, Outcome.ARCHIVED)
+    await claim(ledger)
+    assert (await take(ledger, eval_id)).refresh
+
+
+async def test_a_dead_letter_that_is_redriven_keeps_the_outcomes_to_refresh(ledger: Ledger, eval_id: str) -> None:
+    await accept(ledger, eval_id, refresh_outcomes=(ManifestOutcome.REJECTED,))
+    await ledger.dead_letter(await take(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
+    await ledger.redrive_dead_letters([eval_id])
+    await claim(ledger)
+    assert (await take(ledger, eval_id)).refresh_outcomes == (ManifestOutcome.REJECTED,)
 
 
 async def test_of_two_refreshes_in_the_middle_the_urgent_one_decides_the_queue(ledger: Ledger, eval_id: str) -> None:

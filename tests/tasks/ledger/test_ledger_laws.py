@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -66,6 +67,9 @@ accepts = happening(
     run=st.sampled_from([None, *RUNS]),
     refresh=st.booleans(),
     even_if_erased=st.booleans(),
+    refresh_outcomes=st.sampled_from(
+        [(), (), (ManifestOutcome.REJECTED,), (ManifestOutcome.NO_DOCUMENTS, ManifestOutcome.REJECTED)]
+    ),
     delay=waits,
 )
 feeds = st.one_of(
@@ -111,6 +115,7 @@ class Known:
     suspect: bool = False
     delayed: bool = False
     even_if_erased: bool = False
+    refresh_outcomes: tuple[ManifestOutcome, ...] = ()
     again: "Known | None" = None
     account: str = "default"
 
@@ -138,7 +143,12 @@ class Known:
             suspect=self.suspect,
             trigger=self.trigger,
             even_if_erased=self.even_if_erased,
+            refresh_outcomes=self.refresh_outcomes,
         )
+
+    def want(self, order: EnqueueOptions) -> None:
+        self.even_if_erased |= order.even_if_erased
+        self.refresh_outcomes = tuple(dict.fromkeys((*self.refresh_outcomes, *order.refresh_outcomes)))
 
     def put(self, state: str, *, due: bool = False) -> None:
         self.state, self.due, self.token = state, due, None
@@ -188,21 +198,10 @@ class LedgerLife(RuleBasedStateMachine):
 
     # -- what producers do
 
-    def accept(  # all that Hypothesis makes up
-        self,
-        named: list[str],
-        queue: Queue,
-        account: str,
-        run: str | None,
-        delay: float,
-        *,
-        refresh: bool,
-        even_if_erased: bool,
-    ) -> None:
-        trigger = Trigger("enqueue", run=run)
-        flags = {"refresh": refresh, "even_if_erased": even_if_erased}
-        expected = [self._accept(each, queue, trigger, delay, account=account, **flags) for each in named]
-        call = self.ledger.accept(named, EnqueueOptions(queue, account, trigger, delay=delay, **flags))
+    def accept(self, named: list[str], queue: Queue, account: str, run: str | None, **wanted: Any) -> None:
+        order = EnqueueOptions(queue, account, Trigger("enqueue", run=run), **wanted)
+        expected = [self._accept(each, order) for each in named]
+        call = self.ledger.accept(named, order)
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
 
     def begin(self) -> None:
@@ -225,49 +224,39 @@ class LedgerLife(RuleBasedStateMachine):
     def feed(self, most: int, backlog: int) -> None:
         """Feed some of the list, and once more from where it was: somebody else would do so."""
         some, before = EVAL_IDS[self.fed :][:most], self.fed
-        trigger = Trigger("backfill", run=LISTED)
+        order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=LISTED))
         expected = None
         if self.begun is BeginResult.CREATED and some and len(self.known) < backlog:
-            taken = [self._accept(each, Queue.BACKFILL, trigger, 0.0, refresh=False, listed=True) for each in some]
+            taken = [self._accept(each, order, listed=True) for each in some]
             expected = [each for each, publish in zip(some, taken, strict=True) if publish]
             self.fed += len(some)
         if some:
-            order = EnqueueOptions(Queue.BACKFILL, "default", trigger)
             for answer in expected, None:
                 assert self.do(self.ledger.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
         assert self.do(self.ledger.get_position(LISTED)) == self.fed
 
-    def _accept(
-        self,
-        eval_id: str,
-        queue: Queue,
-        trigger: Trigger,
-        delay: float,
-        *,
-        refresh: bool,
-        even_if_erased: bool = False,
-        listed: bool = False,
-        account: str = "default",
-    ) -> bool:
-        known = self.known.get(eval_id)
+    def _accept(self, eval_id: str, order: EnqueueOptions, *, listed: bool = False) -> bool:
+        known, run = self.known.get(eval_id), order.trigger.run
         if known is None:
-            known = self.known[eval_id] = Known(queue, refresh, trigger, even_if_erased=even_if_erased, account=account)
-            self._join(known, known, trigger.run, listed=listed)
+            known = self.known[eval_id] = Known(order.queue, order.refresh, order.trigger, account=order.account)
+            known.want(order)
+            self._join(known, known, run, listed=listed)
             known.suspect = self.dead.pop(eval_id, None) is not None
-            if delay:
+            if order.delay:
                 known.put("parked")
-            return not delay
-        if (refresh or even_if_erased) and known.state == "leased":
-            known.again = known.again or Known(queue, refresh=True, trigger=trigger, account=known.account)
-            known.again.even_if_erased |= even_if_erased
-            known.again.queue = min(known.again.queue, queue, key=list(Queue).index)
-            known.again.delayed |= bool(delay)
-            self._join(known, known.again, trigger.run, listed=listed)
+            return not order.delay
+        if (order.refresh or order.refresh_outcomes or order.even_if_erased) and known.state == "leased":
+            known.again = known.again or Known(order.queue, refresh=False, trigger=order.trigger, account=known.account)
+            known.again.refresh |= order.refresh or not order.refresh_outcomes
+            known.again.want(order)
+            known.again.queue = min(known.again.queue, order.queue, key=list(Queue).index)
+            known.again.delayed |= bool(order.delay)
+            self._join(known, known.again, run, listed=listed)
             return False
-        known.refresh |= refresh
-        known.even_if_erased |= even_if_erased
-        self._join(known, known, trigger.run, listed=listed)
-        if (queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
+        known.refresh |= order.refresh
+        known.want(order)
+        self._join(known, known, run, listed=listed)
+        if (order.queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
             return False
         known.queue = Queue.LIVE
         if known.state == "queued":
@@ -396,6 +385,7 @@ class LedgerLife(RuleBasedStateMachine):
                 was.runs,
                 suspect=True,
                 even_if_erased=was.even_if_erased,
+                refresh_outcomes=was.refresh_outcomes,
                 account=was.account,
             )
             self.known[eval_id].put("parked", due=True)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import aiohttp
 import jsonschema
@@ -38,7 +38,7 @@ from tasks.errors import (
 )
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
-from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
@@ -63,7 +63,13 @@ SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json"
 ATTEMPTS = 3
 
 
-def entry_of(eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Job:
+def entry_of(
+    eval_id: str,
+    *,
+    refresh: bool = False,
+    even_if_erased: bool = False,
+    refresh_outcomes: tuple[ManifestOutcome, ...] = (),
+) -> Job:
     return Job(
         eval_id,
         "token",
@@ -74,6 +80,7 @@ def entry_of(eval_id: str, *, refresh: bool = False, even_if_erased: bool = Fals
         lost=0,
         trigger=TRIGGER,
         even_if_erased=even_if_erased,
+        refresh_outcomes=refresh_outcomes,
     )
 
 
@@ -91,8 +98,8 @@ class House:
     store: MemoryStore
     clock: Clock
 
-    async def archive(self, eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> Outcome:
-        result = await archive(entry_of(eval_id, refresh=refresh, even_if_erased=even_if_erased), self.means)
+    async def archive(self, eval_id: str, **wanted: Any) -> Outcome:
+        result = await archive(entry_of(eval_id, **wanted), self.means)
         manifest = await self.manifest(eval_id)
         assert result.unchanged == (manifest.manifest_outcome if result.outcome is Outcome.UNCHANGED else None)
         return result.outcome
@@ -320,6 +327,37 @@ async def test_a_refresh_asks_again_and_writes_nothing_when_nothing_has_changed(
     assert house.contents() == before
 
 
+@pytest.mark.parametrize(
+    ("scenario", "recorded"),
+    [
+        (Scenario.DOCUMENTED, ManifestOutcome.ARCHIVED),
+        (Scenario.NO_DOCUMENTS, ManifestOutcome.NO_DOCUMENTS),
+        (Scenario.NOT_FOUND, ManifestOutcome.NOT_FOUND),
+        (Scenario.REJECTED, ManifestOutcome.REJECTED),
+        (Scenario.GARBAGE_ALWAYS, ManifestOutcome.UNREADABLE),
+    ],
+)
+async def test_a_refresh_of_some_outcomes_asks_again_only_if_the_manifest_records_one_of_them(
+    house: House, simulator: Simulator, scenario: Scenario, recorded: ManifestOutcome
+) -> None:
+    eval_id = eval_id_for(scenario, 7)
+    await house.archive(eval_id)
+    requests = asked(simulator, eval_id)
+    others = tuple(outcome for outcome in ManifestOutcome if outcome is not recorded)
+    assert await house.archive(eval_id, refresh_outcomes=others) is Outcome.UNCHANGED
+    assert asked(simulator, eval_id) == requests
+    assert await house.archive(eval_id, refresh_outcomes=(recorded,)) is Outcome.UNCHANGED
+    assert asked(simulator, eval_id) == 2 * requests
+
+
+async def test_a_tombstone_that_is_refreshed_for_its_outcome_becomes_an_archived_evaluation(redis: "Redis") -> None:
+    none = said(400, b'{"message": "No Documents Found"}')
+    async with saying(none, zipped(zip_of({"front.jpg": b"front"}))) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is Outcome.NO_DOCUMENTS
+        assert await house.archive(MINE, refresh_outcomes=(ManifestOutcome.NO_DOCUMENTS,)) is Outcome.ARCHIVED
+        assert (await house.manifest(MINE)).revision == 2
+
+
 async def test_a_refresh_of_an_evaluation_nobody_archived_archives_it(house: House) -> None:
     assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7), refresh=True) is Outcome.ARCHIVED
 
@@ -356,13 +394,15 @@ async def test_documents_that_riskos_has_deleted_since_stay_in_the_archive(redis
 # What was erased
 
 
-@pytest.mark.parametrize("refresh", [False, True])
-async def test_what_was_erased_is_not_asked_for_again(house: House, simulator: Simulator, refresh: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("wanted", [{}, {"refresh": True}, {"refresh_outcomes": tuple(ManifestOutcome)}])
+async def test_what_was_erased_is_not_asked_for_again(
+    house: House, simulator: Simulator, wanted: dict[str, Any]
+) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     await house.archive(eval_id)
     await house.erase(eval_id)
     before, requests = house.contents(), asked(simulator, eval_id)
-    assert await house.archive(eval_id, refresh=refresh) is Outcome.UNCHANGED
+    assert await house.archive(eval_id, **wanted) is Outcome.UNCHANGED
     assert asked(simulator, eval_id) == requests
     assert house.contents() == before
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.queueing import feeder as module
 from tasks.queueing.feeder import Feeder
 from tasks.queueing.publisher import Publisher, count_backlog
@@ -55,12 +56,12 @@ def some_ids(count: int) -> list[str]:
 
 
 async def begin(
-    ledger: Ledger, bucket: LocalBucket, ids: list[str], run: str = "q3", *, refresh: bool = False
+    ledger: Ledger, bucket: LocalBucket, ids: list[str], run: str = "q3", *, refresh: bool = False, **wanted: Any
 ) -> RunList:
     fingerprint = f"{UUID(ids[0]).int:064x}"
     source = RunSource(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
     kept = await store_run_list(
-        bucket, ids, run=run, environment="sandbox", account="default", refresh=refresh, source=source
+        bucket, ids, run=run, environment="sandbox", account="default", refresh=refresh, source=source, **wanted
     )
     await ledger.begin_run(run, total=len(ids), fingerprint=fingerprint)
     return kept
@@ -89,6 +90,14 @@ async def test_a_run_is_fed_whole_and_its_messages_are_in_the_queue(
         (Queue.BACKFILL, True, "backfill", "q3")
     }
     assert (await count_backlog(redis)).waiting[Queue.BACKFILL] == 20
+
+
+async def test_a_run_is_fed_with_its_outcomes_to_refresh(ledger: Ledger, bucket: LocalBucket, feeder: Feeder) -> None:
+    ids = some_ids(2)
+    await begin(ledger, bucket, ids, refresh_outcomes=(ManifestOutcome.NOT_FOUND,))
+    await feed_all(feeder)
+    entries = await ledger.lease(ids, token="ours")
+    assert [(entry.refresh, entry.refresh_outcomes) for entry in entries] == [(False, (ManifestOutcome.NOT_FOUND,))] * 2
 
 
 async def test_it_is_fed_no_more_than_the_ledger_is_to_hold_and_goes_on_when_there_is_room(

@@ -10,6 +10,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from tasks.errors import IntegrityError, ManifestChanged, RunTaken
+from tasks.model.outcome import ManifestOutcome
 from tasks.storage import run_list
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
@@ -50,11 +51,28 @@ async def test_the_same_ids_are_the_same_list_also_when_it_was_half_written(buck
     assert await keep(bucket) == kept
 
 
-@pytest.mark.parametrize("other", [{"fingerprint": "b" * 64}, {"refresh": True}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fingerprint": "b" * 64},
+        {"refresh": True},
+        {"even_if_erased": True},
+        {"refresh_outcomes": (ManifestOutcome.NO_DOCUMENTS,)},
+    ],
+)
 async def test_a_name_that_means_something_else_is_refused(bucket: Bucket, other: dict[str, Any]) -> None:
     await keep(bucket)
     with pytest.raises(RunTaken, match="choose another name with --run"):
         await keep(bucket, **other)
+
+
+async def test_a_list_of_a_version_without_outcomes_to_refresh_is_the_same_list(tmp_path: Path) -> None:
+    kept = await keep(LocalBucket(tmp_path))
+    path = tmp_path / "runs" / "sandbox" / "q3" / "run.json"
+    facts = json.loads(path.read_bytes())
+    assert facts.pop("refresh_outcomes") == []
+    path.write_text(json.dumps(facts))
+    assert await keep(LocalBucket(tmp_path)) == kept
 
 
 async def test_two_that_begin_a_run_at_once_have_the_same_list(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
