@@ -13,12 +13,14 @@ from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import read_manifest
+from tasks.storage.manifest import StoredManifest, read_manifest
 
 MISSING = "missing"
 """What is said in the place of an outcome where nothing tells one."""
 PRESENT = "present"
 """What is said where a manifest is known to be there, and was not read."""
+ERASED = "erased"
+"""The outcome of an evaluation that was erased, whatever it was before."""
 _AT_ONCE = 64
 _SOME = 1_000
 
@@ -29,7 +31,7 @@ class EvaluationRow:
 
     Attributes:
         eval_id: the evaluation.
-        outcome: its outcome, ``missing``, or ``present``.
+        outcome: its outcome, ``erased``, ``missing``, or ``present``.
         documents: how many are in the archive.
         bytes: how large they are together.
         manifest: key of the manifest; None where there is none.
@@ -51,7 +53,7 @@ class EvaluationRow:
     @property
     def is_ok(self) -> bool:
         """Whether nobody needs to look."""
-        return self.outcome == PRESENT or (self.outcome != MISSING and Outcome(self.outcome).ok)
+        return self.outcome in {PRESENT, ERASED} or (self.outcome != MISSING and Outcome(self.outcome).ok)
 
     @property
     def is_damaged(self) -> bool:
@@ -84,19 +86,22 @@ async def _read_row(bucket: Bucket, evaluation: Evaluation) -> EvaluationRow:
         committed = await read_manifest(bucket, evaluation)
     except IntegrityError as error:
         return EvaluationRow(evaluation.eval_id, MISSING, manifest=evaluation.manifest_key, cause=error.cause)
-    if committed is None:
-        return EvaluationRow(evaluation.eval_id, MISSING)
+    return make_row(evaluation, committed) if committed else EvaluationRow(evaluation.eval_id, MISSING)
+
+
+def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow:
+    """Return what a manifest says of its evaluation."""
     manifest = committed.manifest
     documents = [document for document in manifest.documents if not document.superseded]
     return EvaluationRow(
         eval_id=evaluation.eval_id,
-        outcome=manifest.outcome.value,
+        outcome=ERASED if manifest.erased else manifest.outcome.value,
         documents=len(documents),
         bytes=sum(document.size for document in documents),
         manifest=evaluation.manifest_key,
         sha256=hashlib.sha256(committed.stored.data).hexdigest(),
         archived_at=manifest.archived_at,
-        cause="erased" if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
+        cause=ERASED if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
     )
 
 

@@ -4,7 +4,7 @@ import importlib.resources
 
 from jinja2 import Environment, StrictUndefined
 
-from scripts.archive_access.evaluation_rows import MISSING
+from scripts.archive_access.evaluation_rows import ERASED, MISSING
 from scripts.console.formatting import format_bytes
 from scripts.console.summary import MEANINGS
 from scripts.report.totals import ReportTotals
@@ -25,5 +25,8 @@ def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
         importlib.resources.files("scripts.report").joinpath("page.html.j2").read_text("utf-8")
     )
     meanings = [(outcome.value, totals.outcomes[outcome.value], meaning) for outcome, meaning in MEANINGS.items()]
-    meanings.append((MISSING, totals.outcomes[MISSING], "no manifest, and no dead letter"))
+    meanings += [
+        (ERASED, totals.outcomes[ERASED], "erased for a privacy request; the receipt is kept"),
+        (MISSING, totals.outcomes[MISSING], "no manifest, and no dead letter"),
+    ]
     return template.render(run=run, totals=totals, bars=totals.bars(), meanings=meanings, made_at=made_at)

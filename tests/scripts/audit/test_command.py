@@ -61,6 +61,19 @@ async def test_a_damaged_manifest_or_a_bad_line_is_not_well(shell: Shell) -> Non
     assert "1 of those have a damaged manifest" in damaged.err
 
 
+async def test_an_erased_evaluation_is_erased_and_all_right(shell: Shell) -> None:
+    unreadable = IDS[6]
+    assert (await shell.run("erase", IDS[0], unreadable, "--reason", "request 4711", "--yes")).code == 0
+    finished = await shell.run("audit", "-", "--json", given=f"{IDS[0]}\n{unreadable}\n{IDS[1]}")
+    rows = [json.loads(line) for line in finished.out.splitlines()]
+    assert [(row["outcome"], row["cause"], row["documents"]) for row in rows] == [
+        ("erased", "erased", 0),
+        ("erased", "erased", 0),
+        ("archived", None, 3),
+    ]
+    assert (finished.code, "3 evaluations: 1 archived, 2 erased; 3 documents" in finished.err) == (0, True)
+
+
 async def test_an_archive_in_s3_is_asked_or_its_inventory_is(s3: S3, tmp_path: Path) -> None:
     url = f"s3://{s3.bucket}/{PREFIX}"
     store = open_archive(Settings(archive_url=url, s3_endpoint=s3.endpoint))

@@ -59,6 +59,16 @@ async def test_a_person_gets_a_page(shell: Shell) -> None:
     assert "4 of 4 evaluations need a look" in (shell.folder / "q3.html").read_text("utf-8")
 
 
+async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) -> None:
+    assert (await shell.run("erase", *IDS, "--reason", "request 4711", "--yes")).code == 0
+    finished = await shell.run("report", "q3", "--json")
+    assert [json.loads(line)["outcome"] for line in finished.out.splitlines()] == ["erased"] * 4
+    assert (finished.code, "4 evaluations, 0 to look at" in finished.err) == (0, True)
+    await shell.run("report", "q3", "--html", "q3.html")
+    page = (shell.folder / "q3.html").read_text("utf-8")
+    assert '<td>erased</td><td class="figure">4</td>' in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
