@@ -64,6 +64,10 @@ _COMMANDS = {
         "scripts.serve.server:serve",
         "Take events of RiskOS and IDs over HTTP, and show the operations page, until told to stop.",
     ),
+    "show": (
+        "scripts.commands.show:show",
+        "Show where an evaluation is, how it ended, and what the archive holds of it.",
+    ),
     "simulate": (
         "scripts.commands.simulate:simulate",
         "Be a RiskOS, for rehearsals: every answer and fault, chosen by the evaluation's ID.",

@@ -34,8 +34,11 @@ async def open_archive_bucket(settings: Settings) -> AsyncIterator[Bucket]:
 
 
 @contextlib.asynccontextmanager
-async def open_read_only_bucket(settings: Settings) -> AsyncIterator[Bucket]:
+async def open_read_only_bucket(settings: Settings, *, may_be_new: bool = False) -> AsyncIterator[Bucket]:
     """Lend the bucket to who changes nothing: a folder is not made, and need not let anybody write.
+
+    Args:
+        may_be_new: accept a folder that is not there: workers make it when they archive the first evaluation.
 
     Raises:
         SettingsError: there are no credentials for it.
@@ -44,10 +47,14 @@ async def open_read_only_bucket(settings: Settings) -> AsyncIterator[Bucket]:
     archive = open_archive(settings)
     if not isinstance(archive, Path):
         await check_archive(archive, settings)
-    elif not archive.is_dir() or not os.access(archive, os.R_OK | os.X_OK):
+    elif not (may_be_new and not archive.exists()) and not _is_readable(archive):
         raise ServiceUnavailable(f"{archive}: there is no archive here that can be read; see DOCV_ARCHIVE_URL")
     async with _close_in_order(archive):
         yield open_bucket(archive)
+
+
+def _is_readable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
 
 
 @contextlib.asynccontextmanager

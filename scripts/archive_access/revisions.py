@@ -31,8 +31,27 @@ async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | 
     if revision is not None and revision > at.manifest.revision:
         raise NotExported(f"there is no revision {revision}; the current one is {at.manifest.revision}")
     while revision is not None and revision < at.manifest.revision:
-        at = await _read_revision(bucket, evaluation, at.manifest)
+        at = await read_previous(bucket, evaluation, at.manifest)
     return at
+
+
+async def read_previous(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> StoredManifest:
+    """Return the revision before a manifest, whose hash the manifest has.
+
+    Raises:
+        NotExported: it is not in the archive, or cannot be relied upon.
+        StorageError: the bucket did not say.
+    """
+    number = manifest.revision - 1
+    found = await bucket.read(evaluation.revision_key(number))
+    if found is None:
+        raise NotExported(f"revision {number} is not in the archive")
+    if hashlib.sha256(found.data).hexdigest() != manifest.previous:
+        raise NotExported(f"revision {number} is not the one that revision {number + 1} followed: its hash differs")
+    before = _parse(found, evaluation)
+    if before.manifest.revision != number:
+        raise NotExported(f"revision {number} says that it is revision {before.manifest.revision}")
+    return before
 
 
 def check_key(evaluation: Evaluation, document: DocumentRecord) -> None:
@@ -51,19 +70,6 @@ def check_key(evaluation: Evaluation, document: DocumentRecord) -> None:
 def extension_of(document: DocumentRecord) -> str:
     """Return the extension that the archive gave a document, by its content."""
     return document.key.rpartition(".")[2]
-
-
-async def _read_revision(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> StoredManifest:
-    number = manifest.revision - 1
-    found = await bucket.read(evaluation.revision_key(number))
-    if found is None:
-        raise NotExported(f"revision {number} is not in the archive")
-    if hashlib.sha256(found.data).hexdigest() != manifest.previous:
-        raise NotExported(f"revision {number} is not the one that revision {number + 1} followed: its hash differs")
-    before = _parse(found, evaluation)
-    if before.manifest.revision != number:
-        raise NotExported(f"revision {number} says that it is revision {before.manifest.revision}")
-    return before
 
 
 def _parse(found: StoredObject, evaluation: Evaluation) -> StoredManifest:

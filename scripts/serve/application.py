@@ -101,7 +101,7 @@ def _make_handlers(
         WebhookAuth(accounts), ledger, opened.events, rejected, figures, settings.settle_seconds, limits
     )
     intake = SubmitApi(producers, accounts, ledger, opened.ids, IdempotencyStore(opened.redis), figures, limits)
-    look_up = EvaluationsApi(producers, bucket, accounts)
+    look_up = EvaluationsApi(producers, opened.redis, bucket, accounts)
     return {
         "receive_event": webhook.receive,
         "receive_event_of_account": webhook.receive,

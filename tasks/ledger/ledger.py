@@ -22,6 +22,8 @@ from redis.exceptions import RedisError, ResponseError
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
 from tasks.ledger.counters import LedgerStats, RunCounters
+from tasks.ledger.entries import KEY_PREFIX as _PREFIX
+from tasks.ledger.entries import held_key
 from tasks.ledger.serialization import failure_fields, options_as_json, parse_counters, parse_dead_letter, parse_jobs
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue
@@ -30,7 +32,6 @@ from tasks.telemetry.tracing import span
 
 _CHUNK = 1000
 _REPLICATED_WITHIN = 2_000
-_PREFIX = "docv:ledger:"
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
     *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),
@@ -334,7 +335,7 @@ class Ledger:
         accounts = [DEFAULT_ACCOUNT, *sorted(map(str, await self._redis.smembers(_PREFIX + "accounts")))]
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            for key in (*_SETS, *(_held_key(queue, account) for account in accounts for queue in Queue)):
+            for key in (*_SETS, *(held_key(queue, account) for account in accounts for queue in Queue)):
                 pipe.zcard(_PREFIX + key)
             for key in _AGED:
                 pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
@@ -454,7 +455,3 @@ class Ledger:
 
 def _select(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
     return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]
-
-
-def _held_key(queue: Queue, account: str) -> str:
-    return f"held:{queue}" if account == DEFAULT_ACCOUNT else f"held:{queue}:{account}"

@@ -1,6 +1,7 @@
 """The record of one evaluation, committed last: objects → the record. Its existence is the truth."""
 
 import hashlib
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -176,7 +177,12 @@ def archiver() -> str:
 
 def utc_now() -> str:
     """Return the time as manifests write it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return format_utc(time.time())
+
+
+def format_utc(seconds: float) -> str:
+    """Return seconds since the epoch as manifests write times: RFC 3339 with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def schema() -> dict[str, Any]:

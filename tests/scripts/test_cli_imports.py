@@ -44,6 +44,7 @@ STARTS = [
     (("run",), 2, "Missing argument", set()),
     (("run", "ids.txt"), 2, "DOCV_API_KEY is not set", OF_THE_QUEUE | {"obstore"}),
     (("serve",), 2, "are not set, so nobody could come in", OF_A_DOOR | {"cryptography.hazmat", "jinja2"}),
+    (("show", ID), 1, "eval id ", OF_THE_ARCHIVE | OF_THE_LEDGER),
     (("simulate", "--ids", "100"), 0, "-4000-8000-", {"aiohttp"}),
     (("status",), 0, "queue live              0 ", OF_THE_LEDGER | {"rich"}),
     (("verify",), 0, "", OF_THE_ARCHIVE | {"cryptography.hazmat"}),

@@ -1,4 +1,4 @@
-"""What the archive has of one evaluation: figures and a key, and no name out of a bundle."""
+"""What is known of one evaluation, in the ledger and in the archive: figures and a key, and no name out of a bundle."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,28 +6,44 @@ from typing import Literal
 
 from aiohttp import web
 from pydantic import BaseModel, Field
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from scripts.overview.evaluation_status import EvaluationState, look_up
 from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.credentials import CredentialCheck
 from scripts.serve.http.responses import HTTPError, json_response
-from tasks.errors import BadEvalId, StorageError
+from tasks.errors import BadEvalId
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest, read_manifest
 from worker.config.accounts import Accounts
 
 _SECONDS = 10.0
 
 
 class ArchivedEvaluation(BaseModel):
-    """One evaluation as the archive has it."""
+    """One evaluation as the ledger and the archive have it."""
 
     eval_id: str = Field(description="The evaluation.")
-    outcome: Outcome | Literal["missing"] = Field(description="How it ended; missing where there is no manifest.")
-    documents: int = Field(default=0, description="Documents of the newest bundle.")
-    bytes: int = Field(default=0, description="Their sizes, added up.")
-    manifest: str | None = Field(default=None, description="Key of the manifest, below the archive's prefix.")
+    state: EvaluationState | None = Field(
+        description="Where it is. A dead_letter is out of attempts: do not send it again, a person redrives it. "
+        "null if it is missing."
+    )
+    outcome: Outcome | Literal["erased", "missing"] | None = Field(
+        description="How it ended; null until it has ended, also while RiskOS is asked again about an archived one. "
+        "A dead letter is failed; missing if neither the ledger nor the archive knows it."
+    )
+    cause: str | None = Field(
+        description="A short fixed word: what stopped its last attempt, or why something is not in the archive."
+    )
+    next_attempt_at: str | None = Field(
+        description="RFC 3339, UTC: when a parked one is due, or when the hold that one on_hold waits for ends or is "
+        "probed next. null if that is not known."
+    )
+    documents: int = Field(description="Documents of the newest bundle in the archive, whatever the state.")
+    bytes: int = Field(description="Their sizes, added up.")
+    manifest: str | None = Field(description="Key of the manifest, below the archive's prefix; null if there is none.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class EvaluationsApi:
     """Where one may ask what became of an evaluation."""
 
     login: CredentialCheck
+    redis: "Redis"
     bucket: Bucket
     accounts: Accounts
 
@@ -45,12 +62,13 @@ class EvaluationsApi:
         evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
         try:
             async with asyncio.timeout(_SECONDS):
-                committed = await read_manifest(self.bucket, evaluation)
-        except TimeoutError:
-            raise StorageError("read", "timeout") from None
-        if committed is None:
-            return json_response(404, ArchivedEvaluation(eval_id=evaluation.eval_id, outcome="missing").model_dump())
-        return json_response(200, _summary(committed.manifest, evaluation.manifest_key).model_dump())
+                status = await look_up(self.redis, self.bucket, evaluation)
+        except (RedisError, OSError):  # a TimeoutError is an OSError
+            raise HTTPError(
+                503, "Redis or the archive does not answer; ask again later", {"Retry-After": "5"}
+            ) from None
+        found = ArchivedEvaluation.model_validate(status.as_json())
+        return json_response(200 if status.state else 404, found.model_dump())
 
 
 def read_eval_id(text: str) -> str:
@@ -63,14 +81,3 @@ def read_eval_id(text: str) -> str:
         return parse_eval_id(text)
     except BadEvalId as error:
         raise HTTPError(400, error.why) from None
-
-
-def _summary(manifest: Manifest, key: str) -> ArchivedEvaluation:
-    documents = [document for document in manifest.documents if not document.superseded]
-    return ArchivedEvaluation(
-        eval_id=manifest.eval_id,
-        outcome=manifest.outcome,
-        documents=len(documents),
-        bytes=sum(document.size for document in documents),
-        manifest=key,
-    )

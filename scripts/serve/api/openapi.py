@@ -143,13 +143,16 @@ PATHS = {
     "/evaluations/{eval_id}": {
         "get": _operation(
             "show_evaluation",
-            "Ask the archive what it has of an evaluation.",
-            {200: ("Its manifest, summed up.", ArchivedEvaluation), 404: ("No manifest.", ArchivedEvaluation)},
+            "Look an evaluation up in the ledger and in the archive.",
+            {
+                200: ("Where it is, how it ended, and what the archive has of it.", ArchivedEvaluation),
+                404: ("Missing: neither the ledger nor the archive knows it.", ArchivedEvaluation),
+            },
             _LOGIN
             | {
                 400: "That is no evaluation ID, or no account.",
                 502: "The manifest is damaged.",
-                503: "The archive does not answer.",
+                503: "Redis or the archive does not answer. Retry-After says when to ask again.",
             },
             ["intakeToken"],
             parameters=[_ID_PARAMETER, _ACCOUNT_PARAMETER],

@@ -1,12 +1,16 @@
-"""The archive is asked, and tells figures only."""
+"""The ledger and the archive are asked, and tell figures only."""
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tests.scripts.serve.conftest import Client
 from worker.config.settings import Settings
 
@@ -62,7 +66,10 @@ async def test_a_manifest_is_summed_up(client: Client, place: Path, eval_id: str
         200,
         {
             "eval_id": eval_id,
+            "state": "ended",
             "outcome": "archived",
+            "cause": None,
+            "next_attempt_at": None,
             "documents": 2,
             "bytes": 1_050,
             "manifest": f"sandbox/{eval_id}/manifest.json",
@@ -71,10 +78,72 @@ async def test_a_manifest_is_summed_up(client: Client, place: Path, eval_id: str
     assert NAME not in answer.body.decode()
 
 
-async def test_what_has_no_manifest_is_missing(client: Client, eval_id: str) -> None:
+async def test_what_neither_ledger_nor_archive_knows_is_missing(client: Client, eval_id: str) -> None:
     answer = await client.look_up(eval_id)
     assert answer.status == 404
-    assert answer.json == {"eval_id": eval_id, "outcome": "missing", "documents": 0, "bytes": 0, "manifest": None}
+    nothing = {"state": None, "cause": None, "next_attempt_at": None, "documents": 0, "bytes": 0, "manifest": None}
+    assert answer.json == {"eval_id": eval_id, "outcome": "missing"} | nothing
+
+
+async def accept(ledger: Ledger, eval_id: str, *, queue: Queue = Queue.LIVE, delay: float = 0.0) -> None:
+    await ledger.accept([eval_id], EnqueueOptions(queue, "default", Trigger("intake"), delay=delay))
+
+
+async def take(ledger: Ledger, eval_id: str) -> Job:
+    (job,) = await ledger.lease([eval_id], token="one")
+    return job
+
+
+async def test_an_accepted_evaluation_is_told_by_its_state_from_the_first_moment(
+    client: Client, redis: Redis, eval_id: str
+) -> None:
+    assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
+    answer = await client.look_up(eval_id)
+    assert (answer.status, answer.json["state"], answer.json["outcome"]) == (200, "queued", None)
+    job = await take(Ledger(redis), eval_id)
+    assert (await client.look_up(eval_id)).json["state"] == "in_flight"
+    await Ledger(redis).retry_later(job, wait=90, attempts=1, failure=Failure("service_failed"))
+    answer = await client.look_up(eval_id)
+    facts = {name: answer.json[name] for name in ("state", "outcome", "cause", "manifest")}
+    assert (answer.status, facts) == (
+        200,
+        {"state": "parked", "outcome": None, "cause": "service_failed", "manifest": None},
+    )
+    due = datetime.fromisoformat(answer.json["next_attempt_at"])
+    assert answer.json["next_attempt_at"].endswith("Z")
+    assert (due - datetime.now(UTC)).total_seconds() == pytest.approx(90, abs=20)
+
+
+async def test_a_dead_letter_is_known_so_that_its_producer_does_not_send_it_again(
+    client: Client, redis: Redis, eval_id: str
+) -> None:
+    ledger = Ledger(redis)
+    await accept(ledger, eval_id)
+    await ledger.dead_letter(await take(ledger, eval_id), attempts=6, failure=Failure("forbidden", status=403))
+    answer = await client.look_up(eval_id)
+    facts = {name: answer.json[name] for name in ("state", "outcome", "cause", "next_attempt_at")}
+    assert (answer.status, facts) == (
+        200,
+        {"state": "dead_letter", "outcome": "failed", "cause": "forbidden", "next_attempt_at": None},
+    )
+
+
+async def test_an_erased_evaluation_is_erased_whatever_it_was(client: Client, place: Path, eval_id: str) -> None:
+    erased = {"receipt": "receipts/a.json", "at": "2026-01-02T00:00:00.000Z"}
+    put(place, json.dumps(manifest(eval_id, outcome="unreadable", documents=[], erased=erased)))
+    answer = await client.look_up(eval_id)
+    assert (answer.status, answer.json["state"], answer.json["outcome"]) == (200, "ended", "erased")
+    assert answer.json["documents"] == 0
+
+
+async def test_a_redis_that_does_not_answer_does_not_make_anything_missing(
+    client: Client, redis: Redis, place: Path, eval_id: str
+) -> None:
+    put(place, json.dumps(manifest(eval_id)))
+    await redis.set("docv:ledger:entries", "no hash")
+    answer = await client.look_up(eval_id)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert "ask again later" in answer.json["error"]
 
 
 @pytest.mark.parametrize("damaged", ["no JSON", "{}"])

@@ -1,0 +1,155 @@
+"""Show one evaluation: where it is, how it ended, and its revisions in the archive. Nothing is changed."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scripts.archive_access.evaluation_rows import EvaluationRow, make_row
+from scripts.archive_access.open_bucket import open_read_only_bucket
+from scripts.archive_access.revisions import NotExported, read_previous
+from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.formatting import format_bytes
+from scripts.console.options import account_option, json_option
+from scripts.local.processes import find_redis
+from scripts.overview.evaluation_status import EvaluationStatus, look_up
+from tasks.errors import IntegrityError
+from tasks.model.evaluation import Evaluation, parse_eval_id
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import ArchiveRecord, StoredManifest
+from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import load_account_settings
+from worker.config.settings import Settings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known of an evaluation.
+
+    Attributes:
+        evaluation: the evaluation.
+        status: what ledger and archive say of it.
+        revisions: its manifests in the archive, the current one first.
+        gap: why older revisions are not among them; empty if they are.
+    """
+
+    evaluation: Evaluation
+    status: EvaluationStatus
+    revisions: list[StoredManifest]
+    gap: str
+
+    def rows(self) -> Iterator[tuple[StoredManifest, EvaluationRow]]:
+        """Yield each revision with its outcome and its figures."""
+        return ((stored, make_row(self.evaluation, stored)) for stored in self.revisions)
+
+
+@click.command()
+@click.argument("eval_id", metavar="ID")
+@account_option()
+@json_option()
+def show(eval_id: str, account: str | None, *, as_json: bool) -> int:
+    """Show where an evaluation is, how it ended, and what the archive holds of it.
+
+    It reads only. Exit code 1 says that neither the ledger nor the archive knows the evaluation, or that its manifest
+    is damaged.
+    """
+    known = parse_eval_id(eval_id)
+    settings = load_account_settings(account)
+    with contextlib.ExitStack() as stack:
+        try:
+            settings = stack.enter_context(find_redis(settings))
+        except SettingsError as error:
+            click.echo(f"docv-archive: only the archive is looked into: {error}", err=True)
+        try:
+            found = asyncio.run(_find(settings, Evaluation(known, settings.environment)))
+        except IntegrityError as error:
+            click.echo(f"docv-archive: {error}", err=True)
+            return NOT_ALL
+    if found.gap:
+        click.echo(f"docv-archive: older revisions are not shown: {found.gap}", err=True)
+    if as_json:
+        click.echo(orjson.dumps(_as_json(found)))
+    else:
+        _print(found)
+    return OK if found.status.state else NOT_ALL
+
+
+async def _find(settings: Settings, evaluation: Evaluation) -> _Found:
+    async with contextlib.AsyncExitStack() as stack:
+        redis = None
+        if settings.redis_url:
+            redis = await stack.enter_async_context(open_redis(settings.need_redis_url()))
+            await check_redis(redis)
+        bucket = await stack.enter_async_context(open_read_only_bucket(settings, may_be_new=True))
+        status = await look_up(redis, bucket, evaluation)
+        revisions, gap = await _read_revisions(bucket, evaluation, status.manifest)
+        return _Found(evaluation, status, revisions, gap)
+
+
+async def _read_revisions(
+    bucket: Bucket, evaluation: Evaluation, manifest: StoredManifest | None
+) -> tuple[list[StoredManifest], str]:
+    """Return the revisions of an evaluation, and why older ones are not among them, if so."""
+    revisions: list[StoredManifest] = []
+    try:
+        while manifest:
+            revisions.append(manifest)
+            # An erasure leaves no revision before its own.
+            has_previous = manifest.manifest.previous and manifest.manifest.revision > 1
+            manifest = await read_previous(bucket, evaluation, manifest.manifest) if has_previous else None
+    except NotExported as error:
+        return revisions, str(error)
+    return revisions, ""
+
+
+def _as_json(found: _Found) -> dict[str, object]:
+    return found.status.as_json() | {
+        "revisions": [
+            {
+                "revision": stored.manifest.revision,
+                "archived_at": row.archived_at,
+                "retrieved_at": stored.manifest.retrieved_at,
+                "outcome": row.outcome,
+                "documents": row.documents,
+                "bytes": row.bytes,
+                "response": stored.manifest.response.model_dump(),
+                "request": stored.manifest.trigger.model_dump(),
+            }
+            for stored, row in found.rows()
+        ]
+    }
+
+
+def _print(found: _Found) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in found.status.as_json().items():
+        shown = format_bytes(found.status.archived.bytes) if name == "bytes" else value
+        facts.add_row(name.replace("_", " "), "" if shown is None else str(shown))
+    console.print(facts)
+    if found.revisions:
+        console.print(_revision_table(found))
+
+
+def _revision_table(found: _Found) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("revision", "archived at", "outcome", "documents", "response", "request"):
+        table.add_column(title, justify="right" if title in {"revision", "documents"} else "left", overflow="fold")
+    for stored, row in found.rows():
+        texts = _join(stored.manifest.response), _join(stored.manifest.trigger)
+        table.add_row(str(stored.manifest.revision), row.archived_at, row.outcome, str(row.documents), *texts)
+    return table
+
+
+def _join(record: ArchiveRecord) -> Text:
+    """Return the values that a record has, in a line that a terminal takes for nothing else."""
+    line = " ".join(str(value) for value in record.model_dump().values() if value is not None)
+    return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in line))

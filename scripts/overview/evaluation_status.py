@@ -1,0 +1,131 @@
+"""Look an evaluation up in the ledger and in the archive: where it is, how it ended, and what the archive holds."""
+
+import enum
+from dataclasses import dataclass, replace
+
+from redis.asyncio import Redis
+
+from scripts.archive_access.evaluation_rows import MISSING, EvaluationRow, make_row
+from tasks.errors import IntegrityError
+from tasks.ledger.entries import LedgerEntry, find_entry
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import ARCHIVE, Holds, backfill_of
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import StoredManifest, format_utc, read_manifest
+
+
+class EvaluationState(enum.StrEnum):
+    """Where an evaluation is."""
+
+    QUEUED = "queued"
+    """It waits for a worker."""
+    IN_FLIGHT = "in_flight"
+    """A worker has it."""
+    PARKED = "parked"
+    """It waits until it is due: it settles first, or its last attempt failed."""
+    ON_HOLD = "on_hold"
+    """It waits for its account or for the archive."""
+    DEAD_LETTER = "dead_letter"
+    """It is out of attempts and waits for a person; sending it again does not help."""
+    ENDED = "ended"
+    """It has its outcome."""
+
+
+_STATES = {
+    "queued": EvaluationState.QUEUED,
+    "leased": EvaluationState.IN_FLIGHT,
+    "parked": EvaluationState.PARKED,
+    "held": EvaluationState.ON_HOLD,
+    "dead": EvaluationState.DEAD_LETTER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationStatus:
+    """What the ledger and the archive know of an evaluation.
+
+    Attributes:
+        state: where it is, or None if neither of them knows it.
+        outcome: how it ended, ``missing`` if neither knows it, None until it has ended.
+        cause: what stopped its last attempt, or why something is not in the archive, as a short fixed word.
+        next_attempt_at: when it is tried again, RFC 3339 in UTC; None if that is not known.
+        archived: what the archive holds of it, whatever the ledger does with it now.
+        manifest: the current manifest, if there is one.
+    """
+
+    state: EvaluationState | None
+    outcome: str | None
+    cause: str | None
+    next_attempt_at: str | None
+    archived: EvaluationRow
+    manifest: StoredManifest | None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for a program: figures and a key, and no name out of a bundle."""
+        return {
+            "eval_id": self.archived.eval_id,
+            "state": self.state,
+            "outcome": self.outcome,
+            "cause": self.cause,
+            "next_attempt_at": self.next_attempt_at,
+            "documents": self.archived.documents,
+            "bytes": self.archived.bytes,
+            "manifest": self.archived.manifest,
+        }
+
+
+async def look_up(redis: "Redis | None", bucket: Bucket, evaluation: Evaluation) -> EvaluationStatus:
+    """Return what is known of an evaluation.
+
+    Args:
+        redis: where the ledger is; None to look into the archive alone.
+        bucket: the archive.
+        evaluation: the evaluation.
+
+    Raises:
+        RedisError: Redis did not say.
+        StorageError: the archive did not say.
+        IntegrityError: there is only a manifest, and it is damaged.
+    """
+    # The ledger first: it forgets an evaluation only after the manifest is written.
+    entry = await find_entry(redis, evaluation.eval_id) if redis else None
+    try:
+        stored = await read_manifest(bucket, evaluation)
+    except IntegrityError:
+        if entry is None:
+            raise
+        stored = None  # very likely why it is a dead letter, which has to stay visible
+    archived = make_row(evaluation, stored) if stored else EvaluationRow(evaluation.eval_id, MISSING)
+    status = EvaluationStatus(
+        state=EvaluationState.ENDED if stored else None,
+        outcome=archived.outcome,
+        cause=archived.cause,
+        next_attempt_at=None,
+        archived=archived,
+        manifest=stored,
+    )
+    if redis is None or entry is None:
+        return status
+    state = _STATES[entry.state]
+    return replace(
+        status,
+        state=state,
+        outcome=Outcome.FAILED.value if state is EvaluationState.DEAD_LETTER else None,
+        cause=entry.cause,
+        next_attempt_at=await _next_attempt_at(redis, entry),
+    )
+
+
+async def _next_attempt_at(redis: "Redis", entry: LedgerEntry) -> str | None:
+    """Return when a parked evaluation is due, or when what holds up the evaluation ends or is probed next."""
+    if entry.due_at is not None:
+        return format_utc(entry.due_at)
+    if entry.state != "held":
+        return None
+    scopes = [entry.account, ARCHIVE, *([backfill_of(entry.account)] if entry.queue is Queue.BACKFILL else [])]
+    holds = [hold for hold in await Holds(redis).get_each(*scopes) if hold]
+    if not holds or any(hold.is_manual for hold in holds):
+        return None
+    return format_utc(entry.read_at + max(hold.remaining for hold in holds))

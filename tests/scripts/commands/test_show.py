@@ -1,0 +1,146 @@
+"""`show`, as a user runs it: the ledger and the archive are asked, and nothing is changed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
+from tasks.storage.local_bucket import LocalBucket
+from tests.archives import NAMES, eval_ids, fill
+from tests.commands import Shell
+from tests.scripts.serve.conftest import INTAKE, opened, settings_for
+
+IDS = eval_ids(10)
+UNKNOWN = eval_ids(1, seed=5)[0]
+REVISED, NO_DOCUMENTS = IDS[1], IDS[3]
+
+
+@pytest.fixture
+async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
+    assert await redis.ping()
+    return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
+
+
+@pytest.fixture
+async def archive(tmp_path: Path) -> Path:
+    await fill(LocalBucket(tmp_path / "archive"), IDS)
+    return tmp_path / "archive"
+
+
+async def taken(redis: Redis, eval_id: str) -> Job:
+    ledger = Ledger(redis)
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("intake"), refresh=True))
+    (job,) = await ledger.lease([eval_id], token="one")
+    return job
+
+
+@pytest.mark.usefixtures("archive")
+async def test_an_archived_evaluation_is_shown_with_its_revisions(shell: Shell) -> None:
+    finished = await shell.run("show", REVISED.upper(), "--json")
+    found = json.loads(finished.out)
+    assert (finished.code, finished.err) == (0, "")
+    assert (found["state"], found["outcome"], found["documents"]) == ("ended", "archived", 3)
+    assert [each["revision"] for each in found["revisions"]] == [3, 2, 1]
+    assert found["revisions"][0] == {
+        "revision": 3,
+        "archived_at": "2026-11-23T04:00:00.000Z",
+        "retrieved_at": "2026-11-23T04:00:00.000Z",
+        "outcome": "archived",
+        "documents": 3,
+        "bytes": 3 * 2_004,
+        "response": {"status": 200, "message": None},
+        "request": {"source": "backfill", "run": "q3", "event_type": None, "event_id": None},
+    }
+    assert not any(name in finished.out for name in NAMES)
+
+
+@pytest.mark.usefixtures("archive")
+async def test_a_person_reads_the_same(shell: Shell) -> None:
+    finished = await shell.run("show", REVISED)
+    lines = [line.split() for line in finished.out.splitlines()]
+    assert (finished.code, ["state", "ended"] in lines, ["outcome", "archived"] in lines) == (0, True, True)
+    assert lines[-1] == ["1", "2026-11-23T04:00:00.000Z", "archived", "3", "200", "backfill", "q3"]
+
+
+async def test_a_dead_letter_is_shown_though_nothing_is_archived_and_no_folder_is_made(
+    shell: Shell, redis: Redis
+) -> None:
+    await Ledger(redis).dead_letter(await taken(redis, UNKNOWN), attempts=6, failure=Failure("service_failed"))
+    finished = await shell.run("show", UNKNOWN, "--json")
+    found = json.loads(finished.out)
+    assert (finished.code, found["state"], found["outcome"]) == (0, "dead_letter", "failed")
+    assert (found["cause"], found["revisions"]) == ("service_failed", [])
+    assert list(shell.folder.iterdir()) == []
+
+
+@pytest.mark.usefixtures("archive")
+async def test_the_command_and_the_route_say_the_same(shell: Shell, redis: Redis, redis_url: str) -> None:
+    await taken(redis, IDS[1])
+    async with opened(settings_for(redis_url, shell.folder)) as client:
+        for eval_id in (*IDS[:4], UNKNOWN):
+            told = (await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")).json
+            shown = json.loads((await shell.run("show", eval_id, "--json")).out)
+            assert told == {name: value for name, value in shown.items() if name != "revisions"}
+
+
+@pytest.mark.usefixtures("archive")
+async def test_an_unknown_evaluation_is_missing(shell: Shell) -> None:
+    finished = await shell.run("show", UNKNOWN, "--json")
+    found = json.loads(finished.out)
+    assert (finished.code, found["state"], found["outcome"], found["revisions"]) == (1, None, "missing", [])
+
+
+async def test_an_erased_evaluation_is_erased(shell: Shell, archive: Path) -> None:
+    assert (await shell.run("erase", REVISED, "--reason", "request 4711", "--yes")).code == 0
+    finished = await shell.run("show", REVISED, "--json")
+    found = json.loads(finished.out)
+    assert (finished.code, found["state"], found["outcome"], found["documents"]) == (0, "ended", "erased", 0)
+    assert [each["outcome"] for each in found["revisions"]] == ["erased"]
+    assert (archive / "sandbox" / REVISED / "manifest.json").is_file()
+
+
+async def test_a_damaged_manifest_or_revision_is_one_sentence(shell: Shell, archive: Path) -> None:
+    (archive / "sandbox" / REVISED / "revisions" / "1.json").write_text("{}")
+    finished = await shell.run("show", REVISED, "--json")
+    assert (finished.code, [each["revision"] for each in json.loads(finished.out)["revisions"]]) == (0, [3, 2])
+    assert "its hash differs" in finished.err
+    (archive / "sandbox" / NO_DOCUMENTS / "manifest.json").write_text("{}")
+    finished = await shell.run("show", NO_DOCUMENTS)
+    assert (finished.code, "damaged" in finished.err, "Traceback" in finished.err) == (1, True, False)
+
+
+async def test_without_redis_the_archive_alone_is_asked_and_that_is_told(shell: Shell, archive: Path) -> None:
+    del shell.settings["DOCV_REDIS_URL"]
+    finished = await shell.run("show", NO_DOCUMENTS, "--json")
+    assert (finished.code, json.loads(finished.out)["outcome"]) == (0, "no_documents")
+    assert "only the archive is looked into: DOCV_REDIS_URL is not set" in finished.err
+    assert list(shell.folder.iterdir()) == [archive]
+
+
+async def test_what_a_person_reads_cannot_steer_the_terminal(shell: Shell, archive: Path) -> None:
+    path = archive / "sandbox" / NO_DOCUMENTS / "manifest.json"
+    path.write_text(path.read_text("utf-8").replace('"message": null', '"message": "[red]no\\u001b[2J"'), "utf-8")
+    finished = await shell.run("show", NO_DOCUMENTS)
+    assert (finished.code, "200 [red]no\ufffd[2J" in finished.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "code", "said"),
+    [
+        ({}, ("no-id",), 2, "is no evaluation ID"),
+        ({}, (UNKNOWN, "--account", "kyb"), 2, "no account 'kyb'"),
+        ({"DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}, (UNKNOWN,), 3, "Redis does not answer"),
+        ({"DOCV_ARCHIVE_URL": "file:///etc/hostname"}, (UNKNOWN,), 3, "no archive here that can be read"),
+    ],
+)
+async def test_what_cannot_be_looked_up_is_one_sentence(
+    shell: Shell, settings: dict[str, str], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    shell.settings |= settings
+    finished = await shell.run("show", *arguments)
+    assert (finished.code, finished.out) == (code, "")
+    assert said in finished.err
+    assert "Traceback" not in finished.err
