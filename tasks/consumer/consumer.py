@@ -187,7 +187,9 @@ class Consumer:
     async def _lease_message(self, message: Message) -> list[Job]:
         if not message.accepted:
             account = self._get_account(message)
-            options = EnqueueOptions(message.queue, account, message.trigger, refresh=message.refresh)
+            options = EnqueueOptions(
+                message.queue, account, message.trigger, refresh=message.refresh, delay=message.settle_seconds
+            )
             await self._ledger.accept(message.eval_ids, options)
         # What comes one by one, as live events do, is taken together with what comes at the same time.
         alone = len(message.eval_ids) == 1

@@ -223,6 +223,7 @@ local function add_lists(job, order)
 end
 
 -- Accept an evaluation that the ledger does not know; those of an order are all alike, so their job is made once.
+-- Return 1 to publish it now, 2 if it is parked first.
 local function accept_new(id, order, dead_before)
   if not order.job then
     order.job = { queue = order.queue, account = order.account, refresh = order.refresh,
@@ -247,7 +248,7 @@ local function accept_new(id, order, dead_before)
   batch_write('ZADD', state_key(order.job, state), now + order.delay, id)
   if not order.listed then count(order.job.runs, 'total', 1) end
   count(order.job.runs, state, 1)
-  return state == 'queued'
+  return state == 'queued' and 1 or 2
 end
 
 -- Accept an evaluation that is in the ledger already; return whether to publish it.
@@ -287,22 +288,20 @@ local function accept_known(id, job, order)
 end
 
 -- order: queue, account, delay, refresh, refresh_outcomes, even_if_erased, run, trigger, evidence, listed, trace
---   -> for each ID: 1 publish it, 0 no need
+--   -> for each ID: 1 publish it, 2 it is new and parked first, 0 no need
 local function accept_all(ids, order)
   local answer, new = {}, {}
   local texts, letters = read_all('HMGET', entries, ids), {}
   if redis.call('HLEN', dead) > 0 then letters = read_all('HMGET', dead, ids) end
   order = cjson.decode(order)
   for i, id in ipairs(ids) do
-    local publish
     if texts[i] or new[id] then
       if new[id] then write_all() end
-      publish = accept_known(id, load(id), order)
+      answer[i] = accept_known(id, load(id), order) and 1 or 0
     else
       new[id] = true
-      publish = accept_new(id, order, letters[i])
+      answer[i] = accept_new(id, order, letters[i])
     end
-    answer[i] = publish and 1 or 0
   end
   return answer
 end

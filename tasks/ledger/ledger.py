@@ -24,7 +24,14 @@ from tasks.ledger.batcher import Batcher
 from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.entries import KEY_PREFIX as _PREFIX
 from tasks.ledger.entries import held_key
-from tasks.ledger.serialization import failure_fields, options_as_json, parse_counters, parse_dead_letter, parse_jobs
+from tasks.ledger.serialization import (
+    failure_fields,
+    options_as_json,
+    parse_counters,
+    parse_dead_letter,
+    parse_jobs,
+    select_published,
+)
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue
 from tasks.model.outcome import ManifestOutcome, Outcome
@@ -106,7 +113,7 @@ class Ledger:
         Raises:
             NotReplicated: a failover might forget them; so they do not count as accepted, though they may be.
         """
-        return _select(eval_ids, await self._accept("", eval_ids, options)) if eval_ids else []
+        return select_published(eval_ids, await self.accept_each(eval_ids, options)) if eval_ids else []
 
     async def accept_event(self, event: str, eval_id: str, options: EnqueueOptions) -> list[str] | None:
         """Accept the evaluation of a webhook's event; return it if it is to be published now.
@@ -125,15 +132,14 @@ class Ledger:
         Raises:
             NotReplicated: a failover might forget it; so it does not count as accepted, though it may be.
         """
-        flags = await self._accept(event, [eval_id], options)
-        return _select([eval_id], flags) if flags else None
+        flags = await self.accept_each([eval_id], options, event)
+        return select_published([eval_id], flags) if flags else None
 
-    async def _accept(self, event: str, eval_ids: Sequence[str], options: EnqueueOptions) -> list[int]:
+    async def accept_each(self, eval_ids: Sequence[str], options: EnqueueOptions, event: str = "") -> list[int]:
+        """Accept evaluations, as ``accept`` does; return the ``Acceptance`` of each, or none for a repeated event."""
         with span("accept", queue=options.queue.value, evaluations=len(eval_ids)):
-            flags: list[int] = await self._call_replicated(
-                "accept", event, options_as_json(options, listed=False), *eval_ids
-            )
-        return flags
+            order = options_as_json(options, listed=False)
+            return [*await self._call_replicated("accept", event, order, *eval_ids)]
 
     async def begin_run(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> BeginResult:
         """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
@@ -182,7 +188,7 @@ class Ledger:
             None where nothing was done: the ledger is full enough, or somebody else has fed these.
         """
         flags = await self._call("feed", run, position, backlog, options_as_json(options, listed=True), *eval_ids)
-        return _select(eval_ids, flags) if flags else None
+        return select_published(eval_ids, flags) if flags else None
 
     async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
@@ -451,7 +457,3 @@ class Ledger:
     def _check_lease(answer: object) -> None:
         if not answer:
             raise LeaseLost
-
-
-def _select(eval_ids: Sequence[str], flags: Sequence[int]) -> list[str]:
-    return [eval_id for eval_id, flag in zip(eval_ids, flags, strict=True) if flag]

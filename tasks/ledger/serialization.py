@@ -1,5 +1,6 @@
 """Convert between the model and the texts that the ledger's script reads and writes."""
 
+import enum
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -30,6 +31,23 @@ def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
     if trace := current_traceparent():
         fields["trace"] = trace
     return json.dumps(fields)
+
+
+class Acceptance(enum.IntEnum):
+    """What the script answers about an evaluation that it was to accept."""
+
+    UNDER_WAY = 0
+    """Accepted before, and without an outcome yet."""
+    PUBLISH = 1
+    """To be published now."""
+    PARKED = 2
+    """New, and parked until its delay is over."""
+
+
+def select_published(eval_ids: Iterable[str], answers: Iterable[int]) -> list[str]:
+    """Return the evaluations to publish now."""
+    pairs = zip(eval_ids, answers, strict=True)
+    return [eval_id for eval_id, answer in pairs if answer == Acceptance.PUBLISH]
 
 
 def parse_jobs(found: Iterable[tuple[str, str]], token: str) -> Iterator[Job]:

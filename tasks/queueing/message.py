@@ -1,8 +1,8 @@
 """A Celery message, as producers may send it, made safe.
 
 The contract: task ``docv.archive`` on queue ``live`` or ``backfill``, with the keyword arguments ``eval_ids`` (1 to
-100 IDs), and if wanted ``refresh`` (ask RiskOS although there is a manifest), ``run`` (a name to count under) and
-``account`` (whom to ask with).
+100 IDs), and if wanted ``refresh`` (ask RiskOS although there is a manifest), ``run`` (a name to count under),
+``account`` (whom to ask with) and ``settle`` (seconds before the first request).
 """
 
 import re
@@ -13,11 +13,12 @@ from typing import Any
 from tasks.errors import BadEvalId, BadMessage, BadRunName
 from tasks.model.evaluation import parse_eval_id
 from tasks.model.job import Queue, Trigger
+from worker.config.settings import MAX_SETTLE_SECONDS
 
 MAX_BATCH = 100
 """Most IDs in one message."""
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_KNOWN = {"eval_ids", "accepted", "refresh", "run", "account"}
+_KNOWN = {"eval_ids", "accepted", "refresh", "run", "account", "settle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Message:
         refresh: ask RiskOS although there is a manifest.
         trigger: what stands in the manifest.
         account: name of the account that it asks for; None if it names none.
+        settle_seconds: delay before the first request.
     """
 
     eval_ids: tuple[str, ...]
@@ -41,6 +43,7 @@ class Message:
     refresh: bool
     trigger: Trigger
     account: str | None = None
+    settle_seconds: float = 0.0
 
 
 def read_message(queue: object, positional: Sequence[object], arguments: dict[str, Any]) -> Message:
@@ -76,6 +79,7 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
         refresh=_flag(arguments, "refresh"),
         trigger=Trigger("message", run=None if run is None else parse_run(run)),
         account=account,
+        settle_seconds=_settle(arguments.get("settle", 0.0)),
     )
 
 
@@ -100,6 +104,12 @@ def parse_run(name: object) -> str:
     if not isinstance(name, str) or not _RUN.fullmatch(name):
         raise BadRunName
     return name
+
+
+def _settle(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SETTLE_SECONDS:
+        raise BadMessage(f"settle must be a number of seconds from 0 to {MAX_SETTLE_SECONDS}")
+    return float(value)
 
 
 def _flag(arguments: dict[str, Any], name: str) -> bool:

@@ -26,6 +26,8 @@ _SEPARATORS = {"no_documents_texts": "|", **dict.fromkeys((*_CREDENTIALS, "encry
 _STRONG = 16
 
 MiB = 1 << 20
+MAX_SETTLE_SECONDS = 86_400
+"""Longest time that an evaluation may settle before its first request."""
 
 
 class SettingsError(Exception):
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
     """Evaluations that Redis holds before a backfill waits with its next ones."""
     lease_seconds: float = Field(default=120.0, ge=2, le=3_600)
     """Seconds after which a dead worker's evaluations are taken up by another; living workers renew their leases."""
-    settle_seconds: float = Field(default=15.0, ge=0, le=86_400)
+    settle_seconds: float = Field(default=15.0, ge=0, le=MAX_SETTLE_SECONDS)
     """Seconds between an event and its first request: images may need some time after completion."""
     drain_seconds: float = Field(default=25.0, ge=0, le=3_600)
     """Seconds that transfers under way may take to finish when the worker is told to stop."""

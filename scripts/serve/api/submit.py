@@ -20,10 +20,12 @@ from scripts.serve.http.responses import HTTPError, json_response
 from scripts.serve.metrics import HttpMetrics, IdResult
 from tasks.errors import BadEvalId, BadRunName
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.serialization import Acceptance, select_published
 from tasks.model.evaluation import parse_eval_id, printable_id
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.message import parse_run
 from worker.config.accounts import Accounts
+from worker.config.settings import MAX_SETTLE_SECONDS
 
 T = TypeVar("T")
 MOST_IDS = 10_000
@@ -55,6 +57,13 @@ class SubmitRequest(BaseModel):
     refresh: bool = Field(default=False, description="Ask RiskOS again about what is archived already.")
     account: str | None = Field(
         default=None, description="Name of the account to ask with; where none is named default, or the only one."
+    )
+    settle: float = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_SETTLE_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds before the first request: images may need some time after completion.",
     )
 
 
@@ -123,12 +132,14 @@ class SubmitApi:
         """Accept what is good; return how many were new and how many under way."""
         queue = Queue(wanted.queue)
         account = resolve_account(self.accounts, wanted.account, 422).name
-        order = EnqueueOptions(queue, account, Trigger("intake", run=wanted.run), refresh=wanted.refresh)
-        new: list[str] = []
+        trigger = Trigger("intake", run=wanted.run)
+        order = EnqueueOptions(queue, account, trigger, refresh=wanted.refresh, delay=wanted.settle)
+        answers: list[int] = []
         for start in range(0, len(ids.good), _AT_ONCE):
-            new += await self._soon(self.ledger.accept(ids.good[start : start + _AT_ONCE], order))
-        await self.publisher.publish(queue, new)
-        found = {IdResult.ACCEPTED: len(new), IdResult.UNDER_WAY: len(ids.good) - len(new)}
+            answers += await self._soon(self.ledger.accept_each(ids.good[start : start + _AT_ONCE], order))
+        await self.publisher.publish(queue, select_published(ids.good, answers))
+        under_way = answers.count(Acceptance.UNDER_WAY)
+        found = {IdResult.ACCEPTED: len(answers) - under_way, IdResult.UNDER_WAY: under_way}
         for result, count in {**found, IdResult.REPEATED: ids.repeated, IdResult.BAD: len(ids.bad)}.items():
             self.figures.count_ids(result, count)
         return {result.value: count for result, count in found.items()}

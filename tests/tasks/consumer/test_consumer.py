@@ -182,6 +182,18 @@ async def test_an_account_that_nobody_here_knows_costs_no_attempt_and_is_told_on
     ]
 
 
+async def test_the_evaluation_of_a_message_settles_in_the_ledger_before_its_first_request(
+    settings: Settings, redis: Redis, riskos: Simulator
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 402)
+    assert await work(settings, replace(message(eval_id), settle_seconds=60)) is True
+    seconds, _ = await redis.time()
+    due = await redis.zscore("docv:ledger:parked", eval_id)
+    assert due is not None
+    assert due / 1000 - seconds == pytest.approx(60, abs=10)
+    assert riskos.stats().requests == 0
+
+
 async def test_a_message_is_accepted_for_the_account_that_it_names(
     settings: Settings, redis: Redis, tmp_path: Path
 ) -> None:

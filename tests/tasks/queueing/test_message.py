@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from tasks.errors import BadMessage, BadRunName, InvalidInput
@@ -37,6 +39,17 @@ def test_a_producer_may_name_an_account() -> None:
 def test_an_account_that_is_no_name_is_refused(account: object) -> None:
     with pytest.raises(BadMessage, match="account must be the name of one"):
         read(account=account)
+
+
+@pytest.mark.parametrize("settle", [0, 0.5, 30, 86_400])
+def test_a_producer_may_have_an_evaluation_settle_first(settle: float) -> None:
+    assert (read().settle_seconds, read(settle=settle).settle_seconds) == (0.0, settle)
+
+
+@pytest.mark.parametrize("settle", [-1, 86_401, 10**400, math.nan, math.inf, "30", "30s", True, None, [30]])
+def test_a_delay_that_is_not_a_number_of_seconds_is_refused(settle: object) -> None:
+    with pytest.raises(BadMessage, match="settle must be a number of seconds from 0 to 86400"):
+        read(settle=settle)
 
 
 def test_our_own_publisher_says_that_the_ledger_knows_the_ids() -> None:

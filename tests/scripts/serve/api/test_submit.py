@@ -37,6 +37,26 @@ async def test_what_is_not_said_is_live_without_a_run_and_without_refresh(
     assert (entry.queue, entry.refresh, entry.trigger.run) == (Queue.LIVE, False, None)
 
 
+@pytest.mark.parametrize("settle", [30, 30.5, 86_400])
+async def test_ids_that_settle_first_are_accepted_and_not_queued_yet(
+    client: Client, redis: Redis, eval_id: str, settle: float
+) -> None:
+    answer = await client.hand_in({"eval_ids": [eval_id], "settle": settle})
+    assert (answer.status, answer.json) == (202, {"accepted": 1, "repeated": 0, "under_way": 0, "bad": []})
+    assert await redis.llen("docv:live") == 0
+    seconds, _ = await redis.time()
+    due = await redis.zscore("docv:ledger:parked", eval_id)
+    assert due is not None
+    assert due / 1000 - seconds == pytest.approx(settle, abs=10)
+    again = await client.hand_in({"eval_ids": [eval_id], "settle": settle})
+    assert (again.json["accepted"], again.json["under_way"]) == (0, 1)
+
+
+async def test_an_id_with_a_delay_of_zero_is_queued_at_once(client: Client, redis: Redis, eval_id: str) -> None:
+    assert (await client.hand_in({"eval_ids": [eval_id], "settle": 0})).json["accepted"] == 1
+    assert await redis.llen("docv:live") == 1
+
+
 async def test_each_id_is_counted_once(client: Client) -> None:
     before, new = some_ids(2)
     await client.hand_in({"eval_ids": [before]})
@@ -83,6 +103,13 @@ async def test_as_many_as_allowed_are_taken_at_once(client: Client, redis: Redis
         ({"eval_ids": ["a"], "run": "two words"}, "run: the name of a run has"),
         ({"eval_ids": ["a"], "run": 7}, "run: "),
         ({"eval_ids": ["a"], "colour": "red"}, "colour: "),
+        ({"eval_ids": ["a"], "settle": -1}, "settle: Input should be greater than or equal to 0"),
+        ({"eval_ids": ["a"], "settle": 86_401}, "settle: Input should be less than or equal to 86400"),
+        ({"eval_ids": ["a"], "settle": 10**400}, "settle: "),
+        ({"eval_ids": ["a"], "settle": 1e300}, "settle: Input should be less than or equal to 86400"),
+        ({"eval_ids": ["a"], "settle": "30"}, "settle: Input should be a valid number"),
+        ({"eval_ids": ["a"], "settle": True}, "settle: Input should be a valid number"),
+        ({"eval_ids": ["a"], "settle": None}, "settle: Input should be a valid number"),
     ],
 )
 async def test_another_shape_is_refused_in_a_sentence(client: Client, redis: Redis, body: Any, said: str) -> None:
