@@ -19,6 +19,17 @@ def examine(settings: Settings, accounts: Accounts) -> Iterator[Finding]:
         yield warning("secrets", f"{' and '.join(weak)} could be guessed", "`openssl rand -hex 32` makes a good secret")
 
 
+def api_version(settings: Settings) -> Finding:
+    """Return whether the version of RiskOS's API is pinned."""
+    if settings.api_version is None:
+        return warning(
+            "API version",
+            "DOCV_API_VERSION is not set, so RiskOS chooses the version of its answers",
+            "set it to the version that you tested with, such as 2025-01-01.orion",
+        )
+    return fine("API version", f"{settings.api_version} is sent with each request")
+
+
 def key(settings: Settings) -> Finding:
     """Return whether an account has a key."""
     if settings.api_key is None:

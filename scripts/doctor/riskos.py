@@ -41,7 +41,8 @@ _REFUSED = {
 _MOST = 65_536
 _ZIP = b"PK\x03\x04"
 _ASKING = "key at RiskOS"
-_NETWORK = "see the network, the proxy and DOCV_RISKOS_URL"
+NETWORK = "see the network, the proxy and DOCV_RISKOS_URL"
+"""What to do when no answer comes."""
 
 
 async def examine(account: AccountSettings) -> AsyncIterator[Finding]:
@@ -70,7 +71,7 @@ async def _connect(host: str, port: int) -> Finding:
         async with asyncio.timeout(_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
     except OSError as error:
-        return wrong(what, f"{host}:{port} does not answer ({type(error).__name__})", _NETWORK, unreachable=True)
+        return wrong(what, f"{host}:{port} does not answer ({type(error).__name__})", NETWORK, unreachable=True)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
@@ -87,7 +88,7 @@ async def _tls(host: str, port: int, settings: Settings) -> Finding:
             "TLS", f"no trust in {host}: {why}", "see the certificate authorities of this machine, and the proxy"
         )
     except OSError as error:
-        return wrong("TLS", f"it breaks off ({type(error).__name__})", _NETWORK)
+        return wrong("TLS", f"it breaks off ({type(error).__name__})", NETWORK)
     tls = writer.get_extra_info("ssl_object")
     version, certificate = tls.version(), tls.getpeercert()
     writer.close()
@@ -111,26 +112,30 @@ def judge_certificate(version: str, ends: float, now: float) -> Finding:
 
 async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
     settings, account = known.settings, Account.from_settings(known)
-    held = await _acquire_permit(settings, account)
+    held = await acquire_permit(settings, account, _ASKING)
     if held:
         yield held
         return
-    timeout = aiohttp.ClientTimeout(total=_SECONDS)
-    connector = aiohttp.TCPConnector(ssl=_context(settings))
     url = Evaluation(str(uuid4()), settings.environment).url(account.url)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, connector=connector) as http,
+            open_session(settings) as http,
             http.get(url, headers=headers_for(account), allow_redirects=False) as response,
         ):
             yield judge_clock(response.headers.get("Date", ""), time.time())
             yield judge_answer(response.status, response.headers, await response.content.read(_MOST))
     except (TimeoutError, aiohttp.ClientError) as error:
-        yield wrong(_ASKING, f"no answer came ({type(error).__name__})", _NETWORK, unreachable=True)
+        yield wrong(_ASKING, f"no answer came ({type(error).__name__})", NETWORK, unreachable=True)
 
 
-async def _acquire_permit(settings: Settings, account: Account) -> Finding | None:
-    """Take a turn where workers take theirs; return why there is none."""
+def open_session(settings: Settings, trace: aiohttp.TraceConfig | None = None) -> aiohttp.ClientSession:
+    """Open a session to RiskOS whose requests take at most ten seconds."""
+    timeout, connector = aiohttp.ClientTimeout(total=_SECONDS), aiohttp.TCPConnector(ssl=_context(settings))
+    return aiohttp.ClientSession(timeout=timeout, connector=connector, trace_configs=[trace] if trace else None)
+
+
+async def acquire_permit(settings: Settings, account: Account, subject: str) -> Finding | None:
+    """Acquire a permit where workers acquire theirs; return a finding about the subject if there is none."""
     if settings.redis_url is None:
         return None
     # Redis is examined by itself.
@@ -140,7 +145,7 @@ async def _acquire_permit(settings: Settings, account: Account) -> Finding | Non
                 async with asyncio.timeout(_SECONDS):
                     await RateLimiter(redis).acquire(account, Queue.LIVE)
             except AccountHeld as error:
-                return warning(_ASKING, f"not asked: {error}", "see `docv-archive status`; `resume` ends a hold")
+                return warning(subject, f"not asked: {error}", "see `docv-archive status`; `resume` ends a hold")
     return None
 
 

@@ -1,0 +1,144 @@
+"""A known good evaluation is tried once; each answer says what to do, and no image is read or kept."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.doctor.evaluation import examine
+from scripts.doctor.finding import Finding, State
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import start_simulator
+from tasks.resilience.holds import Holds
+from tests.commands import KEY, Shell
+from tests.riskos import Reply, Then, http, json, saying, zipped
+from worker.config.accounts_file import AccountSettings
+from worker.config.settings import Settings
+
+ZIP = b"PK\x03\x04"
+LARGE = 5_000_000
+
+
+async def tried(url: str, **changes: Any) -> Finding:
+    settings = Settings(riskos_url=url, api_key=KEY, **changes)
+    return await examine(AccountSettings("default", settings), str(uuid4()))
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "said", "fix"),
+    [
+        (zipped(ZIP + bytes(500)), State.FINE, "delivered a ZIP with 504 bytes", ""),
+        (zipped(ZIP + bytes(LARGE)), State.FINE, "delivered a ZIP with 5,000,004 bytes", ""),
+        (
+            zipped(ZIP + bytes(500), f"attachment; filename={uuid4()}_document.zip"),
+            State.WRONG,
+            "another evaluation",
+            "gateway",
+        ),
+        (http(200, b"<html>", headers={"Content-Type": "text/html"}), State.WRONG, "text/html", "DOCV_RISKOS_URL"),
+        (
+            http(200, b"<" + bytes(LARGE), headers={"Content-Type": "text/html"}),
+            State.WRONG,
+            "200 with 5,000,001 bytes of text/html, not a ZIP",
+            "proxy",
+        ),
+        (http(302, b"", headers={"Location": "/login"}), State.WRONG, "302", "proxy"),
+        (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "known to have documents", "Image Request"),
+        (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "without X-API-Version", "DOCV_API_VERSION"),
+        (json(400, b'{"message": "bad\\u001b[2J [red]"}'), State.WRONG, "bad\ufffd[2J [red]", "DOCV_API_VERSION"),
+        (json(404, b'{"message": "not found"}'), State.WRONG, "does not know it", "DOCV_ENVIRONMENT"),
+        (json(401, b"{}"), State.WRONG, "401: the key is not accepted", "environment"),
+        (json(403, b"{}"), State.WRONG, "403: the key may not read this evaluation", "sub-account or workflow"),
+        (json(429, b"{}"), State.WARNING, "429", "later"),
+        (json(503, b"{}"), State.WARNING, "503: RiskOS has a fault", "later"),
+    ],
+)
+async def test_each_answer_says_what_to_do(reply: bytes, state: State, said: str, fix: str) -> None:
+    async with saying(reply) as server:
+        finding = await tried(server.url)
+    assert (finding.state, said in finding.message, fix in finding.fix) == (state, True, True), finding
+    assert bool(finding.fix) is (state is not State.FINE)
+    assert len(server.heard) == 1
+
+
+async def test_the_version_that_is_asked_for_is_told_and_sent() -> None:
+    async with saying(json(400, b'{"message": "No Documents Found"}')) as server:
+        finding = await tried(server.url, api_version="2025-01-01.orion")
+    assert "asked with X-API-Version 2025-01-01.orion" in finding.message
+    assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
+
+
+async def test_of_a_body_without_end_only_the_beginning_is_read() -> None:
+    endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n\r\n" + ZIP
+    async with saying(Reply(endless, Then.GO_ON)) as server:
+        finding = await tried(server.url)
+    assert (finding.state, finding.message) == (State.FINE, "delivered a ZIP with more than 65,536 bytes")
+    assert server.sent < 64 << 20
+
+
+async def test_a_service_that_does_not_answer_is_unreachable(unused_tcp_port: int) -> None:
+    assert (await tried(f"http://127.0.0.1:{unused_tcp_port}")).unreachable
+    async with saying(Reply(b"", Then.RESET)) as server:
+        assert (await tried(server.url)).unreachable
+
+
+async def test_an_account_on_hold_is_not_asked(redis: Redis, redis_url: str) -> None:
+    await Holds(redis).place_manual("default", "an audit")
+    async with saying(zipped(ZIP)) as server:
+        finding = await tried(server.url, redis_url=redis_url)
+    assert (finding.state, "resume" in finding.fix, server.heard) == (State.WARNING, True, [])
+
+
+# As a user runs it
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    (tmp_path / "archive").mkdir()
+    return Shell(tmp_path, {"DOCV_API_KEY": KEY})
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "said"),
+    [
+        (Scenario.DOCUMENTED, 0, "delivered a ZIP with "),
+        (Scenario.NO_DOCUMENTS, 1, 'step "Socure Image Request"'),
+    ],
+)
+async def test_the_command_tries_it_with_the_rest(shell: Shell, scenario: Scenario, code: int, said: str) -> None:
+    async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
+        shell.settings["DOCV_RISKOS_URL"] = riskos.url
+        finished = await shell.run("doctor", "--evaluation", eval_id_for(scenario, 1))
+        assert riskos.stats().requests == 2
+    (line,) = (line for line in finished.out.splitlines() if line.split()[1] == "evaluation")
+    assert (finished.code, said in line) == (code, True), finished
+    assert {path.name for path in shell.folder.rglob("*")} <= {"archive", ".docv-archive"}
+
+
+async def test_it_is_tried_with_the_account_that_is_named(shell: Shell) -> None:
+    async with await start_simulator(SimulatorOptions(api_key=KEY), ["key-of-kyb"]) as riskos:
+        shell.settings |= {"DOCV_RISKOS_URL": riskos.url, "DOCV_ACCOUNTS": "accounts.toml"}
+        (shell.folder / "accounts.toml").write_text(f'[kyb]\napi_key = "key-of-kyb"\nriskos_url = "{riskos.url}"\n')
+        (shell.folder / "accounts.toml").chmod(0o600)
+        eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
+        finished = await shell.run("doctor", "--evaluation", eval_id, "--account", "kyb")
+    assert finished.code == 0, finished
+    assert "kyb: evaluation " in finished.out
+    assert "default: evaluation " not in finished.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--evaluation", "no-id"), "is no evaluation ID"),
+        (("--evaluation", str(uuid4()), "--account", "kyb"), "no account 'kyb'"),
+        (("--account", "kyb"), "give both"),
+    ],
+)
+async def test_what_cannot_be_tried_is_one_sentence(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+    finished = await shell.run("doctor", *arguments)
+    assert (finished.code, finished.out, said in finished.err) == (2, "", True), finished
+    assert "Traceback" not in finished.err
