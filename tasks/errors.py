@@ -19,6 +19,7 @@
     │   ├── AccountHeld       the account is on hold
     │   ├── AccountBusy       the account uses its share of this worker's slots; other accounts come first
     │   ├── AccountUnknown    this worker does not know the account; another worker may
+    │   ├── RunHeld           the run is on hold
     │   └── ArchiveHeld       the archive is on hold
     ├── PermanentError        no attempt can help until a person has looked into it
     │   ├── BundleTooLarge    the bundle is larger than the settings allow; the rest was not downloaded
@@ -195,6 +196,11 @@ class AccountBusy(BlockedError): ...
 @_define("account_unknown", "this worker knows no account {account}; see that all workers have the same DOCV_ACCOUNTS")
 class AccountUnknown(BlockedError):
     account: str
+
+
+@_define("run_held", "the run {run} is on hold: RiskOS had no documents in its first answers")
+class RunHeld(BlockedError):
+    run: str
 
 
 @_define("archive_held", "the archive is on hold ({reason}) for another {wait:.0f} s")

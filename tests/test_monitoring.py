@@ -26,7 +26,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # The parts of docs/operations.md.
 RUNBOOKS = {
     *("key-expired", "quota-spent", "redis-lost", "bucket-refused", "stuck-queue", "dead-letters", "live-lag"),
-    "worker-gone",
+    *("worker-gone", "only-refusals"),
 }
 OUR_FIGURES = described()
 

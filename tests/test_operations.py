@@ -23,6 +23,7 @@ RUNBOOKS = {
     "key-expired",
     "quota-spent",
     "redis-lost",
+    "only-refusals",
     "bucket-refused",
     "stuck-queue",
     "dead-letters",

@@ -15,6 +15,7 @@ from scripts.commands.backfill_plan import make_plan
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
 from scripts.console.options import (
+    accept_refusals_option,
     account_option,
     column_option,
     even_if_erased_option,
@@ -54,6 +55,7 @@ class BackfillOptions:
         refresh: ask RiskOS although there is a manifest.
         refresh_outcomes: ask RiskOS although there is a manifest, if it says one of these.
         even_if_erased: archive again what was erased.
+        accept_refusals: go on even if RiskOS has no documents for the first 200.
         strict: queue nothing when a line is bad.
         rejects: file for bad lines; named after the run's source where it is None.
         account: name of the account to ask with; see ``worker.config.accounts.Accounts.find`` where it is None.
@@ -67,6 +69,7 @@ class BackfillOptions:
     refresh: bool
     refresh_outcomes: tuple[ManifestOutcome, ...]
     even_if_erased: bool
+    accept_refusals: bool
     strict: bool
     rejects: Path | None
     account: str | None
@@ -81,6 +84,7 @@ class BackfillOptions:
 @refresh_option
 @refresh_outcome_option
 @even_if_erased_option
+@accept_refusals_option
 @click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
@@ -173,7 +177,7 @@ async def _backfill(
                 await ledger.stop_feeding(run.run)
                 raise
         seconds = await ledger.get_run_age(run.run) or 0.0
-    return RunSummary(run=run.run, counters=last.counters, seconds=seconds)
+    return RunSummary(run=run.run, counters=last.counters, seconds=seconds, hold=last.refusals)
 
 
 async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
@@ -204,6 +208,8 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
     begun = await ledger.begin_run(run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account)
     if begun is BeginResult.CONFLICT:
         raise RunTaken(run.run, "before")
+    if options.accept_refusals:
+        await ledger.accept_refusals(run.run)
     if begun is BeginResult.RESUMED:
         click.echo(f"run {run.run} goes on where it was", err=True)
     return run

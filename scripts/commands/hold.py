@@ -7,11 +7,12 @@ from redis.asyncio import Redis
 from scripts.console.exit_codes import OK
 from scripts.console.options import account_option, json_option
 from scripts.local.processes import run_with_redis
-from scripts.overview.release_holds import end_holds
+from scripts.overview.release_holds import end_hold, end_holds, find_hold
 from scripts.overview.run_snapshot import describe_end
-from tasks.resilience.holds import Hold, Holds, Reason, backfill_of
+from tasks.queueing.message import parse_run
+from tasks.resilience.holds import Hold, Holds, Reason, backfill_of, scope_of_run
 from worker.config.accounts import load_accounts
-from worker.config.settings import load_settings
+from worker.config.settings import Settings, load_settings
 
 
 @click.command()
@@ -36,13 +37,22 @@ def hold(reason: str, account: str | None, *, as_json: bool) -> int:
 
 @click.command()
 @account_option("Only those of this account and its backfill.")
+@click.option("--run", metavar="RUN", help="Only that of this run; needs --accept-refusals.")
+@click.option("--accept-refusals", is_flag=True, help="Go on with --run although RiskOS had no documents so far.")
 @json_option()
-def resume(account: str | None, *, as_json: bool) -> int:
-    """End every hold, whoever placed it: a person, a refused key, an outage."""
+def resume(account: str | None, run: str | None, *, accept_refusals: bool, as_json: bool) -> int:
+    """End every hold, whoever placed it: a person, a refused key, an outage.
+
+    A run that is on hold because RiskOS had no documents for its first 200 evaluations stays on hold, except with
+    `--run RUN --accept-refusals`.
+    """
     settings = load_settings()
-    name = load_accounts(settings).select(account).name if account else None
-    scopes = (name, backfill_of(name)) if name else None
-    ended = run_with_redis(settings, lambda redis: end_holds(redis, scopes))
+    if run is not None or accept_refusals:
+        ended = [_resume_run(settings, run, account, accept_refusals=accept_refusals)]
+    else:
+        name = load_accounts(settings).select(account).name if account else None
+        scopes = (name, backfill_of(name)) if name else None
+        ended = run_with_redis(settings, lambda redis: end_holds(redis, scopes))
     if as_json:
         click.echo(orjson.dumps({"ended": [_as_json(each) for each in ended]}))
     elif not ended:
@@ -52,6 +62,29 @@ def resume(account: str | None, *, as_json: bool) -> int:
         if each.reason is Reason.QUOTA:
             click.echo("while the quota counts as spent it will soon be so again; see DOCV_DAILY_QUOTA")
     return OK
+
+
+def _resume_run(settings: Settings, run: str | None, account: str | None, *, accept_refusals: bool) -> Hold:
+    """End the hold of a run and return it.
+
+    Raises:
+        click.UsageError: the options do not fit each other, or the run is not on hold.
+    """
+    if run is None or account:
+        raise click.UsageError("--accept-refusals concerns one run: name it with --run, and no --account")
+    if not accept_refusals:
+        raise click.UsageError(
+            f"run {parse_run(run)} goes on only with --accept-refusals: RiskOS had no documents in its first answers"
+        )
+    scope = scope_of_run(parse_run(run))
+
+    async def end(redis: "Redis") -> Hold | None:
+        found = await find_hold(redis, scope)
+        return found if found and await end_hold(redis, scope) else None
+
+    if ended := run_with_redis(settings, end):
+        return ended
+    raise click.UsageError(f"run {run} is not on hold for its refusals; `docv-archive status` lists what is on hold")
 
 
 async def _hold(redis: "Redis", account: str, note: str) -> Hold:

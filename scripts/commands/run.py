@@ -7,6 +7,7 @@ import click
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.interrupts import interruptible
 from scripts.console.options import (
+    accept_refusals_option,
     account_option,
     even_if_erased_option,
     json_option,
@@ -20,6 +21,7 @@ from scripts.console.options import (
 @refresh_option
 @refresh_outcome_option
 @even_if_erased_option
+@accept_refusals_option
 @account_option()
 @json_option()
 def run(sources: tuple[str, ...], *, account: str | None, as_json: bool, **wanted: Any) -> int:

@@ -13,10 +13,11 @@ from scripts.console.summary import RunSummary, print_summary, unchanged_as_json
 from scripts.local.processes import run_with_redis
 from scripts.overview.overview import Overview, read_overview
 from scripts.overview.rate_status import describe_rate, rate_as_json
+from scripts.overview.release_holds import find_hold
 from scripts.overview.run_snapshot import describe_end
 from tasks.ledger.ledger import Ledger
 from tasks.queueing.message import parse_run
-from tasks.resilience.holds import Hold
+from tasks.resilience.holds import Hold, scope_of_run
 from worker.config.accounts import load_accounts
 from worker.config.settings import load_settings
 
@@ -46,7 +47,8 @@ async def _print_run(redis: "Redis", name: str, *, as_json: bool) -> int:
     if since is None:
         click.echo(f"docv-archive: there is no run {name}; `docv-archive status` lists them", err=True)
         return USAGE
-    summary = RunSummary(run=name, counters=counters, seconds=since)
+    hold = await find_hold(redis, scope_of_run(name))
+    summary = RunSummary(run=name, counters=counters, seconds=since, hold=hold)
     print_summary(summary, as_json=as_json)
     return OK if summary.is_ok else NOT_ALL
 

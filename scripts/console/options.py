@@ -22,6 +22,11 @@ def account_option(
     return click.option("--account", metavar="NAME", help=sentence)
 
 
+accept_refusals_option = click.option(
+    "--accept-refusals",
+    is_flag=True,
+    help="Do not stop if RiskOS has no documents for the first 200: the list is known to be past retention.",
+)
 column_option = click.option(
     "--column", help="Name or number of the column, or key, with the IDs; found out where it can be."
 )

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from tasks.ledger.counters import RunCounters
 from tasks.model.outcome import ManifestOutcome, Outcome
+from tasks.resilience.holds import Hold
 
 MEANINGS = {
     Outcome.ARCHIVED: "documents and manifest are in the archive",
@@ -45,16 +46,18 @@ class RunSummary:
         run: its name.
         counters: its counters.
         seconds: how long it took, as far as we were there.
+        hold: what stops it because its first answers were all refusals.
     """
 
     run: str
     counters: RunCounters
     seconds: float
+    hold: Hold | None = None
 
     @property
     def is_ok(self) -> bool:
         """Whether everything there was to archive is in the archive."""
-        return not self.counters.pending and not self.counters.errors
+        return not self.counters.pending and not self.counters.errors and not self.hold
 
     @property
     def states(self) -> dict[str, int]:
@@ -77,6 +80,7 @@ class RunSummary:
                 "pending": self.counters.pending,
                 "dead_letters": outcomes[Outcome.FAILED],
                 "states": self.states,
+                "on_hold": self.hold.reason if self.hold else None,
                 "seconds": round(self.seconds, 3),
             }
         )
@@ -88,11 +92,18 @@ def unchanged_as_json(counters: RunCounters) -> dict[str, int]:
 
 
 def print_summary(summary: RunSummary, *, as_json: bool) -> None:
-    """Print a summary to standard output."""
+    """Print a summary to standard output, and what to do about a run on hold to standard error."""
     if as_json:
         click.echo(summary.as_json())
     else:
         Console().print(outcome_table(summary))
+    if summary.hold:
+        click.echo(
+            f"run {summary.run} is on hold ({summary.hold.reason}): {summary.hold.note}. If they were deleted "
+            f"long ago, "
+            f"continue with: docv-archive resume --run {summary.run} --accept-refusals",
+            err=True,
+        )
 
 
 def outcome_table(summary: RunSummary) -> Table:

@@ -46,6 +46,7 @@ class LocalWorkers:
         refresh: bool = False,
         refresh_outcomes: tuple[ManifestOutcome, ...] = (),
         even_if_erased: bool = False,
+        accept_refusals: bool = False,
     ) -> RunSummary:
         """Archive evaluations and wait until each has its outcome.
 
@@ -54,6 +55,7 @@ class LocalWorkers:
             refresh: ask RiskOS again about what is archived already.
             refresh_outcomes: ask RiskOS again about evaluations whose manifest says one of these.
             even_if_erased: archive again what was erased.
+            accept_refusals: go on even if RiskOS has no documents for the first 200.
 
         Raises:
             ServiceUnavailable: the worker dies again and again, or RiskOS refuses the key.
@@ -67,13 +69,19 @@ class LocalWorkers:
             refresh_outcomes=refresh_outcomes,
             even_if_erased=even_if_erased,
         )
-        last = asyncio.run(self._archive(eval_ids, name, order))
-        return RunSummary(run=name, counters=last.counters, seconds=time.monotonic() - started)
+        last = asyncio.run(self._archive(eval_ids, name, order, accept_refusals=accept_refusals))
+        seconds = time.monotonic() - started
+        return RunSummary(run=name, counters=last.counters, seconds=seconds, hold=last.refusals)
 
-    async def _archive(self, eval_ids: Sequence[str], name: str, order: EnqueueOptions) -> RunSnapshot:
+    async def _archive(
+        self, eval_ids: Sequence[str], name: str, order: EnqueueOptions, *, accept_refusals: bool
+    ) -> RunSnapshot:
         async with open_redis(self.settings.need_redis_url()) as redis:
+            ledger = Ledger(redis, replicas=self.settings.redis_replicas)
+            if accept_refusals:
+                await ledger.accept_refusals(name)
             with contextlib.closing(Publisher(make_publishing_app(self.settings))) as publisher:
-                await enqueue(Ledger(redis, replicas=self.settings.redis_replicas), publisher, eval_ids, order)
+                await enqueue(ledger, publisher, eval_ids, order)
             return await follow_run(redis, name, len(eval_ids), self._account, self.check_worker)
 
     def check_worker(self, seen: RunSnapshot) -> None:

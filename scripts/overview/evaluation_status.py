@@ -26,7 +26,7 @@ class EvaluationState(enum.StrEnum):
     PARKED = "parked"
     """It waits until it is due: it settles first, or its last attempt failed."""
     ON_HOLD = "on_hold"
-    """It waits for its account or for the archive."""
+    """It waits for its account, the archive or its run."""
     DEAD_LETTER = "dead_letter"
     """It is out of attempts and waits for a person; sending it again does not help."""
     ENDED = "ended"

@@ -12,7 +12,8 @@ from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import RateStatus
-from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of
+from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of, scope_of_run
+from tasks.resilience.run_holds import list_run_holds
 from worker.config.accounts import Accounts
 from worker.config.accounts_file import AccountSettings
 
@@ -23,7 +24,7 @@ class Overview:
 
     Attributes:
         stats: evaluations by state.
-        holds: accounts that stand still.
+        holds: accounts, runs and the archive as far as they are on hold.
         runs: the newest runs and their counters.
         rates: how fast each account sends.
         workers: how many serve each queue.
@@ -58,6 +59,11 @@ class Overview:
         """Return the holds that concern what is asked for with an account."""
         return [hold for hold in self.holds if hold.scope in {ARCHIVE, account, backfill_of(account)}]
 
+    def is_run_held(self, name: str, run: RunCounters) -> bool:
+        """Return whether a run is on hold, by itself or with its account."""
+        of_run = any(hold.scope == scope_of_run(name) for hold in self.holds)
+        return of_run or bool(self.holds_of(run.account))
+
     def _or_first(self, account: str | None) -> AccountSettings:
         return self.accounts.find(account) or next(iter(self.accounts))
 
@@ -69,7 +75,7 @@ async def read_overview(redis: "Redis", accounts: Accounts, newest: int = 20) ->
     scopes = [ARCHIVE, *(scope for name in accounts.names for scope in (name, backfill_of(name)))]
     return Overview(
         stats=await ledger.get_stats(),
-        holds=[hold for hold in await Holds(redis).get_each(*scopes) if hold],
+        holds=[*filter(None, await Holds(redis).get_each(*scopes)), *await list_run_holds(redis)],
         runs=await ledger.get_counters(await ledger.list_runs(newest)),
         rates={each.name: await read_rate(redis, each) for each in accounts},
         workers=await WorkerRegistry(redis).count(),

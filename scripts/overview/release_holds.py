@@ -4,19 +4,30 @@ from collections.abc import Collection
 
 from redis.asyncio import Redis
 
+from tasks.ledger.ledger import Ledger
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import Hold, Holds
+from tasks.resilience.holds import Hold, Holds, run_of_scope
+from tasks.resilience.run_holds import list_run_holds
 
 
 async def end_holds(redis: "Redis", scopes: Collection[str] | None = None) -> list[Hold]:
-    """End every hold, or those of some scopes; return those that there were."""
+    """End every hold but those of runs, or those of some scopes; return those that there were."""
     found = [hold for hold in await Holds(redis).list_all() if scopes is None or hold.scope in scopes]
     return [hold for hold in found if await end_hold(redis, hold.scope)]
 
 
+async def find_hold(redis: "Redis", scope: str) -> Hold | None:
+    """Return the hold of a scope, that of a run included."""
+    if run_of_scope(scope) is None:
+        return await Holds(redis).get(scope)
+    return next((hold for hold in await list_run_holds(redis) if hold.scope == scope), None)
+
+
 async def end_hold(redis: "Redis", scope: str) -> bool:
-    """End the hold of a scope; return whether there was one."""
+    """End the hold of a scope; return whether there was one. That of a run ends for the rest of the run."""
+    if run := run_of_scope(scope):
+        return await Ledger(redis).accept_refusals(run)
     holds = Holds(redis)
     ended = await holds.end(scope)
     if ended:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scripts.console.formatting import format_duration
 from tasks.ledger.counters import LedgerStats, RunCounters
-from tasks.resilience.holds import Hold
+from tasks.resilience.holds import Hold, Reason, run_of_scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,13 @@ class RunSnapshot:
         return self.counters.total - self.counters.pending
 
     @property
+    def refusals(self) -> Hold | None:
+        """The hold that stops the run because its first answers were all refusals, if all else has ended."""
+        if self.counters.states.get("leased"):
+            return None
+        return next((hold for hold in self.holds if hold.reason is Reason.ONLY_REFUSALS), None)
+
+    @property
     def _waits(self) -> bool:
         """Whether all that is left waits for another attempt."""
         return bool(self.stats.parked) and not self.stats.leased
@@ -56,6 +63,8 @@ class RunSnapshot:
 
 def describe_end(hold: Hold) -> str:
     """Return what ends a hold, and when, in words."""
+    if run := run_of_scope(hold.scope):
+        return f"until `docv-archive resume --run {run} --accept-refusals`"
     if hold.is_manual:
         return "until `docv-archive resume`"
     return f"{'next probe' if hold.needs_probe else 'goes on'} in {format_duration(hold.remaining)}"

@@ -13,7 +13,8 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
-from tasks.resilience.holds import ARCHIVE, Holds, backfill_of
+from tasks.resilience.holds import ARCHIVE, Holds, backfill_of, scope_of_run
+from tasks.resilience.run_holds import list_run_holds
 from worker.runtime import cancel_requested
 
 
@@ -59,10 +60,11 @@ async def watch_run(
         counters = await ledger.get_run(run)
         if (await presence.count())[Queue.BACKFILL]:
             served = time.monotonic()
+        of_run = [hold for hold in await list_run_holds(redis) if hold.scope == scope_of_run(run)]
         yield RunSnapshot(
             counters=counters,
             stats=await ledger.get_stats(),
-            holds=[hold for hold in await holds.get_each(account, backfill_of(account), ARCHIVE) if hold],
+            holds=[*of_run, *filter(None, await holds.get_each(account, backfill_of(account), ARCHIVE))],
             served=time.monotonic() - served < patience,
             per_second=speed.observe(counters.total - counters.pending, time.monotonic()),
         )
@@ -72,7 +74,7 @@ async def watch_run(
 async def follow_run(
     redis: "Redis", run: str, total: int, account: str, check_worker: Callable[[RunSnapshot], None]
 ) -> RunSnapshot:
-    """Show the progress of a run until nothing is pending; return the last look at it.
+    """Show the progress of a run until nothing is pending, or nothing goes on without a person; return the last look.
 
     Raises:
         asyncio.CancelledError: the command was told to stop.
@@ -80,7 +82,7 @@ async def follow_run(
     with open_progress(run, total) as progress:
         async for seen in watch_run(redis, run, account):
             progress.update(seen)
-            if not seen.counters.pending:
+            if not seen.counters.pending or seen.refusals:
                 return seen
             check_worker(seen)
     raise asyncio.CancelledError

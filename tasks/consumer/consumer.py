@@ -113,7 +113,7 @@ class Consumer:
             confirm_lease=self._leases.confirm,
         )
         self._hold_monitor = HoldMonitor(
-            self._contexts.names, Holds(resources.redis), rate_limiter, self._contexts.gate
+            self._contexts.names, Holds(resources.redis), resources.redis, rate_limiter, self._contexts.gate
         )
         self._fair_share = FairShare(settings.concurrency, len(accounts))
         self._unknown_accounts: set[str] = set()

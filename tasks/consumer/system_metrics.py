@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.refused_runs import count_live_refusals, list_refused_runs
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import Allowance
@@ -70,12 +71,17 @@ class SystemMetrics:
         for name in self._accounts:
             scopes |= {(name, "account"): name, (name, "backfill"): backfill_of(name)}
         held = dict(zip(scopes, await self._holds.get_each(*scopes.values()), strict=True))
+        holds: dict[tuple[str, ...], float] = {
+            (*scope, reason.value): int(hold is not None and hold.reason is reason)
+            for scope, hold in held.items()
+            for reason in Reason
+        }
+        # A run may have any name, and must not become a label.
+        holds["", "run", Reason.ONLY_REFUSALS.value] = int(bool(await list_refused_runs(self._redis)))
+        refusals = await count_live_refusals(self._redis)
         return {
-            SharedGauge.HOLDS: {
-                (*scope, reason): int(hold is not None and hold.reason is reason)
-                for scope, hold in held.items()
-                for reason in Reason
-            }
+            SharedGauge.HOLDS: holds,
+            SharedGauge.LIVE_REFUSALS: {(name,): refusals.get(name, 0) for name in self._accounts},
         }
 
     async def _collect_rates(self) -> Samples:

@@ -37,7 +37,7 @@ async def find_entry(redis: "Redis", eval_id: str) -> LedgerEntry | None:
     account = DEFAULT_ACCOUNT
     while True:
         entry = await _read_entry(redis, eval_id, account)
-        # Evaluations on hold are kept apart by account, and only the entry names its own.
+        # Evaluations that wait for their account are kept apart by account, and only the entry names its own.
         if entry is None or entry.account == account:
             return entry
         account = entry.account
@@ -48,7 +48,7 @@ async def _read_entry(redis: "Redis", eval_id: str, account: str) -> LedgerEntry
         pipe.time()
         for key in ("entries", "dead"):
             pipe.hget(KEY_PREFIX + key, eval_id)
-        for key in ("leased", "parked", *(held_key(queue, account) for queue in Queue)):
+        for key in ("leased", "parked", "held:runs", *(held_key(queue, account) for queue in Queue)):
             pipe.zscore(KEY_PREFIX + key, eval_id)
         (seconds, micro), job, letter, leased, parked, *held = await pipe.execute()
     if not (text := job or letter):

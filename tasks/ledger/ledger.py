@@ -11,8 +11,8 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
 """
 
 import enum
+import functools
 import importlib.resources
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,9 +21,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
-from tasks.ledger.counters import LedgerStats, RunCounters
+from tasks.ledger.counters import LedgerStats, RunCounters, read_stats
 from tasks.ledger.entries import KEY_PREFIX as _PREFIX
-from tasks.ledger.entries import held_key
 from tasks.ledger.serialization import (
     failure_fields,
     options_as_json,
@@ -42,9 +41,16 @@ _REPLICATED_WITHIN = 2_000
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
     *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),
+    *("refused", "held:runs", "live:refusals"),
 )
-_SETS = ("queued:live", "queued:backfill", "leased", "parked")
-_AGED = ("queued:live", "queued:backfill", "parked")
+_SECTIONS = ("state", "accept", "refusals", "lease", "upkeep")
+
+
+@functools.cache
+def _read_script() -> str:
+    """Return the script, joined from its sections."""
+    folder = importlib.resources.files("tasks.ledger")
+    return "\n".join(folder.joinpath(f"ledger_{section}.lua").read_text("utf-8") for section in _SECTIONS)
 
 
 class BeginResult(enum.StrEnum):
@@ -95,9 +101,7 @@ class Ledger:
         self._completions = Batcher(self.complete_all, linger_seconds, max_batch)
         self._redis = redis
         self._keys = [_PREFIX + key for key in _KEYS]
-        self._script = redis.register_script(
-            importlib.resources.files("tasks.ledger").joinpath("ledger.lua").read_text("utf-8")
-        )
+        self._script = redis.register_script(_read_script())
 
     async def accept(self, eval_ids: Sequence[str], options: EnqueueOptions) -> list[str]:
         """Promise to bring each evaluation to an outcome; return those to publish now.
@@ -154,6 +158,14 @@ class Ledger:
             NotReplicated: a failover might forget it; begin it again.
         """
         return BeginResult(await self._call_replicated("begin", run, total, fingerprint, account))
+
+    async def accept_refusals(self, run: str) -> bool:
+        """Do not put a run on hold for its refusals; if it is on hold, let the rest of it go on.
+
+        Returns:
+            Whether it was on hold.
+        """
+        return bool(await self._call("accept_refusals", run))
 
     async def list_feeding(self) -> list[str]:
         """Return the names of the runs that are fed from their lists, the oldest first."""
@@ -338,34 +350,7 @@ class Ledger:
 
     async def get_stats(self) -> LedgerStats:
         """Count the evaluations by their state."""
-        accounts = [DEFAULT_ACCOUNT, *sorted(map(str, await self._redis.smembers(_PREFIX + "accounts")))]
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.time()
-            for key in (*_SETS, *(held_key(queue, account) for account in accounts for queue in Queue)):
-                pipe.zcard(_PREFIX + key)
-            for key in _AGED:
-                pipe.zrange(_PREFIX + key, 0, 0, withscores=True)
-            pipe.hlen(_PREFIX + "dead")
-            (seconds, micro), live, backfill, leased, parked, *rest, dead = await pipe.execute()
-        held, oldest = rest[: -len(_AGED)], rest[-len(_AGED) :]
-        now = seconds + micro / 1e6
-        due = await self._redis.hget(_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
-        age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
-        return LedgerStats(
-            queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
-            oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
-            leased=leased,
-            parked=parked,
-            held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2])},
-            next_due=max(0.0, -age[2]) if oldest[2] else None,
-            next_cause=json.loads(due).get("cause") if due else None,
-            dead_letters=dead,
-            held_by_account={
-                account: live + backfill
-                for account, live, backfill in zip(accounts, held[::2], held[1::2], strict=True)
-                if live + backfill
-            },
-        )
+        return await read_stats(self._redis)
 
     async def locate(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
         """Return for each evaluation its state and the cause of it, as far as there are any.

@@ -2,7 +2,7 @@
 
 import enum
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -76,7 +76,15 @@ def _parse_job(eval_id: str, token: str, text: str) -> Job:
         trace=facts.get("trace"),
         forbidden_since=facts["forbidden"] / 1000 if "forbidden" in facts else None,
         refresh_outcomes=tuple(map(ManifestOutcome, facts.get("refresh_outcomes", ()))),
+        only_run=_only_run(facts),
     )
+
+
+def _only_run(facts: Mapping[str, Any]) -> str:
+    # cjson writes an empty list as an object.
+    runs: Sequence[str] = facts["runs"] or ()
+    is_wanted_otherwise = facts["queue"] == Queue.LIVE or facts.get("unnamed") or len(runs) != 1
+    return "" if is_wanted_otherwise else str(runs[0])
 
 
 def parse_counters(fields: Mapping[Any, Any]) -> RunCounters:

@@ -74,6 +74,7 @@ class Job:
         trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
         forbidden_since: when RiskOS first answered 403, seconds of Redis's clock; None if it never did.
         refresh_outcomes: ask RiskOS although a manifest is there, if it says one of these.
+        only_run: the run that alone wants the evaluation, so that its hold stops it; empty if there is none.
     """
 
     eval_id: str
@@ -90,6 +91,7 @@ class Job:
     trace: str | None = None
     forbidden_since: float | None = None
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
+    only_run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from redis.asyncio import Redis
+
 from tasks.model.job import Queue
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, backfill_of
 from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.run_holds import list_run_holds
 from tasks.telemetry import log_events
 
 
@@ -15,12 +18,16 @@ class HoldMonitor:
     Args:
         accounts: names of the accounts.
         holds: where they are.
+        redis: where those of runs are.
         rate_limiter: whose waiting ends when an account is on hold.
         gate: which is closed while the archive is.
     """
 
-    def __init__(self, accounts: Sequence[str], holds: Holds, rate_limiter: RateLimiter, gate: ArchiveGate) -> None:
-        self._accounts, self._holds, self._rate_limiter, self._gate = accounts, holds, rate_limiter, gate
+    def __init__(
+        self, accounts: Sequence[str], holds: Holds, redis: "Redis", rate_limiter: RateLimiter, gate: ArchiveGate
+    ) -> None:
+        self._accounts, self._holds, self._redis = accounts, holds, redis
+        self._rate_limiter, self._gate = rate_limiter, gate
         self._known: dict[str, Hold] = {}
 
     async def refresh(self) -> Mapping[str, Mapping[Queue, list[Hold]]]:
@@ -30,7 +37,7 @@ class HoldMonitor:
         for name in self._accounts:
             self._rate_limiter.set_hold(name, found[name].remaining if name in found else 0.0)
         self._gate.set_hold(found.get(ARCHIVE))
-        self._log_changes(found)
+        self._log_changes(found | {hold.scope: hold for hold in await list_run_holds(self._redis)})
         return {name: _of_queues(name, found) for name in self._accounts}
 
     def _log_changes(self, found: dict[str, Hold]) -> None:

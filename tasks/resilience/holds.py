@@ -15,6 +15,7 @@ from tasks.errors import ArchiveHeld
 ARCHIVE = "@archive"
 """Scope of a hold of the archive; no account is called so."""
 _BACKFILL = "@backfill"
+_RUN = "@run:"
 _PREFIX = "docv:hold:"
 UNUSED_KEY = "docv:never"
 """A key that is never there; ``holds.lua`` says what for."""
@@ -42,6 +43,8 @@ class Reason(enum.StrEnum):
     """The archive cannot be read."""
     CANNOT_WRITE = "cannot_write"
     """The archive cannot be written to."""
+    ONLY_REFUSALS = "only_refusals"
+    """RiskOS's first 200 answers for a run were all that it has no documents."""
     BY_HAND = "by_hand"
     """A person said so."""
 
@@ -49,6 +52,16 @@ class Reason(enum.StrEnum):
 def backfill_of(account: str) -> str:
     """Return the scope of a hold that stops an account's backfill and leaves alone what is live."""
     return account + _BACKFILL
+
+
+def scope_of_run(run: str) -> str:
+    """Return the scope of a hold that stops a run; the ledger keeps those, see ``run_holds``."""
+    return _RUN + run
+
+
+def run_of_scope(scope: str) -> str | None:
+    """Return the name of the run that a hold stops; None if the scope is not a run's."""
+    return scope.removeprefix(_RUN) if scope.startswith(_RUN) else None
 
 
 def hold_key(scope: str) -> str:
@@ -75,7 +88,7 @@ class Hold:
     """Something that stands still.
 
     Attributes:
-        scope: an account's name, ``backfill_of`` it, or ``ARCHIVE``.
+        scope: an account's name, ``backfill_of`` it, ``scope_of_run``, or ``ARCHIVE``.
         reason: why.
         note: the same in a sentence.
         age: seconds since it began.
@@ -95,13 +108,15 @@ class Hold:
         """What stands still, in words."""
         if self.scope == ARCHIVE:
             return "the archive"
+        if run := run_of_scope(self.scope):
+            return f"run {run}"
         account = self.scope.removesuffix(_BACKFILL)
         return f"account {account}" if account == self.scope else f"the backfill of account {account}"
 
     @property
     def is_manual(self) -> bool:
         """Whether only a person ends it."""
-        return self.reason is Reason.BY_HAND
+        return self.reason in {Reason.BY_HAND, Reason.ONLY_REFUSALS}
 
 
 class Holds:

@@ -13,12 +13,14 @@
 --                                   minute, sent, sent_before: permits granted in that minute and in the one before
 -- KEYS[6]  unused           a key that never exists (see holds.lua)
 -- KEYS[7]  backfill bucket  STRING  as KEYS[4], for the share of the rate that the backfill may use
+-- KEYS[8]  refused runs     ZSET    runs that are on hold (see ledger_state.lua)
 --
 -- ARGV: verb, rate (requests per second, as in the settings), then the arguments of the verb
 -- Answers of acquire and acquire_backfill:
 --   { 'granted', microseconds, is_probe }  the permit is reserved and due then; 1 if its request is the probe
 --   { 'wait', microseconds, verb }         none of the account's permits is reserved yet; call that verb then
 --   { 'held', milliseconds, reason }       the account or its backfill is on hold
+--   { 'run_held' }                         the run is on hold
 
 redis.call('DEL', KEYS[6])
 
@@ -65,9 +67,10 @@ local function quota_day()
   return since, used
 end
 
--- Return the 'held' answer if there is a hold; otherwise nil, and whether the request would be the probe of one.
+-- Return the answer to a request that a hold stops; otherwise nil, and whether the request would be the probe of one.
 local function check_holds()
-  local is_probe = false
+  local is_probe, run = false, ARGV[7]
+  if run ~= '' and redis.call('ZSCORE', KEYS[8], run) then return { 'run_held' } end
   for i = 1, 2 do
     local until_, reason, pause = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason', 'pause'))
     if until_ then
@@ -142,7 +145,8 @@ end
 
 local verbs = {}
 
--- burst, quota (requests per day, 0 for unlimited), own quota (how much of it the caller's queue may use)
+-- burst, quota (requests per day, 0 for unlimited), own quota (how much of it the caller's queue may use), share (of the
+-- rate, for the backfill), run (the only one that wants the evaluation, or '')
 function verbs.acquire(burst, quota, own_quota)
   local held, is_probe = check_holds()
   held = held or check_quota(quota, own_quota)
@@ -150,7 +154,7 @@ function verbs.acquire(burst, quota, own_quota)
   return grant(is_probe, burst, quota)
 end
 
--- as acquire, and share (of the rate, for the backfill): a permit of the backfill's bucket, and one of the account's if
+-- the same: a permit of the backfill's bucket, and one of the account's if
 -- the first is due now or soon. Otherwise none of the account's is reserved yet: live requests would wait behind it.
 function verbs.acquire_backfill(burst, quota, own_quota, share)
   local held, is_probe = check_holds()

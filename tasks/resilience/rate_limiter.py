@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from tasks.errors import AccountHeld
+from tasks.errors import AccountHeld, RunHeld
+from tasks.ledger.refused_runs import REFUSED_RUNS
 from tasks.model.account import Account
 from tasks.model.job import Queue
 from tasks.resilience.holds import UNUSED_KEY, backfill_of, hold_key
@@ -47,6 +48,11 @@ class Held:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RunIsHeld:
+    """The only run that wants the evaluation is on hold."""
+
+
 class RateLimitScript:
     """The Lua script that keeps the rate, and the keys it works on.
 
@@ -59,32 +65,41 @@ class RateLimitScript:
             importlib.resources.files("tasks.resilience").joinpath("rate_limiter.lua").read_text("utf-8")
         )
 
-    async def acquire(self, account: Account, queue: Queue, verb: str) -> Granted | Wait | Held:
+    async def acquire(self, account: Account, queue: Queue, run: str, verb: str) -> Granted | Wait | Held | RunIsHeld:
         """Reserve a permit of an account, or return when to call again.
 
         Args:
+            run: the only run that wants the evaluation; empty if its hold does not matter.
             verb: ``acquire``, or ``acquire_backfill`` if a permit of the backfill's bucket is needed first.
         """
         allowance = account.allowance
         quota = own_quota = allowance.daily_quota or 0
         if queue is Queue.BACKFILL:
             own_quota -= round(quota * allowance.live_reserve)
-        kind, amount, detail = await self.call(
+        kind, *facts = await self.call(
             *(account.name, allowance.rate, verb),
-            *(allowance.burst, quota, own_quota, allowance.backfill_share),
+            *(allowance.burst, quota, own_quota, allowance.backfill_share, run),
             queue=queue,
             shared_with=allowance.shared_with,
         )
         match kind:
             case "granted":
-                return Granted(int(amount) / 1_000_000, is_probe=bool(int(detail)))
+                return Granted(int(facts[0]) / 1_000_000, is_probe=bool(int(facts[1])))
             case "wait":
-                return Wait(int(amount) / 1_000_000, detail)
+                return Wait(int(facts[0]) / 1_000_000, facts[1])
+            case "run_held":
+                return RunIsHeld()
             case _:
-                return Held(detail, int(amount) / 1_000)
+                return Held(facts[1], int(facts[0]) / 1_000)
 
     async def call(
-        self, name: str, rate: float, verb: str, *args: float, queue: Queue = Queue.LIVE, shared_with: str | None = None
+        self,
+        name: str,
+        rate: float,
+        verb: str,
+        *args: float | str,
+        queue: Queue = Queue.LIVE,
+        shared_with: str | None = None,
     ) -> Sequence[str]:
         """Call a verb of the script; ``rate_limiter.lua`` documents their arguments and answers.
 
@@ -102,6 +117,7 @@ class RateLimitScript:
             f"docv:pace:{limited}",
             UNUSED_KEY,
             f"docv:rate:{limited}:backfill",
+            REFUSED_RUNS,
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
         return answer
@@ -135,20 +151,26 @@ class RateLimiter:
         now = time.monotonic()
         self._holds[account] = (now, now + held_for)
 
-    async def acquire(self, account: Account, queue: Queue) -> bool:
+    async def acquire(self, account: Account, queue: Queue, run: str = "") -> bool:
         """Wait until a request may be sent; return whether it is the probe that may end a hold.
+
+        Args:
+            run: the only run that wants the evaluation; empty if its hold does not matter.
 
         Raises:
             AccountHeld: the account is on hold, or its quota is spent, for longer than this method waits.
+            RunHeld: the run is on hold.
         """
         async with self._concurrent_acquires(account, queue):
-            return await self._acquire(account, queue)
+            return await self._acquire(account, queue, run)
 
-    async def _acquire(self, account: Account, queue: Queue) -> bool:
+    async def _acquire(self, account: Account, queue: Queue, run: str) -> bool:
         patience = _PATIENCE_SECONDS
         verb = "acquire_backfill" if queue is Queue.BACKFILL else "acquire"
         while True:
-            match await self._script.acquire(account, queue, verb):
+            match await self._script.acquire(account, queue, run, verb):
+                case RunIsHeld():
+                    raise RunHeld(run)
                 case Held(reason, seconds):
                     if seconds > patience:
                         raise AccountHeld(reason, seconds)

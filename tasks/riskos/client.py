@@ -20,7 +20,7 @@ from tasks.errors import (
 )
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Job, Queue
+from tasks.model.job import Job
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import KEY_BACKOFF, Holds, Reason
@@ -69,7 +69,7 @@ async def fetch(client: RiskOSClient, evaluation: Evaluation, job: Job) -> Fetch
 async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: Job) -> FetchResult:
     account, wait = client.account, 0.0
     for _ in range(_MAX_RATE_LIMITED):
-        probe = await _acquire_permit(client, job.queue)
+        probe = await _acquire_permit(client, job)
         words: list[RateLimitHeaders] = []
         try:
             answer = await _send(client, evaluation, words)
@@ -95,11 +95,11 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: 
     raise RateLimited(wait)
 
 
-async def _acquire_permit(client: RiskOSClient, queue: Queue) -> bool:
+async def _acquire_permit(client: RiskOSClient, job: Job) -> bool:
     """Wait for a permit; return whether its request is the probe of a hold."""
     started = time.monotonic()
     with span("rate_limit"):
-        probe = await client.rate_limiter.acquire(client.account, queue)
+        probe = await client.rate_limiter.acquire(client.account, job.queue, job.only_run)
     observe_step(Step.RATE_LIMIT, time.monotonic() - started)
     return probe
 
@@ -177,13 +177,13 @@ async def _judge_forbidden(client: RiskOSClient, evaluation: Evaluation, job: Jo
         case Verdict.UNKNOWN:
             return Forbidden(Charge.ATTEMPT)
         case Verdict.ASK_CONTROL:
-            return await _ask_control(client, replace(evaluation, eval_id=found.control), job.queue)
+            return await _ask_control(client, replace(evaluation, eval_id=found.control), job)
     return Forbidden(Charge.NOTHING)
 
 
-async def _ask_control(client: RiskOSClient, control: Evaluation, queue: Queue) -> ArchiveError:
+async def _ask_control(client: RiskOSClient, control: Evaluation, job: Job) -> ArchiveError:
     """Ask for an evaluation that RiskOS answered before; return the error for the one that was answered 403."""
-    probe = await _acquire_permit(client, queue)
+    probe = await _acquire_permit(client, job)
     words: list[RateLimitHeaders] = []
     try:
         await check_access(client.http, control, client.account, client.options, words.append)

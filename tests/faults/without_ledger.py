@@ -12,9 +12,11 @@ from celery import Celery
 from pydantic import SecretStr
 
 from worker.app import make_configuration
+from worker.broker.envelope import ARCHIVE_TASK
 from worker.config.settings import Settings
 
-CARRY_TASK = "without_ledger.carry"
+CARRY_TASK = ARCHIVE_TASK
+"""Our channel drops messages to any other task."""
 COMMAND = ("celery", "-A", "tests.faults.without_ledger", "worker", "--without-gossip", "--without-mingle")
 VISIBILITY_SECONDS = 5
 

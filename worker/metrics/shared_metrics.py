@@ -24,6 +24,10 @@ class SharedGauge(enum.Enum):
     DEAD_LETTERS = ("docv_dead_letters", "Dead letters that wait for an operator.")
     REJECTED_MESSAGES = ("docv_rejected_messages", "Messages that did not fit the contract and were kept.")
     HOLDS = ("docv_holds", "1 if something is on hold for this reason.", "account", "scope", "reason")
+    LIVE_REFUSALS = (
+        *("docv_live_refusals", "Live answers in a row without documents that no evidence explains, by account."),
+        "account",
+    )
     RATE_CONFIGURED = (
         *("docv_rate_configured_per_second", "Requests per second that settings or an operator ask for."),
         "account",

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from redis.asyncio import Redis
 
-from scripts.overview.release_holds import end_hold
+from scripts.overview.release_holds import end_hold, find_hold
 from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.roles import Caller, log_access
 from scripts.serve.http.body import read_body
@@ -20,7 +20,6 @@ from scripts.serve.page.overview_cache import OverviewCache
 from scripts.serve.page.renderer import HEADERS, PageRenderer
 from scripts.serve.page.signer import PageSigner
 from tasks.ledger.ledger import Ledger
-from tasks.resilience.holds import Holds
 
 _AT_ONCE = 1_000
 
@@ -45,7 +44,7 @@ class ActionViews:
     async def confirm_resume(self, request: web.Request, caller: Caller) -> web.Response:
         """Answer ``GET /page/resume``: is it meant?"""
         self.renderer.check_may_act(caller)
-        hold = await Holds(self.redis).get(_one(request.query.get("scope"), "scope"))
+        hold = await find_hold(self.redis, _one(request.query.get("scope"), "scope"))
         return await self._confirm("confirm_resume.html.j2", caller, hold=hold)
 
     async def resume(self, request: web.Request, caller: Caller) -> web.Response:

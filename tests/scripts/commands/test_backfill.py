@@ -216,3 +216,71 @@ async def test_nobody_to_leave_it_to_is_told(alone: Shell) -> None:
     finished = await alone.run("backfill", "ids.csv", "--detach")
     assert finished.code == 2
     assert "DOCV_REDIS_URL" in finished.err
+
+
+# Only refusals
+
+
+REFUSED = [eval_id_for(Scenario.NO_DOCUMENTS, number) for number in range(450)]
+
+
+async def test_a_list_with_only_refusals_is_put_on_hold_until_they_are_accepted(
+    alone: Shell, riskos: Simulator
+) -> None:
+    write(alone, *REFUSED)
+    stopped = await alone.run("backfill", "ids.csv", "--run", "q3", "--json")
+    assert stopped.code == 1
+    assert "docv-archive resume --run q3 --accept-refusals" in stopped.err
+    assert REFUSED[0][:8] in stopped.err
+    summary = json.loads(stopped.out)
+    assert summary["on_hold"] == "only_refusals"
+    assert summary["outcomes"]["no_documents"] + summary["pending"] == 450
+    # What was in flight comes to its end.
+    assert riskos.stats().requests == summary["outcomes"]["no_documents"] <= 200 + 64
+
+    assert (await alone.run("backfill", "ids.csv", "--run", "q3")).code == 1
+    assert "nothing is on hold" in (await alone.run("resume")).out
+    assert "run q3" in (await alone.run("status")).out
+    status = await alone.run("status", "q3", "--json")
+    assert (status.code, json.loads(status.out)["on_hold"]) == (1, "only_refusals")
+    assert riskos.stats().requests == summary["outcomes"]["no_documents"]
+
+    resumed = await alone.run("resume", "--run", "q3", "--accept-refusals")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert resumed.out.startswith("run q3 goes on")
+    ended = await alone.run("backfill", "ids.csv", "--run", "q3", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["outcomes"]["no_documents"] == 450
+    assert riskos.stats().requests == 450
+
+
+@pytest.mark.parametrize("command", ["run", "backfill"])
+async def test_refusals_that_are_expected_stop_nothing(alone: Shell, command: str) -> None:
+    write(alone, *REFUSED)
+    ended = await alone.run(command, "ids.csv", "--accept-refusals", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["outcomes"]["no_documents"] == 450
+
+
+async def test_a_run_with_only_refusals_ends_with_1_and_the_command(alone: Shell) -> None:
+    write(alone, *REFUSED)
+    stopped = await alone.run("run", "ids.csv")
+    assert stopped.code == 1
+    assert "--accept-refusals" in stopped.err
+    assert "pending" in stopped.out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--accept-refusals",), "name it with --run"),
+        (("--run", "q3"), "goes on only with --accept-refusals"),
+        (("--run", "q3", "--accept-refusals"), "run q3 is not on hold for its refusals"),
+        (("--run", "q 3", "--accept-refusals"), "the name of a run"),
+        (("--run", "q3", "--accept-refusals", "--account", "default"), "no --account"),
+    ],
+)
+async def test_what_cannot_be_resumed_is_one_sentence(shell: Shell, options: tuple[str, ...], sentence: str) -> None:
+    finished = await shell.run("resume", *options)
+    assert (finished.code, finished.out) == (2, "")
+    assert sentence in finished.err

@@ -118,6 +118,7 @@ class Known:
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
     again: "Known | None" = None
     account: str = "default"
+    unnamed: bool = False
 
     @property
     def where(self) -> str:
@@ -144,7 +145,14 @@ class Known:
             trigger=self.trigger,
             even_if_erased=self.even_if_erased,
             refresh_outcomes=self.refresh_outcomes,
+            only_run=self.only_run,
         )
+
+    @property
+    def only_run(self) -> str:
+        """The run whose hold would stop it."""
+        stops = self.queue is Queue.BACKFILL and not self.unnamed and len(self.runs) == 1
+        return next(iter(self.runs)) if stops else ""
 
     def want(self, order: EnqueueOptions) -> None:
         self.even_if_erased |= order.even_if_erased
@@ -246,6 +254,8 @@ class LedgerLife(RuleBasedStateMachine):
                 known.put("parked")
             return not order.delay
         if (order.refresh or order.refresh_outcomes or order.even_if_erased) and known.state == "leased":
+            if known.again:
+                known.again.unnamed |= not (run and known.again.runs)
             known.again = known.again or Known(order.queue, refresh=False, trigger=order.trigger, account=known.account)
             known.again.refresh |= order.refresh or not order.refresh_outcomes
             known.again.want(order)
@@ -254,6 +264,7 @@ class LedgerLife(RuleBasedStateMachine):
             self._join(known, known.again, run, listed=listed)
             return False
         known.refresh |= order.refresh
+        known.unnamed |= not (run and known.runs)
         known.want(order)
         self._join(known, known, run, listed=listed)
         if (order.queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):

@@ -1,0 +1,50 @@
+"""List the runs that are on hold because RiskOS has documents for none of their evaluations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tasks.ledger.entries import KEY_PREFIX
+
+REFUSED_RUNS = KEY_PREFIX + "refused"
+"""Key of the sorted set of these runs, by the time when their hold began."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRun:
+    """A run that is on hold because RiskOS's first answers were all that it has no documents.
+
+    Attributes:
+        run: its name.
+        age: seconds since the hold began.
+        refusals: how many answers there were.
+        examples: the first three evaluations.
+    """
+
+    run: str
+    age: float
+    refusals: int
+    examples: tuple[str, ...]
+
+
+async def list_refused_runs(redis: "Redis") -> list[RefusedRun]:
+    """Return the runs on hold, the oldest hold first."""
+    found: Any = await redis.zrange(REFUSED_RUNS, 0, -1, withscores=True)
+    if not found:
+        return []
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.time()
+        for run, _ in found:
+            pipe.hmget(f"{KEY_PREFIX}run:{run}", "refusals", "refused")
+        (seconds, micro), *facts = await pipe.execute()
+    return [
+        RefusedRun(str(run), seconds + micro / 1e6 - since / 1000, int(refusals), tuple(examples.split()))
+        for (run, since), (refusals, examples) in zip(found, facts, strict=True)
+    ]
+
+
+async def count_live_refusals(redis: "Redis") -> dict[str, int]:
+    """Return for each account how many live answers in a row were refusals that no evidence explains."""
+    found: Any = await redis.hgetall(f"{KEY_PREFIX}live:refusals")
+    return {str(account): int(count) for account, count in found.items()}

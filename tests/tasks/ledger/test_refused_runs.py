@@ -1,0 +1,254 @@
+"""A run whose first 200 answers are all refusals is on hold until a person says that they are expected."""
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.refused_runs import count_live_refusals, list_refused_runs
+from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
+
+pytestmark = pytest.mark.both_redises
+
+RUN = "q3"
+PATIENCE = dict.fromkeys(Queue, 3600.0)
+ALL = {"default": dict.fromkeys(Queue, 1000)}
+
+
+@pytest.fixture
+def ledger(redis: Redis) -> Ledger:
+    return Ledger(redis)
+
+
+def some_ids(count: int) -> list[str]:
+    return [str(uuid4()) for _ in range(count)]
+
+
+async def accept(
+    ledger: Ledger,
+    eval_ids: Sequence[str],
+    *,
+    run: str | None = RUN,
+    queue: Queue = Queue.BACKFILL,
+    refresh: bool = False,
+    evidence: tuple[Evidence, ...] = (),
+) -> list[str]:
+    options = EnqueueOptions(queue, "default", Trigger("backfill", run=run), refresh=refresh, evidence=evidence)
+    return await ledger.accept(eval_ids, options)
+
+
+async def complete(
+    ledger: Ledger, eval_ids: Sequence[str], outcome: Outcome, unchanged: ManifestOutcome | None = None
+) -> None:
+    end = f"{outcome}:{unchanged}" if unchanged else outcome
+    await ledger.complete_all([(job, end) for job in await ledger.lease(eval_ids, token="ours")])
+
+
+async def refuse(ledger: Ledger, count: int, outcome: Outcome = Outcome.NO_DOCUMENTS, *, run: str = RUN) -> list[str]:
+    """Have as many evaluations of the run end as refused; return them."""
+    eval_ids = some_ids(count)
+    await accept(ledger, eval_ids, run=run)
+    await complete(ledger, eval_ids, outcome)
+    return eval_ids
+
+
+async def claim(ledger: Ledger) -> list[str]:
+    claimed = await ledger.claim(patience=PATIENCE, of_held=ALL)
+    return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
+
+
+async def leased(ledger: Ledger, eval_ids: Sequence[str]) -> list[str]:
+    return [job.eval_id for job in await ledger.lease(eval_ids, token="ours")]
+
+
+async def held_runs(ledger: Ledger) -> list[str]:
+    return [each.run for each in await list_refused_runs(ledger._redis)]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
+async def test_200_refusals_and_nothing_else_put_a_run_on_hold_and_name_three(ledger: Ledger, outcome: Outcome) -> None:
+    first = await refuse(ledger, 199, outcome)
+    assert await held_runs(ledger) == []
+    await refuse(ledger, 1, outcome)
+    (found,) = await list_refused_runs(ledger._redis)
+    assert (found.run, found.refusals, found.examples) == (RUN, 200, tuple(first[:3]))
+    assert 0 <= found.age < 60
+
+
+async def test_refusals_of_every_kind_count_together_in_one_step_or_many(ledger: Ledger) -> None:
+    eval_ids = some_ids(300)
+    await accept(ledger, eval_ids)
+    jobs = await ledger.lease(eval_ids, token="ours")
+    kinds = [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED]
+    await ledger.complete_all([(job, kinds[number % 3]) for number, job in enumerate(jobs)])
+    (found,) = await list_refused_runs(ledger._redis)
+    assert (found.refusals, found.examples) == (300, tuple(eval_ids[:3]))
+
+
+@pytest.mark.parametrize("delivered", [Outcome.ARCHIVED, Outcome.UNREADABLE])
+@pytest.mark.parametrize("after", [0, 150])
+async def test_one_delivery_speaks_for_the_run(ledger: Ledger, delivered: Outcome, after: int) -> None:
+    await refuse(ledger, after)
+    await refuse(ledger, 1, delivered)
+    await refuse(ledger, 400)
+    assert await held_runs(ledger) == []
+
+
+async def test_failures_and_what_was_in_the_archive_are_no_answers(ledger: Ledger) -> None:
+    await refuse(ledger, 150)
+    eval_ids = some_ids(300)
+    await accept(ledger, eval_ids)
+    await complete(ledger, eval_ids[:100], Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS)
+    await complete(ledger, eval_ids[100:200], Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    await complete(ledger, eval_ids[200:], Outcome.UNCHANGED, ManifestOutcome.ERASED)
+    assert await held_runs(ledger) == []
+    await refuse(ledger, 50)
+    assert await held_runs(ledger) == [RUN]
+
+
+@pytest.mark.parametrize(("manifest", "held"), [(ManifestOutcome.NO_DOCUMENTS, [RUN]), (ManifestOutcome.ARCHIVED, [])])
+async def test_a_refresh_is_answered_even_if_nothing_changes(
+    ledger: Ledger, manifest: ManifestOutcome, held: list[str]
+) -> None:
+    eval_ids = some_ids(200)
+    await accept(ledger, eval_ids, refresh=True)
+    await complete(ledger, eval_ids, Outcome.UNCHANGED, manifest)
+    assert await held_runs(ledger) == held
+
+
+async def test_what_waits_for_a_run_on_hold_is_kept_and_counted(ledger: Ledger) -> None:
+    waiting = some_ids(30)
+    await accept(ledger, waiting)
+    await refuse(ledger, 200)
+    assert await leased(ledger, waiting) == []
+    counters = await ledger.get_run(RUN)
+    assert (counters.states["held"], counters.states["queued"], counters.pending) == (30, 0, 30)
+    assert sum((await ledger.get_stats()).held.values()) == 30
+    assert await ledger.locate(waiting[:1]) == [("held", "run_held")]
+    assert await claim(ledger) == []
+
+
+async def test_a_lease_that_ran_out_waits_for_its_run_too(ledger: Ledger, redis: Redis) -> None:
+    (eval_id,) = some_ids(1)
+    await accept(ledger, [eval_id])
+    await ledger.lease([eval_id], token="dead")
+    await refuse(ledger, 200)
+    await redis.zadd("docv:ledger:leased", {eval_id: 0})
+    assert await leased(ledger, [eval_id]) == []
+    assert await ledger.locate([eval_id]) == [("held", "run_held")]
+
+
+async def test_accepting_the_refusals_lets_the_rest_of_the_run_go_on_for_good(ledger: Ledger) -> None:
+    waiting = some_ids(30)
+    await accept(ledger, waiting)
+    await refuse(ledger, 200)
+    await leased(ledger, waiting)
+    assert await ledger.accept_refusals(RUN) is True
+    assert sorted(await claim(ledger)) == sorted(waiting)
+    await complete(ledger, waiting, Outcome.NO_DOCUMENTS)
+    await refuse(ledger, 400)
+    assert await held_runs(ledger) == []
+    assert await ledger.accept_refusals(RUN) is False
+    assert (await ledger.get_run(RUN)).pending == 0
+
+
+async def test_refusals_can_be_accepted_before_a_run_begins(ledger: Ledger) -> None:
+    assert await ledger.accept_refusals(RUN) is False
+    await refuse(ledger, 500)
+    assert await held_runs(ledger) == []
+
+
+async def test_what_another_run_wants_too_goes_on(ledger: Ledger) -> None:
+    both, alone = some_ids(5), some_ids(5)
+    await accept(ledger, [*both, *alone])
+    await accept(ledger, both, run="another")
+    await refuse(ledger, 200)
+    assert await leased(ledger, [*both, *alone]) == both
+
+
+@pytest.mark.parametrize(
+    ("run", "queue"), [("another", Queue.BACKFILL), (None, Queue.BACKFILL), (None, Queue.LIVE), (RUN, Queue.LIVE)]
+)
+async def test_what_is_wanted_otherwise_later_goes_on_at_once(ledger: Ledger, run: str | None, queue: Queue) -> None:
+    wanted, waiting = some_ids(5), some_ids(5)
+    await accept(ledger, [*wanted, *waiting])
+    await refuse(ledger, 200)
+    await leased(ledger, [*wanted, *waiting])
+    assert await accept(ledger, wanted, run=run, queue=queue) == wanted
+    assert await leased(ledger, [*wanted, *waiting]) == wanted
+    assert (await ledger.get_run(RUN)).states["held"] == 5
+
+
+async def test_of_several_runs_on_hold_one_that_goes_on_takes_its_evaluations_along(ledger: Ledger) -> None:
+    both, alone = some_ids(5), some_ids(5)
+    await accept(ledger, [*both, *alone])
+    await accept(ledger, both, run="another")
+    await refuse(ledger, 200)
+    await refuse(ledger, 200, run="another")
+    assert await leased(ledger, [*both, *alone]) == []
+    await ledger.accept_refusals("another")
+    assert sorted(await leased(ledger, await claim(ledger))) == sorted(both)
+    assert await claim(ledger) == []
+    assert (await ledger.get_run(RUN)).states["held"] == 5
+
+
+async def test_a_live_order_of_a_run_neither_waits_nor_counts(ledger: Ledger) -> None:
+    live = some_ids(300)
+    await accept(ledger, live, queue=Queue.LIVE)
+    await complete(ledger, live, Outcome.NO_DOCUMENTS)
+    assert await held_runs(ledger) == []
+    await refuse(ledger, 200)
+    (eval_id,) = some_ids(1)
+    await accept(ledger, [eval_id], queue=Queue.LIVE)
+    assert await leased(ledger, [eval_id]) == [eval_id]
+
+
+async def test_a_run_on_hold_is_not_fed_from_its_list_until_it_goes_on(ledger: Ledger) -> None:
+    await ledger.begin_run(RUN, total=1000, fingerprint="f")
+    eval_ids, options = some_ids(200), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=RUN))
+    await ledger.feed(RUN, eval_ids, options, position=0, backlog=10_000)
+    await complete(ledger, eval_ids, Outcome.NOT_FOUND)
+    assert await ledger.list_feeding() == []
+    await ledger.begin_run(RUN, total=1000, fingerprint="f")
+    assert await ledger.list_feeding() == []
+    await ledger.accept_refusals(RUN)
+    assert await ledger.list_feeding() == [RUN]
+
+
+async def test_erasing_leaves_no_trace_of_what_waits_for_its_run(ledger: Ledger, redis: Redis) -> None:
+    (eval_id,) = some_ids(1)
+    await accept(ledger, [eval_id])
+    await refuse(ledger, 200)
+    await leased(ledger, [eval_id])
+    assert await ledger.erase(eval_id)
+    assert await redis.zcard("docv:ledger:held:runs") == 0
+    assert (await ledger.get_run(RUN)).pending == 0
+
+
+async def test_live_refusals_in_a_row_are_counted_for_each_account(ledger: Ledger) -> None:
+    async def end_live(count: int, outcome: Outcome, evidence: tuple[Evidence, ...] = ()) -> None:
+        eval_ids = some_ids(count)
+        await accept(ledger, eval_ids, run=None, queue=Queue.LIVE, evidence=evidence)
+        await complete(ledger, eval_ids, outcome)
+
+    await end_live(250, Outcome.NO_DOCUMENTS)
+    assert await count_live_refusals(ledger._redis) == {"default": 250}
+    assert await held_runs(ledger) == []
+    await end_live(10, Outcome.NO_DOCUMENTS, (Evidence.MILITARY_ID,))
+    await end_live(5, Outcome.NOT_FOUND)
+    assert await count_live_refusals(ledger._redis) == {"default": 255}
+    await end_live(1, Outcome.ARCHIVED)
+    await end_live(2, Outcome.REJECTED)
+    assert await count_live_refusals(ledger._redis) == {"default": 2}
+
+
+async def test_live_answers_of_one_step_count_in_their_order(ledger: Ledger) -> None:
+    eval_ids = some_ids(6)
+    await accept(ledger, eval_ids, run=None, queue=Queue.LIVE)
+    jobs = await ledger.lease(eval_ids, token="ours")
+    ends = [Outcome.NOT_FOUND, Outcome.ARCHIVED, *[Outcome.NOT_FOUND] * 4]
+    await ledger.complete_all(list(zip(jobs, ends, strict=True)))
+    assert await count_live_refusals(ledger._redis) == {"default": 4}
