@@ -5,8 +5,6 @@ shapes of error bodies have been seen in public integrations.
 """
 
 import contextlib
-import email.message
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -32,13 +30,13 @@ from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_headers
+from tasks.riskos.content_disposition import names_other_evaluation, parse_filename
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 
 _MAX_ERROR_BODY = 64 * 1024
 _EDGE_BYTES = 128 * 1024
 _MAX_MESSAGE = 500
 _DEFAULT_WAIT = 1.0
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ZIP_END = b"PK\x05\x06"
 _ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
 _TEXT_TYPES = ("text/", "application/json", "application/xhtml", "application/xml", "application/problem+json")
@@ -168,9 +166,8 @@ def _translated() -> Iterator[None]:
 
 
 async def _read_bundle(response: aiohttp.ClientResponse, evaluation: Evaluation, options: DownloadOptions) -> Bundle:
-    filename = _parse_filename(response.headers.get("Content-Disposition"))
-    named = {found.lower() for found in _UUID.findall(filename or "")}
-    if named - {evaluation.eval_id}:
+    filename = parse_filename(response.headers.get("Content-Disposition"))
+    if names_other_evaluation("; ".join(response.headers.getall("Content-Disposition", ())), evaluation.eval_id):
         raise UnexpectedAnswer("the file is named for another evaluation", response.status)
     with contextlib.closing(DownloadBuffer(options.in_memory, options.spool_dir)) as incoming:
         async for chunk in response.content.iter_any():
@@ -238,15 +235,3 @@ def _find_messages(document: dict[str, Any]) -> Iterator[str]:
 
 def _normalize(text: str) -> str:
     return "".join(text.split()).rstrip(".").casefold()
-
-
-def _parse_filename(disposition: str | None) -> str | None:
-    if disposition is None:
-        return None
-    header = email.message.Message()
-    header["Content-Disposition"] = disposition
-    try:
-        name = header.get_filename()
-    except ValueError:  # an absurd charset
-        return None
-    return name[:_MAX_MESSAGE].encode("utf-8", "replace").decode() if name else None

@@ -132,6 +132,11 @@ async def test_a_name_in_an_absurd_encoding_stops_no_bundle_and_can_stand_in_a_m
         f'attachment; filename="{MINE}_{ANOTHERS}.zip"',
         f"attachment; filename*=UTF-8''{ANOTHERS}.zip",
         f"inline; filename*0={ANOTHERS[:20]}; filename*1={ANOTHERS[20:]}.zip",
+        f"attachment; filename={ANOTHERS.replace('-', '')}.zip",
+        f"attachment; filename={ANOTHERS.replace('-', '_')}.zip",
+        f"attachment; filename={MINE}.zip; filename*=UTF-8''{ANOTHERS}.zip",
+        "attachment; filename==?utf-8?Q?ffffffff=2D6e5b=2D4f3c=2D9d2a=2D7c1f0e8b9a10?=",
+        f"attachment; filename={MINE}.zip\r\nContent-Disposition: attachment; filename={ANOTHERS}.zip",
     ],
 )
 async def test_a_bundle_named_for_another_evaluation_is_never_taken(disposition: str) -> None:
