@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
-import orjson
 from redis.exceptions import RedisError
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
@@ -26,6 +25,7 @@ from tasks.model.job import Queue
 from tasks.resilience.rate_headers import parse_rate_limit_headers
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.riskos.download import headers_for
+from tasks.riskos.error_body import MAX_BODY_BYTES, KnownTexts, classify_refusal
 from worker.clients.redis import open_redis
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings
@@ -38,7 +38,6 @@ _REFUSED = {
     401: ("401: the key is not accepted", "see the key of this account, and that it belongs to its environment"),
     403: ("403: the key may not do this", "ask the vendor for the permission, and about this IP address"),
 }
-_MOST = 65_536
 _ZIP = b"PK\x03\x04"
 _ASKING = "key at RiskOS"
 NETWORK = "see the network, the proxy and DOCV_RISKOS_URL"
@@ -123,7 +122,7 @@ async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
             http.get(url, headers=headers_for(account), allow_redirects=False) as response,
         ):
             yield judge_clock(response.headers.get("Date", ""), time.time())
-            yield judge_answer(response.status, response.headers, await response.content.read(_MOST))
+            yield judge_answer(response.status, response.headers, await response.content.read(MAX_BODY_BYTES), settings)
     except (TimeoutError, aiohttp.ClientError) as error:
         yield wrong(_ASKING, f"no answer came ({type(error).__name__})", NETWORK, unreachable=True)
 
@@ -161,7 +160,7 @@ def judge_clock(date: str, now: float) -> Finding:
     return warning("clock", said, mend) if apart > _CLOCK_WARNING else fine("clock", said)
 
 
-def judge_answer(status: int, headers: Mapping[str, str], body: bytes) -> Finding:
+def judge_answer(status: int, headers: Mapping[str, str], body: bytes, texts: KnownTexts) -> Finding:
     """Return what the answer about an evaluation that does not exist says of the key."""
     if status in _REFUSED:
         return wrong(_ASKING, *_REFUSED[status])
@@ -171,11 +170,7 @@ def judge_answer(status: int, headers: Mapping[str, str], body: bytes) -> Findin
         return warning(_ASKING, f"{status}: RiskOS has a fault", "try again later")
     if status == HTTPStatus.OK and body.startswith(_ZIP):
         return warning(_ASKING, "it has documents of an evaluation that does not exist", "is it a simulator?")
-    try:
-        is_object = isinstance(orjson.loads(body), dict)
-    except orjson.JSONDecodeError:
-        is_object = False
-    if status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} or not is_object:
+    if classify_refusal(status, body, None, texts) is None:
         return wrong(_ASKING, f"status {status}, and not as RiskOS answers", "see DOCV_RISKOS_URL and the proxy")
     return fine(_ASKING, f"accepted ({status} for an evaluation that does not exist)")
 

@@ -15,6 +15,9 @@ _FAILED = frozenset(
         Scenario.HTML_ALWAYS,
         Scenario.REDIRECT_ALWAYS,
         Scenario.FOREIGN_FILENAME_ALWAYS,
+        Scenario.GATEWAY_404_ALWAYS,
+        Scenario.GATEWAY_MESSAGE_ALWAYS,
+        Scenario.EMPTY_200_ALWAYS,
     }
 )
 

@@ -45,6 +45,9 @@ NO_UUID: Body = {
 }
 """Status 400: the ID in the path is none."""
 
+NO_ROUTE: Body = {"message": "no Route matched with those values"}
+"""Status 404: a gateway knows no such path."""
+
 RATE_LIMITED: Body = {"error": "rate_limit"}
 """Status 429: too many requests in a second."""
 

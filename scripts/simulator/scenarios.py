@@ -120,6 +120,14 @@ class Scenario(enum.Enum):
     """The filename of another evaluation, then the documents."""
     FOREIGN_FILENAME_ALWAYS = 0x0705
     """The filename of another evaluation, every time."""
+    GATEWAY_404_ONCE = 0x0706
+    """A gateway's 404 without a body, then the documents."""
+    GATEWAY_404_ALWAYS = 0x0707
+    """A gateway's 404 without a body, every time."""
+    GATEWAY_MESSAGE_ALWAYS = 0x0708
+    """A gateway's 404 in a shape of RiskOS's, every time."""
+    EMPTY_200_ALWAYS = 0x0709
+    """Status 200 without a body, every time."""
 
     # 08: the bundle arrives whole, and is no good.
     DAMAGED_ONCE = 0x0801

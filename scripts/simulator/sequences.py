@@ -2,13 +2,14 @@
 
 from scripts.simulator import damage
 from scripts.simulator.answers import Delivery, SimulatedRequest, SimulatedResponse
-from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
+from scripts.simulator.messages import NO_DOCUMENTS, NO_ROUTE, REJECTED
 from scripts.simulator.scenarios import Scenario, scenario_of
 from scripts.simulator.steps import (
     Step,
     damaged,
     delivered,
     documents,
+    empty,
     error,
     gateway,
     one_more_document,
@@ -47,6 +48,10 @@ _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
     Scenario.REDIRECT_ALWAYS: (redirect,),
     Scenario.FOREIGN_FILENAME_ONCE: (somebody_elses, documents),
     Scenario.FOREIGN_FILENAME_ALWAYS: (somebody_elses,),
+    Scenario.GATEWAY_404_ONCE: (empty(404), documents),
+    Scenario.GATEWAY_404_ALWAYS: (empty(404),),
+    Scenario.GATEWAY_MESSAGE_ALWAYS: (error(404, NO_ROUTE),),
+    Scenario.EMPTY_200_ALWAYS: (empty(200),),
     Scenario.DAMAGED_ONCE: (damaged(damage.wrong_crc), documents),
     Scenario.DAMAGED_ALWAYS: (damaged(damage.wrong_crc),),
     Scenario.GARBAGE_ALWAYS: (damaged(damage.garbage),),

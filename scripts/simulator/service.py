@@ -5,6 +5,7 @@ import dataclasses
 import hmac
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +70,8 @@ class SimulatedAccount:
             eval_id = None
         self.stats.count_request(eval_id, now)
         answer = self._refusal(request, now) or await self._answer(request, eval_id)
-        answer = dataclasses.replace(answer, headers={**self.limiter.headers(self.options, now), **answer.headers})
+        headers = {**self.limiter.headers(self.options, now), "X-Request-Id": str(uuid.uuid4()), **answer.headers}
+        answer = dataclasses.replace(answer, headers=headers)
         self.stats.count_status(answer.status)
         return await deliver(request, answer, self.options.slow_seconds)
 

@@ -57,6 +57,11 @@ def gateway(status: int) -> Step:
     return _fixed(SimulatedResponse(status, messages.GATEWAY_PAGE, {"Content-Type": "text/html"}))
 
 
+def empty(status: int) -> Step:
+    """Return a step that answers without a body and without a type, as Envoy does."""
+    return _fixed(SimulatedResponse(status))
+
+
 def page(_: SimulatedRequest) -> SimulatedResponse:
     """Answer with a page and status 200."""
     return SimulatedResponse(_OK, messages.PAGE, {"Content-Type": "text/html; charset=utf-8"})

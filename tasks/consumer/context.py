@@ -96,6 +96,7 @@ class AccountContexts:
             options=DownloadOptions(
                 max_bundle_bytes=settings.max_bundle_bytes,
                 no_documents_texts=settings.no_documents_texts,
+                gateway_texts=settings.gateway_texts,
                 in_memory=min(_LARGE_BUNDLE, self._memory_bytes // settings.concurrency),
                 spool_dir=resources.spool_dir,
             ),

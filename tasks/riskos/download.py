@@ -1,7 +1,6 @@
 """Ask RiskOS for an evaluation's documents: evaluation → bundle, or the reason why there is none.
 
-Statuses and bodies are those of RiskOS's documentation ("Image Retrieval") and of its OpenAPI file; the
-shapes of error bodies have been seen in public integrations.
+The statuses are those of RiskOS's documentation ("Image Retrieval") and of its OpenAPI file.
 """
 
 import contextlib
@@ -10,10 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import orjson
 
 from tasks.errors import (
     AccountRefused,
@@ -28,14 +25,13 @@ from tasks.memory.buffer_pool import Buffer
 from tasks.memory.spool import DownloadBuffer
 from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import Outcome
 from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_headers
 from tasks.riskos.content_disposition import names_other_evaluation, parse_filename
+from tasks.riskos.error_body import MAX_BODY_BYTES, classify_refusal
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
+from worker.config.riskos_texts import GATEWAY_TEXTS, NO_DOCUMENTS_TEXTS
 
-_MAX_ERROR_BODY = 64 * 1024
 _EDGE_BYTES = 128 * 1024
-_MAX_MESSAGE = 500
 _DEFAULT_WAIT = 1.0
 _ZIP_END = b"PK\x05\x06"
 _ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
@@ -55,6 +51,7 @@ class DownloadOptions:
         in_memory: a larger bundle is spooled.
         spool_dir: where to; the system's folder for temporary files where it is None.
         no_documents_texts: error texts that mean "there are no documents".
+        gateway_texts: error texts of gateways, which say nothing of an evaluation.
     """
 
     connect: float = 10.0
@@ -63,7 +60,8 @@ class DownloadOptions:
     max_bundle_bytes: int = 256 << 20
     in_memory: int = 8 << 20
     spool_dir: Path | None = None
-    no_documents_texts: tuple[str, ...] = ("No Documents Found",)
+    no_documents_texts: tuple[str, ...] = NO_DOCUMENTS_TEXTS
+    gateway_texts: tuple[str, ...] = GATEWAY_TEXTS
 
 
 async def download(
@@ -91,7 +89,7 @@ async def download(
         if response.status == HTTPStatus.OK:
             return await _read_bundle(response, evaluation, options)
         body = await _read_error_body(response)
-    return _classify_refusal(response.status, response.content_type, body, options)
+    return _interpret_refusal(response, body, options)
 
 
 async def check_access(
@@ -190,48 +188,19 @@ def _is_not_zip(content_type: str, data: Buffer) -> bool:
 
 
 async def _read_error_body(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body, but not much more of it than an error needs."""
+    """Return the body, but no more of it than an error needs."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > _MAX_ERROR_BODY:
+        if len(body) > MAX_BODY_BYTES:
             break
-    return bytes(body)
+    return bytes(body[:MAX_BODY_BYTES])
 
 
-def _classify_refusal(status: int, content_type: str, body: bytes, options: DownloadOptions) -> NoBundle:
-    said = _parse(body)
-    if body and said is None and not content_type.endswith("json"):
-        # RiskOS answers in JSON. Anything else comes from something in between, or from a wrong DOCV_RISKOS_URL, and
-        # says nothing of the evaluation.
-        raise UnexpectedAnswer(f"{content_type} instead of JSON", status)
-    messages = tuple(_find_messages(said or {}))
-    shown = messages[0][:_MAX_MESSAGE] if messages else None
-    if status == HTTPStatus.NOT_FOUND:
-        return NoBundle(Outcome.NOT_FOUND, status, shown)
-    known = {_normalize(text) for text in options.no_documents_texts}
-    for message in messages:
-        if _normalize(message) in known:
-            return NoBundle(Outcome.NO_DOCUMENTS, status, message[:_MAX_MESSAGE])
-    return NoBundle(Outcome.REJECTED, status, shown)
-
-
-def _parse(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _find_messages(document: dict[str, Any]) -> Iterator[str]:
-    """Yield what an error body says, in every shape that is documented or has been seen."""
-    nested = document.get("msg")
-    inner = nested.get("msg") if isinstance(nested, dict) else None
-    for text in (document.get("message"), nested, inner, document.get("error")):
-        if isinstance(text, str):
-            yield text
-
-
-def _normalize(text: str) -> str:
-    return "".join(text.split()).rstrip(".").casefold()
+def _interpret_refusal(response: aiohttp.ClientResponse, body: bytes, options: DownloadOptions) -> NoBundle:
+    refusal = classify_refusal(response.status, body, response.charset, options)
+    if refusal is None:
+        # It comes from something in between, or from a wrong DOCV_RISKOS_URL, and says nothing of the evaluation.
+        what = f"not in RiskOS's words but {response.content_type}, {len(body)} bytes"
+        raise UnexpectedAnswer(what, response.status)
+    return refusal

@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from worker.config import validators
+from worker.config import riskos_texts, validators
 
 _PREFIX = "DOCV_"
 _DOTENV = ".env"
@@ -22,7 +22,11 @@ _MAX_TAGS = 5
 
 _CREDENTIALS = ("webhook_secrets", "intake_tokens", "operators", "viewers")
 # What stands between the values of a setting that has several.
-_SEPARATORS = {"no_documents_texts": "|", **dict.fromkeys((*_CREDENTIALS, "encryption_keys"), ",")}
+_SEPARATORS = {
+    "no_documents_texts": "|",
+    "gateway_texts": "|",
+    **dict.fromkeys((*_CREDENTIALS, "encryption_keys"), ","),
+}
 _STRONG = 16
 
 MiB = 1 << 20
@@ -125,11 +129,10 @@ class Settings(BaseSettings):
     """Most documents in one bundle."""
     memory_bytes: int = Field(default=256 * MiB, ge=MiB)
     """Bytes of bundles and documents that one process holds in memory; what is more goes to disk, or waits."""
-    no_documents_texts: Annotated[tuple[str, ...], NoDecode] = (
-        "No Documents Found",
-        "Images not available: Document type is not supported for verification.",
-    )
+    no_documents_texts: Annotated[tuple[str, ...], NoDecode] = riskos_texts.NO_DOCUMENTS_TEXTS
     """Error texts, separated by ``|``, that mean "there are no documents"; compared without case and blanks."""
+    gateway_texts: Annotated[tuple[str, ...], NoDecode] = riskos_texts.GATEWAY_TEXTS
+    """Error texts of gateways in front of RiskOS, separated by ``|``: a 400 or 404 with one is tried again."""
 
     kms_key_id: str | None = None
     """Key for SSE-KMS; S3's own default encryption where it is missing."""

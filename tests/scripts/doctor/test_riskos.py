@@ -22,8 +22,13 @@ from worker.config.settings import Settings
 @pytest.mark.parametrize(
     ("status", "headers", "body", "state", "said"),
     [
-        (404, {}, b"{}", State.FINE, "accepted"),
-        (400, {}, b"{}", State.FINE, "accepted"),
+        (404, {}, b'{"message": "Evaluation not found"}', State.FINE, "accepted"),
+        (400, {}, b'{"error": "unknown evaluation"}', State.FINE, "accepted"),
+        (400, {}, b'["No Documents Found"]', State.FINE, "accepted"),
+        (404, {}, b"", State.WRONG, "not as RiskOS"),
+        (404, {}, b"{}", State.WRONG, "not as RiskOS"),
+        (404, {}, b'{"message": "no Route matched with those values"}', State.WRONG, "not as RiskOS"),
+        (405, {}, b'{"message": "Evaluation not found"}', State.WRONG, "not as RiskOS"),
         (404, {}, b"<html>", State.WRONG, "not as RiskOS"),
         (200, {}, b"{}", State.WRONG, "not as RiskOS"),
         (200, {}, b"PK\x03\x04", State.WARNING, "does not exist"),
@@ -39,7 +44,7 @@ from worker.config.settings import Settings
 def test_each_answer_has_its_meaning(
     status: int, headers: dict[str, str], body: bytes, state: State, said: str
 ) -> None:
-    finding = judge_answer(status, headers, body)
+    finding = judge_answer(status, headers, body, Settings())
     assert finding.state is state
     assert said in finding.message
     assert bool(finding.fix) is (state is not State.FINE)
@@ -94,7 +99,7 @@ async def test_a_riskos_that_refuses_is_told_with_what_to_do(changes: dict[str, 
 
 async def test_a_clock_that_is_wrong_is_seen_by_the_answer() -> None:
     late = email.utils.formatdate(time.time() - 3_600, usegmt=True)
-    async with saying(json(404, b"{}", Date=late)) as server:
+    async with saying(json(404, b'{"message": "Evaluation not found"}', Date=late)) as server:
         settings = Settings(riskos_url=server.url, api_key=KEY)
         found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
     assert (found["clock"].state, found["key at RiskOS"].state) == (State.WRONG, State.FINE)

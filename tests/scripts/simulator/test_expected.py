@@ -30,12 +30,12 @@ async def attempt(client: Client, eval_id: str) -> Outcome:
         return Outcome.FAILED
     match response.status:
         case 404:
-            return Outcome.NOT_FOUND
+            return Outcome.NOT_FOUND if b"Evaluation" in response.body else Outcome.FAILED
         case 400:
             said = response.body.lower()
             absent = b"no documents found" in said or b"images not available" in said
             return Outcome.NO_DOCUMENTS if absent else Outcome.REJECTED
-        case 200 if response.headers["Content-Type"] == "application/zip" and response.named_for == eval_id:
+        case 200 if response.headers.get("Content-Type") == "application/zip" and response.named_for == eval_id:
             return Outcome.ARCHIVED if is_sound(response.body) else Outcome.UNREADABLE
         case _:
             return Outcome.FAILED

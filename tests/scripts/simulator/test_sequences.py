@@ -63,6 +63,24 @@ async def test_an_unknown_evaluation_is_not_found(client: Client) -> None:
     assert (await client.ask(eval_id_for(Scenario.NOT_FOUND, 1))).status == 404
 
 
+async def test_a_gateway_answers_404_without_a_body_or_with_a_sentence_of_its_own(client: Client) -> None:
+    once = eval_id_for(Scenario.GATEWAY_404_ONCE, 1)
+    assert [(await client.ask(once)).status for _ in range(2)] == [404, 200]
+    for scenario, body in (
+        (Scenario.GATEWAY_404_ALWAYS, b""),
+        (Scenario.GATEWAY_MESSAGE_ALWAYS, b'{"message":"no Route matched with those values"}'),
+    ):
+        response = await client.ask(eval_id_for(scenario, 1))
+        assert (response.status, response.body) == (404, body)
+
+
+async def test_every_answer_has_a_request_id_of_its_own(client: Client) -> None:
+    eval_ids = [eval_id_for(scenario, 1) for scenario in (Scenario.DOCUMENTED, Scenario.NOT_FOUND, Scenario.REJECTED)]
+    responses = [await client.ask(eval_id) for eval_id in eval_ids]
+    responses.append(await client.ask(eval_ids[0], "another key"))
+    assert len({response.headers["X-Request-Id"] for response in responses}) == 4
+
+
 async def test_a_rejected_request_does_not_speak_of_documents_found(client: Client) -> None:
     response = await client.ask(eval_id_for(Scenario.REJECTED, 1))
     assert response.status == 400

@@ -632,6 +632,29 @@ async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
     await outage.is_over()
 
 
+@pytest.mark.parametrize(
+    "scenario", [Scenario.GATEWAY_404_ALWAYS, Scenario.GATEWAY_MESSAGE_ALWAYS, Scenario.EMPTY_200_ALWAYS]
+)
+async def test_a_gateway_that_answers_for_riskos_is_an_outage_and_leaves_no_tombstone(
+    yard: Yard, simulator: Simulator, scenario: Scenario
+) -> None:
+    eval_ids = [eval_id_for(scenario, number) for number in range(MANY)]
+    await yard.accept(*eval_ids)
+    outage = Outage(yard, eval_ids)
+    await outage.round(eval_ids)
+    for _ in range(3):
+        await outage.round(await outage.probe_is_due())
+    assert sum(await outage.attempts()) == 0
+    hold = await yard.means.client.holds.get("default")
+    assert hold
+    assert (hold.reason, hold.needs_probe) == ("outage", True)
+    assert (await yard.ledger.get_stats()).dead_letters == 0
+    assert [await yard.manifest_outcome(eval_id) for eval_id in eval_ids] == [None] * MANY
+
+    simulator.change(mended=True)
+    await outage.is_over()
+
+
 async def test_who_waits_for_the_end_of_an_outage_is_told_of_once_each_and_not_as_failed(
     outage: Outage, simulator: Simulator, told: list[dict[str, Any]]
 ) -> None:

@@ -116,6 +116,8 @@ async def test_documents_that_are_there_are_asked_for_once(told: Open, queue: Qu
         Reply(b"", Then.RESET),
         http(200, b"<html>", headers={"Content-Type": "text/html"}),
         http(302, headers={"Location": "/"}),
+        http(404),
+        json(404, b'{"message": "no Route matched with those values"}'),
         zipped(ZIP, "attachment; filename=ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10.zip"),
     ],
 )
@@ -145,7 +147,7 @@ async def test_quick_retries_end_when_their_time_is_up(told: Open) -> None:
     [
         (json(400, b'{"message": "No Documents Found"}'), Outcome.NO_DOCUMENTS),
         (json(400, b'{"message": "Something else"}'), Outcome.REJECTED),
-        (json(404, b"{}"), Outcome.NOT_FOUND),
+        (json(404, b'{"message": "Evaluation not found"}'), Outcome.NOT_FOUND),
     ],
 )
 async def test_what_riskos_is_sure_of_is_asked_exactly_once(told: Open, reply: bytes, outcome: Outcome) -> None:
@@ -257,7 +259,9 @@ async def test_the_hold_is_known_to_every_process(told: Open, redis: "Redis") ->
 
 
 @pytest.mark.parametrize("queue", Queue)
-@pytest.mark.parametrize("reply", [HERE, json(404, b"{}"), json(400, b'{"message": "No Documents Found"}')])
+@pytest.mark.parametrize(
+    "reply", [HERE, json(404, b'{"message": "Unknown"}'), json(400, b'{"message": "No Documents Found"}')]
+)
 async def test_a_probe_that_is_answered_lifts_the_hold(told: Open, queue: Queue, reply: bytes) -> None:
     async with told(REFUSED, reply, HERE) as (desk, server):
         with pytest.raises(AccountRefused):

@@ -56,6 +56,7 @@ ALL = {
     "DOCV_MAX_RATIO": "100",
     "DOCV_MEMORY_BYTES": "2097152",
     "DOCV_NO_DOCUMENTS_TEXTS": "Nothing here|No, nothing",
+    "DOCV_GATEWAY_TEXTS": "Not at this gateway|",
     "DOCV_KMS_KEY_ID": "arn:aws:kms:eu-central-1:1:key/2",
     "DOCV_STORAGE_CLASS": "STANDARD_IA",
     "DOCV_TAGS": "team=kyc,retention=7 y",
@@ -107,6 +108,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
     settings = load_settings()
     assert [name for name in Settings.model_fields if getattr(settings, name) == getattr(default, name)] == []
     assert settings.no_documents_texts == ("Nothing here", "No, nothing")
+    assert settings.gateway_texts == ("Not at this gateway",)
     assert settings.tags == {"team": "kyc", "retention": "7 y"}
     assert settings.state_dir == Path("/var/lib/docv archive")
 
