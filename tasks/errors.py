@@ -61,10 +61,12 @@ class ArchiveError(Exception):
     Attributes:
         cause: a short fixed word for reports and metrics; never personal data.
         message: one sentence, with the arguments as ``{name}``; ``str()`` fills them in.
+        request_id: ID that RiskOS gave to the request, if it answered and the error came of that.
     """
 
     cause = "error"
     message = ""
+    request_id: str | None = None
 
     def __post_init__(self) -> None:
         super().__init__(*vars(self).values())  # the fields in order; pickle and copy call the class with args

@@ -203,6 +203,7 @@ def _as_json(letter: DeadLetter) -> dict[str, object]:
         "cause": letter.failure.cause,
         "why": letter.failure.why,
         "status": letter.failure.status,
+        "request_id": letter.failure.request_id,
         "attempts": letter.attempts,
         "account": letter.account,
         "queue": letter.queue,

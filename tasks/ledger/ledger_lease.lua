@@ -104,7 +104,7 @@ function verbs.complete(...)
   return answer
 end
 
--- token, id, wait, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours
+-- token, id, wait, attempts, cause, why, status, request_id -> 1, or 0 where the lease is no longer ours
 function verbs.retry_later(token, id, wait, attempts, cause, why, status)
   local job = owned_job(id, token)
   if not job then return 0 end
@@ -150,15 +150,15 @@ function verbs.release(token, id)
   return 1
 end
 
--- token, id, outcome, attempts, cause, why, status -> 1, or 0 where the lease is no longer ours
-function verbs.dead_letter(token, id, outcome, attempts, cause, why, status)
+-- token, id, outcome, attempts, cause, why, status, request_id -> 1, or 0 where the lease is no longer ours
+function verbs.dead_letter(token, id, outcome, attempts, cause, why, status, request_id)
   local job = owned_job(id, token)
   if not job then return 0 end
   count(job.runs, outcome, 1)
   -- What has been asked for again meanwhile is no dead letter: it starts anew.
   if not job.again then
     redis.call('HSET', dead, id, cjson.encode({ cause = cause, why = why, status = tonumber(status),
-      attempts = tonumber(attempts), account = job.account, queue = job.queue, refresh = job.refresh,
+      request_id = request_id ~= '' and request_id or nil, attempts = tonumber(attempts), account = job.account, queue = job.queue, refresh = job.refresh,
       refresh_outcomes = job.refresh_outcomes, even_if_erased = job.even_if_erased, accepted = job.accepted,
       first = job.first or now, last = now, trigger = job.trigger, evidence = job.evidence, runs = job.runs,
       unnamed = job.unnamed }))

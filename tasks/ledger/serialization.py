@@ -101,7 +101,7 @@ def parse_counters(fields: Mapping[Any, Any]) -> RunCounters:
 
 def failure_fields(failure: Failure) -> tuple[object, ...]:
     """Return a failure as arguments of the script."""
-    return failure.cause, failure.why, failure.status or ""
+    return failure.cause, failure.why, failure.status or "", failure.request_id or ""
 
 
 def parse_dead_letter(eval_id: str, text: str) -> DeadLetter:
@@ -109,7 +109,7 @@ def parse_dead_letter(eval_id: str, text: str) -> DeadLetter:
     facts = json.loads(text)
     return DeadLetter(
         eval_id=eval_id,
-        failure=Failure(cause=facts["cause"], why=facts["why"], status=facts.get("status")),
+        failure=Failure(facts["cause"], facts["why"], facts.get("status"), facts.get("request_id")),
         attempts=int(facts["attempts"]),
         account=facts["account"],
         queue=Queue(facts["queue"]),

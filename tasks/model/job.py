@@ -102,11 +102,13 @@ class Failure:
         cause: a short fixed word.
         why: a sentence.
         status: the HTTP status that was answered, where there was one.
+        request_id: RiskOS's ID of the request, if it gave one.
     """
 
     cause: str
     why: str = ""
     status: int | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def build_manifest(
     """
     if isinstance(result, NoBundle):
         outcome, bundle = result.outcome, None
-        response = ResponseRecord(status=result.status, message=result.message)
+        response = ResponseRecord(status=result.status, message=result.message, request_id=result.request_id)
     else:
         outcome = Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
         bundle = BundleRecord(
@@ -50,7 +50,7 @@ def build_manifest(
             sha256=result.sha256,
             sealed_with=sealed_with if contents.unreadable else None,
         )
-        response = ResponseRecord(status=_OK, message=None)
+        response = ResponseRecord(status=_OK, message=None, request_id=result.request_id)
     trigger, no_documents = job.trigger, None
     if outcome is Outcome.NO_DOCUMENTS:
         no_documents = NoDocumentsRecord(reason=reason_from(job.evidence), evidence=job.evidence)

@@ -123,7 +123,8 @@ def check_workers_lost(job: Job, policy: RetryPolicy) -> None:
 def failure_of(error: Exception) -> Failure:
     """Return what the ledger keeps of an error: our own words only."""
     status = error.status if isinstance(error, RetryableError | Forbidden) else None
-    return Failure(cause=cause_of(error), why=message_of(error), status=status)
+    request_id = error.request_id if isinstance(error, ArchiveError) else None
+    return Failure(cause=cause_of(error), why=message_of(error), status=status, request_id=request_id)
 
 
 def _causes(family: type[ArchiveError]) -> set[str]:

@@ -30,6 +30,7 @@ from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy, retry_quickly
 from tasks.riskos.download import DownloadOptions, check_access, download
 from tasks.riskos.response import FetchResult, NoBundle
+from tasks.telemetry import log_events
 from tasks.telemetry.tracing import span
 from worker.metrics.worker_metrics import Step, count_request, observe_step, timed
 
@@ -76,9 +77,9 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: 
         except RateLimited:
             wait = await _slow_down(client, words[-1], probe=probe)
         except AccountRefused as error:
-            raise await _hold_account(client, error, error.what, probe=probe) from None
-        except Forbidden:
-            raise await _judge_forbidden(client, evaluation, job, probe=probe) from None
+            raise _same_request(error, await _hold_account(client, error, error.what, probe=probe)) from None
+        except Forbidden as error:
+            raise _same_request(error, await _judge_forbidden(client, evaluation, job, probe=probe)) from None
         except RetryableError as error:
             error.probe = probe
             raise
@@ -93,6 +94,13 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: 
             )
             return answer
     raise RateLimited(wait)
+
+
+def _same_request(error: ArchiveError, judged: ArchiveError) -> ArchiveError:
+    """Return the second error with the first one's request; another request may have been sent to judge it."""
+    judged.request_id = error.request_id
+    log_events.bind_request_id(error.request_id)
+    return judged
 
 
 async def _acquire_permit(client: RiskOSClient, job: Job) -> bool:

@@ -5,15 +5,18 @@ The statuses are those of RiskOS's documentation ("Image Retrieval") and of its 
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from http import HTTPStatus
+from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
 
 from tasks.errors import (
     AccountRefused,
+    ArchiveError,
     BundleTooLarge,
     ConnectionFailed,
     Forbidden,
@@ -29,10 +32,12 @@ from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_hea
 from tasks.riskos.content_disposition import names_other_evaluation, parse_filename
 from tasks.riskos.error_body import MAX_BODY_BYTES, classify_refusal
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
+from tasks.telemetry import log_events, tracing
 from worker.config.riskos_texts import GATEWAY_TEXTS, NO_DOCUMENTS_TEXTS
 
 _EDGE_BYTES = 128 * 1024
 _DEFAULT_WAIT = 1.0
+_MAX_REQUEST_ID = 100
 _ZIP_END = b"PK\x05\x06"
 _ZIP_MAGIC = (b"PK\x03\x04", _ZIP_END)
 _TEXT_TYPES = ("text/", "application/json", "application/xhtml", "application/xml", "application/problem+json")
@@ -85,11 +90,11 @@ async def download(
         UnexpectedAnswer: a redirect, a page, another evaluation's bundle.
         BundleTooLarge: it is larger than it may be.
     """
-    async with _get(http, evaluation, account, options, on_headers) as response:
+    async with _get(http, evaluation, account, options, on_headers) as (response, request_id):
         if response.status == HTTPStatus.OK:
-            return await _read_bundle(response, evaluation, options)
+            return replace(await _read_bundle(response, evaluation, options), request_id=request_id)
         body = await _read_error_body(response)
-    return _interpret_refusal(response, body, options)
+        return replace(_interpret_refusal(response, body, options), request_id=request_id)
 
 
 async def check_access(
@@ -115,22 +120,29 @@ async def _get(
     account: Account,
     options: DownloadOptions,
     on_headers: Callable[[RateLimitHeaders], None],
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send one request; yield its answer if the status is 200, 400 or 404, which say something of the evaluation."""
+) -> AsyncIterator[tuple[aiohttp.ClientResponse, str | None]]:
+    """Send one request; yield its answer, and RiskOS's ID of the request, if the status is 200, 400 or 404."""
     timeout = aiohttp.ClientTimeout(total=options.total, sock_connect=options.connect, sock_read=options.read)
-    with _translated():
-        async with http.get(
-            evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
-        ) as response:
-            headers = parse_rate_limit_headers(response.headers, time.time())
-            on_headers(headers)
-            if response.status not in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
-                await _read_error_body(response)  # so that the connection can be used again
-                raise _error_for(response.status, headers)
-            yield response
+    request_id = None
+    log_events.bind_request_id(None)
+    try:
+        with _translated():
+            async with http.get(
+                evaluation.url(account.url), headers=headers_for(account), timeout=timeout, allow_redirects=False
+            ) as response:
+                request_id = _record_request_id(response.headers)
+                headers = parse_rate_limit_headers(response.headers, time.time())
+                on_headers(headers)
+                if response.status not in {HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
+                    await _read_error_body(response)  # so that the connection can be used again
+                    raise _error_for(response.status, headers)
+                yield response, request_id
+    except ArchiveError as error:
+        error.request_id = request_id
+        raise
 
 
-def _error_for(status: int, headers: RateLimitHeaders) -> Exception:
+def _error_for(status: int, headers: RateLimitHeaders) -> ArchiveError:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(_DEFAULT_WAIT if headers.wait is None else headers.wait)
     if status == HTTPStatus.UNAUTHORIZED:
@@ -145,11 +157,27 @@ def _error_for(status: int, headers: RateLimitHeaders) -> Exception:
 def headers_for(account: Account) -> dict[str, str]:
     """Return what is sent with each request (RiskOS documentation, "Image Retrieval")."""
     headers = {
+        "User-Agent": _user_agent(),
         "Authorization": f"Bearer {account.key.get_secret_value()}",
         "Accept": "application/zip, application/json",
         "Accept-Encoding": "identity",
     }
     return headers | ({"X-API-Version": account.api_version} if account.api_version else {})
+
+
+@cache
+def _user_agent() -> str:
+    return f"docv-archive/{version('docv-archive')}"
+
+
+def _record_request_id(headers: Mapping[str, str]) -> str | None:
+    """Return RiskOS's ID of the request, in a form that is safe to keep, and put it into the log and the trace."""
+    printable = (each for each in headers.get("X-Request-Id", "") if " " <= each <= "~")
+    request_id = "".join(printable).strip()[:_MAX_REQUEST_ID] or None
+    if request_id:
+        log_events.bind_request_id(request_id)
+        tracing.set_facts(request_id=request_id)
+    return request_id
 
 
 @contextlib.contextmanager

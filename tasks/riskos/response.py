@@ -15,12 +15,14 @@ class Bundle:
         data: its bytes, in memory or mapped.
         sha256: their hash.
         size: how many they are.
+        request_id: RiskOS's ID of the request, or None.
     """
 
     filename: str | None
     data: Buffer
     sha256: str
     size: int
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,13 @@ class NoBundle:
         outcome: ``no_documents``, ``not_found`` or ``rejected``.
         status: the HTTP status.
         message: what RiskOS said, cut.
+        request_id: RiskOS's ID of the request, or None.
     """
 
     outcome: Outcome
     status: int
     message: str | None
+    request_id: str | None = None
 
 
 FetchResult = Bundle | NoBundle

@@ -81,6 +81,9 @@ class ResponseRecord(ArchiveRecord):
 
     status: int = Field(description="HTTP status; 0 where RiskOS was never asked, before an erasure.")
     message: str | None = Field(description="What it said, cut; null for a bundle.")
+    request_id: str | None = Field(
+        default=None, exclude_if=_is_none, description="RiskOS's ID of the request; absent if it gave none."
+    )
 
 
 class NoDocumentsRecord(ArchiveRecord):
@@ -143,7 +146,7 @@ class Manifest(ArchiveRecord):
     def same_content(self, other: "Manifest") -> bool:
         """Return whether both tell of the same outcome, documents and answer.
 
-        Times, trigger and the packing of the bundle may differ: RiskOS makes the ZIP anew for each request.
+        Times, trigger, request ID and the packing of the bundle may differ: RiskOS makes the ZIP anew for each request.
         """
         return self.comparison_key() == other.comparison_key()
 
@@ -153,7 +156,8 @@ class Manifest(ArchiveRecord):
             (document.name, document.kind, document.key) for document in self.documents if not document.superseded
         )
         unreadable = sorted((each.name, each.cause) for each in self.unreadable)
-        return self.outcome, documents, unreadable, self.response, self.no_documents, self.erased
+        answer = self.response.status, self.response.message
+        return self.outcome, documents, unreadable, answer, self.no_documents, self.erased
 
 
 @dataclass(frozen=True, slots=True)

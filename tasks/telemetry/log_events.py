@@ -26,6 +26,14 @@ def bind_evaluation(job: Job) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(about=facts)
 
 
+def bind_request_id(request_id: str | None) -> None:
+    """Have every further line about the evaluation carry RiskOS's ID of its last request; None takes it off."""
+    about = structlog.contextvars.get_contextvars().get("about")
+    if about is not None:
+        about.pop("request_id", None)
+        about |= {"request_id": request_id} if request_id else {}
+
+
 def evaluation_ended(result: ArchiveResult, seconds: float) -> None:
     """An evaluation has its outcome; if it is unchanged, the line names the outcome in the manifest."""
     level = _log.info if result.ok else _log.warning

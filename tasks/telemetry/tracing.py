@@ -34,6 +34,14 @@ def span(name: str, **facts: str | int) -> AbstractContextManager[None]:
     return _open(_Switch.tracer, name, facts) if _Switch.tracer else contextlib.nullcontext()
 
 
+def set_facts(**facts: str | int) -> None:
+    """Add facts to the current span that were not known when it began."""
+    if _Switch.tracer:
+        from opentelemetry.trace import get_current_span  # noqa: PLC0415
+
+        get_current_span().set_attributes(_attributes(facts))
+
+
 def current_traceparent() -> str | None:
     """Return the current span as W3C ``traceparent``; it goes into the ledger with what is accepted."""
     if not _Switch.tracer:
@@ -64,16 +72,19 @@ def attempt(accepted: str | None, *, alone: bool, **facts: str | int) -> Abstrac
 
 @contextlib.contextmanager
 def _open(tracer: "Tracer", name: str, facts: dict[str, str | int], **how: Any) -> Iterator[None]:
-    attributes = {f"docv.{fact}": value for fact, value in facts.items()}
     # The text of a foreign error may hold a URL; of ours, too, only the kind is told.
     with tracer.start_as_current_span(
-        name, attributes=attributes, record_exception=False, set_status_on_exception=False, **how
+        name, attributes=_attributes(facts), record_exception=False, set_status_on_exception=False, **how
     ) as opened:
         try:
             yield
         except BaseException as error:
             opened.set_attribute("error.type", type(error).__name__)
             raise
+
+
+def _attributes(facts: dict[str, str | int]) -> dict[str, str | int]:
+    return {f"docv.{fact}": value for fact, value in facts.items()}
 
 
 def _propagator() -> Any:

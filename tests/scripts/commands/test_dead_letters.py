@@ -45,7 +45,7 @@ class Graveyard:
 @pytest.fixture
 async def graveyard(redis: Redis, redis_url: str, tmp_path: Path) -> Graveyard:
     graveyard = Graveyard(Shell(tmp_path, {"DOCV_REDIS_URL": redis_url}), Ledger(redis))
-    await graveyard.bury(FAILED, "q3", Failure("service_failed", "RiskOS answered with status 500", 500), attempts=6)
+    await graveyard.bury(FAILED, "q3", Failure("service_failed", "RiskOS answered with status 500", 500, "r-1"), 6)
     await graveyard.bury(PAGE, "q3", Failure("unexpected_answer", "a page", 200), attempts=6)
     await graveyard.bury(LARGE, "q4", Failure("bundle_too_large", "too large"), attempts=1)
     for eval_id, hours in ((FAILED, 1), (PAGE, 2 * 24), (LARGE, 30 * 24)):
@@ -85,12 +85,13 @@ async def test_a_program_reads_one_object_a_line(graveyard: Graveyard) -> None:
         "cause": "service_failed",
         "why": "RiskOS answered with status 500",
         "status": 500,
+        "request_id": "r-1",
         "attempts": 6,
         "account": "default",
         "queue": "backfill",
         "runs": ["q3"],
     }
-    assert letters[LARGE]["status"] is None
+    assert (letters[LARGE]["status"], letters[LARGE]["request_id"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.server import start_simulator
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.resilience.holds import Holds
+from tasks.storage.manifest import archiver
 from tests.commands import KEY
 from tests.riskos import json, saying
 from worker.config.accounts_file import AccountSettings
@@ -104,6 +105,14 @@ async def test_a_clock_that_is_wrong_is_seen_by_the_answer() -> None:
         found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
     assert (found["clock"].state, found["key at RiskOS"].state) == (State.WRONG, State.FINE)
     assert "NTP" in found["clock"].fix
+
+
+async def test_the_request_names_the_program_and_its_version() -> None:
+    async with saying(json(404, b'{"message": "Evaluation not found"}')) as server:
+        settings = Settings(riskos_url=server.url, api_key=KEY)
+        assert [each async for each in examine(AccountSettings("default", settings))]
+    (heard,) = [each for each in server.heard if each.method == "GET"]
+    assert heard.headers["user-agent"] == archiver().replace(" ", "/")
 
 
 async def test_a_key_that_is_missing_is_not_asked_with() -> None:

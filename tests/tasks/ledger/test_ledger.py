@@ -586,7 +586,7 @@ async def test_a_dead_letter_says_what_a_person_needs_to_know(ledger: Ledger, re
     before = await milliseconds(redis)
     entry = await taken(ledger, eval_id, run="2026-q3")
 
-    failure = Failure("service_failed", "RiskOS answered with status 503", 503)
+    failure = Failure("service_failed", "RiskOS answered with status 503", 503, "0b54a4d4-6e5b")
     await ledger.retry_later(entry, wait=0, attempts=1, failure=Failure("connection_failed"))
     await ledger.dead_letter(await take(ledger, eval_id), attempts=2, failure=failure)
 

@@ -309,6 +309,24 @@ async def test_when_the_attempts_are_used_up_it_is_a_dead_letter_without_a_manif
     assert (told[-1]["cause"], told[-1]["attempts"]) == ("unexpected_answer", ATTEMPTS)
 
 
+async def test_the_request_id_of_the_last_answer_is_in_the_log_and_the_dead_letter(
+    yard: Yard, simulator: Simulator, told: list[dict[str, Any]]
+) -> None:
+    entry = await yard.one(Scenario.HTML_ALWAYS)
+    for _ in range(ATTEMPTS - 1):
+        await yard.attempt(entry)
+        entry = await yard.taken_again(entry)
+    await yard.attempt(entry)
+    (letter,) = [each async for each in yard.ledger.iterate_dead_letters()]
+    logged = [event["request_id"] for event in told]
+    assert len(set(logged)) == ATTEMPTS
+    assert letter.failure.request_id == logged[-1]
+
+    await simulator.stop()
+    await yard.attempt(await yard.one(Scenario.DOCUMENTED))
+    assert "request_id" not in told[-1]
+
+
 async def test_what_needs_a_person_is_a_dead_letter_at_once(yard: Yard, told: list[dict[str, Any]]) -> None:
     terms = replace(yard.means.client.options, max_bundle_bytes=10)
     yard.means = replace(yard.means, client=replace(yard.means.client, options=terms))

@@ -14,7 +14,7 @@ from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome
 from tasks.pipeline.manifest_builder import build_manifest
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, NoBundle
-from tasks.storage.manifest import DocumentRecord, UnreadableRecord
+from tasks.storage.manifest import DocumentRecord, ResponseRecord, UnreadableRecord
 from tests.zips import zip_of
 
 EVALUATION = Evaluation(str(uuid4()), "production", "default")
@@ -25,10 +25,10 @@ AT = "2026-11-23T04:00:00.000Z"
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
 def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome: Outcome) -> None:
     manifest = build_manifest(
-        EVALUATION, ENTRY, NoBundle(outcome, 400, "its words"), BundleContents(), [], retrieved_at=AT
+        EVALUATION, ENTRY, NoBundle(outcome, 400, "its words", "r-1"), BundleContents(), [], retrieved_at=AT
     )
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
-    assert (manifest.response.status, manifest.response.message) == (400, "its words")
+    assert manifest.response == ResponseRecord(status=400, message="its words", request_id="r-1")
     assert (manifest.no_documents is not None) == (outcome is Outcome.NO_DOCUMENTS)
 
 
@@ -64,12 +64,12 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
         identify(member) for member in unpack(zip_of({"case_attachments/a.png": b"text"}), Limits()).members
     )
     stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
-    answer = Bundle("a.zip", b"zipped", "0" * 64, 6)
+    answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
 
     manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(documents), stored, retrieved_at=AT)
 
     assert manifest.outcome is Outcome.ARCHIVED
-    assert (manifest.response.status, manifest.response.message) == (200, None)
+    assert manifest.response == ResponseRecord(status=200, message=None, request_id="r-1")
     assert manifest.bundle is not None
     assert (manifest.bundle.filename, manifest.bundle.size, manifest.bundle.sha256) == ("a.zip", 6, "0" * 64)
     assert manifest.documents == (

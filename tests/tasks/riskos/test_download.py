@@ -5,6 +5,7 @@ import inspect
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import aiohttp
@@ -65,6 +66,7 @@ async def test_a_request_names_the_evaluation_and_shows_the_key_and_nothing_else
     assert (heard.method, heard.path) == ("GET", f"/api/evaluation/{MINE}/documents")
     assert heard.headers["authorization"] == f"Bearer {KEY}"
     assert heard.headers["accept-encoding"] == "identity"
+    assert heard.headers["user-agent"] == f"docv-archive/{version('docv-archive')}"
     assert heard.body == b""
     assert not {"x-api-version", "cookie"} & set(heard.headers)
 
@@ -73,6 +75,50 @@ async def test_a_request_names_the_version_of_the_api_where_one_is_set() -> None
     async with saying(zipped(ZIP)) as server:
         await ask(server, api_version="2025-01-01.orion")
     assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
+
+
+# The ID that RiskOS gives the request
+
+
+@pytest.mark.parametrize(
+    ("value", "request_id"),
+    [
+        ("0b54a4d4-6e5b", "0b54a4d4-6e5b"),
+        (" a b ", "a b"),
+        (b"a\xc3\xa9\xffb\x7fc", "abc"),
+        ("x" * 5_000, "x" * 100),
+        ("", None),
+        (b"\xc3\xa9", None),
+    ],
+)
+async def test_the_request_id_of_an_answer_is_kept_in_printable_ascii(
+    value: str | bytes, request_id: str | None
+) -> None:
+    headers = {"X-Request-Id": value, "Content-Type": "application/zip"}
+    bundle = await answer_to(http(200, ZIP, headers=headers))
+    refusal = await answer_to(http(404, b'{"message": "Evaluation not found"}', headers=headers))
+    assert (bundle.request_id, refusal.request_id) == (request_id, request_id)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(200, b"<html>", headers={"X-Request-Id": "r-1"}),
+        zipped(ZIP, f"attachment; filename={ANOTHERS}.zip\r\nX-Request-Id: r-1"),
+        http(200, b"PK\x03\x04" + bytes(1_000), headers={"X-Request-Id": "r-1"}),
+        http(404, headers={"x-request-id": "r-1"}),
+        http(401, headers={"X-REQUEST-ID": "r-1"}),
+        http(429, headers={"X-Request-Id": "r-1"}),
+        http(503, headers={"X-Request-Id": "r-1"}),
+        Reply(http(200, ZIP, headers={"X-Request-Id": "r-1"})[:-50], Then.CLOSE),
+    ],
+)
+async def test_the_request_id_of_an_error_is_kept(reply: Reply | bytes) -> None:
+    assert (await error_of(reply, max_bundle_bytes=200)).request_id == "r-1"
+
+
+async def test_an_error_without_an_answer_has_no_request_id() -> None:
+    assert (await error_of(Reply(b"", Then.RESET))).request_id is None
 
 
 # 200: a bundle

@@ -227,6 +227,12 @@ def test_a_manifest_names_the_program_that_made_it() -> None:
     assert archiver().split()[1][0].isdigit()
 
 
+def test_a_manifest_without_a_request_id_does_not_speak_of_it() -> None:
+    with_one = manifest("front", response=ResponseRecord(status=200, message=None, request_id="r-1"))
+    assert json.loads(with_one.as_json())["response"] == {"status": 200, "message": None, "request_id": "r-1"}
+    assert json.loads(manifest("front").as_json())["response"] == {"status": 200, "message": None}
+
+
 # To say the same
 
 
@@ -239,6 +245,7 @@ def test_a_manifest_names_the_program_that_made_it() -> None:
         manifest("front", "back", retrieved_at="2027-01-31T12:00:00Z", archived_at="2027-01-31T12:00:00Z"),
         manifest("front", "back", trigger=TriggerRecord(source="webhook", run=None, event_type="e", event_id="i")),
         manifest("front", "back", archiver="docv-archive 9.9", account="other"),
+        manifest("front", "back", response=ResponseRecord(status=200, message=None, request_id="r-1")),
         manifest(documents=(record("front"), record("back"), record("older", superseded=True))),
         manifest(documents=(record("front", modified=None), record("back"))),
     ],

@@ -12,7 +12,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from tasks.ledger.serialization import options_as_json
+from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.storage.manifest import read_manifest
 from tasks.telemetry import tracing
 from tests.riskos import KEY
 from tests.tasks.pipeline.test_attempt import Yard, simulator, yard  # noqa: F401  # fixtures: a real pipeline
@@ -57,6 +59,17 @@ async def test_one_trace_leads_from_acceptance_to_the_manifest(yard: Yard, spans
     assert attempt.parent.span_id == accept.context.span_id
     assert {span.parent.span_id for span in map(named, [spans] * 6, STEPS) if span.parent} == {attempt.context.span_id}
     assert attempt.attributes == {"docv.eval_id": EVAL_ID, "docv.queue": "live", "docv.attempt": 1}
+
+
+async def test_the_span_of_a_download_has_the_request_id_that_the_manifest_has(
+    yard: Yard,  # noqa: F811
+    spans: InMemorySpanExporter,
+) -> None:
+    await archived(yard, Queue.LIVE)
+    found = await read_manifest(yard.means.manifests, Evaluation(EVAL_ID, "sandbox"))
+    assert found
+    assert found.manifest.response.request_id
+    assert named(spans, "download").attributes == {"docv.request_id": found.manifest.response.request_id}
 
 
 async def test_an_attempt_of_a_backfill_is_a_trace_of_its_own_that_is_linked(
