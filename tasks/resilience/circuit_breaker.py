@@ -3,6 +3,9 @@
 Then the account, or the archive, goes on hold until a probe finds it well, and the evaluations lose no attempt.
 An evaluation that failed before, while others did not, says nothing about the others: only those count that
 fail for the first time. So a handful that always fails does not look like an outage when it is all that is left.
+
+An unexpected answer may be about one evaluation, such as the empty body of one that a gateway blocks: only when nearly
+all are answered so is it an outage. Else a run in which every second one is would be on hold most of the time.
 """
 
 import importlib.resources
@@ -17,6 +20,11 @@ from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, UNUSED_KEY, Holds, R
 
 _PREFIX = "docv:breaker:"
 _OF_RISKOS = (ServiceFailed, ConnectionFailed, UnexpectedAnswer)
+_UNEXPECTED = ":unexpected"
+_MOST = (20, 0.5)
+# At the end of a run only the evaluations that fail are left, for they take longer: more than 100 at 200 requests per
+# second. A larger window still holds those that went well among them.
+_NEARLY_ALL = (200, 0.95)
 
 
 class CircuitBreaker:
@@ -40,7 +48,7 @@ class CircuitBreaker:
 
     def record_success(self) -> None:
         """An evaluation came to an end for which RiskOS was asked and the archive was written to."""
-        self._successes.update((self._account, ARCHIVE))
+        self._successes.update((self._account, self._account + _UNEXPECTED, ARCHIVE))
 
     async def record_failure(self, error: Exception, job: Job, ledger: Ledger, *, archive_probe: bool) -> bool:
         """Count a failed attempt; return whether an outage is to blame for it, and not the evaluation.
@@ -57,7 +65,8 @@ class CircuitBreaker:
         if scope is None:
             return False
         probe = archive_probe if scope == ARCHIVE else getattr(error, "probe", False)
-        failures = await self._report(scope, "" if job.suspect else job.eval_id)
+        window = scope + _UNEXPECTED if isinstance(error, UnexpectedAnswer) else scope
+        failures = await self._report(window, "" if job.suspect else job.eval_id)
         if probe or (failures and not job.suspect):
             await self._holds.place_until_probe(scope, reason, str(error), OUTAGE_BACKOFF, probe=probe)
             await ledger.refund_attempts(failures)
@@ -71,21 +80,31 @@ class CircuitBreaker:
 
     async def flush(self) -> None:
         """Tell the other processes what went well."""
-        for scope in [scope for scope, count in self._successes.items() if count]:
-            await self._report(scope, "")
+        for window in [window for window, count in self._successes.items() if count]:
+            await self._report(window, "")
 
     async def reset(self, scope: str) -> None:
         """The outage is over: what failed during it says nothing any more."""
-        self._successes[scope] = 0
-        await self._redis.delete(_PREFIX + scope)
+        for window in (scope, scope + _UNEXPECTED):
+            self._successes[window] = 0
+            await self._redis.delete(*_keys(window))
 
-    async def _report(self, scope: str, failed: str) -> list[str]:
-        """Return those that failed, where they are the most."""
-        well, self._successes[scope] = self._successes[scope], 0
-        failures: list[str] = await self._script(keys=[_PREFIX + scope, UNUSED_KEY], args=[well, failed])
+    async def _report(self, window: str, failed: str) -> list[str]:
+        """Return those that failed, if they are an outage."""
+        well, self._successes[window] = self._successes[window], 0
+        size_and_share = _NEARLY_ALL if window.endswith(_UNEXPECTED) else _MOST
+        outcomes, last_well = _keys(window)
+        failures: list[str] = await self._script(
+            keys=[outcomes, UNUSED_KEY, last_well], args=[well, failed, *size_and_share]
+        )
         return failures
 
     def _scope_of(self, error: Exception) -> tuple[str | None, Reason]:
         if isinstance(error, StorageError):
             return ARCHIVE, Reason.CANNOT_READ if error.doing == "read" else Reason.CANNOT_WRITE
         return (self._account if isinstance(error, _OF_RISKOS) else None), Reason.OUTAGE
+
+
+def _keys(window: str) -> tuple[str, str]:
+    """Return the keys of a window: its outcomes, and when an evaluation went well for the last time."""
+    return _PREFIX + window, f"{_PREFIX}{window}:last-well"

@@ -83,6 +83,55 @@ async def test_where_every_second_one_goes_well_nothing_stands_still(breaker: Ci
     assert await holds.list_all() == []
 
 
+UNEXPECTED = UnexpectedAnswer("a page", 200)
+
+
+@pytest.mark.parametrize("tail", [0, 150])
+async def test_unexpected_answers_are_no_outage_while_others_go_well_among_them(
+    breaker: CircuitBreaker, holds: Holds, tail: int
+) -> None:
+    """At the end of a run only the evaluations that fail may be left."""
+    for _ in range(200):
+        breaker.record_success()
+        assert not await fail(breaker, UNEXPECTED)
+    for _ in range(tail):
+        assert not await fail(breaker, UNEXPECTED)
+    assert await holds.list_all() == []
+
+
+async def test_unexpected_answers_to_nearly_all_are_an_outage(breaker: CircuitBreaker, holds: Holds) -> None:
+    for _ in range(50):
+        breaker.record_success()
+        await fail(breaker, UNEXPECTED)
+    failures = [await fail(breaker, UNEXPECTED) for _ in range(200)]
+    assert 140 <= failures.index(True) < 191
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.OUTAGE]
+
+
+async def test_unexpected_answers_for_a_minute_are_an_outage(
+    breaker: CircuitBreaker, holds: Holds, redis: Redis
+) -> None:
+    for _ in range(100):
+        breaker.record_success()
+        await fail(breaker, UNEXPECTED)
+    for _ in range(25):
+        assert not await fail(breaker, UNEXPECTED)
+    await redis.decrby("docv:breaker:default:unexpected:last-well", 60)
+    assert await fail(breaker, UNEXPECTED)
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.OUTAGE]
+
+
+async def test_unexpected_answers_do_not_make_an_outage_of_a_few_other_failures(
+    breaker: CircuitBreaker, holds: Holds
+) -> None:
+    for _ in range(100):
+        breaker.record_success()
+        await fail(breaker, UNEXPECTED)
+    for _ in range(ENOUGH):
+        assert not await fail(breaker)
+    assert await holds.list_all() == []
+
+
 async def test_failures_that_go_well_again_in_between_are_no_outage(breaker: CircuitBreaker, holds: Holds) -> None:
     for _ in range(3):
         for _ in range(ENOUGH - 1):
