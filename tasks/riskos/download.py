@@ -229,6 +229,6 @@ def _interpret_refusal(response: aiohttp.ClientResponse, body: bytes, options: D
     refusal = classify_refusal(response.status, body, response.charset, options)
     if refusal is None:
         # It comes from something in between, or from a wrong DOCV_RISKOS_URL, and says nothing of the evaluation.
-        what = f"not in RiskOS's words but {response.content_type}, {len(body)} bytes"
+        what = f"not an error of RiskOS ({response.content_type}, {len(body)} bytes)"
         raise UnexpectedAnswer(what, response.status)
     return refusal
