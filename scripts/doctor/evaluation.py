@@ -49,6 +49,7 @@ async def examine(known: AccountSettings, eval_id: str) -> Finding:
         max_bundle_bytes=_MOST,
         in_memory=_MOST,
         no_documents_texts=known.settings.no_documents_texts,
+        gateway_texts=known.settings.gateway_texts,
     )
     received: list[aiohttp.ClientResponse] = []
     async with open_session(known.settings, _record(received)) as http:
