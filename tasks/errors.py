@@ -178,8 +178,8 @@ class AccountRefused(BlockedError):
     @property
     def what(self) -> str:
         """The message without the time."""
-        refused = "the API key" if self.status == HTTPStatus.UNAUTHORIZED else "every recent request"
-        return f"RiskOS answered {self.status} to {refused}"
+        is_key = self.status == HTTPStatus.UNAUTHORIZED
+        return f"RiskOS answered {self.status}" + (": the API key is not accepted" if is_key else " to recent requests")
 
     def __str__(self) -> str:
         return self.message.format(what=self.what, wait=self.wait)
@@ -253,7 +253,7 @@ class Charge(enum.Enum):
 
 @_define("forbidden", "RiskOS answered 403: the API key may not read this evaluation")
 class Forbidden(ArchiveError):
-    charge: Charge = Charge.NOTHING
+    charge: Charge
     status: int = int(HTTPStatus.FORBIDDEN)
 
 

@@ -1,6 +1,7 @@
 """Sum up a run: a table for people, one JSON object for programs; always on standard output."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -9,7 +10,10 @@ from rich.table import Table
 
 from tasks.ledger.counters import RunCounters
 from tasks.model.outcome import ManifestOutcome, Outcome
-from tasks.resilience.holds import Hold
+
+if TYPE_CHECKING:
+    # Commands that only read the archive need no Redis client.
+    from tasks.resilience.holds import Hold
 
 MEANINGS = {
     Outcome.ARCHIVED: "documents and manifest are in the archive",
@@ -52,7 +56,7 @@ class RunSummary:
     run: str
     counters: RunCounters
     seconds: float
-    hold: Hold | None = None
+    hold: "Hold | None" = None
 
     @property
     def is_ok(self) -> bool:

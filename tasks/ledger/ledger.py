@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
-from tasks.ledger.counters import LedgerStats, RunCounters, read_stats
+from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.entries import KEY_PREFIX as _PREFIX
 from tasks.ledger.serialization import (
     failure_fields,
@@ -31,6 +31,7 @@ from tasks.ledger.serialization import (
     parse_jobs,
     select_published,
 )
+from tasks.ledger.stats import read_stats
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue
 from tasks.model.outcome import ManifestOutcome, Outcome

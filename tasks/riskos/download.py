@@ -18,6 +18,7 @@ from tasks.errors import (
     AccountRefused,
     ArchiveError,
     BundleTooLarge,
+    Charge,
     ConnectionFailed,
     Forbidden,
     RateLimited,
@@ -148,7 +149,7 @@ def _error_for(status: int, headers: RateLimitHeaders) -> ArchiveError:
     if status == HTTPStatus.UNAUTHORIZED:
         return AccountRefused(status)
     if status == HTTPStatus.FORBIDDEN:
-        return Forbidden()
+        return Forbidden(Charge.NOTHING)
     if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ServiceFailed(status)
     return UnexpectedAnswer("RiskOS does not answer so", status)

@@ -23,11 +23,14 @@ from tasks.errors import (
     BadMessage,
     BadRunName,
     BundleTooLarge,
+    Charge,
     ConnectionFailed,
+    Forbidden,
     IntegrityError,
     LeaseLost,
     ManifestChanged,
     RateLimited,
+    RunHeld,
     RunTaken,
     SealingKeyMissing,
     ServiceFailed,
@@ -63,7 +66,7 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
     (ManifestChanged(), "another worker wrote this manifest in the meantime"),
     (RateLimited(1.25), "RiskOS asks to slow down; next request in 1.2 s"),
     (AccountRefused(401, wait=30.0), "RiskOS answered 401: the API key is not accepted; next probe in 30 s"),
-    (AccountRefused(403), "RiskOS answered 403: the API key may not do this; next probe in 0 s"),
+    (AccountRefused(403), "RiskOS answered 403 to recent requests; next probe in 0 s"),
     (AccountHeld("quota", 90.0), "the account is on hold (quota) for another 90 s"),
     (AccountBusy(), "its account has its share of this worker's places"),
     (
@@ -84,6 +87,8 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
         "an object is sealed with the key '2026': put that key into DOCV_ENCRYPTION_KEYS, too",
     ),
     (WorkersLost(6), "6 workers died or lost their lease over this evaluation"),
+    (Forbidden(Charge.ALL), "RiskOS answered 403: the API key may not read this evaluation"),
+    (RunHeld("q3"), "the run q3 is on hold: RiskOS had no documents in its first answers"),
     (BadBundle("wrong_crc", "a checksum is wrong"), "the bundle cannot be read: a checksum is wrong"),
     (LeaseLost(), "the lease ran out; another worker has this evaluation now"),
 ]
@@ -128,7 +133,8 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
 
 
 def test_every_error_of_the_module_is_in_the_tree() -> None:
-    defined = {name for name, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__}
+    ours = (each for _, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__)
+    defined = {each.__name__ for each in ours if issubclass(each, Exception)}
     assert defined == {each.__name__ for each in family()}
 
 
@@ -253,6 +259,7 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
         AccountHeld: ["mark0"],
         AccountUnknown: ["mark0"],
         ArchiveHeld: ["mark0"],
+        RunHeld: ["mark0"],
         IntegrityError: ["mark0"],
         SealingKeyMissing: ["mark0"],
         RunTaken: ["mark0", "mark1"],

@@ -45,6 +45,7 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
         "pending": 1,
         "dead_letters": 1,
         "states": {"unfed": 0},
+        "on_hold": None,
         "seconds": 1.5,
     }
 

@@ -1,5 +1,7 @@
 """The figures say how it goes, and name nobody."""
 
+from uuid import uuid4
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.counting import samples
@@ -8,7 +10,7 @@ from tests.scripts.serve.conftest import Client, event
 
 async def test_requests_are_counted_by_route_and_class_of_status(client: Client, eval_id: str) -> None:
     await client.deliver(event(eval_id))
-    await client.look_up(eval_id)
+    await client.look_up(str(uuid4()))
     for path in (f"/{eval_id}", "/wp-login.php", f"/webhooks/{eval_id}"):
         await client.send("GET", path)
     figures = await client.figures()

@@ -191,6 +191,8 @@ async def test_of_several_runs_on_hold_one_that_goes_on_takes_its_evaluations_al
     assert await leased(ledger, [*both, *alone]) == []
     await ledger.accept_refusals("another")
     assert sorted(await leased(ledger, await claim(ledger))) == sorted(both)
+    # What went back in the millisecond of the resumption is claimed once more.
+    await leased(ledger, await claim(ledger))
     assert await claim(ledger) == []
     assert (await ledger.get_run(RUN)).states["held"] == 5
 

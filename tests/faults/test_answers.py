@@ -1,0 +1,184 @@
+"""RiskOS answers some evaluations of a list without a bundle: neither the others nor live ones wait for them."""
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from tasks.ledger.refused_runs import list_refused_runs
+from tasks.model.job import Queue
+from tasks.model.outcome import Outcome
+from tasks.resilience.holds import Holds, Reason
+from tests.faults.cluster import Cluster, running_cluster
+from tests.faults.scale import Scale
+
+RATE = 200
+RUN = "list"
+IN_FLIGHT = 2 * 8
+"""Of two workers; the cluster gives each eight places."""
+SETTINGS = {"DOCV_RATE": str(RATE), "DOCV_ATTEMPTS": "3"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What RiskOS answers instead of a bundle, and how an evaluation ends by that.
+
+    Attributes:
+        scenario: of the simulator.
+        ends_as: the outcome.
+        hold: reason of the hold if all are answered so.
+        most: answers before that hold.
+    """
+
+    scenario: Scenario
+    ends_as: Outcome
+    hold: Reason
+    most: int
+
+
+ANSWERS = {
+    "403": Answer(Scenario.FORBIDDEN_ALWAYS, Outcome.FAILED, Reason.FORBIDDEN, 20),
+    "404": Answer(Scenario.NOT_FOUND, Outcome.NOT_FOUND, Reason.ONLY_REFUSALS, 200),
+    "400 other": Answer(Scenario.REJECTED, Outcome.REJECTED, Reason.ONLY_REFUSALS, 200),
+    "400 none": Answer(Scenario.NO_DOCUMENTS, Outcome.NO_DOCUMENTS, Reason.ONLY_REFUSALS, 200),
+    "200 empty": Answer(Scenario.EMPTY_200_ALWAYS, Outcome.FAILED, Reason.OUTAGE, 1_000),
+    "gateway's empty 404": Answer(Scenario.GATEWAY_404_ALWAYS, Outcome.FAILED, Reason.OUTAGE, 1_000),
+}
+every_answer = pytest.mark.parametrize("name", ANSWERS)
+IN_SHORT = {"403", "400 none", "gateway's empty 404"}
+"""One of each kind; the other answers go the same ways."""
+
+
+@pytest.fixture
+def answer(name: str, scale: Scale) -> Answer:
+    if not scale.long and name not in IN_SHORT:
+        pytest.skip("the short form tries one answer of each kind")
+    return ANSWERS[name]
+
+
+def mixed(total: int, bad: int, scenario: Scenario) -> list[str]:
+    """Return a list with some evaluations of a scenario in places chosen by chance."""
+    kinds = [scenario] * bad + [Scenario.PASSPORT] * (total - bad)
+    random.Random(7).shuffle(kinds)  # noqa: S311  # no secret is made of it
+    return [eval_id_for(kind, number) for number, kind in enumerate(kinds)]
+
+
+@dataclass
+class Live:
+    """Live evaluations that come while a list is archived, and the seconds that each waited."""
+
+    cluster: Cluster
+    lags: list[float] = field(default_factory=list)
+
+    async def keep_coming(self) -> None:
+        for number in range(1_000_000, 2_000_000):
+            eval_id, began = eval_id_for(Scenario.PASSPORT, number), time.monotonic()
+            await self.cluster.enqueue([eval_id], run=f"live-{number % 8}")
+            manifest = self.cluster.archive / "sandbox" / eval_id / "manifest.json"
+            while not manifest.exists():
+                await asyncio.sleep(0.02)
+            self.lags.append(time.monotonic() - began)
+            await asyncio.sleep(0.3)
+
+    @property
+    def p95(self) -> float:
+        return statistics.quantiles(self.lags, n=20)[-1] if len(self.lags) > 1 else max(self.lags, default=0.0)
+
+
+@asynccontextmanager
+async def archiving(
+    folder: Path, eval_ids: Sequence[str], scale: Scale, *, live: bool
+) -> AsyncIterator[tuple[Cluster, Live]]:
+    """Have two workers archive a list, and live evaluations come meanwhile."""
+    async with AsyncExitStack() as stack:
+        retry_seconds = "5" if scale.long else "0.3"
+        cluster = await stack.enter_async_context(running_cluster(folder, **SETTINGS, DOCV_RETRY_SECONDS=retry_seconds))
+        await cluster.start_workers(2)
+        coming = Live(cluster)
+        task = asyncio.create_task(coming.keep_coming()) if live else None
+        await cluster.enqueue(eval_ids, run=RUN, queue=Queue.BACKFILL)
+        yield cluster, coming
+        if task:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def until_archived(cluster: Cluster, count: int, seconds: float) -> float:
+    """Wait until as many evaluations of the list are archived; return the seconds that took."""
+    began = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while (await cluster.ledger.get_run(RUN)).outcomes[Outcome.ARCHIVED] < count:
+            await asyncio.sleep(0.05)
+    return time.monotonic() - began
+
+
+async def seconds_for_good_ones(folder: Path, total: int, scale: Scale) -> float:
+    """Return how long the list takes if all are answered with a bundle."""
+    async with archiving(folder, mixed(total, 0, Scenario.PASSPORT), scale, live=True) as (cluster, _):
+        return await until_archived(cluster, total, seconds=total / RATE * 5 + 30)
+
+
+@every_answer
+async def test_other_evaluations_do_not_wait_for_those_without_a_bundle(
+    scale: Scale, figures: Callable[[str], None], name: str, answer: Answer, tmp_path: Path
+) -> None:
+    total = 10_000 if scale.long else 100
+    good = await seconds_for_good_ones(tmp_path / "good", total, scale) if scale.long else None
+    for bad in (1, total // 100, total // 2) if scale.long else (total // 2,):
+        eval_ids = mixed(total, bad, answer.scenario)
+        async with archiving(tmp_path / f"{bad}", eval_ids, scale, live=True) as (cluster, live):
+            seconds = await until_archived(cluster, total - bad, seconds=600)
+            extra = cluster.riskos.stats().requests - total - len(live.lags)
+            counters = await cluster.wait_until_all_ended(RUN, total, seconds=600)
+            p95 = live.p95
+        ended = {outcome: count for outcome, count in counters.outcomes.items() if count}
+        assert ended == {Outcome.ARCHIVED: total - bad, answer.ends_as: bad}
+        figures(
+            f"{name} for {bad:,} of {total:,}: the others after {seconds:.1f} s"
+            + (f", {good:.1f} s if all are good" if good else "")
+            + f", {max(0, extra):,} more requests by then, live p95 {p95:.2f} s"
+        )
+        if good:
+            assert p95 <= 5
+            assert seconds <= good * 1.05 + max(0, extra) / RATE * 1.05
+
+
+@every_answer
+async def test_a_list_without_any_bundle_is_put_on_hold(
+    scale: Scale, figures: Callable[[str], None], name: str, answer: Answer, tmp_path: Path
+) -> None:
+    total = 10_000 if scale.long else 300
+    eval_ids = mixed(total, total, answer.scenario)
+    # Live evaluations share their account's hold; that of the run does not concern them.
+    is_of_run = answer.hold is Reason.ONLY_REFUSALS
+    async with archiving(tmp_path / "stage", eval_ids, scale, live=is_of_run) as (cluster, live):
+        async with asyncio.timeout(120):
+            while not await reason_of_hold(cluster, is_of_run=is_of_run):
+                await asyncio.sleep(0.05)
+        assert await reason_of_hold(cluster, is_of_run=is_of_run) == answer.hold
+        await asyncio.sleep(10 if scale.long else 2)
+        asked = [cluster.riskos.stats().by_evaluation.get(each, 0) for each in eval_ids]
+        counters, p95 = await cluster.ledger.get_run(RUN), live.p95
+    figures(f"{name} for all of {total:,}: on hold ({answer.hold}) after {sum(asked):,} requests, live p95 {p95:.2f} s")
+    assert sum(asked) <= answer.most + IN_FLIGHT
+    assert counters.outcomes[Outcome.FAILED] == 0
+    if is_of_run:
+        assert counters.total - counters.pending == sum(asked)
+        assert p95 <= 5
+    else:
+        assert counters.pending == total
+        assert not list(cluster.archive.glob("sandbox/*/manifest.json"))
+
+
+async def reason_of_hold(cluster: Cluster, *, is_of_run: bool) -> Reason | None:
+    if is_of_run:
+        return Reason.ONLY_REFUSALS if await list_refused_runs(cluster.client) else None
+    hold = await Holds(cluster.client).get("default")
+    return hold.reason if hold else None
