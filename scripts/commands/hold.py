@@ -1,5 +1,7 @@
 """Stop an account by hand, and start it again."""
 
+from collections.abc import Collection
+
 import click
 import orjson
 from redis.asyncio import Redis
@@ -11,6 +13,7 @@ from scripts.overview.release_holds import end_hold, end_holds, find_hold
 from scripts.overview.run_snapshot import describe_end
 from tasks.queueing.message import parse_run
 from tasks.resilience.holds import Hold, Holds, Reason, backfill_of, scope_of_run
+from tasks.resilience.run_holds import list_run_holds
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, load_settings
 
@@ -48,20 +51,27 @@ def resume(account: str | None, run: str | None, *, accept_refusals: bool, as_js
     """
     settings = load_settings()
     if run is not None or accept_refusals:
-        ended = [_resume_run(settings, run, account, accept_refusals=accept_refusals)]
+        ended, left = [_resume_run(settings, run, account, accept_refusals=accept_refusals)], []
     else:
         name = load_accounts(settings).select(account).name if account else None
         scopes = (name, backfill_of(name)) if name else None
-        ended = run_with_redis(settings, lambda redis: end_holds(redis, scopes))
+        ended, left = run_with_redis(settings, lambda redis: _resume(redis, scopes))
     if as_json:
         click.echo(orjson.dumps({"ended": [_as_json(each) for each in ended]}))
-    elif not ended:
+    elif not ended and not left:
         click.echo("nothing is on hold")
     for each in () if as_json else ended:
         click.echo(f"{each.what} goes on; it was on hold ({each.reason}: {each.note})")
         if each.reason is Reason.QUOTA:
             click.echo("while the quota counts as spent it will soon be so again; see DOCV_DAILY_QUOTA")
+    for each in () if as_json else left:
+        click.echo(f"{each.what} stays on hold ({each.reason}), {describe_end(each)}")
     return OK
+
+
+async def _resume(redis: "Redis", scopes: Collection[str] | None) -> tuple[list[Hold], list[Hold]]:
+    """End holds; return them, and those of runs, which stay."""
+    return await end_holds(redis, scopes), [] if scopes else await list_run_holds(redis)
 
 
 def _resume_run(settings: Settings, run: str | None, account: str | None, *, accept_refusals: bool) -> Hold:

@@ -239,7 +239,9 @@ async def test_a_list_with_only_refusals_is_put_on_hold_until_they_are_accepted(
     assert riskos.stats().requests == summary["outcomes"]["no_documents"] <= 200 + 64
 
     assert (await alone.run("backfill", "ids.csv", "--run", "q3")).code == 1
-    assert "nothing is on hold" in (await alone.run("resume")).out
+    assert (await alone.run("resume")).out.startswith(
+        "run q3 stays on hold (only_refusals), until `docv-archive resume"
+    )
     assert "run q3" in (await alone.run("status")).out
     status = await alone.run("status", "q3", "--json")
     assert (status.code, json.loads(status.out)["on_hold"]) == (1, "only_refusals")
