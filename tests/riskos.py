@@ -141,7 +141,7 @@ class Clock:
     ) -> RiskOSClient:
         """Return a line to a RiskOS on which the waiting is done by this clock."""
         account, holds = account_at(url), Holds(self.redis)
-        pace = AdaptiveRate(self.redis, account.name, account.allowance.rate, holds)
+        pace = AdaptiveRate(self.redis, account.name, account.allowance, holds)
         breaker = CircuitBreaker(self.redis, account.name, holds)
         permissions = PermissionMonitor(self.redis, account.name)
         return RiskOSClient(http, account, self._turns, holds, pace, breaker, permissions, terms, policy)

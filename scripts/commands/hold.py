@@ -51,7 +51,7 @@ def resume(account: str | None, run: str | None, *, accept_refusals: bool, as_js
     """
     settings = load_settings()
     if run is not None or accept_refusals:
-        ended, left = [_resume_run(settings, run, account, accept_refusals=accept_refusals)], []
+        ended, left = _resume_run(settings, run, account, accept_refusals=accept_refusals), list[Hold]()
     else:
         name = load_accounts(settings).select(account).name if account else None
         scopes = (name, backfill_of(name)) if name else None
@@ -74,7 +74,7 @@ async def _resume(redis: "Redis", scopes: Collection[str] | None) -> tuple[list[
     return await end_holds(redis, scopes), [] if scopes else await list_run_holds(redis)
 
 
-def _resume_run(settings: Settings, run: str | None, account: str | None, *, accept_refusals: bool) -> Hold:
+def _resume_run(settings: Settings, run: str | None, account: str | None, *, accept_refusals: bool) -> list[Hold]:
     """End the hold of a run and return it.
 
     Raises:
@@ -93,7 +93,7 @@ def _resume_run(settings: Settings, run: str | None, account: str | None, *, acc
         return found if found and await end_hold(redis, scope) else None
 
     if ended := run_with_redis(settings, end):
-        return ended
+        return [ended]
     raise click.UsageError(f"run {run} is not on hold for its refusals; `docv-archive status` lists what is on hold")
 
 

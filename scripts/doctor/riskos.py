@@ -177,7 +177,7 @@ def judge_answer(status: int, headers: Mapping[str, str], body: bytes, texts: Kn
 
 def _judge_rate_limited(headers: Mapping[str, str], body: bytes) -> Finding:
     word = parse_rate_limit_headers(headers, time.time())
-    if word.limit == 0 or b"not activated" in body.lower():
+    if word.is_blocked or b"not activated" in body.lower():
         return wrong(_ASKING, "429: the account may send 0 requests a second", "have the vendor activate the account")
     return warning(
         _ASKING, "429: the rate or the day's quota is spent", "see DOCV_RATE and DOCV_DAILY_QUOTA; try later"

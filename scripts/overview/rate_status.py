@@ -2,6 +2,7 @@
 
 from redis.asyncio import Redis
 
+from tasks.model.account import Allowance
 from tasks.resilience.adaptive_rate import AdaptiveRate, RateStatus
 from tasks.resilience.holds import Holds
 from worker.config.accounts_file import AccountSettings
@@ -18,6 +19,8 @@ def rate_as_json(rate: RateStatus) -> dict[str, object]:
         "configured": rate.configured,
         "effective": round(rate.effective, 3),
         "observed": round(rate.observed, 3),
+        "granted": rate.granted,
+        "neighbour": rate.neighbour,
         "manual": rate.manual,
         "used_today": rate.used_today,
     }
@@ -27,10 +30,10 @@ def describe_rate(rate: RateStatus) -> tuple[str, str]:
     """Return a rate for a person: the figure, and what there is to say of it."""
     source = "set by hand" if rate.manual else "from the settings"
     if rate.effective < rate.configured:
-        source = f"slowed down by RiskOS, {rate.configured:g} are asked for, {source}"
+        source = f"{rate.reason}, {rate.configured:g} are asked for, {source}"
     return f"{rate.effective:.3g}", f"requests a second, {source}; {rate.observed:.3g} over the last minute"
 
 
 def make_adaptive_rate(redis: "Redis", account: AccountSettings) -> AdaptiveRate:
     """Return what knows and sets the rate of an account."""
-    return AdaptiveRate(redis, account.name, account.settings.rate, Holds(redis), account.shares_rate_with)
+    return AdaptiveRate(redis, account.name, Allowance.from_settings(account), Holds(redis))

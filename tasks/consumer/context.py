@@ -84,13 +84,12 @@ class AccountContexts:
 
     def _make_client(self, account: Account) -> RiskOSClient:
         settings, resources = self._settings, self._resources
-        rate, shared_with = account.allowance.rate, account.allowance.shared_with
         return RiskOSClient(
             http=resources.http[account.name],
             account=account,
             rate_limiter=self._rate_limiter,
             holds=self._holds,
-            adaptive_rate=AdaptiveRate(resources.redis, account.name, rate, self._holds, shared_with),
+            adaptive_rate=AdaptiveRate(resources.redis, account.name, account.allowance, self._holds),
             breaker=CircuitBreaker(resources.redis, account.name, self._holds, self._successes),
             permissions=PermissionMonitor(resources.redis, account.name),
             options=DownloadOptions(

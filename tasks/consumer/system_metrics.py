@@ -28,10 +28,7 @@ class SystemMetrics:
     def __init__(self, redis: "Redis", accounts: Mapping[str, Allowance]) -> None:
         self._redis, self._accounts = redis, accounts
         self._ledger, self._holds = Ledger(redis), Holds(redis)
-        self._rates = {
-            name: AdaptiveRate(redis, name, allowed.rate, self._holds, allowed.shared_with)
-            for name, allowed in accounts.items()
-        }
+        self._rates = {name: AdaptiveRate(redis, name, allowed, self._holds) for name, allowed in accounts.items()}
         self._workers, self._rejected = WorkerRegistry(redis), RejectedMessages(redis)
 
     async def collect(self) -> Samples:
@@ -87,7 +84,8 @@ class SystemMetrics:
     async def _collect_rates(self) -> Samples:
         seen = await asyncio.gather(*(rate.get_status() for rate in self._rates.values()))
         rates = dict(zip(self._rates, seen, strict=True))
-        quotas = {name: each.daily_quota for name, each in self._accounts.items() if each.daily_quota is not None}
+        found = {name: _daily_quota(each, rates[name].daily_limit) for name, each in self._accounts.items()}
+        quotas = {name: quota for name, quota in found.items() if quota is not None}
         return {
             SharedGauge.RATE_CONFIGURED: {(name,): rate.configured for name, rate in rates.items()},
             SharedGauge.RATE_EFFECTIVE: {(name,): rate.effective for name, rate in rates.items()},
@@ -103,6 +101,14 @@ class SystemMetrics:
             SharedGauge.REDIS_MEMORY: {(): int(facts["used_memory"])},
             SharedGauge.REDIS_MEMORY_MAX: {(): int(facts["maxmemory"])},
         }
+
+
+def _daily_quota(allowance: Allowance, limit: int | None) -> int | None:
+    """Return the requests per day that an account may send; RiskOS's limit caps the quota of the settings."""
+    if limit is None:
+        return allowance.daily_quota
+    ours = max(0, limit - allowance.leave_daily)
+    return ours if allowance.daily_quota is None else min(ours, allowance.daily_quota)
 
 
 def _by_queue(counts: Mapping[Queue, float]) -> dict[tuple[str, ...], float]:

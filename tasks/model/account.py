@@ -20,6 +20,8 @@ class Allowance:
         backfill_share: part of the rate that the backfill queue may use.
         daily_quota: requests in 24 hours, or None.
         live_reserve: part of the quota that the backfill queue leaves to what is live.
+        leave_rate: requests per window of RiskOS that are left to others who use the key.
+        leave_daily: requests per day of RiskOS that are left to them.
         shared_with: name of the account whose rate and quota these are; None where they are its own.
     """
 
@@ -28,6 +30,8 @@ class Allowance:
     backfill_share: float = 0.9
     daily_quota: int | None = None
     live_reserve: float = 0.05
+    leave_rate: float = 1.0
+    leave_daily: int = 0
     shared_with: str | None = None
 
     @classmethod
@@ -40,6 +44,8 @@ class Allowance:
             backfill_share=settings.backfill_share,
             daily_quota=settings.quota,
             live_reserve=settings.live_reserve,
+            leave_rate=settings.leave_rate,
+            leave_daily=settings.leave_daily,
             shared_with=known.shares_rate_with,
         )
 

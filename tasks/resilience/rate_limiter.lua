@@ -5,15 +5,21 @@
 --
 -- KEYS[1]  hold             HASH    reason, note, since, until (ms), pause (ms): the account is on hold (see holds.lua)
 -- KEYS[2]  hold of queue    HASH    the same for the queue of the caller: the account's backfill, or the account again
--- KEYS[3]  quota            HASH    since (ms), used: requests of the current day; learnt: RiskOS said when it ends
+-- KEYS[3]  quota            HASH    since (ms), used: requests of the current day; learnt: RiskOS said when it ends;
+--                                   limit, left: requests of RiskOS's day, and how many of them are left by what its
+--                                   headers say and by our own permits since; low_at (ms): when they last said no more
+--                                   than that; seen_at (ms): when they last said anything, or a request was to find out
 -- KEYS[4]  bucket           STRING  theoretical arrival time of the account's next request, in microseconds
 -- KEYS[5]  rate             HASH    asked: rate set manually; granted, granted_until (ms): rate that RiskOS's headers
 --                                   grant; slowed, slowed_at (ms): rate after it was last reduced; limited_at (ms),
 --                                   row, lately: the last 429, how many in a row without a success, how many recently;
---                                   minute, sent, sent_before: permits granted in that minute and in the one before
+--                                   minute, sent, sent_before: permits granted in that minute and in the one before;
+--                                   limit, length (ms), neighbour: requests of a window that RiskOS grants to the key,
+--                                   its length, and how many others send in one
 -- KEYS[6]  unused           a key that never exists (see holds.lua)
 -- KEYS[7]  backfill bucket  STRING  as KEYS[4], for the share of the rate that the backfill may use
--- KEYS[8]  refused runs     ZSET    runs that are on hold (see ledger_state.lua)
+-- KEYS[8]  window           HASH    our permits by the time they are due (see window_observer.lua)
+-- KEYS[9]  refused runs     ZSET    runs that are on hold (see ledger_state.lua)
 --
 -- ARGV: verb, rate (requests per second, as in the settings), then the arguments of the verb
 -- Answers of acquire and acquire_backfill:
@@ -36,24 +42,33 @@ local LONG = 120 * 1000
 local IN_A_ROW = 6
 -- Permits further away than this are not reserved.
 local HORIZON = 10 * 1000000
+-- As long as RiskOS grants less than is configured, permits are reserved for a second only: more may be granted soon.
+local NEAR = 1000000
 -- A backfill permit due within this time needs no second call: the round trip takes as long.
 local SOON = 5000
 local PROBE_LEASE = 60 * 1000
+-- If RiskOS says that no requests are left today, but not until when, one request finds out so often.
+local LOOK = 15 * 60 * 1000
+-- Bins of a window, and how many are kept: those of the horizon and of as long before, for a window of a second.
+local BINS, RING = 20, 400
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
 local verb, rate = ARGV[1], tonumber(ARGV[2])
 
--- Return the configured rate and the one in effect, in requests per second.
+-- Return the configured rate, the one in effect, and the one that RiskOS grants if that is less than the configured one.
 local function rates()
   local asked, granted, granted_until, slowed, slowed_at = unpack(
     redis.call('HMGET', KEYS[5], 'asked', 'granted', 'granted_until', 'slowed', 'slowed_at'))
   local configured = tonumber(asked or rate)
   local full = configured
   if granted and tonumber(granted_until) > now_ms then full = math.min(full, tonumber(granted)) end
-  if not slowed then return configured, full end
-  return configured, math.min(full, tonumber(slowed) + full * RECOVERY * (now_ms - tonumber(slowed_at)))
+  local effective = full
+  if slowed then
+    effective = math.min(full, tonumber(slowed) + full * RECOVERY * (now_ms - tonumber(slowed_at)))
+  end
+  return configured, effective, full < configured and full or nil
 end
 
 -- Return when the current day of the quota began and how much of it is used; begin a new one if it is over.
@@ -69,8 +84,8 @@ end
 
 -- Return the answer to a request that a hold stops; otherwise nil, and whether the request would be the probe of one.
 local function check_holds()
-  local is_probe, run = false, ARGV[7]
-  if run ~= '' and redis.call('ZSCORE', KEYS[8], run) then return { 'run_held' } end
+  local is_probe, run = false, ARGV[8]
+  if run ~= '' and redis.call('ZSCORE', KEYS[9], run) then return { 'run_held' } end
   for i = 1, 2 do
     local until_, reason, pause = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason', 'pause'))
     if until_ then
@@ -83,30 +98,59 @@ local function check_holds()
   return nil, is_probe
 end
 
--- Return the 'held' answer, and place a hold on the queue, if it has spent its part of the quota.
-local function check_quota(quota, own_quota)
-  if quota == 0 then return nil end
-  local since, used = quota_day()
-  if used < own_quota then return nil end
-  local left, has_hold = since + DAY - now_ms, redis.call('EXISTS', KEYS[2]) == 1
-  redis.call('HSET', KEYS[2], 'until', string.format('%.0f', since + DAY))
-  -- A hold that waits for its probe remains and is only prolonged. A new one expires with the day.
+-- Return the requests that the day allows, nil if unlimited, and how many of them RiskOS says are left, nil if unknown.
+local function day_of_headers(quota, leave)
+  local limit, left, seen_at = unpack(redis.call('HMGET', KEYS[3], 'limit', 'left', 'seen_at'))
+  quota = quota > 0 and quota or nil
+  if not seen_at or now_ms - tonumber(seen_at) >= DAY then return quota end
+  if limit then quota = math.min(quota or math.huge, math.max(0, tonumber(limit) - leave)) end
+  return quota, tonumber(left), tonumber(seen_at)
+end
+
+-- Place a hold on the queue, unless it has one that waits for its probe: that one is only prolonged.
+local function hold_for_quota(until_, note)
+  local has_hold = redis.call('EXISTS', KEYS[2]) == 1
+  redis.call('HSET', KEYS[2], 'until', string.format('%.0f', until_))
   if not has_hold then
-    redis.call('HSET', KEYS[2], 'reason', 'quota', 'note', own_quota .. ' of ' .. quota .. ' requests are spent',
-      'since', now_ms)
-    redis.call('PEXPIRE', KEYS[2], left)
+    redis.call('HSET', KEYS[2], 'reason', 'quota', 'note', note, 'since', now_ms)
+    redis.call('PEXPIRE', KEYS[2], until_ - now_ms)
   end
-  return { 'held', left, 'quota' }
+  return { 'held', until_ - now_ms, 'quota' }
+end
+
+-- Return the 'held' answer if the queue has spent its part of the quota, by our count or by what RiskOS says is left;
+-- otherwise nil, and the quota.
+local function check_quota(quota, reserve, leave)
+  local allowed, left, seen_at = day_of_headers(quota, leave)
+  local reserved = math.floor((allowed or 0) * reserve + 0.5)
+  if allowed then
+    local since, used = quota_day()
+    if used >= allowed - reserved then
+      return hold_for_quota(since + DAY, (allowed - reserved) .. ' of ' .. allowed .. ' requests are spent')
+    end
+  end
+  if left and left <= leave + reserved then
+    if now_ms - seen_at < LOOK then
+      return hold_for_quota(seen_at + LOOK, 'RiskOS says that ' .. math.max(0, left) .. ' requests are left today')
+    end
+    -- This request finds out whether a new day has begun.
+    redis.call('HSET', KEYS[3], 'seen_at', now_ms)
+  end
+  return nil, allowed, left
 end
 
 -- Reserve the next permit of a bucket. Return the microseconds until it is due; or nil if that is beyond the horizon,
 -- and the microseconds until it is not.
-local function reserve(bucket, share, burst)
-  local _, effective = rates()
+local function reserve_permit(bucket, share, burst)
+  local _, effective, granted = rates()
   local spacing = 1000000 / (effective * share * RATE_MARGIN)
   local arrival = tonumber(redis.call('GET', bucket) or 0)
   local due_in = math.max(0, math.ceil(arrival - (burst - 1) * spacing - now))
-  if due_in > HORIZON then return nil, due_in - HORIZON end
+  if granted then
+    if due_in > NEAR then return nil, math.min(due_in - NEAR, NEAR) end
+  elseif due_in > HORIZON then
+    return nil, due_in - HORIZON
+  end
   local next_arrival = math.max(arrival, now) + spacing
   local expires = math.ceil((next_arrival - now) / 1000) + 60000
   redis.call('SET', bucket, string.format('%.0f', next_arrival), 'PX', expires)
@@ -131,12 +175,24 @@ local function observed_rate()
   return since < 2 and sent * (2 - since) / 60 or 0
 end
 
+-- Add to our permits that are due at a moment (microseconds).
+local function count_in_window(due, number)
+  local width = tonumber(redis.call('HGET', KEYS[8], 'length') or 1000) / BINS
+  local bin = math.floor(due / 1000 / width)
+  local known, count = string.match(redis.call('HGET', KEYS[8], bin % RING) or '', '^(%d+):(%d+)')
+  count = tonumber(known) == bin and tonumber(count) or 0
+  redis.call('HSET', KEYS[8], bin % RING, string.format('%.0f:%.0f:%.0f', bin, math.max(0, count + number), due))
+  redis.call('PEXPIRE', KEYS[8], DAY)
+end
+
 -- Reserve one of the account's permits.
-local function grant(is_probe, burst, quota)
-  local due_in, retry_in = reserve(KEYS[4], 1, burst)
+local function grant(is_probe, burst, allowed, left)
+  local due_in, retry_in = reserve_permit(KEYS[4], 1, burst)
   if not due_in then return { 'wait', retry_in, 'acquire' } end
   count_request()
-  if quota > 0 then redis.call('HINCRBY', KEYS[3], 'used', 1) end
+  count_in_window(now + due_in, 1)
+  if allowed then redis.call('HINCRBY', KEYS[3], 'used', 1) end
+  if left then redis.call('HINCRBY', KEYS[3], 'left', -1) end
   if is_probe then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(due_in / 1000) + PROBE_LEASE))
   end
@@ -145,51 +201,62 @@ end
 
 local verbs = {}
 
--- burst, quota (requests per day, 0 for unlimited), own quota (how much of it the caller's queue may use), share (of the
--- rate, for the backfill), run (the only one that wants the evaluation, or '')
-function verbs.acquire(burst, quota, own_quota)
+-- burst, quota (requests per day, 0 for unlimited), reserve (part of it that the caller's queue leaves to others), leave
+-- (requests of RiskOS's day left to others), share (of the rate, for the backfill), run (the only one that wants the
+-- evaluation, or '')
+function verbs.acquire(burst, quota, reserve, leave)
   local held, is_probe = check_holds()
-  held = held or check_quota(quota, own_quota)
   if held then return held end
-  return grant(is_probe, burst, quota)
+  local spent, allowed, left = check_quota(quota, reserve, leave)
+  return spent or grant(is_probe, burst, allowed, left)
 end
 
 -- the same: a permit of the backfill's bucket, and one of the account's if
 -- the first is due now or soon. Otherwise none of the account's is reserved yet: live requests would wait behind it.
-function verbs.acquire_backfill(burst, quota, own_quota, share)
+function verbs.acquire_backfill(burst, quota, reserve, leave, share)
   local held, is_probe = check_holds()
-  held = held or check_quota(quota, own_quota)
   if held then return held end
-  local due_in, retry_in = reserve(KEYS[7], share, burst)
+  local spent, allowed, left = check_quota(quota, reserve, leave)
+  if spent then return spent end
+  local due_in, retry_in = reserve_permit(KEYS[7], share, burst)
   if not due_in then return { 'wait', retry_in, 'acquire_backfill' } end
   if due_in > SOON then return { 'wait', due_in, 'acquire' } end
-  return grant(is_probe, burst, quota)
+  return grant(is_probe, burst, allowed, left)
 end
 
--- wait (ms that RiskOS asked for, -1 if it did not say), limit (requests per second that it grants, -1 for unknown),
--- successes since the last call -> { reason of the hold to place, its milliseconds, 0 if only a probe can end it }
-function verbs.rate_limited(wait, limit, successes)
+-- microseconds since a permit was due whose request is not sent
+function verbs.release(age)
+  count_in_window(now - age, -1)
+  return { 'ok' }
+end
+
+-- wait (ms that RiskOS asked for, -1 if it did not say), 1 if it grants nothing, successes since the last call,
+-- window_wait (ms until its window has room again by its headers, -1 for unknown)
+-- -> { reason of the hold to place, its milliseconds, 0 if only a probe can end it }
+function verbs.rate_limited(wait, is_blocked, successes, window_wait)
   local limited_at, row, lately = unpack(redis.call('HMGET', KEYS[5], 'limited_at', 'row', 'lately'))
   limited_at, row, lately = tonumber(limited_at or 0), tonumber(row or 0), tonumber(lately or 0)
   if successes > 0 then
     row = 0
     redis.call('HSET', KEYS[5], 'row', row)
   end
-  if limit == 0 then return { 'not_activated', 0 } end
+  if is_blocked == 1 then return { 'not_activated', 0 } end
   if wait >= LONG then
     verbs.quota_spent(wait)
     return { 'quota', wait }
   end
   -- Requests in flight together are refused together: they count as one 429.
-  if now_ms - limited_at < 1000 then return { '429', math.max(wait, 1000) } end
+  local least = wait < 0 and window_wait >= 0 and math.max(window_wait, 1) or 1000
+  if now_ms - limited_at < 1000 then return { '429', math.max(wait, least) } end
   row, lately = row + 1, now_ms - limited_at > LATELY and 1 or lately + 1
   redis.call('HSET', KEYS[5], 'limited_at', now_ms, 'row', row, 'lately', lately)
-  if lately >= SUSTAINED then
+  -- A rate that follows the headers needs no reduction.
+  if lately >= SUSTAINED and window_wait < 0 then
     local configured, effective = rates()
     redis.call('HSET', KEYS[5], 'slowed', math.max(configured * LEAST, effective * FACTOR), 'slowed_at', now_ms)
   end
   if row >= IN_A_ROW then return { '429', 0 } end
-  return { '429', wait >= 0 and math.max(wait, 1) or 1000 * 2 ^ (row - 1) }
+  return { '429', wait >= 0 and math.max(wait, 1) or row == 1 and least or 1000 * 2 ^ (row - 1) }
 end
 
 -- wait (ms): the quota is spent, and its next day begins then
@@ -201,12 +268,6 @@ end
 -- RiskOS answered successfully: the next 429 is the first of a row.
 function verbs.answered()
   if redis.call('HEXISTS', KEYS[5], 'row') == 1 then redis.call('HSET', KEYS[5], 'row', 0) end
-  return { 'ok' }
-end
-
--- limit (requests per second), ms for which it is valid
-function verbs.rate_granted(limit, valid_for)
-  redis.call('HSET', KEYS[5], 'granted', limit, 'granted_until', string.format('%.0f', now_ms + valid_for))
   return { 'ok' }
 end
 
@@ -223,13 +284,23 @@ function verbs.set_rate(manual)
   return { 'ok' }
 end
 
--- -> { configured rate, rate in effect, 1 if it was set manually, requests of the current day, observed rate }
+-- -> { configured rate, rate in effect, 1 if it was set manually, requests of the current day, observed rate, requests
+--      per second that RiskOS grants to the key, those that others send, requests of its day; '' for unknown each }
 function verbs.status()
   local configured, effective = rates()
   local since, used = unpack(redis.call('HMGET', KEYS[3], 'since', 'used'))
   local used_today = since and now_ms - tonumber(since) < DAY and used or '0'
   local is_manual = redis.call('HEXISTS', KEYS[5], 'asked')
-  return { tostring(configured), tostring(effective), is_manual, used_today, tostring(observed_rate()) }
+  local limit, length, neighbour, granted_until = unpack(
+    redis.call('HMGET', KEYS[5], 'limit', 'length', 'neighbour', 'granted_until'))
+  local granted, others = '', ''
+  if limit and tonumber(granted_until) > now_ms then
+    granted, others = tostring(limit * 1000 / length), tostring(neighbour * 1000 / length)
+  end
+  local seen_at = redis.call('HGET', KEYS[3], 'seen_at')
+  local of_day = seen_at and now_ms - tonumber(seen_at) < DAY and redis.call('HGET', KEYS[3], 'limit') or ''
+  return { tostring(configured), tostring(effective), is_manual, used_today, tostring(observed_rate()), granted, others,
+    of_day }
 end
 
 local arguments = {}

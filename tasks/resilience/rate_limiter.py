@@ -18,6 +18,8 @@ from tasks.model.account import Account
 from tasks.model.job import Queue
 from tasks.resilience.holds import UNUSED_KEY, backfill_of, hold_key
 
+QUOTA_LOOK_SECONDS = 15 * 60.0
+"""If RiskOS says that no requests are left today, but not until when, one request finds out so often."""
 _PATIENCE_SECONDS = 5.0
 # A process reserves the permits of the next 20 ms, at least one. With one at a time at a high rate, its callers would
 # wait for each other's round trips.
@@ -65,20 +67,21 @@ class RateLimitScript:
             importlib.resources.files("tasks.resilience").joinpath("rate_limiter.lua").read_text("utf-8")
         )
 
-    async def acquire(self, account: Account, queue: Queue, run: str, verb: str) -> Granted | Wait | Held | RunIsHeld:
+    async def acquire(
+        self, account: Account, queue: Queue, verb: str, run: str = ""
+    ) -> Granted | Wait | Held | RunIsHeld:
         """Reserve a permit of an account, or return when to call again.
 
         Args:
-            run: the only run that wants the evaluation; empty if its hold does not matter.
             verb: ``acquire``, or ``acquire_backfill`` if a permit of the backfill's bucket is needed first.
+            run: the only run that wants the evaluation; empty if its hold does not matter.
         """
         allowance = account.allowance
-        quota = own_quota = allowance.daily_quota or 0
-        if queue is Queue.BACKFILL:
-            own_quota -= round(quota * allowance.live_reserve)
+        reserve = allowance.live_reserve if queue is Queue.BACKFILL else 0.0
         kind, *facts = await self.call(
             *(account.name, allowance.rate, verb),
-            *(allowance.burst, quota, own_quota, allowance.backfill_share, run),
+            *(allowance.burst, allowance.daily_quota or 0, reserve, allowance.leave_daily),
+            *(allowance.backfill_share, run),
             queue=queue,
             shared_with=allowance.shared_with,
         )
@@ -91,6 +94,12 @@ class RateLimitScript:
                 return RunIsHeld()
             case _:
                 return Held(facts[1], int(facts[0]) / 1_000)
+
+    async def release(self, account: Account, age: float) -> None:
+        """Give back a permit that was due some seconds ago and is not used: no request of ours is counted for it."""
+        allowance = account.allowance
+        args = (account.name, allowance.rate, "release", round(age * 1_000_000))
+        await self.call(*args, shared_with=allowance.shared_with)
 
     async def call(
         self,
@@ -117,6 +126,7 @@ class RateLimitScript:
             f"docv:pace:{limited}",
             UNUSED_KEY,
             f"docv:rate:{limited}:backfill",
+            f"docv:window:{limited}",
             REFUSED_RUNS,
         ]
         answer: Sequence[str] = await self._script(keys=keys, args=[verb, rate, *args])
@@ -168,7 +178,7 @@ class RateLimiter:
         patience = _PATIENCE_SECONDS
         verb = "acquire_backfill" if queue is Queue.BACKFILL else "acquire"
         while True:
-            match await self._script.acquire(account, queue, run, verb):
+            match await self._script.acquire(account, queue, verb, run):
                 case RunIsHeld():
                     raise RunHeld(run)
                 case Held(reason, seconds):
@@ -185,6 +195,7 @@ class RateLimiter:
                     held_since = noticed_at > granted_at and until > time.monotonic()
                     if is_probe or not held_since:
                         return is_probe
+                    await self._script.release(account, time.monotonic() - granted_at - seconds)
 
     def _concurrent_acquires(self, account: Account, queue: Queue) -> asyncio.Semaphore:
         """Return what limits the permits that this process reserves ahead of time."""

@@ -68,17 +68,19 @@ async def fetch(client: RiskOSClient, evaluation: Evaluation, job: Job) -> Fetch
 
 
 async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: Job) -> FetchResult:
-    account, wait = client.account, 0.0
+    wait = 0.0
     for _ in range(_MAX_RATE_LIMITED):
         probe = await _acquire_permit(client, job)
         words: list[RateLimitHeaders] = []
+        sent_at = time.monotonic()
         try:
             answer = await _send(client, evaluation, words)
         except RateLimited:
-            wait = await _slow_down(client, words[-1], probe=probe)
+            wait = await _slow_down(client, words[-1], sent_at, probe=probe)
         except AccountRefused as error:
             raise _same_request(error, await _hold_account(client, error, error.what, probe=probe)) from None
         except Forbidden as error:
+            await _obey_headers(client, words[-1], sent_at)
             raise _same_request(error, await _judge_forbidden(client, evaluation, job, probe=probe)) from None
         except RetryableError as error:
             error.probe = probe
@@ -87,11 +89,8 @@ async def _fetch_with_permit(client: RiskOSClient, evaluation: Evaluation, job: 
             await _record_answer(client, evaluation, probe=probe)
             raise
         else:
-            client.adaptive_rate.on_success()
             await _record_answer(client, evaluation, probe=probe)
-            client.rate_limiter.set_hold(
-                account.name, await client.adaptive_rate.on_headers(words[-1], time.monotonic())
-            )
+            await _obey_headers(client, words[-1], sent_at)
             return answer
     raise RateLimited(wait)
 
@@ -138,11 +137,18 @@ def _status_of(error: ArchiveError) -> int | None:
     return None
 
 
-async def _slow_down(client: RiskOSClient, headers: RateLimitHeaders, *, probe: bool) -> float:
+async def _slow_down(client: RiskOSClient, headers: RateLimitHeaders, sent_at: float, *, probe: bool) -> float:
     """Obey a 429; return the seconds until another request may be sent."""
-    wait = await client.adaptive_rate.on_rate_limited(headers, probe=probe)
+    wait = await client.adaptive_rate.on_rate_limited(headers, sent_at, time.monotonic(), probe=probe)
     client.rate_limiter.set_hold(client.account.name, wait)
     return wait
+
+
+async def _obey_headers(client: RiskOSClient, headers: RateLimitHeaders, sent_at: float) -> None:
+    """Use what an answer says of the rate; it also ends a row of 429s."""
+    client.adaptive_rate.on_success()
+    held_for = await client.adaptive_rate.on_headers(headers, sent_at, time.monotonic())
+    client.rate_limiter.set_hold(client.account.name, held_for)
 
 
 async def _hold_account(client: RiskOSClient, error: AccountRefused, note: str, *, probe: bool) -> AccountRefused:
@@ -193,10 +199,11 @@ async def _ask_control(client: RiskOSClient, control: Evaluation, job: Job) -> A
     """Ask for an evaluation that RiskOS answered before; return the error for the one that was answered 403."""
     probe = await _acquire_permit(client, job)
     words: list[RateLimitHeaders] = []
+    sent_at = time.monotonic()
     try:
         await check_access(client.http, control, client.account, client.options, words.append)
     except RateLimited:
-        return RateLimited(await _slow_down(client, words[-1], probe=probe))
+        return RateLimited(await _slow_down(client, words[-1], sent_at, probe=probe))
     except AccountRefused as error:
         return await _hold_account(client, error, error.what, probe=probe)
     except Forbidden:

@@ -30,11 +30,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _RESERVED = {"archive", "backfill", "other"}
 _OF_SETTINGS = (
     *("environment", "riskos_url", "api_version", "client_cert", "client_key"),
-    *("rate", "burst", "daily_quota", "backfill_share", "live_reserve", "webhook_secrets"),
+    *("rate", "burst", "daily_quota", "backfill_share", "live_reserve"),
+    *("leave_rate", "leave_daily", "webhook_secrets"),
 )
 _WORD = re.compile(r"[a-z_]{1,20}", re.ASCII)
 _KNOWN = ("api_key", "api_key_file", *_OF_SETTINGS, "shares_rate_with")
-_SHARED = ("rate", "burst", "daily_quota")
+_SHARED = ("rate", "burst", "daily_quota", "leave_rate", "leave_daily")
 _PLACE = re.compile(r"at line \d+, column \d+|at end of document")
 
 
@@ -205,6 +206,11 @@ class _AccountsReader:
             return account
         inherited = {key: getattr(other.settings, key) for key in _SHARED if key not in values}
         found = account.settings.model_copy(update=inherited)
-        if (found.rate, found.burst, found.quota) != (other.settings.rate, other.settings.burst, other.settings.quota):
-            self._complain(f"rate, burst and quota differ from those of {shared}, which it shares", name)
+        if _shared_of(found) != _shared_of(other.settings):
+            what = "rate, burst, quota or what is left to others"
+            self._complain(f"{what} differ from those of {shared}, which it shares", name)
         return AccountSettings(name, found, shared)
+
+
+def _shared_of(settings: Settings) -> tuple[object, ...]:
+    return settings.rate, settings.burst, settings.quota, settings.leave_rate, settings.leave_daily

@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     """Part of the rate that the backfill queue may use."""
     live_reserve: float = Field(default=0.05, ge=0, lt=1)
     """Part of the daily quota that the backfill queue leaves to what is live."""
+    leave_rate: float = Field(default=1.0, ge=0, le=10_000)
+    """Requests per window of RiskOS's rate that are left to others who use the key, such as your own onboarding."""
+    leave_daily: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Requests per day of RiskOS's quota that are left to them."""
     concurrency: int = Field(default=64, ge=1, le=1_024)
     """Evaluations in flight in one process."""
     attempts: int = Field(default=6, ge=1, le=100)

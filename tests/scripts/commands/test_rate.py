@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from tasks.model.account import Allowance
 from tasks.resilience.adaptive_rate import AdaptiveRate, RateStatus
 from tasks.resilience.holds import Holds
 from tests.commands import Shell
@@ -28,7 +29,7 @@ async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shel
         "2.5 requests a second, set by hand; 0 over the last minute\n",
         "",
     )
-    assert (await AdaptiveRate(redis, "default", 12.0, Holds(redis)).get_status()).effective == 2.5
+    assert (await AdaptiveRate(redis, "default", Allowance(rate=12.0), Holds(redis)).get_status()).effective == 2.5
     assert "2.5" in (await shell.run("status")).out
     await redis.hset(PACE, mapping={"granted": 1, "granted_until": 10**15})
     slowed = (await shell.run("rate")).out
@@ -42,6 +43,7 @@ async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
     seconds, _ = await redis.time()
     await redis.hset("docv:quota:default", mapping={"since": seconds * 1000, "used": 7})
     settings = {"configured": 12.0, "effective": 12.0, "manual": False, "used_today": 7, "observed": 0.0}
+    settings |= {"granted": None, "neighbour": None}
     assert json.loads((await shell.run("rate", "--json")).out) == settings
     manual = settings | {"configured": 10_000.0, "effective": 10_000.0, "manual": True}
     assert json.loads((await shell.run("rate", "10000", "--json")).out) == manual
@@ -55,7 +57,7 @@ async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
     ids=" ".join,
 )
 async def test_what_is_no_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
-    pace = AdaptiveRate(redis, "default", 12.0, Holds(redis))
+    pace = AdaptiveRate(redis, "default", Allowance(rate=12.0), Holds(redis))
     await pace.set_rate(3.0)
     finished = await shell.run("rate", *arguments)
     assert (finished.code, finished.out) == (2, "")

@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+import pytest
 from redis.asyncio import Redis
 
 from tasks.consumer.system_metrics import SystemMetrics
@@ -12,6 +13,7 @@ from tasks.model.account import Allowance
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import Holds, Reason, backfill_of
+from tasks.resilience.rate_headers import DAY, RateLimitHeaders, RateLimitWindow
 from worker.metrics.shared_metrics import SharedGauge
 
 ACCOUNT = "default"
@@ -55,7 +57,7 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
         for entry in await ledger.lease(eval_ids, token="ours"):
             await ledger.await_hold(entry, cause="account_held")
     await holds.place_manual("kyb", "a note")
-    await AdaptiveRate(redis, "kyb", 5.0, holds).set_rate(2.0)
+    await AdaptiveRate(redis, "kyb", Allowance(rate=5.0), holds).set_rate(2.0)
     allowances = {ACCOUNT: Allowance(rate=7.0, daily_quota=9), "kyb": Allowance(rate=5.0)}
     found = await SystemMetrics(redis, allowances).collect()
     assert found[SharedGauge.HELD_EVALUATIONS] == {(ACCOUNT,): 0, ("kyb",): 2, ("other",): 2}
@@ -65,3 +67,16 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
         ("kyb", "account", Reason.BY_HAND)
     ]
     assert "a-stranger" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("configured", "leave", "quota"), [(None, 0, 1000), (None, 10, 990), (700, 10, 700), (2000, 10, 990)]
+)
+async def test_the_quota_is_no_more_than_riskos_allows_in_a_day(
+    redis: Redis, configured: int | None, leave: int, quota: int
+) -> None:
+    allowance = Allowance(daily_quota=configured, leave_daily=leave)
+    headers = RateLimitHeaders((RateLimitWindow(DAY, limit=1000, remaining=999),))
+    await AdaptiveRate(redis, ACCOUNT, allowance, Holds(redis)).on_headers(headers, 0.0, 0.0)
+    found = await SystemMetrics(redis, {ACCOUNT: allowance}).collect()
+    assert (found[SharedGauge.QUOTA], found[SharedGauge.QUOTA_LEFT]) == ({(ACCOUNT,): quota}, {(ACCOUNT,): quota})

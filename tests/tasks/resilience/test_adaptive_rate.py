@@ -3,7 +3,7 @@
 Nobody sleeps: what Redis has written down is moved into the past.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from pydantic import SecretStr
@@ -14,15 +14,22 @@ from tasks.model.account import Account, Allowance
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate, RateStatus
 from tasks.resilience.holds import Hold, Holds, Reason, hold_key
-from tasks.resilience.rate_headers import RateLimitHeaders
-from tasks.resilience.rate_limiter import RateLimiter
+from tasks.resilience.rate_headers import DAY, RateLimitHeaders, RateLimitWindow
+from tasks.resilience.rate_limiter import RateLimiter, RateLimitScript
 
 pytestmark = pytest.mark.both_redises
 
 RATE = 100.0
-DAY = 24 * 3600.0
+ALLOWANCE = Allowance(rate=RATE)
 HOUR = 3600.0
 SILENT = RateLimitHeaders()
+
+
+def window(seconds: float | None = None, **facts: float) -> RateLimitHeaders:
+    """Return headers that speak of one window."""
+    return RateLimitHeaders((RateLimitWindow(seconds, **facts),))  # type: ignore[arg-type]
+
+
 A_MINUTE = RateLimitHeaders(retry_after=60.0)
 """Long enough for the hold to be there still when a slow machine looks."""
 PACE, QUOTA = "docv:pace:default", "docv:quota:default"
@@ -49,7 +56,7 @@ class Pupil:
         """Hear a 429 two seconds after the one before."""
         if await self.redis.hexists(PACE, "limited_at"):
             await self.redis.hset(PACE, "limited_at", round((await clock(self.redis) - 2) * 1000))
-        return await self.pace.on_rate_limited(word, probe=probe)
+        return await self.pace.on_rate_limited(word, 0.0, 0.0, probe=probe)
 
     async def slowed(self, times: int) -> None:
         """Hear so many 429s that are not of a row."""
@@ -75,7 +82,7 @@ def holds(redis: Redis) -> Holds:
 
 @pytest.fixture
 async def pupil(redis: Redis, holds: Holds) -> Pupil:
-    return Pupil(redis, AdaptiveRate(redis, "default", RATE, holds), await clock(redis))
+    return Pupil(redis, AdaptiveRate(redis, "default", ALLOWANCE, holds), await clock(redis))
 
 
 async def the_hold(holds: Holds) -> Hold:
@@ -126,7 +133,7 @@ async def test_a_rate_is_never_slower_than_a_twentieth(pupil: Pupil) -> None:
 
 async def test_429s_far_apart_slow_nothing(pupil: Pupil) -> None:
     for _ in range(6):
-        await pupil.pace.on_rate_limited(SILENT, probe=False)
+        await pupil.pace.on_rate_limited(SILENT, 0.0, 0.0, probe=False)
         await pupil.passes(PACE, "limited_at", 31)
     await pupil.is_kept(RATE)
 
@@ -136,7 +143,7 @@ async def test_requests_that_are_refused_together_count_once(pupil: Pupil, redis
     together = round((await clock(redis) + HOUR) * 1000)  # however long the next lines take
     await redis.hset(PACE, "limited_at", together)
     for _ in range(20):
-        assert 50 < await pupil.pace.on_rate_limited(A_MINUTE, probe=False) <= 60
+        assert 50 < await pupil.pace.on_rate_limited(A_MINUTE, 0.0, 0.0, probe=False) <= 60
     await pupil.is_kept(RATE)
     assert not (await the_hold(holds)).needs_probe
     await pupil.limited()
@@ -145,7 +152,7 @@ async def test_requests_that_are_refused_together_count_once(pupil: Pupil, redis
 
 async def test_another_process_keeps_the_slower_rate_at_once(pupil: Pupil, redis: Redis, holds: Holds) -> None:
     await pupil.slowed(3)
-    pupil.pace = AdaptiveRate(redis, "default", RATE, holds)
+    pupil.pace = AdaptiveRate(redis, "default", ALLOWANCE, holds)
     await pupil.is_kept(80)
 
 
@@ -194,7 +201,7 @@ async def test_a_probe_that_is_asked_to_slow_down_doubles_the_pause(pupil: Pupil
 
 @pytest.mark.parametrize(
     "word",
-    [RateLimitHeaders(retry_after=75.5), RateLimitHeaders(reset=75.5), RateLimitHeaders(retry_after=75.5, reset=600)],
+    [RateLimitHeaders(retry_after=75.5), window(reset=75.5), replace(window(reset=600), retry_after=75.5)],
 )
 async def test_the_wait_that_is_said_is_kept(pupil: Pupil, holds: Holds, word: RateLimitHeaders) -> None:
     assert await pupil.limited(word) == 75.5
@@ -225,7 +232,7 @@ async def test_an_answer_in_between_breaks_the_row(pupil: Pupil, holds: Holds) -
 async def test_an_answer_to_another_process_breaks_the_row_once_it_tells(
     pupil: Pupil, redis: Redis, holds: Holds
 ) -> None:
-    another = AdaptiveRate(redis, "default", RATE, holds)
+    another = AdaptiveRate(redis, "default", ALLOWANCE, holds)
     for _ in range(5):
         await pupil.limited(A_MINUTE)
     another.on_success()
@@ -249,11 +256,11 @@ async def test_who_tells_of_an_answer_where_there_was_no_429_leaves_nothing_behi
 
 
 async def test_an_account_that_is_granted_nothing_is_not_activated(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.limited(RateLimitHeaders(limit=0, retry_after=1)) == 30
+    assert await pupil.limited(replace(window(1.0, limit=0), retry_after=1)) == 30
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe) == (Reason.NOT_ACTIVATED, True)
     assert "not activated" in hold.note
-    assert await pupil.limited(RateLimitHeaders(limit=0), probe=True) == 60
+    assert await pupil.limited(window(1.0, limit=0), probe=True) == 60
     await pupil.is_kept(RATE)
 
 
@@ -327,75 +334,149 @@ async def test_where_429s_had_lasted_long_a_new_day_of_the_quota_begins_with_the
 # What the headers say
 
 
-async def test_when_none_is_left_nobody_sends_before_the_window_ends(pupil: Pupil, holds: Holds) -> None:
-    for reset in (2.0, 119.0):
-        assert await pupil.pace.on_headers(RateLimitHeaders(remaining=0, reset=reset), 0.0) == reset
+@pytest.mark.parametrize(
+    ("word", "wait"),
+    [
+        (window(remaining=0, reset=2.0), 2),
+        (window(remaining=0, reset=119.0), 119),
+        (window(60.0, limit=300, remaining=0), 60),
+        (window(60.0, limit=300, remaining=0, reset=7.0), 7),
+        (window(3600.0, limit=300, remaining=0), 3600),
+    ],
+)
+async def test_when_none_is_left_nobody_sends_before_the_window_ends(
+    pupil: Pupil, holds: Holds, word: RateLimitHeaders, wait: float
+) -> None:
+    assert await pupil.pace.on_headers(word, 0.0, 0.0) == wait
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS says none is left")
 
 
-async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.pace.on_headers(RateLimitHeaders(limit=5000, remaining=0, reset=HOUR), 0.0) == HOUR
+@pytest.mark.parametrize("seconds", [None, DAY])
+async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: Holds, seconds: float | None) -> None:
+    assert await pupil.pace.on_headers(window(seconds, limit=5000, remaining=0, reset=HOUR), 0.0, 0.0) == HOUR
     assert (await the_hold(holds)).reason == "quota"
 
 
 @pytest.mark.parametrize(
     "word",
     [
-        RateLimitHeaders(remaining=0, reset=1.0),
-        RateLimitHeaders(remaining=0),
-        RateLimitHeaders(remaining=1, reset=60.0),
-        RateLimitHeaders(reset=60.0),
-        RateLimitHeaders(limit=5, reset=60.0),
-        RateLimitHeaders(limit=0, reset=1.0),
-        RateLimitHeaders(limit=5),
+        window(remaining=0, reset=1.0),
+        window(remaining=0),
+        window(remaining=1, reset=60.0),
+        window(reset=60.0),
+        window(limit=5, reset=60.0),
+        window(1.0, limit=0, remaining=0),
+        window(1.0, remaining=0),
         SILENT,
     ],
 )
 async def test_what_says_nothing_of_the_next_seconds_changes_nothing(
     pupil: Pupil, redis: Redis, word: RateLimitHeaders
 ) -> None:
-    assert await pupil.pace.on_headers(word, 0.0) == 0
+    assert await pupil.pace.on_headers(word, 0.0, 0.0) == 0
     assert await redis.keys("*") == []
 
 
-@pytest.mark.parametrize("reset", [0.0, 1.0, 1.5])
-async def test_what_is_granted_in_a_second_caps_the_rate(pupil: Pupil, reset: float) -> None:
-    assert await pupil.pace.on_headers(RateLimitHeaders(limit=5, remaining=0, reset=reset), 0.0) == 0
-    assert await pupil.pace.get_status() == RateStatus(configured=RATE, effective=5, manual=False, used_today=0)
+@pytest.mark.parametrize(
+    ("word", "effective"),
+    [
+        (window(1.0, limit=5), 4),
+        (window(1.0, limit=1000), RATE),
+        (window(1.0, limit=1), 0.2),
+        (window(60.0, limit=301), 5),
+        (window(1.0, limit=10, remaining=9), 9),
+        (window(1.0, limit=10, remaining=3), 3),
+        (window(1.0, limit=10, remaining=0), 0.2),
+    ],
+)
+async def test_the_rate_is_what_is_granted_without_what_others_use_and_what_is_left_to_them(
+    pupil: Pupil, word: RateLimitHeaders, effective: float
+) -> None:
+    await pupil.pace.on_headers(word, 0.0, 0.0)
+    assert (await pupil.pace.get_status()).effective == pytest.approx(effective)
 
 
-async def test_what_is_granted_is_no_reason_to_send_more_than_is_asked_for(pupil: Pupil) -> None:
-    await pupil.pace.on_headers(RateLimitHeaders(limit=1000, reset=1.0), 0.0)
-    assert (await pupil.pace.get_status()).effective == RATE
+async def test_how_many_requests_are_left_to_others_is_a_setting(redis: Redis, holds: Holds) -> None:
+    pace = AdaptiveRate(redis, "default", Allowance(rate=RATE, leave_rate=3), holds)
+    await pace.on_headers(window(1.0, limit=10, remaining=9), 0.0, 0.0)
+    assert (await pace.get_status()).effective == 7
+
+
+async def test_what_is_granted_and_used_by_others_is_shown(pupil: Pupil) -> None:
+    await pupil.pace.on_headers(window(60.0, limit=600, remaining=599 - 120), 0.0, 0.0)
+    await pupil.pace.on_headers(window(DAY, limit=1000, remaining=999), 0.0, 0.2)
+    status = await pupil.pace.get_status()
+    assert (status.granted, status.neighbour, status.daily_limit) == (10, 2, 1000)
+
+
+@pytest.mark.parametrize(("neighbour", "wait"), [(9, True), (3, False)])
+async def test_a_full_window_of_others_requests_is_waited_for(pupil: Pupil, neighbour: int, *, wait: bool) -> None:
+    left = 10 - 1 - neighbour
+    assert (await pupil.pace.on_headers(window(1.0, limit=10, remaining=left), 0.0, 0.0) > 0) is wait
+
+
+async def test_a_full_window_of_our_own_requests_is_not_waited_for(pupil: Pupil, redis: Redis) -> None:
+    limited = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=10_000.0))
+    for _ in range(10):
+        await RateLimitScript(redis).acquire(limited, Queue.LIVE, "acquire")
+    assert await pupil.pace.on_headers(window(1.0, limit=10, remaining=0), 0.0, 0.0) == 0
+    assert (await pupil.pace.get_status()).neighbour == 0
 
 
 async def test_what_is_granted_is_believed_for_ten_minutes(pupil: Pupil, redis: Redis) -> None:
     before = await clock(redis)
-    await pupil.pace.on_headers(RateLimitHeaders(limit=5, reset=1.0), 0.0)
+    await pupil.pace.on_headers(window(1.0, limit=5), 0.0, 0.0)
     after = await clock(redis)
     assert before - 0.001 <= int(await redis.hget(PACE, "granted_until")) / 1000 - 600 <= after + 0.001
 
     await pupil.passes(PACE, "granted_until", 601)
 
-    assert (await pupil.pace.get_status()).effective == RATE
+    status = await pupil.pace.get_status()
+    assert (status.effective, status.granted, status.neighbour) == (RATE, None, None)
 
 
-async def test_what_is_granted_is_told_once_and_again_before_it_is_forgotten(pupil: Pupil, redis: Redis) -> None:
-    told = []
-    for now, limit in ((0.0, 5), (0.1, 5), (299.0, 5), (300.0, 5), (301.0, 5), (302.0, 6), (303.0, 5)):
+async def test_what_answers_say_within_a_fifth_of_a_second_is_sent_together(pupil: Pupil, redis: Redis) -> None:
+    sent = []
+    for now in (0.0, 0.1, 0.199, 0.2, 0.3, 0.5):
         await redis.delete(PACE)
-        await pupil.pace.on_headers(RateLimitHeaders(limit=limit, reset=1.0), now)
-        told.append(await redis.exists(PACE))
-    assert told == [1, 0, 0, 1, 0, 1, 1]
+        await pupil.pace.on_headers(window(1.0, limit=50, remaining=40), now, now)
+        sent.append(await redis.exists(PACE))
+    assert sent == [1, 0, 0, 1, 0, 1]
 
 
-async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: Pupil, redis: Redis) -> None:
+async def test_what_answers_said_is_sent_with_the_next_flush(pupil: Pupil, redis: Redis) -> None:
+    for now in (0.0, 0.1):
+        await redis.delete(PACE)
+        await pupil.pace.on_headers(window(1.0, limit=50, remaining=40), now, now)
+    await pupil.pace.flush()
+    assert await redis.exists(PACE)
+
+
+async def test_a_window_that_is_full_is_told_at_once(pupil: Pupil) -> None:
+    await pupil.pace.on_headers(window(1.0, limit=10, remaining=9), 0.0, 0.0)
+    assert await pupil.pace.on_headers(window(1.0, limit=10, remaining=0), 0.0, 0.01) > 0
+
+
+async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: Pupil) -> None:
     await pupil.slowed(3)
-    await pupil.pace.on_headers(RateLimitHeaders(limit=50, reset=1.0), 0.0)
+    await pupil.pace.on_headers(window(1.0, limit=51), 0.0, 0.0)
     assert (await pupil.pace.get_status()).effective == 50
     await pupil.slowed(1)
     await pupil.is_kept(40)
+
+
+async def test_the_first_429_of_a_row_waits_for_its_window_and_places_no_hold(pupil: Pupil, holds: Holds) -> None:
+    full = window(1.0, limit=10, remaining=0)
+    assert 0 < await pupil.limited(full) <= 1
+    assert await holds.list_all() == []
+    assert await pupil.limited(full) == 2
+    assert (await the_hold(holds)).reason == "429"
+
+
+async def test_a_spent_minute_is_waited_for_after_a_429(pupil: Pupil, holds: Holds) -> None:
+    assert await pupil.limited(window(60.0, limit=300, remaining=0)) == 60
+    assert (await the_hold(holds)).reason == "429"
 
 
 # What a person wants
@@ -404,7 +485,7 @@ async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: P
 async def test_the_rate_is_that_of_the_settings_unless_a_person_asks_for_another(
     pupil: Pupil, redis: Redis, holds: Holds
 ) -> None:
-    another = AdaptiveRate(redis, "default", 30.0, holds)
+    another = AdaptiveRate(redis, "default", Allowance(rate=30.0), holds)
     assert await another.get_status() == RateStatus(configured=30, effective=30, manual=False, used_today=0)
     await pupil.pace.set_rate(2.5)
     for each in (pupil.pace, another):
@@ -420,15 +501,16 @@ async def test_who_asks_for_a_rate_wants_it_now_and_not_what_was_slowed_down(pup
 
 
 async def test_what_a_person_wants_is_not_more_than_is_granted(pupil: Pupil) -> None:
-    await pupil.pace.on_headers(RateLimitHeaders(limit=5, reset=1.0), 0.0)
+    await pupil.pace.on_headers(window(1.0, limit=5), 0.0, 0.0)
     await pupil.pace.set_rate(40.0)
-    assert await pupil.pace.get_status() == RateStatus(configured=40, effective=5, manual=True, used_today=0)
+    status = await pupil.pace.get_status()
+    assert (status.configured, status.effective, status.manual) == (40, 4, True)
 
 
 async def test_accounts_have_a_pace_each(pupil: Pupil, redis: Redis, holds: Holds) -> None:
     await pupil.slowed(3)
     await pupil.pace.set_rate(20.0)
-    assert await AdaptiveRate(redis, "another", RATE, holds).get_status() == RateStatus(
+    assert await AdaptiveRate(redis, "another", ALLOWANCE, holds).get_status() == RateStatus(
         configured=RATE, effective=RATE, manual=False, used_today=0
     )
 

@@ -1,6 +1,7 @@
 """What headers say of the rate, in every form that has been seen."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.resilience.rate_headers import RateLimitHeaders, parse_rate_limit_headers
+from tasks.resilience.rate_headers import RateLimitHeaders, RateLimitWindow, parse_rate_limit_headers
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 
@@ -18,10 +19,72 @@ def said(headers: dict[str, str]) -> float | None:
     return parse_rate_limit_headers(headers, NOW).wait
 
 
+def windows(headers: dict[str, str]) -> tuple[RateLimitWindow, ...]:
+    return parse_rate_limit_headers(headers, NOW).windows
+
+
 @pytest.mark.parametrize("mark", ["", "X-", "x-"])
 def test_limit_and_what_is_left_and_when_it_comes_back_are_read(mark: str) -> None:
     headers = {f"{mark}RateLimit-Limit": "50", f"{mark}RateLimit-Remaining": "7", f"{mark}RateLimit-Reset": "1"}
-    assert parse_rate_limit_headers(headers, NOW) == RateLimitHeaders(limit=50, remaining=7, reset=1.0)
+    assert windows(headers) == (RateLimitWindow(1.0, limit=50, remaining=7, reset=1.0),)
+
+
+@pytest.mark.parametrize("left_today", [999, 998])
+def test_the_recorded_headers_of_riskos_are_understood(left_today: int) -> None:
+    said = parse_rate_limit_headers(
+        {
+            "X-Ratelimit-Limit-Window": "10",
+            "X-Ratelimit-Remaining-Window": "9",
+            "X-Ratelimit-Limit-Day": "1000",
+            "X-Ratelimit-Remaining-Day": str(left_today),
+            "X-Request-Id": "f9f8b8a1-6ee4-4a5b-8f0f-2a1f7f1f3a10",
+        },
+        NOW,
+    )
+    assert said.rate == RateLimitWindow(1.0, limit=10, remaining=9)
+    assert said.day == RateLimitWindow(86_400.0, limit=1000, remaining=left_today)
+    assert (said.wait, said.is_blocked) == (None, False)
+
+
+@pytest.mark.parametrize("spell", [str, str.lower, str.upper])
+@pytest.mark.parametrize("mark", ["", "X-"])
+@pytest.mark.parametrize(
+    ("suffix", "seconds"),
+    [("", 1), ("-Window", 1), ("-Second", 1), ("-Minute", 60), ("-Hour", 3600), ("-Day", 86_400)],
+)
+def test_a_window_is_known_by_its_suffix(spell: Callable[[str], str], mark: str, suffix: str, seconds: float) -> None:
+    headers = {
+        spell(f"{mark}RateLimit-Limit{suffix}"): "10",
+        spell(f"{mark}RateLimit-Remaining{suffix}"): "0",
+    }
+    assert windows(headers) == (RateLimitWindow(seconds, limit=10, remaining=0),)
+
+
+@pytest.mark.parametrize("suffix", ["", "-Window"])
+@pytest.mark.parametrize(("reset", "seconds"), [("0", 1), ("1", 1), ("1.5", 1), ("2", None), ("40000", None)])
+def test_an_unnamed_window_is_a_second_unless_it_ends_later(suffix: str, reset: str, seconds: float | None) -> None:
+    assert windows({f"X-RateLimit-Limit{suffix}": "10", f"X-RateLimit-Reset{suffix}": reset}) == (
+        RateLimitWindow(seconds, limit=10, reset=float(reset)),
+    )
+
+
+def test_the_window_that_grants_the_lowest_rate_counts() -> None:
+    headers = {"RateLimit-Limit-Second": "10", "RateLimit-Limit-Minute": "300", "RateLimit-Limit-Day": "10"}
+    assert parse_rate_limit_headers(headers, NOW).rate == RateLimitWindow(60.0, limit=300)
+
+
+@pytest.mark.parametrize("suffix", ["", "-Window", "-Second", "-Day"])
+def test_a_limit_of_nothing_means_not_activated(suffix: str) -> None:
+    said = parse_rate_limit_headers({f"X-Ratelimit-Limit{suffix}": "0"}, NOW)
+    assert said.is_blocked
+    assert said.rate is None
+
+
+def test_the_wait_is_that_of_the_windows_that_are_spent() -> None:
+    second = {"RateLimit-Remaining-Second": "0", "RateLimit-Reset-Second": "1"}
+    day = {"RateLimit-Remaining-Day": "5", "RateLimit-Reset-Day": "40000"}
+    assert said(second | day) == 1
+    assert said(second | day | {"RateLimit-Remaining-Day": "0"}) == 40_000
 
 
 def test_an_answer_without_such_headers_says_nothing() -> None:
@@ -42,7 +105,7 @@ def test_an_answer_without_such_headers_says_nothing() -> None:
     ],
 )
 def test_a_limit_may_have_a_window_beside_it(value: str, limit: int | None) -> None:
-    assert parse_rate_limit_headers({"RateLimit-Limit": value}, NOW).limit == limit
+    assert [each.limit for each in windows({"RateLimit-Limit": value})] == ([] if limit is None else [limit])
 
 
 def date(seconds: float, zone: timezone = UTC) -> str:

@@ -19,7 +19,7 @@ from tasks.model.account import Account, Allowance
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import Holds, Reason, backfill_of, hold_key
-from tasks.resilience.rate_headers import RateLimitHeaders
+from tasks.resilience.rate_headers import RateLimitHeaders, RateLimitWindow
 from tasks.resilience.rate_limiter import RateLimiter
 from tests.holds import refused
 from worker.clients.redis import open_redis
@@ -723,17 +723,19 @@ async def test_a_hold_of_the_backfill_does_not_concern_live_requests(redis: Redi
 # -- the rate in effect
 
 
-async def spacing(redis: Redis, limiter: RateLimiter, limited: Account, queue: Queue = Queue.LIVE) -> float:
+async def spacing(
+    redis: Redis, limiter: RateLimiter, limited: Account, queue: Queue = Queue.LIVE, *, ahead: float = 8.0
+) -> float:
     """Acquire a permit behind others that are reserved; return the seconds that it takes up."""
     bucket = BACKFILL_BUCKET if queue is Queue.BACKFILL else BUCKET
-    before = round((await clock(redis) + 8) * 1e6)
+    before = round((await clock(redis) + ahead) * 1e6)
     await redis.set(bucket, before)
     await limiter.acquire(limited, queue)
     return (int(await redis.get(bucket)) - before) / 1e6
 
 
 async def test_a_rate_set_manually_is_in_effect_at_once_in_limiters_that_run(redis: Redis, holds: Holds) -> None:
-    limiter, rate = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", 1.0, holds)
+    limiter, rate = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", Allowance(rate=1.0), holds)
     assert await spacing(redis, limiter, account()) == pytest.approx(SPACING, rel=0.001)
     await rate.set_rate(50.0)
     assert await spacing(redis, limiter, account()) == pytest.approx(SPACING / 50, rel=0.001)
@@ -744,9 +746,9 @@ async def test_a_rate_set_manually_is_in_effect_at_once_in_limiters_that_run(red
 
 
 async def test_the_rate_is_no_higher_than_riskos_grants(redis: Redis, holds: Holds) -> None:
-    limiter, rate = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", 100.0, holds)
-    await rate.on_headers(RateLimitHeaders(limit=5, reset=1.0), 0.0)
-    assert await spacing(redis, limiter, account(rate=100.0)) == pytest.approx(SPACING / 5, rel=0.001)
+    limiter, rate = RateLimiter(redis, Waits()), AdaptiveRate(redis, "default", Allowance(rate=100.0), holds)
+    await rate.on_headers(RateLimitHeaders((RateLimitWindow(1.0, limit=6),)), 0.0, 0.0)
+    assert await spacing(redis, limiter, account(rate=100.0), ahead=0.5) == pytest.approx(SPACING / 5, rel=0.001)
 
 
 async def test_a_reduced_rate_is_in_effect_and_recovers(redis: Redis) -> None:

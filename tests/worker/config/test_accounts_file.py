@@ -52,6 +52,8 @@ def test_everything_that_an_account_may_have_can_stand_in_its_table() -> None:
         daily_quota = 5000
         backfill_share = 0.5
         live_reserve = 0.25
+        leave_rate = 2
+        leave_daily = 50
         webhook_secrets = ["token-of-kyb", "kyb:password"]
         """
     )
@@ -60,6 +62,7 @@ def test_everything_that_an_account_may_have_can_stand_in_its_table() -> None:
     assert (found.environment, found.base_url, found.quota) == ("production", "https://riskos.example", 5000)
     assert (found.client_cert, found.client_key) == (Path("tls/client.pem"), Path("/etc/tls/client.key"))
     assert (found.rate, found.burst, found.backfill_share, found.live_reserve) == (25.0, 2, 0.5, 0.25)
+    assert (found.leave_rate, found.leave_daily) == (2.0, 50)
     assert [secret.get_secret_value() for secret in found.webhook_secrets] == ["token-of-kyb", "kyb:password"]
 
 
@@ -96,11 +99,12 @@ def test_the_default_account_is_there_where_it_has_a_key() -> None:
 def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
     known = read(
         f'[kyb]\napi_key = "{KEY}"\nshares_rate_with = "aml"\n'
-        '[aml]\napi_key = "b"\nrate = 3\ndaily_quota = 9\nburst = 2'
+        '[aml]\napi_key = "b"\nrate = 3\ndaily_quota = 9\nburst = 2\nleave_rate = 4\nleave_daily = 5'
     )
     assert known["kyb"].shares_rate_with == "aml"
     assert known["aml"].shares_rate_with is None
     assert (known["kyb"].settings.rate, known["kyb"].settings.quota, known["kyb"].settings.burst) == (3, 9, 2)
+    assert (known["kyb"].settings.leave_rate, known["kyb"].settings.leave_daily) == (4, 5)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +115,9 @@ def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
         (f"'{KEY}' = 4", " [kyb]: something is no key of an account"),
         ("rate = 0", " [kyb]: rate: Input should be greater than 0"),
         ("rate = nan", " [kyb]: rate: Input should be less than or equal to 10000"),
+        ("leave_rate = -1", " [kyb]: leave_rate: Input should be greater than or equal to 0"),
+        ("leave_daily = -1", " [kyb]: leave_daily: Input should be greater than or equal to 0"),
+        ("shares_rate_with = 'default'\nleave_rate = 3", " [kyb]: rate, burst, quota or what is left to others differ"),
         ("rate = true", " [kyb]: rate: true and false are no values of it"),
         ("burst = 1.5", " [kyb]: burst: Input should be a valid integer, got a number with a fractional part"),
         ("environment = 'test'", " [kyb]: environment: Input should be 'production' or 'sandbox'"),
@@ -124,8 +131,14 @@ def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
         ("shares_rate_with = 'nobody'", " [kyb]: shares_rate_with must name another account"),
         ("shares_rate_with = 'kyb'", " [kyb]: shares_rate_with must name another account"),
         ("shares_rate_with = 4", " [kyb]: shares_rate_with must name another account"),
-        ("shares_rate_with = 'default'\nrate = 9", " [kyb]: rate, burst and quota differ from those of default"),
-        ("shares_rate_with = 'default'\nenvironment = 'production'", " [kyb]: rate, burst and quota differ"),
+        (
+            "shares_rate_with = 'default'\nrate = 9",
+            " [kyb]: rate, burst, quota or what is left to others differ from those of default",
+        ),
+        (
+            "shares_rate_with = 'default'\nenvironment = 'production'",
+            " [kyb]: rate, burst, quota or what is left to others differ",
+        ),
         ("[kyb.more]\nx = 1", " [kyb]: more is no key of an account"),
     ],
 )
