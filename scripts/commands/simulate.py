@@ -6,6 +6,7 @@ import click
 
 from scripts.console.exit_codes import OK, UNREACHABLE
 from scripts.console.options import with_parent_option
+from scripts.console.parameter_types import RangeType
 from scripts.local.parent import end_with_parent
 from scripts.simulator.expected import demo_ids
 from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
@@ -28,8 +29,14 @@ from scripts.simulator.server import serve
 @click.option(
     "--header-style",
     type=click.Choice([style.value for style in RateHeaderStyle]),
-    default="standard",
+    default="riskos",
     show_default=True,
+    help="Headers that speak of the rate: RiskOS's own, other spellings, or none.",
+)
+@click.option(
+    "--neighbour",
+    type=RangeType(),
+    help="Requests per second of another client with the key, such as 0-9: a new random rate every 30 s.",
 )
 @click.option("--latency-ms", type=click.FloatRange(0), default=0, show_default=True)
 @click.option("--jitter-ms", type=click.FloatRange(0), default=0, show_default=True)

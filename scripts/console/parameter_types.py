@@ -1,6 +1,7 @@
-"""Types of parameters that click does not have: rates, durations, percentages and lists of outcomes."""
+"""Types of parameters that click does not have: rates, ranges, durations, percentages and lists of outcomes."""
 
 import math
+import re
 from typing import Any
 
 import click
@@ -25,6 +26,19 @@ class RateType(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is no rate", param, ctx)
         return number
+
+
+class RangeType(click.ParamType[tuple[int, int]]):
+    """Two whole numbers such as ``0-9``, the smaller one first."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return both numbers."""
+        found = re.fullmatch(r"(\d{1,4})-(\d{1,4})", str(value), re.ASCII)
+        if found is None or int(found[1]) > int(found[2]):
+            self.fail(f"{value!r} is not a valid range: expected two numbers such as 0-9", param, ctx)
+        return int(found[1]), int(found[2])
 
 
 class DurationType(click.ParamType[float]):

@@ -17,7 +17,7 @@ def routes(keys: Keys) -> list[web.RouteDef]:
     """Return the endpoints of a simulator with their paths."""
 
     async def stats(request: web.Request) -> web.Response:
-        return _json(200, _find_account(keys, request).stats.snapshot(request.query.get("eval_id")))
+        return _json(200, _find_account(keys, request).snapshot(request.query.get("eval_id")))
 
     async def reset(request: web.Request) -> web.Response:
         _find_account(keys, request).reset()

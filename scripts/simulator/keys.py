@@ -24,6 +24,11 @@ class Keys:
         more = {key: SimulatedAccount(replace(options, api_key=key), limiter) for key in others}
         self._services = {options.api_key: self.first, **more}
 
+    @property
+    def accounts(self) -> tuple[SimulatedAccount, ...]:
+        """The service of each key."""
+        return tuple(self._services.values())
+
     def of(self, key: str | None) -> SimulatedAccount:
         """Return the service of a key; of the first where none is named.
 

@@ -10,7 +10,7 @@ import pydantic
 
 from scripts.simulator.bundles import DEFAULT_IMAGE_BYTES
 
-_FIXED = frozenset({"host", "port", "api_key", "image_bytes"})
+_FIXED = frozenset({"host", "port", "api_key", "image_bytes", "neighbour"})
 
 Count = Annotated[int, pydantic.Field(ge=0)]
 Duration = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
@@ -18,8 +18,10 @@ ErrorStatus = Annotated[int, pydantic.Field(ge=400, le=599)]
 
 
 class RateHeaderStyle(enum.StrEnum):
-    """Which headers speak of the rate; the documentation names none, so one must cope with all."""
+    """Which headers speak of the rate; other spellings than RiskOS's have been seen, so one must cope with all."""
 
+    RISKOS = "riskos"
+    """``X-Ratelimit-Limit-Window``, ``-Remaining-Window`` and, with a quota, ``-Day``, as RiskOS sends them."""
     NONE = "none"
     """No headers: not how much is left, and not how long to wait."""
     STANDARD = "standard"
@@ -42,6 +44,7 @@ class SimulatorOptions:
         quota: requests it grants in a day; None grants all.
         day_seconds: how long a day of the quota lasts from its first request on; a rehearsal's is short.
         header_style: which headers speak of the rate.
+        neighbour: least and most requests per second of another client with the same key; None for no such client.
         latency_ms: milliseconds it thinks before it answers for an evaluation.
         jitter_ms: milliseconds by which it may think longer or shorter.
         slow_seconds: how long the answer of a slow evaluation takes.
@@ -57,7 +60,8 @@ class SimulatorOptions:
     rate: Count | None = None
     quota: Count | None = None
     day_seconds: Duration = 86_400.0
-    header_style: RateHeaderStyle = RateHeaderStyle.STANDARD
+    header_style: RateHeaderStyle = RateHeaderStyle.RISKOS
+    neighbour: tuple[Count, Count] | None = None
     latency_ms: Duration = 0.0
     jitter_ms: Duration = 0.0
     slow_seconds: Duration = 3.0

@@ -93,6 +93,8 @@ class SimulatedLimiter:
 
     def headers(self, options: SimulatorOptions, now: float) -> dict[str, str]:
         """Return what every response says about the rate."""
+        if options.header_style is RateHeaderStyle.RISKOS:
+            return self._headers_of_riskos(options, now)
         if options.rate is None or options.header_style is RateHeaderStyle.NONE:
             return {}
         left = max(0, options.rate - self._granted.count(now))
@@ -100,12 +102,19 @@ class SimulatedLimiter:
         mark = _MARK[options.header_style]
         return {f"{mark}RateLimit-{name}": str(figure) for name, figure in figures.items()}
 
+    def _headers_of_riskos(self, options: SimulatorOptions, now: float) -> dict[str, str]:
+        used = {"Window": (options.rate, self._granted.count(now)), "Day": (options.quota, self._today)}
+        return {
+            f"X-Ratelimit-{name}-{window}": str(figure)
+            for window, (limit, count) in used.items()
+            if limit is not None
+            for name, figure in (("Limit", limit), ("Remaining", max(0, limit - count)))
+        }
+
 
 _MARK = {RateHeaderStyle.STANDARD: "", RateHeaderStyle.X: "X-"}
 
 
 def retry_after(style: RateHeaderStyle, wait: float) -> dict[str, str]:
-    """Return the header that tells a refused request how long to wait, in whole seconds."""
-    if style is RateHeaderStyle.NONE:
-        return {}
-    return {f"{_MARK[style]}Retry-After": str(math.ceil(wait))}
+    """Return the header that tells a refused request how long to wait, in whole seconds; RiskOS has none."""
+    return {f"{_MARK[style]}Retry-After": str(math.ceil(wait))} if style in _MARK else {}

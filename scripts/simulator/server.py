@@ -43,7 +43,7 @@ class Simulator:
 
     def stats(self, key: str | None = None) -> StatsSnapshot:
         """Return what was asked with a key, the first where none is named, and answered until now."""
-        return self._keys.of(key).stats.snapshot()
+        return self._keys.of(key).snapshot()
 
     def reset(self) -> None:
         """Empty the figures; how often an evaluation was asked is still known to the evaluation."""
@@ -120,6 +120,7 @@ async def _until_signalled(starting: Awaitable[Simulator], announce: Callable[[s
 
 def _application(keys: Keys) -> web.Application:
     application = web.Application()
+    application.cleanup_ctx.extend(account.run_neighbour for account in keys.accounts)
     application.add_routes(
         [
             web.get("/api/evaluation/{eval_id:[^/]+}/documents", keys.documents, allow_head=False),

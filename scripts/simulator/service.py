@@ -1,13 +1,14 @@
 """RiskOS as a service: one request for documents, from the key to the answer."""
 
 import asyncio
+import contextlib
 import dataclasses
 import hmac
 import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,11 +17,12 @@ from scripts.simulator import messages
 from scripts.simulator.answers import SimulatedRequest, SimulatedResponse, json_answer
 from scripts.simulator.deliver import deliver
 from scripts.simulator.expected import expected_outcome
+from scripts.simulator.neighbour import Neighbour
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.rate import SimulatedLimit, SimulatedLimiter, retry_after
 from scripts.simulator.scenarios import scenario_of
 from scripts.simulator.sequences import answer_to, changes_its_mind
-from scripts.simulator.stats import SimulatorStats
+from scripts.simulator.stats import SimulatorStats, StatsSnapshot
 from scripts.simulator.steps import documents
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import parse_eval_id
@@ -41,12 +43,16 @@ class SimulatedAccount:
         options: how it behaves now; a change replaces them.
         stats: what was asked and answered; a reset replaces it.
         limiter: grants requests.
+        neighbour: another client with the key; None without one, or if another key's limiter has it.
     """
 
     def __init__(self, options: SimulatorOptions, limiter: SimulatedLimiter | None = None) -> None:
         self.options = options
         self.stats = SimulatorStats()
         self.limiter = limiter or SimulatedLimiter()
+        self.neighbour: Neighbour | None = None
+        if options.neighbour and limiter is None:
+            self.neighbour = Neighbour(self.limiter, *options.neighbour, now=time.monotonic())
         self._attempts: Counter[str] = Counter()
 
     def change(self, changes: Mapping[str, Any]) -> None:
@@ -60,6 +66,26 @@ class SimulatedAccount:
     def reset(self) -> None:
         """Empty the figures."""
         self.stats = SimulatorStats()
+
+    def snapshot(self, eval_id: str | None = None) -> StatsSnapshot:
+        """Return the figures as they are now.
+
+        Args:
+            eval_id: the requests of this evaluation only; None for those of all.
+        """
+        neighbour = self.neighbour.snapshot(time.monotonic()) if self.neighbour else None
+        return dataclasses.replace(self.stats.snapshot(eval_id), neighbour=neighbour)
+
+    async def run_neighbour(self, _: web.Application) -> AsyncIterator[None]:
+        """Let the neighbour send for as long as the application lives."""
+        if self.neighbour is None:
+            yield
+            return
+        task = asyncio.create_task(self.neighbour.run(lambda: self.options))
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     async def documents(self, request: web.Request) -> web.StreamResponse:
         """Answer ``GET /api/evaluation/{eval_id}/documents``."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from scripts.simulator.neighbour import NeighbourSnapshot
 from scripts.simulator.rate import SimulatedLimit, SlidingSecond
 
 _MOST_EVALUATIONS = 1_000_000
@@ -22,6 +23,7 @@ class StatsSnapshot:
         worst_second_granted: the most granted requests within any second.
         by_status: responses by HTTP status.
         by_evaluation: requests by evaluation ID, for the first million of them.
+        neighbour: figures of the other client with the same key; None without one.
     """
 
     requests: int
@@ -33,6 +35,7 @@ class StatsSnapshot:
     worst_second_granted: int
     by_status: dict[int, int]
     by_evaluation: dict[str, int]
+    neighbour: NeighbourSnapshot | None = None
 
 
 class SimulatorStats:

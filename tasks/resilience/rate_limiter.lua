@@ -8,7 +8,8 @@
 -- KEYS[3]  quota            HASH    since (ms), used: requests of the current day; learnt: RiskOS said when it ends;
 --                                   limit, left: requests of RiskOS's day, and how many of them are left by what its
 --                                   headers say and by our own permits since; low_at (ms): when they last said no more
---                                   than that; seen_at (ms): when they last said anything, or a request was to find out
+--                                   than that; seen_at (ms): when they last said anything; look_at (ms): when a request
+--                                   may find out whether a spent day is over
 -- KEYS[4]  bucket           STRING  theoretical arrival time of the account's next request, in microseconds
 -- KEYS[5]  rate             HASH    asked: rate set manually; granted, granted_until (ms): rate that RiskOS's headers
 --                                   grant; slowed, slowed_at (ms): rate after it was last reduced; limited_at (ms),
@@ -47,8 +48,8 @@ local NEAR = 1000000
 -- A backfill permit due within this time needs no second call: the round trip takes as long.
 local SOON = 5000
 local PROBE_LEASE = 60 * 1000
--- If RiskOS says that no requests are left today, but not until when, one request finds out so often.
-local LOOK = 15 * 60 * 1000
+-- The request that finds out whether RiskOS's day is over has this long for its answer; then another one does.
+local LOOK_LEASE = 10 * 1000
 -- Bins of a window, and how many are kept: those of the horizon and of as long before, for a window of a second.
 local BINS, RING = 20, 400
 
@@ -57,7 +58,7 @@ local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
 local verb, rate = ARGV[1], tonumber(ARGV[2])
 
--- Return the configured rate, the one in effect, and the one that RiskOS grants if that is less than the configured one.
+-- Return the configured rate, the one in effect, and the one that RiskOS grants if it is less than the configured one.
 local function rates()
   local asked, granted, granted_until, slowed, slowed_at = unpack(
     redis.call('HMGET', KEYS[5], 'asked', 'granted', 'granted_until', 'slowed', 'slowed_at'))
@@ -98,13 +99,14 @@ local function check_holds()
   return nil, is_probe
 end
 
--- Return the requests that the day allows, nil if unlimited, and how many of them RiskOS says are left, nil if unknown.
+-- Return the requests that the day allows, nil if unlimited, how many of them RiskOS says are left, nil if unknown, and
+-- when a request may find out whether a spent day is over.
 local function day_of_headers(quota, leave)
-  local limit, left, seen_at = unpack(redis.call('HMGET', KEYS[3], 'limit', 'left', 'seen_at'))
+  local limit, left, seen_at, look_at = unpack(redis.call('HMGET', KEYS[3], 'limit', 'left', 'seen_at', 'look_at'))
   quota = quota > 0 and quota or nil
   if not seen_at or now_ms - tonumber(seen_at) >= DAY then return quota end
   if limit then quota = math.min(quota or math.huge, math.max(0, tonumber(limit) - leave)) end
-  return quota, tonumber(left), tonumber(seen_at)
+  return quota, tonumber(left), tonumber(look_at)
 end
 
 -- Place a hold on the queue, unless it has one that waits for its probe: that one is only prolonged.
@@ -118,24 +120,24 @@ local function hold_for_quota(until_, note)
   return { 'held', until_ - now_ms, 'quota' }
 end
 
+-- Return the part of a quota that a queue may use.
+local function part_of(quota, reserve) return quota - math.floor(quota * reserve + 0.5) end
+
 -- Return the 'held' answer if the queue has spent its part of the quota, by our count or by what RiskOS says is left;
--- otherwise nil, and the quota.
+-- otherwise nil, and what day_of_headers returns.
 local function check_quota(quota, reserve, leave)
-  local allowed, left, seen_at = day_of_headers(quota, leave)
-  local reserved = math.floor((allowed or 0) * reserve + 0.5)
-  if allowed then
-    local since, used = quota_day()
-    if used >= allowed - reserved then
-      return hold_for_quota(since + DAY, (allowed - reserved) .. ' of ' .. allowed .. ' requests are spent')
-    end
+  local allowed, left, look_at = day_of_headers(quota, leave)
+  if not allowed and not left then return nil end
+  local since, used = quota_day()
+  if quota > 0 and used >= part_of(quota, reserve) then
+    return hold_for_quota(since + DAY, part_of(quota, reserve) .. ' of ' .. quota .. ' requests are spent')
   end
-  if left and left <= leave + reserved then
-    if now_ms - seen_at < LOOK then
-      return hold_for_quota(seen_at + LOOK, 'RiskOS says that ' .. math.max(0, left) .. ' requests are left today')
-    end
-    -- This request finds out whether a new day has begun.
-    redis.call('HSET', KEYS[3], 'seen_at', now_ms)
+  local reserved = (allowed or 0) - part_of(allowed or 0, reserve)
+  local is_spent = allowed and used >= allowed - reserved or left and left <= leave + reserved
+  if is_spent and now_ms < look_at then
+    return hold_for_quota(look_at, "RiskOS's day is spent: " .. math.max(0, left or 0) .. ' requests are left')
   end
+  if is_spent then redis.call('HSET', KEYS[3], 'look_at', now_ms + LOOK_LEASE) end
   return nil, allowed, left
 end
 
@@ -201,9 +203,9 @@ end
 
 local verbs = {}
 
--- burst, quota (requests per day, 0 for unlimited), reserve (part of it that the caller's queue leaves to others), leave
--- (requests of RiskOS's day left to others), share (of the rate, for the backfill), run (the only one that wants the
--- evaluation, or '')
+-- burst, quota (requests per day, 0 for unlimited), reserve (part of it that the caller's queue leaves to the other),
+-- leave (requests of RiskOS's day left to others who use the key), share (of the rate, for the backfill), run (the only
+-- one that wants the evaluation, or '')
 function verbs.acquire(burst, quota, reserve, leave)
   local held, is_probe = check_holds()
   if held then return held end

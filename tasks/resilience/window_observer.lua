@@ -26,11 +26,12 @@ local VALID = 10 * 60 * 1000
 local LEAST_RATE = 0.2
 -- Our own count may be wrong by these parts of the limit, on average and for one answer: requests are sent a little
 -- later than they are due.
-local NOISE, SURPRISE = 0.02, 0.05
+local NOISE, SURPRISE = 0.02, 0.1
 local ROUNDING = 0.3
 -- So many observations must agree before a window counts as fixed.
 local AGREED = 2
-local DOUBTFUL = 60 * 1000
+-- What is left of a day rises only if all answers of a minute say so. If it is spent, one request finds out so often.
+local DOUBTFUL, LOOK = 60 * 1000, 15 * 60 * 1000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
@@ -244,7 +245,7 @@ local function observe_day(sent, remaining)
       redis.call('HSET', KEYS[4], 'since', string.format('%.0f', math.floor(now)), 'used', 0, 'learnt', 1)
     end
   end
-  redis.call('HSET', KEYS[4], 'left', string.format('%.0f', remaining), 'low_at', string.format('%.0f', math.floor(now)))
+  redis.call('HSET', KEYS[4], 'left', remaining, 'low_at', string.format('%.0f', math.floor(now)))
 end
 
 load_state()
@@ -254,12 +255,17 @@ if length > 0 then
   save_state()
   if wait > 0 then postpone(wait) end
 end
+local has_day = day_limit >= 0
 for i = 6, #ARGV, 3 do
   local remaining = tonumber(ARGV[i + 2])
   if remaining >= 0 then
     observe_day(now - tonumber(ARGV[i]), remaining)
-    redis.call('HSET', KEYS[4], 'seen_at', string.format('%.0f', math.floor(now)))
+    has_day = true
   end
 end
-if day_limit >= 0 then redis.call('HSET', KEYS[4], 'limit', day_limit, 'seen_at', string.format('%.0f', math.floor(now))) end
+if has_day then
+  local now_ms = math.floor(now)
+  redis.call('HSET', KEYS[4], 'seen_at', string.format('%.0f', now_ms), 'look_at', string.format('%.0f', now_ms + LOOK))
+  if day_limit >= 0 then redis.call('HSET', KEYS[4], 'limit', day_limit) end
+end
 return { math.ceil(wait) }

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import click
 
+from scripts.simulator.scenarios import Scenario, eval_id_for
 from tasks.model.job import Queue
 from tests.bench import sample
 from tests.bench.contestants import Ours, ours
 from tests.bench.environment import BenchEnvironment, bench_environment
+from tests.bench.simulated_riskos import SimulatedRiskos, Stats, simulated_riskos
 from tests.bench.usage import cpu_of, now_of, peak_of
 
 _MIB = 1 << 20
@@ -26,6 +28,8 @@ _SLICE = 5_000
 _SLOPE_OF = 20_000
 _RATE = 50
 _ROUNDS = 3
+_SHARED_RATE, _LATE = 10, 3
+_LEAVE_DAILY, _DAY_ENDS_IN = 50, 30
 _MANY = {"DOCV_CONCURRENCY": "128"}
 Part = Callable[[Path, float], None]
 
@@ -76,7 +80,7 @@ def rate(folder: Path, scale: float) -> None:
     """How much of a rate of 50/s is used by two processes that RiskOS answers in 200 ms, more or less 100."""
     seconds = 60 * scale
     of_riskos = ["--latency", "0.2", "--jitter", "0.1", "--rate", str(_RATE)]
-    settings = {"DOCV_RATE": str(_RATE), "DOCV_BACKFILL_SHARE": "1"}
+    settings = {"DOCV_RATE": str(_RATE), "DOCV_BACKFILL_SHARE": "1", "DOCV_LEAVE_RATE": "0"}
     with (
         bench_environment(folder, tls=False, of_riskos=of_riskos, of_s3=["--latency", "0.04"]) as bench,
         ours(bench, 2, settings) as found,
@@ -150,7 +154,60 @@ def _cost(moments: Sequence[Moment]) -> float:
     return (last.cpu - first.cpu) / (last.archived - first.archived) * 1000
 
 
-PARTS: dict[str, Part] = {part.__name__: part for part in (latency, rate, memory, steady)}
+def neighbour(folder: Path, scale: float) -> None:
+    """How a key is shared with another client, who takes a new random rate of 0 to 9 of 10 requests/s every 30 s."""
+    of_riskos = ["--rate", str(_SHARED_RATE), "--neighbour", "0-9", "--latency-ms", "200", "--jitter-ms", "100"]
+    settings = {"DOCV_RATE": str(_SHARED_RATE), "DOCV_BACKFILL_SHARE": "1", "DOCV_LEAVE_DAILY": str(_LEAVE_DAILY)}
+    seconds = 600 * scale
+    with (
+        simulated_riskos(folder, *of_riskos) as riskos,
+        bench_environment(folder, tls=False) as bench,
+        ours(bench, 2, settings | {"DOCV_RISKOS_URL": riskos.url}) as found,
+    ):
+        count = round(_SHARED_RATE * (seconds + 2 * _DAY_ENDS_IN))
+        found[Queue.BACKFILL].feed([eval_id_for(Scenario.DOCUMENTED, number) for number in range(count)])
+        bench.wait_until_archived(_SHARED_RATE)
+        before = riskos.stats()
+        time.sleep(seconds)
+        _show_sharing(before, riskos.stats())
+        _show_end_of_day(riskos)
+
+
+def _show_sharing(before: Stats, after: Stats) -> None:
+    """Print how much of what the other client leaves was used, and how many of its requests were refused."""
+    left = _left_by(after) - _left_by(before)
+    ours = after["granted"] - before["granted"]
+    sent = after["neighbour"]["requests"] - before["neighbour"]["requests"]
+    refused = after["neighbour"]["refused_after"][len(before["neighbour"]["refused_after"]) :]
+    late = [seconds for seconds in refused if seconds > _LATE]
+    click.echo(
+        f"neighbour: {ours / left:.1%} of what it leaves is used (>= 85 %), {len(refused) / sent:.2%} of its requests "
+        f"are answered 429 (<= 1 %), {len(late)} of them later than {_LATE} s after a change (0)"
+    )
+
+
+def _show_end_of_day(riskos: SimulatedRiskos) -> None:
+    """Let the day of the quota end, and print whether our requests went too far."""
+    riskos.change(quota=_granted_by(riskos.stats()) + 2 * _LEAVE_DAILY)
+    time.sleep(_DAY_ENDS_IN)
+    refused = riskos.stats()["refused_by_quota"]
+    click.echo(f"neighbour: {refused} of our requests came after the end of a day of which {_LEAVE_DAILY} are left (0)")
+
+
+def _granted_by(stats: Stats) -> int:
+    """Return the requests of both clients that were granted."""
+    of_other = stats["neighbour"]
+    granted: int = stats["granted"] + of_other["requests"] - len(of_other["refused_after"])
+    return granted
+
+
+def _left_by(stats: Stats) -> float:
+    """Return the requests that the other client has left to us until now, and one per second to itself."""
+    rates: list[tuple[int, float]] = stats["neighbour"]["rates"]
+    return sum(max(0, _SHARED_RATE - 1 - rate) * seconds for rate, seconds in rates)
+
+
+PARTS: dict[str, Part] = {part.__name__: part for part in (latency, rate, neighbour, memory, steady)}
 
 
 @click.command()

@@ -43,13 +43,22 @@ class RiskOS:
 
     def __call__(self, _method: str, path: str, _query: str) -> bytes:
         """Return the answer to a request."""
-        if self._rate and not self._allow(time.monotonic()):
+        now = time.monotonic()
+        if self._rate and not self._allow(now):
             self.counts["refused"] += 1
-            return response(429, b"{}", "application/json")
+            return self._with_headers(response(429, b"{}", "application/json"), now)
         self.counts["allowed"] += 1
         if not self._bundles:
-            return response(400, _NO_DOCUMENTS, "application/json")
-        return self._bundles[number_of(path.split("/")[3])]
+            return self._with_headers(response(400, _NO_DOCUMENTS, "application/json"), now)
+        return self._with_headers(self._bundles[number_of(path.split("/")[3])], now)
+
+    def _with_headers(self, answer: bytes, now: float) -> bytes:
+        """Return an answer that says what is left of the rate, as RiskOS's do."""
+        if not self._rate:
+            return answer
+        left = self._rate - self._allowed.count(now)
+        said = f"\r\nX-Ratelimit-Limit-Window: {self._rate}\r\nX-Ratelimit-Remaining-Window: {left}\r\n"
+        return answer.replace(b"\r\n", said.encode(), 1)
 
     def _allow(self, now: float) -> bool:
         self._arrived.add(now)

@@ -122,7 +122,7 @@ async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
 ) -> None:
     eval_ids = evaluations(150)
     async with running_cluster(tmp_path / "stage", DOCV_RATE="200") as cluster:
-        cluster.riskos.change(quota=100, day_seconds=600)
+        cluster.riskos.change(quota=100, day_seconds=600, header_style="standard")
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
         await until_held(cluster, Reason.QUOTA)
@@ -141,6 +141,33 @@ async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
     assert spent.refused_by_quota <= 16, "those that were under way together"
 
 
+async def test_a_day_that_riskos_counts_is_never_crossed_and_one_request_finds_the_next_one(
+    figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    eval_ids = evaluations(150)
+    settings = {"DOCV_RATE": "200", "DOCV_LIVE_RESERVE": "0.1", "DOCV_LEAVE_DAILY": "5"}
+    async with running_cluster(tmp_path / "stage", **settings) as cluster:
+        cluster.riskos.change(quota=100, day_seconds=600)
+        await cluster.start_workers(2)
+        await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
+        await until_held(cluster, Reason.QUOTA, scope=backfill_of("default"))
+        await asyncio.sleep(1.5)
+        spent, burnt = cluster.riskos.stats(), await charged(cluster)
+        cluster.riskos.change(quota=10_000)
+        for field in ("look_at", "low_at"):
+            await cluster.client.hincrby("docv:quota:default", field, -15 * 60 * 1000)
+        await cluster.client.delete(hold_key(backfill_of("default")))
+        await cluster.wait_until_all_ended(_RUN, len(eval_ids))
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
+    figures(
+        f"day of 100, 5 left to others, a tenth for what is live: backfill stopped after {spent.granted}, refused "
+        f"{spent.refused_by_quota}, attempts burnt {burnt}, {result.sentence()}"
+    )
+    assert result.sound, result
+    assert 80 <= spent.granted <= 86, "the first answer tells; what is under way by then counts, too"
+    assert (spent.refused_by_quota, burnt) == (0, 0)
+
+
 async def test_an_account_that_is_not_activated_reads_as_what_it_is(tmp_path: Path) -> None:
     eval_ids = evaluations(20)
     async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
@@ -153,7 +180,7 @@ async def test_an_account_that_is_not_activated_reads_as_what_it_is(tmp_path: Pa
         assert await charged(cluster) == 0
 
 
-@pytest.mark.parametrize(("style", "most"), [("none", 40), ("standard", 8), ("x", 8)])
+@pytest.mark.parametrize(("style", "most"), [("none", 40), ("riskos", 8), ("standard", 8), ("x", 8)])
 async def test_a_rate_that_riskos_does_not_grant_is_found_out(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path, style: str, most: int
 ) -> None:

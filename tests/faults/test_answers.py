@@ -23,7 +23,7 @@ RATE = 200
 RUN = "list"
 IN_FLIGHT = 2 * 8
 """Of two workers; the cluster gives each eight places."""
-SETTINGS = {"DOCV_RATE": str(RATE), "DOCV_ATTEMPTS": "3"}
+SETTINGS = {"DOCV_RATE": str(RATE), "DOCV_ATTEMPTS": "3", "DOCV_LEASE_SECONDS": "120"}
 
 
 @dataclass(frozen=True)

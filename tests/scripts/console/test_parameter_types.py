@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from scripts.console.parameter_types import DurationType, OutcomesType, RateType, ShareType
+from scripts.console.parameter_types import DurationType, OutcomesType, RangeType, RateType, ShareType
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,8 @@ from scripts.console.parameter_types import DurationType, OutcomesType, RateType
         (DurationType(), "30m", 1_800),
         (DurationType(), "2h", 7_200),
         (DurationType(), "7d", 604_800),
+        (RangeType(), "0-9", (0, 9)),
+        (RangeType(), "3-3", (3, 3)),
         (ShareType(), "5%", 0.05),
         (ShareType(), "0.5%", 0.005),
         (ShareType(), "100%", 1),
@@ -27,6 +29,7 @@ def test_a_parameter_is_converted(kind: click.ParamType[float], text: str, numbe
     [
         *((RateType(), text) for text in ("0", "-1", "10001", "nan", "inf", "fast")),
         *((DurationType(), text) for text in ("", "5", "s", "1.5h", "-1h", "2w", "²h", "soon")),
+        *((RangeType(), text) for text in ("", "5", "9-0", "-1-3", "0-9/s", "a-b", "0 - 9")),
         *((ShareType(), text) for text in ("", "5", "%", "0%", "101%", "-5%", "1.2.3%", "five")),
     ],
 )

@@ -15,7 +15,7 @@ def test_what_can_be_changed_is_changed_and_the_rest_stays() -> None:
     assert options.changed({"rate": None}).rate is None
 
 
-@pytest.mark.parametrize("name", ["host", "port", "api_key", "image_bytes", "no_such_option"])
+@pytest.mark.parametrize("name", ["host", "port", "api_key", "image_bytes", "neighbour", "no_such_option"])
 def test_what_is_fixed_or_unknown_cannot_be_changed(name: str) -> None:
     with pytest.raises(ValueError, match=f"cannot be changed: {name}"):
         SimulatorOptions().changed({name: 1})

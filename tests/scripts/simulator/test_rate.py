@@ -56,6 +56,17 @@ def test_headers_tell_the_rate_in_the_chosen_style(style: RateHeaderStyle, mark:
     assert retry_after(style, 0.2) == {f"{mark}Retry-After": "1"}
 
 
+def test_the_headers_of_riskos_name_the_window_and_if_there_is_a_quota_the_day() -> None:
+    limiter, options = SimulatedLimiter(), SimulatorOptions(rate=10)
+    limiter.admit(options, 0)
+    window = {"X-Ratelimit-Limit-Window": "10", "X-Ratelimit-Remaining-Window": "9"}
+    assert limiter.headers(options, 0.2) == window
+    day = {"X-Ratelimit-Limit-Day": "1000", "X-Ratelimit-Remaining-Day": "999"}
+    assert limiter.headers(options.changed({"quota": 1000}), 0.2) == window | day
+    assert limiter.headers(options.changed({"rate": None, "quota": 1000}), 0.2) == day
+    assert retry_after(RateHeaderStyle.RISKOS, 1) == {}
+
+
 def test_a_service_can_be_silent_about_its_rate() -> None:
     options = SimulatorOptions(rate=3, header_style=RateHeaderStyle.NONE)
     assert SimulatedLimiter().headers(options, 0) == retry_after(RateHeaderStyle.NONE, 1) == {}

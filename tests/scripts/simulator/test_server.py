@@ -90,6 +90,22 @@ async def test_a_spent_quota_says_so(client: Client) -> None:
     assert client.simulator.stats().refused_by_quota == 1
 
 
+async def test_a_neighbour_uses_the_same_rate_and_has_figures_of_its_own() -> None:
+    options = SimulatorOptions(rate=50, neighbour=(50, 50))
+    async with await start_simulator(options) as simulator, aiohttp.ClientSession() as http:
+        left = 50
+        while left > 45:
+            await asyncio.sleep(0.02)
+            url = f"{simulator.url}/api/evaluation/{PLAIN}/documents"
+            async with http.get(url, headers={"Authorization": "Bearer simulated-key"}) as response:
+                left = int(response.headers["X-Ratelimit-Remaining-Window"])
+        async with http.get(f"{simulator.url}/__stats") as response:
+            figures = orjson.loads(await response.read())
+    assert figures["neighbour"]["requests"] >= 5 - figures["requests"]
+    assert figures["neighbour"]["rates"][-1][0] == 50
+    assert figures["neighbour"]["refused_after"] == []
+
+
 async def test_latency_is_what_it_is_told_to_be(client: Client) -> None:
     client.simulator.change(latency_ms=150, jitter_ms=50)
     began = time.monotonic()
