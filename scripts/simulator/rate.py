@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 
 _SECOND = 1.0
+# A request that arrived a second ago no longer counts, however its time was rounded.
+_ROUNDING = 1e-6
 
 
 class SlidingSecond:
@@ -29,7 +31,7 @@ class SlidingSecond:
         Args:
             now: seconds of a clock that never goes back.
         """
-        while self._arrivals and self._arrivals[0] <= now - _SECOND:
+        while self._arrivals and self._arrivals[0] <= now - _SECOND + _ROUNDING:
             self._arrivals.popleft()
         return len(self._arrivals)
 

@@ -52,6 +52,7 @@ local PROBE_LEASE = 60 * 1000
 local LOOK_LEASE = 10 * 1000
 -- Bins of a window, and how many are kept: those of the horizon and of as long before, for a window of a second.
 local BINS, RING = 20, 400
+local CLOCKS_APART = 20 * 1000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -177,13 +178,16 @@ local function observed_rate()
   return since < 2 and sent * (2 - since) / 60 or 0
 end
 
--- Add to our permits that are due at a moment (microseconds).
-local function count_in_window(due, number)
+-- Return the bin of a moment (microseconds), and how many of our permits are due in it.
+local function permits_at(due)
   local width = tonumber(redis.call('HGET', KEYS[8], 'length') or 1000) / BINS
   local bin = math.floor(due / 1000 / width)
   local known, count = string.match(redis.call('HGET', KEYS[8], bin % RING) or '', '^(%d+):(%d+)')
-  count = tonumber(known) == bin and tonumber(count) or 0
-  redis.call('HSET', KEYS[8], bin % RING, string.format('%.0f:%.0f:%.0f', bin, math.max(0, count + number), due))
+  return bin, tonumber(known) == bin and tonumber(count) or 0
+end
+
+local function set_permits(bin, count, due)
+  redis.call('HSET', KEYS[8], bin % RING, string.format('%.0f:%.0f:%.0f', bin, count, due))
   redis.call('PEXPIRE', KEYS[8], DAY)
 end
 
@@ -192,7 +196,8 @@ local function grant(is_probe, burst, allowed, left)
   local due_in, retry_in = reserve_permit(KEYS[4], 1, burst)
   if not due_in then return { 'wait', retry_in, 'acquire' } end
   count_request()
-  count_in_window(now + due_in, 1)
+  local bin, count = permits_at(now + due_in)
+  set_permits(bin, count + 1, now + due_in)
   if allowed then redis.call('HINCRBY', KEYS[3], 'used', 1) end
   if left then redis.call('HINCRBY', KEYS[3], 'left', -1) end
   if is_probe then
@@ -228,7 +233,17 @@ end
 
 -- microseconds since a permit was due whose request is not sent
 function verbs.release(age)
-  count_in_window(now - age, -1)
+  -- The caller's clock differs a little.
+  for _, apart in ipairs({ 0, -CLOCKS_APART, CLOCKS_APART }) do
+    local bin, count = permits_at(now - age + apart)
+    if count > 0 then
+      set_permits(bin, count - 1, now - age + apart)
+      break
+    end
+  end
+  local used, left = unpack(redis.call('HMGET', KEYS[3], 'used', 'left'))
+  if tonumber(used or 0) > 0 then redis.call('HINCRBY', KEYS[3], 'used', -1) end
+  if left then redis.call('HINCRBY', KEYS[3], 'left', 1) end
   return { 'ok' }
 end
 

@@ -241,7 +241,7 @@ local function observe_day(sent, remaining)
   end
   if remaining > left then
     if now - low_at <= DOUBTFUL then return end
-    if remaining - left > day_limit / 10 then
+    if day_limit > 0 and remaining - left > day_limit / 10 then
       redis.call('HSET', KEYS[4], 'since', string.format('%.0f', math.floor(now)), 'used', 0, 'learnt', 1)
     end
   end

@@ -37,6 +37,12 @@ def test_it_takes_from_the_same_window_and_day() -> None:
     assert headers["X-Ratelimit-Remaining-Day"] == "96"
 
 
+@pytest.mark.parametrize("rate", [3, 7, 9, 10])
+def test_a_rate_that_is_granted_is_never_refused(rate: int) -> None:
+    found = sent(Neighbour(SimulatedLimiter(), rate, rate, now=0.1), SimulatorOptions(rate=rate), 300.0)
+    assert found.refused_after == []
+
+
 def test_its_refused_requests_are_counted_by_the_time_since_its_rate_changed() -> None:
     found = sent(Neighbour(SimulatedLimiter(), 2, 2, now=0.0), SimulatorOptions(rate=1), 31.0)
     assert found.refused_after[0] == 0.5

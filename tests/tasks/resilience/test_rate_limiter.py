@@ -640,10 +640,11 @@ async def test_a_caller_gets_a_permit_when_the_hold_is_over(redis: Redis, during
     assert await sleep.limiter.acquire(account(), Queue.LIVE) is False
 
 
-async def test_a_hold_that_only_this_process_remembers_costs_one_permit(redis: Redis) -> None:
+async def test_a_permit_that_is_given_up_counts_neither_for_the_quota_nor_for_the_window(redis: Redis) -> None:
     sleep = HoldsDuringSleep(redis, {1: 30, 10: 0})
     assert await sleep.limiter.acquire(account(rate=1000, daily_quota=100), Queue.LIVE) is False
-    assert await redis.hget(QUOTA, "used") == "2"
+    assert await redis.hget(QUOTA, "used") == "1"
+    assert sum(int(bin_.split(":")[1]) for bin_ in await redis.hvals("docv:window:default")) == 1
 
 
 async def test_the_probe_is_sent_although_this_process_still_remembers_the_hold(redis: Redis, holds: Holds) -> None:

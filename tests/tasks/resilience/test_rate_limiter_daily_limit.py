@@ -161,6 +161,15 @@ async def test_a_day_that_has_much_more_left_is_a_new_one(redis: Redis, remainin
     assert (await key.pace.get_status()).used_today == used
 
 
+async def test_an_answer_without_the_limit_of_the_day_begins_no_new_day(redis: Redis) -> None:
+    key = Key(redis, daily_quota=1000)
+    await key.answered(500, limit=None)
+    await key.send()
+    await key.passes(61)
+    await key.answered(1000, limit=None)
+    assert (await key.pace.get_status()).used_today == 1
+
+
 async def test_a_backfill_leaves_a_part_of_the_day_to_live_requests(redis: Redis) -> None:
     key = Key(redis, live_reserve=0.1)
     await key.answered(101)
