@@ -25,6 +25,7 @@ from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.entries import KEY_PREFIX as _PREFIX
 from tasks.ledger.serialization import (
     failure_fields,
+    format_ending,
     options_as_json,
     parse_counters,
     parse_dead_letter,
@@ -217,10 +218,10 @@ class Ledger:
             lost += await self._call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
         return lost
 
-    async def complete(self, job: Job, outcome: Outcome, unchanged: ManifestOutcome | None = None) -> float:
-        """The evaluation has its outcome: remove it and count it for its runs, in one step.
-
-        An unchanged one is also counted by what its manifest says. What ends at about the same time shares a step.
+    async def complete(
+        self, job: Job, outcome: Outcome, unchanged: ManifestOutcome | None = None, answer: Outcome | None = None
+    ) -> float:
+        """Remove it and count its outcome for its runs, in one step that others share which end at about the same time.
 
         Returns:
             For how many seconds it was waited for, on Redis's clock: since it was accepted, wanted live, or redriven.
@@ -229,18 +230,17 @@ class Ledger:
             LeaseLost: another worker has it now and will settle it.
             ResponseError: its entry is damaged.
         """
-        age = await self._completions.submit((job, f"{outcome}:{unchanged}" if unchanged else outcome))
+        age = await self._completions.submit((job, format_ending(outcome, unchanged, answer)))
         if age < 0:
             raise ResponseError("the entry of an evaluation is damaged")
         self._check_lease(age)
         return age / 1000
 
     async def complete_all(self, ends: Sequence[tuple[Job, str]]) -> list[int]:
-        """Settle several, at most some thousand, in one step: as ``archived`` or, say, ``unchanged:archived``.
+        """Settle several, at most some thousand, in one step: as ``format_ending`` writes it.
 
         Returns:
-            For each the milliseconds for which it was waited for, at least 1; 0 where another worker has it now, -1
-            where its entry is damaged.
+            For each the milliseconds it was waited for, at least 1; 0 if another worker has it, -1 if it is damaged.
         """
         parts = [part for job, outcome in ends for part in (job.token, job.eval_id, outcome)]
         settled: list[int] = await self._call("complete", *parts)

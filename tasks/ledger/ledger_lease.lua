@@ -69,10 +69,13 @@ function verbs.extend(lease, ...)
 end
 
 -- -> milliseconds since it was accepted, wanted live, or redriven, at least 1; 0 where the lease is no longer ours
-local function complete_one(token, id, outcome, job)
+local function complete_one(token, id, ending, job)
   if job.lease ~= token then return 0 end
+  -- Only if RiskOS answered otherwise than the manifest says, the answer follows: unchanged:archived:not_found.
+  local outcome, answer = string.match(ending, '^([%w_]+:[%w_]+):([%w_]+)$')
+  outcome = outcome or ending
   count(job.runs, outcome, 1)
-  note_answer(id, job, outcome)
+  note_answer(id, job, outcome, answer)
   if job.again then
     finish_job(id, job)
   else
@@ -83,7 +86,7 @@ local function complete_one(token, id, outcome, job)
   return math.max(1, now - (job.asked or job.accepted))
 end
 
--- (token, id, outcome)... -> for each: what `complete_one` says, -1 where the job cannot be read: one that is damaged must
+-- (token, id, ending)... -> for each: what `complete_one` says, -1 where the job cannot be read: one that is damaged must
 -- not keep those beside it, whose counters are written when all is done, from their end.
 function verbs.complete(...)
   local ends, ids, answer, settled, alike = { ... }, {}, {}, {}, {}

@@ -11,11 +11,11 @@ local function note_answer_in(answers, name, id, is_refusal)
   if is_refusal then noted.row[#noted.row + 1] = id else noted.row, noted.delivered = {}, true end
 end
 
-local function note_answer(id, job, outcome)
+local function note_answer(id, job, outcome, answer)
   local manifest = string.match(outcome, '^unchanged:(.+)$')
   -- RiskOS was not asked about what was in the archive, unless that was wanted.
-  if manifest and not job.refresh and not contains(job.refresh_outcomes or {}, manifest) then return end
-  local answer = manifest or outcome
+  if manifest and not answer and not job.refresh and not contains(job.refresh_outcomes or {}, manifest) then return end
+  answer = answer or manifest or outcome
   if not REFUSALS[answer] and not DELIVERIES[answer] then return end
   if job.queue == 'live' then
     local is_explained = job.evidence and #job.evidence > 0

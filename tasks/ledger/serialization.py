@@ -33,6 +33,19 @@ def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
     return json.dumps(fields)
 
 
+def format_ending(outcome: Outcome, unchanged: ManifestOutcome | None, answer: Outcome | None) -> str:
+    """Return how an evaluation ended, such as ``archived``, ``unchanged:archived`` or ``unchanged:archived:not_found``.
+
+    Args:
+        unchanged: what the manifest says, if the outcome is ``unchanged``.
+        answer: what RiskOS answered; None if it was not asked. It is written only if the manifest says otherwise.
+    """
+    if not unchanged:
+        return outcome.value
+    differs = answer and answer.value != unchanged.value
+    return ":".join([outcome, unchanged, answer] if answer and differs else [outcome, unchanged])
+
+
 class Acceptance(enum.IntEnum):
     """What the script answers about an evaluation that it was to accept."""
 

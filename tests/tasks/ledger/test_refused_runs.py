@@ -1,5 +1,6 @@
 """A run whose first 200 answers are all refusals is on hold until a person says that they are expected."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -117,6 +118,41 @@ async def test_a_refresh_is_answered_even_if_nothing_changes(
     await accept(ledger, eval_ids, refresh=True)
     await complete(ledger, eval_ids, Outcome.UNCHANGED, manifest)
     assert await held_runs(ledger) == held
+
+
+async def end_unchanged(ledger: Ledger, eval_ids: Sequence[str], answer: Outcome | None) -> None:
+    """Have evaluations end of which the archive holds documents; RiskOS answered this, None if it was not asked."""
+    jobs = await ledger.lease(eval_ids, token="ours")
+    await asyncio.gather(*[ledger.complete(job, Outcome.UNCHANGED, ManifestOutcome.ARCHIVED, answer) for job in jobs])
+
+
+@pytest.mark.parametrize("refusal", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
+async def test_a_refusal_of_what_the_archive_holds_is_no_delivery_and_counts_as_unchanged(
+    ledger: Ledger, refusal: Outcome
+) -> None:
+    eval_ids = some_ids(200)
+    await accept(ledger, eval_ids, refresh=True)
+    await end_unchanged(ledger, eval_ids, refusal)
+    assert await held_runs(ledger) == [RUN]
+    counters = await ledger.get_run(RUN)
+    assert (counters.outcomes[Outcome.UNCHANGED], counters.unchanged_outcomes[ManifestOutcome.ARCHIVED]) == (200, 200)
+    assert (counters.pending, counters.errors) == (0, 0)
+
+
+async def test_a_delivery_of_what_the_archive_holds_speaks_for_the_run(ledger: Ledger) -> None:
+    eval_ids = some_ids(1)
+    await accept(ledger, eval_ids, refresh=True)
+    await end_unchanged(ledger, eval_ids, Outcome.ARCHIVED)
+    await refuse(ledger, 200)
+    assert await held_runs(ledger) == []
+
+
+async def test_what_is_held_and_was_not_asked_for_is_no_answer(ledger: Ledger) -> None:
+    eval_ids = some_ids(1)
+    await accept(ledger, eval_ids)
+    await end_unchanged(ledger, eval_ids, None)
+    await refuse(ledger, 200)
+    assert await held_runs(ledger) == [RUN]
 
 
 async def test_what_waits_for_a_run_on_hold_is_kept_and_counted(ledger: Ledger) -> None:
