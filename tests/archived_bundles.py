@@ -12,7 +12,8 @@ from tasks.pipeline.manifest_builder import build_manifest
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import UnreadableRecord, commit, read_manifest, utc_now
+from tasks.storage.manifest import UnreadableRecord, read_manifest, utc_now
+from tasks.storage.revision import commit
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 
@@ -35,6 +36,13 @@ async def archive_tombstone(
     """Archive that there are no documents."""
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
     return await _archive(bucket, evaluation, answer, BundleContents(), evidence)
+
+
+async def archive_refusal(
+    bucket: Bucket, outcome: Outcome, status: int, evaluation: Evaluation = EVALUATION
+) -> Outcome:
+    """Archive that RiskOS refused the request, or did not know the evaluation."""
+    return await _archive(bucket, evaluation, NoBundle(outcome, status, "no"), BundleContents())
 
 
 async def _archive(

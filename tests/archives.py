@@ -22,9 +22,9 @@ from tasks.storage.manifest import (
     ResponseRecord,
     TriggerRecord,
     UnreadableRecord,
-    commit,
     read_manifest,
 )
+from tasks.storage.revision import commit
 from tasks.storage.run_list import RunSource, store_run_list
 from tests.conftest import S3
 

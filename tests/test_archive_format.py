@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from tasks.bundle.documents import DocumentSource, Kind
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import NoDocumentsReason
+from tasks.model.outcome import NoDocumentsReason, SourceStatus
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, schema
 from tasks.storage.run_list import RunList, RunSource, store_run_list
@@ -113,7 +113,7 @@ def test_the_example_is_a_manifest_with_every_field() -> None:
 def test_every_word_of_a_closed_set_is_told() -> None:
     outcomes = fields_told("outcome")
     assert outcomes == sorted(schema()["properties"]["outcome"]["enum"])
-    for word in (*Kind, *DocumentSource, *NoDocumentsReason):
+    for word in (*Kind, *DocumentSource, *NoDocumentsReason, *SourceStatus):
         assert f"`{word.value}`" in PAGE
 
 

@@ -98,5 +98,5 @@ def test_the_costs_of_a_million_are_what_the_formula_gives() -> None:
         kms = (documents + 1) / 100 * 0.03 / 10_000
         once = 1e6 * (documents * float(put) / 1_000 + manifest + 0.0004 / 1_000 + kms)
         assert float(once_told) == pytest.approx(once, abs=0.01)
-        a_month = gigabytes * float(month) + 1e6 * documents * tags * tag
+        a_month = gigabytes * float(month) + 1e6 * (documents + 1) * tags * tag
         assert float(month_told) == pytest.approx(a_month, abs=0.01)

@@ -11,7 +11,7 @@ import orjson
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import StoredManifest, read_manifest
 
@@ -19,8 +19,10 @@ MISSING = "missing"
 """What is said in the place of an outcome where nothing tells one."""
 PRESENT = "present"
 """What is said where a manifest is known to be there, and was not read."""
-ERASED = "erased"
+ERASED = ManifestOutcome.ERASED.value
 """The outcome of an evaluation that was erased, whatever it was before."""
+ONLY_HELD_HERE = frozenset({SourceStatus.PARTLY_GONE, SourceStatus.GONE})
+"""What RiskOS had of evaluations of which only the archive has documents."""
 _AT_ONCE = 64
 _SOME = 1_000
 
@@ -32,13 +34,14 @@ class EvaluationRow:
     Attributes:
         eval_id: the evaluation.
         outcome: its outcome, ``erased``, ``missing``, or ``present``.
-        documents: how many are in the archive.
+        documents: how many the archive holds, whatever RiskOS has by now.
         bytes: how large they are together.
         manifest: key of the manifest; None where there is none.
         sha256: hash of the manifest's bytes.
         archived_at: when it was made.
         cause: a short fixed word: what could not be read, or why there is no manifest: the cause of the dead letter, or
             where the evaluation stands.
+        at_source: what RiskOS had when it was last asked, as its manifest says; None if none was read.
     """
 
     eval_id: str
@@ -49,6 +52,7 @@ class EvaluationRow:
     sha256: str | None = None
     archived_at: str | None = None
     cause: str | None = None
+    at_source: SourceStatus | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -92,16 +96,16 @@ async def _read_row(bucket: Bucket, evaluation: Evaluation) -> EvaluationRow:
 def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow:
     """Return what a manifest says of its evaluation."""
     manifest = committed.manifest
-    documents = [document for document in manifest.documents if not document.superseded]
     return EvaluationRow(
         eval_id=evaluation.eval_id,
-        outcome=ERASED if manifest.erased else manifest.outcome.value,
-        documents=len(documents),
-        bytes=sum(document.size for document in documents),
+        outcome=manifest.manifest_outcome.value,
+        documents=len(manifest.documents),
+        bytes=sum(document.size for document in manifest.documents),
         manifest=evaluation.manifest_key,
         sha256=hashlib.sha256(committed.stored.data).hexdigest(),
         archived_at=manifest.archived_at,
         cause=ERASED if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
+        at_source=manifest.source_status,
     )
 
 

@@ -118,7 +118,8 @@ def _as_json(found: _Found) -> dict[str, object]:
                 "outcome": row.outcome,
                 "documents": row.documents,
                 "bytes": row.bytes,
-                "response": stored.manifest.response.model_dump(),
+                "at_source": row.at_source,
+                "response": stored.manifest.last_response.model_dump(),
                 "request": stored.manifest.trigger.model_dump(),
             }
             for stored, row in found.rows()
@@ -141,11 +142,11 @@ def _print(found: _Found) -> None:
 
 def _revision_table(found: _Found) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("revision", "archived at", "outcome", "documents", "response", "request"):
+    for title in ("revision", "archived at", "outcome", "documents", "at source", "response", "request"):
         table.add_column(title, justify="right" if title in {"revision", "documents"} else "left", overflow="fold")
     for stored, row in found.rows():
-        texts = _join(stored.manifest.response), _join(stored.manifest.trigger)
-        table.add_row(str(stored.manifest.revision), row.archived_at, row.outcome, str(row.documents), *texts)
+        facts = str(stored.manifest.revision), row.archived_at, row.outcome, str(row.documents), row.at_source
+        table.add_row(*facts, _join(stored.manifest.last_response), _join(stored.manifest.trigger))
     return table
 
 

@@ -34,7 +34,7 @@ _EVALUATIONS_AT_ONCE = 16
 _REASONS = {
     NoDocumentsReason.MILITARY: "RiskOS deletes images of military IDs at once",
     NoDocumentsReason.MINOR: "RiskOS deletes images of persons under 18 at once",
-    NoDocumentsReason.RETENTION_OR_UNKNOWN: "RiskOS had deleted them by policy or on request, or never had any",
+    NoDocumentsReason.RETENTION_OR_UNKNOWN: "RiskOS had deleted them before they were asked for, or never had any",
 }
 
 
@@ -84,7 +84,7 @@ class _ExportTotals:
     "--kind", "kinds", type=click.Choice([kind.value for kind in Kind]), multiple=True, help="Only such documents."
 )
 @click.option("--revision", type=click.IntRange(1), help="The documents of a former revision.")
-@click.option("--superseded", is_flag=True, help="Also those that the bundle has lost since.")
+@click.option("--current", is_flag=True, help="Without documents that RiskOS no longer had when last asked.")
 @account_option()
 @json_option("Print one JSON object for each evaluation.")
 def export(
@@ -100,8 +100,9 @@ def export(
 ) -> int:
     """Bring documents back out of the archive, each checked on its way.
 
-    Each evaluation gets a folder with its documents, its manifest.json and names.csv. All of it is there in the end, or
-    nothing of it; what is there already is never written over. Needs neither Redis nor an API key.
+    Each evaluation gets a folder with all documents that the archive holds, its manifest.json and names.csv. All of it
+    is there in the end, or nothing of it; what is there already is never written over. Needs neither Redis nor an API
+    key.
     """
     target = archive or folder
     if target is None or (archive and folder):
@@ -178,7 +179,7 @@ def _print_evaluation(exported: Exported, wanted: ExportOptions, *, as_json: boo
     click.echo(_json(exported, wanted) if as_json else line)
     for problem in exported.problems:
         click.echo(f"{exported.eval_id}: {problem}", err=True)
-    if exported.manifest and all(document.superseded for document in exported.manifest.documents):
+    if exported.manifest and not exported.manifest.documents:
         click.echo(f"{exported.eval_id}: there are no documents: {_why(exported.manifest)}", err=True)
 
 

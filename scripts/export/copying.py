@@ -28,17 +28,17 @@ class DocumentSelection:
     Attributes:
         kinds: kinds of documents; none stands for all.
         revision: number of a former revision; None is the current one.
-        superseded: whether those are wanted, too, that are not in the bundle of that revision any more.
+        current: whether documents are left out that RiskOS no longer had, as far as that revision says.
     """
 
     kinds: Collection[str] = ()
     revision: int | None = None
-    superseded: bool = False
+    current: bool = False
 
     def select(self, manifest: Manifest) -> Iterator[tuple[int, DocumentRecord]]:
         """Yield the documents that are wanted, with their number in the manifest."""
         for number, document in enumerate(manifest.documents, 1):
-            if (self.superseded or not document.superseded) and (not self.kinds or document.kind in self.kinds):
+            if not (self.current and document.superseded) and (not self.kinds or document.kind in self.kinds):
                 yield number, document
 
 
@@ -63,7 +63,7 @@ class Exported:
     @property
     def outcome(self) -> str:
         """Its outcome, or ``missing``."""
-        return self.manifest.outcome.value if self.manifest else MISSING
+        return self.manifest.manifest_outcome.value if self.manifest else MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,10 @@ class Copier:
             if problem:
                 problems.append(f"document {number} of the manifest: {problem}")
             else:
-                copied.append((path, document))
+                copied.append((path, document, manifest.at_source(document)))
         if copied:
             write_listing(folder, copied)
-        size = sum(document.size for _, document in copied)
+        size = sum(document.size for _, document, _ in copied)
         return Exported(evaluation.eval_id, manifest, len(copied), size, tuple(problems))
 
     async def _copy_one(self, evaluation: Evaluation, document: DocumentRecord, path: Path) -> str | None:

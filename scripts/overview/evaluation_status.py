@@ -72,6 +72,7 @@ class EvaluationStatus:
             "next_attempt_at": self.next_attempt_at,
             "documents": self.archived.documents,
             "bytes": self.archived.bytes,
+            "at_source": self.archived.at_source,
             "manifest": self.archived.manifest,
         }
 

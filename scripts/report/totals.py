@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from scripts.archive_access.evaluation_rows import EvaluationRow
+from scripts.archive_access.evaluation_rows import ONLY_HELD_HERE, EvaluationRow
 
 _NAMED = 1_000
 _BARS = 60
@@ -37,6 +37,7 @@ class ReportTotals:
         causes: why those that nobody may pass over have no documents in the archive.
         documents: how many.
         bytes: of them.
+        only_here: evaluations of which only the archive has documents.
         before: manifests that were there before the run began.
         named: the first rows that somebody has to look at.
         unnamed: how many more of them there are.
@@ -47,6 +48,7 @@ class ReportTotals:
     causes: Counter[str] = field(default_factory=Counter)
     documents: int = 0
     bytes: int = 0
+    only_here: int = 0
     before: int = 0
     named: list[EvaluationRow] = field(default_factory=list)
     unnamed: int = 0
@@ -68,6 +70,7 @@ class ReportTotals:
             self.outcomes[row.outcome] += 1
             self.documents += row.documents
             self.bytes += row.bytes
+            self.only_here += row.at_source in ONLY_HELD_HERE
             at = datetime.fromisoformat(row.archived_at) if row.archived_at else None
             if at and at < self.begun:
                 self.before += 1

@@ -134,5 +134,7 @@ def _expect_bundle(expected: ExpectedObjects, evaluation: Evaluation, record: Ma
         expected.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
         return
     key = evaluation.quarantine_key(bundle.sha256)
+    if any(claim.key == key for claim in expected.bundles):
+        return
     metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
     expected.bundles.append(ExpectedObject(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))

@@ -11,7 +11,7 @@ class Outcome(enum.StrEnum):
     ARCHIVED = "archived"
     """Documents and manifest are in the archive, put there now."""
     UNCHANGED = "unchanged"
-    """A manifest was there already and still says the same."""
+    """A manifest was there already, and the archive holds nothing new."""
     NO_DOCUMENTS = "no_documents"
     """RiskOS answered "No Documents Found"; never asked again by itself."""
     NOT_FOUND = "not_found"
@@ -45,6 +45,29 @@ class ManifestOutcome(enum.StrEnum):
         return self is ManifestOutcome.ERASED or Outcome(self).ok
 
 
+class SourceStatus(enum.StrEnum):
+    """What RiskOS had of an evaluation when it was last asked. It says nothing about what the archive holds."""
+
+    PRESENT = "present"
+    """Every document that the archive holds."""
+    PARTLY_GONE = "partly_gone"
+    """Only some of the documents that the archive holds."""
+    GONE = "gone"
+    """None of the documents that the archive holds."""
+    NONE = "none"
+    """No documents, and the archive holds none."""
+    UNKNOWN = "unknown"
+    """RiskOS was not asked, its answer does not say, or the manifest is older than this field."""
+
+
+class AtSource(enum.StrEnum):
+    """Whether RiskOS had a document when it was last asked."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class ArchiveResult:
     """How an attempt ended that was not stopped.
@@ -52,10 +75,14 @@ class ArchiveResult:
     Attributes:
         outcome: the outcome of the evaluation.
         unchanged: what the manifest says, if the outcome is ``unchanged``.
+        answer: the outcome that RiskOS's answer has by itself; None if RiskOS was not asked.
+        has_written: whether a manifest was written.
     """
 
     outcome: Outcome
     unchanged: ManifestOutcome | None = None
+    answer: Outcome | None = None
+    has_written: bool = False
 
     @property
     def ok(self) -> bool:

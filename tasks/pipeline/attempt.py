@@ -57,16 +57,16 @@ async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
         await _record_failure(error, job, ctx, ledger, archive_probe=probe is not None)
     else:
         # Other evaluations learn that RiskOS and the archive are well.
-        if result.outcome is not Outcome.UNCHANGED:
+        if result.has_written:
             ctx.client.breaker.record_success()
         if probe:
-            await ctx.gate.probe_succeeded(probe, result.outcome)
+            await ctx.gate.probe_succeeded(probe, has_written=result.has_written)
         await _complete(result, job, ledger, time.monotonic() - started)
 
 
 async def _complete(result: ArchiveResult, job: Job, ledger: Ledger, seconds: float) -> None:
     try:
-        age = await ledger.complete(job, result.outcome, result.unchanged)
+        age = await ledger.complete(job, result.outcome, result.unchanged, result.answer)
     except LeaseLost as error:
         _record_lost_lease(error)
         return

@@ -6,7 +6,7 @@ Made of return values only: of what was answered, read and stored, not of what w
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
-from tasks.model.outcome import Outcome, reason_from
+from tasks.model.outcome import Outcome, SourceStatus, reason_from
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import FetchResult, NoBundle
 from tasks.storage.manifest import (
@@ -15,6 +15,7 @@ from tasks.storage.manifest import (
     Manifest,
     NoDocumentsRecord,
     ResponseRecord,
+    SourceRecord,
     TriggerRecord,
     archiver,
     utc_now,
@@ -41,9 +42,11 @@ def build_manifest(
     """
     if isinstance(result, NoBundle):
         outcome, bundle = result.outcome, None
+        # A 404, or a refusal of the request, does not say what RiskOS has.
+        status = SourceStatus.NONE if outcome is Outcome.NO_DOCUMENTS else SourceStatus.UNKNOWN
         response = ResponseRecord(status=result.status, message=result.message, request_id=result.request_id)
     else:
-        outcome = Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED
+        outcome, status = Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED, SourceStatus.PRESENT
         bundle = BundleRecord(
             filename=result.filename,
             size=result.size,
@@ -66,6 +69,7 @@ def build_manifest(
         unreadable=contents.unreadable,
         bundle=bundle,
         response=response,
+        source=SourceRecord(status=status, asked_at=retrieved_at, response=response),
         no_documents=no_documents,
         trigger=TriggerRecord(
             source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id

@@ -17,7 +17,8 @@ from tasks.resilience.archive_gate import ArchiveGate
 from tasks.riskos.client import RiskOSClient, fetch
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest, StoredManifest, commit, read_manifest, utc_now
+from tasks.storage.manifest import Manifest, StoredManifest, read_manifest, utc_now
+from tasks.storage.revision import commit, next_revision
 from tasks.telemetry.tracing import span
 from worker.metrics.worker_metrics import Step, count_uploaded, timed
 
@@ -123,7 +124,7 @@ async def _store(
         evaluation, job, result, contents, stored, retrieved_at=retrieved_at, sealed_with=ctx.target.sealed_with
     )
     # RiskOS packs a bundle anew for each request: where all is as it was, the one in quarantine will do.
-    same = previous and previous.manifest.same_content(manifest)
+    same = previous and previous.manifest.same_content(next_revision(previous, manifest))
     if isinstance(result, Bundle) and contents.unreadable and not same:
         await quarantine_bundle(ctx.target, evaluation, result)
     return manifest
@@ -135,14 +136,24 @@ async def _commit(
     """Commit the manifest; where another worker was faster, on top of what that one wrote; where it was erased, not."""
     for _ in range(_COMMITS):
         try:
-            outcome = await commit(ctx.manifests, evaluation, manifest, previous)
+            outcome = await commit(ctx.manifests, evaluation, manifest, previous, ctx.target.tags)
         except ManifestChanged:
             previous = await read_manifest(ctx.manifests, evaluation)
             if previous and previous.manifest.erased and not job.even_if_erased:
                 return _unchanged(previous.manifest)
         else:
-            return _unchanged(manifest) if outcome is Outcome.UNCHANGED else ArchiveResult(outcome)
+            return _result(outcome, manifest, previous)
     raise ManifestChanged
+
+
+def _result(outcome: Outcome, manifest: Manifest, previous: StoredManifest | None) -> ArchiveResult:
+    record = next_revision(previous, manifest)
+    return ArchiveResult(
+        outcome,
+        unchanged=record.manifest_outcome if outcome is Outcome.UNCHANGED else None,
+        answer=manifest.outcome,
+        has_written=previous is None or not previous.manifest.same_content(record),
+    )
 
 
 def _unchanged(manifest: Manifest) -> ArchiveResult:

@@ -1,7 +1,6 @@
 """May we work with the archive? While it is on hold one evaluation at a time finds out whether it is well again."""
 
 from tasks.errors import ArchiveHeld
-from tasks.model.outcome import Outcome
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, Hold, Holds, Reason
 
@@ -50,9 +49,9 @@ class ArchiveGate:
         """The probe did not get as far as the archive; another one may be sent at once."""
         await self._holds.release_probe(ARCHIVE)
 
-    async def probe_succeeded(self, reason: Reason, outcome: Outcome) -> None:
+    async def probe_succeeded(self, reason: Reason, *, has_written: bool) -> None:
         """The probe came to an end: the archive is well again, unless all that was done was reading."""
-        if outcome is Outcome.UNCHANGED and reason is not Reason.CANNOT_READ:
+        if not has_written and reason is not Reason.CANNOT_READ:
             await self.probe_inconclusive()
             return
         await self._holds.end_after_probe(ARCHIVE)

@@ -185,6 +185,7 @@ class S3Bucket:
                     key,
                     data,
                     attributes={"Content-Type": attributes.media_type, **attributes.metadata},
+                    tags=dict(attributes.tags) or None,
                     mode={"e_tag": etag} if etag else "create",
                     use_multipart=False,
                 )

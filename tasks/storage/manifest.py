@@ -1,6 +1,5 @@
 """The record of one evaluation, committed last: objects → the record. Its existence is the truth."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,12 +10,11 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import IntegrityError, ManifestChanged
+from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome
-from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
+from tasks.model.outcome import AtSource, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.storage.bucket import Bucket, StoredObject
 
-_MEDIA_TYPE = "application/json"
 SHA256 = r"^[0-9a-f]{64}$"
 _UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 
@@ -53,7 +51,9 @@ class DocumentRecord(ArchiveRecord):
         exclude_if=_is_none,
         description="ID of the key that the object was sealed with; absent where it is as it came.",
     )
-    superseded: bool = Field(default=False, description="It was in a former bundle and is not in this one.")
+    superseded: bool = Field(
+        default=False, description="RiskOS did not have it any more when it last said what it has; the archive does."
+    )
 
 
 class UnreadableRecord(ArchiveRecord):
@@ -86,8 +86,16 @@ class ResponseRecord(ArchiveRecord):
     )
 
 
+class SourceRecord(ArchiveRecord):
+    """What RiskOS had when it was last asked; ``documents`` is what the archive holds."""
+
+    status: SourceStatus = Field(description="What RiskOS had of the documents that the archive holds.")
+    asked_at: str | None = Field(pattern=_UTC, description="When RiskOS first gave this answer; null if never asked.")
+    response: ResponseRecord = Field(description="The answer that the status was told from.")
+
+
 class NoDocumentsRecord(ArchiveRecord):
-    """Why there are no documents."""
+    """Why RiskOS has no documents."""
 
     reason: NoDocumentsReason = Field(description="As far as it is known.")
     evidence: tuple[str, ...] = Field(description="What the reason was told from.")
@@ -125,10 +133,15 @@ class Manifest(ArchiveRecord):
     previous: str | None = Field(
         pattern=SHA256, description="SHA-256 of the manifest before, kept as revisions/{revision - 1}.json."
     )
-    documents: tuple[DocumentRecord, ...]
+    documents: tuple[DocumentRecord, ...] = Field(description="Every document that the archive holds.")
     unreadable: tuple[UnreadableRecord, ...] = ()
     bundle: BundleRecord | None
     response: ResponseRecord
+    source: SourceRecord | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="What RiskOS had when last asked; absent in manifests of versions before this field.",
+    )
     no_documents: NoDocumentsRecord | None
     trigger: TriggerRecord
     retrieved_at: str = Field(pattern=_UTC, description="When RiskOS answered.")
@@ -141,10 +154,35 @@ class Manifest(ArchiveRecord):
     @property
     def manifest_outcome(self) -> ManifestOutcome:
         """What it says of the evaluation: its outcome, or that it was erased."""
-        return ManifestOutcome.ERASED if self.erased else ManifestOutcome(self.outcome)
+        if self.erased:
+            return ManifestOutcome.ERASED
+        # Manifests without `source` recorded RiskOS's last answer as the outcome, whatever the archive held.
+        is_held = self.documents and self.outcome is not Outcome.UNREADABLE
+        return ManifestOutcome.ARCHIVED if is_held else ManifestOutcome(self.outcome)
+
+    @property
+    def source_status(self) -> SourceStatus:
+        """What RiskOS had when it was last asked, as far as the manifest says."""
+        return self.source.status if self.source else SourceStatus.UNKNOWN
+
+    @property
+    def last_response(self) -> ResponseRecord:
+        """What RiskOS answered when it was last asked."""
+        return self.source.response if self.source else self.response
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether the archive holds documents of the evaluation, or a bundle in quarantine."""
+        return bool(self.documents) or self.manifest_outcome is ManifestOutcome.UNREADABLE
+
+    def at_source(self, document: DocumentRecord) -> AtSource:
+        """Return whether RiskOS had a document when it was last asked."""
+        if self.source_status is SourceStatus.UNKNOWN:
+            return AtSource.UNKNOWN
+        return AtSource.NO if document.superseded else AtSource.YES
 
     def same_content(self, other: "Manifest") -> bool:
-        """Return whether both tell of the same outcome, documents and answer.
+        """Return whether both tell of the same outcome, documents, source status and answer.
 
         Times, trigger, request ID and the packing of the bundle may differ: RiskOS makes the ZIP anew for each request.
         """
@@ -156,8 +194,9 @@ class Manifest(ArchiveRecord):
             (document.name, document.kind, document.key) for document in self.documents if not document.superseded
         )
         unreadable = sorted((each.name, each.cause) for each in self.unreadable)
-        answer = self.response.status, self.response.message
-        return self.outcome, documents, unreadable, answer, self.no_documents, self.erased
+        answers = [(each.status, each.message) for each in (self.response, self.last_response)]
+        status = self.source.status if self.source else None
+        return self.outcome, documents, unreadable, answers, status, self.no_documents, self.erased
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,64 +251,6 @@ async def read_manifest(bucket: Bucket, evaluation: Evaluation) -> StoredManifes
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
         raise IntegrityError("a manifest speaks of another evaluation")
     return StoredManifest(manifest, found)
-
-
-def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manifest:
-    """Return the manifest as the revision that follows the one before.
-
-    Documents that are gone from the bundle stay in the archive, and stay listed as superseded. After an erasure
-    the revisions begin anew.
-    """
-    if previous is None:
-        return manifest
-    digest = hashlib.sha256(previous.stored.data).hexdigest()
-    if previous.manifest.erased:
-        return manifest.model_copy(update={"previous": digest})
-    present = {document.key for document in manifest.documents}
-    # What was there already has not been written again: it is still sealed as it was.
-    sealed = {document.key: document.sealed_with for document in previous.manifest.documents}
-    documents = [
-        document.model_copy(update={"sealed_with": sealed.get(document.key, document.sealed_with)})
-        for document in manifest.documents
-    ]
-    gone = [
-        document.model_copy(update={"superseded": True})
-        for document in previous.manifest.documents
-        if document.key not in present
-    ]
-    revision = previous.manifest.revision + 1
-    return manifest.model_copy(update={"revision": revision, "previous": digest, "documents": (*documents, *gone)})
-
-
-async def commit(
-    bucket: Bucket, evaluation: Evaluation, manifest: Manifest, previous: StoredManifest | None
-) -> Outcome:
-    """Write the manifest, after everything it names; return how the evaluation ended by that.
-
-    The manifest before is kept under ``revisions/`` first. Replacing compares what is there with what we
-    read, so that two workers cannot lose each other's revision.
-
-    Raises:
-        ManifestChanged: another worker wrote one in the meantime; look it up again.
-        StorageError: it may not be there.
-        IntegrityError: another manifest is kept under the same revision.
-    """
-    if previous and previous.manifest.same_content(manifest):
-        return Outcome.UNCHANGED
-    labels = ObjectAttributes(_MEDIA_TYPE, {"eval-id": evaluation.eval_id})
-    record = next_revision(previous, manifest)
-    if previous:
-        key = evaluation.revision_key(record.revision - 1)
-        await put(bucket, key, previous.stored.data, hashlib.sha256(previous.stored.data).hexdigest(), labels)
-    data = record.as_json()
-    try:
-        await bucket.replace(evaluation.manifest_key, data, labels, previous.stored.etag if previous else None)
-    except (ManifestChanged, WriteUnconfirmed):
-        # Our own write may have reached the store although its answer did not reach us.
-        found = await bucket.read(evaluation.manifest_key)
-        if found is None or found.data != data:
-            raise ManifestChanged from None
-    return record.outcome
 
 
 def manifest_error(data: bytes) -> str:

@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.encryption_keys)] = ()
     """Keys to seal documents with before they leave: ``id:base64`` of 32 bytes, by commas; one seals, all open."""
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
-    """Up to five tags of your own on every document: ``team=kyc,retention=7y``."""
+    """Up to five tags of your own on every document and manifest: ``team=kyc,retention=7y``."""
 
     metrics_host: str = Field(default="127.0.0.1", min_length=1)
     """Address that a worker shows its figures on."""

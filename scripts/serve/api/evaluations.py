@@ -15,7 +15,7 @@ from scripts.serve.auth.credentials import CredentialCheck
 from scripts.serve.http.responses import HTTPError, json_response
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import Evaluation, parse_eval_id
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import Outcome, SourceStatus
 from tasks.storage.bucket import Bucket
 from worker.config.accounts import Accounts
 
@@ -41,8 +41,12 @@ class ArchivedEvaluation(BaseModel):
         description="RFC 3339, UTC: when a parked one is due, or when the hold that one on_hold waits for ends or is "
         "probed next. null if that is not known."
     )
-    documents: int = Field(description="Documents of the newest bundle in the archive, whatever the state.")
+    documents: int = Field(description="Documents that the archive holds, whatever the state and whatever RiskOS has.")
     bytes: int = Field(description="Their sizes, added up.")
+    at_source: SourceStatus | None = Field(
+        description="What RiskOS had of the documents when it was last asked: all (present), some (partly_gone) or "
+        "none (gone). none: it had none, and the archive holds none. null if there is no manifest."
+    )
     manifest: str | None = Field(description="Key of the manifest, below the archive's prefix; null if there is none.")
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
+from tests.archived_bundles import archive_bundle, archive_refusal, archive_tombstone
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
+from tests.zips import zip_of
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -33,7 +37,7 @@ async def test_what_is_archived_is_told_from_the_archive_alone(shell: Shell) -> 
     assert [row["outcome"] for row in rows] == [
         {3: "no_documents", 6: "unreadable"}.get(number, "archived") for number in range(10)
     ]
-    assert finished.err == "10 evaluations: 8 archived, 1 no_documents, 1 unreadable; 26 documents\n"
+    assert finished.err == "10 evaluations: 8 archived, 1 no_documents, 1 unreadable; 38 documents\n"
     assert not (shell.folder / ".docv-archive" / "redis").exists()
 
 
@@ -69,9 +73,9 @@ async def test_an_erased_evaluation_is_erased_and_all_right(shell: Shell) -> Non
     assert [(row["outcome"], row["cause"], row["documents"]) for row in rows] == [
         ("erased", "erased", 0),
         ("erased", "erased", 0),
-        ("archived", None, 3),
+        ("archived", None, 9),
     ]
-    assert (finished.code, "3 evaluations: 1 archived, 2 erased; 3 documents" in finished.err) == (0, True)
+    assert (finished.code, "3 evaluations: 1 archived, 2 erased; 9 documents" in finished.err) == (0, True)
 
 
 async def test_an_archive_in_s3_is_asked_or_its_inventory_is(s3: S3, tmp_path: Path) -> None:
@@ -88,7 +92,30 @@ async def test_an_archive_in_s3_is_asked_or_its_inventory_is(s3: S3, tmp_path: P
     rows = [json.loads(line) for line in looked.out.splitlines()]
     assert (asked.code, looked.code) == (1, 1)
     assert [row["outcome"] for row in rows] == ["present", "present", "missing"]
-    assert [row["documents"] for row in rows] == [3, 9, 0]
+    held = [(row["documents"], row["bytes"]) for row in rows]
+    assert held == [(row["documents"], row["bytes"]) for row in map(json.loads, asked.out.splitlines())]
+    assert [documents for documents, _ in held] == [3, 9, 0]
+    assert [row["at_source"] for row in rows] == [None, None, None]
+
+
+async def test_what_only_the_archive_has_is_listed(shell: Shell) -> None:
+    bucket, ids = LocalBucket(shell.folder / "archive"), eval_ids(4, seed=7)
+    bundle = zip_of({"front.jpg": b"front", "selfie": b"selfie"})
+    for eval_id in ids:
+        await archive_bundle(bucket, bundle, Evaluation(eval_id, "sandbox"))
+    await archive_tombstone(bucket, Evaluation(ids[0], "sandbox"))
+    await archive_bundle(bucket, zip_of({"selfie": b"selfie"}), Evaluation(ids[1], "sandbox"))
+    await archive_refusal(bucket, Outcome.NOT_FOUND, 404, Evaluation(ids[2], "sandbox"))
+    finished = await shell.run("audit", "-", "--gone-at-source", "--json", given="\n".join([*ids, *IDS, UNKNOWN]))
+    rows = [json.loads(line) for line in finished.out.splitlines()]
+    assert [(row["eval_id"], row["outcome"], row["documents"], row["at_source"]) for row in rows] == [
+        (ids[0], "archived", 2, "gone"),
+        (ids[1], "archived", 2, "partly_gone"),
+    ]
+    assert finished.code == 1, "one is missing"
+    assert "2 gone or partly gone at RiskOS; for 10 it is not known what RiskOS has" in finished.err
+    nothing = await shell.run("audit", "-", "--gone-at-source", given=ids[3])
+    assert (nothing.code, len(nothing.out.splitlines())) == (0, 1), "the header alone"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +126,7 @@ async def test_an_archive_in_s3_is_asked_or_its_inventory_is(s3: S3, tmp_path: P
         (("ids.txt",), 3, "there is no archive here that can be read"),
         (("ids.txt", "--inventory", "ids.txt"), 2, "names a folder"),
         (("ids.txt", "--inventory", "missing.csv"), 2, "missing.csv"),
+        (("ids.txt", "--inventory", "ids.txt", "--gone-at-source"), 2, "an inventory does not say what RiskOS has"),
     ],
 )
 async def test_what_cannot_be_asked_is_one_sentence(

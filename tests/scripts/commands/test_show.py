@@ -9,9 +9,11 @@ from redis.asyncio import Redis
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.storage.local_bucket import LocalBucket
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.archives import NAMES, eval_ids, fill
 from tests.commands import Shell
 from tests.scripts.serve.conftest import INTAKE, opened, settings_for
+from tests.zips import zip_of
 
 IDS = eval_ids(10)
 UNKNOWN = eval_ids(1, seed=5)[0]
@@ -42,15 +44,16 @@ async def test_an_archived_evaluation_is_shown_with_its_revisions(shell: Shell) 
     finished = await shell.run("show", REVISED.upper(), "--json")
     found = json.loads(finished.out)
     assert (finished.code, finished.err) == (0, "")
-    assert (found["state"], found["outcome"], found["documents"]) == ("ended", "archived", 3)
+    assert (found["state"], found["outcome"], found["documents"]) == ("ended", "archived", 9)
     assert [each["revision"] for each in found["revisions"]] == [3, 2, 1]
     assert found["revisions"][0] == {
         "revision": 3,
         "archived_at": "2026-11-23T04:00:00.000Z",
         "retrieved_at": "2026-11-23T04:00:00.000Z",
         "outcome": "archived",
-        "documents": 3,
-        "bytes": 3 * 2_004,
+        "documents": 9,
+        "bytes": 9 * 2_004,
+        "at_source": "unknown",
         "response": {"status": 200, "message": None},
         "request": {"source": "backfill", "run": "q3", "event_type": None, "event_id": None},
     }
@@ -62,7 +65,20 @@ async def test_a_person_reads_the_same(shell: Shell) -> None:
     finished = await shell.run("show", REVISED)
     lines = [line.split() for line in finished.out.splitlines()]
     assert (finished.code, ["state", "ended"] in lines, ["outcome", "archived"] in lines) == (0, True, True)
-    assert lines[-1] == ["1", "2026-11-23T04:00:00.000Z", "archived", "3", "200", "backfill", "q3"]
+    assert lines[-1] == ["1", "2026-11-23T04:00:00.000Z", "archived", "3", "unknown", "200", "backfill", "q3"]
+
+
+async def test_what_riskos_no_longer_has_is_shown_beside_what_the_archive_holds(shell: Shell) -> None:
+    bucket = LocalBucket(shell.folder / "archive")
+    await archive_bundle(bucket, zip_of({"front.jpg": b"front"}))
+    await archive_tombstone(bucket)
+    finished = await shell.run("show", EVALUATION.eval_id, "--json")
+    found = json.loads(finished.out)
+    assert (found["outcome"], found["documents"], found["at_source"]) == ("archived", 1, "gone")
+    assert [(each["at_source"], each["response"]["status"]) for each in found["revisions"]] == [
+        ("gone", 400),
+        ("present", 200),
+    ]
 
 
 async def test_a_dead_letter_is_shown_though_nothing_is_archived_and_no_folder_is_made(

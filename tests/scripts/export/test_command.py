@@ -131,14 +131,14 @@ async def test_a_bag_may_be_a_zip(shell: Shell) -> None:
         )
 
 
-async def test_kinds_revisions_and_superseded_documents_can_be_chosen(shell: Shell) -> None:
+async def test_kinds_revisions_and_what_riskos_still_has_can_be_chosen(shell: Shell) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     await archive_bundle(bucket, zip_of({"selfie": b"\xff\xd8\xff new"}), Evaluation(IDS[0], "sandbox"))
     choices = {
-        "now": (),
+        "now": ("--current",),
         "then": ("--revision", "1"),
-        "all": ("--superseded",),
-        "front": ("--superseded", "--kind", "selfie", "--kind", "document_back"),
+        "all": (),
+        "front": ("--kind", "selfie", "--kind", "document_back"),
     }
     found = {}
     for name, options in choices.items():

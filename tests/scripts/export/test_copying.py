@@ -17,9 +17,10 @@ from obstore.store import MemoryStore
 
 from scripts.export.copying import Copier, DocumentSelection, Exported
 from tasks.errors import StorageError
+from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
-from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_refusal, archive_tombstone
 from tests.zips import Raw, forged, streamed_zip_of, wide_zip_of, zip_of
 
 FILES = {
@@ -129,13 +130,40 @@ async def test_a_former_revision_has_the_documents_of_then(bucket: LocalBucket, 
     assert found_in(room) == FILES
 
 
-async def test_superseded_documents_come_only_when_they_are_wanted(bucket: LocalBucket, tmp_path: Path) -> None:
+def at_source(room: Path) -> dict[str, str]:
+    """Return what names.csv says of each document, by its name in the bundle."""
+    with (room / EVALUATION.eval_id / "names.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"]: row["at_source"] for row in csv.DictReader(file)}
+
+
+async def test_everything_held_comes_out_and_only_what_riskos_has_if_that_is_wanted(
+    bucket: LocalBucket, tmp_path: Path
+) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     await archive_bundle(bucket, zip_of({"another": b"content"}))
-    assert (await copy(bucket, tmp_path / "without")).documents == 1
-    assert (await copy(bucket, tmp_path / "with", superseded=True)).documents == 4
-    assert found_in(tmp_path / "without") == {"another": b"content"}
-    assert found_in(tmp_path / "with") == {**FILES, "another": b"content"}
+    assert (await copy(bucket, tmp_path / "all")).documents == 4
+    assert (await copy(bucket, tmp_path / "current", current=True)).documents == 1
+    assert found_in(tmp_path / "all") == {**FILES, "another": b"content"}
+    assert found_in(tmp_path / "current") == {"another": b"content"}
+    assert at_source(tmp_path / "all") == {"another": "yes"} | dict.fromkeys(FILES, "no")
+
+
+async def test_what_riskos_has_no_more_comes_out_of_the_archive(bucket: LocalBucket, tmp_path: Path) -> None:
+    await archive_bundle(bucket, zip_of(FILES))
+    await archive_tombstone(bucket)
+    exported = await copy(bucket, tmp_path / "all")
+    assert (exported.outcome, exported.documents, exported.problems) == ("archived", 3, ())
+    assert found_in(tmp_path / "all") == FILES
+    assert at_source(tmp_path / "all") == dict.fromkeys(FILES, "no")
+    assert (await copy(bucket, tmp_path / "current", current=True)).documents == 0
+
+
+async def test_an_answer_that_says_nothing_of_documents_leaves_out_none(bucket: LocalBucket, tmp_path: Path) -> None:
+    await archive_bundle(bucket, zip_of(FILES))
+    await archive_refusal(bucket, Outcome.NOT_FOUND, 404)
+    for folder, current in (("all", False), ("current", True)):
+        assert (await copy(bucket, tmp_path / folder, current=current)).documents == 3
+        assert at_source(tmp_path / folder) == dict.fromkeys(FILES, "unknown")
 
 
 async def test_a_tombstone_is_its_manifest_alone(bucket: LocalBucket, room: Path) -> None:

@@ -12,7 +12,7 @@ from scripts.report.rows import report_rows
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import Outcome, SourceStatus
 from tasks.storage.bucket import ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import (
@@ -22,9 +22,9 @@ from tasks.storage.manifest import (
     ResponseRecord,
     TriggerRecord,
     UnreadableRecord,
-    commit,
     utc_now,
 )
+from tasks.storage.revision import commit
 
 
 @pytest.fixture
@@ -84,7 +84,9 @@ async def test_what_is_archived_is_told_by_its_manifest(bucket: LocalBucket, led
     key = f"sandbox/{eval_id}/manifest.json"
     sha256 = hashlib.sha256((tmp_path / key).read_bytes()).hexdigest()
     (row,) = await told(bucket, ledger, eval_id)
-    assert row == EvaluationRow(eval_id, "archived", 2, 120, key, sha256, "2026-11-23T04:00:00.000Z")
+    assert row == EvaluationRow(
+        eval_id, "archived", 3, 1119, key, sha256, "2026-11-23T04:00:00.000Z", at_source=SourceStatus.UNKNOWN
+    )
     assert row.is_ok
 
 

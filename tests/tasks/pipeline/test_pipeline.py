@@ -38,7 +38,7 @@ from tasks.errors import (
 )
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
-from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome
+from tasks.model.outcome import ArchiveResult, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
@@ -379,16 +379,44 @@ async def test_a_changed_bundle_is_a_second_revision_beside_the_first(house: Hou
     assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
 
 
-async def test_documents_that_riskos_has_deleted_since_stay_in_the_archive(redis: "Redis") -> None:
-    gone = said(400, b'{"message": "No Documents Found"}')
-    async with saying(zipped(zip_of({"front.jpg": b"front"})), gone) as server, house_at(server.url, redis) as house:
+@pytest.mark.parametrize(
+    ("code", "body", "answer", "status"),
+    [
+        (400, b'{"message": "No Documents Found"}', Outcome.NO_DOCUMENTS, SourceStatus.GONE),
+        (404, b'{"message": "Evaluation not found"}', Outcome.NOT_FOUND, SourceStatus.UNKNOWN),
+        (400, b'{"message": "Invalid request"}', Outcome.REJECTED, SourceStatus.UNKNOWN),
+    ],
+)
+async def test_documents_that_riskos_does_not_deliver_any_more_stay_archived(
+    redis: "Redis", code: int, body: bytes, answer: Outcome, status: SourceStatus
+) -> None:
+    refused = said(code, body)
+    async with (
+        saying(zipped(zip_of({"a.jpg": b"a"})), refused, refused) as server,
+        house_at(server.url, redis) as house,
+    ):
         await house.archive(MINE)
         before = house.contents()
-        assert await house.archive(MINE, refresh=True) is Outcome.NO_DOCUMENTS
+        for has_written in (True, False):
+            result = await archive(entry_of(MINE, refresh=True), house.means)
+            assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED, answer, has_written)
+            assert result.ok
         manifest = await house.manifest(MINE)
-    assert [(each.name, each.superseded) for each in manifest.documents] == [("front.jpg", True)]
-    assert house.archived(manifest) == {"front.jpg": b"front"}
+    assert (manifest.outcome, manifest.revision, manifest.source_status) == (Outcome.ARCHIVED, 2, status)
+    assert manifest.last_response.status == code
+    assert house.archived(manifest) == {"a.jpg": b"a"}
     assert before.keys() < house.contents().keys()
+
+
+async def test_an_unreadable_bundle_is_quarantined_again_if_its_manifest_is_written_again(redis: "Redis") -> None:
+    first, second = (zipped(wrong_crc({"a.jpg": damaged, "b": b"b"})) for damaged in (b"1111", b"2222"))
+    refused = said(404, b'{"message": "Evaluation not found"}')
+    async with saying(first, first, refused, second, second) as server, house_at(server.url, redis) as house:
+        for _ in range(3):
+            await house.archive(MINE, refresh=True)
+        manifest, keys = await house.manifest(MINE), house.contents().keys()
+    assert manifest.bundle
+    assert Evaluation(MINE, "sandbox").quarantine_key(manifest.bundle.sha256) in keys
 
 
 # What was erased

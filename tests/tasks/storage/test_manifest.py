@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from obstore.store import MemoryStore, S3Store
 
 from tasks.errors import IntegrityError, ManifestChanged, StorageError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import (
@@ -22,15 +23,16 @@ from tasks.storage.manifest import (
     Manifest,
     NoDocumentsRecord,
     ResponseRecord,
+    SourceRecord,
     StoredManifest,
     TriggerRecord,
     UnreadableRecord,
     archiver,
-    commit,
     read_manifest,
     schema,
     utc_now,
 )
+from tasks.storage.revision import commit
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
 from worker.clients.archive import open_archive
@@ -81,6 +83,11 @@ def manifest(*names: str, **facts: Any) -> Manifest:
     return Manifest(**usual | facts)
 
 
+SOURCE = SourceRecord(
+    status=SourceStatus.PRESENT,
+    asked_at="2026-01-31T12:00:00.000Z",
+    response=ResponseRecord(status=200, message=None),
+)
 TOMBSTONE = manifest(
     outcome=Outcome.NO_DOCUMENTS,
     bundle=None,
@@ -151,7 +158,7 @@ def test_the_schema_is_one() -> None:
     assert schema()["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
 
 
-@pytest.mark.parametrize("each", [manifest("front", "back"), manifest(), TOMBSTONE, DAMAGED])
+@pytest.mark.parametrize("each", [manifest("front", "back"), manifest(source=SOURCE), TOMBSTONE, DAMAGED])
 def test_what_we_write_is_valid_and_is_read_as_it_was(each: Manifest) -> None:
     written = each.as_json()
     document = json.loads(written)
@@ -271,6 +278,7 @@ def test_two_manifests_say_the_same_whenever_whoever_and_however_packed(other: M
         manifest("front", "back", response=ResponseRecord(status=404, message=None)),
         manifest("front", "back", response=ResponseRecord(status=200, message="m")),
         manifest("front", "back", no_documents=TOMBSTONE.no_documents),
+        manifest("front", "back", source=SOURCE),
         TOMBSTONE,
     ],
 )
@@ -361,13 +369,6 @@ async def test_a_document_that_comes_back_is_no_longer_superseded(bucket: Bucket
     assert len(await history(bucket)) == 3
 
 
-async def test_documents_that_riskos_deleted_stay_listed_in_the_tombstone(bucket: Bucket) -> None:
-    await archive(bucket, manifest("front"))
-    assert await archive(bucket, TOMBSTONE) is Outcome.NO_DOCUMENTS
-    assert (await committed(bucket)).manifest.documents == (record("front", superseded=True),)
-    assert await archive(bucket, TOMBSTONE) is Outcome.UNCHANGED
-
-
 async def test_a_kept_revision_that_is_another_is_an_alarm_and_nothing_is_written(bucket: Bucket) -> None:
     await archive(bucket, manifest("front"))
     before = await committed(bucket)
@@ -421,7 +422,7 @@ def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgott
         for names in bundles:
             outcome = await archive(bucket, manifest(*names))
             changes += last != names
-            assert outcome is (Outcome.UNCHANGED if last == names else Outcome.ARCHIVED)
+            assert outcome is (Outcome.UNCHANGED if last is not None and names <= ever else Outcome.ARCHIVED)
             ever, last = ever | names, names
             listed = (await committed(bucket)).manifest.documents
             assert {each.name for each in listed} == ever
@@ -430,6 +431,218 @@ def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgott
         assert len(await history(bucket)) == changes
 
     asyncio.run(follow())
+
+
+# What the archive holds, and what RiskOS had when it was last asked: two facts
+
+
+def answered(status: SourceStatus, code: int = 200, message: str | None = None, **facts: Any) -> Manifest:
+    """Return the manifest of an answer, as if it were the first."""
+    response = ResponseRecord(status=code, message=message)
+    source = SourceRecord(status=status, asked_at="2026-01-31T12:00:00.000Z", response=response)
+    return manifest(response=response, source=source, **facts)
+
+
+def delivered(*names: str, damaged: Sequence[str] = (), size: int = 3) -> Manifest:
+    return answered(
+        SourceStatus.PRESENT,
+        documents=tuple(record(name) for name in names),
+        outcome=Outcome.UNREADABLE if damaged else Outcome.ARCHIVED,
+        unreadable=tuple(UnreadableRecord(name=name, cause="wrong_crc") for name in damaged),
+        bundle=BundleRecord(filename=None, size=size, sha256=f"{size:064}"),
+    )
+
+
+NO_MORE = answered(
+    SourceStatus.NONE,
+    400,
+    "No Documents Found",
+    outcome=Outcome.NO_DOCUMENTS,
+    bundle=None,
+    no_documents=NoDocumentsRecord(reason=NoDocumentsReason.RETENTION_OR_UNKNOWN, evidence=()),
+    retrieved_at="2027-01-31T12:00:00.000Z",
+)
+NEVER_HEARD_OF = answered(SourceStatus.UNKNOWN, 404, "not found", outcome=Outcome.NOT_FOUND, bundle=None)
+REFUSED = answered(SourceStatus.UNKNOWN, 400, "bad request", outcome=Outcome.REJECTED, bundle=None)
+
+
+def at_source(found: Manifest) -> dict[str, str]:
+    return {document.name: found.at_source(document).value for document in found.documents}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "of_each"),
+    [
+        (delivered("front"), SourceStatus.PARTLY_GONE, {"front": "yes", "back": "no"}),
+        (NO_MORE, SourceStatus.GONE, {"front": "no", "back": "no"}),
+        (NEVER_HEARD_OF, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
+        (REFUSED, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
+    ],
+)
+async def test_an_answer_with_less_is_a_revision_that_denies_nothing(
+    bucket: Bucket, answer: Manifest, status: SourceStatus, of_each: dict[str, str]
+) -> None:
+    await archive(bucket, delivered("front", "back"))
+    assert await archive(bucket, answer) is Outcome.UNCHANGED
+    found = (await committed(bucket)).manifest
+    assert (found.outcome, found.revision, found.source_status) == (Outcome.ARCHIVED, 2, status)
+    assert (at_source(found), found.last_response) == (of_each, answer.response)
+    jsonschema.validate(json.loads(found.as_json()), json.loads(SCHEMA.read_text()))
+    assert await archive(bucket, answer) is Outcome.UNCHANGED
+    assert len(await history(bucket)) == 2, "a repeat writes nothing"
+
+
+async def test_a_held_evaluation_keeps_the_answer_and_bundle_that_its_documents_came_with(bucket: Bucket) -> None:
+    first = delivered("front")
+    await archive(bucket, first)
+    await archive(bucket, NO_MORE)
+    found = (await committed(bucket)).manifest
+    assert (found.bundle, found.response, found.retrieved_at) == (first.bundle, first.response, first.retrieved_at)
+    assert found.no_documents == NO_MORE.no_documents
+
+
+async def test_documents_that_come_back_are_at_the_source_again_and_nothing_new(bucket: Bucket) -> None:
+    await archive(bucket, delivered("front", "back"))
+    for answer in (NO_MORE, NEVER_HEARD_OF, delivered("back", "front")):
+        assert await archive(bucket, answer) is Outcome.UNCHANGED
+    found = (await committed(bucket)).manifest
+    assert (found.source_status, found.no_documents) == (SourceStatus.PRESENT, None)
+    assert at_source(found) == {"back": "yes", "front": "yes"}
+
+
+async def test_a_new_document_is_archived_even_if_others_are_gone(bucket: Bucket) -> None:
+    await archive(bucket, delivered("front"))
+    assert await archive(bucket, delivered("back")) is Outcome.ARCHIVED
+    assert at_source((await committed(bucket)).manifest) == {"back": "yes", "front": "no"}
+
+
+async def test_content_that_riskos_still_has_is_not_gone_because_its_kind_is_another(bucket: Bucket) -> None:
+    await archive(bucket, delivered("front"))
+    moved = record("front", kind="other", key=EVALUATION.document_key("other", sha256(b"front"), "jpg"))
+    await archive(bucket, delivered().model_copy(update={"documents": (moved,)}))
+    found = (await committed(bucket)).manifest
+    assert [(each.kind, found.at_source(each)) for each in found.documents] == [("other", "yes"), ("selfie", "yes")]
+    assert found.source_status is SourceStatus.PRESENT
+
+
+@pytest.mark.parametrize(
+    ("damaged", "status", "back"),
+    [
+        ("back", SourceStatus.PRESENT, "yes"),
+        ("", SourceStatus.UNKNOWN, "unknown"),
+        ("x", SourceStatus.PARTLY_GONE, "no"),
+    ],
+)
+async def test_a_damaged_bundle_does_not_say_that_what_it_hides_is_gone(
+    bucket: Bucket, damaged: str, status: SourceStatus, back: str
+) -> None:
+    await archive(bucket, delivered("front", "back"))
+    assert await archive(bucket, delivered(*["front"] if damaged else [], damaged=[damaged])) is Outcome.UNREADABLE
+    found = (await committed(bucket)).manifest
+    assert (found.source_status, at_source(found)["back"]) == (status, back)
+
+
+@pytest.mark.parametrize("first", [delivered("front", damaged=["back"]), delivered(damaged=[""])])
+@pytest.mark.parametrize("answer", [NO_MORE, NEVER_HEARD_OF, REFUSED])
+async def test_an_unreadable_evaluation_stays_one_with_its_bundle_until_riskos_sends_a_better_one(
+    bucket: Bucket, first: Manifest, answer: Manifest
+) -> None:
+    await archive(bucket, first)
+    assert await archive(bucket, answer) is Outcome.UNCHANGED
+    found = (await committed(bucket)).manifest
+    assert (found.outcome, found.unreadable, found.bundle) == (Outcome.UNREADABLE, first.unreadable, first.bundle)
+    assert await archive(bucket, delivered("front", "back")) is Outcome.ARCHIVED
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        (NEVER_HEARD_OF, NO_MORE, SourceStatus.NONE),
+        (NO_MORE, NEVER_HEARD_OF, SourceStatus.UNKNOWN),
+        (NO_MORE, REFUSED, SourceStatus.UNKNOWN),
+    ],
+)
+async def test_a_tombstone_says_what_riskos_answered_last(
+    bucket: Bucket, first: Manifest, second: Manifest, status: SourceStatus
+) -> None:
+    await archive(bucket, first)
+    assert await archive(bucket, second) is second.outcome
+    found = (await committed(bucket)).manifest
+    assert (found.outcome, found.source_status, found.documents) == (second.outcome, status, ())
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
+@pytest.mark.parametrize("answer", [delivered("front"), NO_MORE, NEVER_HEARD_OF])
+async def test_an_older_manifest_that_denied_its_documents_is_a_held_evaluation(
+    bucket: Bucket, outcome: Outcome, answer: Manifest
+) -> None:
+    older = manifest(outcome=outcome, documents=(record("front", superseded=True),), bundle=None)
+    assert "source" not in json.loads(older.as_json())
+    await bucket.create(EVALUATION.manifest_key, older.as_json(), LABELS)
+    found = (await committed(bucket)).manifest
+    assert (found.manifest_outcome, found.source_status) == (ManifestOutcome.ARCHIVED, SourceStatus.UNKNOWN)
+    assert at_source(found) == {"front": "unknown"}
+    assert await archive(bucket, answer) is Outcome.UNCHANGED
+    found = (await committed(bucket)).manifest
+    assert (found.outcome, found.revision, len(found.documents)) == (Outcome.ARCHIVED, 2, 1)
+
+
+async def test_a_refresh_writes_into_an_older_manifest_what_riskos_has(bucket: Bucket) -> None:
+    await archive(bucket, manifest("front"))
+    for _ in range(2):
+        assert await archive(bucket, delivered("front")) is Outcome.UNCHANGED
+    assert [each.source_status for each in await history(bucket)] == [SourceStatus.UNKNOWN, SourceStatus.PRESENT]
+
+
+ANSWERS = st.sampled_from(
+    [
+        *(delivered("front"), delivered("front", "back"), delivered("selfie")),
+        *(delivered("front", damaged=["back"]), delivered(damaged=[""]), NO_MORE, NEVER_HEARD_OF, REFUSED),
+    ]
+)
+
+
+@given(st.lists(ANSWERS, min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_whatever_riskos_answers_nothing_once_held_is_denied(answers: list[Manifest]) -> None:
+    async def follow() -> None:
+        bucket, held, was_unreadable = S3Bucket(MemoryStore()), set[str](), False
+        for answer in answers:
+            await archive(bucket, answer)
+            held |= {document.sha256 for document in answer.documents}
+            if answer.bundle:
+                was_unreadable = answer.outcome is Outcome.UNREADABLE
+            found = (await committed(bucket)).manifest
+            assert {document.sha256 for document in found.documents} == held
+            expected = Outcome.UNREADABLE if was_unreadable else Outcome.ARCHIVED if held else answer.outcome
+            assert found.outcome is expected
+            assert found.last_response == answer.last_response
+        await history(bucket)
+
+    asyncio.run(follow())
+
+
+# Labels
+
+
+async def test_the_manifest_and_its_former_revisions_carry_tags_and_metadata(s3: S3) -> None:
+    bucket = S3Bucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
+    for each in (NO_MORE, delivered("front")):
+        await commit(bucket, EVALUATION, each, await read_manifest(bucket, EVALUATION), {"team": "kyc"})
+    for key, outcome, revision in (
+        (EVALUATION.manifest_key, "archived", "2"),
+        (EVALUATION.revision_key(1), "no_documents", "1"),
+    ):
+        where = {"Bucket": s3.bucket, "Key": key}
+        tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**where)["TagSet"]}
+        assert tags == {
+            "environment": "production",
+            "document-kind": "manifest",
+            "source": "docv-archive",
+            "team": "kyc",
+        }
+        metadata = s3.client.head_object(**where)["Metadata"]
+        assert metadata == {"eval-id": EVALUATION.eval_id, "outcome": outcome, "revision": revision}
 
 
 # Answers that get lost

@@ -70,8 +70,9 @@ async def test_a_manifest_is_summed_up(client: Client, place: Path, eval_id: str
             "outcome": "archived",
             "cause": None,
             "next_attempt_at": None,
-            "documents": 2,
-            "bytes": 1_050,
+            "documents": 3,
+            "bytes": 1_057,
+            "at_source": "unknown",
             "manifest": f"sandbox/{eval_id}/manifest.json",
         },
     )
@@ -82,7 +83,26 @@ async def test_what_neither_ledger_nor_archive_knows_is_missing(client: Client, 
     answer = await client.look_up(eval_id)
     assert answer.status == 404
     nothing = {"state": None, "cause": None, "next_attempt_at": None, "documents": 0, "bytes": 0, "manifest": None}
-    assert answer.json == {"eval_id": eval_id, "outcome": "missing"} | nothing
+    assert answer.json == {"eval_id": eval_id, "outcome": "missing", "at_source": None} | nothing
+
+
+@pytest.mark.parametrize("status", ["present", "partly_gone", "gone", "none", "unknown"])
+async def test_what_riskos_has_is_told_beside_what_the_archive_holds(
+    client: Client, place: Path, eval_id: str, status: str
+) -> None:
+    source = {"status": status, "asked_at": "2026-01-01T00:00:00.000Z", "response": {"status": 200, "message": None}}
+    put(place, json.dumps(manifest(eval_id, source=source)))
+    answer = await client.look_up(eval_id)
+    assert (answer.json["outcome"], answer.json["documents"], answer.json["at_source"]) == ("archived", 3, status)
+
+
+@pytest.mark.parametrize("outcome", ["no_documents", "not_found", "rejected"])
+async def test_an_older_manifest_denies_nothing_that_the_archive_holds(
+    client: Client, place: Path, eval_id: str, outcome: str
+) -> None:
+    put(place, json.dumps(manifest(eval_id, outcome=outcome)))
+    answer = await client.look_up(eval_id)
+    assert (answer.json["outcome"], answer.json["documents"], answer.json["at_source"]) == ("archived", 3, "unknown")
 
 
 async def accept(ledger: Ledger, eval_id: str, *, queue: Queue = Queue.LIVE, delay: float = 0.0) -> None:

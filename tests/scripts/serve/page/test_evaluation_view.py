@@ -8,8 +8,11 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from tasks.model.outcome import Outcome
+from tasks.storage.local_bucket import LocalBucket
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.archives import NAMES, archive
 from tests.scripts.serve.page.conftest import Person, bury, keep
+from tests.zips import zip_of
 
 
 async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Person, archived: str) -> None:
@@ -21,6 +24,26 @@ async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Pers
     assert "<img" not in said, "pictures are shown when somebody asks for them"
     (line,) = (each for each in logged if each["event"] == "evaluation.viewed")
     assert (line["actor"], line["role"], line["eval_id"]) == ("operator", "operator", archived)
+
+
+async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator: Person, tmp_path: Path) -> None:
+    bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
+    files = {"front.jpg": b"\xff\xd8\xff front", "selfie.jpg": b"\xff\xd8\xff selfie"}
+    steps = (
+        (archive_bundle(bucket, zip_of(files)), "all of them, when asked at", 0),
+        (archive_bundle(bucket, zip_of({"front.jpg": files["front.jpg"]})), "only some of them any more", 1),
+        (archive_tombstone(bucket), "none of them any more, when asked at", 2),
+    )
+    for step, at_riskos, no_longer in steps:
+        await step
+        said = (await operator.see(page)).body.decode()
+        assert "<dt>The archive holds</dt><dd>2 documents, 19 B</dd>" in said
+        assert f"<dt>RiskOS had</dt><dd>{at_riskos}" in said
+        assert said.count("no longer at RiskOS</span>") == no_longer
+        assert "</span>archived</dd>" in said
+    assert "400: No Documents Found" in said
+    pictures = (await operator.see(f"{page}&pictures")).body.decode()
+    assert pictures.count("<img") == 2
 
 
 async def test_names_out_of_a_bundle_are_for_operators(operator: Person, viewer: Person, archived: str) -> None:
