@@ -58,6 +58,7 @@ NEEDED = {
     "eraser": {
         "obstore get": "s3:GetObject",
         "obstore put": "s3:PutObject",
+        "obstore put with tags": "s3:PutObjectTagging",
         "obstore put with SSE-KMS": "kms:GenerateDataKey",
         "obstore get with SSE-KMS": "kms:Decrypt",
         "list_objects_v2": "s3:ListBucket",
@@ -99,7 +100,7 @@ OF_AN_OBJECT = {
     "PutObjectLegalHold": ("s3:PutObjectLegalHold",),
     "read": ("s3:GetObject",),
     "create": ("s3:PutObject",),
-    "replace": ("s3:PutObject",),
+    "replace": ("s3:PutObject", "s3:PutObjectTagging"),
 }
 
 

@@ -110,7 +110,7 @@ async def _open_stores(settings: Settings) -> AsyncIterator[ErasureStores]:
             await check_redis(redis)
             ledger = Ledger(redis)
         bucket = await stack.enter_async_context(open_archive_bucket(settings))
-        yield ErasureStores(bucket, _open_versions(settings), RedisRecords(ledger))
+        yield ErasureStores(bucket, _open_versions(settings), RedisRecords(ledger), settings.tags)
 
 
 def _open_versions(settings: Settings) -> ObjectVersions:

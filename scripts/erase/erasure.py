@@ -5,8 +5,8 @@ worker begins with the evaluation. Then it is waited for the one that had begun 
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from scripts.erase.marker import is_marker, replace_with_marker
 from scripts.erase.receipt import (
@@ -37,11 +37,13 @@ class ErasureStores:
         bucket: the archive.
         versions: the same, with its versions.
         redis_records: in Redis.
+        tags: the user's own tags, for the marker.
     """
 
     bucket: Bucket
     versions: ObjectVersions
     redis_records: RedisRecords
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ async def erase_one(
     if not await place.redis_records.are_free(evaluation.eval_id):
         return ErasureRefused(_BUSY)
     kept = kept or await begin(place.bucket, await _begin_or_resume(evaluation, asked, place, items))
-    await replace_with_marker(place.bucket, evaluation, kept)
+    await replace_with_marker(place.bucket, evaluation, kept, place.tags)
     if not await place.redis_records.remove(evaluation.eval_id):
         return ErasureRefused(_BUSY)
     why = await _sweep(evaluation, asked, place)

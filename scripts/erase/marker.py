@@ -1,13 +1,16 @@
 """The manifest of an evaluation that was erased: it keeps whoever comes later from archiving it again."""
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 
 from scripts.erase.receipt import StoredReceipt
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed
+from tasks.storage.bucket import Bucket, StoredObject, WriteUnconfirmed
 from tasks.storage.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
+from tasks.storage.revision import manifest_attributes
 
 _TRIES = 3
 
@@ -18,21 +21,26 @@ def is_marker(found: StoredObject | None) -> bool:
     return manifest is not None and manifest.erased is not None
 
 
-async def replace_with_marker(bucket: Bucket, evaluation: Evaluation, receipt: StoredReceipt) -> None:
+async def replace_with_marker(
+    bucket: Bucket, evaluation: Evaluation, receipt: StoredReceipt, tags: Mapping[str, str]
+) -> None:
     """Put the marker in the manifest's place, whatever a worker does meanwhile.
+
+    Args:
+        tags: the user's own tags.
 
     Raises:
         ManifestChanged: workers were faster again and again.
         StorageError: it may not be there.
     """
-    labels = ObjectAttributes("application/json", {"eval-id": evaluation.eval_id})
     for _ in range(_TRIES):
         found = await bucket.read(evaluation.manifest_key)
         if is_marker(found):
             return
-        data = make_marker(evaluation, receipt, _manifest(found)).as_json()
+        marker = make_marker(evaluation, receipt, _manifest(found))
+        labels = manifest_attributes(evaluation, marker, tags)
         try:
-            await bucket.replace(evaluation.manifest_key, data, labels, found.etag if found else None)
+            await bucket.replace(evaluation.manifest_key, marker.as_json(), labels, found.etag if found else None)
         except (ManifestChanged, WriteUnconfirmed):
             continue  # the next look tells
         return

@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,16 @@ async def test_everything_goes_and_the_receipt_says_what_it_was(archive: Archive
     assert receipt.manifest == hashlib.sha256(b"the second").hexdigest()
     assert (receipt.reason, receipt.by, receipt.host) == ("request 4711", "operator", "a-host")
     await archive.only_a_receipt_and_the_marker_are_left()
+
+
+async def test_the_marker_is_labelled_as_a_manifest(versioned: Archive, s3: S3) -> None:
+    stores = replace(versioned.place(), tags={"team": "kyc"})
+    assert isinstance(await erase_one(versioned.evaluation, ASKED, stores), Erased)
+    where = _name(s3, versioned.evaluation.manifest_key)
+    tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**where)["TagSet"]}
+    assert tags == {"environment": "sandbox", "document-kind": "manifest", "source": "docv-archive", "team": "kyc"}
+    metadata = s3.client.head_object(**where)["Metadata"]
+    assert metadata == {"eval-id": versioned.evaluation.eval_id, "outcome": "erased", "revision": "1"}
 
 
 async def test_no_version_and_no_delete_marker_is_left(versioned: Archive) -> None:

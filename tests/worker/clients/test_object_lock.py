@@ -54,10 +54,13 @@ async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store
         assert until - NOON >= timedelta(days=10)
     found = await bucket.read("manifest.json")
     assert found
-    await bucket.replace("manifest.json", b"{} ", ObjectAttributes("application/json"), found.etag)
+    labels = ObjectAttributes("application/json", tags={"environment": "sandbox"})
+    await bucket.replace("manifest.json", b"{} ", labels, found.etag)
     assert await bucket.digest("document")
-    tags = locked.client.get_object_tagging(Bucket=locked.bucket, Key="docv/document")["TagSet"]
-    assert tags == [{"Key": "environment", "Value": "sandbox"}]
+    assert kept(locked, "manifest.json") == ("COMPLIANCE", datetime(2026, 12, 4, tzinfo=UTC))
+    for key in "document", "manifest.json":
+        tags = locked.client.get_object_tagging(Bucket=locked.bucket, Key=f"docv/{key}")["TagSet"]
+        assert tags == [{"Key": "environment", "Value": "sandbox"}]
 
 
 async def test_each_day_has_its_own_end(locked: S3, plain: S3Store) -> None:
