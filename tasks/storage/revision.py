@@ -104,7 +104,8 @@ def _add_to_held(before: Manifest, delivered: Manifest) -> Manifest:
     if others and _is_unreadable_as_a_whole(delivered):
         source = _with_status(source, SourceStatus.UNKNOWN)
     elif any(document.superseded for document in others):
-        source = _with_status(source, SourceStatus.PARTLY_GONE)
+        has_some = documents or not all(document.superseded for document in others)
+        source = _with_status(source, SourceStatus.PARTLY_GONE if has_some else SourceStatus.GONE)
     return delivered.model_copy(update={"documents": (*documents, *others), "source": source})
 
 

@@ -542,6 +542,13 @@ async def test_a_damaged_bundle_does_not_say_that_what_it_hides_is_gone(
     assert (found.source_status, at_source(found)["back"]) == (status, back)
 
 
+async def test_everything_held_is_gone_if_riskos_has_only_something_else_that_cannot_be_read(bucket: Bucket) -> None:
+    await archive(bucket, delivered("front"))
+    await archive(bucket, delivered(damaged=["another"]))
+    found = (await committed(bucket)).manifest
+    assert (found.source_status, at_source(found)) == (SourceStatus.GONE, {"front": "no"})
+
+
 @pytest.mark.parametrize("first", [delivered("front", damaged=["back"]), delivered(damaged=[""])])
 @pytest.mark.parametrize("answer", [NO_MORE, NEVER_HEARD_OF, REFUSED])
 async def test_an_unreadable_evaluation_stays_one_with_its_bundle_until_riskos_sends_a_better_one(

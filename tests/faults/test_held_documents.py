@@ -1,0 +1,332 @@
+"""Whatever RiskOS deletes, and whatever breaks meanwhile: nothing once held is denied by anything that is asked.
+
+Random histories of evaluations beside a model. The archive is filled by the real pipeline, and read by audit, export,
+report, show, verify, the HTTP API and the operations page, as well as an inventory of its objects.
+"""
+
+import csv
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import aiohttp
+from redis.asyncio import Redis
+
+from scripts.audit.inventory_holdings import inventory_rows
+from scripts.audit.inventory_objects import InventoryObject
+from scripts.erase.erasure import Erased, ErasureStores, erase_one
+from scripts.erase.files import LocalFiles
+from scripts.erase.receipt import ErasureRequest
+from scripts.erase.traces import RedisRecords
+from tasks.bundle.documents import Kind
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import BundleUnpacker
+from tasks.errors import StorageError
+from tasks.memory.buffer_pool import Buffer
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Job, Queue, Trigger
+from tasks.model.outcome import ArchiveResult, Outcome, SourceStatus
+from tasks.pipeline.pipeline import PipelineContext, archive
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.download import DownloadOptions
+from tasks.storage.bucket import ObjectAttributes
+from tasks.storage.local_bucket import LocalBucket
+from tests.archives import keep_run
+from tests.commands import Shell
+from tests.faults.histories import ExpectedArchive, RiskOSEvaluation
+from tests.faults.scale import Scale
+from tests.riskos import Clock, Heard, Reply, listening
+from tests.scripts.serve.conftest import OPERATOR, basic, opened, settings_for
+from worker.config.settings import Settings
+
+_SHORT_SECONDS, _LONG_SECONDS = 3.0, 1_200.0
+_EVALUATIONS, _STEPS = 24, 10
+_OPTIONS = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+_ERASURE = ErasureRequest("request 4711", "operator", "a-host")
+
+
+class FailingBucket(LocalBucket):
+    """A folder that fails before one of the next writes, as if the process were killed there."""
+
+    writes_left: int | None = None
+
+    async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
+        self._count()
+        await super().create(key, data, attributes)
+
+    async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
+        self._count()
+        await super().replace(key, data, attributes, etag)
+
+    def _count(self) -> None:
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left < 0:
+                raise StorageError("create", "the process is gone")
+
+
+@dataclass
+class History:
+    """One evaluation: what happens to it, and what the archive has to say.
+
+    Attributes:
+        eval_id: the evaluation.
+        riskos: where it comes from.
+        expected: what the archive has to say.
+        has_orphans: whether an attempt that was cut off may have left objects.
+    """
+
+    eval_id: str
+    riskos: RiskOSEvaluation
+    expected: ExpectedArchive = field(default_factory=ExpectedArchive)
+    has_orphans: bool = False
+
+
+@dataclass
+class World:
+    """Evaluations at RiskOS, and an archive beside it.
+
+    Attributes:
+        dice: what happens when.
+        folder: of the archive.
+        bucket: the archive.
+        ctx: what the pipeline needs.
+        histories: by evaluation.
+        counts: what happened how often.
+    """
+
+    dice: random.Random
+    folder: Path
+    bucket: FailingBucket
+    ctx: PipelineContext
+    histories: dict[str, History]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def step(self) -> None:
+        """Let something happen to an evaluation at RiskOS, and most times ask for it."""
+        history = self.dice.choice(list(self.histories.values()))
+        for _ in range(self.dice.choice([0, 1, 1, 2])):
+            history.riskos.change()
+        if self.dice.random() < 0.04:
+            await self._erase(history)
+        else:
+            await self._archive(history, cut_off=self.dice.random() < 0.15)
+
+    async def _archive(self, history: History, *, cut_off: bool) -> None:
+        refresh, even_if_erased = self.dice.random() < 0.9, self.dice.random() < 0.5
+        job = Job(
+            history.eval_id,
+            "token",
+            Queue.LIVE,
+            "default",
+            refresh,
+            0,
+            0,
+            Trigger("run"),
+            even_if_erased=even_if_erased,
+        )
+        self.bucket.writes_left = self.dice.randrange(4) if cut_off else None
+        try:
+            result = await archive(job, self.ctx)
+        except StorageError:
+            history.has_orphans = True
+            self.counts["cut off"] += 1
+            return
+        finally:
+            self.bucket.writes_left = None
+        self._record(history, result, refresh=refresh, even_if_erased=even_if_erased)
+
+    def _record(self, history: History, result: ArchiveResult, *, refresh: bool, even_if_erased: bool) -> None:
+        expected = history.expected
+        is_final = even_if_erased if expected.outcome == "erased" else expected.outcome is None or refresh
+        assert (result.answer is not None) == is_final
+        if is_final:
+            if expected.outcome == "erased":
+                expected.__init__()  # type: ignore[misc]  # the archive begins again
+            before, held = expected.outcome, len(expected.held)
+            expected.record(history.riskos)
+            is_new = len(expected.held) > held or before != expected.outcome
+            self.counts["asked"] += 1
+            if expected.held and not is_new and result.outcome is Outcome.UNCHANGED:
+                self.counts["unchanged with documents"] += 1
+            if is_new:
+                assert result.outcome == expected.outcome
+            elif expected.held and expected.outcome == "archived":
+                # Renamed documents are recorded as new; nothing else is.
+                assert result.outcome in {Outcome.UNCHANGED, Outcome.ARCHIVED}
+                assert result.ok
+        ended_as = result.unchanged or result.outcome
+        assert ended_as.value == expected.outcome
+
+    async def _erase(self, history: History) -> None:
+        stores = ErasureStores(self.bucket, LocalFiles(self.folder), RedisRecords(None))
+        ending = await erase_one(Evaluation(history.eval_id, "sandbox"), _ERASURE, stores)
+        assert isinstance(ending, Erased)
+        history.expected.erase()
+        history.has_orphans = False
+        self.counts["erased"] += 1
+
+    def check_row(self, history: History, row: dict[str, object]) -> None:
+        """Compare what a reader says of an evaluation with what it has to say."""
+        expected = history.expected
+        assert row["outcome"] == (expected.outcome or "missing")
+        if expected.status or expected.outcome is None:
+            assert row["at_source"] == (expected.status and expected.status.value)
+        keys = self.document_keys(history.eval_id)
+        assert {key.stem for key in keys} >= expected.held
+        if not history.has_orphans:
+            assert row["documents"] == len(keys)
+            assert row["bytes"] == sum(key.stat().st_size for key in keys)
+            assert {key.stem for key in keys} == expected.held
+
+    def document_keys(self, eval_id: str) -> list[Path]:
+        """Return the documents of an evaluation, as they are in the folder."""
+        return [path for kind in Kind for path in (self.folder / "sandbox" / eval_id / kind.value).glob("*")]
+
+
+@asynccontextmanager
+async def world_of(seed: int, folder: Path, redis: Redis) -> AsyncIterator[World]:
+    dice = random.Random(seed)  # noqa: S311  # no secret
+    histories = {}
+    for _ in range(_EVALUATIONS):
+        eval_id = str(UUID(int=dice.getrandbits(128)))
+        histories[eval_id] = History(eval_id, RiskOSEvaluation(random.Random(dice.random())))  # noqa: S311
+
+    def answer(heard: Heard) -> Reply:
+        return Reply(histories[heard.path.split("/")[3]].riskos.response())
+
+    async with listening(answer) as server, aiohttp.ClientSession() as http:
+        policy = RetryPolicy(quick_attempts=1, quick_pause=0.0)
+        client, bucket = Clock(redis).line_to(server.url, http, _OPTIONS, policy), FailingBucket(folder)
+        gate = ArchiveGate(client.holds, client.breaker)
+        ctx = PipelineContext(client, gate, UploadTarget(bucket), bucket, BundleUnpacker(Limits()))
+        yield World(dice, folder, bucket, ctx, histories)
+
+
+async def test_nothing_once_held_is_denied_whatever_riskos_deletes(
+    scale: Scale, figures: Callable[[str], None], redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    ends_at = time.monotonic() + (_LONG_SECONDS if scale.long else _SHORT_SECONDS)
+    counts, rounds = Counter[str](), 0
+    while rounds == 0 or time.monotonic() < ends_at:
+        folder = tmp_path / str(rounds)
+        folder.mkdir()
+        seed = random.SystemRandom().randrange(1 << 32) if scale.long else rounds
+        try:
+            async with world_of(seed, folder / "archive", redis) as world:
+                for _ in range(_EVALUATIONS * _STEPS):
+                    await world.step()
+                await every_reader_agrees(world, Shell(folder, {"DOCV_REDIS_URL": redis_url}))
+        except AssertionError as error:
+            error.add_note(f"seed {seed}")
+            raise
+        counts += world.counts
+        rounds += 1
+    told = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    figures(
+        f"{rounds * _EVALUATIONS:,} random histories of held documents ({told}): every reader agrees with the bytes"
+    )
+    assert min(counts[what] for what in ("asked", "cut off", "erased", "unchanged with documents")) > 0
+
+
+async def every_reader_agrees(world: World, shell: Shell) -> None:
+    eval_ids = list(world.histories)
+    await keep_run(world.bucket, eval_ids, "q3")
+    (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
+    commands = (
+        ("audit", "ids.txt", "--json"),
+        ("report", "q3", "--json"),
+        ("export", "--ids", "ids.txt", "--to", "all", "--json"),
+        ("export", "--ids", "ids.txt", "--to", "current", "--current", "--json"),
+        ("audit", "ids.txt", "--gone-at-source", "--json"),
+        ("verify", "--json"),
+        ("show", eval_ids[0], "--json"),
+    )
+    audit, report, export, current, gone, verify, show = [
+        [json.loads(line) for line in (await shell.run(*command)).out.splitlines()] for command in commands
+    ]
+    assert verify == []
+    assert audit == report
+    for row in audit:
+        world.check_row(world.histories[row["eval_id"]], row)
+    assert gone == [row for row in audit if row["at_source"] in {"gone", "partly_gone"}]
+    assert shown(show[0]) == shown(audit[0])
+    exported_right(world, shell.folder, audit, export, current)
+    inventory_agrees(world, audit)
+    await pages_agree(world, shell, audit)
+
+
+def shown(row: dict[str, object]) -> dict[str, object]:
+    return {name: row[name] for name in ("eval_id", "outcome", "documents", "bytes", "at_source", "manifest")}
+
+
+def exported_right(
+    world: World,
+    folder: Path,
+    audit: list[dict[str, object]],
+    export: list[dict[str, object]],
+    current: list[dict[str, object]],
+) -> None:
+    for row, everything, now in zip(audit, export, current, strict=True):
+        history = world.histories[str(row["eval_id"])]
+        same = ("eval_id", "outcome", "documents", "bytes")
+        assert [everything[name] for name in same] == [row[name] for name in same]
+        found = listed(folder / "all" / history.eval_id)
+        assert {each["sha256"] for each in found} == history.expected.held
+        for each in found:
+            expected = history.expected.at_source[each["sha256"]]
+            assert each["at_source"] == (expected or each["at_source"])
+        words = Counter(each["at_source"] for each in found)
+        if found and row["at_source"] != "unknown":
+            assert row["at_source"] == ("present" if not words["no"] else "partly_gone" if words["yes"] else "gone")
+            assert now["documents"] == words["yes"]
+        else:
+            assert not words["yes"] + words["no"]
+
+
+def listed(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of names.csv of an evaluation; each file must be as its row says."""
+    if not (folder / "names.csv").exists():
+        return []
+    with (folder / "names.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all((folder / row["file"]).stat().st_size == int(row["size"]) for row in rows)
+    return rows
+
+
+def inventory_agrees(world: World, audit: list[dict[str, object]]) -> None:
+    listing = [
+        InventoryObject("archive", path.relative_to(world.folder).as_posix(), path.stat().st_size)
+        for path in world.folder.rglob("*")
+        if path.is_file()
+    ]
+    with inventory_rows(listing, Settings(archive_url="s3://archive", environment="sandbox")) as known:
+        for row, found in zip(audit, known.rows([str(each["eval_id"]) for each in audit]), strict=True):
+            assert (found.outcome == "missing") == (row["outcome"] == "missing")
+            if not world.histories[found.eval_id].has_orphans:
+                assert (found.documents, found.bytes) == (row["documents"], row["bytes"])
+
+
+async def pages_agree(world: World, shell: Shell, audit: list[dict[str, object]]) -> None:
+    async with opened(settings_for(shell.settings["DOCV_REDIS_URL"], shell.folder)) as client:
+        for row in audit:
+            told = (await client.look_up(str(row["eval_id"]))).json
+            assert shown(told) == shown(row)
+            path = f"/page/evaluation?id={row['eval_id']}&pictures"
+            page = (await client.send("GET", path, Authorization=basic(OPERATOR))).body.decode()
+            if row["outcome"] in {"missing", "erased"}:
+                continue
+            assert f"</span>{row['outcome']}</dd>" in page
+            (holds,) = re.findall(r"<dt>The archive holds</dt><dd>(\w+) document", page)
+            assert holds.replace("no", "0") == str(row["documents"])
+            assert page.count("<figure>") == row["documents"]
+            assert ("none of them any more" in page) == (row["at_source"] == SourceStatus.GONE.value)
