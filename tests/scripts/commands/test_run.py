@@ -23,6 +23,9 @@ from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.storage.manifest import schema
 from tests.commands import KEY, Shell, finish, reached
 from tests.conftest import S3
+from tests.riskos import json as said
+from tests.riskos import saying, zipped
+from tests.zips import zip_of
 
 PLAIN = tuple(LAYOUTS)
 
@@ -119,6 +122,19 @@ async def test_the_same_list_again_says_what_is_unchanged_and_exits_as_before(
     summary = json.loads(second.out)
     assert summary["outcomes"] == dict.fromkeys(Outcome, 0) | {"unchanged": len(ended)}
     assert summary["unchanged_outcomes"] == dict.fromkeys(ManifestOutcome, 0) | dict.fromkeys(ended, 1)
+
+
+async def test_a_refresh_of_what_riskos_has_deleted_is_unchanged_and_fine(shell: Shell) -> None:
+    eval_id, gone = eval_id_for(Scenario.DOCUMENTED, 1), said(400, b'{"message": "No Documents Found"}')
+    async with saying(zipped(zip_of({"front.jpg": b"front"})), gone) as server:
+        shell.settings["DOCV_RISKOS_URL"] = server.url
+        assert (await shell.run("run", eval_id)).code == 0
+        again = await shell.run("run", eval_id, "--refresh", "--json")
+    summary = json.loads(again.out)
+    assert (again.code, summary["outcomes"]["unchanged"], summary["unchanged_outcomes"]["archived"]) == (0, 1, 1)
+    (shell.folder / "ids.txt").write_text(eval_id)
+    (row,) = (json.loads(line) for line in (await shell.run("audit", "ids.txt", "--json")).out.splitlines())
+    assert (row["outcome"], row["documents"], row["at_source"]) == ("archived", 1, "gone")
 
 
 async def test_a_refresh_of_some_outcomes_leaves_the_others_alone(shell: Shell, riskos: Simulator) -> None:
