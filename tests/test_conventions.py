@@ -23,9 +23,7 @@ MOST_IDIOMS = {"comments": 56, "texts": 35}
 
 MOST_LINES, FEWEST_LINES = 400, 20
 # Only lower these numbers, and remove a module once it has at most 400 lines.
-TOO_LONG = {
-    "tasks/ledger/ledger.py": 445,
-}
+TOO_LONG: dict[str, int] = {}
 # Each with its reason. Add none: a module this short usually belongs in another one.
 TOO_SHORT = {
     "scripts/console/exit_codes.py": "constants for every command; importing them loads nothing else",

@@ -5,7 +5,7 @@ from redis.exceptions import RedisError
 
 from scripts.console.exit_codes import UNREACHABLE, USAGE
 from tasks.errors import InvalidInput
-from tasks.ledger.ledger import NotReplicated
+from tasks.ledger.script import NotReplicated
 from worker.clients.embedded_redis import EmbeddedError
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import is_full

@@ -23,6 +23,7 @@ MEANINGS = {
     Outcome.REJECTED: "RiskOS refuses the request; recorded with its message",
     Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",
     Outcome.FAILED: "attempts used up, a dead letter: have a look",
+    Outcome.CANCELLED: "taken back by an operator before RiskOS was asked, or between two attempts",
 }
 _PENDING = {
     "unfed": "to be queued",
@@ -39,6 +40,7 @@ _COLOURS = {
     Outcome.REJECTED: "yellow",
     Outcome.UNREADABLE: "red",
     Outcome.FAILED: "red",
+    Outcome.CANCELLED: "yellow",
 }
 
 

@@ -49,7 +49,9 @@ class WorkerProcess:
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
-        preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+        # No worker ends an evaluation as cancelled.
+        ended = tuple(outcome for outcome in Outcome if outcome is not Outcome.CANCELLED)
+        preset_labels(outcomes=ended, queues=tuple(Queue), causes=CAUSES)
         STALLED.set_function(lambda: self._watchdog.problem() is not None)
         self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         self._publisher = Publisher(app)

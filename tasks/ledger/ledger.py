@@ -11,18 +11,17 @@ was accepted, who works on it and when it is due, and ``dispatch`` publishes aga
 """
 
 import enum
-import functools
-import importlib.resources
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
 from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.ledger.entries import KEY_PREFIX as _PREFIX
+from tasks.ledger.script import LedgerScript
 from tasks.ledger.serialization import (
     failure_fields,
     format_ending,
@@ -39,20 +38,6 @@ from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.telemetry.tracing import span
 
 _CHUNK = 1000
-_REPLICATED_WITHIN = 2_000
-_KEYS = (
-    *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
-    *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),
-    *("refused", "held:runs", "live:refusals"),
-)
-_SECTIONS = ("state", "accept", "refusals", "lease", "upkeep")
-
-
-@functools.cache
-def _read_script() -> str:
-    """Return the script, joined from its sections."""
-    folder = importlib.resources.files("tasks.ledger")
-    return "\n".join(folder.joinpath(f"ledger_{section}.lua").read_text("utf-8") for section in _SECTIONS)
 
 
 class BeginResult(enum.StrEnum):
@@ -61,22 +46,7 @@ class BeginResult(enum.StrEnum):
     CREATED = "begun"
     RESUMED = "known"
     CONFLICT = "taken"
-
-
-class NotReplicated(RedisError):
-    """Redis has what it was told, and too few of its replicas do: a failover now would lose it.
-
-    Args:
-        found: replicas that have it.
-        wanted: how many should.
-    """
-
-    def __init__(self, found: int, wanted: int) -> None:
-        super().__init__(found, wanted)
-        self.found, self.wanted = found, wanted
-
-    def __str__(self) -> str:
-        return f"{self.found} of {self.wanted} replicas of Redis have what was to be accepted"
+    CANCELLED = "cancelled"
 
 
 class Ledger:
@@ -99,11 +69,9 @@ class Ledger:
         replicas: int = 0,
     ) -> None:
         self.lease_seconds = lease_seconds
-        self._replicas = replicas
         self._completions = Batcher(self.complete_all, linger_seconds, max_batch)
         self._redis = redis
-        self._keys = [_PREFIX + key for key in _KEYS]
-        self._script = redis.register_script(_read_script())
+        self._script = LedgerScript(redis, replicas)
 
     async def accept(self, eval_ids: Sequence[str], options: EnqueueOptions) -> list[str]:
         """Promise to bring each evaluation to an outcome; return those to publish now.
@@ -145,9 +113,11 @@ class Ledger:
         """Accept evaluations, as ``accept`` does; return the ``Acceptance`` of each, or none for a repeated event."""
         with span("accept", queue=options.queue.value, evaluations=len(eval_ids)):
             order = options_as_json(options, listed=False)
-            return [*await self._call_replicated("accept", event, order, *eval_ids)]
+            return [*await self._script.call_replicated("accept", event, order, *eval_ids)]
 
-    async def begin_run(self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT) -> BeginResult:
+    async def begin_run(
+        self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT, again: bool = False
+    ) -> BeginResult:
         """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
 
         Args:
@@ -155,11 +125,12 @@ class Ledger:
             total: how many IDs the list has.
             fingerprint: what the list is known by.
             account: name of the account that its evaluations are asked for with.
+            again: if the run was cancelled, begin it from the start of its list.
 
         Raises:
             NotReplicated: a failover might forget it; begin it again.
         """
-        return BeginResult(await self._call_replicated("begin", run, total, fingerprint, account))
+        return BeginResult(await self._script.call_replicated("begin", run, total, fingerprint, account, int(again)))
 
     async def accept_refusals(self, run: str) -> bool:
         """Do not put a run on hold for its refusals; if it is on hold, let the rest of it go on.
@@ -167,7 +138,7 @@ class Ledger:
         Returns:
             Whether it was on hold.
         """
-        return bool(await self._call("accept_refusals", run))
+        return bool(await self._script.call("accept_refusals", run))
 
     async def list_feeding(self) -> list[str]:
         """Return the names of the runs that are fed from their lists, the oldest first."""
@@ -201,12 +172,14 @@ class Ledger:
         Returns:
             None where nothing was done: the ledger is full enough, or somebody else has fed these.
         """
-        flags = await self._call("feed", run, position, backlog, options_as_json(options, listed=True), *eval_ids)
+        flags = await self._script.call(
+            "feed", run, position, backlog, options_as_json(options, listed=True), *eval_ids
+        )
         return select_published(eval_ids, flags) if flags else None
 
     async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
         """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
-        found = await self._call("lease", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
+        found = await self._script.call("lease", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
         return list(parse_jobs(zip(eval_ids, found, strict=True), token))
 
     async def extend(self, jobs: Iterable[Job]) -> list[str]:
@@ -215,7 +188,7 @@ class Ledger:
         leases = tuple(jobs)
         for start in range(0, len(leases), _CHUNK):
             pairs = [part for job in leases[start : start + _CHUNK] for part in (job.eval_id, job.token)]
-            lost += await self._call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
+            lost += await self._script.call("extend", self._to_milliseconds(self.lease_seconds), *pairs)
         return lost
 
     async def complete(
@@ -243,7 +216,7 @@ class Ledger:
             For each the milliseconds it was waited for, at least 1; 0 if another worker has it, -1 if it is damaged.
         """
         parts = [part for job, outcome in ends for part in (job.token, job.eval_id, outcome)]
-        settled: list[int] = await self._call("complete", *parts)
+        settled: list[int] = await self._script.call("complete", *parts)
         return settled
 
     async def retry_later(self, job: Job, *, wait: float, attempts: int, failure: Failure) -> None:
@@ -254,7 +227,9 @@ class Ledger:
         """
         milliseconds = self._to_milliseconds(wait)
         self._check_lease(
-            await self._call("retry_later", job.token, job.eval_id, milliseconds, attempts, *failure_fields(failure))
+            await self._script.call(
+                "retry_later", job.token, job.eval_id, milliseconds, attempts, *failure_fields(failure)
+            )
         )
 
     async def await_hold(self, job: Job, *, cause: str, suspect: bool = False) -> None:
@@ -268,12 +243,12 @@ class Ledger:
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._check_lease(await self._call("await_hold", job.token, job.eval_id, cause, int(suspect)))
+        self._check_lease(await self._script.call("await_hold", job.token, job.eval_id, cause, int(suspect)))
 
     async def refund_attempts(self, eval_ids: Sequence[str]) -> None:
         """Give those that are parked the attempt back that an outage cost them; they wait for its end."""
         if eval_ids:
-            await self._call("refund_attempts", *eval_ids)
+            await self._script.call("refund_attempts", *eval_ids)
 
     async def release(self, job: Job) -> None:
         """Put it back among the queued: its message is, or will be, in the queue again.
@@ -281,7 +256,7 @@ class Ledger:
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._check_lease(await self._call("release", job.token, job.eval_id))
+        self._check_lease(await self._script.call("release", job.token, job.eval_id))
 
     async def dead_letter(self, job: Job, *, attempts: int, failure: Failure) -> None:
         """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
@@ -290,7 +265,9 @@ class Ledger:
             LeaseLost: another worker has it now.
         """
         self._check_lease(
-            await self._call("dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *failure_fields(failure))
+            await self._script.call(
+                "dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *failure_fields(failure)
+            )
         )
 
     async def claim(
@@ -303,7 +280,7 @@ class Ledger:
         ``patience`` (seconds) with its queue, or was overtaken by what was queued a minute later: its message was lost.
         Whoever dies between this and publishing has only made it queued; patience ends there, too.
         """
-        flat = await self._call(
+        flat = await self._script.call(
             "claim",
             limit,
             self._to_milliseconds(patience[Queue.LIVE]),
@@ -317,7 +294,7 @@ class Ledger:
 
     async def end_leases(self) -> int:
         """End every lease; only for who knows that no worker is alive. Return how many there were."""
-        return int(await self._call("end_leases"))
+        return int(await self._script.call("end_leases"))
 
     async def get_run(self, name: str) -> RunCounters:
         """Return the counters of a run; all zero where nobody has heard of it."""
@@ -359,7 +336,7 @@ class Ledger:
         The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
         The answers are those of one moment for a thousand each.
         """
-        found = await self._call_in_chunks("locate", eval_ids)
+        found = await self._script.call_in_chunks("locate", eval_ids)
         return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
 
     async def iterate_dead_letters(self) -> AsyncIterator[DeadLetter]:
@@ -390,11 +367,11 @@ class Ledger:
 
         Their runs count them as pending again.
         """
-        return await self._call_in_chunks("redrive", eval_ids, Outcome.FAILED)
+        return await self._script.call_in_chunks("redrive", eval_ids, Outcome.FAILED)
 
     async def drop_dead_letters(self, eval_ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return those that were there. Their runs go on counting them as failed."""
-        return await self._call_in_chunks("drop", eval_ids)
+        return await self._script.call_in_chunks("drop", eval_ids)
 
     async def is_leased(self, eval_id: str) -> bool:
         """Return whether a worker has the evaluation now."""
@@ -409,31 +386,7 @@ class Ledger:
 
         Its runs count it as ``unchanged``, with a manifest that says ``erased``, so that they still add up.
         """
-        return bool(await self._call("erase", f"{Outcome.UNCHANGED}:{ManifestOutcome.ERASED}", eval_id))
-
-    async def _call_in_chunks(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[str]:
-        found: list[str] = []
-        for start in range(0, len(eval_ids), _CHUNK):
-            found += await self._call(verb, *args, *eval_ids[start : start + _CHUNK])
-        return found
-
-    async def _call(self, verb: str, *args: object) -> Any:
-        return await self._script(keys=self._keys, args=[verb, *map(str, args)])
-
-    async def _call_replicated(self, verb: str, *args: object) -> Any:
-        """Call a verb whose answer others rely on: replicas must have it, as far as that is wanted.
-
-        ``WAIT`` speaks of what its own connection has written, so both go through one.
-        """
-        if not self._replicas:
-            return await self._call(verb, *args)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            await self._script(keys=self._keys, args=[verb, *map(str, args)], client=pipe)
-            pipe.execute_command("WAIT", self._replicas, _REPLICATED_WITHIN)
-            answer, found = await pipe.execute()
-        if found < self._replicas:
-            raise NotReplicated(found, self._replicas)
-        return answer
+        return bool(await self._script.call("erase", f"{Outcome.UNCHANGED}:{ManifestOutcome.ERASED}", eval_id))
 
     @staticmethod
     def _to_milliseconds(seconds: float) -> int:

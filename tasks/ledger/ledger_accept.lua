@@ -10,6 +10,13 @@ local function add_lists(job, order)
   end
 end
 
+-- A run counts an evaluation of its list once: if it failed for the run before the list began again, it is pending now.
+local function take_failure_back(letter, order)
+  if not order.listed or not contains(letter.runs, order.run) then return end
+  count({ order.run }, 'failed', -1)
+  count({ order.run }, 'total', -1)
+end
+
 -- Accept an evaluation that the ledger does not know; those of an order are all alike, so their job is made once.
 -- Return 1 to publish it now, 2 if it is parked first.
 local function accept_new(id, order, dead_before)
@@ -26,7 +33,7 @@ local function accept_new(id, order, dead_before)
   end
   local text = order.text
   if dead_before then
-    pop_dead_letter(id)
+    take_failure_back(pop_dead_letter(id), order)
     local job = cjson.decode(text)
     job.suspect = true
     text = cjson.encode(job)
@@ -47,6 +54,7 @@ end
 -- Accept an evaluation that is in the ledger already; return whether to publish it.
 local function accept_known(id, job, order)
   local publish, run = false, order.run
+  if job.cancelled then job.cancelled[run] = nil end
   if (order.refresh or order.refresh_outcomes or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
     if job.again then note_unnamed(job.again, run) end
     local again = job.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {}, due = 0,
@@ -56,6 +64,8 @@ local function accept_known(id, job, order)
     again.due = math.max(again.due, now + order.delay)
     again.even_if_erased = again.even_if_erased or order.even_if_erased or nil
     if order.queue == 'live' then again.queue = 'live' end
+    again.orders = again.orders or {}
+    if not contains(again.orders, run) then again.orders[#again.orders + 1] = run end
     add_lists(again, order)
     -- A run that waits for it already gets one outcome, that of the attempt under way.
     if join_run(job, again.runs, run, order.listed) then count({ run }, 'queued', 1) end
@@ -121,10 +131,25 @@ local function feed_from_list(run)
   if unfed > 0 then redis.call('ZADD', feeding, 'NX', now, run) end
 end
 
--- run, total, fingerprint, account -> 'begun', 'known' where it was begun before, 'taken' where the name means other IDs
-function verbs.begin(run, total, fingerprint, account)
+-- Begin a run that was cancelled from the start of its list. What it still has in the ledger, and its dead letters, are
+-- counted on; the list names most of them again.
+local function begin_again(run, key, total, account)
+  local states = { 'queued', 'leased', 'parked', 'held', 'failed' }
+  local kept, sum = redis.call('HMGET', key, unpack(states)), tonumber(total)
+  for _, number in ipairs(kept) do sum = sum + tonumber(number or 0) end
+  local fingerprint = redis.call('HGET', key, 'listed')
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'listed', fingerprint, 'total', sum, 'unfed', total, 'fed', 0, 'account', account)
+  for i, state in ipairs(states) do redis.call('HSET', key, state, kept[i] or 0) end
+  redis.call('ZADD', runs, now, run)
+  redis.call('ZREM', cancelling, run)
+end
+
+-- run, total, fingerprint, account, again (0|1): if it was cancelled -> 'begun', 'known' where it was begun before, 'taken'
+-- where the name means other IDs, 'cancelled' if it was and is not to begin again
+function verbs.begin(run, total, fingerprint, account, again)
   local key = KEYS[10] .. run
-  local known = redis.call('HMGET', key, 'total', 'listed')
+  local known = redis.call('HMGET', key, 'total', 'listed', 'cancelled_at')
   local answer = 'known'
   if not known[1] then
     redis.call('HSET', key, 'listed', fingerprint, 'total', total, 'unfed', total, 'fed', 0)
@@ -132,9 +157,17 @@ function verbs.begin(run, total, fingerprint, account)
     answer = 'begun'
   elseif known[2] ~= fingerprint then
     return 'taken'
+  elseif known[3] then
+    if again == '0' then return 'cancelled' end
+    begin_again(run, key, total, account)
+    answer = 'begun'
   else
     -- As with an event that comes again: what replicas are to have has to be written.
     redis.call('HSET', key, 'listed', fingerprint)
+  end
+  if answer == 'begun' then
+    redis.call('HSET', key, 'cancellations', redis.call('HGET', KEYS[11], 'cancellations') or 0)
+    redis.call('ZADD', lists, now, run)
   end
   if not redis.call('ZSCORE', refused, run) then feed_from_list(run) end
   return answer
@@ -150,13 +183,16 @@ function verbs.accept_refusals(run)
 end
 
 -- run, position of the first ID in its list, backlog, order, id... -> as accept_all; nothing where the ledger is full,
--- or somebody else fed these
+-- or somebody else fed these, or the run was cancelled
 function verbs.feed(run, position, backlog, order, ...)
   local key, ids = KEYS[10] .. run, { ... }
-  if redis.call('HGET', key, 'fed') ~= position then return {} end
+  if redis.call('HGET', key, 'fed') ~= position or redis.call('HEXISTS', key, 'cancelled_at') == 1 then return {} end
   if redis.call('HLEN', entries) >= tonumber(backlog) then return {} end
-  local answer = accept_all(ids, order)
+  local wanted, places = select_wanted(run, ids)
+  local answer = {}
+  for i = 1, #ids do answer[i] = 0 end
+  for i, flag in ipairs(accept_all(wanted, order)) do answer[places[i]] = flag end
   redis.call('HINCRBY', key, 'fed', #ids)
-  if redis.call('HINCRBY', key, 'unfed', -#ids) <= 0 then redis.call('ZREM', feeding, run) end
+  if redis.call('HINCRBY', key, 'unfed', -#ids) <= 0 then end_list(run) end
   return answer
 end

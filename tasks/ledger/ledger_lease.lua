@@ -16,7 +16,7 @@ end
 -- lease, token, id... -> for each: the job, or '' where there is nothing to do
 function verbs.lease(lease, token, ...)
   local ids, answer, taken, alike, since, scores = { ... }, {}, {}, {}, {}, {}
-  local texts, ends = read_all('HMGET', entries, ids), now + tonumber(lease)
+  local texts, ends = read_wanted(ids), now + tonumber(lease)
   local some_on_hold = redis.call('EXISTS', refused) == 1
   for i, id in ipairs(ids) do
     local text = not taken[id] and texts[i]
@@ -77,7 +77,7 @@ local function complete_one(token, id, ending, job)
   count(job.runs, outcome, 1)
   note_answer(id, job, outcome, answer)
   if job.again then
-    finish_job(id, job)
+    finish_job(id, job, 'leased')
   else
     count(job.runs, 'leased', -1)
     batch_write('ZREM', leased, id)
@@ -113,8 +113,7 @@ function verbs.retry_later(token, id, wait, attempts, cause, why, status)
   if not job then return 0 end
   job.lease, job.attempts, job.cause = nil, tonumber(attempts), cause
   job.suspect, job.first, job.forbidden = true, job.first or now, job.forbidden or cause == 'forbidden' and now or nil
-  save(id, job)
-  move(id, job, 'parked', now + tonumber(wait), 'leased')
+  put_back(id, job, 'parked', now + tonumber(wait))
   return 1
 end
 
@@ -124,10 +123,9 @@ function verbs.await_hold(token, id, cause, suspect)
   if not job then return 0 end
   job.lease, job.cause = nil, cause
   if suspect == '1' then job.suspect, job.first = true, job.first or now end
-  save(id, job)
   -- Where only room is wanting there is no probe to carry, and those that failed before are not kept back for it.
   local last = job.suspect and cause ~= 'account_busy'
-  move(id, job, 'held', last and now + LAST or now, 'leased')
+  put_back(id, job, 'held', last and now + LAST or now)
   return 1
 end
 
@@ -148,8 +146,7 @@ function verbs.release(token, id)
   local job = owned_job(id, token)
   if not job then return 0 end
   job.lease = nil
-  save(id, job)
-  move(id, job, 'queued', now, 'leased')
+  put_back(id, job, 'queued', now)
   return 1
 end
 
@@ -168,6 +165,6 @@ function verbs.dead_letter(token, id, outcome, attempts, cause, why, status, req
     redis.call('ZADD', KEYS[16] .. cause, now, id)
     redis.call('ZINCRBY', KEYS[15], 1, cause)
   end
-  finish_job(id, job)
+  finish_job(id, job, 'leased')
   return 1
 end

@@ -28,8 +28,9 @@ end
 -- Put a run on hold if its first answers were all refusals.
 local function write_refusals(run, ids)
   local key = KEYS[10] .. run
-  local delivered, accepted, examples = unpack(redis.call('HMGET', key, 'delivered', 'refusals_accepted', 'refused'))
-  if delivered or accepted then return end
+  local fields = redis.call('HMGET', key, 'delivered', 'refusals_accepted', 'cancelled_at', 'refused')
+  local examples = fields[4]
+  if fields[1] or fields[2] or fields[3] then return end
   local total = redis.call('HINCRBY', key, 'refusals', #ids)
   if total - #ids < EXAMPLES then
     local shown = { unpack(ids, 1, EXAMPLES - total + #ids) }

@@ -20,9 +20,12 @@
 --                                 listed, its fingerprint, and how many of it are fed and unfed;
 --                                 changed: when one of them last did; account: whom its first evaluation was asked with;
 --                                 delivered: RiskOS had documents; refusals, refused: how many answers it had without
---                                 documents before that, and the first evaluations; refusals_accepted: they are expected
+--                                 documents before that, and the first evaluations; refusals_accepted: they are expected;
+--                                 cancelled_at: when it was cancelled, if it has a list; cancellations: as in `reached`,
+--                                 when it began
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued;
---                                 refusals_accepted: when a run that was on hold for its refusals last went on
+--                                 refusals_accepted: when a run that was on hold for its refusals last went on;
+--                                 cancellations: how often evaluations were cancelled for all
 -- KEYS[12] never            a key that is never there
 -- KEYS[13] feeding          ZSET  name of a run that is fed from its list -> since when
 -- KEYS[14] event:           prefix of events that were accepted, STRING, for a week
@@ -32,6 +35,9 @@
 -- KEYS[18] refused          ZSET  name of a run that is on hold -> since when: its first answers were all refusals
 -- KEYS[19] held:runs        ZSET  eval_id -> since when it waits for its runs, which are all on hold
 -- KEYS[20] live:refusals    HASH  account -> how many live answers in a row were refusals that no evidence explains
+-- KEYS[21] cancelling       ZSET  name of a run whose evaluations are being cancelled -> since when
+-- KEYS[22] lists            ZSET  name of a run whose list is not fed to its end -> since when
+-- KEYS[23] cancelled        ZSET  eval_id -> number of the cancellation that took it back; kept while there are such lists
 --
 -- A job stands in exactly one of the seven ZSETs of its account. Which one it is, is its state. For each run
 -- total = unfed + queued + leased + parked + held + all its outcomes.
@@ -39,6 +45,7 @@
 local entries, leased, parked, dead, runs, feeding = KEYS[1], KEYS[4], KEYS[5], KEYS[8], KEYS[9], KEYS[13]
 local queued = { live = KEYS[2], backfill = KEYS[3] }
 local refused, held_by_runs, live_refusals = KEYS[18], KEYS[19], KEYS[20]
+local cancelling, lists, cancelled = KEYS[21], KEYS[22], KEYS[23]
 -- A queue keeps its order: whoever is still there when those are taken that came so much later (ms) is not in it.
 local OVERTAKEN = 60 * 1000
 local LAST = 30 * 24 * 60 * 60 * 1000
@@ -211,8 +218,9 @@ local function owned_job(id, token)
 end
 
 -- An evaluation ended. If it was asked for again meanwhile, it starts again; older versions always meant a refresh.
-local function finish_job(id, job)
-  move(id, job, 'gone', nil, 'leased')
+-- Without `from` it is taken out of whatever set it is in.
+local function finish_job(id, job, from)
+  move(id, job, 'gone', nil, from)
   local again = job.again
   if not again then return redis.call('HDEL', entries, id) end
   count(again.runs, 'queued', -1)

@@ -22,6 +22,8 @@ class Outcome(enum.StrEnum):
     """The bundle is damaged or unsafe, also when fetched again; it is kept in quarantine."""
     FAILED = "failed"
     """The attempts are used up: a dead letter, without a manifest."""
+    CANCELLED = "cancelled"
+    """An operator took it back while it waited. No manifest says so."""
 
     @property
     def ok(self) -> bool:

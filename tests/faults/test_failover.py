@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tasks.ledger.ledger import NotReplicated
+from tasks.ledger.script import NotReplicated
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.cluster import running_cluster
 from tests.faults.redis_server import WatchedRedis

@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from tasks.errors import IntegrityError, StorageError
-from tasks.ledger.ledger import NotReplicated
+from tasks.ledger.script import NotReplicated
 from worker.clients.redis import is_full
 
 _log = structlog.get_logger("docv.serve")

@@ -33,6 +33,7 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
             "rejected": 0,
             "unreadable": 0,
             "failed": 1,
+            "cancelled": 0,
         },
         "unchanged_outcomes": {
             "archived": 0,

@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from tasks.errors import LeaseLost
-from tasks.ledger.ledger import BeginResult, Ledger, NotReplicated
+from tasks.ledger.cancellation import Cancellation
+from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.ledger.script import NotReplicated
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 from worker.clients.redis import open_redis
@@ -919,22 +921,25 @@ async def test_a_run_nobody_has_heard_of_has_no_age_and_counts_nothing(ledger: L
     assert await ledger.list_runs() == []
 
 
-async def test_the_counters_of_a_run_add_up_at_any_time(ledger: Ledger) -> None:
+async def test_the_counters_of_a_run_add_up_at_any_time(ledger: Ledger, redis: Redis) -> None:
     eval_ids = some_ids(len(Outcome) + 1)
     await accept(ledger, *eval_ids, run="2026-q3")
-    assert ((await ledger.get_run("2026-q3")).total, (await ledger.get_run("2026-q3")).pending) == (8, 8)
+    assert ((await ledger.get_run("2026-q3")).total, (await ledger.get_run("2026-q3")).pending) == (9, 9)
 
     for done, (eval_id, outcome) in enumerate(zip(eval_ids, Outcome, strict=False), start=1):
         entry = await take(ledger, eval_id)
         if outcome is Outcome.FAILED:
             await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
+        elif outcome is Outcome.CANCELLED:
+            await ledger.release(entry)
+            await Cancellation(redis).cancel_evaluations([eval_id])
         else:
             await ledger.complete(entry, outcome)
-        assert (await ledger.get_run("2026-q3")).pending == 8 - done
+        assert (await ledger.get_run("2026-q3")).pending == 9 - done
 
     counters = await ledger.get_run("2026-q3")
     assert counters.outcomes == dict.fromkeys(Outcome, 1)
-    assert counters.total == 8
+    assert counters.total == 9
 
 
 async def test_an_evaluation_counts_once_for_a_run_however_often_the_run_names_it(ledger: Ledger, eval_id: str) -> None:
@@ -1248,7 +1253,7 @@ async def test_a_run_that_is_over_has_lasted_until_its_last_evaluation_ended(
 async def test_what_no_replica_has_does_not_count_as_accepted(
     redis: Redis, eval_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.ledger.ledger._REPLICATED_WITHIN", 10)
+    monkeypatch.setattr("tasks.ledger.script._REPLICATED_WITHIN", 10)
     ledger = Ledger(redis, replicas=1)
     order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
     for promise in (

@@ -22,8 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from redis.asyncio import Redis
 
 from tasks.errors import LeaseLost
+from tasks.ledger.cancellation import Cancellation
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.ledger.script import LedgerScript
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome, Outcome
 
@@ -46,7 +48,7 @@ several = st.lists(st.sampled_from(EVAL_IDS), min_size=1, max_size=6)
 nth = st.integers(0, 5)
 waits = st.sampled_from([0.0, 0.0, HOUR])
 limits = st.sampled_from([1, 2, 1000])
-settled = [outcome for outcome in Outcome if outcome not in {Outcome.FAILED, Outcome.UNCHANGED}]
+settled = [outcome for outcome in Outcome if outcome not in {Outcome.FAILED, Outcome.UNCHANGED, Outcome.CANCELLED}]
 outcomes = st.sampled_from(
     [*((outcome, None) for outcome in settled), *((Outcome.UNCHANGED, each) for each in ManifestOutcome)]
 )
@@ -73,7 +75,7 @@ accepts = happening(
     delay=waits,
 )
 feeds = st.one_of(
-    happening("begin"),
+    happening("begin", again=st.booleans()),
     happening("stop_feeding"),
     happening("feed", most=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
 )
@@ -95,8 +97,14 @@ others = st.one_of(
     happening("drop", named=several),
     happening("erase", eval_id=st.sampled_from(EVAL_IDS)),
 )
-# In a choice of choices each of the five is as likely as the next; else most lives would end before they began.
-happenings = st.sampled_from([accepts, feeds, takes, endings, others]).flatmap(lambda kind: kind)
+cancels = st.one_of(
+    happening("cancel_run", run=st.sampled_from(RUNS)),
+    happening("cancel_run_and_die", run=st.sampled_from(RUNS)),
+    happening("cancel", named=st.lists(st.sampled_from(EVAL_IDS), min_size=1, unique=True)),
+)
+# In a choice of choices each is as likely as the next; else most lives would end before they began.
+# The others are named twice so that fewer are cancelled.
+happenings = st.sampled_from([*[accepts, feeds, takes, endings, others] * 2, cancels]).flatmap(lambda kind: kind)
 
 
 @dataclass
@@ -119,6 +127,8 @@ class Known:
     again: "Known | None" = None
     account: str = "default"
     unnamed: bool = False
+    orders: set[str] = field(default_factory=set)
+    cancelled: dict[str, bool] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -195,7 +205,11 @@ class LedgerLife(RuleBasedStateMachine):
         self.ended: Counter[tuple[str, Outcome]] = Counter()
         self.unchanged: Counter[tuple[str, ManifestOutcome]] = Counter()
         self.begun: BeginResult | None = None
+        self.is_list_cancelled = False
         self.fed = 0
+        self.unwanted: set[str] = set()
+        self.cancelling: set[str] = set()
+        self.cancellation = Cancellation(redis)
         self.leases: list[Job] = []
         self.do(redis.flushall())
 
@@ -212,18 +226,39 @@ class LedgerLife(RuleBasedStateMachine):
         call = self.ledger.accept(named, order)
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
 
-    def begin(self) -> None:
+    def begin(self, *, again: bool) -> None:
         """Begin a run whose list has every ID; its name may have been used already."""
         if not self.begun:
             self.begun = BeginResult.CONFLICT if self.totals[LISTED] else BeginResult.CREATED
             self.totals[LISTED] += len(EVAL_IDS) if self.begun is BeginResult.CREATED else 0
             expected = self.begun
+        elif self.is_list_cancelled:
+            expected = BeginResult.CREATED if again else BeginResult.CANCELLED
+            if again:
+                self._begin_again()
         else:
             expected = BeginResult.CONFLICT if self.begun is BeginResult.CONFLICT else BeginResult.RESUMED
-        assert self.do(self.ledger.begin_run(LISTED, total=len(EVAL_IDS), fingerprint="its IDs")) is expected
+        call = self.ledger.begin_run(LISTED, total=len(EVAL_IDS), fingerprint="its IDs", again=again)
+        assert self.do(call) is expected
         assert self.do(self.ledger.begin_run(LISTED, total=9, fingerprint="other IDs")) is BeginResult.CONFLICT
-        more = self.begun is BeginResult.CREATED and self.fed < len(EVAL_IDS)
-        assert self.do(self.ledger.list_feeding()) == [LISTED] * more
+        assert self.do(self.ledger.list_feeding()) == [LISTED] * bool(self.unfed)
+
+    def _begin_again(self) -> None:
+        under_way = sum(LISTED in self._runs_of(known) for known in self.known.values())
+        self.totals[LISTED] = len(EVAL_IDS) + under_way + self.ended[LISTED, Outcome.FAILED]
+        for outcome in set(Outcome) - {Outcome.FAILED}:
+            del self.ended[LISTED, outcome]
+        for each in ManifestOutcome:
+            del self.unchanged[LISTED, each]
+        self.is_list_cancelled, self.fed = False, 0
+        self.unwanted.clear()
+        self.cancelling.discard(LISTED)
+
+    @property
+    def unfed(self) -> int:
+        """How many of the list may still be fed."""
+        is_there = self.begun is BeginResult.CREATED and not self.is_list_cancelled
+        return len(EVAL_IDS) - self.fed if is_there else 0
 
     def stop_feeding(self) -> None:
         self.do(self.ledger.stop_feeding(LISTED))
@@ -234,9 +269,11 @@ class LedgerLife(RuleBasedStateMachine):
         some, before = EVAL_IDS[self.fed :][:most], self.fed
         order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=LISTED))
         expected = None
-        if self.begun is BeginResult.CREATED and some and len(self.known) < backlog:
-            taken = [self._accept(each, order, listed=True) for each in some]
-            expected = [each for each, publish in zip(some, taken, strict=True) if publish]
+        if self.unfed and len(self.known) < backlog:
+            wanted = [each for each in some if each not in self.unwanted]
+            self.ended[LISTED, Outcome.CANCELLED] += len(some) - len(wanted)
+            taken = [self._accept(each, order, listed=True) for each in wanted]
+            expected = [each for each, publish in zip(wanted, taken, strict=True) if publish]
             self.fed += len(some)
         if some:
             for answer in expected, None:
@@ -249,10 +286,15 @@ class LedgerLife(RuleBasedStateMachine):
             known = self.known[eval_id] = Known(order.queue, order.refresh, order.trigger, account=order.account)
             known.want(order)
             self._join(known, known, run, listed=listed)
-            known.suspect = self.dead.pop(eval_id, None) is not None
+            letter = self.dead.pop(eval_id, None)
+            known.suspect = letter is not None
+            if letter and listed and LISTED in letter.was.runs:
+                self.ended[LISTED, Outcome.FAILED] -= 1
+                self.totals[LISTED] -= 1
             if order.delay:
                 known.put("parked")
             return not order.delay
+        known.cancelled.pop(run or "", None)
         if (order.refresh or order.refresh_outcomes or order.even_if_erased) and known.state == "leased":
             if known.again:
                 known.again.unnamed |= not (run and known.again.runs)
@@ -261,6 +303,7 @@ class LedgerLife(RuleBasedStateMachine):
             known.again.want(order)
             known.again.queue = min(known.again.queue, order.queue, key=list(Queue).index)
             known.again.delayed |= bool(order.delay)
+            known.again.orders.add(run or "")
             self._join(known, known.again, run, listed=listed)
             return False
         known.refresh |= order.refresh
@@ -289,6 +332,8 @@ class LedgerLife(RuleBasedStateMachine):
         token = f"message {len(self.leases)} of {named}"
         expected: list[Job] = []
         for eval_id in named:
+            self._cancel_before_lease(eval_id)
+        for eval_id in named:
             known = self.known.get(eval_id)
             if known and known.waiting:
                 known.lost += known.state == "leased"
@@ -313,10 +358,10 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def park(self, nth: int, wait: float) -> None:
-        def parked(_: Job, known: Known) -> None:
+        def parked(lease: Job, known: Known) -> None:
             known.attempts += 1
             known.suspect = True
-            known.put("parked", due=not wait)
+            self._put_back(lease, known, "parked", due=not wait)
 
         failure = Failure("service_failed", "RiskOS answered with status 500", 500)
         self._speak(
@@ -326,9 +371,9 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def await_hold(self, nth: int, *, suspect: bool) -> None:
-        def held(_: Job, known: Known) -> None:
+        def held(lease: Job, known: Known) -> None:
             known.suspect |= suspect
-            known.put("held")
+            self._put_back(lease, known, "held")
 
         self._speak(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
 
@@ -340,7 +385,7 @@ class LedgerLife(RuleBasedStateMachine):
                 known.put("held")
 
     def hand_back(self, nth: int) -> None:
-        self._speak(nth, self.ledger.release, lambda _, known: known.put("queued"))
+        self._speak(nth, self.ledger.release, lambda lease, known: self._put_back(lease, known, "queued"))
 
     def bury(self, nth: int, cause: str) -> None:
         def buried(lease: Job, known: Known) -> None:
@@ -419,6 +464,86 @@ class LedgerLife(RuleBasedStateMachine):
             self._count(self._runs_of(known), Outcome.UNCHANGED, ManifestOutcome.ERASED)
             del self.known[eval_id]
 
+    # -- what a person takes back
+
+    def cancel_run(self, run: str) -> None:
+        self._stop(run)
+        found = [self._cancel(eval_id, {run}, is_run=True) for eval_id in sorted(self.known)]
+        self.cancelling.discard(run)
+        counts = self.do(self.cancellation.cancel_run(run))
+        if counts:
+            assert (counts.cancelled, counts.in_flight) == (self.stopped + found.count(1), found.count(2))
+        else:
+            assert not self.totals[run]
+
+    def cancel_run_and_die(self, run: str) -> None:
+        self._stop(run)
+        stopped = self.do(LedgerScript(self.redis).call("cancel_list", run))
+        assert stopped == (self.stopped if self.totals[run] or run in self.cancelling else -1)
+
+    def _stop(self, run: str) -> None:
+        """The first step of cancelling a run: nothing of it is fed or leased from now on."""
+        self.stopped = self.unfed if run == LISTED else 0
+        self.ended[run, Outcome.CANCELLED] += self.stopped
+        if self.totals[run]:
+            self.cancelling.add(run)
+        if run == LISTED and self.begun is BeginResult.CREATED:
+            self.is_list_cancelled = True
+            self.unwanted.clear()
+
+    def cancel(self, named: list[str]) -> None:
+        """Cancel evaluations for everyone, also those of the list that are not fed."""
+        if self.unfed:
+            self.unwanted |= set(named)
+        found = [self._cancel(eval_id, None) if eval_id in self.known else 0 for eval_id in named]
+        counts = self.do(self.cancellation.cancel_evaluations(named))
+        assert (counts.cancelled, counts.in_flight) == (found.count(1), found.count(2))
+
+    def _cancel(self, eval_id: str, names: set[str] | None, *, is_run: bool = False) -> int:
+        known = self.known[eval_id]
+        orders = known.again.orders if known.again else set()
+        if names is None:
+            names = {"", *known.runs, *orders}
+        if not names & (known.runs | orders) and "" not in names:
+            return 0
+        if known.again:
+            self._count(known.again.runs & names, Outcome.CANCELLED, None)
+            known.again.runs -= names
+            known.again.orders -= names
+            if not known.again.orders:
+                known.again = None
+        if known.state == "leased" and not known.due:
+            known.cancelled |= dict.fromkeys(names, is_run and names == {LISTED} and self.is_list_cancelled)
+            return 2
+        self._cancel_waiting(eval_id, known, names)
+        return 1
+
+    def _cancel_waiting(self, eval_id: str, known: Known, names: set[str]) -> None:
+        is_unnamed = (known.unnamed or not known.runs) and "" not in names
+        self._count(known.runs & names, Outcome.CANCELLED, None)
+        known.runs -= names
+        known.unnamed, known.cancelled = is_unnamed, {}
+        if not known.runs and not is_unnamed:
+            self._replace(eval_id, known)
+
+    def _names_cancelled(self, known: Known) -> set[str]:
+        """For whom it was cancelled while it was in flight; a list that began again since wants it."""
+        kept = {name for name, by_list in known.cancelled.items() if not by_list or self.is_list_cancelled}
+        return kept | (known.runs & self.cancelling)
+
+    def _cancel_before_lease(self, eval_id: str) -> None:
+        known = self.known.get(eval_id)
+        if known and (known.state != "leased" or known.due) and (names := self._names_cancelled(known)):
+            self._cancel_waiting(eval_id, known, names)
+
+    def _put_back(self, lease: Job, known: Known, state: str, *, due: bool = False) -> None:
+        names = self._names_cancelled(known)
+        if names:
+            self._cancel_waiting(lease.eval_id, known, names)
+        known.cancelled = {}
+        if self.known.get(lease.eval_id) is known:
+            known.put(state, due=due)
+
     # -- what accidents and time do
 
     def time_passes(self, nth: int) -> None:
@@ -466,11 +591,15 @@ class LedgerLife(RuleBasedStateMachine):
 
     def _finish(self, lease: Job, known: Known, outcome: Outcome, unchanged: ManifestOutcome | None = None) -> None:
         self._count(known.runs, outcome, unchanged)
+        self._replace(lease.eval_id, known)
+
+    def _replace(self, eval_id: str, known: Known) -> None:
+        """It is gone, but for the attempt that was asked for meanwhile."""
         if known.again:
-            self.known[lease.eval_id] = known.again
+            self.known[eval_id] = known.again
             known.again.put("parked", due=not known.again.delayed)
         else:
-            del self.known[lease.eval_id]
+            del self.known[eval_id]
 
     # -- the laws
 
@@ -513,7 +642,7 @@ class LedgerLife(RuleBasedStateMachine):
             assert counters.outcomes == {outcome: self.ended[run, outcome] for outcome in Outcome}
             assert counters.unchanged_outcomes == {each: self.unchanged[run, each] for each in ManifestOutcome}
             assert sum(counters.unchanged_outcomes.values()) == counters.outcomes[Outcome.UNCHANGED]
-            unfed = len(EVAL_IDS) - self.fed if (run, self.begun) == (LISTED, BeginResult.CREATED) else 0
+            unfed = self.unfed if run == LISTED else 0
             assert counters.unfed == unfed
             assert counters.pending == len(under_way) + unfed
             standing = Counter("queued" if run not in known.runs else known.state for known in under_way)

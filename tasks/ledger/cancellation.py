@@ -1,0 +1,61 @@
+"""Take back evaluations that were accepted: all that a run waits for, or some for everyone that waits for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from tasks.ledger.script import LedgerScript
+
+_NO_RUN = -1
+_CANCELLED, _IN_FLIGHT = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCounts:
+    """How many evaluations a cancellation concerned.
+
+    Attributes:
+        cancelled: evaluations that were waiting, or not fed yet.
+        in_flight: evaluations that a worker has: they come to their end, but are not tried again.
+    """
+
+    cancelled: int
+    in_flight: int
+
+
+class Cancellation:
+    """Cancels evaluations in the ledger, in steps that each look at about a thousand.
+
+    Args:
+        redis: the client, with ``decode_responses``.
+    """
+
+    def __init__(self, redis: "Redis") -> None:
+        self._script = LedgerScript(redis)
+
+    async def cancel_run(self, run: str) -> CancelCounts | None:
+        """Cancel everything that a run waits for; an evaluation that others want, too, goes on for them.
+
+        The first step stops the run: nothing more of it is fed or leased. If this is cut off after it, call it again.
+
+        Returns:
+            None if there is no such run.
+        """
+        cancelled: int = await self._script.call("cancel_list", run)
+        if cancelled == _NO_RUN:
+            return None
+        cursor, in_flight = "", 0
+        while cursor != "0":
+            cursor, some, leased = await self._script.call("cancel_some", run, cursor or "0")
+            cancelled, in_flight = cancelled + some, in_flight + leased
+        return CancelCounts(cancelled, in_flight)
+
+    async def cancel_evaluations(self, eval_ids: Sequence[str]) -> CancelCounts:
+        """Cancel evaluations for everyone that waits for them, and in lists that are not fed yet.
+
+        Args:
+            eval_ids: canonical IDs, each once.
+        """
+        found = await self._script.call_in_chunks("cancel", eval_ids)
+        return CancelCounts(found.count(_CANCELLED), found.count(_IN_FLIGHT))

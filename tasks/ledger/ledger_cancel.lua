@@ -1,0 +1,210 @@
+-- Take evaluations back that a person does not want any more: those of a run, or some for all.
+--
+-- One that a worker has is not taken from it. Its job notes in `cancelled` for which runs ('' for orders without a run),
+-- and whether that was the 'run' or the evaluation's 'id', and it does not go back into another state for them.
+
+local STEP = 1000
+
+-- Count a run's part of evaluations in a state as cancelled.
+local function count_cancelled(list, state, number)
+  count(list, state, -number)
+  count(list, 'cancelled', number)
+end
+
+-- Return the runs of a list that are not in `names`; the others count as cancelled.
+local function without(list, names, state)
+  local kept = {}
+  for _, run in ipairs(list) do
+    if names[run] then count_cancelled({ run }, state, 1) else kept[#kept + 1] = run end
+  end
+  return kept
+end
+
+local function is_every_run_in(list, names)
+  for _, run in ipairs(list) do
+    if not names[run] then return false end
+  end
+  return true
+end
+
+-- Cancel the attempt after the one under way, as far as it was ordered by those in `names`.
+local function cancel_again(job, names)
+  local again, orders = job.again, {}
+  if not again then return end
+  for _, run in ipairs(again.orders or again.runs) do
+    if not names[run] then orders[#orders + 1] = run end
+  end
+  again.orders, again.runs = orders, without(again.runs, names, 'queued')
+  if #orders == 0 then job.again = nil end
+end
+
+-- Cancel an evaluation in a state for the runs in `names`, and with '' for orders without one; others still get it.
+local function cancel_waiting(id, job, state, names)
+  local is_unnamed = (job.unnamed or #job.runs == 0) and not names['']
+  job.runs = without(job.runs, names, state)
+  job.unnamed, job.cancelled = is_unnamed or nil, nil
+  if #job.runs > 0 or is_unnamed then save(id, job) else finish_job(id, job) end
+end
+
+-- Return whether a worker has an evaluation, so that it is not taken from it.
+local function is_in_flight(id)
+  local ends = redis.call('ZSCORE', leased, id)
+  return ends and tonumber(ends) > now
+end
+
+-- Return 1 if an evaluation was cancelled, 2 if it is in flight and comes to its end, 0 if it is not in the ledger.
+local function cancel_one(id, names)
+  local job = load(id)
+  if not job then return 0 end
+  cancel_again(job, names)
+  if not is_in_flight(id) then
+    cancel_waiting(id, job, state_of(id, job), names)
+    return 1
+  end
+  job.cancelled = job.cancelled or {}
+  for name, what in pairs(names) do job.cancelled[name] = what end
+  save(id, job)
+  return 2
+end
+
+-- Take evaluations with the same job out of every set.
+local function cancel_alike(job, ids)
+  for start = 1, #ids, PIECE do
+    local last = math.min(start + PIECE - 1, #ids)
+    for _, set in ipairs(sets_of(job)) do
+      local removed = redis.call('ZREM', set[2], unpack(ids, start, last))
+      if removed > 0 then count_cancelled(job.runs, set[1], removed) end
+    end
+    redis.call('HDEL', entries, unpack(ids, start, last))
+  end
+end
+
+-- Cancel evaluations for the names that `names_of` returns for a job, if any; return for each what cancel_one says, or 0.
+local function cancel_each(ids, texts, names_of)
+  local answer, alike = {}, {}
+  for i, id in ipairs(ids) do
+    local text = texts[i]
+    local made = text and alike[text]
+    if text and not made then
+      local job = cjson.decode(text)
+      made = { job = job, names = names_of(job), ids = {} }
+      -- Most of a run are in one state or another, wanted by it alone, and in no worker's hands.
+      made.is_simple = made.names and not job.lease and not job.again and is_every_run_in(job.runs, made.names)
+        and (made.names[''] or #job.runs > 0 and not job.unnamed)
+      alike[text] = made
+    end
+    answer[i] = made and made.names and 1 or 0
+    if made and made.is_simple then
+      made.ids[#made.ids + 1] = id
+    elseif answer[i] == 1 then
+      answer[i] = cancel_one(id, made.names)
+    end
+  end
+  for _, made in pairs(alike) do cancel_alike(made.job, made.ids) end
+  return answer
+end
+
+-- The list of a run is at its end, and with the last list what was cancelled before it was fed.
+local function end_list(run)
+  redis.call('ZREM', feeding, run)
+  if redis.call('ZREM', lists, run) == 1 and redis.call('EXISTS', lists) == 0 then redis.call('UNLINK', cancelled) end
+end
+
+-- run -> how many of its list were not fed and are cancelled, -1 if there is no such run. From now on nothing is fed or
+-- leased for it.
+function verbs.cancel_list(run)
+  local key = KEYS[10] .. run
+  if redis.call('ZSCORE', runs, run) == false then return -1 end
+  local unfed = tonumber(redis.call('HGET', key, 'unfed') or 0)
+  redis.call('ZADD', cancelling, 'NX', now, run)
+  redis.call('ZREM', refused, run)
+  if redis.call('HEXISTS', key, 'listed') == 1 then redis.call('HSETNX', key, 'cancelled_at', string.format('%.0f', now)) end
+  count_cancelled({ run }, 'unfed', unfed)
+  end_list(run)
+  return unfed
+end
+
+-- run, cursor -> the next cursor, '0' at the end, how many were cancelled, how many of those looked at are in flight
+function verbs.cancel_some(run, cursor)
+  local page = redis.call('HSCAN', entries, cursor, 'COUNT', STEP)
+  local ids, texts, named = {}, {}, cjson.encode(run)
+  for i = 1, #page[2], 2 do
+    -- What does not name the run need not be decoded.
+    if string.find(page[2][i + 1], named, 1, true) then
+      ids[#ids + 1], texts[#texts + 1] = page[2][i], page[2][i + 1]
+    end
+  end
+  local found, names = { 0, 0 }, { [run] = redis.call('HEXISTS', KEYS[10] .. run, 'cancelled_at') == 1 and 'run' or 'id' }
+  for _, each in ipairs(cancel_each(ids, texts, function(job)
+    return (contains(job.runs, run) or job.again and contains(job.again.orders or job.again.runs, run)) and names
+  end)) do
+    if each > 0 then found[each] = found[each] + 1 end
+  end
+  if page[1] == '0' then redis.call('ZREM', cancelling, run) end
+  return { page[1], found[1], found[2] }
+end
+
+-- id... -> for each 1 if it was cancelled for all, 2 if it is in flight, 0 if the ledger does not have it
+function verbs.cancel(...)
+  local ids = { ... }
+  if redis.call('EXISTS', lists) == 1 then
+    local number = redis.call('HINCRBY', KEYS[11], 'cancellations', 1)
+    for _, id in ipairs(ids) do batch_write('ZADD', cancelled, number, id) end
+  end
+  return cancel_each(ids, read_all('HMGET', entries, ids), function(job)
+    local names = { [''] = 'id' }
+    for _, list in ipairs({ job.runs, job.again and (job.again.orders or job.again.runs) or {} }) do
+      for _, run in ipairs(list) do names[run] = 'id' end
+    end
+    return names
+  end)
+end
+
+-- Return for whom a job was cancelled while a worker had it, or whose run is being cancelled. A run that began again since
+-- wants it.
+local function names_cancelled(job)
+  local names = {}
+  for name, what in pairs(job.cancelled or {}) do
+    if what == 'id' or redis.call('HEXISTS', KEYS[10] .. name, 'cancelled_at') == 1 then names[name] = what end
+  end
+  for _, run in ipairs(job.runs) do
+    if redis.call('ZSCORE', cancelling, run) then names[run] = 'run' end
+  end
+  return names
+end
+
+-- Return the texts of evaluations, without those that were cancelled.
+local function read_wanted(ids)
+  local texts, is_cancelling = read_all('HMGET', entries, ids), redis.call('EXISTS', cancelling) == 1
+  for i, id in ipairs(ids) do
+    if texts[i] and (is_cancelling or string.find(texts[i], '"cancelled"', 1, true)) then
+      local job = load(id)
+      local names = job and not is_in_flight(id) and names_cancelled(job)
+      if names and next(names) then cancel_waiting(id, job, state_of(id, job), names) end
+      texts[i] = redis.call('HGET', entries, id)
+    end
+  end
+  return texts
+end
+
+-- Put an evaluation that was in flight into another state, unless it was cancelled meanwhile.
+local function put_back(id, job, state, score)
+  local names = names_cancelled(job)
+  job.cancelled = nil
+  if next(names) then cancel_waiting(id, job, 'leased', names) else save(id, job) end
+  if redis.call('ZSCORE', leased, id) then move(id, job, state, score, 'leased') end
+end
+
+-- Return which IDs of a list to accept, and their places in it; those that were cancelled since its run began are not.
+local function select_wanted(run, ids)
+  local numbers, wanted, places = {}, {}, {}
+  if redis.call('EXISTS', cancelled) == 1 then numbers = read_all('ZMSCORE', cancelled, ids) end
+  local begun = tonumber(redis.call('HGET', KEYS[10] .. run, 'cancellations') or 0)
+  for i, id in ipairs(ids) do
+    if not numbers[i] or tonumber(numbers[i]) <= begun then
+      wanted[#wanted + 1], places[#places + 1] = id, i
+    end
+  end
+  count({ run }, 'cancelled', #ids - #wanted)
+  return wanted, places
+end

@@ -1,0 +1,285 @@
+"""What a person takes back is asked for no more, whatever it waits for, and the counters of its runs still add up."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from tasks.errors import LeaseLost
+from tasks.ledger.cancellation import CancelCounts, Cancellation
+from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.ledger.refused_runs import list_refused_runs
+from tasks.ledger.script import LedgerScript
+from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
+from tasks.model.outcome import Outcome
+
+pytestmark = pytest.mark.both_redises
+
+RUN = "q3"
+PATIENCE = dict.fromkeys(Queue, 3600.0)
+ALL = {"default": dict.fromkeys(Queue, 1000)}
+
+
+@pytest.fixture
+def ledger(redis: Redis) -> Ledger:
+    return Ledger(redis)
+
+
+@pytest.fixture
+def cancellation(redis: Redis) -> Cancellation:
+    return Cancellation(redis)
+
+
+def some_ids(count: int) -> list[str]:
+    return [str(uuid4()) for _ in range(count)]
+
+
+def order(run: str | None = RUN, queue: Queue = Queue.BACKFILL, **wanted: Any) -> EnqueueOptions:
+    return EnqueueOptions(queue, "default", Trigger("backfill", run=run), **wanted)
+
+
+async def begin(ledger: Ledger, eval_ids: Sequence[str], *, fed: int) -> None:
+    """Begin a run with a list, and feed the first of it."""
+    await ledger.begin_run(RUN, total=len(eval_ids), fingerprint="its IDs")
+    await ledger.feed(RUN, eval_ids[:fed], order(), position=0, backlog=1_000_000)
+
+
+async def lease(ledger: Ledger, *eval_ids: str) -> list[Job]:
+    return await ledger.lease(eval_ids, token="ours")
+
+
+async def counted(ledger: Ledger, run: str = RUN) -> dict[str, int]:
+    """Return the counters of a run that are not 0; they add up."""
+    counters = await ledger.get_run(run)
+    assert counters.total == counters.unfed + sum(counters.states.values()) + sum(counters.outcomes.values())
+    counts = {"unfed": counters.unfed, **counters.states, **counters.outcomes}
+    return {str(name): count for name, count in counts.items() if count}
+
+
+async def test_whatever_a_run_waits_for_is_cancelled(ledger: Ledger, cancellation: Cancellation) -> None:
+    eval_ids = some_ids(10)
+    await begin(ledger, eval_ids, fed=7)
+    archived, parked, held, dead, flying = await lease(ledger, *eval_ids[:5])
+    await ledger.complete(archived, Outcome.ARCHIVED)
+    await ledger.retry_later(parked, wait=60, attempts=1, failure=Failure("service_failed"))
+    await ledger.await_hold(held, cause="account_held")
+    await ledger.dead_letter(dead, attempts=6, failure=Failure("service_failed"))
+
+    assert await cancellation.cancel_run(RUN) == CancelCounts(cancelled=7, in_flight=1)
+
+    assert await counted(ledger) == {"leased": 1, "archived": 1, "failed": 1, "cancelled": 7}
+    assert await lease(ledger, *eval_ids) == []
+    assert await ledger.claim(patience=dict.fromkeys(Queue, 0.0), of_held=ALL) == {}
+    await ledger.complete(flying, Outcome.ARCHIVED)
+    assert await counted(ledger) == {"archived": 2, "failed": 1, "cancelled": 7}
+    assert await cancellation.cancel_run(RUN) == CancelCounts(0, 0)
+
+
+async def test_a_cancelled_list_is_fed_no_more(ledger: Ledger, cancellation: Cancellation) -> None:
+    eval_ids = some_ids(10)
+    await begin(ledger, eval_ids, fed=4)
+    await cancellation.cancel_run(RUN)
+    assert await ledger.list_feeding() == []
+    # A feeder that read the list before.
+    assert await ledger.feed(RUN, eval_ids[4:], order(), position=4, backlog=1_000_000) is None
+    assert await ledger.begin_run(RUN, total=10, fingerprint="its IDs") is BeginResult.CANCELLED
+    assert await counted(ledger) == {"cancelled": 10}
+    assert await ledger.get_position(RUN) == 4
+
+
+@pytest.mark.parametrize("ending", ["retry_later", "await_hold", "release", "lease_ended"])
+async def test_an_attempt_in_flight_is_the_last_one(ledger: Ledger, cancellation: Cancellation, ending: str) -> None:
+    (eval_id,) = some_ids(1)
+    await begin(ledger, [eval_id], fed=1)
+    (job,) = await lease(ledger, eval_id)
+    assert await cancellation.cancel_run(RUN) == CancelCounts(0, 1)
+    match ending:
+        case "retry_later":
+            await ledger.retry_later(job, wait=0, attempts=1, failure=Failure("service_failed"))
+        case "await_hold":
+            await ledger.await_hold(job, cause="account_held")
+        case "release":
+            await ledger.release(job)
+        case _:
+            await ledger.end_leases()
+            await ledger.claim(patience=PATIENCE, of_held=ALL)
+    assert await lease(ledger, eval_id) == []
+    assert await counted(ledger) == {"cancelled": 1}
+    assert await ledger.locate([eval_id]) == [(None, None)]
+
+
+async def test_an_evaluation_whose_worker_died_is_cancelled(ledger: Ledger, cancellation: Cancellation) -> None:
+    (eval_id,) = some_ids(1)
+    await begin(ledger, [eval_id], fed=1)
+    (job,) = await lease(ledger, eval_id)
+    await ledger.end_leases()
+    assert await cancellation.cancel_run(RUN) == CancelCounts(1, 0)
+    with pytest.raises(LeaseLost):
+        await ledger.complete(job, Outcome.ARCHIVED)
+    assert await counted(ledger) == {"cancelled": 1}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [order("other"), order(None), order(None, Queue.LIVE), order("other", Queue.LIVE)],
+    ids=lambda each: each.queue,
+)
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_what_others_want_too_is_cancelled_for_the_run_only(
+    ledger: Ledger, cancellation: Cancellation, other: EnqueueOptions, *, is_first: bool
+) -> None:
+    (eval_id,) = some_ids(1)
+    if is_first:
+        await ledger.accept([eval_id], other)
+    await begin(ledger, [eval_id], fed=1)
+    if not is_first:
+        await ledger.accept([eval_id], other)
+
+    assert await cancellation.cancel_run(RUN) == CancelCounts(1, 0)
+
+    assert await counted(ledger) == {"cancelled": 1}
+    (job,) = await lease(ledger, eval_id)
+    await ledger.complete(job, Outcome.ARCHIVED)
+    assert await counted(ledger) == {"cancelled": 1}
+    assert (await ledger.get_run("other")).outcomes[Outcome.ARCHIVED] == (other.trigger.run == "other")
+
+
+async def test_a_refresh_that_was_ordered_meanwhile_goes_with_its_run(
+    ledger: Ledger, cancellation: Cancellation
+) -> None:
+    eval_ids = some_ids(2)
+    await begin(ledger, eval_ids, fed=2)
+    mine, shared = await lease(ledger, *eval_ids)
+    await ledger.accept(eval_ids, order("again", refresh=True))
+    await ledger.accept([shared.eval_id], order(None, refresh=True))
+    assert await cancellation.cancel_run("again") == CancelCounts(0, 2)
+    for job in (mine, shared):
+        await ledger.complete(job, Outcome.ARCHIVED)
+    assert await counted(ledger) == {"archived": 2}
+    assert await counted(ledger, "again") == {"cancelled": 2}
+    assert await lease(ledger, mine.eval_id) == []
+    assert [job.refresh for job in await lease(ledger, shared.eval_id)] == [True]
+
+
+async def test_by_its_id_an_evaluation_is_cancelled_for_all(ledger: Ledger, cancellation: Cancellation) -> None:
+    eval_ids = some_ids(3)
+    await begin(ledger, eval_ids, fed=3)
+    await ledger.accept(eval_ids, order("other"))
+    await ledger.accept(eval_ids, order(None, Queue.LIVE))
+    (flying,) = await lease(ledger, eval_ids[0])
+    assert await cancellation.cancel_evaluations([*eval_ids[:2], *some_ids(1)]) == CancelCounts(1, 1)
+    assert await counted(ledger) == await counted(ledger, "other") == {"leased": 1, "queued": 1, "cancelled": 1}
+    await ledger.release(flying)
+    assert await counted(ledger) == await counted(ledger, "other") == {"queued": 1, "cancelled": 2}
+    assert [job.eval_id for job in await lease(ledger, *eval_ids)] == [eval_ids[2]]
+
+
+async def test_by_its_id_an_evaluation_is_cancelled_before_it_is_fed(
+    ledger: Ledger, cancellation: Cancellation, redis: Redis
+) -> None:
+    eval_ids = some_ids(4)
+    await begin(ledger, eval_ids, fed=1)
+    assert await cancellation.cancel_evaluations(eval_ids[1:3]) == CancelCounts(0, 0)
+    # An order that comes later is a new one.
+    await ledger.accept([eval_ids[1]], order(None, Queue.LIVE))
+    assert await ledger.feed(RUN, eval_ids[1:], order(), position=1, backlog=1_000) == [eval_ids[3]]
+    assert await counted(ledger) == {"queued": 2, "cancelled": 2}
+    assert [job.eval_id for job in await lease(ledger, *eval_ids)] == [eval_ids[0], eval_ids[1], eval_ids[3]]
+    assert await redis.exists("docv:ledger:lists", "docv:ledger:cancelled") == 0
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+async def test_a_later_order_is_a_new_one(ledger: Ledger, cancellation: Cancellation, *, by_id: bool) -> None:
+    waiting, flying = some_ids(2)
+    await begin(ledger, [waiting, flying], fed=2)
+    (job,) = await lease(ledger, flying)
+    await (cancellation.cancel_evaluations([waiting, flying]) if by_id else cancellation.cancel_run(RUN))
+    published = await ledger.accept_event("an event", waiting, order(None, Queue.LIVE))
+    await ledger.accept([flying], order(None, Queue.LIVE))
+    await ledger.retry_later(job, wait=0, attempts=1, failure=Failure("service_failed"))
+    assert published == [waiting]
+    assert {each.eval_id for each in await lease(ledger, waiting, flying)} == {waiting, flying}
+    assert await counted(ledger) == {"cancelled": 2}
+
+
+async def test_from_the_first_step_on_nothing_of_the_run_is_leased(
+    ledger: Ledger, cancellation: Cancellation, redis: Redis
+) -> None:
+    eval_ids = some_ids(5)
+    await begin(ledger, eval_ids, fed=4)
+    await ledger.accept([eval_ids[0]], order("other"))
+    # The command is killed after it.
+    await LedgerScript(redis).call("cancel_list", RUN)
+    assert [job.eval_id for job in await lease(ledger, *eval_ids[:2])] == [eval_ids[0]]
+    assert await counted(ledger) == {"queued": 2, "cancelled": 3}
+    assert await cancellation.cancel_run(RUN) == CancelCounts(2, 0)
+    assert await counted(ledger) == {"cancelled": 5}
+
+
+async def test_a_run_on_hold_for_its_refusals_is_cancelled(
+    ledger: Ledger, cancellation: Cancellation, redis: Redis
+) -> None:
+    eval_ids = some_ids(300)
+    await begin(ledger, eval_ids, fed=250)
+    await ledger.complete_all([(job, Outcome.NO_DOCUMENTS) for job in await lease(ledger, *eval_ids[:200])])
+    assert await lease(ledger, *eval_ids[200:230]) == []
+    assert await cancellation.cancel_run(RUN) == CancelCounts(100, 0)
+    assert await list_refused_runs(redis) == []
+    assert await counted(ledger) == {"no_documents": 200, "cancelled": 100}
+
+
+async def test_a_cancelled_run_is_not_put_on_hold_by_what_was_in_flight(
+    ledger: Ledger, cancellation: Cancellation, redis: Redis
+) -> None:
+    eval_ids = some_ids(200)
+    await begin(ledger, eval_ids, fed=200)
+    jobs = await lease(ledger, *eval_ids)
+    await cancellation.cancel_run(RUN)
+    await ledger.complete_all([(job, Outcome.NO_DOCUMENTS) for job in jobs])
+    assert await list_refused_runs(redis) == []
+
+
+async def test_a_cancelled_run_begins_again_from_its_first_id(ledger: Ledger, cancellation: Cancellation) -> None:
+    eval_ids = some_ids(4)
+    await begin(ledger, eval_ids, fed=3)
+    archived, dead, flying = await lease(ledger, *eval_ids[:3])
+    await ledger.complete(archived, Outcome.ARCHIVED)
+    await ledger.dead_letter(dead, attempts=6, failure=Failure("service_failed"))
+    await cancellation.cancel_evaluations(eval_ids[3:])
+    await cancellation.cancel_run(RUN)
+
+    assert await ledger.begin_run(RUN, total=4, fingerprint="its IDs", again=True) is BeginResult.CREATED
+
+    assert await counted(ledger) == {"unfed": 4, "leased": 1, "failed": 1}
+    assert (await ledger.list_feeding(), await ledger.get_position(RUN)) == ([RUN], 0)
+    await ledger.retry_later(flying, wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.feed(RUN, eval_ids, order(), position=0, backlog=1_000)
+    await ledger.complete_all([(job, Outcome.ARCHIVED) for job in await lease(ledger, *eval_ids)])
+    assert await counted(ledger) == {"archived": 4}
+
+
+async def test_a_run_that_is_not_known_cannot_be_cancelled(cancellation: Cancellation, redis: Redis) -> None:
+    assert await cancellation.cancel_run("no-such-run") is None
+    assert await redis.keys("docv:ledger:*") == []
+
+
+async def test_many_are_cancelled_in_bounded_steps(
+    ledger: Ledger, cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eval_ids = some_ids(5_000)
+    await ledger.accept(eval_ids, order())
+    steps: list[int] = []
+    call = LedgerScript.call
+
+    async def observe(script: LedgerScript, verb: str, *args: object) -> Any:
+        answer = await call(script, verb, *args)
+        if verb == "cancel_some":
+            steps.append(answer[1])
+        return answer
+
+    monkeypatch.setattr(LedgerScript, "call", observe)
+    assert await cancellation.cancel_run(RUN) == CancelCounts(5_000, 0)
+    assert max(steps) < 2_500
+    assert await counted(ledger) == {"cancelled": 5_000}
