@@ -37,6 +37,10 @@ _COMMANDS = {
         "scripts.commands.backfill:backfill",
         "Archive a whole list: a named run, safe to stop and to start again.",
     ),
+    "cancel": (
+        "scripts.commands.cancel:cancel",
+        "Take back what is not in flight: a run, or evaluations for all that wait for them.",
+    ),
     "demo": ("scripts.commands.demo:demo", "Show the main job: no key, no server, no Docker."),
     "doctor": ("scripts.doctor.command:doctor", "Examine this installation: what is wrong, and how to mend it."),
     "enqueue": ("scripts.commands.enqueue:enqueue", "Put evaluations on a queue; workers archive them."),

@@ -5,6 +5,7 @@
     │   ├── BadEvalId         a text is not a valid evaluation ID
     │   ├── BadRunName        a text is not a valid name of a run
     │   ├── RunTaken          a run of this name has other IDs or options
+    │   ├── RunCancelled      the run was cancelled
     │   └── BadMessage        a Celery message breaks the contract
     ├── RetryableError        another attempt may help; the failed one counts
     │   ├── ServiceFailed     RiskOS answered 408 or 5xx
@@ -109,6 +110,11 @@ class BadRunName(InvalidInput): ...
 class RunTaken(InvalidInput):
     run: str
     begun_at: str
+
+
+@_define("run_cancelled", "run {run} was cancelled; nothing was queued: --again begins it again with its first ID")
+class RunCancelled(InvalidInput):
+    run: str
 
 
 @_define("bad_message", "the message does not fit the contract: {why}")

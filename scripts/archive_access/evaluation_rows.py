@@ -33,7 +33,7 @@ class EvaluationRow:
 
     Attributes:
         eval_id: the evaluation.
-        outcome: its outcome, ``erased``, ``missing``, or ``present``.
+        outcome: its outcome, ``erased``, ``missing``, or ``present``; in reports also ``cancelled``.
         documents: how many the archive holds, whatever RiskOS has by now.
         bytes: how large they are together.
         manifest: key of the manifest; None where there is none.

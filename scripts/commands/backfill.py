@@ -29,7 +29,7 @@ from scripts.local.machine import local_workers
 from scripts.local.processes import local_redis
 from scripts.overview.run_snapshot import RunSnapshot
 from scripts.overview.run_watcher import follow_run
-from tasks.errors import RunTaken
+from tasks.errors import RunCancelled, RunTaken
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.model.outcome import ManifestOutcome
 from tasks.queueing.message import parse_run
@@ -56,6 +56,7 @@ class BackfillOptions:
         refresh_outcomes: ask RiskOS although there is a manifest, if it says one of these.
         even_if_erased: archive again what was erased.
         accept_refusals: go on even if RiskOS has no documents for the first 200.
+        again: begin again if the run was cancelled.
         strict: queue nothing when a line is bad.
         rejects: file for bad lines; named after the run's source where it is None.
         account: name of the account to ask with; see ``worker.config.accounts.Accounts.find`` where it is None.
@@ -70,6 +71,7 @@ class BackfillOptions:
     refresh_outcomes: tuple[ManifestOutcome, ...]
     even_if_erased: bool
     accept_refusals: bool
+    again: bool
     strict: bool
     rejects: Path | None
     account: str | None
@@ -85,6 +87,7 @@ class BackfillOptions:
 @refresh_outcome_option
 @even_if_erased_option
 @accept_refusals_option
+@click.option("--again", is_flag=True, help="If the run was cancelled, begin it again with its first ID.")
 @click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
@@ -185,6 +188,7 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
 
     Raises:
         RunTaken: the name of the run means something else.
+        RunCancelled: the run was cancelled, and is not to begin again.
     """
     ids = gathered.ids
     async with open_archive_bucket(account.settings) as bucket:
@@ -197,6 +201,7 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
             refresh=options.refresh,
             refresh_outcomes=options.refresh_outcomes,
             even_if_erased=options.even_if_erased,
+            again=options.again,
             source=RunSource(
                 name=_name(options.source),
                 fingerprint=ids.fingerprint,
@@ -205,9 +210,13 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
                 bad=gathered.bad,
             ),
         )
-    begun = await ledger.begin_run(run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account)
+    begun = await ledger.begin_run(
+        run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account, again=options.again
+    )
     if begun is BeginResult.CONFLICT:
         raise RunTaken(run.run, "before")
+    if begun is BeginResult.CANCELLED:
+        raise RunCancelled(run.run)
     if options.accept_refusals:
         await ledger.accept_refusals(run.run)
     if begun is BeginResult.RESUMED:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import getpass
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import orjson
 from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.operator_name import by_option, check_line, operator_name
 from scripts.console.options import account_option, json_option, yes_option
 from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one
 from scripts.erase.files import LocalFiles
@@ -31,14 +31,13 @@ from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, SettingsError
 
-_REASON = 500
 _NO_REDIS = "no Redis is named (DOCV_REDIS_URL), and none was used here: see that no worker is at work on the archive"
 
 
 @click.command()
 @click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why; it stands in the receipt. No personal data.")
-@click.option("--by", help="Who asks for it; by default the login name.")
+@by_option
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--bypass-governance", is_flag=True, help="Remove also what a GOVERNANCE retention keeps.")
@@ -61,8 +60,7 @@ def erase(
     not archived again, unless --even-if-erased says so. Cut off, the same command goes on where it was.
     """
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
-    who = _check_length(by or getpass.getuser(), "--by")
-    asked = ErasureRequest(_check_length(reason, "--reason"), who, socket.gethostname(), bypass_governance)
+    asked = ErasureRequest(check_line(reason, "--reason"), operator_name(by), socket.gethostname(), bypass_governance)
     settings = load_account_settings(account)
     if not yes and not dry_run:
         click.confirm(
@@ -78,12 +76,6 @@ def erase(
             click.echo(f"docv-archive: {_NO_REDIS}", err=True)
         endings = asyncio.run(_erase(ids, asked, settings, dry_run=dry_run, as_json=as_json))
     return NOT_ALL if any(isinstance(ending, ErasureRefused) for ending in endings) else OK
-
-
-def _check_length(text: str, option: str) -> str:
-    if not 1 <= len(text.strip()) <= _REASON or not text.isprintable():
-        raise click.BadParameter(f"expected is one line of 1 to {_REASON} characters", param_hint=option)
-    return text.strip()
 
 
 async def _erase(

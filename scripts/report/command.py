@@ -67,7 +67,8 @@ async def _write_report(settings: Settings, name: str, write: Writer) -> tuple[R
             ledger = Ledger(redis)
             write(())
             for piece in run.pieces:
-                async for some in report_rows(bucket, run.environment, ledger, await read_chunk(bucket, piece)):
+                eval_ids, is_cancelled = await read_chunk(bucket, piece), run.cancelled_at is not None
+                async for some in report_rows(bucket, run.environment, ledger, eval_ids, is_cancelled=is_cancelled):
                     write(some)
                     totals.add(some)
         return run, totals

@@ -9,9 +9,13 @@ from tasks.storage.bucket import Bucket
 
 
 async def report_rows(
-    bucket: Bucket, environment: str, ledger: Ledger, eval_ids: Sequence[str]
+    bucket: Bucket, environment: str, ledger: Ledger, eval_ids: Sequence[str], *, is_cancelled: bool = False
 ) -> AsyncIterator[Sequence[EvaluationRow]]:
     """Yield what became of evaluations, in their order, some at a time.
+
+    Args:
+        is_cancelled: whether their run was cancelled, so that RiskOS was not asked about those that neither the archive
+            nor the ledger knows.
 
     Raises:
         StorageError: the archive did not say.
@@ -19,9 +23,13 @@ async def report_rows(
     async for found in read_rows(bucket, environment, eval_ids):
         silent = [row.eval_id for row in found if row.outcome == MISSING and row.cause is None]
         known = dict(zip(silent, await ledger.locate(silent), strict=True))
-        yield [_with_state(row, *known[row.eval_id]) if row.eval_id in known else row for row in found]
+        without = Outcome.CANCELLED.value if is_cancelled else MISSING
+        yield [_with_state(row, *known[row.eval_id], without) if row.eval_id in known else row for row in found]
 
 
-def _with_state(row: EvaluationRow, state: str | None, cause: str | None) -> EvaluationRow:
+def _with_state(row: EvaluationRow, state: str | None, cause: str | None, without: str) -> EvaluationRow:
+    """Return the row of an evaluation without a manifest; ``without`` is its outcome if it is in no state either."""
+    if state is None:
+        return EvaluationRow(row.eval_id, without)
     outcome = Outcome.FAILED.value if state == "dead" else MISSING
     return EvaluationRow(row.eval_id, outcome, cause=cause if state == "dead" else state)

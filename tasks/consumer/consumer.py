@@ -18,6 +18,7 @@ from tasks.consumer.context import AccountContexts
 from tasks.consumer.fair_share import FairShare
 from tasks.errors import AccountBusy, AccountUnknown, BadMessage, BlockedError, LeaseLost, StorageError
 from tasks.ledger.batcher import Batcher
+from tasks.ledger.cancellation import Cancellation
 from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
@@ -97,6 +98,7 @@ class Consumer:
         )
         self._lease_batcher = Batcher(self._lease_each, _LINGER / 5)
         self._leases = LeaseKeeper(self._ledger)
+        self._cancellation, self._cancellations = Cancellation(resources.redis), 0
         self._rejected = RejectedMessages(resources.redis)
         self._publisher = publisher
         bucket = open_bucket(resources.archive, settings.storage_class, resources.write_client)
@@ -231,7 +233,8 @@ class Consumer:
             else:
                 with self._fair_share.slot(job.account):
                     async with self._concurrency.admit(job.queue):
-                        await attempt(job, ctx, self._ledger)
+                        if self._leases.begin(job):
+                            await attempt(job, ctx, self._ledger)
         except asyncio.CancelledError:
             return await self._release(job)
         finally:
@@ -285,6 +288,7 @@ class Consumer:
         if self._runtime.draining:
             return
         await self._workers.heartbeat(self._name, self._queues)
+        await self._drop_cancelled()
         holds = await self._hold_monitor.refresh()
         waiting = await asyncio.to_thread(self._publisher.count_waiting)
         # RabbitMQ does not say how many messages workers have fetched. Where some may be, there is patience for them.
@@ -295,6 +299,16 @@ class Consumer:
         for eval_ids in no_room.values():
             self._handle_without_message(eval_ids)
         await self._contexts.flush()
+
+    async def _drop_cancelled(self) -> None:
+        """Put back evaluations that have not begun and were cancelled: that ends them."""
+        number = await self._cancellation.count()
+        if number == self._cancellations:
+            return
+        for eval_id in await self._cancellation.find_unwanted(self._leases.list_waiting()):
+            if job := self._leases.take_back(eval_id):
+                await self._release(job)
+        self._cancellations = number
 
     def _handle_without_message(self, eval_ids: Sequence[str]) -> None:
         """Work on what could not be published; while that goes on, what else is due has to wait."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from tasks.ledger.entries import KEY_PREFIX
 from tasks.ledger.script import LedgerScript
 
 _NO_RUN = -1
@@ -17,7 +18,8 @@ class CancelCounts:
 
     Attributes:
         cancelled: evaluations that were waiting, or not fed yet.
-        in_flight: evaluations that a worker has: they come to their end, but are not tried again.
+        in_flight: evaluations that a worker has. If it has not begun with one, it puts it back; else the attempt ends
+            and is the last one.
     """
 
     cancelled: int
@@ -32,7 +34,7 @@ class Cancellation:
     """
 
     def __init__(self, redis: "Redis") -> None:
-        self._script = LedgerScript(redis)
+        self._redis, self._script = redis, LedgerScript(redis)
 
     async def cancel_run(self, run: str) -> CancelCounts | None:
         """Cancel everything that a run waits for; an evaluation that others want, too, goes on for them.
@@ -59,3 +61,11 @@ class Cancellation:
         """
         found = await self._script.call_in_chunks("cancel", eval_ids)
         return CancelCounts(found.count(_CANCELLED), found.count(_IN_FLIGHT))
+
+    async def count(self) -> int:
+        """Return a number that grows whenever evaluations in flight may have been cancelled."""
+        return int(await self._redis.hget(f"{KEY_PREFIX}reached", "cancellations") or 0)
+
+    async def find_unwanted(self, eval_ids: Sequence[str]) -> set[str]:
+        """Return those of some evaluations in flight that were cancelled for everyone that wants them."""
+        return set(await self._script.call_in_chunks("unwanted", eval_ids))

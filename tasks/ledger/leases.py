@@ -24,6 +24,7 @@ class LeaseKeeper:
         self._ledger, self._clock = ledger, clock
         self._jobs: dict[str, Job] = {}
         self._renewed_at: dict[str, float] = {}
+        self._begun: set[str] = set()
 
     @property
     def interval(self) -> float:
@@ -45,6 +46,25 @@ class LeaseKeeper:
         """Let go of an evaluation that has been written into the ledger."""
         if self._jobs.get(job.eval_id) is job:
             del self._jobs[job.eval_id], self._renewed_at[job.eval_id]
+            self._begun.discard(job.eval_id)
+
+    def begin(self, job: Job) -> bool:
+        """Begin with an evaluation; return whether it is still ours."""
+        is_ours = self._jobs.get(job.eval_id) is job
+        if is_ours:
+            self._begun.add(job.eval_id)
+        return is_ours
+
+    def take_back(self, eval_id: str) -> Job | None:
+        """Let go of an evaluation that has not begun, and return it; None if it has, or is not here."""
+        job = None if eval_id in self._begun else self._jobs.get(eval_id)
+        if job:
+            self.forget(job)
+        return job
+
+    def list_waiting(self) -> list[str]:
+        """Return the evaluations that have not begun."""
+        return [eval_id for eval_id in self._jobs if eval_id not in self._begun]
 
     async def confirm(self, job: Job) -> None:
         """See that an evaluation is still ours, before something is written that nobody would take away again.

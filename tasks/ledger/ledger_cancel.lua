@@ -140,15 +140,15 @@ function verbs.cancel_some(run, cursor)
   end)) do
     if each > 0 then found[each] = found[each] + 1 end
   end
+  if found[2] > 0 then redis.call('HINCRBY', KEYS[11], 'cancellations', 1) end
   if page[1] == '0' then redis.call('ZREM', cancelling, run) end
   return { page[1], found[1], found[2] }
 end
 
 -- id... -> for each 1 if it was cancelled for all, 2 if it is in flight, 0 if the ledger does not have it
 function verbs.cancel(...)
-  local ids = { ... }
+  local ids, number = { ... }, redis.call('HINCRBY', KEYS[11], 'cancellations', 1)
   if redis.call('EXISTS', lists) == 1 then
-    local number = redis.call('HINCRBY', KEYS[11], 'cancellations', 1)
     for _, id in ipairs(ids) do batch_write('ZADD', cancelled, number, id) end
   end
   return cancel_each(ids, read_all('HMGET', entries, ids), function(job)
@@ -171,6 +171,18 @@ local function names_cancelled(job)
     if redis.call('ZSCORE', cancelling, run) then names[run] = 'run' end
   end
   return names
+end
+
+-- id... -> those in flight that were cancelled for everyone who wants them
+function verbs.unwanted(...)
+  local found = {}
+  for _, id in ipairs({ ... }) do
+    local job = load(id)
+    local names = job and job.cancelled and names_cancelled(job)
+    local is_unnamed = job and (job.unnamed or #job.runs == 0)
+    if names and is_every_run_in(job.runs, names) and (names[''] or not is_unnamed) then found[#found + 1] = id end
+  end
+  return found
 end
 
 -- Return the texts of evaluations, without those that were cancelled.

@@ -25,7 +25,7 @@
 --                                 when it began
 -- KEYS[11] reached          HASH  queue -> since when the youngest that was taken from it had been queued;
 --                                 refusals_accepted: when a run that was on hold for its refusals last went on;
---                                 cancellations: how often evaluations were cancelled for all
+--                                 cancellations: how many steps cancelled evaluations by ID, or some in flight
 -- KEYS[12] never            a key that is never there
 -- KEYS[13] feeding          ZSET  name of a run that is fed from its list -> since when
 -- KEYS[14] event:           prefix of events that were accepted, STRING, for a week

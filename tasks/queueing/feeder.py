@@ -12,11 +12,10 @@ from kombu.exceptions import KombuError
 
 from tasks.errors import IntegrityError
 from tasks.ledger.ledger import Ledger
-from tasks.model.evaluation import ENVIRONMENTS
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, batch_size
 from tasks.storage.bucket import Bucket
-from tasks.storage.run_list import Chunk, RunList, read_chunk, read_run_list
+from tasks.storage.run_list import Chunk, RunList, find_run_list, read_chunk
 from tasks.telemetry import log_events
 
 INTERVAL = 0.2
@@ -125,10 +124,8 @@ class Feeder:
 
     async def _open(self, name: str) -> _OpenList:
         listed = await self._ledger.get_fingerprint(name)
-        # A run may be of an account with another environment, also of one that this process does not know.
-        for environment in sorted(ENVIRONMENTS, key=lambda each: each != self._environment):
-            found = await read_run_list(self._bucket, environment, name)
-            if found and found.fingerprint == listed:
-                self._lists[name] = _OpenList(found)
-                return self._lists[name]
-        raise IntegrityError(f"run {name} has no list in it")
+        found = await find_run_list(self._bucket, name, listed, self._environment)
+        if found is None:
+            raise IntegrityError(f"run {name} has no list in it")
+        self._lists[name] = _OpenList(found)
+        return self._lists[name]

@@ -10,14 +10,14 @@ import gzip
 import hashlib
 import itertools
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from tasks.errors import BadEvalId, IntegrityError, ManifestChanged, RunTaken
+from tasks.errors import BadEvalId, IntegrityError, ManifestChanged, RunCancelled, RunTaken
 from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.model.evaluation import parse_eval_id
+from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
 from tasks.model.outcome import ManifestOutcome
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, utc_now
@@ -25,7 +25,12 @@ from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, utc_now
 CHUNK_SIZE = 50_000
 """IDs in one piece."""
 _LINE = 37
+_UPDATE_ATTEMPTS = 5
 _GZIP = 31  # zlib's word for "with gzip's header"
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Chunk(ArchiveRecord):
@@ -62,12 +67,21 @@ class RunList(ArchiveRecord):
     pieces: tuple[Chunk, ...]
     begun_at: str
     archiver: str
+    cancelled_at: str | None = Field(default=None, exclude_if=_is_none, description="When it was cancelled, if so.")
+    cancelled_by: str | None = Field(default=None, exclude_if=_is_none, description="Who cancelled it.")
+    position: int | None = Field(
+        default=None, exclude_if=_is_none, description="How many of its IDs had been queued when it was cancelled."
+    )
 
     @property
     def fingerprint(self) -> str:
         """What the ledger knows the list by: the same IDs asked for with another account are another list."""
         fingerprint = self.source.fingerprint
         return fingerprint if self.account == DEFAULT_ACCOUNT else f"{fingerprint}:{self.account}"
+
+    def with_cancellation(self, at: str | None, by: str | None, position: int | None) -> "RunList":
+        """Return the list with what it says of a cancellation."""
+        return self.model_copy(update={"cancelled_at": at, "cancelled_by": by, "position": position})
 
     def chunk_at(self, position: int) -> tuple[Chunk, int]:
         """Return the piece that holds the ID at a position, and how many IDs come before that piece.
@@ -94,11 +108,16 @@ async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-on
     source: RunSource,
     even_if_erased: bool = False,
     refresh_outcomes: tuple[ManifestOutcome, ...] = (),
+    again: bool = False,
 ) -> RunList:
     """Put the list of a run into the archive, or find the same one there; return it.
 
+    Args:
+        again: if the run was cancelled, begin it again.
+
     Raises:
         RunTaken: the name means another list.
+        RunCancelled: the run was cancelled, and is not to begin again.
         StorageError: it may not be there.
     """
     known = await read_run_list(bucket, environment, run)
@@ -124,7 +143,45 @@ async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-on
     found = (known.source.fingerprint, known.account, known.refresh, known.even_if_erased, known.refresh_outcomes)
     if found != meant:
         raise RunTaken(run, known.begun_at)
-    return known
+    if known.cancelled_at is None:
+        return known
+    if not again:
+        raise RunCancelled(run)
+    return await _update_list(bucket, known, lambda each: each.with_cancellation(None, None, None))
+
+
+async def mark_cancelled(bucket: Bucket, known: RunList, *, by: str, position: int) -> RunList:
+    """Record in the list of a run that the run was cancelled, unless it says so already.
+
+    Args:
+        by: who cancelled it; no personal data but the name that an erasure's receipt would have.
+        position: how many of its IDs had been queued.
+
+    Raises:
+        ManifestChanged: others change the list all the time.
+        StorageError: it may not be written.
+    """
+    return await _update_list(
+        bucket, known, lambda each: each if each.cancelled_at else each.with_cancellation(utc_now(), by, position)
+    )
+
+
+async def find_run_list(bucket: Bucket, run: str, fingerprint: str | None, environment: str) -> RunList | None:
+    """Return the list of a run with this fingerprint, or None if no environment has it.
+
+    Args:
+        fingerprint: see ``RunList.fingerprint``.
+        environment: where to look first; a run may be of an account with another one.
+
+    Raises:
+        IntegrityError: a list of this name is damaged.
+        StorageError: the bucket did not say.
+    """
+    for each in sorted(ENVIRONMENTS, key=lambda each: each != environment):
+        found = await read_run_list(bucket, each, run)
+        if found and found.fingerprint == fingerprint:
+            return found
+    return None
 
 
 async def read_run_list(bucket: Bucket, environment: str, run: str) -> RunList | None:
@@ -135,12 +192,7 @@ async def read_run_list(bucket: Bucket, environment: str, run: str) -> RunList |
         StorageError: the bucket did not say.
     """
     found = await bucket.read(_list_key(environment, run))
-    if found is None:
-        return None
-    try:
-        return RunList.model_validate_json(found.data)
-    except ValidationError:
-        raise IntegrityError(f"the list of run {run} is damaged or of a newer format") from None
+    return _parse_list(run, found.data) if found else None
 
 
 async def read_chunk(bucket: Bucket, piece: Chunk) -> list[str]:
@@ -161,6 +213,32 @@ async def read_chunk(bucket: Bucket, piece: Chunk) -> list[str]:
     if len(eval_ids) != piece.ids:
         raise IntegrityError("a piece of a run's list does not hold what its run says")
     return eval_ids
+
+
+def _parse_list(run: str, data: bytes) -> RunList:
+    try:
+        return RunList.model_validate_json(data)
+    except ValidationError:
+        raise IntegrityError(f"the list of run {run} is damaged or of a newer format") from None
+
+
+async def _update_list(bucket: Bucket, known: RunList, change: Callable[[RunList], RunList]) -> RunList:
+    """Change the list of a run as it is in the archive now; return what it says then."""
+    key = _list_key(known.environment, known.run)
+    for _ in range(_UPDATE_ATTEMPTS):
+        found = await bucket.read(key)
+        if found is None:
+            raise IntegrityError(f"the list of run {known.run} is gone")
+        before = _parse_list(known.run, found.data)
+        if (changed := change(before)) == before:
+            return before
+        try:
+            await bucket.replace(key, changed.as_json(), ObjectAttributes("application/json"), found.etag)
+        except (ManifestChanged, WriteUnconfirmed):
+            # Another process changed it, or our own write arrived without its answer: read it again.
+            continue
+        return changed
+    raise ManifestChanged
 
 
 def _list_key(environment: str, run: str) -> str:

@@ -30,6 +30,7 @@ STARTS = [
     (("--help",), 0, "Usage: ", set()),
     (("audit", "ids.txt"), 1, f"\n{ID},missing,", OF_THE_ARCHIVE | {"sqlite3"}),
     (("backfill", "ids.txt", "--dry-run"), 0, "not archived yet    1 ", OF_THE_QUEUE | {"obstore"}),
+    (("cancel", ID), 0, "0 cancelled\n1 of the named were not waiting\n", OF_THE_LEDGER | {"obstore"}),
     (("dead-letters", "list"), 0, "there are no such dead letters\n", OF_THE_LEDGER | {"rich"}),
     (("demo", "--to", "ids.txt"), 2, "ids.txt", OF_THE_QUEUE | {"obstore"}),
     (("doctor",), 3, "fine     settings ", OF_THE_LEDGER | {"aiohttp", "rich", "structlog"}),

@@ -30,6 +30,7 @@ from tasks.errors import (
     LeaseLost,
     ManifestChanged,
     RateLimited,
+    RunCancelled,
     RunHeld,
     RunTaken,
     SealingKeyMissing,
@@ -50,6 +51,10 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
             "run q3 began 2026-11-23T04:00:00.000Z with other IDs, or another --account, --refresh, "
             "--refresh-outcome or --even-if-erased; nothing was queued: choose another name with --run"
         ),
+    ),
+    (
+        RunCancelled("q3"),
+        "run q3 was cancelled; nothing was queued: --again begins it again with its first ID",
     ),
     (
         BadMessage("it has positional arguments"),
@@ -263,6 +268,7 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
         IntegrityError: ["mark0"],
         SealingKeyMissing: ["mark0"],
         RunTaken: ["mark0", "mark1"],
+        RunCancelled: ["mark0"],
         BadBundle: ["mark1"],
     }.get(type(error), [])
 

@@ -1,13 +1,14 @@
-"""What a person can do: end a hold, try dead letters anew, drop them. First it is asked whether it is meant."""
+"""What a person can do: end a hold, cancel, try dead letters anew, drop them. First it is asked whether it is meant."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 from urllib.parse import parse_qs
 
 from aiohttp import web
 from redis.asyncio import Redis
 
+from scripts.overview.cancel_run import StoppedRun, record_cancellation, stop_run
 from scripts.overview.release_holds import end_hold, find_hold
 from scripts.serve.api.evaluations import read_eval_id
 from scripts.serve.auth.roles import Caller, log_access
@@ -19,9 +20,13 @@ from scripts.serve.page.flash import add_flash
 from scripts.serve.page.overview_cache import OverviewCache
 from scripts.serve.page.renderer import HEADERS, PageRenderer
 from scripts.serve.page.signer import PageSigner
+from tasks.errors import IntegrityError, ManifestChanged, StorageError
+from tasks.ledger.cancellation import Cancellation
 from tasks.ledger.ledger import Ledger
+from tasks.storage.bucket import Bucket
 
 _AT_ONCE = 1_000
+_WAITING = {"queued", "parked", "held"}
 
 Action = Literal["redriven", "dropped"]
 
@@ -31,6 +36,8 @@ class ActionViews:
     """The buttons.
 
     Attributes:
+        bucket: the archive's, where run lists are.
+        environment: where a run list is looked for first.
         seconds: longest time for the dead letters of a cause; the rest is left to another time.
     """
 
@@ -39,6 +46,8 @@ class ActionViews:
     signer: PageSigner
     cache: OverviewCache
     limits: HttpLimits
+    bucket: Bucket
+    environment: str
     seconds: float = 20.0
 
     async def confirm_resume(self, request: web.Request, caller: Caller) -> web.Response:
@@ -54,6 +63,47 @@ class ActionViews:
         ended = await end_hold(self.redis, scope)
         log_access(caller, "action.resumed", scope=scope, ended=ended)
         return self._redirect(add_flash("/", "resumed", int(ended)))
+
+    async def confirm_cancel(self, request: web.Request, caller: Caller) -> web.Response:
+        """Answer ``GET /page/cancel``: is it meant?"""
+        self.renderer.check_may_act(caller)
+        ledger, eval_id = Ledger(self.redis), request.query.get("eval_id")
+        if eval_id:
+            ((state, _),) = await ledger.locate([read_eval_id(eval_id)])
+            facts: dict[str, object] = {"run": None, "waiting": int(state in _WAITING), "in_flight": 0}
+        else:
+            run = _one(request.query.get("run"), "run")
+            counters = await ledger.get_run(run)
+            in_flight = counters.states["leased"]
+            facts = {"run": run, "waiting": counters.pending - in_flight, "in_flight": in_flight}
+        return await self._confirm("confirm_cancel.html.j2", caller, eval_id=eval_id, **facts)
+
+    async def cancel(self, request: web.Request, caller: Caller) -> web.Response:
+        """Answer ``POST /page/cancel``."""
+        form = await self._form(request, caller)
+        if text := form.get("eval_id"):
+            eval_id = read_eval_id(text)
+            counts = await Cancellation(self.redis).cancel_evaluations([eval_id])
+            log_access(caller, "action.cancelled", **asdict(counts), eval_id=eval_id)
+        else:
+            run = _one(form.get("run"), "run")
+            stopped = await stop_run(self.redis, run)
+            if stopped is None:
+                raise HTTPError(404, "there is no such run")
+            counts = stopped.counts
+            log_access(caller, "action.cancelled", **asdict(counts), run=run)
+            await self._record(stopped, caller)
+        return self._redirect(add_flash("/", "cancelled", counts.cancelled, counts.in_flight))
+
+    async def _record(self, stopped: StoppedRun, caller: Caller) -> None:
+        try:
+            await record_cancellation(self.bucket, stopped, caller.name, self.environment)
+        except (IntegrityError, ManifestChanged, StorageError) as error:
+            self.cache.clear()
+            hint = f"`docv-archive cancel --run {stopped.run}` records it"
+            raise HTTPError(
+                502, f"the run is cancelled, but its list in the archive does not say so: {error}; {hint}"
+            ) from None
 
     async def confirm_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:
         """Answer ``GET /page/redrive`` and ``GET /page/drop``: is it meant?"""

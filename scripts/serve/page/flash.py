@@ -12,9 +12,9 @@ def add_flash(path: str, did: str, count: int, left: int = 0) -> str:
 
     Args:
         path: the sheet.
-        did: ``resumed``, ``redriven`` or ``dropped``.
+        did: ``resumed``, ``cancelled``, ``redriven`` or ``dropped``.
         count: how many.
-        left: how many of those that were meant are still there.
+        left: how many of those that were meant are still there, or in flight.
     """
     return f"{path}?{urlencode({'did': did, 'count': count, 'left': left})}"
 
@@ -26,6 +26,8 @@ def read_flash(request: web.Request) -> str | None:
     match request.query.get("did"):
         case "resumed":
             return "It goes on." if count else "It was not on hold any more."
+        case "cancelled":
+            return f"{count:,} cancelled." + (f" {left:,} in flight end, and are not tried again." if left else "")
         case "redriven":
             return f"{count:,} tried anew; a worker takes them up within seconds of running.{rest}"
         case "dropped":

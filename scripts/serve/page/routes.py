@@ -62,7 +62,7 @@ def _views(
     opening = EncryptedBucket(bucket, Keyring.of(settings.keyring_texts()))
     pictures = DocumentViews(bucket, opening, signer, accounts)
     sheets = Views(renderer, eye, ledger)
-    actions = ActionViews(renderer, redis, signer, eye, limits)
+    actions = ActionViews(renderer, redis, signer, eye, limits, bucket, settings.environment)
     looks: dict[str, View] = {
         "/": sheets.overview,
         "/page/now": sheets.overview_body,
@@ -71,11 +71,13 @@ def _views(
         "/page/evaluation": EvaluationView(renderer, bucket, ledger, pictures, accounts).show,
         "/page/pictures/{eval_id}/{kind}/{sha256}": pictures.show,
         "/page/resume": actions.confirm_resume,
+        "/page/cancel": actions.confirm_cancel,
         "/page/redrive": functools.partial(actions.confirm_dead_letters, action="redrive"),
         "/page/drop": functools.partial(actions.confirm_dead_letters, action="drop"),
     }
     acts: dict[str, View] = {
         "/page/resume": actions.resume,
+        "/page/cancel": actions.cancel,
         "/page/redrive": functools.partial(actions.act_on_dead_letters, action="redriven"),
         "/page/drop": functools.partial(actions.act_on_dead_letters, action="dropped"),
     }

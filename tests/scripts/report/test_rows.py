@@ -120,3 +120,11 @@ async def test_a_manifest_that_is_none_is_told_and_stops_nothing(bucket: LocalBu
     first, second = await told(bucket, ledger, bad.eval_id, good)
     assert (first.outcome, first.cause, first.is_ok) == ("missing", "alarming_object", False)
     assert (second.outcome, second.is_ok) == ("no_documents", True)
+
+
+async def test_what_a_cancelled_run_did_not_ask_is_cancelled(bucket: LocalBucket, ledger: Ledger) -> None:
+    there, waits, unknown = await archive(bucket, Outcome.ARCHIVED, 100, 20), str(uuid4()), str(uuid4())
+    await ledger.accept([waits], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
+    rows = report_rows(bucket, "sandbox", ledger, [there, waits, unknown], is_cancelled=True)
+    found = [(row.outcome, row.cause, row.is_ok) async for some in rows for row in some]
+    assert found == [("archived", None, True), ("missing", "queued", False), ("cancelled", None, False)]

@@ -283,3 +283,23 @@ async def test_many_are_cancelled_in_bounded_steps(
     assert await cancellation.cancel_run(RUN) == CancelCounts(5_000, 0)
     assert max(steps) < 2_500
     assert await counted(ledger) == {"cancelled": 5_000}
+
+
+async def test_what_is_in_flight_for_nobody_is_known_and_that_there_may_be_some(
+    ledger: Ledger, cancellation: Cancellation
+) -> None:
+    eval_ids = some_ids(4)
+    unwanted, shared, by_id, other = eval_ids
+    await begin(ledger, [unwanted, shared], fed=2)
+    await ledger.accept([shared, by_id, other], order("other"))
+    await lease(ledger, *eval_ids)
+    before = await cancellation.count()
+    assert await cancellation.find_unwanted(eval_ids) == set()
+    await cancellation.cancel_run(RUN)
+    assert await cancellation.find_unwanted(eval_ids) == {unwanted}
+    by_run = await cancellation.count()
+    await cancellation.cancel_evaluations([by_id])
+    assert await cancellation.find_unwanted(eval_ids) == {unwanted, by_id}
+    await ledger.accept([by_id], order(None, Queue.LIVE))
+    assert await cancellation.find_unwanted(eval_ids) == {unwanted}
+    assert before < by_run < await cancellation.count()

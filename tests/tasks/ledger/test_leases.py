@@ -213,3 +213,14 @@ async def test_what_was_erased_or_taken_by_another_while_we_stood_still_is_not_o
         await leases.renew()
         with pytest.raises(LeaseLost):
             await leases.confirm(let_go)
+
+
+async def test_only_what_has_not_begun_is_taken_back(ledger: Ledger, leases: LeaseKeeper) -> None:
+    begun, waiting = [await taken(ledger, str(uuid4())) for _ in range(2)]
+    with leases.keep([begun, waiting]):
+        assert leases.begin(begun)
+        assert leases.list_waiting() == [waiting.eval_id]
+        assert leases.take_back(begun.eval_id) is None
+        assert leases.take_back(waiting.eval_id) is waiting
+        assert not leases.begin(waiting)
+        assert leases.list_waiting() == []

@@ -9,12 +9,20 @@ from uuid import UUID
 import pytest
 from obstore.store import MemoryStore
 
-from tasks.errors import IntegrityError, ManifestChanged, RunTaken
+from tasks.errors import IntegrityError, ManifestChanged, RunCancelled, RunTaken
 from tasks.model.outcome import ManifestOutcome
 from tasks.storage import run_list
-from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.run_list import RunList, RunSource, read_chunk, read_run_list, store_run_list
+from tasks.storage.run_list import (
+    RunList,
+    RunSource,
+    find_run_list,
+    mark_cancelled,
+    read_chunk,
+    read_run_list,
+    store_run_list,
+)
 
 IDS = [str(UUID(int=n, version=4)) for n in range(10)]
 
@@ -140,3 +148,64 @@ async def test_a_list_that_the_archive_refuses_and_does_not_have_is_no_list(
     monkeypatch.setattr(bucket, "replace", refuse)
     with pytest.raises(ManifestChanged):
         await keep(bucket)
+
+
+# Cancelled
+
+
+async def test_a_list_says_by_whom_it_was_cancelled_and_how_far_it_was(bucket: Bucket) -> None:
+    kept = await keep(bucket)
+    cancelled = await mark_cancelled(bucket, kept, by="a person", position=7)
+    assert await read_run_list(bucket, "sandbox", "q3") == cancelled
+    assert (cancelled.cancelled_by, cancelled.position, bool(cancelled.cancelled_at)) == ("a person", 7, True)
+    assert await mark_cancelled(bucket, kept, by="another", position=9) == cancelled
+
+
+async def test_a_cancelled_list_is_refused_unless_it_begins_again(bucket: Bucket) -> None:
+    kept = await keep(bucket)
+    await mark_cancelled(bucket, kept, by="a person", position=7)
+    with pytest.raises(RunCancelled, match="--again"):
+        await keep(bucket)
+    with pytest.raises(RunTaken):
+        await keep(bucket, fingerprint="b" * 64, again=True)
+    assert await keep(bucket, again=True) == await keep(bucket) == kept
+
+
+async def test_a_list_that_was_not_cancelled_says_nothing_of_it(tmp_path: Path) -> None:
+    await keep(LocalBucket(tmp_path), again=True)
+    facts = json.loads((tmp_path / "runs" / "sandbox" / "q3" / "run.json").read_bytes())
+    assert not {"cancelled_at", "cancelled_by", "position"} & facts.keys()
+
+
+@pytest.mark.parametrize("error", [ManifestChanged(), WriteUnconfirmed("replace", "timeout")])
+async def test_a_list_that_changes_meanwhile_is_marked_all_the_same(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    kept, replace, failures = await keep(bucket), bucket.replace, [error]
+
+    async def late(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await replace(*arguments)
+
+    monkeypatch.setattr(bucket, "replace", late)
+    await mark_cancelled(bucket, kept, by="a person", position=7)
+    assert (await keep(bucket, again=True)).cancelled_at is None
+
+
+async def test_a_list_that_changes_all_the_time_is_given_up(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = await keep(bucket)
+
+    async def refuse(*_: object) -> None:
+        raise ManifestChanged
+
+    monkeypatch.setattr(bucket, "replace", refuse)
+    with pytest.raises(ManifestChanged):
+        await mark_cancelled(bucket, kept, by="a person", position=7)
+
+
+async def test_a_list_is_found_in_another_environment(bucket: Bucket) -> None:
+    await keep(bucket, fingerprint="b" * 64)
+    kept = await keep(bucket, environment="production")
+    assert await find_run_list(bucket, "q3", "a" * 64, "sandbox") == kept
+    assert await find_run_list(bucket, "q3", "c" * 64, "sandbox") is None

@@ -12,14 +12,23 @@ from scripts.serve.page.actions import ActionViews
 from scripts.serve.page.signer import PageSigner
 from tasks.errors import ServiceFailed
 from tasks.ledger.ledger import Ledger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.outcome import Outcome
 from tasks.resilience.circuit_breaker import CircuitBreaker
 from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.run_list import RunSource, read_run_list, store_run_list
 from tests.archives import eval_ids
 from tests.holds import failed
 from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for
 from tests.scripts.serve.page.conftest import HTML, Person, bury
 
-ASKED = ("/page/resume?scope=default", "/page/redrive?cause=service_failed", "/page/drop?cause=service_failed")
+ASKED = (
+    "/page/resume?scope=default",
+    "/page/redrive?cause=service_failed",
+    "/page/drop?cause=service_failed",
+    "/page/cancel?run=q3",
+)
 
 
 async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Person, redis: Redis) -> None:
@@ -78,9 +87,9 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
 async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_path: Path) -> None:
     await bury(redis, eval_ids(1_050))
     nobody: object = None
-    actions = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), seconds=0)  # type: ignore[arg-type]
+    actions = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "", seconds=0)  # type: ignore[arg-type]
     assert await actions._act_on_all("redriven", "service_failed") == (1_000, 50)
-    patient = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits())  # type: ignore[arg-type]
+    patient = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "")  # type: ignore[arg-type]
     assert await patient._act_on_all("dropped", "service_failed") == (50, 0)
     assert (await Ledger(redis).get_stats()).dead_letters == 0
 
@@ -150,6 +159,64 @@ async def test_a_form_that_says_nothing_of_what_is_meant_does_nothing(operator: 
     assert (await operator.post("/page/drop", {"token": token, "eval_id": "<b>"})).status == 400
     assert (await operator.see("/page/drop")).status == 400
     assert (await Ledger(redis).get_stats()).dead_letters == 1
+
+
+async def begin(redis: Redis, folder: Path, ids: list[str], *, fed: int) -> LocalBucket:
+    """Begin a run with a list, and feed the first of it."""
+    bucket, ledger = LocalBucket(folder / "archive"), Ledger(redis)
+    source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=len(ids), repeated=0, bad=0)
+    kept = await store_run_list(
+        bucket, ids, run="q4", environment="sandbox", account="default", refresh=False, source=source
+    )
+    await ledger.begin_run("q4", total=len(ids), fingerprint=kept.fingerprint)
+    order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q4"))
+    await ledger.feed("q4", ids[:fed], order, position=0, backlog=100)
+    return bucket
+
+
+async def test_an_operator_cancels_a_run(operator: Person, redis: Redis, tmp_path: Path) -> None:
+    ids = eval_ids(10)
+    bucket = await begin(redis, tmp_path, ids, fed=4)
+    await Ledger(redis).lease(ids[:1], token="a-token")
+    assert "/page/cancel?run=q4" in (await operator.see("/")).body.decode()
+    assert "9 evaluations of run q4" in (await operator.see("/page/cancel?run=q4")).body.decode()
+    with capture_logs() as logged:
+        answer = await operator.press("/page/cancel?run=q4")
+    assert "9 cancelled. 1 in flight end" in answer.body.decode()
+    counters = await Ledger(redis).get_run("q4")
+    assert (counters.outcomes[Outcome.CANCELLED], counters.pending) == (9, 1)
+    (line,) = (each for each in logged if each["event"] == "action.cancelled")
+    assert (line["actor"], line["run"], line["cancelled"], line["in_flight"]) == ("operator", "q4", 9, 1)
+    kept = await read_run_list(bucket, "sandbox", "q4")
+    assert kept is not None
+    assert (kept.cancelled_by, kept.position) == ("operator", 4)
+    assert "Nothing waits any more" in (await operator.see("/page/cancel?run=q4")).body.decode()
+
+
+async def test_an_operator_cancels_one_evaluation(operator: Person, redis: Redis) -> None:
+    ids = eval_ids(3)
+    await Ledger(redis).accept(ids, EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
+    assert f"/page/cancel?eval_id={ids[0]}" in (await operator.see(f"/page/evaluation?id={ids[0]}")).body.decode()
+    assert "1 cancelled." in (await operator.press(f"/page/cancel?eval_id={ids[0]}")).body.decode()
+    assert (await Ledger(redis).get_stats()).queued[Queue.LIVE] == 2
+    assert "/page/cancel" not in (await operator.see(f"/page/evaluation?id={ids[0]}")).body.decode()
+
+
+async def test_a_run_whose_list_cannot_say_so_is_cancelled_and_that_is_told(
+    operator: Person, redis: Redis, tmp_path: Path
+) -> None:
+    await begin(redis, tmp_path, eval_ids(10), fed=4)
+    (tmp_path / "archive/runs/sandbox/q4/run.json").write_text("{}")
+    answer = await operator.press("/page/cancel?run=q4")
+    assert answer.status == 502
+    assert "docv-archive cancel --run q4" in answer.body.decode()
+    assert (await Ledger(redis).get_run("q4")).pending == 0
+
+
+async def test_a_run_that_is_not_known_cannot_be_cancelled(operator: Person, redis: Redis) -> None:
+    assert "Nothing waits any more" in (await operator.see("/page/cancel?run=unknown")).body.decode()
+    answer = await operator.post("/page/cancel", {"run": "unknown", "token": await _token(operator, redis)})
+    assert answer.status == 404
 
 
 async def _token(operator: Person, redis: Redis) -> str:

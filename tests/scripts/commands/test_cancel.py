@@ -1,0 +1,176 @@
+"""`cancel`, as a user runs it: what waits is taken back, the archive says so, and the run that waited ends."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start_simulator
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.script import LedgerScript
+from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tests.commands import KEY, Shell, finish, reached
+
+IDS = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(2_000)]
+
+
+@pytest.fixture
+async def riskos() -> AsyncIterator[Simulator]:
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def alone(riskos: Simulator, tmp_path: Path) -> Shell:
+    """A folder of a person who has nothing but the command, and a list."""
+    (tmp_path / "ids.txt").write_text("\n".join(IDS) + "\n")
+    settings = {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url, "DOCV_RATE": "40", "DOCV_DAILY_QUOTA": "1000000"}
+    return Shell(tmp_path, settings | {"DOCV_BACKLOG": "1000"})
+
+
+@pytest.fixture
+def shell(alone: Shell, redis: Redis, redis_url: str) -> Shell:
+    """The same beside a Redis that workers share."""
+    alone.settings["DOCV_REDIS_URL"] = redis_url
+    return alone
+
+
+def run_json(shell: Shell) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((shell.folder / "archive/runs/sandbox/q3/run.json").read_bytes())
+    return facts
+
+
+async def test_a_backfill_that_is_cancelled_ends_and_says_so(alone: Shell, riskos: Simulator) -> None:
+    process = await alone.start("backfill", "ids.txt", "--run", "q3", "--json")
+    await reached(lambda: riskos.stats().requests > 15, process)
+    cancelled = await alone.run("cancel", "--run", "q3", "--by", "a person", "--json")
+    requests = riskos.stats().requests
+    ended = await finish(process)
+
+    counts, summary = json.loads(cancelled.out), json.loads(ended.out)
+    assert (cancelled.code, ended.code) == (0, 1)
+    # Those that had begun (DOCV_CONCURRENCY and a half of it), and those of the second before the worker noticed.
+    assert riskos.stats().requests - requests <= 96 + 2 * 40 < counts["in_flight"]
+    assert summary["pending"] == 0
+    assert summary["outcomes"]["archived"] + summary["outcomes"]["cancelled"] == summary["total"] == 2_000
+    assert riskos.stats().requests == summary["outcomes"]["archived"]
+    facts = run_json(alone)
+    assert (facts["cancelled_by"], facts["position"], counts["run"]) == ("a person", counts["position"], "q3")
+
+    report = await alone.run("report", "q3")
+    rows = list(csv.DictReader(io.StringIO(report.out)))
+    found = Counter(row["outcome"] for row in rows)
+    assert found == {outcome: count for outcome, count in summary["outcomes"].items() if count}
+    assert {row["outcome"] for row in rows[facts["position"] :]} == {"cancelled"}
+    assert report.code == 1
+    await alone.run("report", "q3", "--html", "q3.html")
+    assert "by a person" in (alone.folder / "q3.html").read_text("utf-8")
+    shown = await alone.run("show", IDS[-1], "--json")
+    assert (shown.code, json.loads(shown.out)["outcome"]) == (1, "missing")
+    assert (await alone.run("verify")).code == 0
+
+
+async def test_a_cancelled_backfill_begins_again_only_if_told_so(alone: Shell, riskos: Simulator) -> None:
+    (alone.folder / "ids.txt").write_text("\n".join(IDS[:300]) + "\n")
+    process = await alone.start("backfill", "ids.txt", "--run", "q3")
+    await reached(lambda: riskos.stats().requests > 15, process)
+    await alone.run("cancel", "--run", "q3")
+    await finish(process)
+
+    alone.settings["DOCV_RATE"] = "400"
+    refused = await alone.run("backfill", "ids.txt", "--run", "q3")
+    assert (refused.code, refused.out) == (2, "")
+    assert (
+        refused.err
+        == "docv-archive: run q3 was cancelled; nothing was queued: --again begins it again with its first ID\n"
+    )
+
+    again = await alone.run("backfill", "ids.txt", "--run", "q3", "--again", "--json")
+    summary = json.loads(again.out)
+    assert again.code == 0, again.err
+    assert summary["outcomes"]["archived"] + summary["outcomes"]["unchanged"] == summary["total"] == 300
+    assert "cancelled_at" not in run_json(alone)
+    assert riskos.stats().requests == 300
+    assert (await alone.run("report", "q3")).code == 0
+
+
+async def test_what_waits_for_an_account_on_hold_is_cancelled(shell: Shell, redis: Redis) -> None:
+    await shell.run("backfill", "ids.txt", "--run", "q3", "--detach")
+    await shell.run("enqueue", *IDS[:5], "--run", "other", "--queue", "backfill")
+    await shell.run("hold", "--reason", "closing")
+    finished = await shell.run("cancel", "--run", "q3")
+    assert (finished.code, finished.out, finished.err) == (0, "2000 cancelled\n", "")
+    again = await shell.run("cancel", "--run", "q3")
+    assert (again.code, again.out) == (0, "0 cancelled\n")
+    assert (await Ledger(redis).get_run("other")).pending == 5
+    assert run_json(shell)["position"] == 0
+    assert (await shell.run("status", "q3")).code == 1
+
+
+async def test_a_cancellation_that_was_killed_is_completed_by_the_same_command(shell: Shell, redis: Redis) -> None:
+    await shell.run("backfill", "ids.txt", "--run", "q3", "--detach")
+    order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3"))
+    await Ledger(redis).feed("q3", IDS[:10], order, position=0, backlog=1_000)
+    await LedgerScript(redis).call("cancel_list", "q3")
+    refused = await shell.run("backfill", "ids.txt", "--run", "q3", "--detach")
+    assert (refused.code, "was cancelled" in refused.err) == (2, True)
+    assert json.loads((await shell.run("cancel", "--run", "q3", "--json")).out) == {
+        "cancelled": 10,
+        "in_flight": 0,
+        "run": "q3",
+        "position": 10,
+    }
+    assert run_json(shell)["position"] == 10
+    first = run_json(shell)
+    await shell.run("cancel", "--run", "q3", "--by", "another")
+    assert run_json(shell) == first
+
+
+async def test_evaluations_are_cancelled_by_their_ids(shell: Shell, redis: Redis) -> None:
+    await shell.run("enqueue", *IDS[:6])
+    await shell.run("enqueue", *IDS[:3], "--run", "other")
+    (shell.folder / "wrong.txt").write_text("\n".join([*IDS[1:3], IDS[9], "nonsense"]) + "\n")
+    finished = await shell.run("cancel", "wrong.txt")
+    assert (finished.code, finished.out) == (1, "2 cancelled\n1 of the named were not waiting\n")
+    assert "nonsense" in finished.err
+    one = await shell.run("cancel", IDS[0], "--json")
+    assert (one.code, json.loads(one.out)) == (0, {"cancelled": 1, "in_flight": 0, "not_waiting": 0})
+    assert (await Ledger(redis).get_stats()).queued[Queue.LIVE] == 3
+    other = json.loads((await shell.run("status", "other", "--json")).out)
+    assert (other["total"], other["pending"], other["outcomes"]["cancelled"]) == (3, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name either a run with --run, or evaluations"),
+        ((IDS[0], "--run", "q3"), "name either a run with --run, or evaluations"),
+        (("--run", "nobody-knows-it"), "there is no run nobody-knows-it"),
+        (("--run", "../q3"), "the name of a run has"),
+        (("--run", "q3", "--by", "two\nlines"), "--by"),
+    ],
+)
+async def test_what_cannot_be_cancelled_is_one_sentence(
+    shell: Shell, redis: Redis, arguments: tuple[str, ...], said: str
+) -> None:
+    finished = await shell.run("cancel", *arguments)
+    assert finished.code == 2
+    assert said in finished.err
+    assert await redis.dbsize() == 0
+
+
+async def test_a_run_is_stopped_even_if_the_archive_cannot_say_so(shell: Shell, redis: Redis) -> None:
+    await shell.run("backfill", "ids.txt", "--run", "q3", "--detach")
+    (shell.folder / "archive/runs/sandbox/q3/run.json").write_text("{}")
+    finished = await shell.run("cancel", "--run", "q3")
+    assert finished.code == 3
+    assert "run q3 is cancelled, and its list does not say so" in finished.err
+    assert (await Ledger(redis).get_run("q3")).pending == 0
