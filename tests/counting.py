@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.serve.metrics import HttpMetrics
 from tasks.model.job import Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import NoDocumentsReason, Outcome
 from tasks.resilience.retry import CAUSES
 from worker.metrics.shared_metrics import SharedGauge
 from worker.metrics.worker_metrics import REGISTRY, preset_labels
@@ -17,7 +17,7 @@ class Counted:
     """What the metrics of this process have counted since this was made."""
 
     def __init__(self) -> None:
-        preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+        preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
         self._before = current()
 
     def __getitem__(self, series: str) -> float:

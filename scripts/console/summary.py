@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MEANINGS = {
     Outcome.ARCHIVED: "documents and manifest are in the archive",
     Outcome.UNCHANGED: "a manifest was in the archive before, and nothing new came",
-    Outcome.NO_DOCUMENTS: 'RiskOS says "No Documents Found"; recorded, not asked again',
+    Outcome.NO_DOCUMENTS: 'RiskOS says "No Documents Found", or there was no DocV step; recorded',
     Outcome.NOT_FOUND: "RiskOS does not know the evaluation; recorded",
     Outcome.REJECTED: "RiskOS refuses the request; recorded with its message",
     Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",

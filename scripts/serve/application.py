@@ -98,7 +98,14 @@ def _make_handlers(
     producers = CredentialCheck(settings.intake_tokens, _TOKENS)
     rejected = RejectedMessages(opened.redis)
     webhook = WebhookApi(
-        WebhookAuth(accounts), ledger, opened.events, rejected, figures, settings.settle_seconds, limits
+        WebhookAuth(accounts),
+        ledger,
+        opened.events,
+        rejected,
+        figures,
+        settings.settle_seconds,
+        limits,
+        ask_without_docv=settings.ask_without_docv,
     )
     intake = SubmitApi(producers, accounts, ledger, opened.ids, IdempotencyStore(opened.redis), figures, limits)
     look_up = EvaluationsApi(producers, opened.redis, bucket, accounts)

@@ -14,7 +14,7 @@ from tasks.consumer.system_metrics import SystemMetrics
 from tasks.errors import InvalidInput
 from tasks.model.account import Allowance
 from tasks.model.job import Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import NoDocumentsReason, Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
 from tasks.resilience.retry import CAUSES
@@ -51,7 +51,7 @@ class WorkerProcess:
         self._watchdog = Watchdog()
         # No worker ends an evaluation as cancelled.
         ended = tuple(outcome for outcome in Outcome if outcome is not Outcome.CANCELLED)
-        preset_labels(outcomes=ended, queues=tuple(Queue), causes=CAUSES)
+        preset_labels(outcomes=ended, queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
         STALLED.set_function(lambda: self._watchdog.problem() is not None)
         self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         self._publisher = Publisher(app)

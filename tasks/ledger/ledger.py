@@ -112,7 +112,7 @@ class Ledger:
     async def accept_each(self, eval_ids: Sequence[str], options: EnqueueOptions, event: str = "") -> list[int]:
         """Accept evaluations, as ``accept`` does; return the ``Acceptance`` of each, or none for a repeated event."""
         with span("accept", queue=options.queue.value, evaluations=len(eval_ids)):
-            order = options_as_json(options, listed=False)
+            order = options_as_json(options, eval_ids, listed=False)
             return [*await self._script.call_replicated("accept", event, order, *eval_ids)]
 
     async def begin_run(
@@ -121,7 +121,6 @@ class Ledger:
         """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
 
         Args:
-            run: its name.
             total: how many IDs the list has.
             fingerprint: what the list is known by.
             account: name of the account that its evaluations are asked for with.
@@ -172,9 +171,8 @@ class Ledger:
         Returns:
             None where nothing was done: the ledger is full enough, or somebody else has fed these.
         """
-        flags = await self._script.call(
-            "feed", run, position, backlog, options_as_json(options, listed=True), *eval_ids
-        )
+        order = options_as_json(options, eval_ids, listed=True)
+        flags = await self._script.call("feed", run, position, backlog, order, *eval_ids)
         return select_published(eval_ids, flags) if flags else None
 
     async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:

@@ -1,13 +1,13 @@
 -- Accept evaluations, of orders and of the lists of runs.
 
--- What a webhook tells of an evaluation is kept, whoever asked for it first; so are the outcomes to refresh.
-local function add_lists(job, order)
-  for _, field in ipairs({ 'evidence', 'refresh_outcomes' }) do
-    for _, item in ipairs(order[field] or {}) do
-      job[field] = job[field] or {}
-      if not contains(job[field], item) then job[field][#job[field] + 1] = item end
-    end
+-- Return whether facts say something about missing documents that the worker with this job does not know.
+local function has_new_evidence(job, facts)
+  local known = job.evidence or {}
+  for _, item in ipairs(facts and facts.evidence or {}) do
+    local refutes_nothing = item == 'docv_step' and not contains(known, 'no_docv_step')
+    if not contains(known, item) and not refutes_nothing then return true end
   end
+  return false
 end
 
 -- A run counts an evaluation of its list once: if it failed for the run before the list began again, it is pending now.
@@ -23,19 +23,21 @@ local function accept_new(id, order, dead_before)
   if not order.job then
     order.job = { queue = order.queue, account = order.account, refresh = order.refresh,
                     even_if_erased = order.even_if_erased or nil, attempts = 0, lost = 0, accepted = now,
-                    trigger = order.trigger, trace = order.trace, runs = {} }
+                    without_request = order.without_request, trigger = order.trigger, trace = order.trace, runs = {} }
     if order.run ~= '' then
       order.job.runs[1] = order.run
       index_run(order.run, order.account)
     end
-    add_lists(order.job, order)
+    add_to_list(order.job, 'refresh_outcomes', order.refresh_outcomes)
     order.text = cjson.encode(order.job)
   end
-  local text = order.text
-  if dead_before then
-    take_failure_back(pop_dead_letter(id), order)
+  local text, facts, letter = order.text, order.facts and order.facts[id], dead_before and pop_dead_letter(id)
+  if letter then take_failure_back(letter, order) end
+  if facts or letter then
     local job = cjson.decode(text)
-    job.suspect = true
+    if letter then job.suspect = true end
+    add_facts(job, letter)
+    add_facts(job, facts)
     text = cjson.encode(job)
   end
   local state = order.delay > 0 and 'parked' or 'queued'
@@ -51,29 +53,39 @@ local function note_unnamed(job, run)
   if run == '' or #job.runs == 0 then job.unnamed = true end
 end
 
+-- Return whether an attempt that is under way cannot do what an order wants.
+local function wants_another_attempt(job, order, facts)
+  return order.refresh or order.refresh_outcomes or order.even_if_erased or has_new_evidence(job, facts)
+    or job.without_request and not order.without_request
+end
+
 -- Accept an evaluation that is in the ledger already; return whether to publish it.
 local function accept_known(id, job, order)
-  local publish, run = false, order.run
+  local publish, run, facts = false, order.run, order.facts and order.facts[id]
   if job.cancelled then job.cancelled[run] = nil end
-  if (order.refresh or order.refresh_outcomes or order.even_if_erased) and redis.call('ZSCORE', leased, id) then
+  if wants_another_attempt(job, order, facts) and redis.call('ZSCORE', leased, id) then
     if job.again then note_unnamed(job.again, run) end
     local again = job.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {}, due = 0,
-                                 refresh = false }
+                                 refresh = false, without_request = order.without_request }
     job.again = again
-    again.refresh = again.refresh ~= false or order.refresh or not order.refresh_outcomes
+    again.refresh = again.refresh ~= false or order.refresh or order.even_if_erased and not order.refresh_outcomes
     again.due = math.max(again.due, now + order.delay)
     again.even_if_erased = again.even_if_erased or order.even_if_erased or nil
+    again.without_request = again.without_request and order.without_request
     if order.queue == 'live' then again.queue = 'live' end
     again.orders = again.orders or {}
     if not contains(again.orders, run) then again.orders[#again.orders + 1] = run end
-    add_lists(again, order)
+    add_to_list(again, 'refresh_outcomes', order.refresh_outcomes)
+    add_facts(job, facts)
     -- A run that waits for it already gets one outcome, that of the attempt under way.
     if join_run(job, again.runs, run, order.listed) then count({ run }, 'queued', 1) end
   else
     note_unnamed(job, run)
     job.refresh = job.refresh or order.refresh
     job.even_if_erased = job.even_if_erased or order.even_if_erased or nil
-    add_lists(job, order)
+    job.without_request = job.without_request and order.without_request
+    add_to_list(job, 'refresh_outcomes', order.refresh_outcomes)
+    add_facts(job, facts)
     if join_run(job, job.runs, run, order.listed) then count({ run }, state_of(id, job), 1) end
     -- What is live does not wait behind a backfill that named it first.
     if order.queue == 'live' and job.queue == 'backfill' then
@@ -96,7 +108,8 @@ local function accept_known(id, job, order)
   return publish
 end
 
--- order: queue, account, delay, refresh, refresh_outcomes, even_if_erased, run, trigger, evidence, listed, trace
+-- order: queue, account, delay, refresh, refresh_outcomes, even_if_erased, without_request, run, trigger, listed, trace,
+--   facts (eval_id -> evidence, event_at)
 --   -> for each ID: 1 publish it, 2 it is new and parked first, 0 no need
 local function accept_all(ids, order)
   local answer, new = {}, {}

@@ -161,7 +161,8 @@ function verbs.dead_letter(token, id, outcome, attempts, cause, why, status, req
       request_id = request_id ~= '' and request_id or nil, attempts = tonumber(attempts), account = job.account,
       queue = job.queue, refresh = job.refresh, refresh_outcomes = job.refresh_outcomes,
       even_if_erased = job.even_if_erased, accepted = job.accepted, first = job.first or now, last = now,
-      trigger = job.trigger, evidence = job.evidence, runs = job.runs, unnamed = job.unnamed }))
+      trigger = job.trigger, evidence = job.evidence, event_at = job.event_at, without_request = job.without_request,
+      runs = job.runs, unnamed = job.unnamed }))
     redis.call('ZADD', KEYS[16] .. cause, now, id)
     redis.call('ZINCRBY', KEYS[15], 1, cause)
   end

@@ -11,17 +11,19 @@ local function note_answer_in(answers, name, id, is_refusal)
   if is_refusal then noted.row[#noted.row + 1] = id else noted.row, noted.delivered = {}, true end
 end
 
+-- Return whether evidence explains missing documents; that there was a DocV step does not.
+local function is_explained(evidence)
+  return #evidence > (contains(evidence, 'docv_step') and 1 or 0)
+end
+
 local function note_answer(id, job, outcome, answer)
   local manifest = string.match(outcome, '^unchanged:(.+)$')
   -- RiskOS was not asked about what was in the archive, unless that was wanted.
   if manifest and not answer and not job.refresh and not contains(job.refresh_outcomes or {}, manifest) then return end
   answer = answer or manifest or outcome
   if not REFUSALS[answer] and not DELIVERIES[answer] then return end
-  if job.queue == 'live' then
-    local is_explained = job.evidence and #job.evidence > 0
-    if not (REFUSALS[answer] and is_explained) then note_answer_in(answers_of_live, job.account, id, REFUSALS[answer]) end
-    return
-  end
+  if REFUSALS[answer] and is_explained(job.evidence or {}) then return end
+  if job.queue == 'live' then return note_answer_in(answers_of_live, job.account, id, REFUSALS[answer]) end
   for _, run in ipairs(job.runs) do note_answer_in(answers_of_runs, run, id, REFUSALS[answer]) end
 end
 

@@ -178,6 +178,20 @@ local function contains(list, item)
   return false
 end
 
+local function add_to_list(job, field, items)
+  for _, item in ipairs(items or {}) do
+    job[field] = job[field] or {}
+    if not contains(job[field], item) then job[field][#job[field] + 1] = item end
+  end
+end
+
+-- What is known of an evaluation is kept, whichever order brought it; of several times the latest counts.
+local function add_facts(job, facts)
+  if not facts then return end
+  add_to_list(job, 'evidence', facts.evidence)
+  if facts.event_at then job.event_at = math.max(job.event_at or 0, facts.event_at) end
+end
+
 -- Name a run among those that wait for an evaluation, in `list`; return whether it did not yet.
 local function join_run(job, list, run, listed)
   if run == '' then return false end
@@ -224,10 +238,11 @@ local function finish_job(id, job, from)
   local again = job.again
   if not again then return redis.call('HDEL', entries, id) end
   count(again.runs, 'queued', -1)
+  add_facts(job, again) -- older versions kept the evidence there
   local renewed = { queue = again.queue, account = job.account, refresh = again.refresh ~= false, attempts = 0, lost = 0,
                  refresh_outcomes = again.refresh_outcomes, even_if_erased = again.even_if_erased, accepted = now,
-                 trigger = again.trigger, trace = again.trace, evidence = again.evidence, runs = again.runs,
-                 unnamed = again.unnamed }
+                 trigger = again.trigger, trace = again.trace, evidence = job.evidence, event_at = job.event_at,
+                 without_request = again.without_request, runs = again.runs, unnamed = again.unnamed }
   save(id, renewed)
   move(id, renewed, 'parked', math.max(now, again.due), 'new')
 end

@@ -84,8 +84,8 @@ function verbs.redrive(outcome, ...)
       local renewed = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
                      refresh_outcomes = letter.refresh_outcomes, even_if_erased = letter.even_if_erased,
                      attempts = 0, lost = 0, suspect = true, accepted = letter.accepted, asked = now,
-                     trigger = letter.trigger, evidence = letter.evidence, runs = letter.runs,
-                     unnamed = letter.unnamed }
+                     trigger = letter.trigger, evidence = letter.evidence, event_at = letter.event_at,
+                     without_request = letter.without_request, runs = letter.runs, unnamed = letter.unnamed }
       save(id, renewed)
       move(id, renewed, 'parked', now, 'new')
       redriven[#redriven + 1] = id

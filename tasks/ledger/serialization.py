@@ -8,13 +8,14 @@ from typing import Any
 
 from tasks.ledger.counters import RunCounters
 from tasks.model.account import DEFAULT_ACCOUNT
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 from tasks.telemetry.tracing import current_traceparent
 
 
-def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
-    """Return an order as the script reads it; ``listed`` is said of those of a run's list."""
+def options_as_json(options: EnqueueOptions, eval_ids: Iterable[str], *, listed: bool) -> str:
+    """Return an order of these evaluations as the script reads it; ``listed`` is said of those of a run's list."""
     fields = {
         "queue": options.queue,
         "account": options.account,
@@ -23,14 +24,22 @@ def options_as_json(options: EnqueueOptions, *, listed: bool) -> str:
         "refresh": options.refresh,
         "even_if_erased": options.even_if_erased,
         "delay": round(options.delay * 1000),
-        "evidence": options.evidence,
         "listed": listed,
     }
+    if facts := {each: _facts_fields(options.facts[each]) for each in eval_ids if each in options.facts}:
+        fields["facts"] = facts
+    if options.without_request:
+        fields["without_request"] = True
     if options.refresh_outcomes:
         fields["refresh_outcomes"] = options.refresh_outcomes
     if trace := current_traceparent():
         fields["trace"] = trace
     return json.dumps(fields)
+
+
+def _facts_fields(facts: EvaluationFacts) -> dict[str, object]:
+    event_at = {} if facts.event_at is None else {"event_at": round(facts.event_at * 1000)}
+    return {"evidence": facts.evidence, **event_at}
 
 
 def format_ending(outcome: Outcome, unchanged: ManifestOutcome | None, answer: Outcome | None) -> str:
@@ -84,7 +93,9 @@ def _parse_job(eval_id: str, token: str, text: str) -> Job:
         lost=int(facts["lost"]),
         trigger=Trigger(**facts["trigger"]),
         suspect=facts.get("suspect", False),
-        evidence=tuple(map(Evidence, facts.get("evidence", ()))),
+        evidence=tuple(sorted(map(Evidence, facts.get("evidence", ())))),
+        event_at=facts["event_at"] / 1000 if "event_at" in facts else None,
+        without_request=facts.get("without_request", False),
         even_if_erased=facts.get("even_if_erased", False),
         trace=facts.get("trace"),
         forbidden_since=facts["forbidden"] / 1000 if "forbidden" in facts else None,

@@ -1,8 +1,10 @@
 """What the ledger holds: an evaluation that was ordered, why, who works on it, and what is left of one that failed."""
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.outcome import Evidence, ManifestOutcome
 
 
@@ -40,7 +42,8 @@ class EnqueueOptions:
         trigger: why.
         refresh: ask RiskOS although a manifest is there.
         delay: seconds before the first request of each; the ledger waits, not a worker.
-        evidence: what is known of why there may be no documents.
+        facts: what is known of some of the evaluations.
+        without_request: record that there are no documents and do not ask RiskOS, unless another order wants that.
         even_if_erased: archive them although they were erased.
         refresh_outcomes: ask RiskOS although a manifest is there, if it says one of these.
     """
@@ -50,7 +53,8 @@ class EnqueueOptions:
     trigger: Trigger
     refresh: bool = False
     delay: float = 0.0
-    evidence: tuple[Evidence, ...] = ()
+    facts: Mapping[str, EvaluationFacts] = field(default_factory=dict)
+    without_request: bool = False
     even_if_erased: bool = False
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
 
@@ -69,7 +73,9 @@ class Job:
         lost: how often a worker died, or lost its lease, over it.
         trigger: why it was accepted.
         suspect: whether it failed before, so that another failure says nothing of the service.
-        evidence: what webhooks told of why there may be no documents.
+        evidence: what is known of why there may be no documents.
+        event_at: when the evaluation happened, as seconds since the epoch; None if that is not known.
+        without_request: RiskOS is not asked, for every order of it said so.
         even_if_erased: archive it although it was erased.
         trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
         forbidden_since: when RiskOS first answered 403, seconds of Redis's clock; None if it never did.
@@ -87,6 +93,8 @@ class Job:
     trigger: Trigger
     suspect: bool = False
     evidence: tuple[Evidence, ...] = ()
+    event_at: float | None = None
+    without_request: bool = False
     even_if_erased: bool = False
     trace: str | None = None
     forbidden_since: float | None = None

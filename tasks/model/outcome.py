@@ -1,7 +1,7 @@
 """How an evaluation can end: a closed set."""
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 
@@ -13,7 +13,7 @@ class Outcome(enum.StrEnum):
     UNCHANGED = "unchanged"
     """A manifest was there already, and the archive holds nothing new."""
     NO_DOCUMENTS = "no_documents"
-    """RiskOS answered "No Documents Found"; never asked again by itself."""
+    """RiskOS answered "No Documents Found", or there was no DocV step; never asked again by itself."""
     NOT_FOUND = "not_found"
     """RiskOS does not know the evaluation."""
     REJECTED = "rejected"
@@ -79,12 +79,14 @@ class ArchiveResult:
         unchanged: what the manifest says, if the outcome is ``unchanged``.
         answer: the outcome that RiskOS's answer has by itself; None if RiskOS was not asked.
         has_written: whether a manifest was written.
+        reason: why there are no documents, if a manifest was written that says so.
     """
 
     outcome: Outcome
     unchanged: ManifestOutcome | None = None
     answer: Outcome | None = None
     has_written: bool = False
+    reason: "NoDocumentsReason | None" = None
 
     @property
     def ok(self) -> bool:
@@ -99,21 +101,37 @@ class NoDocumentsReason(enum.StrEnum):
     """Images of military IDs are deleted at once."""
     MINOR = "minor"
     """Images of persons under 18 are deleted at once."""
+    NO_DOCV_STEP = "no_docv_step"
+    """The evaluation ended without a DocV step, so nothing was captured."""
     RETENTION_OR_UNKNOWN = "retention_or_unknown"
     """Removed later by policy or request, or never captured."""
 
 
 class Evidence(enum.StrEnum):
-    """What a webhook may tell of an evaluation that explains why there are no documents."""
+    """A fact about an evaluation that explains, or helps to explain, why there are no documents."""
 
     MILITARY_ID = "document_type:Military"
     UNDER_AGE = "reason_code:R844"
+    NO_DOCV_STEP = "no_docv_step"
+    """An event of its completion lists other steps only."""
+    DOCV_STEP = "docv_step"
+    """An event shows that there was a DocV step. It refutes ``NO_DOCV_STEP`` and explains nothing itself."""
 
 
-def reason_from(evidence: Collection[Evidence]) -> NoDocumentsReason:
+def explaining(evidence: Iterable[str]) -> tuple[str, ...]:
+    """Return the evidence that explains missing documents, each once, in order."""
+    found = dict.fromkeys(map(str, evidence))
+    if found.pop(Evidence.DOCV_STEP, "") is None:
+        found.pop(Evidence.NO_DOCV_STEP, None)
+    return tuple(found)
+
+
+def reason_from(evidence: Collection[str]) -> NoDocumentsReason:
     """Return why there are no documents, as far as the evidence tells."""
     if Evidence.MILITARY_ID in evidence:
         return NoDocumentsReason.MILITARY
     if Evidence.UNDER_AGE in evidence:
         return NoDocumentsReason.MINOR
+    if Evidence.NO_DOCV_STEP in evidence:
+        return NoDocumentsReason.NO_DOCV_STEP
     return NoDocumentsReason.RETENTION_OR_UNKNOWN

@@ -18,6 +18,7 @@ from worker.metrics.worker_metrics import (
     Step,
     count_dead_letter,
     count_failed_attempt,
+    count_no_documents,
     count_outcome,
     observe_live_lag,
     observe_step,
@@ -57,7 +58,7 @@ async def _attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> None:
         await _record_failure(error, job, ctx, ledger, archive_probe=probe is not None)
     else:
         # Other evaluations learn that RiskOS and the archive are well.
-        if result.has_written:
+        if result.answer and result.has_written:
             ctx.client.breaker.record_success()
         if probe:
             await ctx.gate.probe_succeeded(probe, has_written=result.has_written)
@@ -72,6 +73,8 @@ async def _complete(result: ArchiveResult, job: Job, ledger: Ledger, seconds: fl
         return
     log_events.evaluation_ended(result, seconds)
     count_outcome(result.outcome, job.queue)
+    if result.reason:
+        count_no_documents(result.reason)
     if job.queue is Queue.LIVE:
         observe_live_lag(age)
 

@@ -6,7 +6,7 @@ Made of return values only: of what was answered, read and stored, not of what w
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
-from tasks.model.outcome import Outcome, SourceStatus, reason_from
+from tasks.model.outcome import ManifestOutcome, Outcome, SourceStatus, explaining, reason_from
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import FetchResult, NoBundle
 from tasks.storage.manifest import (
@@ -18,6 +18,7 @@ from tasks.storage.manifest import (
     SourceRecord,
     TriggerRecord,
     archiver,
+    format_utc,
     utc_now,
 )
 
@@ -33,17 +34,20 @@ def build_manifest(
     *,
     retrieved_at: str,
     sealed_with: str | None = None,
+    previous: Manifest | None = None,
 ) -> Manifest:
     """Return the manifest as if it were the first; ``tasks.storage.manifest.next_revision`` makes it the next one.
 
     Args:
         retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
         sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
+        previous: the manifest before, of which evidence and time stay known.
     """
     if isinstance(result, NoBundle):
         outcome, bundle = result.outcome, None
-        # A 404, or a refusal of the request, does not say what RiskOS has.
-        status = SourceStatus.NONE if outcome is Outcome.NO_DOCUMENTS else SourceStatus.UNKNOWN
+        # A 404, or a refusal of the request, does not say what RiskOS has; without a request nothing does.
+        has_none = outcome is Outcome.NO_DOCUMENTS and result.status
+        status = SourceStatus.NONE if has_none else SourceStatus.UNKNOWN
         response = ResponseRecord(status=result.status, message=result.message, request_id=result.request_id)
     else:
         outcome, status = Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED, SourceStatus.PRESENT
@@ -54,9 +58,6 @@ def build_manifest(
             sealed_with=sealed_with if contents.unreadable else None,
         )
         response = ResponseRecord(status=_OK, message=None, request_id=result.request_id)
-    trigger, no_documents = job.trigger, None
-    if outcome is Outcome.NO_DOCUMENTS:
-        no_documents = NoDocumentsRecord(reason=reason_from(job.evidence), evidence=job.evidence)
     return Manifest(
         schema=1,
         eval_id=evaluation.eval_id,
@@ -69,15 +70,57 @@ def build_manifest(
         unreadable=contents.unreadable,
         bundle=bundle,
         response=response,
-        source=SourceRecord(status=status, asked_at=retrieved_at, response=response),
-        no_documents=no_documents,
-        trigger=TriggerRecord(
-            source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
-        ),
+        source=SourceRecord(status=status, asked_at=retrieved_at if response.status else None, response=response),
+        no_documents=_explain(job, previous) if outcome is Outcome.NO_DOCUMENTS else None,
+        trigger=_trigger_record(job),
+        event_at=_latest_event_at(job, previous),
         retrieved_at=retrieved_at,
         archived_at=utc_now(),
         archiver=archiver(),
     )
+
+
+def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
+    """Return the manifest of an evaluation for which RiskOS need not be asked."""
+    answer = NoBundle(Outcome.NO_DOCUMENTS, 0, None)
+    return build_manifest(evaluation, job, answer, BundleContents(), [], retrieved_at=utc_now())
+
+
+def add_evidence(job: Job, tombstone: Manifest) -> Manifest | None:
+    """Return a tombstone with the evidence of a job; None if that changes nothing about its reason."""
+    if tombstone.manifest_outcome is not ManifestOutcome.NO_DOCUMENTS:
+        return None
+    explained = _explain(job, tombstone)
+    if tombstone.no_documents and set(explained.evidence) == set(tombstone.no_documents.evidence):
+        return None
+    changes = {
+        "no_documents": explained,
+        "trigger": _trigger_record(job),
+        "event_at": _latest_event_at(job, tombstone),
+        "archived_at": utc_now(),
+        "archiver": archiver(),
+    }
+    return tombstone.model_copy(update=changes)
+
+
+def _explain(job: Job, previous: Manifest | None) -> NoDocumentsRecord:
+    known = previous.no_documents.evidence if previous and previous.no_documents else ()
+    evidence = explaining((*known, *job.evidence))
+    return NoDocumentsRecord(reason=reason_from(evidence), evidence=evidence)
+
+
+def _trigger_record(job: Job) -> TriggerRecord:
+    trigger = job.trigger
+    return TriggerRecord(
+        source=trigger.source, run=trigger.run, event_type=trigger.event_type, event_id=trigger.event_id
+    )
+
+
+def _latest_event_at(job: Job, previous: Manifest | None) -> str | None:
+    moments = [format_utc(job.event_at)] if job.event_at is not None else []
+    if previous and previous.event_at:
+        moments.append(previous.event_at)
+    return max(moments, default=None)
 
 
 def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord:

@@ -10,8 +10,8 @@ from tasks.errors import ManifestChanged
 from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue
-from tasks.model.outcome import ArchiveResult, Outcome
-from tasks.pipeline.manifest_builder import build_manifest
+from tasks.model.outcome import ArchiveResult, ManifestOutcome, NoDocumentsReason, Outcome
+from tasks.pipeline.manifest_builder import add_evidence, build_manifest, build_unasked_tombstone
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.riskos.client import RiskOSClient, fetch
@@ -66,7 +66,9 @@ async def archive(job: Job, ctx: PipelineContext) -> ArchiveResult:
     with span("look_up"):
         before = await read_manifest(ctx.manifests, evaluation)
     if before and _is_final(before.manifest, job):
-        return _unchanged(before.manifest)
+        return await _record_evidence(job, ctx, evaluation, before)
+    if job.without_request:
+        return await _record_unasked(job, ctx, evaluation, before)
     # Looking and committing hold no bundle: both happen while others have the slot.
     async with ctx.acquire_slot(job.queue):
         ctx.gate.check_not_closed_since(closings)
@@ -103,7 +105,37 @@ def _is_final(manifest: Manifest, job: Job) -> bool:
     """Return whether what the archive says of the evaluation is not to be asked for again."""
     if manifest.erased:
         return not job.even_if_erased
+    if _reason(manifest) is NoDocumentsReason.NO_DOCV_STEP:
+        return job.without_request
     return not job.refresh and manifest.manifest_outcome not in job.refresh_outcomes
+
+
+async def _record_evidence(
+    job: Job, ctx: PipelineContext, evaluation: Evaluation, before: StoredManifest
+) -> ArchiveResult:
+    """Write evidence that came after a tombstone into a revision of it; RiskOS is not asked."""
+    revised = add_evidence(job, before.manifest)
+    if revised is None:
+        return _unchanged(before.manifest)
+    await ctx.confirm_lease(job)
+    with span("manifest"):
+        await commit(ctx.manifests, evaluation, revised, before, ctx.target.tags)
+    return replace(_unchanged(revised), has_written=True, reason=_reason(revised))
+
+
+async def _record_unasked(
+    job: Job, ctx: PipelineContext, evaluation: Evaluation, before: StoredManifest | None
+) -> ArchiveResult:
+    """Write a tombstone without asking RiskOS.
+
+    Raises:
+        ManifestChanged: another worker wrote a manifest meanwhile, whose documents must not be hidden.
+    """
+    manifest = build_unasked_tombstone(evaluation, job)
+    await ctx.confirm_lease(job)
+    with span("manifest"):
+        outcome = await commit(ctx.manifests, evaluation, manifest, before, ctx.target.tags)
+    return _result(outcome, manifest, before)
 
 
 async def _store(
@@ -121,7 +153,14 @@ async def _store(
         stored = await store_documents(ctx.target, evaluation, contents.documents, archived_at=retrieved_at)
     count_uploaded(sum(len(document.data) for document in contents.documents))
     manifest = build_manifest(
-        evaluation, job, result, contents, stored, retrieved_at=retrieved_at, sealed_with=ctx.target.sealed_with
+        evaluation,
+        job,
+        result,
+        contents,
+        stored,
+        retrieved_at=retrieved_at,
+        sealed_with=ctx.target.sealed_with,
+        previous=previous.manifest if previous else None,
     )
     # RiskOS packs a bundle anew for each request: where all is as it was, the one in quarantine will do.
     same = previous and previous.manifest.same_content(next_revision(previous, manifest))
@@ -148,13 +187,20 @@ async def _commit(
 
 def _result(outcome: Outcome, manifest: Manifest, previous: StoredManifest | None) -> ArchiveResult:
     record = next_revision(previous, manifest)
+    has_written = previous is None or not previous.manifest.same_content(record)
     return ArchiveResult(
         outcome,
         unchanged=record.manifest_outcome if outcome is Outcome.UNCHANGED else None,
-        answer=manifest.outcome,
-        has_written=previous is None or not previous.manifest.same_content(record),
+        answer=manifest.outcome if manifest.response.status else None,
+        has_written=has_written,
+        reason=_reason(record) if has_written else None,
     )
 
 
 def _unchanged(manifest: Manifest) -> ArchiveResult:
     return ArchiveResult(Outcome.UNCHANGED, manifest.manifest_outcome)
+
+
+def _reason(manifest: Manifest) -> NoDocumentsReason | None:
+    is_tombstone = manifest.manifest_outcome is ManifestOutcome.NO_DOCUMENTS
+    return manifest.no_documents.reason if is_tombstone and manifest.no_documents else None

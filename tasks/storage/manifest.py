@@ -79,7 +79,7 @@ class BundleRecord(ArchiveRecord):
 class ResponseRecord(ArchiveRecord):
     """What RiskOS answered."""
 
-    status: int = Field(description="HTTP status; 0 where RiskOS was never asked, before an erasure.")
+    status: int = Field(description="HTTP status; 0 if RiskOS was not asked.")
     message: str | None = Field(description="What it said, cut; null for a bundle.")
     request_id: str | None = Field(
         default=None, exclude_if=_is_none, description="RiskOS's ID of the request; absent if it gave none."
@@ -144,7 +144,14 @@ class Manifest(ArchiveRecord):
     )
     no_documents: NoDocumentsRecord | None
     trigger: TriggerRecord
-    retrieved_at: str = Field(pattern=_UTC, description="When RiskOS answered.")
+    event_at: str | None = Field(
+        default=None,
+        pattern=_UTC,
+        description="When the evaluation happened, as far as an event or a producer said so.",
+    )
+    retrieved_at: str = Field(
+        pattern=_UTC, description="When RiskOS answered; if it was not asked, when that was decided."
+    )
     archived_at: str = Field(pattern=_UTC, description="When this manifest was made.")
     archiver: str = Field(description="Program and version that made it.")
     erased: ErasedRecord | None = Field(

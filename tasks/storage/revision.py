@@ -69,7 +69,7 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
 
 def _keep_held(before: Manifest, answered: Manifest) -> Manifest:
     """Return what follows if RiskOS sent no bundle: outcome, documents and bundle stay, the source's part is new."""
-    is_gone = answered.outcome is Outcome.NO_DOCUMENTS
+    is_gone = answered.source_status is SourceStatus.NONE
     documents = [
         document.model_copy(update={"superseded": is_gone or document.superseded}) for document in before.documents
     ]

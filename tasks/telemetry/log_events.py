@@ -35,10 +35,11 @@ def bind_request_id(request_id: str | None) -> None:
 
 
 def evaluation_ended(result: ArchiveResult, seconds: float) -> None:
-    """An evaluation has its outcome; if it is unchanged, the line names the outcome in the manifest."""
+    """An evaluation has its outcome; the line also names what the manifest says, and why there are no documents."""
     level = _log.info if result.ok else _log.warning
-    unchanged = {"manifest_outcome": result.unchanged.value} if result.unchanged else {}
-    level(f"evaluation.{result.outcome}", seconds=round(seconds, 3), **unchanged)
+    facts = {"manifest_outcome": result.unchanged, "reason": result.reason}
+    known = {name: fact.value for name, fact in facts.items() if fact}
+    level(f"evaluation.{result.outcome}", seconds=round(seconds, 3), **known)
 
 
 def evaluation_parked(error: Exception, wait: float) -> None:

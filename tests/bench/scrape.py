@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.model.account import DEFAULT_ACCOUNT, Allowance
 from tasks.model.job import Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import NoDocumentsReason, Outcome
 from tasks.resilience.retry import CAUSES
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -39,7 +39,7 @@ _ACCOUNTS = {DEFAULT_ACCOUNT: Allowance(daily_quota=1_000)}
 
 def main() -> None:
     """Measure, and print the figures."""
-    preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+    preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
     began = time.monotonic()
     for number in range(_OUTCOMES):
         _one_outcome(number)

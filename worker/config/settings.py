@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     """Seconds after which a dead worker's evaluations are taken up by another; living workers renew their leases."""
     settle_seconds: float = Field(default=15.0, ge=0, le=MAX_SETTLE_SECONDS)
     """Seconds between an event and its first request: images may need some time after completion."""
+    ask_without_docv: bool = False
+    """Whether RiskOS is asked even if an event shows that the evaluation was completed without a DocV step."""
     drain_seconds: float = Field(default=25.0, ge=0, le=3_600)
     """Seconds that transfers under way may take to finish when the worker is told to stop."""
 

@@ -42,6 +42,9 @@ PlatformCollector(REGISTRY)
 ProcessCollector(registry=REGISTRY)
 
 _EVALUATIONS = Counter("docv_evaluations", "Evaluations that ended.", ["outcome", "queue"], registry=REGISTRY)
+_NO_DOCUMENTS = Counter(
+    "docv_no_documents", "Manifests written that say no_documents, by reason.", ["reason"], registry=REGISTRY
+)
 _ATTEMPTS_FAILED = Counter("docv_attempts_failed", "Attempts that failed.", ["cause"], registry=REGISTRY)
 _DEAD_LETTERS = Counter(
     "docv_dead_letters_created", "Evaluations that became dead letters.", ["cause"], registry=REGISTRY
@@ -73,7 +76,7 @@ IN_FLIGHT = Gauge("docv_in_flight_evaluations", "Evaluations in flight in this p
 SPOOLED = Gauge("docv_spool_bytes", "Bytes of bundles and documents spooled to disk.", registry=REGISTRY)
 
 _STATUSES = frozenset({"2xx", "3xx", "4xx", "429", "5xx", "none", OTHER})
-_label_values: dict[str, frozenset[str]] = dict.fromkeys(("outcome", "queue", "cause"), frozenset())
+_label_values: dict[str, frozenset[str]] = dict.fromkeys(("outcome", "queue", "cause", "reason"), frozenset())
 
 # Series exist before their first event, so that an alert can watch them move from 0.
 for _status in _STATUSES:
@@ -82,12 +85,17 @@ for _step in Step:
     _STEPS.labels(_step)
 
 
-def preset_labels(*, outcomes: Collection[str], queues: Collection[str], causes: Collection[str]) -> None:
+def preset_labels(
+    *, outcomes: Collection[str], queues: Collection[str], causes: Collection[str], reasons: Collection[str]
+) -> None:
     """Set the values that labels may have, and create their series at 0.
 
     ``tasks`` defines these values, and this package must not import it.
     """
-    _label_values.update(outcome=frozenset(outcomes), queue=frozenset(queues), cause=frozenset(causes))
+    _label_values.update(outcome=frozenset(outcomes), queue=frozenset(queues))
+    _label_values.update(cause=frozenset(causes), reason=frozenset(reasons))
+    for reason in reasons:
+        _NO_DOCUMENTS.labels(reason)
     for cause in (*causes, OTHER):
         _ATTEMPTS_FAILED.labels(cause)
         _DEAD_LETTERS.labels(cause)
@@ -135,6 +143,11 @@ def count_failed_attempt(cause: str) -> None:
 def count_outcome(outcome: str, queue: str) -> None:
     """Count an evaluation that has its outcome."""
     _EVALUATIONS.labels(known(outcome, _label_values["outcome"]), known(queue, _label_values["queue"])).inc()
+
+
+def count_no_documents(reason: str) -> None:
+    """Count a manifest that says that there are no documents."""
+    _NO_DOCUMENTS.labels(known(reason, _label_values["reason"])).inc()
 
 
 def count_dead_letter(cause: str) -> None:

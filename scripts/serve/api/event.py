@@ -1,22 +1,23 @@
-"""An event of RiskOS: what it asks of us, if anything. Only IDs, a type and two facts are taken out of it."""
+"""An event of RiskOS: what it asks of us, if anything. Only IDs, a type, a time and evidence are taken out of it."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from scripts.serve.api.evidence import find_evidence
+from scripts.serve.api.evidence import find_event_evidence
 from scripts.serve.metrics import EventResult
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import parse_eval_id
+from tasks.model.evidence import EvaluationFacts, parse_event_at, parse_time
 from tasks.model.outcome import Evidence
 
 # Whether the evaluation has changed, so that RiskOS is asked although a manifest is there (RiskOS documentation,
 # "Webhooks"). Every other type, known or not, is no concern of ours.
-_CHANGED = {"evaluation_completed": False, "reevaluation": True, "case_attachment_added": True}
+_COMPLETED = "evaluation_completed"
+_CHANGED = {_COMPLETED: False, "reevaluation": True, "case_attachment_added": True}
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -31,7 +32,7 @@ class RequestedEvaluation:
         key: what the event is known by, or None where it has no ID.
         refresh: whether the evaluation has changed.
         happened_at: when, as seconds since the epoch; None where it does not say so.
-        evidence: what it tells of why there may be no documents.
+        facts: what it says of the evaluation.
     """
 
     eval_id: str
@@ -40,7 +41,12 @@ class RequestedEvaluation:
     key: str | None
     refresh: bool
     happened_at: float | None
-    evidence: tuple[Evidence, ...]
+    facts: EvaluationFacts
+
+    @property
+    def is_without_docv(self) -> bool:
+        """Whether the evaluation was completed without a DocV step, so that there is nothing to archive."""
+        return self.event_type == _COMPLETED and Evidence.NO_DOCV_STEP in self.facts.evidence
 
     def settle_delay(self, settle: float, now: float) -> float:
         """Return the seconds until the first request: ``settle`` after the event, and never more than that."""
@@ -117,17 +123,6 @@ def _parse_requested(
         event_id=event_id if _SAFE_ID.fullmatch(event_id) else None,
         key=key if event_id else None,
         refresh=_CHANGED[event_type],
-        happened_at=_seconds(body.get("event_at")),
-        evidence=find_evidence(data),
+        happened_at=parse_time(body.get("event_at")),
+        facts=EvaluationFacts(find_event_evidence(data), parse_event_at(body.get("event_at"))),
     )
-
-
-def _seconds(moment: object) -> float | None:
-    """Return an RFC 3339 time as seconds since the epoch, or None where it is none."""
-    if not isinstance(moment, str):
-        return None
-    try:
-        parsed = datetime.fromisoformat(moment)
-        return parsed.timestamp() if parsed.tzinfo else None
-    except (ValueError, OverflowError):
-        return None

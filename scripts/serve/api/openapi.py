@@ -24,7 +24,7 @@ _FLAGS = {"type": "object", "additionalProperties": {"type": "boolean"}}
 _EVENT = {
     "type": "object",
     "description": "An event of RiskOS. event_id, event_at, event_type, data.eval_id and data.environment_name are "
-    "read, and two facts that explain missing documents; nothing else is kept.",
+    "read, and three facts that explain missing documents; nothing else is kept.",
 }
 _BODY_ERRORS = {
     400: "The body is no JSON object, or not whole.",

@@ -33,6 +33,7 @@ class WebhookApi:
         webhooks: who may deliver, and whose events.
         rejected: where unusable events are kept.
         settle_seconds: pause between an event and its first request.
+        ask_without_docv: ask RiskOS even if an event shows that there was no DocV step.
         now: seconds since the epoch.
     """
 
@@ -43,6 +44,7 @@ class WebhookApi:
     figures: HttpMetrics
     settle_seconds: float
     limits: HttpLimits
+    ask_without_docv: bool = False
     now: Callable[[], float] = time.time
 
     async def receive(self, request: web.Request) -> web.Response:
@@ -88,7 +90,8 @@ class WebhookApi:
             Trigger(_SOURCE, event_type=wanted.event_type, event_id=wanted.event_id),
             refresh=wanted.refresh,
             delay=wanted.settle_delay(self.settle_seconds, self.now()),
-            evidence=wanted.evidence,
+            facts={wanted.eval_id: wanted.facts},
+            without_request=wanted.is_without_docv and not self.ask_without_docv,
         )
         if wanted.key is None:
             return await self.ledger.accept([wanted.eval_id], order)

@@ -15,7 +15,7 @@ from tasks.ledger.cancellation import Cancellation
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.ledger.script import NotReplicated
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
-from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
+from tasks.model.outcome import ManifestOutcome, Outcome
 from worker.clients.redis import open_redis
 
 pytestmark = pytest.mark.both_redises
@@ -1155,26 +1155,6 @@ async def test_an_event_that_the_ledger_could_not_take_is_no_repeated_one(
     finally:
         await redis.config_set("maxmemory", 0)
     assert await ledger.accept_event("e1", eval_id, order) == [eval_id]
-
-
-async def test_what_webhooks_tell_of_an_evaluation_is_taken_along_whoever_named_it_first(
-    ledger: Ledger, eval_id: str
-) -> None:
-    await accept(ledger, eval_id, run="first")
-    for fact in (Evidence.MILITARY_ID, Evidence.UNDER_AGE, Evidence.UNDER_AGE):
-        order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("webhook"), evidence=(fact,))
-        await ledger.accept([eval_id], order)
-    entry = await take(ledger, eval_id)
-    assert entry.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
-    assert entry.trigger.run == "first"
-
-
-async def test_a_dead_letter_keeps_what_webhooks_told_of_it(ledger: Ledger, eval_id: str) -> None:
-    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"), evidence=(Evidence.UNDER_AGE,))
-    await ledger.accept([eval_id], order)
-    await ledger.dead_letter(await take(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
-    await ledger.redrive_dead_letters([eval_id])
-    assert (await take(ledger, eval_id)).evidence == (Evidence.UNDER_AGE,)
 
 
 async def test_a_run_is_fed_from_its_list_in_order_and_each_of_it_once(ledger: Ledger) -> None:

@@ -26,8 +26,9 @@ from tasks.ledger.cancellation import Cancellation
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.ledger.script import LedgerScript
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
-from tasks.model.outcome import ManifestOutcome, Outcome
+from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 
 Happening = tuple[str, dict[str, object]]
 LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 80)
@@ -53,6 +54,8 @@ outcomes = st.sampled_from(
     [*((outcome, None) for outcome in settled), *((Outcome.UNCHANGED, each) for each in ManifestOutcome)]
 )
 causes = st.sampled_from(["service_failed", "bundle_too_large"])
+evidence = st.lists(st.sampled_from(Evidence), unique=True, max_size=2).map(tuple)
+times = st.sampled_from([None, 10.0, 20.5])
 
 
 def happening(name: str, **arguments: st.SearchStrategy[object]) -> st.SearchStrategy[Happening]:
@@ -72,6 +75,8 @@ accepts = happening(
     refresh_outcomes=st.sampled_from(
         [(), (), (ManifestOutcome.REJECTED,), (ManifestOutcome.NO_DOCUMENTS, ManifestOutcome.REJECTED)]
     ),
+    facts=st.dictionaries(st.sampled_from(EVAL_IDS), st.builds(EvaluationFacts, evidence, times), max_size=2),
+    without_request=st.booleans(),
     delay=waits,
 )
 feeds = st.one_of(
@@ -129,6 +134,9 @@ class Known:
     unnamed: bool = False
     orders: set[str] = field(default_factory=set)
     cancelled: dict[str, bool] = field(default_factory=dict)
+    evidence: frozenset[Evidence] = frozenset()
+    event_at: float | None = None
+    without_request: bool = False
 
     @property
     def where(self) -> str:
@@ -156,6 +164,9 @@ class Known:
             even_if_erased=self.even_if_erased,
             refresh_outcomes=self.refresh_outcomes,
             only_run=self.only_run,
+            evidence=tuple(sorted(self.evidence)),
+            event_at=self.event_at,
+            without_request=self.without_request,
         )
 
     @property
@@ -167,6 +178,16 @@ class Known:
     def want(self, order: EnqueueOptions) -> None:
         self.even_if_erased |= order.even_if_erased
         self.refresh_outcomes = tuple(dict.fromkeys((*self.refresh_outcomes, *order.refresh_outcomes)))
+
+    def learn(self, facts: EvaluationFacts) -> None:
+        self.evidence |= set(facts.evidence)
+        if facts.event_at is not None:
+            self.event_at = max(self.event_at or 0.0, facts.event_at)
+
+    def lacks(self, facts: EvaluationFacts) -> bool:
+        """Whether the facts say something about missing documents that is not known."""
+        new = set(facts.evidence) - self.evidence
+        return bool(new - {Evidence.DOCV_STEP}) or (bool(new) and Evidence.NO_DOCV_STEP in self.evidence)
 
     def put(self, state: str, *, due: bool = False) -> None:
         self.state, self.due, self.token = state, due, None
@@ -282,12 +303,16 @@ class LedgerLife(RuleBasedStateMachine):
 
     def _accept(self, eval_id: str, order: EnqueueOptions, *, listed: bool = False) -> bool:
         known, run = self.known.get(eval_id), order.trigger.run
+        facts = order.facts.get(eval_id, EvaluationFacts())
         if known is None:
             known = self.known[eval_id] = Known(order.queue, order.refresh, order.trigger, account=order.account)
+            known.without_request = order.without_request
             known.want(order)
+            known.learn(facts)
             self._join(known, known, run, listed=listed)
-            letter = self.dead.pop(eval_id, None)
-            known.suspect = letter is not None
+            if letter := self.dead.pop(eval_id, None):
+                known.suspect = True
+                known.learn(EvaluationFacts(tuple(letter.was.evidence), letter.was.event_at))
             if letter and listed and LISTED in letter.was.runs:
                 self.ended[LISTED, Outcome.FAILED] -= 1
                 self.totals[LISTED] -= 1
@@ -295,11 +320,17 @@ class LedgerLife(RuleBasedStateMachine):
                 known.put("parked")
             return not order.delay
         known.cancelled.pop(run or "", None)
-        if (order.refresh or order.refresh_outcomes or order.even_if_erased) and known.state == "leased":
+        asked_for = order.refresh or order.refresh_outcomes or order.even_if_erased or known.lacks(facts)
+        unasked = known.without_request and not order.without_request
+        if (asked_for or unasked) and known.state == "leased":
             if known.again:
                 known.again.unnamed |= not (run and known.again.runs)
-            known.again = known.again or Known(order.queue, refresh=False, trigger=order.trigger, account=known.account)
-            known.again.refresh |= order.refresh or not order.refresh_outcomes
+                known.again.without_request &= order.without_request
+            else:
+                known.again = Known(order.queue, refresh=False, trigger=order.trigger, account=known.account)
+                known.again.without_request = order.without_request
+            known.learn(facts)
+            known.again.refresh |= order.refresh or (order.even_if_erased and not order.refresh_outcomes)
             known.again.want(order)
             known.again.queue = min(known.again.queue, order.queue, key=list(Queue).index)
             known.again.delayed |= bool(order.delay)
@@ -308,7 +339,9 @@ class LedgerLife(RuleBasedStateMachine):
             return False
         known.refresh |= order.refresh
         known.unnamed |= not (run and known.runs)
+        known.without_request &= order.without_request
         known.want(order)
+        known.learn(facts)
         self._join(known, known, run, listed=listed)
         if (order.queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
             return False
@@ -443,6 +476,9 @@ class LedgerLife(RuleBasedStateMachine):
                 even_if_erased=was.even_if_erased,
                 refresh_outcomes=was.refresh_outcomes,
                 account=was.account,
+                evidence=was.evidence,
+                event_at=was.event_at,
+                without_request=was.without_request,
             )
             self.known[eval_id].put("parked", due=True)
 
@@ -596,6 +632,7 @@ class LedgerLife(RuleBasedStateMachine):
     def _replace(self, eval_id: str, known: Known) -> None:
         """It is gone, but for the attempt that was asked for meanwhile."""
         if known.again:
+            known.again.evidence, known.again.event_at = known.evidence, known.event_at
             self.known[eval_id] = known.again
             known.again.put("parked", due=not known.again.delayed)
         else:

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.refused_runs import count_live_refusals, list_refused_runs
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 
@@ -37,7 +38,8 @@ async def accept(
     refresh: bool = False,
     evidence: tuple[Evidence, ...] = (),
 ) -> list[str]:
-    options = EnqueueOptions(queue, "default", Trigger("backfill", run=run), refresh=refresh, evidence=evidence)
+    facts = {eval_id: EvaluationFacts(evidence) for eval_id in eval_ids}
+    options = EnqueueOptions(queue, "default", Trigger("backfill", run=run), refresh=refresh, facts=facts)
     return await ledger.accept(eval_ids, options)
 
 
@@ -276,11 +278,21 @@ async def test_live_refusals_in_a_row_are_counted_for_each_account(ledger: Ledge
     assert await count_live_refusals(ledger._redis) == {"default": 250}
     assert await held_runs(ledger) == []
     await end_live(10, Outcome.NO_DOCUMENTS, (Evidence.MILITARY_ID,))
-    await end_live(5, Outcome.NOT_FOUND)
+    await end_live(10, Outcome.NO_DOCUMENTS, (Evidence.DOCV_STEP, Evidence.UNDER_AGE))
+    await end_live(5, Outcome.NOT_FOUND, (Evidence.DOCV_STEP,))
     assert await count_live_refusals(ledger._redis) == {"default": 255}
     await end_live(1, Outcome.ARCHIVED)
     await end_live(2, Outcome.REJECTED)
     assert await count_live_refusals(ledger._redis) == {"default": 2}
+
+
+async def test_refusals_that_evidence_explains_put_no_run_on_hold(ledger: Ledger) -> None:
+    eval_ids = some_ids(250)
+    await accept(ledger, eval_ids, evidence=(Evidence.MILITARY_ID,))
+    await complete(ledger, eval_ids, Outcome.NO_DOCUMENTS)
+    assert await held_runs(ledger) == []
+    await refuse(ledger, 200)
+    assert await held_runs(ledger) == [RUN]
 
 
 async def test_live_answers_of_one_step_count_in_their_order(ledger: Ledger) -> None:

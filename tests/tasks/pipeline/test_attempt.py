@@ -26,8 +26,9 @@ from tasks.errors import StorageError
 from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
-from tasks.model.outcome import ArchiveResult, ManifestOutcome, Outcome
+from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcome
 from tasks.pipeline.attempt import attempt
 from tasks.pipeline.pipeline import PipelineContext
 from tasks.pipeline.upload import UploadTarget
@@ -199,6 +200,35 @@ async def test_an_attempt_is_counted_step_by_step(yard: Yard, counted: Counted) 
     assert counted["docv_downloaded_bytes_total"] > counted["docv_uploaded_bytes_total"] / 2 > 0
     assert {step: counted[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
     assert counted["docv_live_lag_seconds_count"] == 0
+
+
+async def test_a_tombstone_without_a_request_is_counted_by_its_reason_and_says_nothing_of_riskos(
+    yard: Yard, counted: Counted, told: list[dict[str, Any]]
+) -> None:
+    eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 7)
+    facts = {eval_id: EvaluationFacts((Evidence.NO_DOCV_STEP,))}
+    order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"), facts=facts, without_request=True)
+    await yard.ledger.accept([eval_id], order)
+    (job,) = await yard.take(eval_id)
+    await yard.attempt(job)
+    assert counted['docv_no_documents_total{reason="no_docv_step"}'] == 1
+    assert counted['docv_evaluations_total{outcome="no_documents",queue="live"}'] == 1
+    assert sum(counted[f'docv_riskos_requests_total{{status="{status}"}}'] for status in ("2xx", "4xx", "none")) == 0
+    assert counted['docv_step_seconds_count{step="rate_limit"}'] == 0
+    assert told[-1]["reason"] == "no_docv_step"
+    assert not yard.means.client.breaker._successes
+
+
+async def test_late_evidence_is_counted_by_its_reason(yard: Yard, counted: Counted) -> None:
+    job = await yard.one(Scenario.NO_DOCUMENTS)
+    await yard.attempt(job)
+    facts = {job.eval_id: EvaluationFacts((Evidence.UNDER_AGE,))}
+    await yard.ledger.accept([job.eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("intake"), facts=facts))
+    (late,) = await yard.take(job.eval_id)
+    await yard.attempt(late)
+    assert counted['docv_no_documents_total{reason="retention_or_unknown"}'] == 1
+    assert counted['docv_no_documents_total{reason="minor"}'] == 1
+    assert counted['docv_riskos_requests_total{status="4xx"}'] == 1
 
 
 async def test_what_becomes_a_dead_letter_is_counted_with_its_cause(yard: Yard, counted: Counted) -> None:

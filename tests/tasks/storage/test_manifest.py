@@ -204,13 +204,23 @@ async def test_what_we_would_never_write_is_invalid_and_an_alarm_when_it_is_foun
     await alarms(json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("part", sorted(json.loads(manifest("front").as_json()).keys() - {"unreadable", "erased"}))
+@pytest.mark.parametrize(
+    "part", sorted(json.loads(manifest("front").as_json()).keys() - {"unreadable", "event_at", "erased"})
+)
 async def test_a_manifest_of_which_a_part_is_missing_is_invalid_and_an_alarm(part: str) -> None:
     document = json.loads(manifest("front").as_json())
     del document[part]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, json.loads(SCHEMA.read_text()))
     await alarms(json.dumps(document).encode())
+
+
+async def test_a_manifest_from_before_the_time_of_evaluations_was_kept_is_read(bucket: Bucket) -> None:
+    document = json.loads(TOMBSTONE.as_json())
+    del document["event_at"]
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    await bucket.replace(EVALUATION.manifest_key, json.dumps(document).encode(), LABELS, None)
+    assert (await committed(bucket)).manifest == TOMBSTONE
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNCHANGED])

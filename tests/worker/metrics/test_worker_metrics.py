@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import NoDocumentsReason, Outcome
 from tasks.resilience.retry import CAUSES
 from tests.counting import Counted, current
 from worker.metrics.worker_metrics import (
@@ -21,6 +21,7 @@ from worker.metrics.worker_metrics import (
     Step,
     count_dead_letter,
     count_failed_attempt,
+    count_no_documents,
     count_outcome,
     count_request,
     count_uploaded,
@@ -44,6 +45,8 @@ def count_everything(times: int) -> None:
         for outcome in (*Outcome, odd):
             count_outcome(outcome, "live")
             count_outcome(outcome, odd)
+        for reason in (*NoDocumentsReason, odd):
+            count_no_documents(reason)
         for step in Step:
             observe_step(step, number)
         count_uploaded(number)
@@ -60,6 +63,7 @@ def test_each_function_counts_in_its_own_series(counted: Counted) -> None:
     count_failed_attempt("service_failed")
     count_failed_attempt("fault_KeyError")
     count_dead_letter("bundle_too_large")
+    count_no_documents("military")
     observe_step(Step.DOWNLOAD, 0.3)
     observe_live_lag(16.0)
     observe_loop_lag(0.002)
@@ -71,6 +75,7 @@ def test_each_function_counts_in_its_own_series(counted: Counted) -> None:
     assert counted['docv_attempts_failed_total{cause="service_failed"}'] == 1
     assert counted['docv_attempts_failed_total{cause="other"}'] == 1
     assert counted['docv_dead_letters_created_total{cause="bundle_too_large"}'] == 1
+    assert counted['docv_no_documents_total{reason="military"}'] == 1
     assert counted['docv_step_seconds_sum{step="download"}'] == pytest.approx(0.3)
     assert (counted['docv_live_lag_seconds_bucket{le="10.0"}'], counted['docv_live_lag_seconds_bucket{le="20.0"}']) == (
         *(0, 1),
@@ -92,12 +97,12 @@ def test_every_series_exists_before_its_first_event() -> None:
     shown = """
 from tasks.resilience.retry import CAUSES
 from tasks.model.job import Queue
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import NoDocumentsReason, Outcome
 from tests.counting import current
 from tests.worker.metrics.test_worker_metrics import count_everything
 from worker.metrics.worker_metrics import preset_labels
 
-preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES)
+preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
 before = current().keys()
 count_everything(1)
 print(sorted(series for series in current().keys() - before if '="other"' not in series))

@@ -1,5 +1,6 @@
 """What an event asks of us."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -141,5 +142,27 @@ def test_the_first_request_waits_until_the_event_has_settled(event_at: Any, dela
     assert wanted(event_at=event_at).settle_delay(15.0, now=1_000.0) == pytest.approx(delay)
 
 
-def test_what_explains_missing_documents_is_taken_along() -> None:
-    assert wanted(data={"documentType": {"type": "Military"}}).evidence == (Evidence.MILITARY_ID,)
+def test_the_facts_of_an_evaluation_are_taken_along() -> None:
+    found = wanted(event_at="2026-01-31T12:00:00+01:00", **steps("SocureDocRequest", {"documentType": "Military"}))
+    assert set(found.facts.evidence) == {Evidence.MILITARY_ID, Evidence.DOCV_STEP}
+    assert found.facts.event_at == datetime(2026, 1, 31, 11, tzinfo=UTC).timestamp()
+    assert not found.is_without_docv
+
+
+@pytest.mark.parametrize(
+    "event_at", ["1969-12-31T23:59:59Z", "9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00+23:59", "yesterday", None]
+)
+def test_a_time_that_is_of_no_evaluation_is_none(event_at: Any) -> None:
+    assert wanted(event_at=event_at).facts.event_at is None
+
+
+@pytest.mark.parametrize(("event_type", "filtered"), [(each, each == "evaluation_completed") for each in TYPES])
+def test_only_a_completed_evaluation_without_a_docv_step_has_nothing_to_archive(
+    event_type: str, *, filtered: bool
+) -> None:
+    found = wanted(event_type=event_type, **steps("SocureKYC"))
+    assert (found.facts.evidence, found.is_without_docv) == ((Evidence.NO_DOCV_STEP,), filtered)
+
+
+def steps(provider: str, response: Any = None) -> dict[str, Any]:
+    return {"data": {"data_enrichments": [{"enrichment_provider": provider, "response": response}]}}

@@ -1,33 +1,90 @@
-"""Two facts are found wherever they stand, and nothing else is."""
+"""The evidence in an event is found in results of DocV steps, and nowhere else."""
 
 from typing import Any
 
 import pytest
 
-from scripts.serve.api.evidence import find_evidence
+from scripts.serve.api.evidence import find_event_evidence
 from tasks.model.outcome import Evidence
 
 MILITARY, UNDER_AGE = Evidence.MILITARY_ID, Evidence.UNDER_AGE
+DOCV, NO_DOCV = Evidence.DOCV_STEP, Evidence.NO_DOCV_STEP
+KYC = {"enrichment_name": "KYC", "enrichment_provider": "SocureKYC", "response": {"kyc": {"reasonCodes": ["I919"]}}}
+
+
+def docv(response: Any, **changes: Any) -> dict[str, Any]:
+    return {"enrichment_name": "any", "enrichment_provider": "SocureDocRequest", "response": response} | changes
+
+
+def found(*entries: Any, **others: Any) -> set[Evidence]:
+    return set(find_event_evidence({"data_enrichments": [*entries], **others}))
+
+
+@pytest.mark.parametrize("document_type", ["Military", "MILITARY", "Military ID", "military id card", " Military "])
+@pytest.mark.parametrize("shape", [lambda text: {"type": text, "country": "USA"}, lambda text: text])
+def test_a_military_id_is_known_however_it_is_written(document_type: str, shape: Any) -> None:
+    assert found(docv({"documentVerification": {"documentType": shape(document_type)}})) == {DOCV, MILITARY}
+    assert found(docv({"document_type": shape(document_type)})) == {DOCV, MILITARY}
+
+
+@pytest.mark.parametrize("document_type", ["Militaryish", "Non Military", "Passport", "", None, 7, ["Military"]])
+def test_other_document_types_are_no_evidence(document_type: Any) -> None:
+    assert found(docv({"documentType": {"type": document_type}})) == {DOCV}
+    assert found(docv({"documentType": document_type})) == {DOCV}
+
+
+@pytest.mark.parametrize("codes", [["I100", "R844"], ["r844"], [844, None, {"R844": 1}, " R844 "]])
+def test_a_minor_is_known_by_a_reason_code(codes: Any) -> None:
+    assert found(docv({"documentVerification": {"reasonCodes": codes}})) == {DOCV, UNDER_AGE}
+    assert found(docv({"reason_codes": codes})) == {DOCV, UNDER_AGE}
+
+
+@pytest.mark.parametrize("codes", ["R844", ["R8440"], [844], None, {"R844": True}])
+def test_other_reason_codes_are_no_evidence(codes: Any) -> None:
+    assert found(docv({"reasonCodes": codes})) == {DOCV}
 
 
 @pytest.mark.parametrize(
-    ("data", "facts"),
+    "name", ["documentVerification", "secondaryDocument", "selfieIntelligence", "selfieReverification"]
+)
+def test_each_of_the_four_docv_flows_is_known_by_its_result(name: str) -> None:
+    result = {"documentType": {"type": "Military"}, "reasonCodes": ["R844"]}
+    entry = docv({name: result}, enrichment_provider="Somebody")
+    assert found(KYC, entry) == {DOCV, MILITARY, UNDER_AGE}
+    assert found(KYC, docv({"data": [{name: None}]}, enrichment_provider="Somebody")) == {DOCV}
+
+
+def test_a_docv_step_is_known_before_it_has_a_result() -> None:
+    assert found(KYC, docv(None)) == {DOCV}
+    assert found(KYC, {"enrichment_provider": "socuredocrequest "}) == {DOCV}
+
+
+def test_facts_outside_of_a_docv_result_are_no_evidence() -> None:
+    stated = {"documentType": {"type": "Military"}, "reasonCodes": ["R844"]}
+    assert found(KYC | {"response": stated}, individual=stated, **stated) == {NO_DOCV}
+    assert found(docv({}, request={"documentVerification": stated, **stated}), **stated) == {DOCV}
+    both = docv({"kyc": stated, "documentVerification": {"reasonCodes": []}}, enrichment_provider="SocureID")
+    assert found(both) == {DOCV}
+
+
+def test_an_evaluation_whose_steps_are_all_others_had_no_docv_step() -> None:
+    assert found(KYC, KYC | {"enrichment_provider": "SocureFraud"}) == {NO_DOCV}
+    assert found(KYC | {"request": {"documentVerification": {}}}) == {NO_DOCV}
+
+
+@pytest.mark.parametrize(
+    "entry",
     [
-        ({"documentType": {"type": "Military"}}, {MILITARY}),
-        ({"documentType": {"type": "MILITARY", "country": "USA"}}, {MILITARY}),
-        ({"document_type": "military"}, {MILITARY}),
-        ({"a": [{"b": {"documentType": {"type": "Military"}}}]}, {MILITARY}),
-        ({"reasonCodes": ["I100", "R844"]}, {UNDER_AGE}),
-        ({"reason_codes": ["r844"]}, {UNDER_AGE}),
-        ({"a": [[{"ReasonCodes": ["R844"]}]], "documentType": "Military"}, {UNDER_AGE, MILITARY}),
-        ({"documentType": {"type": "Passport"}}, set()),
-        ({"documentType": ["Military"]}, set()),
-        ({"type": "Military", "other": {"code": "R844"}}, set()),
-        ({"reasonCodes": "R844"}, set()),
-        ({"reasonCodes": [844, None, {"R844": 1}]}, set()),
-        ("Military", set()),
-        (None, set()),
+        *({"enrichment_provider": provider} for provider in (None, "", " ", 7)),
+        *({}, {"provider": "SocureKYC"}, None, "SocureKYC", ["SocureKYC"]),
     ],
 )
-def test_the_two_facts_are_found_and_no_others(data: Any, facts: set[Evidence]) -> None:
-    assert set(find_evidence(data)) == facts
+def test_a_step_that_names_no_provider_may_have_been_docv(entry: Any) -> None:
+    assert found(KYC, entry) == set()
+
+
+@pytest.mark.parametrize(
+    "data", [{}, *({"data_enrichments": steps} for steps in (None, [], {}, {"a": KYC}, "SocureKYC", 7))]
+)
+def test_without_a_list_of_steps_nothing_is_known(data: dict[str, Any]) -> None:
+    assert find_event_evidence(data) == ()

@@ -32,15 +32,37 @@ async def entry_of(redis: Redis, eval_id: str) -> dict[str, Any] | None:
 
 
 async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis: Redis, eval_id: str) -> None:
-    made = event(eval_id, data={"documentType": {"type": "Military"}, "reasonCodes": ["R844"]})
+    result = {"documentType": {"type": "Military"}, "reasonCodes": ["R844"]}
+    step = {"enrichment_provider": "SocureDocRequest", "response": {"documentVerification": result}}
+    made = event(eval_id, data={"data_enrichments": [step]})
     answer = await client.deliver(made)
     assert (answer.status, answer.json) == (200, {"result": "accepted"})
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.account, entry.refresh) == (Queue.LIVE, "default", False)
-    assert set(entry.evidence) == {Evidence.MILITARY_ID, Evidence.UNDER_AGE}
+    assert set(entry.evidence) == {Evidence.MILITARY_ID, Evidence.UNDER_AGE, Evidence.DOCV_STEP}
+    assert (entry.event_at, entry.without_request) == (1_767_225_600, False)
     assert (entry.trigger.source, entry.trigger.run) == ("webhook", None)
     assert (entry.trigger.event_type, entry.trigger.event_id) == ("evaluation_completed", made["event_id"])
     assert await redis.llen("docv:live") == 1
+
+
+@pytest.mark.parametrize(
+    ("event_type", "asks_all", "without_request"),
+    [
+        ("evaluation_completed", False, True),
+        ("evaluation_completed", True, False),
+        ("reevaluation", False, False),
+        ("case_attachment_added", False, False),
+    ],
+)
+async def test_only_a_completed_evaluation_without_a_docv_step_is_not_asked_for(
+    settings: Settings, redis: Redis, eval_id: str, event_type: str, *, asks_all: bool, without_request: bool
+) -> None:
+    made = event(eval_id, event_type=event_type, data={"data_enrichments": [{"enrichment_provider": "SocureKYC"}]})
+    async with opened(settings.model_copy(update={"ask_without_docv": asks_all})) as client:
+        assert (await client.deliver(made)).json == {"result": "accepted"}
+    (job,) = await Ledger(redis).lease([eval_id], token="t")
+    assert (job.evidence, job.without_request) == ((Evidence.NO_DOCV_STEP,), without_request)
 
 
 async def test_a_young_event_waits_in_the_ledger_until_it_has_settled(client: Client, redis: Redis) -> None:

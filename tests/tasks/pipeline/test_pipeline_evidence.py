@@ -1,0 +1,191 @@
+"""What evidence does to an evaluation: a tombstone without a request, or a revision of one."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+import pytest
+from obstore.store import MemoryStore
+from redis.asyncio import Redis
+
+from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.scenarios import Scenario, eval_id_for
+from scripts.simulator.server import Simulator, start_simulator
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import BundleUnpacker
+from tasks.errors import LeaseLost, ManifestChanged
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Job, Queue, Trigger
+from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, NoDocumentsReason, Outcome
+from tasks.pipeline import pipeline
+from tasks.pipeline.pipeline import PipelineContext, archive
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.retry import RetryPolicy
+from tasks.riskos.download import DownloadOptions
+from tasks.storage.bucket import S3Bucket
+from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
+from tests.riskos import KEY, Clock
+from worker.config.settings import Settings
+
+REASON = NoDocumentsReason
+NOTHING = eval_id_for(Scenario.NO_DOCUMENTS, 1)
+DOCUMENTS = eval_id_for(Scenario.DOCUMENTED, 1)
+NO_STEP: dict[str, Any] = {"evidence": (Evidence.NO_DOCV_STEP,), "without_request": True}
+
+
+@dataclass
+class Archive:
+    """An archive in memory, filled from a simulator."""
+
+    ctx: PipelineContext
+    simulator: Simulator
+
+    async def archive(self, eval_id: str, **wanted: Any) -> ArchiveResult:
+        job = Job(eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
+        return await archive(replace(job, **wanted), self.ctx)
+
+    async def stored(self, eval_id: str) -> StoredManifest:
+        found = await read_manifest(self.ctx.manifests, Evaluation(eval_id, "sandbox"))
+        assert found
+        return found
+
+    async def manifest(self, eval_id: str) -> Manifest:
+        return (await self.stored(eval_id)).manifest
+
+    async def reason(self, eval_id: str) -> tuple[NoDocumentsReason, int]:
+        """Return the reason, and the revision that says so."""
+        manifest = await self.manifest(eval_id)
+        assert manifest.no_documents
+        return manifest.no_documents.reason, manifest.revision
+
+    @property
+    def requests(self) -> int:
+        return sum(self.simulator.stats().by_evaluation.values())
+
+
+@pytest.fixture
+async def shelf(redis: Redis) -> AsyncIterator[Archive]:
+    options = SimulatorOptions(api_key=KEY, image_bytes=2_000)
+    async with await start_simulator(options) as simulator, aiohttp.ClientSession() as http:
+        terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+        client = Clock(redis).line_to(simulator.url, http, terms, RetryPolicy(quick_attempts=3, quick_pause=0.0))
+        bucket = S3Bucket(MemoryStore())
+        gate = ArchiveGate(client.holds, client.breaker)
+        yield Archive(PipelineContext(client, gate, UploadTarget(bucket), bucket, BundleUnpacker(Limits())), simulator)
+
+
+async def test_an_evaluation_without_a_docv_step_gets_a_tombstone_without_a_request(shelf: Archive) -> None:
+    result = await shelf.archive(NOTHING, **NO_STEP)
+    assert result == ArchiveResult(Outcome.NO_DOCUMENTS, has_written=True, reason=REASON.NO_DOCV_STEP)
+    assert await shelf.reason(NOTHING) == (REASON.NO_DOCV_STEP, 1)
+    assert (await shelf.manifest(NOTHING)).response.status == 0
+    again = await shelf.archive(NOTHING, **NO_STEP)
+    assert again == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS)
+    assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.NO_DOCV_STEP, 1), 0)
+
+
+async def test_such_a_tombstone_does_not_stop_a_new_order(shelf: Archive) -> None:
+    for eval_id, outcome in ((NOTHING, Outcome.NO_DOCUMENTS), (DOCUMENTS, Outcome.ARCHIVED)):
+        await shelf.archive(eval_id, **NO_STEP)
+        assert (await shelf.archive(eval_id)).outcome is outcome
+    assert shelf.requests == 2
+    assert await shelf.reason(NOTHING) == (REASON.NO_DOCV_STEP, 2)
+    assert (await shelf.manifest(NOTHING)).response.status == 400
+    assert (await shelf.manifest(DOCUMENTS)).revision == 2
+
+
+async def test_a_docv_step_that_is_known_later_takes_the_reason_away(shelf: Archive) -> None:
+    await shelf.archive(NOTHING, **NO_STEP)
+    await shelf.archive(NOTHING, evidence=(Evidence.DOCV_STEP,))
+    assert await shelf.reason(NOTHING) == (REASON.RETENTION_OR_UNKNOWN, 2)
+
+
+async def test_what_is_archived_is_not_changed_by_an_event_without_a_docv_step(shelf: Archive) -> None:
+    await shelf.archive(DOCUMENTS)
+    before = await shelf.stored(DOCUMENTS)
+    result = await shelf.archive(DOCUMENTS, **NO_STEP)
+    assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    assert await shelf.stored(DOCUMENTS) == before
+
+
+async def test_documents_that_another_worker_archives_meanwhile_are_not_hidden(
+    shelf: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_before_that(*_: object) -> None:
+        monkeypatch.undo()
+        await shelf.archive(DOCUMENTS)
+
+    monkeypatch.setattr(pipeline, "read_manifest", read_before_that)
+    with pytest.raises(ManifestChanged):
+        await shelf.archive(DOCUMENTS, **NO_STEP)
+    assert (await shelf.manifest(DOCUMENTS)).outcome is Outcome.ARCHIVED
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        (Evidence.MILITARY_ID, REASON.MILITARY),
+        (Evidence.UNDER_AGE, REASON.MINOR),
+        (Evidence.NO_DOCV_STEP, REASON.NO_DOCV_STEP),
+    ],
+)
+async def test_late_evidence_revises_a_tombstone_without_a_request(
+    shelf: Archive, evidence: Evidence, reason: NoDocumentsReason
+) -> None:
+    await shelf.archive(NOTHING)
+    before = await shelf.manifest(NOTHING)
+    trigger = Trigger("intake", run="late")
+    result = await shelf.archive(
+        NOTHING, evidence=(evidence,), event_at=20.0, trigger=trigger, without_request=evidence is Evidence.NO_DOCV_STEP
+    )
+    assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS, has_written=True, reason=reason)
+    after = await shelf.manifest(NOTHING)
+    assert (await shelf.reason(NOTHING), shelf.requests) == ((reason, 2), 1)
+    assert (after.response, after.retrieved_at) == (before.response, before.retrieved_at)
+    assert (after.trigger.source, after.trigger.run) == ("intake", "late")
+    assert after.event_at == "1970-01-01T00:00:20.000Z"
+
+
+async def test_evidence_that_is_known_makes_no_revision(shelf: Archive) -> None:
+    both = (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
+    await shelf.archive(NOTHING, evidence=both)
+    for evidence in (both, both[::-1], both[:1], (), (Evidence.DOCV_STEP,)):
+        result = await shelf.archive(NOTHING, evidence=evidence)
+        assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS)
+    assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.MILITARY, 1), 1)
+
+
+async def test_a_refresh_without_evidence_keeps_the_reason(shelf: Archive) -> None:
+    await shelf.archive(NOTHING, evidence=(Evidence.UNDER_AGE,))
+    assert (await shelf.archive(NOTHING, refresh=True)).outcome is Outcome.UNCHANGED
+    assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.MINOR, 1), 2)
+
+
+@pytest.mark.parametrize("scenario", [Scenario.DOCUMENTED, Scenario.NOT_FOUND, Scenario.REJECTED])
+async def test_late_evidence_changes_no_other_manifest(shelf: Archive, scenario: Scenario) -> None:
+    eval_id = eval_id_for(scenario, 2)
+    await shelf.archive(eval_id)
+    before = await shelf.stored(eval_id)
+    assert (await shelf.archive(eval_id, evidence=(Evidence.MILITARY_ID,))).outcome is Outcome.UNCHANGED
+    assert await shelf.stored(eval_id) == before
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_nothing_is_written_for_an_evaluation_that_is_no_longer_ours(shelf: Archive, *, late: bool) -> None:
+    async def lost(_: Job) -> None:
+        raise LeaseLost
+
+    if late:
+        await shelf.archive(NOTHING)
+    shelf.ctx = replace(shelf.ctx, confirm_lease=lost)
+    with pytest.raises(LeaseLost):
+        await shelf.archive(NOTHING, **(NO_STEP | {"evidence": (Evidence.MILITARY_ID,)}))
+    found = await read_manifest(shelf.ctx.manifests, Evaluation(NOTHING, "sandbox"))
+    assert (found is not None and found.manifest.revision) == late
+
+
+async def test_the_time_of_an_evaluation_is_in_its_manifest(shelf: Archive) -> None:
+    await shelf.archive(DOCUMENTS, event_at=1_769_860_800.512)
+    assert (await shelf.manifest(DOCUMENTS)).event_at == "2026-01-31T12:00:00.512Z"
