@@ -190,7 +190,12 @@ class Consumer:
         if not message.accepted:
             account = self._get_account(message)
             options = EnqueueOptions(
-                message.queue, account, message.trigger, refresh=message.refresh, delay=message.settle_seconds
+                message.queue,
+                account,
+                message.trigger,
+                refresh=message.refresh,
+                delay=message.settle_seconds,
+                facts=message.facts,
             )
             await self._ledger.accept(message.eval_ids, options)
         # What comes one by one, as live events do, is taken together with what comes at the same time.

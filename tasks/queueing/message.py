@@ -2,23 +2,26 @@
 
 The contract: task ``docv.archive`` on queue ``live`` or ``backfill``, with the keyword arguments ``eval_ids`` (1 to
 100 IDs), and if wanted ``refresh`` (ask RiskOS although there is a manifest), ``run`` (a name to count under),
-``account`` (whom to ask with) and ``settle`` (seconds before the first request).
+``account`` (whom to ask with), ``settle`` (seconds before the first request) and ``evidence`` (what is known of
+evaluations, by their IDs).
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.errors import BadEvalId, BadMessage, BadRunName
 from tasks.model.evaluation import parse_eval_id
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import Queue, Trigger
+from tasks.model.submitted_facts import assign_facts, parse_submitted_evidence
 from worker.config.settings import MAX_SETTLE_SECONDS
 
 MAX_BATCH = 100
 """Most IDs in one message."""
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_KNOWN = {"eval_ids", "accepted", "refresh", "run", "account", "settle"}
+_KNOWN = {"eval_ids", "accepted", "refresh", "run", "account", "settle", "evidence"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Message:
         trigger: what stands in the manifest.
         account: name of the account that it asks for; None if it names none.
         settle_seconds: delay before the first request.
+        facts: what it says of some of the evaluations.
     """
 
     eval_ids: tuple[str, ...]
@@ -44,6 +48,7 @@ class Message:
     trigger: Trigger
     account: str | None = None
     settle_seconds: float = 0.0
+    facts: Mapping[str, EvaluationFacts] = field(default_factory=dict)
 
 
 def read_message(queue: object, positional: Sequence[object], arguments: dict[str, Any]) -> Message:
@@ -80,6 +85,7 @@ def read_message(queue: object, positional: Sequence[object], arguments: dict[st
         trigger=Trigger("message", run=None if run is None else parse_run(run)),
         account=account,
         settle_seconds=_settle(arguments.get("settle", 0.0)),
+        facts=_facts(arguments.get("evidence", {}), good, eval_ids),
     )
 
 
@@ -104,6 +110,13 @@ def parse_run(name: object) -> str:
     if not isinstance(name, str) or not _RUN.fullmatch(name):
         raise BadRunName
     return name
+
+
+def _facts(value: object, good: Sequence[str], named: Sequence[object]) -> dict[str, EvaluationFacts]:
+    try:
+        return assign_facts(parse_submitted_evidence(value), good, named)
+    except ValueError as error:
+        raise BadMessage(f"evidence: {error}") from None
 
 
 def _settle(value: object) -> float:

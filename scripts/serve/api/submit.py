@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,7 +22,9 @@ from tasks.errors import BadEvalId, BadRunName
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.serialization import Acceptance, select_published
 from tasks.model.evaluation import parse_eval_id, printable_id
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.submitted_facts import SubmittedEvidence, assign_facts
 from tasks.queueing.message import parse_run
 from worker.config.accounts import Accounts
 from worker.config.settings import MAX_SETTLE_SECONDS
@@ -65,6 +67,10 @@ class SubmitRequest(BaseModel):
         allow_inf_nan=False,
         description="Seconds before the first request: images may need some time after completion.",
     )
+    evidence: SubmittedEvidence = Field(
+        default_factory=dict,
+        description="What is known of evaluations, by their eval_ids. It explains missing documents, at any time.",
+    )
 
 
 class BadId(BaseModel):
@@ -89,6 +95,7 @@ class _ParsedIds:
     good: tuple[str, ...]
     repeated: int
     bad: tuple[BadId, ...]
+    facts: Mapping[str, EvaluationFacts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,7 @@ class SubmitApi:
         body = await read_body(request, self.limits)
         wanted = _parse_body(parse_object(body, self.limits))
         resolve_account(self.accounts, wanted.account, 422)
-        ids = _parse_ids(wanted.eval_ids)
+        ids = _parse_ids(wanted)
         known_by = read_idempotency_key(request, caller, body)
         if known_by is None:
             return _respond(ids, await self._accept(wanted, ids))
@@ -133,7 +140,7 @@ class SubmitApi:
         queue = Queue(wanted.queue)
         account = resolve_account(self.accounts, wanted.account, 422).name
         trigger = Trigger("intake", run=wanted.run)
-        order = EnqueueOptions(queue, account, trigger, refresh=wanted.refresh, delay=wanted.settle)
+        order = EnqueueOptions(queue, account, trigger, refresh=wanted.refresh, delay=wanted.settle, facts=ids.facts)
         answers: list[int] = []
         for start in range(0, len(ids.good), _AT_ONCE):
             answers += await self._soon(self.ledger.accept_each(ids.good[start : start + _AT_ONCE], order))
@@ -162,15 +169,19 @@ def _parse_body(body: dict[str, Any]) -> SubmitRequest:
         raise HTTPError(422, "; ".join(sentences)) from None
 
 
-def _parse_ids(texts: Sequence[Any]) -> _ParsedIds:
+def _parse_ids(wanted: SubmitRequest) -> _ParsedIds:
     good: dict[str, None] = {}
     bad: list[BadId] = []
-    for index, text in enumerate(texts):
+    for index, text in enumerate(wanted.eval_ids):
         try:
             good[parse_eval_id(text)] = None
         except BadEvalId as error:
             bad.append(BadId(index=index, text=error.shown, why=error.why))
-    return _ParsedIds(tuple(good), len(texts) - len(good) - len(bad), tuple(bad))
+    try:
+        facts = assign_facts(wanted.evidence, good, wanted.eval_ids)
+    except ValueError as error:
+        raise HTTPError(422, f"evidence: {error}") from None
+    return _ParsedIds(tuple(good), len(wanted.eval_ids) - len(good) - len(bad), tuple(bad), facts)
 
 
 def _respond(ids: _ParsedIds, found: Mapping[str, int], headers: Mapping[str, str] | None = None) -> web.Response:

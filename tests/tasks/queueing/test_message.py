@@ -1,9 +1,12 @@
 import math
+import re
 
 import pytest
 
 from tasks.errors import BadMessage, BadRunName, InvalidInput
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import Queue, Trigger
+from tasks.model.outcome import Evidence
 from tasks.queueing.message import MAX_BATCH, Message, parse_eval_ids, parse_run, read_message
 
 FIRST, SECOND = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "1c65b5e5-7f6c-4a4d-8e3b-8d2a1f9c0b21"
@@ -50,6 +53,54 @@ def test_a_producer_may_have_an_evaluation_settle_first(settle: float) -> None:
 def test_a_delay_that_is_not_a_number_of_seconds_is_refused(settle: object) -> None:
     with pytest.raises(BadMessage, match="settle must be a number of seconds from 0 to 86400"):
         read(settle=settle)
+
+
+def test_a_producer_may_say_what_it_knows_of_an_evaluation() -> None:
+    facts = {
+        FIRST.upper(): {"document_type": "Military ID", "reason_codes": ["I100", "R844"]},
+        SECOND: {"document_type": "Passport", "event_at": "2026-01-31T13:00:00+01:00"},
+    }
+    assert read(eval_ids=[FIRST, SECOND], evidence=facts).facts == {
+        FIRST: EvaluationFacts((Evidence.MILITARY_ID, Evidence.UNDER_AGE)),
+        SECOND: EvaluationFacts((), 1_769_860_800.0),
+    }
+    assert read().facts == read(evidence={}).facts == {}
+    assert read(evidence={FIRST: {"document_type": None, "reason_codes": None}}).facts == {FIRST: EvaluationFacts()}
+
+
+SHAPE = "expected an object that gives IDs of eval_ids an object with document_type, reason_codes and event_at only"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "why"),
+    [
+        *((value, SHAPE) for value in (None, [], "text", 7, {FIRST: 7}, {FIRST: None}, {FIRST: {"type": "Military"}})),
+        *(
+            ({FIRST: {"document_type": value}}, "document_type must be a text")
+            for value in (7, ["Military"], "x" * 201)
+        ),
+        *(
+            ({FIRST: {"reason_codes": value}}, "reason_codes must be a list of at most 100 texts")
+            for value in ("R844", {"R844": 1}, [844], ["x" * 101], ["R844"] * 101)
+        ),
+        *(
+            ({FIRST: {"event_at": value}}, "event_at must be an RFC 3339 time with a zone")
+            for value in ("yesterday", 1_769_860_800, "2026-01-31T12:00:00", "2026-01-31", "9999-12-31T23:59:59Z", "")
+        ),
+        ({FIRST: {}, SECOND: {}, "no-id": {}}, "2 of its IDs are not in eval_ids"),
+        ({FIRST: {}, FIRST.upper(): {}}, "it has an evaluation twice"),
+    ],
+)
+def test_evidence_of_another_shape_is_refused_in_a_sentence_of_ours(evidence: object, why: str) -> None:
+    with pytest.raises(BadMessage, match=f"evidence: {re.escape(why)}") as refused:
+        read(evidence=evidence)
+    assert "\n" not in str(refused.value)
+    assert FIRST not in str(refused.value)
+
+
+def test_evidence_about_what_is_no_id_is_dropped_with_it() -> None:
+    message = read(eval_ids=[FIRST, "no-id"], evidence={"no-id": {"document_type": "Military"}})
+    assert (message.facts, len(message.bad)) == ({}, 1)
 
 
 def test_our_own_publisher_says_that_the_ledger_knows_the_ids() -> None:

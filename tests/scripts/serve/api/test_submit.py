@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from scripts.serve.api.submit import MOST_IDS
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
+from tasks.model.outcome import Evidence
 from tests.scripts.serve.conftest import INTAKE, Client, everything_in, opened
 from worker.config.settings import Settings
 
@@ -55,6 +56,26 @@ async def test_ids_that_settle_first_are_accepted_and_not_queued_yet(
 async def test_an_id_with_a_delay_of_zero_is_queued_at_once(client: Client, redis: Redis, eval_id: str) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id], "settle": 0})).json["accepted"] == 1
     assert await redis.llen("docv:live") == 1
+
+
+async def test_what_a_producer_knows_of_an_evaluation_is_kept_as_evidence(client: Client, redis: Redis) -> None:
+    military, plain = str(uuid4()), str(uuid4())
+    facts = {military.upper(): {"document_type": f"Military {CANARY}", "event_at": "2026-01-31T12:00:00Z"}}
+    answer = await client.hand_in({"eval_ids": [military, plain], "evidence": facts})
+    assert (answer.status, answer.json["accepted"]) == (202, 2)
+    jobs = await Ledger(redis).lease([military, plain], token="t")
+    assert [(job.evidence, job.event_at) for job in jobs] == [((Evidence.MILITARY_ID,), 1_769_860_800.0), ((), None)]
+    assert CANARY not in await everything_in(redis)
+
+
+async def test_evidence_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_accepted(
+    client: Client, redis: Redis
+) -> None:
+    ids = [str(uuid4()) for _ in range(9)]
+    answer = await client.hand_in({"eval_ids": ids, "evidence": {each: {"colour": CANARY} for each in ids}})
+    assert (answer.status, answer.json["error"].count(":")) == (422, 1)
+    assert CANARY not in answer.json["error"]
+    assert await redis.hlen("docv:ledger:entries") == 0
 
 
 async def test_each_id_is_counted_once(client: Client) -> None:
@@ -110,6 +131,10 @@ async def test_as_many_as_allowed_are_taken_at_once(client: Client, redis: Redis
         ({"eval_ids": ["a"], "settle": "30"}, "settle: Input should be a valid number"),
         ({"eval_ids": ["a"], "settle": True}, "settle: Input should be a valid number"),
         ({"eval_ids": ["a"], "settle": None}, "settle: Input should be a valid number"),
+        ({"eval_ids": ["a"], "evidence": {"a": {"reason_codes": "R844"}}}, "evidence: reason_codes must be a list"),
+        ({"eval_ids": ["a"], "evidence": None}, "evidence: expected an object that gives IDs of eval_ids"),
+        ({"eval_ids": ["a"], "evidence": {"b": {}, "c": {}}}, "evidence: 2 of its IDs are not in eval_ids"),
+        ({"eval_ids": ["a"], "evidence": {str(n): 7 for n in range(9)}}, "evidence: expected an object that gives IDs"),
     ],
 )
 async def test_another_shape_is_refused_in_a_sentence(client: Client, redis: Redis, body: Any, said: str) -> None:
