@@ -11,7 +11,7 @@ import orjson
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import ManifestOutcome, Outcome, SourceStatus
+from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import StoredManifest, read_manifest
 
@@ -42,6 +42,7 @@ class EvaluationRow:
         cause: a short fixed word: what could not be read, or why there is no manifest: the cause of the dead letter, or
             where the evaluation stands.
         at_source: what RiskOS had when it was last asked, as its manifest says; None if none was read.
+        reason: why there are no documents, as far as evidence tells; None if the outcome is another one.
     """
 
     eval_id: str
@@ -53,6 +54,7 @@ class EvaluationRow:
     archived_at: str | None = None
     cause: str | None = None
     at_source: SourceStatus | None = None
+    reason: NoDocumentsReason | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -106,6 +108,7 @@ def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow
         archived_at=manifest.archived_at,
         cause=ERASED if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
         at_source=manifest.source_status,
+        reason=manifest.no_documents_reason,
     )
 
 

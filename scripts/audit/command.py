@@ -36,6 +36,7 @@ class AuditTotals:
 
     Attributes:
         outcomes: how many of each.
+        reasons: how many without documents for each reason.
         damaged: manifests that say nothing; they count as missing, too.
         documents: how many.
         only_here: evaluations of which only the archive has documents.
@@ -43,6 +44,7 @@ class AuditTotals:
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     damaged: int = 0
     documents: int = 0
     only_here: int = 0
@@ -52,6 +54,8 @@ class AuditTotals:
         """Count some rows."""
         for row in some:
             self.outcomes[row.outcome] += 1
+            if row.reason:
+                self.reasons[row.reason] += 1
             self.damaged += row.is_damaged
             self.documents += row.documents
             self.only_here += row.at_source in ONLY_HELD_HERE
@@ -61,7 +65,12 @@ class AuditTotals:
         """Return the counts in a line."""
         counts = [f"{count:,} {outcome}" for outcome, count in sorted(self.outcomes.items())]
         damaged = f" ({self.damaged:,} of those have a damaged manifest)" if self.damaged else ""
-        return f"{self.outcomes.total():,} evaluations: {', '.join(counts)}{damaged}; {self.documents:,} documents"
+        reasons = [f"{count:,} {reason}" for reason, count in sorted(self.reasons.items())]
+        explained = f" (no documents: {', '.join(reasons)})" if reasons else ""
+        return (
+            f"{self.outcomes.total():,} evaluations: {', '.join(counts)}{damaged}; "
+            f"{self.documents:,} documents{explained}"
+        )
 
     def source_sentence(self) -> str:
         """Return in a line how many evaluations only the archive has documents of, as far as that is known."""

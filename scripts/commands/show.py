@@ -115,7 +115,9 @@ def _as_json(found: _Found) -> dict[str, object]:
                 "revision": stored.manifest.revision,
                 "archived_at": row.archived_at,
                 "retrieved_at": stored.manifest.retrieved_at,
+                "event_at": stored.manifest.event_at,
                 "outcome": row.outcome,
+                "reason": row.reason,
                 "documents": row.documents,
                 "bytes": row.bytes,
                 "at_source": row.at_source,
@@ -142,11 +144,12 @@ def _print(found: _Found) -> None:
 
 def _revision_table(found: _Found) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("revision", "archived at", "outcome", "documents", "at source", "response", "request"):
+    for title in ("revision", "archived at", "outcome", "reason", "documents", "at source", "response", "request"):
         table.add_column(title, justify="right" if title in {"revision", "documents"} else "left", overflow="fold")
     for stored, row in found.rows():
-        facts = str(stored.manifest.revision), row.archived_at, row.outcome, str(row.documents), row.at_source
-        table.add_row(*facts, _join(stored.manifest.last_response), _join(stored.manifest.trigger))
+        facts = row.archived_at, row.outcome, row.reason, str(row.documents), row.at_source
+        texts = _join(stored.manifest.last_response), _join(stored.manifest.trigger)
+        table.add_row(str(stored.manifest.revision), *facts, *texts)
     return table
 
 

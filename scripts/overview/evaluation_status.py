@@ -69,6 +69,7 @@ class EvaluationStatus:
             "state": self.state,
             "outcome": self.outcome,
             "cause": self.cause,
+            "reason": self.archived.reason,
             "next_attempt_at": self.next_attempt_at,
             "documents": self.archived.documents,
             "bytes": self.archived.bytes,

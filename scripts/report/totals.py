@@ -35,6 +35,7 @@ class ReportTotals:
         begun: when the run began.
         outcomes: how many of each, ``missing`` included.
         causes: why those that nobody may pass over have no documents in the archive.
+        reasons: why RiskOS has no documents of those that are ``no_documents``.
         documents: how many.
         bytes: of them.
         only_here: evaluations of which only the archive has documents.
@@ -46,6 +47,7 @@ class ReportTotals:
     begun: datetime
     outcomes: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     documents: int = 0
     bytes: int = 0
     only_here: int = 0
@@ -68,6 +70,8 @@ class ReportTotals:
         """Add some rows."""
         for row in rows:
             self.outcomes[row.outcome] += 1
+            if row.reason:
+                self.reasons[row.reason] += 1
             self.documents += row.documents
             self.bytes += row.bytes
             self.only_here += row.at_source in ONLY_HELD_HERE

@@ -10,7 +10,7 @@ from tasks.errors import ManifestChanged
 from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue
-from tasks.model.outcome import ArchiveResult, ManifestOutcome, NoDocumentsReason, Outcome
+from tasks.model.outcome import ArchiveResult, NoDocumentsReason, Outcome
 from tasks.pipeline.manifest_builder import add_evidence, build_manifest, build_unasked_tombstone
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
@@ -105,7 +105,7 @@ def _is_final(manifest: Manifest, job: Job) -> bool:
     """Return whether what the archive says of the evaluation is not to be asked for again."""
     if manifest.erased:
         return not job.even_if_erased
-    if _reason(manifest) is NoDocumentsReason.NO_DOCV_STEP:
+    if manifest.no_documents_reason is NoDocumentsReason.NO_DOCV_STEP:
         return job.without_request
     return not job.refresh and manifest.manifest_outcome not in job.refresh_outcomes
 
@@ -120,7 +120,7 @@ async def _record_evidence(
     await ctx.confirm_lease(job)
     with span("manifest"):
         await commit(ctx.manifests, evaluation, revised, before, ctx.target.tags)
-    return replace(_unchanged(revised), has_written=True, reason=_reason(revised))
+    return replace(_unchanged(revised), has_written=True, reason=revised.no_documents_reason)
 
 
 async def _record_unasked(
@@ -193,14 +193,9 @@ def _result(outcome: Outcome, manifest: Manifest, previous: StoredManifest | Non
         unchanged=record.manifest_outcome if outcome is Outcome.UNCHANGED else None,
         answer=manifest.outcome if manifest.response.status else None,
         has_written=has_written,
-        reason=_reason(record) if has_written else None,
+        reason=record.no_documents_reason if has_written else None,
     )
 
 
 def _unchanged(manifest: Manifest) -> ArchiveResult:
     return ArchiveResult(Outcome.UNCHANGED, manifest.manifest_outcome)
-
-
-def _reason(manifest: Manifest) -> NoDocumentsReason | None:
-    is_tombstone = manifest.manifest_outcome is ManifestOutcome.NO_DOCUMENTS
-    return manifest.no_documents.reason if is_tombstone and manifest.no_documents else None

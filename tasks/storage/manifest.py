@@ -173,6 +173,12 @@ class Manifest(ArchiveRecord):
         return self.source.status if self.source else SourceStatus.UNKNOWN
 
     @property
+    def no_documents_reason(self) -> NoDocumentsReason | None:
+        """Why there are no documents, if RiskOS has none and the archive holds none."""
+        is_tombstone = self.manifest_outcome is ManifestOutcome.NO_DOCUMENTS
+        return self.no_documents.reason if is_tombstone and self.no_documents else None
+
+    @property
     def last_response(self) -> ResponseRecord:
         """What RiskOS answered when it was last asked."""
         return self.source.response if self.source else self.response

@@ -15,7 +15,7 @@ from scripts.serve.auth.credentials import CredentialCheck
 from scripts.serve.http.responses import HTTPError, json_response
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import Evaluation, parse_eval_id
-from tasks.model.outcome import Outcome, SourceStatus
+from tasks.model.outcome import NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket
 from worker.config.accounts import Accounts
 
@@ -36,6 +36,9 @@ class ArchivedEvaluation(BaseModel):
     )
     cause: str | None = Field(
         description="A short fixed word: what stopped its last attempt, or why something is not in the archive."
+    )
+    reason: NoDocumentsReason | None = Field(
+        description="Why there are no documents, as far as evidence tells; null unless the archive says no_documents."
     )
     next_attempt_at: str | None = Field(
         description="RFC 3339, UTC: when a parked one is due, or when the hold that one on_hold waits for ends or is "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
 from tests.archived_bundles import archive_bundle, archive_refusal, archive_tombstone
@@ -39,6 +39,17 @@ async def test_what_is_archived_is_told_from_the_archive_alone(shell: Shell) -> 
     ]
     assert finished.err == "10 evaluations: 8 archived, 1 no_documents, 1 unreadable; 38 documents\n"
     assert not (shell.folder / ".docv-archive" / "redis").exists()
+
+
+async def test_why_there_are_no_documents_is_told_for_each_and_together(tmp_path: Path) -> None:
+    evidence = [(Evidence.MILITARY_ID,), (Evidence.UNDER_AGE,), (Evidence.NO_DOCV_STEP,), (), (Evidence.UNDER_AGE,)]
+    for eval_id, known in zip(IDS, evidence, strict=False):
+        await archive_tombstone(LocalBucket(tmp_path / "archive"), Evaluation(eval_id, "sandbox"), known)
+    finished = await Shell(tmp_path).run("audit", "-", given="\n".join(IDS[: len(evidence)]))
+    rows = list(csv.DictReader(io.StringIO(finished.out)))
+    assert [row["reason"] for row in rows] == ["military", "minor", "no_docv_step", "retention_or_unknown", "minor"]
+    told = "(no documents: 1 military, 2 minor, 1 no_docv_step, 1 retention_or_unknown)"
+    assert finished.err == f"5 evaluations: 5 no_documents; 0 documents {told}\n"
 
 
 async def test_a_program_gets_the_lines_of_the_contract(shell: Shell) -> None:

@@ -7,7 +7,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
+from tasks.model.outcome import Evidence
 from tasks.storage.local_bucket import LocalBucket
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.archives import NAMES, eval_ids, fill
@@ -50,7 +52,9 @@ async def test_an_archived_evaluation_is_shown_with_its_revisions(shell: Shell) 
         "revision": 3,
         "archived_at": "2026-11-23T04:00:00.000Z",
         "retrieved_at": "2026-11-23T04:00:00.000Z",
+        "event_at": None,
         "outcome": "archived",
+        "reason": None,
         "documents": 9,
         "bytes": 9 * 2_004,
         "at_source": "unknown",
@@ -100,6 +104,16 @@ async def test_the_command_and_the_route_say_the_same(shell: Shell, redis: Redis
             told = (await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")).json
             shown = json.loads((await shell.run("show", eval_id, "--json")).out)
             assert told == {name: value for name, value in shown.items() if name != "revisions"}
+
+
+async def test_why_there_are_no_documents_is_shown_for_each_revision(shell: Shell) -> None:
+    evaluation, bucket = Evaluation(UNKNOWN, "sandbox"), LocalBucket(shell.folder / "archive")
+    await archive_tombstone(bucket, evaluation)
+    await archive_tombstone(bucket, evaluation, (Evidence.UNDER_AGE,))
+    found = json.loads((await shell.run("show", UNKNOWN, "--json")).out)
+    assert (found["outcome"], found["reason"]) == ("no_documents", "minor")
+    assert [each["reason"] for each in found["revisions"]] == ["minor", "retention_or_unknown"]
+    assert "retention_or_unknown" in (await shell.run("show", UNKNOWN)).out
 
 
 @pytest.mark.usefixtures("archive")

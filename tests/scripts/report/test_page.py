@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from scripts.archive_access.evaluation_rows import EvaluationRow
 from scripts.report.page import render_page
 from scripts.report.totals import ReportTotals
+from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.run_list import RunList, RunSource
 
 HOSTILE = "<script>alert(1)</script>"
@@ -65,6 +66,14 @@ def test_a_run_that_needs_nobody_says_so() -> None:
     assert "3 documents, 750 kB" in html
     assert "1,234,567 evaluations" in html
     assert "<rect" in html
+
+
+def test_why_there_are_no_documents_is_told_for_every_reason_where_there_are_none() -> None:
+    assert "Why there are no documents" not in shown(EvaluationRow("an ID", "archived", documents=3))
+    html = shown(*[EvaluationRow("an ID", "no_documents", reason="minor") for _ in range(3)])
+    assert '<td>minor</td><td class="figure">3</td>' in html
+    for reason in NoDocumentsReason:
+        assert f"<td>{reason.value}</td>" in html
 
 
 def test_what_needs_a_look_is_named() -> None:

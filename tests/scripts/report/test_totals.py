@@ -28,6 +28,13 @@ def test_what_somebody_has_to_look_at_is_counted_by_cause_and_named_first_come()
     assert (len(totals.named), totals.unnamed, totals.errors) == (most, 3, most + 3)
 
 
+def test_evaluations_without_documents_are_counted_by_reason() -> None:
+    totals = ReportTotals(BEGUN)
+    totals.add([row(), row("no_documents", reason="military"), row("no_documents", reason="minor"), row("not_found")])
+    totals.add([row("no_documents", reason="military")])
+    assert totals.reasons == {"military": 2, "minor": 1}
+
+
 def test_the_bars_hold_all_that_was_made_since_the_run_began() -> None:
     totals = ReportTotals(BEGUN)
     totals.add([row(seconds=second) for second in range(0, 3600, 2)])
