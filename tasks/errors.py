@@ -104,7 +104,7 @@ class BadRunName(InvalidInput): ...
 
 @_define(
     "run_taken",
-    "run {run} began {begun_at} with other IDs, or another --account, --refresh, "
+    "run {run} began {begun_at} with other IDs or evidence, or another --account, --refresh, "
     "--refresh-outcome or --even-if-erased; nothing was queued: choose another name with --run",
 )
 class RunTaken(InvalidInput):

@@ -5,17 +5,18 @@ at a position only once.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kombu.exceptions import KombuError
 
 from tasks.errors import IntegrityError
 from tasks.ledger.ledger import Ledger
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, batch_size
 from tasks.storage.bucket import Bucket
-from tasks.storage.run_list import Chunk, RunList, find_run_list, read_chunk
+from tasks.storage.run_list import Chunk, RunList, find_run_list, read_chunk_with_facts
 from tasks.telemetry import log_events
 
 INTERVAL = 0.2
@@ -31,6 +32,7 @@ class _OpenList:
     of_run: RunList
     piece: Chunk | None = None
     eval_ids: Sequence[str] = ()
+    facts: Mapping[str, EvaluationFacts] = field(default_factory=dict)
     position: int | None = None
 
 
@@ -100,6 +102,7 @@ class Feeder:
             of_run.account,
             Trigger("backfill", run=name),
             refresh=of_run.refresh,
+            facts=reading.facts,
             even_if_erased=of_run.even_if_erased,
             refresh_outcomes=of_run.refresh_outcomes,
         )
@@ -119,7 +122,8 @@ class Feeder:
             return ()
         piece, before = reading.of_run.chunk_at(position)
         if reading.piece is not piece:
-            reading.eval_ids, reading.piece = await read_chunk(self._bucket, piece), piece
+            reading.eval_ids, reading.facts = await read_chunk_with_facts(self._bucket, piece)
+            reading.piece = piece
         return reading.eval_ids[position - before : position - before + _AT_ONCE]
 
     async def _open(self, name: str) -> _OpenList:

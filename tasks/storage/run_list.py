@@ -2,7 +2,7 @@
 
 Redis stays small whatever a backfill names, and a run can be told of for as long as the archive is there.
 
-    runs/{environment}/{run}/{sha256}.txt.gz     some of its IDs, one a line
+    runs/{environment}/{run}/{sha256}.txt.gz     some of its IDs, one a line, each with what is known of it
     runs/{environment}/{run}/run.json            what the run is, and its pieces in order; written last
 """
 
@@ -10,7 +10,8 @@ import gzip
 import hashlib
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -18,13 +19,17 @@ from pydantic import Field, ValidationError
 from tasks.errors import BadEvalId, IntegrityError, ManifestChanged, RunCancelled, RunTaken
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
-from tasks.model.outcome import ManifestOutcome
+from tasks.model.evidence import EvaluationFacts
+from tasks.model.outcome import Evidence, ManifestOutcome
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
-from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, utc_now
+from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, format_utc, utc_now
 
 CHUNK_SIZE = 50_000
 """IDs in one piece."""
-_LINE = 37
+_LINE = 256
+"""Most bytes of a line."""
+_EVENT_AT = "event_at:"
+_EVIDENCE = frozenset(map(str, Evidence))
 _UPDATE_ATTEMPTS = 5
 _GZIP = 31  # zlib's word for "with gzip's header"
 
@@ -46,6 +51,12 @@ class RunSource(ArchiveRecord):
 
     name: str = Field(description="Name of the file, without its folder.")
     fingerprint: str = Field(pattern=SHA256, description="Hash of its IDs, each once, in order.")
+    facts: str | None = Field(
+        default=None,
+        pattern=SHA256,
+        exclude_if=lambda value: value is None,
+        description="Hash of the lines of all its pieces; absent if they hold nothing but IDs.",
+    )
     ids: int = Field(ge=1, description="How many those are.")
     repeated: int = Field(ge=0, description="How often one came again.")
     bad: int = Field(ge=0, description="Lines that name no evaluation.")
@@ -75,9 +86,9 @@ class RunList(ArchiveRecord):
 
     @property
     def fingerprint(self) -> str:
-        """What the ledger knows the list by: the same IDs asked for with another account are another list."""
-        fingerprint = self.source.fingerprint
-        return fingerprint if self.account == DEFAULT_ACCOUNT else f"{fingerprint}:{self.account}"
+        """What the ledger knows the list by: the same IDs with another account or other facts are another list."""
+        account = "" if self.account == DEFAULT_ACCOUNT else self.account
+        return ":".join(filter(None, (self.source.fingerprint, account, self.source.facts)))
 
     def with_cancellation(self, at: str | None, by: str | None, position: int | None) -> "RunList":
         """Return the list with what it says of a cancellation."""
@@ -97,6 +108,14 @@ class RunList(ArchiveRecord):
         raise IndexError(position)
 
 
+def hash_lines(eval_ids: Iterable[str], facts: Iterable[EvaluationFacts]) -> str:
+    """Return the SHA-256 of the lines of a list with facts."""
+    digest = hashlib.sha256()
+    for line in map(_format_line, eval_ids, facts):
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
 async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-only, each with its name
     bucket: Bucket,
     eval_ids: Iterable[str],
@@ -109,11 +128,13 @@ async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-on
     even_if_erased: bool = False,
     refresh_outcomes: tuple[ManifestOutcome, ...] = (),
     again: bool = False,
+    facts: Iterable[EvaluationFacts] | None = None,
 ) -> RunList:
     """Put the list of a run into the archive, or find the same one there; return it.
 
     Args:
         again: if the run was cancelled, begin it again.
+        facts: what is known of each of the IDs, in their order; None if nothing is.
 
     Raises:
         RunTaken: the name means another list.
@@ -122,7 +143,7 @@ async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-on
     """
     known = await read_run_list(bucket, environment, run)
     if known is None:
-        rest, pieces = iter(eval_ids), []
+        rest, pieces = iter(eval_ids) if facts is None else map(_format_line, eval_ids, facts), []
         while some := tuple(itertools.islice(rest, CHUNK_SIZE)):
             pieces.append(await _store_chunk(bucket, environment, run, some))
         made = RunList(
@@ -139,9 +160,9 @@ async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-on
             archiver=archiver(),
         )
         known = await _store_list(bucket, made)
-    meant = (source.fingerprint, account, refresh, even_if_erased, refresh_outcomes)
-    found = (known.source.fingerprint, known.account, known.refresh, known.even_if_erased, known.refresh_outcomes)
-    if found != meant:
+    meant = (source.fingerprint, source.facts, account, refresh, even_if_erased, refresh_outcomes)
+    found = (known.source.fingerprint, known.source.facts, known.account)
+    if (*found, known.refresh, known.even_if_erased, known.refresh_outcomes) != meant:
         raise RunTaken(run, known.begun_at)
     if known.cancelled_at is None:
         return known
@@ -202,17 +223,51 @@ async def read_chunk(bucket: Bucket, piece: Chunk) -> list[str]:
         IntegrityError: it is not there as it was written.
         StorageError: the bucket did not say.
     """
+    return (await read_chunk_with_facts(bucket, piece))[0]
+
+
+async def read_chunk_with_facts(bucket: Bucket, piece: Chunk) -> tuple[list[str], Mapping[str, EvaluationFacts]]:
+    """Return the IDs of a piece, and what is known of some of them.
+
+    Raises:
+        IntegrityError: it is not there as it was written.
+        StorageError: the bucket did not say.
+    """
     found = await bucket.read(piece.key)
     if found is None or hashlib.sha256(found.data).hexdigest() != piece.sha256:
         raise IntegrityError("a piece of a run's list is gone or damaged")
     try:
-        lines = zlib.decompressobj(_GZIP).decompress(found.data, piece.ids * _LINE + 1).decode("ascii").split()
-        eval_ids = [parse_eval_id(line) for line in lines]
-    except (zlib.error, UnicodeDecodeError, BadEvalId):
-        eval_ids = []
+        text = zlib.decompressobj(_GZIP).decompress(found.data, piece.ids * _LINE + 1).decode("ascii")
+        lines = [line.partition(" ") for line in text.splitlines()]
+        eval_ids = [parse_eval_id(eval_id) for eval_id, _, _ in lines]
+        # Few lines differ in what follows the ID unless they have times.
+        parsed = {words: _parse_facts(words) for words in {words for _, _, words in lines if words}}
+    except (zlib.error, ValueError, BadEvalId):
+        eval_ids, lines, parsed = [], [], {}
     if len(eval_ids) != piece.ids:
         raise IntegrityError("a piece of a run's list does not hold what its run says")
-    return eval_ids
+    return eval_ids, {eval_id: parsed[words] for eval_id, (_, _, words) in zip(eval_ids, lines, strict=True) if words}
+
+
+def _format_line(eval_id: str, facts: EvaluationFacts) -> str:
+    return " ".join((eval_id, *_words(facts)))
+
+
+def _words(facts: EvaluationFacts) -> Iterator[str]:
+    yield from map(str, facts.evidence)
+    if facts.event_at is not None:
+        yield f"{_EVENT_AT}{format_utc(facts.event_at)}"
+
+
+def _parse_facts(words: str) -> EvaluationFacts:
+    """Return the facts of a line; words of later versions are passed over."""
+    evidence, event_at = [], None
+    for word in words.split():
+        if word in _EVIDENCE:
+            evidence.append(Evidence(word))
+        elif word.startswith(_EVENT_AT):
+            event_at = datetime.fromisoformat(word.removeprefix(_EVENT_AT)).timestamp()
+    return EvaluationFacts(tuple(evidence), event_at)
 
 
 def _parse_list(run: str, data: bytes) -> RunList:
@@ -245,13 +300,13 @@ def _list_key(environment: str, run: str) -> str:
     return f"runs/{environment}/{run}/run.json"
 
 
-async def _store_chunk(bucket: Bucket, environment: str, run: str, eval_ids: Sequence[str]) -> Chunk:
+async def _store_chunk(bucket: Bucket, environment: str, run: str, lines: Sequence[str]) -> Chunk:
     # Without a time, so that the same IDs are the same bytes.
-    data = gzip.compress("".join(f"{eval_id}\n" for eval_id in eval_ids).encode(), mtime=0)
+    data = gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"runs/{environment}/{run}/{sha256}.txt.gz"
     await put(bucket, key, data, sha256, ObjectAttributes("application/gzip", {"sha256": sha256}))
-    return Chunk(key=key, ids=len(eval_ids), sha256=sha256)
+    return Chunk(key=key, ids=len(lines), sha256=sha256)
 
 
 async def _store_list(bucket: Bucket, made: RunList) -> RunList:

@@ -48,7 +48,7 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
     (
         RunTaken("q3", "2026-11-23T04:00:00.000Z"),
         (
-            "run q3 began 2026-11-23T04:00:00.000Z with other IDs, or another --account, --refresh, "
+            "run q3 began 2026-11-23T04:00:00.000Z with other IDs or evidence, or another --account, --refresh, "
             "--refresh-outcome or --even-if-erased; nothing was queued: choose another name with --run"
         ),
     ),

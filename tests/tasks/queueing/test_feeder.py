@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
+from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import Queue
-from tasks.model.outcome import ManifestOutcome, Outcome
+from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 from tasks.queueing import feeder as module
 from tasks.queueing.feeder import Feeder
 from tasks.queueing.publisher import Publisher, count_backlog
@@ -98,6 +99,19 @@ async def test_a_run_is_fed_with_its_outcomes_to_refresh(ledger: Ledger, bucket:
     await feed_all(feeder)
     entries = await ledger.lease(ids, token="ours")
     assert [(entry.refresh, entry.refresh_outcomes) for entry in entries] == [(False, (ManifestOutcome.NOT_FOUND,))] * 2
+
+
+async def test_a_run_is_fed_with_what_is_known_of_its_evaluations(
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder
+) -> None:
+    ids = some_ids(9)
+    facts = [
+        EvaluationFacts((Evidence.UNDER_AGE,), 5.5) if number % 4 == 3 else EvaluationFacts() for number in range(9)
+    ]
+    await begin(ledger, bucket, ids, facts=facts)
+    await feed_all(feeder)
+    jobs = await ledger.lease(ids, token="ours")
+    assert [EvaluationFacts(job.evidence, job.event_at) for job in jobs] == facts
 
 
 async def test_it_is_fed_no_more_than_the_ledger_is_to_hold_and_goes_on_when_there_is_room(

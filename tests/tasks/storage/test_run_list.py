@@ -1,6 +1,7 @@
 """The list of a run in the archive: written once, read in pieces, believed only as it was written."""
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ import pytest
 from obstore.store import MemoryStore
 
 from tasks.errors import IntegrityError, ManifestChanged, RunCancelled, RunTaken
-from tasks.model.outcome import ManifestOutcome
+from tasks.model.evidence import EvaluationFacts
+from tasks.model.outcome import Evidence, ManifestOutcome
 from tasks.storage import run_list
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import (
+    Chunk,
     RunList,
     RunSource,
     find_run_list,
+    hash_lines,
     mark_cancelled,
     read_chunk,
+    read_chunk_with_facts,
     read_run_list,
     store_run_list,
 )
@@ -38,7 +43,8 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def keep(bucket: Bucket, ids: list[str] = IDS, fingerprint: str = "a" * 64, **other: Any) -> RunList:
-    source = RunSource(name="ids.csv", fingerprint=fingerprint, ids=len(ids), repeated=1, bad=2)
+    known = hash_lines(ids, other["facts"]) if "facts" in other else None
+    source = RunSource(name="ids.csv", fingerprint=fingerprint, ids=len(ids), repeated=1, bad=2, facts=known)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False} | other
     return await store_run_list(bucket, ids, source=source, **facts)
 
@@ -48,6 +54,41 @@ async def test_what_was_kept_is_read_back_in_order_piece_by_piece(bucket: Bucket
     assert await read_run_list(bucket, "sandbox", "q3") == kept
     assert [piece.ids for piece in kept.pieces] == [4, 4, 2]
     assert [eval_id for piece in kept.pieces for eval_id in await read_chunk(bucket, piece)] == IDS
+
+
+async def test_what_is_known_of_an_evaluation_stands_beside_its_id(bucket: Bucket) -> None:
+    facts = [EvaluationFacts()] * 10
+    facts[1] = EvaluationFacts((Evidence.MILITARY_ID, Evidence.UNDER_AGE), 1_769_860_800.512)
+    facts[5] = EvaluationFacts((), 0.0)
+    facts[9] = EvaluationFacts((Evidence.UNDER_AGE,))
+    kept = await keep(bucket, facts=facts)
+    found: dict[str, EvaluationFacts] = {}
+    for piece in kept.pieces:
+        eval_ids, known = await read_chunk_with_facts(bucket, piece)
+        assert eval_ids == await read_chunk(bucket, piece)
+        found |= known
+    assert found == {eval_id: known for eval_id, known in zip(IDS, facts, strict=True) if known != EvaluationFacts()}
+    lines = b"".join([gzip.decompress(await read(bucket, piece.key)) for piece in kept.pieces])
+    assert hashlib.sha256(lines).hexdigest() == kept.source.facts
+    assert lines.splitlines()[1].decode() == (
+        f"{IDS[1]} document_type:Military reason_code:R844 event_at:2026-01-31T12:00:00.512Z"
+    )
+
+
+async def test_a_list_with_a_word_of_a_later_version_is_read(tmp_path: Path) -> None:
+    data = gzip.compress(f"{IDS[0]} document_type:Military hair:red\n{IDS[1]} event_at:2026-01-31T12:00:00Z\n".encode())
+    (tmp_path / "piece").write_bytes(data)
+    piece = Chunk(key="piece", ids=2, sha256=hashlib.sha256(data).hexdigest())
+    assert await read_chunk_with_facts(LocalBucket(tmp_path), piece) == (
+        IDS[:2],
+        {IDS[0]: EvaluationFacts((Evidence.MILITARY_ID,)), IDS[1]: EvaluationFacts((), 1_769_860_800.0)},
+    )
+
+
+async def read(bucket: Bucket, key: str) -> bytes:
+    found = await bucket.read(key)
+    assert found
+    return found.data
 
 
 async def test_nobody_has_heard_of_a_run_without_a_list(bucket: Bucket) -> None:
@@ -66,12 +107,21 @@ async def test_the_same_ids_are_the_same_list_also_when_it_was_half_written(buck
         {"refresh": True},
         {"even_if_erased": True},
         {"refresh_outcomes": (ManifestOutcome.NO_DOCUMENTS,)},
+        {"facts": [EvaluationFacts((Evidence.MILITARY_ID,))] * 10},
     ],
 )
 async def test_a_name_that_means_something_else_is_refused(bucket: Bucket, other: dict[str, Any]) -> None:
     await keep(bucket)
     with pytest.raises(RunTaken, match="choose another name with --run"):
         await keep(bucket, **other)
+
+
+async def test_the_same_ids_with_other_facts_are_another_list() -> None:
+    plain = await keep(S3Bucket(MemoryStore()))
+    known = await keep(S3Bucket(MemoryStore()), facts=[EvaluationFacts((Evidence.MILITARY_ID,))] * 10)
+    others = await keep(S3Bucket(MemoryStore()), facts=[EvaluationFacts((Evidence.UNDER_AGE,))] * 10)
+    assert len({plain.fingerprint, known.fingerprint, others.fingerprint}) == 3
+    assert plain.fingerprint == plain.source.fingerprint
 
 
 async def test_a_list_of_a_version_without_outcomes_to_refresh_is_the_same_list(tmp_path: Path) -> None:
@@ -113,13 +163,22 @@ async def test_a_run_says_what_it_was_made_from_and_names_no_more_than_its_own_p
 
 
 @pytest.mark.parametrize(
-    "lines", ["", "\n".join(IDS[:3]), "\n".join(IDS[:5]), "\n".join([*IDS[:3], "nonsense"]), "x" * 1_000_000, None]
+    "lines",
+    [
+        "",
+        f"{IDS[0]} event_at:today\n" * 4,
+        "\n".join(IDS[:3]),
+        "\n".join(IDS[:5]),
+        "\n".join([*IDS[:3], "nonsense"]),
+        "x" * 1_000_000,
+        None,
+    ],
 )
 async def test_a_piece_that_is_not_as_it_was_written_is_an_alarm(tmp_path: Path, lines: str | None) -> None:
     kept = await keep(LocalBucket(tmp_path))
     data = b"no gzip" if lines is None else gzip.compress(lines.encode())
     (tmp_path / kept.pieces[0].key).write_bytes(data)
-    honest = kept.pieces[0].model_copy(update={"sha256": run_list.hashlib.sha256(data).hexdigest()})
+    honest = kept.pieces[0].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
     for piece in kept.pieces[0], honest:
         with pytest.raises(IntegrityError, match="a piece of a run's list"):
             await read_chunk(LocalBucket(tmp_path), piece)
