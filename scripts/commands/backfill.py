@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +23,9 @@ from scripts.console.options import (
     refresh_option,
     refresh_outcome_option,
 )
+from scripts.console.parameter_types import EvidenceColumnsType
 from scripts.console.summary import RunSummary, print_summary
+from scripts.ids.facts import FactColumns
 from scripts.ids.gather import Gathered, gather
 from scripts.local.machine import local_workers
 from scripts.local.processes import local_redis
@@ -33,7 +35,7 @@ from tasks.errors import RunCancelled, RunTaken
 from tasks.ledger.ledger import BeginResult, Ledger
 from tasks.model.outcome import ManifestOutcome
 from tasks.queueing.message import parse_run
-from tasks.storage.run_list import RunList, RunSource, store_run_list
+from tasks.storage.run_list import RunList, RunSource, hash_lines, store_run_list
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
@@ -50,6 +52,8 @@ class BackfillOptions:
         source: file, ``-`` or ``s3://…``.
         run: name of the run; made of source and IDs where it is None.
         column: of the IDs.
+        evidence_columns: columns of document type and reason codes, by these names; None to find them by theirs.
+        event_at_column: of the times of the evaluations.
         limit: only so many, the first.
         sample: only so many, chosen by chance, always the same.
         refresh: ask RiskOS although there is a manifest.
@@ -65,6 +69,8 @@ class BackfillOptions:
     source: str
     run: str | None
     column: str | None
+    evidence_columns: Mapping[str, str] | None
+    event_at_column: str | None
     limit: int | None
     sample: int | None
     refresh: bool
@@ -81,6 +87,13 @@ class BackfillOptions:
 @click.argument("source", metavar="FILE")
 @click.option("--run", help="Name of the run; by default made of the file's name and its IDs.")
 @column_option
+@click.option(
+    "--evidence-columns",
+    type=EvidenceColumnsType(),
+    metavar="document_type=COL,reason_codes=COL",
+    help="Columns, or keys, with what explains missing documents; found by name where that is clear, or none.",
+)
+@click.option("--event-at-column", metavar="COL", help="Column, or key, with the time of each evaluation (RFC 3339).")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), help="Only so many, the first ones.")
 @click.option("--sample", type=click.IntRange(1, 1_000_000), help="Only so many, by chance; always the same.")
 @refresh_option
@@ -143,11 +156,22 @@ def _gather_ids(options: BackfillOptions, settings: Settings) -> Gathered:
         sample=options.sample,
         rejects=options.rejects or Path(f"{_stem(options.source)}.rejects.csv"),
         settings=settings,
+        facts=FactColumns(
+            **(options.evidence_columns or {}),
+            event_at=options.event_at_column,
+            by_name=options.evidence_columns is None,
+        ),
     )
     if gathered.bad:
         click.echo(f"bad lines, which name no evaluation: {gathered.bad}; they are in {gathered.rejects}", err=True)
     if gathered.repeated:
         click.echo(f"lines that name an evaluation again: {gathered.repeated}; each is archived once", err=True)
+    if gathered.explained is not None:
+        click.echo(f"evaluations with evidence for missing documents: {gathered.explained}", err=True)
+    if gathered.bad_times:
+        click.echo(
+            f"lines with a time that is not RFC 3339 with a zone: {gathered.bad_times}; it is left out", err=True
+        )
     if gathered.bad and options.strict:
         gathered.ids.close()
         raise click.UsageError("--strict: nothing was queued, since some lines are bad")
@@ -191,11 +215,12 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
         RunCancelled: the run was cancelled, and is not to begin again.
     """
     ids = gathered.ids
+    facts = hash_lines(ids, ids.facts()) if ids.has_facts else None
     async with open_archive_bucket(account.settings) as bucket:
         run = await store_run_list(
             bucket,
             ids,
-            run=options.run or f"{_stem(options.source)}-{ids.fingerprint[:8]}",
+            run=options.run or f"{_stem(options.source)}-{(facts or ids.fingerprint)[:8]}",
             environment=account.settings.environment,
             account=account.name,
             refresh=options.refresh,
@@ -208,7 +233,9 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
                 ids=len(ids),
                 repeated=gathered.repeated,
                 bad=gathered.bad,
+                facts=facts,
             ),
+            facts=ids.facts() if facts else None,
         )
     begun = await ledger.begin_run(
         run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account, again=options.again

@@ -95,7 +95,8 @@ async def make_plan(
         manifests = await _check_archived(bucket, settings, sample)
     found = [manifest for manifest in manifests if manifest]
     full = [manifest.documents for manifest in found if manifest.documents]
-    asked = len(sample) - sum(manifest.manifest_outcome not in refresh for manifest in found)
+    final = [each for each in found if each.manifest_outcome not in refresh and not each.is_without_docv]
+    asked = len(sample) - len(final)
     made = BackfillPlan(
         ids=len(gathered.ids),
         bad=gathered.bad,

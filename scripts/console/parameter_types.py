@@ -1,4 +1,4 @@
-"""Types of parameters that click does not have: rates, ranges, durations, percentages and lists of outcomes."""
+"""Types of parameters that click does not have: rates, ranges, durations, percentages, lists of outcomes, columns."""
 
 import math
 import re
@@ -8,6 +8,7 @@ import click
 
 from tasks.model.outcome import ManifestOutcome
 
+_EVIDENCE = ("document_type", "reason_codes")
 _PERCENT = 100
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -86,3 +87,19 @@ class OutcomesType(click.ParamType[tuple[ManifestOutcome, ...]]):
         if unknown := sorted(named.difference(valid)):
             self.fail(f"{unknown[0]!r} is not a valid outcome: expected some of {', '.join(valid)}", param, ctx)
         return tuple(outcome for outcome in valid if outcome in named)
+
+
+class EvidenceColumnsType(click.ParamType[dict[str, str]]):
+    """Columns such as ``document_type=COL,reason_codes=COL``, by these two names; ``none`` for no column."""
+
+    name = "columns"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        """Return the columns by name."""
+        columns: dict[str, str] = {}
+        for part in () if value == "none" else str(value).split(","):
+            name, _, column = (each.strip() for each in part.partition("="))
+            if name not in _EVIDENCE or name in columns or not column:
+                self.fail(f"{part!r} is wrong: expected document_type=COL, reason_codes=COL, or both", param, ctx)
+            columns[name] = column
+        return columns

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from scripts.ids.candidate import BadCandidate, is_id, parse_candidate
+from scripts.ids.candidate import Candidate, is_id, parse_candidate
 from scripts.ids.errors import named
 from scripts.ids.s3 import is_s3
 from scripts.ids.source import open_source
@@ -73,7 +73,7 @@ def _report_bad(ids: ParsedIds) -> None:
         click.echo(f"{ids.repeated} named more than once; each counts once", err=True)
 
 
-def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, str | BadCandidate]]:
+def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, Candidate]]:
     for source in sources:
         if source == "-" or is_s3(source) or _is_there(source):
             with open_source(source, column=None, settings=settings) as candidates:

@@ -1,6 +1,6 @@
 """Which column holds the evaluation IDs: the one that was asked for, or the only one it can be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from scripts.ids.candidate import is_id
 from scripts.ids.errors import BadSource
@@ -29,7 +29,7 @@ def choose(names: Sequence[str], rows: Iterable[Sequence[str]], column: str | No
         BadSource: there is no such column, or it is not clear which one it is.
     """
     if column is not None:
-        return _find_named(names, column)
+        return find_named(names, column)
     known = [at for at, name in enumerate(names) if is_known(name)]
     if len(known) == 1:
         return known[0]
@@ -41,18 +41,35 @@ def choose(names: Sequence[str], rows: Iterable[Sequence[str]], column: str | No
     )
 
 
-def _find_named(names: Sequence[str], column: str) -> int:
+def find_known(names: Sequence[str], known: Collection[str], option: str) -> int | None:
+    """Return the position, from 0, of the only column with one of the known names; None if there is none.
+
+    Raises:
+        BadSource: there is more than one; ``option`` would say which.
+    """
+    found = [at for at, name in enumerate(names) if _plain(name) in known]
+    if len(found) > 1:
+        raise BadSource(f"it is not clear which column is meant; say {option} with one of {_join_names(names)}")
+    return found[0] if found else None
+
+
+def find_named(names: Sequence[str], column: str, option: str = "--column") -> int:
+    """Return the position, from 0, of the column with a name, or a number from 1, that ``option`` asks for.
+
+    Raises:
+        BadSource: there is no such column, or more than one.
+    """
     exactly = [at for at, name in enumerate(names) if name == column]
     found = exactly or [at for at, name in enumerate(names) if _plain(column) and _plain(name) == _plain(column)]
     if len(found) > 1:
         raise BadSource(
-            f"more than one column is called {printable_id(column)!r}; say --column with its number, from 1"
+            f"more than one column is called {printable_id(column)!r}; say {option} with its number, from 1"
         )
     if found:
         return found[0]
     if column.isascii() and column.isdigit() and len(column) <= _DIGITS and 0 < int(column) <= len(names):
         return int(column) - 1
-    raise BadSource(f"there is no column {printable_id(column)!r}; say --column with one of {_join_names(names)}")
+    raise BadSource(f"there is no column {printable_id(column)!r}; say {option} with one of {_join_names(names)}")
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from itertools import islice
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.errors import BadSource
+from scripts.ids.facts import FactColumns, FactPositions
 from scripts.ids.lines import LONGEST, TOO_LONG, Lines
 
 _DELIMITERS = ",;\t|"
@@ -27,11 +28,13 @@ class CsvLayout:
         delimiter: what stands between cells.
         header: whether the first row names the columns.
         column: position of the evaluation IDs, from 0.
+        facts: positions of what is known of them, None if there are no such columns.
     """
 
     delimiter: str
     header: bool
     column: int
+    facts: FactPositions | None = None
 
 
 def is_delimited(line: str) -> bool:
@@ -39,7 +42,7 @@ def is_delimited(line: str) -> bool:
     return any(delimiter in line for delimiter in _DELIMITERS) or is_known(line)
 
 
-def find_layout(numbered: Iterable[tuple[int, str]], column: str | None) -> CsvLayout:
+def find_layout(numbered: Iterable[tuple[int, str]], column: str | None, facts: FactColumns | None = None) -> CsvLayout:
     """Return how to read a CSV, from its first lines.
 
     Raises:
@@ -53,7 +56,8 @@ def find_layout(numbered: Iterable[tuple[int, str]], column: str | None) -> CsvL
     header = not any(map(is_id, rows[0]))
     names = rows[0] if header else []
     numbers = [str(number) for number in range(1, max(map(len, rows)) + 1)]
-    return CsvLayout(delimiter, header, choose(names + numbers[len(names) :], rows, column))
+    names += numbers[len(names) :]
+    return CsvLayout(delimiter, header, choose(names, rows, column), facts.find(names) if facts else None)
 
 
 def read_delimited(numbered: Lines, layout: CsvLayout) -> Candidates:
@@ -65,7 +69,8 @@ def read_delimited(numbered: Lines, layout: CsvLayout) -> Candidates:
         elif header:
             header = False
         else:
-            yield number, row[column].strip(BLANKS) if column < len(row) else ""
+            text = row[column].strip(BLANKS) if column < len(row) else ""
+            yield number, layout.facts.read(text, row) if layout.facts else text
 
 
 def _first_rows(beginning: list[tuple[int, str]], delimiter: str) -> list[list[str]]:

@@ -7,17 +7,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.ids.candidate import Candidates, parse_candidate
+from scripts.ids.candidate import Candidates, KnownCandidate, parse_candidate
 from scripts.ids.errors import BadSource
+from scripts.ids.facts import FactColumns
 from scripts.ids.rejects import Rejects
 from scripts.ids.scratch import scratch_folder
 from scripts.ids.source import open_source
-from scripts.ids.unique import Deduplicator, UniqueIds
+from scripts.ids.unique import NO_FACTS, Deduplicator, UniqueIds
 from tasks.errors import BadEvalId
+from tasks.model.evidence import EvaluationFacts
 from worker.config.settings import Settings
 
 MOST = 1_000_000
 """Largest ``limit`` and ``sample``: memory grows with them, by some 0.2 kB each."""
+_Entry = tuple[str, EvaluationFacts]
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,16 @@ class Gathered(contextlib.AbstractContextManager["Gathered"]):
         ids: what is wanted of it.
         bad: lines that are no evaluation ID.
         repeated: lines that name an ID named before.
+        explained: how many of them have evidence for missing documents; None if there are no columns for it.
+        bad_times: lines with a time that cannot be read; their IDs are among the others.
         rejects: the file with the bad lines, None where there are none.
     """
 
     ids: UniqueIds
     bad: int
     repeated: int
+    explained: int | None
+    bad_times: int
     rejects: Path | None
 
     def __exit__(self, *_: object) -> None:
@@ -41,7 +48,14 @@ class Gathered(contextlib.AbstractContextManager["Gathered"]):
 
 
 def gather(
-    source: str, *, column: str | None, limit: int | None, sample: int | None, rejects: Path, settings: Settings
+    source: str,
+    *,
+    column: str | None,
+    limit: int | None,
+    sample: int | None,
+    rejects: Path,
+    settings: Settings,
+    facts: FactColumns | None = None,
 ) -> Gathered:
     """Read a source and return the IDs it names, in its order.
 
@@ -51,6 +65,7 @@ def gather(
         limit: only so many, the first ones; what comes after them is not read. 1 to ``MOST``.
         sample: of these only so many, the same for the same IDs, wherever they stand. 1 to ``MOST``.
         rejects: file for the bad lines; what was there before is replaced, or removed.
+        facts: see ``open_source``.
 
     Raises:
         BadSource: the source cannot be read, or names no evaluation ID at all.
@@ -59,9 +74,12 @@ def gather(
     """
     folder = scratch_folder(settings)
     _keep_apart(source, rejects)
-    with open_source(source, column=column, settings=settings) as candidates, Rejects(rejects) as refused:
-        eval_ids = _good(candidates, refused)
-        ids = _unique(eval_ids if limit is None else _first(eval_ids, limit), folder)
+    with (
+        open_source(source, column=column, settings=settings, facts=facts) as candidates,
+        Rejects(rejects) as refused,
+    ):
+        good = _Good(candidates, refused)
+        ids = _unique(good if limit is None else _first(good, limit), folder)
         if not len(ids):
             ids.close()
             why = f"; what is wrong with its {refused.count} lines stands in {refused.path}" if refused.path else ""
@@ -70,7 +88,8 @@ def gather(
         if sample is not None and sample < len(ids):
             with ids:
                 ids = _unique(_sampled(ids, sample), folder)
-        return Gathered(ids, refused.count, repeated, refused.path)
+        explained = sum(bool(known.evidence) for known in ids.facts()) if good.has_columns else None
+        return Gathered(ids, refused.count, repeated, explained, good.bad_times, refused.path)
 
 
 def _keep_apart(source: str, rejects: Path) -> None:
@@ -80,36 +99,49 @@ def _keep_apart(source: str, rejects: Path) -> None:
             raise BadSource("the bad lines of this list would be written over it; give it another name", source)
 
 
-def _good(candidates: Candidates, refused: Rejects) -> Iterator[str]:
-    for number, candidate in candidates:
-        try:
-            eval_id = parse_candidate(candidate)
-        except BadEvalId as error:
-            refused.add(number, error)
-        else:
-            yield eval_id
+class _Good:
+    """The IDs of the good lines, with what is known of them; the others are written down."""
+
+    def __init__(self, candidates: Candidates, refused: Rejects) -> None:
+        self._candidates, self._refused = candidates, refused
+        self.has_columns = False
+        self.bad_times = 0
+
+    def __iter__(self) -> Iterator[_Entry]:
+        for number, candidate in self._candidates:
+            try:
+                eval_id = parse_candidate(candidate)
+            except BadEvalId as error:
+                self._refused.add(number, error)
+                continue
+            if isinstance(candidate, KnownCandidate):
+                self.has_columns = True
+                self.bad_times += candidate.has_bad_time
+                yield eval_id, candidate.facts
+            else:
+                yield eval_id, NO_FACTS
 
 
-def _first(eval_ids: Iterator[str], limit: int) -> Iterator[str]:
+def _first(entries: Iterable[_Entry], limit: int) -> Iterator[_Entry]:
     seen: set[str] = set()
-    for eval_id in eval_ids:
-        yield eval_id
+    for eval_id, facts in entries:
+        yield eval_id, facts
         seen.add(eval_id)
         if len(seen) == limit:
             return
 
 
-def _unique(eval_ids: Iterable[str], folder: Path | None) -> UniqueIds:
+def _unique(entries: Iterable[_Entry], folder: Path | None) -> UniqueIds:
     with Deduplicator(folder) as sieve:
-        for eval_id in eval_ids:
-            sieve.add(eval_id)
+        for eval_id, facts in entries:
+            sieve.add(eval_id, facts)
         return sieve.finish()
 
 
-def _sampled(eval_ids: UniqueIds, count: int) -> Iterator[str]:
+def _sampled(eval_ids: UniqueIds, count: int) -> Iterator[_Entry]:
     """Yield, in their order, those with the smallest hashes: a choice that is as good as chance and always the same."""
     largest = heapq.nsmallest(count, map(_hash, eval_ids))[-1]
-    return (eval_id for eval_id in eval_ids if _hash(eval_id) <= largest)
+    return (entry for entry in zip(eval_ids, eval_ids.facts(), strict=True) if _hash(entry[0]) <= largest)
 
 
 def _hash(eval_id: str) -> bytes:

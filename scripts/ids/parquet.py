@@ -1,6 +1,6 @@
 """Parquet: a column of texts, or of UUIDs as 16 bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 from uuid import UUID
@@ -8,6 +8,7 @@ from uuid import UUID
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates
 from scripts.ids.columns import ROWS_LOOKED_AT, choose
 from scripts.ids.errors import BadSource
+from scripts.ids.facts import FactColumns, FactPositions
 
 MAGIC = b"PAR1"
 _BATCH = 1 << 14
@@ -15,8 +16,8 @@ _BUFFER = 1 << 20
 _UUID_BYTES = 16
 
 
-def read_parquet(file: IO[bytes], column: str | None) -> Candidates:
-    """Yield what stands in the column; the file must be able to seek.
+def read_parquet(file: IO[bytes], column: str | None, facts: FactColumns | None = None) -> Candidates:
+    """Yield what stands in the column, and in those with facts; the file must be able to seek.
 
     Raises:
         BadSource: it is damaged, its column is not clear, or what reads Parquet is not installed.
@@ -24,10 +25,14 @@ def read_parquet(file: IO[bytes], column: str | None) -> Candidates:
     with _open_table(file) as table:
         names = table.schema_arrow.names
         at = choose(names, _first_rows(table), column)
-        for number, value in enumerate(_values(table, names[at], names[:at].count(names[at])), 1):
+        known = facts.find(names) if facts else None
+        positions = [at, *(known.columns if known else ())]
+        for number, (value, *row) in enumerate(_rows(table, names, positions), 1):
             text = "" if value is None else _text(value)
             if text is None:
                 yield number, BadCandidate(f"<{type(value).__name__}>", "it is no text")
+            elif known:
+                yield number, FactPositions(0, 1, 2).read(text.strip(BLANKS), row)
             else:
                 yield number, text.strip(BLANKS)
 
@@ -51,10 +56,20 @@ def _first_rows(table: Any) -> Iterator[list[str]]:
         yield [_text(value) or "" for value in row.values()]
 
 
-def _values(table: Any, name: str, nth: int) -> Iterator[object]:
-    """Yield the values of the nth column, from 0, of this name; ``a.b`` also names what is nested in ``a``."""
-    for batch in table.iter_batches(batch_size=_BATCH, columns=[name], use_threads=False):
-        yield from batch.column(batch.schema.get_all_field_indices(name)[nth]).to_pylist()
+def _rows(table: Any, names: Sequence[str], positions: Sequence[int | None]) -> Iterator[tuple[object, ...]]:
+    """Yield the values of columns; those of None are None. ``a.b`` also names what is nested in ``a``."""
+    wanted = list({names[at] for at in positions if at is not None})
+    for batch in table.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False):
+        yield from zip(*(_values(batch, names, at) for at in positions), strict=True)
+
+
+def _values(batch: Any, names: Sequence[str], at: int | None) -> Sequence[object]:
+    """Return the values of a column in a batch, in which it has the place among those of its name that it has there."""
+    if at is None:
+        return [None] * len(batch)
+    indices = batch.schema.get_all_field_indices(names[at])
+    values: list[object] = batch.column(indices[names[:at].count(names[at])]).to_pylist()
+    return values
 
 
 def _text(value: object) -> str | None:

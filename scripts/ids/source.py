@@ -10,7 +10,8 @@ from typing import TextIO
 from scripts.ids.candidate import Candidates
 from scripts.ids.delimited import find_layout, is_delimited, read_delimited
 from scripts.ids.errors import BadSource
-from scripts.ids.json_lines import find_key, is_json_line, read_json_lines
+from scripts.ids.facts import FactColumns
+from scripts.ids.json_lines import find_fact_keys, find_key, is_json_line, read_json_lines
 from scripts.ids.lines import bounded_lines, decode_lines, read_text
 from scripts.ids.parquet import MAGIC, read_parquet
 from scripts.ids.scratch import scratch_folder
@@ -21,12 +22,15 @@ _DOCUMENT = re.compile(r"\[$|\{$|\[\s*[\[{\"]")
 
 
 @contextmanager
-def open_source(source: str, *, column: str | None, settings: Settings | None) -> Iterator[Candidates]:
+def open_source(
+    source: str, *, column: str | None, settings: Settings | None, facts: FactColumns | None = None
+) -> Iterator[Candidates]:
     """Lend what a source names, one candidate after the other, each with its line or row from 1.
 
     Args:
         source: a path, ``-`` for standard input, or ``s3://bucket/key``; each may be gzip.
         column: name, or number from 1, of the column or key with the IDs; found out where it is None.
+        facts: columns or keys of what else is to be read of them; then candidates know it, if there are such columns.
         settings: name the S3 and the folder for what is too much for memory; both are the usual ones where it is None.
 
     Raises:
@@ -35,22 +39,24 @@ def open_source(source: str, *, column: str | None, settings: Settings | None) -
         SettingsError: there are no credentials for S3.
     """
     try:
-        with open_stream(source, settings) as stream, _candidates(stream, column, settings) as candidates:
+        with open_stream(source, settings) as stream, _candidates(stream, column, facts, settings) as candidates:
             yield candidates
     except BadSource as error:
         raise BadSource(error.why, error.source or source) from None
 
 
 @contextmanager
-def _candidates(stream: Stream, column: str | None, settings: Settings | None) -> Iterator[Candidates]:
+def _candidates(
+    stream: Stream, column: str | None, facts: FactColumns | None, settings: Settings | None
+) -> Iterator[Candidates]:
     if stream.head.startswith(MAGIC):
         with seekable_copy(stream.file, scratch_folder(settings)) as copy:
-            yield read_parquet(copy, column)
+            yield read_parquet(copy, column, facts)
     else:
         encoding = _detect_encoding(stream.head)
         head = list(bounded_lines(decode_lines(io.BytesIO(stream.head), encoding)))
         with decode_lines(stream.file, encoding) as text:
-            yield _read_lines(head, text, column)
+            yield _read_lines(head, text, column, facts)
 
 
 def _detect_encoding(head: bytes) -> str:
@@ -65,12 +71,15 @@ def _detect_encoding(head: bytes) -> str:
     return encoding
 
 
-def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None) -> Candidates:
+def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None, facts: FactColumns | None) -> Candidates:
     first = next((line.strip() for _, line in head if not line.isspace()), "")
     if _DOCUMENT.match(first):
         raise BadSource("it is one JSON document; expected are JSON lines, an object a line: jq -c '.[]' makes them")
     if is_json_line(first, column):
-        return read_json_lines(bounded_lines(text), find_key(head, column))
-    if first and (column is not None or is_delimited(first)):
-        return read_delimited(bounded_lines(text), find_layout(head, column))
+        return read_json_lines(
+            bounded_lines(text), find_key(head, column), find_fact_keys(head, facts) if facts else None
+        )
+    is_table = column is not None or (facts is not None and facts.are_asked_for)
+    if first and (is_table or is_delimited(first)):
+        return read_delimited(bounded_lines(text), find_layout(head, column, facts))
     return read_text(bounded_lines(text))

@@ -3,9 +3,13 @@
 An ID is 16 bytes. All of them are written one after the other; and each, with its place, a second time into one of 64
 buckets, so that equal ones meet in the same. A bucket is small enough to be looked through in memory. What is found to
 be repeated there is left out when everything is copied. Short lists never leave memory.
+
+What is known of an evaluation is a record of nine bytes in another file; that of a repeated one joins the first one's.
 """
 
+import functools
 import hashlib
+import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -15,6 +19,8 @@ from typing import IO
 from zlib import crc32
 
 from scripts.ids.scratch import translate_disk_errors
+from tasks.model.evidence import EvaluationFacts
+from tasks.model.outcome import Evidence
 
 _ID_BYTES = 16
 _BUCKETS = 64
@@ -23,6 +29,11 @@ _AT_ONCE = 1 << 15
 _IN_MEMORY = 1 << 16
 """Bytes of each file that stay in memory."""
 _PLACED = struct.Struct(">16sQ")
+_FACTS = struct.Struct(">Bq")
+_BITS = {evidence: 1 << number for number, evidence in enumerate(Evidence)}
+_HAS_TIME = 1 << 7
+NO_FACTS = EvaluationFacts()
+_NO_RECORD = bytes(_FACTS.size)
 
 
 class UniqueIds(AbstractContextManager["UniqueIds"]):
@@ -31,11 +42,15 @@ class UniqueIds(AbstractContextManager["UniqueIds"]):
     Attributes:
         repeated: how many times an ID came that had come before.
         fingerprint: SHA-256, as 64 hex digits, of the 16-byte values of all IDs, in order.
+        has_facts: whether more than its ID is known of any evaluation.
     """
 
-    def __init__(self, file: IO[bytes], *, count: int, repeated: int, fingerprint: str) -> None:
-        self._file = file
+    def __init__(
+        self, file: IO[bytes], facts: IO[bytes], *, count: int, repeated: int, fingerprint: str, has_facts: bool
+    ) -> None:
+        self._file, self._facts = file, facts
         self._count = count
+        self.has_facts = has_facts
         self.repeated = repeated
         self.fingerprint = fingerprint
 
@@ -52,9 +67,18 @@ class UniqueIds(AbstractContextManager["UniqueIds"]):
             self._file.seek(start * _ID_BYTES)
             yield _texts(self._file.read(most * _ID_BYTES))
 
+    def facts(self) -> Iterator[EvaluationFacts]:
+        """Yield what is known of each, in order."""
+        for start in range(0, self._count, _AT_ONCE):
+            here = min(_AT_ONCE, self._count - start)
+            self._facts.seek(start * _FACTS.size)
+            found = self._facts.read(here * _FACTS.size) if self.has_facts else _NO_RECORD * here
+            yield from itertools.starmap(_unpack, _FACTS.iter_unpack(found))
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         self._file.close()
+        self._facts.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -71,20 +95,24 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         self._folder = folder
         self._files = ExitStack()
         self._all = self._file()
+        self._facts = self._file()
+        self._has_facts = False
         self._buckets = [self._file() for _ in range(_BUCKETS)]
         self._waiting: list[str] = []
+        self._waiting_facts = bytearray()
         self._count = 0
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    def add(self, eval_id: str) -> None:
-        """Take an ID in its canonical form.
+    def add(self, eval_id: str, facts: EvaluationFacts = NO_FACTS) -> None:
+        """Take an ID in its canonical form, and what is known of the evaluation.
 
         Raises:
             ServiceUnavailable: the disk has no room.
         """
         self._waiting.append(eval_id)
+        self._waiting_facts += _pack(facts)
         if len(self._waiting) == _AT_ONCE:
             self._write()
 
@@ -108,21 +136,46 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
             placed[crc32(value) % _BUCKETS] += _PLACED.pack(value, place)
         with translate_disk_errors(self._folder):
             self._all.write(values)
+            self._write_facts()
             for bucket, entries in zip(self._buckets, placed, strict=True):
                 bucket.write(entries)
         self._count += len(self._waiting)
         self._waiting.clear()
+
+    def _write_facts(self) -> None:
+        """Write the records of those that wait; before the first fact there is nothing to write."""
+        self._has_facts = self._has_facts or any(self._waiting_facts)
+        if self._has_facts:
+            self._facts.seek(self._count * _FACTS.size)
+            self._facts.write(self._waiting_facts)
+        self._waiting_facts.clear()
+
+    def _join_facts(self, first: int, later: int) -> None:
+        """Add to an evaluation what a later line says of it."""
+        bits, moment = self._read_facts(later)
+        if bits:
+            known, latest = self._read_facts(first)
+            both_timed = bits & known & _HAS_TIME
+            self._facts.seek(first * _FACTS.size)
+            self._facts.write(_FACTS.pack(known | bits, max(latest, moment) if both_timed else latest or moment))
+
+    def _read_facts(self, place: int) -> tuple[int, int]:
+        self._facts.seek(place * _FACTS.size)
+        bits, moment = _FACTS.unpack(self._facts.read(_FACTS.size))
+        return int(bits), int(moment)
 
     def _repeated(self) -> bytearray:
         """Return a bit for each place, the lowest first: whether its ID came before."""
         repeated = bytearray((self._count + 7) // 8)
         for bucket in self._buckets:
             bucket.seek(0)
-            seen: set[bytes] = set()
+            seen: dict[bytes, int] = {}
             for value, place in _PLACED.iter_unpack(bucket.read()):
-                if value in seen:
+                first = seen.setdefault(value, place)
+                if first != place:
                     repeated[place >> 3] |= 1 << (place & 7)
-                seen.add(value)
+                    if self._has_facts:
+                        self._join_facts(first, place)
             bucket.close()
         return repeated
 
@@ -131,27 +184,56 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         count = 0
         with ExitStack() as unless_all_is_well:
             kept = unless_all_is_well.enter_context(_spooled(self._folder))
+            facts = unless_all_is_well.enter_context(_spooled(self._folder))
             self._all.seek(0)
+            self._facts.seek(0)
             for start in range(0, self._count, _AT_ONCE):
-                values = self._all.read(_AT_ONCE * _ID_BYTES)
                 bits = repeated[start // 8 : (start + _AT_ONCE) // 8]
-                if any(bits):
-                    values = b"".join(
-                        value for at, value in enumerate(_split(values)) if not bits[at >> 3] >> (at & 7) & 1
-                    )
+                values = _without(bits, self._all.read(_AT_ONCE * _ID_BYTES), _ID_BYTES)
                 digest.update(values)
                 kept.write(values)
                 count += len(values) // _ID_BYTES
+                if self._has_facts:
+                    facts.write(_without(bits, self._facts.read(_AT_ONCE * _FACTS.size), _FACTS.size))
             unless_all_is_well.pop_all()
-        return UniqueIds(kept, count=count, repeated=self._count - count, fingerprint=digest.hexdigest())
+        return UniqueIds(
+            kept,
+            facts,
+            count=count,
+            repeated=self._count - count,
+            fingerprint=digest.hexdigest(),
+            has_facts=self._has_facts,
+        )
 
 
 def _spooled(folder: Path | None) -> IO[bytes]:
     return SpooledTemporaryFile(_IN_MEMORY, dir=None if folder is None else str(folder))
 
 
-def _split(values: bytes) -> Iterator[bytes]:
-    return (values[at : at + _ID_BYTES] for at in range(0, len(values), _ID_BYTES))
+def _split(values: bytes, size: int = _ID_BYTES) -> Iterator[bytes]:
+    return (values[at : at + size] for at in range(0, len(values), size))
+
+
+def _without(bits: bytearray, records: bytes, size: int) -> bytes:
+    """Return the records whose bit is not set."""
+    if not any(bits):
+        return records
+    return b"".join(each for at, each in enumerate(_split(records, size)) if not bits[at >> 3] >> (at & 7) & 1)
+
+
+def _pack(facts: EvaluationFacts) -> bytes:
+    if facts == NO_FACTS:
+        return _NO_RECORD
+    bits = sum(_BITS[evidence] for evidence in facts.evidence)
+    return (
+        _FACTS.pack(bits, 0) if facts.event_at is None else _FACTS.pack(bits | _HAS_TIME, round(facts.event_at * 1000))
+    )
+
+
+@functools.lru_cache(1024)
+def _unpack(bits: int, moment: int) -> EvaluationFacts:
+    evidence = tuple(sorted(evidence for evidence, bit in _BITS.items() if bits & bit))
+    return EvaluationFacts(evidence, moment / 1000 if bits & _HAS_TIME else None)
 
 
 def _texts(values: bytes) -> list[str]:

@@ -10,7 +10,7 @@ from tasks.errors import ManifestChanged
 from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue
-from tasks.model.outcome import ArchiveResult, NoDocumentsReason, Outcome
+from tasks.model.outcome import ArchiveResult, Outcome
 from tasks.pipeline.manifest_builder import add_evidence, build_manifest, build_unasked_tombstone
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
@@ -105,7 +105,7 @@ def _is_final(manifest: Manifest, job: Job) -> bool:
     """Return whether what the archive says of the evaluation is not to be asked for again."""
     if manifest.erased:
         return not job.even_if_erased
-    if manifest.no_documents_reason is NoDocumentsReason.NO_DOCV_STEP:
+    if manifest.is_without_docv:
         return job.without_request
     return not job.refresh and manifest.manifest_outcome not in job.refresh_outcomes
 

@@ -194,6 +194,11 @@ class Manifest(ArchiveRecord):
             return AtSource.UNKNOWN
         return AtSource.NO if document.superseded else AtSource.YES
 
+    @property
+    def is_without_docv(self) -> bool:
+        """Whether it says that there was no DocV step; a new order asks RiskOS nevertheless."""
+        return self.no_documents_reason is NoDocumentsReason.NO_DOCV_STEP
+
     def same_content(self, other: "Manifest") -> bool:
         """Return whether both tell of the same outcome, documents, source status and answer.
 

@@ -16,6 +16,10 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
 from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Evidence
+from tasks.storage.local_bucket import LocalBucket
+from tests.archived_bundles import archive_tombstone
 from tests.commands import KEY, Shell, finish, reached
 
 PLAIN = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(120)]
@@ -88,6 +92,56 @@ async def test_a_plan_asks_nobody_and_queues_nothing(alone: Shell, riskos: Simul
     assert (finished.code, riskos.stats().requests) == (0, 0)
     assert not (alone.folder / "archive" / "runs").exists()
     assert "nothing was queued" in (await alone.run("backfill", "ids.csv", "--dry-run")).err
+
+
+async def test_a_plan_knows_that_a_manifest_without_a_docv_step_is_asked_for(alone: Shell) -> None:
+    bucket = LocalBucket(alone.folder / "archive")
+    await archive_tombstone(bucket, Evaluation(PLAIN[0], "sandbox"), (Evidence.NO_DOCV_STEP,))
+    await archive_tombstone(bucket, Evaluation(PLAIN[1], "sandbox"), (Evidence.MILITARY_ID,))
+    write(alone, *PLAIN[:3])
+    plan = json.loads((await alone.run("backfill", "ids.csv", "--dry-run", "--json")).out)
+    assert (plan["archived_of_those"], plan["requests"]) == (2, 2)
+
+
+async def test_the_same_ids_with_other_evidence_are_another_run(alone: Shell, riskos: Simulator) -> None:
+    eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
+    for kind in ("Passport", "Military", "Military"):
+        write(alone, "eval_id,document_type", f"{eval_id},{kind}")
+        assert (await alone.run("backfill", "ids.csv")).code == 0
+    runs = {path.name for path in (alone.folder / "archive" / "runs" / "sandbox").iterdir()}
+    assert len(runs) == 2
+    report = json.loads((await alone.run("report", max(runs), "--json")).out)
+    assert (report["outcome"], report["reason"], riskos.stats().requests) == ("no_documents", "military", 1)
+    for run in runs:
+        write(alone, "eval_id,reason_code", f"{eval_id},R844")
+        taken = await alone.run("backfill", "ids.csv", "--run", run)
+        assert (taken.code, "with other IDs or evidence" in taken.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--evidence-columns", "colour=kind"), "expected document_type=COL, reason_codes=COL, or both"),
+        (("--evidence-columns", "document_type=hair"), "there is no column 'hair'; say --evidence-columns"),
+        (("--event-at-column", "when"), "there is no column 'when'; say --event-at-column"),
+    ],
+)
+async def test_columns_that_are_not_there_are_told_before_anything_is_queued(
+    alone: Shell, arguments: tuple[str, ...], said: str
+) -> None:
+    write(alone, "eval_id,kind", f"{PLAIN[0]},Passport")
+    finished = await alone.run("backfill", "ids.csv", *arguments)
+    assert (finished.code, said in finished.err, "Traceback" in finished.err) == (2, True, False)
+    assert not (alone.folder / "archive").exists()
+
+
+async def test_no_column_is_taken_for_evidence_if_none_is_wanted(alone: Shell) -> None:
+    write(alone, "eval_id,document_type,at", f"{PLAIN[0]},Military,yesterday")
+    finished = await alone.run("backfill", "ids.csv", "--evidence-columns", "none", "--dry-run")
+    assert "evidence" not in finished.err
+    finished = await alone.run("backfill", "ids.csv", "--event-at-column", "at", "--dry-run")
+    assert "evaluations with evidence for missing documents: 1\n" in finished.err
+    assert "lines with a time that is not RFC 3339 with a zone: 1; it is left out\n" in finished.err
 
 
 async def test_a_plan_knows_what_is_archived(alone: Shell) -> None:

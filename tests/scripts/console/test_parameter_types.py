@@ -1,7 +1,14 @@
 import click
 import pytest
 
-from scripts.console.parameter_types import DurationType, OutcomesType, RangeType, RateType, ShareType
+from scripts.console.parameter_types import (
+    DurationType,
+    EvidenceColumnsType,
+    OutcomesType,
+    RangeType,
+    RateType,
+    ShareType,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +65,23 @@ def test_an_outcome_that_no_manifest_records_is_refused_with_the_valid_ones(name
     with pytest.raises(click.BadParameter) as refused:
         OutcomesType().convert(f"no_documents,{name}", None, None)
     assert refused.value.message == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("document_type=Document Type", {"document_type": "Document Type"}),
+        (" reason_codes = a=b ,document_type=2", {"reason_codes": "a=b", "document_type": "2"}),
+        ("none", {}),
+    ],
+)
+def test_columns_with_evidence_are_named(text: str, columns: dict[str, str]) -> None:
+    assert EvidenceColumnsType().convert(text, None, None) == columns
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "document_type", "document_type=", "colour=red", "document_type=a,document_type=b", "none,none"]
+)
+def test_other_columns_are_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected document_type=COL, reason_codes=COL, or both"):
+        EvidenceColumnsType().convert(text, None, None)

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.ids.unique import Deduplicator, UniqueIds
+from tasks.model.evidence import EvaluationFacts
+from tasks.model.outcome import Evidence
 from worker.clients.errors import ServiceUnavailable
 
 
@@ -48,6 +50,25 @@ def test_the_fingerprint_is_that_of_the_values_in_order(tmp_path: Path) -> None:
     values = b"".join(UUID(each).bytes for each in dict.fromkeys(given))
     with _unique(given, tmp_path) as ids, _unique(given[::-1], tmp_path) as others:
         assert ids.fingerprint == hashlib.sha256(values).hexdigest() != others.fingerprint
+
+
+def test_what_is_known_of_many_is_joined_and_stays_beside_its_id(tmp_path: Path) -> None:
+    chance, given = random.Random(2), _many(100_000)  # noqa: S311  # no secret
+    choices = [EvaluationFacts(), EvaluationFacts((Evidence.UNDER_AGE,)), EvaluationFacts((Evidence.MILITARY_ID,), 5.5)]
+    # The first facts come late, and most repeated IDs far behind their first line.
+    facts = [chance.choice(choices) if number > 40_000 else choices[0] for number in range(len(given))]
+    expected: dict[str, EvaluationFacts] = {}
+    for eval_id, each in zip(given, facts, strict=True):
+        before = expected.get(eval_id, EvaluationFacts())
+        evidence = tuple(sorted({*before.evidence, *each.evidence}))
+        expected[eval_id] = EvaluationFacts(evidence, before.event_at or each.event_at)
+    with Deduplicator(tmp_path) as sieve:
+        for eval_id, each in zip(given, facts, strict=True):
+            sieve.add(eval_id, each)
+        ids = sieve.finish()
+    with ids:
+        assert ids.has_facts
+        assert dict(zip(ids, ids.facts(), strict=True)) == expected
 
 
 def test_they_come_in_chunks_and_any_number_of_times_even_at_once() -> None:

@@ -1,0 +1,183 @@
+"""What a list says of its evaluations besides their IDs, in every format."""
+
+import io
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from scripts.ids.errors import BadSource
+from scripts.ids.facts import FactColumns
+from scripts.ids.gather import Gathered, gather
+from tasks.model.evidence import EvaluationFacts
+from tasks.model.outcome import Evidence
+from worker.config.settings import Settings
+
+MILITARY, MINOR = Evidence.MILITARY_ID, Evidence.UNDER_AGE
+IDS = [str(UUID(int=number << 64)) for number in range(1, 7)]
+BY_NAME = FactColumns(by_name=True)
+NOON = 1_769_860_800.0
+ROWS: list[tuple[Any, Any, Any]] = [
+    ("Military ID", None, "2026-01-31T12:00:00Z"),
+    ("Passport", ["I100", "R844"], "2026-01-31T13:00:00+01:00"),
+    ("military", ["r844"], None),
+    (None, None, "yesterday"),
+]
+FACTS = {
+    IDS[0]: EvaluationFacts((MILITARY,), NOON),
+    IDS[1]: EvaluationFacts((MINOR,), NOON),
+    IDS[2]: EvaluationFacts((MILITARY, MINOR)),
+    IDS[3]: EvaluationFacts(),
+}
+
+
+def read(content: str | bytes, folder: Path, facts: FactColumns = BY_NAME, **how: Any) -> Gathered:
+    (folder / "list").write_bytes(content if isinstance(content, bytes) else content.encode())
+    options: dict[str, Any] = {"column": None, "limit": None, "sample": None} | how
+    settings = Settings(state_dir=folder / "state")
+    return gather(str(folder / "list"), rejects=folder / "rejects.csv", settings=settings, facts=facts, **options)
+
+
+def known(gathered: Gathered) -> dict[str, EvaluationFacts]:
+    with gathered:
+        return dict(zip(gathered.ids, gathered.ids.facts(), strict=True))
+
+
+def csv_of(names: str, codes: str = ",") -> str:
+    lines = [
+        ";".join((eval_id, kind or "", codes.join(several or []), at or ""))
+        for eval_id, (kind, several, at) in zip(IDS, ROWS, strict=False)
+    ]
+    return "\n".join([names, *lines]) + "\n"
+
+
+@pytest.mark.parametrize("names", ["eval_id;document_type;reason_codes;at", "Eval ID;documentType;Reason Codes;at"])
+@pytest.mark.parametrize("codes", [",", " ", "|", ", ", " | "])
+def test_the_columns_of_a_csv_are_found_by_their_names(tmp_path: Path, names: str, codes: str) -> None:
+    gathered = read(csv_of(names, codes), tmp_path, FactColumns(event_at="at", by_name=True))
+    assert (gathered.explained, gathered.bad_times, gathered.ids.has_facts) == (3, 1, True)
+    assert known(gathered) == FACTS
+
+
+def test_codes_are_parted_by_semicolons_too_and_may_be_an_array(tmp_path: Path) -> None:
+    for codes in ("I100;R844", '["I100", "R844"]', "{I100,R844}", "I100\tR844"):
+        quoted = codes.replace('"', '""')
+        assert known(read(f'eval_id,reason_codes\n{IDS[0]},"{quoted}"\n', tmp_path)) == {
+            IDS[0]: EvaluationFacts((MINOR,))
+        }
+    assert known(read(f"eval_id,reason_codes\n{IDS[0]},R8440 XR844\n", tmp_path)) == {IDS[0]: EvaluationFacts()}
+
+
+def test_columns_are_asked_for_by_name_or_number(tmp_path: Path) -> None:
+    asked = FactColumns(document_type="Type of ID", reason_codes="3", event_at="4")
+    assert known(read(csv_of("id;Type of ID;c;d"), tmp_path, asked)) == FACTS
+    some = known(read(csv_of("id;document_type;reason_codes;d"), tmp_path, FactColumns(reason_codes="reason_codes")))
+    assert [facts.evidence for facts in some.values()] == [(), (MINOR,), (MINOR,), ()]
+
+
+def test_a_csv_without_a_header_has_columns_by_number(tmp_path: Path) -> None:
+    without = csv_of("").lstrip()
+    assert known(read(without, tmp_path, FactColumns("2", "3", "4"))) == FACTS
+    with read(without, tmp_path) as gathered:
+        assert gathered.explained is None
+
+
+def test_without_such_columns_nothing_is_known_and_that_is_no_zero(tmp_path: Path) -> None:
+    for content in ("\n".join(IDS), f"eval_id,name\n{IDS[0]},Military\n", f'{{"eval_id": "{IDS[0]}", "a": "R844"}}\n'):
+        gathered = read(content, tmp_path)
+        assert (gathered.explained, gathered.ids.has_facts) == (None, False)
+        assert set(known(gathered).values()) == {EvaluationFacts()}
+    with read(csv_of("eval_id;document_type;reason_codes;at"), tmp_path, FactColumns()) as gathered:
+        assert gathered.explained is None
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "said"),
+    [
+        (
+            "eval_id;document_type;documentType;at",
+            BY_NAME,
+            "say --evidence-columns document_type= with one of 'eval_id'",
+        ),
+        ("eval_id;b;reason_code;reason_codes", BY_NAME, "say --evidence-columns reason_codes= with one of"),
+        ("eval_id;b;c;d", FactColumns(document_type="e"), "there is no column 'e'; say --evidence-columns with one of"),
+        ("eval_id;b;c;d", FactColumns(event_at="e"), "there is no column 'e'; say --event-at-column with one of"),
+    ],
+)
+def test_what_is_not_clear_or_not_there_is_told(tmp_path: Path, names: str, asked: FactColumns, said: str) -> None:
+    with pytest.raises(BadSource, match=said):
+        read(csv_of(names), tmp_path, asked)
+
+
+def test_a_plain_list_has_no_column_that_could_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match="there is no column 'codes'"):
+        read("\n".join(IDS), tmp_path, FactColumns(reason_codes="codes"))
+    with pytest.raises(BadSource, match="there is no column 'codes'"):
+        read("\n".join(f'"{eval_id}"' for eval_id in IDS), tmp_path, FactColumns(reason_codes="codes"))
+
+
+def test_json_lines_have_keys_of_which_some_are_left_out(tmp_path: Path) -> None:
+    lines = []
+    for eval_id, (kind, codes, at) in zip(IDS, ROWS, strict=False):
+        value = {"eval_id": eval_id, "documentType": {"type": kind} if kind else None, "reasonCodes": codes, "at": at}
+        lines.append(orjson.dumps({name: each for name, each in value.items() if each}).decode())
+    plain = [f'{{"eval_id": "{UUID(int=number)}"}}' for number in range(200)]
+    text = "\n".join([*plain, *lines, f'"{IDS[4]}"'])
+    found = known(read(text, tmp_path, FactColumns(event_at="at", by_name=True)))
+    assert {eval_id: found[eval_id] for eval_id in FACTS} == FACTS
+    assert found[IDS[4]] == EvaluationFacts()
+
+
+@pytest.mark.parametrize("value", ["R844", ["I1", "R844"], "I1, R844", '["R844"]'])
+def test_codes_in_json_are_a_list_or_a_text(tmp_path: Path, value: Any) -> None:
+    line = orjson.dumps({"eval_id": IDS[0], "reason_codes": value, "document_type": ["Military"]})
+    assert known(read(line, tmp_path)) == {IDS[0]: EvaluationFacts((MINOR,))}
+
+
+def test_parquet_has_texts_lists_objects_and_times(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    moments = [datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))]
+    table = {
+        "document_type": [{"type": kind} for kind, _, _ in ROWS],
+        "eval_id": IDS[:4],
+        "reason_codes": [codes for _, codes, _ in ROWS],
+        "at": pyarrow.array([*moments, None, None], pyarrow.timestamp("ms", tz="UTC")),
+    }
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table(table), file)
+    gathered = read(file.getvalue(), tmp_path, FactColumns(event_at="at", by_name=True))
+    assert gathered.bad_times == 0
+    assert known(gathered) == FACTS
+    assert list(known(read(file.getvalue(), tmp_path, FactColumns(event_at="at")))) == IDS[:4]
+
+
+def test_every_line_of_an_evaluation_adds_to_what_is_known(tmp_path: Path) -> None:
+    rows = [
+        f"{IDS[0]},I100,2026-01-31T12:00:00Z",
+        f"{IDS[1]},,",
+        f"{IDS[0].upper()},R844,2026-01-31T11:00:00Z",
+        f"{IDS[1]},R844,2026-01-31T12:00:00Z",
+        f"{IDS[1]},,",
+    ]
+    text = "\n".join(["eval_id,reason_code,at", *rows])
+    gathered = read(text, tmp_path, FactColumns(event_at="at", by_name=True))
+    assert (gathered.repeated, gathered.explained) == (3, 2)
+    assert known(gathered) == dict.fromkeys(IDS[:2], EvaluationFacts((MINOR,), NOON))
+
+
+def test_a_limit_and_a_sample_keep_what_is_known(tmp_path: Path) -> None:
+    text = csv_of("eval_id;document_type;reason_codes;at")
+    asked = FactColumns(event_at="at", by_name=True)
+    assert known(read(text, tmp_path, asked, limit=2)) == {eval_id: FACTS[eval_id] for eval_id in IDS[:2]}
+    sample = known(read(text, tmp_path, asked, sample=2))
+    assert sample == {eval_id: FACTS[eval_id] for eval_id in sample}
+
+
+def test_a_bad_line_takes_its_facts_along(tmp_path: Path) -> None:
+    with read(f"eval_id,document_type\nno-id,Military\n{IDS[0]},Passport\n", tmp_path) as gathered:
+        assert (gathered.bad, gathered.explained) == (1, 0)
+    assert "Military" not in (tmp_path / "rejects.csv").read_text()
