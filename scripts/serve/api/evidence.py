@@ -4,7 +4,8 @@ DocV is a step-up, so many evaluations end without it. RiskOS writes down each s
 and names entries as each workflow likes (published answers of its sandbox).
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tasks.model.evidence import find_evidence
@@ -13,45 +14,48 @@ from tasks.model.outcome import Evidence
 _PROVIDER = "socuredocrequest"
 _RESULTS = {"documentverification", "secondarydocument", "selfieintelligence", "selfiereverification"}
 
+_CONTAINERS = (dict, list)
+
 
 def find_event_evidence(data: Mapping[str, Any]) -> tuple[Evidence, ...]:
     """Return the evidence in the data of an event; documents and codes count in the result of a DocV step only."""
-    if results := list(_docv_results(data)):
-        return tuple(sorted({Evidence.DOCV_STEP, *(fact for result in results for fact in _find_in_result(result))}))
+    if found := set(_docv_evidence(data)):
+        return tuple(sorted(found))
     entries = data.get("data_enrichments")
     if isinstance(entries, list) and entries and all(map(_names_provider, entries)):
         return (Evidence.NO_DOCV_STEP,)
     return ()
 
 
-def _docv_results(data: object) -> Iterator[object]:
-    """Yield the results of DocV steps, wherever they are, also those that are empty."""
-    for members in _objects(data):
-        if _provider(members).lower() == _PROVIDER:
-            yield members.get("response")
-        yield from (value for name, value in members.items() if _plain(name) in _RESULTS)
-
-
-def _find_in_result(result: object) -> Iterator[Evidence]:
-    for members in _objects(result):
-        for name, value in members.items():
-            match _plain(name):
-                case "documenttype":
-                    yield from find_evidence(value.get("type") if isinstance(value, dict) else value, ())
-                case "reasoncodes" if isinstance(value, list):
-                    yield from find_evidence(None, value)
-
-
-def _objects(data: object) -> Iterator[dict[str, Any]]:
-    """Yield every object but those of requests; without recursion, however it is nested."""
-    left = [data]
+def _docv_evidence(data: object) -> Iterator[Evidence]:
+    """Yield ``DOCV_STEP`` for each DocV step, and what its result says; without recursion, however it is nested."""
+    left = [(data, False)]
     while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            yield value
-            left.extend(inner for name, inner in value.items() if name != "request")
-        elif isinstance(value, list):
-            left.extend(value)
+        value, is_result = left.pop()
+        if isinstance(value, list):
+            left.extend((inner, is_result) for inner in value if isinstance(inner, _CONTAINERS))
+        elif isinstance(value, dict):
+            is_step = "enrichment_provider" in value and _provider(value).lower() == _PROVIDER
+            if is_step:
+                yield Evidence.DOCV_STEP
+            for name, inner in value.items():
+                plain = _plain(name)
+                if plain in _RESULTS:
+                    yield Evidence.DOCV_STEP
+                if is_result:
+                    yield from _evidence_from(plain, inner)
+                # What RiskOS was asked is not a result.
+                if isinstance(inner, _CONTAINERS) and name != "request":
+                    left.append((inner, is_result or plain in _RESULTS or (is_step and name == "response")))
+
+
+def _evidence_from(plain_name: str, value: object) -> Iterable[Evidence]:
+    match plain_name:
+        case "documenttype":
+            return find_evidence(value.get("type") if isinstance(value, dict) else value, ())
+        case "reasoncodes" if isinstance(value, list):
+            return find_evidence(None, value)
+    return ()
 
 
 def _names_provider(entry: object) -> bool:
@@ -63,5 +67,7 @@ def _provider(entry: Mapping[str, Any]) -> str:
     return provider.strip() if isinstance(provider, str) else ""
 
 
+# Events have the same names again and again.
+@functools.lru_cache(4096)
 def _plain(name: str) -> str:
     return name.replace("_", "").lower()
