@@ -27,7 +27,7 @@ class CancelCounts:
 
 
 class Cancellation:
-    """Cancels evaluations in the ledger, in steps that each look at about a thousand.
+    """Cancels evaluations in the ledger, in steps that each look at some thousand.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -47,11 +47,11 @@ class Cancellation:
         cancelled: int = await self._script.call("cancel_list", run)
         if cancelled == _NO_RUN:
             return None
-        cursor, in_flight = "", 0
+        cursor = ""
         while cursor != "0":
-            cursor, some, leased = await self._script.call("cancel_some", run, cursor or "0")
-            cancelled, in_flight = cancelled + some, in_flight + leased
-        return CancelCounts(cancelled, in_flight)
+            cursor, some = await self._script.call("cancel_some", run, cursor or "0")
+            cancelled += some
+        return CancelCounts(cancelled, int(await self._redis.hget(f"{KEY_PREFIX}run:{run}", "leased") or 0))
 
     async def cancel_evaluations(self, eval_ids: Sequence[str]) -> CancelCounts:
         """Cancel evaluations for everyone that waits for them, and in lists that are not fed yet.

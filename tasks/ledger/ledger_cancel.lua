@@ -3,7 +3,7 @@
 -- One that a worker has is not taken from it. Its job notes in `cancelled` for which runs ('' for orders without a run),
 -- and whether that was the 'run' or the evaluation's 'id', and it does not go back into another state for them.
 
-local STEP = 1000
+local STEP = 2000
 
 -- Count a run's part of evaluations in a state as cancelled.
 local function count_cancelled(list, state, number)
@@ -61,13 +61,16 @@ local function cancel_one(id, names)
     cancel_waiting(id, job, state_of(id, job), names)
     return 1
   end
+  local answer = 1
   job.cancelled = job.cancelled or {}
-  for name, what in pairs(names) do job.cancelled[name] = what end
+  for name, what in pairs(names) do
+    if name == '' or contains(job.runs, name) then job.cancelled[name], answer = what, 2 end
+  end
   save(id, job)
-  return 2
+  return answer
 end
 
--- Take evaluations with the same job out of every set.
+-- Take evaluations of the same account and runs out of every set.
 local function cancel_alike(job, ids)
   for start = 1, #ids, PIECE do
     local last = math.min(start + PIECE - 1, #ids)
@@ -79,28 +82,35 @@ local function cancel_alike(job, ids)
   end
 end
 
+-- Most evaluations of a run wait, are wanted by it alone, and in no worker's hands.
+local function is_simple(job, names)
+  local is_unnamed = job.unnamed or #job.runs == 0
+  return not job.lease and not job.again and is_every_run_in(job.runs, names) and (names[''] or not is_unnamed)
+end
+
 -- Cancel evaluations for the names that `names_of` returns for a job, if any; return for each what cancel_one says, or 0.
 local function cancel_each(ids, texts, names_of)
-  local answer, alike = {}, {}
+  local answer, known, alike = {}, {}, {}
   for i, id in ipairs(ids) do
-    local text = texts[i]
-    local made = text and alike[text]
-    if text and not made then
-      local job = cjson.decode(text)
-      made = { job = job, names = names_of(job), ids = {} }
-      -- Most of a run are in one state or another, wanted by it alone, and in no worker's hands.
-      made.is_simple = made.names and not job.lease and not job.again and is_every_run_in(job.runs, made.names)
-        and (made.names[''] or #job.runs > 0 and not job.unnamed)
-      alike[text] = made
+    local made = texts[i] and known[texts[i]]
+    if texts[i] and not made then
+      local job = cjson.decode(texts[i])
+      made = { names = names_of(job) }
+      if made.names and is_simple(job, made.names) then
+        local group = job.account .. ' ' .. table.concat(job.runs, ' ')
+        made.alike = alike[group] or { job = job, ids = {} }
+        alike[group] = made.alike
+      end
+      known[texts[i]] = made
     end
     answer[i] = made and made.names and 1 or 0
-    if made and made.is_simple then
-      made.ids[#made.ids + 1] = id
+    if made and made.alike then
+      made.alike.ids[#made.alike.ids + 1] = id
     elseif answer[i] == 1 then
       answer[i] = cancel_one(id, made.names)
     end
   end
-  for _, made in pairs(alike) do cancel_alike(made.job, made.ids) end
+  for _, each in pairs(alike) do cancel_alike(each.job, each.ids) end
   return answer
 end
 
@@ -124,7 +134,8 @@ function verbs.cancel_list(run)
   return unfed
 end
 
--- run, cursor -> the next cursor, '0' at the end, how many were cancelled, how many of those looked at are in flight
+-- run, cursor -> the next cursor, '0' at the end, and how many were cancelled. While the hash shrinks, it may show an entry
+-- in flight again.
 function verbs.cancel_some(run, cursor)
   local page = redis.call('HSCAN', entries, cursor, 'COUNT', STEP)
   local ids, texts, named = {}, {}, cjson.encode(run)
@@ -142,7 +153,7 @@ function verbs.cancel_some(run, cursor)
   end
   if found[2] > 0 then redis.call('HINCRBY', KEYS[11], 'cancellations', 1) end
   if page[1] == '0' then redis.call('ZREM', cancelling, run) end
-  return { page[1], found[1], found[2] }
+  return { page[1], found[1] }
 end
 
 -- id... -> for each 1 if it was cancelled for all, 2 if it is in flight, 0 if the ledger does not have it

@@ -154,7 +154,7 @@ async def test_a_refresh_that_was_ordered_meanwhile_goes_with_its_run(
     mine, shared = await lease(ledger, *eval_ids)
     await ledger.accept(eval_ids, order("again", refresh=True))
     await ledger.accept([shared.eval_id], order(None, refresh=True))
-    assert await cancellation.cancel_run("again") == CancelCounts(0, 2)
+    assert await cancellation.cancel_run("again") == CancelCounts(2, 0)
     for job in (mine, shared):
         await ledger.complete(job, Outcome.ARCHIVED)
     assert await counted(ledger) == {"archived": 2}

@@ -549,8 +549,9 @@ class LedgerLife(RuleBasedStateMachine):
             if not known.again.orders:
                 known.again = None
         if known.state == "leased" and not known.due:
-            known.cancelled |= dict.fromkeys(names, is_run and names == {LISTED} and self.is_list_cancelled)
-            return 2
+            marked = {name for name in names if name in known.runs or not name}
+            known.cancelled |= dict.fromkeys(marked, is_run and names == {LISTED} and self.is_list_cancelled)
+            return 2 if marked else 1
         self._cancel_waiting(eval_id, known, names)
         return 1
 
