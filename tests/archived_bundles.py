@@ -2,9 +2,8 @@
 
 import hashlib
 
-from tasks.bundle.documents import identify
-from tasks.bundle.unpack import Limits, unpack
-from tasks.bundle.unpacker import BundleContents
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import BundleContents, BundleUnpacker
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
@@ -12,7 +11,7 @@ from tasks.pipeline.manifest_builder import build_manifest
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import UnreadableRecord, read_manifest, utc_now
+from tasks.storage.manifest import read_manifest, utc_now
 from tasks.storage.revision import commit
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
@@ -20,14 +19,9 @@ EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 
 async def archive_bundle(bucket: Bucket, data: bytes, evaluation: Evaluation = EVALUATION) -> Outcome:
     """Archive a bundle; another one of the same evaluation makes another revision."""
-    unpacked = unpack(data, Limits())
-    contents = BundleContents(
-        tuple(identify(member) for member in unpacked.members),
-        tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
-    )
-    return await _archive(
-        bucket, evaluation, Bundle("b.zip", data, hashlib.sha256(data).hexdigest(), len(data)), contents
-    )
+    bundle = Bundle("b.zip", data, hashlib.sha256(data).hexdigest(), len(data))
+    async with BundleUnpacker(Limits()).unpacked(data) as contents:
+        return await _archive(bucket, evaluation, bundle, contents)
 
 
 async def archive_tombstone(
@@ -56,7 +50,7 @@ async def _archive(
     trigger = Trigger("run", run="q3")
     entry = Job(evaluation.eval_id, "token", Queue.LIVE, "default", False, 0, 0, trigger, evidence=evidence)  # noqa: FBT003
     stored = await store_documents(shelf, evaluation, contents.documents, archived_at=at)
-    if isinstance(answer, Bundle) and contents.unreadable:
+    if isinstance(answer, Bundle) and contents.is_damaged:
         await quarantine_bundle(shelf, evaluation, answer)
     manifest = build_manifest(evaluation, entry, answer, contents, stored, retrieved_at=at)
     return await commit(bucket, evaluation, manifest, await read_manifest(bucket, evaluation))

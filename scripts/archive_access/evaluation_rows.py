@@ -11,9 +11,9 @@ import orjson
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.model.outcome import EMPTY_FILE, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import StoredManifest, read_manifest
+from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
 
 MISSING = "missing"
 """What is said in the place of an outcome where nothing tells one."""
@@ -106,9 +106,16 @@ def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow
         manifest=evaluation.manifest_key,
         sha256=hashlib.sha256(committed.stored.data).hexdigest(),
         archived_at=manifest.archived_at,
-        cause=ERASED if manifest.erased else min((each.cause for each in manifest.unreadable), default=None),
+        cause=ERASED if manifest.erased else _cause_of(manifest),
         at_source=manifest.source_status,
         reason=manifest.no_documents_reason,
+    )
+
+
+def _cause_of(manifest: Manifest) -> str | None:
+    """Return what could not be read; that a file is empty only if that is all."""
+    return min(
+        (each.cause for each in manifest.unreadable), key=lambda cause: (cause == EMPTY_FILE, cause), default=None
     )
 
 

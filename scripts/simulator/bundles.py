@@ -39,6 +39,8 @@ def bundle_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, changed: 
     if scenario is Scenario.FOLDER_ENTRIES:
         folders = {name.rpartition("/")[0] + "/" for name in documents}
         documents = dict.fromkeys(sorted(folders), b"") | documents
+    if scenario is Scenario.EMPTY_FILE:
+        documents = documents | {"user_uploaded/document_verification/documentbackDoc_Back_2_blob.jpg": b""}
     if scenario is Scenario.STREAMED:
         return _write(_Pipe(), documents, compressed=True)
     return zip_of(documents, compressed=scenario is not Scenario.STORED)

@@ -48,6 +48,9 @@ def documents_in(scenario: Scenario, eval_id: str, image_bytes: int, *, changed:
             documents |= _captured(again, eval_id, image_bytes, take=2)
         case Scenario.ATTACHMENTS:
             documents |= _attachments(eval_id)
+        case Scenario.SECONDARY_DOCUMENTS:
+            documents["user_uploaded/secondary_documents/bank_statement.pdf"] = pictures.pdf(eval_id, "Bank statement")
+            documents["user_uploaded/secondary_documents/utility_bill.png"] = pictures.png(eval_id, "Utility bill")
         case Scenario.UNKNOWN_NAMES:
             documents["user_uploaded/somewhere_new/capture-0001"] = pictures.png(eval_id, "Capture")
         case Scenario.SAME_BYTES_TWICE:

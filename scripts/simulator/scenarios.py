@@ -149,6 +149,12 @@ class Scenario(enum.Enum):
     CHANGING = 0x0901
     """From the second successful request on there is one attachment more."""
 
+    # 0A: members of other sorts than captured documents.
+    SECONDARY_DOCUMENTS = 0x0A01
+    """A bank statement and a utility bill in a folder of their own; the name of the folder is a guess."""
+    EMPTY_FILE = 0x0A02
+    """A back without content, which is no document."""
+
     @property
     def family(self) -> int:
         """The first two digits: scenarios that differ in detail only share them."""

@@ -1,11 +1,14 @@
 """What a member is: its kind by name and folder, its media type by content.
 
-Names as they were seen: RiskOS documentation, "Image Retrieval", and the field. Nothing is ever dropped:
-what fits no pattern is of kind ``other``.
+Names as they were seen: RiskOS documentation, "Image Retrieval", and the field. Where secondary documents (bank
+statements, utility bills) stand is a guess: RiskOS does not document it. Nothing is ever dropped: what fits no pattern
+is of kind ``other``.
 """
 
 import enum
+import fnmatch
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.bundle.media_type import extension_of, media_type_named, media_type_of
@@ -19,6 +22,7 @@ class Kind(enum.StrEnum):
     DOCUMENT_FRONT = "document_front"
     DOCUMENT_BACK = "document_back"
     SELFIE = "selfie"
+    SECONDARY_DOCUMENT = "secondary_document"
     ATTACHMENT = "attachment"
     OTHER = "other"
 
@@ -72,18 +76,46 @@ _PATTERNS = (
     ),
 )
 
+_SECONDARY = "secondary"
+
+
+@dataclass(frozen=True, slots=True)
+class KindPattern:
+    """Names of documents of one kind.
+
+    Attributes:
+        kind: of the documents.
+        regex: what is matched, in lower case.
+        is_path: whether it is matched with the whole name, not with the part after the last slash.
+    """
+
+    kind: Kind
+    regex: re.Pattern[str]
+    is_path: bool
+
+    @classmethod
+    def of(cls, text: str) -> "KindPattern":
+        """Return the pattern that a part of ``DOCV_KIND_PATTERNS`` says, ``kind:glob``."""
+        kind, _, glob = (part.strip() for part in text.partition(":"))
+        return cls(Kind(kind), re.compile(fnmatch.translate(glob.lower())), "/" in glob)
+
+
 _FOLDERS = {source.value: source for source in (DocumentSource.USER_UPLOADED, DocumentSource.CASE_ATTACHMENTS)}
 
 
-def identify(member: Member) -> Document:
-    """Return the member as the document that it is."""
+def identify(member: Member, patterns: Sequence[KindPattern] = ()) -> Document:
+    """Return the member as the document that it is.
+
+    Args:
+        patterns: tried after the built-in ones, in this order.
+    """
     source = source_of(member.name)
     media_type = media_type_of(member.data)
     _, dot, extension = _parts(member.name)[-1].rpartition(".")
     promised = media_type_named(extension) if dot else None
     return Document(
         name=member.name,
-        kind=Kind.ATTACHMENT if source is DocumentSource.CASE_ATTACHMENTS else _pattern(member.name) or Kind.OTHER,
+        kind=_kind_of(member.name, source, patterns),
         source=source,
         media_type=media_type,
         extension=extension_of(media_type),
@@ -107,6 +139,20 @@ def source_of(name: str) -> DocumentSource:
         if folder in _FOLDERS:
             return _FOLDERS[folder]
     return DocumentSource.USER_UPLOADED if not folders and _pattern(name) else DocumentSource.OTHER
+
+
+def _kind_of(name: str, source: DocumentSource, patterns: Sequence[KindPattern]) -> Kind:
+    if source is DocumentSource.CASE_ATTACHMENTS:
+        return Kind.ATTACHMENT
+    *folders, file = _parts(name)
+    uploaded = DocumentSource.USER_UPLOADED.value
+    below = folders[folders.index(uploaded) + 1 :] if uploaded in folders else ()
+    if any(_SECONDARY in folder for folder in below):
+        return Kind.SECONDARY_DOCUMENT
+    if kind := _pattern(name):
+        return kind
+    whole = "/".join((*folders, file))
+    return next((each.kind for each in patterns if each.regex.match(whole if each.is_path else file)), Kind.OTHER)
 
 
 def _pattern(name: str) -> Kind | None:

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.bundle.documents import Document, identify
+from tasks.bundle.documents import Document, KindPattern, identify
 from tasks.bundle.unpack import SMALL_BUNDLE, Limits, Unpacked, unpack, unpack_small
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import ByteBudget
+from tasks.model.outcome import EMPTY_FILE
 from tasks.storage.manifest import UnreadableRecord
 from tasks.telemetry.tracing import span
 from worker.metrics.worker_metrics import Step, timed
@@ -29,6 +30,12 @@ class BundleContents:
     documents: tuple[Document, ...] = ()
     unreadable: tuple[UnreadableRecord, ...] = ()
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether something in the bundle could not be read, or nothing in it has content."""
+        is_empty = bool(self.unreadable) and not self.documents
+        return is_empty or any(each.cause != EMPTY_FILE for each in self.unreadable)
+
 
 class BundleUnpacker:
     """Opens bundles, one after the other or nearly so.
@@ -44,6 +51,7 @@ class BundleUnpacker:
         memory: bytes of unpacked documents that this process may hold.
         spool_dir: for what is larger; the system's folder for temporary files where it is None.
         avoid_blocking: whether the loop has to be on time for somebody, and so must not stand still.
+        kind_patterns: patterns of names that are tried after the built-in ones.
     """
 
     def __init__(
@@ -52,8 +60,10 @@ class BundleUnpacker:
         memory: ByteBudget | None = None,
         spool_dir: Path | None = None,
         avoid_blocking: Callable[[], bool] = lambda: False,
+        kind_patterns: Sequence[KindPattern] = (),
     ) -> None:
         self._limits, self._spool_dir, self._avoid_blocking = limits, spool_dir, avoid_blocking
+        self._kind_patterns = kind_patterns
         self._memory = memory or ByteBudget(_MEMORY)
         self._loop_lock, self._thread_slots = asyncio.Semaphore(), asyncio.Semaphore(_THREADS)
 
@@ -82,21 +92,21 @@ class BundleUnpacker:
     async def _unpack(self, data: Buffer, limits: Limits) -> BundleContents:
         little = None if self._avoid_blocking() else unpack_small(data, limits)
         if little is not None:
-            return _identify_all(little)
-        return await asyncio.to_thread(_unpack_in_thread, data, limits, self._spool_dir)
+            return self._identify_all(little)
+        return await asyncio.to_thread(self._unpack_in_thread, data, limits)
 
+    def _unpack_in_thread(self, data: Buffer, limits: Limits) -> BundleContents:
+        try:
+            return self._identify_all(unpack_small(data, limits) or unpack(data, limits, self._spool_dir))
+        except BadBundle as error:
+            return BundleContents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
 
-def _unpack_in_thread(data: Buffer, limits: Limits, spool_dir: Path | None) -> BundleContents:
-    try:
-        return _identify_all(unpack_small(data, limits) or unpack(data, limits, spool_dir))
-    except BadBundle as error:
-        return BundleContents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
-
-
-def _identify_all(unpacked: Unpacked) -> BundleContents:
-    if not unpacked.members and not unpacked.unreadable:
-        return BundleContents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
-    return BundleContents(
-        documents=tuple(identify(member) for member in unpacked.members),
-        unreadable=tuple(UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable),
-    )
+    def _identify_all(self, unpacked: Unpacked) -> BundleContents:
+        if not unpacked.members and not unpacked.unreadable:
+            return BundleContents(unreadable=(UnreadableRecord(name="", cause="empty_bundle"),))
+        unreadable = [UnreadableRecord(name=each.name, cause=each.cause) for each in unpacked.unreadable]
+        unreadable += [UnreadableRecord(name=each.name, cause=EMPTY_FILE) for each in unpacked.members if not each.size]
+        return BundleContents(
+            documents=tuple(identify(member, self._kind_patterns) for member in unpacked.members if member.size),
+            unreadable=tuple(unreadable),
+        )

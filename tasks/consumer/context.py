@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 
+from tasks.bundle.documents import KindPattern
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.memory.byte_budget import ByteBudget
@@ -121,6 +122,7 @@ class AccountContexts:
                 ByteBudget(self._memory_bytes),
                 spool_dir,
                 avoid_blocking=lambda: self._rate_limiter.has_waiters,
+                kind_patterns=[KindPattern.of(text) for text in settings.kind_patterns],
             ),
             acquire_slot=self._acquire_slot,
             confirm_lease=self._confirm_lease,

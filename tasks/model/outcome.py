@@ -94,6 +94,10 @@ class ArchiveResult:
         return self.unchanged.ok if self.unchanged else self.outcome.ok
 
 
+EMPTY_FILE = "empty"
+"""The cause of an unreadable file that has no content: that is no damage."""
+
+
 class NoDocumentsReason(enum.StrEnum):
     """Why there are no documents, as far as it is known (RiskOS documentation, "Image Retrieval")."""
 

@@ -3,6 +3,10 @@
 Made of return values only: of what was answered, read and stored, not of what was meant to be.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tasks.bundle.documents import Document, Kind
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
@@ -50,12 +54,12 @@ def build_manifest(
         status = SourceStatus.NONE if has_none else SourceStatus.UNKNOWN
         response = ResponseRecord(status=result.status, message=result.message, request_id=result.request_id)
     else:
-        outcome, status = Outcome.UNREADABLE if contents.unreadable else Outcome.ARCHIVED, SourceStatus.PRESENT
+        outcome, status = Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED, SourceStatus.PRESENT
         bundle = BundleRecord(
             filename=result.filename,
             size=result.size,
             sha256=result.sha256,
-            sealed_with=sealed_with if contents.unreadable else None,
+            sealed_with=sealed_with if contents.is_damaged else None,
         )
         response = ResponseRecord(status=_OK, message=None, request_id=result.request_id)
     return Manifest(
@@ -121,6 +125,16 @@ def _latest_event_at(job: Job, previous: Manifest | None) -> str | None:
     if previous and previous.event_at:
         moments.append(previous.event_at)
     return max(moments, default=None)
+
+
+def keep_kinds(documents: Sequence[Document], previous: Manifest | None) -> list[Document]:
+    """Return documents with the kinds that a former manifest gives them: what names mean may have changed since.
+
+    Otherwise a bundle that has not changed would make a revision.
+    """
+    before = {(each.name, each.sha256): each.kind for each in previous.documents} if previous else {}
+    kinds = ((document, before.get((document.name, document.sha256))) for document in documents)
+    return [replace(document, kind=Kind(kind)) if kind in set(Kind) else document for document, kind in kinds]
 
 
 def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord:

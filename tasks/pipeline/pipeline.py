@@ -11,7 +11,7 @@ from tasks.memory.buffer_pool import Buffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue
 from tasks.model.outcome import ArchiveResult, Outcome
-from tasks.pipeline.manifest_builder import add_evidence, build_manifest, build_unasked_tombstone
+from tasks.pipeline.manifest_builder import add_evidence, build_manifest, build_unasked_tombstone, keep_kinds
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.riskos.client import RiskOSClient, fetch
@@ -83,7 +83,7 @@ async def _fetch_and_store(
     """Carry what RiskOS has into the archive; return the manifest that is to be committed then."""
     answer = await fetch(ctx.client, evaluation, job)
     async with ctx.unpacker.unpacked(_data(answer)) as contents:
-        if not contents.unreadable:
+        if not contents.is_damaged:
             # The bytes of the bundle are not needed any more once all of it has been unpacked.
             answer = replace(answer, data=b"") if isinstance(answer, Bundle) else answer
             return await _store(job, evaluation, ctx, answer, contents, previous)
@@ -150,7 +150,8 @@ async def _store(
     retrieved_at = utc_now()
     await ctx.confirm_lease(job)
     with timed(Step.UPLOAD), span("store", documents=len(contents.documents)):
-        stored = await store_documents(ctx.target, evaluation, contents.documents, archived_at=retrieved_at)
+        documents = keep_kinds(contents.documents, previous.manifest if previous else None)
+        stored = await store_documents(ctx.target, evaluation, documents, archived_at=retrieved_at)
     count_uploaded(sum(len(document.data) for document in contents.documents))
     manifest = build_manifest(
         evaluation,
@@ -164,7 +165,7 @@ async def _store(
     )
     # RiskOS packs a bundle anew for each request: where all is as it was, the one in quarantine will do.
     same = previous and previous.manifest.same_content(next_revision(previous, manifest))
-    if isinstance(result, Bundle) and contents.unreadable and not same:
+    if isinstance(result, Bundle) and contents.is_damaged and not same:
         await quarantine_bundle(ctx.target, evaluation, result)
     return manifest
 

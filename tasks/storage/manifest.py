@@ -37,7 +37,7 @@ class DocumentRecord(ArchiveRecord):
     """A document that is in the archive."""
 
     name: str = Field(description="Its name in the bundle, as it stood there; never a path, never a key.")
-    kind: str = Field(description="document_front, document_back, selfie, attachment or other.")
+    kind: str = Field(description="document_front, document_back, selfie, secondary_document, attachment or other.")
     key: str = Field(description="Where it is, below the archive's prefix.")
     media_type: str = Field(description="Told from its content.")
     size: int = Field(ge=0, description="Bytes.")
@@ -57,7 +57,7 @@ class DocumentRecord(ArchiveRecord):
 
 
 class UnreadableRecord(ArchiveRecord):
-    """A file of the bundle that could not be read; the bundle is in quarantine."""
+    """A file of the bundle that has no content, or could not be read; then the bundle is in quarantine."""
 
     name: str = Field(description="Its name in the bundle.")
     cause: str = Field(description="Why, as a short fixed word.")

@@ -25,7 +25,7 @@ _CREDENTIALS = ("webhook_secrets", "intake_tokens", "operators", "viewers")
 _SEPARATORS = {
     "no_documents_texts": "|",
     "gateway_texts": "|",
-    **dict.fromkeys((*_CREDENTIALS, "encryption_keys"), ","),
+    **dict.fromkeys((*_CREDENTIALS, "encryption_keys", "kind_patterns"), ","),
 }
 _STRONG = 16
 
@@ -135,6 +135,8 @@ class Settings(BaseSettings):
     """Most documents in one bundle."""
     memory_bytes: int = Field(default=256 * MiB, ge=MiB)
     """Bytes of bundles and documents that one process holds in memory; what is more goes to disk, or waits."""
+    kind_patterns: Annotated[tuple[str, ...], NoDecode, AfterValidator(validators.kind_patterns)] = ()
+    """Kinds of documents by their names in the bundle, ``kind:glob`` by commas; tried after the built-in patterns."""
     no_documents_texts: Annotated[tuple[str, ...], NoDecode] = riskos_texts.NO_DOCUMENTS_TEXTS
     """Error texts, separated by ``|``, that mean "there are no documents"; compared without case and blanks."""
     gateway_texts: Annotated[tuple[str, ...], NoDecode] = riskos_texts.GATEWAY_TEXTS

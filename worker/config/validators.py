@@ -13,6 +13,9 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _TAG = re.compile(r"[\w .:/=+\-@]{1,128}", re.ASCII)
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _KEY_BYTES = 32
+KINDS = ("document_front", "document_back", "selfie", "secondary_document", "attachment", "other")
+"""Kinds of documents (``tasks.bundle.documents.Kind``)."""
+_MAX_PATTERNS, _LONGEST_GLOB = 100, 200
 
 
 def riskos_url(url: str | None) -> str | None:
@@ -115,3 +118,25 @@ def tags(text: str) -> Iterator[tuple[str, str]]:
         if not equals or not _TAG.fullmatch(name) or (value and not _TAG.fullmatch(value)):
             raise ValueError(f"{part!r} is no tag; expected is name=value of letters, digits, space and _.:/=+-@")
         yield name, value
+
+
+def kind_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Check patterns of names that tell the kind of a document."""
+    if len(patterns) > _MAX_PATTERNS:
+        raise ValueError(f"expected at most {_MAX_PATTERNS} patterns")
+    for pattern in patterns:
+        kind, colon, glob = (part.strip() for part in pattern.partition(":"))
+        if not colon or kind not in KINDS:
+            raise ValueError(
+                f"{printable(pattern)} does not begin with a kind and a colon: expected one of {', '.join(KINDS)}"
+            )
+        if not glob.isprintable() or len(glob) > _LONGEST_GLOB or not re.search(r"[^*?\s/]", glob):
+            raise ValueError(f"{printable(pattern)} has no usable glob: expected some letters of the name, * and ?")
+        if re.search(r"\[", re.sub(r"\[!?\]?[^\]]*\]", "", glob)):
+            raise ValueError(f"{printable(pattern)} has a [ without its ]")
+    return patterns
+
+
+def printable(text: str) -> str:
+    """Return a text that is wrong, short and on one line, in quotes."""
+    return repr(text[:80])

@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.bundle.documents import Document, DocumentSource, Kind, identify
+from tasks.bundle.documents import Document, DocumentSource, Kind, KindPattern, identify
 from tasks.bundle.media_type import media_type_of
 from tasks.bundle.unpack import Limits, Member, unpack
 from tests.zips import zip_of
+from worker.config.validators import KINDS
 
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 UNKNOWN = "application/octet-stream"
 
-FRONT, BACK, SELFIE = Kind.DOCUMENT_FRONT, Kind.DOCUMENT_BACK, Kind.SELFIE
+FRONT, BACK, SELFIE, SECONDARY = Kind.DOCUMENT_FRONT, Kind.DOCUMENT_BACK, Kind.SELFIE, Kind.SECONDARY_DOCUMENT
 USER, CASE = DocumentSource.USER_UPLOADED, DocumentSource.CASE_ATTACHMENTS
 
 
@@ -67,6 +68,15 @@ def iso_media(major: bytes, *compatible: bytes) -> bytes:
         ("user_uploaded/document_verification/frontier.jpg", Kind.OTHER, USER),
         ("user_uploaded/document_verification/Doc_Front_blob.jpg", Kind.OTHER, USER),
         ("user_uploaded/", Kind.OTHER, DocumentSource.OTHER),
+        ("user_uploaded/secondary_documents/bank_statement.pdf", SECONDARY, USER),
+        ("user_uploaded/Secondary/documentfrontDoc_Front_1_blob.jpg", SECONDARY, USER),
+        ("user_uploaded/a/my-secondary-files/b/c", SECONDARY, USER),
+        ("user_uploaded\\secondary_documents\\bill.png", SECONDARY, USER),
+        ("elsewhere/user_uploaded/secondary_documents/bill.png", SECONDARY, USER),
+        ("user_uploaded/document_verification/secondary.pdf", Kind.OTHER, USER),
+        ("secondary_documents/bill.png", Kind.OTHER, DocumentSource.OTHER),
+        ("secondary/user_uploaded/bill.png", Kind.OTHER, USER),
+        ("case_attachments/user_uploaded/secondary/bill.png", Kind.ATTACHMENT, CASE),
         ("case_attachments/identity.pdf", Kind.ATTACHMENT, CASE),
         ("case_attachments/documentfrontDoc_Front_1_blob.jpg", Kind.ATTACHMENT, CASE),
         ("case_attachments/user_uploaded/front", Kind.ATTACHMENT, CASE),
@@ -83,6 +93,41 @@ def test_a_name_tells_what_a_document_shows_and_who_put_it_there(name: str, kind
     document = identify(member(name))
 
     assert (document.kind, document.source) == (kind, source)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("user_uploaded/new/Bank_Statement-1.PDF", SECONDARY),
+        ("bank_statement-2.pdf", SECONDARY),
+        ("bank_statement/a.pdf", Kind.OTHER),
+        ("user_uploaded/liveness/7.jpg", SELFIE),
+        ("user_uploaded\\liveness\\a\\7.jpg", SELFIE),
+        ("elsewhere/user_uploaded/liveness/7.jpg", Kind.OTHER),
+        ("user_uploaded/liveness/front.jpg", FRONT),
+        ("case_attachments/bank_statement.pdf", Kind.ATTACHMENT),
+        ("user_uploaded/secondary/capture7", SECONDARY),
+        ("user_uploaded/capture7", BACK),
+        ("user_uploaded/capture17", Kind.OTHER),
+    ],
+)
+def test_patterns_of_the_settings_are_tried_after_the_built_in_ones(name: str, kind: Kind) -> None:
+    texts = (
+        "secondary_document:Bank_*",
+        "selfie: user_uploaded/liveness/*.jpg",
+        "document_back:capture?",
+        "selfie:capture?",
+    )
+    assert identify(member(name), [KindPattern.of(text) for text in texts]).kind == kind
+
+
+def test_a_long_name_is_matched_in_no_time() -> None:
+    pattern = KindPattern.of("selfie:" + "a*" * 90 + "b")
+    assert identify(member("a" * 60_000), [pattern]).kind == Kind.OTHER
+
+
+def test_the_settings_know_every_kind() -> None:
+    assert tuple(Kind) == KINDS
 
 
 def test_a_document_is_the_member_and_what_it_is() -> None:

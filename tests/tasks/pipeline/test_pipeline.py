@@ -24,6 +24,7 @@ from scripts.simulator.messages import NO_DOCUMENTS, REJECTED
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start_simulator
+from tasks.bundle.documents import KindPattern
 from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.errors import (
@@ -483,6 +484,60 @@ async def test_of_a_bundle_with_one_bad_member_the_others_are_archived_and_the_b
     assert [each.name for each in manifest.documents] == good
 
 
+async def test_an_empty_file_is_recorded_and_is_no_damage(house: House, simulator: Simulator) -> None:
+    eval_id = eval_id_for(Scenario.EMPTY_FILE, 7)
+    assert await house.archive(eval_id) is Outcome.ARCHIVED
+    manifest = await house.manifest(eval_id)
+    name = "user_uploaded/document_verification/documentbackDoc_Back_2_blob.jpg"
+    assert [(each.name, each.cause) for each in manifest.unreadable] == [(name, "empty")]
+    assert [each.kind for each in manifest.documents] == ["document_front", "document_back", "selfie"]
+    assert asked(simulator, eval_id) == 1
+    assert not any(key.startswith("quarantine/") for key in house.contents())
+    assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
+
+
+async def test_an_empty_file_beside_a_damaged_one_does_not_hide_it(redis: "Redis") -> None:
+    damaged = zipped(wrong_crc({"front.jpg": b"front" * 9, "back.jpg": b"back" * 9, "selfie.jpg": b""}))
+    async with saying(damaged, damaged) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is Outcome.UNREADABLE
+        manifest = await house.manifest(MINE)
+    causes = {each.name: each.cause for each in manifest.unreadable}
+    assert causes == {"front.jpg": "wrong_crc", "selfie.jpg": "empty"}
+    assert any(key.startswith("quarantine/") for key in house.contents())
+
+
+async def test_a_bundle_of_empty_files_only_is_unreadable(redis: "Redis") -> None:
+    empty = zipped(zip_of({"front.jpg": b"", "back.jpg": b""}))
+    async with saying(empty, empty) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is Outcome.UNREADABLE
+        manifest = await house.manifest(MINE)
+    assert {each.name: each.cause for each in manifest.unreadable} == {"front.jpg": "empty", "back.jpg": "empty"}
+    assert manifest.documents == ()
+    assert any(key.startswith("quarantine/") for key in house.contents())
+
+
+# Kinds
+
+
+async def test_secondary_documents_are_of_a_kind_of_their_own(house: House) -> None:
+    eval_id = eval_id_for(Scenario.SECONDARY_DOCUMENTS, 7)
+    await house.archive(eval_id)
+    kinds = [each.kind for each in (await house.manifest(eval_id)).documents]
+    assert kinds == ["document_front", "document_back", "selfie", "secondary_document", "secondary_document"]
+
+
+async def test_a_document_keeps_the_kind_that_its_manifest_says(house: House) -> None:
+    eval_id = eval_id_for(Scenario.UNKNOWN_NAMES, 7)
+    await house.archive(eval_id)
+    patterns = [KindPattern.of("selfie:capture-*")]
+    house.means = replace(house.means, unpacker=BundleUnpacker(Limits(), kind_patterns=patterns))
+    assert await house.archive(eval_id, refresh=True) is Outcome.UNCHANGED
+    another = eval_id_for(Scenario.UNKNOWN_NAMES, 8)
+    await house.archive(another)
+    for each, kind in ((eval_id, "other"), (another, "selfie")):
+        assert (await house.manifest(each)).documents[-1].kind == kind
+
+
 async def test_a_damaged_bundle_that_cannot_be_fetched_again_has_not_ended(redis: "Redis") -> None:
     damaged = zipped(wrong_crc({"front.jpg": b"front"}))
     async with saying(damaged, said(503, b"{}")) as server, house_at(server.url, redis) as house:
@@ -720,7 +775,9 @@ async def test_a_manifest_that_changes_again_and_again_is_another_attempts_turn(
 
 # The law
 
-names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(
+# The characters that stand for bytes which are not UTF-8 are written otherwise; see docs/archive-format.md.
+OTHERWISE = "".join(map(chr, range(0xEF80, 0xF000)))
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0" + OTHERWISE), min_size=1, max_size=30).filter(
     lambda name: not name.endswith("/")
 )
 
@@ -730,11 +787,14 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 async def test_a_zip_of_anything_comes_out_of_the_archive_as_it_went_in(
     redis: "Redis", files: Mapping[str, bytes]
 ) -> None:
-    async with saying(zipped(zip_of(files))) as server, house_at(server.url, redis) as house:
-        assert await house.archive(MINE) is Outcome.ARCHIVED
+    documents = {name: content for name, content in files.items() if content}
+    answers = [zipped(zip_of(files))] * (1 if documents else 2)
+    async with saying(*answers) as server, house_at(server.url, redis) as house:
+        assert await house.archive(MINE) is (Outcome.ARCHIVED if documents else Outcome.UNREADABLE)
         manifest = await house.manifest(MINE)
-    assert house.archived(manifest) == files
-    assert [each.name for each in manifest.documents] == list(files)
+    assert house.archived(manifest) == documents
+    assert [each.name for each in manifest.documents] == list(documents)
+    assert {each.name: each.cause for each in manifest.unreadable} == dict.fromkeys(files.keys() - documents, "empty")
 
 
 # Sealed

@@ -58,6 +58,7 @@ ALL = {
     "DOCV_MEMORY_BYTES": "2097152",
     "DOCV_NO_DOCUMENTS_TEXTS": "Nothing here|No, nothing",
     "DOCV_GATEWAY_TEXTS": "Not at this gateway|",
+    "DOCV_KIND_PATTERNS": "secondary_document:*statement*, selfie:user_uploaded/liveness/*",
     "DOCV_KMS_KEY_ID": "arn:aws:kms:eu-central-1:1:key/2",
     "DOCV_STORAGE_CLASS": "STANDARD_IA",
     "DOCV_TAGS": "team=kyc,retention=7 y",
@@ -112,6 +113,7 @@ def test_every_setting_can_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
     assert [name for name in Settings.model_fields if getattr(settings, name) == getattr(default, name)] == []
     assert settings.no_documents_texts == ("Nothing here", "No, nothing")
     assert settings.gateway_texts == ("Not at this gateway",)
+    assert settings.kind_patterns == ("secondary_document:*statement*", "selfie:user_uploaded/liveness/*")
     assert settings.tags == {"team": "kyc", "retention": "7 y"}
     assert settings.state_dir == Path("/var/lib/docv archive")
 
@@ -229,6 +231,15 @@ def test_settings_do_not_change_while_a_process_lives() -> None:
         ("DOCV_LOCK_MODE", "SOMETIMES", "'GOVERNANCE' or 'COMPLIANCE'"),
         ("DOCV_LOCK_DAYS", "0", "greater than or equal to 1"),
         ("DOCV_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
+        ("DOCV_KIND_PATTERNS", "front:*.jpg", "'front:*.jpg' does not begin with a kind and a colon"),
+        ("DOCV_KIND_PATTERNS", "selfie:a*,*.pdf", "'*.pdf' does not begin with a kind and a colon"),
+        ("DOCV_KIND_PATTERNS", "selfie:", "'selfie:' has no usable glob"),
+        ("DOCV_KIND_PATTERNS", "selfie:*", "'selfie:*' has no usable glob"),
+        ("DOCV_KIND_PATTERNS", "selfie:*/?*", "'selfie:*/?*' has no usable glob"),
+        ("DOCV_KIND_PATTERNS", f"selfie:{'a' * 300}", "has no usable glob"),
+        ("DOCV_KIND_PATTERNS", "selfie:[a-z", "'selfie:[a-z' has a [ without its ]"),
+        ("DOCV_KIND_PATTERNS", "selfie:a\x07", "has no usable glob"),
+        ("DOCV_KIND_PATTERNS", ",".join(["selfie:a*"] * 101), "at most 100 patterns"),
     ],
 )
 def test_an_impossible_value_is_one_line_that_names_the_setting(
