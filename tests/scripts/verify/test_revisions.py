@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from scripts.verify.revisions import RevisionChain, read_chain
+from tasks.storage.manifest import ErasedRecord
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
 
 CURRENT = EVALUATION.manifest_key
@@ -32,6 +33,15 @@ async def test_without_a_manifest_there_is_no_chain() -> None:
     objects = whole()
     del objects[CURRENT]
     assert await chain_of(objects) == RevisionChain()
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+async def test_a_copy_of_the_marker_is_left_by_a_worker_that_died_before_it_replaced_it(revision: int) -> None:
+    erased = ErasedRecord(receipt="receipts/a.json", at="2026-11-23T04:00:00.000Z")
+    marker = manifest(revision, erased=erased, documents=(), bundle=None).as_json()
+    chain = await chain_of({CURRENT: marker, EVALUATION.revision_key(0): marker})
+    assert chain.differences == []
+    assert chain.keys == {CURRENT, EVALUATION.revision_key(0)}
 
 
 def _lost(*keys: str) -> Callable[[Objects], Objects]:
