@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.ledger.counters import RunCounters
-from tasks.model.outcome import ManifestOutcome, Outcome
+from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome
 
 if TYPE_CHECKING:
     # Commands that only read the archive need no Redis client.
@@ -24,6 +24,12 @@ MEANINGS = {
     Outcome.UNREADABLE: "bundle damaged or unsafe, kept in quarantine: have a look",
     Outcome.FAILED: "attempts used up, a dead letter: have a look",
     Outcome.CANCELLED: "taken back by an operator before RiskOS was asked, or between two attempts",
+}
+REASONS = {
+    NoDocumentsReason.MILITARY: "RiskOS deletes images of military IDs at once",
+    NoDocumentsReason.MINOR: "RiskOS deletes images of persons under 18 at once",
+    NoDocumentsReason.NO_DOCV_STEP: "the evaluation had no DocV step, so nothing was captured",
+    NoDocumentsReason.RETENTION_OR_UNKNOWN: "RiskOS had deleted them before they were asked for, or never had any",
 }
 _PENDING = {
     "unfed": "to be queued",

@@ -14,7 +14,7 @@ from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
 from scripts.console.formatting import format_bytes
 from scripts.console.interrupts import interruptible
 from scripts.console.options import account_option, json_option
-from scripts.console.summary import MEANINGS
+from scripts.console.summary import MEANINGS, REASONS
 from scripts.export.bag import PAYLOAD, close_bag
 from scripts.export.copying import Copier, DocumentSelection, Exported
 from scripts.export.packing import pack
@@ -22,7 +22,6 @@ from scripts.export.staging import check_target_absent, put_in_place, staging_fo
 from scripts.ids.arguments import read_ids
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest
@@ -31,11 +30,6 @@ from worker.config.settings import Settings
 
 _DOCUMENTS_AT_ONCE = 8
 _EVALUATIONS_AT_ONCE = 16
-_REASONS = {
-    NoDocumentsReason.MILITARY: "RiskOS deletes images of military IDs at once",
-    NoDocumentsReason.MINOR: "RiskOS deletes images of persons under 18 at once",
-    NoDocumentsReason.RETENTION_OR_UNKNOWN: "RiskOS had deleted them before they were asked for, or never had any",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +193,7 @@ def _json(exported: Exported, wanted: ExportOptions) -> bytes:
 def _why(manifest: Manifest) -> str:
     if manifest.erased:
         return f"it was erased, see {manifest.erased.receipt}"
-    return _REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
+    return REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
 
 
 def _print_totals(sums: _ExportTotals, wanted: ExportOptions) -> None:

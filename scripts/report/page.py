@@ -6,17 +6,9 @@ from jinja2 import Environment, StrictUndefined
 
 from scripts.archive_access.evaluation_rows import ERASED, MISSING
 from scripts.console.formatting import format_bytes
-from scripts.console.summary import MEANINGS
+from scripts.console.summary import MEANINGS, REASONS
 from scripts.report.totals import ReportTotals
-from tasks.model.outcome import NoDocumentsReason
 from tasks.storage.run_list import RunList
-
-_REASONS = {
-    NoDocumentsReason.MILITARY: "RiskOS deletes images of military IDs at once",
-    NoDocumentsReason.MINOR: "RiskOS deletes images of persons under 18 at once",
-    NoDocumentsReason.NO_DOCV_STEP: "the evaluation had no DocV step, so nothing was captured",
-    NoDocumentsReason.RETENTION_OR_UNKNOWN: "deleted by retention or on request, or nobody said why",
-}
 
 
 def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
@@ -37,7 +29,7 @@ def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
         (ERASED, totals.outcomes[ERASED], "erased for a privacy request; the receipt is kept"),
         (MISSING, totals.outcomes[MISSING], "no manifest, and no dead letter"),
     ]
-    reasons = [(reason.value, totals.reasons[reason.value], meaning) for reason, meaning in _REASONS.items()]
+    reasons = [(reason.value, totals.reasons[reason.value], meaning) for reason, meaning in REASONS.items()]
     return template.render(
         run=run,
         totals=totals,

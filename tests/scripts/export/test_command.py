@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -71,6 +72,18 @@ async def test_a_person_gets_a_folder_for_each_evaluation(shell: Shell) -> None:
     assert documents_in(shell.folder / "out" / IDS[0]) == FILES
     assert [path.name for path in (shell.folder / "out" / IDS[2]).iterdir()] == ["manifest.json"]
     nothing_but(shell, "out")
+
+
+async def test_export_says_why_there_are_no_documents_for_every_reason(shell: Shell) -> None:
+    for reason, evidence in (
+        ("RiskOS deletes images of military IDs", (Evidence.MILITARY_ID,)),
+        ("the evaluation had no DocV step", (Evidence.NO_DOCV_STEP,)),
+        ("RiskOS had deleted them before they were asked for", ()),
+    ):
+        eval_id = str(uuid4())
+        await archive_tombstone(LocalBucket(shell.folder / "archive"), Evaluation(eval_id, "sandbox"), evidence)
+        finished = await shell.run("export", eval_id, "--to", eval_id)
+        assert f"{eval_id}: there are no documents: {reason}" in finished.err
 
 
 async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:

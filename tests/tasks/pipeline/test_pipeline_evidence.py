@@ -17,7 +17,7 @@ from tasks.bundle.unpacker import BundleUnpacker
 from tasks.errors import LeaseLost, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
-from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, NoDocumentsReason, Outcome
+from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.pipeline import pipeline
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.upload import UploadTarget
@@ -26,6 +26,7 @@ from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
+from tests.archived_bundles import archive_tombstone
 from tests.riskos import KEY, Clock
 from worker.config.settings import Settings
 
@@ -108,6 +109,25 @@ async def test_what_is_archived_is_not_changed_by_an_event_without_a_docv_step(s
     result = await shelf.archive(DOCUMENTS, **NO_STEP)
     assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
     assert await shelf.stored(DOCUMENTS) == before
+
+
+async def test_late_evidence_does_not_revise_held_documents_that_riskos_has_deleted(shelf: Archive) -> None:
+    await shelf.archive(DOCUMENTS)
+    await archive_tombstone(shelf.ctx.manifests, Evaluation(DOCUMENTS, "sandbox"), (Evidence.NO_DOCV_STEP,))
+    before = await shelf.stored(DOCUMENTS)
+    assert (before.manifest.source_status, before.manifest.no_documents_reason) == (SourceStatus.GONE, None)
+    result = await shelf.archive(DOCUMENTS, evidence=(Evidence.MILITARY_ID,))
+    assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    assert await shelf.stored(DOCUMENTS) == before
+
+
+async def test_held_documents_are_not_superseded_if_riskos_is_not_asked(shelf: Archive) -> None:
+    await shelf.archive(DOCUMENTS)
+    result = await shelf.archive(DOCUMENTS, refresh=True, **NO_STEP)
+    manifest = await shelf.manifest(DOCUMENTS)
+    assert (result.unchanged, result.answer, result.reason) == (ManifestOutcome.ARCHIVED, None, None)
+    assert (manifest.outcome, manifest.source_status) == (Outcome.ARCHIVED, SourceStatus.UNKNOWN)
+    assert not any(document.superseded for document in manifest.documents)
 
 
 async def test_documents_that_another_worker_archives_meanwhile_are_not_hidden(
