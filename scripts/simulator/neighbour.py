@@ -49,7 +49,7 @@ class Neighbour:
 
     def send(self, options: SimulatorOptions, now: float) -> float:
         """Send a request if the rate is not 0; return when the next one is to be sent."""
-        while now - self._since >= _EPOCH_SECONDS:
+        while now >= self._since + _EPOCH_SECONDS:
             self._ended.append((self._rate, _EPOCH_SECONDS))
             self._rate, self._since = self._random.randint(self._least, self._most), self._since + _EPOCH_SECONDS
         change = self._since + _EPOCH_SECONDS

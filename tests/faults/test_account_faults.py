@@ -164,7 +164,7 @@ async def test_a_day_that_riskos_counts_is_never_crossed_and_one_request_finds_t
         f"{spent.refused_by_quota}, attempts burnt {burnt}, {result.sentence()}"
     )
     assert result.sound, result
-    assert 80 <= spent.granted <= 86, "the first answer tells; what is under way by then counts, too"
+    assert 70 <= spent.granted <= 86, "the first answer tells; what is under way by then counts, too"
     assert (spent.refused_by_quota, burnt) == (0, 0)
 
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from scripts.doctor.finding import State
 from scripts.doctor.riskos import examine, judge_answer, judge_certificate, judge_clock
-from scripts.simulator.options import SimulatorOptions
+from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 from scripts.simulator.server import start_simulator
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.resilience.holds import Holds
@@ -87,7 +87,8 @@ async def test_where_nobody_listens_it_cannot_be_reached(unused_tcp_port: int) -
         ({"refuse_with": 403}, State.WRONG, "403"),
         ({"refuse_with": 503}, State.WARNING, "fault"),
         ({"rate": 0}, State.WRONG, "0 requests a second"),
-        ({"quota": 0}, State.WARNING, "spent"),
+        ({"quota": 0}, State.WRONG, "0 requests a second"),
+        ({"quota": 0, "header_style": RateHeaderStyle.NONE}, State.WARNING, "spent"),
     ],
 )
 async def test_a_riskos_that_refuses_is_told_with_what_to_do(changes: dict[str, Any], state: State, said: str) -> None:

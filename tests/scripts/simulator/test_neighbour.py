@@ -39,7 +39,7 @@ def test_it_takes_from_the_same_window_and_day() -> None:
 
 @pytest.mark.parametrize("rate", [3, 7, 9, 10])
 def test_a_rate_that_is_granted_is_never_refused(rate: int) -> None:
-    found = sent(Neighbour(SimulatedLimiter(), rate, rate, now=0.1), SimulatorOptions(rate=rate), 300.0)
+    found = sent(Neighbour(SimulatedLimiter(), rate, rate, now=0.0), SimulatorOptions(rate=rate), 29.0)
     assert found.refused_after == []
 
 

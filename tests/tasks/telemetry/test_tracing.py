@@ -118,7 +118,7 @@ async def test_a_traceparent_that_is_none_begins_a_new_trace(yard: Yard, spans: 
 def test_nothing_is_traced_and_nothing_written_down_unless_it_is_wanted() -> None:
     with tracing.span("store", documents=3), tracing.attempt(None, alone=True):
         assert tracing.current_traceparent() is None
-    assert "trace" not in options_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), listed=False)
+    assert "trace" not in options_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), [], listed=False)
 
 
 def test_who_does_not_trace_imports_nothing_of_it() -> None:
