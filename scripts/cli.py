@@ -61,7 +61,7 @@ _COMMANDS = {
     ),
     "resume": (
         "scripts.commands.hold:resume",
-        "End every hold, whoever placed it: a person, a refused key, an outage.",
+        "End the holds of accounts and the archive, whatever their reason.",
     ),
     "run": ("scripts.commands.run:run", "Archive evaluations, on this machine, now."),
     "serve": (

@@ -44,7 +44,7 @@ def hold(reason: str, account: str | None, *, as_json: bool) -> int:
 @click.option("--accept-refusals", is_flag=True, help="Go on with --run although RiskOS had no documents so far.")
 @json_option()
 def resume(account: str | None, run: str | None, *, accept_refusals: bool, as_json: bool) -> int:
-    """End every hold, whoever placed it: a person, a refused key, an outage.
+    """End the holds of accounts and the archive, whatever their reason.
 
     A run that is on hold because RiskOS had no documents for its first 200 evaluations stays on hold, except with
     `--run RUN --accept-refusals`.
