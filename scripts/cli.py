@@ -1,24 +1,39 @@
-"""The table of commands. They print data on standard output, progress and logs on standard error."""
+"""The table of commands. They print data to standard output, and progress and logs to standard error."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from scripts.console.lazy_group import LazyGroup
 
+_ARGUMENTS = "docv.arguments"
+_HELP = frozenset(("-h", "--help", "--version"))
+
 
 class CommandLine(LazyGroup):
     """The group of all commands: turns return values and errors into exit codes."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments for the access log."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command with a umask under which only its user can read the files it writes."""
+        os.umask(0o077)
         try:
-            try:
-                code = super().invoke(ctx)
-            finally:
-                # click ends quietly if standard output is closed; the interpreter would not, when it flushes at exit.
-                sys.stdout.flush()
+            with _logged(ctx.meta[_ARGUMENTS]) as logged:
+                try:
+                    code = super().invoke(ctx)
+                finally:
+                    # Flushed here: click exits quietly if standard output is closed, but the interpreter's flush at
+                    # exit prints an error.
+                    sys.stdout.flush()
+                logged["exit_code"] = code or 0
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
@@ -32,84 +47,82 @@ class CommandLine(LazyGroup):
 
 
 _COMMANDS = {
-    "audit": ("scripts.audit.command:audit", "Ask the archive, not the logs: for each ID its outcome, or `missing`."),
-    "backfill": (
-        "scripts.commands.backfill:backfill",
-        "Archive a whole list: a named run, safe to stop and to start again.",
-    ),
-    "cancel": (
-        "scripts.commands.cancel:cancel",
-        "Take back what is not in flight: a run, or evaluations for all that wait for them.",
-    ),
-    "demo": ("scripts.commands.demo:demo", "Show the main job: no key, no server, no Docker."),
-    "doctor": ("scripts.doctor.command:doctor", "Examine this installation: what is wrong, and how to mend it."),
+    "audit": ("scripts.audit.command:audit", "Check that each ID of a list is in the archive."),
+    "backfill": ("scripts.commands.backfill:backfill", "Archive a whole list as a named run; safe to restart."),
+    "cancel": ("scripts.commands.cancel:cancel", "Cancel a run, or evaluations that are waiting."),
+    "demo": ("scripts.commands.demo:demo", "Try the archiver without a key, server or Docker."),
+    "doctor": ("scripts.doctor.command:doctor", "Check the installation, and say how to fix it."),
     "enqueue": ("scripts.commands.enqueue:enqueue", "Put evaluations on a queue; workers archive them."),
     "erase": ("scripts.erase.command:erase", "Erase evaluations for good: a privacy request."),
-    "export": ("scripts.export.command:export", "Bring documents back out of the archive, each checked on its way."),
-    "hold": ("scripts.commands.hold:hold", "Stop sending requests until `resume`; nothing is lost meanwhile."),
-    "legal-hold": (
-        "scripts.erase.legal_hold:legal_hold",
-        "Put evaluations under legal hold, or end it: nobody can remove what is under hold.",
-    ),
-    "rate": (
-        "scripts.commands.rate:rate",
-        "Show the rate, or set it to RATE requests a second, for all workers and at once.",
-    ),
-    "report": (
-        "scripts.report.command:report",
-        "Tell what became of every evaluation of a backfill, asked of the archive.",
-    ),
-    "resume": (
-        "scripts.commands.hold:resume",
-        "End the holds of accounts and the archive, whatever their reason.",
-    ),
-    "run": ("scripts.commands.run:run", "Archive evaluations, on this machine, now."),
-    "serve": (
-        "scripts.serve.server:serve",
-        "Take events of RiskOS and IDs over HTTP, and show the operations page, until told to stop.",
-    ),
-    "show": (
-        "scripts.commands.show:show",
-        "Show where an evaluation is, how it ended, and what the archive holds of it.",
-    ),
-    "simulate": (
-        "scripts.commands.simulate:simulate",
-        "Be a RiskOS, for rehearsals: every answer and fault, chosen by the evaluation's ID.",
-    ),
-    "status": (
-        "scripts.commands.status:status",
-        "Show queues, holds, runs and dead letters, or the counters of one RUN.",
-    ),
-    "verify": (
-        "scripts.verify.command:verify",
-        "Read the archive back and compare it with its manifests; print every difference, change nothing.",
-    ),
-    "worker": (
-        "scripts.commands.worker:worker",
-        "Serve the queues until told to stop; as many of these as you like share one Redis.",
-    ),
+    "export": ("scripts.export.command:export", "Copy documents out of the archive and check them."),
+    "hold": ("scripts.commands.hold:hold", "Stop sending requests until `resume`."),
+    "legal-hold": ("scripts.erase.legal_hold:legal_hold", "Put evaluations under legal hold, or end it."),
+    "rate": ("scripts.commands.rate:rate", "Show or set the requests per second of all workers."),
+    "report": ("scripts.report.command:report", "List the outcome of every evaluation of a run."),
+    "resume": ("scripts.commands.hold:resume", "End the holds of accounts and of the archive."),
+    "run": ("scripts.commands.run:run", "Archive evaluations now, on this machine."),
+    "serve": ("scripts.serve.server:serve", "Take webhooks and IDs over HTTP; operations page."),
+    "settings": ("scripts.commands.settings:settings", "Show the effective settings and their sources."),
+    "show": ("scripts.commands.show:show", "Show where an evaluation is, and what is archived."),
+    "simulate": ("scripts.commands.simulate:simulate", "Simulate RiskOS and its faults, for rehearsals."),
+    "status": ("scripts.commands.status:status", "Show queues, holds, runs and dead letters."),
+    "verify": ("scripts.verify.command:verify", "Read the archive back and print every difference."),
+    "worker": ("scripts.commands.worker:worker", "Archive evaluations from the queues until stopped."),
+}
+"""Module and function of each command, and its line in `--help`: at most 55 characters, to fit in 80 columns."""
+_SECTIONS = {
+    "Archive": ("run", "backfill", "enqueue", "worker", "serve"),
+    "Look": ("status", "show", "report", "dead-letters", "quarantine"),
+    "Control": ("hold", "resume", "rate", "cancel"),
+    "Verify, export, erase": ("audit", "verify", "export", "erase", "legal-hold"),
+    "Try out and set up": ("demo", "doctor", "settings", "simulate"),
 }
 _DEAD_LETTERS = {
-    "drop": ("scripts.commands.dead_letters:drop", "Forget them: nothing will archive them any more."),
-    "list": ("scripts.commands.dead_letters:list_dead_letters", "Show them, with the cause of each."),
-    "redrive": ("scripts.commands.dead_letters:redrive", "Try them anew, with all their attempts."),
+    "drop": ("scripts.commands.dead_letters:drop", "Drop dead letters; they are not tried again."),
+    "list": ("scripts.commands.dead_letters:list_dead_letters", "List dead letters, each with its cause."),
+    "redrive": ("scripts.commands.dead_letters:redrive", "Try dead letters again, with all attempts."),
 }
+
+_QUARANTINE = {
+    "get": ("scripts.quarantine.get_command:get_bundles", "Copy bundles as RiskOS sent them into a new folder."),
+    "list": ("scripts.quarantine.list_command:list_bundles", "Show bundles that could not be read, and why."),
+    "retry": ("scripts.quarantine.retry_command:retry_bundles", "Read bundles again and archive what they hold."),
+}
+
+_UNLOGGED = frozenset(("demo", "doctor", "serve", "settings", "simulate", "status", "worker"))
+"""Commands that show or change no evaluation, so that they are not in the access log."""
+
+
+def _logged(arguments: Sequence[str]) -> contextlib.AbstractContextManager[dict[str, object]]:
+    """Return a context manager that writes a command to the access log, unless it is exempt."""
+    names = {*_COMMANDS, "dead-letters", "quarantine"} - _UNLOGGED
+    if not names.intersection(arguments[:1]) or _HELP.intersection(arguments):
+        return contextlib.nullcontext({})
+    from scripts.console.command_log import logged_command  # noqa: PLC0415  # `--help` does not need it
+
+    return logged_command(arguments)
+
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(cls=CommandLine, table=_COMMANDS, context_settings=_CONTEXT)
+@click.group(cls=CommandLine, table=_COMMANDS, sections=_SECTIONS, context_settings=_CONTEXT)
 @click.version_option(package_name="docv-archive")
 def main() -> None:
-    """Carry the images of DocV evaluations from RiskOS into an archive of your own, and prove it.
+    """Copy the images of DocV evaluations from RiskOS into your own archive, and check that none is missing.
 
-    Settings are environment variables DOCV_..., also read from .env; README.md lists them.
+    Settings are environment variables DOCV_..., also read from .env; docs/configuration.md lists them.
     """
 
 
 @main.group(cls=LazyGroup, table=_DEAD_LETTERS)
 def dead_letters() -> None:
-    """Evaluations that were tried enough: list them, try them anew, drop them."""
+    """List, redrive or drop evaluations out of attempts."""
+
+
+@main.group(cls=LazyGroup, table=_QUARANTINE)
+def quarantine() -> None:
+    """List, copy or retry bundles that could not be read."""
 
 
 if __name__ == "__main__":

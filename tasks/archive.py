@@ -1,6 +1,6 @@
 """The Celery task and the signals that start, drain and close a worker process.
 
-Only this module, ``tasks.consumer`` and ``tasks.queueing`` know Celery.
+In ``tasks``, only this module, ``tasks.consumer`` and ``tasks.queueing`` import Celery.
 """
 
 import sys
@@ -23,10 +23,10 @@ _process: WorkerProcess | None = None
 @app.task(name=ARCHIVE_TASK, bind=True)
 def archive(self: Task, *positional: object, **arguments: Any) -> None:
     """Process the evaluations of a message; ``tasks.queueing.message`` describes its arguments."""
-    assert _process is not None  # noqa: S101  # Celery takes no message before worker_init has returned
+    assert _process is not None  # noqa: S101  # Celery runs no task before worker_init has returned
     queue = self.request.delivery_info.get("routing_key")
     try:
-        message = read_message(queue, positional, arguments)
+        message = read_message(queue, positional, arguments, self.request.get("traceparent"))
         _process.check(message)
     except InvalidInput as error:
         done = _process.reject((error,), str(queue), self.request.id)
@@ -42,7 +42,7 @@ def _start(**_: object) -> None:
     try:
         _process = WorkerProcess(app)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # before there is a log
+        print(error, file=sys.stderr)  # noqa: T201  # logging is not configured yet
         raise SystemExit(2) from None
     except ServiceUnavailable as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -51,8 +51,8 @@ def _start(**_: object) -> None:
 
 @signals.task_rejected.connect(weak=False)
 def _reject(exc: Exception | None, **_: object) -> None:
-    """Keep a message that Celery could not decode or does not know."""
-    why = str(exc) if isinstance(exc, BadEnvelope) else "Celery cannot make anything of it"
+    """Record a message that Celery could not decode, or whose task it does not know."""
+    why = str(exc) if isinstance(exc, BadEnvelope) else "Celery cannot read it"
     if _process:
         _process.reject([BadMessage(why)], "queue", "")
 

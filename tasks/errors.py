@@ -34,11 +34,12 @@
 Callers handle families, so a new error needs no new handler.
 """
 
+import copy
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TypeVar, dataclass_transform
+from typing import Self, TypeVar, dataclass_transform
 
 _Class = TypeVar("_Class", bound="type[ArchiveError]")
 
@@ -48,7 +49,7 @@ def _define(cause: str, message: str) -> Callable[[_Class], _Class]:
     """Return a decorator that makes an error a dataclass of its arguments, and sets its cause and message."""
 
     def define(cls: _Class) -> _Class:
-        # The rest of a dataclass would break hashing, and add 2 ms to the import.
+        # The other generated methods would break hashing and add 2 ms to the import.
         dataclass(eq=False, repr=False, match_args=False)(cls)
         cls.cause, cls.message = cause, message
         return cls
@@ -62,7 +63,7 @@ class ArchiveError(Exception):
     Attributes:
         cause: a short fixed word for reports and metrics; never personal data.
         message: one sentence, with the arguments as ``{name}``; ``str()`` fills them in.
-        request_id: ID that RiskOS gave to the request, if it answered and the error came of that.
+        request_id: ID that RiskOS gave to the request, if the error follows from RiskOS's answer.
     """
 
     cause = "error"
@@ -74,6 +75,12 @@ class ArchiveError(Exception):
 
     def __str__(self) -> str:
         return self.message.format_map(vars(self))
+
+    def with_request_id(self, request_id: str | None) -> Self:
+        """Return a copy of the error that names the request it came of."""
+        named = copy.copy(self)
+        named.request_id = request_id
+        return named
 
 
 class InvalidInput(ArchiveError):
@@ -87,7 +94,7 @@ class InvalidInput(ArchiveError):
         return str(self)
 
 
-@_define("bad_eval_id", "{shown!r} is no evaluation ID: {why}")
+@_define("bad_eval_id", "{shown!r} is not a valid evaluation ID: {why}")
 class BadEvalId(InvalidInput):
     shown: str  # the text, shortened and without control characters
     why: str
@@ -95,7 +102,7 @@ class BadEvalId(InvalidInput):
     @property
     def safe_message(self) -> str:
         """The message without the text, which may be a person's name."""
-        return f"an ID is no evaluation ID: {self.why}"
+        return f"an ID is not a valid evaluation ID: {self.why}"
 
 
 @_define("bad_run_name", "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores")
@@ -112,7 +119,7 @@ class RunTaken(InvalidInput):
     begun_at: str
 
 
-@_define("run_cancelled", "run {run} was cancelled; nothing was queued: --again begins it again with its first ID")
+@_define("run_cancelled", "run {run} was cancelled; nothing was queued: --again starts it again from its first ID")
 class RunCancelled(InvalidInput):
     run: str
 
@@ -122,14 +129,35 @@ class BadMessage(InvalidInput):
     why: str  # never a part of its body
 
 
+class Fault(enum.Enum):
+    """Whose fault a failed attempt is."""
+
+    UNKNOWN = enum.auto()
+    """The service's or the evaluation's. Only attempts at other evaluations can show which."""
+    MACHINE = enum.auto()
+    """It may be this machine's own: its disk, network, certificates or credentials."""
+    SERVICE = enum.auto()
+    """The service's: it would refuse any other evaluation, too."""
+    EVALUATION = enum.auto()
+    """The evaluation's own: attempts at other evaluations succeed."""
+
+
 class RetryableError(ArchiveError):
-    """Another attempt may help; the failed one counts."""
+    """Another attempt may help. The failed one counts, unless a service or a machine is at fault."""
 
     cause = "try_again"
-    probe = False
+    fault: Fault = Fault.UNKNOWN
+    """Whose fault it is, as far as the error itself can tell."""
+    is_probe = False
     """Whether it stopped the probe of a hold."""
     status: int | None = None
     """The HTTP status of the response, if there was one."""
+
+    def as_probe(self) -> Self:
+        """Return a copy of the error that stopped the probe of a hold."""
+        failed = copy.copy(self)
+        failed.is_probe = True
+        return failed
 
 
 @_define("service_failed", "RiskOS answered with status {status}")
@@ -139,7 +167,10 @@ class ServiceFailed(RetryableError):
 
 @_define("connection_failed", "the connection to RiskOS failed: {what}")
 class ConnectionFailed(RetryableError):
-    what: str  # "timeout", or the name of the HTTP client's exception
+    what: (
+        str  # "timeout", or the class of the HTTP client's exception, with the reason from DNS, TLS, the OS or a proxy
+    )
+    fault: Fault = Fault.UNKNOWN
 
 
 @_define("unexpected_answer", "an unexpected answer with status {status}: {what}")
@@ -151,12 +182,14 @@ class UnexpectedAnswer(RetryableError):
 @_define("store_failed", "the archive could not {doing} an object: {what}")
 class StorageError(RetryableError):
     doing: str  # the operation, such as "create" or "read"
-    what: str  # the kind of failure; never the store's own text, which holds URL and key
+    what: str  # the kind of failure, and the store's error code; never its text, which contains URL and key
+    fault: Fault = Fault.UNKNOWN
 
 
-@_define("spool_failed", "a large content could not be spooled to DOCV_STATE_DIR: {what}")
+@_define("spool_failed", "large content could not be spooled to disk: {what}")
 class SpoolError(RetryableError):
     what: str
+    fault: Fault = Fault.MACHINE
 
 
 @_define("manifest_changed", "another worker wrote this manifest in the meantime")
@@ -183,7 +216,7 @@ class AccountRefused(BlockedError):
 
     @property
     def what(self) -> str:
-        """The message without the time."""
+        """The message without the waiting time."""
         is_key = self.status == HTTPStatus.UNAUTHORIZED
         return f"RiskOS answered {self.status}" + (": the API key is not accepted" if is_key else " to recent requests")
 
@@ -197,11 +230,14 @@ class AccountHeld(BlockedError):
     wait: float
 
 
-@_define("account_busy", "its account has its share of this worker's places")
+@_define("account_busy", "its account uses its share of this worker's slots")
 class AccountBusy(BlockedError): ...
 
 
-@_define("account_unknown", "this worker knows no account {account}; see that all workers have the same DOCV_ACCOUNTS")
+@_define(
+    "account_unknown",
+    "this worker does not know the account {account}; check that all workers have the same DOCV_ACCOUNTS",
+)
 class AccountUnknown(BlockedError):
     account: str
 
@@ -228,14 +264,14 @@ class BundleTooLarge(PermanentError):
     most: int
 
 
-@_define("alarming_object", "the archive holds something it must not: {what}; nothing was overwritten")
+@_define("alarming_object", "an object in the archive is not valid: {what}; nothing was overwritten")
 class IntegrityError(PermanentError):
     what: str
 
 
 @_define(
     "sealing_key_missing",
-    "an object is sealed with the key {key_id!r}: put that key into DOCV_ENCRYPTION_KEYS, too",
+    "an object is sealed with the key {key_id!r}: add that key to DOCV_ENCRYPTION_KEYS",
 )
 class SealingKeyMissing(PermanentError):
     key_id: str
@@ -250,11 +286,11 @@ class Charge(enum.Enum):
     """What a 403 costs its evaluation."""
 
     NOTHING = enum.auto()
-    """It may be the account's fault: another attempt, at no cost."""
+    """Nothing: it may be the account's fault, so there is another attempt."""
     ATTEMPT = enum.auto()
-    """An attempt: no other evaluation can tell whose fault it is."""
+    """One attempt: no other evaluation can show whose fault it is."""
     ALL = enum.auto()
-    """All attempts: RiskOS answers other evaluations of the account."""
+    """All attempts: RiskOS delivers other evaluations of the account, so the evaluation itself is forbidden."""
 
 
 @_define("forbidden", "RiskOS answered 403: the API key may not read this evaluation")
@@ -275,7 +311,9 @@ class LeaseLost(ArchiveError): ...
 
 def message_of(error: Exception) -> str:
     """Return the message of an error, and only the class of a foreign exception: its text may hold personal data."""
-    return str(error) if isinstance(error, ArchiveError) else f"a fault of this program: {type(error).__name__}"
+    return (
+        str(error) if isinstance(error, ArchiveError) else f"an internal error of docv-archive: {type(error).__name__}"
+    )
 
 
 def cause_of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Archives as workers leave them, and ways to tamper with them that leave no trace but the bytes."""
+"""Archives as workers write them, and ways to tamper with them that change only bytes."""
 
 import hashlib
 import random
@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from tasks.bundle.documents import identify
-from tasks.bundle.unpack import Member
+from tasks.bundle.zip import Member
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
@@ -33,7 +33,7 @@ PREFIX = "the/archive"
 
 
 class Hand(Protocol):
-    """Somebody who can change everything behind our back."""
+    """Direct access to the objects of an archive, to tamper with them."""
 
     def listed(self) -> list[str]: ...
     def get(self, key: str) -> bytes: ...
@@ -73,7 +73,7 @@ class BucketHand:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object; what stood beside its bytes stays."""
+        """Write an object; keep its metadata and tags."""
         place, beside = {"Bucket": self.s3.bucket, "Key": f"{PREFIX}/{key}"}, {}
         if key in self.listed():
             tags = self.s3.client.get_object_tagging(**place)["TagSet"]
@@ -88,14 +88,14 @@ class BucketHand:
 
 
 def eval_ids(count: int, seed: int = 1) -> list[str]:
-    dice = random.Random(seed)  # noqa: S311  # no secret
+    dice = random.Random(seed)  # noqa: S311  # not a secret
     return [str(UUID(int=dice.getrandbits(128))) for _ in range(count)]
 
 
 async def fill(bucket: Bucket, ids: Sequence[str], *, size: int = 2_000) -> None:
-    """Archive evaluations of every sort: one in five has three revisions, one in ten is unreadable, one in ten is none.
+    """Archive evaluations of every kind, and store their IDs as the list of a run.
 
-    Their IDs are the list of a run.
+    One in five has three revisions, one in ten is unreadable, and one in ten has no documents.
     """
     for number, eval_id in enumerate(ids):
         match number % 10:
@@ -123,13 +123,13 @@ def documents(eval_id: str, revision: int, size: int) -> list[Member]:
 
 def _members(eval_id: str, revision: int, size: int) -> Iterator[Member]:
     for name in NAMES:
-        dice = random.Random(f"{eval_id}{revision}{name}")  # noqa: S311  # no secret
+        dice = random.Random(f"{eval_id}{revision}{name}")  # noqa: S311  # not a secret
         data = b"\xff\xd8\xff\xe0" + dice.randbytes(size)
         yield Member(f"user_uploaded/{name}", data, hashlib.sha256(data).hexdigest(), len(data), None)
 
 
 async def archive(bucket: Bucket, eval_id: str, outcome: Outcome, members: Sequence[Member] = ()) -> None:
-    """Do what a worker does with an evaluation, from its documents on."""
+    """Archive an evaluation as a worker does, given its documents."""
     evaluation = Evaluation(eval_id, "sandbox")
     shelf, at = UploadTarget(bucket, {"team": "kyc"}), "2026-11-23T04:00:00.000Z"
     stored = await store_documents(shelf, evaluation, [identify(member) for member in members], archived_at=at)

@@ -1,4 +1,4 @@
-"""Load commands, and parse arguments that a deployment or a runbook has."""
+"""Load commands, and parse the arguments of deployments and runbooks."""
 
 import click
 
@@ -13,10 +13,10 @@ def load(name: str) -> click.Command:
 
 
 def parse(arguments: list[str]) -> click.Context:
-    """Let the command line read its arguments, as far as running them.
+    """Parse arguments as the command line does, without running the command.
 
     Raises:
-        click.UsageError: it does not know them.
+        click.UsageError: the arguments are not valid.
     """
     context = main.make_context("docv-archive", arguments[:])
     command: click.Command = main

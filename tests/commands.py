@@ -1,7 +1,9 @@
-"""Run our own command as a user does: as a process, in a folder of its own, with an environment of its own."""
+"""Run docv-archive as a user does: as a process, with its own folder and environment."""
 
 import asyncio
+import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 from tests import forked
 
+# A prompt without an answer does not end its line, so the log line may follow it.
+_ACCESS = re.compile(r'\{"action": .*"logger": "docv\.access".*\}\n')
 KEY = "canary-4f1d8c02-key"
 
 
@@ -18,13 +22,15 @@ class Finished:
 
     Attributes:
         code: its exit code.
-        out: what it printed.
-        err: what it said beside that.
+        out: its standard output.
+        err: its standard error, without the access log.
+        access: the access log, which is part of standard error.
     """
 
     code: int
     out: str
     err: str
+    access: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass
@@ -40,12 +46,14 @@ class Shell:
     settings: dict[str, str] = field(default_factory=dict)
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Start our command and do not wait for it: as a fork, which is spared the imports."""
+        """Start docv-archive without waiting for it; a fork saves the time of the imports."""
         return await forked.start("scripts.cli", *arguments, **self._place())
 
-    async def start_anew(self, *arguments: str, module: str = "scripts.cli") -> asyncio.subprocess.Process:
-        """Start a command as a shell does, ours unless another module is named."""
-        return await forked.start_anew(module, *arguments, **self._place())
+    async def start_in_new_interpreter(
+        self, *arguments: str, module: str = "scripts.cli"
+    ) -> asyncio.subprocess.Process:
+        """Start a command as a shell does; docv-archive by default."""
+        return await forked.start_in_new_interpreter(module, *arguments, **self._place())
 
     def _place(self) -> dict[str, Any]:
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -58,25 +66,27 @@ class Shell:
             "stderr": pipe,
         }
 
-    async def run(self, *arguments: str, given: str = "", seconds: float = 100) -> Finished:
+    async def run(self, *arguments: str, given: str = "", seconds: float = 300) -> Finished:
         """Run a command to its end."""
         process = await self.start(*arguments)
         return await finish(process, given=given, seconds=seconds)
 
 
-async def finish(process: asyncio.subprocess.Process, *, given: str = "", seconds: float = 100) -> Finished:
-    """Wait for a command's end; kill it when that takes too long, and say so."""
+async def finish(process: asyncio.subprocess.Process, *, given: str = "", seconds: float = 300) -> Finished:
+    """Wait until a command ends; kill it and fail if that takes too long."""
     try:
         out, err = await asyncio.wait_for(process.communicate(given.encode()), seconds)
     except TimeoutError:
         process.kill()
         await process.wait()
         raise AssertionError(f"the command took longer than {seconds} s") from None
-    return Finished(process.returncode or 0, out.decode(), err.decode())
+    said = err.decode()
+    access = tuple(map(json.loads, _ACCESS.findall(said)))
+    return Finished(process.returncode or 0, out.decode(), _ACCESS.sub("", said), access)
 
 
 async def reached(condition: Callable[[], bool], process: asyncio.subprocess.Process, seconds: float = 60) -> None:
-    """Wait until something is so while a command runs."""
+    """Wait until a condition is met while a command runs."""
     try:
         async with asyncio.timeout(seconds):
             while not condition():

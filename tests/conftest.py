@@ -1,4 +1,4 @@
-"""What tests of several rooms share: real services of their own, on free ports, gone afterwards."""
+"""Fixtures that tests of several packages share: real services on free ports, started for the tests."""
 
 import functools
 import importlib
@@ -36,18 +36,21 @@ _AWS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let commands hear a Ctrl-C: a shell has what it runs in the background ignore it, and children inherit that."""
+    """Let commands receive SIGINT: a shell lets background jobs ignore it, and their children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the fault tests be asked for in their long form."""
+    """Add options for the long form of the fault tests, and for tests of S3 on another server."""
     parser.addoption("--faults", choices=("short", "long"), default="short", help="how much the fault tests break")
+    parser.addoption("--s3", metavar="URL", help="run only the tests of S3, on this server instead of moto's")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of RabbitMQ with the programs that their fixture starts."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of RabbitMQ with the programs that they need; with ``--s3`` keep the tests of S3 only."""
+    if config.getoption("--s3"):
+        items[:] = [item for item in items if "s3_endpoint" in getattr(item, "fixturenames", ())]
     for item in items:
         if isinstance(item, pytest.Function) and "rabbitmq_url" in item.fixturenames:
             item.add_marker(pytest.mark.needs(*PROGRAMS_OF_RABBITMQ))
@@ -64,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print what the fault tests measured; here, since under xdist only this file is known to who prints."""
+    """Print the results of the fault tests; under xdist, only this file is loaded in the process that prints."""
     reports = [each for some in terminalreporter.stats.values() for each in some if hasattr(each, "user_properties")]
     lines = [str(value) for each in reports for name, value in each.user_properties if name == "figures"]
     if lines and config.getoption("--faults") == "long":
@@ -74,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A test sees neither the settings of whoever runs it nor a .env beside it."""
+    """Hide the settings of the developer and any .env file from the test."""
     for name in os.environ:
         if name.upper().startswith(("DOCV_", "AWS_")):
             monkeypatch.delenv(name)
@@ -83,7 +86,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.fixture(scope="session", autouse=True)
 def _botocore_reads_its_files_once() -> Iterator[None]:
-    """Spare each session of boto3 what it knows of S3: a megabyte of JSON, which takes longer than most tests."""
+    """Read the JSON files of boto3 once: a megabyte about S3, which takes longer to parse than most tests."""
     read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
@@ -121,7 +124,7 @@ class S3:
     Attributes:
         endpoint: URL of the server.
         bucket: name of an empty bucket.
-        client: boto3's client of it, for looking behind the curtain.
+        client: boto3's client of it, for direct access.
     """
 
     endpoint: str
@@ -130,16 +133,19 @@ class S3:
 
 
 class Dispatcher(DomainDispatcherApplication):
-    """moto's, which looks through all of its folders at each request to find whose it is; here once for each host."""
+    """moto's dispatcher, which searches all of its backends for each request; here once for each host."""
 
     get_backend_for_host = functools.cache(DomainDispatcherApplication.get_backend_for_host)
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """URL of moto's S3, a real HTTP server, started for this process's tests."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request helps nobody
-    # Loaded here, and not by the server's thread with the first request: Python 3.11's compiler does not like that.
+def s3_endpoint(pytestconfig: pytest.Config) -> Iterator[str]:
+    """URL of moto's S3, a real HTTP server, started for this process's tests; or of the S3 that ``--s3`` names."""
+    if url := pytestconfig.getoption("--s3"):
+        yield str(url)
+        return
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request is noise
+    # Imported here: Python 3.11's compiler has trouble if the server's thread imports them at the first request.
     importlib.import_module("moto.s3.responses")
     importlib.import_module("moto.s3.urls")
     application = Dispatcher(create_backend_app)
@@ -154,7 +160,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """A bucket of this test's own."""
+    """An empty bucket for this test only."""
     for name, value in _AWS.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3", endpoint_url=s3_endpoint)
@@ -165,7 +171,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 @pytest.fixture
 def counted() -> Counted:
-    """By how much the metrics of this process have grown since the test began."""
+    """The growth of the metrics of this process since the test began."""
     return Counted()
 
 

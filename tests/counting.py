@@ -1,4 +1,4 @@
-"""Metrics as tests need them: with the real label values, and read from the registry."""
+"""Read metrics from the registry, with the real label values."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from worker.metrics.worker_metrics import REGISTRY, preset_labels
 
 
 class Counted:
-    """What the metrics of this process have counted since this was made."""
+    """The growth of the metrics of this process since this object was made."""
 
     def __init__(self) -> None:
         preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))

@@ -1,4 +1,4 @@
-"""Bodies of errors with their content types: RiskOS's word in every form, and what others answer with 400 or 404."""
+"""Bodies of errors with their content types: RiskOS's text in every form, and answers of gateways with 400 or 404."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ FORMS = {
     "EBCDIC with charset": (_SAID.encode("cp037"), f"{JSON}; charset=cp037"),
     "a charset that is wrong": (_SAID.encode(), f"{JSON}; charset=utf-16"),
     "a charset that does not exist": (_SAID.encode(), f"{JSON}; charset=no-such"),
-    "a charset that is no charset": (_SAID.encode(), f"{JSON}; charset=hex"),
+    "a charset that is not a charset": (_SAID.encode(), f"{JSON}; charset=hex"),
     "NaN": (b'{"score": NaN, "worst": -Infinity, "message": "No Documents Found"}', JSON),
     "a long number": (b'{"n": ' + b"1" * 5_000 + b', "message": "No Documents Found"}', JSON),
     "a NUL at the end": (_SAID.encode() + b"\0", JSON),

@@ -1,7 +1,7 @@
-"""Start commands as forks of a process that has everything loaded: what a test waits for is the work, not the imports.
+"""Start commands as forks of a process that has loaded all modules, so that tests do not wait for imports.
 
-Each is a process of its own: it has its arguments, environment, folder and streams, can be told to stop or killed, and
-ends with an exit code. `tests/scripts/test_cli_imports.py` starts every command from nothing instead.
+Each is a process with its own arguments, environment, folder and streams; it takes signals and has an exit code.
+`tests/scripts/test_cli_imports.py` starts each command in a new interpreter instead.
 """
 
 import asyncio
@@ -45,13 +45,13 @@ async def start(
     return asyncio.subprocess.Process(transport, protocol, loop)
 
 
-async def start_anew(module: str, *arguments: str, **place: Any) -> asyncio.subprocess.Process:
-    """Start a module as a user does, from nothing."""
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, **place)
+async def start_in_new_interpreter(module: str, *arguments: str, **place: Any) -> asyncio.subprocess.Process:
+    """Start a module as the installed command does: in a new interpreter, without modules of the working directory."""
+    return await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", module, *arguments, **place)
 
 
 class _Transport(asyncio.base_subprocess.BaseSubprocessTransport):
-    """asyncio's own, but for who starts the process and tells of its end."""
+    """asyncio's transport, except that the nursery starts the process and reports its end."""
 
     def _start(self, args: tuple[Order], stdin: Any, stdout: Any, stderr: Any, **_: Any) -> None:
         self._proc = _Child(args[0], (stdin, stdout, stderr))
@@ -64,14 +64,14 @@ class _Transport(asyncio.base_subprocess.BaseSubprocessTransport):
 
 
 class _Child:
-    """A fork, with what asyncio wants of a ``subprocess.Popen``; asyncio itself notes its exit code."""
+    """A fork with the parts of ``subprocess.Popen`` that asyncio uses; asyncio sets its exit code."""
 
     def __init__(self, order: Order, wanted: tuple[Any, Any, Any]) -> None:
         self.returncode: int | None = None
         (self.stdin, self.stdout, self.stderr), theirs = zip(*map(_stream, range(3), wanted), strict=True)
         self.teller, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         written = json.dumps(asdict(order)).encode()
-        assert len(written) <= LONGEST_ORDER, "give so much in a file"
+        assert len(written) <= LONGEST_ORDER, "pass long arguments in a file"
         with telling:
             socket.send_fds(_nursery(), [written], [telling.fileno(), *theirs])
         for descriptor in theirs:
@@ -79,9 +79,9 @@ class _Child:
         self.pid = self.told(BEGUN)
 
     def told(self, event: bytes) -> int:
-        """Return the figure that is told with an event, which must be the next."""
+        """Return the number that the nursery sends with an event, which must be the next one."""
         word, _, figure = self.teller.recv(32).partition(b" ")
-        assert word == event, f"the nursery says {word!r}, where {event!r} was to come: see what it wrote"
+        assert word == event, f"expected {event!r} from the nursery, not {word!r}: see its standard error"
         return int(figure)
 
     def poll(self) -> int | None:
@@ -99,7 +99,7 @@ class _Child:
 
 
 def _stream(place: int, wanted: Any) -> tuple[IO[bytes] | None, int]:
-    """Return our end of a stream where it is a pipe, and the descriptor of the other."""
+    """Return our end of a stream, if it is a pipe, and the descriptor of the other end."""
     if wanted == subprocess.DEVNULL:
         return None, os.open(os.devnull, os.O_RDWR)
     if wanted != subprocess.PIPE:
@@ -111,7 +111,7 @@ def _stream(place: int, wanted: Any) -> tuple[IO[bytes] | None, int]:
 
 @functools.cache
 def _nursery() -> socket.socket:
-    """Have a nursery for as long as this process lives; it ends when nobody can order from it any more."""
+    """Start the nursery of this process; it ends when the last socket for its orders is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(

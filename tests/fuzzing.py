@@ -1,11 +1,11 @@
-"""Throw damaged bundles at everything that reads bundles, for as long as it is told to.
+"""Give damaged bundles to everything that reads bundles, for a given time.
 
     python -m tests.fuzzing --seconds 600
 
-Bundles of every sort are flipped, cut, spliced and forged, several times over. Whatever comes of it has to be read as
-it promises, or refused: no other exception, no more memory and time than the limits allow. With ``--keep``, inputs
-that lead to a new kind of answer join the corpus in ``tests/corpus``, which every test run plays again; what breaks a
-promise is kept there as ``finding-….zip``.
+Bundles of every kind are flipped, cut, spliced and forged, several times each. The reader has to return what the bundle
+promises, or refuse it: no other exception, no more memory and time than the limits allow. With ``--keep``, inputs that
+lead to a new kind of answer join the corpus in ``tests/corpus``, which every test run reads. Inputs that break a
+promise are kept there as ``finding-….zip``.
 """
 
 import argparse
@@ -17,18 +17,19 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.bundle.decompress import zstd
 from tasks.bundle.documents import identify
-from tasks.bundle.unpack import Limits, unpack, unpack_small
-from tasks.bundle.zip_check import check
+from tasks.bundle.unpack import unpack
+from tasks.bundle.zip import Limits
+from tasks.bundle.zip.check import check
+from tasks.bundle.zip.decompress import zstd
 from tasks.errors import BadBundle
 from tests.zips import Forgery, Raw, deflated, descriptor, streamed_zip_of, wide_zip_of, zip64_extra, zip_of
 
 CORPUS = Path(__file__).parent / "corpus"
-LIMITS = Limits(max_documents=50, max_unpacked_bytes=4 << 20, in_memory=1 << 20)
+LIMITS = Limits(max_documents=50, max_unpacked_bytes=4 << 20, ratio_from=1 << 20, in_memory=1 << 20)
 _SLOWEST_SECONDS = 2.0
 _MOST_MEMORY = 400 << 20
 _FILES = {
@@ -37,7 +38,7 @@ _FILES = {
     "case_attachments/": b"",
     "empty": b"",
 }
-# What parsers have been known to stumble over.
+# Bytes that parsers are known to fail on.
 _INTERESTING = (
     b"\0\0\0\0",
     b"\xff\xff\xff\xff",
@@ -57,7 +58,7 @@ class Broken:
 
     Attributes:
         data: the bundle.
-        what: how.
+        what: the promise, and how it was broken.
     """
 
     data: bytes
@@ -65,7 +66,7 @@ class Broken:
 
 
 def seeds() -> Iterator[bytes]:
-    """Yield bundles of every sort, sound and unsound."""
+    """Yield bundles of every kind, valid and invalid."""
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         yield zip_of(_FILES, method, comment=b"a comment")
         yield streamed_zip_of(_FILES, method)
@@ -111,20 +112,18 @@ def mutated(dice: random.Random, bundles: list[bytes]) -> bytes:
 
 
 def answer_to(data: bytes) -> tuple[str, ...]:
-    """Read a bundle and everything in it; return the kinds of answer that were got.
+    """Read a bundle and everything in it; return the kinds of answer.
 
     Raises:
-        AssertionError: what was read is not what the bundle promises.
+        AssertionError: the contents are not what the bundle promises.
         Exception: any other is a finding.
     """
-    little = unpack_small(data, LIMITS)
     try:
         unpacked = unpack(data, LIMITS)
     except BadBundle as error:
-        assert little is None, "refused, but not in a hurry"
         return (error.cause,)
-    assert little in (None, unpacked), "something else in a hurry"
-    promised = {(entry.crc, entry.size) for entry in check(data, max_entries=20_000)}
+    assert unpack(data, replace(LIMITS, in_memory=0)) == unpacked, "a spooled bundle is read otherwise"
+    promised = {(entry.crc, entry.size) for entry in check(data, max_entries=20_000).entries}
     for member in unpacked.members:
         assert (zlib.crc32(member.data), len(member.data)) in promised, "a member that nothing promises"
         assert hashlib.sha256(member.data).hexdigest() == member.sha256, "a hash of something else"
@@ -134,11 +133,11 @@ def answer_to(data: bytes) -> tuple[str, ...]:
 
 
 def judged(data: bytes) -> tuple[tuple[str, ...], Broken | None]:
-    """Return the answer to a bundle, and which promise it broke."""
+    """Return the answer to a bundle, and the promise that was broken, if any."""
     began = time.perf_counter()
     try:
         answer = answer_to(data)
-    except Exception as error:  # noqa: BLE001  # that is what is looked for
+    except Exception as error:  # noqa: BLE001  # any exception is a finding
         return (), Broken(data, f"{type(error).__name__}: {error}")
     if time.perf_counter() - began > _SLOWEST_SECONDS:
         return answer, Broken(data, "it took too long")
@@ -146,12 +145,14 @@ def judged(data: bytes) -> tuple[tuple[str, ...], Broken | None]:
 
 
 def fuzz(seconds: float, seed: int, corpus: Path | None = None) -> tuple[int, set[tuple[str, ...]], list[Broken]]:
-    """Throw damaged bundles for so long; return how many, the kinds of answer, and the promises broken.
+    """Read damaged bundles; return how many, the kinds of answer, and the broken promises.
 
     Args:
-        corpus: folder in which what is new is kept.
+        seconds: how long.
+        seed: of the damage.
+        corpus: folder for inputs with a new kind of answer.
     """
-    dice = random.Random(seed)  # noqa: S311  # no secret hangs on it
+    dice = random.Random(seed)  # noqa: S311  # not a secret
     bundles = [*seeds(), *(path.read_bytes() for path in sorted(CORPUS.glob("*.zip")))]
     known = {judged(data)[0] for data in bundles}
     found: list[Broken] = []
@@ -176,15 +177,15 @@ def _keep(corpus: Path | None, word: str, data: bytes) -> None:
 
 
 def main() -> int:
-    """Fuzz as the command line says; return 1 where a promise was broken."""
-    parser = argparse.ArgumentParser(description="Throw damaged bundles at the reader of bundles.")
+    """Fuzz as the command line says; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description="Give damaged bundles to the reader of bundles.")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=time.time_ns())
-    parser.add_argument("--keep", action="store_true", help="let what is new join the corpus")
+    parser.add_argument("--keep", action="store_true", help="add inputs with a new kind of answer to the corpus")
     given = parser.parse_args()
     count, kinds, found = fuzz(given.seconds, given.seed, CORPUS if given.keep else None)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    print(  # noqa: T201  # a figure for a person
+    print(  # noqa: T201  # the result of the program
         f"{count:,} bundles in {given.seconds:g} s (seed {given.seed}): {len(found)} findings, "
         f"{len(kinds)} kinds of answer, {memory >> 20} MiB of memory"
     )

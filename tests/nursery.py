@@ -1,4 +1,4 @@
-"""A process that has everything loaded and forks commands; `tests.forked` starts it and speaks with it."""
+"""A process that has loaded all modules and forks commands; `tests.forked` starts it and sends it orders."""
 
 import gc
 import importlib
@@ -11,14 +11,15 @@ import sys
 from dataclasses import dataclass
 
 LONGEST_ORDER = 1 << 17
-"""Most bytes of an order."""
+"""Maximum length of an order in bytes."""
 
 BEGUN, ENDED = b"begun", b"ended"
-"""Told of a fork, with a figure: its process ID when it has become what was ordered, and at last its exit code."""
+"""Events of a fork: it began, with its process ID; it ended, with its exit code."""
 
 _COMMANDS = (
     *("audit.command", "doctor.command", "erase.command", "erase.legal_hold", "export.command", "report.command"),
     *("console.error_messages", "serve.server", "verify.command"),
+    *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
     *(
         "commands.backfill",
         "commands.dead_letters",
@@ -27,7 +28,7 @@ _COMMANDS = (
         "commands.hold",
         "commands.rate",
     ),
-    *("commands.run", "commands.simulate", "commands.status", "commands.worker"),
+    *("commands.run", "commands.settings", "commands.simulate", "commands.status", "commands.worker"),
 )
 _LOADED_LATE = (
     *("boto3", "botocore.httpsession", "obstore.auth.boto3", "tasks.archive"),
@@ -37,14 +38,14 @@ _LOADED_LATE = (
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be started, as ``python -m`` does.
+    """A module to run as ``python -m`` does.
 
     Attributes:
         module: its name.
-        arguments: what it is given.
-        folder: where it works.
+        arguments: of the command line.
+        folder: the working directory.
         environment: all of its variables.
-        new_session: whether it is out of reach of what is sent to our group.
+        new_session: whether it leaves our process group, and so gets no signals that are sent to the group.
     """
 
     module: str
@@ -55,9 +56,9 @@ class Order:
 
 
 def nurse(orders: socket.socket) -> tuple[Order, list[int]] | None:
-    """Fork for each order; return the order and its descriptors in the fork, None when nobody is left to give one.
+    """Fork for each order; return the order and its descriptors in the fork, and None when the orders end.
 
-    With an order come four descriptors: one to tell of the fork on, and its three streams.
+    An order comes with four descriptors: one for events of the fork, and its three streams.
     """
     with selectors.DefaultSelector() as selector, orders:
         selector.register(orders, selectors.EVENT_READ)
@@ -80,7 +81,7 @@ def nurse(orders: socket.socket) -> tuple[Order, list[int]] | None:
 
 
 def _tell_end(pidfd: int, child: int, teller: int) -> None:
-    """Tell the exit code of a child, or with a minus the signal that ended it."""
+    """Send the exit code of a child, or the negative number of the signal that ended it."""
     _, status = os.waitpid(child, 0)
     os.close(pidfd)
     with socket.socket(fileno=teller) as telling:
@@ -88,7 +89,7 @@ def _tell_end(pidfd: int, child: int, teller: int) -> None:
 
 
 def become(order: Order, teller: int, *streams: int) -> None:
-    """Be what was ordered, and nothing of the nursery any more."""
+    """Run the ordered module in this fork, without anything of the nursery."""
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
     if order.new_session:
@@ -96,7 +97,7 @@ def become(order: Order, teller: int, *streams: int) -> None:
     os.environ.clear()
     os.environ.update(order.environment)
     os.chdir(order.folder)
-    sys.path[0] = order.folder
+    del sys.path[0]  # the entry of the nursery; commands import nothing from their working directory
     sys.argv[1:] = order.arguments
     os.write(teller, b"%s %d" % (BEGUN, os.getpid()))
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -104,10 +105,10 @@ def become(order: Order, teller: int, *streams: int) -> None:
 
 
 def load() -> None:
-    """Load what commands do; none of it may have begun to do anything, for only this thread is forked."""
+    """Import the modules of commands; none may start a thread, since a fork has only this one."""
     for name in (*(f"scripts.{each}" for each in _COMMANDS), *_LOADED_LATE):
         importlib.import_module(name)
-    assert len(os.listdir("/proc/self/task")) == 1, "what is loaded has started a thread"  # noqa: PTH208
+    assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread"  # noqa: PTH208
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""A real RabbitMQ for tests."""
+"""Run a real RabbitMQ for tests."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in the PATH of Debian only runs as root
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's command of this name in the PATH runs only as root
 PROGRAMS_OF_RABBITMQ = (SERVER, "epmd")
 
 
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def ended(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """Run a server, and see that nothing of it stays."""
+    """Run a server until the block ends, then kill its whole process group."""
     with (
         log.open("w") as said,
         subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True) as server,
@@ -47,7 +47,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a RabbitMQ of our own, with the process that it finds its own name by."""
+    """URL of a RabbitMQ for these tests, with its own epmd, the name server of Erlang."""
     folder = tmp_path_factory.mktemp("rabbitmq")
     port, names = free_port(), free_port()
     (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")

@@ -1,4 +1,4 @@
-"""GetObjectRetention, which moto enforces and cannot tell: answered in its place."""
+"""Answer GetObjectRetention instead of moto, which enforces retention but does not have this call."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -8,7 +8,11 @@ from botocore.awsrequest import AWSResponse, HeadersDict
 
 
 def answering_retention(retention: dict[str, str]) -> Callable[..., AWSResponse]:
-    """Return what boto3 is to call before it sends one; by a part of the URL, what S3 says of it."""
+    """Return a callback for boto3's ``before-send``.
+
+    Args:
+        retention: the answer of S3 by a part of the URL.
+    """
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         body = next((told for key, told in retention.items() if key in request.url), None)

@@ -1,4 +1,4 @@
-"""Servers that say exactly what a test tells them: for answers that neither the simulator nor moto's server gives."""
+"""Servers with scripted answers, for answers that neither the simulator nor moto gives."""
 
 import asyncio
 import contextlib
@@ -32,23 +32,23 @@ _MOST_SENT = 64 << 20
 
 
 class Then(enum.Enum):
-    """What becomes of the connection after a reply."""
+    """What happens to the connection after a reply."""
 
     STAY = enum.auto()
     """It stays open for the next request."""
     CLOSE = enum.auto()
-    """It ends in order."""
+    """It is closed."""
     RESET = enum.auto()
-    """It is torn down."""
+    """It is reset."""
     HANG = enum.auto()
-    """It stays open, and nothing more is ever said."""
+    """It stays open, and the server sends nothing more."""
     GO_ON = enum.auto()
-    """Zeros follow, until the other side has enough of them."""
+    """The server sends zeros until the client closes the connection."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The bytes of one response, right or wrong, and what comes after them."""
+    """The bytes of one response, valid or not, and what happens to the connection afterwards."""
 
     data: bytes
     then: Then = Then.STAY
@@ -56,7 +56,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Heard:
-    """One request as it came in; names of headers in lower case."""
+    """One request as it was received; names of headers in lower case."""
 
     method: str
     path: str
@@ -69,7 +69,13 @@ Says = Callable[[Heard], Reply | Awaitable[Reply]]
 
 @dataclass
 class Server:
-    """A server that listens: where it is, what it heard, how many zeros it had to send."""
+    """A running server.
+
+    Attributes:
+        url: of the server.
+        heard: the requests that it received.
+        sent: the zeros that it sent for ``Then.GO_ON``.
+    """
 
     url: str
     heard: list[Heard] = field(default_factory=list)
@@ -79,7 +85,14 @@ class Server:
 def http(
     status: int, body: bytes = b"", *, promised: int | None = None, headers: Mapping[str, str | bytes] | None = None
 ) -> bytes:
-    """Return a response with a length, which may be a lie; headers may be bytes that are no text."""
+    """Return a response.
+
+    Args:
+        status: of the response.
+        body: of the response.
+        promised: the ``Content-Length``, if it is not that of the body.
+        headers: may be bytes that are not text.
+    """
     promised = len(body) if promised is None else promised
     lines = [f"HTTP/1.1 {status} Said so".encode(), f"Content-Length: {promised}".encode()]
     for name, value in (headers or {}).items():
@@ -88,30 +101,30 @@ def http(
 
 
 def zipped(body: bytes, disposition: str | bytes | None = None) -> bytes:
-    """Return a response as RiskOS sends a bundle."""
+    """Return a response with a bundle, as RiskOS sends it."""
     named = {} if disposition is None else {"Content-Disposition": disposition}
     return http(200, body, headers={"Content-Type": "application/zip", **named})
 
 
 def json(status: int, body: bytes, **headers: str) -> bytes:
-    """Return a response as RiskOS sends an error; an underscore in a header's name stands for a hyphen."""
+    """Return an error, as RiskOS sends it; an underscore in a header's name stands for a hyphen."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return http(status, body, headers={"Content-Type": "application/json", **named})
 
 
 def account_at(url: str, *, api_version: str | None = None) -> Account:
-    """Return an account of a RiskOS in a test; its rate is no obstacle."""
+    """Return an account of a RiskOS in a test, with a rate that does not limit it."""
     allowance = Allowance(rate=10_000.0, burst=1_000, backfill_share=1.0)
     return Account("default", "sandbox", url, SecretStr(KEY), api_version, allowance)
 
 
 @dataclass
 class Clock:
-    """Time that passes by waiting: what somebody waits for is over at once.
+    """A clock on which each wait ends at once.
 
     Attributes:
         redis: where holds are.
-        waits: seconds that were waited for, but for moments.
+        waits: seconds of each wait, except short ones.
     """
 
     redis: "Redis"
@@ -122,13 +135,13 @@ class Clock:
         self._turns = RateLimiter(self.redis, self.sleep)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for a turn, or for the end of a hold."""
+        """Wait for a permit, or for the end of a hold."""
         if seconds > _A_MOMENT:
             self.waits.append(seconds)
             await self.passes()
 
     async def passes(self) -> None:
-        """Let so much time pass that every hold is over, or due for its probe."""
+        """Let time pass until every hold is over, or due for its probe."""
         async for key in self.redis.scan_iter(match=hold_key("*")):
             if await self.redis.hexists(key, "pause"):
                 await self.redis.hset(key, "until", 0)
@@ -139,7 +152,7 @@ class Clock:
     def line_to(
         self, url: str, http: aiohttp.ClientSession, terms: DownloadOptions, policy: RetryPolicy
     ) -> RiskOSClient:
-        """Return a line to a RiskOS on which the waiting is done by this clock."""
+        """Return a client of a RiskOS that waits by this clock."""
         account, holds = account_at(url), Holds(self.redis)
         pace = AdaptiveRate(self.redis, account.name, account.allowance, holds)
         breaker = CircuitBreaker(self.redis, account.name, holds)
@@ -149,7 +162,7 @@ class Clock:
 
 @contextlib.asynccontextmanager
 async def saying(*replies: Reply | bytes) -> AsyncIterator[Server]:
-    """Listen, and answer one request after the other; the last reply is for good."""
+    """Listen, and answer requests with these replies in order; the last one is repeated."""
     script = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
     left = iter(script)
     async with listening(lambda _: next(left, script[-1])) as server:
@@ -190,7 +203,7 @@ async def listening(answer: Says, tls: ssl.SSLContext | None = None) -> AsyncIte
 
 
 async def _exchange(server: Server, answer: Says, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Then:
-    """Answer one request; return what becomes of the connection."""
+    """Answer one request; return what happens to the connection."""
     heard = await _request(reader)
     server.heard.append(heard)
     said = answer(heard)
@@ -223,11 +236,11 @@ async def _request(reader: asyncio.StreamReader) -> Heard:
 
 @dataclass(frozen=True)
 class Write:
-    """How the S3 below treats one write.
+    """How ``Wilful`` treats one write.
 
     Attributes:
-        stores: whether the object is there afterwards.
-        reply: what is said of it; None for the truth.
+        stores: whether it stores the object.
+        reply: its answer; None for the true one.
     """
 
     stores: bool
@@ -235,22 +248,22 @@ class Write:
 
 
 class Mood(enum.Enum):
-    """How the S3 below treats everybody."""
+    """How ``Wilful`` treats all requests."""
 
     FINE = enum.auto()
-    """It does what it is asked."""
+    """It works."""
     DOWN = enum.auto()
-    """It tears every connection down."""
+    """It resets every connection."""
     SLOW = enum.auto()
-    """It asks everybody to slow down."""
+    """It answers SlowDown."""
     READ_ONLY = enum.auto()
-    """It lets nobody write."""
+    """It refuses writes."""
     GONE = enum.auto()
     """Its bucket was deleted."""
     EXPIRED = enum.auto()
-    """It takes everybody's credentials for expired."""
+    """It answers that the credentials have expired."""
     SKEWED = enum.auto()
-    """It takes everybody's clock for wrong."""
+    """It answers that the client's clock is wrong."""
 
 
 _REFUSALS = {
@@ -263,12 +276,12 @@ _REFUSALS = {
 
 
 class Wilful:
-    """An S3 that treats its first writes as it is told, and later ones as S3 does, when it is in the mood.
+    """An S3 that treats its first writes as a script says, and later ones as S3 does, depending on its mood.
 
     Attributes:
-        mood: how it treats everybody; a test may change it.
-        objects: what it holds, by path.
-        writes: how many writes it was asked for.
+        mood: how it treats all requests; a test may change it.
+        objects: its contents by path.
+        writes: how many writes it has received.
     """
 
     def __init__(self, *script: Write) -> None:
@@ -277,8 +290,8 @@ class Wilful:
         self.objects: dict[str, bytes] = {}
         self.writes = 0
 
-    def told(self, heard: Heard) -> Write | None:  # noqa: ARG002  # another S3 may look at it
-        """Return how a write is to be treated; None for what S3 does."""
+    def told(self, heard: Heard) -> Write | None:  # noqa: ARG002  # subclasses use it
+        """Return how to treat a write; None to do what S3 does."""
         return self._script.pop(0) if self._script else None
 
     def __call__(self, heard: Heard) -> Reply:
@@ -309,7 +322,7 @@ class Wilful:
 
 
 def s3_error(status: int, code: str) -> bytes:
-    """Return an error as S3 says it; the code is one of its API reference."""
+    """Return an error as S3 sends it; the code is one of its API reference."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{HTTPStatus(status).phrase}</Message></Error>"
     return http(status, body.encode(), headers={"Content-Type": "application/xml"})
 

@@ -2,7 +2,7 @@
 
     make samples
 
-They show a specimen card, a drawn face and a page of dashes: no person, and no name of one.
+They show a specimen card, a drawn face and a page of dashes: no real person, and no name of one.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The page about accounts: its example is a file that we read, and it names every key of a table and no other."""
+"""The page about accounts: its example is a valid file, and it names every key of a table and no other."""
 
 import re
 from pathlib import Path
@@ -29,16 +29,16 @@ def test_the_example_is_read_as_the_page_says(tmp_path: Path) -> None:
     assert partner.settings.need_api_key().get_secret_value() == "key-of-kyb-partner"
 
 
-def test_every_key_of_a_table_is_told_and_no_other() -> None:
-    told = re.search(r"^\* \*\*A table\*\* may have (.*?)\. What it leaves out", PAGE, re.MULTILINE | re.DOTALL)
+def test_the_page_documents_exactly_the_keys_of_a_table() -> None:
+    told = re.search(r"^\* A table may have (.*?)\. What it leaves out", PAGE, re.MULTILINE | re.DOTALL)
     assert told
     assert set(re.findall(r"`(\w+)`", told[1])) == set(accounts_file._KNOWN)
 
 
-def test_the_commands_that_take_an_account_are_those_of_the_page() -> None:
+def test_the_page_lists_the_commands_that_take_an_account() -> None:
     takes = {name for name in main.commands if any(each.name == "account" for each in load(name).params)}
     assert all(f"`{name}" in PAGE for name in takes), takes
 
 
-def test_the_process_and_the_work_call_the_default_account_the_same() -> None:
+def test_settings_and_tasks_use_the_same_name_for_the_default_account() -> None:
     assert accounts_file.DEFAULT == DEFAULT_ACCOUNT

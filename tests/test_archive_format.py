@@ -1,20 +1,24 @@
-"""What docs/archive-format.md tells a stranger is so: its fields, its example, and every command it shows."""
+"""docs/archive-format.md is true: its fields, its example, and every command it shows."""
 
+import base64
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from jsonschema import Draft202012Validator
 
 from tasks.bundle.documents import DocumentSource, Kind
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import NoDocumentsReason, SourceStatus
+from tasks.storage.encryption import Keyring, seal
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, schema
 from tasks.storage.run_list import RunList, RunSource, store_run_list
@@ -33,12 +37,12 @@ with_tools = pytest.mark.needs("jq", "sha256sum")
 
 
 def block(language: str, word: str) -> str:
-    """The one block in which a word stands."""
+    """Return the one block that contains a word."""
     (found,) = (code for each, code in BLOCKS if each == language and word in code)
     return found
 
 
-def fields_told(heading: str) -> list[str]:
+def documented_fields(heading: str) -> list[str]:
     table = PAGE.split(f"| {heading} |")[1].split("\n\n")[0]
     firsts = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
     return sorted(name for first in firsts for name in re.findall(r"`(.+?)`", first))
@@ -63,7 +67,7 @@ def references(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 async def archive(tmp_path: Path) -> Path:
-    """A folder with an evaluation of three revisions, a bundle in quarantine, and a run with an ID that is missing."""
+    """Make a folder with an evaluation of three revisions, a bundle in quarantine, and a run with a missing ID."""
     root = tmp_path / "archive"
     bucket = LocalBucket(root)
     for number in range(3):
@@ -93,25 +97,27 @@ def damage(archive: Path, what: str) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 
 
-def test_every_field_of_the_manifest_is_told_and_no_other() -> None:
-    assert fields_told("field") == sorted(fields_of(schema(), schema()["$defs"]))
+def test_the_page_documents_exactly_the_fields_of_the_manifest() -> None:
+    assert documented_fields("field") == sorted(fields_of(schema(), schema()["$defs"]))
 
 
-def test_every_field_of_a_run_list_is_told_and_no_other() -> None:
+def test_the_page_documents_exactly_the_fields_of_a_run_list() -> None:
     facts = RunList.model_json_schema(by_alias=True, mode="serialization")
-    assert fields_told("field of `run.json`") == sorted(fields_of(facts, facts["$defs"]))
+    assert documented_fields("field of `run.json`") == sorted(fields_of(facts, facts["$defs"]))
 
 
 def test_the_example_is_a_manifest_with_every_field() -> None:
     example = json.loads(block("json", "eval_id"))
     Draft202012Validator(schema()).validate(example)
-    # What is absent unless it has something to say is absent here.
-    assert set(example) | {"erased"} == set(schema()["properties"])
-    assert set(example["documents"][0]) | {"sealed_with"} == set(schema()["$defs"]["DocumentRecord"]["properties"])
+    # Fields that are absent when empty are absent here.
+    assert set(example) | {"erased", "restricted", "unconfirmed"} == set(schema()["properties"])
+    assert set(example["documents"][0]) | {"lenient", "sealed_with", "name_encoding", "name_conflict"} == set(
+        schema()["$defs"]["DocumentRecord"]["properties"]
+    )
 
 
-def test_every_word_of_a_closed_set_is_told() -> None:
-    outcomes = fields_told("outcome")
+def test_the_page_documents_every_value_of_an_enumeration() -> None:
+    outcomes = documented_fields("outcome")
     assert outcomes == sorted(schema()["properties"]["outcome"]["enum"])
     for word in (*Kind, *DocumentSource, *NoDocumentsReason, *SourceStatus):
         assert f"`{word.value}`" in PAGE
@@ -119,14 +125,14 @@ def test_every_word_of_a_closed_set_is_told() -> None:
 
 @with_tools
 @pytest.mark.parametrize("script", SHELL, ids=range(len(SHELL)))
-def test_what_a_stranger_types_finds_a_sound_archive_sound(archive: Path, script: str) -> None:
+def test_the_commands_of_the_page_find_nothing_in_a_sound_archive(archive: Path, script: str) -> None:
     finished = bash(archive, script)
     assert finished.stderr == ""
     assert "FAILED" not in finished.stdout
 
 
 @with_tools
-def test_a_stranger_sees_each_document_and_each_revision(archive: Path) -> None:
+def test_the_commands_of_the_page_show_each_document_and_each_revision(archive: Path) -> None:
     documents = bash(archive, block("bash", "json.tool")).stdout
     assert documents.count(": OK\n") == 4
     assert '"eval_id": "0b54a4d4' in documents
@@ -145,7 +151,7 @@ def test_a_stranger_sees_each_document_and_each_revision(archive: Path) -> None:
         ("gzip -dc", "runs/production/2026-q3/*.gz"),
     ],
 )
-def test_what_a_stranger_types_finds_what_was_changed(archive: Path, word: str, what: str) -> None:
+def test_the_commands_of_the_page_find_each_change(archive: Path, word: str, what: str) -> None:
     damage(archive, what)
     assert "FAILED" in bash(archive, block("bash", word)).stdout
 
@@ -153,7 +159,7 @@ def test_what_a_stranger_types_finds_what_was_changed(archive: Path, word: str, 
 @pytest.mark.parametrize(
     "what", [None, f"production/{EVALUATION.eval_id}/*/*.txt", "production/*/revisions/1.json", "quarantine/*/*/*.zip"]
 )
-def test_python_alone_finds_what_was_changed_and_nothing_else(archive: Path, what: str | None) -> None:
+def test_the_python_program_of_the_page_finds_exactly_the_changes(archive: Path, what: str | None) -> None:
     if what:
         damage(archive, what)
     finished = run(archive, sys.executable, "-W", "error", "-c", block("python", "quarantine"))
@@ -161,12 +167,65 @@ def test_python_alone_finds_what_was_changed_and_nothing_else(archive: Path, wha
     assert finished.stdout.count("wrong or missing") == (1 if what else 0)
 
 
-async def test_an_odd_name_leads_back_to_its_bytes(tmp_path: Path) -> None:
+async def test_an_odd_name_can_be_converted_back_to_its_bytes(tmp_path: Path) -> None:
     odd = b"\xff\xfea/\xc3\xa4\xee\xbe\x80.jpg"
     bucket = LocalBucket(tmp_path / "archive")
-    await archive_bundle(bucket, forged(Raw(name=odd, flags=1 << 11)), EVALUATION)
+    members = [Raw(name=odd, flags=1 << 11), Raw(name=odd), Raw(name="ä\uef80".encode()), Raw(name=b"a")]
+    await archive_bundle(bucket, forged(*members), EVALUATION)
     committed = await read_manifest(bucket, EVALUATION)
     assert committed
+    documents = committed.manifest.documents
+    assert [document.name_encoding for document in documents] == ["utf-8", "cp437", "assumed-utf-8", None]
     known: dict[str, Any] = {}
     exec(block("python", "bytes_of"), known)  # noqa: S102  # it is ours
-    assert known["bytes_of"](committed.manifest.documents[0].name) == odd
+    found = [known["bytes_of"](document.name, document.name_encoding) for document in documents]
+    assert found == [member.name for member in members]
+
+
+SEALED_KEY = f"production/{EVALUATION.eval_id}/selfie/{'a' * 64}.jpg"
+KEY_TEXTS = [f"{key_id}:{base64.b64encode(byte * 32).decode()}" for key_id, byte in (("new", b"n"), ("old", b"o"))]
+
+
+def sealed_with_old_key(document: bytes) -> bytes:
+    keyring = Keyring.of(KEY_TEXTS)
+    assert keyring
+    return b"".join(seal(document, SEALED_KEY, replace(keyring, current="old")))
+
+
+def open_sealed(data: bytes, key: str = SEALED_KEY) -> bytes:
+    shown: dict[str, Any] = {"__name__": "shown"}
+    exec(block("python", "open_sealed"), shown)  # noqa: S102  # it is ours
+    opened: bytes = shown["open_sealed"](data, key, {"new": b"n" * 32, "old": b"o" * 32})
+    return opened
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_the_program_on_the_page_opens_a_sealed_document(size: int) -> None:
+    document = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    assert open_sealed(sealed_with_old_key(document)) == document
+
+
+@pytest.mark.parametrize("kept", [14 + 3 + 60, 14 + 3 + 60 + (1 << 20) + 16, -1])
+def test_the_program_on_the_page_opens_nothing_of_a_cut_object(kept: int) -> None:
+    with pytest.raises(InvalidTag):
+        open_sealed(sealed_with_old_key(bytes(2 << 20))[:kept])
+
+
+def test_the_program_on_the_page_opens_nothing_of_a_moved_object() -> None:
+    with pytest.raises(InvalidTag):
+        open_sealed(sealed_with_old_key(b"selfie"), SEALED_KEY.replace("selfie", "other"))
+
+
+def test_the_program_on_the_page_writes_the_document_that_its_argument_names(tmp_path: Path) -> None:
+    (tmp_path / "open_sealed.py").write_text(block("python", "open_sealed"), "utf-8")
+    (tmp_path / SEALED_KEY).parent.mkdir(parents=True)
+    (tmp_path / SEALED_KEY).write_bytes(sealed_with_old_key(b"selfie"))
+    (typed,) = re.findall(r"(?m)^python3 (open_sealed\.py) \S+ > selfie\.jpg$", PAGE)
+    finished = subprocess.run(
+        [sys.executable, typed, SEALED_KEY],
+        cwd=tmp_path,
+        env={"DOCV_ENCRYPTION_KEYS": ", ".join(KEY_TEXTS)},
+        capture_output=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"selfie", b"")

@@ -1,6 +1,6 @@
-"""What each command says of an archive that is not as it should be, or not there, and with which exit code.
+"""Each command's output and exit code for a missing or damaged archive.
 
-Nothing of it is an error of ours: a sentence, a row, an exit code, and never a traceback.
+A damaged archive is not an internal error: commands print a sentence or a row, and never a traceback.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ COMMANDS = ("audit", "verify", "export", "erase")
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command said.
+class CommandResult:
+    """The result of a command.
 
     Attributes:
         code: its exit code.
-        text: all that it printed.
+        text: everything that it printed.
     """
 
     code: int
@@ -39,14 +39,14 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where commands are given about an archive with one evaluation, by somebody who can tamper with it."""
+class DamageableArchive:
+    """Runs commands on an archive with one evaluation, which a test can tamper with."""
 
     hand: Hand
     folder: Path
 
-    def give(self, command: str, eval_id: str = MINE) -> Said:
-        """Give a command about one evaluation."""
+    def run(self, command: str, eval_id: str = MINE) -> CommandResult:
+        """Run a command on one evaluation."""
         (self.folder / "ids.txt").write_text(eval_id)
         arguments = {
             "audit": ["audit", "ids.txt", "--json"],
@@ -56,7 +56,7 @@ class Desk:
         }
         result = CliRunner().invoke(main, arguments[command])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return Said(result.exit_code, result.stdout + result.stderr)
+        return CommandResult(result.exit_code, result.stdout + result.stderr)
 
 
 async def _fill(bucket: Bucket) -> None:
@@ -64,7 +64,7 @@ async def _fill(bucket: Bucket) -> None:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def damageable(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DamageableArchive:
     if request.param == "folder":
         url, hand = (tmp_path / "archive").as_uri(), FolderHand(tmp_path / "archive")
     else:
@@ -72,8 +72,10 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         url, hand = f"s3://{s3.bucket}/{PREFIX}", BucketHand(s3)
         monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)
     monkeypatch.setenv("DOCV_ARCHIVE_URL", url)
+    monkeypatch.setenv("DOCV_LEASE_SECONDS", "2")
+    monkeypatch.setenv("DOCV_PUT_SECONDS", "1")
     asyncio.run(_fill(open_bucket(open_archive(Settings()))))
-    return Desk(hand, tmp_path)
+    return DamageableArchive(hand, tmp_path)
 
 
 def _changed(**facts: object) -> Callable[[bytes], bytes]:
@@ -86,7 +88,7 @@ def _elsewhere(data: bytes) -> bytes:
     return json.dumps(manifest).encode()
 
 
-SPOILT = {
+DAMAGES = {
     "no JSON": lambda _: b"{",
     "empty": lambda _: b"",
     "no object": lambda _: b"[1]",
@@ -96,61 +98,63 @@ SPOILT = {
     "elsewhere": _elsewhere,
 }
 MISSING, DAMAGED = '"outcome":"missing"', "manifest_damaged"
-SAID = {
-    # What audit, verify and export say; each with exit code 1.
-    "no JSON": (MISSING, DAMAGED, "is no JSON"),
-    "empty": (MISSING, DAMAGED, "is no JSON"),
-    "no object": (MISSING, DAMAGED, "does not fit its schema"),
-    "no text": (MISSING, DAMAGED, "is no JSON"),
+OUTPUTS = {
+    # The output of audit, verify and export; each with exit code 1.
+    "no JSON": (MISSING, DAMAGED, "is not valid JSON"),
+    "empty": (MISSING, DAMAGED, "is not valid JSON"),
+    "no object": (MISSING, DAMAGED, "does not match its schema"),
+    "no text": (MISSING, DAMAGED, "is not valid JSON"),
     "newer": (MISSING, "use a newer docv-archive", "use a newer docv-archive"),
-    "another's": (MISSING, "manifest_foreign", "speaks of another evaluation"),
-    # The audit believes a manifest's word about documents: to look at them is for verify.
+    "another's": (MISSING, "manifest_foreign", "is of another evaluation"),
+    # The audit trusts a manifest about its documents; verify reads them.
     "elsewhere": ('"outcome":"archived"', "key_outside", "not this evaluation's; it was not followed"),
 }
 
 
 @pytest.mark.parametrize(
-    ("desk", "spoilt"),
-    [("folder", each) for each in SPOILT] + [("s3", "newer"), ("s3", "elsewhere")],
-    indirect=["desk"],
+    ("damageable", "damage"),
+    [("folder", each) for each in DAMAGES] + [("s3", "newer"), ("s3", "elsewhere")],
+    indirect=["damageable"],
 )
-def test_a_manifest_that_cannot_be_relied_upon_is_told_by_each_and_erased_all_the_same(desk: Desk, spoilt: str) -> None:
-    desk.hand.put(MANIFEST, SPOILT[spoilt](desk.hand.get(MANIFEST)))
-    for command, words in zip(COMMANDS, SAID[spoilt], strict=False):
-        said = desk.give(command)
-        assert (said.code, words in said.text) == (int(words != '"outcome":"archived"'), True), said
-    erased = desk.give("erase")
+def test_each_command_reports_a_damaged_manifest_and_erase_removes_it(
+    damageable: DamageableArchive, damage: str
+) -> None:
+    damageable.hand.put(MANIFEST, DAMAGES[damage](damageable.hand.get(MANIFEST)))
+    for command, words in zip(COMMANDS, OUTPUTS[damage], strict=False):
+        result = damageable.run(command)
+        assert (result.code, words in result.text) == (int(words != '"outcome":"archived"'), True), result
+    erased = damageable.run("erase")
     assert (erased.code, "erased" in erased.text) == (0, True), erased
-    assert [key for key in desk.hand.listed() if MINE in key and "receipts" not in key] == [MANIFEST]
-    again = desk.give("audit")
+    assert [key for key in damageable.hand.listed() if MINE in key and "receipts" not in key] == [MANIFEST]
+    again = damageable.run("audit")
     assert (again.code, '"cause":"erased"' in again.text) == (0, True), again
 
 
-def test_an_evaluation_that_is_not_there_is_told_by_each(desk: Desk) -> None:
+def test_each_command_reports_an_evaluation_that_is_not_archived(damageable: DamageableArchive) -> None:
     for command, code, words in (
         ("audit", 1, MISSING),
         ("verify", 1, "manifest_missing"),
         ("export", 1, "it is not in the archive"),
-        ("erase", 0, "erased 0 objects"),
+        ("erase", 1, "not erased: nothing of it is in the archive"),
     ):
-        said = desk.give(command, UNKNOWN)
-        assert (said.code, words in said.text) == (code, True), said
-    assert not list(desk.folder.glob("out-*"))
+        result = damageable.run(command, UNKNOWN)
+        assert (result.code, words in result.text) == (code, True), result
+    assert not list(damageable.folder.glob("out-*"))
 
 
-@pytest.mark.parametrize("desk", ["folder"], indirect=True)
+@pytest.mark.parametrize("damageable", ["folder"], indirect=True)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_no_id_is_bad_input(desk: Desk, command: str) -> None:
-    said = desk.give(command, "../etc/passwd")
-    assert (said.code, "passwd" in said.text) == (2, True), said
-    assert "Traceback" not in said.text
+def test_each_command_refuses_an_invalid_id(damageable: DamageableArchive, command: str) -> None:
+    result = damageable.run(command, "../etc/passwd")
+    assert (result.code, "passwd" in result.text) == (2, True), result
+    assert "Traceback" not in result.text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_bucket_that_is_not_there_cannot_be_reached(
+def test_each_command_names_the_bucket_when_it_does_not_exist(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("DOCV_ARCHIVE_URL", "s3://nobody-made-it/kept")
     monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)
-    said = Desk(BucketHand(s3), tmp_path).give(command)
-    assert (said.code, "there is no such bucket" in said.text) == (3, True), said
+    result = DamageableArchive(BucketHand(s3), tmp_path).run(command)
+    assert (result.code, "there is no such bucket" in result.text) == (3, True), result

@@ -26,8 +26,8 @@ MAKE = ["make check", "make test"]
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """A copy of the script beside commands that only write down how they are called."""
+class ScriptCopy:
+    """A copy of the script with commands that only record how they are called."""
 
     folder: Path
 
@@ -55,10 +55,10 @@ class Workplace:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
+def workplace(tmp_path: Path) -> ScriptCopy:
     for name in (".ci", "bin", "tests"):
         (tmp_path / name).mkdir()
-    made = Workplace(tmp_path)
+    made = ScriptCopy(tmp_path)
     script = SCRIPT.read_text("utf-8")
     assert "=/usr/sbin/policy-rc.d\n" in script
     copy = tmp_path / ".ci" / "run"
@@ -68,14 +68,14 @@ def workplace(tmp_path: Path) -> Workplace:
     return made
 
 
-def test_the_packages_of_missing_programs_are_installed_without_starting_services(workplace: Workplace) -> None:
+def test_the_packages_of_missing_programs_are_installed_without_starting_services(workplace: ScriptCopy) -> None:
     code, calls, output = workplace.run()
     assert (code, calls) == (0, [UPDATE, INSTALL, *MAKE])
     assert output == f"Installing {PACKAGES}\n"
     assert not workplace.policy.exists()
 
 
-def test_a_policy_for_services_that_was_there_stays(workplace: Workplace) -> None:
+def test_an_existing_policy_for_services_is_kept(workplace: ScriptCopy) -> None:
     workplace.policy.write_text("exit 104")
     _, calls, _ = workplace.run()
     assert calls[0] == UPDATE.replace("101", "104")
@@ -83,22 +83,22 @@ def test_a_policy_for_services_that_was_there_stays(workplace: Workplace) -> Non
 
 
 @pytest.mark.parametrize(("ci", "user"), [(None, 0), ("false", 0), ("true", 1000)])
-def test_nothing_is_installed_outside_ci_or_without_root(workplace: Workplace, ci: str | None, user: int) -> None:
+def test_nothing_is_installed_outside_ci_or_without_root(workplace: ScriptCopy, ci: str | None, user: int) -> None:
     assert workplace.run(ci=ci, user=user) == (0, MAKE, "")
 
 
-def test_nothing_is_installed_when_every_program_is_there(workplace: Workplace) -> None:
+def test_nothing_is_installed_when_every_program_is_there(workplace: ScriptCopy) -> None:
     (workplace.folder / "tests" / "programs.txt").write_text("bash  package-of-bash\n")
     assert workplace.run() == (0, MAKE, "")
 
 
-def test_each_step_is_tried_three_times(workplace: Workplace) -> None:
+def test_each_step_is_tried_three_times(workplace: ScriptCopy) -> None:
     code, calls, output = workplace.run(failing=r"\w* [12]")
     assert (code, calls) == (0, [*[UPDATE] * 3, *[INSTALL] * 3, *MAKE])
     assert "try" not in output
 
 
-def test_the_output_of_a_step_that_fails_for_good_is_shown(workplace: Workplace) -> None:
+def test_the_output_of_a_step_that_fails_for_good_is_shown(workplace: ScriptCopy) -> None:
     code, calls, output = workplace.run(failing="install .")
     assert (code, calls) == (1, [UPDATE, *[INSTALL] * 3])
     assert output.endswith("\ntry 4\n")

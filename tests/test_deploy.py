@@ -1,12 +1,14 @@
-"""What is shipped beside the code, held against the code: image, Compose file, example of settings."""
+"""The deployment files agree with the code: image, Compose file, example of settings."""
 
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ OURS = {name: service for name, service in SERVICES.items() if "build" in servic
 WORKERS = {name: service for name, service in OURS.items() if service["command"][0] == "worker"}
 PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+[\w.-]*(?:@sha256:[0-9a-f]{64})?")
 SETTING = re.compile(r"\bDOCV_[A-Z0-9_]+")
+EXAMPLE_SETTINGS = re.findall(r"(?m)^#?((?:DOCV|AWS)_\w+)=", EXAMPLE)
 KNOWN = {f"DOCV_{name.upper()}" for name in Settings.model_fields}
 
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
@@ -39,14 +42,26 @@ workers = pytest.mark.parametrize("service", WORKERS.values(), ids=WORKERS)
 
 
 def instructions(name: str) -> list[str]:
-    """The arguments of every instruction of one kind in the Dockerfile, in order."""
+    """Return the arguments of every instruction of one kind in the Dockerfile, in order."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^#.*\n", "", DOCKERFILE))
     return re.findall(rf"(?m)^{name}\s+(.*)$", joined)
 
 
-def expanded(value: object) -> str:
-    """A value of the Compose file as a container sees it; what has no default is given one here."""
-    return re.sub(r"\$\{\w+:?([-?])([^}]*)\}", lambda found: found[2] if found[1] == "-" else "given", str(value))
+def expanded(value: object, given: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a value of the Compose file as a container sees it, with the variables of an ``.env``."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, colon, default = found.groups()
+        value = given.get(name)
+        return default if value is None or (colon and not value) else value
+
+    return re.sub(r"\$\{(\w+)(:?)-([^}]*)\}", fill, str(value))
+
+
+def container_environment(service: dict[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a container with this ``.env``: ``environment`` wins over ``env_file``."""
+    from_file = given if [each["path"] for each in service.get("env_file", ())] == [".env"] else {}
+    return {**from_file, **{name: expanded(value, given) for name, value in service.get("environment", {}).items()}}
 
 
 def seconds(duration: str) -> float:
@@ -64,7 +79,7 @@ def test_an_image_is_pinned_to_a_version(service: dict[str, Any]) -> None:
 
 
 @every_service
-def test_a_service_can_do_little(service: dict[str, Any]) -> None:
+def test_a_service_has_no_privileges(service: dict[str, Any]) -> None:
     user, _, group = service["user"].partition(":")
     assert int(user) > 0 < int(group)
     assert service["read_only"] is True
@@ -74,25 +89,54 @@ def test_a_service_can_do_little(service: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
 
 
-@every_service
-def test_a_service_comes_back(service: dict[str, Any]) -> None:
-    assert service["restart"] == "unless-stopped"
+def mebibytes(amount: str) -> int:
+    found = re.fullmatch(r"(\d+)([mg])", amount)
+    assert found, "m or g is expected"
+    return int(found[1]) * {"m": 1, "g": 1024}[found[2]]
 
 
 @every_service
-def test_what_others_wait_for_says_when_it_is_ready(service: dict[str, Any]) -> None:
+def test_a_service_has_a_limit_of_memory_and_of_processes(service: dict[str, Any]) -> None:
+    assert 0 < service["pids_limit"] <= 512
+    assert 0 < mebibytes(service["mem_limit"]) <= 4096
+
+
+@workers
+def test_a_worker_has_memory_for_its_bundles(service: dict[str, Any]) -> None:
+    assert mebibytes(service["mem_limit"]) >= (Settings.model_fields["memory_bytes"].default >> 20) + 100
+
+
+def test_redis_has_memory_for_twice_what_it_may_keep() -> None:
+    (most,) = re.findall(r"--maxmemory (\d+)gb", SERVICES["redis"]["command"])
+    assert mebibytes(SERVICES["redis"]["mem_limit"]) >= 2 * 1024 * int(most)
+
+
+@every_service
+def test_a_service_is_restarted_and_a_nightly_check_runs_once(service: dict[str, Any]) -> None:
+    is_check = service.get("profiles") == ["nightly"]
+    assert service["restart"] == ("no" if is_check else "unless-stopped")
+
+
+def test_nightly_checks_need_no_key_of_riskos() -> None:
+    checks = {name for name, service in SERVICES.items() if service.get("profiles") == ["nightly"]}
+    assert checks == {"verify", "audit", "erase"}
+    assert not any("secrets" in SERVICES[name] for name in checks)
+
+
+@every_service
+def test_a_service_has_a_health_check_when_others_wait_for_it(service: dict[str, Any]) -> None:
     for name, needed in service.get("depends_on", {}).items():
         assert needed["condition"] == "service_healthy"
         assert "healthcheck" in SERVICES[name]
 
 
 @our_services
-def test_our_image_carries_our_version(service: dict[str, Any]) -> None:
+def test_our_image_has_our_version(service: dict[str, Any]) -> None:
     assert service["image"] == f"{PROJECT['name']}:{PROJECT['version']}"
 
 
 @our_services
-def test_the_command_line_knows_what_compose_says(service: dict[str, Any]) -> None:
+def test_the_command_line_accepts_the_commands_of_compose(service: dict[str, Any]) -> None:
     parse(service["command"])
 
 
@@ -107,7 +151,7 @@ def test_each_queue_has_a_worker_that_serves_no_other() -> None:
 
 
 @workers
-def test_a_worker_may_finish_what_it_began(service: dict[str, Any]) -> None:
+def test_a_worker_may_finish_its_evaluations_when_it_is_stopped(service: dict[str, Any]) -> None:
     drain = float(service["environment"].get("DOCV_DRAIN_SECONDS", Settings.model_fields["drain_seconds"].default))
     assert seconds(service["stop_grace_period"]) >= drain + 5
 
@@ -121,11 +165,44 @@ def test_a_worker_can_read_its_settings(service: dict[str, Any], monkeypatch: py
     assert settings.archive_url.startswith("s3://")
 
 
-def test_a_secret_is_a_setting_and_no_part_of_the_file() -> None:
+def test_a_secret_is_a_setting_and_not_part_of_the_file() -> None:
     others = {"prometheus_token"}  # not ours to read
     assert {name.upper() for name in COMPOSE["secrets"].keys() - others} <= KNOWN
     assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
     assert {service["environment"].get("DOCV_API_KEY") for service in WORKERS.values()} == {None, "simulated-key"}
+
+
+@pytest.mark.parametrize("name", ["live", "backfill", "serve"])
+@pytest.mark.parametrize("setting", EXAMPLE_SETTINGS)
+def test_a_setting_of_the_dotenv_file_reaches_the_container(name: str, setting: str) -> None:
+    assert container_environment(SERVICES[name], {setting: "canary"})[setting] == "canary"
+
+
+@pytest.mark.parametrize("name", ["live", "backfill", "serve"])
+def test_a_dotenv_file_can_replace_the_try_out_s3_by_amazon_and_the_role_of_the_machine(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied = ("DOCV_S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    environment = container_environment(SERVICES[name], dict.fromkeys(emptied, ""))
+    assert [environment[setting] for setting in emptied] == ["", "", ""]
+    monkeypatch.setenv("DOCV_S3_ENDPOINT", "")
+    assert load_settings().s3_endpoint is None
+
+
+def test_the_try_out_s3_runs_only_with_its_profiles() -> None:
+    assert set(SERVICES["s3"]["profiles"]) == {"try-out", *SERVICES["rehearsal"]["profiles"]}
+    assert all(service["depends_on"]["s3"]["required"] is False for name, service in WORKERS.items())
+    told = container_environment(SERVICES["live"], {})
+    s3 = SERVICES["s3"]["environment"]
+    assert {name: told[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")} == {
+        name: value for name, value in s3.items() if name.startswith("AWS_")
+    }
+
+
+@pytest.mark.parametrize("setting", EXAMPLE_SETTINGS)
+def test_no_setting_of_the_dotenv_file_reaches_the_rehearsal(setting: str) -> None:
+    rehearsal = SERVICES["rehearsal"]
+    assert container_environment(rehearsal, {setting: "canary"}) == container_environment(rehearsal, {})
 
 
 def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_real() -> None:
@@ -142,7 +219,7 @@ def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_rea
     assert "env_file" not in rehearsal
 
 
-def test_only_the_doors_are_published_and_they_need_no_key_of_riskos() -> None:
+def test_only_serve_publishes_a_port_and_it_needs_no_key_of_riskos() -> None:
     serve = SERVICES["serve"]
     listens = parse(serve["command"]).params
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve", "prometheus", "grafana"]
@@ -150,8 +227,8 @@ def test_only_the_doors_are_published_and_they_need_no_key_of_riskos() -> None:
     assert f":{listens['port']}/livez" in serve["healthcheck"]["test"][-1]
     assert serve["secrets"] == ["docv_webhook_secrets", "docv_intake_tokens", "docv_operators", "docv_viewers"]
     assert SERVICES["live"]["environment"].items() - serve["environment"].items() == {
-        ("DOCV_METRICS_HOST", "0.0.0.0"),  # noqa: S104  # nothing of it is published
-        ("DOCV_METRICS_PORT", 9464),
+        ("DOCV_METRICS_HOST", "${DOCV_METRICS_HOST:-0.0.0.0}"),  # it publishes no port
+        ("DOCV_METRICS_PORT", "${DOCV_METRICS_PORT:-9464}"),
     }
 
 
@@ -160,7 +237,7 @@ def test_redis_and_s3_are_reached_from_inside_only() -> None:
     assert [SERVICES[name]["networks"] for name in ("redis", "s3", "simulator")] == [["inside"]] * 3
 
 
-def test_what_watches_does_not_reach_redis_and_nobody_else_reaches_what_is_watched() -> None:
+def test_monitoring_does_not_reach_redis_and_only_monitoring_reaches_the_metrics() -> None:
     on = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
     assert COMPOSE["networks"]["watched"] == {"internal": True}
     assert {name for name, networks in on.items() if "watched" in networks} == {
@@ -171,7 +248,7 @@ def test_what_watches_does_not_reach_redis_and_nobody_else_reaches_what_is_watch
     assert "ports" not in SERVICES["live"]
 
 
-def test_nobody_can_log_in_to_grafana_and_whoever_is_there_may_look_only() -> None:
+def test_grafana_has_no_login_and_is_read_only() -> None:
     told = SERVICES["grafana"]["environment"]
     assert (told["GF_AUTH_ANONYMOUS_ENABLED"], told["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
     assert (told["GF_AUTH_DISABLE_LOGIN_FORM"], told["GF_AUTH_BASIC_ENABLED"]) == ("true", "false")
@@ -185,7 +262,7 @@ def test_celery_s_exporter_finds_the_keys_of_our_queue() -> None:
 
 
 @every_service
-def test_what_is_mounted_from_here_is_here_and_cannot_be_changed(service: dict[str, Any]) -> None:
+def test_a_mounted_file_exists_and_is_read_only(service: dict[str, Any]) -> None:
     for volume in service.get("volumes", ()):
         source, _, target = volume.partition(":")
         if source.startswith("."):
@@ -193,16 +270,16 @@ def test_what_is_mounted_from_here_is_here_and_cannot_be_changed(service: dict[s
             assert target.endswith(":ro")
 
 
-def test_the_bucket_that_is_made_is_the_one_that_is_used() -> None:
+def test_the_created_bucket_is_the_one_of_the_settings() -> None:
     bucket = SERVICES["s3"]["environment"]["S3_BUCKET"]
     for worker in WORKERS.values():
-        assert worker["environment"]["DOCV_ARCHIVE_URL"].startswith(f"s3://{bucket}")
+        assert expanded(worker["environment"]["DOCV_ARCHIVE_URL"]).startswith(f"s3://{bucket}")
 
 
-def test_redis_understands_how_it_is_to_keep_the_ledger(tmp_path: Path) -> None:
+def test_redis_accepts_its_persistence_options(tmp_path: Path) -> None:
     command = shlex.split(SERVICES["redis"]["command"])
     wanted = {"appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction"}
-    # The socket's path is relative on both sides: the whole one may be too long.
+    # Both sides use a relative path of the socket: the absolute one may be too long.
     place = ["--port", "0", "--unixsocket", "redis.sock", "--dir", str(tmp_path)]
     patience = Retry(ConstantBackoff(0.05), retries=200)
     with subprocess.Popen([server_binary(), *command[1:], *place], cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
@@ -225,14 +302,25 @@ def test_the_image_has_a_python_that_is_safe_with_zip_files() -> None:
         assert tuple(map(int, found.groups())) >= (3, 13, 14)
 
 
-def test_what_builds_the_image_is_left_behind() -> None:
+def test_the_image_has_labels() -> None:
+    (labels,) = instructions("LABEL")
+    told = dict(label.split("=", 1) for label in shlex.split(labels))
+    assert told == {
+        "org.opencontainers.image.title": PROJECT["name"],
+        "org.opencontainers.image.description": PROJECT["description"],
+        "org.opencontainers.image.version": PROJECT["version"],
+        "org.opencontainers.image.licenses": PROJECT["license"],
+    }
+
+
+def test_the_image_contains_no_build_tools() -> None:
     assert len(instructions("FROM")) == 2
     assert [copied for copied in instructions("COPY") if copied.startswith("--from=build")] == [
         "--from=build /opt/docv-archive /opt/docv-archive"
     ]
 
 
-def test_only_what_is_pinned_by_hash_is_installed() -> None:
+def test_the_image_installs_only_packages_pinned_by_hash() -> None:
     installs = re.findall(r"pip install (.*?)(?: && |$)", "\n".join(instructions("RUN")), re.MULTILINE)
     assert len(installs) == 3
     assert all("--require-hashes" in each or ("--no-deps" in each and "dist/*.whl" in each) for each in installs)
@@ -240,7 +328,7 @@ def test_only_what_is_pinned_by_hash_is_installed() -> None:
     assert not instructions("ADD")
 
 
-def test_every_choice_of_pins_is_there_and_the_least_is_the_default() -> None:
+def test_every_choice_of_pins_exists_and_the_smallest_is_the_default() -> None:
     assert instructions("ARG") == ["PINS=runtime"]
     (told,) = re.findall(r"--build-arg PINS=(\w+)", DOCKERFILE)
     least, more = (
@@ -250,7 +338,7 @@ def test_every_choice_of_pins_is_there_and_the_least_is_the_default() -> None:
     assert least.items() < more.items()
 
 
-def test_the_image_runs_the_worker_as_somebody_with_a_number() -> None:
+def test_the_image_runs_the_worker_as_a_numeric_user() -> None:
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", instructions("USER")[-1])
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
     assert instructions("ENTRYPOINT") == ['["docv-archive"]']
@@ -265,14 +353,14 @@ def test_the_image_writes_to_its_volume_only() -> None:
     assert Path(instructions("WORKDIR")[-1]).is_relative_to(volume)
 
 
-def test_the_health_check_is_a_command_of_ours() -> None:
+def test_the_health_check_is_one_of_our_commands() -> None:
     [check] = instructions("HEALTHCHECK")
     command, rest = re.search(r"CMD docv-archive (.*?) > /dev/null (.*)$", check).groups()  # type: ignore[union-attr]
     parse(shlex.split(command))
-    assert rest == "|| exit 1"  # Docker knows 0 and 1; we know more
+    assert rest == "|| exit 1"  # Docker knows only 0 and 1; we have more
 
 
-def test_what_the_image_is_made_of_is_let_in_and_nothing_else_is() -> None:
+def test_the_build_context_has_exactly_the_files_of_the_image() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] not in {"", "#"}]
     let_in = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
     copied = {
@@ -284,7 +372,7 @@ def test_what_the_image_is_made_of_is_let_in_and_nothing_else_is() -> None:
     assert not any(fnmatch(name, pattern) for name in (".env", "secrets", ".git") for pattern in let_in)
 
 
-def test_the_wheel_is_made_of_what_is_copied() -> None:
+def test_the_wheel_is_built_from_the_copied_files() -> None:
     built = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {*built["packages"], *PROJECT["license-files"], PROJECT["readme"], "pyproject.toml"}
     assert needed <= {name.rstrip("/") for each in instructions("COPY") for name in each.split()[:-1]}
@@ -315,7 +403,7 @@ importlib.import_module("obstore.auth.boto3")
 """
 
 
-def test_everything_that_runs_is_pinned_for_the_image() -> None:
+def test_every_runtime_dependency_is_pinned_for_the_image() -> None:
     pins = re.findall(r"(?m)^([\w.-]+)==", (ROOT / "constraints" / "runtime.txt").read_text("utf-8"))
     tried = subprocess.run(
         [sys.executable, "-c", IMPORT_AS_IN_THE_IMAGE, *pins],
@@ -335,7 +423,7 @@ def test_everything_that_runs_is_pinned_for_the_image() -> None:
     "name",
     ["Dockerfile", "docker-compose.yml", ".env.example", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "README.md"],
 )
-def test_every_setting_that_is_named_exists(name: str) -> None:
+def test_every_named_setting_exists(name: str) -> None:
     named = set(SETTING.findall((ROOT / name).read_text("utf-8"))) - {"DOCV_"}
     assert named <= KNOWN
 
@@ -345,7 +433,7 @@ def test_the_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     assert load_settings() == Settings()
 
 
-def test_each_line_of_the_example_can_be_meant(tmp_path: Path) -> None:
+def test_each_line_of_the_example_is_valid(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(re.sub(r"(?m)^#(?=DOCV_)", "", EXAMPLE), "utf-8")
     assert load_settings().rate == Settings().rate
 

@@ -1,4 +1,4 @@
-"""A fork of what has everything loaded is to a test what a process started from nothing is to a user."""
+"""A forked command behaves like one in a new interpreter."""
 
 import asyncio
 import signal
@@ -24,29 +24,29 @@ def place(folder: Path, **environment: str) -> Mapping[str, Any]:
         ("json.tool", ("--compact",), '{"a": [1, 2]}', 0),
         ("json.tool", (), "{", 1),
         ("json.tool", ("--unknown",), "", 2),
-        ("site", (), "", 0),  # prints where modules come from: the folder first; and what it takes from HOME
+        ("site", (), "", 0),  # prints the origin of its modules, which is not the folder, and what it reads from HOME
     ],
 )
-async def test_it_is_given_hears_says_and_ends_as_one_started_anew(
+async def test_a_fork_has_the_same_environment_streams_and_exit_code_as_a_new_interpreter(
     module: str, arguments: tuple[str, ...], given: str, code: int, tmp_path: Path
 ) -> None:
     here = place(tmp_path, COLUMNS="200")
     fork = await finish(await forked.start(module, *arguments, **here), given=given)
-    anew = await finish(await forked.start_anew(module, *arguments, **here), given=given)
-    assert fork == anew
+    process = await finish(await forked.start_in_new_interpreter(module, *arguments, **here), given=given)
+    assert fork == process
     assert fork.code == code
     assert fork.out + fork.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_signal_ends_it(number: signal.Signals, tmp_path: Path) -> None:
+async def test_a_fork_ends_on_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     process = await forked.start("json.tool", **place(tmp_path))
     assert process.returncode is None
     process.send_signal(number)
     assert await finish(process) == Finished(-number, "", "")
 
 
-async def test_one_does_not_wait_for_another_nor_hold_its_streams(tmp_path: Path) -> None:
+async def test_a_fork_does_not_wait_for_another_or_keep_its_streams_open(tmp_path: Path) -> None:
     first, second = [await forked.start("json.tool", "--compact", **place(tmp_path)) for _ in range(2)]
     assert (await finish(first, given="[1]")).out == "[1]\n"
     assert (await finish(second, given="[2]")).out == "[2]\n"

@@ -1,4 +1,4 @@
-"""The manifests for Kubernetes, held against the API's schemas, each other, the Compose file and the settings."""
+"""The manifests for Kubernetes agree with the API's schemas, each other, the Compose file and the settings."""
 
 import json
 import math
@@ -26,13 +26,15 @@ def documents(path: Path) -> list[Object]:
 
 
 def resources(overlay: str) -> list[Object]:
-    """What a folder's kustomization names of its own, in its order."""
+    """Return the resources that a folder's kustomization names, in its order."""
     (plan,) = documents(FOLDER / overlay / "kustomization.yaml")
     own = [name for name in plan["resources"] if (FOLDER / overlay / name).is_file()]
     return [found for name in own for found in documents(FOLDER / overlay / name)]
 
 
-BASE, KEDA = resources("base"), resources("keda")
+OVERLAYS = ["base", "keda", "nightly", "ingress", "prometheus-operator"]
+BASE, KEDA, NIGHTLY, INGRESS = (resources(overlay) for overlay in OVERLAYS[:4])
+MONITORING = resources("prometheus-operator")
 (PLAN,) = documents(FOLDER / "base" / "kustomization.yaml")
 SETTINGS = dict(re.findall(r"(?m)^(\w+)=(.*)$", (FOLDER / "base" / "settings.env").read_text("utf-8")))
 DEPLOYMENTS = {
@@ -61,15 +63,15 @@ def labels(name: str) -> dict[str, str]:
 
 
 def secrets(name: str) -> dict[str, tuple[str, str]]:
-    """Which file of which secret is mounted under which name in /run/secrets."""
+    """Return the file of each secret that is mounted in /run/secrets, by its name there."""
     holds = {volume["name"]: volume["secret"]["secretName"] for volume in PODS[name]["volumes"] if "secret" in volume}
     mounts = [mount for mount in container(name)["volumeMounts"] if mount["name"] in holds]
     assert all(mount["readOnly"] and mount["mountPath"].startswith("/run/secrets/") for mount in mounts)
     return {mount["mountPath"].rpartition("/")[2]: (holds[mount["name"]], mount["subPath"]) for mount in mounts}
 
 
-@pytest.mark.parametrize("overlay", ["base", "keda"])
-def test_a_kustomization_names_exactly_the_files_that_are_there(overlay: str) -> None:
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_kustomization_names_exactly_the_existing_files(overlay: str) -> None:
     (plan,) = documents(FOLDER / overlay / "kustomization.yaml")
     told = [*plan["resources"], *(name for each in plan.get("configMapGenerator", ()) for name in each["envs"])]
     there = {path.name for path in (FOLDER / overlay).iterdir()} - {"kustomization.yaml"}
@@ -77,7 +79,13 @@ def test_a_kustomization_names_exactly_the_files_that_are_there(overlay: str) ->
     assert all((FOLDER / overlay / name).exists() for name in told)
 
 
-@pytest.mark.parametrize("found", BASE, ids=lambda found: f"{found['kind']}-{found['metadata']['name']}")
+def test_every_folder_is_tested() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(OVERLAYS)
+
+
+@pytest.mark.parametrize(
+    "found", [*BASE, *NIGHTLY, *INGRESS], ids=lambda found: f"{found['kind']}-{found['metadata']['name']}"
+)
 def test_the_api_knows_every_field(found: Object) -> None:
     kubernetes_validate.validate(found, "1.30", strict=True)
 
@@ -90,8 +98,8 @@ def kubectl(*arguments: str | Path) -> str:
 
 
 @pytest.mark.needs("kubectl")
-@pytest.mark.parametrize("overlay", ["base", "keda"])
-def test_kustomize_makes_of_it_what_was_meant(overlay: str) -> None:
+@pytest.mark.parametrize("overlay", ["base", "keda", "nightly"])
+def test_kustomize_renders_the_expected_resources(overlay: str) -> None:
     version = json.loads(kubectl("version", "--client", "--output=json"))["clientVersion"]
     if int(version["minor"].rstrip("+")) < 21:
         pytest.skip("kubectl before 1.21 has kustomize 2, which does not know `envs`; Debian 12 has kubectl 1.20")
@@ -104,19 +112,19 @@ def test_kustomize_makes_of_it_what_was_meant(overlay: str) -> None:
         (only,) = each["spec"]["template"]["spec"]["containers"]
         assert only["image"] == f"{PROJECT['name']}:{PROJECT['version']}"
         assert only["envFrom"] == [{"configMapRef": {"name": told["metadata"]["name"]}}]
-        assert ("replicas" in each["spec"]) == (overlay == "base" or name == "serve")
+        assert ("replicas" in each["spec"]) == (overlay != "keda" or name == "serve")
 
 
-def test_the_image_is_ours_in_our_version() -> None:
+def test_the_image_has_our_name_and_version() -> None:
     (image,) = PLAN["images"]
     assert (image["name"], image["newTag"]) == (PROJECT["name"], PROJECT["version"])
     assert {container(name)["image"] for name in PODS} == {image["name"]}
 
 
-# --- what runs
+# --- workloads
 
 
-def test_the_same_runs_here_as_with_compose() -> None:
+def test_the_workloads_are_those_of_compose() -> None:
     for name in DEPLOYMENTS:
         assert container(name)["args"] == COMPOSE["services"][name]["command"]
         parse(container(name)["args"])
@@ -130,7 +138,7 @@ def test_the_workers_differ_by_name_queue_and_number_only() -> None:
 
 
 @every_deployment
-def test_a_pod_can_do_little(name: str) -> None:
+def test_a_pod_has_no_privileges(name: str) -> None:
     user, group = map(int, instructions("USER")[-1].split(":"))
     assert PODS[name]["securityContext"] == {
         "runAsNonRoot": True,
@@ -145,18 +153,21 @@ def test_a_pod_can_do_little(name: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert PODS[name]["automountServiceAccountToken"] is False
-    assert of_kind("ServiceAccount")[PODS[name]["serviceAccountName"]]["automountServiceAccountToken"] is False
+    account = PODS[name]["serviceAccountName"]
+    assert account == ("docv-archive-serve" if name == "serve" else "docv-archive"), "the server has its own rights"
+    accounts = [found for found in BASE if found["kind"] == "ServiceAccount" and found["metadata"]["name"] == account]
+    assert [found["automountServiceAccountToken"] for found in accounts] == [False]
 
 
 @every_deployment
-def test_what_is_written_to_has_a_bound(name: str) -> None:
+def test_a_writable_volume_has_a_size_limit(name: str) -> None:
     bounded = {volume["name"] for volume in PODS[name]["volumes"] if volume.get("emptyDir", {}).get("sizeLimit")}
     written = {mount["mountPath"] for mount in container(name)["volumeMounts"] if mount["name"] in bounded}
     assert written == {*instructions("VOLUME"), "/tmp"}  # noqa: S108  # in the container
 
 
 @every_deployment
-def test_a_pod_asks_for_what_it_needs_and_gets_no_more_memory(name: str) -> None:
+def test_a_pod_requests_its_resources_and_has_a_memory_limit(name: str) -> None:
     resources = container(name)["resources"]
     assert {"cpu", "memory"} <= resources["requests"].keys()
     assert "cpu" not in resources["limits"]
@@ -169,22 +180,22 @@ def mebibytes(amount: str) -> int:
 
 
 @every_worker
-def test_a_worker_has_room_for_its_bundles(name: str) -> None:
+def test_a_worker_has_memory_for_its_bundles(name: str) -> None:
     bundles = int(SETTINGS.get("DOCV_MEMORY_BYTES", Settings.model_fields["memory_bytes"].default)) >> 20
     resources = container(name)["resources"]
     (spool,) = [each["emptyDir"]["sizeLimit"] for each in PODS[name]["volumes"] if each["name"] == "spool"]
-    assert mebibytes(resources["limits"]["memory"]) >= bundles + 136
+    assert mebibytes(resources["limits"]["memory"]) >= bundles + 100
     assert mebibytes(resources["limits"]["ephemeral-storage"]) > mebibytes(spool)
 
 
 @every_worker
-def test_a_worker_may_finish_what_it_began(name: str) -> None:
+def test_a_worker_may_finish_its_evaluations_when_it_is_stopped(name: str) -> None:
     drain = float(SETTINGS.get("DOCV_DRAIN_SECONDS", Settings.model_fields["drain_seconds"].default))
     assert PODS[name]["terminationGracePeriodSeconds"] >= drain + 5
 
 
 @every_worker
-def test_a_worker_is_never_restarted_for_waiting(name: str) -> None:
+def test_a_worker_is_not_restarted_when_it_waits(name: str) -> None:
     probed = {probe for probe in container(name) if probe.endswith("Probe")}
     assert probed == {"startupProbe"}
     command, *arguments = container(name)["startupProbe"]["exec"]["command"]
@@ -192,7 +203,7 @@ def test_a_worker_is_never_restarted_for_waiting(name: str) -> None:
     parse(arguments)
 
 
-def test_the_doors_are_probed_where_they_answer() -> None:
+def test_serve_is_probed_at_its_health_routes() -> None:
     doors = container("serve")
     (port,) = doors["ports"]
     told = parse(doors["args"]).params
@@ -206,7 +217,7 @@ def test_the_doors_are_probed_where_they_answer() -> None:
     assert service["spec"]["ports"] == [{"name": "http", "port": port["containerPort"], "targetPort": port["name"]}]
 
 
-# --- what belongs together
+# --- selectors, secrets and settings
 
 
 @every_deployment
@@ -221,12 +232,12 @@ def test_labels_and_selectors_agree(name: str) -> None:
     assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": labels(name)}}
 
 
-def test_the_service_leads_to_the_doors() -> None:
+def test_the_service_selects_the_pods_of_serve() -> None:
     assert of_kind("Service")["serve"]["spec"]["selector"] == labels("serve")
 
 
 @every_deployment
-def test_a_pod_sees_the_secrets_that_compose_gives_it_and_redis_and_no_other(name: str) -> None:
+def test_a_pod_has_the_secrets_of_compose_and_redis_and_no_other(name: str) -> None:
     wanted = {*COMPOSE["services"][name]["secrets"], "docv_redis_url"}
     mounted = secrets(name)
     assert mounted.keys() == wanted
@@ -234,7 +245,7 @@ def test_a_pod_sees_the_secrets_that_compose_gives_it_and_redis_and_no_other(nam
     assert all(key == setting for setting, (_, key) in mounted.items())
 
 
-def test_every_secret_is_told_how_to_make() -> None:
+def test_the_page_says_how_to_create_every_secret() -> None:
     text = (FOLDER / "base" / "kustomization.yaml").read_text("utf-8")
     told = {
         (secret, key)
@@ -244,7 +255,7 @@ def test_every_secret_is_told_how_to_make() -> None:
     assert told == {each for name in PODS for each in secrets(name).values()}
 
 
-def test_what_the_pods_are_told_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_of_pods_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for setting, value in SETTINGS.items():
         monkeypatch.setenv(setting, value)
     assert load_settings().archive_url.startswith("s3://")
@@ -252,15 +263,15 @@ def test_what_the_pods_are_told_are_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @every_deployment
-def test_kubernetes_adds_no_variable_that_would_be_taken_for_a_setting(name: str) -> None:
-    # A Service docv-archive-serve would make DOCV_ARCHIVE_SERVE_PORT, and an unknown DOCV_ name is refused at start.
+def test_kubernetes_adds_no_variable_that_looks_like_a_setting(name: str) -> None:
+    # A Service docv-archive-serve would set DOCV_ARCHIVE_SERVE_PORT, and an unknown DOCV_ name is refused at start.
     assert PODS[name]["enableServiceLinks"] is False
 
 
-# --- who speaks to whom
+# --- network policies
 
 
-def test_workers_hear_nobody_and_speak_to_names_redis_and_tls_only() -> None:
+def test_workers_accept_no_connections_and_connect_only_to_dns_redis_and_tls() -> None:
     everybody = of_kind("NetworkPolicy")["docv-archive"]["spec"]
     assert everybody["podSelector"]["matchLabels"].items() <= labels("live").items()
     assert everybody["policyTypes"] == ["Ingress", "Egress"]
@@ -269,7 +280,7 @@ def test_workers_hear_nobody_and_speak_to_names_redis_and_tls_only() -> None:
     assert out == {("UDP", 53), ("TCP", 53), ("TCP", 6379), ("TCP", 443)}
 
 
-def test_the_doors_are_open_to_namespaces_that_somebody_named() -> None:
+def test_serve_accepts_connections_only_from_labelled_namespaces() -> None:
     doors = of_kind("NetworkPolicy")["serve"]["spec"]
     assert doors["podSelector"]["matchLabels"] == labels("serve")
     (rule,) = doors["ingress"]
@@ -282,7 +293,7 @@ def test_the_doors_are_open_to_namespaces_that_somebody_named() -> None:
 
 
 @every_worker
-def test_keda_looks_at_the_list_that_celery_fills(name: str) -> None:
+def test_keda_reads_the_list_that_celery_fills(name: str) -> None:
     scaled = of_kind("ScaledObject", KEDA)[name]["spec"]
     assert scaled["scaleTargetRef"]["name"] == DEPLOYMENTS[name]["metadata"]["name"]
     (trigger,) = scaled["triggers"]
@@ -292,11 +303,79 @@ def test_keda_looks_at_the_list_that_celery_fills(name: str) -> None:
 
 
 @every_worker
-def test_keda_starts_no_more_workers_than_the_rate_can_keep_busy(name: str) -> None:
+def test_keda_starts_only_as_many_workers_as_the_rate_keeps_busy(name: str) -> None:
     rate = float(SETTINGS.get("DOCV_RATE", Settings.model_fields["rate"].default))
     in_flight = int(SETTINGS.get("DOCV_CONCURRENCY", Settings.model_fields["concurrency"].default))
     slow_evaluation = 10
     scaled = of_kind("ScaledObject", KEDA)[name]["spec"]
     assert scaled["maxReplicaCount"] == math.ceil(rate * slow_evaluation / in_flight)
-    # Who feeds a backfill's queue from its list is a worker: with none, the queue stays empty and none would come.
+    # A worker feeds a backfill's queue from its list: without workers, the queue stays empty and none would start.
     assert scaled["minReplicaCount"] >= 1
+
+
+# --- nightly checks
+
+
+@pytest.mark.parametrize("name", ["verify", "audit", "erase"])
+def test_a_nightly_check_is_a_pod_as_the_others_are_and_runs_once(name: str) -> None:
+    plan = of_kind("CronJob", NIGHTLY)[name]["spec"]
+    pod = plan["jobTemplate"]["spec"]["template"]["spec"]
+    (only,) = pod["containers"]
+    parse(only["args"])
+    assert only["args"][0] == name
+    assert only["image"] == f"{PROJECT['name']}:{PROJECT['version']}"
+    assert only["envFrom"] == container("live")["envFrom"]
+    assert pod["securityContext"] == PODS["live"]["securityContext"]
+    assert only["securityContext"] == container("live")["securityContext"]
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert (plan["concurrencyPolicy"], pod["restartPolicy"]) == ("Forbid", "Never")
+    assert plan["jobTemplate"]["spec"]["backoffLimit"] == 0
+    assert plan["jobTemplate"]["spec"]["template"]["metadata"]["labels"] == labels(name)
+    mounted = {each["subPath"] for each in only["volumeMounts"] if each["mountPath"].startswith("/run/secrets/")}
+    assert mounted == {"docv_redis_url"}
+    written = {each["mountPath"] for each in only["volumeMounts"] if "subPath" not in each}
+    assert written == {*instructions("VOLUME"), "/tmp"}  # noqa: S108  # in the container
+
+
+def test_each_job_has_the_rights_of_its_role() -> None:
+    jobs = of_kind("CronJob", NIGHTLY)
+    accounts = {name: each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for name, each in jobs.items()}
+    assert {name: pod["serviceAccountName"] for name, pod in accounts.items()} == {
+        "verify": "docv-archive-auditor",
+        "audit": "docv-archive",
+        "erase": "docv-archive-eraser",
+    }
+    assert {"auditor", "eraser"} <= of_kind("ServiceAccount", NIGHTLY).keys()
+
+
+# --- Ingress and monitoring
+
+
+def test_the_ingress_forwards_only_the_routes_for_outside_programs() -> None:
+    (found,) = INGRESS
+    assert found["spec"]["tls"][0]["hosts"] == [rule["host"] for rule in found["spec"]["rules"]]
+    (rule,) = found["spec"]["rules"]
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/webhooks/riskos", "/evaluations"]
+    (service,) = of_kind("Service").values()
+    for path in rule["http"]["paths"]:
+        backend = path["backend"]["service"]
+        assert backend["name"] == service["metadata"]["name"]
+        assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_every_pod_with_metrics_is_scraped_once_at_a_port_that_it_has() -> None:
+    monitors = of_kind("PodMonitor", MONITORING)
+    scraped = [(name, monitor) for name in PODS for monitor in monitors if selects(monitors[monitor], labels(name))]
+    assert scraped == [("live", "workers"), ("backfill", "workers"), ("serve", "serve")]
+    for name, monitor in scraped:
+        (endpoint,) = monitors[monitor]["spec"]["podMetricsEndpoints"]
+        assert endpoint["port"] in {port["name"] for port in container(name)["ports"]}
+        assert ("authorization" in endpoint) == (name == "serve")
+
+
+def selects(monitor: Object, given: dict[str, str]) -> bool:
+    selector = monitor["spec"]["selector"]
+    expressions = selector.get("matchExpressions", ())
+    return selector["matchLabels"].items() <= given.items() and all(
+        each["operator"] == "In" and given[each["key"]] in each["values"] for each in expressions
+    )

@@ -1,4 +1,4 @@
-"""What watches the workers, held against what they show: alert rules, dashboard, the page of figures."""
+"""Alert rules, dashboard and the page of metrics agree with the metrics of the code."""
 
 import json
 import re
@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.counting import described
+from tests.test_deploy import expanded
+from worker.metrics.shared_metrics import SharedGauge
 
 ROOT = Path(__file__).parents[1]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -23,19 +25,24 @@ CONFIG = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "docv-archive.json").read_text("utf-8"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# The parts of docs/operations.md.
+# Headings of docs/operations.md.
 RUNBOOKS = {
     *("key-expired", "quota-spent", "redis-lost", "bucket-refused", "stuck-queue", "dead-letters", "live-lag"),
-    *("worker-gone", "only-refusals"),
+    *("worker-gone", "worker-paused", "only-refusals", "restricted-images", "erasures", "wrong-secrets"),
+    *("unreadable-bundles", "refused-evaluations", "alarming-objects", "nightly-checks", "serve-errors"),
+    *("rejected-messages", "event-loop-lag"),
 }
+RUNBOOK_PAGE = "https://docs.example.com/docv-archive/operations.md"
+OPERATOR = ROOT / "deploy" / "kubernetes" / "prometheus-operator"
 OUR_FIGURES = described()
+SHARED = {each.metric_name for each in SharedGauge}
 
 every_alert = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 every_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 
 
 def shown() -> set[str]:
-    """Every name that a query may use."""
+    """Return every name that a query may use."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     families = text_string_to_metric_families(generate_latest(registry).decode())
@@ -48,13 +55,13 @@ def shown() -> set[str]:
 
 
 def used(query: str) -> set[str]:
-    """The names of figures in a query."""
+    """Return the names of metrics in a query."""
     without_texts = re.sub(r'"[^"]*"', "", query)
     return set(re.findall(r"\b(?:docv|process)_\w+|\bup\b", without_texts))
 
 
 def labels_used(query: str) -> Iterator[tuple[str, str]]:
-    """The labels that a query picks figures by, each with the name of the figure."""
+    """Return the labels by which a query selects metrics, each with the name of the metric."""
     for name, picked in re.findall(r"\b(docv_\w+)\{([^}]*)\}", query):
         for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", picked):
             yield name, label
@@ -76,19 +83,20 @@ def promtool(*arguments: str) -> str:
 
 
 @every_alert
-def test_an_alert_looks_at_figures_that_exist(rule: dict[str, Any]) -> None:
+def test_an_alert_uses_existing_metrics(rule: dict[str, Any]) -> None:
     assert used(rule["expr"])
     assert used(rule["expr"]) <= shown()
     assert all(label in labels_of(name) for name, label in labels_used(rule["expr"]))
 
 
 @every_alert
-def test_an_alert_says_what_is_wrong_what_to_do_and_where_to_read_on(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_summary_a_description_and_a_runbook(rule: dict[str, Any]) -> None:
     told = rule["annotations"]
     assert told["summary"].endswith(".")
+    assert told["description"].endswith(".")
     assert told["action"].endswith(".")
-    page, _, part = told["runbook"].partition("#")
-    assert (page, part in RUNBOOKS) == ("docs/operations.md", True)
+    page, _, part = told["runbook_url"].partition("#")
+    assert (page, part in RUNBOOKS) == (RUNBOOK_PAGE, True)
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["for"]
 
@@ -99,7 +107,23 @@ def test_an_alert_has_a_test_in_which_it_fires(rule: dict[str, Any]) -> None:
     assert any(f'alertname="{rule["alert"]}"' in sample["labels"] for sample in firing)
 
 
-def test_what_the_tests_of_alerts_make_up_exists() -> None:
+@every_alert
+def test_an_alert_has_a_test_in_which_it_has_its_metrics_and_does_not_fire(rule: dict[str, Any]) -> None:
+    assert any(
+        used(rule["expr"]) <= {name for each in test["input_series"] for name in used(each["series"])}
+        and not any(f'alertname="{rule["alert"]}"' in sample["labels"] for sample in evaluated["exp_samples"])
+        for test in TESTS
+        for evaluated in test["promql_expr_test"]
+    )
+
+
+def test_the_page_says_how_to_set_the_address_of_the_runbooks() -> None:
+    (search,) = re.findall(r"(?m)^#   sed -i 's#(\S+?)#", (PROMETHEUS / "alerts.yml").read_text("utf-8"))
+    assert f"{search}/operations.md" == RUNBOOK_PAGE
+    assert f"sed -i 's#{search}#" in (ROOT / "docs" / "metrics.md").read_text("utf-8")
+
+
+def test_the_series_in_tests_of_alerts_exist() -> None:
     series = [series["series"] for test in TESTS for series in test["input_series"]]
     assert {name for each in series for name in used(each)} <= shown()
     assert any(not each["exp_samples"] for test in TESTS for each in test["promql_expr_test"])
@@ -110,17 +134,17 @@ def test_names_of_alerts_are_unique() -> None:
 
 
 @pytest.mark.needs("promtool")
-def test_promtool_takes_rules_and_configuration() -> None:
+def test_promtool_accepts_rules_and_configuration() -> None:
     assert f"{len(RULES)} rules found" in promtool("check", "rules", "alerts.yml")
     assert "SUCCESS" in promtool("check", "config", "--syntax-only", "prometheus.yml")
 
 
 @pytest.mark.needs("promtool")
-def test_alerts_fire_when_they_should_and_only_then() -> None:
+def test_alerts_fire_exactly_when_their_tests_say() -> None:
     assert "SUCCESS" in promtool("test", "rules", "alerts_test.yml")
 
 
-def test_prometheus_scrapes_what_compose_starts() -> None:
+def test_prometheus_scrapes_the_services_of_compose() -> None:
     assert CONFIG["rule_files"] == ["alerts.yml"]
     targets = {
         (name, found["port"])
@@ -128,16 +152,61 @@ def test_prometheus_scrapes_what_compose_starts() -> None:
         for found in job["dns_sd_configs"]
         for name in found["names"]
     }
-    listens = {(name, SERVICES[name]["environment"]["DOCV_METRICS_PORT"]) for name in ("live", "backfill")}
+    listens = {
+        (name, int(expanded(SERVICES[name]["environment"]["DOCV_METRICS_PORT"]))) for name in ("live", "backfill")
+    }
     assert targets == listens | {("serve", 8080), ("celery-exporter", 9808)}
     assert {name for name, _ in targets} <= SERVICES.keys()
+
+
+# -- the Prometheus Operator
+
+
+def test_the_operator_gets_the_same_rules() -> None:
+    rule = yaml.safe_load((OPERATOR / "prometheus-rule.yaml").read_text("utf-8"))
+    assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+    groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text("utf-8"))["groups"]
+    assert rule["spec"] == {"groups": groups}, "see the first lines of prometheus-rule.yaml"
+
+
+def test_the_jobs_of_alerts_and_panels_exist_in_a_cluster_too() -> None:
+    monitors = list(yaml.safe_load_all((OPERATOR / "pod-monitor.yaml").read_text("utf-8")))
+    endpoints = [each for found in monitors for each in found["spec"]["podMetricsEndpoints"]]
+    jobs = {each["replacement"] for found in endpoints for each in found["relabelings"] if each["targetLabel"] == "job"}
+    assert jobs == {each["job_name"] for each in CONFIG["scrape_configs"]} - {"celery"}
+    queries = [rule["expr"] for rule in RULES] + [each["expr"] for panel in PANELS for each in panel["targets"]]
+    assert set(re.findall(r'\bjob="([^"]+)"', "".join(queries))) <= jobs
 
 
 # -- the dashboard
 
 
+def test_the_dashboard_can_show_one_source_account_or_instance() -> None:
+    variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
+    assert {name: each["type"] for name, each in variables.items()} == {
+        "datasource": "datasource",
+        "account": "query",
+        "instance": "query",
+    }
+    for name in ("account", "instance"):
+        assert variables[name]["includeAll"]
+        assert variables[name]["allValue"] == ".*"
+        assert used(variables[name]["definition"]) <= shown()
+
+
 @every_panel
-def test_a_panel_asks_for_figures_that_exist(panel: dict[str, Any]) -> None:
+def test_a_panel_shows_the_selected_account_and_instance(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        for name, picked in re.findall(
+            r"\b((?:docv|process)_\w+)(\{[^}]*\})?", re.sub(r'="[^"$]*"', "", target["expr"])
+        ):
+            is_ours = name.startswith("docv_")
+            assert ('account=~"$account"' in picked) == (is_ours and "account" in labels_of(name)), name
+            assert ('instance=~"$instance"' in picked) == (name not in SHARED), name
+
+
+@every_panel
+def test_a_panel_uses_existing_metrics(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         assert used(target["expr"])
         assert used(target["expr"]) <= shown()
@@ -145,16 +214,15 @@ def test_a_panel_asks_for_figures_that_exist(panel: dict[str, Any]) -> None:
 
 
 @every_panel
-def test_a_panel_asks_the_source_that_is_provisioned(panel: dict[str, Any]) -> None:
-    source = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text("utf-8"))
-    uid = source["datasources"][0]["uid"]
-    assert {panel["datasource"]["uid"], *(target["datasource"]["uid"] for target in panel["targets"])} == {uid}
+def test_a_panel_queries_the_selected_source(panel: dict[str, Any]) -> None:
+    sources = {panel["datasource"]["uid"], *(target["datasource"]["uid"] for target in panel["targets"])}
+    assert sources == {"${datasource}"}
 
 
-def test_the_dashboard_has_its_rows_and_no_panel_lies_upon_another() -> None:
+def test_the_dashboard_has_its_rows_and_no_panels_overlap() -> None:
     assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
         *("Outcomes and rate", "How long it takes", "Ledger and queues", "Holds and dead letters", "Live lag"),
-        "Worker health",
+        *("Worker health", "serve", "Proof"),
     ]
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [
@@ -181,7 +249,15 @@ def test_grafana_finds_the_dashboard_and_prometheus_where_compose_puts_them() ->
 # -- the page
 
 
-def test_the_page_lists_every_figure_as_it_is_and_no_other() -> None:
+def test_every_metric_is_in_an_alert_or_a_panel_or_listed_for_exploration() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    queries = [rule["expr"] for rule in RULES] + [each["expr"] for panel in PANELS for each in panel["targets"]]
+    watched = {re.sub(r"_(bucket|sum|count)$", "", name) for query in queries for name in used(query)}
+    (told,) = re.findall(r"(?s)In no alert and no panel, for exploration: (.*?)\.\n", page)
+    assert set(re.findall(r"`(docv_\w+)`", told)) == OUR_FIGURES.keys() - watched
+
+
+def test_the_page_lists_exactly_the_metrics_of_the_code() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     rows = re.findall(r"^\| `(docv_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     told = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows}

@@ -1,4 +1,4 @@
-"""What docs/producers.md shows to producers works as it stands there."""
+"""The examples of docs/producers.md work as they are."""
 
 import asyncio
 import base64
@@ -25,13 +25,13 @@ EVAL_ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 
 
 def example(word: str) -> str:
-    """The one example in which a word stands."""
+    """Return the one example that contains a word."""
     (found,) = (code for _, code in BLOCKS if word in code)
     return found
 
 
 async def run(*command: str, **environment: str) -> str:
-    """Run a command as a producer would; return what it printed."""
+    """Run a command as a producer does; return its output."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env={"PATH": os.environ["PATH"], **environment},
@@ -54,11 +54,11 @@ async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[
         yield client
 
 
-def test_there_are_no_other_examples() -> None:
+def test_the_page_has_no_other_examples() -> None:
     assert [language for language, _ in BLOCKS] == ["bash", "python", "python"]
 
 
-async def test_a_producer_with_celery_alone_is_understood(redis: Redis, redis_url: str) -> None:
+async def test_the_example_with_celery_enqueues_evaluations(redis: Redis, redis_url: str) -> None:
     await run(sys.executable, "-c", example("send_task"), ARCHIVER_BROKER=broker_transport_url(redis_url))
     (raw,) = await redis.lrange("docv:live", 0, -1)
     envelope = json.loads(raw)
@@ -69,7 +69,7 @@ async def test_a_producer_with_celery_alone_is_understood(redis: Redis, redis_ur
     assert (message.trigger.source, message.trigger.run) == ("message", "onboarding")
 
 
-async def test_a_producer_with_python_alone_hands_in_over_http(client: Client, redis: Redis) -> None:
+async def test_the_example_with_python_submits_evaluations_over_http(client: Client, redis: Redis) -> None:
     told = await run(*(sys.executable, "-c", example("urllib.request")), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE)
     assert told == "{'accepted': 1, 'repeated': 0, 'under_way': 0, 'bad': []}\n"
     entry = await taken(redis)
@@ -77,7 +77,7 @@ async def test_a_producer_with_python_alone_hands_in_over_http(client: Client, r
 
 
 @pytest.mark.needs("curl")
-async def test_a_producer_with_curl_alone_may_repeat_itself(client: Client, redis: Redis) -> None:
+async def test_the_example_with_curl_can_be_repeated(client: Client, redis: Redis) -> None:
     told = [
         await run("bash", "-euc", example("curl"), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE) for _ in range(2)
     ]
@@ -86,6 +86,6 @@ async def test_a_producer_with_curl_alone_may_repeat_itself(client: Client, redi
     assert (entry.queue, entry.trigger.run) == (Queue.LIVE, "onboarding")
 
 
-def test_the_types_of_events_that_are_told_are_those_of_the_code() -> None:
+def test_the_page_documents_exactly_the_event_types_of_the_code() -> None:
     table = PAGE.split("| event |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(_CHANGED)

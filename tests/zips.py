@@ -1,4 +1,4 @@
-"""ZIPs for tests: honest ones from dicts, and ones in which every field can be forged."""
+"""ZIPs for tests: valid ones from dicts, and ones in which every field can be forged."""
 
 import io
 import struct
@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MOMENT = (2026, 1, 31, 12, 0, 0)
+FAT, UNIX = 0x001E, 0x031E
+"""The field "version made by" of an entry: a system, and the version of the specification."""
 _DATE, _TIME = (2026 - 1980) << 9 | 1 << 5 | 31, 12 << 11
 
 
 def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED, *, comment: bytes = b"") -> bytes:
-    """Return a ZIP of these files, the same one every time; a name that ends in ``/`` is a folder."""
+    """Return a ZIP of these files, with the same bytes each time; a name that ends in ``/`` is a folder."""
     return _written(io.BytesIO(), files, compression, comment)
 
 
@@ -22,7 +24,7 @@ def streamed_zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_D
 
 
 def wide_zip_of(files: Mapping[str, bytes]) -> bytes:
-    """Return a ZIP whose local headers are in Zip64 form, as of a writer that did not know the sizes."""
+    """Return a ZIP with local headers in Zip64 form, as from a writer that did not know the sizes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in files.items():
@@ -32,7 +34,7 @@ def wide_zip_of(files: Mapping[str, bytes]) -> bytes:
 
 
 class _Stream(io.BytesIO):
-    """What a socket is to a writer: it cannot go back."""
+    """A stream such as a socket, in which a writer cannot seek."""
 
     def seekable(self) -> bool:
         return False
@@ -71,13 +73,13 @@ def descriptor(content: bytes, packed: bytes, *, wide: bool = False, mark: bool 
 
 
 def zip64_extra(*figures: int) -> bytes:
-    """Return the extra field in which saturated figures stand."""
+    """Return the extra field with the numbers that are saturated in the header."""
     return struct.pack(f"<2H{len(figures)}Q", 1, 8 * len(figures), *figures)
 
 
 @dataclass(kw_only=True)
 class Raw:
-    """One member, written by hand; what ``local`` and ``central`` name is forged in that header."""
+    """One member, written by hand; ``local`` and ``central`` forge fields of that header."""
 
     name: bytes = b"a.txt"
     content: bytes = b"some content"
@@ -112,17 +114,17 @@ class Raw:
         ) + bytes(f["name"]) + bytes(f["extra"])  # fmt: skip
 
     def central_header(self, offset: int) -> bytes:
-        f = self.fields({"mark": b"PK\1\2", "offset": offset, **self.central})
+        f = self.fields({"mark": b"PK\1\2", "made_by": UNIX, "needed": 20, "offset": offset, **self.central})
         return struct.pack(
-            "<4s6H3L5H2L", f["mark"], 0x031E, 20, f["flags"], f["method"], f["time"], f["date"], f["crc"],
-            f["packed"], f["size"], len(bytes(f["name"])), len(bytes(f["extra"])), len(bytes(f["comment"])),
+            "<4s6H3L5H2L", f["mark"], f["made_by"], f["needed"], f["flags"], f["method"], f["time"], f["date"],
+            f["crc"], f["packed"], f["size"], len(bytes(f["name"])), len(bytes(f["extra"])), len(bytes(f["comment"])),
             f["disk"], 0, f["attributes"], f["offset"],
         ) + bytes(f["name"]) + bytes(f["extra"]) + bytes(f["comment"])  # fmt: skip
 
 
 @dataclass(kw_only=True)
 class Forgery:
-    """A whole ZIP written by hand, honest but for what is given."""
+    """A whole ZIP written by hand, valid except for the given fields."""
 
     members: list[Raw] = field(default_factory=lambda: [Raw()])
     before: bytes = b""
@@ -158,7 +160,7 @@ class Forgery:
 
 
 def forged(*members: Raw, **fields: object) -> bytes:
-    """Return a ZIP written by hand; without members given, of one that is honest."""
+    """Return a ZIP written by hand; by default with one valid member."""
     if members:
         fields["members"] = list(members)
     return Forgery(**fields).to_bytes()  # type: ignore[arg-type]

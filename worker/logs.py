@@ -1,7 +1,7 @@
-"""One shape of log line: events with fields, secrets taken out last.
+"""Configure logging: events with fields, and secrets removed from every line.
 
-Lines go to standard error, as JSON, or readable where a person sits at the terminal. What is logged are our own
-words, IDs and figures: never a body, a key, a name out of a bundle.
+Lines go to standard error, as JSON, or in a readable form on a terminal. They have fixed words, IDs and numbers, and
+never a body, a key or a file name from a bundle.
 """
 
 import json
@@ -14,35 +14,37 @@ from typing import Any
 import structlog
 
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w\-.~+/]+=*")
+_QUERY_PASSWORD = re.compile(r"(?i)(?<=password=)[^&\s\"']+")
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
-# A shorter one would black out words that have nothing to do with it.
+# A shorter secret may be part of ordinary words.
 _SHORTEST_SECRET = 6
 _HIDDEN = "[hidden]"
-# They tell of every message, or of every request, at their INFO.
-_TALKATIVE = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio", "celery.pool")
+# These log every message, or every request, at INFO.
+_VERBOSE_LOGGERS = ("kombu", "amqp", "aiohttp", "botocore", "boto3", "urllib3", "asyncio", "celery.pool")
 
 
 class Redaction:
-    """The last step of every line: nothing secret leaves, whoever wrote it.
+    """The last processor of every line, which removes secrets, even from lines of libraries.
 
     Args:
         secrets: texts that must not appear.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        written = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}
-        self._secrets = sorted(written, key=len, reverse=True)  # one may begin like another
+        forms = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _escaped_forms(secret)}
+        self._secrets = sorted(forms, key=len, reverse=True)  # a secret may be part of a longer one
 
     def __call__(self, _logger: object, _method: str, line: Any) -> str:
         """Return the rendered line without secrets."""
         clean = str(line)
         for secret in self._secrets:
             clean = clean.replace(secret, _HIDDEN)
-        return _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", _BEARER.sub(rf"\1 {_HIDDEN}", clean))
+        clean = _QUERY_PASSWORD.sub(_HIDDEN, _BEARER.sub(rf"\1 {_HIDDEN}", clean))
+        return _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", clean)
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, and as JSON and Python write it."""
+def _escaped_forms(secret: str) -> Iterator[str]:
+    """Yield a secret unchanged, and as JSON and Python escape it."""
     yield secret
     yield json.dumps(secret)[1:-1]
     yield repr(secret)[1:-1]
@@ -51,9 +53,9 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def with_about(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Spread what a line is about, bound to the context as ``about``, over the line, where it does not say so itself.
+    """Add the fields of ``about``, which is bound to the context, to a line that does not have them.
 
-    Bound one by one they would be a variable each to set and reset, and cost as much as the line.
+    Bound one by one, each field would be a context variable to set and reset, which costs as much as the line itself.
     """
     for fact, value in event.pop("about", {}).items():
         event.setdefault(fact, value)
@@ -61,10 +63,10 @@ def with_about(_logger: object, _method: str, event: MutableMapping[str, Any]) -
 
 
 def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
-    """Set up logging for this process, ours and that of every library.
+    """Configure the logging of this process and of all its libraries.
 
     Args:
-        level: least severe level that is written, such as ``INFO``.
+        level: lowest level that is logged, such as ``INFO``.
         secrets: texts that must not appear in any line.
     """
     shared: list[Any] = [
@@ -96,12 +98,13 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in _TALKATIVE:
+    logging.captureWarnings(capture=True)
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     if root.level > logging.DEBUG:
-        # It tells of every message that comes: a quarter of what its thread does, and to whoever wants everything.
+        # It logs every received message, which is a quarter of the work of its thread; at DEBUG the lines are wanted.
         logging.getLogger("celery.worker.strategy").setLevel(max(logging.WARNING, root.level))
-    # It tells of every message that is handed back, with a traceback, as a warning.
+    # It logs every released message as a warning with a traceback.
     logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
-    # Who looked at whose pictures is written down, however little else is.
+    # The access log of personal data must be complete at any level.
     logging.getLogger("docv.access").setLevel(logging.INFO)

@@ -1,6 +1,6 @@
-"""One event loop per process, in a thread of its own, and its drain.
+"""Run the event loop of a process in its own thread, and drain it.
 
-Celery has no asyncio pool: its threads hand their coroutine to this loop and wait for it.
+Celery has no asyncio pool, so its threads submit coroutines to this loop and wait for them.
 """
 
 import asyncio
@@ -20,33 +20,33 @@ _CANCEL_SECONDS = 0.2
 
 
 def cancel_requested() -> bool:
-    """Return whether the current task was cancelled, also when nobody noticed.
+    """Return whether the current task was cancelled, even if ``CancelledError`` was lost.
 
-    On Python 3.11 a cancellation may get lost: ``asyncio.wait_for``, with which redis-py sends, swallows one that
-    arrives together with its result (CPython issue 81839). Whoever loops for ever asks here.
+    On Python 3.11, ``asyncio.wait_for`` swallows a cancellation that arrives together with its result (CPython issue
+    81839), and redis-py uses it to send. Endless loops must therefore check this.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def freeze_gc() -> None:
-    """Have the collector of garbage look no more at what is there by now: modules, classes, settings.
+    """Exclude existing objects (modules, classes, settings) from garbage collection.
 
-    It would do so every few seconds, for a tenth of a second each time, in which the loop is late for everything.
+    Every few seconds, a full collection would block the event loop for 0.1 s.
     """
     gc.collect()
     gc.freeze()
 
 
 class Draining(asyncio.CancelledError):
-    """The process is about to end: what only waits is cancelled now, what works may go on for the drain time."""
+    """A wait was cancelled because the process is draining. Attempts in progress may still use the drain time."""
 
 
 class Runtime:
     """The event loop of this process.
 
     Args:
-        drain_seconds: how long transfers under way may take once the process is told to stop.
+        drain_seconds: how long transfers in progress may take after the process was told to stop.
     """
 
     def __init__(self, drain_seconds: float) -> None:
@@ -55,31 +55,31 @@ class Runtime:
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
         self._draining = False
         self._work: set[asyncio.Task[Any]] = set()
-        # Who waits, until called off. A task and an event for each of them would cost more than most waiting does.
+        # The tasks to cancel on a drain. An additional task and event for each wait would cost more than most waits.
         self._cancellable: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
     @property
     def draining(self) -> bool:
-        """Whether the process is about to end."""
+        """Whether the process is draining."""
         return self._draining
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for it; called from any other thread."""
-        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop).result()
+        """Run a coroutine on the loop and wait for its result; call this from other threads only."""
+        return asyncio.run_coroutine_threadsafe(self._track(work), self._loop).result()
 
     async def cancel_on_drain(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for something, but not longer than the process lives.
+        """Wait for a coroutine, and cancel it if the process begins to drain.
 
         Raises:
-            Draining: the process is about to end; the waiting was cancelled.
+            Draining: the process is draining.
         """
         if self.draining:
             work.close()
             raise Draining
         task = asyncio.current_task()
-        assert task  # noqa: S101  # only tasks wait
+        assert task  # noqa: S101  # a coroutine that awaits this runs in a task
         self._cancellable.add(task)
         try:
             return await work
@@ -95,33 +95,33 @@ class Runtime:
         """Sleep.
 
         Raises:
-            Draining: the process is about to end.
+            Draining: the process is draining.
         """
         await self.cancel_on_drain(asyncio.sleep(seconds))
 
     def drain(self) -> None:
-        """Begin to end: who pauses stops now, who works may go on for the drain time. Returns at once.
+        """Begin to drain, and return at once: waits are cancelled now, and work after the drain time.
 
-        Told a second time, nobody may go on.
+        A second call cancels all work now.
         """
         self._loop.call_soon_threadsafe(self._drain)
 
     def close(self) -> None:
-        """Stop the loop; what still runs on it is cancelled and may clean up."""
+        """Stop the loop, after cancelling the tasks that still run on it."""
         asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def _run(self) -> None:
-        # Celery's threads and those that unpack hold the interpreter for 5 ms at a time; the loop has turns to keep.
+        # By default, another thread may hold the interpreter for 5 ms, which delays the requests of the loop.
         sys.setswitchinterval(_SWITCH_SECONDS)
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _track(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
-        assert task  # noqa: S101  # whatever is run is a task
+        assert task  # noqa: S101  # run() makes a task of it
         self._work.add(task)
         try:
             return await work
@@ -138,7 +138,7 @@ class Runtime:
             self._loop.call_later(self._drain_seconds, self._cancel_work)
 
     def _cancel_work(self) -> None:
-        """Cancel what works, again and again until it has ended: see ``cancel_requested``."""
+        """Cancel all work, repeatedly until it has ended, because a cancellation may be lost: ``cancel_requested``."""
         for task in tuple(self._work):
             task.cancel()
         if self._work:

@@ -1,8 +1,9 @@
-"""Send what was traced to the operator's collector, where the settings ask for it; else nothing is even imported."""
+"""Send spans to the operator's collector if the settings say so. Otherwise OpenTelemetry is not imported."""
 
-import os
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from worker.config.extras import explain_extra
 from worker.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -12,10 +13,10 @@ _NAME = "docv-archive"
 
 
 def open_tracer(settings: Settings) -> "Tracer | None":
-    """Return what makes spans, or None where nobody wants them.
+    """Return a tracer, or None if tracing is off.
 
-    Where they go to is said by OpenTelemetry's own variables, ``OTEL_EXPORTER_OTLP_ENDPOINT`` first of all. What is not
-    sent yet is when the process ends in order.
+    OpenTelemetry's own variables configure the exporter, above all ``OTEL_EXPORTER_OTLP_ENDPOINT``. The remaining spans
+    are sent when the process exits normally.
 
     Raises:
         SettingsError: the extra is not installed.
@@ -24,12 +25,14 @@ def open_tracer(settings: Settings) -> "Tracer | None":
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ModuleNotFoundError:
-        raise SettingsError(("DOCV_TRACING needs an extra: pip install 'docv-archive[tracing]'",)) from None
-    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", _NAME)})
-    provider = TracerProvider(resource=resource)
+        raise SettingsError((f"DOCV_TRACING needs OpenTelemetry: {explain_extra('tracing')}",)) from None
+    release = version(_NAME)
+    resource = Resource.create({"service.name": _NAME, "service.version": release})
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say more than we know.
+    provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider.get_tracer(_NAME)
+    return provider.get_tracer(_NAME, release)

@@ -1,7 +1,8 @@
-"""End a stalled process, so that its supervisor starts another.
+"""Exit a stalled process, so that its supervisor starts another.
 
-Two kinds of stall have been seen. The event loop does not tick: something holds it. Or messages wait, there is room
-for them, and none is taken: Celery believes that its places are all taken, which a failed acknowledgement does to it.
+Two kinds of stall have been seen. The event loop does not tick, because something blocks it. Or messages wait and the
+worker has free slots, but it takes none: after a failed acknowledgement, Celery believes that all slots are in use.
+A third kind is detected as a precaution: a loop task has ended, or it hangs and cannot be cancelled.
 """
 
 import faulthandler
@@ -13,13 +14,13 @@ from collections.abc import Callable
 
 EXIT_STALLED = 70
 """Exit code of a process that exits because it has stalled (EX_SOFTWARE of sysexits.h)."""
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 _RECENT_SECONDS = 10.0
 
 
 def exit_now(why: str) -> None:
-    """End this process at once: nothing in it can be trusted to end it in order. Leases run out by themselves."""
-    print(f"docv-archive: the worker leaves: {why}", file=sys.stderr, flush=True)  # noqa: T201  # the log may be stuck, too
+    """Exit at once, because a stalled process may never finish a normal shutdown. Its leases will run out."""
+    print(f"docv-archive: the worker exits: {why}", file=sys.stderr, flush=True)  # noqa: T201  # the log may be stuck, too
     faulthandler.dump_traceback(all_threads=True)
     os._exit(EXIT_STALLED)
 
@@ -28,10 +29,10 @@ class Watchdog:
     """Watches one worker process from a thread of its own.
 
     Args:
-        exit_process: what to do with a stalled process; called with the reason, once.
-        stuck_seconds: longest time between two ticks of the loop.
-        stalled_seconds: longest time for which messages may wait, with room for them, and none be taken.
-        clock: seconds of a clock that never goes back.
+        exit_process: called once with the reason if the process has stalled.
+        stuck_seconds: longest time between two ticks of the event loop.
+        stalled_seconds: longest time that messages may wait while the worker has free slots and takes none.
+        clock: returns the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -45,30 +46,35 @@ class Watchdog:
         self._exit = exit_process
         self._stuck_seconds, self._stalled_seconds = stuck_seconds, stalled_seconds
         self._clock = clock
-        self._ticked = self._observed_at = self._looked = clock()
+        self._ticked = self._observed_at = self._checked_at = clock()
         self._waiting_since: float | None = None
-        self._over = threading.Event()
+        self._rounds_due: dict[str, float] = {}
+        self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop watching: the process is about to end."""
-        self._over.set()
+        """Stop watching, because the process is about to end."""
+        self._stopped.set()
 
     def tick(self) -> None:
-        """The loop is alive."""
+        """Record that the event loop is alive."""
         self._ticked = self._clock()
 
+    def expect_round(self, loop: str, seconds: float) -> None:
+        """Expect the next call for this loop within some seconds."""
+        self._rounds_due[loop] = self._clock() + seconds
+
     def message_handled(self) -> None:
-        """A message was taken."""
+        """Record that a message was taken."""
         self._waiting_since = None
 
     def queue_observed(self, *, waiting: bool) -> None:
-        """Learn whether messages wait for this process although it has room for them."""
+        """Record whether messages wait while this process has free slots."""
         now = self._clock()
-        # Who could not look for a while, since Redis did not answer, begins anew.
+        # If Redis has not answered for a while, it is unknown since when messages wait.
         if not waiting or now - self._observed_at > _RECENT_SECONDS:
             self._waiting_since = None
         if waiting and self._waiting_since is None:
@@ -78,18 +84,22 @@ class Watchdog:
     def problem(self) -> str | None:
         """Return why this process has stalled, or None."""
         now, since = self._clock(), self._waiting_since
-        if now - self._looked > _RECENT_SECONDS:
-            # The whole process stood still, and so did its loop.
+        if now - self._checked_at > _RECENT_SECONDS:
+            # The whole process was suspended, so its loops are not to blame.
             self._ticked = now
-        self._looked = now
+            self._rounds_due = {loop: due + now - self._checked_at for loop, due in self._rounds_due.items()}
+        self._checked_at = now
         if now - self._ticked > self._stuck_seconds:
             return f"its event loop has not moved for {now - self._ticked:.0f} s"
+        late = next((loop for loop, due in tuple(self._rounds_due.items()) if now > due), None)
+        if late:
+            return f"its loop {late} has ended or hangs"
         if since is not None and now - self._observed_at < _RECENT_SECONDS and now - since > self._stalled_seconds:
-            return f"messages have been waiting for {now - since:.0f} s, there is room for them, and none was taken"
+            return f"messages have been waiting for {now - since:.0f} s although the worker has free slots"
         return None
 
     def _watch(self) -> None:
-        while not self._over.wait(_LOOK_SECONDS):
+        while not self._stopped.wait(_CHECK_SECONDS):
             why = self.problem()
             if why:
                 self._exit(why)

@@ -1,48 +1,45 @@
-"""What the archive says of evaluations: a row for each, told by its manifest alone."""
+"""Rows about evaluations, from their manifests in the archive alone."""
 
 import asyncio
-import csv
 import hashlib
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, fields
 
-import orjson
-
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import EMPTY_FILE, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.model.outcome import EMPTY_FILE, ManifestOutcome, NoDocumentsReason, Outcome, Restriction, SourceStatus
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
 
 MISSING = "missing"
-"""What is said in the place of an outcome where nothing tells one."""
+"""The outcome of an evaluation without a manifest that can be read."""
 PRESENT = "present"
-"""What is said where a manifest is known to be there, and was not read."""
+"""The outcome of an evaluation whose manifest exists but was not read."""
 ERASED = ManifestOutcome.ERASED.value
 """The outcome of an evaluation that was erased, whatever it was before."""
 ONLY_HELD_HERE = frozenset({SourceStatus.PARTLY_GONE, SourceStatus.GONE})
-"""What RiskOS had of evaluations of which only the archive has documents."""
+"""Values of ``at_source`` if the archive has documents that RiskOS no longer has."""
 _AT_ONCE = 64
 _SOME = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRow:
-    """What became of one evaluation.
+    """The result of one evaluation.
 
     Attributes:
         eval_id: the evaluation.
         outcome: its outcome, ``erased``, ``missing``, or ``present``; in reports also ``cancelled``.
-        documents: how many the archive holds, whatever RiskOS has by now.
-        bytes: how large they are together.
-        manifest: key of the manifest; None where there is none.
+        documents: number of documents that the archive holds, even if RiskOS no longer has them.
+        bytes: their total size.
+        manifest: key of the manifest, or None.
         sha256: hash of the manifest's bytes.
-        archived_at: when it was made.
-        cause: a short fixed word: what could not be read, or why there is no manifest: the cause of the dead letter, or
-            where the evaluation stands.
+        archived_at: when the manifest was made.
+        cause: a short fixed word: what could not be read, or if there is no manifest, the cause of the dead letter or
+            the state in the ledger.
         at_source: what RiskOS had when it was last asked, as its manifest says; None if none was read.
-        reason: why there are no documents, as far as evidence tells; None if the outcome is another one.
+        reason: why there are no documents, according to evidence, or why they were withheld; else None.
+        restricted: ``military`` or ``minor`` if the archive holds documents that are not to be kept; else None.
     """
 
     eval_id: str
@@ -55,27 +52,33 @@ class EvaluationRow:
     cause: str | None = None
     at_source: SourceStatus | None = None
     reason: NoDocumentsReason | None = None
+    restricted: Restriction | None = None
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of the columns, in order."""
+        return [field.name for field in fields(cls)]
 
     @property
     def is_ok(self) -> bool:
-        """Whether nobody needs to look."""
+        """Whether no person needs to look at it."""
         return self.outcome in {PRESENT, ERASED} or (self.outcome != MISSING and Outcome(self.outcome).ok)
 
     @property
     def is_damaged(self) -> bool:
-        """Whether there is a manifest, but none that says anything."""
+        """Whether there is a manifest, but it cannot be read."""
         return self.outcome == MISSING and self.manifest is not None
 
     def as_json(self) -> dict[str, object]:
-        """Return it for a program."""
+        """Return the row as JSON has it."""
         return asdict(self)
 
 
 async def read_rows(bucket: Bucket, environment: str, eval_ids: Sequence[str]) -> AsyncIterator[list[EvaluationRow]]:
-    """Yield what the archive says of evaluations, in their order, some at a time.
+    """Yield the rows of evaluations in their order, some at a time.
 
     Raises:
-        StorageError: the archive did not say.
+        StorageError: the archive does not answer.
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -96,8 +99,9 @@ async def _read_row(bucket: Bucket, evaluation: Evaluation) -> EvaluationRow:
 
 
 def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow:
-    """Return what a manifest says of its evaluation."""
+    """Return the row of a manifest's evaluation."""
     manifest = committed.manifest
+    restriction = manifest.restricted.reason if manifest.restricted else None
     return EvaluationRow(
         eval_id=evaluation.eval_id,
         outcome=manifest.manifest_outcome.value,
@@ -108,25 +112,13 @@ def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow
         archived_at=manifest.archived_at,
         cause=ERASED if manifest.erased else _cause_of(manifest),
         at_source=manifest.source_status,
-        reason=manifest.no_documents_reason,
+        reason=manifest.reason,
+        restricted=restriction if manifest.holds_anything else None,
     )
 
 
 def _cause_of(manifest: Manifest) -> str | None:
-    """Return what could not be read; that a file is empty only if that is all."""
+    """Return the cause of what could not be read; ``empty`` only if there is no other."""
     return min(
         (each.cause for each in manifest.unreadable), key=lambda cause: (cause == EMPTY_FILE, cause), default=None
     )
-
-
-def write_json_lines(some: Sequence[EvaluationRow]) -> None:
-    """Print rows, one JSON object a line."""
-    sys.stdout.buffer.writelines(orjson.dumps(row.as_json(), option=orjson.OPT_APPEND_NEWLINE) for row in some)
-
-
-def write_csv(some: Sequence[EvaluationRow]) -> None:
-    """Print rows as CSV; where there are none yet, the header."""
-    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(EvaluationRow)], lineterminator="\n")
-    if not some:
-        writer.writeheader()
-    writer.writerows(row.as_json() for row in some)

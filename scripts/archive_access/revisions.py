@@ -1,30 +1,32 @@
-"""The manifest that is asked for: the current one, or a former one to which the chain of hashes leads back."""
+"""Read the current manifest of an evaluation, or a former one through the chain of hashes."""
 
 import hashlib
 
+import orjson
 from pydantic import ValidationError
 
 from tasks.bundle.documents import Kind
+from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, StoredObject
-from tasks.storage.manifest import DocumentRecord, Manifest, StoredManifest, manifest_error
+from tasks.storage.manifest import MAX_MANIFEST_BYTES, DocumentRecord, Manifest, StoredManifest
 
 
-class NotExported(Exception):  # the name says it
-    """Something of an evaluation stays in the archive; the sentence says why, without a name out of a bundle."""
+class NotExported(Exception):  # it says what happened
+    """Something cannot be exported. The sentence says why, without names from a bundle."""
 
 
 async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | None) -> StoredManifest | None:
-    """Return the manifest of an evaluation, or None where there is none.
+    """Return the manifest of an evaluation, or None if it does not exist.
 
     Args:
-        revision: number of a former one; None is the current one.
+        revision: number of a former one; None for the current one.
 
     Raises:
-        NotExported: it cannot be relied upon, or there is no such revision.
-        StorageError: the bucket did not say.
+        NotExported: it cannot be relied on, or there is no such revision.
+        StorageError: the bucket does not answer.
     """
-    found = await bucket.read(evaluation.manifest_key)
+    found = await _read(bucket, evaluation.manifest_key)
     if found is None:
         return None
     at = _parse(found, evaluation)
@@ -39,15 +41,17 @@ async def read_previous(bucket: Bucket, evaluation: Evaluation, manifest: Manife
     """Return the revision before a manifest, whose hash the manifest has.
 
     Raises:
-        NotExported: it is not in the archive, or cannot be relied upon.
-        StorageError: the bucket did not say.
+        NotExported: it is not in the archive, or cannot be relied on.
+        StorageError: the bucket does not answer.
     """
     number = manifest.revision - 1
-    found = await bucket.read(evaluation.revision_key(number))
+    found = await _read(bucket, evaluation.revision_key(number))
     if found is None:
         raise NotExported(f"revision {number} is not in the archive")
     if hashlib.sha256(found.data).hexdigest() != manifest.previous:
-        raise NotExported(f"revision {number} is not the one that revision {number + 1} followed: its hash differs")
+        raise NotExported(
+            f"revision {number} is not the predecessor that revision {number + 1} names: its hash differs"
+        )
     before = _parse(found, evaluation)
     if before.manifest.revision != number:
         raise NotExported(f"revision {number} says that it is revision {before.manifest.revision}")
@@ -55,21 +59,21 @@ async def read_previous(bucket: Bucket, evaluation: Evaluation, manifest: Manife
 
 
 def check_key(evaluation: Evaluation, document: DocumentRecord) -> None:
-    """See that a document's key is the one this evaluation would have given it.
+    """Check that a document's key is one that this evaluation gives.
 
     Raises:
-        NotExported: it is not, and must not be followed.
+        NotExported: it is not, so it must not be read.
     """
-    extension = extension_of(document)
-    expected = evaluation.document_key(document.kind, document.sha256, extension)
-    plain = extension.isascii() and extension.isalnum()
-    if document.kind not in frozenset(Kind) or not plain or document.key != expected:
+    is_own = evaluation.is_document_key(document.key, document.kind, document.sha256)
+    if document.kind not in frozenset(Kind) or not is_own:
         raise NotExported("the manifest names a key that is not this evaluation's; it was not followed")
 
 
-def extension_of(document: DocumentRecord) -> str:
-    """Return the extension that the archive gave a document, by its content."""
-    return document.key.rpartition(".")[2]
+async def _read(bucket: Bucket, key: str) -> StoredObject | None:
+    try:
+        return await bucket.read(key, MAX_MANIFEST_BYTES)
+    except IntegrityError as error:
+        raise NotExported(str(error)) from None
 
 
 def _parse(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
@@ -78,5 +82,17 @@ def _parse(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
     except ValidationError:
         raise NotExported(manifest_error(found.data)) from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
-        raise NotExported("the manifest speaks of another evaluation")
+        raise NotExported("the manifest is of another evaluation")
     return StoredManifest(manifest, found)
+
+
+def manifest_error(data: bytes) -> str:
+    """Return why bytes are not a manifest, in a sentence that repeats none of them."""
+    try:
+        facts = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return "the manifest is not valid JSON"
+    version = facts.get("schema") if isinstance(facts, dict) else None
+    if isinstance(version, int) and version > 1:
+        return f"the manifest is of a newer format ({version}): use a newer docv-archive"
+    return "the manifest does not match its schema, docs/manifest.schema.json"

@@ -1,7 +1,7 @@
-"""The manifest.json of an S3 Inventory report: which bucket it lists, in which files, with which columns.
+"""Read the manifest.json of an S3 Inventory report: its bucket, its data files, and their columns.
 
-S3 User Guide, "Locating your inventory list": ``manifest.json`` stands in a folder named by the time of the report; its
-data files stand in the folder ``data`` beside that, and are named by their whole key.
+S3 User Guide, "Locating your inventory list": ``manifest.json`` is in a folder named by the time of the report. Its
+data files are in a sibling folder ``data``, and the manifest lists their full keys.
 """
 
 import re
@@ -25,7 +25,7 @@ class DataFile(BaseModel):
 
 
 class Description(BaseModel):
-    """What a report says of itself."""
+    """The manifest.json of a report."""
 
     bucket: str = Field(alias="sourceBucket")
     format: Literal["CSV", "Parquet"] = Field(alias="fileFormat")
@@ -41,24 +41,24 @@ class Description(BaseModel):
 
 
 def read_description(data: bytes) -> Description:
-    """Return what a manifest.json says.
+    """Return a parsed manifest.json.
 
     Raises:
-        BadSource: it is none of S3 Inventory, or of a format that is not read here.
+        BadSource: it is not from S3 Inventory, or its data files are neither CSV nor Parquet.
     """
     try:
         return Description.model_validate_json(data)
     except ValidationError as error:
         if any(problem["type"] == "literal_error" for problem in error.errors()):
-            raise BadSource("it is an inventory of another format; CSV and Parquet are read") from None
-        raise BadSource("it is no manifest.json of an S3 Inventory report") from None
+            raise BadSource("its format is not supported: expected CSV or Parquet") from None
+        raise BadSource("it is not a valid manifest.json of an S3 Inventory report") from None
 
 
-def locate(file: DataFile, source: str) -> str:
-    """Return where a data file is: in the bucket of the manifest, or near it on this machine.
+def find_data_file(file: DataFile, source: str) -> str:
+    """Return the URL or path of a data file: in the bucket of the manifest, or near the manifest on this machine.
 
     Raises:
-        BadSource: it is not there.
+        BadSource: the file is missing on this machine.
     """
     if is_s3(source):
         bucket = source.removeprefix("s3://").partition("/")[0]
@@ -67,4 +67,4 @@ def locate(file: DataFile, source: str) -> str:
     for path in (folder / name, folder / "data" / name, folder.parent / "data" / name):
         if path.is_file():
             return str(path)
-    raise BadSource(f"its data file {name} is missing; expected is it beside the manifest, or in a folder data there")
+    raise BadSource(f"its data file {name} is missing; expected next to the manifest, or in a folder data there")

@@ -1,5 +1,6 @@
-"""What an inventory says of evaluations, kept on disk while IDs are looked up: memory does not grow with either."""
+"""Sum up an inventory by evaluation in a database on disk, so that memory does not grow with inventory or IDs."""
 
+import errno
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -11,16 +12,17 @@ from scripts.archive_access.evaluation_rows import MISSING, PRESENT, EvaluationR
 from scripts.archive_access.s3_client import prefix_of
 from scripts.audit.inventory_objects import InventoryObject
 from scripts.ids.errors import BadSource
-from scripts.ids.scratch import scratch_folder
+from scripts.ids.scratch import scratch_folder, translate_disk_errors
 from tasks.bundle.documents import Kind
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import Evaluation, parse_eval_id
+from worker.clients.disk_errors import explain_disk_error
 from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 _AT_ONCE = 20_000
 _KINDS = frozenset(Kind)
-# The database is only a copy, so it need not survive a crash. The cache is 64 MiB.
+# The database is only a copy, so it need not survive a crash. The cache takes 64 MiB.
 _PRAGMAS = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA cache_size = -65536")
 _TABLE = "CREATE TABLE held (id TEXT PRIMARY KEY, manifests INT, documents INT, bytes INT) WITHOUT ROWID"
 _ADD = """
@@ -31,7 +33,7 @@ _FIND = "SELECT manifests, documents, bytes FROM held WHERE id = ?"
 
 
 class Holdings:
-    """What is there of each evaluation of an environment, as an inventory lists it."""
+    """Looks up the objects of each evaluation of an environment, as an inventory lists them."""
 
     def __init__(self, database: sqlite3.Connection, environment: str) -> None:
         self._database, self._environment = database, environment
@@ -48,21 +50,24 @@ class Holdings:
 
 
 @contextmanager
-def inventory_rows(objects: Iterable[InventoryObject], settings: Settings) -> Iterator[Holdings]:
-    """Read an inventory, and lend what it says of the archive.
+def open_holdings(objects: Iterable[InventoryObject], settings: Settings) -> Iterator[Holdings]:
+    """Read an inventory into a database, and yield the holdings for as long as the block lasts.
 
     Raises:
-        SettingsError: the archive is no bucket.
-        BadSource: the inventory cannot be read to its end, or is that of another bucket.
-        ServiceUnavailable: the disk has no room.
+        SettingsError: the archive is not a bucket.
+        BadSource: the inventory cannot be read to its end, or lists another bucket.
+        ServiceUnavailable: the disk is full.
     """
     url = urlsplit(settings.archive_url)
     if url.scheme != "s3":
-        raise SettingsError(("--inventory speaks of a bucket, and DOCV_ARCHIVE_URL names a folder: leave one out",))
+        raise SettingsError(("--inventory needs S3, but DOCV_ARCHIVE_URL names a folder: leave --inventory out",))
     root = f"{prefix_of(settings.archive_url)}{settings.environment}/"
+    scratch = scratch_folder(settings)
+    with translate_disk_errors(scratch):
+        made = TemporaryDirectory(dir=scratch)
     with (
-        TemporaryDirectory(dir=scratch_folder(settings)) as folder,
-        _translated(),
+        made as folder,
+        _translate_database_errors(),
         closing(sqlite3.connect(Path(folder) / "held", isolation_level=None)) as database,
     ):
         for statement in (*_PRAGMAS, _TABLE):
@@ -75,7 +80,7 @@ def inventory_rows(objects: Iterable[InventoryObject], settings: Settings) -> It
 
 
 def _sum_objects(objects: Iterable[InventoryObject], bucket: str, root: str) -> Iterator[dict[str, list[int]]]:
-    """Yield manifests, documents and their bytes of some evaluations at a time; one may come again."""
+    """Yield counts of manifests, documents and bytes for some evaluations at a time; an evaluation may come again."""
     sums: dict[str, list[int]] = {}
     for listed in objects:
         if listed.bucket != bucket:
@@ -109,11 +114,10 @@ def _is_canonical(eval_id: str) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_database_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise ServiceUnavailable(
-            f"the inventory cannot be kept on disk while it is read ({type(error).__name__}): make room, or let "
-            "DOCV_STATE_DIR name another folder"
-        ) from None
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        why = explain_disk_error(OSError(errno.ENOSPC if is_full else errno.EIO, type(error).__name__))
+        raise ServiceUnavailable(f"the inventory cannot be kept on disk while it is read: {why}") from None

@@ -1,4 +1,4 @@
-"""Open an inventory, wherever it is: the manifest.json of a report, or one data file alone."""
+"""Open an inventory on this machine or in S3: the manifest.json of a report, or a single data file."""
 
 import gzip
 import hashlib
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from scripts.audit.inventory_description import DataFile, Description, locate, read_description
+from scripts.audit.inventory_description import DataFile, Description, find_data_file, read_description
 from scripts.audit.inventory_objects import InventoryObject, read_csv, read_parquet
 from scripts.ids.errors import BadSource
 from scripts.ids.parquet import MAGIC
@@ -23,19 +23,19 @@ _LARGEST_MANIFEST = 64 << 20
 
 @contextmanager
 def open_inventory(source: str, settings: Settings) -> Iterator[Iterator[InventoryObject]]:
-    """Lend the objects that an inventory lists.
+    """Yield an iterator of the objects that an inventory lists.
 
     Args:
-        source: path or ``s3://bucket/key`` of a manifest.json, or of a data file: CSV or Parquet, also gzipped.
-        settings: name the S3, and the folder for what has to be brought here.
+        source: path or ``s3://bucket/key`` of a manifest.json, or of a data file: CSV or Parquet, optionally gzipped.
+        settings: the settings, for the S3 endpoint and the folder for downloads.
 
     Raises:
-        BadSource: it cannot be read, now or later, or is damaged.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
-        SettingsError: there are no credentials for S3.
+        BadSource: the source is damaged or cannot be read; also during iteration.
+        ServiceUnavailable: S3, or this machine's disk, fails.
+        SettingsError: no credentials for S3 are configured.
     """
-    with _named(source), _open(source, settings) as file:
-        if _begins(file).lstrip().startswith(b"{"):
+    with _translate_errors(source), _open(source, settings) as file:
+        if _peek(file).lstrip().startswith(b"{"):
             yield _open_described(read_description(file.read(_LARGEST_MANIFEST)), source, settings)
         else:
             yield _read_objects(file, None)
@@ -43,30 +43,30 @@ def open_inventory(source: str, settings: Settings) -> Iterator[Iterator[Invento
 
 def _open_described(description: Description, source: str, settings: Settings) -> Iterator[InventoryObject]:
     for part in description.files:
-        where = locate(part, source)
-        with _named(where), _open(where, settings) as file:
-            _check(file, part)
+        where = find_data_file(part, source)
+        with _translate_errors(where), _open(where, settings) as file:
+            _check_md5(file, part)
             for listed in _read_objects(file, description.columns):
                 if listed.bucket != description.bucket:
                     raise BadSource(f"it lists the bucket {listed.bucket}, its manifest {description.bucket}")
                 yield listed
 
 
-def _check(file: IO[bytes], part: DataFile) -> None:
+def _check_md5(file: IO[bytes], part: DataFile) -> None:
     digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))  # type: ignore[arg-type]
     file.seek(0)
     if digest.hexdigest() != part.md5.lower():
-        raise BadSource("its bytes are not those its manifest speaks of: fetch it again")
+        raise BadSource("its MD5 is not the one in its manifest: download it again")
 
 
 def _read_objects(file: IO[bytes], columns: Sequence[str] | None) -> Iterator[InventoryObject]:
-    beginning = _begins(file)
+    beginning = _peek(file)
     if beginning.startswith(MAGIC):
         return read_parquet(file)
     return read_csv(gzip.open(file) if beginning.startswith(_GZIP) else file, columns)  # type: ignore[arg-type]
 
 
-def _begins(file: IO[bytes]) -> bytes:
+def _peek(file: IO[bytes]) -> bytes:
     beginning = file.read(64)
     file.seek(0)
     return beginning
@@ -85,15 +85,15 @@ def _open(source: str, settings: Settings) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _named(source: str) -> Iterator[None]:
-    """Say in a sentence what is wrong with a source, and which it is."""
+def _translate_errors(source: str) -> Iterator[None]:
+    """Translate errors to BadSource, with the name of the source."""
     try:
         yield
     except BadSource as error:
         raise BadSource(error.why, error.source or source) from None
     except EOFError:
-        raise BadSource("the gzip file is cut short: fetch it again", source) from None
+        raise BadSource("the gzip file is cut short: download it again", source) from None
     except (gzip.BadGzipFile, zlib.error):
-        raise BadSource("the gzip file is damaged: fetch it again", source) from None
+        raise BadSource("the gzip file is damaged: download it again", source) from None
     except OSError as error:
         raise BadSource(f"it cannot be read: {error.strerror or type(error).__name__}", source) from None

@@ -1,9 +1,9 @@
-"""Carry a whole list of evaluations into the archive: a named run, safe to stop and to start again."""
+"""Archive a whole list of evaluations as a named run that can be stopped and started again."""
 
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +13,9 @@ import click
 from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.commands.backfill_plan import make_plan
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
+from scripts.console.operator_name import actor_name
 from scripts.console.options import (
     accept_refusals_option,
     account_option,
@@ -27,43 +29,44 @@ from scripts.console.parameter_types import EvidenceColumnsType
 from scripts.console.summary import RunSummary, print_summary
 from scripts.ids.facts import FactColumns
 from scripts.ids.gather import Gathered, gather
-from scripts.local.machine import local_workers
+from scripts.ids.scratch import leave_no_folders
+from scripts.local.machine import LocalWorkers, local_workers
 from scripts.local.processes import local_redis
 from scripts.overview.run_snapshot import RunSnapshot
-from scripts.overview.run_watcher import follow_run
+from scripts.overview.run_watcher import check_run, follow_run
 from tasks.errors import RunCancelled, RunTaken
-from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.runs import BeginResult
 from tasks.model.outcome import ManifestOutcome
-from tasks.queueing.message import parse_run
+from tasks.model.run_name import parse_run
 from tasks.storage.run_list import RunList, RunSource, hash_lines, store_run_list
+from worker.clients.embedded_redis import was_started
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 
-CheckWorker = Callable[[RunSnapshot], None]
-
 
 @dataclass(frozen=True, slots=True)
 class BackfillOptions:
-    """What a backfill is asked to do.
+    """The options of a backfill.
 
     Attributes:
         source: file, ``-`` or ``s3://…``.
-        run: name of the run; made of source and IDs where it is None.
+        run: name of the run; None to make one from the source and the IDs.
         column: of the IDs.
         evidence_columns: columns of document type and reason codes, by these names; None to find them by theirs.
         event_at_column: of the times of the evaluations.
-        limit: only so many, the first.
-        sample: only so many, chosen by chance, always the same.
-        refresh: ask RiskOS although there is a manifest.
-        refresh_outcomes: ask RiskOS although there is a manifest, if it says one of these.
+        limit: archive the first N IDs only.
+        sample: archive a random sample of N IDs only, the same sample every time.
+        refresh: ask RiskOS even if there is a manifest.
+        refresh_outcomes: ask RiskOS even if there is a manifest, for manifests with one of these outcomes.
         even_if_erased: archive again what was erased.
         accept_refusals: go on even if RiskOS has no documents for the first 200.
         again: begin again if the run was cancelled.
-        strict: queue nothing when a line is bad.
-        rejects: file for bad lines; named after the run's source where it is None.
-        account: name of the account to ask with; see ``worker.config.accounts.Accounts.find`` where it is None.
+        strict: queue nothing if a line is bad.
+        rejects: file for bad lines; None to name it after the source.
+        account: name of the account; for None see ``worker.config.accounts.Accounts.find``.
     """
 
     source: str
@@ -85,34 +88,38 @@ class BackfillOptions:
 
 @click.command()
 @click.argument("source", metavar="FILE")
-@click.option("--run", help="Name of the run; by default made of the file's name and its IDs.")
+@click.option("--run", help="Name of the run; the default is made from the file's name and its IDs.")
 @column_option
 @click.option(
     "--evidence-columns",
     type=EvidenceColumnsType(),
     metavar="document_type=COL,reason_codes=COL",
-    help="Columns, or keys, with what explains missing documents; found by name where that is clear, or none.",
+    help="Columns or keys with facts that explain missing documents; detected by name if unambiguous.",
 )
-@click.option("--event-at-column", metavar="COL", help="Column, or key, with the time of each evaluation (RFC 3339).")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), help="Only so many, the first ones.")
-@click.option("--sample", type=click.IntRange(1, 1_000_000), help="Only so many, by chance; always the same.")
+@click.option("--event-at-column", metavar="COL", help="Column or key with the time of each evaluation (RFC 3339).")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), help="Archive the first N IDs only.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 1_000_000),
+    help="Archive a random sample of N IDs only (the same sample every time).",
+)
 @refresh_option
 @refresh_outcome_option
 @even_if_erased_option
 @accept_refusals_option
-@click.option("--again", is_flag=True, help="If the run was cancelled, begin it again with its first ID.")
-@click.option("--strict", is_flag=True, help="Queue nothing when a line is bad.")
-@click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the bad lines.")
-@click.option("--dry-run", is_flag=True, help="Only say what it would mean: requests, hours, PUTs, bytes.")
-@click.option("--detach", is_flag=True, help="Do not wait: leave it to the workers.")
+@click.option("--again", is_flag=True, help="Start a cancelled run again from its first ID.")
+@click.option("--strict", is_flag=True, help="Queue nothing if any line is invalid.")
+@click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="File for the invalid lines.")
+@click.option("--dry-run", is_flag=True, help="Estimate requests, time, PUT requests and bytes; queue nothing.")
+@click.option("--detach", is_flag=True, help="Do not wait for the workers to finish.")
 @account_option()
 @json_option()
 def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> int:
-    """Archive a whole list: a named run, safe to stop and to start again.
+    """Archive a whole list as a named run, which is safe to stop and restart.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Workers
-    archive them, as many at a time as Redis is to hold (DOCV_BACKLOG). Stop anything at any time: the same command
-    goes on where it was.
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. The
+    workers archive them, and at most DOCV_BACKLOG evaluations wait in Redis at a time. You can stop the command and
+    the workers at any time: the same command continues the run.
     """
     options = BackfillOptions(**chosen)
     settings = load_settings()
@@ -125,27 +132,36 @@ def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> in
         account.settings.need_api_key()
 
     def archive_them() -> int:
-        with _gather_ids(options, settings) as gathered:
-            if dry_run:
-                with local_redis(settings) as (here, _):
-                    refresh = tuple(ManifestOutcome) if options.refresh else options.refresh_outcomes
-                    return asyncio.run(make_plan(gathered, here, account, refresh=refresh, as_json=as_json))
-            with _open_workers(settings, account) as (here, check_worker):
-                summary = asyncio.run(_backfill(options, gathered, here, account, check_worker, detach=detach))
-        print_summary(summary, as_json=as_json)
+        if dry_run:
+            return _plan(options, settings, account, as_json=as_json)
+        with _gather_ids(options, settings) as gathered, _open_workers(settings, account) as workers:
+            summary = asyncio.run(_backfill(options, gathered, settings, account, workers, detach=detach))
+        if as_json or not detach:
+            print_summary(summary, as_json=as_json)
         return OK if (detach or summary.is_ok) and not gathered.bad else NOT_ALL
 
     return interruptible(archive_them)
 
 
+def _plan(options: BackfillOptions, settings: Settings, account: AccountSettings, *, as_json: bool) -> int:
+    """Print what a backfill would mean; start no Redis and leave no folder behind."""
+    refresh = tuple(ManifestOutcome) if options.refresh else options.refresh_outcomes
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(leave_no_folders(settings))
+        gathered = stack.enter_context(_gather_ids(options, settings))
+        has_redis = settings.redis_url or was_started(settings.private_dir)
+        here = stack.enter_context(local_redis(settings))[0] if has_redis else None
+        return asyncio.run(make_plan(gathered, here, account, refresh=refresh, as_json=as_json))
+
+
 @contextlib.contextmanager
-def _open_workers(settings: Settings, account: AccountSettings) -> Iterator[tuple[Settings, CheckWorker]]:
-    """Have a Redis and workers: those that are there, or where no Redis is named some of our own."""
+def _open_workers(settings: Settings, account: AccountSettings) -> Iterator[LocalWorkers | None]:
+    """Start a Redis and a worker if no Redis is named; yield None if one is, for then its workers do the work."""
     if settings.redis_url:
-        yield settings, lambda _: None
+        yield None
         return
     with local_workers(settings, account.name) as here:
-        yield here.settings, here.check_worker
+        yield here
 
 
 def _gather_ids(options: BackfillOptions, settings: Settings) -> Gathered:
@@ -163,18 +179,18 @@ def _gather_ids(options: BackfillOptions, settings: Settings) -> Gathered:
         ),
     )
     if gathered.bad:
-        click.echo(f"bad lines, which name no evaluation: {gathered.bad}; they are in {gathered.rejects}", err=True)
+        click.echo(f"invalid lines, without an evaluation ID: {gathered.bad}; they are in {gathered.rejects}", err=True)
     if gathered.repeated:
-        click.echo(f"lines that name an evaluation again: {gathered.repeated}; each is archived once", err=True)
+        click.echo(f"lines that repeat an evaluation: {gathered.repeated}; each is archived once", err=True)
     if gathered.explained is not None:
         click.echo(f"evaluations with evidence for missing documents: {gathered.explained}", err=True)
     if gathered.bad_times:
         click.echo(
-            f"lines with a time that is not RFC 3339 with a zone: {gathered.bad_times}; it is left out", err=True
+            f"lines with a time that is not RFC 3339 with a zone: {gathered.bad_times}; the time is ignored", err=True
         )
     if gathered.bad and options.strict:
         gathered.ids.close()
-        raise click.UsageError("--strict: nothing was queued, since some lines are bad")
+        raise click.UsageError("--strict: nothing was queued, because some lines are invalid")
     return gathered
 
 
@@ -183,36 +199,46 @@ async def _backfill(
     gathered: Gathered,
     settings: Settings,
     account: AccountSettings,
-    check_worker: CheckWorker,
+    workers: LocalWorkers | None,
     *,
     detach: bool,
 ) -> RunSummary:
+    settings = workers.settings if workers else settings
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         ledger = Ledger(redis, replicas=settings.redis_replicas)
         run = await _begin(options, gathered, account, ledger)
         if detach:
             click.echo(
-                f"run {run.run}: {run.source.ids} evaluations, left to the workers; `docv-archive status {run.run}`",
+                f"run {run.run}: {format_count(run.source.ids, 'evaluation')}, left to the workers; see "
+                f"`docv-archive status {run.run}`",
                 err=True,
             )
-            last = RunSnapshot(await ledger.get_run(run.run), await ledger.get_stats(), ())
+            last = RunSnapshot(await ledger.runs.get_counters(run.run), await ledger.get_stats(), ())
+            check_run(last.counters, run.source.ids)
         else:
+            if workers:
+                workers.print_log_path()
+            check_worker = workers.check_worker if workers else _trust_workers
             try:
-                last = await follow_run(redis, run.run, run.source.ids, run.account, check_worker)
+                last = await follow_run(redis, run.run, run.source.ids, account, check_worker)
             except asyncio.CancelledError:
-                await ledger.stop_feeding(run.run)
+                await ledger.runs.stop_feeding(run.run)
                 raise
-        seconds = await ledger.get_run_age(run.run) or 0.0
+        seconds = await ledger.runs.get_age(run.run) or 0.0
     return RunSummary(run=run.run, counters=last.counters, seconds=seconds, hold=last.refusals)
 
 
+def _trust_workers(_: RunSnapshot) -> None:
+    """Do nothing: workers that run elsewhere are not ours to start again."""
+
+
 async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:
-    """Keep the list of the run in the archive, and have the ledger fed from it.
+    """Store the list of the run in the archive, and begin to feed the ledger from it.
 
     Raises:
-        RunTaken: the name of the run means something else.
-        RunCancelled: the run was cancelled, and is not to begin again.
+        RunTaken: a run of this name has other IDs or options.
+        RunCancelled: the run was cancelled, and ``again`` is not given.
     """
     ids = gathered.ids
     facts = hash_lines(ids, ids.facts()) if ids.has_facts else None
@@ -236,8 +262,9 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
                 facts=facts,
             ),
             facts=ids.facts() if facts else None,
+            by=actor_name(),
         )
-    begun = await ledger.begin_run(
+    begun = await ledger.runs.begin(
         run.run, total=run.source.ids, fingerprint=run.fingerprint, account=run.account, again=options.again
     )
     if begun is BeginResult.CONFLICT:
@@ -245,9 +272,9 @@ async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountS
     if begun is BeginResult.CANCELLED:
         raise RunCancelled(run.run)
     if options.accept_refusals:
-        await ledger.accept_refusals(run.run)
+        await ledger.runs.accept_refusals(run.run)
     if begun is BeginResult.RESUMED:
-        click.echo(f"run {run.run} goes on where it was", err=True)
+        click.echo(f"run {run.run} continues where it stopped", err=True)
     return run
 
 
@@ -256,6 +283,6 @@ def _name(source: str) -> str:
 
 
 def _stem(source: str) -> str:
-    """Return what of a source's name can stand in the name of a run."""
+    """Return the part of a source's name that may be part of the name of a run."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", _name(source).split(".")[0]).strip("-._")
     return stem[:40] or "backfill"

@@ -1,4 +1,4 @@
-"""Say what a backfill would mean before it is begun: how many requests, how long, how much to keep."""
+"""Plan a backfill before it begins: requests, time, and bytes to store."""
 
 import asyncio
 import itertools
@@ -11,13 +11,16 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.console.exit_codes import NOT_ALL, OK
-from scripts.console.formatting import format_bytes, format_duration
+from scripts.console.formatting import format_bytes, format_count, format_duration, format_number
 from scripts.ids.gather import Gathered
 from scripts.overview.estimate import Estimate, estimate_requests
+from scripts.overview.measured_speed import read_speed
 from scripts.overview.rate_status import read_rate
+from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
+from tasks.model.job import Queue
 from tasks.model.outcome import ManifestOutcome
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, read_manifest
@@ -33,17 +36,17 @@ _DOCUMENTS, _BYTES = 3.0, 750_000.0
 
 @dataclass(frozen=True, slots=True)
 class BackfillPlan:
-    """What a backfill would mean.
+    """The plan of a backfill.
 
     Attributes:
-        ids: evaluations of the run, each once.
-        bad: lines that name none.
-        repeated: lines that name one again.
-        looked_up: of how many we looked whether they are in the archive.
-        archived: how many of those are.
-        documents: documents of an evaluation, on average.
-        size: bytes of them.
-        known: whether these averages come from the archive, and not from RiskOS's documentation.
+        ids: evaluations of the run, without duplicates.
+        bad: lines without an evaluation ID.
+        repeated: lines with an evaluation ID of an earlier line.
+        looked_up: the number of evaluations that were looked up in the archive.
+        archived: the number of these that are in the archive.
+        documents: mean number of documents of an evaluation.
+        size: mean bytes of the documents of an evaluation.
+        known: whether these means come from the archive, and not from RiskOS's documentation.
         estimate: of the requests.
     """
 
@@ -59,43 +62,41 @@ class BackfillPlan:
 
     @property
     def new_ids(self) -> int:
-        """Evaluations that are not in the archive; told from those that were looked up."""
+        """The number of evaluations that are not in the archive, estimated from those that were looked up."""
         return round(self.ids * (1 - self.archived / self.looked_up))
 
     @property
     def puts(self) -> int:
-        """PUT requests: the documents and the manifest of each."""
+        """The number of PUT requests: the documents and the manifest of each evaluation."""
         return round(self.estimate.requests * (self.documents + 1))
 
 
 async def make_plan(
     gathered: Gathered,
-    here: Settings,
+    here: Settings | None,
     account: AccountSettings,
     *,
     refresh: Collection[ManifestOutcome],
     as_json: bool,
 ) -> int:
-    """Print what a backfill would mean; queue nothing; return the exit code.
+    """Print the plan of a backfill and queue nothing; return the exit code.
 
     Args:
         gathered: the IDs.
-        here: settings with a Redis.
-        account: whom RiskOS would be asked with.
-        refresh: what a manifest says for which it would be asked nevertheless.
-        as_json: for a program.
+        here: settings with a Redis; None if nothing was run here.
+        account: account that RiskOS would be asked with.
+        refresh: outcomes of manifests for which RiskOS would be asked again.
+        as_json: print JSON instead of a table.
     """
     settings = account.settings
-    async with open_redis(here.need_redis_url()) as redis:
-        await check_redis(redis)
-        rate = await read_rate(redis, account)
-    # Spread over all of them.
+    rate, measured = await _read_speeds(here, account)
+    # Evenly spread over the list.
     sample = tuple(itertools.islice(gathered.ids, 0, None, max(1, -(-len(gathered.ids) // _SAMPLE))))
-    async with open_archive_bucket(settings) as bucket:
+    async with open_read_only_bucket(settings, may_be_new=True) as bucket:
         manifests = await _check_archived(bucket, settings, sample)
     found = [manifest for manifest in manifests if manifest]
     full = [manifest.documents for manifest in found if manifest.documents]
-    final = [each for each in found if each.manifest_outcome not in refresh and not each.is_without_docv]
+    final = [each for each in found if each.manifest_outcome not in refresh and not each.is_provisional]
     asked = len(sample) - len(final)
     made = BackfillPlan(
         ids=len(gathered.ids),
@@ -106,14 +107,27 @@ async def make_plan(
         documents=statistics.fmean(map(len, full)) if full else _DOCUMENTS,
         size=statistics.fmean(sum(each.size for each in documents) for documents in full) if full else _BYTES,
         known=bool(full),
-        estimate=estimate_requests(round(len(gathered.ids) * asked / len(sample)), settings, rate=rate.effective),
+        estimate=estimate_requests(
+            round(len(gathered.ids) * asked / len(sample)), settings, rate=rate, measured=measured
+        ),
     )
     if as_json:
         click.echo(orjson.dumps(_as_json(made)))
     else:
         Console().print(_table(made))
-        click.echo("nothing was queued; the same command without --dry-run begins", err=True)
+        click.echo("nothing was queued; run the command without --dry-run to start", err=True)
     return NOT_ALL if gathered.bad else OK
+
+
+async def _read_speeds(here: Settings | None, account: AccountSettings) -> tuple[float, float | None]:
+    """Return requests per second that the account may send, and evaluations per second that its workers reached."""
+    if here is None:
+        return account.settings.rate, None
+    async with open_redis(here.need_redis_url()) as redis:
+        await check_redis(redis)
+        rate, measured = await read_rate(redis, account), await read_speed(redis, account.name)
+        is_busy = (await Ledger(redis).get_stats()).queued[Queue.BACKFILL] > 0
+        return rate.effective, measured or (rate.observed if is_busy and rate.observed else None)
 
 
 async def _check_archived(bucket: Bucket, settings: Settings, eval_ids: Sequence[str]) -> list[Manifest | None]:
@@ -139,6 +153,7 @@ def _as_json(made: BackfillPlan) -> dict[str, object]:
         "rate": round(made.estimate.rate, 3),
         "requests_a_day": made.estimate.per_day,
         "seconds": round(made.estimate.seconds, 1),
+        "is_measured": made.estimate.is_measured,
         "puts": made.puts,
         "bytes": round(made.estimate.requests * made.size),
     }
@@ -146,15 +161,18 @@ def _as_json(made: BackfillPlan) -> dict[str, object]:
 
 def _table(made: BackfillPlan) -> Table:
     whole = made.looked_up == made.ids
-    source = "as the archive's own are" if made.known else "as RiskOS's documentation shows them"
+    source = "sizes from the archive" if made.known else "sizes from RiskOS's documentation"
     quota = "" if made.estimate.per_day is None else f", {made.estimate.per_day:,.0f} requests a day"
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("evaluations", f"{made.ids:,}", f"{made.bad:,} bad lines, {made.repeated:,} repeated")
+    table.add_row("evaluations", f"{made.ids:,}", f"{format_count(made.bad, 'bad line')}, {made.repeated:,} repeated")
     table.add_row(
         "not archived yet", f"{made.new_ids:,}", "looked up each" if whole else f"told from {made.looked_up:,} of them"
     )
     table.add_row("requests to RiskOS", f"{made.estimate.requests:,}", "")
-    table.add_row("time", format_duration(made.estimate.seconds), f"at {made.estimate.rate:.3g} a second{quota}")
+    # Only a run measures how fast the workers are; until then the rate is all that is known.
+    least, why = ("", "as fast as lately") if made.estimate.is_measured else ("at least ", "if the workers keep up")
+    rate = f"at {format_number(made.estimate.rate)} per second, {why}{quota}"
+    table.add_row("time", least + format_duration(made.estimate.seconds), rate)
     table.add_row("PUT requests", f"{made.puts:,}", f"{made.documents:.1f} documents and a manifest each, {source}")
     table.add_row("to keep", format_bytes(made.estimate.requests * made.size), f"{format_bytes(made.size)} each")
     return table

@@ -1,4 +1,4 @@
-"""Take back what was ordered by mistake: a run, or single evaluations."""
+"""Cancel a run, or single evaluations."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import click
 import orjson
 from redis.asyncio import Redis
 
-from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.open_bucket import open_archive_bucket, open_read_only_bucket
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.operator_name import by_option, operator_name
 from scripts.console.options import json_option
@@ -15,25 +15,25 @@ from scripts.local.processes import run_with_redis
 from scripts.overview.cancel_run import StoppedRun, record_cancellation, stop_run
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.ledger.cancellation import CancelCounts, Cancellation
-from tasks.queueing.message import parse_run
+from tasks.model.run_name import parse_run
 from worker.clients.errors import ServiceUnavailable
-from worker.config.settings import Settings, load_settings
+from worker.config.settings import Settings, SettingsError, load_settings
 
 
 @click.command()
 @click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
-@click.option("--run", metavar="NAME", help="Everything that this run waits for.")
+@click.option("--run", metavar="NAME", help="Cancel all waiting evaluations of this run.")
 @by_option
 @json_option()
 def cancel(sources: Sequence[str], *, run: str | None, by: str | None, as_json: bool) -> int:
-    """Take back what is not in flight: a run, or evaluations for all that wait for them.
+    """Cancel evaluations that are not in flight: those of a run, or single ones for every run and producer.
 
-    Whatever is queued, parked, on hold or not fed yet counts as cancelled. What is in flight ends, and is not tried
-    again. With --run an evaluation that others want, too, is cancelled for this run only. Given again, the command goes
-    on where it was cut off.
+    Evaluations that are queued, parked, on hold or not queued yet become cancelled. Evaluations in flight finish and
+    are not tried again. With --run, an evaluation that another run or producer also wants is cancelled for this run
+    only. If the command was interrupted, run it again.
     """
     if bool(sources) == (run is not None):
-        raise click.UsageError("name either a run with --run, or evaluations")
+        raise click.UsageError("give either --run or evaluation IDs")
     settings, who = load_settings(), operator_name(by)
     if run is not None:
         return _cancel_run(settings, parse_run(run), who, as_json=as_json)
@@ -46,7 +46,7 @@ def cancel(sources: Sequence[str], *, run: str | None, by: str | None, as_json: 
 def _cancel_run(settings: Settings, run: str, who: str, *, as_json: bool) -> int:
     async def work(redis: "Redis") -> StoppedRun | None:
         stopped = await stop_run(redis, run)
-        if stopped and stopped.fingerprint:
+        if stopped:
             await _record(settings, stopped, who)
         return stopped
 
@@ -59,13 +59,21 @@ def _cancel_run(settings: Settings, run: str, who: str, *, as_json: bool) -> int
 
 
 async def _record(settings: Settings, stopped: StoppedRun, who: str) -> None:
+    is_fed = stopped.fingerprint is not None
+    opened = open_archive_bucket(settings) if is_fed else open_read_only_bucket(settings, may_be_new=True)
     try:
-        async with open_archive_bucket(settings) as bucket:
+        async with opened as bucket:
             is_recorded = await record_cancellation(bucket, stopped, who, settings.environment)
     except (IntegrityError, ManifestChanged) as error:
-        raise ServiceUnavailable(f"run {stopped.run} is cancelled, and its list does not say so: {error}") from None
+        raise ServiceUnavailable(
+            f"run {stopped.run} is cancelled, but the list in the archive does not record it: {error}"
+        ) from None
+    except (ServiceUnavailable, SettingsError):
+        if is_fed:  # any other run may have no list, and no archive here
+            raise
+        return
     if not is_recorded:
-        click.echo(f"docv-archive: the archive has no list of run {stopped.run} that could say so", err=True)
+        click.echo(f"docv-archive: the archive has no list of run {stopped.run} to record that", err=True)
 
 
 def _report(counts: CancelCounts, *, as_json: bool, **facts: object) -> None:
@@ -74,4 +82,4 @@ def _report(counts: CancelCounts, *, as_json: bool, **facts: object) -> None:
         return
     click.echo(f"{counts.cancelled} cancelled" + (f"; {counts.in_flight} in flight end" if counts.in_flight else ""))
     if facts.get("not_waiting"):
-        click.echo(f"{facts['not_waiting']} of the named were not waiting")
+        click.echo(f"{facts['not_waiting']} of the given evaluations were not waiting")

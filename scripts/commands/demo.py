@@ -1,4 +1,4 @@
-"""Show the main job before one's eyes: no key, no server, no Docker."""
+"""Show the main job without a key, a server or Docker."""
 
 import re
 import shutil
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich._export_format import CONSOLE_SVG_FORMAT  # save_svg takes a form, and this is where its own one is
+from rich._export_format import CONSOLE_SVG_FORMAT  # save_svg takes a template; this is its default
 from rich.console import Console
 
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
 from scripts.console.options import json_option
+from scripts.console.program_name import called_as
 from scripts.console.summary import outcome_table
 from scripts.local.machine import local_workers
 from scripts.simulator.bundles import documents_of
@@ -37,12 +39,12 @@ _SHOWN = 16
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDocuments:
-    """What was found in the archive afterwards.
+    """What the check of the archive found.
 
     Attributes:
-        documents: documents that are there byte for byte as they were served.
+        documents: documents that are byte for byte as they were served.
         size: their bytes.
-        wrong: evaluations that did not end as the simulator meant them to.
+        wrong: evaluations with another outcome than their scenario has.
     """
 
     documents: int
@@ -52,13 +54,13 @@ class VerifiedDocuments:
 
 @click.command()
 @click.option("--count", type=click.IntRange(100, 5000), default=300, show_default=True, help="Evaluations.")
-@click.option("--to", "folder", default="demo-archive", show_default=True, help="Folder of the demo's archive.")
-@click.option("--picture", type=click.Path(dir_okay=False), help="Also draw what you see into this SVG file.")
+@click.option("--to", "folder", default="demo-archive", show_default=True, help="Folder for the demo's archive.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Also save the output as this SVG file.")
 @json_option()
 def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
-    """Show the main job: no key, no server, no Docker.
+    """Try the archiver without a key, server or Docker.
 
-    Starts a RiskOS of its own, an embedded Redis and a worker, and archives evaluations of every sort.
+    Starts a simulated RiskOS, an embedded Redis and a worker, and archives evaluations of every kind.
     """
     console = (
         Console(stderr=as_json, record=True, width=104, force_terminal=True, highlight=False)
@@ -71,13 +73,13 @@ def demo(count: int, folder: str, picture: str | None, *, as_json: bool) -> int:
 def _demo(count: int, archive: Path, picture: str | None, console: Console, *, as_json: bool) -> int:
     eval_ids = demo_ids(count)
     with tempfile.TemporaryDirectory(prefix="docv-demo-") as state, _simulator() as url:
-        console.print(f"A RiskOS of our own answers at {url}; Redis and a worker are started.")
+        console.print(f"A simulated RiskOS answers at {url}; Redis and a worker are started.")
         with local_workers(_settings(archive, Path(state), url)) as here:
             console.print(f"Yesterday, {_BEFORE} evaluations came in ...")
             documented = [each for each in eval_ids if expected_outcome(scenario_of(each)) is Outcome.ARCHIVED]
             before = here.archive(documented[:_BEFORE])
             console.print(f"... and {before.sentence()}.")
-            console.print(f"Today, {len(eval_ids)} IDs come in, those among them, and some of every sort:\n")
+            console.print(f"Today, {len(eval_ids)} IDs arrive: yesterday's among them, and some of every kind:\n")
             summary = here.archive(eval_ids)
     console.print(outcome_table(summary))
     if as_json:
@@ -85,12 +87,11 @@ def _demo(count: int, archive: Path, picture: str | None, console: Console, *, a
     checked = _verify_archive(archive, eval_ids)
     _print_next_steps(console, archive, eval_ids, checked)
     if picture:
-        # Without the fonts that rich's form would have the reader's browser fetch.
+        # Without the web fonts of rich's template, which a browser would fetch.
         form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
         console.save_svg(picture, title="docv-archive demo", code_format=form)
-    has_every_outcome = all(
-        count for outcome, count in summary.counters.outcomes.items() if outcome is not Outcome.CANCELLED
-    )
+    rare = {Outcome.WITHHELD, Outcome.CANCELLED}
+    has_every_outcome = all(count for outcome, count in summary.counters.outcomes.items() if outcome not in rare)
     return OK if not checked.wrong and not summary.counters.pending and has_every_outcome else NOT_ALL
 
 
@@ -100,6 +101,7 @@ def _settings(archive: Path, state: Path, url: str) -> Settings:
         accounts=None,
         api_key=_KEY,
         riskos_url=url,
+        proxy=None,
         archive_url=archive.absolute().as_uri(),
         redis_url=None,
         state_dir=state,
@@ -111,14 +113,14 @@ def _settings(archive: Path, state: Path, url: str) -> Settings:
 
 
 def _fresh(folder: Path) -> Path:
-    """Return an empty folder; what a demo left there before is removed, anything else is not.
+    """Return an empty folder, which may have been that of an earlier demo.
 
     Raises:
-        click.UsageError: there is something else.
+        click.UsageError: the folder exists and is not that of a demo.
     """
     if folder.exists():
         if not (folder / _DEMO_MARK).is_file():
-            raise click.UsageError(f"{folder} is there already and is not a demo's; name another one with --to")
+            raise click.UsageError(f"{folder} already exists and is not from a demo; choose another folder with --to")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / _DEMO_MARK).touch()
@@ -127,19 +129,19 @@ def _fresh(folder: Path) -> Path:
 
 @contextmanager
 def _simulator() -> Iterator[str]:
-    """Have the simulator as a process of its own; yield its URL.
+    """Run the simulator in another process; yield its URL.
 
     Raises:
-        ServiceUnavailable: it does not start.
+        ServiceUnavailable: the process does not start.
     """
-    command = [sys.executable, "-m", "scripts.cli", "simulate", "--port", "0", "--key", _KEY, "--with-parent"]
+    command = [sys.executable, "-P", "-m", "scripts.cli", "simulate", "--port=0", f"--key={_KEY}", "--with-parent"]
     with subprocess.Popen(  # noqa: S603  # our own command
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
             words = process.stdout.readline().split() if process.stdout else []
             if not words:
-                raise ServiceUnavailable("the simulator does not start")
+                raise ServiceUnavailable("the simulator did not start")
             yield words[-1]
         finally:
             process.terminate()
@@ -167,18 +169,18 @@ def _verify_archive(archive: Path, eval_ids: Sequence[str]) -> VerifiedDocuments
 
 def _print_next_steps(console: Console, archive: Path, eval_ids: Sequence[str], checked: VerifiedDocuments) -> None:
     if checked.wrong:
-        console.print(f"[bold red]{len(checked.wrong)} did not end as they should[/], such as {checked.wrong[0]}")
+        console.print(f"[bold red]{len(checked.wrong)} did not end as expected[/], such as {checked.wrong[0]}")
     else:
         console.print(
-            f"\n[green]Checked:[/] {checked.documents} documents, {checked.size / 1e6:.1f} MB, "
+            f"\n[green]Checked:[/] {format_count(checked.documents, 'document')}, {checked.size / 1e6:.1f} MB, "
             "are on disk byte for byte as they were served."
         )
     example = archive / _ENVIRONMENT / eval_ids[0]
-    console.print(f"\nLook into the archive, such as [bold]{example}[/]:")
+    console.print(f"\nOpen the archive, for example [bold]{example}[/]:")
     for path in sorted(example.rglob("*.*")):
         kind = "" if path.parent == example else f"{path.parent.name}/"
         console.print(f"  {kind}{path.stem[:_SHOWN]}{'…' if len(path.stem) > _SHOWN else ''}{path.suffix}")
     console.print(
         f"and [bold]{archive}/quarantine[/] for what could not be read. "
-        "With a key of your own, in .env as DOCV_API_KEY:\n\n  [bold].venv/bin/docv-archive run ids.txt[/]"
+        f"With a key of your own, in .env as DOCV_API_KEY:\n\n  [bold]{called_as(sys.argv[0])} run ids.txt[/]"
     )

@@ -1,4 +1,4 @@
-"""Put evaluations on a queue and leave them to the workers."""
+"""Put evaluations on a queue for the workers."""
 
 import asyncio
 import contextlib
@@ -16,16 +16,18 @@ from scripts.console.options import (
     refresh_option,
     refresh_outcome_option,
 )
-from scripts.ids.arguments import ParsedIds, read_ids
+from scripts.ids.arguments import ParsedIds, name_sources, read_ids
+from scripts.overview.run_lists import keep_run_list
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
-from tasks.queueing.message import parse_run
+from tasks.model.run_name import parse_run
 from tasks.queueing.publisher import Publisher
 from tasks.queueing.publisher import enqueue as accept_and_publish
 from tasks.telemetry import tracing
 from worker.app import make_publishing_app
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_accounts
+from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
 from worker.tracing import open_tracer
 
@@ -37,12 +39,16 @@ from worker.tracing import open_tracer
     type=click.Choice([queue.value for queue in Queue]),
     default="live",
     show_default=True,
-    help="How urgent they are.",
+    help="Queue to put them on.",
 )
-@click.option("--run", help="Name to count them under; see `status NAME`.")
+@click.option("--run", help="Name of the run to count them under; see `status NAME` and `report NAME`.")
 @refresh_option
 @refresh_outcome_option
-@click.option("--settle", is_flag=True, help="They have just been completed: wait DOCV_SETTLE_SECONDS first.")
+@click.option(
+    "--settle",
+    is_flag=True,
+    help="Wait DOCV_SETTLE_SECONDS before the first request, for evaluations that have just completed.",
+)
 @even_if_erased_option
 @account_option()
 @json_option()
@@ -61,14 +67,14 @@ def enqueue(
     FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input.
     """
     settings = load_settings()
-    name = load_accounts(settings).select(account).name
+    known = load_accounts(settings).select(account)
     settings.need_redis_url()
     tracing.use(open_tracer(settings))
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0
-    order = EnqueueOptions(Queue(queue), name, trigger, delay=delay, **wanted)
-    published = asyncio.run(_enqueue(settings, ids, order))
+    order = EnqueueOptions(Queue(queue), known.name, trigger, delay=delay, **wanted)
+    published = asyncio.run(_enqueue(settings, known, ids, order, name_sources(sources)))
     if as_json:
         facts = {"accepted": len(ids.eval_ids), "published": published, "refused": len(ids.bad)}
         click.echo(orjson.dumps(facts | {"queue": queue, "run": run}))
@@ -77,16 +83,20 @@ def enqueue(
     return NOT_ALL if ids.bad else OK
 
 
-async def _enqueue(settings: Settings, ids: ParsedIds, order: EnqueueOptions) -> int:
+async def _enqueue(
+    settings: Settings, account: AccountSettings, ids: ParsedIds, order: EnqueueOptions, source: str
+) -> int:
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         with contextlib.closing(Publisher(make_publishing_app(settings))) as publisher:
             ledger = Ledger(redis, replicas=settings.redis_replicas)
+            await keep_run_list(ledger, account, ids.eval_ids, order, source)
             return await accept_and_publish(ledger, publisher, ids.eval_ids, order)
 
 
 def _sentence(accepted: int, published: int, queue: str, delay: float) -> str:
     if delay:
         return f"{accepted} accepted; their first request waits {delay:g} s"
-    merged = f", {accepted - published} of them were under way already" if accepted != published else ""
+    count = accepted - published
+    merged = f", {count} of them {'was' if count == 1 else 'were'} under way already" if count else ""
     return f"{accepted} accepted on the queue {queue}{merged}"

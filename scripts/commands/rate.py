@@ -17,11 +17,11 @@ from worker.config.settings import load_settings
 
 @click.command()
 @click.argument("requested", metavar="[RATE]", required=False, type=RateType())
-@click.option("--from-settings", is_flag=True, help="Go back to the rate of the settings.")
+@click.option("--from-settings", is_flag=True, help="Use the rate of the settings again.")
 @account_option()
 @json_option()
 def rate(requested: float | None, account: str | None, *, from_settings: bool, as_json: bool) -> int:
-    """Show the rate, or set it to RATE requests a second, for all workers and at once."""
+    """Show the rate, or set it to RATE requests per second for all workers immediately."""
     if from_settings and requested is not None:
         raise click.UsageError("give a rate or --from-settings, not both")
     settings = load_settings()

@@ -1,4 +1,4 @@
-"""Archive evaluations on this machine, now."""
+"""Archive evaluations on this machine, with a worker of its own."""
 
 from typing import Any
 
@@ -25,15 +25,15 @@ from scripts.console.options import (
 @account_option()
 @json_option()
 def run(sources: tuple[str, ...], *, account: str | None, as_json: bool, **wanted: Any) -> int:
-    """Archive evaluations, on this machine, now.
+    """Archive evaluations now, on this machine.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. Workers are
-    included, and Redis, too, unless DOCV_REDIS_URL names one. Stop it at any time: the same command goes on where it
-    was.
+    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. The
+    command starts its own worker, and its own Redis unless DOCV_REDIS_URL is set. You can stop it at any time: the
+    same command continues.
     """
-    # Imported lazily: this is often the first command, and the message about a typing error should not take a second.
+    # Imported lazily: otherwise the message about a mistyped option takes a second.
     from scripts.console.summary import print_summary
-    from scripts.ids.arguments import read_ids
+    from scripts.ids.arguments import name_sources, read_ids
     from scripts.local.machine import local_workers
     from worker.config.accounts import load_accounts
     from worker.config.settings import load_settings
@@ -45,7 +45,8 @@ def run(sources: tuple[str, ...], *, account: str | None, as_json: bool, **wante
 
     def archive_them() -> int:
         with local_workers(settings, known.name) as here:
-            summary = here.archive(ids.eval_ids, **wanted)
+            here.print_log_path()
+            summary = here.archive(ids.eval_ids, source=name_sources(sources), **wanted)
         print_summary(summary, as_json=as_json)
         return OK if summary.is_ok and not ids.bad else NOT_ALL
 

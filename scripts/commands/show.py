@@ -1,4 +1,4 @@
-"""Show one evaluation: where it is, how it ended, and its revisions in the archive. Nothing is changed."""
+"""Show the state of one evaluation, its outcome, and its revisions in the archive."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from worker.config.settings import Settings, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known of an evaluation.
+    """What is known about an evaluation.
 
     Attributes:
         evaluation: the evaluation.
@@ -45,7 +45,7 @@ class _Found:
     gap: str
 
     def rows(self) -> Iterator[tuple[StoredManifest, EvaluationRow]]:
-        """Yield each revision with its outcome and its figures."""
+        """Yield each revision with its outcome and its counts."""
         return ((stored, make_row(self.evaluation, stored)) for stored in self.revisions)
 
 
@@ -56,8 +56,8 @@ class _Found:
 def show(eval_id: str, account: str | None, *, as_json: bool) -> int:
     """Show where an evaluation is, how it ended, and what the archive holds of it.
 
-    It reads only. Exit code 1 says that neither the ledger nor the archive knows the evaluation, or that its manifest
-    is damaged.
+    The command changes nothing. Exit code 1 means that neither the ledger nor the archive has the evaluation, or that
+    its manifest is damaged.
     """
     known = parse_eval_id(eval_id)
     settings = load_account_settings(account)
@@ -65,7 +65,7 @@ def show(eval_id: str, account: str | None, *, as_json: bool) -> int:
         try:
             settings = stack.enter_context(find_redis(settings))
         except SettingsError as error:
-            click.echo(f"docv-archive: only the archive is looked into: {error}", err=True)
+            click.echo(f"docv-archive: only the archive is read: {error}", err=True)
         try:
             found = asyncio.run(_find(settings, Evaluation(known, settings.environment)))
         except IntegrityError as error:

@@ -1,4 +1,4 @@
-"""Serve the queues: a Celery worker with our settings."""
+"""Serve the queues with a Celery worker."""
 
 import asyncio
 
@@ -11,6 +11,7 @@ from tasks.model.job import Queue
 from worker.app import app
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, load_settings
+from worker.logs import configure_logs
 from worker.resources import open_resources
 
 
@@ -18,7 +19,7 @@ from worker.resources import open_resources
 @click.option("--queues", default="live,backfill", show_default=True, help="Queues to serve.")
 @with_parent_option
 def worker(queues: str, *, with_parent: bool) -> int:
-    """Serve the queues until told to stop; as many of these as you like share one Redis."""
+    """Archive evaluations from the queues until stopped; any number of workers can share one Redis."""
     names = queues.split(",")
     if not set(names) <= set(Queue):
         raise click.BadParameter(f"the queues are {' and '.join(Queue)}", param_hint="--queues")
@@ -26,10 +27,11 @@ def worker(queues: str, *, with_parent: bool) -> int:
     accounts = load_accounts(settings)
     for account in accounts:
         account.settings.need_api_key()
+    configure_logs(settings.log_level, accounts.secrets())
     asyncio.run(_check_services(settings, accounts))
     if with_parent:
         end_with_parent()
-    # Not through Celery's command, which forgets the exit code on its way.
+    # Not started by Celery's command, which loses the exit code.
     celery_worker = app.Worker(
         queues=names,
         loglevel=settings.log_level,

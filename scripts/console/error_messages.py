@@ -1,4 +1,4 @@
-"""What went wrong, as one sentence and an exit code; loaded when something has, for it knows every library's errors."""
+"""Explain errors in one sentence with an exit code; imported only after an error, since it imports every library."""
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -9,11 +9,12 @@ from tasks.ledger.script import NotReplicated
 from worker.clients.embedded_redis import EmbeddedError
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import is_full
+from worker.clients.redis_errors import explain_redis_error
 from worker.config.settings import SettingsError
 
 
 def explain(error: Exception) -> tuple[str, int] | None:
-    """Return the sentence and the exit code for an error, or None for one that nobody foresaw."""
+    """Return the sentence and the exit code for an error, or None for an unexpected one."""
     match error:
         case SettingsError() | InvalidInput():
             return str(error), USAGE
@@ -37,8 +38,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
             )
         case RedisError():
             sentence = (
-                f"Redis does not do what it was asked ({type(error).__name__}); what was accepted before is safe: "
-                "see that it runs, and give the same command again"
+                f"{explain_redis_error(error)}; then give the same command again, what was accepted before is safe"
             )
         case _:
             return None

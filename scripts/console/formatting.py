@@ -1,7 +1,7 @@
-"""Bytes, times and cells of tables as a person reads them."""
+"""Bytes, times and counts as a person reads them."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STEP = 1000
+_HUNDRED, _SMALL = 100, 0.001
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -24,6 +24,23 @@ def format_duration(seconds: float) -> str:
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
 
 
-def csv_safe(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
-    return "'" + cell if cell.startswith(_FORMULA) else cell
+def format_number(number: float) -> str:
+    """Return a number with about three digits that matter and never an exponent, such as ``0.067`` or ``5,000``."""
+    return (
+        f"{number:,.0f}"
+        if number >= _HUNDRED
+        else f"{number:.3g}"
+        if number >= _SMALL or not number
+        else f"{number:.3f}"
+    )
+
+
+def format_count(count: int, noun: str, *verbs: str) -> str:
+    """Return a count, a noun and a verb that fit, such as ``1 entry`` or ``1,204 objects are``.
+
+    Args:
+        verbs: the verb for one thing, and for any other number of things.
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    words = [noun, *verbs[:1]] if count == 1 else [plural, *verbs[1:]]
+    return f"{count:,} {' '.join(words)}"

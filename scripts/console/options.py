@@ -16,7 +16,7 @@ def json_option(sentence: str = "Print one JSON object instead of a table.") -> 
 
 
 def account_option(
-    sentence: str = "Account of DOCV_ACCOUNTS; default, or the only one, where none is named.",
+    sentence: str = "Account of DOCV_ACCOUNTS; if omitted, the one called default, or the only one.",
 ) -> Callable[[Function], Function]:
     """Return `--account`."""
     return click.option("--account", metavar="NAME", help=sentence)
@@ -28,12 +28,17 @@ accept_refusals_option = click.option(
     help="Do not stop if RiskOS has no documents for the first 200: the list is known to be past retention.",
 )
 column_option = click.option(
-    "--column", help="Name or number of the column, or key, with the IDs; found out where it can be."
+    "--column", help="Name or number of the column, or key (such as a.b.c), with the IDs; detected if unambiguous."
+)
+excel_option = click.option(
+    "--excel", is_flag=True, help="Start the CSV with a byte order mark, so that Excel reads it as UTF-8."
 )
 even_if_erased_option = click.option(
-    "--even-if-erased", is_flag=True, help="Also archive again what was erased by a privacy request."
+    "--even-if-erased", is_flag=True, help="Also archive evaluations again that privacy requests have erased so far."
 )
-refresh_option = click.option("--refresh", is_flag=True, help="Ask RiskOS again about what is archived already.")
+refresh_option = click.option(
+    "--refresh", is_flag=True, help="Ask RiskOS again about evaluations that are already archived."
+)
 refresh_outcome_option = click.option(
     "--refresh-outcome",
     "refresh_outcomes",
@@ -42,5 +47,5 @@ refresh_outcome_option = click.option(
     default=(),
     help="Ask RiskOS again about evaluations whose manifest has one of these outcomes, such as no_documents,rejected.",
 )
-with_parent_option = click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+with_parent_option = click.option("--with-parent", is_flag=True, hidden=True, help="Exit when standard input ends.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")

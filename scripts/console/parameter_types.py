@@ -25,7 +25,7 @@ class RateType(click.FloatRange):
         """Return the requests per second."""
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail(f"{value!r} is no rate", param, ctx)
+            self.fail(f"{value!r} is not a valid rate", param, ctx)
         return number
 
 
@@ -51,7 +51,7 @@ class DurationType(click.ParamType[float]):
         """Return the seconds."""
         number, unit = str(value)[:-1], str(value)[-1:]
         if not number.isascii() or not number.isdigit() or unit not in _UNITS:
-            self.fail(f"{value!r} is no time; expected is a number and s, m, h or d, such as 2h", param, ctx)
+            self.fail(f"{value!r} is not a valid duration: expected a number and s, m, h or d, such as 2h", param, ctx)
         return float(int(number) * _UNITS[unit])
 
 
@@ -66,7 +66,7 @@ class ShareType(click.ParamType[float]):
             return value
         number, percent = str(value)[:-1], str(value)[-1:]
         if percent != "%" or not number.replace(".", "", 1).isdigit() or not 0 < float(number) <= _PERCENT:
-            self.fail(f"{value!r} is no part of all; expected is a percentage such as 5%", param, ctx)
+            self.fail(f"{value!r} is not a valid share: expected a percentage such as 5%", param, ctx)
         return float(number) / _PERCENT
 
 
@@ -100,6 +100,6 @@ class EvidenceColumnsType(click.ParamType[dict[str, str]]):
         for part in () if value == "none" else str(value).split(","):
             name, _, column = (each.strip() for each in part.partition("="))
             if name not in _EVIDENCE or name in columns or not column:
-                self.fail(f"{part!r} is wrong: expected document_type=COL, reason_codes=COL, or both", param, ctx)
+                self.fail(f"{part!r} is not valid: expected document_type=COL, reason_codes=COL, or both", param, ctx)
             columns[name] = column
         return columns

@@ -1,4 +1,4 @@
-"""Have a command that only looks run to its end, and show on standard error how far it is."""
+"""Run a command that only reads, and show its progress on standard error."""
 
 import asyncio
 import time
@@ -12,13 +12,14 @@ import uvloop
 from rich.console import Console
 
 from scripts.console.exit_codes import INTERRUPTED
+from scripts.console.formatting import format_number
 
 _PLAIN_SECONDS = 5.0
 _LIVE_SECONDS = 0.2
 
 
 def run_read_only(work: Coroutine[Any, Any, int]) -> int:
-    """Do work that changes nothing and may be stopped at any moment; return its exit code."""
+    """Run work that changes nothing and may be stopped at any moment; return its exit code."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
@@ -28,11 +29,11 @@ def run_read_only(work: Coroutine[Any, Any, int]) -> int:
 
 
 class ProgressLine(AbstractContextManager["ProgressLine"]):
-    """How far the work is: a line that changes on a terminal, one every few seconds elsewhere.
+    """Shows how far the work is: a line that changes on a terminal, one every few seconds elsewhere.
 
     Args:
         doing: what is being done, such as ``audit``.
-        total: how many there are, where that is known.
+        total: how many evaluations there are; None if that is not known.
     """
 
     def __init__(self, doing: str, total: int | None = None) -> None:
@@ -52,14 +53,15 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             self._status.stop()
 
     def update(self, done: int, more: str = "") -> None:
-        """Say how many evaluations are done, not more often than a reader can take."""
+        """Show how many evaluations are done, a few times per second at most."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + (_LIVE_SECONDS if self._status else _PLAIN_SECONDS)
         of = f" of {self._total:,}" if self._total else ""
         speed = done / max(now - self._began, 1e-9)
-        line = f"{self._doing}: {done:,}{of} evaluations, {speed:,.0f} a second" + (f", {more}" if more else "")
+        noun = "evaluation" if (self._total or done) == 1 else "evaluations"
+        line = f"{self._doing}: {done:,}{of} {noun}, {format_number(speed)} per second" + (f", {more}" if more else "")
         if self._status:
             self._status.update(line)
         else:

@@ -1,25 +1,49 @@
-"""Examine the settings: they could be read; is what is needed there, and is it strong?"""
+"""Check that required settings are set, and that connections to other machines are encrypted."""
 
 from collections.abc import Iterator
 
 from scripts.doctor.finding import Finding, fine, warning, wrong
 from worker.config.accounts import Accounts
+from worker.config.redis_url import split_url
 from worker.config.settings import Settings
+
+_SLACK = "hooks.slack.com"
 
 
 def examine(settings: Settings, accounts: Accounts) -> Iterator[Finding]:
-    """Yield what there is to say of the settings."""
+    """Yield the findings about the settings."""
     environments = " and ".join(sorted({each.settings.environment for each in accounts}))
     yield fine("settings", f"environment {environments}, archive {settings.archive_url}")
     if settings.accounts:
-        said, warnings = f"{len(accounts)}: {', '.join(accounts.names)}", "; ".join(accounts.warnings)
-        yield warning("accounts", said, warnings) if warnings else fine("accounts", said)
-    weak = accounts.weak_secrets()
-    if weak:
-        yield warning("secrets", f"{' and '.join(weak)} could be guessed", "`openssl rand -hex 32` makes a good secret")
+        message = f"{len(accounts)}: {', '.join(accounts.names)}"
+        warnings = "; ".join(each for each in accounts.warnings if each not in settings.plain_connections())
+        yield warning("accounts", message, warnings) if warnings else fine("accounts", message)
+    yield from examine_notifications(settings)
+    for each in settings.plain_connections():
+        message, _, fix = each.partition("; ")
+        yield warning("connection", message, fix)
 
 
-def api_version(settings: Settings) -> Finding:
+def examine_notifications(settings: Settings) -> Iterator[Finding]:
+    """Yield the findings about notifications; they show only the host, since the path may be a secret."""
+    if settings.notify_url is None:
+        if settings.notify_secret:
+            yield warning("notifications", "DOCV_NOTIFY_SECRET signs nothing", "set DOCV_NOTIFY_URL, too")
+        return
+    host = split_url(settings.notify_url.get_secret_value()).hostname
+    if settings.notify_secret:
+        yield fine("notifications", f"to {host}, signed")
+    elif host == _SLACK:
+        yield fine("notifications", f"to {host}")
+    else:
+        yield warning(
+            "notifications",
+            f"to {host}, not signed",
+            "set DOCV_NOTIFY_SECRET, and verify the signature at the receiver",
+        )
+
+
+def check_api_version(settings: Settings) -> Finding:
     """Return whether the version of RiskOS's API is pinned."""
     if settings.api_version is None:
         return warning(
@@ -30,8 +54,8 @@ def api_version(settings: Settings) -> Finding:
     return fine("API version", f"{settings.api_version} is sent with each request")
 
 
-def key(settings: Settings) -> Finding:
+def check_key(settings: Settings) -> Finding:
     """Return whether an account has a key."""
     if settings.api_key is None:
-        return wrong("API key", "there is none", "put the key of your RiskOS account into DOCV_API_KEY, or into .env")
-    return fine("API key", "there is one")
+        return wrong("API key", "not set", "put the key of your RiskOS account into DOCV_API_KEY, or into .env")
+    return fine("API key", "set")

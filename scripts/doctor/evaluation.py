@@ -1,6 +1,7 @@
-"""Examine one evaluation that is known to have documents: the answer says what is not set up as it has to be.
+"""Request one evaluation that is known to have documents, and explain RiskOS's answer.
 
-One request is sent and read as a worker would, except that of a bundle only the beginning is read, and nothing is kept.
+The request is sent and its answer read as a worker does. But only the beginning of a bundle is read, and nothing is
+stored.
 """
 
 from http import HTTPStatus
@@ -14,15 +15,15 @@ from tasks.model.account import Account
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.riskos.download import DownloadOptions, download
-from tasks.riskos.response import Bundle, NoBundle
+from tasks.riskos.response import NoBundle, known_media_type
 from worker.config.accounts_file import AccountSettings
 
 _SUBJECT = "evaluation"
 _SECONDS = 10.0
-_MOST = 65_536
+_MAX_BYTES = 65_536
 _SHOWN = 200
 _ZIP_TYPES = {"application/zip", "application/x-zip-compressed", "application/octet-stream"}
-_OTHER_ENVIRONMENT = "see that DOCV_ENVIRONMENT, DOCV_RISKOS_URL and the key are those it was made with"
+_OTHER_ENVIRONMENT = "check that DOCV_ENVIRONMENT, DOCV_RISKOS_URL and the key are those of the evaluation"
 _NO_DOCUMENTS = (
     f"{_OTHER_ENVIRONMENT}, that DOCV_API_VERSION is the version you tested with, and that its workflow has the step "
     '"Socure Image Request"; if so, its images were deleted: try another evaluation'
@@ -30,40 +31,42 @@ _NO_DOCUMENTS = (
 _REFUSED = {
     HTTPStatus.UNAUTHORIZED: (
         "401: the key is not accepted",
-        "see the key of this account, and that it belongs to its environment",
+        "check the key of this account, and that it belongs to its environment",
     ),
     HTTPStatus.FORBIDDEN: (
         "403: the key may not read this evaluation",
-        'use the key of its sub-account or workflow; if "key at RiskOS" says 403, too, have the vendor permit this key',
+        'use the key of its sub-account or workflow; if "key at RiskOS" is 403, too, ask the vendor to permit this key',
     ),
 }
 
 
 async def examine(known: AccountSettings, eval_id: str) -> Finding:
-    """Return what RiskOS answers about an evaluation, asked with an account."""
+    """Request an evaluation with an account, and return the finding."""
     account = Account.from_settings(known)
     if held := await acquire_permit(known.settings, account, _SUBJECT):
         return held
     options = DownloadOptions(
         total=_SECONDS,
-        max_bundle_bytes=_MOST,
-        in_memory=_MOST,
+        max_bundle_bytes=_MAX_BYTES,
+        in_memory=_MAX_BYTES,
         no_documents_texts=known.settings.no_documents_texts,
         gateway_texts=known.settings.gateway_texts,
     )
     received: list[aiohttp.ClientResponse] = []
     async with open_session(known.settings, _record(received)) as http:
         try:
-            answer = await download(http, Evaluation(eval_id, account.environment), account, options)
+            answer = (await download(http, Evaluation(eval_id, account.environment), account, options)).result
         except ArchiveError as error:
             return _judge_error(error, received)
-    if isinstance(answer, Bundle):
-        return fine(_SUBJECT, f"delivered a ZIP with {answer.size:,} bytes")
-    return judge_no_bundle(answer, account.api_version)
+    if isinstance(answer, ArchiveError):
+        return _judge_error(answer, received)
+    if isinstance(answer, NoBundle):
+        return judge_no_bundle(answer, account.api_version)
+    return fine(_SUBJECT, f"delivered a ZIP with {answer.size:,} bytes")
 
 
 def _record(received: list[aiohttp.ClientResponse]) -> aiohttp.TraceConfig:
-    """Return what keeps the response, for its status and headers."""
+    """Return a trace that records responses, for their status and headers."""
 
     async def keep(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
         received.append(params.response)
@@ -83,33 +86,39 @@ def _judge_error(error: ArchiveError, received: list[aiohttp.ClientResponse]) ->
 
 
 def judge_bundle(media_type: str, size: int | None) -> Finding:
-    """Return whether a large body is a bundle, told from its headers alone."""
-    amount = f"{size:,} bytes" if size is not None else f"more than {_MOST:,} bytes"
+    """Return whether a large body is a bundle, judged by its headers alone."""
+    amount = f"{size:,} bytes" if size is not None else f"more than {_MAX_BYTES:,} bytes"
     if media_type in _ZIP_TYPES:
         return fine(_SUBJECT, f"delivered a ZIP with {amount}")
-    return wrong(_SUBJECT, f"200 with {amount} of {media_type}, not a ZIP", "see DOCV_RISKOS_URL and the proxy")
+    return wrong(
+        _SUBJECT,
+        f"200 with {amount} of {known_media_type(media_type)}, not a ZIP",
+        "check DOCV_RISKOS_URL and the proxy",
+    )
 
 
 def judge_status(status: int, message: str) -> Finding:
-    """Return what a status means that is neither a bundle nor RiskOS's word that there is none."""
+    """Return the finding for an answer that is neither a bundle nor "No Documents Found"."""
     if status in _REFUSED:
         return wrong(_SUBJECT, *_REFUSED[HTTPStatus(status)])
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return warning(_SUBJECT, "429: the rate or the day's quota is spent", "see DOCV_RATE, and try later")
+        return warning(_SUBJECT, "429: the rate or the day's quota is spent", "check DOCV_RATE, and try again later")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
-        return warning(_SUBJECT, f"{status}: RiskOS has a fault", "try again later")
-    return wrong(_SUBJECT, message, "see DOCV_RISKOS_URL, the proxy and whether a gateway answers in RiskOS's place")
+        return warning(_SUBJECT, f"{status}: RiskOS failed", "try again later")
+    return wrong(
+        _SUBJECT, message, "check DOCV_RISKOS_URL, the proxy, and whether a gateway answers in place of RiskOS"
+    )
 
 
 def judge_no_bundle(answer: NoBundle, api_version: str | None) -> Finding:
-    """Return what it means that RiskOS says there is no bundle of an evaluation which is known to have one."""
+    """Return the finding if RiskOS has no bundle of an evaluation that is known to have one."""
     text = "".join(letter if letter.isprintable() else "\ufffd" for letter in answer.message or "")[:_SHOWN]
-    said = f"{answer.status} {text!r}" if text else str(answer.status)
+    message = f"{answer.status} {text!r}" if text else str(answer.status)
     asked = f"asked with X-API-Version {api_version}" if api_version else "asked without X-API-Version"
     match answer.outcome:
         case Outcome.NO_DOCUMENTS:
-            return wrong(_SUBJECT, f"{said}, although it is known to have documents ({asked})", _NO_DOCUMENTS)
+            return wrong(_SUBJECT, f"{message}, although it is known to have documents ({asked})", _NO_DOCUMENTS)
         case Outcome.NOT_FOUND:
-            return wrong(_SUBJECT, f"{said}: RiskOS does not know it", _OTHER_ENVIRONMENT)
+            return wrong(_SUBJECT, f"{message}: RiskOS does not know it", _OTHER_ENVIRONMENT)
         case _:
-            return wrong(_SUBJECT, f"{said}: RiskOS refuses the request ({asked})", "see DOCV_API_VERSION")
+            return wrong(_SUBJECT, f"{message}: RiskOS refuses the request ({asked})", "check DOCV_API_VERSION")

@@ -1,11 +1,11 @@
-"""What an examination found."""
+"""The finding of a check: its subject, its state, and how to fix it."""
 
 import enum
 from dataclasses import dataclass
 
 
 class State(enum.StrEnum):
-    """How it is."""
+    """Result of a check."""
 
     FINE = "fine"
     WARNING = "warning"
@@ -14,14 +14,14 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was examined.
+    """The finding of one check.
 
     Attributes:
-        subject: the thing.
-        state: how it is.
-        message: what was seen.
-        fix: what to do about it; empty where it is fine.
-        unreachable: whether a service that is needed cannot be reached at all.
+        subject: what was checked.
+        state: the result.
+        message: what the check saw.
+        fix: how to fix it; empty if it is fine.
+        unreachable: whether a required service cannot be reached at all.
     """
 
     subject: str
@@ -32,15 +32,15 @@ class Finding:
 
 
 def fine(what: str, message: str) -> Finding:
-    """Return that it is as it should be."""
+    """Return the finding of a check that passed."""
     return Finding(what, State.FINE, message)
 
 
 def warning(what: str, message: str, fix: str = "") -> Finding:
-    """Return that it works, and could be better."""
+    """Return the finding that something works, but should be improved."""
     return Finding(what, State.WARNING, message, fix)
 
 
 def wrong(what: str, message: str, fix: str, *, unreachable: bool = False) -> Finding:
-    """Return that it cannot work so."""
+    """Return the finding that something does not work."""
     return Finding(what, State.WRONG, message, fix, unreachable)

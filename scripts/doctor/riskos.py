@@ -1,6 +1,6 @@
-"""Examine the way to RiskOS: name, port, TLS, clock, and whether the key is accepted.
+"""Check the connection to RiskOS: name, port, TLS, clock, and whether the key is accepted.
 
-The last is found out with one request for an evaluation that does not exist, sent as a worker would send it.
+The key is checked by one request for an evaluation that does not exist, sent as a worker sends it.
 """
 
 import asyncio
@@ -25,47 +25,54 @@ from tasks.model.job import Queue
 from tasks.resilience.rate_headers import parse_rate_limit_headers
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.riskos.download import headers_for
-from tasks.riskos.error_body import MAX_BODY_BYTES, KnownTexts, classify_refusal
+from tasks.riskos.error_body import MAX_BODY_BYTES, KnownTexts, classify_error
 from worker.clients.redis import open_redis
+from worker.clients.tls import make_tls_context
 from worker.config.accounts_file import AccountSettings
-from worker.config.settings import Settings
+from worker.config.proxy import proxy_address
+from worker.config.settings import Settings, SettingsError
 
 _SECONDS = 10.0
 _DAYS = 14
 _DAY = 86_400
 _CLOCK_WARNING, _CLOCK_WRONG = 30.0, 300.0
 _REFUSED = {
-    401: ("401: the key is not accepted", "see the key of this account, and that it belongs to its environment"),
+    401: ("401: the key is not accepted", "check the key of this account, and that it belongs to its environment"),
     403: ("403: the key may not do this", "ask the vendor for the permission, and about this IP address"),
 }
 _ZIP = b"PK\x03\x04"
 _ASKING = "key at RiskOS"
-NETWORK = "see the network, the proxy and DOCV_RISKOS_URL"
-"""What to do when no answer comes."""
+_RESOLVE = {"RiskOS": "check DNS and DOCV_RISKOS_URL", "proxy": "check DNS, DOCV_PROXY, HTTPS_PROXY and NO_PROXY"}
+NETWORK = "check the network, the proxy and DOCV_RISKOS_URL"
+"""How to fix a missing answer."""
 
 
 async def examine(account: AccountSettings) -> AsyncIterator[Finding]:
-    """Yield what there is to say of RiskOS, asked with an account."""
+    """Yield the findings about RiskOS, requested with an account."""
     settings = account.settings
     url = urlsplit(settings.base_url)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-    connected = await _connect(host, port)
+    try:
+        context, proxy = make_tls_context(settings), settings.find_proxy()
+    except SettingsError as error:
+        yield wrong("RiskOS", str(error), "fix the setting, or remove it", unreachable=True)
+        return
+    connected = await (_connect("RiskOS", host, port) if proxy is None else _connect("proxy", *proxy_address(proxy)))
     yield connected
     if connected.unreachable:
         return
-    if url.scheme == "https":
-        yield await _tls(host, port, settings)
+    if url.scheme == "https" and proxy is None:
+        yield await _check_tls(host, port, context)
     if settings.api_key is not None:
         async for finding in _send_probe(account):
             yield finding
 
 
-async def _connect(host: str, port: int) -> Finding:
-    what = "RiskOS"
+async def _connect(what: str, host: str, port: int) -> Finding:
     try:
         await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
-        return wrong(what, f"{host} has no address", "see DNS and DOCV_RISKOS_URL", unreachable=True)
+        return wrong(what, f"{host} has no address", _RESOLVE[what], unreachable=True)
     try:
         async with asyncio.timeout(_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
@@ -74,39 +81,41 @@ async def _connect(host: str, port: int) -> Finding:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return fine(what, f"{host}:{port} answers")
+    return fine(what, f"{host}:{port} answers" + (", and requests to RiskOS go through it" if what == "proxy" else ""))
 
 
-async def _tls(host: str, port: int, settings: Settings) -> Finding:
+async def _check_tls(host: str, port: int, context: ssl.SSLContext) -> Finding:
     try:
         async with asyncio.timeout(_SECONDS):
-            _, writer = await asyncio.open_connection(host, port, ssl=_context(settings))
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLError as error:
-        why = getattr(error, "verify_message", "") or error.reason or type(error).__name__
-        return wrong(
-            "TLS", f"no trust in {host}: {why}", "see the certificate authorities of this machine, and the proxy"
-        )
+        return _judge_untrusted(host, error)
     except OSError as error:
-        return wrong("TLS", f"it breaks off ({type(error).__name__})", NETWORK)
+        return wrong("TLS", f"the connection broke off ({type(error).__name__})", NETWORK)
     tls = writer.get_extra_info("ssl_object")
     version, certificate = tls.version(), tls.getpeercert()
     writer.close()
     return judge_certificate(version, ssl.cert_time_to_seconds(certificate["notAfter"]), time.time())
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.client_cert:
-        context.load_cert_chain(settings.client_cert, settings.client_key)
-    return context
+def _judge_untrusted(host: str, error: Exception) -> Finding:
+    why = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
+    return wrong(
+        "TLS",
+        f"the certificate of {host} is not trusted: {why}",
+        "check the certificate authorities of this machine, and the proxy",
+    )
 
 
 def judge_certificate(version: str, ends: float, now: float) -> Finding:
     """Return how long the certificate is still valid; times are seconds since the epoch."""
     days = int((ends - now) // _DAY)
-    said = f"{version}, certificate valid for another {days} days"
-    return fine("TLS", said) if days >= _DAYS else warning("TLS", said, "it is RiskOS's, or your proxy's, to renew it")
+    message = f"{version}, certificate valid for another {days} days"
+    return (
+        fine("TLS", message)
+        if days >= _DAYS
+        else warning("TLS", message, "the operator of RiskOS or of your proxy must renew it")
+    )
 
 
 async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
@@ -119,32 +128,45 @@ async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
     try:
         async with (
             open_session(settings) as http,
-            http.get(url, headers=headers_for(account), allow_redirects=False) as response,
+            http.get(url, headers=headers_for(account), allow_redirects=False, proxy=account.proxy_url) as response,
         ):
             yield judge_clock(response.headers.get("Date", ""), time.time())
             yield judge_answer(response.status, response.headers, await response.content.read(MAX_BODY_BYTES), settings)
+    except aiohttp.ClientHttpProxyError as error:
+        yield judge_proxy(error.status, urlsplit(account.url).hostname or "")
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+        is_certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
+        yield _judge_untrusted(error.host, error.certificate_error if is_certificate else error.os_error)
     except (TimeoutError, aiohttp.ClientError) as error:
         yield wrong(_ASKING, f"no answer came ({type(error).__name__})", NETWORK, unreachable=True)
 
 
+def judge_proxy(status: int, host: str) -> Finding:
+    """Return the finding for a proxy that refuses to connect to RiskOS."""
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        fix = "put user and password into its URL: DOCV_PROXY=http://user:password@host:port"
+        return wrong("proxy", "407: it requires user and password, or does not accept them", fix, unreachable=True)
+    return wrong("proxy", f"{status}: it does not connect to {host}", f"have it permit {host}:443", unreachable=True)
+
+
 def open_session(settings: Settings, trace: aiohttp.TraceConfig | None = None) -> aiohttp.ClientSession:
     """Open a session to RiskOS whose requests take at most ten seconds."""
-    timeout, connector = aiohttp.ClientTimeout(total=_SECONDS), aiohttp.TCPConnector(ssl=_context(settings))
+    timeout, connector = aiohttp.ClientTimeout(total=_SECONDS), aiohttp.TCPConnector(ssl=make_tls_context(settings))
     return aiohttp.ClientSession(timeout=timeout, connector=connector, trace_configs=[trace] if trace else None)
 
 
 async def acquire_permit(settings: Settings, account: Account, subject: str) -> Finding | None:
-    """Acquire a permit where workers acquire theirs; return a finding about the subject if there is none."""
+    """Acquire a permit from the rate limiter of the workers; return a finding about the subject if none is granted."""
     if settings.redis_url is None:
         return None
-    # Redis is examined by itself.
+    # Another check reports problems of Redis.
     with contextlib.suppress(OSError, RedisError):
         async with open_redis(settings.need_redis_url(), seconds=5.0, retries=1) as redis:
             try:
                 async with asyncio.timeout(_SECONDS):
                     await RateLimiter(redis).acquire(account, Queue.LIVE)
             except AccountHeld as error:
-                return warning(subject, f"not asked: {error}", "see `docv-archive status`; `resume` ends a hold")
+                return warning(subject, f"not asked: {error}", "run `docv-archive status`; `resume` ends a hold")
     return None
 
 
@@ -153,32 +175,38 @@ def judge_clock(date: str, now: float) -> Finding:
     try:
         apart = abs(email.utils.parsedate_to_datetime(date).timestamp() - now)
     except (ValueError, TypeError):
-        return warning("clock", "the answer has no Date to compare it with", "see that this machine keeps time (NTP)")
-    said, mend = f"{apart:.0f} s apart from RiskOS", "let this machine keep time (NTP)"
+        return warning(
+            "clock",
+            "the answer has no Date to compare it with",
+            "make sure that this machine's clock is synchronized (NTP)",
+        )
+    message, fix = f"{apart:.0f} s apart from RiskOS", "synchronize this machine's clock (NTP)"
     if apart > _CLOCK_WRONG:
-        return wrong("clock", said, mend)
-    return warning("clock", said, mend) if apart > _CLOCK_WARNING else fine("clock", said)
+        return wrong("clock", message, fix)
+    return warning("clock", message, fix) if apart > _CLOCK_WARNING else fine("clock", message)
 
 
 def judge_answer(status: int, headers: Mapping[str, str], body: bytes, texts: KnownTexts) -> Finding:
-    """Return what the answer about an evaluation that does not exist says of the key."""
+    """Return whether the key is accepted, judged by the answer about an evaluation that does not exist."""
     if status in _REFUSED:
         return wrong(_ASKING, *_REFUSED[status])
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return _judge_rate_limited(headers, body)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return warning(_ASKING, f"{status}: RiskOS has a fault", "try again later")
+        return warning(_ASKING, f"{status}: RiskOS failed", "try again later")
     if status == HTTPStatus.OK and body.startswith(_ZIP):
         return warning(_ASKING, "it has documents of an evaluation that does not exist", "is it a simulator?")
-    if classify_refusal(status, body, None, texts) is None:
-        return wrong(_ASKING, f"status {status}, and not as RiskOS answers", "see DOCV_RISKOS_URL and the proxy")
+    if classify_error(status, body, None, texts) is None:
+        return wrong(_ASKING, f"status {status}, and not as RiskOS answers", "check DOCV_RISKOS_URL and the proxy")
     return fine(_ASKING, f"accepted ({status} for an evaluation that does not exist)")
 
 
 def _judge_rate_limited(headers: Mapping[str, str], body: bytes) -> Finding:
-    word = parse_rate_limit_headers(headers, time.time())
-    if word.is_blocked or b"not activated" in body.lower():
-        return wrong(_ASKING, "429: the account may send 0 requests a second", "have the vendor activate the account")
+    limit = parse_rate_limit_headers(headers, time.time())
+    if limit.is_blocked or b"not activated" in body.lower():
+        return wrong(
+            _ASKING, "429: the account may send 0 requests per second", "ask the vendor to activate the account"
+        )
     return warning(
-        _ASKING, "429: the rate or the day's quota is spent", "see DOCV_RATE and DOCV_DAILY_QUOTA; try later"
+        _ASKING, "429: the rate or the day's quota is spent", "check DOCV_RATE and DOCV_DAILY_QUOTA; try again later"
     )

@@ -1,108 +1,237 @@
-"""The command: ask the operator, erase each evaluation, say what came of it."""
+"""The command `erase`: ask the operator to confirm, erase each evaluation, and print the results."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar
 
 import click
-import orjson
 
-from scripts.archive_access.open_bucket import open_archive_bucket
+from scripts.archive_access.open_bucket import open_archive_bucket, open_read_only_bucket
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.exit_codes import NOT_ALL, OK
+from scripts.console.formatting import format_count
+from scripts.console.interrupts import interruptible
 from scripts.console.operator_name import by_option, check_line, operator_name
 from scripts.console.options import account_option, json_option, yes_option
-from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one
+from scripts.erase.erasure import (
+    BegunErasure,
+    ErasureRefused,
+    ErasureStores,
+    begin_erasure,
+    finish_erasure,
+)
 from scripts.erase.files import LocalFiles
-from scripts.erase.receipt import ErasureRequest, Receipt
+from scripts.erase.outcomes import Printer
+from scripts.erase.pending import begin_pending, sweep_leftovers
+from scripts.erase.presence import find_in_lists
+from scripts.erase.receipt import ErasureRequest
 from scripts.erase.stock import ObjectVersions
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import S3Versions
-from scripts.local.processes import find_redis
+from scripts.erase.wait import wait_for_workers
+from scripts.local.processes import find_local_redis
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from worker.clients.archive import open_archive
+from worker.clients.embedded_redis import is_unused
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
-from worker.config.accounts import load_account_settings
-from worker.config.settings import Settings, SettingsError
+from worker.config.accounts import Accounts, load_accounts
+from worker.config.settings import Settings, SettingsError, load_settings
 
-_NO_REDIS = "no Redis is named (DOCV_REDIS_URL), and none was used here: see that no worker is at work on the archive"
+_NO_REDIS = (
+    "DOCV_REDIS_URL is not set, and no Redis was started here before: make sure that no worker writes to the archive"
+)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Erasure:
+    """The work of one call of the command.
+
+    Attributes:
+        ids: the evaluations; empty with ``pending``.
+        request: the operator's request.
+        settings: settings of the account.
+        environments: environment of each account, by its name.
+        wait_seconds: seconds for which a worker may still write; None to leave the receipts open.
+        dry_run: whether to change nothing.
+        pending: whether to complete open receipts and sweep recorded leftovers instead.
+    """
+
+    ids: Sequence[str]
+    request: ErasureRequest
+    settings: Settings
+    environments: dict[str, str]
+    wait_seconds: float | None
+    dry_run: bool
+    pending: bool
 
 
 @click.command()
-@click.argument("eval_ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--reason", required=True, help="Why; it stands in the receipt. No personal data.")
+@click.argument("eval_ids", metavar="[ID...]", nargs=-1)
+@click.option("--reason", help="Reason, which the receipt records. Do not enter personal data.")
 @by_option
 @yes_option
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--bypass-governance", is_flag=True, help="Remove also what a GOVERNANCE retention keeps.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for workers; the receipt stays open until --pending.")
+@click.option(
+    "--pending", is_flag=True, help="Complete all open receipts, and remove objects that workers left behind."
+)
+@click.option(
+    "--even-if-absent",
+    is_flag=True,
+    help="Also write the marker and receipt for an ID that is not found, so that it is never archived.",
+)
+@click.option("--bypass-governance", is_flag=True, help="Also remove objects under a GOVERNANCE retention.")
 @account_option()
-@json_option("Print one JSON object a line.")
+@json_option("Print one JSON object per line.")
 def erase(
     eval_ids: Sequence[str],
     *,
-    reason: str,
+    reason: str | None,
     by: str | None,
-    yes: bool,
-    dry_run: bool,
-    bypass_governance: bool,
     account: str | None,
+    yes: bool,
     as_json: bool,
+    **flags: bool,
 ) -> int:
     """Erase evaluations for good: a privacy request.
 
-    Documents, manifests and all their versions go, and their traces in Redis; a receipt stays in the archive. They are
-    not archived again, unless --even-if-erased says so. Cut off, the same command goes on where it was.
+    Removes documents, manifests, all their versions and their traces in Redis; a receipt stays in the archive. The
+    evaluations are not archived again, except with --even-if-erased. If the command was interrupted, run it again.
+
+    A disconnected worker may still write for DOCV_LEASE_SECONDS and DOCV_PUT_SECONDS. The command waits that long
+    once for all IDs, removes what was written since, and completes the receipts. --no-wait leaves this to
+    `erase --pending`.
+
+    Exit code 1 means that an evaluation was not found or not erased, that a receipt is open, or that the other
+    environment has objects of an evaluation.
     """
+    _check_usage(eval_ids, reason, pending=flags["pending"])
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
-    asked = ErasureRequest(check_line(reason, "--reason"), operator_name(by), socket.gethostname(), bypass_governance)
-    settings = load_account_settings(account)
-    if not yes and not dry_run:
+    accounts = load_accounts(load_settings())
+    settings = accounts.select(account).settings
+    if not (yes or flags["dry_run"] or flags["pending"]):
         click.confirm(
-            f"{len(ids)} evaluations in {settings.archive_url} ({settings.environment}): documents, manifests and all "
-            "their versions go for good. Go on?",
+            f"{format_count(len(ids), 'evaluation')} in {settings.archive_url} ({settings.environment}): documents, "
+            "manifests and all their versions are removed for good. Continue?",
             abort=True,
             err=True,
         )
+    request = ErasureRequest(
+        check_line(reason, "--reason") if reason is not None else "",
+        operator_name(by),
+        socket.gethostname(),
+        bypass_governance=flags["bypass_governance"],
+        even_if_absent=flags["even_if_absent"],
+    )
+    return interruptible(lambda: _run(ids, request, settings, accounts, as_json=as_json, **flags))
+
+
+def _check_usage(eval_ids: Sequence[str], reason: str | None, *, pending: bool) -> None:
+    if pending and (eval_ids or reason is not None):
+        raise click.UsageError("--pending completes earlier erasures: give neither an ID nor --reason")
+    if not pending and not eval_ids:
+        raise click.UsageError("Missing argument 'ID...'.")
+    if not pending and reason is None:
+        raise click.UsageError("Missing option '--reason'.")
+
+
+def _run(
+    ids: Sequence[str], request: ErasureRequest, settings: Settings, accounts: Accounts, *, as_json: bool, **flags: bool
+) -> int:
+    printer = Printer(as_json=as_json)
     with contextlib.ExitStack() as stack:
+        seconds = settings.lease_seconds + settings.put_seconds
+        # A worker that uses the embedded Redis holds a file lock while it runs.
+        has_worker = not settings.archive_url.startswith("file:") or not is_unused(settings.private_dir)
         try:
-            settings = stack.enter_context(find_redis(settings))
+            settings, embedded = stack.enter_context(find_local_redis(settings))
+            if embedded and embedded.started and not has_worker:
+                seconds = 0.0
         except SettingsError:
             click.echo(f"docv-archive: {_NO_REDIS}", err=True)
-        endings = asyncio.run(_erase(ids, asked, settings, dry_run=dry_run, as_json=as_json))
-    return NOT_ALL if any(isinstance(ending, ErasureRefused) for ending in endings) else OK
+        erasure = _Erasure(
+            ids,
+            request,
+            settings,
+            {each.name: each.settings.environment for each in accounts},
+            wait_seconds=None if flags["no_wait"] else seconds,
+            dry_run=flags["dry_run"],
+            pending=flags["pending"],
+        )
+        asyncio.run(_erase(erasure, printer))
+    return OK if printer.all_ok else NOT_ALL
 
 
-async def _erase(
-    ids: Sequence[str], asked: ErasureRequest, settings: Settings, *, dry_run: bool, as_json: bool
-) -> list[ErasureResult]:
-    endings = []
-    async with _open_stores(settings) as place:
-        for eval_id in ids:
-            ending = await _erase_one(Evaluation(eval_id, settings.environment), asked, place, dry_run=dry_run)
-            if as_json:
-                click.echo(orjson.dumps({"eval_id": eval_id, **_as_json(ending)}))
-            else:
-                click.echo(f"{eval_id}: {_sentence(ending)}")
-            endings.append(ending)
-    return endings
+async def _erase(erasure: _Erasure, printer: Printer) -> None:
+    async with _open_stores(erasure) as stores:
+        begun = await (_begin_pending if erasure.pending else _begin)(erasure, stores, printer)
+        if erasure.wait_seconds is None:
+            for each in begun:
+                printer.print(each.evaluation, each)
+            return
+        if not begun:
+            return
+        await wait_for_workers(erasure.wait_seconds)
+        mentions = await stores.redis_records.remove_mentions([each.evaluation.eval_id for each in begun])
+        for each in begun:
+            evaluation = each.evaluation
+            finishing = finish_erasure(each, stores, mentions[evaluation.eval_id])
+            printer.print(evaluation, await _translate_errors(evaluation.eval_id, finishing))
+
+
+async def _begin(erasure: _Erasure, stores: ErasureStores, printer: Printer) -> list[BegunErasure]:
+    begun = []
+    for eval_id in erasure.ids:
+        evaluation = Evaluation(eval_id, erasure.settings.environment)
+        result = await _translate_errors(
+            eval_id, begin_erasure(evaluation, erasure.request, stores, dry_run=erasure.dry_run)
+        )
+        if isinstance(result, BegunErasure):
+            begun.append(result)
+        else:
+            printer.print(evaluation, result)
+    return begun
+
+
+async def _begin_pending(erasure: _Erasure, stores: ErasureStores, printer: Printer) -> list[BegunErasure]:
+    begun = []
+    async for evaluation, result in begin_pending(erasure.request, stores, dry_run=erasure.dry_run):
+        if isinstance(result, BegunErasure):
+            begun.append(result)
+        else:
+            printer.print(evaluation, result)
+    async for evaluation, swept in sweep_leftovers(erasure.request, stores, dry_run=erasure.dry_run):
+        printer.print(evaluation, swept)
+    return begun
 
 
 @contextlib.asynccontextmanager
-async def _open_stores(settings: Settings) -> AsyncIterator[ErasureStores]:
+async def _open_stores(erasure: _Erasure) -> AsyncIterator[ErasureStores]:
+    settings = erasure.settings
     async with contextlib.AsyncExitStack() as stack:
         ledger = None
         if settings.redis_url:
             redis = await stack.enter_async_context(open_redis(settings.need_redis_url()))
             await check_redis(redis)
             ledger = Ledger(redis)
-        bucket = await stack.enter_async_context(open_archive_bucket(settings))
-        yield ErasureStores(bucket, _open_versions(settings), RedisRecords(ledger), settings.tags)
+        opened = open_read_only_bucket(settings, may_be_new=True) if erasure.dry_run else open_archive_bucket(settings)
+        bucket = await stack.enter_async_context(opened)
+        versions = _open_versions(settings)
+        lists = await find_in_lists(bucket, versions, erasure.ids, _report_damage) if erasure.ids else {}
+        records = RedisRecords(ledger, environments=erasure.environments)
+        yield ErasureStores(bucket, versions, records, settings.tags, lists)
+
+
+def _report_damage(key: str) -> None:
+    click.echo(f"docv-archive: {key} is damaged, so the evaluations in it are not known", err=True)
 
 
 def _open_versions(settings: Settings) -> ObjectVersions:
@@ -115,44 +244,10 @@ def _open_versions(settings: Settings) -> ObjectVersions:
     return LocalFiles(folder)
 
 
-async def _erase_one(
-    evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores, *, dry_run: bool
-) -> ErasureResult:
+async def _translate_errors(eval_id: str, work: Awaitable[Result]) -> Result | ErasureRefused:
     try:
-        return await erase_one(evaluation, asked, place, dry_run=dry_run)
+        return await work
     except IntegrityError as error:
         return ErasureRefused(str(error))
     except (StorageError, RetryableError) as error:
-        raise ServiceUnavailable(
-            f"{evaluation.eval_id}: {error}; the same command goes on where this one stopped"
-        ) from None
-
-
-def _sentence(ending: ErasureResult) -> str:
-    match ending:
-        case Erased(kept):
-            return f"erased {_format_amount(kept.receipt)}; the receipt is {kept.key}"
-        case WouldErase(receipt):
-            return f"would erase {_format_amount(receipt)}"
-        case ErasureRefused(why):
-            return f"not erased: {why}"
-    assert_never(ending)
-
-
-def _as_json(ending: ErasureResult) -> dict[str, object]:
-    match ending:
-        case Erased(kept):
-            return {"state": "erased", **_totals(kept.receipt), "receipt": kept.key, "why": None}
-        case WouldErase(receipt):
-            return {"state": "would_erase", **_totals(receipt), "receipt": None, "why": None}
-        case ErasureRefused(why):
-            return {"state": "refused", "objects": 0, "versions": 0, "bytes": 0, "receipt": None, "why": why}
-    assert_never(ending)
-
-
-def _format_amount(receipt: Receipt) -> str:
-    return f"{receipt.objects} objects, {receipt.versions} versions, {receipt.size} bytes"
-
-
-def _totals(receipt: Receipt) -> dict[str, int]:
-    return {"objects": receipt.objects, "versions": receipt.versions, "bytes": receipt.size}
+        raise ServiceUnavailable(f"{eval_id}: {error}; run the same command to continue") from None

@@ -1,7 +1,10 @@
-"""One evaluation's way out of the archive, one line per step.
+"""Erase one evaluation from the archive, in an order that survives interruptions.
 
-The order is the promise. The receipt comes first, so that whatever is cut off is seen. Then the marker: from then on no
-worker begins with the evaluation. Then it is waited for the one that had begun before. Only then is anything removed.
+1. Write the receipt, so that an interrupted erasure is found.
+2. Put the marker in place of the manifest: no worker starts this evaluation any more.
+3. Sweep: remove every object.
+4. Wait for as long as a worker may still write that lost its connection to Redis or was paused.
+5. Sweep again, and complete the receipt.
 """
 
 import asyncio
@@ -9,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scripts.erase.marker import is_marker, replace_with_marker
+from scripts.erase.presence import Presence, find_presences
 from scripts.erase.receipt import (
     ErasureRequest,
     Receipt,
@@ -16,48 +20,67 @@ from scripts.erase.receipt import (
     begin,
     complete,
     find_unfinished,
-    keys_of,
+    list_receipt_keys,
     make_receipt,
+    select_unnamed,
 )
 from scripts.erase.stock import ObjectVersion, ObjectVersions
 from scripts.erase.traces import RedisRecords
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from worker.clients.errors import ServiceUnavailable
 
 _SWEEPS = 3
-_BUSY = "it is being worked on; give the same command again in a minute"
+_BUSY = "a worker still has it; its receipt stays open, and `erase --pending` completes it"
+_STILL_WRITTEN = "something keeps writing to it; its receipt stays open, and `erase --pending` completes it"
+_ABSENT = (
+    "nothing of it is in the archive, in the ledger or in the list of a run: check the ID, DOCV_ARCHIVE_URL and its "
+    "prefix; --even-if-absent makes sure that it is never archived"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureStores:
-    """Where an evaluation may have left something.
+    """The stores that may hold objects or records of an evaluation.
 
     Attributes:
         bucket: the archive.
-        versions: the same, with its versions.
-        redis_records: in Redis.
+        versions: the same archive, with all versions of its objects.
+        redis_records: the records in Redis.
         tags: the user's own tags, for the marker.
+        lists: keys of the pieces of run lists that name an evaluation, by its ID.
     """
 
     bucket: Bucket
     versions: ObjectVersions
     redis_records: RedisRecords
     tags: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """Everything is gone; the receipt says what it was."""
+    """Everything of one environment is removed, as the receipt describes.
+
+    Attributes:
+        receipt: the completed receipt.
+        elsewhere: a sentence about what remains in the other environment, or None.
+    """
 
     receipt: StoredReceipt
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WouldErase:
-    """What would go; nothing was changed."""
+    """The result of a dry run: nothing was changed.
+
+    Attributes:
+        receipt: the receipt that an erasure would write.
+        why: a sentence that says why it would not be erased; None if it would.
+    """
 
     receipt: Receipt
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,67 +90,163 @@ class ErasureRefused:
     why: str
 
 
-ErasureResult = Erased | WouldErase | ErasureRefused
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The evaluation was not found, so neither marker nor receipt was written.
+
+    Attributes:
+        why: the places that were searched, or the environment that has the evaluation.
+    """
+
+    why: str
+
+
+ErasureResult = Erased | WouldErase | ErasureRefused | NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class BegunErasure:
+    """The marker is in place, and the first sweep is done; a worker may still write.
+
+    Attributes:
+        evaluation: the evaluation.
+        request: the operator's request.
+        receipts: all open receipts of the evaluation.
+        late: removed versions that did not exist when the receipts were begun.
+        elsewhere: a sentence about what remains in the other environment, or None.
+    """
+
+    evaluation: Evaluation
+    request: ErasureRequest
+    receipts: tuple[StoredReceipt, ...]
+    late: Sequence[ObjectVersion] = ()
+    elsewhere: str | None = None
 
 
 async def erase_one(
-    evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores, *, dry_run: bool = False
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool = False
 ) -> ErasureResult:
-    """Erase one evaluation, or go on where a former try was cut off.
+    """Erase one evaluation that no worker can be writing to, or resume an interrupted erasure.
 
     Raises:
-        ServiceUnavailable: S3, or the folder, does not do what it was asked.
+        ServiceUnavailable: S3, or the folder, refuses or fails.
         StorageError: the same.
-        IntegrityError: a receipt is not ours.
+        IntegrityError: a receipt is damaged.
     """
-    kept = await find_unfinished(place.bucket, await asyncio.to_thread(keys_of, place.versions, evaluation))
-    items = await _items_to_remove(evaluation, place)
-    why = await asyncio.to_thread(place.versions.locks, items, bypass_governance=asked.bypass_governance)
-    if why:
+    begun = await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+    if not isinstance(begun, BegunErasure):
+        return begun
+    mentions = await stores.redis_records.remove_mentions([evaluation.eval_id])
+    return await finish_erasure(begun, stores, mentions[evaluation.eval_id])
+
+
+async def begin_erasure(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool = False
+) -> BegunErasure | WouldErase | ErasureRefused | NotFound:
+    """Set the marker and make the first sweep, or resume an interrupted erasure; raises as ``erase_one``."""
+    keys = await asyncio.to_thread(list_receipt_keys, stores.versions, evaluation)
+    receipts = await find_unfinished(stores.bucket, keys)
+    here, elsewhere = await _find_presence(evaluation, stores)
+    is_here = here.is_found or bool(receipts) or request.even_if_absent
+    if not is_here and (elsewhere.is_found or not dry_run):
+        return NotFound(_describe(elsewhere) if elsewhere.is_found else _ABSENT)
+    if why := await _find_lock(here.items, request, stores):
         return ErasureRefused(why)
+    is_new = not receipts
+    if is_new:
+        receipt = await _make_receipt(evaluation, request, stores, here.items)
+        if dry_run:
+            return WouldErase(receipt, None if is_here else _ABSENT)
+        receipts = [await begin(stores.bucket, receipt)]
     if dry_run:
-        return WouldErase(kept.receipt if kept else await _begin_or_resume(evaluation, asked, place, items))
-    if not await place.redis_records.are_free(evaluation.eval_id):
-        return ErasureRefused(_BUSY)
-    kept = kept or await begin(place.bucket, await _begin_or_resume(evaluation, asked, place, items))
-    await replace_with_marker(place.bucket, evaluation, kept, place.tags)
-    if not await place.redis_records.remove(evaluation.eval_id):
-        return ErasureRefused(_BUSY)
-    why = await _sweep(evaluation, asked, place)
-    return ErasureRefused(why) if why else Erased(await complete(place.bucket, kept))
+        return WouldErase(receipts[0].receipt)
+    await replace_with_marker(stores.bucket, evaluation, receipts[-1], stores.tags)
+    await stores.redis_records.remove(evaluation, wait=False)
+    removed = await _remove_once(evaluation, request, stores)
+    if isinstance(removed, ErasureRefused):
+        return removed
+    late = [] if is_new else select_unnamed(receipts, removed)
+    remains = _describe(elsewhere) if elsewhere.must_go else None
+    return BegunErasure(evaluation, request, tuple(receipts), late, remains)
 
 
-async def _items_to_remove(evaluation: Evaluation, place: ErasureStores) -> list[ObjectVersion]:
-    """Return everything of an evaluation but the marker, where that is there already."""
-    items = await asyncio.to_thread(place.versions.items, evaluation)
-    if not is_marker(await place.bucket.read(evaluation.manifest_key)):
+async def finish_erasure(
+    begun: BegunErasure, stores: ErasureStores, mentions: Sequence[str] = ()
+) -> Erased | ErasureRefused:
+    """Sweep again after the wait, and complete the receipts; raises as ``erase_one``.
+
+    Args:
+        mentions: places outside the archive where the ID may remain.
+    """
+    evaluation = begun.evaluation
+    if not await stores.redis_records.remove(evaluation, wait=True):
+        return ErasureRefused(_BUSY)
+    late = [*begun.late]
+    for _ in range(_SWEEPS):
+        if not (items := await _list_items_to_remove(evaluation, stores)):
+            break
+        if why := await _find_lock(items, begun.request, stores):
+            return ErasureRefused(why)
+        await _remove(items, begun.request, stores)
+        late += items
+    else:
+        return ErasureRefused(_STILL_WRITTEN)
+    await asyncio.to_thread(stores.versions.tidy, evaluation)
+    remaining = (*stores.lists.get(evaluation.eval_id, ()), *mentions)
+    done = [await complete(stores.bucket, kept, late, remaining) for kept in begun.receipts]
+    return Erased(done[-1], begun.elsewhere)
+
+
+async def _find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[Presence, Presence]:
+    return await find_presences(
+        evaluation,
+        stores.bucket,
+        stores.versions,
+        in_ledger=await stores.redis_records.find_environment(evaluation),
+        lists=stores.lists.get(evaluation.eval_id, ()),
+    )
+
+
+def _describe(elsewhere: Presence) -> str:
+    """Return a sentence about what the other environment has, and how to erase it there."""
+    return (
+        f"{elsewhere.sentence()}: run the same command with an --account of that environment, or with "
+        f"DOCV_ENVIRONMENT={elsewhere.environment}"
+    )
+
+
+async def _list_items_to_remove(evaluation: Evaluation, stores: ErasureStores) -> list[ObjectVersion]:
+    """Return every version of an evaluation's objects, except a marker that is already in stores."""
+    has_marker = is_marker(await stores.bucket.read(evaluation.manifest_key))
+    items = await asyncio.to_thread(stores.versions.items, evaluation)
+    if not has_marker:
         return items
     return [item for item in items if not (item.key == evaluation.manifest_key and item.latest and not item.deletion)]
 
 
-async def _begin_or_resume(
-    evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores, items: Sequence[ObjectVersion]
+async def _make_receipt(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, items: Sequence[ObjectVersion]
 ) -> Receipt:
-    found = await place.bucket.read(evaluation.manifest_key)
-    return make_receipt(evaluation, asked, items, None if found is None or is_marker(found) else found.data)
+    found = await stores.bucket.read(evaluation.manifest_key)
+    manifest = None if found is None or is_marker(found) else found.data
+    return make_receipt(evaluation, request, items, manifest, await stores.redis_records.latest_time())
 
 
-async def _sweep(evaluation: Evaluation, asked: ErasureRequest, place: ErasureStores) -> str | None:
-    """Remove until nothing is left; return why not, where something came that is locked.
+async def _find_lock(items: Sequence[ObjectVersion], request: ErasureRequest, stores: ErasureStores) -> str | None:
+    return await asyncio.to_thread(stores.versions.locks, items, bypass_governance=request.bypass_governance)
 
-    Raises:
-        ServiceUnavailable: there is always more.
-    """
-    bypass = asked.bypass_governance
-    for _ in range(_SWEEPS):
-        items = await _items_to_remove(evaluation, place)
-        if not items:
-            await asyncio.to_thread(place.versions.tidy, evaluation)
-            return None
-        why = await asyncio.to_thread(place.versions.locks, items, bypass_governance=bypass)
-        if why:
-            return why
-        await asyncio.to_thread(place.versions.remove, items, bypass_governance=bypass)
-    raise ServiceUnavailable(
-        f"{evaluation.eval_id}: something goes on writing to it; give the same command again later"
-    )
+
+async def _remove(items: Sequence[ObjectVersion], request: ErasureRequest, stores: ErasureStores) -> None:
+    await asyncio.to_thread(stores.versions.remove, items, bypass_governance=request.bypass_governance)
+
+
+async def _remove_once(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores
+) -> list[ObjectVersion] | ErasureRefused:
+    """Make one sweep; return the removed versions, or a refusal if one of them is locked."""
+    items = await _list_items_to_remove(evaluation, stores)
+    if why := await _find_lock(items, request, stores):
+        return ErasureRefused(why)
+    await _remove(items, request, stores)
+    await asyncio.to_thread(stores.versions.tidy, evaluation)
+    return items

@@ -1,17 +1,20 @@
-"""An evaluation's objects in a folder."""
+"""List and remove an evaluation's files if the archive is a folder."""
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scripts.erase.stock import ObjectVersion, prefixes_of
+from scripts.erase.stock import ObjectVersion, key_prefixes
 from tasks.model.evaluation import Evaluation
+from tasks.storage.local_bucket import sync_folder
+from worker.clients.disk_errors import explain_disk_error
 from worker.clients.errors import ServiceUnavailable
 
 
 class LocalFiles:
-    """See ``scripts.erase.stock.ObjectVersions``. A folder knows no versions and no locks.
+    """Lists and removes files as ``ObjectVersions``; a folder has neither versions nor locks.
 
     Args:
         root: the folder of the archive.
@@ -21,52 +24,58 @@ class LocalFiles:
         self._root = root
 
     def items(self, evaluation: Evaluation) -> list[ObjectVersion]:
-        """Return every file of an evaluation, also one that a worker left half written."""
-        with _translated():
+        """Return every file of an evaluation, including half-written ones that a worker left."""
+        with _translate_disk_errors():
             return [
-                ObjectVersion(path.relative_to(self._root).as_posix(), size=path.lstat().st_size)
-                for prefix in prefixes_of(evaluation)
-                for path in self._files(prefix)
+                ObjectVersion(path.relative_to(self._root).as_posix(), size=size)
+                for prefix in key_prefixes(evaluation)
+                for path, size in self._files(prefix)
             ]
 
-    def _files(self, prefix: str) -> list[Path]:
-        return sorted(path for path in (self._root / prefix).rglob("*") if path.is_symlink() or not path.is_dir())
+    def _files(self, prefix: str) -> list[tuple[Path, int]]:
+        """Return files and their sizes; another eraser, or the worker that wrote a file, may remove it meanwhile."""
+        found = []
+        for folder, folders, names in os.walk(self._root / prefix):
+            for path in (Path(folder, name) for name in (*folders, *names)):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if not stat.S_ISDIR(status.st_mode):
+                        found.append((path, status.st_size))
+        return sorted(found)
 
-    def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:  # see the class
-        """Return None: nothing is locked."""
+    def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:  # a folder has no locks
+        """Return None: a folder has no locks."""
 
-    def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:  # noqa: ARG002  # see the class
-        """Remove these files, and ask the disk to remember it."""
+    def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:  # noqa: ARG002  # no locks
+        """Remove these files, and flush their folders to the disk."""
         paths = [self._root / item.key for item in items]
-        with _translated():
+        with _translate_disk_errors():
             for path in paths:
                 path.unlink(missing_ok=True)
             for folder in {path.parent for path in paths}:
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                # Another eraser may have removed the empty folder.
+                with contextlib.suppress(FileNotFoundError):
+                    sync_folder(folder)
 
     def tidy(self, evaluation: Evaluation) -> None:
-        """Remove the folders that are empty now."""
-        with _translated():
-            for prefix in prefixes_of(evaluation):
-                top = self._root / prefix
-                for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
-                    # It is not empty, or is not there: both are as they should be.
+        """Remove empty folders."""
+        with _translate_disk_errors():
+            for prefix in key_prefixes(evaluation):
+                for folder, _, _ in os.walk(self._root / prefix, topdown=False):
+                    # Not empty, or already removed: both are fine.
                     with contextlib.suppress(OSError):
-                        folder.rmdir()
+                        Path(folder).rmdir()
 
     def keys(self, below: str) -> list[str]:
         """Return the keys below a prefix, in order."""
-        with _translated():
-            return [path.relative_to(self._root).as_posix() for path in self._files(below)]
+        with _translate_disk_errors():
+            return [path.relative_to(self._root).as_posix() for path, _ in self._files(below)]
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServiceUnavailable(f"the folder of the archive does not do what it was asked: {error.strerror}") from None
+        why = explain_disk_error(error, "DOCV_ARCHIVE_URL")
+        raise ServiceUnavailable(f"the folder of the archive cannot be changed: {why}") from None

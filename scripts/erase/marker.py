@@ -1,4 +1,4 @@
-"""The manifest of an evaluation that was erased: it keeps whoever comes later from archiving it again."""
+"""Replace the manifest of an erased evaluation with a marker, so that no later order archives it again."""
 
 from collections.abc import Mapping
 
@@ -10,52 +10,55 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket, StoredObject, WriteUnconfirmed
 from tasks.storage.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
-from tasks.storage.revision import manifest_attributes
+from tasks.storage.revision import complete_tags, manifest_attributes
 
 _TRIES = 3
 
 
 def is_marker(found: StoredObject | None) -> bool:
-    """Return whether a manifest says that its evaluation was erased."""
-    manifest = _manifest(found)
+    """Return whether a stored manifest is the marker of an erasure."""
+    manifest = _parse_manifest(found)
     return manifest is not None and manifest.erased is not None
 
 
 async def replace_with_marker(
     bucket: Bucket, evaluation: Evaluation, receipt: StoredReceipt, tags: Mapping[str, str]
 ) -> None:
-    """Put the marker in the manifest's place, whatever a worker does meanwhile.
+    """Put the marker in place of the manifest or of an earlier marker, even if a worker writes meanwhile.
 
     Args:
         tags: the user's own tags.
 
     Raises:
-        ManifestChanged: workers were faster again and again.
-        StorageError: it may not be there.
+        ManifestChanged: workers changed the manifest during every try.
+        StorageError: the marker may not have been written.
     """
     for _ in range(_TRIES):
         found = await bucket.read(evaluation.manifest_key)
-        if is_marker(found):
+        before = _parse_manifest(found)
+        # An order to archive again overrides earlier erasures only, so the marker has the time of the latest one.
+        if before and before.erased and before.erased.at >= receipt.receipt.requested_at:
+            await complete_tags(bucket, evaluation, before, tags)
             return
-        marker = make_marker(evaluation, receipt, _manifest(found))
+        marker = make_marker(evaluation, receipt, before)
         labels = manifest_attributes(evaluation, marker, tags)
         try:
             await bucket.replace(evaluation.manifest_key, marker.as_json(), labels, found.etag if found else None)
         except (ManifestChanged, WriteUnconfirmed):
-            continue  # the next look tells
+            continue  # the next read shows what is stored
         return
     raise ManifestChanged
 
 
 def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | None) -> Manifest:
-    """Return the marker: the outcome of before, and nothing of what was archived."""
+    """Return the marker: it keeps the earlier outcome and lists no documents."""
     now = utc_now()
     return Manifest(
         schema=1,
         eval_id=evaluation.eval_id,
         environment=evaluation.environment,  # type: ignore[arg-type]  # checked by pydantic
         account=before.account if before else evaluation.account,
-        # The set of outcomes is closed, and each tells what RiskOS said; where it was not asked, this one claims least.
+        # Each outcome of the closed set states what RiskOS answered. If it was not asked, this one claims least.
         outcome=before.outcome if before else Outcome.NO_DOCUMENTS,
         revision=before.revision + 1 if before else 1,
         previous=None,
@@ -71,8 +74,8 @@ def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | 
     )
 
 
-def _manifest(found: StoredObject | None) -> Manifest | None:
-    """Return what a manifest says; one that cannot be read must not keep its evaluation from being erased."""
+def _parse_manifest(found: StoredObject | None) -> Manifest | None:
+    """Return a parsed manifest; None if it is damaged, which must not prevent the erasure."""
     try:
         return Manifest.model_validate_json(found.data) if found else None
     except ValidationError:

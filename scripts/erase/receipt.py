@@ -1,9 +1,9 @@
-"""What stays of an erasure: who asked for it, when and why, and what went.
+"""The receipt of an erasure: operator, time, reason, and counts and hashes of the removed objects.
 
     receipts/{environment}/{eval_id}/{time}.json
 
-It is written before anything is removed, without ``completed_at``; that is filled in when all is done. So an erasure
-that was cut off is seen, and the same command completes it.
+A receipt is written before anything is removed; ``completed_at`` is set at the end. So an interrupted erasure is found,
+and the same command or ``erase --pending`` completes it.
 """
 
 import hashlib
@@ -19,31 +19,35 @@ from scripts.erase.stock import ObjectVersion, ObjectVersions
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
-from tasks.storage.manifest import archiver, utc_now
+from tasks.storage.manifest import archiver, format_utc, utc_now
 
+RECEIPTS = "receipts/"
+"""Prefix of the keys of all receipts."""
 _LABELS = ObjectAttributes("application/json")
 _NAMED_BY_CONTENT = re.compile(r"/([0-9a-f]{64})\.[a-z0-9]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
-    """What an operator asks for.
+    """An operator's request to erase evaluations.
 
     Attributes:
         reason: why, in the operator's words.
         by: the operator's name.
-        host: the machine it was asked on.
-        bypass_governance: remove also what a GOVERNANCE retention keeps.
+        host: the machine on which the command ran.
+        bypass_governance: whether to remove versions under a GOVERNANCE retention, too.
+        even_if_absent: whether to write marker and receipt even if nothing of the evaluation is found.
     """
 
     reason: str
     by: str
     host: str
     bypass_governance: bool = False
+    even_if_absent: bool = False
 
 
 class Receipt(BaseModel):
-    """The receipt of one erasure; no name out of a bundle is in it."""
+    """The receipt of one erasure; it contains no file name from a bundle."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -57,57 +61,73 @@ class Receipt(BaseModel):
     versions: int = Field(ge=0, description="Their versions and delete markers.")
     size: int = Field(ge=0, description="Bytes of all versions.")
     documents: tuple[str, ...] = Field(description="SHA-256 of each document, and of each bundle in quarantine.")
-    manifest: str | None = Field(description="SHA-256 of the manifest; null where there was none.")
+    manifest: str | None = Field(description="SHA-256 of the manifest, or null.")
+    remaining: tuple[str, ...] = Field(default=(), description="Places where the bare ID may remain.")
     requested_at: str
     completed_at: str | None
     archiver: str
 
     def as_json(self) -> bytes:
-        """Return the receipt as it stands in the archive."""
+        """Return the receipt as the JSON that is stored in the archive."""
         return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt and where it is."""
+    """A receipt and its key in the archive."""
 
     key: str
     receipt: Receipt
 
 
 def make_receipt(
-    evaluation: Evaluation, asked: ErasureRequest, items: Sequence[ObjectVersion], manifest: bytes | None
+    evaluation: Evaluation,
+    request: ErasureRequest,
+    items: Sequence[ObjectVersion],
+    manifest: bytes | None,
+    requested_at: float,
 ) -> Receipt:
-    """Return the receipt of what is about to go.
+    """Return the receipt of an erasure that is about to begin.
 
     Args:
-        items: what is about to go.
+        items: the versions to remove.
         manifest: the manifest's bytes, or None.
+        requested_at: the time, in seconds since the epoch.
     """
-    contents = filter(None, (_NAMED_BY_CONTENT.search(item.key) for item in items))
     return Receipt(
         schema=1,
         eval_id=evaluation.eval_id,
         environment=evaluation.environment,
-        by=asked.by,
-        host=asked.host,
-        reason=asked.reason,
+        by=request.by,
+        host=request.host,
+        reason=request.reason,
         objects=len({item.key for item in items}),
         versions=len(items),
         size=sum(item.size for item in items),
-        documents=tuple(sorted({found[1] for found in contents})),
+        documents=tuple(sorted(_hashes(items))),
         manifest=hashlib.sha256(manifest).hexdigest() if manifest else None,
-        requested_at=utc_now(),
+        requested_at=format_utc(requested_at),
         completed_at=None,
         archiver=archiver(),
     )
+
+
+def _hashes(items: Iterable[ObjectVersion]) -> set[str]:
+    """Return the hashes of the documents and bundles among these versions."""
+    return {found[1] for found in (_NAMED_BY_CONTENT.search(item.key) for item in items) if found}
+
+
+def select_unnamed(receipts: Sequence[StoredReceipt], items: Sequence[ObjectVersion]) -> list[ObjectVersion]:
+    """Return the documents and bundles among these versions that no receipt names."""
+    named = {sha256 for kept in receipts for sha256 in kept.receipt.documents}
+    return [item for item in items if _hashes([item]) - named]
 
 
 async def begin(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
     """Write the receipt of an erasure that begins.
 
     Raises:
-        StorageError: it may not be there.
+        StorageError: the receipt may not have been written.
     """
     key = f"{_folder(receipt.environment, receipt.eval_id)}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
     data = receipt.as_json()
@@ -115,49 +135,66 @@ async def begin(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
     return StoredReceipt(key, receipt)
 
 
-async def find_unfinished(bucket: Bucket, keys: Iterable[str]) -> StoredReceipt | None:
-    """Return the receipt among these of an erasure that was cut off, or None.
+async def find_unfinished(bucket: Bucket, keys: Iterable[str]) -> list[StoredReceipt]:
+    """Return the receipts with these keys that are not completed, the oldest first.
 
     Raises:
-        IntegrityError: one of them is no receipt of ours.
-        StorageError: the bucket did not say.
+        IntegrityError: one of them is damaged.
+        StorageError: the bucket failed.
     """
-    for key in keys:
-        found = await bucket.read(key)
-        if found and (kept := StoredReceipt(key, _parsed(found.data))).receipt.completed_at is None:
-            return kept
-    return None
+    found = [(key, await bucket.read(key)) for key in keys]
+    receipts = [StoredReceipt(key, _parse_receipt(stored.data)) for key, stored in found if stored]
+    return [each for each in receipts if each.receipt.completed_at is None]
 
 
-async def complete(bucket: Bucket, kept: StoredReceipt) -> StoredReceipt:
-    """Write down that an erasure is done.
+async def complete(
+    bucket: Bucket, kept: StoredReceipt, late: Sequence[ObjectVersion] = (), remaining: Sequence[str] = ()
+) -> StoredReceipt:
+    """Complete the receipt of an erasure.
+
+    Args:
+        late: removed versions that did not exist when the receipt was begun.
+        remaining: places where the ID may remain.
 
     Raises:
-        ManifestChanged: somebody else wrote the receipt in between.
-        StorageError: it may not be written.
+        ManifestChanged: another erasure wrote the receipt in between.
+        StorageError: the receipt may not have been written.
     """
     found = await bucket.read(kept.key)
-    done = kept.receipt.model_copy(update={"completed_at": utc_now()})
+    before = kept.receipt
+    if found and (known := _parse_receipt(found.data)).completed_at:
+        # A concurrent erasure has completed the same receipt.
+        return StoredReceipt(kept.key, known)
+    done = before.model_copy(
+        update={
+            "objects": before.objects + len({item.key for item in late}),
+            "versions": before.versions + len(late),
+            "size": before.size + sum(item.size for item in late),
+            "documents": tuple(sorted({*before.documents, *_hashes(late)})),
+            "remaining": tuple(remaining),
+            "completed_at": utc_now(),
+        }
+    )
     try:
         await bucket.replace(kept.key, done.as_json(), _LABELS, found.etag if found else None)
     except (ManifestChanged, WriteUnconfirmed):
-        # Our own write may have reached the store although its answer did not reach us.
+        # Our write may have reached the store even if its answer was lost.
         there = await bucket.read(kept.key)
-        if there is None or _parsed(there.data).completed_at is None:
+        if there is None or _parse_receipt(there.data).completed_at is None:
             raise
     return StoredReceipt(kept.key, done)
 
 
-def keys_of(stock: ObjectVersions, evaluation: Evaluation) -> list[str]:
+def list_receipt_keys(versions: ObjectVersions, evaluation: Evaluation) -> list[str]:
     """Return the keys of an evaluation's receipts, the oldest first."""
-    return [key for key in stock.keys(_folder(evaluation.environment, evaluation.eval_id)) if key.endswith(".json")]
+    return [key for key in versions.keys(_folder(evaluation.environment, evaluation.eval_id)) if key.endswith(".json")]
 
 
 def _folder(environment: str, eval_id: str) -> str:
-    return f"receipts/{environment}/{eval_id}/"
+    return f"{RECEIPTS}{environment}/{eval_id}/"
 
 
-def _parsed(data: bytes) -> Receipt:
+def _parse_receipt(data: bytes) -> Receipt:
     try:
         return Receipt.model_validate_json(data)
     except ValidationError:

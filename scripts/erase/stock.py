@@ -1,4 +1,4 @@
-"""What the archive holds of an evaluation, every version of it."""
+"""The interface by which an erasure lists and removes object versions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class ObjectVersion:
     """One version of one object.
 
     Attributes:
-        key: of the object, as the archive names it.
-        version: S3's name of the version; empty in a folder.
+        key: the object's key, below the archive's prefix.
+        version: S3's ID of the version; empty in a folder.
         size: bytes.
-        latest: whether it is the version that a reader gets.
-        deletion: whether it is a delete marker, and so holds nothing.
+        latest: whether this is the current version, which readers get.
+        deletion: whether this is a delete marker, which has no content.
     """
 
     key: str
@@ -28,25 +28,25 @@ class ObjectVersion:
 
 
 class ObjectVersions(Protocol):
-    """What an erasure asks of the archive. Every method may raise ServiceUnavailable."""
+    """Lists and removes the versions of an evaluation's objects. Every method may raise ServiceUnavailable."""
 
     def items(self, evaluation: Evaluation) -> list[ObjectVersion]:
-        """Return everything of an evaluation."""
+        """Return every version of an evaluation's objects."""
 
     def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
-        """Return why some of these must not be removed, or None."""
+        """Return why one of these versions must not be removed, or None."""
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         """Remove these versions for good."""
 
     def tidy(self, evaluation: Evaluation) -> None:
-        """Remove what is no object: unfinished uploads, or empty folders."""
+        """Remove unfinished uploads or empty folders."""
 
     def keys(self, below: str) -> list[str]:
         """Return the keys below a prefix, in order."""
 
 
-def prefixes_of(evaluation: Evaluation) -> tuple[str, str]:
-    """Return what the keys of all objects of an evaluation begin with."""
+def key_prefixes(evaluation: Evaluation) -> tuple[str, str]:
+    """Return the prefixes of an evaluation's keys: its documents, and its bundles in quarantine."""
     keys = evaluation.manifest_key, evaluation.quarantine_key("")
     return f"{PurePosixPath(keys[0]).parent}/", f"{PurePosixPath(keys[1]).parent}/"

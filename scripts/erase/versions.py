@@ -1,18 +1,19 @@
-"""An evaluation's objects in S3: all their versions, delete markers and unfinished uploads."""
+"""List and remove an evaluation's objects in S3: versions, delete markers and unfinished uploads."""
 
 from collections.abc import Iterator, Sequence
 
 from scripts.archive_access.s3_client import S3Archive, translate_s3_errors
-from scripts.erase.locks import lock_of
-from scripts.erase.stock import ObjectVersion, prefixes_of
+from scripts.erase.locks import find_lock
+from scripts.erase.stock import ObjectVersion, key_prefixes
 from tasks.model.evaluation import Evaluation
 from worker.clients.errors import ServiceUnavailable
 
-_AT_ONCE = 1000  # the most that S3 takes
+_GONE = {"NoSuchKey", "NoSuchVersion"}
+_AT_ONCE = 1000  # limit of S3's DeleteObjects
 
 
 class S3Versions:
-    """See ``scripts.erase.stock.ObjectVersions``.
+    """Lists and removes object versions in S3 as ``ObjectVersions``.
 
     Args:
         archive: the archive in S3.
@@ -22,9 +23,9 @@ class S3Versions:
         self._archive = archive
 
     def items(self, evaluation: Evaluation) -> list[ObjectVersion]:
-        """Return everything of an evaluation."""
+        """Return every version of an evaluation's objects, delete markers included."""
         with translate_s3_errors("s3:ListBucketVersions"):
-            return [item for prefix in prefixes_of(evaluation) for item in self._items(prefix)]
+            return [item for prefix in key_prefixes(evaluation) for item in self._items(prefix)]
 
     def _items(self, prefix: str) -> Iterator[ObjectVersion]:
         for page in self._archive.list_pages("list_object_versions", prefix):
@@ -35,11 +36,11 @@ class S3Versions:
                     yield ObjectVersion(key, found["VersionId"], size, latest=found["IsLatest"], deletion=is_marker)
 
     def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
-        """Return why some of these must not be removed, or None."""
+        """Return why one of these versions must not be removed, or None."""
         if not self._archive.has_object_lock():
             return None
         found = (
-            lock_of(self._archive, item, bypass_governance=bypass_governance) for item in items if not item.deletion
+            find_lock(self._archive, item, bypass_governance=bypass_governance) for item in items if not item.deletion
         )
         return next((why for why in found if why), None)
 
@@ -51,18 +52,21 @@ class S3Versions:
             wanted = {"Objects": named[start : start + _AT_ONCE], "Quiet": True}
             with translate_s3_errors("s3:DeleteObject and s3:DeleteObjectVersion"):
                 answer = self._archive.client.delete_objects(Bucket=self._archive.bucket, Delete=wanted, **bypass)
-            codes = sorted({error.get("Code", "no code") for error in answer.get("Errors", ())})
+            codes = {error.get("Code", "no code") for error in answer.get("Errors", ())}
+            # A concurrent erasure removed them first. Amazon's S3 does not report this as an error; other services may.
+            codes -= _GONE
             if codes:
+                reported = ", ".join(sorted(codes))
                 raise ServiceUnavailable(
-                    f"S3 did not remove all of it ({', '.join(codes)}); the credentials need s3:DeleteObject and "
+                    f"S3 did not remove all of it ({reported}); the credentials need s3:DeleteObject and "
                     f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}, and the same "
                     "command goes on where this one stopped"
                 )
 
     def tidy(self, evaluation: Evaluation) -> None:
-        """Abort unfinished uploads: their parts hold documents, too."""
+        """Abort unfinished uploads, since their parts hold documents, too."""
         client, bucket = self._archive.client, self._archive.bucket
-        for prefix in prefixes_of(evaluation):
+        for prefix in key_prefixes(evaluation):
             with translate_s3_errors("s3:ListBucketMultipartUploads"):
                 pages = list(self._archive.list_pages("list_multipart_uploads", prefix))
             for upload in (each for page in pages for each in page.get("Uploads", ())):

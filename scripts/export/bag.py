@@ -1,11 +1,11 @@
-"""A BagIt bag around what was exported (RFC 8493), so that whoever gets it can check it without us.
+"""A BagIt bag around an export (RFC 8493), which its recipient can check without docv-archive.
 
-Written by hand: the Library of Congress's `bagit` 1.9.0 says version 0.97 of each bag it makes, which is older than the
-RFC, changes the process's working directory, and is published without a wheel.
+Written by hand: the Library of Congress's `bagit` 1.9.0 gives its bags version 0.97, which is older than the RFC,
+changes the process's working directory, and is published without a wheel.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,31 +16,31 @@ PAYLOAD = "data"
 _DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
 
-def close_bag(folder: Path, facts: Mapping[str, object]) -> None:
+def close_bag(folder: Path, facts: Iterable[tuple[str, object]]) -> None:
     """Write the tag files of a bag whose payload is in place.
 
     Args:
-        folder: the bag; its payload stands below ``PAYLOAD``, under names without control characters and ``%``.
-        facts: what stands in ``bag-info.txt`` beside what is always there.
+        folder: the bag; its payload is below ``PAYLOAD``, under names without control characters and ``%``.
+        facts: further labels and values of ``bag-info.txt``; a label may come more than once.
 
     Raises:
-        OSError: the disk does not do it.
+        OSError: the disk refuses it.
     """
     size, count = _write_hashes(folder)
-    told = {
-        "Bag-Software-Agent": archiver(),
-        "Bagging-Date": datetime.now(UTC).date().isoformat(),
-        "Payload-Oxum": f"{size}.{count}",
-        **facts,
-    }
+    info = [
+        ("Bag-Software-Agent", archiver()),
+        ("Bagging-Date", datetime.now(UTC).date().isoformat()),
+        ("Payload-Oxum", f"{size}.{count}"),
+        *facts,
+    ]
     _write(folder / "bagit.txt", _DECLARATION)
-    _write(folder / "bag-info.txt", "".join(f"{label}: {value}\n" for label, value in told.items()))
+    _write(folder / "bag-info.txt", "".join(f"{label}: {value}\n" for label, value in info))
     tags = [folder / name for name in ("bag-info.txt", "bagit.txt", "manifest-sha256.txt")]
     _write(folder / "tagmanifest-sha256.txt", "".join(_line(path, folder) for path in tags))
 
 
 def _write_hashes(folder: Path) -> tuple[int, int]:
-    """Write the payload's hashes, read back from the disk; return its bytes and its files."""
+    """Write the hashes of the payload as read back from the disk; return the number of bytes and of files."""
     size = count = 0
     with open(folder / "manifest-sha256.txt", "x", encoding="utf-8", opener=open_for_owner) as hashes:
         for path in files_below(folder / PAYLOAD):

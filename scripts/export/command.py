@@ -1,8 +1,8 @@
-"""Export evaluations into a folder, a ZIP or a bag, and tell what became of each."""
+"""Export evaluations into a folder, a ZIP or a bag, and print the result of each."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import orjson
 
 from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
-from scripts.console.formatting import format_bytes
+from scripts.console.formatting import format_bytes, format_count
 from scripts.console.interrupts import interruptible
 from scripts.console.options import account_option, json_option
 from scripts.console.summary import MEANINGS, REASONS
@@ -19,7 +19,7 @@ from scripts.export.bag import PAYLOAD, close_bag
 from scripts.export.copying import Copier, DocumentSelection, Exported
 from scripts.export.packing import pack
 from scripts.export.staging import check_target_absent, put_in_place, staging_folder
-from scripts.ids.arguments import read_ids
+from scripts.ids.arguments import ParsedIds, read_ids
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.storage.encrypted_bucket import EncryptedBucket
@@ -34,24 +34,31 @@ _EVALUATIONS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What is to be made.
+    """What to make.
 
     Attributes:
-        target: the folder, or the ZIP; nothing is there yet.
-        packed: whether it is a ZIP.
-        bag: whether it is a BagIt bag.
-        selection: what is wanted of each evaluation.
+        target: path of the new folder or ZIP.
+        packed: whether the target is a ZIP.
+        bag: whether to make a BagIt bag.
+        strict: whether to make nothing if something is missing.
+        selection: what to export of each evaluation.
     """
 
     target: Path
     packed: bool
     bag: bool
+    strict: bool
     selection: DocumentSelection
 
+    @property
+    def top(self) -> str:
+        """Name of the one folder at the top of a ZIP."""
+        return self.target.stem
+
     def folder_of(self, eval_id: str) -> str:
-        """Return where an evaluation's files are in the end: a path, or its place in the ZIP."""
+        """Return the final path of an evaluation's files, in a ZIP relative to its root."""
         inside = Path(PAYLOAD, eval_id) if self.bag else Path(eval_id)
-        return str(inside if self.packed else self.target / inside)
+        return str((Path(self.top) if self.packed else self.target) / inside)
 
 
 @dataclass(slots=True)
@@ -60,25 +67,34 @@ class _ExportTotals:
     documents: int = 0
     bytes: int = 0
     not_all: int = 0
+    missing: list[str] = field(default_factory=list)
 
     def add(self, exported: Exported) -> None:
         self.evaluations += exported.manifest is not None
         self.documents += exported.documents
         self.bytes += exported.bytes
-        self.not_all += bool(exported.problems)
+        self.not_all += not exported.is_complete
+        self.missing += [f"{exported.eval_id}: {' '.join(problem.split())}" for problem in exported.problems]
 
 
 @click.command()
 @click.argument("sources", metavar="FILE|ID...", nargs=-1)
 @click.option("--ids", "files", metavar="FILE", multiple=True, help="File with IDs, in the formats of `backfill`.")
-@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to make; a ZIP where it ends in .zip.")
-@click.option("--zip", "archive", type=click.Path(path_type=Path), help="ZIP to make.")
-@click.option("--bag", is_flag=True, help="Make it a BagIt bag (RFC 8493).")
 @click.option(
-    "--kind", "kinds", type=click.Choice([kind.value for kind in Kind]), multiple=True, help="Only such documents."
+    "--to", "folder", type=click.Path(path_type=Path), help="Folder to create; a name that ends in .zip creates a ZIP."
 )
-@click.option("--revision", type=click.IntRange(1), help="The documents of a former revision.")
-@click.option("--current", is_flag=True, help="Without documents that RiskOS no longer had when last asked.")
+@click.option("--zip", "archive", type=click.Path(path_type=Path), help="ZIP to create.")
+@click.option("--bag", is_flag=True, help="Export a BagIt bag (RFC 8493).")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([kind.value for kind in Kind]),
+    multiple=True,
+    help="Export only documents of this kind.",
+)
+@click.option("--revision", type=click.IntRange(1), help="Export the documents of this revision.")
+@click.option("--strict", is_flag=True, help="Export nothing if a document or evaluation is missing or was changed.")
+@click.option("--current", is_flag=True, help="Leave out documents that RiskOS no longer had when last asked.")
 @account_option()
 @json_option("Print one JSON object for each evaluation.")
 def export(
@@ -89,50 +105,52 @@ def export(
     account: str | None,
     *,
     bag: bool,
+    strict: bool,
     as_json: bool,
     **selection: Any,
 ) -> int:
-    """Bring documents back out of the archive, each checked on its way.
+    """Copy documents out of the archive and check each one.
 
-    Each evaluation gets a folder with all documents that the archive holds, its manifest.json and names.csv. All of it
-    is there in the end, or nothing of it; what is there already is never written over. Needs neither Redis nor an API
-    key.
+    Each evaluation gets a folder with all documents that the archive holds, its manifest.json and names.csv, which also
+    lists documents that are missing or were changed. Nothing is ever overwritten. Needs neither Redis nor an API key.
     """
     target = archive or folder
     if target is None or (archive and folder):
-        raise click.UsageError("say where to: --to DIR or --zip FILE.zip, one of them")
+        raise click.UsageError("give either --to DIR or --zip FILE.zip, and not both")
     if not sources + files:
-        raise click.UsageError("name evaluations: IDs, or a file with --ids")
+        raise click.UsageError("no evaluations: give IDs, or a file with --ids")
     packed = bool(archive) or target.suffix.lower() == ".zip"
-    options = ExportOptions(target, packed=packed, bag=bag, selection=DocumentSelection(**selection))
+    options = ExportOptions(target, packed=packed, bag=bag, strict=strict, selection=DocumentSelection(**selection))
     check_target_absent(target)
     settings = load_account_settings(account)
     ids = read_ids(sources + files, settings)
 
     def make_it() -> int:
         try:
-            sums = _export(settings, ids.eval_ids, options, as_json=as_json)
+            sums = _export(settings, ids, options, as_json=as_json)
         except KeyboardInterrupt:
-            click.echo("\nStopped. Nothing of the export is left.", err=True)
+            click.echo("\nStopped. The partial export was removed.", err=True)
             return INTERRUPTED
         _print_totals(sums, options)
-        return NOT_ALL if sums.not_all or ids.bad else OK
+        return NOT_ALL if sums.not_all else OK
 
     return interruptible(make_it)
 
 
-def _export(settings: Settings, eval_ids: Sequence[str], wanted: ExportOptions, *, as_json: bool) -> _ExportTotals:
+def _export(settings: Settings, ids: ParsedIds, wanted: ExportOptions, *, as_json: bool) -> _ExportTotals:
     with staging_folder(wanted.target) as staging:
         tree = staging / "tree"
         room = tree / PAYLOAD if wanted.bag else tree
-        sums = asyncio.run(_copy_all(settings, eval_ids, wanted, room, as_json=as_json))
-        if not sums.evaluations:
+        sums = asyncio.run(_copy_all(settings, ids.eval_ids, wanted, room, as_json=as_json))
+        sums.not_all += len(ids.bad)
+        if not sums.evaluations or (wanted.strict and sums.not_all):
             return sums
         if wanted.bag:
-            close_bag(tree, {"DocV-Environment": settings.environment, "DocV-Evaluations": sums.evaluations})
+            counted = [("DocV-Environment", settings.environment), ("DocV-Evaluations", sums.evaluations)]
+            close_bag(tree, [*counted, *(("DocV-Missing", each) for each in sums.missing)])
         made = staging / "packed" if wanted.packed else tree
         if wanted.packed:
-            pack(tree, made)
+            pack(tree, made, wanted.top)
         put_in_place(made, wanted.target)
     return sums
 
@@ -162,14 +180,15 @@ async def _copy_some(copier: Copier, evaluations: Sequence[Evaluation]) -> list[
 
 
 def _first(failed: ExceptionGroup) -> Exception:
-    """Return one of the errors; a disk that is full is so for all."""
+    """Return one of the errors; if the disk is full, all of them say so."""
     error = failed.exceptions[0]
     return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
 def _print_evaluation(exported: Exported, wanted: ExportOptions, *, as_json: bool) -> None:
     size = format_bytes(exported.bytes)
-    line = f"{exported.eval_id}  {exported.outcome:<12}  {exported.documents:>4}  {size:>8}"
+    result = exported.outcome if exported.is_complete or not exported.manifest else "incomplete"
+    line = f"{exported.eval_id}  {result:<12}  {exported.documents:>4}  {size:>8}"
     click.echo(_json(exported, wanted) if as_json else line)
     for problem in exported.problems:
         click.echo(f"{exported.eval_id}: {problem}", err=True)
@@ -182,6 +201,7 @@ def _json(exported: Exported, wanted: ExportOptions) -> bytes:
         {
             "eval_id": exported.eval_id,
             "outcome": exported.outcome,
+            "complete": exported.is_complete,
             "documents": exported.documents,
             "bytes": exported.bytes,
             "folder": wanted.folder_of(exported.eval_id) if exported.manifest else None,
@@ -198,7 +218,11 @@ def _why(manifest: Manifest) -> str:
 
 def _print_totals(sums: _ExportTotals, wanted: ExportOptions) -> None:
     if not sums.evaluations:
-        click.echo("there was nothing to export, and nothing was made", err=True)
+        click.echo("there was nothing to export", err=True)
         return
-    what = f"{sums.evaluations} evaluations, {sums.documents} documents, {format_bytes(sums.bytes)}"
+    if wanted.strict and sums.not_all:
+        click.echo(f"{sums.not_all} missing or changed, so nothing was exported (--strict)", err=True)
+        return
+    counts = f"{format_count(sums.evaluations, 'evaluation')}, {format_count(sums.documents, 'document')}"
+    what = f"{counts}, {format_bytes(sums.bytes)}"
     click.echo(f"{wanted.target}: {what}" + (f"; {sums.not_all} not as asked" if sums.not_all else ""), err=True)

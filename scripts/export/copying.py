@@ -1,4 +1,4 @@
-"""One evaluation copied out of the archive: its manifest, and every document that is wanted, checked on its way."""
+"""Copy the manifest and the selected documents of one evaluation out of the archive, and verify them."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from scripts.archive_access.evaluation_rows import MISSING
-from scripts.archive_access.revisions import NotExported, check_key, extension_of, find_manifest
-from scripts.export.listing import NAME, write_listing
+from scripts.archive_access.extensions import extension_of
+from scripts.archive_access.revisions import NotExported, check_key, find_manifest
+from scripts.export.listing import NAME, ListedDocument, write_listing
 from scripts.export.names import UniqueNames
-from scripts.export.staging import make_folders, open_for_owner
+from scripts.export.staging import make_folders, new_file
 from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
@@ -23,12 +23,12 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class DocumentSelection:
-    """What is wanted of each evaluation.
+    """What to export of each evaluation.
 
     Attributes:
-        kinds: kinds of documents; none stands for all.
-        revision: number of a former revision; None is the current one.
-        current: whether documents are left out that RiskOS no longer had, as far as that revision says.
+        kinds: kinds of documents; empty for all.
+        revision: number of a former revision; None for the current one.
+        current: whether to leave out documents that RiskOS no longer had, according to that revision.
     """
 
     kinds: Collection[str] = ()
@@ -36,7 +36,7 @@ class DocumentSelection:
     current: bool = False
 
     def select(self, manifest: Manifest) -> Iterator[tuple[int, DocumentRecord]]:
-        """Yield the documents that are wanted, with their number in the manifest."""
+        """Yield the selected documents, each with its number in the manifest."""
         for number, document in enumerate(manifest.documents, 1):
             if not (self.current and document.superseded) and (not self.kinds or document.kind in self.kinds):
                 yield number, document
@@ -44,14 +44,14 @@ class DocumentSelection:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What became of an evaluation that was to be exported.
+    """The result of exporting one evaluation.
 
     Attributes:
         eval_id: the evaluation.
-        manifest: its manifest; None where there is none to rely upon.
-        documents: how many were copied.
-        bytes: how large they are together.
-        problems: a sentence for each thing that is not as it was asked for.
+        manifest: its manifest, or None if it is missing or damaged.
+        documents: number of copied documents.
+        bytes: their total size.
+        problems: a sentence for each thing that is missing or was changed.
     """
 
     eval_id: str
@@ -59,6 +59,11 @@ class Exported:
     documents: int = 0
     bytes: int = 0
     problems: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was selected is there."""
+        return not self.problems
 
     @property
     def outcome(self) -> str:
@@ -71,10 +76,10 @@ class Copier:
     """Copies evaluations into a folder.
 
     Attributes:
-        bucket: where they are.
-        folder: the folder; each evaluation gets one of its own in it.
-        selection: what is wanted of each.
-        at_once: bounds the documents that are on their way.
+        bucket: the archive.
+        folder: the parent of the folders of evaluations.
+        selection: what to export of each evaluation.
+        at_once: bounds the documents that are copied at the same time.
     """
 
     bucket: Bucket
@@ -83,10 +88,10 @@ class Copier:
     at_once: asyncio.Semaphore
 
     async def copy(self, evaluation: Evaluation) -> Exported:
-        """Copy an evaluation; what is wrong in the archive is a problem of it, and nothing more.
+        """Copy an evaluation; faults in the archive become problems of the result.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk refuses it.
         """
         try:
             committed = await find_manifest(self.bucket, evaluation, self.selection.revision)
@@ -96,7 +101,7 @@ class Copier:
             return Exported(evaluation.eval_id, problems=("it is not in the archive",))
         folder = self.folder / evaluation.eval_id
         make_folders(folder)
-        with _new_file(folder / _MANIFEST) as file:
+        with new_file(folder / _MANIFEST) as file:
             file.write(committed.stored.data)
         return await self._copy_documents(evaluation, committed.manifest, folder)
 
@@ -110,20 +115,22 @@ class Copier:
             ended = [
                 group.create_task(self._copy_one(evaluation, document, folder / path)) for _, path, document in wanted
             ]
-        copied, problems = [], []
-        for (number, path, document), task in zip(wanted, ended, strict=True):
-            problem = task.result()
-            if problem:
-                problems.append(f"document {number} of the manifest: {problem}")
-            else:
-                copied.append((path, document, manifest.at_source(document)))
-        if copied:
-            write_listing(folder, copied)
-        size = sum(document.size for _, document, _ in copied)
-        return Exported(evaluation.eval_id, manifest, len(copied), size, tuple(problems))
+        rows = [
+            ListedDocument(path, document, manifest.at_source(document), task.result())
+            for (_, path, document), task in zip(wanted, ended, strict=True)
+        ]
+        if rows:
+            write_listing(folder, rows)
+        problems = tuple(
+            f"document {number} of the manifest: {row.problem}"
+            for (number, _, _), row in zip(wanted, rows, strict=True)
+            if row.problem
+        )
+        sizes = [row.document.size for row in rows if not row.problem]
+        return Exported(evaluation.eval_id, manifest, len(sizes), sum(sizes), problems)
 
     async def _copy_one(self, evaluation: Evaluation, document: DocumentRecord, path: Path) -> str | None:
-        """Copy a document; return what is wrong with it, if anything."""
+        """Copy a document; return its problem, or None if it is as archived."""
         async with self.at_once:
             try:
                 check_key(evaluation, document)
@@ -135,7 +142,7 @@ class Copier:
 
 async def _copy(bucket: Bucket, document: DocumentRecord, path: Path) -> None:
     make_folders(path.parent)
-    with _new_file(path) as file:
+    with new_file(path) as file:
         pieces = await bucket.stream(document.key)
         if pieces is None:
             raise NotExported("it is not in the archive")
@@ -147,15 +154,4 @@ async def _copy(bucket: Bucket, document: DocumentRecord, path: Path) -> None:
                 if size > document.size:
                     break
         if (size, digest.hexdigest()) != (document.size, document.sha256):
-            raise NotExported("its bytes are not those that were archived; nothing was kept of them")
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Make a file for its owner only; it is removed when writing it does not come to its end."""
-    with open(path, "xb", opener=open_for_owner) as file:
-        try:
-            yield file
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+            raise NotExported("its bytes differ from the archived ones; it was not exported")

@@ -1,28 +1,49 @@
-"""`names.csv`: which file is which document, for a person with a spreadsheet."""
+"""`names.csv`, the list of an evaluation's documents for people: the file of each, or why it is missing."""
 
-import csv
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.console.formatting import csv_safe
+from scripts.console.csv_output import BYTE_ORDER_MARK, write_row
 from scripts.export.staging import open_for_owner
 from tasks.model.outcome import AtSource
 from tasks.storage.manifest import DocumentRecord
 
 NAME = "names.csv"
-_COLUMNS = ("file", "name", "kind", "media_type", "size", "sha256", "at_source")
+_COLUMNS = ("file", "name", "kind", "media_type", "size", "sha256", "at_source", "problem")
 
 
-def write_listing(folder: Path, rows: Iterable[tuple[str, DocumentRecord, AtSource]]) -> None:
-    """Write a row for each file: the name is the one in the bundle, and whether RiskOS had it when last asked.
+@dataclass(frozen=True, slots=True)
+class ListedDocument:
+    """A row of the listing.
+
+    Attributes:
+        file: path of the file in the folder.
+        document: the document in the manifest.
+        at_source: whether RiskOS had it when last asked.
+        problem: why the file is not there, as a sentence; None if it is there.
+    """
+
+    file: str
+    document: DocumentRecord
+    at_source: AtSource
+    problem: str | None = None
+
+    def cells(self) -> tuple[object, ...]:
+        """Return the cells of the row; a missing document has no file."""
+        file, each = None if self.problem else self.file, self.document
+        facts = each.name, each.kind, each.media_type, each.size, each.sha256
+        return (file, *facts, self.at_source.value, self.problem)
+
+
+def write_listing(folder: Path, rows: Iterable[ListedDocument]) -> None:
+    """Write a row for each document, including missing ones.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk refuses it.
     """
     with open(folder / NAME, "x", encoding="utf-8", newline="", opener=open_for_owner) as file:
-        # Else Python 3.11 leaves a carriage return bare, and a row ends in the middle of a name.
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writerow(_COLUMNS)
-        for path, each, at_source in rows:
-            cells = each.name, each.kind, each.media_type, str(each.size), each.sha256, at_source.value
-            writer.writerow((path, *map(csv_safe, cells)))
+        file.write(BYTE_ORDER_MARK)
+        write_row(file, _COLUMNS)
+        for row in rows:
+            write_row(file, row.cells())

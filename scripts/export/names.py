@@ -1,6 +1,6 @@
-"""Names for documents that every disk takes, as close as can be to those they had in the bundle.
+"""File names that every disk takes, as close as possible to the names in the bundle.
 
-A name out of a bundle is a stranger's: it may climb, hide, name a device, or be another one for somebody else's disk.
+A name in a bundle is not trusted: it may have `..`, be hidden, name a device, or collide with another on some disks.
 """
 
 import re
@@ -8,23 +8,24 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from tasks.bundle.media_type import media_type_named
+from scripts.archive_access.extensions import may_keep
+from scripts.console.csv_output import make_inert
 
 _LONGEST = 60
-"""Characters in one part; in any script and form few enough for the 255 bytes or units that disks allow."""
+"""Characters in one part of a path; in every script and Unicode form they fit into the 255 bytes that disks allow."""
 _DEEPEST = 4
-# What Windows forbids, and what BagIt (RFC 8493, 2.1.3) would want to see encoded.
-_RESERVED = frozenset('<>:"|?*%')
-# Hidden files, options of commands, formulas of spreadsheets.
-_MISLEADING = frozenset(".-~=+@")
+# Forbidden on Windows, encoded by BagIt (RFC 8493, 2.1.3), or the end of a cell in some spreadsheets.
+_RESERVED = frozenset('<>:"|?*%;')
+# The beginning of hidden files, options of commands, and formulas of spreadsheets.
+_MISLEADING = frozenset(".-~")
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|\Z)", re.IGNORECASE)
 
 
 class UniqueNames:
-    """The names given out in one folder; no two of them are the same on any disk.
+    """The names given out in one folder; no two of them are the same name on any disk.
 
     Args:
-        taken: names of files that stand in the folder already.
+        taken: names of files that are in the folder already.
     """
 
     def __init__(self, taken: Iterable[str]) -> None:
@@ -36,8 +37,8 @@ class UniqueNames:
 
         Args:
             name: its name in the bundle.
-            media_type: what its content is.
-            extension: belongs to the media type.
+            media_type: media type of its content.
+            extension: used if the name must not keep its own.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part.strip(" .")]
         *folders, last = parts[-_DEEPEST - 1 :] or ["document"]
@@ -67,21 +68,21 @@ def _numbered(path: str, ending: str) -> Iterator[str]:
 
 
 def _folded(path: str) -> str:
-    """Return what all spellings of a path have in common that some disk takes for the same."""
+    """Return a form that is equal for all spellings of a path that some disk treats as the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def _safe(part: str, longest: int = _LONGEST) -> str:
     normal = unicodedata.normalize("NFC", part)
     clean = "".join("_" if char in _RESERVED or not char.isprintable() else char for char in normal).strip(" ")
-    if clean[:1] in _MISLEADING or _DEVICE.match(clean):
+    if clean[:1] in _MISLEADING or make_inert(clean) != clean or _DEVICE.match(clean):
         clean = "_" + clean
     return clean[:longest].rstrip(" .") or "_"
 
 
 def _split(last: str, media_type: str, extension: str) -> tuple[str, str]:
-    """Return stem and ending; the ending is the name's own where it says what the content is."""
+    """Return stem and ending. The ending is the name's own if it fits the content or is harmless."""
     stem, _, own = last.rpartition(".")
-    if stem and own.isascii() and (own == extension or media_type_named(own.lower()) == media_type):
+    if stem and may_keep(own, media_type):
         return stem, f".{own}"
     return last, f".{extension}"

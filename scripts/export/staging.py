@@ -1,14 +1,14 @@
-"""Make something beside its place, and put it there only when it is whole, and never over what is there."""
+"""Make a file or folder next to its target, and move it there when it is complete. Nothing is overwritten."""
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import click
 
+from scripts.export.leftovers import locked_folder, remove_leftovers
 from worker.clients.errors import ServiceUnavailable
 
 _FILE_MODE = 0o600
@@ -16,46 +16,43 @@ _FOLDER_MODE = 0o700
 
 
 def check_target_absent(target: Path) -> None:
-    """See that a place is free.
+    """Check that nothing is at the target.
 
     Raises:
-        click.UsageError: something is there, or there is no folder to make it in.
+        click.UsageError: something is there, or its parent folder does not exist.
     """
     if os.path.lexists(target):
-        raise click.UsageError(f"{target} is there already, and nothing is ever written over: name another place")
+        raise click.UsageError(f"{target} already exists and is not overwritten: choose another path")
     if not target.parent.is_dir():
-        raise click.UsageError(f"{target.parent} is no folder: make it first")
+        raise click.UsageError(f"{target.parent} is not a folder: create it first")
 
 
 @contextlib.contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
-    """Lend an empty folder beside a place; whatever is still in it goes with it.
+    """Lend an empty folder next to a target, and remove it with its content; remove leftovers of killed exports first.
 
     Raises:
-        ServiceUnavailable: the disk does not take something.
+        ServiceUnavailable: the disk refuses something.
     """
-    folder = target.parent / f".docv-export-{secrets.token_hex(8)}.part"
+    remove_leftovers(target.parent)
     try:
-        folder.mkdir(mode=_FOLDER_MODE)
-        try:
+        with locked_folder(target.parent, _FOLDER_MODE) as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ServiceUnavailable(f"{target} cannot be written: {why}; make room, or name another place") from None
+        raise ServiceUnavailable(f"{target} cannot be written: {why}; make room, or choose another path") from None
 
 
 def put_in_place(made: Path, target: Path) -> None:
-    """Give a whole file or folder its place.
+    """Move a complete file or folder to its target.
 
     Raises:
         click.UsageError: something is there by now.
-        OSError: the disk does not do it.
+        OSError: the disk refuses it.
     """
     is_folder = made.is_dir()
     try:
-        # Who makes it has it: only our own empty file or folder is then replaced.
+        # Making an empty file or folder claims the target, so that only our own claim is replaced.
         if is_folder:
             target.mkdir(_FOLDER_MODE)
         else:
@@ -71,14 +68,25 @@ def put_in_place(made: Path, target: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those above it, for their owner only."""
+    """Make a folder and its missing parents, for their owner only."""
     if not folder.is_dir():
         make_folders(folder.parent)
         folder.mkdir(mode=_FOLDER_MODE)
 
 
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Make a file for its owner only, and remove it if writing it fails."""
+    with open(path, "xb", opener=open_for_owner) as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def open_for_owner(path: str, flags: int) -> int:
-    """Open a file as ``open`` wants it, readable by its owner only."""
+    """Open a file that only its owner can read; an ``opener`` for ``open``."""
     return os.open(path, flags, _FILE_MODE)
 
 

@@ -1,8 +1,9 @@
-"""The few IDs that a command line names, itself or by files; every bad one is named with its line."""
+"""Read the IDs of a command line, given as arguments or in files, and name each bad one with its line."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import click
 
@@ -19,12 +20,12 @@ _NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class ParsedIds:
-    """What the sources held.
+    """The IDs of the sources.
 
     Attributes:
         eval_ids: canonical IDs, each once, in the order they came.
-        bad: one sentence for each that is none.
-        repeated: how many came more than once.
+        bad: one sentence for each text that is not an ID.
+        repeated: the number of duplicates.
     """
 
     eval_ids: tuple[str, ...]
@@ -33,12 +34,12 @@ class ParsedIds:
 
 
 def read_ids(sources: Sequence[str], settings: Settings | None = None) -> ParsedIds:
-    """Return the IDs that the sources name, and tell which are bad on standard error.
+    """Return the IDs of the sources, and name bad ones on standard error.
 
-    A source is an ID, or whatever ``open_source`` takes.
+    A source is an ID, or a source of ``open_source``.
 
     Raises:
-        click.UsageError: a source is neither, or no source has an ID.
+        click.UsageError: a source is neither of these, or no source has an ID.
         BadSource: a source cannot be read.
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
@@ -61,8 +62,15 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Parsed
     return ids
 
 
+def name_sources(sources: Sequence[str]) -> str:
+    """Return the names of files without their folders, for the list of a run."""
+    if all(map(is_id, sources)):
+        return "the command line"
+    return ", ".join("standard input" if source == "-" else PurePosixPath(source).name for source in sources)
+
+
 def _report_bad(ids: ParsedIds) -> None:
-    """Name the bad IDs, the first ones each, the others as a count."""
+    """Name the first bad IDs, and count the others."""
     for sentence in ids.bad[:_NAMED]:
         click.echo(sentence, err=True)
     if len(ids.bad) > _NAMED:
@@ -70,7 +78,7 @@ def _report_bad(ids: ParsedIds) -> None:
     if ids.bad:
         click.echo(f"{len(ids.bad)} refused; the other {len(ids.eval_ids)} go on", err=True)
     if ids.repeated:
-        click.echo(f"{ids.repeated} named more than once; each counts once", err=True)
+        click.echo(f"{ids.repeated} given more than once; each counts once", err=True)
 
 
 def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, Candidate]]:
@@ -86,6 +94,6 @@ def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[t
 
 
 def _is_there(source: str) -> bool:
-    """Whether it is something to read from: a file, a pipe, but no folder."""
+    """Return whether the source can be read, such as a file or a pipe, but not a folder."""
     # Path.exists raises OSError if the source is too long for a path.
     return os.path.exists(source) and not os.path.isdir(source)  # noqa: PTH110, PTH112  # see above

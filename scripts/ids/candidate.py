@@ -1,5 +1,6 @@
-"""A text that stands where an evaluation ID should, or why there is none."""
+"""Candidates: texts that should be evaluation IDs, and lines without one."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,12 +9,14 @@ from tasks.model.evaluation import parse_eval_id, printable_id
 from tasks.model.evidence import EvaluationFacts
 
 BLANKS = " \t"
-"""What may stand around an ID in a file."""
+"""Characters that may surround an ID in a file."""
+# `{GUID}` is how SQL Server and .NET print one; `="GUID"` keeps a spreadsheet from changing a cell.
+_WRAPPED = re.compile(r'(=[ \t]*"[ \t]*)?(\{[ \t]*)?([0-9a-fA-F-]{36})(?(2)[ \t]*\})(?(1)[ \t]*")')
 
 
 @dataclass(frozen=True, slots=True)
 class BadCandidate:
-    """A line out of which no candidate can be read.
+    """A line without a candidate.
 
     Attributes:
         text: the line, or its beginning.
@@ -25,40 +28,55 @@ class BadCandidate:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownCandidate:
-    """A text that stands where an evaluation ID should, beside what is known of the evaluation.
+class RowCandidate:
+    """A text that should be an evaluation ID, with something else of its row.
 
     Attributes:
         text: the candidate.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCandidate(RowCandidate):
+    """A text that should be an evaluation ID, with what is known of the evaluation.
+
+    Attributes:
         facts: what its line says of it.
         has_bad_time: whether there is a time that cannot be read.
     """
 
-    text: str
     facts: EvaluationFacts
     has_bad_time: bool
 
 
-Candidate = str | KnownCandidate | BadCandidate
+Candidate = str | RowCandidate | BadCandidate
 Candidates = Iterator[tuple[int, Candidate]]
-"""Each candidate with its line or row, counted from 1."""
+"""Candidates with the numbers of their lines or rows, from 1."""
 
 
 def parse_candidate(candidate: Candidate) -> str:
-    """Return the evaluation ID that a candidate is.
+    """Return the evaluation ID of a candidate.
 
     Raises:
-        BadEvalId: it is none.
+        BadEvalId: it is not a valid ID.
     """
     if isinstance(candidate, BadCandidate):
         raise BadEvalId(printable_id(candidate.text), candidate.why)
-    return parse_eval_id(candidate.text if isinstance(candidate, KnownCandidate) else candidate)
+    return parse_eval_id(_unwrap(candidate.text if isinstance(candidate, RowCandidate) else candidate))
 
 
 def is_id(text: str) -> bool:
-    """Whether a text out of a file is an evaluation ID."""
+    """Return whether a text of a file is an evaluation ID."""
     try:
-        parse_eval_id(text.strip(BLANKS))
+        parse_eval_id(_unwrap(text.strip(BLANKS)))
     except BadEvalId:
         return False
     return True
+
+
+def _unwrap(text: str) -> str:
+    """Return the ID in ``="ID"``, ``{ID}`` or ``="{ID}"``; any other text as it is."""
+    wrapped = _WRAPPED.fullmatch(text)
+    return wrapped[3] if wrapped else text

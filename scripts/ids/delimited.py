@@ -1,11 +1,11 @@
-"""CSV, with whatever stands between its cells: its records, and the column of them that holds evaluation IDs.
+"""Read the evaluation IDs of a CSV with any delimiter.
 
-A quote that is never closed would take the rest of the file for one cell. So a record may not be longer than a line
-may, and after one that is broken reading goes on with the line after its first: no ID that could be read is lost with
-it.
+A quote that is never closed would make the rest of the file one cell. So a record is limited to the length of a line,
+and after a broken one reading continues with its second line, so that no readable ID is lost.
 """
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from itertools import islice
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
 from scripts.ids.errors import BadSource
-from scripts.ids.facts import FactColumns, FactPositions
+from scripts.ids.facts import RowColumns, RowReader
 from scripts.ids.lines import LONGEST, TOO_LONG, Lines
 
 _DELIMITERS = ",;\t|"
+# A first line that names the delimiter for Excel.
+_SEPARATOR_LINE = re.compile(r'("?)sep=([^" \n])\1\n?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +27,45 @@ class CsvLayout:
     """How to read a CSV.
 
     Attributes:
-        delimiter: what stands between cells.
+        delimiter: the character between cells.
         header: whether the first row names the columns.
         column: position of the evaluation IDs, from 0.
-        facts: positions of what is known of them, None if there are no such columns.
+        facts: reads the other columns, or None if the file has no other columns.
     """
 
     delimiter: str
     header: bool
     column: int
-    facts: FactPositions | None = None
+    facts: RowReader | None = None
 
 
 def is_delimited(line: str) -> bool:
-    """Whether a file that begins with this line is a CSV: it has cells, or is the header of a single column."""
+    """Return whether a file with this first line is a CSV: it has cells, or is the header of a single column."""
     return any(delimiter in line for delimiter in _DELIMITERS) or is_known(line)
 
 
-def find_layout(numbered: Iterable[tuple[int, str]], column: str | None, facts: FactColumns | None = None) -> CsvLayout:
+def find_separator(line: str) -> str | None:
+    """Return the delimiter of a first line such as ``sep=;``; None for any other line."""
+    found = _SEPARATOR_LINE.fullmatch(line)
+    return found[2] if found else None
+
+
+def find_layout(
+    numbered: Iterable[tuple[int, str]],
+    column: str | None,
+    facts: RowColumns | None = None,
+    delimiters: str = _DELIMITERS,
+) -> CsvLayout:
     """Return how to read a CSV, from its first lines.
 
     Raises:
-        BadSource: there is no such column, or it is not clear which one it is, or no row can be read.
+        BadSource: there is no such column, or more than one is possible, or no row can be read.
     """
     beginning = list(numbered)
-    tried = [(delimiter, _first_rows(beginning, delimiter)) for delimiter in _DELIMITERS]
+    tried = [(delimiter, _first_rows(beginning, delimiter)) for delimiter in delimiters]
     delimiter, rows = max(tried, key=lambda each: _likelihood(each[1]))
     if not rows:
-        raise BadSource("it looks like a CSV, but none of its first rows can be read: look at its quotes")
+        raise BadSource("it looks like a CSV, but none of its first rows can be read: check its quotes")
     header = not any(map(is_id, rows[0]))
     names = rows[0] if header else []
     numbers = [str(number) for number in range(1, max(map(len, rows)) + 1)]
@@ -61,7 +74,7 @@ def find_layout(numbered: Iterable[tuple[int, str]], column: str | None, facts: 
 
 
 def read_delimited(numbered: Lines, layout: CsvLayout) -> Candidates:
-    """Yield what stands in the column; where a row has no such cell, the empty text."""
+    """Yield the cells of the column; an empty text for a row without such a cell."""
     header, column = layout.header, layout.column
     for number, row in _records(numbered, layout.delimiter):
         if isinstance(row, BadCandidate):
@@ -79,15 +92,15 @@ def _first_rows(beginning: list[tuple[int, str]], delimiter: str) -> list[list[s
 
 
 def _likelihood(rows: list[list[str]]) -> tuple[int, int, int]:
-    """A delimiter is the more likely the more rows have an ID between two of it, then the more even they are."""
+    """Rank a delimiter: first by the number of rows with an ID as a cell, then by how equal the rows are."""
     with_id = sum(any(is_id(cell) and "\t" not in cell for cell in row) for row in rows)
     widths = [len(row) for row in rows]
     return with_id, widths.count(max(widths, default=0)), max(widths, default=0)
 
 
 def _records(numbered: Lines, delimiter: str) -> Iterator[tuple[int, list[str] | BadCandidate]]:
-    """Yield each record with the number of its first line; an empty line is none."""
-    csv.field_size_limit(2 * LONGEST)  # for the whole process; what bounds a record is the feed
+    """Yield each record with the number of its first line, but skip empty lines."""
+    csv.field_size_limit(2 * LONGEST)  # for the whole process; the feed limits a record
     feed = _Feed(numbered)
     reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
@@ -111,7 +124,7 @@ class _Broken(Exception):  # the name says it
 
 
 class _Feed(Iterator[str]):
-    """Hands lines to the standard reader, remembers those of the record it reads, and can go back."""
+    """Passes lines to the standard reader, keeps those of the current record, and can go back."""
 
     def __init__(self, numbered: Lines) -> None:
         self._numbered = numbered
@@ -129,13 +142,13 @@ class _Feed(Iterator[str]):
         return self._given[0]
 
     def go_back(self) -> None:
-        """Hand out again what came after the first line of the record."""
+        """Pass the lines after the first one of the record again."""
         self._again.extendleft(reversed(self._given[1:]))
 
     def __next__(self) -> str:
         numbered = self._again.popleft() if self._again else next(self._numbered, None)
         if numbered is None:
-            if self._given:  # the reader asks for another line only while a quote is open
+            if self._given:  # the reader continues a record only while a quote is open
                 raise _Broken("a quote in it is never closed")
             raise StopIteration
         self._given.append(numbered)

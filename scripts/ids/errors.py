@@ -4,11 +4,11 @@ from tasks.errors import InvalidInput
 
 
 class BadSource(InvalidInput):
-    """A source of evaluation IDs is not what it must be.
+    """A source of evaluation IDs cannot be used.
 
     Args:
-        why: one sentence that says what to do; what it shows of the content is made safe to print.
-        source: path, URL or ``-``; whoever opened the source adds it.
+        why: one sentence that says what to do; its parts of the content are safe to print.
+        source: path, URL or ``-``; ``open_source`` adds it.
     """
 
     cause = "bad_source"
@@ -22,7 +22,7 @@ class BadSource(InvalidInput):
 
 
 def named(source: str) -> str:
-    """Return a source as a sentence may name it: whole, for a path cut short is no path, and safe to print."""
+    """Return the name of a source for a message: safe to print, and not shortened, since it may be a path."""
     if source == "-":
         return "standard input"
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in source)

@@ -1,11 +1,12 @@
-"""The columns that say more of an evaluation than its ID: evidence for missing documents, and when it happened."""
+"""Read other columns of a list: evidence for missing documents, and the times of evaluations."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-from scripts.ids.candidate import BLANKS, KnownCandidate
+from scripts.ids.candidate import BLANKS, KnownCandidate, RowCandidate
 from scripts.ids.columns import find_known, find_named
 from tasks.model.evidence import EvaluationFacts, find_evidence, parse_event_at
 
@@ -14,9 +15,34 @@ EVIDENCE_OPTION, EVENT_AT_OPTION = "--evidence-columns", "--event-at-column"
 _BETWEEN_CODES = re.compile(r"[,;|\s\[\]{}\"']+")
 
 
+class RowReader(Protocol):
+    """Reads more than the ID out of a row."""
+
+    @property
+    def columns(self) -> Sequence[int | None]:
+        """The positions, from 0, of the columns that it reads."""
+
+    def read(self, eval_id: str, row: Sequence[object]) -> RowCandidate:
+        """Return the ID with what its row says; the row may be too short."""
+
+    def narrow(self) -> "RowReader":
+        """Return the same for rows that hold nothing but these columns."""
+
+
+class RowColumns(Protocol):
+    """The columns that are wanted besides that of the IDs."""
+
+    @property
+    def are_asked_for(self) -> bool:
+        """Whether any column is asked for."""
+
+    def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> RowReader | None:
+        """Return what reads the columns, nested ones after the others; None if there are no such columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class FactPositions:
-    """The positions, from 0, of the columns with facts; None for those that are not there."""
+    """The positions, from 0, of the columns with facts; None for missing ones."""
 
     document_type: int | None
     reason_codes: int | None
@@ -28,17 +54,21 @@ class FactPositions:
         return self.document_type, self.reason_codes, self.event_at
 
     def read(self, eval_id: str, row: Sequence[object]) -> KnownCandidate:
-        """Return the ID with what its row says of it; the row may be too short."""
+        """Return the ID with the facts of its row, which may be too short."""
         document_type, codes, moment = (row[at] if at is not None and at < len(row) else None for at in self.columns)
         text = _moment(moment)
         event_at = parse_event_at(text)
         facts = EvaluationFacts(find_evidence(_document_type(document_type), _reason_codes(codes)), event_at)
         return KnownCandidate(eval_id, facts, has_bad_time=event_at is None and text != "")
 
+    def narrow(self) -> "FactPositions":
+        """Return the same for rows that hold nothing but these columns."""
+        return FactPositions(0, 1, 2)
+
 
 @dataclass(frozen=True, slots=True)
 class FactColumns:
-    """The columns with facts that are asked for, by name or by number from 1.
+    """The requested columns with facts, by name or by number from 1.
 
     Attributes:
         document_type: of the document types.
@@ -57,19 +87,19 @@ class FactColumns:
         """Whether any column is asked for."""
         return (self.document_type or self.reason_codes or self.event_at) is not None
 
-    def find(self, names: Sequence[str]) -> FactPositions | None:
-        """Return where the columns are; None if there are none of them.
+    def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> FactPositions | None:
+        """Return where the columns are, nested ones after the others; None if there are no such columns.
 
         Raises:
-            BadSource: one that is asked for is not there, or it is not clear which one it is.
+            BadSource: a requested column is missing, or more than one is possible.
         """
         if self.by_name:
             document_type = find_known(names, {"documenttype"}, f"{EVIDENCE_OPTION} document_type=")
             reason_codes = find_known(names, {"reasoncode", "reasoncodes"}, f"{EVIDENCE_OPTION} reason_codes=")
         else:
-            document_type = _find(names, self.document_type, EVIDENCE_OPTION)
-            reason_codes = _find(names, self.reason_codes, EVIDENCE_OPTION)
-        event_at = _find(names, self.event_at, EVENT_AT_OPTION)
+            document_type = _find([*names, *nested], self.document_type, EVIDENCE_OPTION)
+            reason_codes = _find([*names, *nested], self.reason_codes, EVIDENCE_OPTION)
+        event_at = _find([*names, *nested], self.event_at, EVENT_AT_OPTION)
         found = FactPositions(document_type, reason_codes, event_at)
         return None if found == FactPositions(None, None, None) else found
 

@@ -1,4 +1,4 @@
-"""A list of any length made ready: each ID once, the bad lines written down."""
+"""Prepare a list of any length: remove duplicates, and write bad lines to a file."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.console.formatting import format_count
 from scripts.ids.candidate import Candidates, KnownCandidate, parse_candidate
 from scripts.ids.errors import BadSource
 from scripts.ids.facts import FactColumns
@@ -19,21 +20,21 @@ from tasks.model.evidence import EvaluationFacts
 from worker.config.settings import Settings
 
 MOST = 1_000_000
-"""Largest ``limit`` and ``sample``: memory grows with them, by some 0.2 kB each."""
+"""Largest ``limit`` and ``sample``: memory grows with them, by about 0.2 kB each."""
 _Entry = tuple[str, EvaluationFacts]
 
 
 @dataclass(frozen=True)
 class Gathered(contextlib.AbstractContextManager["Gathered"]):
-    """What a source held; it has a file open, so it must be closed.
+    """The IDs of a source; it has a file open, so it must be closed.
 
     Attributes:
-        ids: what is wanted of it.
-        bad: lines that are no evaluation ID.
-        repeated: lines that name an ID named before.
-        explained: how many of them have evidence for missing documents; None if there are no columns for it.
-        bad_times: lines with a time that cannot be read; their IDs are among the others.
-        rejects: the file with the bad lines, None where there are none.
+        ids: the selected IDs.
+        bad: the number of lines without a valid ID.
+        repeated: the number of duplicates.
+        explained: the number of IDs with evidence for missing documents; None if there are no columns for it.
+        bad_times: the number of lines with a time that cannot be read; their IDs are kept.
+        rejects: the file with the bad lines, or None if every line is valid.
     """
 
     ids: UniqueIds
@@ -57,14 +58,14 @@ def gather(
     settings: Settings,
     facts: FactColumns | None = None,
 ) -> Gathered:
-    """Read a source and return the IDs it names, in its order.
+    """Return the IDs of a source, in order.
 
     Args:
         source: see ``open_source``.
         column: see ``open_source``.
-        limit: only so many, the first ones; what comes after them is not read. 1 to ``MOST``.
-        sample: of these only so many, the same for the same IDs, wherever they stand. 1 to ``MOST``.
-        rejects: file for the bad lines; what was there before is replaced, or removed.
+        limit: read the first N IDs only, 1 to ``MOST``.
+        sample: select a sample of N of these, 1 to ``MOST``; the same one for the same IDs in any order.
+        rejects: file for the bad lines; an older one is replaced, or removed.
         facts: see ``open_source``.
 
     Raises:
@@ -82,7 +83,8 @@ def gather(
         ids = _unique(good if limit is None else _first(good, limit), folder)
         if not len(ids):
             ids.close()
-            why = f"; what is wrong with its {refused.count} lines stands in {refused.path}" if refused.path else ""
+            lines = format_count(refused.count, "line")
+            why = f"; {refused.path} says what is wrong with its {lines}" if refused.path else ""
             raise BadSource(f"there is no evaluation ID in it{why}")
         repeated = ids.repeated
         if sample is not None and sample < len(ids):
@@ -93,14 +95,14 @@ def gather(
 
 
 def _keep_apart(source: str, rejects: Path) -> None:
-    """See that reading a list does not remove it."""
-    with contextlib.suppress(OSError, ValueError):  # one of them is no file
+    """Refuse a file for bad lines that is the list itself."""
+    with contextlib.suppress(OSError, ValueError):  # one of them is not a file
         if rejects.samefile(source):
-            raise BadSource("the bad lines of this list would be written over it; give it another name", source)
+            raise BadSource("the file for the invalid lines would overwrite this list; rename the list", source)
 
 
 class _Good:
-    """The IDs of the good lines, with what is known of them; the others are written down."""
+    """The IDs of good lines, with their facts; bad lines are written to the rejects."""
 
     def __init__(self, candidates: Candidates, refused: Rejects) -> None:
         self._candidates, self._refused = candidates, refused
@@ -139,7 +141,7 @@ def _unique(entries: Iterable[_Entry], folder: Path | None) -> UniqueIds:
 
 
 def _sampled(eval_ids: UniqueIds, count: int) -> Iterator[_Entry]:
-    """Yield, in their order, those with the smallest hashes: a choice that is as good as chance and always the same."""
+    """Yield the IDs with the smallest hashes, in order: a random choice that is always the same."""
     largest = heapq.nsmallest(count, map(_hash, eval_ids))[-1]
     return (entry for entry in zip(eval_ids, eval_ids.facts(), strict=True) if _hash(entry[0]) <= largest)
 

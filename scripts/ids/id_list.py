@@ -1,4 +1,4 @@
-"""The IDs that a list names, each once, for who only looks: nothing is written, a bad line is named and counted."""
+"""Read the IDs of a list without duplicates, for commands that only read: bad lines are named, not written."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ _NAMED = 20
 
 @dataclass(frozen=True)
 class IdList(AbstractContextManager["IdList"]):
-    """What a list named; it may have a file open, so it must be closed.
+    """The IDs of a list; it may have a file open, so it must be closed.
 
     Attributes:
-        ids: each once, in order.
-        bad: lines that are none.
+        ids: without duplicates, in order.
+        bad: the number of lines without a valid ID.
     """
 
     ids: UniqueIds
@@ -33,7 +33,7 @@ class IdList(AbstractContextManager["IdList"]):
 
 
 def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
-    """Return the IDs of a list of any length, and tell which lines are bad on standard error.
+    """Return the IDs of a list of any length, and name bad lines on standard error.
 
     Args:
         source: see ``open_source``.
@@ -61,7 +61,7 @@ def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
         ids.close()
         raise BadSource("there is no evaluation ID in it", source)
     if bad:
-        click.echo(f"bad lines, which name no evaluation: {bad}", err=True)
+        click.echo(f"invalid lines, without an evaluation ID: {bad}", err=True)
     if ids.repeated:
-        click.echo(f"lines that name an evaluation again: {ids.repeated}; each is looked at once", err=True)
+        click.echo(f"lines that repeat an evaluation: {ids.repeated}; each is read once", err=True)
     return IdList(ids, bad)

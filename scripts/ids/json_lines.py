@@ -1,21 +1,25 @@
-"""JSON lines: an object a line that has the evaluation ID under a key, or the ID itself as a string."""
+"""Read JSON lines: objects with the evaluation ID under a key, or the IDs themselves as strings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import orjson
 
-from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, KnownCandidate, is_id
+from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, RowCandidate, is_id
 from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
-from scripts.ids.facts import FactColumns, FactPositions
+from scripts.ids.facts import RowColumns, RowReader
 from scripts.ids.lines import TOO_LONG, Lines, is_too_long
 from tasks.model.evaluation import printable_id
 
+_DEEPEST = 16
+"""Levels of nested objects whose keys can be requested."""
+_MISSING = object()
+
 
 def is_json_line(line: str, column: str | None) -> bool:
-    """Whether a file that begins with this line holds JSON lines.
+    """Return whether a file with this first line holds JSON lines.
 
     A lone string may also be the quoted header of a CSV, or the first of its cells.
     """
@@ -35,39 +39,44 @@ def find_key(numbered: Iterable[tuple[int, str]], column: str | None) -> str:
     objects = list(islice((value for value in values if isinstance(value, dict)), ROWS_LOOKED_AT))
     if not objects:
         return column or "eval_id"
-    names: list[str] = list(dict.fromkeys(name for each in objects for name in each))
+    names, nested = _name_keys(objects)
     rows = ([str(each.get(name)) for name in names] for each in objects)
-    return names[choose(names, rows, column)]
+    return [*names, *nested][choose(names, rows, column, nested)]
 
 
 @dataclass(frozen=True, slots=True)
 class FactKeys:
-    """The keys of document type, reason codes and time; None for those that are not there."""
+    """The keys that are read besides the ID.
+
+    Attributes:
+        names: the keys; None for missing ones.
+        reader: reads their values.
+    """
 
     names: Sequence[str | None]
+    reader: RowReader
 
-    def read(self, eval_id: str, value: object) -> KnownCandidate:
+    def read(self, eval_id: str, value: object) -> RowCandidate:
         """Return the ID with what its object says of it."""
-        row = [value.get(name) for name in self.names] if isinstance(value, dict) else []
-        return FactPositions(0, 1, 2).read(eval_id, row)
+        return self.reader.read(eval_id, [None if name is None else _look_up(value, name) for name in self.names])
 
 
-def find_fact_keys(numbered: Iterable[tuple[int, str]], facts: FactColumns) -> FactKeys | None:
-    """Return the keys with facts, from the first lines: exports leave out what an evaluation does not have.
+def find_fact_keys(numbered: Iterable[tuple[int, str]], facts: RowColumns) -> FactKeys | None:
+    """Return the keys with facts, from the first lines: exports omit keys without a value.
 
     Raises:
         BadSource: one that is asked for is not there, or it is not clear which one it is.
     """
     values = (_value(line) for _, line in numbered)
-    names = list(dict.fromkeys(name for value in values if isinstance(value, dict) for name in value))
-    found = facts.find(names)
+    names, nested = _name_keys([value for value in values if isinstance(value, dict)])
+    found = facts.find(names, nested)
     if found is None:
         return None
-    return FactKeys([None if at is None else names[at] for at in found.columns])
+    return FactKeys([None if at is None else [*names, *nested][at] for at in found.columns], found.narrow())
 
 
 def read_json_lines(numbered: Lines, key: str, facts: FactKeys | None = None) -> Candidates:
-    """Yield what stands under the key on each line that is not empty."""
+    """Yield the value of the key on each line that is not empty."""
     for number, line in numbered:
         if is_too_long(line):
             yield number, BadCandidate(line, TOO_LONG)
@@ -79,18 +88,44 @@ def read_json_lines(numbered: Lines, key: str, facts: FactKeys | None = None) ->
 
 def _candidate(value: object, line: str, key: str) -> str | BadCandidate:
     if isinstance(value, dict):
-        if key not in value:
+        value = _look_up(value, key, _MISSING)
+        if value is _MISSING:
             return BadCandidate(line, f'it has no "{printable_id(key)}"')
-        value = value[key]
     elif not isinstance(value, str):
         return BadCandidate(line, "it is neither a JSON object nor a JSON string")
     if isinstance(value, str):
         return value.strip(BLANKS)
-    return "" if value is None else BadCandidate(line, f'its "{printable_id(key)}" is no string')
+    return "" if value is None else BadCandidate(line, f'its "{printable_id(key)}" is not a string')
+
+
+def _name_keys(objects: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the keys of objects, and those of the objects in them, each as ``outer.inner``."""
+    names = dict.fromkeys(chain.from_iterable(objects))
+    nested = dict.fromkeys(name for each in objects for name in _nested_names(each, _DEEPEST))
+    return list(names), [name for name in nested if name not in names]
+
+
+def _nested_names(value: dict[str, Any], depth: int) -> Iterator[str]:
+    for name, inner in value.items():
+        if isinstance(inner, dict) and depth:
+            yield from (f"{name}.{each}" for each in chain(inner, _nested_names(inner, depth - 1)))
+
+
+def _look_up(value: object, key: str, missing: object = None) -> Any:
+    """Return the value of a key, which may be nested and may itself contain dots."""
+    if not isinstance(value, dict):
+        return missing
+    if key in value:
+        return value[key]
+    for at in (at for at, char in enumerate(key) if char == "."):
+        found = _look_up(value.get(key[:at]), key[at + 1 :], missing)
+        if found is not missing:
+            return found
+    return missing
 
 
 def _value(line: str) -> Any:
-    """Return what a line says in JSON, None when that is nothing."""
+    """Return the JSON value of a line; None if it is not JSON."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:

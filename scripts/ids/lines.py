@@ -1,4 +1,4 @@
-"""Lines of a file, none of which is longer than memory allows, and a text with an evaluation ID a line."""
+"""Read lines of limited length, and texts with one evaluation ID per line."""
 
 import io
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ from typing import IO, TextIO
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates
 
 LONGEST = 1 << 20
-"""Characters that a line, or a record of several lines, may have."""
+"""Most characters of a line, or of a record of several lines."""
 TOO_LONG = "it is longer than 1 MiB"
 
 Lines = Iterator[tuple[int, str]]
-"""Each line with its end as ``\\n``, and its number, counted from 1."""
+"""Lines that end with ``\\n``, with their numbers from 1."""
 
 
 def decode_lines(file: IO[bytes], encoding: str) -> TextIO:
-    """Return a file as text: its lines may end as on any system, and what is not in its encoding is replaced."""
+    """Return a file as text: with the line ends of any system, and with bytes that do not fit the encoding replaced."""
     return io.TextIOWrapper(file, encoding=encoding, errors="replace", newline=None)
 
 
 def bounded_lines(file: TextIO) -> Lines:
-    """Yield the lines; of one that is too long only its beginning, which has no end of line."""
+    """Yield the lines; of one that is too long only the beginning, without a line end."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), ""), 1):
         if is_too_long(line):
             while (rest := file.readline(LONGEST)) and rest[-1] != "\n":
@@ -30,12 +30,12 @@ def bounded_lines(file: TextIO) -> Lines:
 
 
 def is_too_long(line: str) -> bool:
-    """Whether this is only the beginning of a line."""
+    """Return whether this is only the beginning of a line."""
     return len(line) > LONGEST and line[-1] != "\n"
 
 
 def read_text(numbered: Lines) -> Candidates:
-    """Yield what stands on each line that is not empty."""
+    """Yield the text of each line that is not empty."""
     for number, line in numbered:
         if is_too_long(line):
             yield number, BadCandidate(line, TOO_LONG)

@@ -1,6 +1,5 @@
-"""What is no evaluation ID, written down for whoever made the list, as a CSV that is safe to open."""
+"""Write the bad lines of a list to a CSV that is safe to open in a spreadsheet."""
 
-import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self
 
-from scripts.console.formatting import csv_safe
+from scripts.console.csv_output import BYTE_ORDER_MARK, write_row
 from tasks.errors import BadEvalId
 from worker.clients.errors import ServiceUnavailable
 
 
 class Rejects:
-    """A file with a row for each bad line: ``line``, ``why``, ``text``. Made with the first one; owner only.
+    """A file with a row for each bad line: ``line``, ``why``, ``text``; created with the first one, for its owner only.
 
     Attributes:
-        count: bad lines so far.
+        count: the number of bad lines so far.
 
     Raises:
         ServiceUnavailable: it cannot be written.
@@ -30,11 +29,11 @@ class Rejects:
 
     @property
     def path(self) -> Path | None:
-        """Where the file is; None while there is none."""
+        """The path of the file; None until there is one."""
         return self._path if self.count else None
 
     def __enter__(self) -> Self:
-        """Remove what an earlier time left: it speaks of another reading."""
+        """Remove the file of an earlier reading."""
         with self._translated():
             self._path.unlink(missing_ok=True)
         return self
@@ -45,26 +44,25 @@ class Rejects:
                 self._file.close()
 
     def add(self, line: int, error: BadEvalId) -> None:
-        """Write down a bad line."""
+        """Write a bad line."""
         with self._translated():
             if self._file is None:
                 self._file = self._open_file()
-            self._row(self._file, line, error.why, error.shown)
+            write_row(self._file, (line, error.why, error.shown))
         self.count += 1
 
     def _open_file(self) -> IO[str]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = open(self._path, "x", encoding="utf-8", newline="", opener=partial(os.open, mode=0o600))  # noqa: SIM115
-        self._row(file, "line", "why", "text")
+        file.write(BYTE_ORDER_MARK)
+        write_row(file, ("line", "why", "text"))
         return file
-
-    @staticmethod
-    def _row(file: IO[str], *cells: object) -> None:
-        csv.writer(file, lineterminator="\n").writerow(csv_safe(str(cell)) for cell in cells)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise ServiceUnavailable(f"{self._path}: the bad lines cannot be written there: {error.strerror}") from None
+            raise ServiceUnavailable(
+                f"{self._path}: the invalid lines cannot be written there: {error.strerror}"
+            ) from None

@@ -1,4 +1,4 @@
-"""A list of IDs that lies in S3, brought here whole: so a broken connection is mended before reading begins."""
+"""Download a list of IDs from S3 before it is read, so that a broken connection can be retried."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -6,27 +6,29 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from scripts.archive_access.s3_client import DENIED, error_code, make_s3_client, require_credentials
+from scripts.archive_access.s3_client import error_code
 from scripts.ids.errors import BadSource
 from scripts.ids.scratch import translate_disk_errors
 from worker.clients.errors import ServiceUnavailable
+from worker.clients.s3_connection import connect_s3
+from worker.clients.s3_errors import explain_boto_error
 
 _SCHEME = "s3://"
-_DENIED = DENIED | {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_RIGHTS = "s3:GetObject there, and s3:ListBucket on the bucket"
 _MISSING = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 
 
 def is_s3(source: str) -> bool:
-    """Whether a source is an object in S3."""
+    """Return whether a source is an object in S3."""
     return source.startswith(_SCHEME)
 
 
 def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | None) -> None:
-    """Write an object into a file, and go to the file's beginning.
+    """Write an object to a file, and seek to its beginning.
 
     Args:
         endpoint: URL of an S3 other than Amazon's.
-        folder: where the file is.
+        folder: the folder of the file.
 
     Raises:
         BadSource: there is no such bucket or object, or access is denied.
@@ -35,23 +37,25 @@ def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | Non
     """
     bucket, _, key = url.removeprefix(_SCHEME).partition("/")
     if not bucket or not key:
-        raise BadSource("expected is s3://bucket/key")
-    with _translated(endpoint), translate_disk_errors(folder), closing(make_s3_client(endpoint)) as client:
+        raise BadSource("expected s3://bucket/key")
+    with _translated(endpoint), translate_disk_errors(folder), closing(connect_s3(endpoint).client) as client:
         try:
             client.download_fileobj(bucket, key, file)
         except client.exceptions.ClientError as error:
-            raise _refusal(client, bucket, error) from None
+            raise _refusal(client, bucket, key, error) from None
         file.seek(0)
 
 
-def _refusal(client: Any, bucket: str, error: Any) -> Exception:
-    """Return what it means that S3 refused: the answer to its first question, a HEAD, has no text that says it."""
-    code = error_code(error)
-    if code in _MISSING:
+def _refusal(client: Any, bucket: str, key: str, error: Any) -> Exception:
+    """Return the error of a refusal; a GET finds its reason, since the answer to the first HEAD has no body."""
+    if error_code(error) in _MISSING:
         return BadSource(f"there is no such {'object in the bucket' if _is_there(client, bucket) else 'bucket'}")
-    if code in _DENIED:
-        return BadSource("access is denied; these credentials need s3:GetObject there, and s3:ListBucket on the bucket")
-    return ServiceUnavailable(f"S3 does not do what it is asked ({code}); give the same command again later")
+    try:
+        client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+    except client.exceptions.ClientError as told:
+        error = told
+    problem = explain_boto_error(error, _RIGHTS)
+    return ServiceUnavailable(str(problem)) if problem.unreachable else BadSource(str(problem))
 
 
 def _is_there(client: Any, bucket: str) -> bool:
@@ -64,14 +68,13 @@ def _is_there(client: Any, bucket: str) -> bool:
 
 @contextmanager
 def _translated(endpoint: str | None) -> Iterator[None]:
-    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # takes a fifth of a second that whoever reads a file need not wait
+    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # takes 0.2 s, and files do not need it
     from botocore import exceptions  # noqa: PLC0415
 
     try:
-        with require_credentials():
-            yield
+        yield
     except exceptions.ParamValidationError:
-        raise BadSource("no bucket can be called so; expected is s3://bucket/key") from None
+        raise BadSource("it is not a valid bucket name; expected s3://bucket/key") from None
     except (exceptions.BotoCoreError, exceptions.ClientError, Boto3Error) as error:
         where = urlsplit(endpoint).hostname if endpoint else "Amazon S3"
         raise ServiceUnavailable(

@@ -1,4 +1,4 @@
-"""A source of evaluation IDs, whatever its format: the content tells it, never the name."""
+"""Open a source of evaluation IDs; its format is detected from the content, never from the name."""
 
 import codecs
 import io
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from scripts.ids.candidate import Candidates
-from scripts.ids.delimited import find_layout, is_delimited, read_delimited
+from scripts.ids.delimited import find_layout, find_separator, is_delimited, read_delimited
 from scripts.ids.errors import BadSource
-from scripts.ids.facts import FactColumns
+from scripts.ids.facts import RowColumns
 from scripts.ids.json_lines import find_fact_keys, find_key, is_json_line, read_json_lines
 from scripts.ids.lines import bounded_lines, decode_lines, read_text
 from scripts.ids.parquet import MAGIC, read_parquet
@@ -23,18 +23,18 @@ _DOCUMENT = re.compile(r"\[$|\{$|\[\s*[\[{\"]")
 
 @contextmanager
 def open_source(
-    source: str, *, column: str | None, settings: Settings | None, facts: FactColumns | None = None
+    source: str, *, column: str | None, settings: Settings | None, facts: RowColumns | None = None
 ) -> Iterator[Candidates]:
-    """Lend what a source names, one candidate after the other, each with its line or row from 1.
+    """Yield the candidates of a source, with their lines or rows from 1.
 
     Args:
         source: a path, ``-`` for standard input, or ``s3://bucket/key``; each may be gzip.
-        column: name, or number from 1, of the column or key with the IDs; found out where it is None.
-        facts: columns or keys of what else is to be read of them; then candidates know it, if there are such columns.
-        settings: name the S3 and the folder for what is too much for memory; both are the usual ones where it is None.
+        column: name, or number from 1, of the column or key with the IDs; None to detect it.
+        facts: other columns or keys to read; if there are such columns, candidates have their values.
+        settings: name the S3 endpoint and the folder for temporary files; None for the defaults.
 
     Raises:
-        BadSource: it cannot be read, now or later, or not as a list of IDs.
+        BadSource: it cannot be read, then or later, or is not a list of IDs.
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
@@ -47,7 +47,7 @@ def open_source(
 
 @contextmanager
 def _candidates(
-    stream: Stream, column: str | None, facts: FactColumns | None, settings: Settings | None
+    stream: Stream, column: str | None, facts: RowColumns | None, settings: Settings | None
 ) -> Iterator[Candidates]:
     if stream.head.startswith(MAGIC):
         with seekable_copy(stream.file, scratch_folder(settings)) as copy:
@@ -60,26 +60,31 @@ def _candidates(
 
 
 def _detect_encoding(head: bytes) -> str:
-    """Return the encoding of a text: UTF-8, unless it says itself that it is UTF-16.
+    """Return the encoding of a text: UTF-8, unless it begins as UTF-16.
 
     Raises:
-        BadSource: it is no text.
+        BadSource: it is not a text.
     """
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     if "\0" in head.decode(encoding, errors="replace"):
-        raise BadSource("it is binary; expected is text, CSV, JSON lines or Parquet; save a spreadsheet as CSV")
+        raise BadSource("it is binary; expected text, CSV, JSON lines or Parquet; save a spreadsheet as CSV")
     return encoding
 
 
-def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None, facts: FactColumns | None) -> Candidates:
+def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None, facts: RowColumns | None) -> Candidates:
+    lines = bounded_lines(text)
+    separator = find_separator(head[0][1]) if head else None
+    if separator:
+        head = head[1:]
+        next(lines)
     first = next((line.strip() for _, line in head if not line.isspace()), "")
+    if first and separator:
+        return read_delimited(lines, find_layout(head, column, facts, separator))
     if _DOCUMENT.match(first):
-        raise BadSource("it is one JSON document; expected are JSON lines, an object a line: jq -c '.[]' makes them")
+        raise BadSource("it is one JSON document; expected JSON lines, one object per line: jq -c '.[]' makes them")
     if is_json_line(first, column):
-        return read_json_lines(
-            bounded_lines(text), find_key(head, column), find_fact_keys(head, facts) if facts else None
-        )
+        return read_json_lines(lines, find_key(head, column), find_fact_keys(head, facts) if facts else None)
     is_table = column is not None or (facts is not None and facts.are_asked_for)
     if first and (is_table or is_delimited(first)):
-        return read_delimited(bounded_lines(text), find_layout(head, column, facts))
-    return read_text(bounded_lines(text))
+        return read_delimited(lines, find_layout(head, column, facts))
+    return read_text(lines)

@@ -1,4 +1,4 @@
-"""The bytes of a source, unpacked, with a look at their beginning; what cannot seek is read as it comes."""
+"""Read the bytes of a source, decompressed, with a look at the beginning; it need not be seekable."""
 
 import gzip
 import io
@@ -19,18 +19,18 @@ from scripts.ids.scratch import scratch_file, scratch_folder, translate_disk_err
 from worker.config.settings import Settings
 
 HEAD = 1 << 20
-"""Bytes that are looked at before reading begins."""
+"""The number of bytes that the format is detected from."""
 _GZIP = b"\x1f\x8b"
 _AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What a source holds.
+    """The content of a source.
 
     Attributes:
-        head: its first bytes, ``HEAD`` of them where there are so many.
-        file: all of it, from the first byte on; it cannot seek.
+        head: its first bytes, at most ``HEAD``.
+        file: all of it, from the first byte; it is not seekable.
     """
 
     head: bytes
@@ -39,10 +39,10 @@ class Stream:
 
 @contextmanager
 def open_stream(source: str, settings: Settings | None) -> Iterator[Stream]:
-    """Open a path, ``-`` for standard input, or ``s3://bucket/key``, and unpack what is gzip.
+    """Open a path, ``-`` for standard input, or ``s3://bucket/key``, and decompress gzip.
 
     Raises:
-        BadSource: it cannot be opened or, then or later, be read.
+        BadSource: it cannot be opened, or cannot be read then or later.
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
@@ -55,7 +55,7 @@ def open_stream(source: str, settings: Settings | None) -> Iterator[Stream]:
 
 @contextmanager
 def seekable_copy(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
-    """Lend a copy that can seek.
+    """Yield a seekable copy.
 
     Raises:
         BadSource: the file cannot be read to its end.
@@ -81,7 +81,7 @@ def _open_raw(source: str, settings: Settings | None) -> Iterator[IO[bytes]]:
             with _translated():
                 file = Path(source).open("rb")  # noqa: SIM115  # closed below
         except ValueError:  # a NUL in it
-            raise BadSource("no file can be called so") from None
+            raise BadSource("it is not a valid file name") from None
         with file:
             yield file
 
@@ -93,7 +93,7 @@ def _detect_gzip(file: IO[bytes] | gzip.GzipFile, stack: ExitStack) -> Stream:
 
 
 class _Rejoined(io.RawIOBase):
-    """A file from whose beginning some was read, whole again; what goes wrong in reading is told in a sentence."""
+    """A file with its first bytes, already read, put back in front; it translates errors of reading."""
 
     def __init__(self, head: bytes, rest: IO[bytes] | gzip.GzipFile) -> None:
         self._head = io.BytesIO(head)
@@ -115,8 +115,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except EOFError:
-        raise BadSource("the gzip file is cut short, so its last IDs are missing: fetch it again") from None
+        raise BadSource("the gzip file is truncated, so its last IDs are missing: download it again") from None
     except (gzip.BadGzipFile, zlib.error):
-        raise BadSource("the gzip file is damaged: fetch it again") from None
+        raise BadSource("the gzip file is damaged: download it again") from None
     except OSError as error:
         raise BadSource(f"it cannot be read: {error.strerror or type(error).__name__}") from None

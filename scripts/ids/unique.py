@@ -1,10 +1,10 @@
-"""Evaluation IDs, each once, in the order in which they first came, in memory that does not grow with them.
+"""Remove duplicate evaluation IDs, keeping the order, in memory that does not grow with their number.
 
-An ID is 16 bytes. All of them are written one after the other; and each, with its place, a second time into one of 64
-buckets, so that equal ones meet in the same. A bucket is small enough to be looked through in memory. What is found to
-be repeated there is left out when everything is copied. Short lists never leave memory.
+An ID is 16 bytes. All IDs are written to one file, and each, with its position, also to one of 64 buckets that its hash
+selects, so that equal ones are in the same bucket. A bucket is small enough to be searched in memory. Duplicates found
+there are skipped in a final copy. Short lists stay in memory.
 
-What is known of an evaluation is a record of nine bytes in another file; that of a repeated one joins the first one's.
+The facts of an evaluation are a record of nine bytes in another file; those of a duplicate are merged into the first.
 """
 
 import functools
@@ -25,9 +25,9 @@ from tasks.model.outcome import Evidence
 _ID_BYTES = 16
 _BUCKETS = 64
 _AT_ONCE = 1 << 15
-"""IDs that are worked on together; a multiple of 8."""
+"""The number of IDs in a batch; a multiple of 8."""
 _IN_MEMORY = 1 << 16
-"""Bytes of each file that stay in memory."""
+"""Most bytes of each file that stay in memory."""
 _PLACED = struct.Struct(">16sQ")
 _FACTS = struct.Struct(">Bq")
 _BITS = {evidence: 1 << number for number, evidence in enumerate(Evidence)}
@@ -37,12 +37,12 @@ _NO_RECORD = bytes(_FACTS.size)
 
 
 class UniqueIds(AbstractContextManager["UniqueIds"]):
-    """What a sieve let through; may be read any number of times. Lives in a file, so it must be closed.
+    """The IDs without duplicates. They are in a file, so it must be closed; it can be read repeatedly.
 
     Attributes:
-        repeated: how many times an ID came that had come before.
+        repeated: the number of duplicates.
         fingerprint: SHA-256, as 64 hex digits, of the 16-byte values of all IDs, in order.
-        has_facts: whether more than its ID is known of any evaluation.
+        has_facts: whether any evaluation has facts.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class UniqueIds(AbstractContextManager["UniqueIds"]):
             yield from chunk
 
     def chunks(self, most: int) -> Iterator[list[str]]:
-        """Yield the IDs, so many at a time; the last are what is left."""
+        """Yield the IDs in lists of ``most``; the last list may be shorter."""
         for start in range(0, self._count, most):
             self._file.seek(start * _ID_BYTES)
             yield _texts(self._file.read(most * _ID_BYTES))
 
     def facts(self) -> Iterator[EvaluationFacts]:
-        """Yield what is known of each, in order."""
+        """Yield the facts of each, in order."""
         for start in range(0, self._count, _AT_ONCE):
             here = min(_AT_ONCE, self._count - start)
             self._facts.seek(start * _FACTS.size)
@@ -76,7 +76,7 @@ class UniqueIds(AbstractContextManager["UniqueIds"]):
             yield from itertools.starmap(_unpack, _FACTS.iter_unpack(found))
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._file.close()
         self._facts.close()
 
@@ -85,10 +85,10 @@ class UniqueIds(AbstractContextManager["UniqueIds"]):
 
 
 class Deduplicator(AbstractContextManager["Deduplicator"]):
-    """Lets each evaluation ID through once: add all of them, then ask for what is finished.
+    """Removes duplicates: add all IDs, then call ``finish``.
 
     Args:
-        folder: where files without a name are, when the IDs are too many for memory; None is the system's own.
+        folder: folder of the temporary files for IDs that are too many for memory; None is the system's own one.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -106,7 +106,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         self._files.close()
 
     def add(self, eval_id: str, facts: EvaluationFacts = NO_FACTS) -> None:
-        """Take an ID in its canonical form, and what is known of the evaluation.
+        """Add an ID in its canonical form, with the facts of the evaluation.
 
         Raises:
             ServiceUnavailable: the disk has no room.
@@ -117,7 +117,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
             self._write()
 
     def finish(self) -> UniqueIds:
-        """Return what came, each once; nothing can be added any more.
+        """Return the IDs without duplicates; nothing can be added afterwards.
 
         Raises:
             ServiceUnavailable: the disk has no room.
@@ -143,7 +143,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         self._waiting.clear()
 
     def _write_facts(self) -> None:
-        """Write the records of those that wait; before the first fact there is nothing to write."""
+        """Write the records of the batch, unless no evaluation has facts yet."""
         self._has_facts = self._has_facts or any(self._waiting_facts)
         if self._has_facts:
             self._facts.seek(self._count * _FACTS.size)
@@ -151,7 +151,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         self._waiting_facts.clear()
 
     def _join_facts(self, first: int, later: int) -> None:
-        """Add to an evaluation what a later line says of it."""
+        """Merge the facts of a duplicate into those of its first line."""
         bits, moment = self._read_facts(later)
         if bits:
             known, latest = self._read_facts(first)
@@ -165,7 +165,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         return int(bits), int(moment)
 
     def _repeated(self) -> bytearray:
-        """Return a bit for each place, the lowest first: whether its ID came before."""
+        """Return a bit for each position, the lowest first: whether it is a duplicate."""
         repeated = bytearray((self._count + 7) // 8)
         for bucket in self._buckets:
             bucket.seek(0)

@@ -1,4 +1,4 @@
-"""The main job on one machine: a Redis, a worker, and someone who watches until all is done."""
+"""Archive on one machine: start a Redis and a worker, and wait until all evaluations are done."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,14 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+import click
+
+from scripts.console.formatting import format_count
 from scripts.console.summary import RunSummary
 from scripts.local.processes import LocalWorker, local_redis, local_worker
+from scripts.overview.run_lists import keep_run_list
 from scripts.overview.run_snapshot import RunSnapshot
 from scripts.overview.run_watcher import follow_run
 from tasks.ledger.ledger import Ledger
@@ -18,26 +23,32 @@ from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.queueing.publisher import Publisher, enqueue
 from tasks.resilience.holds import Holds, Reason
 from worker.app import make_publishing_app
-from worker.clients.archive import check_archive, open_archive
+from worker.clients.archive import check_archive, check_conditional_writes, open_archive
 from worker.clients.embedded_redis import EmbeddedRedis
 from worker.clients.errors import ServiceUnavailable
+from worker.clients.file_system import check_file_system
 from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import load_accounts
 from worker.config.settings import Settings
 
 _OF_THE_KEY = {Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.NOT_ACTIVATED}
 
 
 class LocalWorkers:
-    """A Redis and a worker that are running.
+    """A running Redis and a running worker.
 
     Args:
-        settings: with a Redis.
+        settings: settings that name the Redis.
         worker: the worker process.
-        account: name of the account that is asked with.
+        account: name of the account to use.
     """
 
     def __init__(self, settings: Settings, worker: LocalWorker, account: str) -> None:
         self.settings, self._worker, self._account = settings, worker, account
+
+    def print_log_path(self) -> None:
+        """Name the worker's log on standard error."""
+        click.echo(f"the log of the worker is {self._worker.log}", err=True)
 
     def archive(
         self,
@@ -47,6 +58,7 @@ class LocalWorkers:
         refresh_outcomes: tuple[ManifestOutcome, ...] = (),
         even_if_erased: bool = False,
         accept_refusals: bool = False,
+        source: str | None = None,
     ) -> RunSummary:
         """Archive evaluations and wait until each has its outcome.
 
@@ -56,6 +68,7 @@ class LocalWorkers:
             refresh_outcomes: ask RiskOS again about evaluations whose manifest says one of these.
             even_if_erased: archive again what was erased.
             accept_refusals: go on even if RiskOS has no documents for the first 200.
+            source: what the IDs came from, for the list of the run; None keeps no list.
 
         Raises:
             ServiceUnavailable: the worker dies again and again, or RiskOS refuses the key.
@@ -69,49 +82,53 @@ class LocalWorkers:
             refresh_outcomes=refresh_outcomes,
             even_if_erased=even_if_erased,
         )
-        last = asyncio.run(self._archive(eval_ids, name, order, accept_refusals=accept_refusals))
+        last = asyncio.run(self._archive(eval_ids, name, order, source, accept_refusals=accept_refusals))
         seconds = time.monotonic() - started
         return RunSummary(run=name, counters=last.counters, seconds=seconds, hold=last.refusals)
 
     async def _archive(
-        self, eval_ids: Sequence[str], name: str, order: EnqueueOptions, *, accept_refusals: bool
+        self, eval_ids: Sequence[str], name: str, order: EnqueueOptions, source: str | None, *, accept_refusals: bool
     ) -> RunSnapshot:
+        account = load_accounts(self.settings).select(self._account)
         async with open_redis(self.settings.need_redis_url()) as redis:
             ledger = Ledger(redis, replicas=self.settings.redis_replicas)
+            if source is not None:
+                await keep_run_list(ledger, account, eval_ids, order, source)
             if accept_refusals:
-                await ledger.accept_refusals(name)
+                await ledger.runs.accept_refusals(name)
             with contextlib.closing(Publisher(make_publishing_app(self.settings))) as publisher:
                 await enqueue(ledger, publisher, eval_ids, order)
-            return await follow_run(redis, name, len(eval_ids), self._account, self.check_worker)
+            return await follow_run(redis, name, len(eval_ids), account, self.check_worker)
 
     def check_worker(self, seen: RunSnapshot) -> None:
-        """See that it goes on: the worker lives, and RiskOS takes the key.
+        """Check that the run can go on: the worker lives, and RiskOS accepts the key.
 
         Raises:
             ServiceUnavailable: the worker dies again and again, or RiskOS has refused the key from the beginning.
         """
         self._worker.check_alive()
-        # Waiting helps when a key that worked is refused for a while, not when it never worked.
+        # Waiting helps if a key that worked is refused for a while, but not if it never worked.
         asked = sum(count for outcome, count in seen.counters.outcomes.items() if outcome is not Outcome.UNCHANGED)
         refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
         if refused and not asked:
             raise ServiceUnavailable(
                 f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is "
-                f"activated; {seen.counters.pending} evaluations wait, and the same command goes on with them"
+                f"activated; {format_count(seen.counters.pending, 'evaluation', 'waits', 'wait')}; then "
+                "run the same command to continue"
             )
 
 
 @contextlib.contextmanager
 def local_workers(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterator[LocalWorkers]:
-    """Have a Redis, embedded unless the settings name one, and a worker for as long as the block lasts.
+    """Run a worker, and an embedded Redis unless the settings name one, while the block runs.
 
     Args:
-        settings: of the process, not of one of its accounts: the worker reads those itself.
-        account: name of the account to ask with.
+        settings: settings of the process, not of one account; the worker reads those itself.
+        account: name of the account to use.
 
     Raises:
         EmbeddedError: there is no Redis.
-        ServiceUnavailable: Redis or the bucket does not answer as it must.
+        ServiceUnavailable: Redis or the bucket is not usable.
     """
     with local_redis(settings) as (here, embedded):
         asyncio.run(_prepare(here, embedded))
@@ -120,18 +137,22 @@ def local_workers(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterato
 
 
 def make_run_name(kind: str) -> str:
-    """Return a name for a run that nobody has named."""
+    """Return a name for a run without one."""
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 async def _prepare(settings: Settings, embedded: EmbeddedRedis | None) -> None:
-    """See that all answer; where we have just started the Redis, nobody else can be at work in it."""
+    """Check that all services answer. If the Redis was just started here, no other worker can use it."""
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
-        await check_archive(open_archive(settings), settings)
+        archive = open_archive(settings)
+        await check_archive(archive, settings)
+        if isinstance(archive, Path):
+            check_file_system(archive)
+        await check_conditional_writes(archive, settings)
         if embedded and embedded.started:
             await Ledger(redis).end_leases()
-            # Find out again what had to be probed; what a person, or the quota, holds stays.
+            # End holds that need a probe, so that they are probed now. Holds by a person or the quota stay.
             holds = Holds(redis)
             for hold in await holds.list_all():
                 if hold.needs_probe:

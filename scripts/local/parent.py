@@ -1,6 +1,6 @@
-"""A process that another one has started ends when that one is gone, however it went.
+"""End a process when the parent that started it is gone, however the parent ended.
 
-The parent keeps the other end of our standard input; the system closes it with the parent's last breath.
+The parent has the other end of our standard input, which the system closes when the parent ends.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A worker of our own beside a command: a real process, started again when it dies, stopped when we end."""
+"""Run a worker process next to a command: restart it if it dies, and stop it when the command ends."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from worker.clients.embedded_redis import EmbeddedRedis, embedded_redis
+from scripts.local.log_file import rotate_log
+from worker.clients.disk_errors import explain_disk_error, find_disk_problem
+from worker.clients.embedded_redis import EmbeddedError, EmbeddedRedis, embedded_redis, was_started
 from worker.clients.errors import ServiceUnavailable
+from worker.clients.primary import NotPrimary
+from worker.clients.private_folder import make_private
 from worker.clients.redis import check_redis, open_redis
 from worker.config.settings import Settings, SettingsError
 
@@ -25,34 +30,37 @@ class LocalWorker:
     """One worker process.
 
     Args:
-        settings: its settings; they travel in its environment.
-        log: file its log lines are appended to.
-        lock: descriptor of the embedded Redis's lock, which it holds with us; None for another Redis.
+        settings: its settings, passed in its environment.
+        log: file its log lines are appended to; see ``rotate_log``.
+        lock: descriptor of the embedded Redis's lock, which it shares with this process; None for another Redis.
     """
 
     def __init__(self, settings: Settings, log: Path, lock: int | None) -> None:
-        self._settings, self._log, self._lock = settings, log, lock
+        self._settings, self.log, self._lock = settings, log, lock
         self._starts = 0
         self._process = self._start()
 
     def check_alive(self) -> None:
-        """Start it again if it died.
+        """Restart the worker if it died, and rotate its log.
 
         Raises:
-            ServiceUnavailable: it dies again and again.
+            ServiceUnavailable: it died too often.
         """
+        rotate_log(self.log)
         if self._process.poll() is None:
             return
         if self._starts >= _MOST_STARTS:
-            words = f"see {self._log}"
+            if problem := find_disk_problem(self.log.parent):
+                raise ServiceUnavailable(f"the worker died {self._starts} times: {problem}")
+            words = f"see {self.log}"
             with contextlib.suppress(OSError):
-                words = "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-5:])
+                words = "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-5:])
             raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{words}")
         self._close_log()
         self._process = self._start()
 
     def stop(self) -> None:
-        """Tell it to hand back what it has, and wait; told twice (by the user's second Ctrl-C), kill it."""
+        """Ask it to release its evaluations, and wait. A second Ctrl-C of the user kills it."""
         self._process.terminate()
         try:
             self._process.wait(self._settings.drain_seconds + _KILL_AFTER)
@@ -64,14 +72,14 @@ class LocalWorker:
     def _start(self) -> subprocess.Popen[bytes]:
         self._starts += 1
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DOCV_")}
-        with self._log.open("ab") as log:
+        with open(self.log, "ab", opener=partial(os.open, mode=0o600)) as log:
             return subprocess.Popen(  # our own command
-                [sys.executable, "-m", "scripts.cli", "worker", "--with-parent"],
+                [sys.executable, "-P", "-m", "scripts.cli", "worker", "--with-parent"],
                 env=environment | self._settings.as_environment(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C is meant for us; we tell it
+                start_new_session=True,  # Ctrl-C reaches this process only, which stops the worker
                 pass_fds=() if self._lock is None else (self._lock,),
             )
 
@@ -82,31 +90,49 @@ class LocalWorker:
 
 @contextlib.contextmanager
 def local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | None]]:
-    """Yield settings that name a Redis: the given one, or an embedded one for as long as the block lasts.
+    """Yield settings that name a Redis: the given one, or an embedded one that runs while the block runs.
 
     Raises:
-        EmbeddedError: there is none, and none can be started.
+        EmbeddedError: no Redis is named and none can be started, or its disk is full by now.
     """
     if settings.redis_url:
         yield settings, None
         return
-    with embedded_redis(settings.state_dir) as embedded:
-        yield settings.with_redis(embedded.url), embedded
+    with embedded_redis(settings.private_dir) as embedded:
+        try:
+            yield settings.with_redis(embedded.url), embedded
+        except NotPrimary:
+            if problem := find_disk_problem(settings.private_dir):
+                raise EmbeddedError(problem) from None
+            raise
 
 
 @contextlib.contextmanager
 def find_redis(settings: Settings) -> Iterator[Settings]:
-    """Yield settings that name the Redis something is under way in; for commands that only look, or steer.
+    """Yield settings that name the Redis with evaluations under way, for commands that only read or steer.
+
+    Raises:
+        SettingsError: no Redis is named, and nothing has been run here.
+    """
+    with find_local_redis(settings) as (here, _):
+        yield here
+
+
+@contextlib.contextmanager
+def find_local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | None]]:
+    """Yield the same settings, and the embedded Redis if it is one.
 
     Raises:
         SettingsError: none is named, and nothing has been run here.
     """
-    if settings.redis_url is None and not (settings.state_dir / "redis.users").exists():
-        raise SettingsError(
-            (f"DOCV_REDIS_URL is not set, and nothing has been run here ({settings.state_dir} does not exist)",)
+    if settings.redis_url is None and not was_started(settings.private_dir):
+        sentence = (
+            f"DOCV_REDIS_URL is not set, and nothing has been run here ({settings.state_dir} does not exist): go to "
+            "the folder where `docv-archive run` or `backfill` was started, or set DOCV_REDIS_URL to the workers' Redis"
         )
-    with local_redis(settings) as (here, _):
-        yield here
+        raise SettingsError((sentence,))
+    with local_redis(settings) as found:
+        yield found
 
 
 def run_with_redis(settings: Settings, work: Callable[["Redis"], Coroutine[Any, Any, Result]]) -> Result:
@@ -123,12 +149,21 @@ def run_with_redis(settings: Settings, work: Callable[["Redis"], Coroutine[Any, 
 
 @contextlib.contextmanager
 def local_worker(settings: Settings, embedded: EmbeddedRedis | None) -> Iterator[LocalWorker]:
-    """Have a worker process for as long as the block lasts."""
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Run a worker process while the block runs.
+
+    Raises:
+        ServiceUnavailable: the folder for its log cannot be used.
+    """
+    log = settings.private_dir / "worker.log"
+    try:
+        make_private(settings.private_dir)
+        log.touch(mode=0o600)
+    except OSError as error:
+        raise ServiceUnavailable(f"{settings.private_dir}: it cannot be used: {explain_disk_error(error)}") from None
     if settings.metrics_port:
-        # The port is that of a worker that is a service; both may run here at once.
+        # The configured port is for a worker that runs as a service, which may run here too.
         settings = settings.model_copy(update={"metrics_port": 0})
-    worker = LocalWorker(settings, settings.state_dir / "worker.log", embedded.lock if embedded else None)
+    worker = LocalWorker(settings, log, embedded.lock if embedded else None)
     try:
         yield worker
     finally:

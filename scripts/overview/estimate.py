@@ -1,4 +1,4 @@
-"""How long requests take: at the rate, and at the quota."""
+"""How long evaluations take: at the rate, at the quota, at the speed reached lately, and until parked ones are due."""
 
 from dataclasses import dataclass
 
@@ -7,32 +7,40 @@ from worker.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a backfill takes when nothing comes between.
+    """How long a backfill takes if nothing comes between.
 
     Attributes:
         requests: how many it needs.
-        rate: requests a second that it may send.
-        per_day: requests a day that it may send; None without a quota.
+        rate: requests per second that are expected.
+        per_day: requests per day that it may send; None without a quota.
         seconds: how long it takes.
+        is_measured: whether ``rate`` is the speed that workers reached, and not the configured one.
     """
 
     requests: int
     rate: float
     per_day: float | None
     seconds: float
+    is_measured: bool = False
 
 
-def estimate_requests(requests: int, settings: Settings, *, rate: float) -> Estimate:
-    """Return how long so many requests of a backfill take.
+def estimate_requests(
+    requests: int, settings: Settings, *, rate: float, measured: float | None = None, last_due: float = 0.0
+) -> Estimate:
+    """Return how long requests of a backfill take.
 
     Args:
         requests: how many.
         settings: what part of rate and quota it may use.
-        rate: requests a second of the account.
+        rate: requests per second of the account.
+        measured: evaluations per second that workers reached; None if that is not known.
+        last_due: seconds until the last evaluation that is parked is due.
     """
     share = rate * settings.backfill_share
+    is_measured = measured is not None and 0 < measured < share
+    speed = measured if measured and is_measured else share
     a_day = settings.quota * (1 - settings.live_reserve) if settings.quota else None
-    seconds = requests / share
+    seconds = requests / speed
     if a_day and requests > a_day:
         seconds = max(seconds, requests / a_day * 86_400)
-    return Estimate(requests, share, a_day, seconds)
+    return Estimate(requests, speed, a_day, max(seconds, last_due), is_measured)

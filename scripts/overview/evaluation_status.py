@@ -1,4 +1,4 @@
-"""Look an evaluation up in the ledger and in the archive: where it is, how it ended, and what the archive holds."""
+"""Look up an evaluation in the ledger and in the archive: its state, its outcome, and what the archive holds."""
 
 import enum
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from tasks.storage.manifest import StoredManifest, format_utc, read_manifest
 
 
 class EvaluationState(enum.StrEnum):
-    """Where an evaluation is."""
+    """The state of an evaluation."""
 
     QUEUED = "queued"
     """It waits for a worker."""
@@ -26,9 +26,11 @@ class EvaluationState(enum.StrEnum):
     PARKED = "parked"
     """It waits until it is due: it settles first, or its last attempt failed."""
     ON_HOLD = "on_hold"
-    """It waits for its account, the archive or its run."""
+    """It waits for a hold of its account, of the archive or of its run to end."""
     DEAD_LETTER = "dead_letter"
-    """It is out of attempts and waits for a person; sending it again does not help."""
+    """It is out of attempts, and only a redrive tries it again; enqueueing it does not."""
+    DAMAGED = "damaged"
+    """Its entry in Redis cannot be read; send it again."""
     ENDED = "ended"
     """It has its outcome."""
 
@@ -39,19 +41,20 @@ _STATES = {
     "parked": EvaluationState.PARKED,
     "held": EvaluationState.ON_HOLD,
     "dead": EvaluationState.DEAD_LETTER,
+    "damaged": EvaluationState.DAMAGED,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationStatus:
-    """What the ledger and the archive know of an evaluation.
+    """What the ledger and the archive know about an evaluation.
 
     Attributes:
-        state: where it is, or None if neither of them knows it.
+        state: its state, or None if neither of them knows it.
         outcome: how it ended, ``missing`` if neither knows it, None until it has ended.
-        cause: what stopped its last attempt, or why something is not in the archive, as a short fixed word.
-        next_attempt_at: when it is tried again, RFC 3339 in UTC; None if that is not known.
-        archived: what the archive holds of it, whatever the ledger does with it now.
+        cause: what stopped its last attempt, or why something is not in the archive: a short fixed word.
+        next_attempt_at: when the next attempt is due, RFC 3339 in UTC; None if that is not known.
+        archived: what the archive holds of it, whatever its state in the ledger is.
         manifest: the current manifest, if there is one.
     """
 
@@ -63,13 +66,14 @@ class EvaluationStatus:
     manifest: StoredManifest | None
 
     def as_json(self) -> dict[str, object]:
-        """Return it for a program: figures and a key, and no name out of a bundle."""
+        """Return it as JSON: numbers and a key, but no name from a bundle."""
         return {
             "eval_id": self.archived.eval_id,
             "state": self.state,
             "outcome": self.outcome,
             "cause": self.cause,
             "reason": self.archived.reason,
+            "restricted": self.archived.restricted,
             "next_attempt_at": self.next_attempt_at,
             "documents": self.archived.documents,
             "bytes": self.archived.bytes,
@@ -79,26 +83,26 @@ class EvaluationStatus:
 
 
 async def look_up(redis: "Redis | None", bucket: Bucket, evaluation: Evaluation) -> EvaluationStatus:
-    """Return what is known of an evaluation.
+    """Return what is known about an evaluation.
 
     Args:
-        redis: where the ledger is; None to look into the archive alone.
+        redis: client of the Redis with the ledger; None to read the archive only.
         bucket: the archive.
         evaluation: the evaluation.
 
     Raises:
-        RedisError: Redis did not say.
-        StorageError: the archive did not say.
+        RedisError: Redis cannot be read.
+        StorageError: the archive cannot be read.
         IntegrityError: there is only a manifest, and it is damaged.
     """
-    # The ledger first: it forgets an evaluation only after the manifest is written.
+    # Read the ledger first: it drops an evaluation only after the manifest is written.
     entry = await find_entry(redis, evaluation.eval_id) if redis else None
     try:
         stored = await read_manifest(bucket, evaluation)
     except IntegrityError:
         if entry is None:
             raise
-        stored = None  # very likely why it is a dead letter, which has to stay visible
+        stored = None  # probably the reason for the dead letter, which has to stay visible
     archived = make_row(evaluation, stored) if stored else EvaluationRow(evaluation.eval_id, MISSING)
     status = EvaluationStatus(
         state=EvaluationState.ENDED if stored else None,
@@ -121,7 +125,7 @@ async def look_up(redis: "Redis | None", bucket: Bucket, evaluation: Evaluation)
 
 
 async def _next_attempt_at(redis: "Redis", entry: LedgerEntry) -> str | None:
-    """Return when a parked evaluation is due, or when what holds up the evaluation ends or is probed next."""
+    """Return when a parked evaluation is due, or when the hold that it waits for ends or is probed next."""
     if entry.due_at is not None:
         return format_utc(entry.due_at)
     if entry.state != "held":

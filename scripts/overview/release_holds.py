@@ -1,13 +1,11 @@
-"""End a hold as a person does, whoever placed it."""
+"""End holds for an operator, whether a worker or an operator placed them."""
 
 from collections.abc import Collection
 
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import Hold, Holds, run_of_scope
+from tasks.resilience.holds import Hold, Holds, forget_failures, run_of_scope
 from tasks.resilience.run_holds import list_run_holds
 
 
@@ -18,7 +16,7 @@ async def end_holds(redis: "Redis", scopes: Collection[str] | None = None) -> li
 
 
 async def find_hold(redis: "Redis", scope: str) -> Hold | None:
-    """Return the hold of a scope, that of a run included."""
+    """Return the hold of a scope, which may be a run."""
     if run_of_scope(scope) is None:
         return await Holds(redis).get(scope)
     return next((hold for hold in await list_run_holds(redis) if hold.scope == scope), None)
@@ -27,10 +25,9 @@ async def find_hold(redis: "Redis", scope: str) -> Hold | None:
 async def end_hold(redis: "Redis", scope: str) -> bool:
     """End the hold of a scope; return whether there was one. That of a run ends for the rest of the run."""
     if run := run_of_scope(scope):
-        return await Ledger(redis).accept_refusals(run)
-    holds = Holds(redis)
-    ended = await holds.end(scope)
+        return await Ledger(redis).runs.accept_refusals(run)
+    ended = await Holds(redis).end(scope)
     if ended:
         # What failed before a person looked says nothing about what happens now.
-        await CircuitBreaker(redis, DEFAULT_ACCOUNT, holds).reset(scope)
+        await forget_failures(redis, scope)
     return ended

@@ -1,4 +1,4 @@
-"""Show how a run goes: a bar on a terminal, plain lines elsewhere; always on standard error."""
+"""Show the progress of a run on standard error: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -10,19 +10,20 @@ from rich.progress import Progress as Bar
 
 from scripts.overview.run_snapshot import RunSnapshot
 
-_PLAIN_SECONDS = 5.0
+_PLAIN_SECONDS, _IDLE_SECONDS = 5.0, 60.0
 _BAR_AND_FIGURES = 64
 
 
 class _PlainLines:
     def __init__(self, name: str) -> None:
-        self._name, self._next = name, 0.0
+        self._name, self._done, self._printed_at = name, -1, 0.0
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def update(self, seen: RunSnapshot) -> None:
         now = time.monotonic()
-        if now >= self._next or not seen.counters.pending:
-            self._next = now + _PLAIN_SECONDS
+        wait = _IDLE_SECONDS if seen.done == self._done else _PLAIN_SECONDS
+        if self._done < 0 or now >= self._printed_at + wait or not seen.counters.pending:
+            self._done, self._printed_at = seen.done, now
             self._console.print(f"{self._name}: {seen.done} of {seen.counters.total}: {seen.sentence()}", markup=False)
 
 
@@ -32,7 +33,7 @@ class _LiveBar:
         self._task = bar.add_task("archiving", total=total, said="")
 
     def update(self, seen: RunSnapshot) -> None:
-        # What is told may be long: it gives way, the bar and the figures do not.
+        # The sentence may be long. It is cut, so that the bar and the numbers fit.
         room = max(0, self._bar.console.width - _BAR_AND_FIGURES)
         said = seen.sentence()
         if len(said) > room:
@@ -42,7 +43,7 @@ class _LiveBar:
 
 @contextmanager
 def open_progress(name: str, total: int) -> Iterator[_PlainLines | _LiveBar]:
-    """Yield what shows the progress of a run."""
+    """Yield the object that shows the progress of a run."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _PlainLines(name)

@@ -1,23 +1,23 @@
-"""One look at a run, and what it says in words."""
+"""The state of a run at one moment, and the sentence that describes it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.console.formatting import format_duration
+from scripts.console.formatting import format_duration, format_number
 from tasks.ledger.counters import LedgerStats, RunCounters
 from tasks.resilience.holds import Hold, Reason, run_of_scope
 
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """One look at a run.
+    """The state of a run at one moment.
 
     Attributes:
         counters: of the run.
-        stats: of everything in the ledger.
-        holds: what stands still.
-        served: whether a worker serves the backfill.
-        per_second: evaluations that ended lately, each second; 0 while that is not known.
+        stats: of the whole ledger.
+        holds: that stop the run.
+        served: whether a worker serves the queue `backfill`.
+        per_second: evaluations per second that ended lately; 0 while that is not known.
     """
 
     counters: RunCounters
@@ -33,36 +33,48 @@ class RunSnapshot:
 
     @property
     def refusals(self) -> Hold | None:
-        """The hold that stops the run because its first answers were all refusals, if all else has ended."""
+        """The hold that was placed because all first answers of the run were refusals, once nothing is in flight."""
         if self.counters.states.get("leased"):
             return None
         return next((hold for hold in self.holds if hold.reason is Reason.ONLY_REFUSALS), None)
 
     @property
     def _waits(self) -> bool:
-        """Whether all that is left waits for another attempt."""
+        """Whether every evaluation that is left waits for another attempt."""
         return bool(self.stats.parked) and not self.stats.leased
 
     def sentence(self) -> str:
-        """Return what the run waits for, and the counts, in a line."""
+        """Return one line: what the run waits for, the counts, speed and time left."""
         parts = []
         if self.holds:
-            parts += [f"{hold.what} is on hold ({hold.reason}), {describe_end(hold)}" for hold in self.holds]
+            parts += [f"{hold.what} is on hold ({describe_reason(hold)}), {describe_end(hold)}" for hold in self.holds]
         elif self._waits and self.stats.next_due is not None:
-            why = f" ({self.stats.next_cause})" if self.stats.next_cause else ""
+            why = f" ({self.stats.parked_for})" if self.stats.next_cause else ""
             parts.append(f"{self.stats.parked} parked{why}, next attempt in {format_duration(self.stats.next_due)}")
         elif not self.served and self.counters.pending:
             parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:
             parts.append(self.counters.sentence())
-        if self.per_second and self.counters.pending and not self._waits:
-            left = format_duration(self.counters.pending / self.per_second)
-            parts.append(f"{self.per_second:.3g} a second, {left} left")
+        if self.per_second and self.counters.active and not self._waits:
+            left = format_duration(max(self.counters.active / self.per_second, self.counters.last_due))
+            parts.append(f"{format_number(self.per_second)} per second, {left} left")
+        elif self.counters.last_due and not self.holds:
+            parts.append(f"{format_duration(self.counters.last_due)} left")
         return ", ".join(parts) or "waiting for the first answer"
 
 
+def placed_by(hold: Hold) -> str:
+    """Return the name of the operator who placed a hold, as a part of a sentence; empty if that is not known."""
+    return f", by {hold.by}" if hold.by else ""
+
+
+def describe_reason(hold: Hold) -> str:
+    """Return the reason of a hold, followed by its note if there is one."""
+    return f"{hold.reason}: {hold.note}" if hold.note else str(hold.reason)
+
+
 def describe_end(hold: Hold) -> str:
-    """Return what ends a hold, and when, in words."""
+    """Return in words what ends a hold, or when it ends."""
     if run := run_of_scope(hold.scope):
         return f"until `docv-archive resume --run {run} --accept-refusals`"
     if hold.is_manual:

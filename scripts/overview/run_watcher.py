@@ -1,28 +1,37 @@
-"""Look at a run again and again while it goes on."""
+"""Watch a run until it ends."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from redis.asyncio import Redis
 
+from scripts.overview.measured_speed import SpeedRecorder
 from scripts.overview.run_progress import open_progress
 from scripts.overview.run_snapshot import RunSnapshot
+from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.stats import read_last_due
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 from tasks.resilience.holds import ARCHIVE, Holds, backfill_of, scope_of_run
 from tasks.resilience.run_holds import list_run_holds
+from worker.clients.errors import ServiceUnavailable
+from worker.config.accounts_file import AccountSettings
 from worker.runtime import cancel_requested
+
+_LEAST = 10
+"""Evaluations that have to end before there is a speed."""
 
 
 class Speed:
-    """How fast something went lately.
+    """Measures the speed of the last seconds.
 
     Args:
-        lately: seconds that count.
+        lately: length of the window, in seconds.
     """
 
     def __init__(self, lately: float = 30.0) -> None:
@@ -30,34 +39,37 @@ class Speed:
         self._points: deque[tuple[float, int]] = deque()
 
     def observe(self, done: int, now: float) -> float:
-        """Learn how much is done; return how much that is a second, 0 while it is not known.
+        """Record how many are done; return how many per second that is, or 0 while too few are done.
 
         Args:
-            done: all so far.
+            done: all that are done so far.
             now: seconds of a clock that never goes back.
         """
+        if len(self._points) == 1 and self._points[0][1] == done:
+            self._points.clear()  # nothing has ended yet: the time of starting does not count
         self._points.append((now, done))
         while now - self._points[0][0] > self._lately and len(self._points) > 1:
             self._points.popleft()
         since, before = self._points[0]
-        return (done - before) / (now - since) if now > since else 0.0
+        is_known = done - before >= _LEAST or now - since >= self._lately / 2
+        return (done - before) / (now - since) if now > since and is_known else 0.0
 
 
 async def watch_run(
     redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = 10.0
 ) -> AsyncIterator[RunSnapshot]:
-    """Yield a look at a run a few times a second, for as long as somebody wants them.
+    """Yield snapshots of a run, a few per second, until the caller stops.
 
     Args:
         redis: the client.
         run: name of the run.
-        account: with which it is asked for; the holds of another one are none of its concern.
-        patience: seconds without a worker before it is said that there is none; one may just be starting.
+        account: name of its account; holds of other accounts do not concern it.
+        patience: seconds without a worker before a snapshot reports that; a worker may still be starting.
     """
     ledger, holds, presence, speed = Ledger(redis), Holds(redis), WorkerRegistry(redis), Speed()
     served = time.monotonic()
     while not cancel_requested():
-        counters = await ledger.get_run(run)
+        counters = await _read_counters(redis, ledger, run)
         if (await presence.count())[Queue.BACKFILL]:
             served = time.monotonic()
         of_run = [hold for hold in await list_run_holds(redis) if hold.scope == scope_of_run(run)]
@@ -71,17 +83,50 @@ async def watch_run(
         await asyncio.sleep(0.2)
 
 
-async def follow_run(
-    redis: "Redis", run: str, total: int, account: str, check_worker: Callable[[RunSnapshot], None]
-) -> RunSnapshot:
-    """Show the progress of a run until nothing is pending, or nothing goes on without a person; return the last look.
+async def _read_counters(redis: "Redis", ledger: Ledger, run: str) -> RunCounters:
+    counters = await ledger.runs.get_counters(run)
+    if not counters.states.get("parked"):
+        return counters
+    return replace(counters, last_due=(await read_last_due(redis)).get(run, 0.0))
+
+
+class RunLost(ServiceUnavailable):
+    """Redis no longer has a run that this command began: it was emptied, or a failover chose an empty replica."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Redis has lost the run; run the same command again: archived evaluations are not requested again"
+        )
+
+
+def check_run(counters: RunCounters, total: int) -> None:
+    """Check that Redis still has a run of ``total`` evaluations.
 
     Raises:
+        RunLost: it has fewer of them, or none.
+    """
+    if counters.total < total:
+        raise RunLost
+
+
+async def follow_run(
+    redis: "Redis", run: str, total: int, account: AccountSettings, check_worker: Callable[[RunSnapshot], None]
+) -> RunSnapshot:
+    """Show the progress of a run until nothing is pending, or only an operator can continue; return the last snapshot.
+
+    The speed that the workers reached is kept for the plan of the next backfill.
+
+    Raises:
+        RunLost: Redis no longer has the run.
         asyncio.CancelledError: the command was told to stop.
     """
+    recorder = SpeedRecorder(redis, account)
     with open_progress(run, total) as progress:
-        async for seen in watch_run(redis, run, account):
+        async for seen in watch_run(redis, run, account.name):
+            check_run(seen.counters, total)
             progress.update(seen)
+            is_busy = bool(seen.counters.active) and not seen.holds
+            await recorder.observe(seen.counters, time.monotonic(), is_busy=is_busy)
             if not seen.counters.pending or seen.refusals:
                 return seen
             check_worker(seen)

@@ -1,26 +1,31 @@
-"""A report as one page of HTML that needs nothing else: no script, no font, no address."""
+"""A report as one HTML file that needs nothing else: no script, no font, no address."""
 
 import importlib.resources
 
 from jinja2 import Environment, StrictUndefined
 
 from scripts.archive_access.evaluation_rows import ERASED, MISSING
-from scripts.console.formatting import format_bytes
+from scripts.console.formatting import format_bytes, format_count
 from scripts.console.summary import MEANINGS, REASONS
+from scripts.report.kept_columns import KeptCells
 from scripts.report.totals import ReportTotals
 from tasks.storage.run_list import RunList
 
+_ROWS = 50
+"""Rows that are shown together; links lead to the next ones."""
 
-def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
-    """Return the page.
+
+def render_page(run: RunList, totals: ReportTotals, made_at: str, cells: KeptCells | None = None) -> str:
+    """Return the file.
 
     Args:
-        run: what was reported of.
-        totals: its figures.
-        made_at: when, as manifests write times.
+        run: the list of the run.
+        totals: its totals.
+        made_at: when the report was made, in the format of manifests.
+        cells: columns of the customer's own file, for the rows that are named.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"amount": format_bytes, "count": "{:,}".format}
+    environment.filters |= {"amount": format_bytes, "count": "{:,}".format, "counted": format_count}
     template = environment.from_string(
         importlib.resources.files("scripts.report").joinpath("page.html.j2").read_text("utf-8")
     )
@@ -37,4 +42,7 @@ def render_page(run: RunList, totals: ReportTotals, made_at: str) -> str:
         meanings=meanings,
         reasons=reasons if totals.reasons else (),
         made_at=made_at,
+        pages=[totals.named[start : start + _ROWS] for start in range(0, len(totals.named), _ROWS)],
+        kept_names=cells.names if cells else (),
+        kept=cells.get if cells else None,
     )

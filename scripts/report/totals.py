@@ -1,4 +1,4 @@
-"""The figures of a report, added up row by row in memory that does not grow with them."""
+"""Add up the rows of a report, in memory that does not grow with their number."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from scripts.archive_access.evaluation_rows import ONLY_HELD_HERE, EvaluationRow
+from tasks.model.outcome import Outcome
 
 _NAMED = 1_000
 _BARS = 60
@@ -14,12 +15,12 @@ _SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class HistogramBar:
-    """Some of the time of a run.
+    """A bar of the histogram: an interval of the time of a run.
 
     Attributes:
-        since: its beginning.
-        count: manifests made in it.
-        share: that, as a part of the highest bar.
+        since: when the interval begins.
+        count: manifests written in it.
+        share: the count, as a fraction of the highest one.
     """
 
     since: datetime
@@ -29,19 +30,19 @@ class HistogramBar:
 
 @dataclass(slots=True)
 class ReportTotals:
-    """What all rows say together.
+    """The totals of all rows.
 
     Attributes:
         begun: when the run began.
-        outcomes: how many of each, ``missing`` included.
-        causes: why those that nobody may pass over have no documents in the archive.
-        reasons: why RiskOS has no documents of those that are ``no_documents``.
-        documents: how many.
-        bytes: of them.
-        only_here: evaluations of which only the archive has documents.
-        before: manifests that were there before the run began.
-        named: the first rows that somebody has to look at.
-        unnamed: how many more of them there are.
+        outcomes: how many rows have each outcome, ``missing`` included.
+        causes: how many of the rows that need a look have each cause.
+        reasons: how many rows with ``no_documents`` have each reason.
+        documents: how many the archive holds.
+        bytes: their size.
+        only_here: evaluations with documents that only the archive has.
+        before: manifests that are older than the run.
+        named: the first rows that need a look.
+        unnamed: how many more rows need a look.
     """
 
     begun: datetime
@@ -58,19 +59,19 @@ class ReportTotals:
 
     @property
     def count(self) -> int:
-        """All rows."""
+        """The number of rows."""
         return self.outcomes.total()
 
     @property
     def errors(self) -> int:
-        """Rows that somebody has to look at."""
+        """Rows that need a look."""
         return len(self.named) + self.unnamed
 
     def add(self, rows: Sequence[EvaluationRow]) -> None:
         """Add some rows."""
         for row in rows:
             self.outcomes[row.outcome] += 1
-            if row.reason:
+            if row.reason and row.outcome == Outcome.NO_DOCUMENTS:
                 self.reasons[row.reason] += 1
             self.documents += row.documents
             self.bytes += row.bytes
@@ -88,7 +89,7 @@ class ReportTotals:
                     self.unnamed += 1
 
     def bars(self) -> list[HistogramBar]:
-        """Return when the manifests were made, in at most 60 bars of ten seconds or more; none without a time."""
+        """Return a histogram of the times of the manifests: at most 60 bars of ten seconds or more."""
         if not self._moments:
             return []
         first, last = min(self._moments), max(self._moments)

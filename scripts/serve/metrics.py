@@ -1,7 +1,9 @@
-"""The figures of the doors, for Prometheus: names, units and labels. No ID and no path is ever a label."""
+"""The Prometheus metrics of the HTTP server. No ID and no path is ever a label."""
 
 import asyncio
 import enum
+from collections.abc import Iterable
+from http import HTTPStatus
 
 from aiohttp import web
 from prometheus_client import (
@@ -16,12 +18,13 @@ from prometheus_client import (
 from scripts.serve.http.connection import CloseReason
 from scripts.serve.http.responses import raw_response
 from worker.metrics.shared_metrics import SharedMetrics
+from worker.metrics.worker_metrics import add_build_info
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class EventResult(enum.StrEnum):
-    """What came of a request to the webhook."""
+    """Result of a request to the webhook."""
 
     ACCEPTED = "accepted"
     REPEATED = "repeated"
@@ -36,7 +39,7 @@ class EventResult(enum.StrEnum):
 
 
 class IdResult(enum.StrEnum):
-    """What came of an ID that was handed in."""
+    """Result of a submitted ID."""
 
     ACCEPTED = "accepted"
     REPEATED = "repeated"
@@ -44,16 +47,21 @@ class IdResult(enum.StrEnum):
     BAD = "bad"
 
 
+def _status_class(status: int) -> str:
+    return str(status) if status == HTTPStatus.SERVICE_UNAVAILABLE else f"{status // 100}xx"
+
+
 class HttpMetrics:
-    """The figures of one process."""
+    """The metrics of one process."""
 
     def __init__(self) -> None:
-        # When each counter began to count is a series more for each, and nobody asks for it.
+        # Otherwise each counter adds a series with its creation time, which no dashboard or alert uses.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._registry = CollectorRegistry()
         self._events = self._counter("docv_webhook_events", "Requests to the webhook.", "result")
-        self._ids = self._counter("docv_intake_ids", "IDs that were handed in.", "result")
-        self._ended = self._counter("docv_http_connections_ended", "Connections that we ended.", "why")
+        self._ids = self._counter("docv_intake_ids", "Evaluation IDs submitted to POST /evaluations.", "result")
+        self._ended = self._counter("docv_http_connections_ended", "Connections closed by the server.", "why")
+        self._wrong_secrets = self._counter("docv_http_wrong_secrets", "Requests with a wrong secret.", "status")
         self._requests = self._counter("docv_http_requests", "Requests answered.", "route", "status")
         self._seconds = Histogram(
             "docv_http_request_seconds",
@@ -62,29 +70,42 @@ class HttpMetrics:
             registry=self._registry,
             buckets=_SECONDS,
         )
-        # A figure that is there from the start can be watched before it moves.
+        add_build_info(self._registry)
+        # Alerts need each series to exist before its first increment.
         for counter, values in ((self._events, EventResult), (self._ids, IdResult), (self._ended, CloseReason)):
             for value in values:
                 counter.labels(value.value)
+        for status in (web.HTTPUnauthorized.status_code, web.HTTPTooManyRequests.status_code):
+            self._wrong_secrets.labels(str(status))
 
-    def _counter(self, name: str, what: str, *labels: str) -> Counter:
-        return Counter(name, what, labels, registry=self._registry)
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(name, description, labels, registry=self._registry)
+
+    def preset_routes(self, routes: Iterable[str]) -> None:
+        """Create the series of failed requests at 0, so that alerts see their first increment."""
+        for route in routes:
+            for status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE):
+                self._requests.labels(route, _status_class(status))
 
     def count_event(self, result: EventResult) -> None:
         """Count a request to the webhook."""
         self._events.labels(result.value).inc()
 
     def count_ids(self, result: IdResult, count: int) -> None:
-        """Count IDs that were handed in."""
+        """Count evaluation IDs submitted to POST /evaluations."""
         self._ids.labels(result.value).inc(count)
 
     def count_closed(self, why: CloseReason) -> None:
         """Count a connection that we ended."""
         self._ended.labels(why.value).inc()
 
+    def count_wrong_secret(self, status: int) -> None:
+        """Count a request with a wrong secret, by the status it was answered with."""
+        self._wrong_secrets.labels(str(status)).inc()
+
     def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer, by the class of its status."""
-        self._requests.labels(route, f"{status // 100}xx").inc()
+        """Count an answer by the class of its status; 503 is separate: Redis or the archive fails."""
+        self._requests.labels(route, _status_class(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def register_shared(self, shared: SharedMetrics) -> None:

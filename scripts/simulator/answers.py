@@ -1,4 +1,4 @@
-"""A question and its answer: what is asked for, what is said to it, and how that goes over the wire."""
+"""A request for an evaluation, its answer, and how the answer is delivered."""
 
 import enum
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from scripts.simulator import messages
 
 
 class Delivery(enum.Enum):
-    """How an answer goes over the wire."""
+    """How an answer is delivered."""
 
     WHOLE = enum.auto()
-    """At once, and all of it."""
+    """The whole answer at once."""
     CUT = enum.auto()
     """Half of the body, then the connection ends."""
     RESET = enum.auto()
     """Half of the body, then the connection is reset."""
     LATE = enum.auto()
-    """All of it, after a while."""
+    """The whole answer after a pause."""
     DRIBBLE = enum.auto()
-    """The headers at once, the body bit by bit."""
+    """The headers at once, the body in small pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class SimulatedResponse:
 
     Attributes:
         status: the HTTP status.
-        body: the whole body, also when less of it will be delivered.
-        headers: the headers that are not a matter of course.
-        delivery: how it goes over the wire.
+        body: the whole body, even if only a part of it is delivered.
+        headers: headers that the HTTP server does not set by itself.
+        delivery: how it is delivered.
     """
 
     status: int
@@ -48,7 +48,7 @@ class SimulatedRequest:
 
     Attributes:
         eval_id: canonical UUID in lower case.
-        attempt: 1 for the first request that got as far as the evaluation.
+        attempt: 1 for the first request that key, rate and quota let through.
         image_bytes: about the size of each JPEG.
         elsewhere: where a redirect leads.
     """
@@ -66,8 +66,8 @@ def json_answer(
 
     Args:
         status: the HTTP status.
-        body: what is said; by default, what is usually said with the status.
-        headers: headers beside the content type.
+        body: the body; by default the usual one of the status.
+        headers: headers besides the content type.
     """
     usual = messages.BY_STATUS.get(status, {"message": "Error"})
     return SimulatedResponse(

@@ -1,6 +1,6 @@
 """Bundles: an evaluation's documents, and the ZIP that holds them.
 
-The same evaluation always gives the same bytes, so a test may ask here what RiskOS answered.
+The same evaluation always gives the same bytes, so a test can compute what RiskOS answered.
 """
 
 import io
@@ -12,11 +12,11 @@ from scripts.simulator.layouts import documents_in
 from scripts.simulator.scenarios import Scenario, scenario_of
 
 DEFAULT_IMAGE_BYTES = 24_000
-"""About the size of each JPEG where nothing else is asked for."""
+"""About the size of each JPEG by default."""
 
 _A_FIXED_DAY = (2025, 6, 15, 12, 0, 0)
-# Only evaluations that are asked for again at once profit, so a few are enough; with pictures of
-# several megabytes each more of them would be a burden.
+# A few are enough: only an evaluation that is requested again at once is found here. Bundles of several
+# megabytes each would take much memory.
 _KEPT = 32
 
 
@@ -47,12 +47,12 @@ def bundle_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, changed: 
 
 
 def zip_of(documents: Mapping[str, bytes], *, compressed: bool = True) -> bytes:
-    """Return a ZIP of some documents, without anything in it that changes from day to day."""
+    """Return a ZIP of some documents that is the same on every day."""
     return _write(io.BytesIO(), documents, compressed=compressed)
 
 
 class _Pipe(io.BytesIO):
-    """A file that cannot go back, like a socket: ``zipfile`` then writes data descriptors."""
+    """A file that cannot seek, like a socket: ``zipfile`` then writes data descriptors."""
 
     def seek(self, *_: object) -> int:
         raise io.UnsupportedOperation
@@ -63,6 +63,6 @@ def _write(file: io.BytesIO, documents: Mapping[str, bytes], *, compressed: bool
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in documents.items():
             member = zipfile.ZipInfo(name, _A_FIXED_DAY)
-            # Pictures hardly shrink: the quickest level is as good as the best.
+            # Images hardly shrink, so the fastest level is good enough.
             archive.writestr(member, content, method, compresslevel=1)
     return file.getvalue()

@@ -1,7 +1,6 @@
-"""The simulator's own endpoints: look at the figures, empty them, change how it behaves.
+"""The simulator's own endpoints: read the counters, reset them, change options.
 
-They are for whoever runs it: they need no key, and answer to this machine only. Where there are several keys,
-``?key=`` says which is meant.
+They need no key and answer only to this machine. ``?key=`` names the account if there are several keys.
 """
 
 import ipaddress
@@ -48,7 +47,7 @@ def _find_account(keys: Keys, request: web.Request) -> SimulatedAccount:
         web.HTTPForbidden: the request comes from another machine.
         web.HTTPNotFound: there is no such key.
     """
-    if not ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback:  # noqa: S104  # nobody's address
+    if not ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback:  # noqa: S104  # not the address of any client
         raise web.HTTPForbidden
     try:
         return keys.of(request.query.get("key"))

@@ -1,6 +1,6 @@
-"""Bundles that are no good: damaged on the way, or made to do harm.
+"""Damaged and malicious bundles.
 
-They are made of a sound bundle's documents, so each is as large as a real one.
+They are made from the documents of a sound bundle, so each is as large as a real one.
 """
 
 import io
@@ -16,13 +16,13 @@ def wrong_crc(documents: Documents) -> bytes:
     """Return a bundle in which one bit of the first document is flipped."""
     bundle = bytearray(zip_of(documents, compressed=False))
     content = next(iter(documents.values()))
-    # Not compressed, the content stands in the bundle as it is.
+    # The content is not compressed, so its bytes are found in the bundle.
     bundle[bundle.index(content) + len(content) // 2] ^= 1
     return bytes(bundle)
 
 
 def garbage(documents: Documents) -> bytes:
-    """Return bytes that are no ZIP: a bundle, every bit of it flipped."""
+    """Return bytes that are not a ZIP: a bundle with every bit flipped."""
     return zip_of(documents).translate(bytes(range(255, -1, -1)))
 
 
@@ -38,7 +38,7 @@ def empty(_: Documents) -> bytes:
 
 
 def overlapping(documents: Documents) -> bytes:
-    """Return a bundle whose directory says that all members begin where the first does."""
+    """Return a bundle whose directory gives all members the offset of the first one."""
 
     def at_the_first(members: list[zipfile.ZipInfo]) -> None:
         for member in members[1:]:
@@ -57,7 +57,7 @@ def forged_size(documents: Documents) -> bytes:
 
 
 def _forged(documents: Documents, forge: Callable[[list[zipfile.ZipInfo]], None]) -> bytes:
-    """Return a bundle with a forged directory: it is written from the entries when the ZIP is closed."""
+    """Return a bundle with a forged directory, which ``zipfile`` writes from the entries when the ZIP is closed."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in documents.items():

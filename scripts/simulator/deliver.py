@@ -1,4 +1,4 @@
-"""Send an answer over the wire, or as much of it as was meant to arrive."""
+"""Deliver an answer whole, late, slowly, or only in part."""
 
 import asyncio
 import socket
@@ -14,11 +14,11 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 async def deliver(request: web.Request, answer: SimulatedResponse, slow_seconds: float) -> web.StreamResponse:
-    """Send an answer in its own way.
+    """Deliver an answer as its ``delivery`` says.
 
     Args:
-        request: what is answered.
-        answer: what is sent, and how.
+        request: the request that is answered.
+        answer: the answer, and how to deliver it.
         slow_seconds: how long a slow delivery takes.
     """
     match answer.delivery:
@@ -32,7 +32,7 @@ async def deliver(request: web.Request, answer: SimulatedResponse, slow_seconds:
         case Delivery.CUT:
             return await _half(request, answer)
         case Delivery.RESET:
-            # The connection ends with a reset: a socket that does not linger sends RST, not FIN.
+            # A socket that does not linger sends RST when it is closed, not FIN.
             if request.transport is not None:
                 connection = request.transport.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -46,7 +46,7 @@ def _whole(answer: SimulatedResponse) -> web.Response:
 
 
 async def _begin(request: web.Request, answer: SimulatedResponse) -> web.StreamResponse:
-    """Send the headers; they promise the whole body."""
+    """Send the headers, with the length of the whole body."""
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = len(answer.body)
     await response.prepare(request)

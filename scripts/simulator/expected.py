@@ -1,4 +1,4 @@
-"""What a correct archiver makes of each scenario, and a mix of scenarios to show it with."""
+"""The expected outcome of each scenario, and a mix of scenarios for demos."""
 
 import hashlib
 
@@ -6,7 +6,6 @@ from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.model.outcome import Outcome
 
 _NO_DOCUMENTS = 0x02
-_BAD_BUNDLES = 0x08
 _FAILED = frozenset(
     {
         Scenario.FORBIDDEN_ALWAYS,
@@ -23,7 +22,7 @@ _FAILED = frozenset(
 
 
 def expected_outcome(scenario: Scenario) -> Outcome:
-    """Return how an evaluation that was never archived before ends, when the archiver is correct."""
+    """Return the outcome that a correct archiver gives an evaluation that was never archived before."""
     if scenario in _FAILED:
         return Outcome.FAILED
     if scenario is Scenario.NOT_FOUND:
@@ -32,12 +31,12 @@ def expected_outcome(scenario: Scenario) -> Outcome:
         return Outcome.REJECTED
     if scenario.family == _NO_DOCUMENTS:
         return Outcome.NO_DOCUMENTS
-    if scenario.family == _BAD_BUNDLES and scenario is not Scenario.DAMAGED_ONCE:
+    if scenario.has_damaged_bundle and scenario is not Scenario.DAMAGED_ONCE:
         return Outcome.UNREADABLE
     return Outcome.ARCHIVED
 
 
-# Of a hundred. The scenarios that hold up a whole account, and the slow ones, are left out: a demo is short.
+# Out of a hundred. Scenarios that pause a whole account and slow ones are left out: a demo is short.
 _SHOWN = {
     Scenario.NO_DOCUMENTS: 2,
     Scenario.NO_DOCUMENTS_NESTED: 1,
@@ -64,9 +63,9 @@ _HUNDRED = 100
 
 
 def demo_ids(count: int) -> list[str]:
-    """Return evaluations of every sort for a demo: mostly archived ones, the others spread among them.
+    """Return IDs of a mix of scenarios for a demo: mostly archived ones, with the others spread among them.
 
-    It is always the same mix; a hundred hold every sort, and a longer list begins with a shorter one.
+    The mix is always the same. A hundred IDs have every scenario of it, and a longer list begins with a shorter one.
     """
     special = [scenario for scenario, times in _SHOWN.items() for _ in range(times)]
     plain = [LAYOUTS[number % len(LAYOUTS)] for number in range(_HUNDRED - len(special))]

@@ -1,4 +1,4 @@
-"""The keys that one simulator accepts: each is an account of its own, with its own rate and faults."""
+"""The keys that one simulator accepts. Each is an account with its own rate and faults."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from scripts.simulator.service import SimulatedAccount
 
 
 class Keys:
-    """A service for each key.
+    """One simulated account for each key.
 
     Args:
         options: how each behaves at first.
-        others: further keys it accepts, beside the one of the options.
+        others: further accepted keys, besides the one of the options.
         one_rate: whether all of them share rate and quota.
     """
 
@@ -26,14 +26,14 @@ class Keys:
 
     @property
     def accounts(self) -> tuple[SimulatedAccount, ...]:
-        """The service of each key."""
+        """The account of each key."""
         return tuple(self._services.values())
 
     def of(self, key: str | None) -> SimulatedAccount:
-        """Return the service of a key; of the first where none is named.
+        """Return the account of a key, or of the first key if none is named.
 
         Raises:
-            ValueError: it is none of these keys.
+            ValueError: the key is not one of them.
         """
         if key is None:
             return self.first
@@ -42,6 +42,13 @@ class Keys:
         return self._services[key]
 
     async def documents(self, request: web.Request) -> web.StreamResponse:
-        """Answer ``GET /api/evaluation/{eval_id}/documents`` as the key of the request has it."""
+        """Answer ``GET /api/evaluation/{eval_id}/documents`` for the account of the request's key."""
+        return await self._asked(request).documents(request)
+
+    async def record(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``GET /api/evaluation/{eval_id}`` for the account of the request's key."""
+        return await self._asked(request).record(request)
+
+    def _asked(self, request: web.Request) -> SimulatedAccount:
         known = (service for service in self._services.values() if service.knows(request))
-        return await next(known, self.first).documents(request)
+        return next(known, self.first)

@@ -1,4 +1,4 @@
-"""Layouts: under which names an evaluation's documents stand in its bundle."""
+"""Layouts: the names of an evaluation's documents in its bundle."""
 
 from scripts.simulator import pictures
 from scripts.simulator.pictures import Subject
@@ -35,7 +35,7 @@ def documents_in(scenario: Scenario, eval_id: str, image_bytes: int, *, changed:
     """Return name and content of every document of an evaluation, in the order of its bundle.
 
     Args:
-        scenario: what the evaluation stands for.
+        scenario: the scenario of the evaluation.
         eval_id: canonical UUID in lower case.
         image_bytes: about the size of each JPEG.
         changed: whether an attachment was added since the evaluation was completed.
@@ -68,7 +68,7 @@ def _captured(names: dict[Subject, str], eval_id: str, image_bytes: int, *, take
 
 
 def _attachments(eval_id: str) -> dict[str, bytes]:
-    """Return what reviewers attach: any type, any name, one without an extension, one of no known kind."""
+    """Return attachments of reviewers: several types and names, one without an extension, one of an unknown kind."""
     return {
         "case_attachments/identity.pdf": pictures.pdf(eval_id, "Identity"),
         "case_attachments/proof of address.png": pictures.png(eval_id, "Proof of address"),

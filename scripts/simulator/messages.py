@@ -1,4 +1,4 @@
-"""The bodies of errors, in every shape that RiskOS is known to use."""
+"""The bodies of errors, in every shape that has been seen from RiskOS."""
 
 from typing import Any
 
@@ -24,6 +24,10 @@ NO_DOCUMENTS: dict[Scenario, Body] = {
     },
     Scenario.NO_DOCUMENTS_SHORT: {"error": _NONE_FOUND},
     Scenario.NO_DOCUMENTS_UNSUPPORTED: {"message": _UNSUPPORTED},
+    Scenario.NO_DOCUMENTS_MILITARY: {"message": _NONE_FOUND},
+    Scenario.NO_DOCUMENTS_MINOR: {"message": _NONE_FOUND},
+    Scenario.NO_DOCV_STEP: {"message": _NONE_FOUND},
+    Scenario.NOT_COMPLETE: {"message": _NONE_FOUND},
 }
 """Status 400: there are no documents."""
 
@@ -43,10 +47,10 @@ NO_UUID: Body = {
     "details": "eval_id must be a UUID.",
     "invalid_args": ["eval_id"],
 }
-"""Status 400: the ID in the path is none."""
+"""Status 400: the ID in the path is not valid."""
 
 NO_ROUTE: Body = {"message": "no Route matched with those values"}
-"""Status 404: a gateway knows no such path."""
+"""Status 404: a gateway does not know the path."""
 
 RATE_LIMITED: Body = {"error": "rate_limit"}
 """Status 429: too many requests in a second."""
@@ -62,10 +66,10 @@ BY_STATUS: dict[int, Body] = {
     500: {"message": "Internal server error"},
     503: {"message": "Service unavailable"},
 }
-"""What is said with a status when there is nothing special to say."""
+"""The usual body of a status."""
 
 PAGE = b"<!doctype html><title>Sign in</title><h1>Sign in</h1><p>Your session has ended.</p>\n"
-"""What a proxy or a login service answers with status 200."""
+"""The page that a proxy or a login service answers with status 200."""
 
 GATEWAY_PAGE = b"<html><head><title>Gateway</title></head><body><h1>Gateway error</h1></body></html>\n"
-"""What a load balancer answers when it gets no answer itself."""
+"""The page of a load balancer whose backend does not answer."""

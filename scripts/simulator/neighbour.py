@@ -1,4 +1,4 @@
-"""Another client with the same key, such as the customer's own onboarding: it takes from the same rate and day."""
+"""Another client with the same key, such as the customer's own onboarding: it shares rate and daily quota."""
 
 import asyncio
 import random
@@ -14,10 +14,10 @@ _EPOCH_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class NeighbourSnapshot:
-    """The figures of the neighbour at one moment.
+    """A snapshot of the neighbour's counters.
 
     Attributes:
-        requests: its requests, the refused ones too.
+        requests: its requests, including refused ones.
         refused_by_quota: its requests after the daily quota was spent.
         refused_after: for each of its requests that the rate refused, the seconds since its own rate last changed.
         rates: its rates until now, each as requests per second and the seconds for which it lasted.
@@ -30,18 +30,18 @@ class NeighbourSnapshot:
 
 
 class Neighbour:
-    """Sends evenly, at a new random rate every 30 s; the same seed gives the same rates.
+    """Send evenly, at a new random rate every 30 s. The same seed gives the same rates.
 
     Args:
         limiter: grants requests.
         least, most: requests per second.
-        seed: of its rates.
+        seed: seed of its rates.
         now: seconds of a clock that never goes back.
     """
 
     def __init__(self, limiter: SimulatedLimiter, least: int, most: int, *, seed: int = 1, now: float) -> None:
         self._limiter, self._least, self._most = limiter, least, most
-        self._random = random.Random(seed)  # noqa: S311  # no secret hangs on it
+        self._random = random.Random(seed)  # noqa: S311  # not used for secrets
         self._ended: list[tuple[int, float]] = []
         self._requests = self._refused_by_quota = 0
         self._refused_after: list[float] = []
@@ -64,12 +64,12 @@ class Neighbour:
         return min(now + 1 / self._rate, change)
 
     def snapshot(self, now: float) -> NeighbourSnapshot:
-        """Return the figures as they are now."""
+        """Return the counters as they are now."""
         rates = [*self._ended, (self._rate, now - self._since)]
         return NeighbourSnapshot(self._requests, self._refused_by_quota, list(self._refused_after), rates)
 
     async def run(self, get_options: Callable[[], SimulatorOptions]) -> None:
-        """Send requests for ever; the options may change meanwhile."""
+        """Send requests until cancelled; the options may change meanwhile."""
         due = time.monotonic()
         while True:
             due = self.send(get_options(), due)

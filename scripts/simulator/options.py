@@ -1,4 +1,4 @@
-"""What the simulator is told: where it listens and how it behaves, also while it runs."""
+"""Options of the simulator: where it listens and how it behaves. Some can be changed while it runs."""
 
 import dataclasses
 import enum
@@ -18,12 +18,12 @@ ErrorStatus = Annotated[int, pydantic.Field(ge=400, le=599)]
 
 
 class RateHeaderStyle(enum.StrEnum):
-    """Which headers speak of the rate; other spellings than RiskOS's have been seen, so one must cope with all."""
+    """The headers about the rate. Clients must understand all: other spellings than RiskOS's have been seen."""
 
     RISKOS = "riskos"
     """``X-Ratelimit-Limit-Window``, ``-Remaining-Window`` and, with a quota, ``-Day``, as RiskOS sends them."""
     NONE = "none"
-    """No headers: not how much is left, and not how long to wait."""
+    """No headers: neither what is left nor how long to wait."""
     STANDARD = "standard"
     """``RateLimit-Limit``, ``-Remaining``, ``-Reset`` and ``Retry-After``."""
     X = "x"
@@ -32,25 +32,25 @@ class RateHeaderStyle(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorOptions:
-    """What the simulator is told; what stands below ``image_bytes`` can be changed while it runs.
+    """Options of the simulator; those below ``image_bytes``, but for ``neighbour``, can be changed while it runs.
 
     Attributes:
-        host: address to listen at.
-        port: port to listen at; 0 takes any that is free.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
         api_key: the key it accepts.
         image_bytes: about the size of each JPEG.
         rate: requests it grants in any second; None grants all, 0 none, as with a production key that
             is not activated yet.
         quota: requests it grants in a day; None grants all.
-        day_seconds: how long a day of the quota lasts from its first request on; a rehearsal's is short.
-        header_style: which headers speak of the rate.
+        day_seconds: how long a day of the quota lasts, from its first request; short in rehearsals.
+        header_style: the headers about the rate.
         neighbour: least and most requests per second of another client with the same key; None for no such client.
-        latency_ms: milliseconds it thinks before it answers for an evaluation.
-        jitter_ms: milliseconds by which it may think longer or shorter.
+        latency_ms: milliseconds before it answers for an evaluation.
+        jitter_ms: milliseconds by which the latency varies, in both directions.
         slow_seconds: how long the answer of a slow evaluation takes.
-        refuse_with: the error status it answers to every request, such as 401, 403 or 500; None lets
-            each evaluation answer for itself.
-        mended: whether what failed for good gives its documents by now, to rehearse a redrive.
+        refuse_with: error status of every answer, such as 401, 403 or 500; None answers by the scenario of
+            each evaluation.
+        mended: whether scenarios that always fail give their documents now, to rehearse a redrive.
     """
 
     host: str = "127.0.0.1"
@@ -69,10 +69,10 @@ class SimulatorOptions:
     mended: bool = False
 
     def changed(self, changes: Mapping[str, Any]) -> "SimulatorOptions":
-        """Return these options with some changes, none of them to what is fixed while it runs.
+        """Return these options with some changes.
 
         Raises:
-            ValueError: a name or a value is not possible; the message says which.
+            ValueError: an option is unknown or cannot be changed, or a value is impossible; the message says which.
         """
         changeable = {option.name for option in dataclasses.fields(self)} - _FIXED
         if unknown := changes.keys() - changeable:

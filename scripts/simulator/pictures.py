@@ -29,7 +29,7 @@ class Subject(enum.Enum):
 def jpeg(eval_id: str, subject: Subject, size: int, *, take: int = 1) -> bytes:
     """Return a JPEG of about a given size.
 
-    The picture itself is small. Comment segments fill the file up, as previews and maker notes do in a camera's.
+    The image itself is small. Comment segments fill the file, as previews and maker notes do in photos.
 
     Args:
         eval_id: the evaluation it belongs to.

@@ -1,4 +1,4 @@
-"""The rate and the quota that the simulator enforces, and the headers that speak of them."""
+"""The rate and the quota that the simulator enforces, and their headers."""
 
 import enum
 import math
@@ -13,11 +13,11 @@ _ROUNDING = 1e-6
 
 
 class SlidingSecond:
-    """How many requests arrived within one second, wherever that second begins.
+    """Count the requests within one second, wherever that second begins.
 
     Attributes:
-        total: how many ever arrived.
-        worst: the most there ever were within a second.
+        total: all requests until now.
+        worst: the most requests within any second.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class SlidingSecond:
         return len(self._arrivals)
 
     def add(self, now: float) -> None:
-        """Note that a request arrived."""
+        """Count a request."""
         self._arrivals.append(now)
         self.total += 1
         self.worst = max(self.worst, self.count(now))
@@ -47,20 +47,20 @@ class SlidingSecond:
 
 
 class SimulatedLimit(enum.Enum):
-    """What a request can run into."""
+    """The limits that refuse requests."""
 
     RATE = "rate"
-    """Too many in a second."""
+    """Too many requests in a second."""
     QUOTA = "quota"
-    """Too many in a day."""
+    """Too many requests in a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """A request that comes too early.
+    """A refusal of a request.
 
     Attributes:
-        limit: what it ran into.
+        limit: the limit that refuses it.
         wait: seconds until another may be granted.
     """
 
@@ -69,7 +69,7 @@ class LimitExceeded:
 
 
 class SimulatedLimiter:
-    """Grants requests within the rate and the quota; a refused request costs nothing."""
+    """Grant requests within the rate and the quota; a refused request uses none of them."""
 
     def __init__(self) -> None:
         self._granted = SlidingSecond()
@@ -77,7 +77,7 @@ class SimulatedLimiter:
         self._day_began = -math.inf
 
     def admit(self, options: SimulatorOptions, now: float) -> LimitExceeded | None:
-        """Grant a request, or say until when it has to wait.
+        """Grant a request, or return why it is refused and how long to wait.
 
         Args:
             options: rate, quota and length of the day, as they are now.
@@ -94,7 +94,7 @@ class SimulatedLimiter:
         return None
 
     def headers(self, options: SimulatorOptions, now: float) -> dict[str, str]:
-        """Return what every response says about the rate."""
+        """Return the headers about the rate that every response has."""
         if options.header_style is RateHeaderStyle.RISKOS:
             return self._headers_of_riskos(options, now)
         if options.rate is None or options.header_style is RateHeaderStyle.NONE:

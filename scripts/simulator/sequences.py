@@ -1,4 +1,4 @@
-"""What is answered for an evaluation: the first time, the second time, and from then on."""
+"""The answers of each scenario: to the first request, the second, and all later ones."""
 
 from scripts.simulator import damage
 from scripts.simulator.answers import Delivery, SimulatedRequest, SimulatedResponse
@@ -20,7 +20,7 @@ from scripts.simulator.steps import (
     wait_until,
 )
 
-# One answer after the other, the last one for good. What is missing here differs in its layout only.
+# One answer after the other; the last one repeats. Scenarios that are not listed differ only in their layout.
 _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
     **{scenario: (error(400, body),) for scenario, body in NO_DOCUMENTS.items()},
     Scenario.NOT_FOUND: (error(404),),
@@ -64,13 +64,13 @@ _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
 
 
 def answer_to(question: SimulatedRequest) -> SimulatedResponse:
-    """Return what RiskOS answers."""
+    """Return RiskOS's answer to a request."""
     sequence = _sequence(question.eval_id)
     return sequence[min(question.attempt, len(sequence)) - 1](question)
 
 
 def changes_its_mind(eval_id: str) -> bool:
-    """Whether the answer depends on how often the evaluation was asked for."""
+    """Return whether the answer depends on how often the evaluation was requested."""
     return len(_sequence(eval_id)) > 1
 
 

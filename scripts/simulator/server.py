@@ -14,12 +14,12 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.service import ELSEWHERE
 from scripts.simulator.stats import StatsSnapshot
 
-# Whoever is still being answered when the end comes has this long; slow answers are then cut off.
+# Answers in progress at the end have this long; slow ones are then cut off.
 _GRACE_SECONDS = 0.2
 
 
 class Simulator:
-    """A RiskOS that listens; use it as ``async with await start(options) as simulator``.
+    """A running simulator; use it as ``async with await start_simulator(options) as simulator``.
 
     Attributes:
         url: base URL, such as ``http://127.0.0.1:40123``.
@@ -42,18 +42,18 @@ class Simulator:
         return self._keys.first.options
 
     def stats(self, key: str | None = None) -> StatsSnapshot:
-        """Return what was asked with a key, the first where none is named, and answered until now."""
+        """Return the counters of a key, or of the first key if none is named."""
         return self._keys.of(key).snapshot()
 
     def reset(self) -> None:
-        """Empty the figures; how often an evaluation was asked is still known to the evaluation."""
+        """Set the counters to zero; how often each evaluation was requested is kept."""
         self._keys.first.reset()
 
     def change(self, key: str | None = None, **changes: Any) -> None:
-        """Change how it behaves towards a key, the first where none is named.
+        """Change the options of a key, or of the first key if none is named.
 
         Raises:
-            ValueError: a name or a value is not possible; the message says which.
+            ValueError: an option is unknown or cannot be changed, or a value is impossible; the message says which.
         """
         self._keys.of(key).change(changes)
 
@@ -68,18 +68,18 @@ async def start_simulator(
     """Start a simulator in this event loop.
 
     Args:
-        options: what it is told.
-        others: further keys it accepts.
+        options: of the simulator.
+        others: further accepted keys.
         one_rate: whether all keys share rate and quota.
 
     Raises:
-        OSError: the address cannot be listened at.
+        OSError: the simulator cannot listen on the address.
     """
     keys = Keys(options, others, one_rate=one_rate)
     runner = web.AppRunner(
         _application(keys),
         access_log=None,
-        handler_cancellation=True,  # whoever hangs up is not answered any further
+        handler_cancellation=True,  # no work for a client that hung up
         shutdown_timeout=_GRACE_SECONDS,
     )
     await runner.setup()
@@ -98,13 +98,13 @@ def serve(
     """Run a simulator until SIGINT or SIGTERM.
 
     Args:
-        options: what it is told.
+        options: of the simulator.
         announce: called with the base URL once it listens.
-        others: further keys it accepts.
+        others: further accepted keys.
         one_rate: whether all keys share rate and quota.
 
     Raises:
-        OSError: the address cannot be listened at.
+        OSError: the simulator cannot listen on the address.
     """
     asyncio.run(_until_signalled(start_simulator(options, others, one_rate=one_rate), announce))
 
@@ -124,6 +124,7 @@ def _application(keys: Keys) -> web.Application:
     application.add_routes(
         [
             web.get("/api/evaluation/{eval_id:[^/]+}/documents", keys.documents, allow_head=False),
+            web.get("/api/evaluation/{eval_id:[^/]+}", keys.record, allow_head=False),
             web.get(ELSEWHERE, keys.first.elsewhere, allow_head=False),
             *control.routes(keys),
         ]

@@ -1,4 +1,4 @@
-"""What was asked and answered, so that a test can tell how an archiver behaved."""
+"""Counters of requests and answers, from which a test sees how an archiver behaved."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,25 +11,27 @@ _MOST_EVALUATIONS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class StatsSnapshot:
-    """The figures at one moment.
+    """A snapshot of the counters.
 
     Attributes:
-        requests: requests for documents, refused ones too.
+        requests: all requests, including refused ones.
         granted: requests that key, rate and quota let through.
-        refused_by_rate: requests that came too fast.
+        refused_by_rate: requests beyond the rate.
         refused_by_quota: requests after the daily quota was spent.
-        redirects_followed: requests that came where only a redirect leads.
+        records: requests for records of evaluations, also counted in ``requests``.
+        redirects_followed: requests to the address that only a redirect names.
         worst_second: the most requests within any second.
         worst_second_granted: the most granted requests within any second.
         by_status: responses by HTTP status.
         by_evaluation: requests by evaluation ID, for the first million of them.
-        neighbour: figures of the other client with the same key; None without one.
+        neighbour: counters of the other client with the same key, or None.
     """
 
     requests: int
     granted: int
     refused_by_rate: int
     refused_by_quota: int
+    records: int
     redirects_followed: int
     worst_second: int
     worst_second_granted: int
@@ -39,28 +41,34 @@ class StatsSnapshot:
 
 
 class SimulatorStats:
-    """The counters behind the figures. Every ``now`` is in seconds of a clock that never goes back."""
+    """Counts requests and answers. Every ``now`` is in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._arrivals = SlidingSecond()
         self._grants = SlidingSecond()
         self._refused: Counter[SimulatedLimit] = Counter()
         self._redirects_followed = 0
+        self._records = 0
         self._by_status: Counter[int] = Counter()
         self._by_evaluation: Counter[str] = Counter()
 
     def count_request(self, eval_id: str | None, now: float) -> None:
-        """Count a request; None stands for an ID that is none."""
+        """Count a request; pass None as ``eval_id`` if it is invalid."""
         self._arrivals.add(now)
         if eval_id and (eval_id in self._by_evaluation or len(self._by_evaluation) < _MOST_EVALUATIONS):
             self._by_evaluation[eval_id] += 1
 
+    def count_record(self, now: float) -> None:
+        """Count a request for the record of an evaluation."""
+        self._arrivals.add(now)
+        self._records += 1
+
     def count_granted(self, now: float) -> None:
-        """Count a request that was let through."""
+        """Count a granted request."""
         self._grants.add(now)
 
     def count_refused(self, limit: SimulatedLimit) -> None:
-        """Count a request that ran into a limit."""
+        """Count a request that a limit refused."""
         self._refused[limit] += 1
 
     def count_status(self, status: int) -> None:
@@ -72,10 +80,10 @@ class SimulatorStats:
         self._redirects_followed += 1
 
     def snapshot(self, eval_id: str | None = None) -> StatsSnapshot:
-        """Return the figures as they are now.
+        """Return the counters as they are now.
 
         Args:
-            eval_id: tell the requests of this evaluation only; None tells those of all.
+            eval_id: include only the requests of this evaluation; None includes those of all.
         """
         mine = {eval_id: self._by_evaluation[eval_id]} if eval_id else dict(self._by_evaluation)
         return StatsSnapshot(
@@ -83,6 +91,7 @@ class SimulatorStats:
             granted=self._grants.total,
             refused_by_rate=self._refused[SimulatedLimit.RATE],
             refused_by_quota=self._refused[SimulatedLimit.QUOTA],
+            records=self._records,
             redirects_followed=self._redirects_followed,
             worst_second=self._arrivals.worst,
             worst_second_granted=self._grants.worst,

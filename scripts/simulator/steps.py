@@ -1,4 +1,4 @@
-"""The steps that a sequence of answers is made of: each turns a question into one answer."""
+"""The steps of a sequence of answers: each turns a request into one answer."""
 
 import dataclasses
 import datetime as dt
@@ -19,12 +19,12 @@ _SOMEBODY_ELSE = eval_id_for(Scenario.DOCUMENTED, 2**48 - 1)
 
 
 def documents(question: SimulatedRequest) -> SimulatedResponse:
-    """Answer with the documents, as it should be."""
+    """Answer with the documents."""
     return _bundle(question, bundle_of(question.eval_id, question.image_bytes))
 
 
 def one_more_document(question: SimulatedRequest) -> SimulatedResponse:
-    """Answer with the documents and an attachment that was added."""
+    """Answer with the documents and one more attachment."""
     return _bundle(question, bundle_of(question.eval_id, question.image_bytes, changed=True))
 
 
@@ -34,26 +34,26 @@ def somebody_elses(question: SimulatedRequest) -> SimulatedResponse:
 
 
 def damaged(how: Callable[[damage.Documents], bytes]) -> Step:
-    """Return a step that answers with a bundle that is no good.
+    """Return a step that answers with a damaged or unsafe bundle.
 
     Args:
-        how: makes that bundle of the documents.
+        how: makes the bundle from the documents.
     """
     return lambda question: _bundle(question, how(documents_of(question.eval_id, question.image_bytes)))
 
 
 def delivered(delivery: Delivery) -> Step:
-    """Return a step that answers with the documents, but delivers them badly."""
+    """Return a step that answers with the documents in another way than whole and at once."""
     return lambda question: dataclasses.replace(documents(question), delivery=delivery)
 
 
 def error(status: int, body: Mapping[str, Any] | None = None) -> Step:
-    """Return a step that answers with an error; by default it says what is usual with the status."""
+    """Return a step that answers with an error, by default with the usual body of its status."""
     return _fixed(json_answer(status, body))
 
 
 def gateway(status: int) -> Step:
-    """Return a step that answers as a load balancer that got no answer."""
+    """Return a step that answers as a load balancer whose backend does not answer."""
     return _fixed(SimulatedResponse(status, messages.GATEWAY_PAGE, {"Content-Type": "text/html"}))
 
 
@@ -76,7 +76,7 @@ def wait(header: str | None = None) -> Step:
     """Return a step that asks to wait for a second.
 
     Args:
-        header: the header that says for how long; None says nothing.
+        header: the header with the seconds to wait; None for none.
     """
     headers = {header: str(_WAIT_SECONDS)} if header else {}
     return _fixed(json_answer(_TOO_MANY, messages.RATE_LIMITED, headers))
@@ -84,7 +84,7 @@ def wait(header: str | None = None) -> Step:
 
 def wait_until(_: SimulatedRequest) -> SimulatedResponse:
     """Ask to wait until a date."""
-    # A date has no fractions of a second: one more makes the wait one to two seconds, never none.
+    # A date has whole seconds: one second more makes the wait one to two seconds, never zero.
     then = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=_WAIT_SECONDS + 1)
     when = email.utils.format_datetime(then, usegmt=True)
     return json_answer(_TOO_MANY, messages.RATE_LIMITED, {"Retry-After": when})

@@ -1,25 +1,26 @@
-"""Everything of one evaluation: its manifests, what they claim, and what nothing claims.
+"""Check one evaluation: its manifests, the objects they claim, and objects that nothing claims.
 
-Workers go on while we look. So whatever seems wrong is looked at again, from a new listing, until the manifest is the
-same before and after it: everything that a manifest names was there before the manifest was.
+Workers go on meanwhile. So apparent differences are checked again from a new listing, until the manifest is the same
+before and after it: every object that a manifest names is written before the manifest.
 """
 
 from collections.abc import Sequence
 
+from scripts.console.formatting import format_count
 from scripts.verify.check_object import check_object
 from scripts.verify.context import VerifyContext
 from scripts.verify.expected_objects import expected_objects
 from scripts.verify.layout import ArchivePlace, ObjectGroup, quarantine_place
-from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.revisions import RevisionChain, read_chain
 from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import ListedObject
 
 _ATTEMPTS = 5
 
 
 async def check_evaluation(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
-    """Return what is not as it must be; where nothing was listed yet, a missing manifest is named, too."""
+    """Return the differences; if nothing was listed yet, including a missing manifest."""
     asked = group.objects is None
     objects = await ctx.objects(group.place.prefix) if group.objects is None else group.objects
     ctx.progress.evaluations += 1
@@ -48,7 +49,7 @@ async def check_quarantine(ctx: VerifyContext, group: ObjectGroup) -> list[Diffe
     chain = await read_chain(ctx.bucket, evaluation, {stored.key: stored for stored in listed})
     claimed = {claim.key for claim in expected_objects(evaluation, chain.records).bundles}
     unnamed = [stored for stored in objects if stored.key not in claimed]
-    return ctx.orphans(evaluation.eval_id, unnamed, "no manifest says that this bundle is in quarantine")
+    return ctx.orphans(evaluation.eval_id, unnamed, "no manifest names this bundle in quarantine")
 
 
 async def _check(
@@ -87,6 +88,6 @@ def _check_without_manifest(
     orphans = ctx.orphans(evaluation.eval_id, objects, "its evaluation has no manifest")
     if not orphans and not asked:
         return []
-    detail = f"{len(objects)} objects of its evaluation are there"
+    detail = f"of its evaluation {format_count(len(objects), 'object', 'is', 'are')} there"
     missing = Difference(evaluation.eval_id, evaluation.manifest_key, Problem.MANIFEST_MISSING, detail)
     return [missing, *orphans]

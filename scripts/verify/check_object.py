@@ -1,10 +1,12 @@
-"""Compare one object with what a manifest claims of it."""
+"""Compare one object with its description in a manifest."""
 
 from scripts.verify.context import VerifyContext, VerifyDepth
 from scripts.verify.expected_objects import ExpectedObject
-from scripts.verify.objects_api import ListedObject, ObjectHead
+from scripts.verify.objects_api import ObjectHead
 from scripts.verify.problems import Difference, Problem
 from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
+from tasks.storage.bucket import ListedObject
+from tasks.storage.encrypted_bucket import EncryptedBucket
 
 _SMALL = 1 << 20
 Faults = list[tuple[Problem, str]]
@@ -13,10 +15,10 @@ Faults = list[tuple[Problem, str]]
 async def check_object(
     ctx: VerifyContext, eval_id: str, expected: ExpectedObject, listed: ListedObject | None
 ) -> list[Difference]:
-    """Return what is not as it is claimed.
+    """Return the differences between an object and its description.
 
     Args:
-        listed: the object as it was listed; None where it was not.
+        listed: the object in the listing; None if it is not there.
     """
     try:
         faults = await _find_faults(ctx, expected, listed)
@@ -45,16 +47,26 @@ async def _find_faults(ctx: VerifyContext, expected: ExpectedObject, listed: Lis
 async def _check_content(ctx: VerifyContext, expected: ExpectedObject, head: ObjectHead | None) -> Faults:
     found = head.content if head else None
     if head and ctx.depth is VerifyDepth.CHECKSUMS and expected.sealed_with is None:
-        # S3's checksum is that of the bytes as they are there.
+        # S3's checksum is that of the stored bytes, sealed or not.
         found = head.sha256
     elif found is not None:
         ctx.progress.size += expected.size
-    if found is None:
+    faults: Faults = []
+    if expected.sealed_with and isinstance(ctx.bucket, EncryptedBucket):
+        examined = await ctx.bucket.examine(expected.key)
+        found, key_id = examined or (None, expected.sealed_with)
+        if key_id != expected.sealed_with:
+            said = f"the key {key_id}" if key_id else "no key"
+            faults = [
+                (Problem.SEALING_DIFFERS, f"it is sealed with {said}, and its manifest says {expected.sealed_with}")
+            ]
+        ctx.progress.size += expected.size
+    elif found is None:
         found = await ctx.bucket.digest(expected.key)
         ctx.progress.size += expected.size
     if found is None:
-        return [(Problem.OBJECT_MISSING, "it was listed, and is not there any more")]
-    return [] if found == expected.sha256 else [(Problem.CONTENT_DIFFERS, f"its SHA-256 is {found}")]
+        return [(Problem.OBJECT_MISSING, "it was listed, but no longer exists")]
+    return faults if found == expected.sha256 else [*faults, (Problem.CONTENT_DIFFERS, f"its SHA-256 is {found}")]
 
 
 def _check_attributes(ctx: VerifyContext, expected: ExpectedObject, head: ObjectHead) -> Faults:

@@ -1,4 +1,4 @@
-"""The list of one run: what it is, its pieces, and that they hold the IDs it was made from."""
+"""Check the list of one run: its description, its pieces, and that they hold the IDs it was made from."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from uuid import UUID
 
 from scripts.verify.context import VerifyContext
 from scripts.verify.layout import ArchivePlace, ObjectGroup
-from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from tasks.errors import IntegrityError, StorageError
+from tasks.storage.bucket import ListedObject
 from tasks.storage.run_list import RunList, read_chunk, read_run_list
 
 _LARGEST = 64 << 20
 
 
 async def check_run(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
-    """Return what is not as it must be."""
+    """Return the differences."""
     ctx.progress.runs += 1
     found = await _find_differences(ctx, group.place, group.objects or ())
-    # It may have been listed while it was written.
+    # It may have been listed before it was complete.
     return await _find_differences(ctx, group.place, await ctx.objects(group.place.prefix)) if found else []
 
 
@@ -27,7 +27,7 @@ async def _find_differences(
 ) -> list[Difference]:
     key = f"{place.prefix}run.json"
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
-        return [_damaged(key, "something in it is no file, or larger than any list")]
+        return [_damaged(key, "one of its objects is not a file, or too large for a list")]
     try:
         run = await read_run_list(ctx.bucket, place.environment, place.name)
     except (IntegrityError, StorageError) as error:
@@ -35,7 +35,7 @@ async def _find_differences(
     if run is None:
         return ctx.orphans("", objects, "no run has it in its list")
     if (run.run, run.environment) != (place.name, place.environment):
-        return [_damaged(key, "it speaks of another run")]
+        return [_damaged(key, "it is of another run")]
     named = {key, *(piece.key for piece in run.pieces)}
     unnamed = [stored for stored in objects if stored.key not in named]
     differences = ctx.orphans("", unnamed, "no run has it in its list")
@@ -47,7 +47,7 @@ async def _find_differences(
 
 
 async def _check_chunks(ctx: VerifyContext, run: RunList, key: str) -> list[Difference]:
-    """Read every piece; where all are whole, their IDs must be those the run was made from."""
+    """Read every piece; if all are whole, check that their IDs are those the run was made from."""
     differences: list[Difference] = []
     digest, count = hashlib.sha256(), 0
     for piece in run.pieces:

@@ -1,4 +1,4 @@
-"""What a verification works with, and what it counts on the way."""
+"""Settings and counters of a verification."""
 
 import asyncio
 import enum
@@ -7,37 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from scripts.console.formatting import format_bytes
-from scripts.verify.objects_api import ListedObject, ObjectLister
+from scripts.console.formatting import format_bytes, format_count
+from scripts.verify.objects_api import ObjectLister
 from scripts.verify.problems import Difference, Problem
-from tasks.storage.bucket import Bucket
+from tasks.storage.bucket import Bucket, ListedObject
 
 _READS_AT_ONCE = 32
 
 
 class VerifyDepth(enum.Enum):
-    """How closely objects are looked at."""
+    """How closely objects are checked."""
 
     CONTENT = enum.auto()
     """Their bytes are read back and hashed."""
     CHECKSUMS = enum.auto()
-    """S3's own checksum is compared; where it has none of the whole, the bytes are read."""
+    """S3's own checksum is compared; if it has none of the whole object, the bytes are read."""
     SIZES = enum.auto()
-    """The listing is compared: no request for a document at all."""
+    """Only the listing is compared, without a request for any document."""
 
 
 @dataclass(slots=True)
 class VerifyProgress:
-    """What was looked at.
+    """Counters of a verification.
 
     Attributes:
-        evaluations: those chosen.
-        objects: found by listing, in the chosen evaluations.
+        evaluations: chosen evaluations.
+        objects: listed objects of the chosen evaluations.
         size: bytes that were read back.
         quarantined: bundles in quarantine.
-        receipts: of privacy requests.
+        receipts: receipts of privacy requests.
         runs: lists of runs.
-        young: objects that nothing names yet, and that are too young to be called orphans.
+        young: objects that nothing names yet and that are too young to count as orphans.
     """
 
     evaluations: int = 0
@@ -50,51 +50,51 @@ class VerifyProgress:
 
     def sentence(self) -> str:
         """Return the counts in a line."""
-        parts = [f"{self.evaluations:,} evaluations, {self.objects:,} objects, {format_bytes(self.size)} read back"]
+        found = f"{format_count(self.evaluations, 'evaluation')}, {format_count(self.objects, 'object')}"
         others = (
-            (self.quarantined, "in quarantine"),
-            (self.receipts, "receipts"),
-            (self.runs, "lists of runs"),
-            (self.young, "too young to be named by a manifest yet"),
+            (self.quarantined, f"{self.quarantined:,} in quarantine"),
+            (self.receipts, format_count(self.receipts, "receipt")),
+            (self.runs, format_count(self.runs, "run list")),
+            (self.young, f"{self.young:,} too young to be named by a manifest yet"),
         )
-        return "; ".join(parts + [f"{count:,} {what}" for count, what in others if count])
+        return "; ".join([f"{found}, {format_bytes(self.size)} read back", *(said for count, said in others if count)])
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which evaluations are looked at.
+    """Which evaluations are checked.
 
     Attributes:
-        share: part of all, 0 to 1; always the same ones.
-        since: only those archived then or later.
+        share: part of all evaluations, 0 to 1; always the same ones.
+        since: only evaluations archived at this time or later.
     """
 
     share: float = 1.0
     since: datetime | None = None
 
     def has(self, eval_id: str) -> bool:
-        """Whether an evaluation belongs to the share."""
+        """Return whether an evaluation belongs to the share."""
         place = int.from_bytes(hashlib.sha256(eval_id.encode()).digest()[:8], "big")
         return place < self.share * 2**64
 
     def is_recent(self, archived_at: str) -> bool:
-        """Whether a manifest was made late enough."""
+        """Return whether a manifest was made at ``since`` or later."""
         return self.since is None or datetime.fromisoformat(archived_at) >= self.since
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyContext:
-    """What a verification works with.
+    """Everything that a verification needs.
 
     Attributes:
-        bucket: for bytes.
-        lister: for all else.
-        young: what was written after this, in seconds since 1970, may be named by a manifest that is on its way.
-        depth: how closely objects are looked at.
-        selection: which evaluations are.
-        lock_expected: mode of the Object Lock that documents must have; None when they need none.
-        progress: what was looked at so far.
-        read_limit: how many objects may be read at once.
+        bucket: reads bytes.
+        lister: lists objects and reads their attributes.
+        young: time in seconds since 1970; a manifest that names a newer object may still follow.
+        depth: how closely objects are checked.
+        selection: which evaluations are checked.
+        lock_expected: mode of the Object Lock that documents must have; None if they need none.
+        progress: counters until now.
+        read_limit: bounds the objects that are read at the same time.
     """
 
     bucket: Bucket
@@ -107,11 +107,11 @@ class VerifyContext:
     read_limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS_AT_ONCE))
 
     async def objects(self, prefix: str) -> tuple[ListedObject, ...]:
-        """Return all objects of one place, listed anew."""
+        """Return all objects of one place from a new listing."""
         return tuple([stored async for some in self.lister.walk(prefix) for stored in some])
 
     def orphans(self, eval_id: str, unnamed: Sequence[ListedObject], why: str) -> list[Difference]:
-        """Return those of the objects that nothing names which are old enough to be named."""
+        """Return the unnamed objects that are old enough to count as orphans."""
         old = [stored for stored in unnamed if stored.modified <= self.young]
         self.progress.young += len(unnamed) - len(old)
         return [Difference(eval_id, stored.key, Problem.ORPHAN, why) for stored in old]

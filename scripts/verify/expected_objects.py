@@ -1,34 +1,31 @@
-"""What manifests claim to be in the archive; a key that is not their own is named, and never followed."""
+"""Collect the objects that manifests claim. A foreign key is a difference and is never read."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.record import ManifestRecord
 from tasks.bundle.documents import Kind, source_of
-from tasks.bundle.media_type import extension_of
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import ManifestOutcome
 from tasks.storage.encryption import sealed_size
 from tasks.storage.manifest import DocumentRecord
 
 _KINDS = frozenset(Kind)
-_EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedObject:
-    """An object that must be there.
+    """An object that must exist.
 
     Attributes:
-        key: where.
-        size: bytes.
+        key: its key.
+        size: its size in bytes.
         sha256: hash of its bytes.
-        metadata: what S3 keeps beside it.
-        tags: what each tag may be.
-        locked: whether it is one of those that Object Lock is for.
-        sealed_with: ID of the key that it is sealed with; None where it is as it came.
+        metadata: its user metadata in S3.
+        tags: allowed values of each tag.
+        locked: whether Object Lock applies to it.
+        sealed_with: ID of the key that it is sealed with; None if it is not sealed.
     """
 
     key: str
@@ -41,18 +38,18 @@ class ExpectedObject:
 
     @property
     def size_there(self) -> int:
-        """Bytes that the object has."""
+        """Size of the stored object in bytes."""
         return self.size if self.sealed_with is None else sealed_size(self.size, self.sealed_with)
 
 
 @dataclass(slots=True)
 class ExpectedObjects:
-    """What an evaluation's manifests claim.
+    """The objects that an evaluation's manifests claim.
 
     Attributes:
-        documents: each once, by its key.
-        bundles: what must be in quarantine.
-        differences: what they must not claim.
+        documents: documents by key.
+        bundles: bundles that must be in quarantine.
+        differences: claims that are not allowed.
     """
 
     documents: dict[str, ExpectedObject] = field(default_factory=dict)
@@ -61,7 +58,7 @@ class ExpectedObjects:
 
 
 def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) -> ExpectedObjects:
-    """Return what the manifests of an evaluation claim, the current one first."""
+    """Return the objects that the manifests of an evaluation claim, those of the current one first."""
     claims = ExpectedObjects()
     sources = _sources(records)
     for number, record in enumerate(records):
@@ -75,13 +72,12 @@ def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) 
                     claims.differences.append(
                         Difference(evaluation.eval_id, document.key, Problem.REVISION_DIFFERS, detail)
                     )
-        if record.manifest.outcome is Outcome.UNREADABLE and not record.manifest.erased:
-            _expect_bundle(claims, evaluation, record)
+        _expect_bundles(claims, evaluation, record)
     return claims
 
 
 def _sources(records: Iterable[ManifestRecord]) -> dict[str, frozenset[str]]:
-    """Return who may have put each document there: the same content may have been in a bundle under several names."""
+    """Return the possible sources of each document: a bundle may have the same content under several names."""
     found: dict[str, frozenset[str]] = {}
     for record in records:
         for document in record.manifest.documents:
@@ -93,22 +89,11 @@ def _wrong_key(evaluation: Evaluation, document: DocumentRecord) -> Difference |
     parts = document.key.split("/")
     if parts[:2] != [evaluation.environment, evaluation.eval_id] or not {"", ".", ".."}.isdisjoint(parts):
         problem, detail = Problem.KEY_OUTSIDE, "a manifest names it that is not its evaluation's; it was not followed"
-    elif document.kind not in _KINDS or document.key != _own_key(evaluation, document):
-        problem, detail = Problem.KEY_WRONG, "kind, hash and media type make another key; it was not followed"
+    elif document.kind not in _KINDS or not evaluation.is_document_key(document.key, document.kind, document.sha256):
+        problem, detail = Problem.KEY_WRONG, "kind and hash make another key; it was not followed"
     else:
         return None
     return Difference(evaluation.eval_id, document.key, problem, detail)
-
-
-def _own_key(evaluation: Evaluation, document: DocumentRecord) -> str | None:
-    try:
-        extension = extension_of(document.media_type)
-    except KeyError:
-        # A later version may vouch for more media types.
-        extension = document.key.rpartition(".")[2]
-        if not _EXTENSION.fullmatch(extension):
-            return None
-    return evaluation.document_key(document.kind, document.sha256, extension)
 
 
 def _expect_document(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str]) -> ExpectedObject:
@@ -127,14 +112,14 @@ def _expect_document(evaluation: Evaluation, document: DocumentRecord, sources: 
     )
 
 
-def _expect_bundle(expected: ExpectedObjects, evaluation: Evaluation, record: ManifestRecord) -> None:
-    bundle = record.manifest.bundle
-    if bundle is None:
+def _expect_bundles(expected: ExpectedObjects, evaluation: Evaluation, record: ManifestRecord) -> None:
+    bundles = record.manifest.quarantined_bundles
+    if record.manifest.manifest_outcome is ManifestOutcome.UNREADABLE and not bundles:
         detail = "it says unreadable, and names no bundle"
         expected.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
-        return
-    key = evaluation.quarantine_key(bundle.sha256)
-    if any(claim.key == key for claim in expected.bundles):
-        return
-    metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
-    expected.bundles.append(ExpectedObject(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with))
+    for bundle in bundles:
+        key = evaluation.quarantine_key(bundle.sha256)
+        if all(each.key != key for each in expected.bundles):
+            metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
+            claim = ExpectedObject(key, bundle.size, bundle.sha256, metadata, sealed_with=bundle.sealed_with)
+            expected.bundles.append(claim)

@@ -1,24 +1,24 @@
-"""What belongs together: one evaluation, its quarantine, one run; told by the keys as they come, in order."""
+"""Group the keys of a listing into places: an evaluation, its quarantine, or a run."""
 
 import enum
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from scripts.verify.objects_api import ListedObject
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
+from tasks.storage.bucket import ListedObject
 
 
 class ArchiveArea(enum.Enum):
-    """What a part of the archive is for."""
+    """The purpose of a part of the archive."""
 
     EVALUATION = enum.auto()
     QUARANTINE = enum.auto()
     RUN = enum.auto()
     RECEIPT = enum.auto()
     NONE = enum.auto()
-    """Nothing of ours."""
+    """Not written by docv-archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class ArchivePlace:
     """A part of the archive.
 
     Attributes:
-        area: what it is for.
-        prefix: what all its keys begin with.
-        environment: of the evaluation or run; empty where it is neither.
+        area: its purpose.
+        prefix: prefix of all its keys.
+        environment: environment of the evaluation or run; empty if it is neither.
         name: the evaluation's ID, or the run's name.
     """
 
@@ -40,7 +40,7 @@ class ArchivePlace:
 
 @dataclass(frozen=True, slots=True)
 class ObjectGroup:
-    """The objects of a place; None where they were not listed yet."""
+    """The objects of a place; None if they were not listed yet."""
 
     place: ArchivePlace
     objects: tuple[ListedObject, ...] | None
@@ -57,7 +57,7 @@ def quarantine_place(environment: str, eval_id: str) -> ArchivePlace:
 
 
 def place_of(key: str) -> ArchivePlace:
-    """Return the place that a key belongs to; what is nobody's is a place of its own."""
+    """Return the place that a key belongs to; each unknown key is a place of its own."""
     match key.split("/"):
         case [environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
             return evaluation_place(environment, eval_id)

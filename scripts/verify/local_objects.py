@@ -1,4 +1,4 @@
-"""What is in the archive of a folder, in the order of the keys, however much that is."""
+"""List an archive in a folder in the order of its keys, with bounded memory."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,13 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from scripts.verify.objects_api import IRREGULAR, ListedObject, ObjectHead
+from scripts.verify.objects_api import IRREGULAR, ObjectHead
 from tasks.errors import StorageError
+from tasks.storage.bucket import ListedObject
 
 _SOME = 2_000
 _NAMES = 100_000
-"""Names of one folder that are in memory at once; for more of them the folder is read again."""
+"""Names of one folder in memory at a time; a folder with more names is read again."""
 
 
 class LocalObjectLister:
@@ -33,8 +34,8 @@ class LocalObjectLister:
         while some := await asyncio.to_thread(_next, walk):
             yield some
 
-    async def head(self, key: str) -> ObjectHead | None:  # noqa: ARG002  # a folder keeps nothing beside the bytes
-        """Return that there is nothing."""
+    async def head(self, key: str) -> ObjectHead | None:  # noqa: ARG002  # a folder has only bytes
+        """Return None: a folder has no attributes of objects."""
         return None
 
     get = head
@@ -48,7 +49,7 @@ def _next(walk: Iterator[ListedObject]) -> list[ListedObject]:
 
 
 def _walk(folder: str, prefix: str) -> Iterator[ListedObject]:
-    # A stack of our own: whoever makes folders in folders could exhaust that of Python.
+    # An explicit stack: deeply nested folders could exhaust that of Python.
     open_folders = [(folder, prefix, _names(folder))]
     while open_folders:
         folder, prefix, names = open_folders[-1]
@@ -63,7 +64,7 @@ def _walk(folder: str, prefix: str) -> Iterator[ListedObject]:
 
 
 def _names(folder: str) -> Iterator[str]:
-    """Yield the names in a folder in the order of the keys they make: that of a folder goes on with a slash."""
+    """Yield the names in a folder in the order of their keys, in which a slash follows the name of a folder."""
     last = ""
     while some := heapq.nsmallest(_NAMES, _after(folder, last)):
         yield from some
@@ -81,10 +82,10 @@ def _after(folder: str, last: str) -> Iterator[str]:
 
 
 def _stored(path: str, key: str) -> ListedObject | None:
-    """Return a file; None when it is gone by now."""
+    """Return a file; None if it is gone by now."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
-    # The time of the last change of the entry: nobody can set it, as anybody can that of the content.
+    # ctime, which programs cannot set, unlike mtime.
     return ListedObject(key, found.st_size if stat.S_ISREG(found.st_mode) else IRREGULAR, found.st_ctime)

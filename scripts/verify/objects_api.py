@@ -1,38 +1,25 @@
-"""What the archive has, as it is found by listing, and what it says of itself beside its bytes."""
+"""The interface for listing the archive and reading the attributes of its objects."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tasks.storage.bucket import ListedObject
+
 IRREGULAR = -1
-"""In the place of a size: a link, a device, a pipe; nothing that we wrote, and nothing to be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedObject:
-    """An object as a listing shows it.
-
-    Attributes:
-        key: below the archive's prefix.
-        size: bytes.
-        modified: when it was written, in seconds since 1970.
-    """
-
-    key: str
-    size: int
-    modified: float
+"""Size of a link, a device or a pipe, which docv-archive never writes and verification does not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectHead:
-    """What S3 keeps beside the bytes of an object.
+    """The attributes of an object in S3.
 
     Attributes:
-        sha256: S3's own checksum of the whole; None where it has none, or only one of its parts.
+        sha256: S3's own checksum of the whole object; None if it has none, or only one of its parts.
         metadata: user metadata.
         tags: object tags.
-        lock: mode of its Object Lock; None where it has none.
-        content: SHA-256 of its bytes, read back; None where they were not read.
+        lock: mode of its Object Lock; None if it has none.
+        content: SHA-256 of its bytes, read back; None if they were not read.
     """
 
     sha256: str | None = None
@@ -43,13 +30,13 @@ class ObjectHead:
 
 
 class ObjectLister(Protocol):
-    """What verifying asks of the archive apart from bytes. Every method raises StorageError."""
+    """Lists objects and reads their attributes. Every method raises StorageError."""
 
     def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
-        """Yield everything whose key begins so, some at a time, in the order of the keys."""
+        """Yield pages of the objects with a prefix, ordered by key."""
 
     async def head(self, key: str) -> ObjectHead | None:
-        """Return what is kept beside an object; None where nothing is: in a folder, or when it is gone."""
+        """Return the attributes of an object; None in a folder, or if the object is gone."""
 
     async def get(self, key: str) -> ObjectHead | None:
-        """Return the same with the hash of its bytes, in one request; for what is small."""
+        """Return the attributes with the hash of the bytes, in one request; for small objects."""

@@ -1,55 +1,57 @@
-"""What can be wrong with the archive: a closed set of words."""
+"""The closed set of words for differences in the archive."""
 
 import enum
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 
 class Problem(enum.StrEnum):
-    """What is wrong; the words are part of what programs read."""
+    """A kind of difference. Programs read these words."""
 
     MANIFEST_MISSING = "manifest_missing"
-    """There are objects of an evaluation, or its ID was named, and there is no manifest."""
+    """An evaluation has objects, or was named, but has no manifest."""
     MANIFEST_DAMAGED = "manifest_damaged"
-    """A manifest, or a former one, is none of our schema."""
+    """A manifest, current or former, does not fit the schema."""
     MANIFEST_FOREIGN = "manifest_foreign"
-    """A manifest speaks of another evaluation or environment."""
+    """A manifest names another evaluation or environment."""
     KEY_OUTSIDE = "key_outside"
-    """A manifest, or a run's list, names a key that is not its own; it was not followed."""
+    """A manifest or a run list names a foreign key, which was not read."""
     KEY_WRONG = "key_wrong"
-    """A key is not what the kind, hash and media type beside it make; it was not followed."""
+    """A key does not match the kind and hash next to it in the manifest; it was not read."""
     OBJECT_MISSING = "object_missing"
-    """What is named is not there."""
+    """A named object does not exist."""
     SIZE_DIFFERS = "size_differs"
-    """It has another size."""
+    """The object has another size."""
     CONTENT_DIFFERS = "content_differs"
-    """It has other bytes."""
+    """The object has other bytes."""
+    SEALING_DIFFERS = "sealing_differs"
+    """The object is not sealed, or with another key than its manifest says."""
     METADATA_DIFFERS = "metadata_differs"
-    """What S3 keeps beside its bytes says something else."""
+    """The object has other user metadata."""
     TAGS_DIFFER = "tags_differ"
-    """Its tags say something else."""
+    """The object has other tags."""
     LOCK_DIFFERS = "lock_differs"
-    """It is not locked as the settings say."""
+    """The object is not locked as the settings say."""
     REVISION_MISSING = "revision_missing"
-    """A former manifest is not there."""
+    """A former manifest does not exist."""
     REVISION_DIFFERS = "revision_differs"
-    """A former manifest is not the one its successor speaks of."""
+    """A former manifest does not have the hash that its successor names."""
     RUN_DAMAGED = "run_damaged"
-    """The list of a run is none, or does not hold the IDs that the run was made from."""
+    """A run list is not valid, or does not hold the IDs that it was made from."""
     ORPHAN = "orphan"
-    """Nothing names it."""
+    """No manifest and no run list names the object."""
     NOT_READ = "not_read"
-    """The store did not give it; nothing is known of it."""
+    """The store did not return the object, so nothing is known about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as it must be.
+    """One difference.
 
     Attributes:
-        eval_id: the evaluation; empty where it is nobody's.
-        key: what it is about, below the archive's prefix.
-        problem: what is wrong.
-        detail: more of it, in our own words.
+        eval_id: the evaluation; empty if it belongs to none.
+        key: key of the object, below the archive's prefix.
+        problem: the kind of difference.
+        detail: details, without foreign text.
     """
 
     eval_id: str
@@ -57,7 +59,12 @@ class Difference:
     problem: Problem
     detail: str
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of the columns, in order."""
+        return [field.name for field in fields(cls)]
+
     def facts(self) -> dict[str, object]:
-        """Return it as it can be printed: a key that somebody else made may hold anything."""
+        """Return the columns in printable form, since a foreign key may have any characters."""
         printable = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in self.key)
         return {**asdict(self), "key": printable}

@@ -1,28 +1,25 @@
-"""Read a manifest, the current or a former one, and say what it is if it is none."""
+"""Read a manifest, current or former, or find out why it is not valid."""
 
 import hashlib
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from scripts.verify.objects_api import ListedObject
+from scripts.archive_access.revisions import manifest_error
 from scripts.verify.problems import Difference, Problem
-from tasks.errors import StorageError
+from tasks.errors import IntegrityError, StorageError
 from tasks.model.evaluation import Evaluation
-from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import Manifest, manifest_error
-
-_LARGEST = 64 << 20
-"""Bytes; that of 65,535 documents is smaller."""
+from tasks.storage.bucket import Bucket, ListedObject
+from tasks.storage.manifest import MAX_MANIFEST_BYTES, Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRecord:
-    """A manifest as it stands in the archive.
+    """A manifest in the archive.
 
     Attributes:
-        key: where.
-        manifest: what it says.
+        key: its key.
+        manifest: its content.
         sha256: hash of its bytes.
     """
 
@@ -34,17 +31,18 @@ class ManifestRecord:
 async def read_record(
     bucket: Bucket, evaluation: Evaluation, key: str, stored: ListedObject | None
 ) -> ManifestRecord | Difference | None:
-    """Return a manifest, or what is wrong with it; None where there is none.
+    """Return a manifest, a difference if it cannot be relied on, or None if it does not exist.
 
     Args:
-        stored: as it was listed; None where it was not.
+        stored: the object in the listing; None if it is not there.
     """
-    if stored and not 0 <= stored.size <= _LARGEST:
-        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, "it is no file, or larger than any manifest")
+    if stored and not 0 <= stored.size <= MAX_MANIFEST_BYTES:
+        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, "it is not a file, or too large for a manifest")
     try:
-        found = await bucket.read(key)
-    except StorageError as error:
-        return _wrong(evaluation, key, Problem.NOT_READ, str(error))
+        found = await bucket.read(key, MAX_MANIFEST_BYTES)
+    except (IntegrityError, StorageError) as error:
+        problem = Problem.NOT_READ if isinstance(error, StorageError) else Problem.MANIFEST_DAMAGED
+        return _wrong(evaluation, key, problem, str(error))
     if found is None:
         return None
     try:
@@ -52,7 +50,7 @@ async def read_record(
     except ValidationError:
         return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, manifest_error(found.data))
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
-        return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it speaks of another evaluation or environment")
+        return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it is of another evaluation or environment")
     return ManifestRecord(key, manifest, hashlib.sha256(found.data).hexdigest())
 
 

@@ -1,27 +1,26 @@
-"""The manifests of one evaluation: the current one, and each before it, chained by their hashes."""
+"""Read the manifests of one evaluation: the current one and the chain of former ones."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scripts.verify.objects_api import ListedObject
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.record import ManifestRecord, read_record
 from tasks.model.evaluation import Evaluation
-from tasks.storage.bucket import Bucket
+from tasks.storage.bucket import Bucket, ListedObject
 
 _REVISION = re.compile(r"revisions/(0|[1-9][0-9]{0,8})\.json")
 
 
 @dataclass(slots=True)
 class RevisionChain:
-    """What was read of an evaluation's manifests.
+    """The manifests of an evaluation.
 
     Attributes:
-        current: the manifest; None where there is none that can be understood.
-        former: those before it that can be, the youngest first.
-        keys: of all that are manifests of this evaluation, also of damaged ones.
-        differences: what is wrong with them.
+        current: the current manifest, or None if it is missing or cannot be read.
+        former: readable former manifests, the newest first.
+        keys: keys of all manifests of this evaluation, including damaged ones.
+        differences: differences in the manifests.
     """
 
     current: ManifestRecord | None = None
@@ -31,7 +30,7 @@ class RevisionChain:
 
     @property
     def records(self) -> list[ManifestRecord]:
-        """All that can be understood, the youngest first."""
+        """All readable manifests, the newest first."""
         return [self.current, *self.former] if self.current else []
 
 
@@ -39,7 +38,7 @@ async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str,
     """Return the manifests of an evaluation.
 
     Args:
-        there: its objects as they were listed.
+        there: its objects in the listing.
     """
     chain, key = RevisionChain(), evaluation.manifest_key
     read = await read_record(bucket, evaluation, key, there.get(key))
@@ -61,7 +60,7 @@ class _Links:
     chain: RevisionChain
 
     async def follow(self, current: ManifestRecord) -> None:
-        """Read every former manifest that is there, and compare it with its successor."""
+        """Read every former manifest, and compare it with its successor."""
         below = len(self.evaluation.manifest_key) - len("manifest.json")
         found = (_REVISION.fullmatch(key[below:]) for key in self.there)
         numbers = sorted((int(each[1]) for each in found if each), reverse=True)
@@ -74,14 +73,16 @@ class _Links:
             await self._copy(current)
 
     def _begin(self, record: ManifestRecord) -> None:
-        """See that the first one names none before it; where it does, that one is the marker of an erasure."""
+        """Check that the first one has no predecessor, or that its predecessor is the marker of an erasure."""
         manifest = record.manifest
         first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
         if not manifest.erased and first != (manifest.previous is None):
-            self._differ(record.key, Problem.REVISION_DIFFERS, "its number and the hash of the one before do not agree")
+            self._differ(
+                record.key, Problem.REVISION_DIFFERS, "its number and the hash of its predecessor contradict each other"
+            )
 
     def _count(self, numbers: list[int], current: ManifestRecord) -> None:
-        """Name the youngest former manifest that is missing, and say how many there are."""
+        """Return a difference for the newest missing manifest, with the number of missing ones."""
         former = {number for number in numbers if number < current.manifest.revision}
         missing = current.manifest.revision - 1 - len(former - {0})
         if missing and not current.manifest.erased:
@@ -99,23 +100,21 @@ class _Links:
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])
         match read:
             case None:
-                self._differ(key, Problem.REVISION_MISSING, "it was listed, and is not there any more")
+                self._differ(key, Problem.REVISION_MISSING, "it was listed, but no longer exists")
                 return None
             case Difference():
                 self.chain.differences.append(read)
                 return None
         self._begin(read)
-        # After an erasure revisions begin anew, and what stands before the first is the marker, whatever its number.
+        # After an erasure revisions begin again, and the predecessor of the first is the marker, whatever its number.
         marker = number == 0 and read.manifest.erased
         if read.manifest.revision != number and not marker:
-            self._differ(
-                key, Problem.REVISION_DIFFERS, f"it says of itself that it is revision {read.manifest.revision}"
-            )
+            self._differ(key, Problem.REVISION_DIFFERS, f"it states that it is revision {read.manifest.revision}")
         # A worker that died before it replaced the marker leaves a copy of it there.
         is_copy = marker and successor is not None and read.sha256 == successor.sha256
         follows = successor and successor.manifest.revision == number + 1 and not is_copy
         if successor and follows and successor.manifest.previous != read.sha256:
-            self._differ(key, Problem.REVISION_DIFFERS, "its hash is not the one its successor names")
+            self._differ(key, Problem.REVISION_DIFFERS, "its hash differs from the one that its successor names")
         self.chain.former.append(read)
         return read
 

@@ -1,40 +1,49 @@
-"""The HTTP client of the line to S3: it sends what is signed and little else, and hands out what came as it came.
+"""The HTTP client for S3: it sends the signed headers and little else, and returns bodies unchanged.
 
-pyreqwest answers from a thread of its own, and that aborts a process that ends while it does (0.15.1; one in four on
-asyncio's loop, none of a thousand on uvloop): `scripts.archive_access.open_bucket` has a command end an instant later,
-as obstore needs it.
+pyreqwest's thread aborts a process that ends while it answers (0.15.1; one in four processes on asyncio's loop, none of
+a thousand on uvloop). `scripts.archive_access.open_bucket` ends a command a moment later, which obstore needs as well.
 """
 
-import urllib.request
+import contextlib
+import os
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.proxy import ProxyBuilder
 
-from tasks.errors import StorageError
-
 _TOTAL = timedelta(seconds=60)
 _CONNECT = timedelta(seconds=5)
+_TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def http_client(scheme: str, host: str, at_once: int) -> Client:
-    """Return a client for one host; it trusts whom the system trusts, or the file that ``SSL_CERT_FILE`` names.
+def http_client(at_once: int, proxy: str | None, ca_bundle: str | None) -> Client:
+    """Return a client.
 
     Args:
-        scheme: of the URLs.
-        host: of the URLs, without port.
-        at_once: connections at most.
-
-    Raises:
-        StorageError: the environment names a proxy that is none.
+        at_once: maximum number of connections.
+        proxy: URL of the proxy; None if requests go to their server directly.
+        ca_bundle: file with the authorities to trust; None for those of the system.
     """
-    # What was put there is to be compared, and not what its Content-Encoding would make of it.
+    # The stored bytes are compared, so they are not decoded by Content-Encoding.
     plain = ClientBuilder().gzip(enable=False).brotli(enable=False).zstd(enable=False).deflate(enable=False)
     builder = plain.http1_only().user_agent("").follow_redirects(enable=False).no_proxy()
     builder = builder.timeout(_TOTAL).connect_timeout(_CONNECT).max_connections(at_once)
-    # boto3 and obstore use the environment's proxy by the same rules.
-    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
-    try:
+    with _trusting(ca_bundle):
         return (builder.proxy(ProxyBuilder.all(proxy)) if proxy else builder).build()
-    except ValueError:
-        raise StorageError("read", "what the environment names as a proxy is no URL") from None
+
+
+@contextlib.contextmanager
+def _trusting(ca_bundle: str | None) -> Iterator[None]:
+    """Let clients built in the block trust only this file: pyreqwest can add authorities, but not remove any."""
+    if ca_bundle is None:
+        yield
+        return
+    before = {name: os.environ.pop(name) for name in _TRUSTED if name in os.environ}
+    os.environ["SSL_CERT_FILE"] = str(Path(ca_bundle).absolute())
+    try:
+        yield
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+        os.environ.update(before)

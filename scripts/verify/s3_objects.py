@@ -1,7 +1,8 @@
-"""What is in the archive of a bucket, and what S3 keeps beside it: what obstore cannot tell.
+"""List the objects of a bucket, and read what S3 keeps with each: tags, checksum, lock.
 
-boto3 lists, for obstore's listing gives up at a key that it would not write itself, such as one with two slashes in a
-row: but whoever added one is to be found.
+obstore cannot: its listing fails at a key that it would not write itself, such as one with two slashes in a row, and
+verification has to find foreign objects. boto3 can, but only in threads, and a thread that waits for S3 outlives
+Ctrl-C by minutes.
 """
 
 import asyncio
@@ -9,20 +10,21 @@ import base64
 import binascii
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
-from typing import Any
-from urllib.parse import urlsplit
+from contextlib import asynccontextmanager
+from datetime import datetime
+from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from scripts.archive_access.s3_client import error_code, make_s3_client, prefix_of
-from scripts.verify.objects_api import ListedObject, ObjectHead
+from scripts.archive_access.s3_client import prefix_of
+from scripts.verify.objects_api import ObjectHead
 from scripts.verify.s3_requests import S3Requests, open_s3_requests
 from tasks.errors import StorageError
+from tasks.storage.bucket import ListedObject
+from worker.clients.s3_connection import connect_s3
+from worker.clients.s3_errors import explain_page
 from worker.config.settings import Settings
 
 _AT_ONCE = 128
-_LISTINGS_AT_ONCE = 32
 _SHA256_BYTES = 32
 _METADATA = "x-amz-meta-"
 
@@ -31,40 +33,45 @@ class S3ObjectLister:
     """See ``scripts.verify.objects_api.ObjectLister``.
 
     Args:
-        client: boto3's client of S3.
-        threads: what its calls wait in.
-        requests: for what is asked of each object.
-        bucket: name of the bucket.
-        prefix: of the archive in it, with a slash at its end, or empty.
+        requests: to the bucket.
+        prefix: of the archive in the bucket, with a slash at its end, or empty.
     """
 
-    def __init__(
-        self, client: Any, threads: ThreadPoolExecutor, requests: S3Requests, bucket: str, prefix: str
-    ) -> None:
-        self._client, self._threads, self._requests = client, threads, requests
-        self._bucket, self._prefix = bucket, prefix
+    def __init__(self, requests: S3Requests, prefix: str) -> None:
+        self._requests, self._prefix = requests, prefix
 
     async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
-        """Yield everything whose key begins so, a page at a time."""
-        asked = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        """Yield pages of the objects with a prefix."""
+        asked = {"encoding-type": "url", "list-type": "2", "prefix": self._prefix + prefix}
         while True:
-            page = await asyncio.get_running_loop().run_in_executor(self._threads, self._list_page, asked)
-            some = [
-                ListedObject(each["Key"].removeprefix(self._prefix), each["Size"], each["LastModified"].timestamp())
-                for each in page.get("Contents", ())
-            ]
-            if some:
-                yield some
-            if not page.get("IsTruncated"):
+            page = await self._list_page(asked)
+            objects = [self._listed(element) for element in page if _name(element) == "Contents"]
+            if objects:
+                yield objects
+            if _text(page, "IsTruncated") != "true":
                 return
-            asked["ContinuationToken"] = page["NextContinuationToken"]
+            asked["continuation-token"] = _text(page, "NextContinuationToken")
+
+    async def _list_page(self, asked: Mapping[str, str]) -> ET.Element:
+        query = urlencode(sorted(asked.items()), safe="-._~", quote_via=quote)
+        answer = await self._requests.send("GET", "", "s3:ListBucket", query)
+        page = _parse(bytes(answer.body)) if answer else None
+        if page is None or not _is_listing(page):
+            raise StorageError("list", str(explain_page("200")))
+        return page
+
+    def _listed(self, element: ET.Element) -> ListedObject:
+        # S3 encodes keys as forms are, because XML cannot hold every character of a key.
+        key = unquote_plus(_text(element, "Key")).removeprefix(self._prefix)
+        modified = datetime.fromisoformat(_text(element, "LastModified"))
+        return ListedObject(key, int(_text(element, "Size")), modified.timestamp())
 
     async def head(self, key: str) -> ObjectHead | None:
-        """Return what is kept beside an object; None when it is gone."""
+        """Return the attributes of an object; None if it is gone."""
         return await self._request("HEAD", key)
 
     async def get(self, key: str) -> ObjectHead | None:
-        """Return the same with the hash of its bytes; None when it is gone."""
+        """Return the attributes with the hash of the bytes; None if the object is gone."""
         return await self._request("GET", key)
 
     async def _request(self, method: str, key: str) -> ObjectHead | None:
@@ -76,6 +83,9 @@ class S3ObjectLister:
         if found is None or tags is None:
             return None
         headers = found.headers
+        if "etag" not in headers:
+            # S3 sends one with each object: a proxy's page must not be taken for a document that was changed.
+            raise StorageError("read", str(explain_page("200")))
         return ObjectHead(
             sha256=_of_the_whole(headers),
             metadata={name.removeprefix(_METADATA): headers[name] for name in headers if name.startswith(_METADATA)},
@@ -84,44 +94,44 @@ class S3ObjectLister:
             content=hashlib.sha256(found.body).hexdigest() if method == "GET" else None,
         )
 
-    def _list_page(self, asked: dict[str, str]) -> Any:
-        from botocore import exceptions  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
-
-        try:
-            return self._client.list_objects_v2(**asked)
-        except exceptions.ClientError as error:
-            raise StorageError("list", f"S3 refuses it ({error_code(error)})") from None
-        except exceptions.BotoCoreError as error:
-            raise StorageError("list", type(error).__name__) from None
-
 
 @asynccontextmanager
 async def open_s3_lister(settings: Settings) -> AsyncIterator[S3ObjectLister]:
-    """Lend the shelves of the bucket that the settings name."""
-    import boto3  # noqa: PLC0415  # takes a fifth of a second that a folder's user need not wait
-
+    """Open the lister of the bucket in the settings."""
     bucket, prefix = urlsplit(settings.archive_url).netloc, prefix_of(settings.archive_url)
-    credentials = boto3.Session().get_credentials()
-    with (
-        closing(make_s3_client(settings.s3_endpoint, _LISTINGS_AT_ONCE)) as client,
-        ThreadPoolExecutor(_LISTINGS_AT_ONCE) as threads,
-    ):
-        async with open_s3_requests(client, credentials, bucket, _AT_ONCE) as line:
-            yield S3ObjectLister(client, threads, line, bucket, prefix)
+    connection = connect_s3(settings.s3_endpoint, settings.s3_checksum)
+    async with open_s3_requests(connection, bucket, _AT_ONCE) as requests:
+        yield S3ObjectLister(requests, prefix)
 
 
 def _tags(body: bytes) -> dict[str, str]:
-    """Return the tags of S3's answer; botocore reads it with the same parser."""
-    try:
-        answer = ET.fromstring(body)  # noqa: S314  # S3's own, over TLS
-    except ET.ParseError:
-        raise StorageError("read", "S3's answer about its tags is none") from None
+    answer = _parse(body)
+    if answer is None:
+        raise StorageError("read", "S3's answer about its tags is not XML")
     tags = [{_name(part): part.text or "" for part in tag} for tag in answer.iter() if _name(tag) == "Tag"]
     return {tag["Key"]: tag.get("Value", "") for tag in tags if tag.get("Key")}
 
 
+def _parse(body: bytes) -> ET.Element | None:
+    """Parse an answer of S3 as botocore does; None if it is not XML."""
+    try:
+        return ET.fromstring(body)  # noqa: S314  # S3's own, over TLS
+    except ET.ParseError:
+        return None
+
+
+def _is_listing(page: ET.Element) -> bool:
+    """Return whether a page is one of a listing, and says how to continue: a part must not look like the whole."""
+    has_more = _text(page, "IsTruncated") == "true"
+    return _name(page) == "ListBucketResult" and (not has_more or _text(page, "NextContinuationToken") != "")
+
+
+def _text(element: ET.Element, name: str) -> str:
+    return next((part.text or "" for part in element if _name(part) == name), "")
+
+
 def _name(element: ET.Element) -> str:
-    """Return the name of an element without its namespace, which not every server gives; ``{*}`` would be slow."""
+    """Return the name of an element without its namespace, which some servers omit; ``{*}`` would be slow."""
     return element.tag.rpartition("}")[2]
 
 

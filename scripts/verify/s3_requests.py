@@ -1,7 +1,7 @@
-"""Ask S3 for small things, thousands of times: a document of some hundred kB, its tags, what is kept beside it.
+"""Send thousands of small requests to S3: for documents of some hundred kB, their tags and attributes.
 
-boto3 needs two milliseconds of the interpreter for each, which bound a whole verification to 45 MB/s, and aiohttp bound
-it to 230; obstore tells neither tags nor checksums nor locks.
+boto3 needs 2 ms of CPU for each, which limits a verification to 45 MB/s; aiohttp limits it to 230 MB/s. obstore returns
+neither tags nor checksums nor locks.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pyreqwest.client import Client
@@ -21,16 +20,16 @@ from typing_extensions import Buffer
 from scripts.verify.s3_http import http_client
 from scripts.verify.sigv4 import SigV4Signer
 from tasks.errors import StorageError
+from worker.clients.s3_connection import S3Connection
+from worker.clients.s3_errors import explain_refusal, read_refusal
 
 _WAITS = (0.2, 1.0, 5.0)
-_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 _DOTS = re.compile(r"/\.\.?(/|$)")
-_ANY_KEY = "x"
 
 
 @dataclass(frozen=True, slots=True)
 class S3Response:
-    """What S3 answered.
+    """An answer of S3.
 
     Attributes:
         headers: names in lower case.
@@ -45,10 +44,10 @@ class S3Requests:
     """Requests about objects of one bucket.
 
     Args:
-        http: the client.
+        http: the HTTP client.
         signer: signs them.
         base: URL of the bucket, with a slash at its end.
-        waits: seconds before each further try of what S3 cannot do just now.
+        waits: seconds before each retry of a request that S3 cannot serve now.
     """
 
     def __init__(self, http: Client, signer: SigV4Signer, base: str, waits: Sequence[float] = _WAITS) -> None:
@@ -56,13 +55,13 @@ class S3Requests:
         self._origin, self._path = base[: len(base) - len(urlsplit(base).path)], urlsplit(base).path
 
     async def send(self, method: str, key: str, right: str, query: str = "", **more: str) -> S3Response | None:
-        """Return an answer about an object, or None where there is none.
+        """Return an answer about an object, or None if there is no such object.
 
         Args:
             method: of the request.
-            key: of the object, in the bucket.
+            key: of the object, in the bucket; empty for the bucket itself.
             right: what the credentials must be allowed, such as ``s3:GetObject``.
-            query: a word such as ``tagging``, or empty.
+            query: a word such as ``tagging``, parameters encoded and sorted by name, or empty.
             more: further headers; an underscore in a name stands for a hyphen.
 
         Raises:
@@ -94,47 +93,41 @@ class S3Requests:
 
 @contextlib.asynccontextmanager
 async def open_s3_requests(
-    client: Any, credentials: Any, bucket: str, at_once: int, waits: Sequence[float] = _WAITS
+    connection: S3Connection, bucket: str, at_once: int, waits: Sequence[float] = _WAITS
 ) -> AsyncIterator[S3Requests]:
-    """Lend a line to a bucket.
+    """Open a client for requests to a bucket.
 
     Args:
-        client: boto3's, which knows where the bucket is.
-        credentials: botocore's.
+        connection: knows where the bucket is, and has the credentials.
         bucket: its name.
-        at_once: connections at most.
-        waits: seconds before each further try of what S3 cannot do just now.
+        at_once: maximum number of connections.
+        waits: seconds before each retry of a request that S3 cannot serve now.
 
     Raises:
-        StorageError: the environment names a proxy that is none.
+        SettingsError: the endpoint does not exist, or the environment names something other than a proxy for HTTP.
     """
-    asked = {"Bucket": bucket, "Key": _ANY_KEY}
-    base = client.generate_presigned_url("head_object", Params=asked).partition("?")[0].removesuffix(_ANY_KEY)
-    url = urlsplit(base)
-    async with http_client(url.scheme, url.hostname or "", at_once) as http:
-        signer = SigV4Signer(credentials.get_frozen_credentials, client.meta.region_name, url.netloc)
-        yield S3Requests(http, signer, base, waits)
+    endpoint = connection.resolve(bucket)
+    async with http_client(at_once, endpoint.proxy, connection.ca_bundle) as http:
+        credentials = connection.session.get_credentials().get_frozen_credentials
+        signer = SigV4Signer(credentials, endpoint.region, urlsplit(endpoint.url).netloc, service=endpoint.service)
+        yield S3Requests(http, signer, f"{endpoint.url}/", waits)
 
 
 def _check_response(status: int, answer: S3Response, right: str) -> S3Response | None:
     if status == HTTPStatus.OK:
-        # Its body is a document: whatever that says is no word of S3's.
+        # Its body is a document, not an answer of S3.
         return answer
-    # S3's word for what went wrong. The answer to a HEAD has no body, so the status stands for it.
-    found = _CODE.search(bytes(answer.body))
-    code = found[1].decode() if found else str(status)
-    if code in {"404", "NoSuchKey"}:
+    refusal = read_refusal(status, bytes(answer.body).decode(errors="replace"))
+    if refusal.code in {"404", "NoSuchKey"} and not refusal.is_page:
         return None
-    if status == HTTPStatus.FORBIDDEN:
-        raise StorageError("read", f"S3 refuses it ({code}); these credentials need {right}")
-    raise StorageError("read", f"S3 refuses it ({code})")
+    raise StorageError("read", str(explain_refusal(refusal, right)))
 
 
 def _headers(found: HeaderMap) -> dict[str, str]:
     try:
         return dict(found.items())
     except ValueError:
-        # A header that is not ASCII is metadata that we did not write.
+        # A header that is not ASCII is metadata that docv-archive did not write.
         readable: dict[str, str] = {}
         for name in found:
             with contextlib.suppress(ValueError):

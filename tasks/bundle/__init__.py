@@ -1,1 +1,1 @@
-"""Check and unpack the ZIP of an evaluation, and identify the documents in it."""
+"""Check and unpack the bundle (ZIP) of an evaluation, and identify its documents."""

@@ -1,8 +1,8 @@
-"""What a member is: its kind by name and folder, its media type by content.
+"""Identify each member of a bundle: its kind by name and folder, its media type by content.
 
-Names as they were seen: RiskOS documentation, "Image Retrieval", and the field. Where secondary documents (bank
-statements, utility bills) stand is a guess: RiskOS does not document it. Nothing is ever dropped: what fits no pattern
-is of kind ``other``.
+The patterns come from the RiskOS documentation ("Image Retrieval") and from real bundles. RiskOS does not document
+the folder of secondary documents (bank statements, utility bills), so their pattern is a guess. No member is ever
+dropped. A member that matches no pattern gets the kind ``other``.
 """
 
 import enum
@@ -11,13 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.bundle.media_type import extension_of, media_type_named, media_type_of
-from tasks.bundle.unpack import Member
+from tasks.bundle.media_type import extension_of, is_contradicted, media_type_named, media_type_of
+from tasks.bundle.zip import Member
 from tasks.memory.buffer_pool import Buffer
 
 
 class Kind(enum.StrEnum):
-    """What a document shows. The values are part of the archive's format."""
+    """The kind of a document. The values are part of the archive format."""
 
     DOCUMENT_FRONT = "document_front"
     DOCUMENT_BACK = "document_back"
@@ -28,7 +28,7 @@ class Kind(enum.StrEnum):
 
 
 class DocumentSource(enum.StrEnum):
-    """Who put a document there. The values are part of the archive's format."""
+    """The origin of a document. The values are part of the archive format."""
 
     USER_UPLOADED = "user_uploaded"
     CASE_ATTACHMENTS = "case_attachments"
@@ -37,19 +37,22 @@ class DocumentSource(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A member of a bundle and what it is.
+    """An identified member of a bundle.
 
     Attributes:
-        name: as it stands in the bundle; never part of a key or a path.
-        kind: what it shows.
-        source: who put it there.
-        media_type: of the content, by the content.
-        extension: belongs to the media type; lower-case letters and digits.
+        name: the name in the bundle; never part of a key or a path.
+        kind: the kind, by name and folder.
+        source: the origin, by folder.
+        media_type: the media type, by content.
+        extension: the extension of its key; it follows the media type, unless the same bytes are already stored with
+            another one.
         data: the content, in memory or mapped.
-        sha256: of the content, 64 hex digits.
-        size: of the content, in bytes.
-        modified: local time without zone, as the bundle has it; ``None`` where it has none.
-        name_mismatch: the media type that the name promised, where the content is something else.
+        sha256: the SHA-256 of the content, 64 hex digits.
+        size: the size of the content, in bytes.
+        modified: the local time in the bundle, without a zone; None if the bundle gives no valid time.
+        name_mismatch: the media type that the name promises, if the content certainly has another one.
+        name_encoding: how the name was decoded; None for ASCII.
+        name_conflict: the names that other readers give the member, if it is unclear which name is right.
     """
 
     name: str
@@ -62,11 +65,13 @@ class Document:
     size: int
     modified: str | None
     name_mismatch: str | None
+    name_encoding: str | None = None
+    name_conflict: tuple[str, ...] = ()
 
 
-# The names of the capture app carry what was captured, `Doc_Front_2_`, after the type of document and before
-# how it was made. A passport has a front only. The sample bundle of RiskOS's API reference has a folder with
-# a `driver's_license` beside front and back; it is an identity document, and its side is not said.
+# The capture app names the side, as in `Doc_Front_2_`, between the document type and the capture method.
+# A passport has a front only. The sample bundle in RiskOS's API reference has a folder with a `driver's_license`
+# next to front and back. It is an identity document, but its name does not give the side.
 _PATTERNS = (
     (Kind.DOCUMENT_BACK, re.compile(r"[a-z]*doc_back_[0-9]|(document)?back\Z")),
     (Kind.SELFIE, re.compile(r"[a-z]*doc_selfie_[0-9]|(selfie|self_?portrait)\Z")),
@@ -81,12 +86,12 @@ _SECONDARY = "secondary"
 
 @dataclass(frozen=True, slots=True)
 class KindPattern:
-    """Names of documents of one kind.
+    """A pattern for the names of documents of one kind.
 
     Attributes:
-        kind: of the documents.
-        regex: what is matched, in lower case.
-        is_path: whether it is matched with the whole name, not with the part after the last slash.
+        kind: the kind of the documents that match.
+        regex: the pattern, for names in lower case.
+        is_path: whether the pattern applies to the whole name instead of the part after the last slash.
     """
 
     kind: Kind
@@ -95,7 +100,7 @@ class KindPattern:
 
     @classmethod
     def of(cls, text: str) -> "KindPattern":
-        """Return the pattern that a part of ``DOCV_KIND_PATTERNS`` says, ``kind:glob``."""
+        """Parse one item of ``DOCV_KIND_PATTERNS``, in the form ``kind:glob``."""
         kind, _, glob = (part.strip() for part in text.partition(":"))
         return cls(Kind(kind), re.compile(fnmatch.translate(glob.lower())), "/" in glob)
 
@@ -104,18 +109,22 @@ _FOLDERS = {source.value: source for source in (DocumentSource.USER_UPLOADED, Do
 
 
 def identify(member: Member, patterns: Sequence[KindPattern] = ()) -> Document:
-    """Return the member as the document that it is.
+    """Return the document for a member; its kind is ``other`` if its names contradict each other.
 
     Args:
-        patterns: tried after the built-in ones, in this order.
+        patterns: patterns to try after the built-in ones, in this order.
     """
     source = source_of(member.name)
+    kind, conflict = _kind_of(member.name, source, patterns), member.other_names
+    if member.header_name is not None:
+        in_header = _kind_of(member.header_name, source_of(member.header_name), patterns)
+        conflict = conflict or ((member.header_name,) if kind is not in_header else ())
     media_type = media_type_of(member.data)
     _, dot, extension = _parts(member.name)[-1].rpartition(".")
     promised = media_type_named(extension) if dot else None
     return Document(
         name=member.name,
-        kind=_kind_of(member.name, source, patterns),
+        kind=Kind.OTHER if conflict else kind,
         source=source,
         media_type=media_type,
         extension=extension_of(media_type),
@@ -123,17 +132,19 @@ def identify(member: Member, patterns: Sequence[KindPattern] = ()) -> Document:
         sha256=member.sha256,
         size=member.size,
         modified=member.modified,
-        name_mismatch=promised if promised != media_type else None,
+        name_mismatch=promised if promised and is_contradicted(promised, media_type, member.data) else None,
+        name_encoding=member.name_encoding,
+        name_conflict=conflict,
     )
 
 
 def _parts(name: str) -> list[str]:
-    """Return folders and name in lower case; some writers separate them by a backslash."""
+    """Return the folders and the file name in lower case; some writers separate them with backslashes."""
     return [part for part in name.lower().replace("\\", "/").split("/") if part not in {"", "."}] or [""]
 
 
 def source_of(name: str) -> DocumentSource:
-    """Return who put a document of this name into its bundle."""
+    """Return the origin of a document with this name."""
     *folders, _ = _parts(name)
     for folder in folders:
         if folder in _FOLDERS:

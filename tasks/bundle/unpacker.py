@@ -1,14 +1,15 @@
-"""From a bundle to what is in it: when there is memory for it, in its turn, on the loop or beside it."""
+"""Unpack bundles in threads, within a memory budget, and identify their documents."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.bundle.documents import Document, KindPattern, identify
-from tasks.bundle.unpack import SMALL_BUNDLE, Limits, Unpacked, unpack, unpack_small
+from tasks.bundle.unpack import unpack
+from tasks.bundle.zip import NO_PADDING, Limits, Padding, Unpacked, WindowNeeded
+from tasks.bundle.zip_recovery import rebuild_zip
 from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import ByteBudget
@@ -19,39 +20,45 @@ from worker.metrics.worker_metrics import Step, timed
 
 _LARGE = 8 << 20
 _THREADS = 2
+_LARGE_WINDOW = 8 << 20  # the window of the default preset of xz and 7-Zip
 _SMALL = 64 << 10
 _MEMORY = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class BundleContents:
-    """What was in a bundle, as far as it could be read."""
+    """The readable and unreadable members of a bundle.
+
+    Attributes:
+        documents: members with content.
+        unreadable: members that are empty or could not be read; an empty name stands for the whole bundle.
+        padding: bytes around the ZIP that carry no meaning.
+        lenient: the cause of the refusal, if documents were recovered from a refused bundle.
+    """
 
     documents: tuple[Document, ...] = ()
     unreadable: tuple[UnreadableRecord, ...] = ()
+    padding: Padding = NO_PADDING
+    lenient: str | None = None
 
     @property
     def is_damaged(self) -> bool:
-        """Whether something in the bundle could not be read, or nothing in it has content."""
+        """Return whether part of the bundle could not be read, or no member has content."""
         is_empty = bool(self.unreadable) and not self.documents
         return is_empty or any(each.cause != EMPTY_FILE for each in self.unreadable)
 
 
 class BundleUnpacker:
-    """Opens bundles, one after the other or nearly so.
+    """Unpack two bundles at a time; very large bundles do not count towards the two.
 
-    All at once, those whose answers came together would end together, and so ask together again: between two such waves
-    nobody would do anything. What takes long is opened in a thread. What does not, some photographs in a megabyte, is
-    opened on the loop, which stands still for some milliseconds then: a thread and the loop would hand the interpreter
-    to and fro, which costs processor time (docs/performance.md). But who waits for a turn at RiskOS would be late for
-    it, and where turns are waited for it is the rate that bounds what is done, not the processor.
+    Without the limit, bundles that arrive together would also finish together. The next ones would then be requested
+    together, and the process would be idle in between.
 
     Args:
-        limits: of a bundle.
-        memory: bytes of unpacked documents that this process may hold.
-        spool_dir: for what is larger; the system's folder for temporary files where it is None.
-        avoid_blocking: whether the loop has to be on time for somebody, and so must not stand still.
-        kind_patterns: patterns of names that are tried after the built-in ones.
+        limits: the limits on each bundle.
+        memory: the budget of this process for unpacked documents and decoder windows, in bytes.
+        spool_dir: the folder for documents that exceed the memory limit; the system's temporary folder by default.
+        kind_patterns: name patterns to try after the built-in ones.
     """
 
     def __init__(
@@ -59,47 +66,67 @@ class BundleUnpacker:
         limits: Limits,
         memory: ByteBudget | None = None,
         spool_dir: Path | None = None,
-        avoid_blocking: Callable[[], bool] = lambda: False,
         kind_patterns: Sequence[KindPattern] = (),
     ) -> None:
-        self._limits, self._spool_dir, self._avoid_blocking = limits, spool_dir, avoid_blocking
-        self._kind_patterns = kind_patterns
+        self._limits, self._spool_dir, self._kind_patterns = limits, spool_dir, kind_patterns
         self._memory = memory or ByteBudget(_MEMORY)
-        self._loop_lock, self._thread_slots = asyncio.Semaphore(), asyncio.Semaphore(_THREADS)
+        self._slots = asyncio.Semaphore(_THREADS)
+        self._large_window_slot = asyncio.Semaphore()
 
     @contextlib.asynccontextmanager
-    async def unpacked(self, data: Buffer | None) -> AsyncIterator[BundleContents]:
-        """Lend what is in a bundle, nothing where there is none, for as long as the block lasts."""
+    async def unpacked(self, data: Buffer | None, *, lenient: bool = False) -> AsyncIterator[BundleContents]:
+        """Provide the contents of a bundle inside the block; they are empty if ``data`` is None.
+
+        Args:
+            lenient: recover the intact members of a bundle that is refused.
+        """
         if data is None:
             yield BundleContents()
             return
-        # Photographs unpack to about their own size. What unpacks to more than that goes to disk.
-        in_memory = min(self._limits.in_memory, 2 * len(data) + _SMALL)
-        async with self._memory.reserve(in_memory):
-            async with self._acquire_slot(len(data)):
-                with timed(Step.UNPACK), span("unpack", bytes=len(data)):
-                    contents = await self._unpack(data, replace(self._limits, in_memory=in_memory))
-                # Others do what they have to do before the next bundle is opened.
-                await asyncio.sleep(0)
-            del data  # whoever opened it says how long its bytes are there
-            yield contents
+        # Photographs unpack to about their compressed size. Bundles that unpack to much more go to disk.
+        limits = replace(
+            self._limits, in_memory=min(self._limits.in_memory, 2 * len(data) + _SMALL), max_window_bytes=0
+        )
+        while True:
+            async with contextlib.AsyncExitStack() as decoding:
+                if limits.max_window_bytes > _LARGE_WINDOW:
+                    await decoding.enter_async_context(self._large_window_slot)
+                async with self._memory.reserve(limits.in_memory + limits.max_window_bytes) as reserved:
+                    try:
+                        contents = await self._unpack_in_slot(data, limits, lenient=lenient)
+                    except WindowNeeded as needed:
+                        limits = replace(limits, max_window_bytes=needed.size)
+                        continue
+                    await decoding.aclose()
+                    reserved.shrink(min(limits.in_memory, sum(each.size for each in contents.documents)))
+                    del data  # the caller decides how long to keep the bundle in memory
+                    yield contents
+                    return
 
-    def _acquire_slot(self, size: int) -> AbstractAsyncContextManager[None]:
-        if size <= SMALL_BUNDLE:
-            return self._loop_lock
-        return self._thread_slots if size <= _LARGE else contextlib.nullcontext()
+    async def _unpack_in_slot(self, data: Buffer, limits: Limits, *, lenient: bool) -> BundleContents:
+        async with self._slots if len(data) <= _LARGE else contextlib.nullcontext():
+            with timed(Step.UNPACK), span("unpack", bytes=len(data)):
+                return await asyncio.to_thread(self._unpack, data, limits, lenient=lenient)
 
-    async def _unpack(self, data: Buffer, limits: Limits) -> BundleContents:
-        little = None if self._avoid_blocking() else unpack_small(data, limits)
-        if little is not None:
-            return self._identify_all(little)
-        return await asyncio.to_thread(self._unpack_in_thread, data, limits)
-
-    def _unpack_in_thread(self, data: Buffer, limits: Limits) -> BundleContents:
+    def _unpack(self, data: Buffer, limits: Limits, *, lenient: bool) -> BundleContents:
         try:
-            return self._identify_all(unpack_small(data, limits) or unpack(data, limits, self._spool_dir))
+            return self._identify_all(unpack(data, limits, self._spool_dir))
         except BadBundle as error:
-            return BundleContents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
+            found = self._recover(data, limits, error.cause) if lenient else None
+            return found or BundleContents(unreadable=(UnreadableRecord(name="", cause=error.cause),))
+
+    def _recover(self, data: Buffer, limits: Limits, cause: str) -> BundleContents | None:
+        """Return the recoverable contents of a refused bundle; None if no document is left or a limit is exceeded."""
+        rebuilt = rebuild_zip(data, self._spool_dir)
+        try:
+            contents = self._identify_all(unpack(rebuilt.data, limits, self._spool_dir)) if rebuilt else None
+        except BadBundle:
+            return None
+        if rebuilt is None or contents is None or not contents.documents:
+            return None
+        # Without its complete directory, it is unknown whether the bundle held more members.
+        refused = () if rebuilt.is_complete else (UnreadableRecord(name="", cause=cause),)
+        return replace(contents, unreadable=(*contents.unreadable, *refused), lenient=cause)
 
     def _identify_all(self, unpacked: Unpacked) -> BundleContents:
         if not unpacked.members and not unpacked.unreadable:
@@ -109,4 +136,5 @@ class BundleUnpacker:
         return BundleContents(
             documents=tuple(identify(member, self._kind_patterns) for member in unpacked.members if member.size),
             unreadable=tuple(unreadable),
+            padding=unpacked.padding,
         )

@@ -1,9 +1,9 @@
-"""How many slots of a process each account may have, so that a slow account leaves room to a fast one.
+"""Limit the slots of each account in a process, so that a slow account leaves some to the others.
 
-Evaluations of an account with a low rate wait long for their permits. In one queue with those of another they would
-soon have every slot, and all would go at the pace of the slowest. So an account may have at most N times the slots
-that are free: one alone has most of them, several share them, and some always stay free. What finds no room
-waits in the ledger, apart for each account, and is fetched from there as fast as the account works it off.
+Evaluations of an account with a low rate wait long for their permits. In a queue shared with other accounts they would
+soon occupy every slot, and all accounts would be as slow as the slowest. So an account may have at most N times as many
+slots as are free: a single account has most of them, several share them, and some always stay free. The other
+evaluations wait in the ledger, separately for each account, and are fetched as fast as the account processes them.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ _MAX_FETCH = 1000
 
 
 class FairShare:
-    """The slots of one process.
+    """Shares the slots of one process among its accounts.
 
     Args:
-        concurrency: how many there are.
-        accounts: how many accounts this process knows; one alone need share nothing.
+        concurrency: slots of the process.
+        accounts: accounts that the process knows; a single one is not limited.
     """
 
     def __init__(self, concurrency: int, accounts: int) -> None:
@@ -39,7 +39,7 @@ class FairShare:
 
     @contextlib.contextmanager
     def slot(self, account: str) -> Iterator[None]:
-        """Have a slot for as long as the block lasts."""
+        """Count a slot of an account for as long as the block lasts."""
         self._taken[account] += 1
         try:
             yield
@@ -48,16 +48,16 @@ class FairShare:
             self._ended[account] += 1
 
     def fetch_limit(self, account: str) -> int:
-        """Return how many of those that wait in the ledger to fetch now.
+        """Return how many of an account's evaluations that wait in the ledger to fetch now.
 
-        That is as many as there is room for, and twice as many as ended since this was asked last.
+        These are as many as there are slots for, and twice as many as ended since the last call.
         """
         ended, self._ended[account] = self._ended[account], 0
         if not self._shared:
             return _MAX_FETCH
-        times = _FREE_SLOT_FACTOR[Queue.BACKFILL]
-        room = (times * self._free_slots - self._taken[account]) // (times + 1)
-        return min(_MAX_FETCH, max(room, 0) + 2 * ended + 1)
+        factor = _FREE_SLOT_FACTOR[Queue.BACKFILL]
+        startable = (factor * self._free_slots - self._taken[account]) // (factor + 1)
+        return min(_MAX_FETCH, max(startable, 0) + 2 * ended + 1)
 
     @property
     def _free_slots(self) -> int:

@@ -1,7 +1,8 @@
-"""A worker process: its event loop, what is open on it, and the consumer that works on messages."""
+"""A worker process: its event loop, the open resources, and the consumer of its messages."""
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from celery import Celery
 from redis.exceptions import RedisError
 
+from tasks.consumer.background import BackgroundLoops
 from tasks.consumer.consumer import Consumer
+from tasks.consumer.parts import make_consumer_parts, observe_gauges
 from tasks.consumer.system_metrics import SystemMetrics
 from tasks.errors import InvalidInput
 from tasks.model.account import Allowance
 from tasks.model.job import Queue
-from tasks.model.outcome import NoDocumentsReason, Outcome
+from tasks.model.outcome import NoDocumentsReason, Outcome, RestrictedHandling, Restriction
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
 from tasks.resilience.retry import CAUSES
@@ -37,21 +40,27 @@ _METRICS_SECONDS = 1.0
 
 
 class WorkerProcess:
-    """This worker process: its loop, and what is open on it."""
+    """This worker process, from its start until it is closed."""
 
     def __init__(self, app: Celery) -> None:
         settings = load_settings()
-        # Celery has its logging set up later than this, and what is told until then would not be in our shape.
+        # Celery sets up logging later than this; what is logged until then would not have our format.
         accounts = load_accounts(settings)
         configure_logs(settings.log_level, accounts.secrets())
-        for why in accounts.warnings:
-            log_events.settings_warning(why)
+        for warning in accounts.warnings:
+            log_events.settings_warning(warning)
         tracing.use(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
         # No worker ends an evaluation as cancelled.
-        ended = tuple(outcome for outcome in Outcome if outcome is not Outcome.CANCELLED)
-        preset_labels(outcomes=ended, queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
+        outcomes = tuple(outcome for outcome in Outcome if outcome is not Outcome.CANCELLED)
+        preset_labels(
+            outcomes=outcomes,
+            queues=tuple(Queue),
+            causes=CAUSES,
+            reasons=tuple(NoDocumentsReason),
+            restricted=tuple(itertools.product(Restriction, RestrictedHandling)),
+        )
         STALLED.set_function(lambda: self._watchdog.problem() is not None)
         self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         self._publisher = Publisher(app)
@@ -64,17 +73,19 @@ class WorkerProcess:
         await self._exit_stack.enter_async_context(_metrics_served(settings, accounts, self._watchdog))
         resources = await self._exit_stack.enter_async_context(open_resources(settings, accounts))
         await check_persistence(resources.redis, strict=settings.strict)
-        consumer = Consumer(
+        parts = make_consumer_parts(
             settings, accounts, resources, self.runtime, self._publisher, self._watchdog, queues=self._queues
         )
-        await self._exit_stack.enter_async_context(consumer.running())
+        observe_gauges(parts, resources.spool_dir)
+        consumer = Consumer(parts)
+        await self._exit_stack.enter_async_context(BackgroundLoops(parts, consumer).running())
         return consumer
 
     def check(self, message: Message) -> None:
         """Check that this process may accept a message.
 
         Raises:
-            BadMessage: it may not.
+            BadMessage: the message names no account that this process knows.
         """
         self._consumer.check(message)
 
@@ -83,7 +94,7 @@ class WorkerProcess:
         return self._run(self._consumer.handle(message))
 
     def reject(self, errors: Sequence[InvalidInput], queue: str, message: str) -> bool:
-        """Keep what does not fit the contract; return False if the message must be delivered again."""
+        """Keep the parts of a message that do not fit the contract; return False if it must be delivered again."""
 
         async def keep() -> bool:
             for error in errors:
@@ -98,19 +109,19 @@ class WorkerProcess:
         except CancelledError:
             return False
         except RedisError as error:
-            # Nothing was leased or recorded: the message stays the promise, and Redis may be back soon.
+            # Nothing was leased or recorded, so the message must not be lost. Redis may be back soon.
             log_events.loop_failed("work", error)
             with contextlib.suppress(CancelledError):
                 self.runtime.run(self.runtime.pause(_PAUSE_SECONDS))
             return False
 
     def drain(self) -> None:
-        """Begin to drain. It may take a while, which the watchdog must not take for a stall."""
+        """Begin to drain. It may take a while, and the watchdog must not mistake that for a stall."""
         self._watchdog.stop()
         self.runtime.drain()
 
     def close(self) -> None:
-        """Close what is open, the loop last."""
+        """Close the open resources, the event loop last."""
         self.runtime.run(self._exit_stack.aclose())
         self.runtime.close()
         self._publisher.close()

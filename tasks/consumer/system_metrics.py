@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from redis.asyncio import Redis
 
+from tasks.ledger.dead_letter_age import read_dead_letter_age
+from tasks.ledger.last_verified import LastVerified
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.refused_runs import count_live_refusals, list_refused_runs
 from tasks.ledger.rejected_messages import RejectedMessages
@@ -18,11 +20,11 @@ from worker.metrics.worker_metrics import OTHER
 
 
 class SystemMetrics:
-    """Read the ledger, the holds, the rates and the memory of Redis.
+    """Reads the ledger, the holds, the rates and the memory of Redis.
 
     Args:
         redis: the client, with ``decode_responses``.
-        accounts: what each account may send, by its name.
+        accounts: the allowance of each account, by its name.
     """
 
     def __init__(self, redis: "Redis", accounts: Mapping[str, Allowance]) -> None:
@@ -32,13 +34,17 @@ class SystemMetrics:
         self._workers, self._rejected = WorkerRegistry(redis), RejectedMessages(redis)
 
     async def collect(self) -> Samples:
-        """Return the samples of each metric by the values of its labels.
+        """Return the samples of each metric by its label values.
 
         Raises:
             RedisError: Redis does not answer.
         """
         parts = await asyncio.gather(
-            self._collect_ledger(), self._collect_holds(), self._collect_rates(), self._collect_memory()
+            self._collect_ledger(),
+            self._collect_holds(),
+            self._collect_rates(),
+            self._collect_memory(),
+            self._collect_verified(),
         )
         return {gauge: values for part in parts for gauge, values in part.items()}
 
@@ -50,7 +56,7 @@ class SystemMetrics:
             "parked": stats.parked,
             "held": sum(stats.held.values()),
         }
-        # An unknown account may have any name, and must not become a label.
+        # The name of an unknown account could be anything, so it must not become a label.
         unknown = sum(count for name, count in stats.held_by_account.items() if name not in self._accounts)
         held = {name: stats.held_by_account.get(name, 0) for name in self._accounts} | {OTHER: unknown}
         return {
@@ -60,6 +66,7 @@ class SystemMetrics:
             SharedGauge.QUEUE_OLDEST: _by_queue(stats.oldest),
             SharedGauge.QUEUE_WORKERS: _by_queue(await self._workers.count()),
             SharedGauge.DEAD_LETTERS: {(): stats.dead_letters},
+            SharedGauge.DEAD_LETTERS_OLDEST: {(): await read_dead_letter_age(self._redis)},
             SharedGauge.REJECTED_MESSAGES: {(): await self._rejected.count()},
         }
 
@@ -73,7 +80,8 @@ class SystemMetrics:
             for scope, hold in held.items()
             for reason in Reason
         }
-        # A run may have any name, and must not become a label.
+        holds.update({(*scope, OTHER): 1 for scope, hold in held.items() if hold and hold.reason not in set(Reason)})
+        # The name of a run could be anything, so it must not become a label.
         holds["", "run", Reason.ONLY_REFUSALS.value] = int(bool(await list_refused_runs(self._redis)))
         refusals = await count_live_refusals(self._redis)
         return {
@@ -82,10 +90,10 @@ class SystemMetrics:
         }
 
     async def _collect_rates(self) -> Samples:
-        seen = await asyncio.gather(*(rate.get_status() for rate in self._rates.values()))
-        rates = dict(zip(self._rates, seen, strict=True))
-        found = {name: _daily_quota(each, rates[name].daily_limit) for name, each in self._accounts.items()}
-        quotas = {name: quota for name, quota in found.items() if quota is not None}
+        statuses = await asyncio.gather(*(rate.get_status() for rate in self._rates.values()))
+        rates = dict(zip(self._rates, statuses, strict=True))
+        daily = {name: _daily_quota(each, rates[name].daily_limit) for name, each in self._accounts.items()}
+        quotas = {name: quota for name, quota in daily.items() if quota is not None}
         return {
             SharedGauge.RATE_CONFIGURED: {(name,): rate.configured for name, rate in rates.items()},
             SharedGauge.RATE_EFFECTIVE: {(name,): rate.effective for name, rate in rates.items()},
@@ -94,6 +102,9 @@ class SystemMetrics:
             SharedGauge.QUOTA: {(name,): quota for name, quota in quotas.items()},
             SharedGauge.QUOTA_LEFT: {(name,): max(0, quota - rates[name].used_today) for name, quota in quotas.items()},
         }
+
+    async def _collect_verified(self) -> Samples:
+        return {SharedGauge.VERIFIED: {(): await LastVerified(self._redis).get()}}
 
     async def _collect_memory(self) -> Samples:
         facts = await self._redis.info("memory")
@@ -107,8 +118,8 @@ def _daily_quota(allowance: Allowance, limit: int | None) -> int | None:
     """Return the requests per day that an account may send; RiskOS's limit caps the quota of the settings."""
     if limit is None:
         return allowance.daily_quota
-    ours = max(0, limit - allowance.leave_daily)
-    return ours if allowance.daily_quota is None else min(ours, allowance.daily_quota)
+    allowed = max(0, limit - allowance.leave_daily)
+    return allowed if allowance.daily_quota is None else min(allowed, allowance.daily_quota)
 
 
 def _by_queue(counts: Mapping[Queue, float]) -> dict[tuple[str, ...], float]:

@@ -1,4 +1,4 @@
-"""Do in one step what many ask for at about the same time."""
+"""Collect items that are submitted at about the same time, and process them in one step."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class _Batch(Generic[Item, Result]):
-    """Those who have asked for the next step."""
+    """The items of the next step, each with the future of its result."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Item, asyncio.Future[Result]]] = []
@@ -19,61 +19,62 @@ class _Batch(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers what is asked for a moment, and does it all in one step.
+    """Collects items for a short time, and processes them in one step.
 
     Args:
-        do: does it; answers in the same order.
-        seconds: for how long the first one waits for others.
-        max_batch: once so many have asked, nobody waits any longer.
+        process: processes a batch, and returns the results in the same order.
+        seconds: how long the first item of a batch waits for others.
+        max_batch: number of items that are processed without waiting for more.
     """
 
     def __init__(
-        self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], seconds: float, max_batch: int = 1000
+        self, process: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], seconds: float, max_batch: int = 1000
     ) -> None:
-        self._do, self._seconds, self._max_batch = do, seconds, max_batch
+        self._process, self._seconds, self._max_batch = process, seconds, max_batch
         self._open_batch: _Batch[Item, Result] | None = None
         self._tasks: set[asyncio.Task[Sequence[Result]]] = set()
 
     async def submit(self, item: Item) -> Result:
-        """Have it done; return its answer.
+        """Process an item with others, and return its result.
 
-        Whoever is cancelled before the step begins takes no part in it. An error of the step is everybody's.
+        An item whose caller is cancelled before the step begins is left out. If the step fails, all its callers get the
+        error.
         """
-        gathering = self._open_batch or self._open()
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        gathering.waiting.append((item, answer))
-        if len(gathering.waiting) >= self._max_batch:
-            gathering.full.set()
-        return await answer
+        batch = self._open_batch or self._open()
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        batch.waiting.append((item, result))
+        if len(batch.waiting) >= self._max_batch:
+            batch.full.set()
+        return await result
 
     def _open(self) -> _Batch[Item, Result]:
-        gathering = self._open_batch = _Batch[Item, Result]()
-        step = asyncio.create_task(self._run(gathering))
-        self._tasks.add(step)
-        step.add_done_callback(partial(self._resolve, gathering))
-        return gathering
+        batch = self._open_batch = _Batch[Item, Result]()
+        task = asyncio.create_task(self._run(batch))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._resolve, batch))
+        return batch
 
-    async def _run(self, gathering: _Batch[Item, Result]) -> Sequence[Result]:
+    async def _run(self, batch: _Batch[Item, Result]) -> Sequence[Result]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._seconds):
-                await gathering.full.wait()
+                await batch.full.wait()
         self._open_batch = None
-        gathering.waiting = [each for each in gathering.waiting if not each[1].cancelled()]
-        asked = [each for each, _ in gathering.waiting]
-        return await self._do(asked) if asked else ()
+        batch.waiting = [each for each in batch.waiting if not each[1].cancelled()]
+        items = [item for item, _ in batch.waiting]
+        return await self._process(items) if items else ()
 
-    def _resolve(self, gathering: _Batch[Item, Result], step: "asyncio.Task[Sequence[Result]]") -> None:
-        """Tell everybody who still waits; here, for a step may be cancelled before it has begun."""
-        self._tasks.discard(step)
-        if self._open_batch is gathering:
+    def _resolve(self, batch: _Batch[Item, Result], task: "asyncio.Task[Sequence[Result]]") -> None:
+        """Resolve the futures of a batch. This is a callback because the task may be cancelled before it has begun."""
+        self._tasks.discard(task)
+        if self._open_batch is batch:
             self._open_batch = None
-        error = None if step.cancelled() else step.exception()
-        for number, (_, future) in enumerate(gathering.waiting):
+        error = None if task.cancelled() else task.exception()
+        for number, (_, future) in enumerate(batch.waiting):
             if future.done():
                 continue
-            if step.cancelled():
+            if task.cancelled():
                 future.cancel()
             elif error:
                 future.set_exception(error)
             else:
-                future.set_result(step.result()[number])
+                future.set_result(task.result()[number])

@@ -1,4 +1,4 @@
-"""Take back evaluations that were accepted: all that a run waits for, or some for everyone that waits for them."""
+"""Cancel accepted evaluations: all pending ones of a run, or some by their IDs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from tasks.ledger.entries import KEY_PREFIX
 from tasks.ledger.script import LedgerScript
+from tasks.ledger.serialization import read_count
 
 _NO_RUN = -1
 _CANCELLED, _IN_FLIGHT = 1, 2
@@ -14,12 +15,12 @@ _CANCELLED, _IN_FLIGHT = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class CancelCounts:
-    """How many evaluations a cancellation concerned.
+    """How many evaluations a cancellation affected.
 
     Attributes:
         cancelled: evaluations that were waiting, or not fed yet.
-        in_flight: evaluations that a worker has. If it has not begun with one, it puts it back; else the attempt ends
-            and is the last one.
+        in_flight: evaluations that a worker has. If the worker has not begun one, it releases it. Otherwise the current
+            attempt is the last one.
     """
 
     cancelled: int
@@ -27,7 +28,7 @@ class CancelCounts:
 
 
 class Cancellation:
-    """Cancels evaluations in the ledger, in steps that each look at some thousand.
+    """Cancels evaluations in the ledger, a few thousand in each step.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -37,12 +38,13 @@ class Cancellation:
         self._redis, self._script = redis, LedgerScript(redis)
 
     async def cancel_run(self, run: str) -> CancelCounts | None:
-        """Cancel everything that a run waits for; an evaluation that others want, too, goes on for them.
+        """Cancel the pending evaluations of a run. An evaluation that another order also wants stays for that order.
 
-        The first step stops the run: nothing more of it is fed or leased. If this is cut off after it, call it again.
+        The first step stops the run: none of its evaluations is fed or leased any more. If a later step fails, call
+        this again.
 
         Returns:
-            None if there is no such run.
+            None if the run is unknown.
         """
         cancelled: int = await self._script.call("cancel_list", run)
         if cancelled == _NO_RUN:
@@ -51,21 +53,32 @@ class Cancellation:
         while cursor != "0":
             cursor, some = await self._script.call("cancel_some", run, cursor or "0")
             cancelled += some
-        return CancelCounts(cancelled, int(await self._redis.hget(f"{KEY_PREFIX}run:{run}", "leased") or 0))
+        return CancelCounts(cancelled, read_count(await self._redis.hget(f"{KEY_PREFIX}run:{run}", "leased")))
 
     async def cancel_evaluations(self, eval_ids: Sequence[str]) -> CancelCounts:
-        """Cancel evaluations for everyone that waits for them, and in lists that are not fed yet.
+        """Cancel evaluations for all their orders, and in lists that are not fed yet.
 
         Args:
-            eval_ids: canonical IDs, each once.
+            eval_ids: canonical IDs, without duplicates.
         """
         found = await self._script.call_in_chunks("cancel", eval_ids)
         return CancelCounts(found.count(_CANCELLED), found.count(_IN_FLIGHT))
 
+    async def find_taken_back(self, eval_ids: Sequence[str]) -> set[str]:
+        """Return those that were cancelled for all and not accepted again; the ledger remembers the newest million."""
+        if not eval_ids:
+            return set()
+        async with self._redis.pipeline(transaction=True) as pipe:
+            # A list that is fed later finds those in `cancelled`.
+            for key in ("cancelled", "taken_back"):
+                pipe.zmscore(KEY_PREFIX + key, list(eval_ids))
+            found = await pipe.execute()
+        return {eval_id for eval_id, *scores in zip(eval_ids, *found, strict=True) if scores != [None, None]}
+
     async def count(self) -> int:
-        """Return a number that grows whenever evaluations in flight may have been cancelled."""
-        return int(await self._redis.hget(f"{KEY_PREFIX}reached", "cancellations") or 0)
+        """Return a counter that grows whenever evaluations in flight may have been cancelled."""
+        return read_count(await self._redis.hget(f"{KEY_PREFIX}reached", "cancellations"))
 
     async def find_unwanted(self, eval_ids: Sequence[str]) -> set[str]:
-        """Return those of some evaluations in flight that were cancelled for everyone that wants them."""
+        """Return those evaluations in flight that were cancelled for all their orders."""
         return set(await self._script.call_in_chunks("unwanted", eval_ids))

@@ -1,52 +1,34 @@
-"""What was accepted and has no outcome yet: the promise that nothing is lost.
+"""Record every accepted evaluation until it has an outcome, so that none is lost.
 
-The queue is only how an evaluation travels; a message may get lost or come twice. The ledger knows what
-was accepted, who works on it and when it is due, and ``dispatch`` publishes again what is due.
+A message in a queue may be lost or delivered twice. The ledger knows which evaluations were accepted, which worker has
+each, and when each is due; ``dispatch`` publishes the due ones again.
 
-    accept ──▶ queued ──lease──▶ leased ──complete────▶ gone: it has an outcome
+    accept ──▶ queued ──lease──▶ leased ──complete────▶ removed: it has an outcome
                  ▲                 ├─────dead_letter──▶ dead letter
                  ├─────release─────┤
-                 ├─claim── parked ◀┤ retry_later        until its time
-                 └─claim─── held ◀─┘ await_hold         until its account, or the archive, is well again
+                 ├─claim── parked ◀┤ retry_later        until its retry is due
+                 └─claim─── held ◀─┘ await_hold         until the hold on its account, or on the archive, ends
 """
 
-import enum
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
-from tasks.ledger.counters import LedgerStats, RunCounters
+from tasks.ledger.counters import LedgerStats
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.entries import KEY_PREFIX as _PREFIX
+from tasks.ledger.runs import Runs
 from tasks.ledger.script import LedgerScript
-from tasks.ledger.serialization import (
-    failure_fields,
-    format_ending,
-    options_as_json,
-    parse_counters,
-    parse_dead_letter,
-    parse_jobs,
-    select_published,
-)
+from tasks.ledger.serialization import format_ending, format_failure, options_as_json, parse_jobs, select_published
 from tasks.ledger.stats import read_stats
-from tasks.model.account import DEFAULT_ACCOUNT
-from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Job, Queue
+from tasks.model.job import EnqueueOptions, Failure, Job, Queue
 from tasks.model.outcome import ManifestOutcome, Outcome
-from tasks.telemetry.tracing import span
+from tasks.telemetry import tracing
 
 _CHUNK = 1000
-
-
-class BeginResult(enum.StrEnum):
-    """What came of beginning a run with a list."""
-
-    CREATED = "begun"
-    RESUMED = "known"
-    CONFLICT = "taken"
-    CANCELLED = "cancelled"
 
 
 class Ledger:
@@ -54,10 +36,15 @@ class Ledger:
 
     Args:
         redis: the client, with ``decode_responses``.
-        lease_seconds: seconds a lease lasts unless it is extended.
-        linger_seconds: seconds that what ends waits for others, to be written down with them in one step.
-        max_batch: once so many have ended, none of them waits for more.
-        replicas: of Redis, which must have what is accepted before it counts: a failover forgets what they have not.
+        lease_seconds: seconds that a lease lasts unless it is extended.
+        linger_seconds: seconds that a completed evaluation waits, so that several are completed in one step.
+        max_batch: number of completed evaluations that are written without waiting for more.
+        replicas: replicas of Redis that must have an accepted evaluation before it counts as accepted. A failover loses
+            what they do not have.
+
+    Attributes:
+        runs: the runs of the ledger.
+        dead_letters: its dead letters.
     """
 
     def __init__(
@@ -72,116 +59,63 @@ class Ledger:
         self._completions = Batcher(self.complete_all, linger_seconds, max_batch)
         self._redis = redis
         self._script = LedgerScript(redis, replicas)
+        self.runs = Runs(redis, self._script)
+        self.dead_letters = DeadLetters(redis, self._script)
+
+    @property
+    def redis(self) -> "Redis":
+        """The Redis client, for plain reads."""
+        return self._redis
 
     async def accept(self, eval_ids: Sequence[str], options: EnqueueOptions) -> list[str]:
-        """Promise to bring each evaluation to an outcome; return those to publish now.
+        """Accept evaluations, each of which the ledger then keeps until it has an outcome; return those to publish now.
 
-        An evaluation that is in the ledger already is merged: it joins the run, a refresh is remembered,
-        and what is wanted live does not wait behind a backfill. It stays with the account that it was first accepted
-        for, whatever account the new order names; of one that has ended, dead letters included, the new order's counts.
+        If the ledger already has an evaluation, the order is merged into its job: the run is added, a refresh is
+        remembered, and a live order moves it out of the backfill queue. It keeps the account of its first order. Only
+        if it has ended, or is a dead letter, the account of the new order counts.
 
         Args:
-            eval_ids: canonical IDs, at most some thousand: the step is atomic, nothing else runs meanwhile.
-            options: how they are wanted.
+            eval_ids: canonical IDs, at most a few thousand, because nothing else runs in Redis during the step.
+            options: the options of the order.
 
         Raises:
-            NotReplicated: a failover might forget them; so they do not count as accepted, though they may be.
+            NotReplicated: a failover might lose them, so they do not count as accepted even if the ledger has them.
         """
         return select_published(eval_ids, await self.accept_each(eval_ids, options)) if eval_ids else []
 
     async def accept_event(self, event: str, eval_id: str, options: EnqueueOptions) -> list[str] | None:
-        """Accept the evaluation of a webhook's event; return it if it is to be published now.
+        """Accept the evaluation of a webhook event; return it if it is to be published now.
 
-        Event and evaluation are written down in one step, so that neither a repeated event counts twice nor a new one
-        is taken for a repeated one.
+        Event and evaluation are written in one step. A repeated event therefore never counts twice, and a new event is
+        never taken for a repeated one.
 
         Args:
-            event: what the event is known by for a week.
+            event: identifies the event, for a week.
             eval_id: the evaluation.
-            options: how they are wanted.
+            options: the options of the order.
 
         Returns:
-            None where the event has been accepted before.
+            None if the event was accepted before.
 
         Raises:
-            NotReplicated: a failover might forget it; so it does not count as accepted, though it may be.
+            NotReplicated: a failover might lose it, so it does not count as accepted even if the ledger has it.
         """
         flags = await self.accept_each([eval_id], options, event)
         return select_published([eval_id], flags) if flags else None
 
     async def accept_each(self, eval_ids: Sequence[str], options: EnqueueOptions, event: str = "") -> list[int]:
-        """Accept evaluations, as ``accept`` does; return the ``Acceptance`` of each, or none for a repeated event."""
-        with span("accept", queue=options.queue.value, evaluations=len(eval_ids)):
+        """Accept evaluations as ``accept`` does; return the ``Acceptance`` of each, or [] for a repeated event."""
+        with tracing.accept(options.queue.value, len(eval_ids)):
             order = options_as_json(options, eval_ids, listed=False)
             return [*await self._script.call_replicated("accept", event, order, *eval_ids)]
 
-    async def begin_run(
-        self, run: str, *, total: int, fingerprint: str, account: str = DEFAULT_ACCOUNT, again: bool = False
-    ) -> BeginResult:
-        """Begin a run that has a list, or go on with it: from now on it is fed to the ledger.
-
-        Args:
-            total: how many IDs the list has.
-            fingerprint: what the list is known by.
-            account: name of the account that its evaluations are asked for with.
-            again: if the run was cancelled, begin it from the start of its list.
-
-        Raises:
-            NotReplicated: a failover might forget it; begin it again.
-        """
-        return BeginResult(await self._script.call_replicated("begin", run, total, fingerprint, account, int(again)))
-
-    async def accept_refusals(self, run: str) -> bool:
-        """Do not put a run on hold for its refusals; if it is on hold, let the rest of it go on.
-
-        Returns:
-            Whether it was on hold.
-        """
-        return bool(await self._script.call("accept_refusals", run))
-
-    async def list_feeding(self) -> list[str]:
-        """Return the names of the runs that are fed from their lists, the oldest first."""
-        return [str(name) for name in await self._redis.zrange(f"{_PREFIX}feeding", 0, -1)]
-
-    async def stop_feeding(self, run: str) -> None:
-        """Feed no more of a run; what is in the ledger comes to its end. ``begin_run`` goes on with it."""
-        await self._redis.zrem(f"{_PREFIX}feeding", run)
-
-    async def get_fingerprint(self, run: str) -> str | None:
-        """Return what the list of a run is known by; None where it has none."""
-        found = await self._redis.hget(f"{_PREFIX}run:{run}", "listed")
-        return None if found is None else str(found)
-
-    async def get_position(self, run: str) -> int:
-        """Return how many of a run's list have been accepted."""
-        return int(await self._redis.hget(f"{_PREFIX}run:{run}", "fed") or 0)
-
-    async def feed(
-        self, run: str, eval_ids: Sequence[str], options: EnqueueOptions, *, position: int, backlog: int
-    ) -> list[str] | None:
-        """Accept the next evaluations of a run's list; return those to publish now.
-
-        Args:
-            run: its name.
-            eval_ids: canonical IDs, at most some thousand.
-            options: how they are wanted.
-            position: how many of the list come before them.
-            backlog: evaluations that the ledger may hold for this to be done at all.
-
-        Returns:
-            None where nothing was done: the ledger is full enough, or somebody else has fed these.
-        """
-        order = options_as_json(options, eval_ids, listed=True)
-        flags = await self._script.call("feed", run, position, backlog, order, *eval_ids)
-        return select_published(eval_ids, flags) if flags else None
-
     async def lease(self, eval_ids: Sequence[str], *, token: str) -> list[Job]:
-        """Lease those evaluations of a message that are waiting; the others are under way or have ended."""
+        """Lease the waiting evaluations of a message; the others are in progress or have ended."""
         found = await self._script.call("lease", self._to_milliseconds(self.lease_seconds), token, *eval_ids)
         return list(parse_jobs(zip(eval_ids, found, strict=True), token))
 
     async def extend(self, jobs: Iterable[Job]) -> list[str]:
-        """Extend the leases; return the IDs whose lease another worker has by now."""
+        """Extend the leases; return the IDs whose lease was lost to another worker."""
         lost: list[str] = []
         leases = tuple(jobs)
         for start in range(0, len(leases), _CHUNK):
@@ -192,13 +126,15 @@ class Ledger:
     async def complete(
         self, job: Job, outcome: Outcome, unchanged: ManifestOutcome | None = None, answer: Outcome | None = None
     ) -> float:
-        """Remove it and count its outcome for its runs, in one step that others share which end at about the same time.
+        """Remove an evaluation and count its outcome for its runs.
+
+        Evaluations that end within ``linger_seconds`` share one step.
 
         Returns:
-            For how many seconds it was waited for, on Redis's clock: since it was accepted, wanted live, or redriven.
+            The seconds on Redis's clock since it was accepted, first wanted live, or redriven.
 
         Raises:
-            LeaseLost: another worker has it now and will settle it.
+            LeaseLost: another worker has it now and will complete it.
             ResponseError: its entry is damaged.
         """
         age = await self._completions.submit((job, format_ending(outcome, unchanged, answer)))
@@ -208,17 +144,21 @@ class Ledger:
         return age / 1000
 
     async def complete_all(self, ends: Sequence[tuple[Job, str]]) -> list[int]:
-        """Settle several, at most some thousand, in one step: as ``format_ending`` writes it.
+        """Complete at most a few thousand evaluations in one step.
+
+        Args:
+            ends: the jobs, each with its ending as ``format_ending`` writes it.
 
         Returns:
-            For each the milliseconds it was waited for, at least 1; 0 if another worker has it, -1 if it is damaged.
+            For each the milliseconds since it was accepted, first wanted live, or redriven, at least 1. It is 0 if
+            another worker has the evaluation, and -1 if its entry is damaged.
         """
-        parts = [part for job, outcome in ends for part in (job.token, job.eval_id, outcome)]
-        settled: list[int] = await self._script.call("complete", *parts)
-        return settled
+        parts = [part for job, ending in ends for part in (job.token, job.eval_id, ending)]
+        ages: list[int] = await self._script.call("complete", *parts)
+        return ages
 
     async def retry_later(self, job: Job, *, wait: float, attempts: int, failure: Failure) -> None:
-        """Come back to it in ``wait`` seconds.
+        """Park an evaluation for ``wait`` seconds.
 
         Raises:
             LeaseLost: another worker has it now.
@@ -226,17 +166,18 @@ class Ledger:
         milliseconds = self._to_milliseconds(wait)
         self._check_lease(
             await self._script.call(
-                "retry_later", job.token, job.eval_id, milliseconds, attempts, *failure_fields(failure)
+                "retry_later", job.token, job.eval_id, milliseconds, attempts, *format_failure(failure)
             )
         )
 
     async def await_hold(self, job: Job, *, cause: str, suspect: bool = False) -> None:
-        """Keep it until its account, or the archive, is well again; that costs no attempt and no work meanwhile.
+        """Hold an evaluation until the hold on its account, or on the archive, ends. Holding costs no attempt.
 
-        What waits for one account is kept apart from what waits for another.
+        Held evaluations are kept in one set for each account.
 
         Args:
-            suspect: whether it failed itself, so that its next failure says nothing of the service.
+            suspect: whether it failed itself because of a service, so that its next failure is not counted as new
+                evidence against that service.
 
         Raises:
             LeaseLost: another worker has it now.
@@ -244,39 +185,47 @@ class Ledger:
         self._check_lease(await self._script.call("await_hold", job.token, job.eval_id, cause, int(suspect)))
 
     async def refund_attempts(self, eval_ids: Sequence[str]) -> None:
-        """Give those that are parked the attempt back that an outage cost them; they wait for its end."""
+        """Refund the attempt that an outage cost each of these if it is parked, and hold it until the outage ends."""
         if eval_ids:
             await self._script.call("refund_attempts", *eval_ids)
 
-    async def release(self, job: Job) -> None:
-        """Put it back among the queued: its message is, or will be, in the queue again.
+    async def release(self, job: Job, *, excused: bool = False) -> None:
+        """Put an evaluation back into the queued state. Its message is in the queue again, or soon will be.
+
+        Args:
+            excused: whether it failed because of a service, so that the failure does not count against it.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-        self._check_lease(await self._script.call("release", job.token, job.eval_id))
+        self._check_lease(await self._script.call("release", job.token, job.eval_id, int(excused)))
 
     async def dead_letter(self, job: Job, *, attempts: int, failure: Failure) -> None:
-        """Its attempts are used up: make it a dead letter, and count it as failed for its runs.
+        """Make a dead letter of an evaluation that has no attempts left, and count it as failed for its runs.
 
         Raises:
             LeaseLost: another worker has it now.
         """
         self._check_lease(
             await self._script.call(
-                "dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *failure_fields(failure)
+                "dead_letter", job.token, job.eval_id, Outcome.FAILED, attempts, *format_failure(failure)
             )
         )
 
     async def claim(
         self, *, patience: Mapping[Queue, float], of_held: Mapping[str, Mapping[Queue, int]], limit: int = 1000
     ) -> dict[Queue, list[str]]:
-        """Move what is due to the queued and return it, to be published by the caller.
+        """Move due evaluations into the queued state and return them, to be published by the caller.
 
-        Due are leases that ran out, what was parked until now, at most ``of_held`` of those of each account that wait
-        for a hold to end (none of an account that is not in it), and what has been queued for longer than the
-        ``patience`` (seconds) with its queue, or was overtaken by what was queued a minute later: its message was lost.
-        Whoever dies between this and publishing has only made it queued; patience ends there, too.
+        Due are evaluations
+
+        * whose lease ran out,
+        * whose retry is due,
+        * that wait for a hold to end, as many for each account and queue as ``of_held`` allows (none by default),
+        * whose message was lost: they have been queued for longer than the ``patience`` of their queue (seconds), or a
+          worker has taken one that was queued a minute later.
+
+        If the caller dies before it publishes them, they are claimed again once that patience ends.
         """
         flat = await self._script.call(
             "claim",
@@ -291,88 +240,24 @@ class Ledger:
         return claimed
 
     async def end_leases(self) -> int:
-        """End every lease; only for who knows that no worker is alive. Return how many there were."""
+        """End every lease, and return how many there were. Call it only if no worker is alive."""
         return int(await self._script.call("end_leases"))
-
-    async def get_run(self, name: str) -> RunCounters:
-        """Return the counters of a run; all zero where nobody has heard of it."""
-        return parse_counters(await self._redis.hgetall(f"{_PREFIX}run:{name}"))
-
-    async def get_counters(self, names: Sequence[str]) -> dict[str, RunCounters]:
-        """Return the counters of several runs, at most some hundred, in one go."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(f"{_PREFIX}run:{name}")
-            return dict(zip(names, map(parse_counters, await pipe.execute()), strict=True))
-
-    async def get_run_age(self, name: str) -> float | None:
-        """Return for how many seconds a run has been going on, or went on; None where nobody has heard of it."""
-        began = await self._redis.zscore(f"{_PREFIX}runs", name)
-        if began is None:
-            return None
-        if not (await self.get_run(name)).pending:
-            changed = await self._redis.hget(f"{_PREFIX}run:{name}", "changed")
-            return (float(changed or began) - began) / 1000
-        seconds, micro = await self._redis.time()
-        return float(seconds) + int(micro) / 1e6 - began / 1000
-
-    async def list_runs(self, newest: int = 20, *, skip: int = 0) -> list[str]:
-        """Return the names of the newest runs, the newest first; ``skip`` leaves out so many before them."""
-        return [str(name) for name in await self._redis.zrevrange(f"{_PREFIX}runs", skip, skip + newest - 1)]
-
-    async def count_runs(self) -> int:
-        """Return how many runs there are."""
-        return int(await self._redis.zcard(f"{_PREFIX}runs"))
 
     async def get_stats(self) -> LedgerStats:
         """Count the evaluations by their state."""
         return await read_stats(self._redis)
 
     async def locate(self, eval_ids: Sequence[str]) -> list[tuple[str | None, str | None]]:
-        """Return for each evaluation its state and the cause of it, as far as there are any.
+        """Return the state of each evaluation and the cause of that state, or None for either.
 
-        The state is ``queued``, ``leased``, ``parked``, ``held`` or ``dead``, None for what the ledger does not know.
-        The answers are those of one moment for a thousand each.
+        The state is ``queued``, ``leased``, ``parked``, ``held``, ``dead`` or ``damaged``, or None if the evaluation is
+        unknown. The answers for each thousand evaluations describe one moment.
         """
         found = await self._script.call_in_chunks("locate", eval_ids)
         return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
 
-    async def iterate_dead_letters(self) -> AsyncIterator[DeadLetter]:
-        """Yield the dead letters, in no order, a few hundred at a time: there may be very many."""
-        async for eval_id, text in self._redis.hscan_iter(f"{_PREFIX}dead", count=_CHUNK):
-            yield parse_dead_letter(eval_id, text)
-
-    async def count_causes(self, most: int = 100) -> dict[str, int]:
-        """Return how many dead letters there are for each cause, the most frequent first."""
-        found: Any = await self._redis.zrevrange(f"{_PREFIX}causes", 0, most - 1, withscores=True)
-        return {str(cause): int(count) for cause, count in found}
-
-    async def count_dead_letters(self, cause: str) -> int:
-        """Return how many dead letters have a cause."""
-        return int(await self._redis.zscore(f"{_PREFIX}causes", cause) or 0)
-
-    async def list_dead_letters(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
-        """Return the evaluations that died of a cause, at most ``count``, those that failed last first."""
-        return [str(each) for each in await self._redis.zrevrange(f"{_PREFIX}dead:{cause}", skip, skip + count - 1)]
-
-    async def get_dead_letters(self, eval_ids: Sequence[str]) -> list[DeadLetter]:
-        """Return the dead letters of these evaluations, at most some hundred; of those that have one."""
-        found: Any = await self._redis.hmget(f"{_PREFIX}dead", list(eval_ids)) if eval_ids else []
-        return [parse_dead_letter(each, text) for each, text in zip(eval_ids, found, strict=True) if text]
-
-    async def redrive_dead_letters(self, eval_ids: Sequence[str]) -> list[str]:
-        """Try dead letters anew, with all their attempts; return those that were there.
-
-        Their runs count them as pending again.
-        """
-        return await self._script.call_in_chunks("redrive", eval_ids, Outcome.FAILED)
-
-    async def drop_dead_letters(self, eval_ids: Sequence[str]) -> list[str]:
-        """Forget dead letters; return those that were there. Their runs go on counting them as failed."""
-        return await self._script.call_in_chunks("drop", eval_ids)
-
     async def is_leased(self, eval_id: str) -> bool:
-        """Return whether a worker has the evaluation now."""
+        """Return whether a worker has a lease on the evaluation that has not run out."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
             pipe.zscore(f"{_PREFIX}leased", eval_id)
@@ -380,9 +265,9 @@ class Ledger:
         return ends is not None and bool(ends / 1000 > seconds + micro / 1e6)
 
     async def erase(self, eval_id: str) -> bool:
-        """Forget an evaluation, whatever its state; return False where a worker has it now, and nothing was done.
+        """Forget an evaluation in any state; return False, and do nothing, if a worker has it now.
 
-        Its runs count it as ``unchanged``, with a manifest that says ``erased``, so that they still add up.
+        Its runs count it as ``unchanged`` with an ``erased`` manifest, so that their counters still add up.
         """
         return bool(await self._script.call("erase", f"{Outcome.UNCHANGED}:{ManifestOutcome.ERASED}", eval_id))
 

@@ -1,8 +1,14 @@
--- Notice that RiskOS has documents for no evaluation of a run, or for no live one.
+-- Detect that RiskOS has no documents for any evaluation of a run, or for any live evaluation of an account.
+--
+-- A run goes on hold if its first 200 answers are all refusals. Live refusals are only counted, for a metric.
+--
+-- Keys: feeding, live_refusals, now, refused, run_key.
+-- Uses: increment (writes); contains (jobs).
 
--- What RiskOS answered in this step for the backfill of each run, and live for each account.
-local REFUSALS, DELIVERIES = { no_documents = true, not_found = true, rejected = true }, { archived = true, unreadable = true }
+local REFUSALS = { no_documents = true, not_found = true, rejected = true }
+local DELIVERIES = { archived = true, withheld = true, unreadable = true }
 local MANY_REFUSALS, EXAMPLES = 200, 3
+-- The answers of this call: of backfill evaluations by run, and of live ones by account.
 local answers_of_runs, answers_of_live = {}, {}
 
 local function note_answer_in(answers, name, id, is_refusal)
@@ -11,14 +17,15 @@ local function note_answer_in(answers, name, id, is_refusal)
   if is_refusal then noted.row[#noted.row + 1] = id else noted.row, noted.delivered = {}, true end
 end
 
--- Return whether evidence explains missing documents; that there was a DocV step does not.
+-- Return whether evidence explains missing documents. A DocV step explains none.
 local function is_explained(evidence)
   return #evidence > (contains(evidence, 'docv_step') and 1 or 0)
 end
 
+-- Note the answer of RiskOS for an evaluation that ended: `answer` if there is one, or else what its outcome says.
 local function note_answer(id, job, outcome, answer)
   local manifest = string.match(outcome, '^unchanged:(.+)$')
-  -- RiskOS was not asked about what was in the archive, unless that was wanted.
+  -- RiskOS is not asked about an evaluation that has a manifest, unless the order is a refresh.
   if manifest and not answer and not job.refresh and not contains(job.refresh_outcomes or {}, manifest) then return end
   answer = answer or manifest or outcome
   if not REFUSALS[answer] and not DELIVERIES[answer] then return end
@@ -27,13 +34,13 @@ local function note_answer(id, job, outcome, answer)
   for _, run in ipairs(job.runs) do note_answer_in(answers_of_runs, run, id, REFUSALS[answer]) end
 end
 
--- Put a run on hold if its first answers were all refusals.
+-- Count refusals of a run, and put it on hold if its first answers were all refusals.
 local function write_refusals(run, ids)
-  local key = KEYS[10] .. run
+  local key = run_key(run)
   local fields = redis.call('HMGET', key, 'delivered', 'refusals_accepted', 'cancelled_at', 'refused')
   local examples = fields[4]
   if fields[1] or fields[2] or fields[3] then return end
-  local total = redis.call('HINCRBY', key, 'refusals', #ids)
+  local total = increment(key, 'refusals', #ids)
   if total - #ids < EXAMPLES then
     local shown = { unpack(ids, 1, EXAMPLES - total + #ids) }
     if examples then table.insert(shown, 1, examples) end
@@ -46,9 +53,13 @@ end
 
 local function write_answers()
   for run, noted in pairs(answers_of_runs) do
-    if noted.delivered then redis.call('HSET', KEYS[10] .. run, 'delivered', 1) else write_refusals(run, noted.row) end
+    if noted.delivered then redis.call('HSET', run_key(run), 'delivered', 1) else write_refusals(run, noted.row) end
   end
   for account, noted in pairs(answers_of_live) do
-    redis.call(noted.delivered and 'HSET' or 'HINCRBY', live_refusals, account, #noted.row)
+    if noted.delivered then
+      redis.call('HSET', live_refusals, account, #noted.row)
+    else
+      increment(live_refusals, account, #noted.row)
+    end
   end
 end

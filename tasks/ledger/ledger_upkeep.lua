@@ -1,45 +1,72 @@
--- Publish again what is due, and what a person does with evaluations.
+-- Claim due evaluations, look up and erase evaluations, and redrive and drop dead letters. Then run the verb.
+--
+-- Keys: DEFAULT, OVERTAKEN, damaged, dead, entries, held, held_accounts, held_by_runs, leased, never, now, parked,
+--   queue_of, queued, reached, verbs.
+-- Uses: LETTER, decode (entry); count, get_number, write_all, write_counters (writes); copy_without, covered_until,
+--   has_damaged, load, move, pop_dead_letter, save, state_of (jobs).
 
--- Accounts of which something is held, the default one first; those of which nothing is any more are forgotten.
+-- Return the accounts that have held evaluations, the default one first, and forget those that have none any more.
 local function accounts_on_hold()
   local found = { DEFAULT }
-  for _, account in ipairs(redis.call('SMEMBERS', KEYS[17])) do
+  for _, account in ipairs(redis.call('SMEMBERS', held_accounts)) do
     if redis.call('EXISTS', held('live', account), held('backfill', account)) > 0 then
       found[#found + 1] = account
     else
-      redis.call('SREM', KEYS[17], account)
+      redis.call('SREM', held_accounts, account)
     end
   end
   return found
 end
 
--- limit, patience with live, patience with backfill, then for each account (name, limit of those that wait for a hold
--- to end in the live queue, the same in the other) -> (queue, id)... to publish. What waits for an account that is not
--- named stays where it is.
+local CLOCK_STEP = 5 * 1000
+
+-- If Redis's clock was set back, set the times of leases, retries and queues back, too.
+local function follow_clock()
+  local before = get_number(reached, 'clock')
+  local behind = before - now
+  redis.call('HSET', reached, 'clock', string.format('%.0f', now))
+  if behind < CLOCK_STEP then return end
+  for _, key in ipairs({ leased, parked }) do
+    local found = redis.call('ZRANGEBYSCORE', key, string.format('%.0f', before), '+inf', 'WITHSCORES')
+    for i = 1, #found, 2 do redis.call('ZADD', key, 'XX', math.max(now, found[i + 1] - behind), found[i]) end
+  end
+  for _, field in ipairs({ 'live', 'backfill', 'refusals_accepted' }) do
+    if get_number(reached, field) > now then redis.call('HSET', reached, field, string.format('%.0f', now)) end
+  end
+end
+
+-- limit, patience of live (ms), patience of backfill (ms), then for each account (name, limit of held live evaluations,
+-- limit of held backfill evaluations) -> (queue, id)... to publish
+-- Held evaluations of accounts that are not named stay held.
 function verbs.claim(limit, live, backfill, ...)
-  local named, claimed, of_held = { ... }, {}, {}
+  local args, claimed, of_held = { ... }, {}, {}
+  follow_clock()
   local function claim(key, before, most)
-    local room = math.min(most or tonumber(limit), tonumber(limit) - #claimed / 2)
-    if room <= 0 then return end
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, room)) do
+    most = math.min(most or tonumber(limit), tonumber(limit) - #claimed / 2)
+    if most <= 0 then return end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', before, 'LIMIT', 0, most)) do
       local job = load(id)
-      if key == leased then
-        job.lease, job.lost = nil, job.lost + 1
-        save(id, job)
+      if job then
+        if key == leased then
+          job.lease, job.lost = nil, job.lost + 1
+          save(id, job)
+        end
+        move(id, job, 'queued', now)
+        claimed[#claimed + 1] = queue_of(job)
+        claimed[#claimed + 1] = id
+      else
+        redis.call('ZREM', key, id)
       end
-      move(id, job, 'queued', now)
-      claimed[#claimed + 1] = job.queue
-      claimed[#claimed + 1] = id
     end
   end
-  for i = 1, #named, 3 do
-    of_held[named[i]] = { live = tonumber(named[i + 1]), backfill = tonumber(named[i + 2]) }
+  for i = 1, #args, 3 do
+    of_held[args[i]] = { live = tonumber(args[i + 1]), backfill = tonumber(args[i + 2]) }
   end
   claim(leased, now)
   claim(parked, now)
-  claim(held_by_runs, tonumber(redis.call('HGET', KEYS[11], 'refusals_accepted') or 0))
+  claim(held_by_runs, get_number(reached, 'refusals_accepted'))
   local accounts = accounts_on_hold()
-  -- An account of which very many are held leaves room to the others.
+  -- An account with very many held evaluations must leave some of the limit to the others.
   local share = math.ceil(tonumber(limit) / #accounts)
   for _, queue in ipairs({ 'live', 'backfill' }) do
     for _, account in ipairs(accounts) do
@@ -49,43 +76,42 @@ function verbs.claim(limit, live, backfill, ...)
   end
   for _, queue in ipairs({ 'live', 'backfill' }) do
     local patience = queue == 'live' and live or backfill
-    local reached = tonumber(redis.call('HGET', KEYS[11], queue) or 0)
-    claim(queued[queue], math.max(now - tonumber(patience), reached - OVERTAKEN))
+    local newest_leased = get_number(reached, queue)
+    claim(queued[queue], math.max(now - tonumber(patience), newest_leased - OVERTAKEN))
   end
   return claimed
 end
 
--- id... -> for each (state, cause), '' for what there is not
+-- id... -> for each (state, cause), either of which may be ''
 function verbs.locate(...)
   local found = {}
   for _, id in ipairs({ ... }) do
     local job, letter = load(id), redis.call('HGET', dead, id)
-    local of = job or letter and cjson.decode(letter)
-    found[#found + 1] = job and state_of(id, job) or letter and 'dead' or ''
+    local of, state = job or letter and decode(letter, LETTER), letter and 'dead' or ''
+    if has_damaged and redis.call('HEXISTS', damaged, id) == 1 then state = 'damaged' end
+    found[#found + 1] = job and state_of(id, job) or state
     found[#found + 1] = of and of.cause or ''
   end
   return found
 end
 
--- -> how many leases were ended. Only for who knows that no worker is alive.
+-- -> how many leases were ended. Call it only if no worker is alive.
 function verbs.end_leases()
   local ids = redis.call('ZRANGE', leased, 0, -1)
   for _, id in ipairs(ids) do redis.call('ZADD', leased, now, id) end
   return #ids
 end
 
--- outcome that is taken back, id... -> the IDs that were dead letters and are tried anew
+-- outcome that no longer counts, id... -> the IDs that were dead letters and are tried again
 function verbs.redrive(outcome, ...)
   local redriven = {}
   for _, id in ipairs({ ... }) do
     local letter = pop_dead_letter(id)
     if letter then
       count(letter.runs, outcome, -1)
-      local renewed = { queue = letter.queue, account = letter.account, refresh = letter.refresh,
-                     refresh_outcomes = letter.refresh_outcomes, even_if_erased = letter.even_if_erased,
-                     attempts = 0, lost = 0, suspect = true, accepted = letter.accepted, asked = now,
-                     trigger = letter.trigger, evidence = letter.evidence, event_at = letter.event_at,
-                     without_request = letter.without_request, runs = letter.runs, unnamed = letter.unnamed }
+      local renewed = copy_without(letter, 'cause', 'why', 'status', 'request_id', 'first', 'last')
+      renewed.attempts, renewed.lost, renewed.suspect, renewed.asked = 0, 0, true, now
+      renewed.even_if_erased = covered_until(letter.even_if_erased, letter.accepted)
       save(id, renewed)
       move(id, renewed, 'parked', now, 'new')
       redriven[#redriven + 1] = id
@@ -103,7 +129,7 @@ function verbs.drop(...)
   return dropped
 end
 
--- outcome, id -> 1 when there is no trace of it any more, 0 when a worker has it now
+-- outcome, id -> 1 if no trace of the evaluation is left, 0 if a worker has it now
 function verbs.erase(outcome, id)
   local ends, job = redis.call('ZSCORE', leased, id), load(id)
   if ends and tonumber(ends) > now then return 0 end
@@ -117,12 +143,22 @@ function verbs.erase(outcome, id)
     redis.call('HDEL', entries, id)
   end
   pop_dead_letter(id)
+  redis.call('HDEL', damaged, id)
   return 1
 end
 
--- A full Redis refuses a script's first write that may need memory, but none after another write. Nothing more may be
--- accepted then; what has been accepted goes on to its end.
-if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.call('DEL', KEYS[12]) end
+-- id... -> the IDs whose damaged entries were dropped
+function verbs.drop_damaged(...)
+  local dropped = {}
+  for _, id in ipairs({ ... }) do
+    if redis.call('HDEL', damaged, id) == 1 then dropped[#dropped + 1] = id end
+  end
+  return dropped
+end
+
+-- A full Redis refuses a write that may need memory only if it is the first write of a script. Verbs that accept
+-- evaluations must fail then. For all others, this harmless first write lets accepted evaluations come to their end.
+if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.call('DEL', never) end
 
 local answer = verbs[ARGV[1]](unpack(ARGV, 2))
 write_all()

@@ -6,19 +6,20 @@ from typing import Any
 from redis.asyncio import Redis
 
 from tasks.ledger.entries import KEY_PREFIX
+from tasks.ledger.serialization import read_count
 
 REFUSED_RUNS = KEY_PREFIX + "refused"
-"""Key of the sorted set of these runs, by the time when their hold began."""
+"""Key of the sorted set of these runs, by the beginning of their hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedRun:
-    """A run that is on hold because RiskOS's first answers were all that it has no documents.
+    """A run that is on hold because RiskOS had no documents in all its first answers.
 
     Attributes:
         run: its name.
         age: seconds since the hold began.
-        refusals: how many answers there were.
+        refusals: number of answers without documents.
         examples: the first three evaluations.
     """
 
@@ -39,12 +40,14 @@ async def list_refused_runs(redis: "Redis") -> list[RefusedRun]:
             pipe.hmget(f"{KEY_PREFIX}run:{run}", "refusals", "refused")
         (seconds, micro), *facts = await pipe.execute()
     return [
-        RefusedRun(str(run), seconds + micro / 1e6 - since / 1000, int(refusals), tuple(examples.split()))
+        RefusedRun(
+            str(run), seconds + micro / 1e6 - since / 1000, read_count(refusals), tuple((examples or "").split())
+        )
         for (run, since), (refusals, examples) in zip(found, facts, strict=True)
     ]
 
 
 async def count_live_refusals(redis: "Redis") -> dict[str, int]:
-    """Return for each account how many live answers in a row were refusals that no evidence explains."""
+    """Return for each account the number of consecutive live answers that were refusals without explaining evidence."""
     found: Any = await redis.hgetall(f"{KEY_PREFIX}live:refusals")
-    return {str(account): int(count) for account, count in found.items()}
+    return {str(account): read_count(count) for account, count in found.items()}

@@ -1,31 +1,32 @@
-"""What came in and was refused, kept with its cause until a person drops it: nothing disappears without a trace.
+"""Record every rejected message with its cause until an operator drops the record, so that none disappears unnoticed.
 
-Kept are our own words only. What was refused may hold anything.
+A record holds fixed words, our own sentences, and checked IDs and types. The rejected content may be anything.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 
 _KEY = "docv:refusals"
-"""STREAM of what was refused: cause, why, source and, where there is one, the ID of the message."""
-_MOST = 10_000
-_AT_ONCE = 1_000
+"""STREAM of rejected messages: cause, why, source and, if known, the ID of the message and the type of the event."""
+_MAX_RECORDS = 10_000
+_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """Something that was refused.
+    """A message, or another input, that was rejected.
 
     Attributes:
-        name: what it is dropped by.
-        at: when, seconds since the epoch, of Redis's clock.
+        name: ID of the record; ``delete`` takes it.
+        at: when it was rejected, seconds since the epoch on Redis's clock.
         cause: a short fixed word.
-        why: a sentence of ours.
-        source: the queue, or the door, that it came to.
-        message: ID that its sender gave it, where it had one.
+        why: a sentence without any part of the input.
+        source: the queue or the entry point that it came through.
+        message: ID that its sender gave it, such as the ``event_id`` of an event; None if it had none.
+        event_type: type of an event of RiskOS; None for other messages.
     """
 
     name: str
@@ -34,10 +35,11 @@ class RejectedMessage:
     why: str
     source: str
     message: str | None
+    event_type: str | None
 
 
 class RejectedMessages:
-    """What was refused, in Redis; the oldest give way when there are too many.
+    """The rejected messages in Redis. Redis keeps about the latest 10,000.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -46,41 +48,55 @@ class RejectedMessages:
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
 
-    async def add(self, *, cause: str, why: str, source: str, message: str | None = None) -> None:
-        """Keep what was refused.
+    async def add(
+        self, *, cause: str, why: str, source: str, message: str | None = None, event_type: str | None = None
+    ) -> None:
+        """Record a rejected message.
 
         Args:
             cause: a short fixed word.
-            why: a sentence of ours; never a part of what was refused.
-            source: the queue, or the door, that it came to.
-            message: ID that its sender gave it.
+            why: a sentence without any part of the input.
+            source: the queue or the entry point that it came through.
+            message: ID that its sender gave it, checked to be safe to keep.
+            event_type: type of an event of RiskOS, one of a closed set.
         """
-        facts = {"cause": cause, "why": why, "source": source} | ({"message": message} if message else {})
-        await self._redis.xadd(_KEY, facts, maxlen=_MOST, approximate=True)  # type: ignore[arg-type]  # invariant
+        facts = {"cause": cause, "why": why, "source": source, "message": message, "event_type": event_type}
+        kept = {name: fact for name, fact in facts.items() if fact}
+        await self._redis.xadd(_KEY, kept, maxlen=_MAX_RECORDS, approximate=True)  # type: ignore[arg-type]  # invariant
 
     async def count(self) -> int:
-        """Return how many are kept."""
+        """Return the number of records."""
         return int(await self._redis.xlen(_KEY))
 
     async def iterate(self) -> AsyncIterator[RejectedMessage]:
-        """Yield them, the oldest first."""
+        """Yield the rejected messages, the oldest first."""
         last = "-"
         while some := await self._read_page(last):
             for name, facts in some:
-                yield RejectedMessage(
-                    name=name,
-                    at=int(name.partition("-")[0]) / 1000,
-                    cause=facts["cause"],
-                    why=facts["why"],
-                    source=facts["source"],
-                    message=facts.get("message"),
-                )
+                yield _parse(name, facts)
             last = f"({some[-1][0]}"
 
+    async def list_newest(self, count: int, *, before: str = "") -> list[RejectedMessage]:
+        """Return at most ``count``, the newest first; ``before`` is the name of the one that they precede."""
+        found: Any = await self._redis.xrevrange(_KEY, max=f"({before}" if before else "+", count=count)
+        return [_parse(name, facts) for name, facts in found]
+
     async def _read_page(self, since: str) -> list[tuple[str, dict[str, str]]]:
-        found: Any = await self._redis.xrange(_KEY, min=since, count=_AT_ONCE)
+        found: Any = await self._redis.xrange(_KEY, min=since, count=_PAGE)
         return list(found)
 
     async def delete(self, names: Sequence[str]) -> int:
-        """Forget some; return how many there were."""
+        """Delete records by their names; return how many existed."""
         return int(await self._redis.xdel(_KEY, *names)) if names else 0
+
+
+def _parse(name: str, facts: Mapping[str, str]) -> RejectedMessage:
+    return RejectedMessage(
+        name=name,
+        at=int(name.partition("-")[0]) / 1000,
+        cause=facts.get("cause", ""),
+        why=facts.get("why", ""),
+        source=facts.get("source", ""),
+        message=facts.get("message"),
+        event_type=facts.get("event_type"),
+    )

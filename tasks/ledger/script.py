@@ -1,4 +1,4 @@
-"""The Lua script of the ledger: one script with a verb, so that each call is one atomic step."""
+"""Call the Lua script of the ledger. One script has all verbs, and each call is one atomic step."""
 
 import functools
 import importlib.resources
@@ -15,17 +15,17 @@ _REPLICATED_WITHIN = 2_000
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
     *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),
-    *("refused", "held:runs", "live:refusals", "cancelling", "lists", "cancelled"),
+    *("refused", "held:runs", "live:refusals", "cancelling", "lists", "cancelled", "damaged", "taken_back"),
 )
-_SECTIONS = ("state", "cancel", "accept", "refusals", "lease", "upkeep")
+SECTIONS = ("keys", "entry", "writes", "jobs", "cancel", "accept", "refusals", "lease", "upkeep")
 
 
 class NotReplicated(RedisError):
-    """Redis has what it was told, and too few of its replicas do: a failover now would lose it.
+    """Redis has the accepted evaluations, but too few replicas do, so a failover now would lose them.
 
     Args:
-        found: replicas that have it.
-        wanted: how many should.
+        found: number of replicas that have them.
+        wanted: number of replicas that must have them.
     """
 
     def __init__(self, found: int, wanted: int) -> None:
@@ -33,7 +33,7 @@ class NotReplicated(RedisError):
         self.found, self.wanted = found, wanted
 
     def __str__(self) -> str:
-        return f"{self.found} of {self.wanted} replicas of Redis have what was to be accepted"
+        return f"only {self.found} of {self.wanted} replicas of Redis have the accepted evaluations"
 
 
 class LedgerScript:
@@ -41,7 +41,7 @@ class LedgerScript:
 
     Args:
         redis: the client, with ``decode_responses``.
-        replicas: replicas of Redis that must have a verb of ``call_replicated`` before it counts.
+        replicas: number of replicas that must have the writes of a verb before ``call_replicated`` returns.
     """
 
     def __init__(self, redis: "Redis", replicas: int = 0) -> None:
@@ -54,19 +54,19 @@ class LedgerScript:
         return await self._script(keys=self._keys, args=[verb, *map(str, args)])
 
     async def call_in_chunks(self, verb: str, eval_ids: Sequence[str], *args: object) -> list[Any]:
-        """Call a verb for a thousand evaluations at a time, and return all its answers."""
+        """Call a verb for a thousand evaluations at a time, and return all the answers."""
         found: list[Any] = []
         for start in range(0, len(eval_ids), _CHUNK):
             found += await self.call(verb, *args, *eval_ids[start : start + _CHUNK])
         return found
 
     async def call_replicated(self, verb: str, *args: object) -> Any:
-        """Call a verb whose answer others rely on, and wait until enough replicas have it.
+        """Call a verb, and wait until enough replicas have what it wrote.
 
-        ``WAIT`` speaks of what its own connection has written, so both go through one.
+        Both commands use one connection, because ``WAIT`` covers the writes of its own connection only.
 
         Raises:
-            NotReplicated: too few replicas have it.
+            NotReplicated: too few replicas have its writes.
         """
         if not self._replicas:
             return await self.call(verb, *args)
@@ -83,4 +83,4 @@ class LedgerScript:
 def _read_script() -> str:
     """Return the script, joined from its sections."""
     folder = importlib.resources.files("tasks.ledger")
-    return "\n".join(folder.joinpath(f"ledger_{section}.lua").read_text("utf-8") for section in _SECTIONS)
+    return "\n".join(folder.joinpath(f"ledger_{section}.lua").read_text("utf-8") for section in SECTIONS)

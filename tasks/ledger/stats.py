@@ -1,15 +1,17 @@
 """Count the evaluations of the ledger by their state."""
 
-import json
+import math
+from typing import Any
 
 from redis.asyncio import Redis
 
 from tasks.ledger.counters import LedgerStats
-from tasks.ledger.entries import KEY_PREFIX, held_key
+from tasks.ledger.entries import KEY_PREFIX, held_key, read_facts
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 
 _SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:runs")
+_LOOKED_AT = 200
 _AGED = ("queued:live", "queued:backfill", "parked")
 
 
@@ -22,12 +24,15 @@ async def read_stats(redis: "Redis") -> LedgerStats:
             pipe.zcard(KEY_PREFIX + key)
         for key in _AGED:
             pipe.zrange(KEY_PREFIX + key, 0, 0, withscores=True)
-        pipe.hlen(KEY_PREFIX + "dead")
-        (seconds, micro), live, backfill, leased, parked, of_runs, *rest, dead = await pipe.execute()
+        for key in ("dead", "damaged"):
+            pipe.hlen(KEY_PREFIX + key)
+        (seconds, micro), live, backfill, leased, parked, of_runs, *rest, dead, damaged = await pipe.execute()
     held, oldest = rest[: -len(_AGED)], rest[-len(_AGED) :]
     now = seconds + micro / 1e6
     due = await redis.hget(KEY_PREFIX + "entries", oldest[2][0][0]) if oldest[2] else None
-    age = [now - rows[0][1] / 1000 if rows else 0.0 for rows in oldest]
+    parked_for = (read_facts(due) or {}) if due else {}
+    # A damaged score may be infinite.
+    age = [now - rows[0][1] / 1000 if rows and math.isfinite(rows[0][1]) else 0.0 for rows in oldest]
     return LedgerStats(
         queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
         oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
@@ -35,11 +40,28 @@ async def read_stats(redis: "Redis") -> LedgerStats:
         parked=parked,
         held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2]) + of_runs},
         next_due=max(0.0, -age[2]) if oldest[2] else None,
-        next_cause=json.loads(due).get("cause") if due else None,
+        next_cause=parked_for.get("cause"),
+        next_why=parked_for.get("why", ""),
         dead_letters=dead,
+        damaged=damaged,
         held_by_account={
             account: live + backfill
             for account, live, backfill in zip(accounts, held[::2], held[1::2], strict=True)
             if live + backfill
         },
     )
+
+
+async def read_last_due(redis: "Redis") -> dict[str, float]:
+    """Return for runs the seconds until the last of their parked evaluations is due, as far as 200 of them tell."""
+    seconds, micro = await redis.time()
+    found: Any = await redis.zrange(KEY_PREFIX + "parked", -_LOOKED_AT, -1, withscores=True)
+    if not found:
+        return {}
+    last: dict[str, float] = {}
+    jobs = await redis.hmget(KEY_PREFIX + "entries", [eval_id for eval_id, _ in found])
+    for (_, due), job in zip(found, jobs, strict=True):
+        runs = (read_facts(job) or {}).get("runs") if job else ()
+        if isinstance(runs, list) and math.isfinite(due):
+            last |= {str(run): max(0.0, due / 1000 - seconds - micro / 1e6) for run in runs}
+    return last

@@ -1,13 +1,15 @@
-"""Bytes that are too many for memory: in a file without a name on disk, mapped.
+"""Spool content that is too large for memory to an unnamed file on disk, and map the file.
 
-The file is readable by its owner only and goes with its last user: whoever dies leaves nothing behind. Mapped bytes
-can be thrown out of memory at any time, since the disk has them, and whoever reads a lot of them does so.
+Only its owner can read the file, and the system removes it with its last user, so a killed process leaves nothing
+behind. Mapped pages can be dropped from memory at any time because the disk has them; ``chunks`` drops them.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import math
 import mmap
+import shutil
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,25 +19,36 @@ from typing import IO
 from tasks.errors import SpoolError
 from tasks.memory import buffer_pool
 from tasks.memory.buffer_pool import Buffer
+from tasks.memory.byte_budget import Reservation
+from worker.clients.disk_errors import explain_disk_error
 
 _AT_ONCE = 1 << 20
-# Linux; elsewhere the system throws out what it likes.
+# Only Linux has it. Other systems decide themselves which pages to drop.
 _NOT_NEEDED: int | None = getattr(mmap, "MADV_DONTNEED", None)
-# Bytes of each file of this process: a file without a name is in no listing. Each is set and taken out by itself, so
-# that threads, and the collector of garbage, need no lock.
+# Bytes of each file of this process, because an unnamed file appears in no listing. Threads and the garbage collector
+# need no lock because each entry is set and removed in one step.
 _on_disk: dict[object, int] = {}
 
 
 def spooled_bytes() -> int:
-    """Return how many bytes this process has on disk."""
+    """Return how many bytes this process has spooled to disk."""
     return sum(tuple(_on_disk.values()))
 
 
+def disk_space(folder: Path) -> tuple[float, float]:
+    """Return the free bytes and the size of a folder's disk, each NaN if the system does not know them."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return math.nan, math.nan
+    return disk.free, disk.total
+
+
 class Spool:
-    """A file that contents are put into one after the other, and mapped all at once.
+    """A file that contents are appended to, and that is then mapped as a whole.
 
     Args:
-        folder: where the file is; the system's folder for temporary files where it is None.
+        folder: folder of the file; None for the system's folder for temporary files.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -45,15 +58,15 @@ class Spool:
         self._name = object()
 
     def put(self, chunks: Iterable[Buffer]) -> tuple[int, int]:
-        """Append a content; return where it begins and ends.
+        """Append a content; return the positions where it begins and ends.
 
         Raises:
-            SpoolError: it could not be written; no bundle is to blame.
+            SpoolError: the file could not be written, which is not the fault of a bundle.
         """
         begin = self._size
         with _translated():
             if self._file is None:
-                self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115  # it lives as long as we do
+                self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115  # close() or mapped() closes it
         for chunk in chunks:
             with _translated():
                 self._file.write(chunk)
@@ -62,10 +75,10 @@ class Spool:
         return begin, self._size
 
     def mapped(self) -> memoryview:
-        """Return everything that was put in; the mapping keeps the file.
+        """Return all contents as one mapped view, which keeps the file alive.
 
         Raises:
-            SpoolError: it could not be written.
+            SpoolError: the file could not be written.
         """
         if self._file is None or not self._size:
             return memoryview(b"")
@@ -77,69 +90,89 @@ class Spool:
         return memoryview(mapping)
 
     def close(self) -> None:
-        """Let go of the file; what is mapped stays."""
+        """Close the file; mapped contents stay valid."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what was not written yet has no room on a full disk
+            with contextlib.suppress(OSError):  # closing flushes the file, which fails on a full disk
                 self._file.close()
         _on_disk.pop(self._name, None)
 
 
 class DownloadBuffer:
-    """A content that arrives in chunks: in memory while it is small, else spooled; hashed on the way.
+    """A buffer that collects and hashes a content in chunks, and spools it if it is large or memory is short.
 
     Args:
-        in_memory: bytes; a larger content is spooled.
+        in_memory: bytes of the largest content in memory; larger ones are spooled.
         folder: see Spool.
+        reservation: memory that it may use; None if no budget limits it.
     """
 
-    def __init__(self, in_memory: int, folder: Path | None) -> None:
-        self._in_memory = in_memory
+    def __init__(self, in_memory: int, folder: Path | None, reservation: Reservation | None = None) -> None:
+        self._in_memory, self._reservation = in_memory, reservation
         self._spool = Spool(folder)
         self._hash = hashlib.sha256()
-        # Most bundles are little, and a buffer takes them. What is larger grows: chunks that are put together in the
-        # end would take it twice.
-        self._buffer = buffer_pool.borrow() if in_memory >= buffer_pool.SIZE else memoryview(b"")
-        self._waiting = bytearray()
+        self._buffer = memoryview(b"")
+        self._filled = 0
+        self._is_spooled = False
         self.size = 0
 
+    async def expect(self, size: int) -> None:
+        """Wait for memory for a content of this size, or for the memory that spooling it takes."""
+        size = size if size <= self._in_memory else _AT_ONCE
+        if self._reservation:
+            await self._reservation.resize(size)
+        self._buffer = buffer_pool.borrow(size)
+
     async def add(self, chunk: bytes) -> None:
-        """Take a chunk; the disk is waited for in a thread, so that whoever sends waits, too.
+        """Add a chunk; wait for the disk in a thread, so that the sender waits, too.
 
         Raises:
-            SpoolError: it could not be written.
+            SpoolError: the chunk could not be written.
         """
-        # Hashed here and not by a thread in the end: a chunk takes no longer than waking up a thread does.
+        # Hashed here and not in a thread, because hashing a chunk takes no longer than waking up a thread.
         self._hash.update(chunk)
-        begin, self.size = self.size, self.size + len(chunk)
-        if self.size <= len(self._buffer):
-            self._buffer[begin : self.size] = chunk
+        self.size += len(chunk)
+        if self._filled + len(chunk) > len(self._buffer) and not self._enlarge(self._filled + len(chunk)):
+            await asyncio.to_thread(self._write, chunk)
             return
-        if self._buffer:
-            self._waiting += self._buffer[:begin]
-            self._buffer = memoryview(b"")
-        self._waiting += chunk
-        if self.size > self._in_memory and len(self._waiting) >= _AT_ONCE:
-            await asyncio.to_thread(self._write)
+        self._buffer[self._filled : self._filled + len(chunk)] = chunk
+        self._filled += len(chunk)
 
     async def whole(self) -> tuple[Buffer, str]:
-        """Return all of it, and its SHA-256 as 64 hex digits.
+        """Return the whole content, and its SHA-256 as 64 hex digits.
 
         Raises:
-            SpoolError: it could not be written.
+            SpoolError: the content could not be written.
         """
-        if self.size <= self._in_memory:
-            whole = self._buffer[: self.size] if self._buffer else memoryview(self._waiting)
-            return whole.toreadonly(), self._hash.hexdigest()
-        await asyncio.to_thread(self._write)
-        return self._spool.mapped(), self._hash.hexdigest()
+        if self._is_spooled:
+            await asyncio.to_thread(self._write)
+            self._buffer = memoryview(b"")
+        if self._reservation:
+            self._reservation.shrink(len(self._buffer) and self.size)
+        whole = self._spool.mapped() if self._is_spooled else self._buffer[: self.size].toreadonly()
+        return whole, self._hash.hexdigest()
 
     def close(self) -> None:
-        """Let go of what was spooled; what was returned stays."""
+        """Close the spool; returned contents stay valid."""
         self._spool.close()
 
-    def _write(self) -> None:
-        self._spool.put([memoryview(self._waiting)])
-        self._waiting = bytearray()
+    def _enlarge(self, size: int) -> bool:
+        """Enlarge the buffer to at least this size if the limits allow it; return whether they do."""
+        if self._is_spooled or size > self._in_memory:
+            return False
+        size = min(max(size, 2 * len(self._buffer)), self._in_memory)
+        if self._reservation and size > self._reservation.amount and not self._reservation.try_grow(size):
+            return False
+        larger = buffer_pool.borrow(size)
+        larger[: self._filled] = self._buffer[: self._filled]
+        self._buffer = larger
+        return True
+
+    def _write(self, chunk: bytes = b"") -> None:
+        self._is_spooled = True
+        self._spool.put([self._buffer[: self._filled], chunk])
+        self._filled = 0
+        if len(self._buffer) < _AT_ONCE:
+            self._buffer = buffer_pool.borrow(_AT_ONCE)
 
 
 @contextlib.contextmanager
@@ -147,11 +180,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SpoolError(error.strerror or type(error).__name__) from None
+        raise SpoolError(explain_disk_error(error)) from None
 
 
 def chunks(data: Buffer, start: int, end: int, size: int) -> Iterator[Buffer]:
-    """Yield a part of some bytes, so many at a time; what has been passed need not stay in memory."""
+    """Yield a range of some bytes in chunks of ``size``; drop mapped pages from memory as they are passed."""
     view = memoryview(data)
     for number, at in enumerate(range(start, end, size)):
         if number * size % _AT_ONCE < size:
@@ -161,6 +194,6 @@ def chunks(data: Buffer, start: int, end: int, size: int) -> Iterator[Buffer]:
 
 
 def drop_pages(data: Buffer) -> None:
-    """Throw out of memory what is mapped and can be read again from disk."""
+    """Drop the pages of a mapped file from memory; they can be read again from disk."""
     if isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap) and _NOT_NEEDED is not None:
         data.obj.madvise(_NOT_NEEDED)

@@ -1,4 +1,4 @@
-"""An account at RiskOS: the unit of rate limiting and of holds."""
+"""An account at RiskOS, which has its own rate limit and its own holds."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from pydantic import SecretStr
 from worker.config.accounts_file import AccountSettings
 
 DEFAULT_ACCOUNT = "default"
-"""Name of the account that the settings speak of, and that is meant where none is named."""
+"""Name of the account that the settings describe, and that counts if no account is named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What an account may send.
+    """The rate and the quota of an account.
 
     Attributes:
         rate: requests per second.
         burst: requests that may follow each other without a pause after a quiet time.
         backfill_share: part of the rate that the backfill queue may use.
         daily_quota: requests in 24 hours, or None.
-        live_reserve: part of the quota that the backfill queue leaves to what is live.
-        leave_rate: requests per window of RiskOS that are left to others who use the key.
-        leave_daily: requests per day of RiskOS that are left to them.
-        shared_with: name of the account whose rate and quota these are; None where they are its own.
+        live_reserve: part of the quota that the backfill queue leaves to the live queue.
+        leave_rate: requests in each window of RiskOS's limit that are left to other users of the key.
+        leave_daily: requests in each day of RiskOS's limit that are left to them.
+        shared_with: name of the account whose rate and quota these are; None if they are its own.
     """
 
     rate: float = 10.0
@@ -36,7 +36,7 @@ class Allowance:
 
     @classmethod
     def from_settings(cls, known: AccountSettings) -> "Allowance":
-        """Return what an account may send; whoever only looks needs no key for that."""
+        """Return the rate and the quota of an account; this needs no API key."""
         settings = known.settings
         return cls(
             rate=settings.rate,
@@ -52,15 +52,16 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A RiskOS API key and what belongs to it.
+    """A RiskOS API key with its environment and limits.
 
     Attributes:
-        name: how it is called in ledger, limiter and manifests.
+        name: its name in the ledger, the rate limiter and manifests.
         environment: ``production`` or ``sandbox``.
         url: base URL of RiskOS.
-        key: the API key, sealed.
+        key: the API key.
         api_version: value of ``X-API-Version``, or None.
-        allowance: what it may send.
+        allowance: its rate and quota.
+        proxy: URL of the proxy for its requests, or None.
     """
 
     name: str
@@ -69,13 +70,19 @@ class Account:
     key: SecretStr
     api_version: str | None
     allowance: Allowance
+    proxy: SecretStr | None = None
+
+    @property
+    def proxy_url(self) -> str | None:
+        """The URL of the proxy for aiohttp."""
+        return self.proxy.get_secret_value() if self.proxy else None
 
     @classmethod
     def from_settings(cls, known: AccountSettings) -> "Account":
-        """Return an account as the work needs it.
+        """Return an account from its settings.
 
         Raises:
-            SettingsError: its key is missing.
+            SettingsError: its key is missing, or the environment names a proxy that cannot be used.
         """
         settings = known.settings
         return cls(
@@ -85,4 +92,5 @@ class Account:
             key=settings.need_api_key(),
             api_version=settings.api_version,
             allowance=Allowance.from_settings(known),
+            proxy=settings.find_proxy(),
         )

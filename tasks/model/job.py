@@ -1,4 +1,4 @@
-"""What the ledger holds: an evaluation that was ordered, why, who works on it, and what is left of one that failed."""
+"""The records of the ledger: orders, jobs and dead letters."""
 
 import enum
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from tasks.model.outcome import Evidence, ManifestOutcome
 
 
 class Queue(enum.StrEnum):
-    """How urgent an evaluation is."""
+    """The queue of an evaluation. Live evaluations never wait behind a backfill."""
 
     LIVE = "live"
     BACKFILL = "backfill"
@@ -17,11 +17,11 @@ class Queue(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Why an evaluation was accepted; it stands in the manifest.
+    """Why an evaluation was accepted. The manifest records it.
 
     Attributes:
-        source: ``webhook``, ``intake``, ``message``, ``enqueue``, ``run`` or ``backfill``.
-        run: name of the run it came with.
+        source: ``webhook``, ``intake``, ``message``, ``enqueue``, ``run``, ``backfill`` or ``quarantine``.
+        run: name of the run that it was accepted for.
         event_type: type of the webhook event.
         event_id: its ID.
     """
@@ -34,18 +34,19 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class EnqueueOptions:
-    """How evaluations are wanted that are accepted.
+    """An order: the options with which evaluations are accepted.
 
     Attributes:
-        queue: how urgent they are.
-        account: name of the account to ask with.
-        trigger: why.
-        refresh: ask RiskOS although a manifest is there.
-        delay: seconds before the first request of each; the ledger waits, not a worker.
-        facts: what is known of some of the evaluations.
-        without_request: record that there are no documents and do not ask RiskOS, unless another order wants that.
-        even_if_erased: archive them although they were erased.
-        refresh_outcomes: ask RiskOS although a manifest is there, if it says one of these.
+        queue: their queue.
+        account: name of the account that requests them.
+        trigger: why they are accepted.
+        refresh: ask RiskOS even if there is a manifest.
+        delay: seconds before the first request for each; the ledger waits, not a worker.
+        facts: known facts about some of the evaluations.
+        without_request: record that there are no documents without asking RiskOS, unless another order wants a request.
+        even_if_erased: archive them even if they were erased before the order.
+        refresh_outcomes: ask RiskOS even if there is a manifest, provided that it has one of these outcomes.
+        ordered_at: time of the order, as seconds since the epoch; None for now.
     """
 
     queue: Queue
@@ -57,30 +58,36 @@ class EnqueueOptions:
     without_request: bool = False
     even_if_erased: bool = False
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
+    ordered_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One evaluation in the ledger, as a worker takes it.
+    """An evaluation that a worker has leased.
 
     Attributes:
         eval_id: the evaluation.
-        token: the lease; only who shows it may speak for the entry.
-        queue: how urgent it is.
-        account: name of the account to ask with.
-        refresh: ask RiskOS although a manifest is there.
-        attempts: attempts that failed so far.
-        lost: how often a worker died, or lost its lease, over it.
+        token: identifies the lease; only its holder may change the entry.
+        queue: its queue.
+        account: name of the account that requests it.
+        refresh: ask RiskOS even if there is a manifest.
+        attempts: number of failed attempts.
+        lost: how often a worker died, or lost its lease, while it had the evaluation.
         trigger: why it was accepted.
-        suspect: whether it failed before, so that another failure says nothing of the service.
-        evidence: what is known of why there may be no documents.
+        suspect: whether it failed before, so that another failure is no evidence against the service.
+        excused_at: when a service or a machine was last blamed for its failure, seconds on Redis's clock; None if that
+            never happened.
+        evidence: why there may be no documents.
         event_at: when the evaluation happened, as seconds since the epoch; None if that is not known.
-        without_request: RiskOS is not asked, for every order of it said so.
-        even_if_erased: archive it although it was erased.
-        trace: where it was accepted, as W3C ``traceparent``; None where nobody traces.
-        forbidden_since: when RiskOS first answered 403, seconds of Redis's clock; None if it never did.
-        refresh_outcomes: ask RiskOS although a manifest is there, if it says one of these.
-        only_run: the run that alone wants the evaluation, so that its hold stops it; empty if there is none.
+        without_request: do not ask RiskOS, because all its orders say so.
+        even_if_erased: archive it even if it was erased before ``ordered_at``.
+        trace: the span in which it was accepted, as W3C ``traceparent``; None without tracing.
+        forbidden_since: when RiskOS first answered 403, seconds on Redis's clock; None if it never did.
+        refresh_outcomes: ask RiskOS even if there is a manifest, provided that it has one of these outcomes.
+        only_run: the only run that wants the evaluation, so that a hold on it stops the evaluation; empty if several
+            runs or other orders want it.
+        ordered_at: time of the last order with ``even_if_erased``, as seconds since the epoch. None if that is not
+            known, so that every erasure counts as earlier.
     """
 
     eval_id: str
@@ -98,18 +105,24 @@ class Job:
     even_if_erased: bool = False
     trace: str | None = None
     forbidden_since: float | None = None
+    excused_at: float | None = field(default=None, compare=False)
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
     only_run: str = ""
+    ordered_at: float | None = None
+
+    def covers_erasure(self, erased_at: float) -> bool:
+        """Return whether the evaluation is to be archived even though it was erased at this time."""
+        return self.even_if_erased and (self.ordered_at is None or erased_at < self.ordered_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is kept of an attempt that failed: our own words only.
+    """The record of a failed attempt, without any foreign text.
 
     Attributes:
         cause: a short fixed word.
         why: a sentence.
-        status: the HTTP status that was answered, where there was one.
+        status: the HTTP status of the response, if there was one.
         request_id: RiskOS's ID of the request, if it gave one.
     """
 
@@ -121,18 +134,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An evaluation that was tried enough. Times are seconds since the epoch, of Redis's clock.
+    """An evaluation that is out of attempts. Times are seconds since the epoch on Redis's clock.
 
     Attributes:
         eval_id: the evaluation.
-        failure: what the last attempt ended with.
-        attempts: attempts that failed.
+        failure: the failure of the last attempt.
+        attempts: number of failed attempts.
         account: name of its account.
-        queue: how urgent it was.
-        runs: names of the runs that it was counted for as failed.
+        queue: its queue.
+        runs: names of the runs that count it as failed.
         accepted: when it was accepted.
         first: when the first attempt failed.
-        last: when the last one did.
+        last: when the last attempt failed.
     """
 
     eval_id: str

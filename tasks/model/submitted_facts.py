@@ -1,4 +1,4 @@
-"""What producers submit about evaluations besides their IDs, checked, and reduced to evidence and a time."""
+"""Check the facts that producers submit about evaluations, and reduce them to evidence and a time."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ def _event_time(moment: str) -> str:
 
 
 class SubmittedFacts(BaseModel):
-    """What a producer knows of an evaluation. Only the evidence in it is kept, and the time."""
+    """The facts that a producer submits about an evaluation. Only the evidence in them and the time are kept."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -64,15 +64,15 @@ def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 SubmittedEvidence = Annotated[dict[str, SubmittedFacts], WrapValidator(_in_one_sentence)]
-"""The facts of evaluations by their IDs, as a field of a request."""
+"""A field of a request: the facts of evaluations, by the texts of their IDs."""
 _EVIDENCE = TypeAdapter[Any](SubmittedEvidence)
 
 
 def parse_submitted_evidence(value: object) -> dict[str, SubmittedFacts]:
-    """Return the facts by the texts of IDs.
+    """Return the submitted facts, by the texts of IDs.
 
     Raises:
-        ValueError: the value has another shape; the message is a sentence without any part of it.
+        ValueError: the value has another shape; the message is a sentence without any part of the value.
     """
     try:
         return dict(_EVIDENCE.validate_python(value))
@@ -83,15 +83,15 @@ def parse_submitted_evidence(value: object) -> dict[str, SubmittedFacts]:
 def assign_facts(
     submitted: Mapping[str, SubmittedFacts], eval_ids: Collection[str], texts: Iterable[object]
 ) -> dict[str, EvaluationFacts]:
-    """Return the facts of each evaluation that is named together with them.
+    """Return the facts about each evaluation of a request.
 
     Args:
-        submitted: the facts by the texts of IDs.
-        eval_ids: the canonical IDs that are named.
-        texts: the texts that these are from; facts about one that is not an ID are dropped with it.
+        submitted: the facts, by the texts of IDs.
+        eval_ids: the canonical IDs of the request.
+        texts: the texts of the request; facts about a text that is not an ID are dropped.
 
     Raises:
-        ValueError: some are about other evaluations; the message is a sentence without their IDs.
+        ValueError: some facts are about other evaluations; the message is a sentence without their IDs.
     """
     if not submitted:
         return {}
@@ -105,7 +105,7 @@ def assign_facts(
             unknown += text not in named
             continue
         if eval_id in found:
-            raise ValueError("it has an evaluation twice, in capital and in small letters")
+            raise ValueError("it repeats an evaluation, in upper and in lower case")
         unknown += eval_id not in known
         found[eval_id] = facts.reduce()
     if unknown:

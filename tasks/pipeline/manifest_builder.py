@@ -1,6 +1,6 @@
-"""What a manifest will say: the facts of every step, brought together.
+"""Build the manifest of an evaluation from the results of every step.
 
-Made of return values only: of what was answered, read and stored, not of what was meant to be.
+It is built from return values only, so it records what was received, read and stored, and never an intention.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,27 @@ from tasks.bundle.documents import Document, Kind
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
-from tasks.model.outcome import ManifestOutcome, Outcome, SourceStatus, explaining, reason_from
+from tasks.model.outcome import Evidence, Outcome, SourceStatus, explaining, reason_from, restriction_from
 from tasks.pipeline.upload import StoredDocument
-from tasks.riskos.response import FetchResult, NoBundle
+from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
 from tasks.storage.manifest import (
     BundleRecord,
     DocumentRecord,
     Manifest,
     NoDocumentsRecord,
+    PaddingRecord,
     ResponseRecord,
+    RestrictedRecord,
     SourceRecord,
     TriggerRecord,
+    WithheldRecord,
     archiver,
     format_utc,
     utc_now,
 )
 
+QUARANTINE_SOURCE = "quarantine"
+"""The trigger's source if a bundle was read again."""
 _OK = 200
 
 
@@ -40,28 +45,15 @@ def build_manifest(
     sealed_with: str | None = None,
     previous: Manifest | None = None,
 ) -> Manifest:
-    """Return the manifest as if it were the first; ``tasks.storage.manifest.next_revision`` makes it the next one.
+    """Return the manifest as revision 1; ``tasks.storage.revision.next_revision`` turns it into the next revision.
 
     Args:
-        retrieved_at: when RiskOS answered, as ``utc_now`` writes it.
-        sealed_with: ID of the key that documents, and bundles in quarantine, are sealed with.
-        previous: the manifest before, of which evidence and time stay known.
+        retrieved_at: when RiskOS answered, in the format of ``utc_now``.
+        sealed_with: ID of the key that bundles in quarantine are sealed with.
+        previous: the previous manifest; its evidence and the time of its event still count.
     """
-    if isinstance(result, NoBundle):
-        outcome, bundle = result.outcome, None
-        # A 404, or a refusal of the request, does not say what RiskOS has; without a request nothing does.
-        has_none = outcome is Outcome.NO_DOCUMENTS and result.status
-        status = SourceStatus.NONE if has_none else SourceStatus.UNKNOWN
-        response = ResponseRecord(status=result.status, message=result.message, request_id=result.request_id)
-    else:
-        outcome, status = Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED, SourceStatus.PRESENT
-        bundle = BundleRecord(
-            filename=result.filename,
-            size=result.size,
-            sha256=result.sha256,
-            sealed_with=sealed_with if contents.is_damaged else None,
-        )
-        response = ResponseRecord(status=_OK, message=None, request_id=result.request_id)
+    outcome, status, bundle, code, message = _describe(result, contents, sealed_with)
+    response = ResponseRecord(status=code, message=message, request_id=result.request_id)
     return Manifest(
         schema=1,
         eval_id=evaluation.eval_id,
@@ -70,12 +62,14 @@ def build_manifest(
         outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
         revision=1,
         previous=None,
-        documents=tuple(_document(each, sealed_with) for each in stored),
+        documents=tuple(map(_document, stored)),
         unreadable=contents.unreadable,
         bundle=bundle,
+        quarantined=(bundle,) if bundle and contents.is_damaged else (),
         response=response,
         source=SourceRecord(status=status, asked_at=retrieved_at if response.status else None, response=response),
-        no_documents=_explain(job, previous) if outcome is Outcome.NO_DOCUMENTS else None,
+        no_documents=_explain(known_evidence(job, previous)) if outcome is Outcome.NO_DOCUMENTS else None,
+        restricted=_restrict(job, previous, result),
         trigger=_trigger_record(job),
         event_at=_latest_event_at(job, previous),
         retrieved_at=retrieved_at,
@@ -84,32 +78,116 @@ def build_manifest(
     )
 
 
+def _describe(
+    result: FetchResult, contents: BundleContents, sealed_with: str | None
+) -> tuple[Outcome, SourceStatus, BundleRecord | None, int, str | None]:
+    """Return outcome, status of the source, bundle, HTTP status and message of an answer."""
+    match result:
+        case NoBundle():
+            # A 404 or a refused request does not say whether RiskOS has documents. Status 0 means there was no request.
+            has_none = result.outcome is Outcome.NO_DOCUMENTS and result.status
+            status = SourceStatus.NONE if has_none else SourceStatus.UNKNOWN
+            return result.outcome, status, None, result.status, result.message
+        case WithheldBundle():
+            return Outcome.WITHHELD, SourceStatus.PRESENT, None, _OK, None
+    bundle = BundleRecord(
+        filename=result.filename,
+        size=result.size,
+        sha256=result.sha256,
+        sealed_with=sealed_with if contents.is_damaged else None,
+        padding=_padding(contents),
+    )
+    return Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED, SourceStatus.PRESENT, bundle, _OK, None
+
+
+def build_reread_manifest(before: Manifest, contents: BundleContents, stored: list[StoredDocument]) -> Manifest:
+    """Return the manifest of a bundle that was read again from quarantine; the recorded answer of RiskOS stays.
+
+    Args:
+        before: the manifest that names the bundle.
+    """
+    source = before.source
+    if source and not before.is_asked_since:
+        source = source.model_copy(update={"status": SourceStatus.PRESENT})
+    taken_whole = {(each.name, each.key) for each in before.documents if not each.lenient}
+    documents = (_document(each) for each in stored)
+    return before.model_copy(
+        update={
+            "outcome": Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED,
+            "documents": tuple(
+                each if (each.name, each.key) in taken_whole else each.model_copy(update={"lenient": contents.lenient})
+                for each in documents
+            ),
+            "bundle": before.bundle and before.bundle.model_copy(update={"padding": _padding(contents)}),
+            "unreadable": contents.unreadable,
+            "quarantined": before.quarantined_bundles,
+            "unconfirmed": before.unconfirmed and contents.is_damaged,
+            "source": source,
+            "trigger": before.trigger.model_copy(update={"source": QUARANTINE_SOURCE}),
+            "archived_at": utc_now(),
+            "archiver": archiver(),
+        }
+    )
+
+
+def _padding(contents: BundleContents) -> PaddingRecord | None:
+    return PaddingRecord(**contents.padding._asdict()) if any(contents.padding) else None
+
+
 def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
-    """Return the manifest of an evaluation for which RiskOS need not be asked."""
+    """Return the manifest of an evaluation that needs no request to RiskOS."""
     answer = NoBundle(Outcome.NO_DOCUMENTS, 0, None)
     return build_manifest(evaluation, job, answer, BundleContents(), [], retrieved_at=utc_now())
 
 
-def add_evidence(job: Job, tombstone: Manifest) -> Manifest | None:
-    """Return a tombstone with the evidence of a job; None if that changes nothing about its reason."""
-    if tombstone.manifest_outcome is not ManifestOutcome.NO_DOCUMENTS:
+def add_evidence(job: Job, before: Manifest) -> Manifest | None:
+    """Return the manifest with the evidence of a job added, or None if its reason stays the same.
+
+    Held documents stay even if the evidence restricts them, because an operator has to decide.
+    """
+    evidence = explaining((*before.evidence, *job.evidence))
+    restriction = restriction_from(evidence)
+    changes: dict[str, object]
+    if before.no_documents_reason:
+        changes = {"no_documents": _explain(evidence)}
+    elif restriction and (before.holds_anything or before.restricted):
+        withheld = before.restricted.withheld if before.restricted else None
+        changes = {"restricted": RestrictedRecord(reason=restriction, evidence=evidence, withheld=withheld)}
+    else:
         return None
-    explained = _explain(job, tombstone)
-    if tombstone.no_documents and set(explained.evidence) == set(tombstone.no_documents.evidence):
+    if set(evidence) == set(before.evidence):
         return None
-    changes = {
-        "no_documents": explained,
+    changes |= {
         "trigger": _trigger_record(job),
-        "event_at": _latest_event_at(job, tombstone),
+        "event_at": _latest_event_at(job, before),
         "archived_at": utc_now(),
         "archiver": archiver(),
     }
-    return tombstone.model_copy(update=changes)
+    return before.model_copy(update=changes)
 
 
-def _explain(job: Job, previous: Manifest | None) -> NoDocumentsRecord:
-    known = previous.no_documents.evidence if previous and previous.no_documents else ()
-    evidence = explaining((*known, *job.evidence))
+def known_evidence(job: Job, previous: Manifest | None) -> tuple[str, ...]:
+    """Return the evidence of a job and of the previous manifest, except its outdated ``NOT_COMPLETE``."""
+    before = previous.evidence if previous else ()
+    return explaining((*(each for each in before if each != Evidence.NOT_COMPLETE), *job.evidence))
+
+
+def _restrict(job: Job, previous: Manifest | None, result: FetchResult) -> RestrictedRecord | None:
+    """Return the record of restricted images, or None unless RiskOS delivered such images or the archive holds some."""
+    evidence = known_evidence(job, previous)
+    restriction = restriction_from(evidence)
+    is_tombstone = isinstance(result, NoBundle) and not (previous and previous.holds_anything)
+    if restriction is None or is_tombstone:
+        return None
+    withheld = previous.restricted.withheld if previous and previous.restricted else None
+    if isinstance(result, WithheldBundle):
+        withheld = WithheldRecord(documents=result.documents, bytes=result.size)
+    elif isinstance(result, Bundle):
+        withheld = None
+    return RestrictedRecord(reason=restriction, evidence=evidence, withheld=withheld)
+
+
+def _explain(evidence: tuple[str, ...]) -> NoDocumentsRecord:
     return NoDocumentsRecord(reason=reason_from(evidence), evidence=evidence)
 
 
@@ -127,17 +205,28 @@ def _latest_event_at(job: Job, previous: Manifest | None) -> str | None:
     return max(moments, default=None)
 
 
-def keep_kinds(documents: Sequence[Document], previous: Manifest | None) -> list[Document]:
-    """Return documents with the kinds that a former manifest gives them: what names mean may have changed since.
+def keep_keys(documents: Sequence[Document], evaluation: Evaluation, previous: Manifest | None) -> list[Document]:
+    """Return documents with the kinds and extensions of their keys in the previous manifest.
 
-    Otherwise a bundle that has not changed would make a revision.
+    A newer release may classify names and signatures differently, and would store the same bytes a second time.
+    A kind is not kept if the document had several names and the kind was derived from one of them.
     """
-    before = {(each.name, each.sha256): each.kind for each in previous.documents} if previous else {}
-    kinds = ((document, before.get((document.name, document.sha256))) for document in documents)
-    return [replace(document, kind=Kind(kind)) if kind in set(Kind) else document for document, kind in kinds]
+    if previous is None:
+        return list(documents)
+    kinds = {(each.name, each.sha256): Kind(each.kind) for each in previous.documents if each.kind in set(Kind)}
+    extensions = {
+        (each.kind, each.sha256): each.key.rpartition(".")[2]
+        for each in reversed(previous.documents)
+        if evaluation.is_document_key(each.key, each.kind, each.sha256)
+    }
+    kept = [
+        each if each.name_conflict else replace(each, kind=kinds.get((each.name, each.sha256), each.kind))
+        for each in documents
+    ]
+    return [replace(each, extension=extensions.get((each.kind.value, each.sha256), each.extension)) for each in kept]
 
 
-def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord:
+def _document(stored: StoredDocument) -> DocumentRecord:
     document = stored.document
     return DocumentRecord(
         name=document.name,
@@ -148,5 +237,7 @@ def _document(stored: StoredDocument, sealed_with: str | None) -> DocumentRecord
         sha256=document.sha256,
         modified=document.modified,
         named_as=document.name_mismatch,
-        sealed_with=sealed_with,
+        name_encoding=document.name_encoding,
+        name_conflict=document.name_conflict,
+        sealed_with=stored.sealed_with,
     )

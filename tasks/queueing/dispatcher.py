@@ -1,4 +1,4 @@
-"""Publish again what is due: what was parked, what a dead worker held, what got lost on the way."""
+"""Publish due evaluations again: parked ones, those of dead workers, and those whose message was lost."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ from worker.clients.redis import is_full
 
 INTERVAL = 1.0
 """Seconds between two rounds of a worker."""
-_AT_ONCE = 1000
-_LONG = 3600.0
-_SHORT = 60.0
-_NONE = 5.0
+_BACKLOG_PATIENCE = 3600.0
+_BUSY_PATIENCE = 60.0
+_IDLE_PATIENCE = 5.0
+_CLAIM_LIMIT = 1000
 
 
 async def dispatch(
@@ -26,24 +26,24 @@ async def dispatch(
     publisher: Publisher,
     backlog: Backlog,
     holds: Mapping[str, Mapping[Queue, list[Hold]]],
-    fetch_limit: Callable[[str], int] = lambda _: _AT_ONCE,
+    fetch_limit: Callable[[str], int] = lambda _: _CLAIM_LIMIT,
 ) -> tuple[int, dict[Queue, list[str]]]:
-    """Publish what is due now; return how many evaluations that are, and those that a full Redis did not take.
+    """Publish due evaluations; return how many were due, and those whose message a full Redis refused.
 
-    The latter have to be worked on without a message: only that makes room again.
+    The caller has to process the latter without a message, because only processing frees memory in Redis.
 
     Args:
         backlog: how many messages are in the queues.
-        holds: those that concern each queue of each account that this process knows. While one lasts nothing that
-            waits for it moves; when it is time for a probe, one evaluation does.
-        fetch_limit: how many of those that wait may go now where nothing holds their account.
+        holds: the holds that affect each queue of each account that this process knows. During a hold, no held
+            evaluation is published. Once a probe is due, one is.
+        fetch_limit: how many held evaluations of an account may be published now if the account has no hold.
     """
     of_held = {}
-    for name, of_each in holds.items():
+    for name, by_queue in holds.items():
         most = fetch_limit(name)
-        of_held[name] = {queue: _held_limit(of_each[queue], most) for queue in Queue}
-    claimed = await ledger.claim(patience=_patience(backlog), of_held=of_held, limit=_AT_ONCE)
-    no_room: dict[Queue, list[str]] = {}
+        of_held[name] = {queue: _held_limit(by_queue[queue], most) for queue in Queue}
+    claimed = await ledger.claim(patience=_patience(backlog), of_held=of_held, limit=_CLAIM_LIMIT)
+    refused: dict[Queue, list[str]] = {}
     for queue, eval_ids in claimed.items():
         size = batch_size(queue, len(eval_ids))
         try:
@@ -51,10 +51,10 @@ async def dispatch(
         except (KombuError, OutOfMemoryError) as error:
             if not is_full(error):
                 raise
-            no_room[queue] = eval_ids
+            refused[queue] = eval_ids
         else:
             log_events.dispatched(queue, len(eval_ids))
-    return sum(map(len, claimed.values())), no_room
+    return sum(map(len, claimed.values())), refused
 
 
 def _held_limit(holds: list[Hold], most: int) -> int:
@@ -64,10 +64,10 @@ def _held_limit(holds: list[Hold], most: int) -> int:
 
 
 def _patience(backlog: Backlog) -> dict[Queue, float]:
-    """Return for how long an evaluation may stay queued before its message counts as lost (seconds).
+    """Return how long an evaluation may be queued before its message counts as lost (seconds).
 
-    While there are messages in the queue it may be in one of them: a backlog must not multiply them. A queue
-    that is empty has none to wait for, except those that a worker has taken a moment ago.
+    If the queue has messages, the evaluation may be in one of them, and publishing it again would only grow the
+    backlog. If it has none, only a message that a worker has just taken can have the evaluation.
     """
-    empty = _SHORT if backlog.unacknowledged else _NONE
-    return {queue: _LONG if backlog.waiting[queue] else empty for queue in Queue}
+    empty = _BUSY_PATIENCE if backlog.unacknowledged else _IDLE_PATIENCE
+    return {queue: _BACKLOG_PATIENCE if backlog.waiting[queue] else empty for queue in Queue}

@@ -1,43 +1,43 @@
-"""A Celery message, as producers may send it, made safe.
+"""Validate the Celery messages of producers.
 
-The contract: task ``docv.archive`` on queue ``live`` or ``backfill``, with the keyword arguments ``eval_ids`` (1 to
-100 IDs), and if wanted ``refresh`` (ask RiskOS although there is a manifest), ``run`` (a name to count under),
-``account`` (whom to ask with), ``settle`` (seconds before the first request) and ``evidence`` (what is known of
-evaluations, by their IDs).
+The contract is the task ``docv.archive`` on queue ``live`` or ``backfill``, with the keyword argument ``eval_ids`` (1
+to 100 IDs). Optional arguments are ``refresh`` (ask RiskOS even if there is a manifest), ``run`` (the name of a run
+that counts them), ``account`` (the account that requests them), ``settle`` (seconds before the first request) and
+``evidence`` (facts about evaluations, by their IDs).
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.errors import BadEvalId, BadMessage, BadRunName
+from tasks.errors import BadEvalId, BadMessage
 from tasks.model.evaluation import parse_eval_id
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import Queue, Trigger
+from tasks.model.run_name import parse_run
 from tasks.model.submitted_facts import assign_facts, parse_submitted_evidence
 from worker.config.settings import MAX_SETTLE_SECONDS
 
 MAX_BATCH = 100
-"""Most IDs in one message."""
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_KNOWN = {"eval_ids", "accepted", "refresh", "run", "account", "settle", "evidence"}
+"""Maximum number of IDs in a message."""
+_ARGUMENTS = {"eval_ids", "accepted", "refresh", "run", "account", "settle", "evidence"}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message asks for.
+    """A valid message.
 
     Attributes:
         eval_ids: canonical IDs, without duplicates.
-        bad: what was named beside them and is no ID; the good ones do not suffer for it.
-        queue: the queue it came on.
-        accepted: whether the ledger knows them already; only our own publisher says so.
-        refresh: ask RiskOS although there is a manifest.
-        trigger: what stands in the manifest.
-        account: name of the account that it asks for; None if it names none.
+        bad: the errors of texts that are not IDs; the other IDs are processed.
+        queue: the queue that it came from.
+        accepted: whether the ledger has accepted the IDs already; only our own publisher sets this.
+        refresh: ask RiskOS even if there is a manifest.
+        trigger: the trigger for the manifest.
+        account: name of the account that requests them; None if the message has none.
         settle_seconds: delay before the first request.
-        facts: what it says of some of the evaluations.
+        facts: facts about some of the evaluations.
+        traceparent: the producer's span, as W3C ``traceparent``; None if it does not trace.
     """
 
     eval_ids: tuple[str, ...]
@@ -49,48 +49,53 @@ class Message:
     account: str | None = None
     settle_seconds: float = 0.0
     facts: Mapping[str, EvaluationFacts] = field(default_factory=dict)
+    traceparent: str | None = None
 
 
-def read_message(queue: object, positional: Sequence[object], arguments: dict[str, Any]) -> Message:
-    """Return what a message asks for.
+def read_message(
+    queue: object, positional: Sequence[object], arguments: dict[str, Any], traceparent: str | None = None
+) -> Message:
+    """Return a validated message.
 
     Args:
-        queue: routing key it came with.
+        queue: its routing key.
         positional: positional arguments; the contract has none.
         arguments: keyword arguments.
+        traceparent: header of that name.
 
     Raises:
-        InvalidInput: it does not fit the contract.
+        InvalidInput: it breaks the contract.
     """
     if positional:
         raise BadMessage("it has positional arguments; use keyword arguments")
-    unknown = arguments.keys() - _KNOWN
+    unknown = arguments.keys() - _ARGUMENTS
     if unknown:
-        raise BadMessage(f"it has {len(unknown)} unknown argument(s); known are {', '.join(sorted(_KNOWN))}")
+        raise BadMessage(f"it has {len(unknown)} unknown argument(s); known are {', '.join(sorted(_ARGUMENTS))}")
     eval_ids = arguments.get("eval_ids")
     if not isinstance(eval_ids, list) or not 1 <= len(eval_ids) <= MAX_BATCH:
         raise BadMessage(f"eval_ids must be a list of 1 to {MAX_BATCH} IDs")
     if not isinstance(queue, str) or queue not in set(Queue):
-        raise BadMessage(f"it came on no queue of ours; they are {', '.join(Queue)}")
+        raise BadMessage(f"its queue must be one of {', '.join(Queue)}")
     run, account = arguments.get("run"), arguments.get("account")
     if not isinstance(account, str | None):
-        raise BadMessage("account must be the name of one")
+        raise BadMessage("account must be the name of an account, as a text")
     good, bad = parse_eval_ids(eval_ids)
     return Message(
         eval_ids=good,
         bad=bad,
         queue=Queue(queue),
-        accepted=_flag(arguments, "accepted"),
-        refresh=_flag(arguments, "refresh"),
+        accepted=_read_flag(arguments, "accepted"),
+        refresh=_read_flag(arguments, "refresh"),
         trigger=Trigger("message", run=None if run is None else parse_run(run)),
         account=account,
-        settle_seconds=_settle(arguments.get("settle", 0.0)),
-        facts=_facts(arguments.get("evidence", {}), good, eval_ids),
+        settle_seconds=_read_settle(arguments.get("settle", 0.0)),
+        facts=_read_facts(arguments.get("evidence", {}), good, eval_ids),
+        traceparent=traceparent,
     )
 
 
 def parse_eval_ids(texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[BadEvalId, ...]]:
-    """Return the canonical IDs among the texts, each once, and the errors of the others."""
+    """Return the canonical IDs among the texts, without duplicates, and the errors of the other texts."""
     good: dict[str, None] = {}
     bad: list[BadEvalId] = []
     for text in texts:
@@ -101,31 +106,20 @@ def parse_eval_ids(texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[BadEval
     return tuple(good), tuple(bad)
 
 
-def parse_run(name: object) -> str:
-    """Return the name of a run; every door calls this first.
-
-    Raises:
-        BadRunName: it is no name.
-    """
-    if not isinstance(name, str) or not _RUN.fullmatch(name):
-        raise BadRunName
-    return name
-
-
-def _facts(value: object, good: Sequence[str], named: Sequence[object]) -> dict[str, EvaluationFacts]:
+def _read_facts(value: object, good: Sequence[str], named: Sequence[object]) -> dict[str, EvaluationFacts]:
     try:
         return assign_facts(parse_submitted_evidence(value), good, named)
     except ValueError as error:
         raise BadMessage(f"evidence: {error}") from None
 
 
-def _settle(value: object) -> float:
+def _read_settle(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SETTLE_SECONDS:
         raise BadMessage(f"settle must be a number of seconds from 0 to {MAX_SETTLE_SECONDS}")
     return float(value)
 
 
-def _flag(arguments: dict[str, Any], name: str) -> bool:
+def _read_flag(arguments: dict[str, Any], name: str) -> bool:
     value = arguments.get(name, False)
     if not isinstance(value, bool):
         raise BadMessage(f"{name} must be true or false")

@@ -1,4 +1,7 @@
-"""IDs → ledger → queue. Accepting is the promise; publishing only makes it quick."""
+"""Accept evaluations into the ledger, and publish them to their queue.
+
+An accepted evaluation is never lost. Publishing only makes it start sooner, because ``dispatch`` repeats it if needed.
+"""
 
 import asyncio
 import threading
@@ -18,14 +21,14 @@ from worker.broker.envelope import ARCHIVE_TASK
 from worker.broker.options import is_rabbitmq, publisher_options
 from worker.broker.redis_transport import KEY_PREFIX
 
-_AT_ONCE = 1000
+_ACCEPT_BATCH = 1000
 _CONFIRM_SECONDS = 2.0
-# IDs are spread over at least so many messages, as long as there are enough, so that every worker gets some.
-_MESSAGES = 64
+# A large order is spread over at least 64 messages, so that every worker gets some of it.
+_MIN_MESSAGES = 64
 
 
 class Publisher:
-    """Publishes messages over a connection of its own, one thread at a time.
+    """Publishes messages over its own connection, from one thread at a time.
 
     Args:
         app: the Celery application.
@@ -38,13 +41,13 @@ class Publisher:
         self._is_rabbitmq = is_rabbitmq(app.conf.broker_url)
 
     def publish(self, queue: Queue, eval_ids: Sequence[str], size: int) -> None:
-        """Put accepted evaluations on their queue, so many in a message.
+        """Publish accepted evaluations to their queue, at most ``size`` in each message.
 
         Raises:
-            kombu.exceptions.KombuError: Redis did not take them, or not all; the ledger will find them later.
+            kombu.exceptions.KombuError: some were not published; ``dispatch`` publishes them later.
         """
         with self._lock, self._connection.Producer(auto_declare=False) as producer, producer.batch():
-            for batch in _batches(eval_ids, size):
+            for batch in _split(eval_ids, size):
                 self._app.send_task(
                     ARCHIVE_TASK,
                     kwargs={"eval_ids": list(batch), "accepted": True},
@@ -55,10 +58,10 @@ class Publisher:
                 )
 
     def count_waiting(self) -> dict[Queue, int] | None:
-        """Count the messages that wait in RabbitMQ; None where Redis has them, which is asked with the rest there.
+        """Return the number of messages that wait in RabbitMQ; None if Redis is the broker (see ``count_backlog``).
 
         Raises:
-            kombu.exceptions.KombuError: it does not answer.
+            kombu.exceptions.KombuError: RabbitMQ does not answer.
         """
         if not self._is_rabbitmq:
             return None
@@ -71,38 +74,38 @@ class Publisher:
 
 
 async def enqueue(ledger: Ledger, publisher: Publisher, eval_ids: Sequence[str], options: EnqueueOptions) -> int:
-    """Accept evaluations into the ledger and publish those that were not under way; return how many those are.
+    """Accept evaluations into the ledger, publish the new ones, and return how many are new.
 
     Args:
         eval_ids: canonical IDs, see ``tasks.model.evaluation.parse_eval_id``.
-        options: how they are wanted.
+        options: the options of the order.
 
     Raises:
-        redis.exceptions.RedisError: the ledger did not take them; those before are accepted.
-        kombu.exceptions.OperationalError: all are accepted, but not all published; the ledger will do it later.
+        redis.exceptions.RedisError: a batch was not accepted; the batches before it were.
+        kombu.exceptions.OperationalError: all are accepted, but some are not published; ``dispatch`` does that later.
     """
     size = batch_size(options.queue, len(eval_ids))
-    published, refused = 0, None
-    for some in _batches(eval_ids, _AT_ONCE):
+    published, failed = 0, None
+    for some in _split(eval_ids, _ACCEPT_BATCH):
         new = await ledger.accept(some, options)
         published += len(new)
         try:
             await asyncio.to_thread(publisher.publish, options.queue, new, size)
         except KombuError as error:
-            # Accepting is the promise; it goes on, and the ledger publishes later.
-            refused = error
-    if refused:
-        raise refused
+            # The remaining batches must be accepted all the same; `dispatch` publishes these later.
+            failed = error
+    if failed:
+        raise failed
     return published
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Messages that Celery has put into its queues.
+    """The number of messages in Celery's queues.
 
     Attributes:
-        waiting: in each queue.
-        unacknowledged: taken by a worker and not finished, or lost with it.
+        waiting: messages that wait in each queue.
+        unacknowledged: messages that a worker has taken and not finished, or that were lost with a worker.
     """
 
     waiting: dict[Queue, int]
@@ -120,12 +123,12 @@ async def count_backlog(redis: "Redis") -> Backlog:
 
 
 def batch_size(queue: Queue, evaluations: int) -> int:
-    """Return how many IDs go into one message: live events travel alone."""
+    """Return how many IDs to put into one message. A live message has one ID."""
     if queue is Queue.LIVE:
         return 1
-    return max(1, min(MAX_BATCH, evaluations // _MESSAGES))
+    return max(1, min(MAX_BATCH, evaluations // _MIN_MESSAGES))
 
 
-def _batches(eval_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def _split(eval_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(eval_ids), size):
         yield eval_ids[start : start + size]

@@ -1,8 +1,8 @@
-"""How fast an account may send just now, learnt from what RiskOS says of it and from what a person wants.
+"""Adapt an account's rate to RiskOS's responses and to the rate that a person set.
 
-The headers say what the key is granted and what is left of it; the rest of what is used is a neighbour's, such as the
-customer's own onboarding, and is left to it. Without headers: slower after several 429s (by a fifth with each), faster
-again with every quiet second (by a hundredth of the whole).
+The headers say how many requests the key is granted, and how many are left. Requests that we did not send ourselves are
+a neighbour's, such as the customer's own onboarding, and are left to it. Without headers, the rate falls by a fifth
+with each of several 429s, and rises by a hundredth of the full rate with every quiet second.
 """
 
 import time
@@ -25,13 +25,13 @@ _DAY_LIKELY = 600.0
 
 @dataclass(frozen=True, slots=True)
 class RateStatus:
-    """How fast an account sends.
+    """The rate of an account.
 
     Attributes:
-        configured: requests per second, as in the settings or set manually.
+        configured: requests per second, from the settings or set manually.
         effective: requests per second that are allowed at the moment.
         manual: whether the rate was set manually.
-        used_today: requests of the current day of the quota.
+        used_today: requests on the current day of the quota.
         observed: requests per second over the last minute.
         granted: requests per second that RiskOS's headers grant to the key; None if they do not say.
         neighbour: requests per second that others send with the key; None if the headers do not say.
@@ -49,22 +49,22 @@ class RateStatus:
 
     @property
     def reason(self) -> str:
-        """Why less is sent than is configured, in words."""
+        """Why the effective rate is below the configured one, in words."""
         if self.granted is None or self.neighbour is None:
             return "slowed down by RiskOS"
         return f"RiskOS grants {self.granted:.3g} to the key and others send {self.neighbour:.3g}"
 
 
 class AdaptiveRate:
-    """Learns how fast an account may send, and places the holds that follow from it.
+    """Adapts the rate of an account, and places the holds that follow from RiskOS's responses.
 
-    Times are in seconds of a clock that never goes back.
+    Times are in seconds of a monotonic clock.
 
     Args:
         redis: the client, with ``decode_responses``.
         account: name of the account.
-        allowance: what it may send by the settings.
-        holds: where holds are placed.
+        allowance: the rate and the quota in the settings.
+        holds: places the holds.
     """
 
     def __init__(self, redis: "Redis", account: str, allowance: Allowance, holds: Holds) -> None:
@@ -75,10 +75,10 @@ class AdaptiveRate:
         self._answers = 0
 
     async def on_headers(self, headers: RateLimitHeaders, sent_at: float, now: float) -> float:
-        """Use what an answer says of the rate before a 429 says it; return how long nothing should be sent.
+        """Adapt the rate to the headers of a response; return the seconds for which no request should be sent.
 
         Args:
-            headers: of the answer.
+            headers: the rate limit headers of the response.
             sent_at: when its request was sent.
             now: the time.
         """
@@ -91,31 +91,31 @@ class AdaptiveRate:
         return QUOTA_LOOK_SECONDS if is_day_spent else wait
 
     def on_success(self) -> None:
-        """There was an answer: the next 429 is not one of a row."""
+        """Record a response other than 429, which ends a row of 429s."""
         self._answers += 1
 
     async def on_rate_limited(self, headers: RateLimitHeaders, sent_at: float, now: float, *, probe: bool) -> float:
-        """RiskOS answered 429: slow down if it does so again and again; return how long nothing should be sent."""
+        """Record a 429, and slow down after several; return the seconds for which no request should be sent."""
         self._observer.record(headers, sent_at, refused=True)
-        room_in = await self._observer.flush(now)
+        until_free = await self._observer.flush(now)
         if headers.wait is None and (spent := self._spent(headers)):
             return await self._hold_for_spent(*spent)
         if self._is_day_spent(headers) and not headers.is_blocked:
             return QUOTA_LOOK_SECONDS
         answers, self._answers = self._answers, 0
-        asked = -1 if headers.wait is None else round(headers.wait * 1000)
-        window_wait = round(room_in * 1000) if headers.rate else -1
-        reason, milliseconds = await self._call("rate_limited", asked, int(headers.is_blocked), answers, window_wait)
-        name, why, wait = self._account, Reason(reason), int(milliseconds) / 1000
+        requested_wait = -1 if headers.wait is None else round(headers.wait * 1000)
+        window_wait = round(until_free * 1000) if headers.rate else -1
+        answer = await self._call("rate_limited", requested_wait, int(headers.is_blocked), answers, window_wait)
+        name, reason, wait = self._account, Reason(answer[0]), int(answer[1]) / 1000
         if not wait:
-            return await self._holds.place_until_probe(name, why, _NOTES[why], KEY_BACKOFF, probe=probe)
+            return await self._holds.place_until_probe(name, reason, _NOTES[reason], KEY_BACKOFF, probe=probe)
         if headers.wait is None and headers.rate and wait <= _SECOND:
             return wait  # the next permit is due only then
-        note = "RiskOS says the quota is spent" if why is Reason.QUOTA else "RiskOS asks to slow down"
-        return await self._holds.place_for(name, why, note, wait)
+        note = "RiskOS says the quota is spent" if reason is Reason.QUOTA else "RiskOS asks to slow down"
+        return await self._holds.place_for(name, reason, note, wait)
 
     def _spent(self, headers: RateLimitHeaders) -> tuple[Reason, float] | None:
-        """Return the hold for a window that is spent, if its end is known and not near."""
+        """Return reason and seconds of a hold for a spent window, if its end is known and not near."""
         for each in headers.windows:
             if each.remaining is None or each.remaining > (self._allowance.leave_daily if each.seconds == DAY else 0):
                 continue
@@ -135,23 +135,23 @@ class AdaptiveRate:
         return day is not None and day.remaining is not None and day.remaining <= self._allowance.leave_daily
 
     async def flush(self) -> None:
-        """Tell the other processes that there were answers, and what they said."""
+        """Pass the observations and successes of this process on to the others."""
         await self._observer.flush(time.monotonic())
         if self._answers:
             self._answers = 0
             await self._call("answered")
 
     async def on_hold_ended(self, hold: Hold) -> None:
-        """A probe ended a hold. Where 429s had lasted that long, it was the quota, and its day begins now."""
+        """Record that a probe ended a hold; after ten minutes of 429s, the quota was spent, and its day begins now."""
         if hold.reason is Reason.SLOW_DOWN and hold.age >= _DAY_LIKELY:
             await self._call("new_day")
 
     async def set_rate(self, rate: float | None) -> None:
-        """Set the rate for all processes, at once; None for that of the settings."""
+        """Set the rate for all processes, effective at once; None for the rate of the settings."""
         await self._call("set_rate", rate or 0)
 
     async def get_status(self) -> RateStatus:
-        """Return how fast the account sends."""
+        """Return the rate of the account."""
         configured, effective, manual, used_today, observed, granted, neighbour, limit = await self._call("status")
         return RateStatus(
             configured=float(configured),
@@ -170,6 +170,6 @@ class AdaptiveRate:
 
 
 _NOTES = {
-    Reason.NOT_ACTIVATED: "RiskOS grants this account 0 requests a second: it is not activated yet",
+    Reason.NOT_ACTIVATED: "RiskOS grants this account 0 requests per second: it is not activated yet",
     Reason.SLOW_DOWN: "RiskOS answers every request with 429: the account is not activated yet, or its quota is spent",
 }

@@ -1,40 +1,45 @@
--- Do so many evaluations fail that it is none of their own doing?
+-- Detect an outage: more evaluations fail than can be their own fault.
 --
--- KEYS[1]  window     LIST    how the last evaluations went, the newest last: '+' answered, else the ID of one that failed
--- KEYS[2]  never      a key that is never there (see hold.lua)
--- KEYS[3]  last_well  STRING  when an evaluation went well for the last time, since the first in the window that failed
+-- KEYS[1]  window        LIST    results of the last evaluations, newest last: '+' for a success, the ID for a failure
+-- KEYS[2]  unused        a key that never exists (see holds.lua)
+-- KEYS[3]  last success  STRING  when an evaluation last succeeded (seconds); expires after an hour
 --
--- ARGV: how many went well since we last told, ID of one that failed or '', size of the window, share of failures in it
--- that is an outage
--- Answer: the IDs of those that failed, if it is an outage; else none. Those that failed a little before the window are
--- named as well: what went well in another process may be told in between.
+-- ARGV: successes since the last call, ID of a failed evaluation or '', size of the window, share of failures in the
+--       window that is an outage
+-- Answer: the IDs of the failed evaluations if this is an outage, else none. It is one if more than the share of the
+-- window failed, or all evaluations of the last hour, at least three. The answer includes failures from a little before
+-- the window, because successes of another process may be reported between them.
 
 redis.call('DEL', KEYS[2])
 
-local WINDOW, SHARE, ENOUGH, REMEMBERED = tonumber(ARGV[3]), tonumber(ARGV[4]), 10, 60 * 60
+local WINDOW, SHARE, LEAST_FAILURES, HOUR = tonumber(ARGV[3]), tonumber(ARGV[4]), 10, 60 * 60
+local FEW = 3
 local KEPT = math.max(100, 2 * WINDOW)
--- Even in a large window: nothing but failures for longer than an attempt takes.
+-- In a window of any size, this many failures in a row are an outage if the last success is this many seconds ago. An
+-- attempt does not take that long.
 local IN_A_ROW, SILENCE = 20, 60
 
-local well, failed = tonumber(ARGV[1]), ARGV[2]
--- Who only tells of success has nothing to say where nothing failed.
+local successes, failed = tonumber(ARGV[1]), ARGV[2]
+local now = tonumber(redis.call('TIME')[1])
+if successes > 0 then redis.call('SET', KEYS[3], now, 'EX', HOUR) end
+-- As long as nothing has failed, successes need not be kept.
 if failed == '' and redis.call('EXISTS', KEYS[1]) == 0 then return {} end
 
-local now = tonumber(redis.call('TIME')[1])
-if well > 0 then redis.call('SET', KEYS[3], now, 'EX', REMEMBERED) end
-for _ = 1, math.min(well, WINDOW) do redis.call('RPUSH', KEYS[1], '+') end
+for _ = 1, math.min(successes, WINDOW) do redis.call('RPUSH', KEYS[1], '+') end
 if failed ~= '' then redis.call('RPUSH', KEYS[1], failed) end
 redis.call('LTRIM', KEYS[1], -KEPT, -1)
-redis.call('EXPIRE', KEYS[1], REMEMBERED)
+redis.call('EXPIRE', KEYS[1], HOUR)
 
-local kept, named, failures, in_a_row = redis.call('LRANGE', KEYS[1], 0, -1), {}, 0, 0
+local kept, failed_ids, failures, in_a_row = redis.call('LRANGE', KEYS[1], 0, -1), {}, 0, 0
 for i, each in ipairs(kept) do
   in_a_row = each ~= '+' and in_a_row + 1 or 0
   if each ~= '+' then
-    named[#named + 1] = each
+    failed_ids[#failed_ids + 1] = each
     if i > #kept - WINDOW then failures = failures + 1 end
   end
 end
-local most = failures >= ENOUGH and failures > SHARE * math.min(#kept, WINDOW)
-local silent = in_a_row >= IN_A_ROW and now - tonumber(redis.call('GET', KEYS[3]) or 0) >= SILENCE
-return (most or silent) and named or {}
+local most = failures >= LEAST_FAILURES and failures > SHARE * math.min(#kept, WINDOW)
+local last_success = tonumber(redis.call('GET', KEYS[3]) or nil)
+local silent = in_a_row >= IN_A_ROW and math.abs(now - (last_success or 0)) >= SILENCE
+silent = silent or in_a_row >= FEW and not last_success
+return (most or silent) and failed_ids or {}

@@ -1,4 +1,4 @@
-"""What stands still, as this process sees it each second: whoever has to know of a hold is told of it."""
+"""Read the holds every second, and pass them on to the parts of this process that need them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,14 @@ from tasks.telemetry import log_events
 
 
 class HoldMonitor:
-    """The holds of some accounts, their backfills and the archive.
+    """Watches the holds of accounts, their backfills, the archive and runs.
 
     Args:
         accounts: names of the accounts.
-        holds: where they are.
-        redis: where those of runs are.
-        rate_limiter: whose waiting ends when an account is on hold.
-        gate: which is closed while the archive is.
+        holds: the holds of all processes.
+        redis: the client, for the holds of runs.
+        rate_limiter: gives up the permits of an account on hold.
+        gate: is closed while the archive is on hold.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class HoldMonitor:
         self._known: dict[str, Hold] = {}
 
     async def refresh(self) -> Mapping[str, Mapping[Queue, list[Hold]]]:
-        """Return the holds that concern each queue of each account, asked for in one go; let those know who work."""
+        """Read all holds, pass them on, and return those of each queue of each account."""
         scopes = [ARCHIVE, *(scope for name in self._accounts for scope in (name, backfill_of(name)))]
         found = {hold.scope: hold for hold in await self._holds.get_each(*scopes) if hold}
         for name in self._accounts:

@@ -1,8 +1,8 @@
-"""Tell an evaluation that the API key may not read (403) from an account whose key may read nothing.
+"""Distinguish an evaluation that the API key may not read (403) from an account whose key may read nothing.
 
 RiskOS documents 403 as "does not have permission to access this resource", and its OpenAPI file lists 403 for the
-documents of an evaluation, not for the evaluation itself: it is usually about one evaluation, such as that of another
-sub-account. It is about the account only if no evaluation is answered otherwise.
+documents of an evaluation, not for the evaluation itself. So it is usually about one evaluation, such as one of another
+sub-account. It is about the account only if no evaluation gets another answer.
 """
 
 import enum
@@ -15,28 +15,28 @@ from tasks.resilience.holds import UNUSED_KEY
 
 
 class Verdict(enum.StrEnum):
-    """What a 403 says, in the light of the account's other answers."""
+    """What a 403 means, compared with the account's other answers."""
 
     ACCOUNT = "account"
     """Every recent answer was 403."""
     FIRST = "first"
     """It is the evaluation's first 403."""
     EVALUATION = "evaluation"
-    """Another evaluation was answered since the first 403 of this one."""
+    """Another evaluation got an answer since the first 403 of this one."""
     ASK_CONTROL = "ask"
-    """None was answered since; the one that was answered last can tell."""
+    """No other got an answer since; a request for the one that got an answer last decides."""
     UNKNOWN = "unknown"
-    """No other evaluation of the account was ever answered."""
+    """No other evaluation of the account ever got an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForbiddenAnswer:
-    """A 403 and what it says.
+    """A 403 and what it means.
 
     Attributes:
-        verdict: what it says.
-        control: the evaluation that was last answered otherwise; empty if there is none.
-        examples: up to three evaluations that were answered 403 recently.
+        verdict: what it means.
+        control: the evaluation that last got an answer other than 403, or an empty text.
+        examples: up to three evaluations that got a 403 recently.
     """
 
     verdict: Verdict
@@ -45,12 +45,12 @@ class ForbiddenAnswer:
 
     @property
     def note(self) -> str:
-        """What a hold of the account says."""
+        """The note of a hold of the account."""
         return f"RiskOS answered 403 to every recent request, such as for {', '.join(self.examples)}"
 
 
 class PermissionMonitor:
-    """Compares the 403s of an account with its other answers, those of all processes.
+    """Compares the 403s of an account with its other answers, for all processes together.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -58,6 +58,7 @@ class PermissionMonitor:
     """
 
     def __init__(self, redis: "Redis", account: str) -> None:
+        self._redis = redis
         self._script = redis.register_script(
             importlib.resources.files("tasks.resilience").joinpath("permission.lua").read_text("utf-8")
         )
@@ -74,14 +75,20 @@ class PermissionMonitor:
             del self._answered[next(iter(self._answered))]
 
     async def record_forbidden(self, eval_id: str, since: float | None) -> ForbiddenAnswer:
-        """Record that RiskOS answered 403; return what that says.
+        """Record that RiskOS answered 403; return what that means.
 
         Args:
             eval_id: the evaluation.
-            since: when it was first answered 403, seconds of Redis's clock; None if it never was.
+            since: when it first got a 403, in seconds of Redis's clock; None if it never did.
         """
         verdict, control, *examples = await self._call(eval_id, round((since or 0) * 1000))
         return ForbiddenAnswer(Verdict(verdict), control, tuple(examples))
+
+    async def find_control(self, eval_id: str) -> str | None:
+        """Return the evaluation other than this one that last got an answer other than 403, or None."""
+        await self.flush()
+        found = map(str, filter(None, await self._redis.hmget(self._keys[1], ["last", "before"])))
+        return next((each for each in found if each != eval_id), None)
 
     async def flush(self) -> None:
         """Pass the other answers on to the other processes."""

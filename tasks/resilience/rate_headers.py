@@ -1,7 +1,7 @@
-"""What an answer's headers say of the rate.
+"""Parse what the headers of a response say about the rate.
 
 RiskOS sends ``X-Ratelimit-Limit-Window``, ``-Remaining-Window``, ``-Limit-Day`` and ``-Remaining-Day``, and no reset.
-Other spellings have been seen: with ``-Reset``, with another window or none, without the ``X-``, ``Retry-After`` and
+Other spellings are known: with ``-Reset``, with another window or none, without ``X-``, ``Retry-After`` and
 ``X-Retry-After``.
 """
 
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 DAY = 24 * 60 * 60.0
-# An unnamed window lasts a second, unless it says that it ends later.
+# An unnamed window lasts a second, unless its reset says that it ends later.
 _UNNAMED = ("", "-window")
 _SECONDS = {"-second": 1.0, "-minute": 60.0, "-hour": 3600.0, "-day": DAY}
 _SECOND = 1.0
@@ -28,10 +28,10 @@ _COUNT = re.compile(r"(\d{1,9})(?:\D.*)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class RateLimitWindow:
-    """What one answer says of one window; None if it does not say.
+    """What one response says about one window; None for each value that it does not give.
 
     Attributes:
-        seconds: length of the window; None if it has no name and ends later than in a second.
+        seconds: length of the window; None if it has no name and its reset is more than a second away.
         limit: requests that are granted in a window.
         remaining: how many of them are left.
         reset: seconds until the window ends, at most a day.
@@ -45,11 +45,11 @@ class RateLimitWindow:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitHeaders:
-    """What one answer says of the rate.
+    """What one response says about the rate.
 
     Attributes:
         windows: the windows that it names, each at most once.
-        retry_after: seconds that we are asked to wait, at most a day; None if it does not say.
+        retry_after: seconds that it asks us to wait, at most a day; None if it does not say.
     """
 
     windows: tuple[RateLimitWindow, ...] = ()
@@ -63,7 +63,7 @@ class RateLimitHeaders:
 
     @property
     def rate(self) -> RateLimitWindow | None:
-        """The window that grants the lowest rate, of those shorter than a day whose length is known."""
+        """The window with the lowest rate among those that have a known length of less than a day."""
         known = [each for each in self.windows if each.limit and each.seconds and each.seconds < DAY]
         return min(known, key=lambda each: (each.limit or 0) / (each.seconds or DAY), default=None)
 
@@ -79,16 +79,16 @@ class RateLimitHeaders:
 
 
 def parse_rate_limit_headers(headers: Mapping[str, str], now: float) -> RateLimitHeaders:
-    """Return what the headers of an answer say.
+    """Return what the headers of a response say about the rate.
 
-    A time comes as seconds, as an HTTP date, or as seconds or milliseconds since the epoch; which one it is, is
-    nowhere documented.
+    A time may be given as seconds, as an HTTP date, or as seconds or milliseconds since the epoch; RiskOS does not
+    document which.
 
     Args:
-        headers: of the answer; names are compared without case.
-        now: the time, seconds since the epoch; taken where the answer has no ``Date``.
+        headers: the headers of the response; their names are not case-sensitive.
+        now: the time, in seconds since the epoch; used if the response has no ``Date``.
     """
-    # A date is meant by the clock of who says it; ours may be wrong.
+    # Dates are on the clock of the server; ours may be wrong.
     lowered = {name.lower(): value.strip() for name, value in headers.items()}
     now = _moment(lowered.get("date", "")) or now
     windows = [_window(lowered, suffix, now) for suffix in (*_UNNAMED, *_SECONDS)]
@@ -112,7 +112,7 @@ def _values(headers: Mapping[str, str], name: str) -> tuple[str, str]:
 
 
 def _first(values: Iterable[T | None]) -> T | None:
-    """Return the first that says something."""
+    """Return the first value that is not None."""
     return next((value for value in values if value is not None), None)
 
 
@@ -140,6 +140,6 @@ def _moment(value: str) -> float | None:
     """Return an HTTP date as seconds since the epoch."""
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         date: datetime = email.utils.parsedate_to_datetime(value)
-        # Every HTTP date is in GMT, also where it does not say so (RFC 9110, 5.6.7).
+        # Every HTTP date is in GMT, even if it does not say so (RFC 9110, 5.6.7).
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     return None

@@ -1,19 +1,22 @@
--- Grant permits within the rate and the quota of an account, and adapt the rate to what RiskOS answers.
+-- Grant permits within the rate and the quota of an account, and adapt the rate to RiskOS's answers.
 --
--- Generic cell rate algorithm with reservation: a granted permit belongs to the caller, who waits until it is due and
--- does not poll. Time is Redis's own, so the clocks of the workers do not matter.
+-- Generic cell rate algorithm with reservation: a granted permit belongs to the caller, which waits until it is due and
+-- does not poll. All times are on Redis's clock, so the clocks of the workers do not matter.
 --
--- KEYS[1]  hold             HASH    reason, note, since, until (ms), pause (ms): the account is on hold (see holds.lua)
+-- Redis's clock may be set back. A time further ahead than it can have been written then counts as the present.
+--
+-- KEYS[1]  hold             HASH    reason, note, since, until, length, pause (ms): the account is on hold (see holds.lua)
 -- KEYS[2]  hold of queue    HASH    the same for the queue of the caller: the account's backfill, or the account again
 -- KEYS[3]  quota            HASH    since (ms), used: requests of the current day; learnt: RiskOS said when it ends;
---                                   limit, left: requests of RiskOS's day, and how many of them are left by what its
---                                   headers say and by our own permits since; low_at (ms): when they last said no more
---                                   than that; seen_at (ms): when they last said anything; look_at (ms): when a request
---                                   may find out whether a spent day is over
+--                                   limit: requests of RiskOS's day; left: how many of them its headers left, less
+--                                   our permits since; low_at (ms): when the headers last left no more than that;
+--                                   seen_at (ms): when they last said anything; look_at (ms): when a request may find
+--                                   out whether a spent day is over
 -- KEYS[4]  bucket           STRING  theoretical arrival time of the account's next request, in microseconds
 -- KEYS[5]  rate             HASH    asked: rate set manually; granted, granted_until (ms): rate that RiskOS's headers
---                                   grant; slowed, slowed_at (ms): rate after it was last reduced; limited_at (ms),
---                                   row, lately: the last 429, how many in a row without a success, how many recently;
+--                                   grant; slowed, slowed_at (ms): the rate after its last reduction, and when that
+--                                   was; limited_at (ms): the last 429; row: how many in a row without a success;
+--                                   lately: how many recently;
 --                                   minute, sent, sent_before: permits granted in that minute and in the one before;
 --                                   limit, length (ms), neighbour: requests of a window that RiskOS grants to the key,
 --                                   its length, and how many others send in one
@@ -31,26 +34,30 @@
 
 redis.call('DEL', KEYS[6])
 
--- Permits are spaced for 97 % of the rate: a request may be 30 ms late without one too many in any second. Two workers
--- at 50/s on a busy machine used 93 to 96 % with at most 0.07 % answered 429; with 0.98 it was 84 and 94 %.
+-- Permits are spaced for 97 % of the rate, so a request may be 30 ms late without exceeding the rate in any second. Two
+-- workers at 50/s on a busy machine used 93 to 96 % of it, with at most 0.07 % of 429s; with 0.98, 84 and 94 %.
 local RATE_MARGIN = 0.97
 local DAY = 24 * 60 * 60 * 1000
 -- A reduced rate recovers by 1 % of the full rate per second, and is never below 5 % of it.
 local RECOVERY, FACTOR, LEAST = 0.01 / 1000, 0.8, 0.05
 local SUSTAINED, LATELY = 3, 30 * 1000
--- RiskOS asks for a wait this long only if the quota of the day is spent.
+-- RiskOS asks for a wait of this length only if the quota of the day is spent.
 local LONG = 120 * 1000
 local IN_A_ROW = 6
 -- Permits further away than this are not reserved.
 local HORIZON = 10 * 1000000
 -- As long as RiskOS grants less than is configured, permits are reserved for a second only: more may be granted soon.
 local NEAR = 1000000
--- A backfill permit due within this time needs no second call: the round trip takes as long.
+-- If a backfill permit is due within this time, no second call is needed, because the round trip takes as long.
 local SOON = 5000
 local PROBE_LEASE = 60 * 1000
--- The request that finds out whether RiskOS's day is over has this long for its answer; then another one does.
+-- Clocks may differ by this much, such as after a failover, without one having been set.
+local CLOCK_STEP = 5 * 1000
+-- The request that finds out whether RiskOS's day is over may take this long; then another one is sent.
 local LOOK_LEASE = 10 * 1000
--- Bins of a window, and how many are kept: those of the horizon and of as long before, for a window of a second.
+-- window_observer.lua lets a request check a spent day after a quarter of an hour.
+local LONGEST_LOOK = 16 * 60 * 1000
+-- Bins per window, and bins that are kept: for a window of a second, those up to the horizon and as many in the past.
 local BINS, RING = 20, 400
 local CLOCKS_APART = 20 * 1000
 
@@ -59,16 +66,38 @@ local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
 local verb, rate = ARGV[1], tonumber(ARGV[2])
 
--- Return the configured rate, the one in effect, and the one that RiskOS grants if it is less than the configured one.
+-- A damaged value in Redis counts as missing.
+local function to_number(text)
+  local number = tonumber(text or nil)
+  return number and number > -2 ^ 63 and number < 2 ^ 63 and number or nil
+end
+
+local function to_positive(text)
+  local number = to_number(text)
+  return number and number > 0 and number or nil
+end
+
+-- Add to a counter; a damaged one begins again.
+local function increment(key, field, by)
+  local value = redis.pcall('HINCRBY', key, field, by)
+  if type(value) ~= 'number' then redis.call('HSET', key, field, math.max(0, by)) end
+end
+
+-- Return the configured rate, the effective rate, and the rate that RiskOS grants if it is below the configured one.
 local function rates()
   local asked, granted, granted_until, slowed, slowed_at = unpack(
     redis.call('HMGET', KEYS[5], 'asked', 'granted', 'granted_until', 'slowed', 'slowed_at'))
-  local configured = tonumber(asked or rate)
+  local configured = to_positive(asked) or rate
   local full = configured
-  if granted and tonumber(granted_until) > now_ms then full = math.min(full, tonumber(granted)) end
+  if to_positive(granted) and (to_number(granted_until) or 0) > now_ms then full = math.min(full, to_number(granted)) end
   local effective = full
-  if slowed then
-    effective = math.min(full, tonumber(slowed) + full * RECOVERY * (now_ms - tonumber(slowed_at)))
+  if to_positive(slowed) and to_number(slowed_at) then
+    if to_number(slowed_at) > now_ms then
+      slowed_at = now_ms
+      redis.call('HSET', KEYS[5], 'slowed_at', now_ms)
+    end
+    local recovered = full * RECOVERY * (now_ms - to_number(slowed_at))
+    effective = math.min(full, math.max(full * LEAST, to_number(slowed)) + recovered)
   end
   return configured, effective, full < configured and full or nil
 end
@@ -76,7 +105,7 @@ end
 -- Return when the current day of the quota began and how much of it is used; begin a new one if it is over.
 local function quota_day()
   local since, used, learnt = unpack(redis.call('HMGET', KEYS[3], 'since', 'used', 'learnt'))
-  since, used = tonumber(since or 0), tonumber(used or 0)
+  since, used = to_number(since) or 0, to_number(used) or 0
   if now_ms - since >= DAY then
     since, used = learnt and since + DAY * math.floor((now_ms - since) / DAY) or now_ms, 0
     redis.call('HSET', KEYS[3], 'since', string.format('%.0f', since), 'used', 0)
@@ -84,15 +113,19 @@ local function quota_day()
   return since, used
 end
 
--- Return the answer to a request that a hold stops; otherwise nil, and whether the request would be the probe of one.
+-- Return the answer if there is a hold; otherwise nil, and whether the request would be the probe of a hold.
 local function check_holds()
   local is_probe, run = false, ARGV[8]
   if run ~= '' and redis.call('ZSCORE', KEYS[9], run) then return { 'run_held' } end
   for i = 1, 2 do
-    local until_, reason, pause = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason', 'pause'))
-    if until_ then
-      local left = tonumber(until_) - now_ms
-      if left > 0 then return { 'held', left, reason } end
+    local until_, reason, pause, length = unpack(redis.call('HMGET', KEYS[i], 'until', 'reason', 'pause', 'length'))
+    if to_number(until_) then
+      local left = math.ceil(to_number(until_) - now_ms)
+      if to_number(length) and left > to_number(length) + CLOCK_STEP then
+        left = 0
+        if pause then redis.call('HSET', KEYS[i], 'until', now_ms) else redis.call('DEL', KEYS[i]) end
+      end
+      if left > 0 then return { 'held', left, reason or 'unknown' } end
       -- A hold without a pause has expired, even if Redis has not removed it yet.
       if i == 1 and pause then is_probe = true end
     end
@@ -105,15 +138,16 @@ end
 local function day_of_headers(quota, leave)
   local limit, left, seen_at, look_at = unpack(redis.call('HMGET', KEYS[3], 'limit', 'left', 'seen_at', 'look_at'))
   quota = quota > 0 and quota or nil
-  if not seen_at or now_ms - tonumber(seen_at) >= DAY then return quota end
-  if limit then quota = math.min(quota or math.huge, math.max(0, tonumber(limit) - leave)) end
-  return quota, tonumber(left), tonumber(look_at)
+  if not to_number(seen_at) or now_ms - to_number(seen_at) >= DAY then return quota end
+  if to_number(limit) then quota = math.min(quota or math.huge, math.max(0, to_number(limit) - leave)) end
+  look_at = to_number(look_at) or 0
+  return quota, to_number(left), look_at - now_ms <= LONGEST_LOOK and look_at or 0
 end
 
--- Place a hold on the queue, unless it has one that waits for its probe: that one is only prolonged.
+-- Place a hold on the queue; if it has one that waits for its probe, only prolong that one.
 local function hold_for_quota(until_, note)
   local has_hold = redis.call('EXISTS', KEYS[2]) == 1
-  redis.call('HSET', KEYS[2], 'until', string.format('%.0f', until_))
+  redis.call('HSET', KEYS[2], 'until', string.format('%.0f', until_), 'length', string.format('%.0f', until_ - now_ms))
   if not has_hold then
     redis.call('HSET', KEYS[2], 'reason', 'quota', 'note', note, 'since', now_ms)
     redis.call('PEXPIRE', KEYS[2], until_ - now_ms)
@@ -125,7 +159,7 @@ end
 local function part_of(quota, reserve) return quota - math.floor(quota * reserve + 0.5) end
 
 -- Return the 'held' answer if the queue has spent its part of the quota, by our count or by what RiskOS says is left;
--- otherwise nil, and what day_of_headers returns.
+-- otherwise nil and the first two results of day_of_headers.
 local function check_quota(quota, reserve, leave)
   local allowed, left, look_at = day_of_headers(quota, leave)
   if not allowed and not left then return nil end
@@ -142,12 +176,22 @@ local function check_quota(quota, reserve, leave)
   return nil, allowed, left
 end
 
+-- Return the microseconds by which window_observer.lua may have postponed the next permit.
+local function longest_postponed()
+  local length, waited = unpack(redis.call('HMGET', KEYS[8], 'length', 'waited'))
+  length = to_positive(length) or 0
+  local left = (to_number(waited) or 0) - now_ms
+  return (left > 0 and left <= length and length or length / 5) * 1000
+end
+
 -- Reserve the next permit of a bucket. Return the microseconds until it is due; or nil if that is beyond the horizon,
 -- and the microseconds until it is not.
 local function reserve_permit(bucket, share, burst)
   local _, effective, granted = rates()
   local spacing = 1000000 / (effective * share * RATE_MARGIN)
-  local arrival = tonumber(redis.call('GET', bucket) or 0)
+  local arrival = to_number(redis.call('GET', bucket)) or 0
+  local longest = HORIZON + (burst + 1) * spacing + CLOCK_STEP * 1000
+  if arrival - now > longest and arrival - now > longest + longest_postponed() then arrival = now end
   local due_in = math.max(0, math.ceil(arrival - (burst - 1) * spacing - now))
   if granted then
     if due_in > NEAR then return nil, math.min(due_in - NEAR, NEAR) end
@@ -163,24 +207,25 @@ end
 local function count_request()
   local minute = math.floor(now_ms / 60000)
   local last, sent = unpack(redis.call('HMGET', KEYS[5], 'minute', 'sent'))
-  last = tonumber(last or 0)
+  last = to_number(last)
   if last ~= minute then
-    redis.call('HSET', KEYS[5], 'minute', minute, 'sent', 0, 'sent_before', last == minute - 1 and sent or 0)
+    redis.call('HSET', KEYS[5], 'minute', minute, 'sent', 0, 'sent_before', last == minute - 1 and to_number(sent) or 0)
   end
-  redis.call('HINCRBY', KEYS[5], 'sent', 1)
+  increment(KEYS[5], 'sent', 1)
 end
 
--- Return permits per second over the last minute; the part of the minute before that lies in it counts proportionally.
+-- Return permits per second over the last minute; of the calendar minute before, a proportional part counts.
 local function observed_rate()
   local minute, sent, before = unpack(redis.call('HMGET', KEYS[5], 'minute', 'sent', 'sent_before'))
-  local since = now_ms / 60000 - tonumber(minute or 0)
+  local since = now_ms / 60000 - (to_number(minute) or 0)
+  sent, before = to_number(sent) or 0, to_number(before) or 0
   if since < 1 then return (sent + before * (1 - since)) / 60 end
   return since < 2 and sent * (2 - since) / 60 or 0
 end
 
 -- Return the bin of a moment (microseconds), and how many of our permits are due in it.
 local function permits_at(due)
-  local width = tonumber(redis.call('HGET', KEYS[8], 'length') or 1000) / BINS
+  local width = (to_positive(redis.call('HGET', KEYS[8], 'length')) or 1000) / BINS
   local bin = math.floor(due / 1000 / width)
   local known, count = string.match(redis.call('HGET', KEYS[8], bin % RING) or '', '^(%d+):(%d+)')
   return bin, tonumber(known) == bin and tonumber(count) or 0
@@ -198,10 +243,11 @@ local function grant(is_probe, burst, allowed, left)
   count_request()
   local bin, count = permits_at(now + due_in)
   set_permits(bin, count + 1, now + due_in)
-  if allowed then redis.call('HINCRBY', KEYS[3], 'used', 1) end
-  if left then redis.call('HINCRBY', KEYS[3], 'left', -1) end
+  if allowed then increment(KEYS[3], 'used', 1) end
+  if left then increment(KEYS[3], 'left', -1) end
   if is_probe then
-    redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + math.ceil(due_in / 1000) + PROBE_LEASE))
+    local length = math.ceil(due_in / 1000) + PROBE_LEASE
+    redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + length), 'length', length)
   end
   return { 'granted', due_in, is_probe and 1 or 0 }
 end
@@ -209,8 +255,8 @@ end
 local verbs = {}
 
 -- burst, quota (requests per day, 0 for unlimited), reserve (part of it that the caller's queue leaves to the other),
--- leave (requests of RiskOS's day left to others who use the key), share (of the rate, for the backfill), run (the only
--- one that wants the evaluation, or '')
+-- leave (requests of RiskOS's day left to other users of the key), share (of the rate, for the backfill), run (the only
+-- run that wants the evaluation, or '')
 function verbs.acquire(burst, quota, reserve, leave)
   local held, is_probe = check_holds()
   if held then return held end
@@ -218,8 +264,8 @@ function verbs.acquire(burst, quota, reserve, leave)
   return spent or grant(is_probe, burst, allowed, left)
 end
 
--- the same: a permit of the backfill's bucket, and one of the account's if
--- the first is due now or soon. Otherwise none of the account's is reserved yet: live requests would wait behind it.
+-- the same arguments; reserve a permit of the backfill's bucket, and one of the account's if the first is due now or
+-- soon. Otherwise none of the account's permits is reserved yet, because live requests would wait behind it.
 function verbs.acquire_backfill(burst, quota, reserve, leave, share)
   local held, is_probe = check_holds()
   if held then return held end
@@ -231,7 +277,7 @@ function verbs.acquire_backfill(burst, quota, reserve, leave, share)
   return grant(is_probe, burst, allowed, left)
 end
 
--- microseconds since a permit was due whose request is not sent
+-- microseconds since the permit was due; its request is not sent
 function verbs.release(age)
   -- The caller's clock differs a little.
   for _, apart in ipairs({ 0, -CLOCKS_APART, CLOCKS_APART }) do
@@ -242,17 +288,17 @@ function verbs.release(age)
     end
   end
   local used, left = unpack(redis.call('HMGET', KEYS[3], 'used', 'left'))
-  if tonumber(used or 0) > 0 then redis.call('HINCRBY', KEYS[3], 'used', -1) end
-  if left then redis.call('HINCRBY', KEYS[3], 'left', 1) end
+  if (to_number(used) or 0) > 0 then increment(KEYS[3], 'used', -1) end
+  if left then increment(KEYS[3], 'left', 1) end
   return { 'ok' }
 end
 
--- wait (ms that RiskOS asked for, -1 if it did not say), 1 if it grants nothing, successes since the last call,
--- window_wait (ms until its window has room again by its headers, -1 for unknown)
--- -> { reason of the hold to place, its milliseconds, 0 if only a probe can end it }
+-- wait (ms that RiskOS asked for, -1 for none), 1 if it grants nothing, successes since the last call,
+-- window_wait (ms until its window has room again according to its headers, -1 for unknown)
+-- -> { reason of the hold to place, its milliseconds or 0 if only a probe can end it }
 function verbs.rate_limited(wait, is_blocked, successes, window_wait)
   local limited_at, row, lately = unpack(redis.call('HMGET', KEYS[5], 'limited_at', 'row', 'lately'))
-  limited_at, row, lately = tonumber(limited_at or 0), tonumber(row or 0), tonumber(lately or 0)
+  limited_at, row, lately = to_number(limited_at) or 0, to_number(row) or 0, to_number(lately) or 0
   if successes > 0 then
     row = 0
     redis.call('HSET', KEYS[5], 'row', row)
@@ -262,10 +308,10 @@ function verbs.rate_limited(wait, is_blocked, successes, window_wait)
     verbs.quota_spent(wait)
     return { 'quota', wait }
   end
-  -- Requests in flight together are refused together: they count as one 429.
+  -- Requests in flight at the same time are refused together, so they count as one 429.
   local least = wait < 0 and window_wait >= 0 and math.max(window_wait, 1) or 1000
-  if now_ms - limited_at < 1000 then return { '429', math.max(wait, least) } end
-  row, lately = row + 1, now_ms - limited_at > LATELY and 1 or lately + 1
+  if math.abs(now_ms - limited_at) < 1000 then return { '429', math.max(wait, least) } end
+  row, lately = row + 1, math.abs(now_ms - limited_at) > LATELY and 1 or lately + 1
   redis.call('HSET', KEYS[5], 'limited_at', now_ms, 'row', row, 'lately', lately)
   -- A rate that follows the headers needs no reduction.
   if lately >= SUSTAINED and window_wait < 0 then
@@ -294,28 +340,31 @@ function verbs.new_day()
   return { 'ok' }
 end
 
--- manual rate, 0 for that of the settings; ends a reduction of the rate
+-- manual rate, 0 for the rate of the settings; ends a reduction of the rate
 function verbs.set_rate(manual)
   redis.call('HDEL', KEYS[5], 'asked', 'slowed', 'slowed_at')
   if manual > 0 then redis.call('HSET', KEYS[5], 'asked', manual) end
   return { 'ok' }
 end
 
--- -> { configured rate, rate in effect, 1 if it was set manually, requests of the current day, observed rate, requests
---      per second that RiskOS grants to the key, those that others send, requests of its day; '' for unknown each }
+-- -> { configured rate, effective rate, 1 if it was set manually, requests of the current day, observed rate, requests
+--      per second that RiskOS grants to the key, those of others, requests of RiskOS's day }; '' for unknown
 function verbs.status()
   local configured, effective = rates()
   local since, used = unpack(redis.call('HMGET', KEYS[3], 'since', 'used'))
-  local used_today = since and now_ms - tonumber(since) < DAY and used or '0'
-  local is_manual = redis.call('HEXISTS', KEYS[5], 'asked')
+  local is_today = to_number(since) and now_ms - to_number(since) < DAY
+  local used_today = string.format('%.0f', is_today and to_number(used) or 0)
+  local is_manual = to_positive(redis.call('HGET', KEYS[5], 'asked')) and 1 or 0
   local limit, length, neighbour, granted_until = unpack(
     redis.call('HMGET', KEYS[5], 'limit', 'length', 'neighbour', 'granted_until'))
   local granted, others = '', ''
-  if limit and tonumber(granted_until) > now_ms then
+  limit, length, neighbour = to_number(limit), to_positive(length), to_number(neighbour)
+  if limit and length and neighbour and (to_number(granted_until) or 0) > now_ms then
     granted, others = tostring(limit * 1000 / length), tostring(neighbour * 1000 / length)
   end
   local seen_at = redis.call('HGET', KEYS[3], 'seen_at')
-  local of_day = seen_at and now_ms - tonumber(seen_at) < DAY and redis.call('HGET', KEYS[3], 'limit') or ''
+  local of_day = to_number(seen_at) and now_ms - to_number(seen_at) < DAY and redis.call('HGET', KEYS[3], 'limit')
+  of_day = to_number(of_day) and string.format('%.0f', of_day) or ''
   return { tostring(configured), tostring(effective), is_manual, used_today, tostring(observed_rate()), granted, others,
     of_day }
 end

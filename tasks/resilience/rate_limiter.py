@@ -1,7 +1,8 @@
 """Grant permits to send a request, within the rate and the quota of an account.
 
 Each account, or group of accounts that share a rate, has one bucket in Redis, so all processes together stay within the
-rate. A backfill first takes a permit from a narrower bucket: live requests wait behind at most one of its requests.
+rate. A backfill first takes a permit from a bucket with a lower rate, so live requests wait behind at most one of its
+requests.
 """
 
 import asyncio
@@ -19,16 +20,17 @@ from tasks.model.job import Queue
 from tasks.resilience.holds import UNUSED_KEY, backfill_of, hold_key
 
 QUOTA_LOOK_SECONDS = 15 * 60.0
-"""If RiskOS says that no requests are left today, but not until when, one request finds out so often."""
+"""If RiskOS says that no requests are left today, but not until when, one request finds out after this time."""
 _PATIENCE_SECONDS = 5.0
-# A process reserves the permits of the next 20 ms, at least one. With one at a time at a high rate, its callers would
-# wait for each other's round trips.
+_MAX_SLEEP_SECONDS = 5.0
+# A process reserves the permits of the next 20 ms, at least one. If it reserved only one at a time at a high rate, its
+# callers would wait for each other's round trips.
 _AHEAD_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A permit is reserved and due in some seconds; its request may be the probe that ends a hold."""
+    """A permit is reserved and due in some seconds; its request may be the probe of a hold."""
 
     seconds: float
     is_probe: bool
@@ -36,7 +38,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """None of the account's permits is reserved yet: call this verb of the script in some seconds."""
+    """No permit of the account is reserved yet: call this verb of the script in some seconds."""
 
     seconds: float
     verb: str
@@ -56,7 +58,7 @@ class RunIsHeld:
 
 
 class RateLimitScript:
-    """The Lua script that keeps the rate, and the keys it works on.
+    """The Lua script that keeps the rate, and its keys.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -96,7 +98,7 @@ class RateLimitScript:
                 return Held(facts[1], int(facts[0]) / 1_000)
 
     async def release(self, account: Account, age: float) -> None:
-        """Give back a permit that was due some seconds ago and is not used: no request of ours is counted for it."""
+        """Give back a permit that was due some seconds ago and is not used, so that it does not count as a request."""
         allowance = account.allowance
         args = (account.name, allowance.rate, "release", round(age * 1_000_000))
         await self.call(*args, shared_with=allowance.shared_with)
@@ -113,9 +115,9 @@ class RateLimitScript:
         """Call a verb of the script; ``rate_limiter.lua`` documents their arguments and answers.
 
         Args:
-            name: of the account.
-            rate: requests per second, as in the settings.
-            shared_with: name of the account whose rate and quota it uses; None for its own.
+            name: name of the account.
+            rate: requests per second in the settings.
+            shared_with: name of the account whose rate and quota it uses; None if it has its own.
         """
         limited = shared_with or name
         keys = [
@@ -138,20 +140,14 @@ class RateLimiter:
 
     Args:
         redis: the client, with ``decode_responses``.
-        sleep: how to wait; tests replace it.
+        sleep: waits for some seconds; tests replace it.
     """
 
     def __init__(self, redis: "Redis", sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._script = RateLimitScript(redis)
         self._sleep = sleep
-        self._waiting = 0
         self._holds: dict[str, tuple[float, float]] = {}
         self._semaphores: dict[tuple[str, Queue], asyncio.Semaphore] = {}
-
-    @property
-    def has_waiters(self) -> bool:
-        """Whether a caller waits for its permit, and should not be late for it."""
-        return self._waiting > 0
 
     def set_hold(self, account: str, held_for: float) -> None:
         """Record that an account is on hold for some seconds, or not on hold if 0.
@@ -186,28 +182,25 @@ class RateLimiter:
                         raise AccountHeld(reason, seconds)
                     patience -= seconds
                     await self._sleep(seconds)
-                case Wait(seconds, verb):
-                    await self._wait(seconds)
+                case Wait(seconds, next_verb):
+                    # While nothing is reserved, sleep for short times: Redis's clock may be set and the rate raised.
+                    await self._sleep(min(seconds, _MAX_SLEEP_SECONDS) if next_verb == verb else seconds)
+                    verb = next_verb
                 case Granted(seconds, is_probe):
                     granted_at = time.monotonic()
-                    await self._wait(seconds)
-                    noticed_at, until = self._holds.get(account.name, (0.0, 0.0))
-                    held_since = noticed_at > granted_at and until > time.monotonic()
-                    if is_probe or not held_since:
+                    await self._sleep(seconds)
+                    if is_probe or not self._is_held_since(granted_at, account.name):
                         return is_probe
                     await self._script.release(account, time.monotonic() - granted_at - seconds)
 
+    def _is_held_since(self, granted_at: float, account: str) -> bool:
+        recorded_at, until = self._holds.get(account, (0.0, 0.0))
+        return recorded_at > granted_at and until > time.monotonic()
+
     def _concurrent_acquires(self, account: Account, queue: Queue) -> asyncio.Semaphore:
-        """Return what limits the permits that this process reserves ahead of time."""
+        """Return the semaphore that limits how many permits this process reserves ahead of time."""
         key = (account.name, queue)
         if key not in self._semaphores:
             share = account.allowance.backfill_share if queue is Queue.BACKFILL else 1.0
             self._semaphores[key] = asyncio.Semaphore(max(1, int(account.allowance.rate * share * _AHEAD_SECONDS)))
         return self._semaphores[key]
-
-    async def _wait(self, seconds: float) -> None:
-        self._waiting += 1
-        try:
-            await self._sleep(seconds)
-        finally:
-            self._waiting -= 1

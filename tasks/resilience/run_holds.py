@@ -1,4 +1,4 @@
-"""The holds of runs whose first answers were all refusals, as the ledger keeps them."""
+"""List the holds of runs for which RiskOS's first answers were all refusals; the ledger keeps them."""
 
 from redis.asyncio import Redis
 

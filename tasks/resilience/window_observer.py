@@ -1,4 +1,4 @@
-"""Observe in RiskOS's answers how much of an account's rate and day others use: the key is shared with them."""
+"""Observe in RiskOS's responses how much of an account's rate and day others use that have the same key."""
 
 import importlib.resources
 
@@ -14,14 +14,14 @@ _UNKNOWN = -1
 
 
 class WindowObserver:
-    """Collects what answers say is left, for the estimate that all processes make together in Redis.
+    """Collects how many requests the responses say are left, for the estimate that all processes share in Redis.
 
-    Times are in seconds of a clock that never goes back.
+    Times are in seconds of a monotonic clock.
 
     Args:
         redis: the client, with ``decode_responses``.
-        limited: name of the account whose rate it is.
-        allowance: what it may send by the settings.
+        limited: name of the account whose rate is limited.
+        allowance: the rate and the quota in the settings.
     """
 
     def __init__(self, redis: "Redis", limited: str, allowance: Allowance) -> None:
@@ -34,12 +34,12 @@ class WindowObserver:
         self._flushed_at = -_FLUSH_SECONDS
 
     def record(self, headers: RateLimitHeaders, sent_at: float, *, refused: bool) -> None:
-        """Record an answer.
+        """Record a response.
 
         Args:
-            headers: of the answer.
+            headers: the rate limit headers of the response.
             sent_at: when its request was sent.
-            refused: whether it is a 429.
+            refused: whether its status is 429.
         """
         window, day = headers.rate, headers.day
         if window is None and day is None:
@@ -50,7 +50,7 @@ class WindowObserver:
         self._answers.append((sent_at, _used(window, refused=refused), remaining))
 
     def is_due(self, now: float) -> bool:
-        """Whether the observations should be sent to Redis."""
+        """Return whether the observations should be sent to Redis."""
         return now - self._flushed_at >= _FLUSH_SECONDS
 
     async def flush(self, now: float) -> float:
@@ -81,7 +81,7 @@ class WindowObserver:
 
 
 def _used(window: RateLimitWindow | None, *, refused: bool) -> int:
-    """Return how many requests a window has counted; a refused one is one too many."""
+    """Return how many requests a window has counted; one more than its limit if it refused the request."""
     if window is None or window.limit is None or window.remaining is None:
         return _UNKNOWN
     return window.limit + 1 if refused and not window.remaining else max(0, window.limit - window.remaining)

@@ -1,4 +1,4 @@
-"""Find RiskOS's words in the body of an error, however it is encoded, and tell them from a gateway's."""
+"""Find RiskOS's message in the body of an error, whatever its encoding, and distinguish it from a gateway's message."""
 
 import json
 import zlib
@@ -21,9 +21,9 @@ _COMPRESSED = (b"\x1f\x8b", b"\x78")  # gzip, zlib; JSON begins with neither
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 # A byte order mark, NULs of a C string, half a character of UTF-16.
 _PADDING = "\ufeff\0\ufffd \t\r\n"
-# Objects become tuples of pairs, so that a name that comes twice keeps both values; long numbers are read as float.
+# Objects become tuples of pairs, so that a repeated name keeps all its values; long numbers are read as floats.
 _DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_int=float, strict=False)
-# Names that show who wrote an object with a text where RiskOS has one.
+# Names of fields by which other software is known; it may have a text in the same field as RiskOS.
 _FOREIGN = (
     {"timestamp", "path"},  # Spring Boot
     {"title"},  # problem details (RFC 9457)
@@ -37,30 +37,30 @@ Json = object
 
 
 class KnownTexts(Protocol):
-    """Sentences that decide what an error is: the settings, or the options of a download."""
+    """Sentences that decide what an error means: the settings, or the options of a download."""
 
     @property
     def no_documents_texts(self) -> tuple[str, ...]:
-        """Those that mean "there are no documents"."""
+        """Return the sentences that mean "there are no documents"."""
 
     @property
     def gateway_texts(self) -> tuple[str, ...]:
-        """Those of gateways, which say nothing of an evaluation."""
+        """Return the sentences of gateways, which say nothing about an evaluation."""
 
 
-def classify_refusal(status: int, body: bytes, charset: str | None, texts: KnownTexts) -> NoBundle | None:
-    """Return RiskOS's word that there is no bundle; None if the answer cannot be RiskOS's.
+def classify_error(status: int, body: bytes, charset: str | None, texts: KnownTexts) -> NoBundle | None:
+    """Return RiskOS's answer that there is no bundle; None if the response cannot be RiskOS's.
 
     Args:
-        status: of the answer.
+        status: the HTTP status.
         body: at most ``MAX_BODY_BYTES`` of it.
-        charset: the one of its content type.
-        texts: the sentences that are known.
+        charset: the charset of its content type.
+        texts: the known sentences.
     """
     document = parse_error_body(body, charset)
     if status == HTTPStatus.BAD_REQUEST and (text := find_text(document, texts.no_documents_texts)):
         return NoBundle(Outcome.NO_DOCUMENTS, status, text)
-    text = find_refusal(document, texts.gateway_texts)
+    text = find_riskos_text(document, texts.gateway_texts)
     if text is None or status not in _OUTCOMES:
         return None
     return NoBundle(_OUTCOMES[status], status, text)
@@ -71,7 +71,7 @@ def parse_error_body(body: bytes, charset: str | None) -> Json:
 
     Args:
         body: at most ``MAX_BODY_BYTES``.
-        charset: the one of the content type. A byte order mark, and what UTF-16 looks like, have precedence.
+        charset: the charset of the content type. A byte order mark, and bytes that look like UTF-16, take precedence.
     """
     body = _decompress(body)
     for encoding in _encodings(body, charset):
@@ -81,15 +81,15 @@ def parse_error_body(body: bytes, charset: str | None) -> Json:
 
 
 def find_text(document: Json, texts: Iterable[str]) -> str | None:
-    """Return the first string of a JSON value that is one of these texts, whatever the shape."""
+    """Return the first string of a JSON value that is one of these texts, at any depth."""
     wanted = set(map(_normalize, texts))
     return next((_clean(text) for text in _strings(document) if _normalize(text) in wanted), None)
 
 
-def find_refusal(document: Json, gateway_texts: Iterable[str]) -> str | None:
-    """Return what RiskOS says in one of its documented shapes; None if the words cannot be its own.
+def find_riskos_text(document: Json, gateway_texts: Iterable[str]) -> str | None:
+    """Return the text of an error in one of RiskOS's documented shapes; None if it cannot be RiskOS's.
 
-    If several fields have a text, it is the first one that no gateway uses as well.
+    If several fields have a text, return the first one that no gateway uses too.
     """
     if not isinstance(document, tuple):
         return None
@@ -117,7 +117,7 @@ def _encodings(body: bytes, charset: str | None) -> Iterator[str]:
 
 
 def _strings(document: Json) -> Iterator[str]:
-    """Yield every string value, outer ones first; the limit of the body's bytes bounds their number, too."""
+    """Yield every string value, outer ones first; the limit on the body's bytes limits their number, too."""
     level = [document]
     for _ in range(_MAX_DEPTH):
         deeper: list[Json] = []
@@ -146,5 +146,5 @@ def _normalize(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return the first characters of a text, with spaces for control characters and what cannot be printed."""
+    """Return the first 500 characters of a text, with spaces for those that cannot be printed."""
     return "".join(each if each.isprintable() else " " for each in text[:_MAX_TEXT])

@@ -1,4 +1,4 @@
-"""The record of one evaluation, committed last: objects → the record. Its existence is the truth."""
+"""The manifest: the record of one evaluation, written after its objects. Only it proves the evaluation's outcome."""
 
 import time
 from dataclasses import dataclass
@@ -7,13 +7,15 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import AtSource, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.model.outcome import AtSource, ManifestOutcome, NoDocumentsReason, Outcome, Restriction, SourceStatus
 from tasks.storage.bucket import Bucket, StoredObject
+
+MAX_MANIFEST_BYTES = 64 << 20
+"""The largest manifest that is read; one with 65,535 documents and all names that a bundle may have is smaller."""
 
 SHA256 = r"^[0-9a-f]{64}$"
 _UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
@@ -23,36 +25,60 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: object) -> bool:
+    return value == ()
+
+
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class ArchiveRecord(BaseModel):
     """A part of a JSON object in the archive."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     def as_json(self) -> bytes:
-        """Return the record as it stands in the archive."""
+        """Return the record as it is stored in the archive."""
         return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
 class DocumentRecord(ArchiveRecord):
     """A document that is in the archive."""
 
-    name: str = Field(description="Its name in the bundle, as it stood there; never a path, never a key.")
+    name: str = Field(description="Its name in the bundle, unchanged; never used as a path or a key.")
     kind: str = Field(description="document_front, document_back, selfie, secondary_document, attachment or other.")
-    key: str = Field(description="Where it is, below the archive's prefix.")
-    media_type: str = Field(description="Told from its content.")
+    key: str = Field(description="Its key below the archive's prefix.")
+    media_type: str = Field(description="Detected from its content.")
     size: int = Field(ge=0, description="Bytes.")
     sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
     modified: str | None = Field(description="Time in the bundle, without a zone.")
     named_as: str | None = Field(
-        default=None, description="Media type that its name promised, where the content is another."
+        default=None, description="Media type that its name suggests, if its content has another."
+    )
+    name_encoding: str | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="How its name was decoded: utf-8, assumed-utf-8, cp437 or unicode-path; absent if it is ASCII.",
+    )
+    name_conflict: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=_is_empty,
+        description="Other names that the bundle gives it; present if the bundle contradicts itself about its name.",
     )
     sealed_with: str | None = Field(
         default=None,
         exclude_if=_is_none,
-        description="ID of the key that the object was sealed with; absent where it is as it came.",
+        description="ID of the key that the object was sealed with; absent if it is not sealed.",
     )
     superseded: bool = Field(
-        default=False, description="RiskOS did not have it any more when it last said what it has; the archive does."
+        default=False,
+        description="True if RiskOS no longer had it when it last said what it has; the archive still holds it.",
+    )
+    lenient: str | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="Why its bundle was refused, if `quarantine retry --lenient` archived it anyway; else absent.",
     )
 
 
@@ -60,7 +86,14 @@ class UnreadableRecord(ArchiveRecord):
     """A file of the bundle that has no content, or could not be read; then the bundle is in quarantine."""
 
     name: str = Field(description="Its name in the bundle.")
-    cause: str = Field(description="Why, as a short fixed word.")
+    cause: str = Field(description="The reason, as a short fixed word.")
+
+
+class PaddingRecord(ArchiveRecord):
+    """Bytes of a ZIP that belong to no member and not to its directory."""
+
+    before: int = Field(ge=0, description="Bytes before the first member.")
+    after: int = Field(ge=0, description="Bytes after the end record: blanks, NULs and line ends.")
 
 
 class BundleRecord(ArchiveRecord):
@@ -72,33 +105,53 @@ class BundleRecord(ArchiveRecord):
     sealed_with: str | None = Field(
         default=None,
         exclude_if=_is_none,
-        description="ID of the key that it is sealed with in quarantine; absent where it is not.",
+        description="ID of the key that it is sealed with in quarantine; absent if it is not sealed.",
+    )
+    padding: PaddingRecord | None = Field(
+        default=None, exclude_if=_is_none, description="Present if there were other bytes before or after the ZIP."
     )
 
 
 class ResponseRecord(ArchiveRecord):
-    """What RiskOS answered."""
+    """RiskOS's response."""
 
     status: int = Field(description="HTTP status; 0 if RiskOS was not asked.")
-    message: str | None = Field(description="What it said, cut; null for a bundle.")
+    message: str | None = Field(description="Its message, cut to 500 characters; null for a bundle.")
     request_id: str | None = Field(
         default=None, exclude_if=_is_none, description="RiskOS's ID of the request; absent if it gave none."
     )
 
 
 class SourceRecord(ArchiveRecord):
-    """What RiskOS had when it was last asked; ``documents`` is what the archive holds."""
+    """What RiskOS had when it was last asked; ``documents`` lists what the archive holds."""
 
     status: SourceStatus = Field(description="What RiskOS had of the documents that the archive holds.")
     asked_at: str | None = Field(pattern=_UTC, description="When RiskOS first gave this answer; null if never asked.")
-    response: ResponseRecord = Field(description="The answer that the status was told from.")
+    response: ResponseRecord = Field(description="The response that the status follows from.")
 
 
 class NoDocumentsRecord(ArchiveRecord):
     """Why RiskOS has no documents."""
 
-    reason: NoDocumentsReason = Field(description="As far as it is known.")
-    evidence: tuple[str, ...] = Field(description="What the reason was told from.")
+    reason: NoDocumentsReason = Field(description="The reason, as far as it is known.")
+    evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
+
+
+class WithheldRecord(ArchiveRecord):
+    """A bundle that was counted while it arrived, and of which nothing was stored."""
+
+    documents: int | None = Field(ge=0, description="Files in it; null if its end does not say.")
+    bytes: int = Field(ge=0, description="Its size.")
+
+
+class RestrictedRecord(ArchiveRecord):
+    """The images of the evaluation must not be kept: the document is a military ID, or the person is a minor."""
+
+    reason: Restriction = Field(description="military or minor.")
+    evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
+    withheld: WithheldRecord | None = Field(
+        description="The bundle that RiskOS sent last and that was not stored; null if documents were archived."
+    )
 
 
 class TriggerRecord(ArchiveRecord):
@@ -111,10 +164,17 @@ class TriggerRecord(ArchiveRecord):
 
 
 class ErasedRecord(ArchiveRecord):
-    """The evaluation was erased; this manifest is what keeps it from being archived again."""
+    """The erasure of the evaluation; this manifest prevents that it is archived again."""
 
-    receipt: str = Field(description="Key of the receipt: who asked for it, when and why, and what went.")
-    at: str = Field(pattern=_UTC, description="When.")
+    receipt: str = Field(
+        description="Key of the receipt, which says who asked for it, when and why, and what was removed."
+    )
+    at: str = Field(pattern=_UTC, description="When it was erased.")
+
+    @property
+    def at_seconds(self) -> float:
+        """When it was erased, in seconds since the epoch."""
+        return datetime.fromisoformat(self.at).timestamp()
 
 
 class Manifest(ArchiveRecord):
@@ -125,17 +185,30 @@ class Manifest(ArchiveRecord):
     schema_: Literal[1] = Field(alias="schema", description="Version of this format.")
     eval_id: str = Field(description="The evaluation.")
     environment: Literal["production", "sandbox"]
-    account: str = Field(description="Name of the account it was asked for with.")
+    account: str = Field(description="Name of the account that it was requested with.")
     outcome: Literal[
-        Outcome.ARCHIVED, Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.UNREADABLE
+        Outcome.ARCHIVED,
+        Outcome.NO_DOCUMENTS,
+        Outcome.NOT_FOUND,
+        Outcome.REJECTED,
+        Outcome.WITHHELD,
+        Outcome.UNREADABLE,
     ] = Field(description="How it ended; without documents the manifest is a tombstone.")
     revision: int = Field(ge=1, description="Counts the manifests of this evaluation.")
     previous: str | None = Field(
-        pattern=SHA256, description="SHA-256 of the manifest before, kept as revisions/{revision - 1}.json."
+        pattern=SHA256, description="SHA-256 of the previous manifest, stored as revisions/{revision - 1}.json."
     )
     documents: tuple[DocumentRecord, ...] = Field(description="Every document that the archive holds.")
     unreadable: tuple[UnreadableRecord, ...] = ()
+    unconfirmed: bool = Field(
+        default=False,
+        exclude_if=_is_false,
+        description="True until RiskOS was asked a second time for a bundle that could not be read whole.",
+    )
     bundle: BundleRecord | None
+    quarantined: tuple[BundleRecord, ...] = Field(
+        default=(), description="Every bundle of the evaluation that is in quarantine, the newest first."
+    )
     response: ResponseRecord
     source: SourceRecord | None = Field(
         default=None,
@@ -143,6 +216,9 @@ class Manifest(ArchiveRecord):
         description="What RiskOS had when last asked; absent in manifests of versions before this field.",
     )
     no_documents: NoDocumentsRecord | None
+    restricted: RestrictedRecord | None = Field(
+        default=None, exclude_if=_is_none, description="Present if images of the evaluation must not be kept."
+    )
     trigger: TriggerRecord
     event_at: str | None = Field(
         default=None,
@@ -155,12 +231,12 @@ class Manifest(ArchiveRecord):
     archived_at: str = Field(pattern=_UTC, description="When this manifest was made.")
     archiver: str = Field(description="Program and version that made it.")
     erased: ErasedRecord | None = Field(
-        default=None, exclude_if=_is_none, description="There where the evaluation was erased."
+        default=None, exclude_if=_is_none, description="Present if the evaluation was erased."
     )
 
     @property
     def manifest_outcome(self) -> ManifestOutcome:
-        """What it says of the evaluation: its outcome, or that it was erased."""
+        """The outcome of the evaluation, or that it was erased."""
         if self.erased:
             return ManifestOutcome.ERASED
         # Manifests without `source` recorded RiskOS's last answer as the outcome, whatever the archive held.
@@ -169,24 +245,54 @@ class Manifest(ArchiveRecord):
 
     @property
     def source_status(self) -> SourceStatus:
-        """What RiskOS had when it was last asked, as far as the manifest says."""
+        """What RiskOS had when it was last asked, as far as the manifest says so."""
         return self.source.status if self.source else SourceStatus.UNKNOWN
 
     @property
     def no_documents_reason(self) -> NoDocumentsReason | None:
-        """Why there are no documents, if RiskOS has none and the archive holds none."""
+        """The reason why there are no documents, if RiskOS has none and the archive holds none."""
         is_tombstone = self.manifest_outcome is ManifestOutcome.NO_DOCUMENTS
         return self.no_documents.reason if is_tombstone and self.no_documents else None
 
     @property
     def last_response(self) -> ResponseRecord:
-        """What RiskOS answered when it was last asked."""
+        """RiskOS's response when it was last asked."""
         return self.source.response if self.source else self.response
+
+    @property
+    def quarantined_bundles(self) -> tuple[BundleRecord, ...]:
+        """Every bundle in quarantine that the manifest names; manifests of older releases name one, as ``bundle``."""
+        if self.quarantined or self.bundle is None or self.manifest_outcome is not ManifestOutcome.UNREADABLE:
+            return self.quarantined
+        return (self.bundle,)
+
+    @property
+    def rereadable_bundle(self) -> BundleRecord | None:
+        """The bundle that RiskOS sent last, if it is in quarantine."""
+        last = self.bundle and self.bundle.sha256
+        return next((each for each in self.quarantined_bundles if each.sha256 == last), None)
+
+    @property
+    def is_asked_since(self) -> bool:
+        """Whether RiskOS was asked again after it had sent the bundle, and then sent none."""
+        last = (self.source.asked_at, self.source.response) if self.source else (self.retrieved_at, self.response)
+        return last != (self.retrieved_at, self.response)
 
     @property
     def holds_anything(self) -> bool:
         """Whether the archive holds documents of the evaluation, or a bundle in quarantine."""
-        return bool(self.documents) or self.manifest_outcome is ManifestOutcome.UNREADABLE
+        return bool(self.documents or self.quarantined_bundles)
+
+    def plain_keys(self, evaluation: Evaluation) -> frozenset[str]:
+        """Return the keys of the named objects that are not sealed."""
+        documents = [each.key for each in self.documents if not each.sealed_with]
+        bundles = [evaluation.quarantine_key(each.sha256) for each in self.quarantined_bundles if not each.sealed_with]
+        return frozenset((*documents, *bundles))
+
+    def with_sealed_bundle(self, key_id: str | None) -> "Manifest":
+        """Return the manifest with the ID of the key that its bundle in quarantine is sealed with."""
+        bundle = self.bundle and self.bundle.model_copy(update={"sealed_with": key_id})
+        return self.model_copy(update={"bundle": bundle, "quarantined": (bundle,) if bundle else ()})
 
     def at_source(self, document: DocumentRecord) -> AtSource:
         """Return whether RiskOS had a document when it was last asked."""
@@ -195,35 +301,52 @@ class Manifest(ArchiveRecord):
         return AtSource.NO if document.superseded else AtSource.YES
 
     @property
-    def is_without_docv(self) -> bool:
-        """Whether it says that there was no DocV step; a new order asks RiskOS nevertheless."""
-        return self.no_documents_reason is NoDocumentsReason.NO_DOCV_STEP
+    def reason(self) -> NoDocumentsReason | None:
+        """The reason why the archive holds no documents: RiskOS has none, or they were withheld."""
+        if self.restricted and self.manifest_outcome is ManifestOutcome.WITHHELD:
+            return NoDocumentsReason(self.restricted.reason)
+        return self.no_documents_reason
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The facts that explain why there are no documents, or why some must not be kept."""
+        records = (self.restricted, self.no_documents)
+        return tuple(dict.fromkeys(each for record in records if record for each in record.evidence))
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether there may be documents later, so that RiskOS is asked again without a refresh."""
+        return bool(self.no_documents_reason and self.no_documents_reason.is_provisional)
 
     def same_content(self, other: "Manifest") -> bool:
-        """Return whether both tell of the same outcome, documents, source status and answer.
+        """Return whether a later manifest has the same outcome, documents, media types, source status and response.
 
-        Times, trigger, request ID and the packing of the bundle may differ: RiskOS makes the ZIP anew for each request.
+        Times, trigger, request ID and the packing of the bundle may differ: RiskOS makes a new ZIP for each request.
+        After an unconfirmed manifest, every response is new.
         """
-        return self.comparison_key() == other.comparison_key()
+        return not self.unconfirmed and self.comparison_key() == other.comparison_key()
 
     def comparison_key(self) -> tuple[object, ...]:
-        """Return what two manifests are compared by."""
+        """Return the value by which two manifests are compared."""
         documents = sorted(
-            (document.name, document.kind, document.key) for document in self.documents if not document.superseded
+            (each.name, each.kind, each.key, each.media_type, each.sealed_with or "", each.lenient or "")
+            for each in self.documents
+            if not each.superseded
         )
         unreadable = sorted((each.name, each.cause) for each in self.unreadable)
         answers = [(each.status, each.message) for each in (self.response, self.last_response)]
         status = self.source.status if self.source else None
-        return self.outcome, documents, unreadable, answers, status, self.no_documents, self.erased
+        restricted = self.restricted and (self.restricted.evidence, self.restricted.withheld is None)
+        return self.outcome, documents, unreadable, answers, status, self.no_documents, restricted, self.erased
 
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest as it stands in the archive.
+    """A manifest as it is stored in the archive.
 
     Attributes:
-        manifest: what it says.
-        stored: its bytes and its version there.
+        manifest: the parsed manifest.
+        stored: its bytes and its version in the archive.
     """
 
     manifest: Manifest
@@ -232,34 +355,34 @@ class StoredManifest:
 
 @cache
 def archiver() -> str:
-    """Return program and version, as manifests name them; asked once, for the answer is searched for on disk."""
+    """Return program and version, as manifests name them; cached, because the version is searched for on disk."""
     return f"docv-archive {version('docv-archive')}"
 
 
 def utc_now() -> str:
-    """Return the time as manifests write it."""
+    """Return the time in the format of manifests."""
     return format_utc(time.time())
 
 
 def format_utc(seconds: float) -> str:
-    """Return seconds since the epoch as manifests write times: RFC 3339 with milliseconds."""
+    """Return seconds since the epoch in the format of manifests: RFC 3339 with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of manifests, as it is published."""
+    """Return the published JSON schema of manifests."""
     document = Manifest.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 
 async def read_manifest(bucket: Bucket, evaluation: Evaluation) -> StoredManifest | None:
-    """Return the evaluation's manifest, or None where there is none.
+    """Return the evaluation's manifest, or None if it does not exist.
 
     Raises:
-        IntegrityError: there is one, but not one that we could have written.
-        StorageError: the bucket did not say.
+        IntegrityError: the manifest is too large, or this program cannot have written it.
+        StorageError: the bucket could not be read.
     """
-    found = await bucket.read(evaluation.manifest_key)
+    found = await bucket.read(evaluation.manifest_key, MAX_MANIFEST_BYTES)
     if found is None:
         return None
     try:
@@ -267,17 +390,5 @@ async def read_manifest(bucket: Bucket, evaluation: Evaluation) -> StoredManifes
     except ValidationError:
         raise IntegrityError("a manifest is damaged or of a newer format") from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
-        raise IntegrityError("a manifest speaks of another evaluation")
+        raise IntegrityError("a manifest is of another evaluation")
     return StoredManifest(manifest, found)
-
-
-def manifest_error(data: bytes) -> str:
-    """Return in a sentence why bytes are no manifest of ours; nothing of them is in it."""
-    try:
-        facts = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return "the manifest is no JSON"
-    version = facts.get("schema") if isinstance(facts, dict) else None
-    if isinstance(version, int) and version > 1:
-        return f"the manifest is of a newer format ({version}): use a newer docv-archive"
-    return "the manifest does not fit its schema, docs/manifest.schema.json"

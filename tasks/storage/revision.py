@@ -1,4 +1,4 @@
-"""Commit the next revision of a manifest: what the archive holds stays, and next to it stands what RiskOS had."""
+"""Commit the next revision of a manifest, which lists held documents next to the documents that RiskOS has now."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import DocumentRecord, Manifest, SourceRecord, StoredManifest
 
 _MEDIA_TYPE = "application/json"
-# The tag of documents names the folder of the bundle that they came from; a manifest comes from this program.
+# On documents, this tag names the folder of the bundle that they came from; manifests come from this program.
 _SOURCE_TAG = "docv-archive"
 
 
@@ -21,40 +21,55 @@ async def commit(
     previous: StoredManifest | None,
     tags: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Write the manifest, after everything it names; return how the evaluation ended by that.
+    """Write the manifest, after all objects that it names; return the outcome of the evaluation.
 
-    The manifest before is kept under ``revisions/`` first. Replacing compares what is there with what we
-    read, so that two workers cannot lose each other's revision.
+    The previous manifest is first copied to ``revisions/``. The new one replaces it by compare-and-swap, so that two
+    workers cannot overwrite each other's revision.
 
     Args:
         tags: the user's own tags.
 
     Raises:
-        ManifestChanged: another worker wrote one in the meantime; look it up again.
-        StorageError: it may not be there.
-        IntegrityError: another manifest is kept under the same revision.
+        ManifestChanged: another worker wrote a manifest in the meantime; read it again.
+        StorageError: the manifest may not have been written.
+        IntegrityError: another manifest is stored under the same revision.
     """
     record = next_revision(previous, manifest)
     if previous and previous.manifest.same_content(record):
+        await complete_tags(bucket, evaluation, previous.manifest, tags)
         return Outcome.UNCHANGED
     if previous:
-        kept, labels = previous.stored.data, manifest_attributes(evaluation, previous.manifest, tags)
-        await put(bucket, evaluation.revision_key(record.revision - 1), kept, hashlib.sha256(kept).hexdigest(), labels)
-    data, labels = record.as_json(), manifest_attributes(evaluation, record, tags)
+        kept, attributes = previous.stored.data, manifest_attributes(evaluation, previous.manifest, tags)
+        await put(
+            bucket, evaluation.revision_key(record.revision - 1), kept, hashlib.sha256(kept).hexdigest(), attributes
+        )
+    data, attributes = record.as_json(), manifest_attributes(evaluation, record, tags)
     try:
-        await bucket.replace(evaluation.manifest_key, data, labels, previous.stored.etag if previous else None)
+        await bucket.replace(evaluation.manifest_key, data, attributes, previous.stored.etag if previous else None)
     except (ManifestChanged, WriteUnconfirmed):
-        # Our own write may have reached the store although its answer did not reach us.
+        # This write may have reached the store even if its response was lost.
         found = await bucket.read(evaluation.manifest_key)
         if found is None or found.data != data:
             raise ManifestChanged from None
+        await complete_tags(bucket, evaluation, record, tags)
     return Outcome.UNCHANGED if previous and not _has_news(previous.manifest, record) else record.outcome
 
 
-def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manifest:
-    """Return the manifest as the revision that follows the one before.
+async def complete_tags(
+    bucket: Bucket, evaluation: Evaluation, manifest: Manifest, tags: Mapping[str, str] | None = None
+) -> None:
+    """Set the tags of an existing manifest, in case the worker that wrote it was stopped before it set them.
 
-    What the archive holds stays listed, whatever RiskOS answers now. After an erasure the revisions begin again.
+    Args:
+        tags: the user's own tags.
+    """
+    await bucket.put_tags(evaluation.manifest_key, manifest_attributes(evaluation, manifest, tags))
+
+
+def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manifest:
+    """Return the manifest as the revision after the previous one.
+
+    Held documents stay listed, whatever RiskOS answers now. After an erasure, the revisions begin again.
     """
     if previous is None:
         return manifest
@@ -68,7 +83,7 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
 
 
 def _keep_held(before: Manifest, answered: Manifest) -> Manifest:
-    """Return what follows if RiskOS sent no bundle: outcome, documents and bundle stay, the source's part is new."""
+    """Return the revision if nothing was stored: outcome, documents and bundle stay, ``source`` is new."""
     is_gone = answered.source_status is SourceStatus.NONE
     documents = [
         document.model_copy(update={"superseded": is_gone or document.superseded}) for document in before.documents
@@ -79,22 +94,20 @@ def _keep_held(before: Manifest, answered: Manifest) -> Manifest:
             "documents": tuple(documents),
             "unreadable": before.unreadable,
             "bundle": before.bundle,
+            "quarantined": before.quarantined_bundles,
             "response": before.response,
             "retrieved_at": before.retrieved_at,
-            "source": _with_status(answered.source, SourceStatus.GONE) if is_gone else answered.source,
+            "source": _with_status(answered.source, SourceStatus.GONE if is_gone else SourceStatus.UNKNOWN),
+            "restricted": answered.restricted or before.restricted,
         }
     )
 
 
 def _add_to_held(before: Manifest, delivered: Manifest) -> Manifest:
-    """Return what follows if RiskOS sent a bundle: held documents that are not in it come after those that are."""
+    """Return the revision if RiskOS sent a bundle; its documents come first, then the other held documents."""
+    if delivered.is_asked_since:
+        return _add_read_again(before, delivered)
     present = {document.key for document in delivered.documents}
-    # Existing objects are not written again, so they stay sealed with their old key.
-    sealed = {document.key: document.sealed_with for document in before.documents}
-    documents = [
-        document.model_copy(update={"sealed_with": sealed.get(document.key, document.sealed_with)})
-        for document in delivered.documents
-    ]
     others = [
         document.model_copy(update={"superseded": _is_superseded(document, delivered)})
         for document in before.documents
@@ -104,16 +117,33 @@ def _add_to_held(before: Manifest, delivered: Manifest) -> Manifest:
     if others and _is_unreadable_as_a_whole(delivered):
         source = _with_status(source, SourceStatus.UNKNOWN)
     elif any(document.superseded for document in others):
-        has_some = documents or not all(document.superseded for document in others)
+        has_some = delivered.documents or not all(document.superseded for document in others)
         source = _with_status(source, SourceStatus.PARTLY_GONE if has_some else SourceStatus.GONE)
-    return delivered.model_copy(update={"documents": (*documents, *others), "source": source})
+    in_quarantine = [each for each in before.quarantined_bundles if each not in delivered.quarantined]
+    return delivered.model_copy(
+        update={
+            "documents": (*delivered.documents, *others),
+            "quarantined": (*delivered.quarantined, *in_quarantine),
+            "restricted": delivered.restricted or before.restricted,
+            "source": source,
+        }
+    )
+
+
+def _add_read_again(before: Manifest, reread: Manifest) -> Manifest:
+    """Return the revision if a bundle was read again after a later answer of RiskOS; the facts of that answer stay."""
+    superseded = {each.key: each.superseded for each in before.documents}
+    is_gone = before.source_status is SourceStatus.GONE
+    documents = [each.model_copy(update={"superseded": superseded.pop(each.key, is_gone)}) for each in reread.documents]
+    others = [each for each in before.documents if each.key in superseded]
+    return reread.model_copy(update={"documents": (*documents, *others)})
 
 
 def _is_superseded(document: DocumentRecord, delivered: Manifest) -> bool:
-    """Return whether RiskOS does not have a held document any more, by the bundle that it sent."""
+    """Return whether RiskOS no longer has a held document, judging by the bundle that it sent."""
     if document.sha256 in {each.sha256 for each in delivered.documents}:
         return False
-    # What could not be read may be this document.
+    # The file that could not be read may be this document.
     may_be_unreadable = document.name in {each.name for each in delivered.unreadable}
     return document.superseded if may_be_unreadable or _is_unreadable_as_a_whole(delivered) else True
 
@@ -127,8 +157,11 @@ def _with_status(source: SourceRecord | None, status: SourceStatus) -> SourceRec
 
 
 def _has_news(before: Manifest, record: Manifest) -> bool:
-    """Return whether a revision says more than that RiskOS has less, or again, of what the archive holds."""
-    if not record.holds_anything or before.manifest_outcome is not record.manifest_outcome:
+    """Return whether a revision adds something that the archive did not hold.
+
+    It adds nothing if it only says that RiskOS no longer has a held document, or has it again.
+    """
+    if before.unconfirmed or not record.holds_anything or before.manifest_outcome is not record.manifest_outcome:
         return True
     held = {(document.name, document.kind, document.key) for document in before.documents}
     new = {(document.name, document.kind, document.key) for document in record.documents} - held
@@ -138,7 +171,7 @@ def _has_news(before: Manifest, record: Manifest) -> bool:
 def manifest_attributes(
     evaluation: Evaluation, manifest: Manifest, tags: Mapping[str, str] | None = None
 ) -> ObjectAttributes:
-    """Return what the object of a manifest, current or former, says of itself.
+    """Return media type, metadata and tags of the object of a manifest, current or former.
 
     Args:
         tags: the user's own tags.
@@ -152,6 +185,7 @@ def manifest_attributes(
         },
         tags={
             **(tags or {}),
+            **({"restricted": manifest.restricted.reason.value} if manifest.restricted else {}),
             "environment": evaluation.environment,
             "document-kind": "manifest",
             "source": _SOURCE_TAG,

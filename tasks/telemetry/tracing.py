@@ -1,49 +1,169 @@
-"""Follow an evaluation from its acceptance to its manifest: spans of our own, where somebody wants them.
+"""Follow an evaluation from its acceptance to its manifest, by OpenTelemetry's conventions.
 
-Nothing is in them but figures, words of our own and the evaluation's ID: an instrumentation of the HTTP client or of
-Celery would tell URLs, queries and arguments. Where nobody wants them nothing of OpenTelemetry is imported.
+Spans hold numbers, fixed words and the evaluation's ID. The ready-made instrumentations would record URLs, queries and
+arguments. Without DOCV_TRACING nothing of OpenTelemetry is imported.
 """
 
 import contextlib
-from collections.abc import Iterator
+import enum
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
+Fact = str | int | None
+
+
+class SpanKind(enum.Enum):
+    """The side of a request or message that a span describes, with OpenTelemetry's names."""
+
+    INTERNAL = enum.auto()
+    SERVER = enum.auto()
+    CLIENT = enum.auto()
+    PRODUCER = enum.auto()
+    CONSUMER = enum.auto()
 
 
 class _Switch:
-    """What makes the spans of this process; None makes none."""
+    """The tracer of this process; None makes no spans."""
 
     tracer: "Tracer | None" = None
 
 
 def use(tracer: "Tracer | None") -> None:
-    """Trace from now on, or not any more."""
+    """Make spans with this tracer from now on; None makes none."""
     _Switch.tracer = tracer
 
 
-def span(name: str, **facts: str | int) -> AbstractContextManager[None]:
-    """Have a part of the work be a span for as long as the block lasts.
+def is_on() -> bool:
+    """Return whether this process makes spans."""
+    return _Switch.tracer is not None
+
+
+def span(
+    name: str, kind: SpanKind = SpanKind.INTERNAL, *, answers: tuple[type[BaseException], ...] = (), **facts: Fact
+) -> AbstractContextManager[None]:
+    """Make a part of the work a span for as long as the block lasts.
 
     Args:
         name: of the part.
-        facts: figures and words of our own.
+        answers: exceptions that are answers, so that the span has not failed.
+        facts: numbers and fixed words.
     """
-    return _open(_Switch.tracer, name, facts) if _Switch.tracer else contextlib.nullcontext()
+    if not _Switch.tracer:
+        return contextlib.nullcontext()
+    return _open(_Switch.tracer, name, kind, _attributes(facts), answers)
 
 
-def set_facts(**facts: str | int) -> None:
+def s3_request(operation: str, answers: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
+    """Make a request to S3 a span, named as OpenTelemetry's conventions for AWS name it.
+
+    Args:
+        operation: as in S3's API, such as ``PutObject``.
+        answers: exceptions that are answers, so that the request has not failed.
+    """
+    if not _Switch.tracer:
+        return contextlib.nullcontext()
+    facts: dict[str, str | int] = {"rpc.system": "aws-api", "rpc.service": "S3", "rpc.method": operation}
+    return _open(_Switch.tracer, f"S3.{operation}", SpanKind.CLIENT, facts, answers)
+
+
+def http_request(method: str, route: str | None, traceparent: str | None) -> AbstractContextManager[None]:
+    """Make the answer to an HTTP request a span within the caller's trace.
+
+    Args:
+        method: of the request, or ``_OTHER`` if it is not a known one.
+        route: pattern that matched; None if none did. The path itself may hold anything.
+        traceparent: as the caller sent it.
+    """
+    if not _Switch.tracer:
+        return contextlib.nullcontext()
+    facts: dict[str, str | int] = {"http.request.method": method, "url.scheme": "http"}
+    if route:
+        facts["http.route"] = route
+    shown = "HTTP" if method == "_OTHER" else method
+    name = f"{shown} {route}" if route else shown
+    return _open(_Switch.tracer, name, SpanKind.SERVER, facts, context=_extract(traceparent))
+
+
+def accept(queue: str, evaluations: int) -> AbstractContextManager[None]:
+    """Make the acceptance of evaluations a span; attempts at them lead back to it."""
+    if not _Switch.tracer:
+        return contextlib.nullcontext()
+    facts = _messaging("accept", "create", queue) | _attributes({"queue": queue, "evaluations": evaluations})
+    if evaluations != 1:
+        facts["messaging.batch.message_count"] = evaluations
+    return _open(_Switch.tracer, "accept", SpanKind.PRODUCER, facts)
+
+
+def process_message(traceparent: str | None, *, queue: str, evaluations: int) -> AbstractContextManager[None]:
+    """Make the reading of a producer's message a span within the producer's trace."""
+    if not _Switch.tracer:
+        return contextlib.nullcontext()
+    facts = _messaging("process", "process", queue) | _attributes({"queue": queue, "evaluations": evaluations})
+    return _open(_Switch.tracer, "process", SpanKind.CONSUMER, facts, context=_extract(traceparent))
+
+
+def attempt(accepted: str | None, *, queue: str, alone: bool, **facts: Fact) -> AbstractContextManager[None]:
+    """Make an attempt a span that leads back to the acceptance of its evaluation.
+
+    Args:
+        accepted: ``traceparent`` of the acceptance.
+        queue: that the evaluation came on.
+        alone: whether both are one trace, as for live evaluations. A backfill would make one trace of thousands of
+            attempts: there each attempt is a trace of its own, with a link.
+        facts: numbers and fixed words.
+    """
+    if not _Switch.tracer:
+        return contextlib.nullcontext()
+    from opentelemetry.trace import Link, get_current_span  # noqa: PLC0415
+
+    before = _extract(accepted)
+    link = get_current_span(before).get_span_context()
+    how = {"context": before} if alone else {"links": [Link(link)] if link.is_valid else []}
+    attributes = _messaging("attempt", "process", queue) | _attributes({"queue": queue, **facts})
+    return _open(_Switch.tracer, "attempt", SpanKind.CONSUMER, attributes, **how)
+
+
+def set_facts(**facts: Fact) -> None:
     """Add facts to the current span that were not known when it began."""
+    set_attributes(_attributes(facts))
+
+
+def set_attributes(attributes: Mapping[str, str | int]) -> None:
+    """Add attributes to the current span that OpenTelemetry's conventions name."""
     if _Switch.tracer:
         from opentelemetry.trace import get_current_span  # noqa: PLC0415
 
-        get_current_span().set_attributes(_attributes(facts))
+        get_current_span().set_attributes(dict(attributes))
+
+
+def set_request(method: str, url: str) -> None:
+    """Add to the current span which server is asked; the rest of the URL is not recorded."""
+    if _Switch.tracer:
+        set_attributes({"http.request.method": method, "server.address": urlsplit(url).hostname or ""})
+
+
+def record_failure(error_type: str, **facts: Fact) -> None:
+    """Let the current span end as failed.
+
+    Args:
+        error_type: class of the error, or the status that was answered.
+        facts: numbers and fixed words.
+    """
+    if _Switch.tracer:
+        from opentelemetry.trace import get_current_span  # noqa: PLC0415
+
+        _fail(get_current_span(), error_type)
+        set_facts(**facts)
 
 
 def current_traceparent() -> str | None:
-    """Return the current span as W3C ``traceparent``; it goes into the ledger with what is accepted."""
+    """Return the current span as W3C ``traceparent``; the ledger keeps it with accepted evaluations."""
     if not _Switch.tracer:
         return None
     carrier: dict[str, str] = {}
@@ -51,40 +171,59 @@ def current_traceparent() -> str | None:
     return carrier.get("traceparent")
 
 
-def attempt(accepted: str | None, *, alone: bool, **facts: str | int) -> AbstractContextManager[None]:
-    """Have an attempt be a span that leads back to where its evaluation was accepted.
-
-    Args:
-        accepted: ``traceparent`` of that.
-        alone: whether both are one trace, as for what is live. A backfill would make one of thousands, which nobody can
-            look at: each attempt is a trace of its own then, with a link.
-        facts: figures and words of our own.
-    """
-    if not _Switch.tracer:
-        return contextlib.nullcontext()
-    from opentelemetry.trace import Link, get_current_span  # noqa: PLC0415
-
-    before = _propagator().extract({"traceparent": accepted or ""})
-    link = get_current_span(before).get_span_context()
-    how = {"context": before} if alone else {"links": [Link(link)] if link.is_valid else []}
-    return _open(_Switch.tracer, "attempt", facts, **how)
-
-
 @contextlib.contextmanager
-def _open(tracer: "Tracer", name: str, facts: dict[str, str | int], **how: Any) -> Iterator[None]:
-    # The text of a foreign error may hold a URL; of ours, too, only the kind is told.
+def _open(
+    tracer: "Tracer",
+    name: str,
+    kind: SpanKind,
+    attributes: dict[str, str | int],
+    answers: tuple[type[BaseException], ...] = (),
+    **how: Any,
+) -> Iterator[None]:
+    from opentelemetry import trace  # noqa: PLC0415
+
+    # The text of a foreign error may hold a URL, so spans record only the class.
     with tracer.start_as_current_span(
-        name, attributes=_attributes(facts), record_exception=False, set_status_on_exception=False, **how
+        name,
+        kind=trace.SpanKind[kind.name],
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+        **how,
     ) as opened:
         try:
             yield
         except BaseException as error:
-            opened.set_attribute("error.type", type(error).__name__)
+            if not isinstance(error, answers):
+                _fail(opened, type(error).__name__)
             raise
 
 
-def _attributes(facts: dict[str, str | int]) -> dict[str, str | int]:
-    return {f"docv.{fact}": value for fact, value in facts.items()}
+def _fail(failed: "Span", error_type: str) -> None:
+    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
+
+    failed.set_attribute("error.type", error_type)
+    failed.set_status(Status(StatusCode.ERROR))
+
+
+def _messaging(operation: str, kind: str, queue: str) -> dict[str, str | int]:
+    return {
+        "messaging.system": "celery",
+        "messaging.destination.name": queue,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+    }
+
+
+def _attributes(facts: Mapping[str, Fact]) -> dict[str, str | int]:
+    return {f"docv.{fact}": value for fact, value in facts.items() if value is not None}
+
+
+def _extract(traceparent: str | None) -> "Context":
+    """Return the context that a traceparent names; the empty one, which begins a trace, if it is not valid."""
+    from opentelemetry.context import Context  # noqa: PLC0415
+
+    return _propagator().extract({"traceparent": traceparent or ""}, Context())  # type: ignore[no-any-return]
 
 
 def _propagator() -> Any:

@@ -1,1 +1,1 @@
-"""What it costs, measured: by commands that stay in the repository, side by side."""
+"""Measure what docv-archive costs, next to other ways of doing the same."""

@@ -1,7 +1,7 @@
-"""Answers of the stand-ins, as bytes."""
+"""Responses of the stand-ins, as bytes."""
 
 END = b"\r\n\r\n"
-"""What a head ends with."""
+"""The end of the headers."""
 
 
 def response(status: int, body: bytes, media_type: str, *more: str) -> bytes:
@@ -13,4 +13,9 @@ def response(status: int, body: bytes, media_type: str, *more: str) -> bytes:
 NO_KEY = response(
     404, b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>Not Found</Message></Error>", "application/xml"
 )
-"""What S3 says of an object that is not there."""
+"""The answer of S3 to a request for an object that does not exist."""
+
+CONDITION_FAILED = response(
+    412, b"<?xml version='1.0'?><Error><Code>PreconditionFailed</Code><Message>No</Message></Error>", "application/xml"
+)
+"""The answer of S3 to a write whose condition is not met."""

@@ -1,8 +1,8 @@
-"""How fast an archive can be asked and read back: `make bench-archive`.
+"""Measure how fast `audit` and `verify` read an archive: `make bench-archive`.
 
-The archive is a folder whose documents are few files under many names: so it needs no more of the disk than a manifest
-for each evaluation, and what is measured is our own work and not the disk's. It is asked as a folder, and then as S3:
-from a stand-in, a process of its own, that holds the same files. Each of two sizes, which shows whether memory grows.
+The archive is a folder in which a few documents have many names. So each evaluation takes only the disk space of its
+manifest, and the disk does not set the speed. The commands read it as a folder, and then as S3: from a stand-in, a
+process of its own, that has the same files. It has two sizes, to show whether memory grows.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from tests.bench.processes import Took, run
 _EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000
 _DOCUMENTS = 3
-_LINKS = 20_000  # a file system may allow no more than some ten thousand names of one file
+_LINKS = 20_000  # ext4 allows at most 65,000 names of one file
 _MB, _MIB = 1_000_000, 1 << 20
 _COMMANDS = (
     ("audit", "ids.txt"),
@@ -40,19 +40,19 @@ _LEAST = {("audit", "ids.txt"): "2,000 IDs/s", ("verify",): "300 MB/s"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where the archive is: settings that name it, and what counts the requests, if anything does."""
+    """An archive: the settings that name it, and a connection to the stand-in that counts requests, if there is one."""
 
     name: str
     settings: Mapping[str, str]
     line: http.client.HTTPConnection | None = None
 
     def requests(self) -> int:
-        """Return how many requests there were so far."""
+        """Return how many requests the stand-in has received."""
         return sum(counted(self.line).values()) if self.line else 0
 
 
 def main() -> None:
-    """Make archives, ask them, read them back, and print what that took."""
+    """Make archives, run the commands on them, and print the results."""
     for count in _EVALUATIONS:
         with tempfile.TemporaryDirectory(prefix="docv-bench-") as name:
             folder = Path(name)
@@ -103,11 +103,11 @@ def _say(command: tuple[str, ...], count: int, took: Took, requests: int) -> Non
 
 
 def _fill_documents(archive: Path, eval_ids: Iterable[str]) -> None:
-    """Let every manifest name documents that are there."""
+    """Write the documents of each manifest, as names of a few files."""
     source = archive.parent / "source"
     for number, eval_id in enumerate(eval_ids):
         if number * _DOCUMENTS % _LINKS < _DOCUMENTS:
-            data = random.Random(number).randbytes(_DOCUMENT)  # noqa: S311  # no secret
+            data = random.Random(number).randbytes(_DOCUMENT)  # noqa: S311  # not a secret
             source.unlink(missing_ok=True)
             source.write_bytes(data)
             sha256 = hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""How long it takes to cancel a backfill in the middle: `python -m tests.bench.cancel [IDS [FED]]`."""
+"""Measure how long it takes to cancel a backfill in the middle: `python -m tests.bench.cancel [IDS [FED]]`."""
 
 import asyncio
 import sys
@@ -21,18 +21,18 @@ _AT_ONCE = 1_000
 
 
 async def measure(redis: "Redis", ids: int, fed: int) -> None:
-    """Feed a part of a run, bring some of that into every state, and cancel the run."""
+    """Feed a part of a run, bring some of its evaluations into each state, and cancel the run."""
     ledger = Ledger(redis)
-    await ledger.begin_run(_RUN, total=ids, fingerprint="its IDs")
+    await ledger.runs.begin(_RUN, total=ids, fingerprint="its IDs")
     order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=_RUN))
     for start in range(0, fed, _AT_ONCE):
         some = [str(UUID(int=number, version=4)) for number in range(start, start + _AT_ONCE)]
-        await ledger.feed(_RUN, some, order, position=start, backlog=ids)
+        await ledger.runs.feed(_RUN, some, order, position=start, backlog=ids)
         if start % (10 * _AT_ONCE) == 0:
             await _work_on(ledger, some)
-    before, began = await ledger.get_run(_RUN), time.perf_counter()
+    before, began = await ledger.runs.get_counters(_RUN), time.perf_counter()
     counts = await Cancellation(redis).cancel_run(_RUN)
-    seconds, after = time.perf_counter() - began, await ledger.get_run(_RUN)
+    seconds, after = time.perf_counter() - began, await ledger.runs.get_counters(_RUN)
     assert counts is not None
     assert after.total == ids == after.states["leased"] + sum(after.outcomes.values())
     assert counts.cancelled == after.outcomes[Outcome.CANCELLED] == before.pending - counts.in_flight

@@ -1,4 +1,4 @@
-"""Who takes part: our worker as it is run, and the same work as others would do it."""
+"""The contestants: a worker of docv-archive, and other programs that do the same work."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ Processes = list["subprocess.Popen[bytes]"]
 
 
 class Contestant(Protocol):
-    """Somebody who archives what he is given.
+    """A program that archives the evaluations it is given.
 
     Attributes:
         processes: its processes; each leads a session.
@@ -39,11 +39,11 @@ class Contestant(Protocol):
     processes: Processes
 
     def feed(self, eval_ids: Sequence[str]) -> None:
-        """Hand in evaluations; what that costs is not the contestant's."""
+        """Hand over evaluations; this costs the contestant nothing."""
 
 
 class Piped:
-    """One that reads IDs from its standard input."""
+    """A contestant that reads IDs from its standard input."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.processes = [process]
@@ -51,7 +51,7 @@ class Piped:
     def feed(self, eval_ids: Sequence[str]) -> None:
         """See Contestant."""
         pipe = self.processes[0].stdin
-        assert pipe  # it was asked for
+        assert pipe  # a pipe
         pipe.write("".join(f"{eval_id}\n" for eval_id in eval_ids).encode())
         pipe.flush()
 
@@ -71,12 +71,12 @@ class Prefork:
 
 
 class Ours:
-    """Our worker, fed through ledger and queue.
+    """A docv-archive worker, fed through ledger and queue.
 
     Args:
         processes: of the workers.
         redis_url: of ledger and queue.
-        queue: where to it is fed.
+        queue: that gets the evaluations.
         batch: evaluations in a message.
     """
 
@@ -91,8 +91,8 @@ class Ours:
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
             publisher.publish(self._queue, eval_ids, self._batch)
 
-    def round_trips(self) -> int:
-        """Return how often Redis was asked something by anybody."""
+    def count_round_trips(self) -> int:
+        """Return how many requests Redis has received from all clients."""
         return asyncio.run(self._round_trips())
 
     async def _accept(self, eval_ids: Sequence[str]) -> None:
@@ -112,14 +112,14 @@ async def _reads(redis: "Redis") -> int:
 
 @contextlib.contextmanager
 def peer(bench: BenchEnvironment, name: str) -> Iterator[Contestant]:
-    """Have one of those that read from their standard input."""
+    """Run a contestant that reads from its standard input."""
     with started([f"tests.bench.peers.{name}"], bench.environment(), bench.folder, python=PEERS_PYTHON) as process:
         yield Piped(process)
 
 
 @contextlib.contextmanager
 def prefork(bench: BenchEnvironment) -> Iterator[Contestant]:
-    """Have the usual Celery worker of eight processes."""
+    """Run the usual Celery worker with eight processes."""
     name = "tests.bench.peers.prefork"
     with embedded_redis(bench.folder / "redis-of-prefork") as redis:
         environment = bench.environment() | {"BENCH_REDIS": _for_celery(redis.url)}
@@ -130,9 +130,9 @@ def prefork(bench: BenchEnvironment) -> Iterator[Contestant]:
 
 @contextlib.contextmanager
 def ours(
-    bench: BenchEnvironment, workers: int = 1, settings: Mapping[str, str] | None = None
+    bench: BenchEnvironment, workers: int = 1, settings: Mapping[str, str] | None = None, batch: int = _BATCH
 ) -> Iterator[dict[Queue, Ours]]:
-    """Have workers of ours; as one contestant that is fed in batches, and as one that is fed one by one."""
+    """Run workers of docv-archive; yield a contestant that is fed in batches, and one that is fed one by one."""
     folder = bench.folder / f"ours-{workers}"
     folder.mkdir()
     with embedded_redis(folder / "redis") as redis, contextlib.ExitStack() as stack:
@@ -142,8 +142,7 @@ def ours(
         ]
         _wait_until_ready(folder / "scripts.cli.log", processes)
         yield {
-            queue: Ours(processes, redis.url, queue, batch)
-            for queue, batch in ((Queue.BACKFILL, _BATCH), (Queue.LIVE, 1))
+            queue: Ours(processes, redis.url, queue, size) for queue, size in ((Queue.BACKFILL, batch), (Queue.LIVE, 1))
         }
 
 

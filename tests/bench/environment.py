@@ -1,4 +1,4 @@
-"""What a bench plays on: the two stand-ins, and an environment in which they are found and trusted."""
+"""The environment of a bench: two stand-ins, and the variables with which contestants find and trust them."""
 
 import contextlib
 import http.client
@@ -16,19 +16,19 @@ from tests.bench.certificate import write_certificate
 
 _ROOT = Path(__file__).parents[2]
 PEERS_PYTHON = _ROOT / ".venv-bench" / "bin" / "python"
-"""Python of the peers' own environment; `make bench` makes it."""
+"""Python of the environment that `make bench` makes for the peers."""
 _LOOK = 0.01
 _PATIENCE = 60.0
 
 
 @dataclass
 class BenchEnvironment:
-    """Two stand-ins that listen.
+    """Two running stand-ins.
 
     Attributes:
-        folder: all files are below.
-        riskos, s3: their URLs.
-        authority: what their certificates are checked with; None without TLS.
+        folder: for all files.
+        riskos, s3: URLs of the stand-ins.
+        authority: file of the authority that signed their certificates; None without TLS.
     """
 
     folder: Path
@@ -38,25 +38,29 @@ class BenchEnvironment:
     _lines: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
 
     def counts(self, url: str) -> dict[str, int]:
-        """Return what a stand-in has counted."""
+        """Return the counters of a stand-in."""
         return counted(self._lines.get(url) or self._connect(url))
 
     def archived(self) -> int:
-        """Return how many manifests S3 was given."""
+        """Return how many manifests S3 has received."""
         return self.counts(self.s3).get("manifests", 0)
 
     def wait_until_archived(self, count: int) -> None:
-        """Wait until S3 was given so many manifests, and give up when nothing moves any more."""
+        """Wait until S3 has received a number of manifests.
+
+        Raises:
+            TimeoutError: it has received none for a minute.
+        """
         last, since = -1, time.monotonic()
         while (archived := self.archived()) < count:
             if archived != last:
                 last, since = archived, time.monotonic()
             if time.monotonic() - since > _PATIENCE:
-                raise TimeoutError(f"{archived} of {count} are archived, and nothing moves; see {self.folder}")
+                raise TimeoutError(f"{archived} of {count} are archived, none in the last minute; see {self.folder}")
             time.sleep(_LOOK)
 
     def environment(self) -> dict[str, str]:
-        """Return what every contestant finds in its environment."""
+        """Return the environment variables of each contestant."""
         trusted = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE") if self.authority else ()
         return {
             "PATH": os.environ["PATH"],
@@ -70,6 +74,11 @@ class BenchEnvironment:
             "AWS_EC2_METADATA_DISABLED": "true",
         } | {name: str(self.authority) for name in trusted}
 
+    def close(self) -> None:
+        """Close the connections to the stand-ins."""
+        for line in self._lines.values():
+            line.close()
+
     def _connect(self, url: str) -> http.client.HTTPConnection:
         address = url.partition("://")[2]
         if self.authority:
@@ -81,7 +90,7 @@ class BenchEnvironment:
 
 
 def counted(line: http.client.HTTPConnection) -> dict[str, int]:
-    """Return what the stand-in at the other end has counted."""
+    """Return the counters of the stand-in at the other end."""
     line.request("GET", "/counts")
     counts: dict[str, int] = json.loads(line.getresponse().read())
     return counts
@@ -91,11 +100,11 @@ def counted(line: http.client.HTTPConnection) -> dict[str, int]:
 def bench_environment(
     folder: Path, *, tls: bool, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()
 ) -> Iterator[BenchEnvironment]:
-    """Have both stand-ins for as long as the block lasts.
+    """Run both stand-ins until the block ends.
 
     Args:
-        folder: for every file.
-        tls: whether they speak TLS.
+        folder: for all files.
+        tls: whether they use TLS.
         of_riskos, of_s3: options of each; see ``stand_in``.
     """
     authority, *certificate = write_certificate(folder)
@@ -106,16 +115,18 @@ def bench_environment(
             for role, options in (("riskos", of_riskos), ("s3", of_s3))
         ]
         riskos, s3 = (f"http{'s' * tls}://127.0.0.1:{port}" for port in ports)
-        yield BenchEnvironment(folder, riskos, s3, authority if tls else None)
+        bench = BenchEnvironment(folder, riskos, s3, authority if tls else None)
+        stack.callback(bench.close)
+        yield bench
 
 
 @contextlib.contextmanager
 def stand_in(folder: Path, options: Sequence[str]) -> Iterator[int]:
-    """Have a stand-in for as long as the block lasts; yield its port."""
+    """Run a stand-in until the block ends; yield its port."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)}
     arguments = ["tests.bench.stand_in", *options]
     with started(arguments, environment, folder, stdout=subprocess.PIPE) as process:
-        assert process.stdout  # it was asked for
+        assert process.stdout  # opened above as a pipe
         yield int(process.stdout.readline())
 
 
@@ -128,7 +139,7 @@ def started(
     python: Path | str = sys.executable,
     stdout: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a module of ours as a process, in a session of its own, for as long as the block lasts."""
+    """Run a module as a process, in a session of its own, until the block ends."""
     with (folder / f"{arguments[0]}.log").open("ab") as log:
         process: subprocess.Popen[bytes] = subprocess.Popen(
             [str(python), "-m", *arguments],
@@ -139,8 +150,9 @@ def started(
             stderr=log,
             start_new_session=True,
         )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)

@@ -1,7 +1,7 @@
-"""What the ways in can take: `make bench-intake`.
+"""Measure how fast backfills, webhooks and live events are accepted: `make bench-intake`.
 
-Each part prints what it measured and what it should at least be. The machine is not alone in the world: a figure that
-is too low once is measured again before it is believed.
+Each part prints what it measured, and the bound. Other work on the machine affects it, so measure again before you
+believe a figure that is too low.
 """
 
 import asyncio
@@ -25,11 +25,13 @@ from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start_simulator
 from tests.bench.manifests import fill_archive
 from tests.bench.processes import Took, run, running
+from tests.bench.rude_clients import GREEDY, SILENT, SLOW, rude_clients
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 
 _MIB = 1 << 20
 _KEY = "bench-key"
+_INTAKE = "bench-secret-of-a-producer"
 _SECRET = "bench-secret-of-the-webhook"
 _HEADERS = {"Authorization": f"Bearer {_SECRET}"}
 Settings = dict[str, str]
@@ -37,13 +39,15 @@ Part = Callable[[Path, float], None]
 
 
 def queueing(folder: Path, scale: float) -> None:
-    """A million IDs from CSV: left to the workers, and then through the queue into workers that archive nothing."""
+    """Accept a million IDs from CSV as the list of a run, then send them to workers that archive nothing."""
     count = round(1_000_000 * scale)
     _write_csv(folder / "ids.csv", _random_ids(count))
     with _redis(folder) as settings:
         left = run(["backfill", "ids.csv", "--run", "bench", "--detach", "--json"], settings, folder)
         _check(left)
-        _say("accepted as a run's list", f"{count / left.seconds:,.0f} IDs/s", "20,000 IDs/s or more", _memory(left))
+        _say(
+            "accepted as the list of a run", f"{count / left.seconds:,.0f} IDs/s", "20,000 IDs/s or more", _memory(left)
+        )
         with contextlib.ExitStack() as workers:
             for _ in range(2):
                 workers.enter_context(running("tests.bench.noop_worker", settings=settings, folder=folder))
@@ -59,7 +63,7 @@ def queueing(folder: Path, scale: float) -> None:
 
 
 def archived(folder: Path, scale: float) -> None:
-    """A file of evaluations that are archived already, through one real worker."""
+    """Send a file of archived evaluations through one real worker."""
     eval_ids = list(_random_ids(round(30_000 * scale)))
     fill_archive(folder / "archive", eval_ids)
     _write_csv(folder / "ids.csv", eval_ids)
@@ -72,12 +76,12 @@ def archived(folder: Path, scale: float) -> None:
         "archived already, one worker",
         f"{len(eval_ids) / took.seconds:,.0f} IDs/s",
         "1,500 IDs/s or more",
-        f"{unchanged:,} of {len(eval_ids):,} unchanged, and nobody to ask",
+        f"{unchanged:,} of {len(eval_ids):,} unchanged, without RiskOS",
     )
 
 
 def lines(folder: Path, scale: float) -> None:
-    """Ten million lines, one in a hundred bad."""
+    """Read ten million lines, of which one in a hundred is bad."""
     count, bad = round(10_000_000 * scale), round(100_000 * scale)
     _write_csv(folder / "ids.csv", (line for line in _with_bad_ones(count)))
     with _redis(folder) as settings:
@@ -95,7 +99,7 @@ def lines(folder: Path, scale: float) -> None:
 
 
 def webhook(folder: Path, scale: float) -> None:
-    """Events at 200 a second."""
+    """Send 200 events per second."""
     with _redis(folder) as settings, _serving(settings, folder) as url:
         latencies = asyncio.run(_post_events(f"{url}/webhooks/riskos", rate=200, seconds=30 * scale))
     _say(
@@ -106,8 +110,20 @@ def webhook(folder: Path, scale: float) -> None:
     )
 
 
+def rude(folder: Path, scale: float) -> None:
+    """Send 50 events per second next to clients that are slow, silent or greedy."""
+    with _redis(folder) as settings, _serving(settings, folder) as url:
+        latencies, asked = asyncio.run(_post_events_beside_rude_clients(url, seconds=60 * scale))
+    _say(
+        f"webhook at 50/s next to {SLOW} slow, {SILENT} silent and {GREEDY} greedy clients",
+        f"p50 {statistics.median(latencies) * 1e3:.1f} ms, p99 {_percentile(latencies, 99) * 1e3:.1f} ms",
+        "p99 250 ms or less",
+        f"{len(latencies):,} events, each answered 200; {asked:,} requests of the greedy",
+    )
+
+
 def live(folder: Path, scale: float) -> None:
-    """A live event while one worker serves a backfill at 10 a second, too: from the event to its manifest."""
+    """Measure the time from a live event to its manifest while the worker serves a backfill at 10 per second."""
     asyncio.run(_live(folder, scale))
 
 
@@ -130,20 +146,20 @@ async def _live(folder: Path, scale: float) -> None:
 
 
 async def _one_event(url: str, folder: Path, number: int) -> float:
-    """Send an event; return the seconds until its manifest is there."""
+    """Send an event; return the seconds until its manifest exists."""
     eval_id = eval_id_for(Scenario.DOCUMENTED, 100_000 + number)
     manifest = folder / "archive" / "sandbox" / eval_id / "manifest.json"
     async with aiohttp.ClientSession() as session:
         began = time.monotonic()
         async with session.post(f"{url}/webhooks/riskos", json=_event(eval_id), headers=_HEADERS) as answer:
             answer.raise_for_status()
-        while not manifest.exists():  # it appears by another process's hand
+        while not manifest.exists():  # the worker writes it
             await asyncio.sleep(0.005)
         return time.monotonic() - began
 
 
 async def _post_events(url: str, rate: float, seconds: float) -> list[float]:
-    """Send events at a rate, whether they are answered or not; return the seconds of each answer."""
+    """Send events at a rate without waiting for answers; return the seconds that each answer took."""
     async with aiohttp.ClientSession() as session:
 
         async def post() -> float:
@@ -158,6 +174,13 @@ async def _post_events(url: str, rate: float, seconds: float) -> list[float]:
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
             tasks.append(asyncio.create_task(post()))
         return await asyncio.gather(*tasks)
+
+
+async def _post_events_beside_rude_clients(url: str, seconds: float) -> tuple[list[float], int]:
+    """Return the seconds that each answer to an event took, and how many answers greedy clients got meanwhile."""
+    async with rude_clients(url, _INTAKE) as answers:
+        await asyncio.sleep(2)
+        return await _post_events(f"{url}/webhooks/riskos", rate=50, seconds=seconds), answers.total()
 
 
 def _event(eval_id: str) -> dict[str, object]:
@@ -180,6 +203,7 @@ def _redis(folder: Path) -> Iterator[Settings]:
             "DOCV_DAILY_QUOTA": "100000000",
             "DOCV_LOG_LEVEL": "WARNING",
             "DOCV_WEBHOOK_SECRETS": _SECRET,
+            "DOCV_INTAKE_TOKENS": _INTAKE,
         }
 
 
@@ -188,7 +212,7 @@ def _serving(settings: Settings, folder: Path) -> Iterator[str]:
     with running("scripts.cli", "serve", "--port", "0", settings=settings, folder=folder) as process:
         log = folder / "scripts.cli.log"
         while "http://" not in (said := log.read_text()):
-            assert process.poll() is None, said  # it would wait for ever
+            assert process.poll() is None, said  # or this loop would not end
             time.sleep(0.05)
         yield "http://" + said.partition("http://")[2].split()[0].strip("/.,")
 
@@ -235,14 +259,14 @@ def _say(what: str, measured: str, wanted: str, beside: str) -> None:
     click.echo(f"{what}: {measured}{bound}; {beside}")
 
 
-PARTS: dict[str, Part] = {part.__name__: part for part in (queueing, archived, lines, webhook, live)}
+PARTS: dict[str, Part] = {part.__name__: part for part in (queueing, archived, lines, webhook, rude, live)}
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--scale", default=1.0, show_default=True, help="Part of the full size.")
 def main(parts: tuple[str, ...], scale: float) -> None:
-    """Measure the ways in, all of them or only the PARTS."""
+    """Run all parts, or only the PARTS."""
     for name in parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="docv-bench-") as folder:
             PARTS[name](Path(folder), scale)

@@ -1,6 +1,6 @@
-"""An S3 that holds the archive of a folder, for whoever only reads: as fast as a process of Python can be one.
+"""A read-only S3 that serves the archive of a folder, as fast as one Python process can.
 
-Listings, bytes, labels and tags are those that a worker would have left there, told from the keys and the manifests.
+Listings, objects, metadata and tags are those that a worker would have written, derived from the keys and manifests.
 """
 
 import base64
@@ -23,10 +23,10 @@ _LATELY = 64
 
 
 class KeptArchive:
-    """Answers as S3 does about an archive that does not change.
+    """Answer as S3 does for an archive that does not change.
 
     Args:
-        root: its folder.
+        root: folder of the archive.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,7 +34,7 @@ class KeptArchive:
         self._root = root
         self._keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         self._sizes = {key: (root / key).stat().st_size for key in self._keys}
-        # Few documents under many names: each is read once.
+        # A few documents have many names: each is read once.
         self._read = functools.lru_cache(_LATELY)(lambda _name, key: (root / key).read_bytes())
 
     def __call__(self, method: str, path: str, query: str) -> bytes:

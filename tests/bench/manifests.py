@@ -1,4 +1,4 @@
-"""An archive that is full already: manifests as a worker writes them, without the work."""
+"""Fill an archive with manifests such as a worker writes, without archiving anything."""
 
 from collections.abc import Iterable
 from pathlib import Path

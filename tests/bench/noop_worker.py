@@ -1,4 +1,4 @@
-"""A worker that archives nothing: through Celery and the ledger as a real one, and nothing between the two."""
+"""A worker that archives nothing: it takes evaluations from Celery, and leases and settles them in the ledger."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from worker.runtime import Runtime
 
 
 class Process:
-    """What a worker process has, without what a real one needs for its work."""
+    """The parts of a worker process that lease and settle evaluations."""
 
     def __init__(self) -> None:
         self._settings = load_settings()
@@ -40,7 +40,7 @@ class Process:
         return ledger
 
     def work(self, eval_ids: list[str]) -> None:
-        """Take evaluations and settle them."""
+        """Lease evaluations and settle them."""
         self._runtime.run(self._work(eval_ids))
 
     async def _work(self, eval_ids: list[str]) -> None:
@@ -48,7 +48,7 @@ class Process:
         await self._ledger.complete_all([(entry, Outcome.UNCHANGED) for entry in entries])
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the connections."""
         self._runtime.close()
         self._publisher.close()
 

@@ -1,4 +1,4 @@
-"""Run our commands as processes of their own, and see what they took."""
+"""Run commands of docv-archive as processes, and measure what they use."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What a command took.
+    """What a command used.
 
     Attributes:
         code: its exit code.
-        out: what it printed.
-        seconds: of the clock.
-        cpu: seconds of processor time, with its children.
-        memory: bytes at its highest.
+        out: its standard output.
+        seconds: wall-clock time.
+        cpu: seconds of processor time, including its children.
+        memory: peak in bytes.
     """
 
     code: int
@@ -32,10 +32,10 @@ class Took:
 
 
 def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> Took:
-    """Run our command to its end."""
+    """Run a command to its end."""
     began = time.monotonic()
     process = _start(["scripts.cli", *arguments], settings, folder, subprocess.PIPE)
-    assert process.stdout  # it was asked for
+    assert process.stdout  # opened above as a pipe
     out = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -52,7 +52,7 @@ def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> 
 def running(
     module: str, *arguments: str, settings: Mapping[str, str], folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a process of ours for as long as the block lasts."""
+    """Run a module as a process until the block ends."""
     with (folder / f"{module}.log").open("ab") as log:
         process = _start([module, *arguments], settings, folder, log)
         try:

@@ -1,6 +1,6 @@
-"""How long is a scrape after a million outcomes? `python -m tests.bench.scrape`.
+"""Measure how long a scrape takes after a million outcomes: `python -m tests.bench.scrape`.
 
-Counts outcomes as a worker does, asks a worker's own server for its page again and again, and prints what that took.
+It counts outcomes as a worker does, reads the page from a worker's server many times, and prints the times.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _ACCOUNTS = {DEFAULT_ACCOUNT: Allowance(daily_quota=1_000)}
 
 
 def main() -> None:
-    """Measure, and print the figures."""
+    """Measure, and print the results."""
     preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
     began = time.monotonic()
     for number in range(_OUTCOMES):
@@ -46,7 +46,7 @@ def main() -> None:
     each = (time.monotonic() - began) / _OUTCOMES
     with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as redis:
         took, series, reads = asyncio.run(_scrapes(redis.url))
-    print(f"counting an outcome with its steps: {each * 1e6:.1f} µs")  # noqa: T201  # what it is for
+    print(f"counting an outcome with its steps: {each * 1e6:.1f} µs")  # noqa: T201  # the result of the program
     print(f"a scrape after {_OUTCOMES:,} outcomes, {series} series: {_shown(took)}")  # noqa: T201
     print(f"in one of them each 5 s, reading Redis: {_shown(reads)}")  # noqa: T201
 
@@ -58,7 +58,7 @@ def _shown(took: list[float]) -> str:
 
 def _one_outcome(number: int) -> None:
     for step in Step:
-        observe_step(step, random.random())  # noqa: S311  # no secret is made of it
+        observe_step(step, random.random())  # noqa: S311  # not a secret
     count_request(200, 700_000)
     count_uploaded(700_000)
     count_outcome(Outcome.ARCHIVED, Queue.LIVE)
@@ -68,7 +68,7 @@ def _one_outcome(number: int) -> None:
 
 
 async def _scrapes(redis_url: str) -> tuple[list[float], int, list[float]]:
-    """Return how long each scrape took, how many series there are, and how long it takes to read Redis."""
+    """Return the seconds of each scrape, the number of series, and the seconds of each reading of Redis."""
     async with open_redis(redis_url, 1) as redis:
         read = SystemMetrics(redis, _ACCOUNTS).collect
         REGISTRY.register(SharedMetrics(read, asyncio.get_running_loop()))

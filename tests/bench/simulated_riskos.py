@@ -1,4 +1,4 @@
-"""Our own simulator as a process, where a bench needs its neighbour and not the speed of the stand-in."""
+"""Run the simulator as a process, for benches that need its neighbour rather than the speed of the stand-in."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRiskos:
-    """A simulator that listens.
+    """A running simulator.
 
     Attributes:
         url: its base URL.
@@ -28,22 +28,22 @@ class SimulatedRiskos:
     url: str
 
     def stats(self) -> Stats:
-        """Return its figures."""
+        """Return its statistics."""
         with urllib.request.urlopen(f"{self.url}/__stats?eval_id=none") as response:  # noqa: S310  # our own URL
             found: Stats = json.load(response)
         return found
 
     def change(self, **changes: object) -> None:
-        """Change how it behaves."""
+        """Change its behaviour."""
         data = json.dumps(changes).encode()
         urllib.request.urlopen(f"{self.url}/__control", data).close()  # noqa: S310  # our own URL
 
 
 @contextlib.contextmanager
 def simulated_riskos(folder: Path, *options: str) -> Iterator[SimulatedRiskos]:
-    """Have a simulator that accepts the key of the benches for as long as the block lasts."""
+    """Run a simulator that accepts the key of the benches, until the block ends."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
     arguments = ["scripts.cli", "simulate", "--port", "0", "--key", KEY, *options]
     with started(arguments, environment, folder, stdout=subprocess.PIPE) as process:
-        assert process.stdout  # it was asked for
+        assert process.stdout  # opened above as a pipe
         yield SimulatedRiskos(process.stdout.readline().decode().split()[-1])

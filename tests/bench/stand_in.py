@@ -1,6 +1,6 @@
-"""A RiskOS and an S3 that cost next to nothing, so that they are not what is measured.
+"""A RiskOS and an S3 that use little processor time, so that they do not limit the contestants.
 
-One process each. A body that arrives is counted and thrown away; an answer is made once and sent again and again.
+Each is a process. Bodies of requests are read and thrown away; each answer is made once and sent many times.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import signal
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,28 +18,32 @@ import click
 import uvloop
 
 from scripts.simulator.rate import SlidingSecond
-from tests.bench.answers import END, NO_KEY, response
+from tests.bench.answers import CONDITION_FAILED, END, NO_KEY, response
 from tests.bench.kept_archive import KeptArchive
-from tests.bench.sample import bundles, number_of
+from tests.bench.sample import LARGE_ID, SIZES, bundle_number, make_bundles, make_large_bundle
 
 _BUFFER = memoryview(bytearray(1 << 18))
+# A worker starts only if S3 refuses this object, whose condition is never met.
+_PROBE = "probe/conditional-write"
 _NO_DOCUMENTS = b'{"message": "No Documents Found"}'
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RiskOS:
-    """Answers with bundles; or, at most so many a second, and otherwise 429.
+    """Answer with bundles, or with 429 if the rate is exceeded.
 
     Args:
-        rate: requests that it allows in any second, 0 for as many as may come.
-        documents: whether there are any; else it says that there are none.
+        rate: requests that it allows in any second; 0 for any number.
+        bundles: of the evaluations; if there are none, it answers that there are no documents.
+        large: the bundle of ``LARGE_ID``.
     """
 
-    def __init__(self, rate: int, *, documents: bool) -> None:
+    def __init__(self, rate: int, bundles: Sequence[bytes], large: bytes = b"") -> None:
         self.counts: Counter[str] = Counter()
         self._rate = rate
         self._arrived, self._allowed = SlidingSecond(), SlidingSecond()
-        self._bundles = [_zip(data) for data in bundles()] if documents else []
+        self._bundles = [_zip(data) for data in bundles]
+        self._large = _zip(large)
 
     def __call__(self, _method: str, path: str, _query: str) -> bytes:
         """Return the answer to a request."""
@@ -50,10 +54,12 @@ class RiskOS:
         self.counts["allowed"] += 1
         if not self._bundles:
             return self._with_headers(response(400, _NO_DOCUMENTS, "application/json"), now)
-        return self._with_headers(self._bundles[number_of(path.split("/")[3])], now)
+        eval_id = path.split("/")[3]
+        bundle = self._bundles[bundle_number(eval_id, len(self._bundles))] if eval_id != LARGE_ID else self._large
+        return self._with_headers(bundle, now)
 
     def _with_headers(self, answer: bytes, now: float) -> bytes:
-        """Return an answer that says what is left of the rate, as RiskOS's do."""
+        """Return an answer with the headers of RiskOS that say how much of the rate is left."""
         if not self._rate:
             return answer
         left = self._rate - self._allowed.count(now)
@@ -70,7 +76,7 @@ class RiskOS:
 
 
 class S3:
-    """Takes every object and has none."""
+    """Accept every object, and keep none."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -80,12 +86,14 @@ class S3:
         if method != "PUT":
             self.counts["looks"] += 1
             return NO_KEY
+        if path.endswith(_PROBE):
+            return CONDITION_FAILED
         self.counts["manifests" if path.endswith("manifest.json") else "documents"] += 1
         return _STORED
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One connection; what arrives on any of them passes through one buffer."""
+    """A connection; all connections share one buffer."""
 
     def __init__(self, server: RiskOS | S3 | KeptArchive, latency: Callable[[], float]) -> None:
         self._server, self._latency = server, latency
@@ -94,7 +102,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._request: tuple[str, str, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none by their class.
+        # Transports of uvloop do not inherit from asyncio.WriteTransport.
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def get_buffer(self, _size: int) -> memoryview:
@@ -113,7 +121,7 @@ class _Connection(asyncio.BufferedProtocol):
                 self._request = None
 
     def _read_head(self, at: int, count: int) -> int:
-        """Take what belongs to a head; return where it ends."""
+        """Add bytes to the head of a request; return where the head ends."""
         before = len(self._head)
         self._head += _BUFFER[at:count]
         end = self._head.find(END)
@@ -163,22 +171,26 @@ async def _serve(server: RiskOS | S3 | KeptArchive, latency: Callable[[], float]
 @click.command()
 @click.argument("role", type=click.Choice(["riskos", "s3", "archive"]))
 @click.option("--latency", default=0.0, help="Seconds before each answer.")
-@click.option("--jitter", default=0.0, help="Seconds by which that is more or less.")
+@click.option("--jitter", default=0.0, help="Seconds by which the latency varies.")
 @click.option("--rate", default=0, help="Requests that RiskOS allows in any second.")
-@click.option("--no-documents", is_flag=True, help="RiskOS has no documents for anybody.")
-@click.option("--folder", type=Path, help="The archive is what is in this folder.")
-@click.option("--certificate", type=(Path, Path), help="Speak TLS with this certificate and key.")
-def main(
+@click.option("--no-documents", is_flag=True, help="RiskOS has no documents for any evaluation.")
+@click.option("--size", "sizes", type=float, multiple=True, default=SIZES[:1], help="MB of the bundles of RiskOS.")
+@click.option("--large", is_flag=True, help="RiskOS has one bundle of 200 MB as well.")
+@click.option("--folder", type=Path, help="Folder of the archive to serve.")
+@click.option("--certificate", type=(Path, Path), help="Use TLS with this certificate and key.")
+def main(  # noqa: PLR0913  # each is an option of the command
     *,
     role: str,
     latency: float,
     jitter: float,
     rate: int,
     no_documents: bool,
+    sizes: tuple[float, ...],
+    large: bool,
     folder: Path,
     certificate: tuple[Path, Path] | None,
 ) -> None:
-    """Be a RiskOS, an S3 that takes everything, or one that has an archive; print the port."""
+    """Serve as RiskOS, as an S3 that accepts every object, or as the S3 of an archive; print the port."""
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -186,7 +198,8 @@ def main(
     server: RiskOS | S3 | KeptArchive
     match role:
         case "riskos":
-            server = RiskOS(rate, documents=not no_documents)
+            bundles = [] if no_documents else [bundle for size in sizes for bundle in make_bundles(size)]
+            server = RiskOS(rate, bundles, make_large_bundle() if large else b"")
         case "archive":
             server = KeptArchive(folder)
         case _:

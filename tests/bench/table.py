@@ -1,66 +1,93 @@
-"""Figures of a contest as a person reads them: what each took, and the ratios beside what they are to be."""
+"""Print the results of a contest: what each contestant used, and the ratios with their bounds."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import click
 
-_MIB = 1 << 20
+_MB = 1_000_000
+_HEAD = ("CPU ms", "/ floor", "/ prefork", "1/s", "MB peak", "faults/B", "disk/B", "Redis", "S3 +")
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one contestant took for one round.
+    """What one contestant used in one round, or the medians of its rounds.
 
     Attributes:
-        cpu: milliseconds of processor time an evaluation.
-        rate: evaluations a second.
-        memory: bytes afterwards.
-        redis: round trips to Redis an evaluation, 0 for whoever has none.
-        requests: requests to S3 an evaluation, beside one for each document.
+        cpu: milliseconds of processor time per evaluation.
+        rate: evaluations per second.
+        peak: megabytes of memory at most, since its processes were started.
+        faults: bytes of the pages that were faulted in, per byte of a bundle.
+        disk: bytes written to disk, per byte of a bundle.
+        redis: round trips to Redis per evaluation; 0 for contestants without Redis.
+        requests: requests to S3 per evaluation, besides one for each document.
     """
 
     cpu: float
     rate: float
-    memory: int
+    peak: float
+    faults: float
+    disk: float
     redis: float
     requests: float
 
 
 def median(rounds: Sequence[Round]) -> Round:
     """Return the medians of some rounds."""
-    return Round(
-        cpu=statistics.median(each.cpu for each in rounds),
-        rate=statistics.median(each.rate for each in rounds),
-        memory=max(each.memory for each in rounds),
-        redis=statistics.median(each.redis for each in rounds),
-        requests=statistics.median(each.requests for each in rounds),
-    )
+    return Round(*(statistics.median(getattr(each, field.name) for each in rounds) for field in fields(Round)))
 
 
-# Of what, by what, of which figure; at most or at least; and what we aim at.
-_RATIOS = (
-    ("batches", "floor", "cpu", "<=", 1.7, 1.4),
-    ("singly", "floor", "cpu", "<=", 2.2, 1.8),
-    ("batches", "prefork", "cpu", "<=", 0.33, 0.25),
-    ("pair", "prefork", "rate", ">=", 2.0, 3.0),
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A figure of one contestant, or its ratio to that of another, and the bound and the aim for it."""
+
+    figure: str
+    of: str
+    by: str | None
+    sign: str
+    bound: float
+    aim: float
+
+    def __str__(self) -> str:
+        return f"{self.figure} of {self.of}{f' / {self.by}' if self.by else ''}"
+
+
+_BOUNDS = (
+    _Bound("cpu", "batches", "floor", "<=", 1.7, 1.4),
+    _Bound("cpu", "singly", "floor", "<=", 2.2, 1.8),
+    _Bound("cpu", "batches", "prefork", "<=", 0.5, 0.4),
+    _Bound("rate", "pair", "prefork", ">=", 2.0, 3.0),
+    _Bound("peak", "batches", None, "<=", 368, 250),
+    _Bound("disk", "batches", None, "<=", 0.0, 0.0),
 )
-_COUNTS = (("batches", "redis", 2.0, 1.2), ("singly", "redis", 6.0, 4.0), ("batches", "requests", 2.0, 2.0))
+_GROWTH_BOUND, _GROWTH_AIM = 1.5, 1.25
 
 
-def show(found: Mapping[str, Round], *, tls: bool) -> None:
+def show(found: Mapping[str, Round], title: str) -> None:
     """Print the table of one contest."""
-    click.echo(
-        f"\n{'over TLS' if tls else 'over HTTP':12} {'CPU ms':>8} {'1/s':>7} {'MiB':>6} {'Redis':>6} {'S3 +':>6}"
-    )
+    click.echo(f"\n{title:16}" + "".join(f"{name:>10}" for name in _HEAD))
     for name, each in found.items():
-        memory = each.memory / _MIB
-        click.echo(f"{name:12} {each.cpu:8.2f} {each.rate:7.1f} {memory:6.0f} {each.redis:6.2f} {each.requests:6.2f}")
-    for of, by, figure, sign, bound, aim in _RATIOS:
-        if of in found and by in found:
-            ratio = getattr(found[of], figure) / getattr(found[by], figure)
-            click.echo(f"{figure} of {of} / {by}: {ratio:.2f} ({sign} {bound}, aim {aim})")
-    for of, figure, bound, aim in _COUNTS:
-        if of in found:
-            click.echo(f"{figure} of {of}: {getattr(found[of], figure):.2f} (<= {bound}, aim {aim})")
+        click.echo(
+            f"{name:16}{each.cpu:10.2f}{_ratio_of_cpu(found, name, 'floor')}{_ratio_of_cpu(found, name, 'prefork')}"
+            f"{each.rate:10.1f}{each.peak:10.0f}{each.faults:10.2f}{each.disk:10.2f}{each.redis:10.2f}{each.requests:10.2f}"
+        )
+    for bound in _BOUNDS:
+        if bound.of in found and (bound.by or bound.of) in found:
+            value = getattr(found[bound.of], bound.figure)
+            value /= getattr(found[bound.by], bound.figure) if bound.by else 1
+            click.echo(f"{bound}: {value:.2f} ({bound.sign} {bound.bound}, aim {bound.aim})")
+
+
+def show_growth(smallest: Mapping[str, Round], largest: Mapping[str, Round], title: str) -> None:
+    """Print how much the cost grows with the size of bundles, as a multiple of the floor's growth."""
+    if "floor" not in smallest:
+        return
+    of_floor = largest["floor"].cpu - smallest["floor"].cpu
+    click.echo(f"\n{title}: growth of CPU / the floor's (batches <= {_GROWTH_BOUND}, aim {_GROWTH_AIM})")
+    for name in smallest:
+        click.echo(f"{name:16}{(largest[name].cpu - smallest[name].cpu) / of_floor:10.2f}")
+
+
+def _ratio_of_cpu(found: Mapping[str, Round], name: str, by: str) -> str:
+    return f"{found[name].cpu / found[by].cpu:10.2f}" if by in found else " " * 10

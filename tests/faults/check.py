@@ -1,4 +1,4 @@
-"""Prove what a run left behind from the archive alone: what is missing, what is half there, what is wrong."""
+"""Check the result of a run from the archive alone: missing, incomplete and wrong evaluations."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ _CHECKER = Draft202012Validator(schema())
 
 
 class Archive(Protocol):
-    """An archive as it is looked at from outside."""
+    """An archive as its readers see it."""
 
     def keys(self) -> set[str]:
-        """Return the key of everything that is in it."""
+        """Return the key of every object."""
 
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""
@@ -56,8 +56,8 @@ class BucketArchive:
     """An archive in a bucket.
 
     Attributes:
-        s3: where the bucket is.
-        prefix: what stands before each key, with its slash.
+        s3: the server with the bucket.
+        prefix: the prefix of each key, with its slash.
     """
 
     s3: S3
@@ -73,15 +73,15 @@ class BucketArchive:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found.
+    """The findings.
 
     Attributes:
         evaluations: how many should have ended.
         lost: evaluations without the manifest they must have.
-        half: evaluations with documents but no manifest, or a manifest that names what is not there.
+        half: evaluations with documents but no manifest, or whose manifest names a missing document.
         wrong: evaluations whose manifest or documents differ from what RiskOS served.
-        strange: keys that nobody speaks of, except what a killed process left half written.
-        leftovers: files that a killed process left half written; nobody speaks of them.
+        strange: keys that no manifest mentions, except lists of runs and files that a killed process left half written.
+        leftovers: files that a killed process left half written.
     """
 
     evaluations: int
@@ -92,25 +92,26 @@ class Result:
     leftovers: int
 
     @property
-    def sound(self) -> bool:
-        """Whether everything is as it must be."""
+    def is_sound(self) -> bool:
+        """Whether nothing is missing or wrong."""
         return not (self.lost or self.half or self.wrong or self.strange)
 
     def sentence(self) -> str:
-        """Return the figures in a line."""
+        """Return the counts in one line."""
         return (
             f"{self.evaluations:,} evaluations, lost {len(self.lost)}, half {len(self.half)}, wrong {len(self.wrong)}"
         )
 
 
 def examine(archive: Archive, eval_ids: Sequence[str]) -> Result:
-    """Look at everything in an archive after all evaluations have ended.
+    """Check everything in an archive after all evaluations have ended.
 
     Args:
-        archive: nothing else may be in it.
+        archive: contains nothing else.
         eval_ids: every evaluation that was enqueued.
     """
     there = archive.keys()
+    there -= {key for key in there if key.startswith("runs/")}
     leftovers = {key for key in there if key.endswith(".part")}
     there -= leftovers
     with_something = {key.removeprefix(_BEFORE).partition("/")[0] for key in there if key.startswith(_BEFORE)}
@@ -128,7 +129,7 @@ def examine(archive: Archive, eval_ids: Sequence[str]) -> Result:
         named |= mentioned
         if not mentioned <= there:
             half.append(eval_id)
-        elif not _right(archive, eval_id, manifest, expected):
+        elif not _is_right(archive, eval_id, manifest, expected):
             wrong.append(eval_id)
     strange = there - named
     return Result(len(eval_ids), tuple(lost), tuple(half), tuple(wrong), tuple(sorted(strange)), len(leftovers))
@@ -137,7 +138,7 @@ def examine(archive: Archive, eval_ids: Sequence[str]) -> Result:
 def counted_right(eval_ids: Sequence[str], counters: RunCounters) -> bool:
     """Return whether a run's counters add up and fit its evaluations.
 
-    An evaluation that a worker had committed when it died ends as unchanged with the next one.
+    An evaluation whose worker died after the commit ends as unchanged with the next worker.
     """
     expected = Counter(expected_outcome(scenario_of(eval_id)) for eval_id in eval_ids)
     unchanged = counters.outcomes[Outcome.UNCHANGED]
@@ -153,29 +154,30 @@ def counted_right(eval_ids: Sequence[str], counters: RunCounters) -> bool:
 
 
 def _mentioned(manifest: dict[str, Any]) -> Iterator[str]:
-    """Yield the keys of everything that must be there because of a manifest."""
+    """Yield the keys of all objects that a manifest requires."""
     eval_id = manifest["eval_id"]
     yield from (document["key"] for document in manifest["documents"])
     yield from (f"{_BEFORE}{eval_id}/revisions/{number}.json" for number in range(1, manifest["revision"]))
-    if manifest["outcome"] == Outcome.UNREADABLE:
-        yield f"quarantine/{_BEFORE}{eval_id}/{manifest['bundle']['sha256']}.zip"
+    yield from (f"quarantine/{_BEFORE}{eval_id}/{bundle['sha256']}.zip" for bundle in manifest["quarantined"])
 
 
-def _right(archive: Archive, eval_id: str, manifest: dict[str, Any], expected: Outcome) -> bool:
+def _is_right(archive: Archive, eval_id: str, manifest: dict[str, Any], expected: Outcome) -> bool:
     try:
         _CHECKER.validate(manifest)
     except ValidationError:
         return False
+    # A damaged bundle is stored before it is requested again, so it makes a revision, and is in quarantine.
+    revision = 2 if scenario_of(eval_id).has_damaged_bundle else 1
     facts = (manifest["eval_id"], manifest["environment"], manifest["outcome"], manifest["revision"])
-    if facts != (eval_id, _ENVIRONMENT, expected.value, 1):
+    if facts != (eval_id, _ENVIRONMENT, expected.value, revision) or bool(manifest["quarantined"]) != (revision > 1):
         return False
     served = documents_of(eval_id, IMAGE_BYTES) if manifest["documents"] or expected is Outcome.ARCHIVED else {}
     if expected is Outcome.ARCHIVED and served.keys() != {document["name"] for document in manifest["documents"]}:
         return False
-    return all(_same(archive, document, served.get(document["name"])) for document in manifest["documents"])
+    return all(_is_same(archive, document, served.get(document["name"])) for document in manifest["documents"])
 
 
-def _same(archive: Archive, document: dict[str, Any], served: bytes | None) -> bool:
+def _is_same(archive: Archive, document: dict[str, Any], served: bytes | None) -> bool:
     stored = archive.read(document["key"])
     digest = hashlib.sha256(stored).hexdigest()
     return (stored, digest, len(stored)) == (served, document["sha256"], document["size"])

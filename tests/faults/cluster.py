@@ -1,15 +1,17 @@
-"""What the fault tests play on: a Redis, a RiskOS, an archive and worker processes, all of which may be harmed."""
+"""Redis, RiskOS, an archive and worker processes; the fault tests may damage each of them."""
 
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import SecretStr
 from redis.exceptions import RedisError
@@ -21,7 +23,9 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
+from tests.clocks import MovableClock
 from tests.commands import KEY
+from tests.faults.forwarder import FailingOver
 from tests.faults.redis_server import RedisServer, WatchedRedis
 from worker.app import make_publishing_app
 from worker.config.settings import Settings
@@ -36,7 +40,7 @@ _SETTINGS = {
     "DOCV_BACKFILL_SHARE": "1",
     "DOCV_DAILY_QUOTA": "10000000",
     "DOCV_CONCURRENCY": "8",
-    # An evaluation may see many workers die without being to blame for it.
+    # One evaluation may be in flight when many workers die, without having caused it.
     "DOCV_ATTEMPTS": "100",
     "DOCV_RETRY_SECONDS": "0.2",
     "DOCV_LEASE_SECONDS": "3",
@@ -46,48 +50,58 @@ _SETTINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Worker:
-    """A worker process in a process group of its own.
+    """A worker process in its own process group.
 
     Attributes:
         process: the process.
-        log: the file that it writes what it says to.
+        log: the file with its output.
     """
 
     process: asyncio.subprocess.Process
     log: Path
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether it has not ended yet."""
         return self.process.returncode is None
 
     @property
-    def ready(self) -> bool:
-        """Whether it lives and has begun to consume."""
-        return self.alive and _READY in self.beginning
+    def is_ready(self) -> bool:
+        """Whether it is alive and consumes messages."""
+        return self.is_alive and _READY in self.beginning
 
     @property
     def beginning(self) -> bytes:
-        """What it said first."""
+        """The beginning of its log."""
         with self.log.open("rb") as file:
             return file.read(_BEGINNING)
+
+    def clock(self) -> float:
+        """Return how many seconds its clock was ahead of this process at the last line of its log."""
+        line = next(line for line in reversed(self.log.read_text().splitlines()) if line.startswith("{"))
+        told = datetime.fromisoformat(json.loads(line)["timestamp"])
+        return told.timestamp() - self.log.stat().st_mtime
 
 
 class Cluster:
     """Redis, RiskOS, an archive and worker processes; made by ``running_cluster``.
 
     Attributes:
-        folder: all files of this cluster are below.
-        redis: the server of queue and ledger.
+        folder: the parent of all files of this cluster.
+        redis: the server of the queue and the ledger.
         riskos: the simulator, in this event loop.
-        settings: environment of the workers to be started; a test may change it.
+        settings: environment of workers that are started later; a test may change it.
         client: a client of Redis that answers or fails within seconds.
-        ledger: the ledger, for looking.
-        workers: every worker that was ever started.
+        ledger: the ledger, for tests to read.
+        workers: every worker that was started.
     """
 
     def __init__(
-        self, folder: Path, redis: RedisServer | WatchedRedis, riskos: Simulator, settings: Mapping[str, str]
+        self,
+        folder: Path,
+        redis: RedisServer | WatchedRedis | FailingOver,
+        riskos: Simulator,
+        settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.redis = redis
@@ -104,9 +118,13 @@ class Cluster:
         self.workers: list[Worker] = []
         self._names = itertools.count(1)
 
-    async def start_worker(self, *command: str, start: Any = forked.start) -> Worker:
-        """Start a worker, ours unless another module and its arguments are named; it is not ready yet."""
+    async def start_worker(self, *command: str, new_interpreter: bool = False) -> Worker:
+        """Start a worker without waiting until it is ready: ours by default, or another module with its arguments.
+
+        Other programs never start as forks, which have our modules loaded; ``new_interpreter`` keeps ours from it, too.
+        """
         module, *arguments = command or WORKER
+        start = forked.start_in_new_interpreter if new_interpreter or module != WORKER[0] else forked.start
         log = self.folder / f"worker-{next(self._names)}.log"
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         with log.open("wb") as file:
@@ -124,24 +142,24 @@ class Cluster:
         return worker
 
     async def start_workers(self, count: int, *command: str) -> list[Worker]:
-        """Start so many workers and wait until all of them consume."""
+        """Start this number of workers and wait until all of them consume."""
         workers = [await self.start_worker(*command) for _ in range(count)]
         for worker in workers:
-            await self.until_ready(worker)
+            await self.wait_until_ready(worker)
         return workers
 
-    async def until_ready(self, worker: Worker, seconds: float = 60) -> None:
+    async def wait_until_ready(self, worker: Worker, seconds: float = 60) -> None:
         """Wait until a worker consumes."""
-        await self.until(lambda: worker.ready or not worker.alive, seconds)
-        assert worker.ready, worker.log.read_text()
+        await self.wait_until(lambda: worker.is_ready or not worker.is_alive, seconds)
+        assert worker.is_ready, worker.log.read_text()
 
     async def kill(self, worker: Worker) -> None:
-        """End a worker and all of its group as a crash does."""
+        """Kill a worker and its whole process group, as a crash does."""
         kill_now(worker)
         await worker.process.wait()
 
     async def terminate(self, worker: Worker, seconds: float = 60) -> float:
-        """Tell a worker to stop and wait for it; return the seconds that took."""
+        """Tell a worker to stop and wait for it; return how many seconds it took."""
         began = time.monotonic()
         worker.process.terminate()
         try:
@@ -153,49 +171,43 @@ class Cluster:
     async def enqueue(
         self, eval_ids: Sequence[str], *, run: str, queue: Queue = Queue.LIVE, account: str = "default"
     ) -> None:
-        """Accept evaluations and publish them; live ones travel one in a message."""
+        """Accept evaluations and publish them; each live one has its own message."""
         app = make_publishing_app(Settings(redis_url=SecretStr(self.redis.url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
             await enqueue(self.ledger, publisher, eval_ids, EnqueueOptions(queue, account, Trigger("enqueue", run)))
 
-    async def settled(self, run: str) -> int:
-        """Return how many evaluations of a run have ended; -1 when Redis does not tell."""
+    async def count_ended(self, run: str) -> int:
+        """Return how many evaluations of a run have ended; -1 if Redis does not answer."""
         counters = await self.counters(run)
         return counters.total - counters.pending if counters else -1
 
     async def counters(self, run: str) -> RunCounters | None:
-        """Return the counters of a run, None when Redis does not tell."""
+        """Return the counters of a run; None if Redis does not answer."""
         try:
-            return await self.ledger.get_run(run)
+            return await self.ledger.runs.get_counters(run)
         except (RedisError, OSError):
             return None
 
     async def wait_until_all_ended(self, run: str, total: int, seconds: float = 60) -> RunCounters:
-        """Wait until a run of so many evaluations is over; return its counters."""
+        """Wait until all evaluations of a run have ended; return its counters."""
         try:
             async with asyncio.timeout(seconds):
                 while (counters := await self.counters(run)) is None or counters.pending or counters.total < total:
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise AssertionError(f"{await self.ledger.get_run(run)} {await self.ledger.get_stats()}") from None
+            raise AssertionError(
+                f"{await self.ledger.runs.get_counters(run)} {await self.ledger.get_stats()}"
+            ) from None
         return counters
 
-    async def let_a_minute_pass(self) -> None:
-        """Make what is queued look a minute older: for so long a message is believed to be with somebody."""
-        for queue in Queue:
-            key = f"docv:ledger:queued:{queue}"
-            aged = {eval_id: since - 60_000 for eval_id, since in await self.client.zrange(key, 0, -1, withscores=True)}
-            if aged:
-                await self.client.zadd(key, aged, xx=True)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until something is so."""
+    async def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until a condition is met."""
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """End every process that was started."""
+        """Kill all processes."""
         for worker in self.workers:
             await self.kill(worker)
         await self.client.aclose()
@@ -210,25 +222,34 @@ class Cluster:
 
 def kill_now(worker: Worker) -> None:
     """Send SIGKILL to a worker's group without waiting for its end."""
-    if worker.alive:
+    if worker.is_alive:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
 
 
 @contextlib.asynccontextmanager
 async def running_cluster(
-    folder: Path, *, watched: bool = False, keys: Sequence[str] = (), one_rate: bool = False, **settings: str
+    folder: Path,
+    *,
+    watched: bool = False,
+    replicas: int = 0,
+    keys: Sequence[str] = (),
+    one_rate: bool = False,
+    redis_clock: MovableClock | None = None,
+    **settings: str,
 ) -> AsyncIterator[Cluster]:
-    """Have a cluster with a Redis and a RiskOS that run, and no worker yet.
+    """Start a cluster with a Redis and a RiskOS, without workers.
 
     Args:
-        folder: for its files; made when it is not there.
-        watched: whether Redis has a replica, and a Sentinel.
+        folder: for its files; created if it does not exist.
+        watched: whether Redis has a replica and a Sentinel.
+        replicas: of Redis behind one address, without a Sentinel.
         keys: further keys that RiskOS accepts.
-        one_rate: whether they share rate and quota.
-        settings: ``DOCV_…`` variables of the workers that differ from what is usual here.
+        one_rate: whether the keys share rate and quota.
+        redis_clock: the clock of a Redis without replicas, if the test moves it.
+        settings: ``DOCV_…`` variables of the workers that differ from the defaults of these tests.
     """
-    server = WatchedRedis(folder / "redis") if watched else RedisServer(folder / "redis")
+    server = _make_redis(folder / "redis", redis_clock, watched=watched, replicas=replicas)
     try:
         await server.start()
         async with (
@@ -240,3 +261,13 @@ async def running_cluster(
             yield cluster
     finally:
         await server.kill()
+
+
+def _make_redis(
+    folder: Path, clock: MovableClock | None, *, watched: bool, replicas: int
+) -> RedisServer | WatchedRedis | FailingOver:
+    if watched:
+        return WatchedRedis(folder)
+    if replicas:
+        return FailingOver(folder, replicas)
+    return RedisServer(folder, environment=clock.environment if clock else None)

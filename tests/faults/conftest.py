@@ -1,4 +1,4 @@
-"""What the fault tests share: their size, and the figures that they tell."""
+"""Fixtures of the fault tests: their scale, and the figures that they print."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ _LONGEST_SECONDS = 3_600
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give the long forms their time."""
+    """Give the long forms a longer timeout."""
     if config.getoption("--faults") == "long":
         for item in items:
             if "faults" in item.path.parts:
@@ -19,11 +19,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def scale(pytestconfig: pytest.Config) -> Scale:
-    """The sizes that were asked for."""
+    """The scale that the command line asks for."""
     return LONG if pytestconfig.getoption("--faults") == "long" else SHORT
 
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Tell a line of figures; it is printed when all tests are over."""
+    """Add a line of figures; it is printed after all tests."""
     return lambda line: record_property("figures", line)

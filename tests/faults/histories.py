@@ -1,9 +1,9 @@
-"""A RiskOS that adds, deletes and forgets documents at random, and what an archive beside it has to say."""
+"""A model of RiskOS that adds, deletes and forgets documents at random, and of the archive that should result."""
 
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scripts.simulator.damage import truncated, wrong_crc
@@ -27,16 +27,18 @@ class RiskOSEvaluation:
     """One evaluation at RiskOS.
 
     Attributes:
-        dice: what happens.
-        documents: what it has now, by their names.
-        ever: every document that it ever had, which may come back.
-        answer: how it answers now; without documents "No Documents Found" where it would deliver them.
+        dice: decides what happens.
+        documents: the current documents by name.
+        ever: every document that it ever had; deleted ones may come back.
+        answer: how it answers now; without documents it answers "No Documents Found" instead of delivering a bundle.
+        answered: its state at each answer since the last attempt.
     """
 
     dice: random.Random
     documents: dict[str, bytes] = field(default_factory=dict)
     ever: list[tuple[str, bytes]] = field(default_factory=list)
     answer: Answer = "delivers"
+    answered: "list[RiskOSEvaluation]" = field(default_factory=list)
 
     def change(self) -> None:
         """Let something happen to the evaluation, as users, reviewers and retention do."""
@@ -48,14 +50,22 @@ class RiskOSEvaluation:
             case 3:
                 self.documents.clear()
             case 4 if self.ever:
-                # Under its old name, or under another one that makes another kind of it.
+                # Keep its name, or change it so that the document gets another kind.
                 name, content = self.dice.choice(self.ever)
                 self._add(self.dice.choice([name, name, *NAMES]), content)
             case _:
                 self.answer = self.dice.choice(_ANSWERS)
 
-    def response(self) -> bytes:
-        """Return what RiskOS sends now."""
+    def respond(self) -> bytes:
+        """Return the response of RiskOS; a second request after a damaged bundle may get another one."""
+        self.answered.append(replace(self, documents=dict(self.documents)))
+        response = self._response()
+        if self.answer.startswith("damages"):
+            for _ in range(self.dice.randrange(3)):
+                self.change()
+        return response
+
+    def _response(self) -> bytes:
         match self.answer:
             case "not_found":
                 return json(404, b'{"message": "Evaluation not found"}')
@@ -71,12 +81,12 @@ class RiskOSEvaluation:
                 return zipped(zip_of(self.documents))
 
     def readable(self) -> dict[str, bytes]:
-        """Return what can be read of what it sends."""
+        """Return the documents that can be read from the response."""
         match self.answer:
             case "delivers":
                 return dict(self.documents)
             case "damages_one":
-                # The bundle is damaged in its first document.
+                # The first document of the bundle is damaged.
                 return dict(list(self.documents.items())[1:])
             case _:
                 return {}
@@ -89,14 +99,15 @@ class RiskOSEvaluation:
 
 @dataclass
 class ExpectedArchive:
-    """What the archive holds of an evaluation and knows of RiskOS, told by its history alone.
+    """The expected contents of the archive for one evaluation, computed from its history alone.
 
     Attributes:
-        held: hash of every document that was ever delivered readably, and not erased since.
-        at_source: of each, whether RiskOS had it when last asked; both are right where that is empty.
-        outcome: the outcome; None if it never was in the archive.
-        status: what RiskOS had.
-        is_damaged: whether the last bundle that came was damaged.
+        held: hash of every document that was ever delivered readably and not erased since.
+        at_source: whether RiskOS had each of them at the last request; None allows both.
+        outcome: the outcome; None if the archive has never had it.
+        status: the state of the evaluation at RiskOS.
+        is_damaged: whether the last bundle was damaged.
+        is_unconfirmed: whether the attempt ended before a damaged bundle was requested again.
     """
 
     held: set[str] = field(default_factory=set)
@@ -104,9 +115,13 @@ class ExpectedArchive:
     outcome: str | None = None
     status: SourceStatus | None = None
     is_damaged: bool = False
+    is_unconfirmed: bool = False
 
     def record(self, riskos: RiskOSEvaluation) -> None:
-        """RiskOS was asked, and the manifest was written."""
+        """Record that RiskOS answered and the manifest was written; after an erasure, the archive begins empty."""
+        if self.outcome == "erased":
+            self.__init__()  # type: ignore[misc]
+        self.is_unconfirmed = False
         if riskos.answer in {"not_found", "rejected"}:
             self._refused(riskos.answer, SourceStatus.UNKNOWN, "unknown")
         elif not riskos.documents:
@@ -116,7 +131,7 @@ class ExpectedArchive:
             self._delivered(riskos)
 
     def erase(self) -> None:
-        """Everything was erased."""
+        """Record an erasure of everything."""
         self.__init__(outcome="erased", status=SourceStatus.UNKNOWN)  # type: ignore[misc]  # begins again
 
     def _refused(self, answer: str, status: SourceStatus, of_each: str) -> None:
@@ -132,7 +147,7 @@ class ExpectedArchive:
             self.status = SourceStatus.UNKNOWN if self.held else SourceStatus.PRESENT
             self.at_source = dict.fromkeys(self.held, "unknown")
             return
-        # A held document may be the damaged one, which nobody can tell by its content.
+        # A held document may be the damaged one; its content does not tell.
         others = "" if self.is_damaged else "no"
         self.held |= readable
         self.at_source = {each: "yes" if each in readable else others for each in self.held}

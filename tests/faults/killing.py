@@ -10,37 +10,37 @@ from tests.faults.cluster import Cluster, Worker
 _STUCK_SECONDS = 120.0
 
 
-async def kill_again_and_again(
+async def kill_repeatedly(
     cluster: Cluster,
-    crew: list[Worker],
+    workers: list[Worker],
     *command: str,
     kills: int,
     total: int,
     ended: Callable[[], Awaitable[int]],
     dice: random.Random,
 ) -> None:
-    """Kill workers and replace them at once, spread over the whole of the work.
+    """Kill workers and replace them at once, spread over the whole run.
 
     Args:
-        cluster: where they work.
-        crew: the workers; those that are killed are replaced in it.
-        command: what a replacement is started with.
-        kills: how many are killed.
-        total: how many evaluations there are.
-        ended: tells how many of them have ended.
-        dice: choose moments and victims.
+        cluster: the cluster of the workers.
+        workers: the workers; each killed one is replaced in this list.
+        command: starts a replacement.
+        kills: how many workers to kill.
+        total: how many evaluations the run has.
+        ended: returns how many of them have ended.
+        dice: chooses moments and victims.
     """
     for kill in range(kills):
-        # The last tenth is left over, so that nobody is killed when there is nothing left to do.
-        await _reached(ended, round(0.9 * total * (kill + dice.random()) / kills), cluster)
-        await cluster.until(lambda: any(worker.ready for worker in crew))
+        # The last tenth is left out, so that every kill meets a worker with evaluations to do.
+        await _wait_until_ended(ended, round(0.9 * total * (kill + dice.random()) / kills), cluster)
+        await cluster.wait_until(lambda: any(worker.is_ready for worker in workers))
         await asyncio.sleep(dice.random() * 0.1)
-        victim = dice.choice([worker for worker in crew if worker.ready] or crew)
+        victim = dice.choice([worker for worker in workers if worker.is_ready] or workers)
         await cluster.kill(victim)
-        crew[crew.index(victim)] = await cluster.start_worker(*command)
+        workers[workers.index(victim)] = await cluster.start_worker(*command)
 
 
-async def _reached(ended: Callable[[], Awaitable[int]], wanted: int, cluster: Cluster) -> None:
+async def _wait_until_ended(ended: Callable[[], Awaitable[int]], wanted: int, cluster: Cluster) -> None:
     deadline, most = time.monotonic() + _STUCK_SECONDS, -1
     while (now := await ended()) < wanted:
         if now > most:

@@ -1,4 +1,4 @@
-"""An S3 of the tests' own, in this event loop: an archive that may be harmed and looked at at any moment."""
+"""An S3 server in this event loop: an archive that tests may damage and read at any moment."""
 
 import contextlib
 import hashlib
@@ -10,16 +10,16 @@ from tests.faults.check import Archive
 from tests.riskos import Server, Wilful, Write, listening
 
 _BEFORE = "/archive/kyc/"
-SECRET = "canary-5be1c7a9-secret-of-s3"  # of nobody
+SECRET = "canary-5be1c7a9-secret-of-s3"  # not a real secret
 
 
 @dataclass(frozen=True)
 class OwnS3:
-    """A bucket behind HTTP; as an archive it is what lies below the prefix.
+    """A bucket behind HTTP; the archive is everything below the prefix.
 
     Attributes:
-        server: where it listens, and everything that it heard.
-        wilful: what it holds, and its mood.
+        server: the server with its received requests.
+        wilful: its contents, and its mood.
     """
 
     server: Server
@@ -27,7 +27,7 @@ class OwnS3:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment of a worker whose archive this is."""
+        """Environment of a worker with this archive."""
         return {
             "DOCV_ARCHIVE_URL": "s3:/" + _BEFORE.rstrip("/"),
             "DOCV_S3_ENDPOINT": self.server.url,
@@ -46,21 +46,21 @@ class OwnS3:
 
 @contextlib.asynccontextmanager
 async def own_s3(*script: Write) -> AsyncIterator[OwnS3]:
-    """Have an S3 with an empty bucket, which treats its first writes as it is told."""
+    """Run an S3 with an empty bucket, which treats its first writes as the script says."""
     wilful = Wilful(*script)
     async with listening(wilful) as server:
         yield OwnS3(server, wilful)
 
 
-def unkept(archive: Archive) -> list[str]:
-    """Return the manifests that name a document which is not there, or not with its bytes."""
-    there = archive.keys()
-    return [key for key in there if key.endswith("/manifest.json") and not _kept(archive, there, key)]
+def find_broken_manifests(archive: Archive) -> list[str]:
+    """Return the manifests that name a missing document, or one with other bytes."""
+    keys = archive.keys()
+    return [key for key in keys if key.endswith("/manifest.json") and not _is_kept(archive, keys, key)]
 
 
-def _kept(archive: Archive, there: set[str], manifest: str) -> bool:
+def _is_kept(archive: Archive, keys: set[str], manifest: str) -> bool:
     documents = json.loads(archive.read(manifest))["documents"]
     return all(
-        document["key"] in there and hashlib.sha256(archive.read(document["key"])).hexdigest() == document["sha256"]
+        document["key"] in keys and hashlib.sha256(archive.read(document["key"])).hexdigest() == document["sha256"]
         for document in documents
     )

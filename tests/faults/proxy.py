@@ -1,54 +1,74 @@
-"""A wire that can be watched and cut: TCP from a worker to a service, through this process."""
+"""A TCP proxy from a worker to a service, whose connections a test can watch and cut."""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 
 _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Carries bytes between whoever connects and one service; made by ``proxy_to``.
+    """Forwards each connection to one service; made by ``proxy_to``.
 
     A reply is what the service sends in one piece.
 
     Attributes:
-        port: where it listens.
-        replies: how many replies of the service came back until now.
-        fuse: the reply that is not passed on; None passes all of them on.
-        blown: called instead of passing that reply on.
+        port: the port of the proxy.
+        replies: how many replies have come from the service.
+        fuse: number of the reply that is not forwarded; None forwards all.
+        blown: called instead of forwarding that reply.
+        delay: seconds by which each piece for the service is delayed.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._service = (host, port)
         self._server: asyncio.Server | None = None
+        # This socket keeps the port while the proxy does not listen.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._cut = False
         self.port = 0
         self.replies = 0
         self.fuse: int | None = None
         self.blown: Callable[[], None] = lambda: None
+        self.delay = 0.0
 
     async def listen(self) -> None:
-        """Begin to carry."""
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Listen again, at the same port."""
+        self.restore()
+        if not self.port:
+            self._holder.bind(("127.0.0.1", 0))
+            self.port = self._holder.getsockname()[1]
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port, reuse_port=True)
 
     def cut(self) -> None:
-        """End every connection and refuse all others, until it is mended."""
+        """End every connection and close new ones at once, until ``restore``."""
         self._cut = True
         for writer in self._open.values():
             writer.transport.abort()
 
-    def mend(self) -> None:
-        """Carry again."""
+    def refuse(self) -> None:
+        """End every connection and stop listening, so that new ones are refused until ``listen``."""
+        self.cut()
+        if self._server:
+            self._server.close()
+
+    def restore(self) -> None:
+        """Forward new connections again."""
         self._cut = False
+
+    def move(self, port: int) -> None:
+        """Forward new connections to another service; open ones stay where they are."""
+        self._service = (self._service[0], port)
 
     async def close(self) -> None:
         """End every connection and stop listening."""
         self.cut()
         if self._server:
             self._server.close()
+        self._holder.close()
         for task in tuple(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -62,7 +82,7 @@ class Proxy:
         try:
             await self._connect(reader, writer)
         except (OSError, asyncio.CancelledError):
-            pass  # either side is gone, and so is the wire
+            pass  # one side is closed, so this connection ends
         finally:
             writer.transport.abort()
             del self._open[task]
@@ -71,7 +91,7 @@ class Proxy:
         there, back = await asyncio.open_connection(*self._service)
         try:
             ways = {
-                asyncio.ensure_future(_forward(reader, back)),
+                asyncio.ensure_future(self._forward(reader, back)),
                 asyncio.ensure_future(self._reply(there, writer)),
             }
             try:
@@ -83,6 +103,12 @@ class Proxy:
         finally:
             back.transport.abort()
 
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
+            await asyncio.sleep(self.delay)
+            writer.write(data)
+            await writer.drain()
+
     async def _reply(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await there.read(_CHUNK):
             self.replies += 1
@@ -93,15 +119,9 @@ class Proxy:
             await writer.drain()
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
-
-
 @contextlib.asynccontextmanager
 async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    """Have a wire to a port of this machine."""
+    """Run a proxy to a port of this machine."""
     proxy = Proxy("127.0.0.1", port)
     await proxy.listen()
     try:

@@ -1,10 +1,11 @@
-"""A Redis server that a test may kill, start again, freeze and thaw."""
+"""A Redis server that a test may kill, restart, freeze and thaw."""
 
 import asyncio
 import contextlib
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ _SOON: dict[str, Any] = {
 
 
 class RedisServer:
-    """A server process on a TCP port of this machine that stays the same for its whole life.
+    """A server process whose TCP port stays the same after each restart.
 
     Args:
-        folder: where its append-only file and its log are.
-        options: of the server, beside those that all have.
+        folder: for its append-only file and its log.
+        options: further options of the server.
+        environment: further environment variables.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True)
         self._folder, self._options = folder, options
+        self._environment = os.environ | dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
         self.port = _free_port()
 
@@ -45,17 +48,22 @@ class RedisServer:
         """URL for ``DOCV_REDIS_URL``."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def client(self) -> Redis:
-        """Return a client that answers or fails within seconds."""
-        return Redis.from_url(self.url, **_SOON)
+    def client(self, url: str | None = None) -> Redis:
+        """Return a client with short timeouts, of this server or of another URL."""
+        return Redis.from_url(url or self.url, **_SOON)
+
+    def change_port(self) -> None:
+        """Make it listen on another port after its next start."""
+        self.port = _free_port()
 
     async def start(self, *options: str) -> None:
-        """Start it, for the first time or again, and wait until it answers; with further options."""
+        """Start or restart it, with further options, and wait until it answers."""
         with (self._folder / "redis.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 server_binary(),
                 *self._arguments(),
                 *options,
+                env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -66,17 +74,17 @@ class RedisServer:
                 await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as a crash does."""
         self._signal(signal.SIGKILL)
         if self._process:
             await self._process.wait()
 
     def freeze(self) -> None:
-        """Let it stand still: connections stay, nothing is answered."""
+        """Stop the process: connections stay open, but nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the process continue."""
         self._signal(signal.SIGCONT)
 
     def _arguments(self) -> tuple[str, ...]:
@@ -96,7 +104,7 @@ class RedisServer:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
                 writer.write(b"PING\r\n")
-                return (await reader.readline()).startswith(b"+PONG")
+                return (await reader.readline()).startswith((b"+PONG", b"-NOAUTH"))
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):
@@ -105,22 +113,23 @@ class RedisServer:
 
 
 class Watcher(RedisServer):
-    """A Sentinel: it watches a server, and makes its replica the primary when it has been down for a second.
+    """A Sentinel: it watches a server, and promotes its replica when it has been down for a second.
 
     Args:
-        folder: where what it remembers, and its log, are.
-        service: what it calls them.
-        primary: port of the server that is the primary at first.
+        folder: for its state and its log.
+        service: the name of the watched servers.
+        primary: port of the first primary.
+        lines: further lines of its configuration.
     """
 
-    def __init__(self, folder: Path, service: str, primary: int) -> None:
+    def __init__(self, folder: Path, service: str, primary: int, *lines: str) -> None:
         super().__init__(folder)
         self._remembers = folder / "sentinel.conf"
         self._remembers.write_text(
             f"bind 127.0.0.1\nport {self.port}\ndir {folder}\n"
             f"sentinel monitor {service} 127.0.0.1 {primary} 1\n"
             f"sentinel down-after-milliseconds {service} 1000\n"
-            f"sentinel failover-timeout {service} 5000\n"
+            f"sentinel failover-timeout {service} 5000\n" + "".join(f"{line}\n" for line in lines)
         )
 
     def _arguments(self) -> tuple[str, ...]:
@@ -128,10 +137,10 @@ class Watcher(RedisServer):
 
 
 class WatchedRedis:
-    """Two servers of Redis and a Sentinel that makes the second the primary when the first is gone.
+    """Two Redis servers, and a Sentinel that promotes the second if the first fails.
 
     Args:
-        folder: where all their files are.
+        folder: for all of their files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -146,7 +155,7 @@ class WatchedRedis:
         return f"redis+sentinel://127.0.0.1:{self._watcher.port}/{_SERVICE}/0"
 
     def client(self) -> Redis:
-        """Return a client of the primary that answers or fails within seconds."""
+        """Return a client of the primary with short timeouts."""
         client: Redis = self._asking.master_for(_SERVICE)  # type: ignore[no-untyped-call]
         return client
 
@@ -157,18 +166,18 @@ class WatchedRedis:
         await self.until_followed()
 
     async def bring_back_first(self) -> None:
-        """Start the first again, as the replica of the second; the Sentinel would see to that half a minute later."""
+        """Restart the first as a replica of the second; the Sentinel would reconfigure it half a minute later."""
         await self.first.start("--replicaof", "127.0.0.1", str(self.second.port))
         await self.until_followed()
 
     async def until_followed(self) -> None:
-        """Wait until the primary has a replica that has all it has."""
+        """Wait until the primary has a replica with all of its writes."""
         async with asyncio.timeout(_START_SECONDS), self.client() as primary:
             while not await self._followed(primary):
                 await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
-        """End all of them as a crash does."""
+        """Kill all of them, as a crash does."""
         await self._asking.aclose()
         for server in (self._watcher, self.second, self.first):
             await server.kill()

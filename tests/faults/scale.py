@@ -1,4 +1,4 @@
-"""How large the fault tests are: a short form for every test run, and a long one that proves the figures."""
+"""The sizes of the fault tests: a short form for every test run, and a long one that proves the figures."""
 
 import random
 from collections.abc import Sequence
@@ -11,15 +11,16 @@ class Scale:
 
     Attributes:
         long: whether it is the long form.
-        kills: workers that are killed at random moments.
-        evaluations: what is under way meanwhile.
-        places: calls to each service after which a worker is killed; None kills after every one of them.
+        kills: how many workers are killed at random moments.
+        evaluations: how many are in flight meanwhile.
+        places: how many calls to each service are followed by a kill; None means every call.
         restarts: rounds in which every worker is replaced.
         crashes: how often Redis is killed.
-        down: seconds for which it stays away then.
-        frozen: seconds for which Redis stands still.
-        cut: seconds for which nobody reaches Redis.
-        outage: seconds for which RiskOS, or the archive, fails for everybody.
+        down: seconds until it is restarted.
+        frozen: seconds for which Redis is frozen.
+        cut: seconds for which Redis cannot be reached.
+        outage: seconds for which RiskOS, or the archive, fails every request.
+        erasures: evaluations that are erased while a worker writes to them, for each fault and each archive.
     """
 
     long: bool
@@ -32,6 +33,7 @@ class Scale:
     frozen: float
     cut: float
     outage: float
+    erasures: int
 
     def spread(self, calls: Sequence[int], dice: random.Random) -> list[int]:
         """Return the calls after which a worker is killed: all, or some from every part of them."""
@@ -41,7 +43,29 @@ class Scale:
         return sorted({calls[int((place + dice.random()) * step)] for place in range(self.places)})
 
 
-SHORT = Scale(long=False, kills=5, evaluations=300, places=3, restarts=1, crashes=1, down=1, frozen=3, cut=3, outage=3)
+SHORT = Scale(
+    long=False,
+    kills=5,
+    evaluations=300,
+    places=3,
+    restarts=1,
+    crashes=1,
+    down=1,
+    frozen=3,
+    cut=3,
+    outage=3,
+    erasures=2,
+)
 LONG = Scale(
-    long=True, kills=300, evaluations=20_000, places=None, restarts=10, crashes=3, down=40, frozen=20, cut=60, outage=60
+    long=True,
+    kills=300,
+    evaluations=20_000,
+    places=None,
+    restarts=10,
+    crashes=3,
+    down=40,
+    frozen=20,
+    cut=60,
+    outage=60,
+    erasures=125,
 )

@@ -1,4 +1,4 @@
-"""The key, the quota or the service itself fails for everybody: no evaluation pays for it."""
+"""The key, the quota or RiskOS itself fails for all evaluations of an account: none of them loses an attempt."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from tasks.resilience.holds import Holds, Reason, backfill_of, hold_key
 from tests.faults.check import FolderArchive, examine
 from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.scale import Scale
-from tests.faults.watching import charged, half_done, until_held
+from tests.faults.watching import count_lost_attempts, wait_until_half_ended, wait_until_held
 
 _DAY_MS = 24 * 3600 * 1000
 _RUN = "fault"
@@ -24,22 +24,22 @@ def evaluations(count: int, scenario: Scenario = Scenario.PASSPORT) -> list[str]
     return [eval_id_for(scenario, number) for number in range(count)]
 
 
-async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
+async def test_a_refused_key_costs_no_attempt_while_it_lasts(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
     async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(cluster, _RUN, len(eval_ids))
+        await wait_until_half_ended(cluster, _RUN, len(eval_ids))
         cluster.riskos.change(refuse_with=401)
         began = time.monotonic()
-        await until_held(cluster, Reason.UNAUTHORIZED)
+        await wait_until_held(cluster, Reason.UNAUTHORIZED)
         await asyncio.sleep(1.5)
         before = cluster.riskos.stats()
         await asyncio.sleep(scale.outage)
         during = cluster.riskos.stats().requests - before.requests
-        burnt = await charged(cluster)
+        burnt = await count_lost_attempts(cluster)
         cluster.riskos.change(refuse_with=None)
         lasted = time.monotonic() - began
         if not scale.long:
@@ -51,25 +51,25 @@ async def test_a_key_that_is_refused_for_a_while_costs_no_attempt(
         f"401 for {lasted:.0f} s: {refused} requests refused, {during} of them probes, "
         f"attempts burnt {burnt}, {result.sentence()}"
     )
-    assert result.sound, result
+    assert result.is_sound, result
     assert burnt == 0
     assert during <= 1 + scale.outage / 30, "one probe at a time, after growing pauses"
 
 
-async def test_a_service_that_fails_for_everybody_makes_no_dead_letter(
+async def test_a_failing_riskos_makes_no_dead_letters_when_all_requests_fail(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
     async with running_cluster(tmp_path / "stage", DOCV_RATE="100", DOCV_RETRY_SECONDS="5") as cluster:
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await half_done(cluster, _RUN, len(eval_ids))
+        await wait_until_half_ended(cluster, _RUN, len(eval_ids))
         before, began = cluster.riskos.stats().requests, time.monotonic()
         cluster.riskos.change(refuse_with=500)
-        await until_held(cluster, Reason.OUTAGE)
+        await wait_until_held(cluster, Reason.OUTAGE)
         await asyncio.sleep(scale.outage)
         asked = cluster.riskos.stats().requests - before
-        lasted, burnt = time.monotonic() - began, await charged(cluster)
+        lasted, burnt = time.monotonic() - began, await count_lost_attempts(cluster)
         cluster.riskos.change(refuse_with=None)
         counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=200)
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
@@ -77,27 +77,27 @@ async def test_a_service_that_fails_for_everybody_makes_no_dead_letter(
         f"RiskOS 100 % 500 for {lasted:.0f} s: {asked} requests ({asked / lasted:.1f}/s), dead letters "
         f"{counters.outcomes[Outcome.FAILED]}, attempts burnt {burnt}, {result.sentence()}"
     )
-    assert result.sound, result
+    assert result.is_sound, result
     assert counters.outcomes[Outcome.FAILED] == 0
     assert burnt == 0
     if scale.long:
         assert asked / lasted <= 5
 
 
-async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_used(
+async def test_a_configured_quota_is_never_exceeded_and_is_used_again_when_the_next_day_begins(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids, live = evaluations(300), evaluations(40, Scenario.FLAT)
     async with running_cluster(tmp_path / "stage", DOCV_DAILY_QUOTA="200", DOCV_LIVE_RESERVE="0.1") as cluster:
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await until_held(cluster, Reason.QUOTA, scope=backfill_of("default"))
-        await asyncio.sleep(1)  # the last turn was given, its request may still be on its way
+        await wait_until_held(cluster, Reason.QUOTA, scope=backfill_of("default"))
+        await asyncio.sleep(1)  # the last permit was granted, but its request may be in flight
         by_backfill = cluster.riskos.stats().requests
         await cluster.enqueue(live, run="live")
-        await until_held(cluster, Reason.QUOTA)
+        await wait_until_held(cluster, Reason.QUOTA)
         await asyncio.sleep(1.5)
-        by_all, burnt = cluster.riskos.stats().requests, await charged(cluster)
+        by_all, burnt = cluster.riskos.stats().requests, await count_lost_attempts(cluster)
         await a_day_passes(cluster)
         await cluster.wait_until_all_ended(_RUN, len(eval_ids))
         await cluster.wait_until_all_ended("live", len(live))
@@ -107,17 +107,17 @@ async def test_a_quota_by_our_own_count_is_never_exceeded_and_its_next_day_is_us
         f"quota of 200, a tenth for what is live: backfill stopped after {by_backfill}, all after {by_all}, "
         f"next day {total - by_all}, attempts burnt {burnt}, {result.sentence()}"
     )
-    assert result.sound, result
+    assert result.is_sound, result
     assert (by_backfill, by_all, total, burnt) == (180, 200, 340, 0)
 
 
 async def a_day_passes(cluster: Cluster) -> None:
-    """Move what Redis knows of quota and holds a day into the past."""
+    """Move the quota and the holds in Redis a day into the past."""
     await cluster.client.hincrby("docv:quota:default", "since", -_DAY_MS)
     await cluster.client.delete(hold_key("default"), hold_key(backfill_of("default")))
 
 
-async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
+async def test_a_quota_is_learnt_from_the_answer_when_only_riskos_counts(
     figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(150)
@@ -125,9 +125,9 @@ async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
         cluster.riskos.change(quota=100, day_seconds=600, header_style="standard")
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await until_held(cluster, Reason.QUOTA)
+        await wait_until_held(cluster, Reason.QUOTA)
         await asyncio.sleep(1.5)
-        spent, burnt = cluster.riskos.stats(), await charged(cluster)
+        spent, burnt = cluster.riskos.stats(), await count_lost_attempts(cluster)
         cluster.riskos.change(quota=None)
         await cluster.client.delete(hold_key("default"))
         await cluster.wait_until_all_ended(_RUN, len(eval_ids))
@@ -136,12 +136,12 @@ async def test_a_quota_that_only_riskos_counts_is_learnt_from_its_answer(
         f"quota of 100 that only RiskOS knows: granted {spent.granted}, refused {spent.refused_by_quota}, "
         f"attempts burnt {burnt}, {result.sentence()}"
     )
-    assert result.sound, result
+    assert result.is_sound, result
     assert (spent.granted, burnt) == (100, 0)
     assert spent.refused_by_quota <= 16, "those that were under way together"
 
 
-async def test_a_day_that_riskos_counts_is_never_crossed_and_one_request_finds_the_next_one(
+async def test_a_quota_of_riskos_holds_until_its_day_ends_and_one_request_finds_the_next_day(
     figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(150)
@@ -150,9 +150,9 @@ async def test_a_day_that_riskos_counts_is_never_crossed_and_one_request_finds_t
         cluster.riskos.change(quota=100, day_seconds=600)
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
-        await until_held(cluster, Reason.QUOTA, scope=backfill_of("default"))
+        await wait_until_held(cluster, Reason.QUOTA, scope=backfill_of("default"))
         await asyncio.sleep(1.5)
-        spent, burnt = cluster.riskos.stats(), await charged(cluster)
+        spent, burnt = cluster.riskos.stats(), await count_lost_attempts(cluster)
         cluster.riskos.change(quota=10_000)
         for field in ("look_at", "low_at"):
             await cluster.client.hincrby("docv:quota:default", field, -15 * 60 * 1000)
@@ -163,25 +163,25 @@ async def test_a_day_that_riskos_counts_is_never_crossed_and_one_request_finds_t
         f"day of 100, 5 left to others, a tenth for what is live: backfill stopped after {spent.granted}, refused "
         f"{spent.refused_by_quota}, attempts burnt {burnt}, {result.sentence()}"
     )
-    assert result.sound, result
+    assert result.is_sound, result
     assert 70 <= spent.granted <= 86, "the first answer tells; what is under way by then counts, too"
     assert (spent.refused_by_quota, burnt) == (0, 0)
 
 
-async def test_an_account_that_is_not_activated_reads_as_what_it_is(tmp_path: Path) -> None:
+async def test_the_hold_names_its_reason_when_an_account_is_not_activated(tmp_path: Path) -> None:
     eval_ids = evaluations(20)
     async with running_cluster(tmp_path / "stage", DOCV_RATE="100") as cluster:
         cluster.riskos.change(rate=0)
         await cluster.start_workers(1)
         await cluster.enqueue(eval_ids, run=_RUN)
-        await until_held(cluster, Reason.NOT_ACTIVATED)
+        await wait_until_held(cluster, Reason.NOT_ACTIVATED)
         await asyncio.sleep(1)
         assert cluster.riskos.stats().requests <= 8
-        assert await charged(cluster) == 0
+        assert await count_lost_attempts(cluster) == 0
 
 
 @pytest.mark.parametrize(("style", "most"), [("none", 40), ("riskos", 8), ("standard", 8), ("x", 8)])
-async def test_a_rate_that_riskos_does_not_grant_is_found_out(
+async def test_the_rate_decreases_when_riskos_grants_less(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path, style: str, most: int
 ) -> None:
     if style == "x" and not scale.long:
@@ -200,7 +200,7 @@ async def test_a_rate_that_riskos_does_not_grant_is_found_out(
     assert refused <= most
 
 
-async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> None:
+async def test_a_manual_hold_stops_all_requests_and_ends_at_once_when_released(tmp_path: Path) -> None:
     eval_ids = evaluations(200)
     async with running_cluster(tmp_path / "stage", DOCV_RATE="100", DOCV_LEASE_SECONDS="600") as cluster:
         worker, _ = await cluster.start_workers(2)
@@ -212,15 +212,15 @@ async def test_a_hold_by_hand_moves_nothing_and_ends_at_once(tmp_path: Path) -> 
         await asyncio.sleep(3)
         assert cluster.riskos.stats().requests == asked
         assert (await cluster.client.info("memory"))["used_memory"] <= memory["used_memory"] + 1_000_000
-        assert sum((await cluster.ledger.get_stats()).held.values()) == 200 - await cluster.settled(_RUN)
-        assert await charged(cluster) == 0
+        assert sum((await cluster.ledger.get_stats()).held.values()) == 200 - await cluster.count_ended(_RUN)
+        assert await count_lost_attempts(cluster) == 0
         assert await cluster.terminate(worker) < 15
         assert worker.process.returncode == 0
         await Holds(cluster.client).end("default")
         await cluster.wait_until_all_ended(_RUN, len(eval_ids))
 
 
-async def test_exactly_those_that_always_fail_become_dead_letters_and_a_redrive_archives_them(
+async def test_only_evaluations_that_always_fail_become_dead_letters_and_a_redrive_archives_them(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     total = 1000 if scale.long else 200
@@ -230,11 +230,11 @@ async def test_exactly_those_that_always_fail_become_dead_letters_and_a_redrive_
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run=_RUN, queue=Queue.BACKFILL)
         await cluster.wait_until_all_ended(_RUN, total)
-        dead = {letter.eval_id async for letter in cluster.ledger.iterate_dead_letters()}
+        dead = {letter.eval_id async for letter in cluster.ledger.dead_letters.iterate()}
         cluster.riskos.change(mended=True)
-        assert set(await cluster.ledger.redrive_dead_letters(sorted(dead))) == dead
+        assert set(await cluster.ledger.dead_letters.redrive(sorted(dead))) == dead
         counters = await cluster.wait_until_all_ended(_RUN, total)
-        left = [letter async for letter in cluster.ledger.iterate_dead_letters()]
+        left = [letter async for letter in cluster.ledger.dead_letters.iterate()]
     figures(
         f"{len(sick)} of {total} always 500: {len(dead)} dead letters, {len(dead ^ sick)} of them wrong or missing; "
         f"after mending and redrive {len(left)} left, {counters.outcomes[Outcome.ARCHIVED]} archived"

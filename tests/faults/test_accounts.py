@@ -1,4 +1,4 @@
-"""Several accounts in one process: each keeps its own rate, and what stands still for one goes on for the others."""
+"""Several accounts in one process: each keeps its own rate, and a hold of one does not delay the others."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Holds, Reason
 from tests.commands import KEY, Shell
 from tests.faults.cluster import Cluster, running_cluster
-from tests.faults.watching import charged, half_done, until_held
+from tests.faults.watching import count_lost_attempts, wait_until_half_ended, wait_until_held
 
 KYB = "key-of-the-other-account"
 
@@ -21,7 +21,7 @@ def evaluations(count: int, scenario: Scenario = Scenario.PASSPORT) -> list[str]
 
 
 def accounts_in(folder: Path, table: str, *more: str) -> str:
-    """Write a file with the account kyb, and what else is in it; return the file."""
+    """Write a file with the account kyb and further lines; return the file."""
     file = folder / "accounts.toml"
     file.write_text("\n".join([f'[kyb]\napi_key = "{KYB}"\n{table}', *more]))
     file.chmod(0o600)
@@ -33,7 +33,7 @@ def manifest_of(cluster: Cluster, environment: str, eval_id: str) -> dict[str, o
     return found
 
 
-async def test_two_accounts_archive_side_by_side_each_within_its_rate_and_in_its_environment(tmp_path: Path) -> None:
+async def test_two_accounts_archive_at_once_each_within_its_rate_and_in_its_environment(tmp_path: Path) -> None:
     ours, theirs = evaluations(60), evaluations(60, Scenario.FLAT)
     file = accounts_in(tmp_path, 'environment = "production"\nrate = 0.5\ndaily_quota = 100000')
     async with running_cluster(tmp_path / "stage", keys=[KYB], DOCV_RATE="20", DOCV_ACCOUNTS=file) as cluster:
@@ -43,13 +43,13 @@ async def test_two_accounts_archive_side_by_side_each_within_its_rate_and_in_its
         await cluster.enqueue(ours, run="ours", queue=Queue.BACKFILL)
         await cluster.wait_until_all_ended("ours", len(ours), seconds=100)
         asked, seconds = cluster.riskos.stats(KYB).requests, time.monotonic() - began
-        left = (await cluster.ledger.get_run("theirs")).pending
+        left = (await cluster.ledger.runs.get_counters("theirs")).pending
         faster = await Shell(tmp_path, cluster.settings).run("rate", "100", "--account", "kyb")
         await cluster.wait_until_all_ended("theirs", len(theirs))
-        assert await charged(cluster) == 0
-    # One after the other, no more than the 16 that are in flight would be left of what came first.
+        assert await count_lost_attempts(cluster) == 0
+    # If they ran one after the other, at most the 16 in flight would remain of the first.
     assert left > 2 * 16, "what may go faster, and came later, waited for what came first"
-    # A machine that is slow makes them slower.
+    # A slow machine slows them down.
     assert asked <= 1 + seconds * 0.5
     assert seconds >= (len(ours) - 1) / 20
     assert faster.code == 0, faster.err
@@ -59,22 +59,22 @@ async def test_two_accounts_archive_side_by_side_each_within_its_rate_and_in_its
     assert (of_theirs["account"], of_theirs["environment"]) == ("kyb", "production")
 
 
-async def test_a_key_that_is_refused_holds_its_account_only_until_that_one_is_resumed(tmp_path: Path) -> None:
+async def test_a_refused_key_holds_only_its_account_until_it_is_resumed(tmp_path: Path) -> None:
     ours, theirs = evaluations(100), evaluations(100, Scenario.FLAT)
     async with running_cluster(
         tmp_path / "stage", keys=[KYB], DOCV_RATE="100", DOCV_ACCOUNTS=accounts_in(tmp_path, "")
     ) as cluster:
         await cluster.start_workers(2)
         await cluster.enqueue(theirs, run="theirs", queue=Queue.BACKFILL, account="kyb")
-        await half_done(cluster, "theirs", len(theirs))
+        await wait_until_half_ended(cluster, "theirs", len(theirs))
         cluster.riskos.change(KYB, refuse_with=401)
-        await until_held(cluster, Reason.UNAUTHORIZED, scope="kyb")
+        await wait_until_held(cluster, Reason.UNAUTHORIZED, scope="kyb")
         await cluster.enqueue(ours, run="ours", queue=Queue.BACKFILL)
         await cluster.wait_until_all_ended("ours", len(ours))
         assert await Holds(cluster.client).get("default") is None
         refused = cluster.riskos.stats(KYB).by_status[401]
         assert refused <= 16, "those that were under way together"
-        assert await charged(cluster) == 0
+        assert await count_lost_attempts(cluster) == 0
         census = await cluster.ledger.get_stats()
         assert census.held_by_account == {"kyb": sum(census.held.values())}
         cluster.riskos.change(KYB, refuse_with=None)
@@ -102,7 +102,7 @@ async def test_accounts_that_share_a_rate_keep_it_together(tmp_path: Path) -> No
     assert int(used or 0) == 120
 
 
-async def test_what_a_worker_does_not_know_waits_for_one_that_does_and_loses_nothing(tmp_path: Path) -> None:
+async def test_evaluations_of_an_unknown_account_wait_for_a_worker_that_knows_it(tmp_path: Path) -> None:
     theirs = evaluations(20)
     async with running_cluster(tmp_path / "stage", keys=[KYB]) as cluster:
         (stranger,) = await cluster.start_workers(1)
@@ -112,7 +112,7 @@ async def test_what_a_worker_does_not_know_waits_for_one_that_does_and_loses_not
                 await asyncio.sleep(0.05)
         said = stranger.log.read_text()
         assert said.count("account.unknown") == 1
-        assert await charged(cluster) == 0
+        assert await count_lost_attempts(cluster) == 0
         shell = Shell(tmp_path, cluster.settings)
         assert json.loads((await shell.run("status", "--json")).out)["unknown_accounts"] == {"kyb": len(theirs)}
         examined = json.loads((await shell.run("doctor", "--json")).out)["findings"]

@@ -1,4 +1,4 @@
-"""Secrets and personal data go in everywhere; afterwards they are nowhere but where they must be."""
+"""Secrets and personal data go in everywhere; afterwards they are only where they belong."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tests.faults import own_s3
 from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.own_s3 import OwnS3
 from tests.faults.redis_server import RedisServer
-from tests.faults.watching import until_held
+from tests.faults.watching import wait_until_held
 from tests.riskos import Heard, Reply, Then, Write, http, listening
 from tests.zips import Raw, forged, zip_of
 from worker.app import make_publishing_app
@@ -35,12 +35,12 @@ def canary(name: str) -> str:
 
 
 KEY, PASSWORD = canary("api-key"), canary("redis-password")
-# The manifest is where these may stand, and must; of the others only the text may, in the documents.
+# These belong in the manifest, and must be there. Of the others, only the text may be stored, in the documents.
 NAME, FILENAME, MESSAGE = canary("Jane-Doe"), canary("filename"), canary("message")
 TEXT, HEADER, COOKIE, PAGE, FAULT, STORE = (
     canary(name) for name in ("text", "header", "cookie", "page", "fault", "store")
 )
-# It comes in a message that breaks the contract.
+# It arrives in a message that breaks the contract.
 ARGUMENT = canary("argument")
 SECRETS = (KEY, PASSWORD, own_s3.SECRET)
 PERSONAL = (NAME, FILENAME, MESSAGE, TEXT, HEADER, COOKIE, PAGE, FAULT, STORE)
@@ -67,11 +67,11 @@ def error(status: int, text: str, **headers: str) -> bytes:
 
 
 def page(status: int) -> bytes:
-    """Return what a proxy in between says."""
+    """Return what a proxy between worker and RiskOS answers."""
     return http(status, f"<html>{PAGE}</html>".encode(), headers={"Content-Type": "text/html", **EVERYWHERE})
 
 
-# How each evaluation is answered, the first time and from then on; the number in its ID is the place in the list.
+# The first and all later answers for each evaluation; the number in its ID is the index in the list.
 ANSWERS: tuple[tuple[bytes | Reply, ...], ...] = (
     *[(bundle(zip_of(_DOCUMENTS)),)] * 14,
     (bundle(_DAMAGED),),
@@ -95,7 +95,7 @@ def eval_id_of(number: int) -> str:
 
 
 class Listed:
-    """A RiskOS that answers each evaluation as the list says."""
+    """A RiskOS that answers each evaluation as listed."""
 
     def __init__(self) -> None:
         self._left = [iter(answers) for answers in ANSWERS]
@@ -121,7 +121,7 @@ class Guarded(RedisServer):
 
 @contextlib.asynccontextmanager
 async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[str, str]) -> AsyncIterator[Cluster]:
-    """Have a cluster whose Redis has a password, and whose RiskOS is a scripted one."""
+    """Run a cluster whose Redis has a password, and whose RiskOS is a scripted one."""
     redis = Guarded(folder / "redis")
     try:
         await redis.start()
@@ -156,13 +156,13 @@ async def in_redis(client: Redis) -> str:
 
 
 def ever_in_redis(cluster: Cluster) -> str:
-    """Return everything that was ever written there, and what the server said."""
+    """Return everything that was ever written to Redis, and the server's log."""
     files = [path for path in (cluster.folder / "redis").rglob("*") if path.is_file()]
     return "\n".join(path.read_text(errors="replace") for path in files)
 
 
 def in_s3(s3: OwnS3) -> str:
-    """Return what S3 was told of objects: keys, metadata, tags and other headers."""
+    """Return what S3 received with objects: keys, metadata, tags and other headers."""
     return "\n".join(f"{heard.method} {heard.path} {dict(heard.headers)}" for heard in s3.server.heard)
 
 
@@ -176,7 +176,7 @@ def contents(s3: OwnS3) -> str:
 
 
 async def said_by_commands(cluster: Cluster) -> dict[str, str]:
-    """Return what a person sees who looks."""
+    """Return what commands print for a person."""
     shell, said = Shell(cluster.folder, cluster.settings), {}
     for command in ("status", "status --json", f"status {_RUN}", "dead-letters list", "dead-letters list --json"):
         finished = await shell.run(*command.split())
@@ -191,7 +191,7 @@ def hits(places: Mapping[str, str], *wanted: str) -> Iterator[tuple[str, str]]:
 
 
 def send_what_is_no_message(cluster: Cluster) -> None:
-    """Send what breaks the contract."""
+    """Send messages that break the contract."""
     app = make_publishing_app(Settings(redis_url=SecretStr(cluster.redis.url)))
     with contextlib.closing(app):
         app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id_of(1)], "applicant": ARGUMENT}, queue="live")
@@ -205,17 +205,17 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
         guarded_stage(tmp_path / "stage", service, s3.settings) as cluster,
     ):
         await cluster.start_workers(2)
-        # The last two hold the account up, so they come when nothing else is under way.
+        # The last two put the account on hold, so they come when nothing else is in flight.
         *others, slowed, refused = eval_ids
         for run, some in ((_RUN, others), ("slowed", [slowed])):
             await cluster.enqueue(some, run=run)
             await cluster.wait_until_all_ended(run, len(some))
         await cluster.enqueue([refused], run="refused")
-        await until_held(cluster, Reason.UNAUTHORIZED)
+        await wait_until_held(cluster, Reason.UNAUTHORIZED)
         places = await said_by_commands(cluster)
         places |= {"Redis": await in_redis(cluster.client), "Redis's file": ever_in_redis(cluster), "S3": in_s3(s3)}
         places |= {worker.log.name: worker.log.read_text() for worker in cluster.workers}
-        kept, told, outcomes = contents(s3), manifests(s3), (await cluster.ledger.get_run(_RUN)).outcomes
+        kept, told, outcomes = contents(s3), manifests(s3), (await cluster.ledger.runs.get_counters(_RUN)).outcomes
         asked = str(service.heard)
     found = [
         *hits(places, *SECRETS, *PERSONAL),
@@ -224,7 +224,7 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
     ]
     figures(f"{len(SECRETS + PERSONAL)} canaries, {len(places) + 2} places, workers at DEBUG: {len(found)} hits")
     assert found == []
-    # All of that was really there, and would have been found.
+    # All canaries really were there, so a leak would have been found.
     expected = {"failed": 6, "not_found": 1, "rejected": 1, "no_documents": 1, "unreadable": 2, "archived": 14}
     assert {outcome.value: count for outcome, count in outcomes.items() if count} == expected
     assert KEY in asked
@@ -233,15 +233,15 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
 
 
 def s3_says(text: str) -> bytes:
-    """Return a refusal of S3 that says more than it should."""
+    """Return an error of S3 that says more than it should."""
     return http(403, f"<Error><Code>AccessDenied</Code><Message>{text}</Message></Error>".encode(), headers=EVERYWHERE)
 
 
-async def test_what_a_message_holds_against_the_contract_is_told_to_nobody(tmp_path: Path) -> None:
+async def test_a_secret_is_not_published_when_a_message_breaks_the_contract(tmp_path: Path) -> None:
     async with running_cluster(tmp_path / "stage", DOCV_LOG_LEVEL="DEBUG") as cluster:
         (worker,) = await cluster.start_workers(1)
         await asyncio.to_thread(send_what_is_no_message, cluster)
-        await cluster.until(lambda: "message.rejected" in worker.log.read_text())
+        await cluster.wait_until(lambda: "message.rejected" in worker.log.read_text())
         await asyncio.sleep(0.5)
         assert ARGUMENT not in worker.log.read_text()
         assert ARGUMENT not in await in_redis(cluster.client)

@@ -1,4 +1,4 @@
-"""What proves the result of a fault test is itself seen to find what is broken."""
+"""The check of fault tests finds each way in which an archive can be damaged."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _ALL = [_PASSPORT, _TOMBSTONE, _DAMAGED]
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive that a worker made undisturbed."""
+    """An archive of a worker that nothing disturbed."""
     return asyncio.run(made(tmp_path_factory.mktemp("sound") / "stage"))
 
 
@@ -34,7 +34,7 @@ async def made(folder: Path) -> Path:
 
 
 def found_after(archive: Path, harm: Callable[[Path], None], pattern: str) -> Result:
-    """Harm one file of the archive, look at it, and put the file back."""
+    """Change one file of the archive, check the archive, and put the file back."""
     victim = next(archive.glob(pattern))
     content = victim.read_bytes()
     harm(victim)
@@ -44,17 +44,17 @@ def found_after(archive: Path, harm: Callable[[Path], None], pattern: str) -> Re
         victim.write_bytes(content)
 
 
-def test_a_sound_archive_is_found_sound(archive: Path) -> None:
+def test_the_check_finds_nothing_when_the_archive_is_sound(archive: Path) -> None:
     result = examine(FolderArchive(archive), _ALL)
-    assert result.sound, result
+    assert result.is_sound, result
 
 
-def test_an_evaluation_nobody_archived_is_lost(archive: Path) -> None:
+def test_an_evaluation_is_lost_when_it_was_never_archived(archive: Path) -> None:
     another = eval_id_for(Scenario.PASSPORT, 2)
     assert examine(FolderArchive(archive), [*_ALL, another]).lost == (another,)
 
 
-def test_a_manifest_that_is_gone_leaves_half_an_evaluation(archive: Path) -> None:
+def test_an_evaluation_is_incomplete_when_its_manifest_is_missing(archive: Path) -> None:
     result = found_after(archive, Path.unlink, f"sandbox/{_PASSPORT}/manifest.json")
     assert result.lost == result.half == (_PASSPORT,)
 
@@ -62,25 +62,25 @@ def test_a_manifest_that_is_gone_leaves_half_an_evaluation(archive: Path) -> Non
 @pytest.mark.parametrize(
     ("pattern", "eval_id"), [(f"sandbox/{_PASSPORT}/selfie/*", _PASSPORT), ("quarantine/*/*/*", _DAMAGED)]
 )
-def test_an_object_that_is_gone_leaves_half_an_evaluation(archive: Path, pattern: str, eval_id: str) -> None:
+def test_an_evaluation_is_incomplete_when_an_object_is_missing(archive: Path, pattern: str, eval_id: str) -> None:
     assert found_after(archive, Path.unlink, pattern).half == (eval_id,)
 
 
-def test_other_bytes_are_wrong(archive: Path) -> None:
+def test_an_evaluation_is_wrong_when_a_document_has_other_bytes(archive: Path) -> None:
     def flip(victim: Path) -> None:
         victim.write_bytes(bytes([victim.read_bytes()[0] ^ 1]) + victim.read_bytes()[1:])
 
     assert found_after(archive, flip, f"sandbox/{_PASSPORT}/selfie/*").wrong == (_PASSPORT,)
 
 
-def test_another_outcome_is_wrong(archive: Path) -> None:
+def test_an_evaluation_is_wrong_when_its_outcome_differs(archive: Path) -> None:
     def retell(victim: Path) -> None:
         victim.write_text(victim.read_text().replace('"not_found"', '"rejected"'))
 
     assert found_after(archive, retell, f"sandbox/{_TOMBSTONE}/manifest.json").wrong == (_TOMBSTONE,)
 
 
-def test_what_nobody_speaks_of_is_strange_unless_it_is_half_written(archive: Path) -> None:
+def test_an_unmentioned_key_is_strange_unless_it_is_half_written(archive: Path) -> None:
     (archive / "sandbox" / _PASSPORT / "more.jpg").touch()
     (archive / "sandbox" / _PASSPORT / ".0123.part").touch()
     result = examine(FolderArchive(archive), _ALL)

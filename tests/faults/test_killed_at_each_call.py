@@ -1,4 +1,4 @@
-"""A worker is killed when a service has done what it was asked, and before the worker hears of it: after each call."""
+"""A worker is killed after each call: the service has done its part, and the worker has not yet got the reply."""
 
 import asyncio
 import random
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
+from tests.aging import let_a_minute_pass
 from tests.conftest import S3
 from tests.faults.check import Archive, BucketArchive, FolderArchive, counted_right, examine
 from tests.faults.cluster import Cluster, Worker, kill_now, running_cluster
@@ -28,13 +29,13 @@ _SET = (
 
 
 def evaluations(round_: int) -> list[str]:
-    """Return a set of its own for each round; the number in an ID tells the round."""
+    """Return evaluations for one round; the number in an ID tells the round."""
     return [eval_id_for(scenario, round_) for scenario in _SET]
 
 
 @asynccontextmanager
 async def wired_stage(folder: Path, service: str, s3: S3) -> AsyncIterator[tuple[Cluster, Proxy, Archive]]:
-    """Have a cluster with a proxy between the workers and one service; the archive is a bucket where it is that one."""
+    """Run a cluster with a proxy between the workers and one service; the archive is a bucket if that service is S3."""
     async with running_cluster(folder) as cluster:
         cluster.settings["DOCV_LEASE_SECONDS"] = "2"
         addresses = {"redis": cluster.redis.url, "riskos": cluster.riskos.url, "s3": s3.endpoint}
@@ -53,7 +54,7 @@ async def wired_stage(folder: Path, service: str, s3: S3) -> AsyncIterator[tuple
 
 
 @pytest.mark.parametrize("service", ["redis", "riskos", "s3"])
-async def test_wherever_a_worker_dies_another_brings_everything_to_its_end(
+async def test_another_worker_finishes_all_evaluations_when_one_is_killed_at_any_call(
     service: str, scale: Scale, figures: Callable[[str], None], tmp_path: Path, s3: S3
 ) -> None:
     began = time.monotonic()
@@ -63,18 +64,18 @@ async def test_wherever_a_worker_dies_another_brings_everything_to_its_end(
         places = scale.spread(range(1, calls + 1), random.Random(calls))  # noqa: S311  # no secret hangs on it
         reached = 0
         for place in places:
-            worker, killed = await killed_at(place, cluster, proxy, worker)
+            worker, killed = await kill_at_call(place, cluster, proxy, worker)
             reached += killed
         eval_ids = [eval_id for round_ in (0, *places) for eval_id in evaluations(round_)]
         result = await asyncio.to_thread(examine, archive, eval_ids)
         seconds = time.monotonic() - began
     figures(f"killed at each call to {service}: {reached} of {calls} calls, {result.sentence()}, {seconds:.0f} s")
-    assert result.sound, result
+    assert result.is_sound, result
     assert reached >= max(1, len(places) // 2)
 
 
 async def undisturbed(cluster: Cluster, proxy: Proxy) -> int:
-    """Bring a set to its end without a kill; return how many calls that took."""
+    """Run a set to its end without a kill; return how many calls that took."""
     eval_ids = evaluations(0)
     proxy.replies = 0
     await cluster.enqueue(eval_ids, run="undisturbed")
@@ -83,8 +84,8 @@ async def undisturbed(cluster: Cluster, proxy: Proxy) -> int:
     return proxy.replies
 
 
-async def killed_at(place: int, cluster: Cluster, proxy: Proxy, victim: Worker) -> tuple[Worker, bool]:
-    """Kill a worker after a call and let another finish; return the one that lives, and whether that call came."""
+async def kill_at_call(place: int, cluster: Cluster, proxy: Proxy, victim: Worker) -> tuple[Worker, bool]:
+    """Kill a worker after a call, and let another finish; return the running one, and whether that call came."""
     eval_ids, run = evaluations(place), f"killed-at-{place}"
     blown = asyncio.Event()
 
@@ -103,8 +104,8 @@ async def killed_at(place: int, cluster: Cluster, proxy: Proxy, victim: Worker) 
     if blown.is_set():
         await victim.process.wait()
         worker = await cluster.start_worker()
-        await cluster.until_ready(worker)
-        await cluster.let_a_minute_pass()
+        await cluster.wait_until_ready(worker)
+        await let_a_minute_pass(cluster.client)
     counters = await ending
     assert counted_right(eval_ids, counters), (place, counters)
     return worker, blown.is_set()

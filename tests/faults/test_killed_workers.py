@@ -1,4 +1,4 @@
-"""Workers are killed at random moments: with a ledger nothing is lost by that, without one something is."""
+"""Workers are killed at random moments: with a ledger, no evaluation is lost; without one, some are."""
 
 import asyncio
 import random
@@ -10,13 +10,14 @@ import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.queueing.publisher import count_backlog
+from tests.aging import let_a_minute_pass
 from tests.faults import without_ledger
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.cluster import Cluster, running_cluster
-from tests.faults.killing import kill_again_and_again
+from tests.faults.killing import kill_repeatedly
 from tests.faults.scale import Scale
 
-# Mostly what is quick: a kill shall meet many beginnings and ends, not many transfers.
+# Most of them are quick, so that kills meet many beginnings and ends instead of a few long transfers.
 _MIX = (Scenario.PASSPORT, Scenario.NO_DOCUMENTS, Scenario.NO_DOCUMENTS_NESTED, Scenario.NOT_FOUND)
 
 
@@ -26,32 +27,32 @@ def evaluations(count: int) -> list[str]:
     return [eval_id_for(kind, number) for number, kind in enumerate(kinds)]
 
 
-async def test_nothing_is_lost_half_there_or_wrong_however_often_workers_are_killed(
+async def test_nothing_is_lost_incomplete_or_wrong_when_workers_are_killed(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
     async with running_cluster(tmp_path / "stage", DOCV_LEASE_SECONDS="2") as cluster:
         crew = await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run="killed")
-        await kill_again_and_again(
+        await kill_repeatedly(
             cluster,
             crew,
             kills=scale.kills,
             total=len(eval_ids),
-            ended=lambda: cluster.settled("killed"),
+            ended=lambda: cluster.count_ended("killed"),
             dice=random.Random(7),  # noqa: S311  # no secret hangs on it
         )
         if not scale.long:
-            await cluster.let_a_minute_pass()
+            await let_a_minute_pass(cluster.client)
         counters = await cluster.wait_until_all_ended("killed", len(eval_ids), seconds=90)
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
         seconds = time.monotonic() - began
     figures(f"SIGKILL: {scale.kills} kills, {result.sentence()}, {seconds:.0f} s ({counters.sentence()})")
-    assert result.sound, result
+    assert result.is_sound, result
     assert counted_right(eval_ids, counters), counters
 
 
-async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
+async def test_the_same_kills_lose_evaluations_without_a_ledger(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     if not scale.long:
@@ -61,7 +62,7 @@ async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
         carried = cluster.folder / "carried"
         crew = await cluster.start_workers(2, *without_ledger.COMMAND)
         await asyncio.to_thread(publish, cluster, eval_ids)
-        await kill_again_and_again(
+        await kill_repeatedly(
             cluster,
             crew,
             *without_ledger.COMMAND,
@@ -79,11 +80,11 @@ async def test_the_same_kills_without_a_ledger_lose_what_they_lose(
 
 
 def publish(cluster: Cluster, eval_ids: list[str]) -> None:
-    """Send each evaluation in a message of its own."""
+    """Send each evaluation in its own message."""
     app = without_ledger.application(cluster.redis.url)
     with app.connection_for_write() as connection, connection.Producer(auto_declare=False) as producer:
         for eval_id in eval_ids:
-            app.send_task(without_ledger.CARRY_TASK, args=[eval_id], queue="live", producer=producer)
+            app.send_task(without_ledger.CARRY_TASK, args=[eval_id], producer=producer)
     app.close()
 
 
@@ -93,7 +94,7 @@ async def count(folder: Path) -> int:
 
 
 async def until_nothing_comes_any_more(cluster: Cluster) -> None:
-    """Wait until no message is waiting or with a worker, for longer than one could come back after."""
+    """Wait until no message has been queued or unacknowledged for longer than a redelivery takes."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < 2 * without_ledger.VISIBILITY_SECONDS:
         messages = await count_backlog(cluster.client)

@@ -1,4 +1,4 @@
-"""Redis crashes, stands still, or cannot be reached, while evaluations run."""
+"""Redis crashes, freezes, or cannot be reached while evaluations run."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tests.aging import let_a_minute_pass
 from tests.faults.check import FolderArchive, counted_right, examine
 from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.proxy import proxy_to
@@ -21,33 +22,33 @@ Figures = Callable[[str], None]
 async def under_way(
     cluster: Cluster, name: str, figures: Figures, scale: Scale, *, faults: int
 ) -> AsyncIterator[list[float]]:
-    """Have two workers at work; afterwards everything must have come to its end.
+    """Run two workers; after the block, all evaluations must have ended.
 
-    The block adds to the list how long each fault kept them from work once it was over.
+    The block appends the seconds that workers needed after each fault until they worked again.
     """
     began, total = time.monotonic(), (400 if scale.long else 100) * (faults + 1)
     eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
     cluster.riskos.change(latency_ms=150, jitter_ms=100)
-    cluster.settings["DOCV_LOG_LEVEL"] = "DEBUG"  # then each message that comes is in the log
+    cluster.settings["DOCV_LOG_LEVEL"] = "DEBUG"  # at this level, each received message is in the log
     await cluster.start_workers(2)
     await cluster.enqueue(eval_ids, run=name)
     pauses: list[float] = []
     yield pauses
     cluster.riskos.change(latency_ms=0, jitter_ms=0)
     if not scale.long:
-        await cluster.let_a_minute_pass()
+        await let_a_minute_pass(cluster.client)
     counters = await cluster.wait_until_all_ended(name, total, seconds=150)
     result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     seconds, longest = time.monotonic() - began, max(pauses)
     figures(f"Redis {name}, {faults}x: {result.sentence()}, at work again after {longest:.1f} s, {seconds:.0f} s")
-    assert result.sound, result
+    assert result.is_sound, result
     assert counted_right(eval_ids, counters), counters
-    assert all(worker.alive for worker in cluster.workers)
+    assert all(worker.is_alive for worker in cluster.workers)
     assert longest < _AGAIN_SECONDS
 
 
 async def until_all_consume(cluster: Cluster, seconds: float = 75) -> float:
-    """Wait until every worker has received another message; return the seconds that took."""
+    """Wait until every worker has received another message; return how many seconds it took."""
     began = time.monotonic()
     stalled = {worker: worker.log.stat().st_size for worker in cluster.workers}
     while stalled:
@@ -60,14 +61,14 @@ async def until_all_consume(cluster: Cluster, seconds: float = 75) -> float:
 
 
 def received(worker: Worker, *, since: int) -> bool:
-    """Return whether a worker has received a message since its log was so long."""
+    """Return whether a worker has received a message since its log had this length."""
     with worker.log.open("rb") as log:
         log.seek(since)
         return b" received" in log.read()
 
 
 async def harmed(cluster: Cluster, harm: Callable[[], Awaitable[None]]) -> float:
-    """Do harm while no worker has room for more; return the seconds from its end until all consume again."""
+    """Cause a fault while workers are full; return how many seconds after its end all consume again."""
     await until_all_consume(cluster)
     cluster.riskos.change(latency_ms=1_000)
     await asyncio.sleep(0.5)
@@ -76,7 +77,7 @@ async def harmed(cluster: Cluster, harm: Callable[[], Awaitable[None]]) -> float
     return await until_all_consume(cluster)
 
 
-async def test_redis_crashes_and_comes_back(scale: Scale, figures: Figures, tmp_path: Path) -> None:
+async def test_workers_consume_again_after_redis_crashed(scale: Scale, figures: Figures, tmp_path: Path) -> None:
     async with running_cluster(tmp_path / "stage") as cluster:
 
         async def crash() -> None:
@@ -89,7 +90,7 @@ async def test_redis_crashes_and_comes_back(scale: Scale, figures: Figures, tmp_
                 pauses.append(await harmed(cluster, crash))
 
 
-async def test_redis_stands_still_and_goes_on(scale: Scale, figures: Figures, tmp_path: Path) -> None:
+async def test_workers_consume_again_after_redis_was_frozen(scale: Scale, figures: Figures, tmp_path: Path) -> None:
     async with running_cluster(tmp_path / "stage") as cluster:
 
         async def freeze() -> None:
@@ -101,14 +102,16 @@ async def test_redis_stands_still_and_goes_on(scale: Scale, figures: Figures, tm
             pauses.append(await harmed(cluster, freeze))
 
 
-async def test_redis_cannot_be_reached_for_a_while(scale: Scale, figures: Figures, tmp_path: Path) -> None:
+async def test_workers_consume_again_after_redis_could_not_be_reached(
+    scale: Scale, figures: Figures, tmp_path: Path
+) -> None:
     async with running_cluster(tmp_path / "stage") as cluster, proxy_to(cluster.redis.port) as proxy:
         cluster.settings["DOCV_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
 
         async def cut() -> None:
             proxy.cut()
             await asyncio.sleep(scale.cut)
-            proxy.mend()
+            proxy.restore()
 
         async with under_way(cluster, f"cut-{scale.cut}-s", figures, scale, faults=1) as pauses:
             pauses.append(await harmed(cluster, cut))

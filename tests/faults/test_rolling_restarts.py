@@ -1,4 +1,4 @@
-"""Every worker is told to stop and replaced, again and again, while evaluations run."""
+"""Every worker is stopped and replaced, again and again, while evaluations run."""
 
 import asyncio
 import time
@@ -14,13 +14,13 @@ _DRAIN_SECONDS = 3
 _OF_A_WORKER = 60
 
 
-async def test_a_rolling_restart_loses_nothing_and_waits_for_nothing(
+async def test_a_rolling_restart_loses_nothing_and_does_not_wait(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     began, total = time.monotonic(), 2 * _OF_A_WORKER * (scale.restarts + 1)
     eval_ids = [eval_id_for(LAYOUTS[number % len(LAYOUTS)], number) for number in range(total)]
     exits: list[float] = []
-    # Nobody could wait for a lease to run out.
+    # The test would fail if it had to wait for a lease to expire.
     async with running_cluster(
         tmp_path / "stage", DOCV_LEASE_SECONDS="600", DOCV_DRAIN_SECONDS=str(_DRAIN_SECONDS)
     ) as cluster:
@@ -30,12 +30,12 @@ async def test_a_rolling_restart_loses_nothing_and_waits_for_nothing(
         for _ in range(scale.restarts):
             for place, old in enumerate(crew):
                 asked = cluster.riskos.stats().requests
-                await cluster.until(lambda asked=asked: cluster.riskos.stats().requests > asked)
+                await cluster.wait_until(lambda asked=asked: cluster.riskos.stats().requests > asked)
                 exits.append(await cluster.terminate(old))
                 assert old.process.returncode == 0, old.log.read_text()
                 crew[place] = await cluster.start_worker()
-                await cluster.until_ready(crew[place])
-        still_to_do = total - await cluster.settled("rolling")
+                await cluster.wait_until_ready(crew[place])
+        still_to_do = total - await cluster.count_ended("rolling")
         last = time.monotonic()
         counters = await cluster.wait_until_all_ended("rolling", total, seconds=60)
         rest = time.monotonic() - last
@@ -46,8 +46,8 @@ async def test_a_rolling_restart_loses_nothing_and_waits_for_nothing(
         f"SIGTERM: {len(exits)} restarts, {result.sentence()}, slowest exit {max(exits):.1f} s, "
         f"{requests - total} requests twice, the last {still_to_do} took {rest:.1f} s, {seconds:.0f} s"
     )
-    assert result.sound, result
+    assert result.is_sound, result
     assert counted_right(eval_ids, counters), counters
     assert max(exits) < _DRAIN_SECONDS + 10, "a busy machine takes its time, too"
-    # A message that got lost on the way would be sent again after a minute.
+    # A lost message would be sent again after a minute.
     assert rest < 45

@@ -1,4 +1,4 @@
-"""Each fault that S3 is known for, at each write of an evaluation: what is said to be archived is there."""
+"""Each known fault of S3 at each write of an evaluation: whatever ends as archived is in the archive."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start_simulator
-from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
+from tasks.bundle.zip import Limits
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
@@ -25,7 +25,7 @@ from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
-from tests.faults.own_s3 import OwnS3, unkept
+from tests.faults.own_s3 import OwnS3, find_broken_manifests
 from tests.riskos import KEY, Clock, Heard, Reply, Server, Then, Wilful, Write, http, listening, s3_error
 
 _PUTS = 4
@@ -63,12 +63,12 @@ FAULTS = {
 
 
 class Picky(Wilful):
-    """An S3 that treats one object as it is told, and is watched after each request.
+    """An S3 that fails the writes of one object, and is checked after each request.
 
     Args:
-        place: which object: the first that is written, the second …
+        place: the index of the object in the order of first writes.
         write: how it is treated.
-        times: how often; afterwards it is treated as S3 does.
+        times: how often; later writes succeed.
     """
 
     def __init__(self, place: int, write: Write, times: int) -> None:
@@ -89,20 +89,20 @@ class Picky(Wilful):
 
     def __call__(self, heard: Heard) -> Reply:
         reply = super().__call__(heard)
-        self.broken.update(unkept(OwnS3(Server(""), self)))
+        self.broken.update(find_broken_manifests(OwnS3(Server(""), self)))
         return reply
 
 
 @dataclass
 class Yard:
-    """A ledger and a RiskOS, and one evaluation after the other that is brought to its end."""
+    """A ledger and a RiskOS, which archive one evaluation after the other."""
 
     redis: Redis
     simulator: Simulator
     session: aiohttp.ClientSession
 
     async def carried(self, number: int, picky: Picky) -> list[str]:
-        """Carry an evaluation to a bucket with a fault; return what was wrong."""
+        """Archive an evaluation in a bucket with a fault; return what was wrong."""
         await self.redis.flushall()
         eval_id = eval_id_for(_SCENARIO, number)
         ledger, clock, wrong = Ledger(self.redis, 3600.0), Clock(self.redis), []
@@ -128,7 +128,7 @@ class Yard:
         return wrong + ([] if ended in {Outcome.ARCHIVED, Outcome.UNCHANGED} else [f"it ended as {ended}"])
 
     async def all_is_due(self, ledger: Ledger, clock: Clock) -> None:
-        """Let so much time pass that every hold is over, and what was parked is due."""
+        """Let time pass until every hold is over, and parked evaluations are due."""
         await clock.passes()
         parked = await self.redis.zrange(_PARKED, 0, -1)
         if parked:
@@ -137,13 +137,13 @@ class Yard:
 
 
 async def outcome_of(ledger: Ledger) -> Outcome | None:
-    """Return how the one evaluation of the run ended, None where it has not."""
-    outcomes = (await ledger.get_run(_RUN)).outcomes
+    """Return the outcome of the only evaluation of the run, or None."""
+    outcomes = (await ledger.runs.get_counters(_RUN)).outcomes
     return next((outcome for outcome, count in outcomes.items() if count), None)
 
 
 def store_at(url: str) -> S3Store:
-    """Return a client as a worker has it, but for the pauses that it makes."""
+    """Return a client like that of a worker, but without its pauses."""
     no_pause = timedelta(milliseconds=1)
     return S3Store(
         "archive",
@@ -171,7 +171,7 @@ async def yard_with(redis: Redis) -> AsyncIterator[Yard]:
 
 
 @pytest.mark.parametrize("times", [1, _FOR_GOOD], ids=["once", "until the attempt is over"])
-async def test_whatever_s3_does_to_a_write_nothing_is_said_to_be_archived_that_is_not(
+async def test_no_evaluation_ends_as_archived_without_its_objects_when_s3_fails_a_write(
     times: int, figures: Callable[[str], None], redis: Redis
 ) -> None:
     wrong, missed = {}, []

@@ -1,4 +1,4 @@
-"""Events arrive, many of them twice, while Redis crashes: what was answered with 200 is archived, asked for once."""
+"""Events arrive, many of them twice, while Redis crashes: each answered with 200 is archived with one request."""
 
 import asyncio
 import random
@@ -25,11 +25,11 @@ def event(number: int, event_type: str = "evaluation_completed") -> Event:
 
 
 def deliveries(count: int, dice: random.Random) -> list[Event]:
-    """Return events in the order of their delivery: some come again later, a few evaluations have changed."""
+    """Return events in the order of their delivery: some are repeated later, and a few evaluations change."""
     first = [event(number) for number in range(count)]
     again = [event(number) for number in range(count) if dice.random() < _TWICE]
     changed = [event(number, "case_attachment_added") for number in range(count) if dice.random() < _CHANGED]
-    # What is repeated or has changed comes after what it is about, somewhere.
+    # Repeated and changed events come at some place after the original.
     placed = [(number + 0.0, each) for number, each in enumerate(first)]
     placed += [(dice.uniform(number_of(each), count), each) for each in (*again, *changed)]
     return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
@@ -66,15 +66,15 @@ class RiskOS:
 
 
 async def serve(cluster: Cluster) -> tuple[Worker, str]:
-    """Open the doors; return the process and the address of the webhook."""
+    """Start the server; return the process and the address of the webhook."""
     server = await cluster.start_worker("scripts.cli", "serve", "--port", "0")
-    await cluster.until(lambda: b"listens at" in server.beginning or not server.alive)
-    assert server.alive, server.log.read_text()
+    await cluster.wait_until(lambda: b"listens at" in server.beginning or not server.is_alive)
+    assert server.is_alive, server.log.read_text()
     url = server.beginning.decode().partition("listens at ")[2].split()[0]
     return server, f"{url}/webhooks/riskos"
 
 
-async def test_what_was_answered_with_200_is_archived_and_asked_for_once(
+async def test_an_event_answered_with_200_is_archived_with_one_request(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     count, crashes = (80_000, 2) if scale.long else (500, 2)
@@ -87,7 +87,7 @@ async def test_what_was_answered_with_200_is_archived_and_asked_for_once(
         riskos = RiskOS(url, events)
         delivering = asyncio.create_task(riskos.deliver_all())
         for crash in range(1, crashes + 1):
-            await cluster.until(lambda done=crash: riskos.delivered >= len(events) * done // (crashes + 1), 600)
+            await cluster.wait_until(lambda done=crash: riskos.delivered >= len(events) * done // (crashes + 1), 600)
             await cluster.redis.kill()
             await asyncio.sleep(scale.down / 10 if scale.long else scale.down)
             await cluster.redis.start()
@@ -96,7 +96,7 @@ async def test_what_was_answered_with_200_is_archived_and_asked_for_once(
         await nothing_left(cluster, 1200 if scale.long else 100)
         archived = sum(1 for _ in cluster.archive.glob("sandbox/*/manifest.json"))
         asked = cluster.riskos.stats().by_evaluation
-        alive = server.alive and all(worker.alive for worker in cluster.workers)
+        alive = server.is_alive and all(worker.is_alive for worker in cluster.workers)
         logs = b"".join(worker.log.read_bytes() for worker in cluster.workers)
     changed = Counter(
         eval_id_for(Scenario.PASSPORT, number_of(each))
@@ -118,7 +118,7 @@ async def test_what_was_answered_with_200_is_archived_and_asked_for_once(
 
 
 async def nothing_left(cluster: Cluster, seconds: float) -> None:
-    """Wait until nothing is under way any more: those that were asked for again have ended, too."""
+    """Wait until nothing is in flight any more, including repeated requests."""
     async with asyncio.timeout(seconds):
         while await cluster.client.hlen("docv:ledger:entries"):
             await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Look at a cluster while it plays: how far it is, what stands still, who paid for it."""
+"""Watch a cluster during a test: its progress, its holds, and the attempts that it has count_lost_attempts."""
 
 import asyncio
 import json
@@ -7,33 +7,33 @@ from tasks.resilience.holds import Holds, Reason
 from tests.faults.cluster import Cluster
 
 
-async def charged(cluster: Cluster) -> int:
-    """Return how many attempts the evaluations that are under way have lost."""
+async def count_lost_attempts(cluster: Cluster) -> int:
+    """Return how many attempts the evaluations in flight have lost."""
     entries = await cluster.client.hvals("docv:ledger:entries")
     return sum(int(json.loads(entry)["attempts"]) for entry in entries)
 
 
-async def half_done(cluster: Cluster, run: str, total: int) -> None:
+async def wait_until_half_ended(cluster: Cluster, run: str, total: int) -> None:
     """Wait until half of a run has ended."""
-    while await cluster.settled(run) < total // 2:
+    while await cluster.count_ended(run) < total // 2:
         await asyncio.sleep(0.02)
 
 
 async def reason_of_hold(cluster: Cluster, scope: str = "default") -> Reason | None:
-    """Return why something stands still, None where it does not."""
+    """Return the reason of a hold; None if there is no hold."""
     hold = await Holds(cluster.client).get(scope)
     return hold.reason if hold else None
 
 
-async def until_held(cluster: Cluster, *reasons: Reason, scope: str = "default", seconds: float = 30) -> None:
-    """Wait until something stands still for one of these reasons."""
+async def wait_until_held(cluster: Cluster, *reasons: Reason, scope: str = "default", seconds: float = 30) -> None:
+    """Wait until something is on hold for one of these reasons."""
     async with asyncio.timeout(seconds):
         while await reason_of_hold(cluster, scope) not in reasons:
             await asyncio.sleep(0.05)
 
 
-async def until_let_go(cluster: Cluster, scope: str, seconds: float) -> None:
-    """Wait until something does not stand still any more."""
+async def wait_until_released(cluster: Cluster, scope: str, seconds: float) -> None:
+    """Wait until something is not on hold any more."""
     async with asyncio.timeout(seconds):
         while await reason_of_hold(cluster, scope):
             await asyncio.sleep(0.05)

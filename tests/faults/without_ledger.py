@@ -1,6 +1,6 @@
-"""A worker as one would write it without a ledger: the same Celery, the same queue, a task that carries directly.
+"""A worker as one would write it without a ledger: the same Celery and queue, and a task that archives directly.
 
-The fault tests kill it as they kill ours, to see that they can see a loss.
+The fault tests kill it like ours, to show that they detect a loss.
 """
 
 import os
@@ -9,36 +9,56 @@ import urllib.request
 from pathlib import Path
 
 from celery import Celery
-from pydantic import SecretStr
+from kombu import Queue
 
-from worker.app import make_configuration
-from worker.broker.envelope import ARCHIVE_TASK
-from worker.config.settings import Settings
+from worker.broker.redis_transport import KEY_PREFIX
 
-CARRY_TASK = ARCHIVE_TASK
-"""Our channel drops messages to any other task."""
-COMMAND = ("celery", "-A", "tests.faults.without_ledger", "worker", "--without-gossip", "--without-mingle")
+CARRY_TASK = "carry"
+QUEUE = "live"
+COMMAND = (
+    "celery",
+    "-A",
+    "tests.faults.without_ledger",
+    "worker",
+    "-l",
+    "INFO",
+    "--without-gossip",
+    "--without-mingle",
+)
 VISIBILITY_SECONDS = 5
 
 
 def application(redis_url: str) -> Celery:
-    """Return an application with our configuration; what is not acknowledged comes back soon."""
-    made = Celery("without-ledger", set_as_current=False)
-    made.conf.update(make_configuration(Settings(redis_url=SecretStr(redis_url), concurrency=8)))
-    made.conf.broker_transport_options |= {
-        "visibility_timeout": VISIBILITY_SECONDS,
-        "unacked_restore_interval": 2,
-        "unacked_mutex_expire": 2,
-    }
+    """Return an application with late acknowledgement, whose unacknowledged messages are soon redelivered.
+
+    ``worker.app`` is not imported: it would install our own channel, which leaves redelivery to the ledger.
+    """
+    made = Celery("without-ledger", broker=redis_url, set_as_current=False)
+    made.conf.update(
+        # The default exchange needs no binding, so messages may be sent before a worker has started.
+        task_queues=[Queue(QUEUE, routing_key=QUEUE)],
+        task_default_queue=QUEUE,
+        task_acks_late=True,
+        task_ignore_result=True,
+        worker_pool="threads",
+        worker_concurrency=8,
+        worker_prefetch_multiplier=1,
+        broker_transport_options={
+            "global_keyprefix": KEY_PREFIX,
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "unacked_restore_interval": 2,
+            "unacked_mutex_expire": 2,
+        },
+    )
     return made
 
 
 def carry(eval_id: str) -> None:
-    """Download one evaluation and put it into the folder."""
+    """Download one evaluation and store it in the folder."""
     url = f"{os.environ['DOCV_RISKOS_URL']}/api/evaluation/{eval_id}/documents"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {os.environ['DOCV_API_KEY']}"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # the simulator's
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # noqa: S310  # the simulator's
             body = answer.read()
     except urllib.error.HTTPError as refusal:
         body = refusal.read()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -38,6 +39,12 @@ def test_every_verb_has_help_that_says_what_it_is_for(verb: str) -> None:
     assert "with-parent" not in result.output
 
 
+def test_the_help_lists_every_command_in_a_section_and_each_once() -> None:
+    said = CliRunner().invoke(main, ["--help"]).output
+    assert "Other commands" not in said
+    assert sorted(re.findall(r"(?m)^  ([a-z-]+)  +[A-Z]", said.partition("Archive:")[2])) == sorted(main.commands)
+
+
 async def test_a_missing_key_is_told_before_anything_is_started(shell: Shell) -> None:
     del shell.settings["DOCV_API_KEY"]
     await refused(shell, "run", str(uuid4()), code=2, said="DOCV_API_KEY is not set")
@@ -49,10 +56,10 @@ async def test_a_missing_key_is_told_before_anything_is_started(shell: Shell) ->
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("DOCV_RAET", "5", "DOCV_RAET is no setting of this version; did you mean DOCV_RATE?"),
+        ("DOCV_RAET", "5", "DOCV_RAET is not a setting of this version; did you mean DOCV_RATE?"),
         ("DOCV_RATE", "fast", "DOCV_RATE: "),
         ("DOCV_RATE", "0", "DOCV_RATE: "),
-        ("DOCV_ARCHIVE_URL", "archive", "DOCV_ARCHIVE_URL: expected is s3://bucket/prefix or file:///path"),
+        ("DOCV_ARCHIVE_URL", "archive", "DOCV_ARCHIVE_URL: expected s3://bucket/prefix or file:///path"),
         ("DOCV_RISKOS_URL", "http://riskos.example", "DOCV_RISKOS_URL: plain http"),
         ("DOCV_ENVIRONMENT", "prod", "DOCV_ENVIRONMENT: "),
         ("DOCV_TAGS", "a;b", "DOCV_TAGS: "),
@@ -84,7 +91,7 @@ async def test_a_bucket_that_does_not_exist_is_told(shell: Shell, s3: S3) -> Non
 
 async def test_a_bucket_that_does_not_answer_is_told(shell: Shell, s3: S3) -> None:
     shell.settings |= {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}", "DOCV_S3_ENDPOINT": "http://127.0.0.1:1"}
-    await refused(shell, "run", str(uuid4()), code=3, said="the bucket does not answer")
+    await refused(shell, "run", str(uuid4()), code=3, said="S3 does not answer (the connection is refused)")
 
 
 async def test_missing_credentials_are_told(shell: Shell) -> None:
@@ -115,16 +122,26 @@ async def test_a_status_where_nothing_was_run_says_so(shell: Shell) -> None:
     assert not list(shell.folder.iterdir())
 
 
-async def test_who_has_read_enough_ends_a_command_quietly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("simulate", "--ids", "3"), ("audit", "ids.txt"), ("audit", "--json", "ids.txt"), ("verify", "--grace", "0")],
+)
+async def test_who_has_read_enough_ends_a_command_quietly(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    # Long enough to be written before the command ends.
+    (tmp_path / "ids.txt").write_text("".join(f"{uuid4()}\n" for _ in range(2_000)))
+    (tmp_path / "archive").mkdir()
+    for number in range(200):
+        (tmp_path / "archive" / f"{number}{'x' * 200}").touch()
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as nobody_reads:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scripts.cli", "simulate", "--ids", "3"),
+            *(sys.executable, "-m", "scripts.cli", *arguments),
             cwd=tmp_path,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=nobody_reads,
             stderr=asyncio.subprocess.PIPE,
         )
         _, said = await process.communicate()
-    assert (process.returncode, said) == (1, b"")
+    lines = [line for line in said.decode().splitlines() if '"logger": "docv.access"' not in line]
+    assert (process.returncode, lines) == (1, [])

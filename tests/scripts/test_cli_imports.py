@@ -12,6 +12,7 @@ import pytest
 
 from scripts.cli import main
 from tests.commands import KEY, Shell, finish
+from tests.traps import lay_traps, sprung_traps
 
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 LARGE = {"PIL", "aiohttp", "boto3", "celery", "cryptography.hazmat", "jinja2", "kombu", "obstore", "pyarrow"} | {
@@ -22,7 +23,8 @@ OF_THE_LEDGER = SETTINGS | {"redis"}
 OF_THE_QUEUE = OF_THE_LEDGER | {"celery", "kombu", "rich", "structlog"}
 OF_THE_ARCHIVE = SETTINGS | {"obstore", "rich"}
 OF_A_DOOR = OF_THE_QUEUE | {"aiohttp", "obstore"}
-# Whoever explains what went wrong has to know every library's errors.
+OF_THE_RETRY = OF_THE_ARCHIVE | OF_THE_LEDGER | {"aiohttp", "cryptography.hazmat", "structlog"}
+# Explaining an error needs the exceptions of each library.
 TO_EXPLAIN = {"kombu", "redis"}
 
 # What is given, how it ends, what it says on standard output or, where that is nothing, on the other, what it loads.
@@ -30,25 +32,29 @@ STARTS = [
     (("--help",), 0, "Usage: ", set()),
     (("audit", "ids.txt"), 1, f"\n{ID},missing,", OF_THE_ARCHIVE | {"sqlite3"}),
     (("backfill", "ids.txt", "--dry-run"), 0, "not archived yet    1 ", OF_THE_QUEUE | {"obstore"}),
-    (("cancel", ID), 0, "0 cancelled\n1 of the named were not waiting\n", OF_THE_LEDGER | {"obstore"}),
+    (("cancel", ID), 0, "0 cancelled\n1 of the given evaluations were not waiting\n", OF_THE_LEDGER | {"obstore"}),
     (("dead-letters", "list"), 0, "there are no such dead letters\n", OF_THE_LEDGER | {"rich"}),
     (("demo", "--to", "ids.txt"), 2, "ids.txt", OF_THE_QUEUE | {"obstore"}),
     (("doctor",), 3, "fine     settings ", OF_THE_LEDGER | {"aiohttp", "rich", "structlog"}),
-    (("enqueue", ID), 0, "1 accepted on the queue live\n", OF_THE_QUEUE),
+    (("enqueue", ID), 0, "1 accepted on the queue live\n", OF_THE_QUEUE | {"obstore"}),
     (("erase", ID, "--reason", "asked", "--dry-run"), 0, f"{ID}: would erase 0 objects", OF_THE_LEDGER | {"obstore"}),
     (("export", ID, "--to", "out"), 1, ID, OF_THE_ARCHIVE | {"cryptography.hazmat"}),
     (("hold", "--reason", "audit"), 0, "account default is on hold", OF_THE_LEDGER),
-    (("legal-hold", ID, "--on"), 2, "a folder knows no legal hold", SETTINGS | TO_EXPLAIN),
-    (("rate",), 0, "10 requests a second, from the settings", OF_THE_LEDGER),
-    (("report", "q3"), 2, "the archive has no list of run q3", OF_THE_ARCHIVE | OF_THE_LEDGER | {"jinja2"}),
+    (("legal-hold", ID, "--on"), 2, "a folder has no legal hold", SETTINGS | TO_EXPLAIN),
+    (("quarantine", "get", ID, "--to", "out"), 1, ID, SETTINGS | {"cryptography.hazmat", "obstore"}),
+    (("quarantine", "list"), 0, "no bundle in quarantine matches\n", OF_THE_ARCHIVE),
+    (("quarantine", "retry"), 0, "0 evaluations\n", OF_THE_RETRY),
+    (("rate",), 0, "10 requests per second, from the settings", OF_THE_LEDGER),
+    (("report", "q3"), 2, "the archive has no list of run q3", OF_THE_ARCHIVE | OF_THE_LEDGER | {"jinja2", "sqlite3"}),
     (("resume",), 0, "nothing is on hold\n", OF_THE_LEDGER),
     (("run",), 2, "Missing argument", set()),
     (("run", "ids.txt"), 2, "DOCV_API_KEY is not set", OF_THE_QUEUE | {"obstore"}),
-    (("serve",), 2, "are not set, so nobody could come in", OF_A_DOOR | {"cryptography.hazmat", "jinja2"}),
+    (("serve",), 2, "are not set, so no request could be authenticated", OF_A_DOOR | {"cryptography.hazmat", "jinja2"}),
+    (("settings",), 0, "DOCV_ENVIRONMENT ", SETTINGS),
     (("show", ID), 1, "eval id ", OF_THE_ARCHIVE | OF_THE_LEDGER),
     (("simulate", "--ids", "100"), 0, "-4000-8000-", {"aiohttp"}),
     (("status",), 0, "queue live              0 ", OF_THE_LEDGER | {"rich"}),
-    (("verify",), 0, "", OF_THE_ARCHIVE | {"cryptography.hazmat"}),
+    (("verify",), 0, "", OF_THE_ARCHIVE | OF_THE_LEDGER | {"cryptography.hazmat"}),
     (("worker",), 2, "DOCV_API_KEY is not set", OF_A_DOOR),
 ]
 KEYLESS = {"run", "worker"}
@@ -69,11 +75,13 @@ def imports(err: str) -> tuple[set[str], str]:
 async def test_a_command_started_from_nothing_does_what_it_should_with_no_library_too_many(
     arguments: tuple[str, ...], code: int, said: str, loads: set[str], redis_url: str, tmp_path: Path
 ) -> None:
+    lay_traps(tmp_path)
     (tmp_path / "ids.txt").write_text(f"{ID}\n")
     (tmp_path / "archive").mkdir()
     shell = Shell(tmp_path, {"PYTHONPROFILEIMPORTTIME": "1", "DOCV_REDIS_URL": redis_url})
     shell.settings |= {} if arguments[0] in KEYLESS else {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": "http://127.0.0.1:9"}
-    finished = await finish(await shell.start_anew(*arguments), seconds=60)
+    finished = await finish(await shell.start_in_new_interpreter(*arguments), seconds=60)
+    assert sprung_traps(tmp_path) == []
     loaded, err = imports(finished.err)
     assert finished.code == code, err
     assert said in (finished.out or err)
@@ -100,6 +108,7 @@ async def loaded_by_python(folder: Path) -> set[str]:
     [
         (("--help",), None, 0, "Usage: "),
         (("dead-letters", "--help"), None, 0, "redrive"),
+        (("quarantine", "--help"), None, 0, "retry"),
         (("statsu",), None, 2, "Did you mean 'status'?"),
         ((), "docv-archive re", 0, "plain,report\nplain,resume\n"),
         ((), "docv-archive dead-letters re", 0, "plain,redrive\n"),

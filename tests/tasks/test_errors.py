@@ -43,7 +43,7 @@ from tasks.errors import (
 
 FAMILIES = {"ArchiveError", "InvalidInput", "RetryableError", "BlockedError", "PermanentError"}
 MESSAGES: list[tuple[ArchiveError, str]] = [
-    (BadEvalId("nonsense", "expected is a UUID"), "'nonsense' is no evaluation ID: expected is a UUID"),
+    (BadEvalId("nonsense", "expected a UUID"), "'nonsense' is not a valid evaluation ID: expected a UUID"),
     (BadRunName(), "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores"),
     (
         RunTaken("q3", "2026-11-23T04:00:00.000Z"),
@@ -54,7 +54,7 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
     ),
     (
         RunCancelled("q3"),
-        "run q3 was cancelled; nothing was queued: --again begins it again with its first ID",
+        "run q3 was cancelled; nothing was queued: --again starts it again from its first ID",
     ),
     (
         BadMessage("it has positional arguments"),
@@ -65,18 +65,18 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
     (UnexpectedAnswer("a login page", 200), "an unexpected answer with status 200: a login page"),
     (StorageError("create", "timeout"), "the archive could not create an object: timeout"),
     (
-        SpoolError("No space left on device"),
-        "a large content could not be spooled to DOCV_STATE_DIR: No space left on device",
+        SpoolError("the disk of DOCV_STATE_DIR is full"),
+        "large content could not be spooled to disk: the disk of DOCV_STATE_DIR is full",
     ),
     (ManifestChanged(), "another worker wrote this manifest in the meantime"),
     (RateLimited(1.25), "RiskOS asks to slow down; next request in 1.2 s"),
     (AccountRefused(401, wait=30.0), "RiskOS answered 401: the API key is not accepted; next probe in 30 s"),
     (AccountRefused(403), "RiskOS answered 403 to recent requests; next probe in 0 s"),
     (AccountHeld("quota", 90.0), "the account is on hold (quota) for another 90 s"),
-    (AccountBusy(), "its account has its share of this worker's places"),
+    (AccountBusy(), "its account uses its share of this worker's slots"),
     (
         AccountUnknown("kyb"),
-        "this worker knows no account kyb; see that all workers have the same DOCV_ACCOUNTS",
+        "this worker does not know the account kyb; check that all workers have the same DOCV_ACCOUNTS",
     ),
     (ArchiveHeld("cannot_write", 30.0), "the archive is on hold (cannot_write) for another 30 s"),
     (
@@ -85,11 +85,11 @@ MESSAGES: list[tuple[ArchiveError, str]] = [
     ),
     (
         IntegrityError("another size"),
-        "the archive holds something it must not: another size; nothing was overwritten",
+        "an object in the archive is not valid: another size; nothing was overwritten",
     ),
     (
         SealingKeyMissing("2026"),
-        "an object is sealed with the key '2026': put that key into DOCV_ENCRYPTION_KEYS, too",
+        "an object is sealed with the key '2026': add that key to DOCV_ENCRYPTION_KEYS",
     ),
     (WorkersLost(6), "6 workers died or lost their lease over this evaluation"),
     (Forbidden(Charge.ALL), "RiskOS answered 403: the API key may not read this evaluation"),
@@ -110,7 +110,7 @@ Duplicate = Callable[[ArchiveError], ArchiveError]
 
 
 def family(of: type[ArchiveError] = ArchiveError) -> Iterator[type[ArchiveError]]:
-    """An error class and all of the tree that descend from it; a step may have a finer one for itself."""
+    """Return an error class and all its descendants in the tree; a module may define more of its own."""
     yield of
     for child in of.__subclasses__():
         if child.__module__ == errors.__name__:
@@ -118,7 +118,7 @@ def family(of: type[ArchiveError] = ArchiveError) -> Iterator[type[ArchiveError]
 
 
 def drawn() -> dict[str, str | None]:
-    """The tree in the docstring: each class and its parent."""
+    """Return the tree in the docstring: each class and its parent."""
     parents: dict[str, str | None] = {}
     path: list[str] = []
     assert errors.__doc__
@@ -158,7 +158,7 @@ def test_errors_import_only_the_standard_library() -> None:
     assert {name.partition(".")[0] for name in imports} <= sys.stdlib_module_names
 
 
-def test_each_cause_is_a_word_of_its_own() -> None:
+def test_each_error_has_its_own_cause() -> None:
     causes = [each.__dict__.get("cause") for each in family()]
     assert len(set(causes)) == len(causes)
     assert all(re.fullmatch(r"[a-z_]{5,20}", str(cause)) for cause in causes)
@@ -180,12 +180,11 @@ def test_an_error_raised_with_keywords_survives_pickling_and_copying(error: Arch
 
 
 @copied
-def test_what_is_added_to_an_error_survives_pickling_and_copying(duplicate: Duplicate) -> None:
-    error = ServiceFailed(503)
-    error.probe = True
+def test_attributes_of_an_error_survive_pickling_and_copying(duplicate: Duplicate) -> None:
+    error = ServiceFailed(503).as_probe().with_request_id("r-1")
     error.add_note("evaluation 1 of 2")
     same = duplicate(error)
-    assert vars(same) == {"status": 503, "probe": True, "__notes__": ["evaluation 1 of 2"]}
+    assert vars(same) == {"status": 503, "is_probe": True, "request_id": "r-1", "__notes__": ["evaluation 1 of 2"]}
     assert (str(same), same.args) == (str(error), (503,))
 
 
@@ -229,20 +228,20 @@ def test_an_error_has_its_message(error: ArchiveError, message: str) -> None:
     assert str(error) == message
 
 
-def test_the_safe_message_of_invalid_input_holds_nothing_of_the_input() -> None:
-    assert BadEvalId("nonsense", "it is empty").safe_message == "an ID is no evaluation ID: it is empty"
+def test_the_safe_message_of_invalid_input_repeats_nothing_of_the_input() -> None:
+    assert BadEvalId("nonsense", "it is empty").safe_message == "an ID is not a valid evaluation ID: it is empty"
     assert BadMessage("it has no body").safe_message == str(BadMessage("it has no body"))
 
 
 @named
-def test_an_error_is_made_of_its_arguments_and_of_all_of_them(error: ArchiveError) -> None:
+def test_an_error_has_exactly_its_arguments(error: ArchiveError) -> None:
     names = inspect.signature(type(error)).parameters if vars(error) else ()
     assert error.args == tuple(vars(error)[name] for name in names)
     assert vars(error).keys() == set(names)
 
 
 @named
-def test_an_error_says_one_sentence(error: ArchiveError) -> None:
+def test_the_message_of_an_error_is_one_sentence(error: ArchiveError) -> None:
     sentence = str(error)
     assert sentence.isprintable()
     assert len(sentence) > 20
@@ -251,8 +250,8 @@ def test_an_error_says_one_sentence(error: ArchiveError) -> None:
 
 
 @named
-def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error: ArchiveError) -> None:
-    """Filled with marks, a sentence shows which data it would hold: those that are meant to be shown, no others."""
+def test_the_message_of_an_error_shows_only_arguments_that_may_be_shown(error: ArchiveError) -> None:
+    """With a marker for each argument, the message shows which arguments it repeats: only those that may be shown."""
     marks = [f"mark{n}" if isinstance(each, str) else each for n, each in enumerate(error.args)]
     assert sorted(set(re.findall(r"mark\d", str(type(error)(*marks))))) == {
         BadEvalId: ["mark0", "mark1"],
@@ -273,9 +272,9 @@ def test_an_error_s_sentence_holds_nothing_but_its_own_arguments_and_words(error
     }.get(type(error), [])
 
 
-def test_a_bad_id_cannot_break_out_of_its_sentence() -> None:
-    assert str(BadEvalId("a'b\"\\", "expected is a UUID")).startswith("'a\\'b\"\\\\' is no evaluation ID")
-    assert str(BadEvalId("{why}{0}", "{shown}")) == "'{why}{0}' is no evaluation ID: {shown}"
+def test_a_bad_id_cannot_break_out_of_its_message() -> None:
+    assert str(BadEvalId("a'b\"\\", "expected a UUID")).startswith("'a\\'b\"\\\\' is not a valid evaluation ID")
+    assert str(BadEvalId("{why}{0}", "{shown}")) == "'{why}{0}' is not a valid evaluation ID: {shown}"
 
 
 def test_a_bad_bundle_has_the_cause_it_was_given() -> None:
@@ -284,5 +283,5 @@ def test_a_bad_bundle_has_the_cause_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("error", [RateLimited(2), AccountRefused(401, 2), AccountHeld("401", 2)])
-def test_who_must_wait_is_told_for_how_long(error: ArchiveError) -> None:
+def test_a_blocked_error_has_its_waiting_time(error: ArchiveError) -> None:
     assert vars(error)["wait"] == 2

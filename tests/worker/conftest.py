@@ -1,4 +1,4 @@
-"""What tests of the process share."""
+"""Fixtures for the tests of ``worker``."""
 
 import socket
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from worker.config.settings import Settings
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
-    """Return an address where nobody listens."""
+def unused_address() -> Iterator[str]:
+    """Return an address without a server."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield "127.0.0.1:{1}".format(*taken.getsockname())

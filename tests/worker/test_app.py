@@ -1,4 +1,4 @@
-"""What a worker really runs with is asked of Celery in a process of its own: an application reads its settings once."""
+"""The configuration of a worker is read in a separate process, because an application reads its settings once."""
 
 import json
 import os
@@ -29,7 +29,7 @@ print(json.dumps({name: app.conf[name] for name in names} | {
 }))
 """
 
-# CELERY.md, "the wiring that follows".
+# The options that docs/design.md explains.
 WIRING = {
     "broker_url": ELSEWHERE,
     "broker_connection_retry_on_startup": True,
@@ -75,7 +75,7 @@ def settings(redis_url: str = ELSEWHERE) -> Settings:
 
 
 @pytest.mark.parametrize("name", WIRING)
-def test_a_worker_s_application_is_wired_as_it_was_tried(worker_conf: dict[str, Any], name: str) -> None:
+def test_the_configuration_of_a_worker_has_the_tested_values(worker_conf: dict[str, Any], name: str) -> None:
     assert worker_conf[name] == WIRING[name]
 
 
@@ -85,7 +85,7 @@ def test_a_worker_serves_two_queues_and_finds_the_task_by_name(worker_conf: dict
 
 
 @LINUX
-def test_a_worker_talks_to_redis_as_it_was_tried(worker_conf: dict[str, Any]) -> None:
+def test_the_transport_options_of_a_worker_have_the_tested_values(worker_conf: dict[str, Any]) -> None:
     assert worker_conf["broker_transport_options"] == {
         "global_keyprefix": "docv:",
         "visibility_timeout": 3600,
@@ -93,13 +93,14 @@ def test_a_worker_talks_to_redis_as_it_was_tried(worker_conf: dict[str, Any]) ->
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
         "queue_order_strategy": "worker.broker.redis_transport:LiveFirst",
+        "health_check_interval": 2,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "socket_keepalive_options": {"4": 30, "5": 10, "6": 3, "18": 60_000},
     }
 
 
-def test_celery_knows_every_name_of_the_configuration() -> None:
+def test_celery_knows_every_option_of_the_configuration() -> None:
     assert make_configuration(settings()).keys() <= set(SETTING_KEYS)
 
 
@@ -108,10 +109,10 @@ def test_celery_knows_every_name_of_the_configuration() -> None:
     [
         ({}, "DOCV_REDIS_URL is not set"),
         ({"DOCV_REDIS_URL": ELSEWHERE, "DOCV_RATE": "fast"}, "DOCV_RATE: "),
-        ({"DOCV_REDIS_URL": ELSEWHERE, "DOCV_RAET": "4"}, "DOCV_RAET is no setting"),
+        ({"DOCV_REDIS_URL": ELSEWHERE, "DOCV_RAET": "4"}, "DOCV_RAET is not a setting"),
     ],
 )
-def test_who_starts_celery_with_impossible_settings_reads_one_line(
+def test_celery_exits_with_one_line_if_settings_are_not_valid(
     tmp_path: Path, environment: dict[str, str], line: str
 ) -> None:
     told = run("from worker.app import app; app.conf.broker_url", cwd=tmp_path, **environment)
@@ -124,7 +125,7 @@ def test_importing_the_application_reads_no_settings(tmp_path: Path) -> None:
     assert run("import worker.app", cwd=tmp_path, DOCV_RATE="fast").returncode == 0
 
 
-def test_events_and_remote_control_are_there_when_they_are_wanted(tmp_path: Path) -> None:
+def test_events_and_remote_control_are_on_if_the_settings_say_so(tmp_path: Path) -> None:
     names = ["worker_enable_remote_control", "worker_send_task_events"]
     told = run(_TELL % (names,), cwd=tmp_path, DOCV_REDIS_URL=ELSEWHERE, DOCV_CELERY_EVENTS="1")
     assert [json.loads(told.stdout)[name] for name in names] == [True, True]
@@ -138,7 +139,7 @@ def test_a_publishing_application_needs_a_redis() -> None:
         make_publishing_app(Settings())
 
 
-def test_a_publishing_application_is_one_of_its_own() -> None:
+def test_a_publishing_application_is_not_the_worker_s() -> None:
     first, second = make_publishing_app(settings("redis://one")), make_publishing_app(settings("redis://two"))
     assert isinstance(first, Celery)
     assert (first.conf.broker_url, second.conf.broker_url) == ("redis://one", "redis://two")

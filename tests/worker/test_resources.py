@@ -1,4 +1,4 @@
-"""Everything is opened, seen to answer, and closed again; the session speaks to RiskOS as it wants to be spoken to."""
+"""Resources are opened, checked and closed again, and the session meets RiskOS's TLS requirements."""
 
 import asyncio
 import datetime as dt
@@ -32,15 +32,15 @@ def with_(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def opened(settings: Settings) -> AbstractAsyncContextManager[Resources]:
+def open_all(settings: Settings) -> AbstractAsyncContextManager[Resources]:
     return open_resources(settings, load_accounts(settings))
 
 
-# All of it
+# All resources
 
 
-async def test_what_is_opened_answers_and_is_closed_afterwards(settings: Settings, tmp_path: Path) -> None:
-    async with saying(http(200, b"hello")) as server, opened(settings) as resources:
+async def test_resources_answer_and_are_closed_afterwards(settings: Settings, tmp_path: Path) -> None:
+    async with saying(http(200, b"hello")) as server, open_all(settings) as resources:
         assert await resources.redis.ping()
         async with resources.http["default"].get(server.url) as response:
             assert await response.read() == b"hello"
@@ -50,7 +50,7 @@ async def test_what_is_opened_answers_and_is_closed_afterwards(settings: Setting
 
 async def test_an_archive_in_s3_is_opened_with_its_prefix(settings: Settings, s3: S3) -> None:
     settings = with_(settings, archive_url=f"s3://{s3.bucket}/of/ours", s3_endpoint=s3.endpoint)
-    async with opened(settings) as resources:
+    async with open_all(settings) as resources:
         assert isinstance(resources.archive, S3Store)
         await obstore.put_async(resources.archive, "key", b"x")
     listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
@@ -58,34 +58,34 @@ async def test_an_archive_in_s3_is_opened_with_its_prefix(settings: Settings, s3
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "/of/ours/", "//of/ours"])
-async def test_however_the_prefix_is_written_it_holds_the_same_key(settings: Settings, s3: S3, prefix: str) -> None:
+async def test_every_form_of_the_prefix_gives_the_same_key(settings: Settings, s3: S3, prefix: str) -> None:
     archive = open_archive(with_(settings, archive_url=f"s3://{s3.bucket}{prefix}", s3_endpoint=s3.endpoint))
     await obstore.put_async(archive, "key", b"x")
     (listed,) = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
     assert listed["Key"] == ("of/ours/key" if "ours" in prefix else "key")
 
 
-async def test_what_is_missing_is_said_before_anything_is_opened(settings: Settings) -> None:
+async def test_a_missing_setting_is_reported_before_anything_is_opened(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="DOCV_REDIS_URL"):
-        async with opened(with_(settings, redis_url=None)):
+        async with open_all(with_(settings, redis_url=None)):
             pass
 
 
-async def test_when_one_thing_does_not_answer_the_others_are_closed(settings: Settings, s3: S3) -> None:
+async def test_the_other_resources_are_closed_if_one_does_not_answer(settings: Settings, s3: S3) -> None:
     bad = with_(settings, archive_url="s3://no-such-bucket-here", s3_endpoint=s3.endpoint)
     with pytest.raises(ServiceUnavailable):
-        async with opened(bad):
+        async with open_all(bad):
             pass  # an open session would be a warning, and warnings are errors
 
 
 # Redis
 
 
-async def test_a_redis_that_does_not_answer_is_unreachable_and_its_password_is_not_shown(
-    settings: Settings, nobody: str
+async def test_a_redis_that_does_not_answer_is_reported_without_its_password(
+    settings: Settings, unused_address: str
 ) -> None:
     with pytest.raises(ServiceUnavailable, match="DOCV_REDIS_URL") as caught:
-        async with opened(with_(settings, redis_url=SecretStr(f"redis://:geheim@{nobody}/0"))):
+        async with open_all(with_(settings, redis_url=SecretStr(f"redis://:geheim@{unused_address}/0"))):
             pass
     assert "geheim" not in f"{caught.value}{caught.value!r}"
     assert caught.value.__suppress_context__
@@ -94,16 +94,16 @@ async def test_a_redis_that_does_not_answer_is_unreachable_and_its_password_is_n
 # The archive
 
 
-async def test_a_folder_for_large_bundles_that_cannot_be_made_is_told_by_its_setting(
+async def test_a_spool_folder_that_cannot_be_made_is_reported_with_its_setting(
     tmp_path: Path, settings: Settings
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ServiceUnavailable, match="below DOCV_STATE_DIR, cannot be made"):
-        async with opened(with_(settings, state_dir=tmp_path / "file")):
+        async with open_all(with_(settings, state_dir=tmp_path / "file")):
             pass
 
 
-def test_under_object_lock_there_is_a_client_of_its_own_to_write_with(settings: Settings, s3: S3) -> None:
+def test_there_is_a_separate_write_client_under_object_lock(settings: Settings, s3: S3) -> None:
     plain = with_(settings, archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)
     locked = with_(plain, lock_mode="GOVERNANCE", lock_days=7)
     assert _open_write_client(open_archive(plain), plain) is None
@@ -114,7 +114,7 @@ def test_under_object_lock_there_is_a_client_of_its_own_to_write_with(settings: 
 
 
 async def test_the_session_keeps_no_cookies(settings: Settings) -> None:
-    async with saying(json(200, b"{}", Set_Cookie="who=me")) as server, opened(settings) as resources:
+    async with saying(json(200, b"{}", Set_Cookie="who=me")) as server, open_all(settings) as resources:
         for _ in range(2):
             async with resources.http["default"].get(server.url) as response:
                 await response.read()
@@ -132,7 +132,7 @@ async def test_the_session_has_no_more_connections_than_evaluations_are_in_fligh
         at_once -= 1
         return Reply(http(200))
 
-    async with listening(answer) as server, opened(with_(settings, concurrency=3)) as resources:
+    async with listening(answer) as server, open_all(with_(settings, concurrency=3)) as resources:
 
         async def ask() -> None:
             async with resources.http["default"].get(server.url) as response:
@@ -144,7 +144,7 @@ async def test_the_session_has_no_more_connections_than_evaluations_are_in_fligh
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate that vouches for itself, and its key; both also in one file."""
+    """A self-signed certificate and its key; both are also in one file."""
 
     cert: Path
     key: Path
@@ -186,7 +186,7 @@ def theirs(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def riskos_tls(ours: Certificate, theirs: Certificate) -> ssl.SSLContext:
-    """Return what the mTLS host of RiskOS speaks: it wants to see our certificate."""
+    """Return the TLS context of RiskOS's mTLS host, which demands our certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(theirs.both)
     context.load_verify_locations(ours.cert)
@@ -197,14 +197,14 @@ def riskos_tls(ours: Certificate, theirs: Certificate) -> ssl.SSLContext:
 async def status_of(settings: Settings, tls: ssl.SSLContext) -> int:
     async with (
         listening(lambda _: Reply(http(200)), tls) as server,
-        opened(settings) as resources,
+        open_all(settings) as resources,
         resources.http["default"].get(server.url) as response,
     ):
         return response.status
 
 
 @pytest.mark.parametrize("in_one_file", [True, False])
-async def test_a_client_certificate_is_shown(  # all of them make the two sides
+async def test_a_client_certificate_is_sent(  # the parameters configure both sides
     settings: Settings,
     riskos_tls: ssl.SSLContext,
     ours: Certificate,
@@ -217,7 +217,7 @@ async def test_a_client_certificate_is_shown(  # all of them make the two sides
     assert await status_of(with_(settings, **files), riskos_tls) == 200
 
 
-async def test_without_a_client_certificate_the_mtls_host_does_not_speak_to_us(
+async def test_the_mtls_host_refuses_a_connection_without_a_client_certificate(
     settings: Settings, riskos_tls: ssl.SSLContext, theirs: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(theirs.cert))
@@ -225,14 +225,14 @@ async def test_without_a_client_certificate_the_mtls_host_does_not_speak_to_us(
         await status_of(settings, riskos_tls)
 
 
-async def test_a_server_that_nobody_vouches_for_is_not_spoken_to(
+async def test_a_server_with_an_untrusted_certificate_is_refused(
     settings: Settings, riskos_tls: ssl.SSLContext, ours: Certificate
 ) -> None:
     with pytest.raises(aiohttp.ClientConnectorCertificateError):
         await status_of(with_(settings, client_cert=ours.both), riskos_tls)
 
 
-async def test_an_older_tls_than_riskos_wants_is_not_spoken(
+async def test_an_older_tls_version_is_refused(
     settings: Settings,
     riskos_tls: ssl.SSLContext,
     ours: Certificate,
@@ -248,20 +248,20 @@ async def test_an_older_tls_than_riskos_wants_is_not_spoken(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-async def test_a_client_certificate_that_is_none_is_one_clear_line(
+async def test_an_invalid_client_certificate_is_reported_in_one_line(
     settings: Settings, tmp_path: Path, content: bytes | None
 ) -> None:
     if content is not None:
         (tmp_path / "client.pem").write_bytes(content)
     with pytest.raises(SettingsError, match=r"DOCV_CLIENT_CERT: .*client\.pem") as caught:
-        async with opened(with_(settings, client_cert=tmp_path / "client.pem")):
+        async with open_all(with_(settings, client_cert=tmp_path / "client.pem")):
             pass
     assert len(caught.value.lines) == 1
 
 
-async def test_a_key_that_does_not_fit_its_certificate_is_one_clear_line(
+async def test_a_key_of_another_certificate_is_reported_in_one_line(
     settings: Settings, ours: Certificate, theirs: Certificate
 ) -> None:
     with pytest.raises(SettingsError, match="DOCV_CLIENT_CERT"):
-        async with opened(with_(settings, client_cert=ours.cert, client_key=theirs.key)):
+        async with open_all(with_(settings, client_cert=ours.cert, client_key=theirs.key)):
             pass

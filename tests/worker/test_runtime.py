@@ -10,7 +10,7 @@ import pytest
 from worker.runtime import Draining, Runtime, cancel_requested, freeze_gc
 
 LONG = 3600.0
-"""Longer than any test: who returns before did not wait for it."""
+"""Longer than any test, so a test that ends did not wait for it."""
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def runtime() -> Iterator[Runtime]:
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """Celery's threads."""
+    """Return threads that act as Celery's."""
     with ThreadPoolExecutor() as threads:
         yield threads
 
 
 class Work:
-    """Work that says when it has begun, goes on until it is let go or cancelled, and cleans up."""
+    """Work that signals its beginning, continues until it is released or cancelled, and cleans up."""
 
     def __init__(self) -> None:
         self.begun, self.cleaned_up = threading.Event(), threading.Event()
@@ -43,22 +43,22 @@ class Work:
             self.cleaned_up.set()
         return answer
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         self._go.set()
 
 
-def begun(runtime: Runtime, threads: ThreadPoolExecutor, work: Work) -> "Future[str]":
+def begin(runtime: Runtime, threads: ThreadPoolExecutor, work: Work) -> "Future[str]":
     future = threads.submit(lambda: runtime.run(work()))
     assert work.begun.wait(10)
     return future
 
 
 async def is_draining(runtime: Runtime) -> bool:
-    """On the loop, behind all that was asked of it before."""
+    """Read the flag on the loop, after all earlier callbacks."""
     return runtime.draining
 
 
-def test_a_thread_gets_the_answer_of_its_coroutine(runtime: Runtime) -> None:
+def test_run_returns_the_result_of_the_coroutine(runtime: Runtime) -> None:
     async def answer() -> str:
         await asyncio.sleep(0)
         return "an answer"
@@ -66,7 +66,7 @@ def test_a_thread_gets_the_answer_of_its_coroutine(runtime: Runtime) -> None:
     assert runtime.run(answer()) == "an answer"
 
 
-def test_a_thread_gets_the_error_of_its_coroutine(runtime: Runtime) -> None:
+def test_run_raises_the_error_of_the_coroutine(runtime: Runtime) -> None:
     async def fail() -> None:
         raise LookupError("what went wrong")
 
@@ -74,33 +74,35 @@ def test_a_thread_gets_the_error_of_its_coroutine(runtime: Runtime) -> None:
         runtime.run(fail())
 
 
-def test_all_threads_share_one_loop_in_a_thread_of_its_own(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
-    async def where() -> tuple[int, int]:
+def test_all_threads_share_one_loop_in_its_own_thread(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
+    async def current_thread_and_loop() -> tuple[int, int]:
         return id(asyncio.get_running_loop()), threading.get_ident()
 
-    places = {future.result() for future in [threads.submit(lambda: runtime.run(where())) for _ in range(8)]}
+    places = {
+        future.result() for future in [threads.submit(lambda: runtime.run(current_thread_and_loop())) for _ in range(8)]
+    }
 
     assert len(places) == 1
     assert places.pop()[1] != threading.get_ident()
 
 
-def test_a_thread_that_waits_does_not_keep_the_others_waiting(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
+def test_a_waiting_thread_does_not_block_the_others(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     slow, quick = Work(), Work()
-    waiting = begun(runtime, threads, slow)
-    other = begun(runtime, threads, quick)
-    runtime.run(quick.let_go())
+    waiting = begin(runtime, threads, slow)
+    other = begin(runtime, threads, quick)
+    runtime.run(quick.release())
     assert other.result(10) == "done"
     assert not waiting.done()
-    runtime.run(slow.let_go())
+    runtime.run(slow.release())
     assert waiting.result(10) == "done"
 
 
-def test_a_pause_that_is_over_is_no_news(runtime: Runtime) -> None:
+def test_a_pause_returns_after_its_time(runtime: Runtime) -> None:
     assert runtime.run(runtime.pause(0)) is None
     assert not runtime.draining
 
 
-def test_a_pause_lasts_as_long_as_it_is_told(runtime: Runtime) -> None:
+def test_a_pause_lasts_for_its_seconds(runtime: Runtime) -> None:
     async def paused() -> float:
         loop = asyncio.get_running_loop()
         before = loop.time()
@@ -110,7 +112,7 @@ def test_a_pause_lasts_as_long_as_it_is_told(runtime: Runtime) -> None:
     assert 0.04 < runtime.run(paused()) < LONG
 
 
-def test_draining_is_noticed_and_can_be_asked_for_twice(runtime: Runtime) -> None:
+def test_draining_is_true_after_one_or_two_calls_of_drain(runtime: Runtime) -> None:
     assert not runtime.run(is_draining(runtime))
     runtime.drain()
     runtime.drain()
@@ -118,38 +120,34 @@ def test_draining_is_noticed_and_can_be_asked_for_twice(runtime: Runtime) -> Non
     assert runtime.draining
 
 
-def test_who_pauses_when_the_process_is_told_to_stop_stops_pausing(
-    runtime: Runtime, threads: ThreadPoolExecutor
-) -> None:
+def test_a_pause_is_cancelled_when_the_process_drains(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     async def work() -> str:
-        begun.set()
+        begin.set()
         try:
             await runtime.pause(LONG)
         except Draining:
             return "handed back"
         return "went on"
 
-    begun = threading.Event()
+    begin = threading.Event()
     future = threads.submit(lambda: runtime.run(work()))
-    assert begun.wait(10)
+    assert begin.wait(10)
     runtime.drain()
     assert future.result(10) == "handed back"
 
 
-def test_who_wants_to_pause_after_that_does_not_begin(runtime: Runtime) -> None:
+def test_a_pause_does_not_begin_while_the_process_drains(runtime: Runtime) -> None:
     runtime.drain()
     with pytest.raises(CancelledError):
         runtime.run(runtime.pause(LONG))
 
 
-def test_draining_is_a_cancellation_so_that_nobody_takes_it_for_a_failure() -> None:
+def test_draining_is_a_cancellation_and_not_a_failure() -> None:
     assert issubclass(Draining, asyncio.CancelledError)
     assert not issubclass(Draining, Exception)
 
 
-def test_what_was_waited_for_is_cancelled_when_the_process_drains(
-    runtime: Runtime, threads: ThreadPoolExecutor
-) -> None:
+def test_a_wait_is_cancelled_when_the_process_drains(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     waiting = Work()
 
     async def work() -> None:
@@ -164,7 +162,7 @@ def test_what_was_waited_for_is_cancelled_when_the_process_drains(
     assert waiting.cleaned_up.wait(10)
 
 
-def test_who_begins_to_wait_after_that_is_told_at_once_and_was_not_cancelled_for_good(runtime: Runtime) -> None:
+def test_a_wait_during_a_drain_fails_at_once_and_leaves_the_task_uncancelled(runtime: Runtime) -> None:
     async def work() -> tuple[bool, bool]:
         runtime.drain()
         while not runtime.draining:
@@ -177,24 +175,24 @@ def test_who_begins_to_wait_after_that_is_told_at_once_and_was_not_cancelled_for
     assert runtime.run(work()) == (False, False)
 
 
-def test_whose_waiting_was_called_off_may_still_clean_up_at_leisure(
+def test_a_task_whose_wait_was_cancelled_may_still_await_its_cleanup(
     runtime: Runtime, threads: ThreadPoolExecutor
 ) -> None:
     async def work() -> bool:
         with contextlib.suppress(Draining):
-            begun.set()
+            begin.set()
             await runtime.pause(LONG)
         await asyncio.sleep(0.01)
         return cancel_requested()
 
-    begun = threading.Event()
+    begin = threading.Event()
     future = threads.submit(lambda: runtime.run(work()))
-    assert begun.wait(10)
+    assert begin.wait(10)
     runtime.drain()
     assert future.result(10) is False
 
 
-def test_what_was_waited_for_is_cancelled_with_who_waits(runtime: Runtime) -> None:
+def test_a_wait_is_cancelled_with_its_task(runtime: Runtime) -> None:
     waiting = Work()
 
     async def work() -> None:
@@ -209,7 +207,7 @@ def test_what_was_waited_for_is_cancelled_with_who_waits(runtime: Runtime) -> No
     assert not runtime.draining
 
 
-def test_who_waits_gets_the_answer_or_the_error_of_what_it_waits_for(runtime: Runtime) -> None:
+def test_a_wait_returns_the_result_or_raises_the_error(runtime: Runtime) -> None:
     async def fail() -> None:
         raise LookupError
 
@@ -221,7 +219,7 @@ def test_who_waits_gets_the_answer_or_the_error_of_what_it_waits_for(runtime: Ru
         runtime.run(runtime.cancel_on_drain(fail()))
 
 
-def test_a_place_that_was_won_while_the_process_began_to_drain_is_not_lost(runtime: Runtime) -> None:
+def test_a_slot_acquired_as_the_drain_begins_is_not_lost(runtime: Runtime) -> None:
     async def work() -> bool:
         gate = asyncio.Semaphore(1)
         runtime.drain()
@@ -234,19 +232,19 @@ def test_a_place_that_was_won_while_the_process_began_to_drain_is_not_lost(runti
     assert runtime.run(work()), "whoever is told that it waits in vain does not hold the place"
 
 
-def test_work_under_way_may_go_on_while_the_process_drains(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
+def test_work_in_progress_continues_while_the_process_drains(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     work = Work()
-    future = begun(runtime, threads, work)
+    future = begin(runtime, threads, work)
     runtime.drain()
     assert runtime.run(is_draining(runtime))
     assert not future.done()
-    runtime.run(work.let_go())
+    runtime.run(work.release())
     assert future.result(10) == "done"
 
 
 def test_work_that_takes_longer_than_the_drain_time_is_cancelled_and_cleans_up(threads: ThreadPoolExecutor) -> None:
     runtime, work = Runtime(drain_seconds=0.01), Work()
-    future = begun(runtime, threads, work)
+    future = begin(runtime, threads, work)
 
     runtime.drain()
 
@@ -258,7 +256,7 @@ def test_work_that_takes_longer_than_the_drain_time_is_cancelled_and_cleans_up(t
 
 def test_closing_cancels_what_still_runs_and_waits_until_it_has_cleaned_up(threads: ThreadPoolExecutor) -> None:
     runtime, work = Runtime(LONG), Work()
-    future = begun(runtime, threads, work)
+    future = begin(runtime, threads, work)
 
     runtime.close()
 
@@ -269,10 +267,10 @@ def test_closing_cancels_what_still_runs_and_waits_until_it_has_cleaned_up(threa
 
 def test_closing_waits_for_the_threads_that_unpack() -> None:
     runtime = Runtime(LONG)
-    begun, ended = threading.Event(), threading.Event()
+    begin, ended = threading.Event(), threading.Event()
 
     def unpack() -> None:
-        begun.set()
+        begin.set()
         threading.Event().wait(0.05)
         ended.set()
 
@@ -280,7 +278,7 @@ def test_closing_waits_for_the_threads_that_unpack() -> None:
         asyncio.get_running_loop().run_in_executor(None, unpack)
 
     runtime.run(work())
-    assert begun.wait(10)
+    assert begin.wait(10)
     runtime.close()
     assert ended.is_set()
 
@@ -298,21 +296,19 @@ def test_a_closed_runtime_leaves_no_thread_behind() -> None:
     assert set(threading.enumerate()) == before
 
 
-def test_what_was_done_is_not_remembered(runtime: Runtime) -> None:
+def test_finished_work_is_forgotten(runtime: Runtime) -> None:
     async def work() -> int:
         return len(runtime._work)
 
     assert {runtime.run(work()) for _ in range(5)} == {1}, "only itself"
 
 
-# Told twice, and cancellations that get lost
+# A second drain, and lost cancellations
 
 
-def test_told_to_drain_twice_what_works_is_cancelled_at_once_and_cleans_up(
-    runtime: Runtime, threads: ThreadPoolExecutor
-) -> None:
+def test_a_second_drain_cancels_work_at_once(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     works = [Work() for _ in range(3)]
-    futures = [begun(runtime, threads, work) for work in works]
+    futures = [begin(runtime, threads, work) for work in works]
     runtime.drain()
     assert runtime.run(is_draining(runtime))
     assert not any(future.done() for future in futures)
@@ -326,7 +322,7 @@ def test_told_to_drain_twice_what_works_is_cancelled_at_once_and_cleans_up(
 
 
 class LosesCancellations(Work):
-    """Work to which cancellations get lost."""
+    """Work that loses cancellations."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -344,11 +340,9 @@ class LosesCancellations(Work):
         return answer
 
 
-def test_who_did_not_notice_the_first_cancellation_is_cancelled_again(
-    runtime: Runtime, threads: ThreadPoolExecutor
-) -> None:
+def test_work_that_lost_a_cancellation_is_cancelled_again(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     work = LosesCancellations(times=2)
-    future = begun(runtime, threads, work)
+    future = begin(runtime, threads, work)
     for _ in range(2):
         runtime.drain()
     with pytest.raises(CancelledError):
@@ -356,52 +350,52 @@ def test_who_did_not_notice_the_first_cancellation_is_cancelled_again(
     assert work.lost == [True, True], "who asks knows it all the same"
 
 
-def test_who_does_not_notice_it_when_the_drain_time_is_over_is_cancelled_again(threads: ThreadPoolExecutor) -> None:
+def test_work_that_lost_the_cancellation_after_the_drain_time_is_cancelled_again(threads: ThreadPoolExecutor) -> None:
     runtime, work = Runtime(drain_seconds=0.0), LosesCancellations(times=1)
-    future = begun(runtime, threads, work)
+    future = begin(runtime, threads, work)
     runtime.drain()
     with pytest.raises(CancelledError):
         future.result(10)
     runtime.close()
 
 
-def test_closing_cancels_again_who_did_not_notice(threads: ThreadPoolExecutor) -> None:
+def test_closing_cancels_again_if_a_cancellation_was_lost(threads: ThreadPoolExecutor) -> None:
     runtime, work = Runtime(LONG), LosesCancellations(times=2)
-    future = begun(runtime, threads, work)
+    future = begin(runtime, threads, work)
     runtime.close()
     assert len(work.lost) == 2
     with pytest.raises(CancelledError):
         future.result(10)
 
 
-def test_nobody_is_told_to_end_unless_cancelled(runtime: Runtime) -> None:
-    async def asks() -> bool:
+def test_cancel_requested_is_false_without_a_cancellation(runtime: Runtime) -> None:
+    async def read_request() -> bool:
         return cancel_requested()
 
-    assert runtime.run(asks()) is False
+    assert runtime.run(read_request()) is False
 
 
-async def test_who_loops_for_ever_learns_that_a_cancellation_was_lost() -> None:
+async def test_cancel_requested_is_true_after_a_lost_cancellation() -> None:
     rounds = 0
 
     async def loop() -> None:
         nonlocal rounds
         while not cancel_requested():
             rounds += 1
-            begun.set()
+            begin.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
-    begun = asyncio.Event()
+    begin = asyncio.Event()
     task = asyncio.create_task(loop())
-    await begun.wait()
+    await begin.wait()
     task.cancel()
     async with asyncio.timeout(10):
         await task
     assert rounds == 1
 
 
-async def test_who_takes_back_a_cancellation_is_not_told_to_end() -> None:
+async def test_cancel_requested_is_false_after_uncancel() -> None:
     async def work() -> bool:
         task = asyncio.current_task()
         assert task
@@ -414,21 +408,21 @@ async def test_who_takes_back_a_cancellation_is_not_told_to_end() -> None:
     assert await asyncio.create_task(work()) is False
 
 
-async def test_outside_of_a_task_nobody_is_told_to_end() -> None:
+async def test_cancel_requested_is_false_outside_of_a_task() -> None:
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(lambda: answer.set_result(cancel_requested()))
     assert await answer is False
 
 
 @pytest.fixture
-def collecting() -> Iterator[None]:
-    """Have the collector look at everything again afterwards."""
+def _unfreeze() -> Iterator[None]:
+    """Unfreeze all objects afterwards."""
     yield
     gc.unfreeze()
 
 
-@pytest.mark.usefixtures("collecting")
-def test_the_collector_looks_at_nothing_that_stays_and_at_all_that_comes() -> None:
+@pytest.mark.usefixtures("_unfreeze")
+def test_frozen_objects_are_not_collected_and_new_ones_are() -> None:
     before = len(gc.get_objects())
     freeze_gc()
     later = [[] for _ in range(10)]

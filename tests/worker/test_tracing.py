@@ -1,7 +1,8 @@
-"""Spans go where OpenTelemetry's own variables say, and nowhere unless the settings ask for it."""
+"""Spans are sent to the collector in OpenTelemetry's variables, and only if the settings say so."""
 
 import asyncio
 import sys
+from importlib.metadata import version
 
 import pytest
 from aiohttp import web
@@ -10,14 +11,28 @@ from worker.config.settings import Settings, SettingsError
 from worker.tracing import open_tracer
 
 
-def test_nothing_is_traced_unless_it_is_asked_for() -> None:
+def test_there_is_no_tracer_without_the_setting() -> None:
     assert open_tracer(Settings()) is None
 
 
-def test_who_asks_without_the_extra_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracing_without_the_extra_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(SettingsError, match=r"docv-archive\[tracing\]"):
+    with pytest.raises(SettingsError, match=r"uv tool install --force '\.\[tracing\]'"):
         open_tracer(Settings(tracing=True))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"OTEL_SERVICE_NAME": "archive"}, {"OTEL_RESOURCE_ATTRIBUTES": "service.name=archive"}],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_the_operator_s_name_of_the_service_counts(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    tracer = open_tracer(Settings(tracing=True))
+    assert tracer
+    tracer.span_processor.shutdown()  # type: ignore[attr-defined]
+    assert tracer.resource.attributes["service.name"] == "archive"  # type: ignore[attr-defined]
 
 
 async def test_spans_arrive_at_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,11 +51,15 @@ async def test_spans_arrive_at_the_collector(monkeypatch: pytest.MonkeyPatch) ->
     host, port = runner.addresses[0][:2]
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{host}:{port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
     tracer = open_tracer(Settings(tracing=True))
     assert tracer
+    resource = tracer.resource.attributes  # type: ignore[attr-defined]
+    assert (resource["service.name"], resource["service.version"]) == ("docv-archive", version("docv-archive"))
+    assert resource["deployment.environment.name"] == "staging"
     with tracer.start_as_current_span("store"):
         pass
-    await asyncio.to_thread(tracer.span_processor.shutdown)  # type: ignore[attr-defined]  # as the process's end does
+    await asyncio.to_thread(tracer.span_processor.shutdown)  # type: ignore[attr-defined]  # as at the end of the process
     await runner.cleanup()
     ((path, body),) = came
     assert path == "/v1/traces"

@@ -12,7 +12,7 @@ STUCK, STALLED_AFTER = 30.0, 60.0
 
 @dataclass
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     now: float = 1_000.0
 
@@ -28,12 +28,12 @@ class Process:
         self.left: list[str] = []
         self.watchdog = Watchdog(self.left.append, stuck_seconds=STUCK, stalled_seconds=STALLED_AFTER, clock=self.clock)
 
-    def lives(self, seconds: int, *, ticks: bool = True, waiting: bool | None = False) -> str | None:
-        """Live for so long, and look each second; return what the first look that was alarmed said.
+    def run(self, seconds: int, *, ticks: bool = True, waiting: bool | None = False) -> str | None:
+        """Run for some seconds with a check in each; return the problem of the first check that finds one.
 
         Args:
-            seconds: how long.
-            ticks: whether the loop moves.
+            seconds: number of seconds.
+            ticks: whether the loop ticks.
             waiting: whether messages wait; None while Redis does not answer.
         """
         for _ in range(seconds):
@@ -46,8 +46,8 @@ class Process:
                 return why
         return None
 
-    def freezes(self, seconds: float) -> None:
-        """Nothing in the process moves, not even the watchdog."""
+    def freeze(self, seconds: float) -> None:
+        """Freeze the whole process, the watchdog included."""
         self.clock.now += seconds
 
 
@@ -57,71 +57,92 @@ def process() -> Process:
 
 
 def test_a_process_with_nothing_to_do_is_alive(process: Process) -> None:
-    assert process.lives(3_600) is None
+    assert process.run(3_600) is None
 
 
 # The loop
 
 
-def test_a_loop_that_does_not_move_is_deaf(process: Process) -> None:
-    process.lives(5)
-    assert process.lives(30, ticks=False) is None
-    assert process.lives(1, ticks=False) == "its event loop has not moved for 31 s"
+def test_a_loop_that_stops_ticking_is_a_stall(process: Process) -> None:
+    process.run(5)
+    assert process.run(30, ticks=False) is None
+    assert process.run(1, ticks=False) == "its event loop has not moved for 31 s"
 
 
-def test_a_loop_that_never_moved_is_deaf_as_well(process: Process) -> None:
-    assert process.lives(30, ticks=False) is None
-    assert process.lives(1, ticks=False)
+def test_a_loop_that_never_ticked_is_a_stall(process: Process) -> None:
+    assert process.run(30, ticks=False) is None
+    assert process.run(1, ticks=False)
 
 
-def test_a_loop_that_moves_now_and_then_is_not(process: Process) -> None:
+def test_a_loop_that_ticks_occasionally_is_not_a_stall(process: Process) -> None:
     for _ in range(10):
-        assert process.lives(29, ticks=False) is None
-        assert process.lives(1) is None
+        assert process.run(29, ticks=False) is None
+        assert process.run(1) is None
+
+
+def test_a_loop_whose_next_round_is_late_is_a_stall(process: Process) -> None:
+    process.watchdog.expect_round("feed", 55)
+    process.watchdog.expect_round("leases", 3_600)
+    assert process.run(55) is None
+    assert process.run(1) == "its loop feed has ended or hangs"
+
+
+def test_a_loop_that_does_its_rounds_is_not_a_stall(process: Process) -> None:
+    for _ in range(10):
+        process.watchdog.expect_round("feed", 55)
+        assert process.run(50) is None
+
+
+def test_a_loop_gets_its_time_again_after_the_process_was_frozen(process: Process) -> None:
+    process.watchdog.expect_round("feed", 55)
+    process.run(20)
+    process.freeze(86_400)
+    assert process.run(30) is None
+    assert process.run(10) == "its loop feed has ended or hangs"
 
 
 # Messages
 
 
-def test_messages_that_wait_and_are_not_taken_mean_that_the_process_is_deaf(process: Process) -> None:
-    process.lives(5)
-    assert process.lives(61, waiting=True) is None
-    why = process.lives(1, waiting=True)
+def test_waiting_messages_that_are_not_taken_are_a_stall(process: Process) -> None:
+    process.run(5)
+    assert process.run(61, waiting=True) is None
+    why = process.run(1, waiting=True)
     assert why
     assert "messages have been waiting for 61 s" in why
 
 
-def test_who_takes_a_message_is_not_deaf(process: Process) -> None:
+def test_a_process_that_takes_messages_has_not_stalled(process: Process) -> None:
     for _ in range(10):
-        assert process.lives(50, waiting=True) is None
+        assert process.run(50, waiting=True) is None
         process.watchdog.message_handled()
 
 
-def test_after_a_message_was_taken_the_time_begins_anew(process: Process) -> None:
-    process.lives(50, waiting=True)
+def test_the_time_begins_again_after_a_message_was_taken(process: Process) -> None:
+    process.run(50, waiting=True)
     process.watchdog.message_handled()
-    assert process.lives(61, waiting=True) is None
-    assert process.lives(1, waiting=True)
+    assert process.run(61, waiting=True) is None
+    assert process.run(1, waiting=True)
 
 
-def test_who_has_no_room_or_no_messages_once_begins_anew(process: Process) -> None:
-    assert process.lives(50, waiting=True) is None
-    assert process.lives(1, waiting=False) is None
-    assert process.lives(50, waiting=True) is None
+def test_the_time_begins_again_after_a_moment_without_waiting_messages(process: Process) -> None:
+    assert process.run(50, waiting=True) is None
+    assert process.run(1, waiting=False) is None
+    assert process.run(50, waiting=True) is None
 
 
-def test_a_redis_that_does_not_answer_makes_nobody_deaf(process: Process) -> None:
-    process.lives(50, waiting=True)
-    assert process.lives(3_600, waiting=None) is None
-    assert process.lives(50, waiting=True) is None, "what was before says nothing any more"
+def test_a_redis_that_does_not_answer_is_not_a_stall(process: Process) -> None:
+    process.run(50, waiting=True)
+    assert process.run(3_600, waiting=None) is None
+    assert process.run(50, waiting=True) is None, "what was before says nothing any more"
 
 
-def test_a_redis_that_is_slow_to_answer_hides_no_deafness(process: Process) -> None:
+def test_a_slow_redis_does_not_hide_a_stall(process: Process) -> None:
     for _ in range(12):
-        assert process.lives(4, waiting=None) is None
-        assert process.lives(1, waiting=True) is None
-    process.lives(4, waiting=None)
-    assert process.lives(5, waiting=True)
+        assert process.run(4, waiting=None) is None
+        assert process.run(1, waiting=True) is None
+    process.run(4, waiting=None)
+    assert process.run(5, waiting=True)
 
 
 # A process that was frozen
@@ -129,35 +150,35 @@ def test_a_redis_that_is_slow_to_answer_hides_no_deafness(process: Process) -> N
 
 @pytest.mark.parametrize("frozen", [31.0, 61.0, 86_400.0])
 @pytest.mark.parametrize("waiting", [False, True])
-def test_a_process_that_was_frozen_is_not_deaf_when_it_goes_on(
+def test_a_process_that_was_frozen_has_not_stalled_when_it_continues(
     process: Process, frozen: float, *, waiting: bool
 ) -> None:
-    process.lives(20, waiting=waiting)
-    process.freezes(frozen)
+    process.run(20, waiting=waiting)
+    process.freeze(frozen)
     assert process.watchdog.problem() is None, "its watchdog may be the first to move"
-    assert process.lives(50, waiting=waiting) is None
+    assert process.run(50, waiting=waiting) is None
 
 
-def test_a_loop_that_is_stuck_when_the_process_goes_on_is_found_out(process: Process) -> None:
-    process.freezes(86_400)
-    assert process.lives(30, ticks=False) is None
-    assert process.lives(2, ticks=False)
+def test_a_loop_that_is_stuck_after_a_freeze_is_a_stall(process: Process) -> None:
+    process.freeze(86_400)
+    assert process.run(30, ticks=False) is None
+    assert process.run(2, ticks=False)
 
 
 # The thread
 
 
-def test_it_leaves_once_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.watchdog._LOOK_SECONDS", 0.0)
+def test_the_watchdog_exits_once_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.watchdog._CHECK_SECONDS", 0.0)
     process = Process()
-    process.lives(5)
+    process.run(5)
     process.clock.now += 9
     process.watchdog._ticked -= STUCK
-    process.watchdog._watch()  # returns: who has left does not look again
+    process.watchdog._watch()  # returns, because the watchdog ends after it has exited
     assert process.left == ["its event loop has not moved for 39 s"]
 
 
-def test_who_is_about_to_end_is_not_watched_any_more() -> None:
+def test_a_stopped_watchdog_does_not_exit() -> None:
     process = Process()
     process.watchdog._ticked -= STUCK * 2
     process.watchdog.stop()
@@ -169,15 +190,15 @@ _STALLED_PROCESS = """
 import threading
 from worker.watchdog import Watchdog
 
-def a_function_in_which_something_hangs():
+def function_that_hangs():
     threading.Event().wait()
 
 Watchdog(stuck_seconds=0.3).start()
-a_function_in_which_something_hangs()
+function_that_hangs()
 """
 
 
-async def test_a_deaf_process_ends_and_tells_where_each_of_its_threads_is() -> None:
+async def test_a_stalled_process_exits_with_the_traceback_of_each_thread() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _STALLED_PROCESS), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -185,6 +206,6 @@ async def test_a_deaf_process_ends_and_tells_where_each_of_its_threads_is() -> N
     said = err.decode()
     assert process.returncode == EXIT_STALLED == 70
     assert out == b""
-    assert said.startswith("docv-archive: the worker leaves: its event loop has not moved for ")
-    assert "a_function_in_which_something_hangs" in said
+    assert said.startswith("docv-archive: the worker exits: its event loop has not moved for ")
+    assert "function_that_hangs" in said
     assert len(re.findall(r"\bthread 0x", said, re.IGNORECASE)) == 2, "the main thread and the watchdog"

@@ -1,60 +1,63 @@
-"""A message's envelope made safe before Celery opens it, whatever carried it.
+"""Check the envelope of a message before Celery decodes it, for Redis and RabbitMQ.
 
-Tried on Celery 5.7: an entry of the queue that is no JSON, a JSON list, or full of brackets ends the worker; a task
-that it does not know is dropped, and its whole body logged. So what is not built as Celery builds a message, for our
-task, never gets that far. What is inside is read by ``tasks.queueing.message``.
+In Celery 5.7, a queue entry that is not JSON, is a JSON list, or has deeply nested brackets ends the worker. A message
+for an unknown task is dropped, and its whole body is logged. Such entries therefore never reach Celery. The arguments
+are checked by ``tasks.queueing.message``.
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from kombu.utils.json import loads
 
 LIVE, BACKFILL = QUEUES = ("live", "backfill")
-"""The queues of our task; producers write to them. What workers tell each other comes by others."""
+"""The queues of our task, which producers write to. Workers communicate through other queues."""
 ARCHIVE_TASK = "docv.archive"
-"""Name of the one task; producers use it, and the worker finds it by name."""
+"""Name of the only task."""
 UNREADABLE = (ValueError, TypeError, ArithmeticError, RecursionError)
-"""What reading JSON may raise, kombu's own dates, decimals and IDs in it included."""
+"""The exceptions that kombu's JSON decoder may raise, including those for its dates, decimals and UUIDs."""
 _MOST_NAME = 255
-# Of all that a producer may have put there, these are for Celery; the others would only be asked for trouble.
+# Celery needs these headers. All other headers of a producer are removed as a precaution.
 _HEADERS = ("lang", "task", "id", "root_id", "parent_id", "origin", "eta")
-_TALK_HEADERS = ("hostname", "clock", "expires", "ticket")
+# W3C Trace Context; a newer version may append fields.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,64})?", re.ASCII)
+_CONTROL_HEADERS = ("hostname", "clock", "expires", "ticket")
 
 
 class BadEnvelope(ValueError):
-    """An entry of a queue that is no message to our task; the sentence says why, and holds nothing of it."""
+    """A queue entry is not a message for our task. The message says why, without any part of the entry."""
 
 
 def check_task_message(payload: Any) -> dict[str, Any]:
-    """Return an entry of a queue that is a message to our task, with no more headers than Celery needs.
+    """Return a message for our task, with only the headers that Celery needs.
 
     Raises:
-        BadEnvelope: it is something else.
+        BadEnvelope: the entry is not such a message.
     """
     message, kinds, body = _decode(payload)
     return message | {"headers": safe_headers(kinds, body, message.get("headers"))}
 
 
 def check_control_message(payload: Any) -> dict[str, Any]:
-    """Return what Celery's processes say to each other: events, remote control, and its replies; no task comes so.
+    """Return a message between Celery's processes: an event, a remote control command, or a reply to one.
 
     Raises:
-        BadEnvelope: it is something else.
+        BadEnvelope: the entry is not such a message.
     """
     message, kinds, body = _decode(payload)
     if not isinstance(_content(kinds, body), dict | list):
-        raise BadEnvelope("its body is no JSON object")
+        raise BadEnvelope("its body is not a JSON object")
     headers = message.get("headers")
-    said = headers if isinstance(headers, dict) else {}
-    return message | {"headers": {name: said[name] for name in _TALK_HEADERS if name in said}}
+    given = headers if isinstance(headers, dict) else {}
+    return message | {"headers": {name: given[name] for name in _CONTROL_HEADERS if name in given}}
 
 
 def _decode(payload: Any) -> tuple[dict[str, Any], tuple[object, object], str]:
-    """Return what is built as Celery builds a message, its content type and encoding, and its body."""
+    """Return a message of Celery, its content type and encoding, and its body."""
     if not isinstance(payload, dict):
-        raise BadEnvelope("it is no JSON object")
+        raise BadEnvelope("it is not a JSON object")
     properties = payload.get("properties")
     if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
         raise BadEnvelope("it has no properties as Celery writes them")
@@ -66,32 +69,38 @@ def _decode(payload: Any) -> tuple[dict[str, Any], tuple[object, object], str]:
     try:
         text = base64.b64decode(body, validate=True).decode() if encoding else body
     except ValueError:
-        raise BadEnvelope("its body is no JSON") from None
+        raise BadEnvelope("its body is not JSON") from None
     return payload, (payload.get("content-type"), payload.get("content-encoding")), text
 
 
 def safe_headers(kinds: tuple[object, object], body: str | bytes, headers: object) -> dict[str, object]:
-    """Return those headers that are for Celery, of a message that is one to our task.
+    """Check a message for our task, and return the headers that Celery needs.
 
     Args:
         kinds: content type and content encoding.
-        body: as the sender wrote it.
-        headers: the same.
+        body: the body, as the sender wrote it.
+        headers: the headers, as the sender wrote them.
 
     Raises:
-        BadEnvelope: it is something else.
+        BadEnvelope: it is not a message for our task.
     """
     content = _content(kinds, body)
     if isinstance(headers, dict) and "task" in headers:
         _check_task(headers)
         _check_parts(content)
-        return {name: headers[name] for name in _HEADERS if name in headers}
-    # Producers of Celery's first protocol write all of it into the body.
+        return {name: headers[name] for name in _HEADERS if name in headers} | _trace_header(headers)
+    # In version 1 of Celery's protocol, all of this is in the body.
     if not isinstance(content, dict):
         raise BadEnvelope("it names no task")
     _check_task(content)
     _check_parts([content.get("args", []), content.get("kwargs", {}), {}])
-    return {}
+    return _trace_header(headers)
+
+
+def _trace_header(headers: object) -> dict[str, object]:
+    """Return the producer's W3C ``traceparent``, if it is one."""
+    found = headers.get("traceparent") if isinstance(headers, dict) else None
+    return {"traceparent": found} if isinstance(found, str) and _TRACEPARENT.fullmatch(found) else {}
 
 
 def _content(kinds: tuple[object, object], body: str | bytes) -> Any:
@@ -100,7 +109,7 @@ def _content(kinds: tuple[object, object], body: str | bytes) -> Any:
     try:
         return loads(body)
     except UNREADABLE:
-        raise BadEnvelope("its body is no JSON") from None
+        raise BadEnvelope("its body is not JSON") from None
 
 
 def _check_task(facts: Mapping[str, object]) -> None:
@@ -109,11 +118,11 @@ def _check_task(facts: Mapping[str, object]) -> None:
     if not isinstance(facts.get("id"), str) or not 0 < len(str(facts["id"])) <= _MOST_NAME:
         raise BadEnvelope("it has no task ID")
     if not isinstance(facts.get("eta"), str | None):
-        raise BadEnvelope("its time is none")
+        raise BadEnvelope("its eta is not a text")
 
 
 def _check_parts(parts: object) -> None:
     match parts:
-        case [list(), dict(), _]:  # positional arguments, keyword arguments, what Celery embeds
+        case [list(), dict(), _]:  # positional arguments, keyword arguments, Celery's callbacks
             return
     raise BadEnvelope("its body has no arguments as Celery writes them")

@@ -1,4 +1,4 @@
-"""What carries the messages, and how to talk to it: Redis, or RabbitMQ where the settings name one."""
+"""Options for the broker, which is Redis, or RabbitMQ if the settings name one."""
 
 from typing import Any
 
@@ -12,36 +12,44 @@ from worker.config.settings import Settings
 
 
 def broker_url(settings: Settings) -> str:
-    """Return the URL of what carries the messages, as kombu writes it.
+    """Return the URL of the broker in kombu's form.
 
     Raises:
-        SettingsError: there is no Redis; that is needed in any case.
+        SettingsError: no Redis is configured, which is needed even with RabbitMQ.
     """
     redis = redis_transport.broker_transport_url(settings.need_redis_url())
     return settings.broker_url.get_secret_value() if settings.broker_url else redis
 
 
 def is_rabbitmq(url: str) -> bool:
-    """Return whether RabbitMQ carries the messages."""
+    """Return whether the broker at a URL is RabbitMQ."""
     return url.startswith("amqp")
 
 
 def worker_options(settings: Settings) -> dict[str, Any]:
-    """Return how a worker talks to it."""
+    """Return kombu's options for a worker."""
     if settings.broker_url:
         return rabbitmq.worker_options()
     url = settings.need_redis_url()
     return redis_transport.worker_transport_options() | (sentinel.kombu_options(url) if is_sentinel_url(url) else {})
 
 
+def tls_options(settings: Settings) -> dict[str, Any] | None:
+    """Return the TLS options that kombu does not take from the URL of the broker, or None."""
+    if settings.broker_url:
+        return rabbitmq.tls_options(settings.broker_url.get_secret_value())
+    url = settings.need_redis_url()
+    return sentinel.kombu_tls(url) if is_sentinel_url(url) else None
+
+
 def publisher_options(conf: Configuration) -> dict[str, Any]:
-    """Return how a publisher of an application talks to it: an error is answered within seconds, not waited out."""
+    """Return kombu's options for a publisher, which fails within seconds if the broker does not answer."""
     if is_rabbitmq(conf.broker_url):
         return rabbitmq.publisher_options()
     return redis_transport.publisher_transport_options() | sentinel.same_primary(conf.broker_transport_options)
 
 
 def install_channels() -> None:
-    """Have every connection of this process use our channels."""
+    """Make every connection of this process use our channels."""
     redis_transport.install_channels()
     pyamqp.Connection.Channel = rabbitmq.RabbitChannel

@@ -1,8 +1,8 @@
-"""How Celery talks to RabbitMQ, where that carries the messages; Redis keeps everything else.
+"""Connect Celery to RabbitMQ if that is the broker. The ledger and all other state stay in Redis.
 
-RabbitMQ does not lose what a worker had only fetched, and gives it to another at once. All else is as with Redis: the
-ledger is the promise, what comes twice is dropped, and what is live finds its place.
-Tried on kombu 5.7, py-amqp 5.4 and RabbitMQ 3.10.
+RabbitMQ delivers the messages of a dead worker to another one at once. Everything else is as with Redis: no accepted
+evaluation is lost, duplicates are dropped, and live messages find a free slot.
+Tested with kombu 5.7, py-amqp 5.4 and RabbitMQ 3.10.
 """
 
 import sys
@@ -15,21 +15,31 @@ from kombu.transport import pyamqp
 
 from worker.broker.envelope import BACKFILL, QUEUES, BadEnvelope, safe_headers
 from worker.broker.redis_transport import KEEPALIVE
+from worker.config.redis_url import split_url
 
 BACKFILL_PREFETCH = 8
-"""Messages of the backfill that a process fetches at a time; each holds a thread, and has up to 100 evaluations."""
+"""Maximum number of backfill messages that a process fetches; each uses a thread and has up to 100 evaluations."""
 _SECONDS = 2
 
 
 def worker_options() -> dict[str, Any]:
-    """Return how a worker talks to RabbitMQ."""
+    """Return kombu's options for a worker."""
     return {"connect_timeout": 5} | ({"socket_settings": KEEPALIVE} if sys.platform == "linux" else {})
 
 
-def publisher_options() -> dict[str, Any]:
-    """Return how a publisher talks to RabbitMQ: a message is there when it says so, and an error is answered soon.
+def tls_options(url: str) -> dict[str, Any] | None:
+    """Return the TLS options for RabbitMQ; None without TLS.
 
-    There is no heartbeat: nobody would send it while there is nothing to publish, and the connection would be closed.
+    py-amqp 5.4 checks the name in a certificate only if it is given one, and kombu 5.7 gives 127.0.0.1 for localhost.
+    """
+    parts = split_url(url)
+    return {"server_hostname": parts.hostname} if parts.scheme == "amqps" else None
+
+
+def publisher_options() -> dict[str, Any]:
+    """Return kombu's options for a publisher: RabbitMQ confirms every message, and errors are raised within seconds.
+
+    There is no heartbeat, because an idle publisher sends none, and RabbitMQ would close its connection.
     """
     return worker_options() | {
         "confirm_publish": True,
@@ -41,38 +51,39 @@ def publisher_options() -> dict[str, Any]:
 
 
 def count_waiting(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
-    """Count the messages that wait in queues and that no worker has fetched.
+    """Return the number of messages in each queue that no worker has fetched.
 
     Raises:
         kombu.exceptions.KombuError: RabbitMQ does not answer.
     """
-    with connection._reraise_as_library_errors():  # noqa: SLF001  # Celery publishes within it, too
+    with connection._reraise_as_library_errors():  # noqa: SLF001  # Celery uses it to publish
         channel = connection.default_channel
         return {name: channel.queue_declare(name, durable=True, auto_delete=False).message_count for name in queues}
 
 
 class RabbitChannel(pyamqp.Channel):
-    """A channel that goes on whatever is in a queue, and leaves places to what is live."""
+    """A channel that survives any queue entry, and bounds the messages of each queue separately."""
 
-    _most = 0
-    _ours: frozenset[str] = frozenset()
+    _prefetch_count = 0
+    _checked_consumers: frozenset[str] = frozenset()
 
     def basic_qos(self, prefetch_size: int, prefetch_count: int, _a_global: object, **options: Any) -> Any:
-        """Bound what is fetched at a time; for each queue by itself, so that a backfill takes no place from live."""
-        self._most = prefetch_count
+        """Bound the fetched messages of each queue, so that a backfill uses no slots of the live queue."""
+        self._prefetch_count = prefetch_count
         return super().basic_qos(prefetch_size, prefetch_count, False, **options)  # noqa: FBT003
 
     def basic_consume(self, queue: str = "", *args: Any, consumer_tag: str = "", **options: Any) -> Any:
-        """Begin to fetch messages; of a backfill only a few at a time, for each of them holds a thread."""
-        # The bound is for the consumers that begin from here on.
-        super().basic_qos(0, BACKFILL_PREFETCH if queue == BACKFILL else self._most, False)  # noqa: FBT003
+        """Begin to fetch messages, and only a few of a backfill, because each of them uses a thread."""
+        # basic_qos applies to the consumers that begin after it.
+        most = BACKFILL_PREFETCH if queue == BACKFILL else self._prefetch_count
+        super().basic_qos(0, most, False)  # noqa: FBT003
         if queue in QUEUES:
-            self._ours |= {consumer_tag}
+            self._checked_consumers |= {consumer_tag}
         return super().basic_consume(queue, *args, consumer_tag=consumer_tag, **options)
 
     def _on_basic_deliver(self, consumer_tag: str, delivery_tag: int, *where: Any) -> None:
-        if consumer_tag not in self._ours:
-            # What workers tell each other is no message to our task, and none to be checked.
+        if consumer_tag not in self._checked_consumers:
+            # Messages between workers are not for our task, and need no check.
             super()._on_basic_deliver(consumer_tag, delivery_tag, *where)
             return
         *_, message = where
@@ -81,7 +92,7 @@ class RabbitChannel(pyamqp.Channel):
             safe = safe_headers(kinds, message.body, message.properties.get("application_headers"))
         except BadEnvelope as error:
             self.basic_ack(delivery_tag)
-            # Whoever keeps what was refused hears of it.
+            # `tasks.archive` records the rejected message.
             signals.task_rejected.send(sender=self, message=None, exc=error)
             return
         message.properties["application_headers"] = safe

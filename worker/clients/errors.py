@@ -1,5 +1,5 @@
-"""A service that is needed does not answer: one error for all of them, made for a person."""
+"""The error for a required service that does not work."""
 
 
-class ServiceUnavailable(Exception):  # the name says it
-    """A service that is needed does not answer as it must; the sentence says which, and how to mend it."""
+class ServiceUnavailable(Exception):
+    """A required service does not answer correctly. The message says which one, and how to fix it."""

@@ -1,4 +1,4 @@
-"""Redis is seen to keep what it is told: that it has a file, throws nothing away, and syncs."""
+"""Check that Redis does not lose accepted evaluations: persistence, eviction and fsync."""
 
 from collections.abc import Iterable
 
@@ -12,37 +12,39 @@ _log = structlog.get_logger("docv.resources")
 
 
 async def check_persistence(redis: "Redis", *, strict: bool) -> None:
-    """See that Redis keeps what it is told: an append-only file, and nothing evicted.
+    """Check that Redis has an append-only file and evicts nothing.
 
     Raises:
-        ServiceUnavailable: it may lose some of it, and the settings are strict about that.
+        ServiceUnavailable: it may lose evaluations, and ``strict`` is set.
     """
     facts = await redis.info()
     faults = []
     if not int(facts.get("aof_enabled", 0)):
-        faults.append("it has no append-only file, so that a restart forgets what was accepted: set appendonly yes")
+        faults.append("it has no append-only file, so a restart loses accepted evaluations: set appendonly yes")
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        faults.append(f"when it is full it throws away what was accepted ({policy}): set maxmemory-policy noeviction")
+        faults.append(f"when it is full it evicts accepted evaluations ({policy}): set maxmemory-policy noeviction")
     _report(faults, strict=strict)
 
 
 async def check_fsync(redis: "Redis", *, strict: bool) -> None:
-    """See that what Redis is told is on its disk before it answers: for whoever answers others on its word.
+    """Check that Redis writes to disk before it answers, for processes that confirm accepted evaluations to producers.
 
-    With ``everysec`` a crash of its process alone loses up to two seconds of what it has acknowledged: while an fsync
-    takes long it puts off writing, too (seen with a disk that takes 0.7 s: 16 of 500). Nothing is said where the server
-    does not tell how it is set.
+    With ``everysec``, even a crash of the Redis process alone loses up to two seconds of acknowledged writes, because
+    Redis postpones writes during a slow fsync (seen with a disk that takes 0.7 s: 16 of 500 writes were lost). If Redis
+    does not reveal its setting, the check passes.
 
     Raises:
-        ServiceUnavailable: it may lose some of it, and the settings are strict about that.
+        ServiceUnavailable: it may lose evaluations, and ``strict`` is set.
     """
     if await current_fsync(redis) not in {None, "always"}:
-        _report(["its crash may lose the last two seconds of what was accepted: set appendfsync always"], strict=strict)
+        _report(
+            ["a crash may lose evaluations accepted in the last two seconds: set appendfsync always"], strict=strict
+        )
 
 
 async def current_fsync(redis: "Redis") -> str | None:
-    """Return how Redis is set to sync its file, None where it does not tell: services of a cloud refuse ``CONFIG``."""
+    """Return Redis's setting ``appendfsync``; None if it is unknown, because cloud services refuse ``CONFIG``."""
     try:
         return str((await redis.config_get("appendfsync"))["appendfsync"])
     except (ResponseError, KeyError):

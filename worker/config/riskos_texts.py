@@ -1,17 +1,17 @@
-"""Define the sentences of error bodies that decide what an answer with status 400 or 404 is.
+"""Define the error texts that decide what a response with status 400 or 404 means.
 
-All of them are compared without case, white space and a dot at the end.
+Case, white space and a final dot are ignored when they are compared.
 """
 
 NO_DOCUMENTS_TEXTS = (
     "No Documents Found",
     "Images not available: Document type is not supported for verification.",
 )
-"""RiskOS's own for an evaluation without documents (documented, and seen in public integrations)."""
+"""RiskOS's texts for an evaluation without documents (documented, and seen in public integrations)."""
 
 GATEWAY_TEXTS = (
     # A bare reason phrase: API Gateway (HTTP APIs, default 4xx), Kong, Tyk, gRPC gateways, most frameworks. RiskOS may
-    # answer so as well; an evaluation that is tried again for nothing is better than one that is wrongly given up.
+    # send it, too, but a useless retry is better than giving up an evaluation by mistake.
     "Not Found",
     "Bad Request",
     "404 Not Found",
@@ -19,7 +19,7 @@ GATEWAY_TEXTS = (
     # Amazon API Gateway (REST APIs).
     "Missing Authentication Token",
     "Invalid request body",
-    # Kong, with those of nginx in it.
+    # Kong, and nginx inside it.
     "no Route matched with those values",
     "no API found with those values",
     "no Route and no API found with those values",
@@ -39,4 +39,4 @@ GATEWAY_TEXTS = (
     "Page Not Found",
     "default backend - 404",
 )
-"""Those that gateways in front of RiskOS answer with in a shape of RiskOS's, such as ``{"message": …}``."""
+"""Texts of gateways in front of RiskOS, whose bodies have the shape of RiskOS's, such as ``{"message": …}``."""

@@ -32,7 +32,7 @@ _POLL_SECONDS = 0.1
 def serve_metrics(
     registry: CollectorRegistry, problem: Callable[[], str | None], host: str, port: int
 ) -> Iterator[str]:
-    """Serve ``/metrics`` and ``/livez`` for as long as the block lasts; yield the URL.
+    """Serve ``/metrics`` and ``/livez`` during the block; yield the URL.
 
     Args:
         registry: the metrics.
@@ -69,7 +69,7 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
         super().__init__(listener.getsockname()[:2], _RequestHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        # server_bind() would set both, but waits for DNS to do so.
+        # server_bind() would set both, but it waits for DNS.
         self.server_name, self.server_port = listener.getsockname()[:2]
         self.setup_environ()
         self.set_app(application)
@@ -92,7 +92,7 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # the base class names them
-        """Log what a client did to its connection; by default it is printed with a traceback."""
+        """Log a failed connection at DEBUG; the base class would print a traceback."""
         _log.debug("metrics.connection_failed", exc_info=True)
 
 
@@ -118,9 +118,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), backlog=_CONNECTIONS, family=family)
     except OSError as error:
-        # Python appends the address to its own text.
+        # The text of the error ends with the address.
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ServiceUnavailable(
-            f"{host}:{port} cannot be listened on ({why}): give each worker of this machine a "
+            f"{host}:{port} cannot be used ({why}): give each worker of this machine a "
             "DOCV_METRICS_PORT of its own, or 0 for a free one"
         ) from None

@@ -22,14 +22,26 @@ class SharedGauge(enum.Enum):
     QUEUE_OLDEST = ("docv_queue_oldest_seconds", "Seconds that the oldest evaluation in a queue has waited.", "queue")
     QUEUE_WORKERS = ("docv_queue_workers", "Workers that serve a queue.", "queue")
     DEAD_LETTERS = ("docv_dead_letters", "Dead letters that wait for an operator.")
+    DEAD_LETTERS_OLDEST = (
+        *(
+            "docv_dead_letters_oldest_seconds",
+            "Seconds since the last attempt of the oldest dead letter, 0 without one.",
+        ),
+    )
     REJECTED_MESSAGES = ("docv_rejected_messages", "Messages that did not fit the contract and were kept.")
-    HOLDS = ("docv_holds", "1 if something is on hold for this reason.", "account", "scope", "reason")
+    HOLDS = (
+        "docv_holds",
+        "1 if an account, run or the archive is on hold for this reason.",
+        "account",
+        "scope",
+        "reason",
+    )
     LIVE_REFUSALS = (
         *("docv_live_refusals", "Live answers in a row without documents that no evidence explains, by account."),
         "account",
     )
     RATE_CONFIGURED = (
-        *("docv_rate_configured_per_second", "Requests per second that settings or an operator ask for."),
+        *("docv_rate_configured_per_second", "Requests per second configured by settings or an operator."),
         "account",
     )
     RATE_EFFECTIVE = ("docv_rate_effective_per_second", "Requests per second that workers may send now.", "account")
@@ -37,6 +49,12 @@ class SharedGauge(enum.Enum):
     QUOTA = ("docv_quota_requests", "Requests per 24 hours of an account; absent if it has no quota.", "account")
     QUOTA_USED = ("docv_quota_used_requests", "Requests sent in the quota's current day.", "account")
     QUOTA_LEFT = ("docv_quota_left_requests", "Requests left in the quota's current day.", "account")
+    VERIFIED = (
+        *(
+            "docv_verify_last_success_timestamp_seconds",
+            "When verify last found no difference, as a Unix time; 0 for never.",
+        ),
+    )
     REDIS_MEMORY = ("docv_redis_memory_bytes", "Memory that Redis uses.")
     REDIS_MEMORY_MAX = ("docv_redis_memory_max_bytes", "Memory that Redis may use, 0 for no limit.")
     REDIS_UP = ("docv_redis_up", "1 if this process reaches Redis.")
@@ -51,12 +69,12 @@ _log = structlog.get_logger("docv.metrics")
 
 
 class SharedMetrics(Collector):
-    """Collect the shared metrics; call it from another thread than that of the loop.
+    """Collects the shared metrics. Call it from any thread but that of the event loop.
 
     Args:
-        read: reads all of them but ``REDIS_UP``.
-        loop: runs ``read``, so that a scrape opens no client of its own.
-        clock: seconds of a clock that never goes back.
+        read: reads all of them except ``REDIS_UP``.
+        loop: runs ``read``, so that a scrape does not open another client.
+        clock: returns the seconds of a monotonic clock.
         patience_seconds: longest time that a scrape waits for Redis.
     """
 
@@ -73,7 +91,7 @@ class SharedMetrics(Collector):
         self._samples: Samples | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the shared metrics, or only ``REDIS_UP`` if Redis is away."""
+        """Yield the shared metrics, or only ``REDIS_UP`` if Redis does not answer."""
         with self._lock:
             if self._clock() - self._read_at >= _FRESH_SECONDS:
                 self._read_at = self._clock()
@@ -97,6 +115,7 @@ class SharedMetrics(Collector):
     async def _try_to_read(self) -> Samples | None:
         try:
             return await self._read()
-        except (RedisError, OSError) as error:
-            _log.warning("metrics.redis_away", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # an unexpected value must not hide the other metrics
+            away = isinstance(error, (RedisError, OSError))
+            _log.warning("metrics.redis_away" if away else "metrics.failed", error=type(error).__name__)
             return None

@@ -1,6 +1,6 @@
 """The metrics of one worker process; docs/metrics.md lists them.
 
-No ID is ever a label, and every label has a closed set of values, so the number of series does not grow.
+IDs are never labels, and every label has a fixed set of values, so the number of series does not grow.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import enum
 import time
 from collections.abc import Collection, Iterator
 from http import HTTPStatus
+from importlib.metadata import version
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +21,7 @@ from prometheus_client import (
 )
 
 OTHER = "other"
-"""Label value that stands for every unforeseen one."""
+"""Label value for all unexpected values."""
 
 
 class Step(enum.StrEnum):
@@ -35,7 +36,7 @@ class Step(enum.StrEnum):
     """The whole attempt."""
 
 
-# A second series for each counter, with the time of its creation, which nothing reads.
+# By default, each counter has a second series with its creation time, which is never used.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
 REGISTRY = CollectorRegistry()
 PlatformCollector(REGISTRY)
@@ -45,6 +46,12 @@ _EVALUATIONS = Counter("docv_evaluations", "Evaluations that ended.", ["outcome"
 _NO_DOCUMENTS = Counter(
     "docv_no_documents", "Manifests written that say no_documents, by reason.", ["reason"], registry=REGISTRY
 )
+_RESTRICTED = Counter(
+    "docv_restricted",
+    "Evaluations of military IDs and minors with images, by reason and by what became of the images.",
+    ["reason", "handling"],
+    registry=REGISTRY,
+)
 _ATTEMPTS_FAILED = Counter("docv_attempts_failed", "Attempts that failed.", ["cause"], registry=REGISTRY)
 _DEAD_LETTERS = Counter(
     "docv_dead_letters_created", "Evaluations that became dead letters.", ["cause"], registry=REGISTRY
@@ -52,6 +59,14 @@ _DEAD_LETTERS = Counter(
 _REQUESTS = Counter("docv_riskos_requests", "Requests to RiskOS.", ["status"], registry=REGISTRY)
 _DOWNLOADED = Counter("docv_downloaded_bytes", "Bytes of downloaded bundles.", registry=REGISTRY)
 _UPLOADED = Counter("docv_uploaded_bytes", "Bytes of documents uploaded to the archive.", registry=REGISTRY)
+_AFTER_ERASURE = Counter(
+    "docv_objects_after_erasure",
+    "Objects that an attempt wrote for an evaluation that was erased in the meantime.",
+    registry=REGISTRY,
+)
+_NOTIFICATIONS = Counter(
+    "docv_notifications", "Requests to DOCV_NOTIFY_URL, by whether they were taken.", ["result"], registry=REGISTRY
+)
 _STEPS = Histogram(
     "docv_step_seconds",
     "Seconds that a part of an attempt took.",
@@ -72,21 +87,42 @@ _LOOP_LAG = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0),
 )
 STALLED = Gauge("docv_worker_stalled", "1 if the worker has stalled and is about to exit.", registry=REGISTRY)
+PAUSED = Gauge(
+    "docv_worker_paused", "1 if the worker has paused, because a service fails on its machine only.", registry=REGISTRY
+)
 IN_FLIGHT = Gauge("docv_in_flight_evaluations", "Evaluations in flight in this process.", registry=REGISTRY)
 SPOOLED = Gauge("docv_spool_bytes", "Bytes of bundles and documents spooled to disk.", registry=REGISTRY)
+SPOOL_FREE = Gauge("docv_spool_disk_free_bytes", "Free bytes of the disk that has the spool.", registry=REGISTRY)
+SPOOL_SIZE = Gauge("docv_spool_disk_size_bytes", "Size of the disk that has the spool.", registry=REGISTRY)
 
 _STATUSES = frozenset({"2xx", "3xx", "4xx", "429", "5xx", "none", OTHER})
 _label_values: dict[str, frozenset[str]] = dict.fromkeys(("outcome", "queue", "cause", "reason"), frozenset())
 
-# Series exist before their first event, so that an alert can watch them move from 0.
+
+def add_build_info(registry: CollectorRegistry) -> None:
+    """Show the version of docv-archive that this process runs."""
+    Gauge("docv_build_info", "1, with the version of docv-archive.", ["version"], registry=registry).labels(
+        version("docv-archive")
+    ).set(1)
+
+
+add_build_info(REGISTRY)
+# Series exist before their first event, so that an alert sees them rise from 0.
 for _status in _STATUSES:
     _REQUESTS.labels(_status)
+for _result in ("sent", "failed"):
+    _NOTIFICATIONS.labels(_result)
 for _step in Step:
     _STEPS.labels(_step)
 
 
 def preset_labels(
-    *, outcomes: Collection[str], queues: Collection[str], causes: Collection[str], reasons: Collection[str]
+    *,
+    outcomes: Collection[str],
+    queues: Collection[str],
+    causes: Collection[str],
+    reasons: Collection[str],
+    restricted: Collection[tuple[str, str]] = (),
 ) -> None:
     """Set the values that labels may have, and create their series at 0.
 
@@ -96,6 +132,8 @@ def preset_labels(
     _label_values.update(cause=frozenset(causes), reason=frozenset(reasons))
     for reason in reasons:
         _NO_DOCUMENTS.labels(reason)
+    for reason, handling in restricted:
+        _RESTRICTED.labels(reason, handling)
     for cause in (*causes, OTHER):
         _ATTEMPTS_FAILED.labels(cause)
         _DEAD_LETTERS.labels(cause)
@@ -111,7 +149,7 @@ def known(value: str, allowed: Collection[str]) -> str:
 
 @contextlib.contextmanager
 def timed(step: Step) -> Iterator[None]:
-    """Observe the block as a step, however it ends."""
+    """Observe how long the block takes as a step, even if it fails."""
     started = time.monotonic()
     try:
         yield
@@ -125,7 +163,7 @@ def observe_step(step: Step, seconds: float) -> None:
 
 
 def count_request(status: int | None, size: int) -> None:
-    """Count a request to RiskOS and the bytes of its bundle; the status is None if no whole answer came."""
+    """Count a request to RiskOS and the bytes of its bundle; pass None as the status without a complete response."""
     _REQUESTS.labels(_status_class(status)).inc()
     _DOWNLOADED.inc(size)
 
@@ -133,6 +171,16 @@ def count_request(status: int | None, size: int) -> None:
 def count_uploaded(size: int) -> None:
     """Count bytes that were uploaded to the archive."""
     _UPLOADED.inc(size)
+
+
+def count_objects_after_erasure(number: int) -> None:
+    """Count objects that were written while their evaluation was erased."""
+    _AFTER_ERASURE.inc(number)
+
+
+def count_notification(*, is_sent: bool) -> None:
+    """Count a request to the receiver of notifications."""
+    _NOTIFICATIONS.labels("sent" if is_sent else "failed").inc()
 
 
 def count_failed_attempt(cause: str) -> None:
@@ -143,6 +191,11 @@ def count_failed_attempt(cause: str) -> None:
 def count_outcome(outcome: str, queue: str) -> None:
     """Count an evaluation that has its outcome."""
     _EVALUATIONS.labels(known(outcome, _label_values["outcome"]), known(queue, _label_values["queue"])).inc()
+
+
+def count_restricted(reason: str, handling: str) -> None:
+    """Count an evaluation whose images must not be kept, once a manifest first records this."""
+    _RESTRICTED.labels(reason, handling).inc()
 
 
 def count_no_documents(reason: str) -> None:
@@ -166,7 +219,7 @@ def observe_loop_lag(seconds: float) -> None:
 
 
 def _status_class(status: int | None) -> str:
-    """Return the class of a status; 429 stands alone, because it means the rate limit."""
+    """Return the class of a status; 429 is its own class, because it means the rate limit."""
     if status is None:
         return "none"
     return known("429" if status == HTTPStatus.TOO_MANY_REQUESTS else f"{status // 100}xx", _STATUSES)

@@ -1,4 +1,4 @@
-"""Publish what the ledger has accepted; where that fails nothing is lost, for the ledger does it later."""
+"""Publish accepted evaluations; if that fails, nothing is lost: a worker publishes them later from the ledger."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ _SECONDS = 2.0
 
 
 class BackgroundPublisher:
-    """Publishes in a thread, so that nobody else waits, and for a bounded time."""
+    """Publishes in a thread, with a deadline, so that other requests do not wait."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
     async def publish(self, queue: Queue, eval_ids: Sequence[str]) -> None:
-        """Put accepted evaluations on their queue; who waits for it waits two seconds at most."""
+        """Put accepted evaluations on their queue; return after at most two seconds."""
         if not eval_ids:
             return
         size = batch_size(queue, len(eval_ids))

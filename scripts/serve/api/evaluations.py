@@ -1,4 +1,4 @@
-"""What is known of one evaluation, in the ledger and in the archive: figures and a key, and no name out of a bundle."""
+"""Report on one evaluation from the ledger and the archive, without a name out of a bundle."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from scripts.overview.evaluation_status import EvaluationState, look_up
+from scripts.overview.evaluation_status import EvaluationState, EvaluationStatus, look_up
+from scripts.serve.auth.access_log import logged_access, producer
 from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.credentials import CredentialCheck
 from scripts.serve.http.responses import HTTPError, json_response
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import Evaluation, parse_eval_id
-from tasks.model.outcome import NoDocumentsReason, Outcome, SourceStatus
+from tasks.model.outcome import NoDocumentsReason, Outcome, Restriction, SourceStatus
 from tasks.storage.bucket import Bucket
 from worker.config.accounts import Accounts
 
@@ -27,35 +28,41 @@ class ArchivedEvaluation(BaseModel):
 
     eval_id: str = Field(description="The evaluation.")
     state: EvaluationState | None = Field(
-        description="Where it is. A dead_letter is out of attempts: do not send it again, a person redrives it. "
-        "null if it is missing."
+        description="State of the evaluation. A dead_letter is out of attempts: do not send it again, an operator "
+        "redrives it. null if it is missing."
     )
     outcome: Outcome | Literal["erased", "missing"] | None = Field(
-        description="How it ended; null until it has ended, also while RiskOS is asked again about an archived one. "
+        description="How it ended; null until it has ended, even while an archived one is requested again. "
         "A dead letter is failed; missing if neither the ledger nor the archive knows it."
     )
     cause: str | None = Field(
         description="A short fixed word: what stopped its last attempt, or why something is not in the archive."
     )
     reason: NoDocumentsReason | None = Field(
-        description="Why there are no documents, as far as evidence tells; null unless the archive says no_documents."
+        description="Why there are no documents, as far as is known; null unless the archive says no_documents "
+        "or withheld."
+    )
+    restricted: Restriction | None = Field(
+        description="Why the images must not be kept, if the archive holds documents of the evaluation; else null."
     )
     next_attempt_at: str | None = Field(
         description="RFC 3339, UTC: when a parked one is due, or when the hold that one on_hold waits for ends or is "
         "probed next. null if that is not known."
     )
-    documents: int = Field(description="Documents that the archive holds, whatever the state and whatever RiskOS has.")
-    bytes: int = Field(description="Their sizes, added up.")
+    documents: int = Field(description="Documents in the archive, whatever the state and whatever RiskOS has.")
+    bytes: int = Field(description="Total size of the documents.")
     at_source: SourceStatus | None = Field(
         description="What RiskOS had of the documents when it was last asked: all (present), some (partly_gone) or "
         "none (gone). none: it had none, and the archive holds none. null if there is no manifest."
     )
-    manifest: str | None = Field(description="Key of the manifest, below the archive's prefix; null if there is none.")
+    manifest: str | None = Field(
+        description="Key of the manifest, below the archive's prefix; null without a manifest."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationsApi:
-    """Where one may ask what became of an evaluation."""
+    """Answers what became of an evaluation."""
 
     login: CredentialCheck
     redis: "Redis"
@@ -64,25 +71,29 @@ class EvaluationsApi:
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer ``GET /evaluations/{eval_id}``."""
-        self.login.authenticate(request)
+        caller = producer(self.login.authenticate(request))
         account = resolve_account(self.accounts, request.query.get("account"), 400)
         evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
+        with logged_access(request, caller, "evaluation.viewed", eval_id=evaluation.eval_id):
+            status = await self._look_up(evaluation)
+        found = ArchivedEvaluation.model_validate(status.as_json())
+        return json_response(200 if status.state else 404, found.model_dump())
+
+    async def _look_up(self, evaluation: Evaluation) -> EvaluationStatus:
         try:
             async with asyncio.timeout(_SECONDS):
-                status = await look_up(self.redis, self.bucket, evaluation)
+                return await look_up(self.redis, self.bucket, evaluation)
         except (RedisError, OSError):  # a TimeoutError is an OSError
             raise HTTPError(
                 503, "Redis or the archive does not answer; ask again later", {"Retry-After": "5"}
             ) from None
-        found = ArchivedEvaluation.model_validate(status.as_json())
-        return json_response(200 if status.state else 404, found.model_dump())
 
 
 def read_eval_id(text: str) -> str:
-    """Return the ID that somebody asks for.
+    """Return an evaluation ID in its canonical form.
 
     Raises:
-        HTTPError: it is none.
+        HTTPError: the text is not an evaluation ID.
     """
     try:
         return parse_eval_id(text)

@@ -1,4 +1,4 @@
-"""Is this process alive, and does what it needs answer?"""
+"""Report whether this process is alive, and whether Redis and the archive answer."""
 
 import asyncio
 import time
@@ -12,11 +12,11 @@ _FRESH_SECONDS = 1.0
 
 
 class HealthApi:
-    """Asks what this process needs, at most once a second, however often somebody wants to know.
+    """Checks the services that this process needs, at most once per second.
 
     Args:
-        checks: what is needed, and how to see that it answers: by an exception if it does not.
-        seconds: how long it may take to answer.
+        checks: a check for each service, by its name; it raises an exception if the service does not answer.
+        seconds: longest time for a check.
         clock: seconds of a clock that never goes back.
     """
 
@@ -36,7 +36,7 @@ class HealthApi:
         self._looked: float | None = None
 
     async def live(self, _: web.Request) -> web.Response:
-        """Answer ``GET /livez``: whoever can, is alive."""
+        """Answer ``GET /livez``: a process that answers is alive."""
         return json_response(200, {"alive": True})
 
     async def ready(self, _: web.Request) -> web.Response:
@@ -49,16 +49,18 @@ class HealthApi:
         return json_response(200 if all(self._found.values()) else 503, self._found)
 
     async def close(self, *_: object) -> None:
-        """Wait for nothing any more."""
+        """Cancel the checks that are still running."""
         for task in self._asked.values():
             task.cancel()
         await asyncio.gather(*self._asked.values(), return_exceptions=True)
 
     async def _answers(self, name: str) -> bool:
-        """Return whether it answers in time; who has not answered yet is not asked a second time."""
-        task = self._asked.pop(name, None) or asyncio.ensure_future(self._checks[name]())
+        """Return whether a service answers in time; a check that still runs is not started again."""
+        task = self._asked.get(name) or asyncio.ensure_future(self._checks[name]())
+        # Kept while it runs, so that close() cancels it even if the request is cancelled.
+        self._asked[name] = task
         await asyncio.wait({task}, timeout=self._seconds)
         if not task.done():
-            self._asked[name] = task
             return False
+        del self._asked[name]
         return not task.cancelled() and task.exception() is None

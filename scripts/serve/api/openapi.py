@@ -1,8 +1,9 @@
-"""The doors, described for machines; ``docs/openapi.json`` is a copy.
+"""The OpenAPI document of the HTTP API; ``docs/openapi.json`` is a copy.
 
-The table of operations is also what the application makes its routes of, so none can be missing.
+The application creates its routes from the same table, so no route is missing from the document.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -27,22 +28,25 @@ _EVENT = {
     "read, and three facts that explain missing documents; nothing else is kept.",
 }
 _BODY_ERRORS = {
-    400: "The body is no JSON object, or not whole.",
+    400: "The body is not a JSON object, or is incomplete.",
     408: "The body took too long.",
     413: "The body is too large.",
-    415: "The body is packed.",
+    415: "The body is compressed.",
 }
-_NOT_NOW = {503: "Redis does not answer, or is full; nothing may count as accepted. Retry-After says when to come."}
-_NO_ACCOUNT = {404: "There is no such account, or none that is meant where none is named."}
-_LOGIN = {401: "No valid secret was shown."}
+_NOT_NOW = {503: "Redis does not answer, or is full; consider nothing accepted. Retry-After says when to retry."}
+_NO_ACCOUNT = {404: "The account does not exist, or none is named and there is no default."}
+_LOGIN = {
+    401: "The request has no valid secret.",
+    429: "The request has a wrong secret, after many others. A valid secret never gets this answer.",
+}
 _EVENT_ERRORS = _LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW
 _WEBHOOK = ("webhookToken", "webhookPair")
-# A token of theirs is also good as the password of any user name, for those who can do Basic only.
+# For clients that support only Basic authentication, a token also works as the password of any user name.
 _KNOWN = ("intakeToken", "viewerToken", "viewerPair", "operatorToken", "operatorPair")
 _KEY_PARAMETER = {
     "name": HEADER,
     "in": "header",
-    "description": "The same key with the same body within 24 hours gets the same answer, and is done once.",
+    "description": "The same key with the same body within 24 hours gets the same answer, and is processed once.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _ACCOUNT = "Name of an account of DOCV_ACCOUNTS."
@@ -51,7 +55,7 @@ _ACCOUNT_IN_PATH = {"name": "account", "in": "path", "required": True, "descript
 _ACCOUNT_PARAMETER = {
     "name": "account",
     "in": "query",
-    "description": f"{_ACCOUNT} Where none is named, default or the only one.",
+    "description": f"{_ACCOUNT} By default the account default, or the only one.",
     "schema": _TEXT,
 }
 _ID_PARAMETER = {"name": "eval_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
@@ -78,13 +82,13 @@ def _operation(
     """Return one operation as OpenAPI describes it.
 
     Args:
-        name: what it is called in the code and in clients that are made from the document.
-        summary: what it does.
-        answers: what is answered when all is well: status, sentence, shape; None is plain text.
-        errors: what else may be answered.
-        login: names of the ways to log in; none where everybody may ask.
-        body: shape of the body.
-        parameters: headers and parts of the path.
+        name: its operationId, by which the application and generated clients know it.
+        summary: a sentence about it.
+        answers: description and schema of each successful status; a schema of None means plain text.
+        errors: description of each error status.
+        login: names of the accepted security schemes; empty for a public operation.
+        body: schema of the body.
+        parameters: parameters in headers, path and query.
     """
     responses = {
         str(status): {"description": what, "content": {"text/plain": {}} if schema is None else _json(schema)}
@@ -108,8 +112,8 @@ PATHS = {
     "/webhooks/riskos": {
         "post": _operation(
             "receive_event",
-            "Deliver an event of RiskOS; it is written down before it is answered.",
-            {200: ("What came of it.", _RESULT)},
+            "Deliver an event of RiskOS; it is stored before it is answered.",
+            {200: ("The result.", _RESULT)},
             _EVENT_ERRORS,
             _WEBHOOK,
             body=_EVENT,
@@ -119,7 +123,7 @@ PATHS = {
         "post": _operation(
             "receive_event_of_account",
             "Deliver an event of RiskOS about an evaluation of an account.",
-            {200: ("What came of it.", _RESULT)},
+            {200: ("The result.", _RESULT)},
             _EVENT_ERRORS,
             _WEBHOOK,
             body=_EVENT,
@@ -129,12 +133,15 @@ PATHS = {
     "/evaluations": {
         "post": _operation(
             "hand_in",
-            "Have evaluations archived.",
+            "Submit evaluations for archiving.",
             {
-                202: ("They are written down; each will end in one outcome.", SubmitResponse),
-                422: ("None of them is an ID; or, with an error, the body has another shape.", SubmitResponse),
+                202: ("The valid IDs are accepted; each will end in one outcome.", SubmitResponse),
+                422: (
+                    "None of the IDs is valid; or, with an error, the body does not match the schema.",
+                    SubmitResponse,
+                ),
             },
-            _LOGIN | _BODY_ERRORS | {409: "A request with the same Idempotency-Key is under way."} | _NOT_NOW,
+            _LOGIN | _BODY_ERRORS | {409: "A request with the same Idempotency-Key is being processed."} | _NOT_NOW,
             ["intakeToken"],
             body=SubmitRequest,
             parameters=[_KEY_PARAMETER],
@@ -143,14 +150,14 @@ PATHS = {
     "/evaluations/{eval_id}": {
         "get": _operation(
             "show_evaluation",
-            "Look an evaluation up in the ledger and in the archive.",
+            "Look up an evaluation in the ledger and in the archive.",
             {
-                200: ("Where it is, how it ended, and what the archive has of it.", ArchivedEvaluation),
+                200: ("Its state, its outcome, and its documents in the archive.", ArchivedEvaluation),
                 404: ("Missing: neither the ledger nor the archive knows it.", ArchivedEvaluation),
             },
             _LOGIN
             | {
-                400: "That is no evaluation ID, or no account.",
+                400: "The evaluation ID is not valid, or the account does not exist.",
                 502: "The manifest is damaged.",
                 503: "Redis or the archive does not answer. Retry-After says when to ask again.",
             },
@@ -159,23 +166,34 @@ PATHS = {
         )
     },
     "/openapi.json": {
-        "get": _operation("show_document", "This document.", {200: ("It.", {"type": "object"})}, _LOGIN, _KNOWN)
-    },
-    "/livez": {"get": _operation("live", "Whether the process is alive.", {200: ("It is.", _FLAGS)}, {}, ())},
-    "/readyz": {
         "get": _operation(
-            "ready",
-            "Whether Redis and the archive answer.",
-            {200: ("All do.", _FLAGS), 503: ("Not all do; those that do not are false.", _FLAGS)},
+            "show_document",
+            "Return this document.",
+            {200: ("The OpenAPI document.", {"type": "object"})},
             _LOGIN,
             _KNOWN,
         )
     },
-    "/metrics": {"get": _operation("metrics", "Figures for Prometheus.", {200: ("They.", None)}, _LOGIN, _KNOWN)},
+    "/livez": {
+        "get": _operation("live", "Return whether the process is alive.", {200: ("It is alive.", _FLAGS)}, {}, ())
+    },
+    "/readyz": {
+        "get": _operation(
+            "ready",
+            "Return whether Redis and the archive answer.",
+            {200: ("Both answer.", _FLAGS), 503: ("The ones that do not answer are false.", _FLAGS)},
+            _LOGIN,
+            _KNOWN,
+        )
+    },
+    "/metrics": {
+        "get": _operation("metrics", "Return metrics for Prometheus.", {200: ("The metrics.", None)}, _LOGIN, _KNOWN)
+    },
 }
-"""Every route there is, but for those of the operations page, which is for persons."""
+"""Every route except those of the operations page, which is for people."""
 
 
+@functools.cache  # building it blocks the event loop for ten milliseconds
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
     _, schemas = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REFERENCE)
@@ -184,7 +202,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "docv-archive",
-            "description": "The doors of docv-archive for other systems.",
+            "description": "The HTTP API of docv-archive for other systems.",
             "version": version("docv-archive"),
         },
         "paths": PATHS,

@@ -1,4 +1,4 @@
-"""The webhook: an event is in the ledger before it is answered, and what cannot be used is kept for a person."""
+"""Receive webhook events: write each to the ledger before it is answered, and store unusable ones for an operator."""
 
 import asyncio
 import time
@@ -27,21 +27,21 @@ _REFUSED = {401: EventResult.REFUSED_LOGIN, 404: EventResult.UNKNOWN_ACCOUNT}
 
 @dataclass(frozen=True, slots=True)
 class WebhookApi:
-    """Where RiskOS delivers its events.
+    """Receives the events of RiskOS.
 
     Attributes:
-        webhooks: who may deliver, and whose events.
-        rejected: where unusable events are kept.
-        settle_seconds: pause between an event and its first request.
-        ask_without_docv: ask RiskOS even if an event shows that there was no DocV step.
-        now: seconds since the epoch.
+        webhooks: authenticates a request, and returns its account.
+        rejected: stores unusable events.
+        settle_seconds: seconds between an event and its first request.
+        ask_without_docv: whether to ask RiskOS even if an event shows that there was no DocV step.
+        now: returns the seconds since the epoch.
     """
 
     webhooks: WebhookAuth
     ledger: Ledger
     publisher: BackgroundPublisher
     rejected: RejectedMessages
-    figures: HttpMetrics
+    metrics: HttpMetrics
     settle_seconds: float
     limits: HttpLimits
     ask_without_docv: bool = False
@@ -50,40 +50,46 @@ class WebhookApi:
     async def receive(self, request: web.Request) -> web.Response:
         """Answer ``POST /webhooks/riskos`` and ``POST /webhooks/riskos/{account}``."""
         try:
-            result = await self._received(request)
+            result = await self._process(request)
         except HTTPError as error:
-            self.figures.count_event(_REFUSED.get(error.status, EventResult.BAD_BODY))
+            self.metrics.count_event(_REFUSED.get(error.status, EventResult.BAD_BODY))
             raise
         except Exception:
-            self.figures.count_event(EventResult.NOT_KEPT)
+            self.metrics.count_event(EventResult.NOT_KEPT)
             raise
-        self.figures.count_event(result)
+        self.metrics.count_event(result)
         return json_response(200, {"result": result})
 
-    async def _received(self, request: web.Request) -> EventResult:
+    async def _process(self, request: web.Request) -> EventResult:
         account = self.webhooks.authenticate(request)
         body = parse_object(await read_body(request, self.limits), self.limits)
-        asked = read_event(body, account.settings.environment)
+        event = read_event(body, account.settings.environment)
         async with asyncio.timeout(self.limits.redis_seconds):
-            match asked:
+            match event:
                 case IgnoredEvent():
-                    return asked.because
+                    return event.because
                 case UnusableEvent():
-                    # Refusing it would only have it delivered again, and the webhook switched off.
-                    await self.rejected.add(cause="bad_event", why=asked.why, source=_SOURCE)
-                    _log.error("webhook.unusable", event_type=asked.event_type, cause=asked.cause)
-                    return EventResult.UNUSABLE
+                    # If it were refused, RiskOS would deliver it again, and finally disable the webhook.
+                    return await self._store_rejected(event)
                 case RequestedEvaluation():
-                    new = await self._accept(asked, account.name)
+                    published = await self._accept(event, account.name)
                 case _:
-                    assert_never(asked)
-        if new is None:
+                    assert_never(event)
+        if published is None:
             return EventResult.REPEATED
-        await self.publisher.publish(Queue.LIVE, new)
+        await self.publisher.publish(Queue.LIVE, published)
         return EventResult.ACCEPTED
 
+    async def _store_rejected(self, event: UnusableEvent) -> EventResult:
+        facts = {"event_id": event.event_id, "event_type": event.event_type}
+        await self.rejected.add(
+            cause="bad_event", why=event.why, source=_SOURCE, message=event.event_id, event_type=event.event_type
+        )
+        _log.error("webhook.unusable", **facts, cause=event.cause)
+        return EventResult.UNUSABLE
+
     async def _accept(self, wanted: RequestedEvaluation, account: str) -> list[str] | None:
-        """Write the evaluation down; return what is to be published, or None for a repeated event."""
+        """Accept the evaluation; return the IDs to publish, or None for a repeated event."""
         order = EnqueueOptions(
             Queue.LIVE,
             account,

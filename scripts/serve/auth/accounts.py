@@ -1,4 +1,4 @@
-"""Whose evaluations a request is about: the account that it names, or the one that is meant where it names none."""
+"""Find the account of a request: the one that it names, or the default."""
 
 import itertools
 
@@ -13,20 +13,22 @@ _SCHEMES = 'Bearer realm="docv-archive", Basic realm="docv-archive", charset="UT
 
 
 def resolve_account(accounts: Accounts, name: str | None, status: int) -> AccountSettings:
-    """Return the account that somebody names, or does not.
+    """Return the account of this name, or the default if there is no name.
 
     Raises:
-        HTTPError: there is none, or several to choose from; with this status.
+        HTTPError: there is no such account, or no default; with this status.
     """
     found = accounts.find(name)
     if found is None:
-        why = "there is no such account" if name is not None else "name an account, for there is none called default"
+        why = (
+            "there is no such account" if name is not None else "name an account, because no account is called default"
+        )
         raise HTTPError(status, why)
     return found
 
 
 class WebhookAuth:
-    """The webhook of each account; its own secrets alone open it."""
+    """Authenticates webhooks: each account accepts its own secrets only."""
 
     def __init__(self, accounts: Accounts) -> None:
         secrets = {each.name: each.settings.webhook_secrets for each in accounts}
@@ -35,10 +37,10 @@ class WebhookAuth:
         self._everybody = CredentialCheck(itertools.chain.from_iterable(secrets.values()), _SCHEMES)
 
     def authenticate(self, request: web.Request) -> AccountSettings:
-        """Return the account whose event is delivered; the path names it.
+        """Return the account that the path of a request names.
 
         Raises:
-            HTTPError: no good secret was shown; or one was, and there is no such account. Others do not learn that.
+            HTTPError: the secret is not valid; or it is, and there is no such account, which only such callers learn.
         """
         name = request.match_info.get("account")
         found = self._accounts.find(name)

@@ -1,4 +1,4 @@
-"""Who may come in: what a header shows is compared with secrets, and the answer tells nothing about them."""
+"""Compare the credentials of a header with secrets, without a hint about the secrets."""
 
 import base64
 import binascii
@@ -16,11 +16,11 @@ _NOBODY = b""
 
 
 class CredentialCheck:
-    """The secrets of one door; all of them are good at once, so that they can be exchanged one by one.
+    """Checks credentials against secrets; all are valid at once, so that they can be replaced one by one.
 
     Args:
-        secrets: Bearer tokens, or ``user:password`` for Basic; where there are none nobody comes in.
-        schemes: what ``WWW-Authenticate`` says of the door.
+        secrets: Bearer tokens, or ``user:password`` for Basic; without any, every request is refused.
+        schemes: the value of ``WWW-Authenticate``.
     """
 
     def __init__(self, secrets: Iterable[SecretStr], schemes: str) -> None:
@@ -28,13 +28,13 @@ class CredentialCheck:
         self._schemes = schemes
 
     def authenticate(self, request: web.BaseRequest) -> str:
-        """Return what the caller is known by: the hash of what was shown.
+        """Return the hash of the caller's secret.
 
         Raises:
-            HTTPError: nothing was shown, or nothing of ours; the answer is one and the same.
+            HTTPError: the secret is missing or not valid; the response is the same.
         """
         found = digest(read_credentials(request))
-        # Compared with each of them, whatever came of the others: how long it takes tells nothing.
+        # Compared with every secret, so that the time does not depend on which one matches.
         equal = [hmac.compare_digest(found, known) for known in self._digests]
         if not any(equal):
             raise HTTPError(401, "show a valid secret in Authorization", {"WWW-Authenticate": self._schemes})
@@ -42,18 +42,18 @@ class CredentialCheck:
 
 
 def normalize_secret(secret: str) -> bytes:
-    """Return a secret as ``read_credentials`` returns it: the scheme is a part of it, so a pair is no token."""
+    """Return a secret as ``read_credentials`` does, with its scheme, so that a pair does not match a token."""
     scheme = b"basic " if ":" in secret else b"bearer "
     return scheme + secret.encode()
 
 
 def read_credentials(request: web.BaseRequest) -> bytes:
-    """Return scheme and credentials of the one header there must be, or nobody's."""
+    """Return scheme and credentials of the only Authorization header; empty if there is not exactly one."""
     values = request.headers.getall("Authorization", [])
     if len(values) != 1:
         return _NOBODY
     scheme, _, credentials = values[0].partition(" ")
-    # A header may hold bytes that are no text; aiohttp keeps them as surrogates.
+    # A header may hold bytes that are not UTF-8; aiohttp keeps them as surrogates.
     given = credentials.strip(" ").encode(errors="surrogateescape")
     match scheme.lower():
         case "bearer":
@@ -65,5 +65,5 @@ def read_credentials(request: web.BaseRequest) -> bytes:
 
 
 def digest(text: bytes) -> bytes:
-    """Return what secrets are compared by: all of one length."""
+    """Return a hash, so that compared secrets have the same length."""
     return hashlib.sha256(text).digest()

@@ -1,11 +1,10 @@
-"""Who is asking, and in which role: operators, viewers and producers, each known by a secret."""
+"""Identify callers by their secrets: operators, viewers and producers."""
 
 import enum
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import SecretStr
@@ -13,29 +12,28 @@ from pydantic import SecretStr
 from scripts.serve.auth.credentials import digest, normalize_secret, read_credentials
 from scripts.serve.http.responses import HTTPError
 
-_log = structlog.get_logger("docv.access")
-# Browsers ask for a name and a password when they read this; a list of schemes in one header puzzles some of them.
+# Browsers ask for a name and a password if they read this; some do not understand a list of schemes in one header.
 _SCHEME = 'Basic realm="docv-archive", charset="UTF-8"'
 
 
 class Role(enum.Enum):
-    """What somebody may do here; whoever has a secret of several roles has the first of them."""
+    """What a caller may do; a secret of several roles has the first of them."""
 
     OPERATOR = enum.auto()
-    """Look, see pictures, and act."""
+    """Read pages, see documents, and act."""
     VIEWER = enum.auto()
-    """Look."""
+    """Read pages."""
     PRODUCER = enum.auto()
-    """Hand in IDs, and see how the process is."""
+    """Submit IDs, and read health and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who has shown a good secret.
+    """A caller with a valid secret.
 
     Attributes:
-        name: what the access log calls them: a user name, or a token by its hash.
-        role: what they may do.
+        name: the name in the access log: a user name, or the beginning of the hash of a token.
+        role: what the caller may do.
         known_by: the hash of the secret.
     """
 
@@ -45,37 +43,32 @@ class Caller:
 
 
 CALLER = web.RequestKey("caller", Caller)
-"""Who is asking, of a request that came past the guard."""
-
-
-def log_access(caller: Caller, event: str, **facts: object) -> None:
-    """Write down who looked at what, or who did what: one line, never a name out of a bundle."""
-    _log.info(event, actor=caller.name, role=caller.role.name.lower(), **facts)
+"""The caller of an authenticated request."""
 
 
 class Authenticator:
-    """All whom the doors know by name.
+    """Knows the secrets of all roles.
 
     Args:
-        secrets: of each role: Bearer tokens, or ``user:password`` for Basic. A browser cannot send a token, so it is
-            good as the password of any user name, too.
+        secrets: those of each role: Bearer tokens, or ``user:password`` for Basic. A browser cannot send a token, so a
+            token is also valid as the password of any user name.
     """
 
     def __init__(self, secrets: Mapping[Role, Iterable[SecretStr]]) -> None:
         self._known = [_known(secret.get_secret_value(), role) for role in Role for secret in secrets.get(role, ())]
 
     def authenticate(self, request: web.BaseRequest) -> Caller:
-        """Return who is asking.
+        """Return the caller of a request.
 
         Raises:
-            HTTPError: nothing was shown, or nothing of ours; the answer is one and the same.
+            HTTPError: the secret is missing or not valid; the response is the same.
         """
         said = read_credentials(request)
-        # A password also counts as if it had been shown as a token, whatever the user name.
+        # A password is also tried as a token, whatever the user name.
         scheme, _, pair = said.partition(b" ")
         as_token = b"bearer " + pair.partition(b":")[2] if scheme == b"basic" else said
         digests = digest(said), digest(as_token)
-        # Compared with each of them, whatever came of the others: how long it takes tells nothing.
+        # Compared with every secret, so that the time does not depend on which one matches.
         equal = [[hmac.compare_digest(known, each) for each in digests] for known, _ in self._known]
         found = [caller for (_, caller), same in zip(self._known, equal, strict=True) if any(same)]
         if not found:
@@ -84,17 +77,21 @@ class Authenticator:
 
 
 def require_auth(authenticator: Authenticator, public_routes: Iterable[str]) -> Middleware:
-    """Return the middleware that lets nobody in who has no good secret, not even to learn what is not there.
+    """Return the middleware that answers requests without a valid secret with 401, whatever their path.
 
     Args:
-        authenticator: who may come in.
-        public_routes: routes that see to it themselves, or are for everybody.
+        authenticator: knows the secrets.
+        public_routes: routes that check secrets themselves, or need none.
     """
     routes = frozenset(public_routes)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
+        # A webhook's secret is not valid here: a 401 for a wrong path would look like a wrong secret.
+        is_unknown = isinstance(request.match_info.http_exception, web.HTTPNotFound)
+        if is_unknown and request.path.startswith("/webhooks/"):
+            return await handler(request)
         if resource is None or resource.canonical not in routes:
             request[CALLER] = authenticator.authenticate(request)
         return await handler(request)

@@ -1,26 +1,37 @@
-"""A request's body as JSON: counted while it is read, judged before it is parsed."""
+"""Read the body of a request as JSON: its size is limited while it is read, its depth before it is parsed."""
 
 import asyncio
 import json
 import re
 from typing import Any, NoReturn
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
 
-# A text that is not closed goes to the end: looking for its end again and again would take quadratic time.
+# A text without its end matches to the end of the body: to search for the end each time would take quadratic time.
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+
+
+async def expect(request: web.Request) -> None:
+    """Answer ``Expect: 100-continue``, and ignore any other expectation.
+
+    aiohttp answers an unknown one with 417 before the login, and so reveals which paths exist.
+    """
+    if request.headers["Expect"].lower() == "100-continue" and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # As aiohttp's own handler does: the response has not begun.
+        request.writer.output_size = 0
 
 
 async def read_body(request: web.Request, limits: HttpLimits) -> bytes:
     """Return the body.
 
     Raises:
-        HTTPError: it is packed, too large, too slow, or not what its headers announce.
+        HTTPError: it is compressed, too large, too slow, or not what its headers announce.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise HTTPError(415, "send the body as it is, without Content-Encoding", close=True)
@@ -36,36 +47,51 @@ async def read_body(request: web.Request, limits: HttpLimits) -> bytes:
     except TimeoutError:
         raise HTTPError(408, f"the body did not arrive within {limits.body_seconds:g} s", close=True) from None
     except (web.RequestPayloadError, ConnectionError):
-        raise HTTPError(400, "the body is not what its headers announce", close=True) from None
+        raise HTTPError(400, "the body does not match its headers", close=True) from None
     return bytes(body)
 
 
 def _too_large(limits: HttpLimits) -> HTTPError:
-    return HTTPError(413, f"the body may have {limits.body_bytes} bytes", close=True)
+    return HTTPError(413, f"the body may have at most {limits.body_bytes} bytes", close=True)
 
 
 def parse_object(body: bytes, limits: HttpLimits) -> dict[str, Any]:
-    """Return the JSON object that a body is, whatever its Content-Type says.
+    """Parse a body as a JSON object, whatever its Content-Type says.
 
     Raises:
-        HTTPError: it is something else, names something twice, or is nested too deeply.
+        HTTPError: it is not an object, has a duplicate name, or is nested too deeply.
     """
     if not _is_shallow(body, limits.depth):
-        raise HTTPError(400, f"the body is no JSON, or nested more than {limits.depth} deep")
+        raise HTTPError(400, f"the body is not valid JSON, or nested more than {limits.depth} deep")
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_refuse)
+        # A byte order mark may be ignored (RFC 8259, section 8.1), and some .NET senders write one.
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_reject_duplicates, parse_constant=_refuse)
     except ValueError:
-        # The error quotes what it stumbled over, and a number may be too long for Python.
-        raise HTTPError(400, "the body is no JSON, or a name stands twice in one of its objects") from None
+        # The error's text quotes the body. A number that is too long for Python is a ValueError, too.
+        raise HTTPError(400, "the body is not valid JSON, or one of its objects repeats a name") from None
     if not isinstance(value, dict):
         raise HTTPError(400, "the body must be a JSON object")
     return value
 
 
-def _is_shallow(body: bytes, depth: int) -> bool:
-    """Return whether the brackets of a text close, and at most so many are open at once.
+def check_unicode(body: bytes, value: dict[str, Any]) -> dict[str, Any]:
+    """Return an object that was parsed from a body, if all its texts are Unicode.
 
-    The innermost pairs are taken out, layer by layer: no parser, so nothing that depth could hurt.
+    Raises:
+        HTTPError: a name or a text has half of a surrogate pair, which cannot be encoded.
+    """
+    try:
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise HTTPError(422, "a name or a string in the body is not valid Unicode") from None
+    return value
+
+
+def _is_shallow(body: bytes, depth: int) -> bool:
+    """Return whether the brackets of a text are balanced, and nested at most ``depth`` deep.
+
+    The innermost pairs are removed, layer by layer, so that deep nesting cannot exhaust the stack.
     """
     left = _TEXT.sub(b"", body).translate(_ONE_KIND, _NO_BRACKET)
     for _ in range(depth):
@@ -76,12 +102,12 @@ def _is_shallow(body: bytes, depth: int) -> bool:
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; of two values with one name, two readers would believe different ones."""
+    """Return an object without duplicate names: parsers differ in which of two values they keep."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is repeated")
     return found
 
 
 def _refuse(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are no JSON")
+    raise ValueError("NaN and Infinity are not JSON")

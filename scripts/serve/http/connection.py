@@ -1,13 +1,14 @@
-"""One connection: who sends headers slowly is cut, and nobody takes all the room.
+"""Limit a connection: slow headers and unread responses end it, and a limiter bounds the number of connections.
 
-aiohttp ends an idle connection, and one without a whole request, after its keep-alive time, but knows no shorter one
-for headers that have begun, and no bound for how many connections there are.
+aiohttp ends idle connections and incomplete requests after its keep-alive time. It has no shorter deadline for headers
+that have begun, and no bound for the number of connections.
 """
 
 import asyncio
 import enum
 import ipaddress
 from collections.abc import Callable
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
@@ -21,25 +22,27 @@ _LINE_BYTES = 8_190
 _HEADERS = 64
 _LINGER_SECONDS = 2.0
 _HOME = 64
+_PUBLIC_PATH = "/livez"
 
 
 class CloseReason(enum.StrEnum):
-    """Why we ended a connection."""
+    """Why the server ended a connection."""
 
     NO_ROOM = "no_room"
     SLOW_HEAD = "slow_head"
     MALFORMED = "malformed"
+    NOT_TAKEN = "not_taken"
 
 
 class HttpConnection(web.RequestHandler):
-    """aiohttp's protocol, with a deadline for headers and a place in the room.
+    """aiohttp's protocol, with a deadline for headers and a slot of the limiter.
 
-    A request's first bytes that come in one piece with the end of the body before are not seen; such a connection
-    is cut by the keep-alive time.
+    The first bytes of a request that arrive in one piece with the end of the previous body are not noticed; the
+    keep-alive time ends such a connection.
 
     Args:
-        limiter: where it takes its place.
-        ended: told when it is we who end it.
+        limiter: grants the slot.
+        ended: called with the reason when the server ends the connection.
     """
 
     def __init__(
@@ -64,22 +67,37 @@ class HttpConnection(web.RequestHandler):
         self._limiter, self._limits, self._ended = limiter, limits, ended
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._to_be_taken: asyncio.TimerHandle | None = None
         self._answering: web.BaseRequest | None = None
         self._next_has_begun = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place and wait for the first request, or go."""
+        """Take a slot and wait for the first request, or end the connection."""
         address = _address_of(transport)
-        if not self._limiter.enter(address):
+        if not self._limiter.enter(self, address):
             self._ended(CloseReason.NO_ROOM)
             _abort(transport)
             return
         self._address = address
+        if isinstance(transport, asyncio.WriteTransport):
+            # `pause_writing` is then called as soon as the client does not read everything at once.
+            transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
         self._await_head()
 
+    def pause_writing(self) -> None:
+        """Start the deadline for the client to read the response."""
+        super().pause_writing()
+        if self._to_be_taken is None:
+            self._to_be_taken = self._loop.call_later(self._limits.answer_seconds, self._cut, CloseReason.NOT_TAKEN)
+
+    def resume_writing(self) -> None:
+        """Stop that deadline: the client has read everything."""
+        super().resume_writing()
+        self._forget_answer()
+
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the first ones of a request begin its deadline."""
+        """Process bytes; the first bytes of a request start the deadline of its headers."""
         if self._address is None:
             return
         whole = self._answering is not None and self._answering.content.is_eof()
@@ -90,16 +108,21 @@ class HttpConnection(web.RequestHandler):
             self._next_has_begun = True
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Give the place back."""
+        """Return the slot."""
         if self._address is None:
             return
         self._forget_deadline()
-        self._limiter.leave(self._address)
+        self._forget_answer()
+        self._limiter.leave(self, self._address)
         self._address = None
         super().connection_lost(exc)
 
+    def give_way(self) -> None:
+        """End in favour of a new connection."""
+        self._cut(CloseReason.NO_ROOM)
+
     def on_request(self, request: web.BaseRequest) -> None:
-        """The headers of a request are there."""
+        """Stop the deadline: the headers of a request are complete."""
         self._forget_deadline()
         self._limiter.request_started()
         self._answering, self._next_has_begun = request, False
@@ -107,7 +130,14 @@ class HttpConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, and wait for the next request."""
+        """Send a response, and wait for the next request."""
+        if resp.status == HTTPStatus.EXPECTATION_FAILED:
+            # aiohttp answers so for a path without a route, before the login.
+            resp = error_response(
+                HTTPError(HTTPStatus.UNAUTHORIZED, "show a valid secret in Authorization", close=True)
+            )
+        if resp.status < HTTPStatus.BAD_REQUEST and request.path != _PUBLIC_PATH:
+            self._limiter.trust(self)
         if self._limiter.closing:
             resp.force_close()
         try:
@@ -127,29 +157,33 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # as aiohttp calls it
     ) -> web.StreamResponse:
-        """Answer what is no HTTP; what aiohttp would log and answer repeats what came in."""
+        """Answer a malformed request; the log line and the response of aiohttp would repeat its bytes."""
         self._ended(CloseReason.MALFORMED)
         _log.warning("request.malformed", error=type(exc).__name__)
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
-        return error_response(HTTPError(status, "this is no HTTP request that can be read", close=True))
+            raise ConnectionError("the response has already started")
+        return error_response(HTTPError(status, "this is not a valid HTTP request", close=True))
 
     def log_exception(self, *_: object, **facts: object) -> None:
-        """Log the kind of an error only."""
+        """Log only the class of an error."""
         _log.error("connection.failed", error=type(facts.get("exc_info")).__name__)
 
     def _await_head(self) -> None:
         if self._deadline is None and self._address is not None:
-            self._deadline = self._loop.call_later(self._limits.head_seconds, self._cut)
+            self._deadline = self._loop.call_later(self._limits.head_seconds, self._cut, CloseReason.SLOW_HEAD)
 
     def _forget_deadline(self) -> None:
         if self._deadline:
             self._deadline.cancel()
             self._deadline = None
 
-    def _cut(self) -> None:
-        self._deadline = None
-        self._ended(CloseReason.SLOW_HEAD)
+    def _forget_answer(self) -> None:
+        if self._to_be_taken:
+            self._to_be_taken.cancel()
+            self._to_be_taken = None
+
+    def _cut(self, reason: CloseReason) -> None:
+        self._ended(reason)
         _abort(self.transport)
 
 
@@ -159,7 +193,7 @@ def _abort(transport: asyncio.BaseTransport | None) -> None:
 
 
 def _address_of(transport: asyncio.BaseTransport) -> str:
-    """Return whom a connection counts for: in IPv6 a whole network belongs to one home."""
+    """Return the address that a connection counts for: in IPv6 the /64 network, which belongs to one home."""
     peer = transport.get_extra_info("peername")
     try:
         address = ipaddress.ip_address(peer[0])

@@ -1,14 +1,25 @@
-"""How many are in here, and how many of them are being answered."""
+"""Limit the number of connections, and count the requests under way."""
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import Protocol
 
 from scripts.serve.http.limits import HttpLimits
 
 
+class Replaceable(Protocol):
+    """A connection that can end in favour of another one."""
+
+    def give_way(self) -> None:
+        """End now."""
+
+
 class ConnectionLimiter:
-    """How many connections there are, in all and from each address, and how many requests are under way.
+    """Limits connections, in all and from each address, and counts the requests under way.
+
+    At the limit, the oldest connection that has not shown a valid secret is replaced by a new one. So a client without
+    a secret cannot keep others out.
 
     Attributes:
         closing: whether each connection ends with its next answer.
@@ -18,40 +29,62 @@ class ConnectionLimiter:
         self._limits = limits
         self._taken: Counter[str] = Counter()
         self._all = 0
+        self._strangers: dict[Replaceable, str] = {}
+        self._strangers_of: defaultdict[str, dict[Replaceable, None]] = defaultdict(dict)
         self._under_way = 0
         self._quiet = asyncio.Event()
         self.closing = False
 
-    def enter(self, address: str) -> bool:
-        """Take a place; return whether there was one."""
-        if self._all >= self._limits.connections or self._taken[address] >= self._limits.connections_per_address:
+    def enter(self, connection: Replaceable, address: str) -> bool:
+        """Take a slot; return whether there was one, or another connection was replaced."""
+        if self._taken[address] >= self._limits.connections_per_address:
+            oldest = next(iter(self._strangers_of.get(address, ())), None)
+        elif self._all >= self._limits.connections:
+            oldest = next(iter(self._strangers), None)
+        else:
+            oldest = connection
+        if oldest is None:
             return False
+        if oldest is not connection:
+            self.trust(oldest)
+            oldest.give_way()
         self._all += 1
         self._taken[address] += 1
+        self._strangers[connection] = address
+        self._strangers_of[address][connection] = None
         return True
 
-    def leave(self, address: str) -> None:
-        """Give a place back."""
+    def trust(self, connection: Replaceable) -> None:
+        """Protect a connection from being replaced: it has shown a valid secret."""
+        address = self._strangers.pop(connection, None)
+        if address is not None:
+            self._strangers_of[address].pop(connection, None)
+            if not self._strangers_of[address]:
+                del self._strangers_of[address]
+
+    def leave(self, connection: Replaceable, address: str) -> None:
+        """Return a slot."""
+        self.trust(connection)
         self._all -= 1
         self._taken[address] -= 1
         if not self._taken[address]:
             del self._taken[address]
 
     def request_started(self) -> None:
-        """A request is under way."""
+        """Count a request under way."""
         self._under_way += 1
         self._quiet.clear()
 
     def request_ended(self) -> None:
-        """It is answered."""
+        """Count a request as answered."""
         self._under_way -= 1
         if not self._under_way:
             self._quiet.set()
 
     async def close(self) -> None:
-        """Let the requests under way come to their end, within their time.
+        """Wait for the requests under way, at most ``shutdown_seconds``.
 
-        aiohttp's own farewell would not: it listens to nobody any more, not even to the rest of a body.
+        aiohttp's own shutdown does not: it reads nothing any more, not even the rest of a body.
         """
         self.closing = True
         if self._under_way:

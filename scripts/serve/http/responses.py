@@ -1,4 +1,4 @@
-"""Every answer but one is JSON, and every error is translated into one here and nowhere else."""
+"""Make responses; this is the only module that translates errors into responses."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -18,14 +18,14 @@ _log = structlog.get_logger("docv.serve")
 _ALWAYS = {"Cache-Control": "no-store", "Server": "docv-archive"}
 
 
-class HTTPError(Exception):  # an answer rather than an error
-    """A request gets another answer than the one it hoped for.
+class HTTPError(Exception):  # a response rather than an error
+    """A request is answered with an error.
 
     Args:
         status: the HTTP status, 4xx or 5xx.
         why: a sentence for the caller; never a part of what came in.
-        headers: headers of the answer.
-        close: whether the connection ends with it, since nobody knows what else will come on it.
+        headers: headers of the response.
+        close: whether the connection ends with it, since the bytes that follow cannot be trusted.
     """
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None, *, close: bool = False) -> None:
@@ -34,19 +34,19 @@ class HTTPError(Exception):  # an answer rather than an error
 
 
 def json_response(status: int, value: object, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a value as an answer."""
+    """Return a value as a JSON response."""
     return web.Response(
         status=status, body=orjson.dumps(value), content_type="application/json", headers={**_ALWAYS, **(headers or {})}
     )
 
 
 def raw_response(content_type: str, body: bytes) -> web.Response:
-    """Return bytes as an answer, for what cannot be JSON."""
+    """Return bytes as a response, for content that is not JSON."""
     return web.Response(body=body, headers={**_ALWAYS, "Content-Type": content_type})
 
 
 def error_response(refused: HTTPError) -> web.Response:
-    """Return a refusal as an answer."""
+    """Return an error as a response."""
     response = json_response(refused.status, {"error": refused.why}, refused.headers)
     if refused.close:
         response.force_close()
@@ -54,7 +54,7 @@ def error_response(refused: HTTPError) -> web.Response:
 
 
 def to_http_error(error: Exception) -> HTTPError:
-    """Return what is answered when an error ends a request."""
+    """Translate an error that ended a request."""
     match error:
         case HTTPError():
             return error
@@ -65,11 +65,11 @@ def to_http_error(error: Exception) -> HTTPError:
             return HTTPError(502, f"{error}; a person has to look")
         case StorageError() | RedisError() | KombuError() | OSError():
             return HTTPError(503, _why_later(error), {"Retry-After": "5"})
-    # Nobody foresaw it. Only its place is logged: its text may hold a part of what came in.
+    # An unforeseen error. Only its place is logged: its text may hold a part of the request.
     place = extract_tb(error.__traceback__)[-1]
     where = f"{PurePath(place.filename).name}:{place.lineno}"
     _log.error("request.failed", error=type(error).__name__, where=where)
-    return HTTPError(500, "that is a mistake of ours; the log says where")
+    return HTTPError(500, "an internal error of docv-archive; see its log")
 
 
 def _why_later(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Scripts and styles of the page: files of our own, named by their hash, so a browser keeps them for good."""
+"""Serve the scripts and styles of the page under names with their hash, so that browsers keep them forever."""
 
 import functools
 import gzip
@@ -11,12 +11,12 @@ from aiohttp import web
 
 from scripts.serve.http.responses import HTTPError
 
-_NAMES = ("htmx.min.js", "uplot.min.js", "uplot.min.css", "page.js", "page.css", "icon.svg")
+_NAMES = ("htmx.min.js", "page.js", "page.css", "icon.svg")
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file that the page needs; ``packed`` is its data, packed by gzip."""
+    """A file that the page needs; ``packed`` is its data, compressed by gzip."""
 
     name: str
     media_type: str
@@ -25,18 +25,18 @@ class Asset:
 
     @property
     def path(self) -> str:
-        """Where it is asked for."""
+        """The path of its URL."""
         return f"/page/assets/{hashlib.sha256(self.data).hexdigest()[:12]}/{self.name}"
 
 
 class Assets:
-    """All of them, read once."""
+    """All files, read once."""
 
     def __init__(self) -> None:
         self._all = {name: _read(name) for name in _NAMES}
 
     def path(self, name: str) -> str:
-        """Return where a file is asked for."""
+        """Return the path of a file's URL."""
         return self._all[name].path
 
     async def show(self, request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Was it our own page that asked? A browser sends the login along with whatever another site makes it send."""
+"""Accept actions from this page only: browsers send the login with requests of other sites, too."""
 
 from urllib.parse import urlsplit
 
@@ -12,27 +12,27 @@ _ACTION = "action"
 
 
 async def token_for(signer: PageSigner, caller: Caller) -> str:
-    """Return what a form of ours shows to prove that we made it, for this caller."""
+    """Return the token of a form, which is valid for this caller only."""
     return await signer.sign(_ACTION, caller.known_by)
 
 
 async def check_origin(request: web.Request, signer: PageSigner, caller: Caller, token: str) -> None:
-    """See that an action was asked for on a page of ours.
+    """Check that a form of this page asked for an action.
 
     Args:
-        token: the token that came with it.
+        token: the token of the form.
 
     Raises:
-        HTTPError: it was not, or nobody can tell.
+        HTTPError: another site asked for it, or the token is not valid.
     """
     if not _same_site(request):
-        raise HTTPError(403, "this was asked for by another site, so nothing was done")
+        raise HTTPError(403, "another site asked for this, so nothing was done")
     if not await signer.is_valid(token, _ACTION, caller.known_by):
-        raise HTTPError(403, "this form is not one of ours, or of another login; load the page again")
+        raise HTTPError(403, "the form is not of this page, or of another login; load the page again")
 
 
 def _same_site(request: web.Request) -> bool:
-    """Return whether a browser says so; a program says nothing of it."""
+    """Return whether the request comes from this site; programs send neither header, and pass."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"

@@ -1,4 +1,4 @@
-"""A document shown to an operator: by a link that lives some minutes, for them alone, and written down first."""
+"""Show documents to operators: by links that work for ten minutes and one operator, with an access log line first."""
 
 import contextlib
 import hashlib
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from scripts.archive_access.revisions import NotExported, check_key, extension_of
+from scripts.archive_access.extensions import extension_of
+from scripts.archive_access.revisions import NotExported, check_key
 from scripts.serve.api.evaluations import read_eval_id
+from scripts.serve.auth.access_log import logged_access
 from scripts.serve.auth.accounts import resolve_account
-from scripts.serve.auth.roles import Caller, Role, log_access
+from scripts.serve.auth.roles import Caller, Role
 from scripts.serve.http.responses import HTTPError
 from scripts.serve.page.paging import number_of
 from scripts.serve.page.renderer import HEADERS
@@ -27,15 +29,15 @@ _log = structlog.get_logger("docv.serve")
 _LINK_SECONDS = 600
 _PICTURE = "picture"
 SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
-"""What a browser draws and cannot run; everything else is handed over as a file."""
+"""Types that a browser draws and cannot run; all others are downloads."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentLink:
-    """Where an operator finds a document.
+    """A link to a document.
 
     Attributes:
-        path: the address.
+        path: the path of its URL, with the query.
         drawn: whether a browser draws it.
     """
 
@@ -45,11 +47,11 @@ class DocumentLink:
 
 @dataclass(frozen=True, slots=True)
 class DocumentViews:
-    """Gives links to documents, and shows them.
+    """Makes links to documents, and shows documents.
 
     Attributes:
         manifests: the archive's bucket.
-        documents: the same, which opens what is sealed.
+        documents: the same bucket, which decrypts sealed documents.
         now: seconds since the epoch.
     """
 
@@ -60,7 +62,7 @@ class DocumentViews:
     now: Callable[[], float] = time.time
 
     async def link(self, caller: Caller, evaluation: Evaluation, document: DocumentRecord) -> DocumentLink:
-        """Return where a document is shown to this caller, for some minutes."""
+        """Return a link to a document that works for this caller and ten minutes."""
         until = str(int(self.now()) + _LINK_SECONDS)
         place, account = (evaluation.eval_id, document.kind, document.sha256), evaluation.account
         signature = await self.signer.sign(_PICTURE, caller.known_by, *place, account, until)
@@ -72,24 +74,32 @@ class DocumentViews:
         if caller.role is not Role.OPERATOR:
             raise HTTPError(403, "only operators may see documents")
         evaluation, kind, sha256 = await self._place(request, caller)
+        place = {"eval_id": evaluation.eval_id, "kind": kind, "sha256": sha256}
+        with logged_access(request, caller, "document.viewed", **place) as logged:
+            response, logged["whole"] = await self._show(request, evaluation, kind, sha256)
+            return response
+
+    async def _show(
+        self, request: web.Request, evaluation: Evaluation, kind: str, sha256: str
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send a document; return the response, and whether it was sent completely."""
         document = await self._document(evaluation, kind, sha256)
         pieces = await self.documents.stream(document.key)
         if pieces is None:
             raise HTTPError(404, "the manifest names it, and it is not in the archive; a person has to look")
         async with contextlib.aclosing(pieces), contextlib.aclosing(_verify_chunks(pieces, document)) as checked:
-            # What is wrong from the start can still be told.
+            # A fault of the first chunk can still get an error page.
             try:
                 first = await anext(checked)
             except SealingKeyMissing as error:
                 raise HTTPError(503, str(error)) from None
-            log_access(caller, "document.viewed", eval_id=evaluation.eval_id, kind=document.kind)
             return await _respond(request, document, first, checked)
 
     async def _place(self, request: web.Request, caller: Caller) -> tuple[Evaluation, str, str]:
-        """Return which document a link is for.
+        """Return the document that a link is for.
 
         Raises:
-            HTTPError: it is not one of ours, of somebody else, or too old.
+            HTTPError: the link is not valid, of another caller, or too old.
         """
         place = tuple(request.match_info[name] for name in ("eval_id", "kind", "sha256"))
         account, until = request.query.get("account", ""), request.query.get("until", "")
@@ -116,7 +126,7 @@ class DocumentViews:
 
 
 async def _verify_chunks(pieces: AsyncGenerator[bytes, None], document: DocumentRecord) -> AsyncGenerator[bytes, None]:
-    """Yield a document's bytes; the last of them only once all are known to be those that were archived."""
+    """Yield a document's bytes, the last chunk only if size and hash are those that were archived."""
     digest, size, last = hashlib.sha256(), 0, b""
     async for piece in pieces:
         digest.update(piece)
@@ -133,7 +143,7 @@ async def _verify_chunks(pieces: AsyncGenerator[bytes, None], document: Document
 
 async def _respond(
     request: web.Request, document: DocumentRecord, first: bytes, others: AsyncGenerator[bytes, None]
-) -> web.StreamResponse:
+) -> tuple[web.StreamResponse, bool]:
     response = web.StreamResponse(headers=_headers(document))
     await response.prepare(request)
     await response.write(first)
@@ -141,12 +151,13 @@ async def _respond(
         async for piece in others:
             await response.write(piece)
     except (StorageError, IntegrityError, SealingKeyMissing) as error:
-        # The headers are out: all that is left is to let nobody take it for whole.
+        # The headers are sent: the connection is cut so that the document does not look complete.
         _log.error("document.not_shown", error=type(error).__name__)
         response.force_close()
         if request.transport:
             request.transport.abort()
-    return response
+        return response, False
+    return response, True
 
 
 def _headers(document: DocumentRecord) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What came of an action, told on the sheet that follows it; the address carries figures and words of ours only."""
+"""Tell the result of an action on the page that follows it; the address holds only counts and fixed words."""
 
 from urllib.parse import urlencode
 
@@ -11,10 +11,10 @@ def add_flash(path: str, did: str, count: int, left: int = 0) -> str:
     """Return where to go after an action.
 
     Args:
-        path: the sheet.
+        path: the page.
         did: ``resumed``, ``cancelled``, ``redriven`` or ``dropped``.
         count: how many.
-        left: how many of those that were meant are still there, or in flight.
+        left: how many are still to do, or in flight.
     """
     return f"{path}?{urlencode({'did': did, 'count': count, 'left': left})}"
 
@@ -22,14 +22,14 @@ def add_flash(path: str, did: str, count: int, left: int = 0) -> str:
 def read_flash(request: web.Request) -> str | None:
     """Return what the address says was done, in a sentence."""
     count, left = number_of(request, "count"), number_of(request, "left")
-    rest = f" {left:,} are left: do it once more." if left else ""
+    rest = f" {left:,} are left: do it again." if left else ""
     match request.query.get("did"):
         case "resumed":
-            return "It goes on." if count else "It was not on hold any more."
+            return "Resumed." if count else "It was not on hold any more."
         case "cancelled":
-            return f"{count:,} cancelled." + (f" {left:,} in flight end, and are not tried again." if left else "")
+            return f"{count:,} cancelled." + (f" {left:,} in flight finish and are not tried again." if left else "")
         case "redriven":
-            return f"{count:,} tried anew; a worker takes them up within seconds of running.{rest}"
+            return f"{count:,} redriven; workers try them again within seconds.{rest}"
         case "dropped":
             return f"{count:,} dropped.{rest}"
     return None

@@ -1,4 +1,4 @@
-"""What the first sheet shows, seen at most once a second, however many look."""
+"""Read the facts of the overview from Redis at most once a second, however many people look."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ _CAUSES = 8
 
 @dataclass(frozen=True, slots=True)
 class OverviewSnapshot:
-    """What there is to see.
+    """The facts of the overview at one moment.
 
     Attributes:
         overview: everything that is under way, with the newest runs.
@@ -32,7 +32,7 @@ class OverviewSnapshot:
 
 
 class OverviewCache:
-    """Looks at Redis for everybody."""
+    """Shares one snapshot among all callers."""
 
     def __init__(self, redis: "Redis", accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis, self._accounts, self._clock = redis, accounts, clock
@@ -40,15 +40,15 @@ class OverviewCache:
         self._seen: tuple[float, OverviewSnapshot] | None = None
 
     async def get(self) -> OverviewSnapshot:
-        """Return what there is to see."""
+        """Return a snapshot that is at most a second old."""
         async with self._lock:
             if self._seen is None or self._clock() - self._seen[0] >= _FRESH_SECONDS:
                 now, ledger = self._clock(), Ledger(self._redis)
                 overview = await read_overview(self._redis, self._accounts, _RUNS)
-                causes, runs = await ledger.count_causes(_CAUSES), await ledger.count_runs()
+                causes, runs = await ledger.dead_letters.count_causes(_CAUSES), await ledger.runs.count()
                 self._seen = (now, OverviewSnapshot(overview, causes, runs))
             return self._seen[1]
 
     def clear(self) -> None:
-        """Look anew the next time: something was done."""
+        """Read a new snapshot the next time, since an action has changed something."""
         self._seen = None

@@ -1,21 +1,21 @@
-"""Long lists in pages: which one is asked for, and which are beside it."""
+"""Split long lists into pages."""
 
 from dataclasses import dataclass
 
 from aiohttp import web
 
 AT_ONCE = 50
-"""Lines of one page."""
+"""Rows of one page."""
 _DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Where in a list we are.
+    """The position of a page in a list.
 
     Attributes:
-        skip: how many lines come before the first one that is shown.
-        total: how many there are.
+        skip: number of rows before the first one that is shown.
+        total: number of all rows.
     """
 
     skip: int
@@ -23,7 +23,7 @@ class Pages:
 
     @property
     def first(self) -> int:
-        """Number of the first line that is shown, from 1."""
+        """Number of the first row that is shown, from 1."""
         return min(self.skip + 1, self.total)
 
     @property
@@ -33,16 +33,16 @@ class Pages:
 
     @property
     def before(self) -> int | None:
-        """How many to skip for the page before, if there is one."""
+        """``skip`` of the previous page, if there is one."""
         return max(0, self.skip - AT_ONCE) if self.skip else None
 
     @property
     def after(self) -> int | None:
-        """How many to skip for the page after, if there is one."""
+        """``skip`` of the next page, if there is one."""
         return self.skip + AT_ONCE if self.skip + AT_ONCE < self.total else None
 
 
 def number_of(request: web.Request, name: str) -> int:
-    """Return a number out of the address; what is none, or too long to be meant, is 0."""
+    """Return a number of the query; 0 if it is not a number, or has too many digits."""
     text = request.query.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0

@@ -1,4 +1,4 @@
-"""What every sheet of the page is made on: templates, headers, who is asking and what they may do."""
+"""Render pages from templates, with security headers, for a caller and what the caller may do."""
 
 import functools
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,9 @@ from scripts.console.formatting import format_bytes, format_duration
 from scripts.serve.auth.roles import CALLER, Caller, Role
 from scripts.serve.http.responses import HTTPError, to_http_error
 from scripts.serve.page.assets import Assets
+from scripts.serve.page.labels import label, label_text, meaning
 from scripts.serve.page.run_bar import bar_segments
+from scripts.serve.page.texts import ago, both, breakable, exact, show_invisible
 from worker.config.accounts import Accounts
 
 HEADERS = {
@@ -23,34 +25,39 @@ HEADERS = {
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # With "no-referrer" a form would not say from where it comes, either.
+    # With "no-referrer" browsers would also send "Origin: null" with forms.
     "Referrer-Policy": "same-origin",
     "Server": "docv-archive",
     "X-Content-Type-Options": "nosniff",
 }
-"""Headers of whatever the page answers."""
+"""Headers of every response of the page."""
 
 View = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class PageRenderer:
-    """Makes sheets; on a page that is read only nobody may act."""
+    """Renders pages; if ``read_only`` is set, no caller may act."""
 
     accounts: Accounts
     assets: Assets
     read_only: bool
     templates: Environment
 
+    @property
+    def prefix(self) -> str:
+        """The path prefix of all URLs, as browsers see them."""
+        return str(self.templates.globals["prefix"])
+
     def may_act(self, caller: Caller) -> bool:
-        """Return whether somebody may change what is under way."""
+        """Return whether a caller may run actions."""
         return caller.role is Role.OPERATOR and not self.read_only
 
     def check_may_act(self, caller: Caller) -> None:
-        """See that somebody may act.
+        """Check that a caller may run actions.
 
         Raises:
-            HTTPError: they may not.
+            HTTPError: the caller may not.
         """
         if caller.role is not Role.OPERATOR:
             raise HTTPError(403, "only operators may do this")
@@ -58,7 +65,7 @@ class PageRenderer:
             raise HTTPError(403, "this page is read only: docv-archive serve was started with --read-only")
 
     def render(self, template: str, caller: Caller, **facts: object) -> str:
-        """Return a template filled in."""
+        """Return a rendered template."""
         return self.templates.get_template(template).render(
             asset=self.assets.path,
             caller=caller,
@@ -72,18 +79,18 @@ class PageRenderer:
         )
 
     def respond(self, template: str, caller: Caller, **facts: object) -> web.Response:
-        """Return a sheet as an answer."""
+        """Return a rendered page as a response."""
         return web.Response(text=self.render(template, caller, **facts), content_type="text/html", headers=HEADERS)
 
     def for_persons(self, view: View) -> Handler:
-        """Return a view as a handler: for operators and viewers, and with errors that a person can read."""
+        """Return a view as a handler for operators and viewers; it answers errors with a page."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             caller = request[CALLER]
             try:
                 _need_person(caller)
                 return await view(request, caller)
-            except Exception as error:  # noqa: BLE001  # translated as at the edge, and told as a page
+            except Exception as error:  # noqa: BLE001  # translated as for the API, and shown as a page
                 refused = to_http_error(error)
                 response = self.respond("error.html.j2", caller, error=refused)
                 response.set_status(refused.status)
@@ -101,24 +108,32 @@ def _need_person(caller: Caller) -> None:
 
 
 @functools.cache
-def templates() -> Environment:
-    """Return how sheets look; everything that is filled in is text, whatever it holds."""
+def templates(prefix: str = "") -> Environment:
+    """Return the templates; they escape every value.
+
+    Args:
+        prefix: path prefix of all links, as browsers see them.
+    """
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         loader=PackageLoader("scripts.serve.page"),
+        finalize=show_invisible,
     )
+    environment.globals["prefix"] = prefix
     environment.filters |= {
         "amount": format_bytes,
         "count": "{:,}".format,
         "duration": format_duration,
-        "moment": _moment,
+        "ago": ago,
+        "both": both,
+        "exact": exact,
+        "breakable": breakable,
+        "label": label,
+        "label_text": label_text,
+        "meaning": meaning,
         "bar_segments": bar_segments,
     }
     return environment
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,4 +1,4 @@
-"""How a run stands, as parts of a bar: one for each outcome, and what is left."""
+"""Divide the bar of a run into a segment for each outcome."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ WIDTH = 1000
 
 @dataclass(frozen=True, slots=True)
 class BarSegment:
-    """A part of a bar: ``count`` evaluations of one outcome; ``start`` and ``width`` are of ``WIDTH``."""
+    """A segment: ``count`` evaluations of one outcome; ``start`` and ``width`` are parts of ``WIDTH``."""
 
     outcome: str
     count: int
@@ -20,10 +20,10 @@ class BarSegment:
 
 
 def bar_segments(run: RunCounters) -> Iterator[BarSegment]:
-    """Yield the parts of a run's bar that there are, in the order of the outcomes."""
+    """Yield the segments of a run's bar in the order of the outcomes, without empty ones."""
     start = 0.0
     for outcome, count in run.outcomes.items():
         if count:
-            width = WIDTH * count / run.total
+            width = WIDTH * count / max(count, run.total)
             yield BarSegment(outcome.value, count, round(start, 2), round(width, 2))
             start += width

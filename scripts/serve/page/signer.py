@@ -1,6 +1,6 @@
-"""Sign what a caller may do or see, with a key in Redis, so that all `serve` processes agree.
+"""Sign forms and links with a key in Redis, so that all `serve` processes accept them.
 
-The key opens nothing by itself: whoever shows a signature has to log in as the one it was made for.
+A signature does not replace a login. It is valid only together with the login of the caller that it was made for.
 """
 
 import hashlib
@@ -10,11 +10,11 @@ import secrets
 from redis.asyncio import Redis
 
 _KEY = "docv:page:key"
-"""STRING: the key, made by whoever needs it first."""
+"""STRING: the key, made by the first process that needs it."""
 
 
 class PageSigner:
-    """Makes signatures and knows them again.
+    """Makes and checks signatures.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -25,7 +25,7 @@ class PageSigner:
 
     async def sign(self, *parts: str) -> str:
         """Return the signature of some texts, in this order."""
-        # No text holds the character that stands between them.
+        # No part contains the separator.
         return hmac.new(await self._key(), "\0".join(parts).encode(), hashlib.sha256).hexdigest()
 
     async def is_valid(self, signature: str, *parts: str) -> bool:
@@ -33,7 +33,7 @@ class PageSigner:
         return hmac.compare_digest(signature.encode(), (await self.sign(*parts)).encode())
 
     async def _key(self) -> bytes:
-        """Return the key; asked for each time, since a Redis that forgot it would leave everybody with another one."""
+        """Return the key; it is read each time, because Redis may have lost it and another process made a new one."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(_KEY, secrets.token_hex(32), nx=True)
             pipe.get(_KEY)

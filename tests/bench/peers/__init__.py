@@ -1,4 +1,4 @@
-"""The same work, done as others would do it; each is a process that reads IDs from its standard input.
+"""Other programs that do the same work; most of them read IDs from their standard input.
 
-They have an environment of their own (`constraints/bench.txt`), since aiobotocore wants another botocore than ours.
+They have an environment of their own (`constraints/bench.txt`): aiobotocore needs another botocore than docv-archive.
 """

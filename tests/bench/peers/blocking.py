@@ -1,4 +1,4 @@
-"""Archive one evaluation with requests, zipfile and boto3, as one would write it in an afternoon."""
+"""Archive one evaluation with requests, zipfile and boto3, as most programs would."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from tests.bench.peers.place import BUCKET, KEY, RISKOS, S3, document_key, manif
 
 
 class Archiver:
-    """A session and a client, for one thread or many."""
+    """A session of requests and a client of boto3, for one thread or several."""
 
     def __init__(self, connections: int) -> None:
         self._http = requests.Session()
@@ -25,7 +25,7 @@ class Archiver:
         self._s3 = boto3.client("s3", endpoint_url=S3, config=Config(max_pool_connections=connections))
 
     def archive(self, eval_id: str) -> None:
-        """Archive it, unless it is archived."""
+        """Archive an evaluation, unless it is archived already."""
         if self._is_archived(eval_id):
             return
         answer = self._http.get(f"{RISKOS}/api/evaluation/{eval_id}/documents", timeout=60)
@@ -37,7 +37,8 @@ class Archiver:
                 digest = hashlib.sha256(content)
                 self._put(document_key(eval_id, digest.hexdigest()), content, digest.digest(), IfNoneMatch="*")
                 documents.append((name, len(content), digest.hexdigest()))
-        record = manifest(eval_id, answer.content, documents)
+        bundle_sha256 = hashlib.sha256(answer.content).hexdigest()
+        record = manifest(eval_id, len(answer.content), documents, bundle_sha256)
         self._put(manifest_key(eval_id), record, hashlib.sha256(record).digest(), ContentType="application/json")
 
     def _is_archived(self, eval_id: str) -> bool:

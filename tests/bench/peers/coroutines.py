@@ -1,4 +1,4 @@
-"""asyncio with aiohttp, zipfile and aiobotocore."""
+"""Archive evaluations with asyncio, aiohttp, zipfile and aiobotocore."""
 
 import asyncio
 import base64
@@ -47,7 +47,8 @@ async def _archive(eval_id: str, http: aiohttp.ClientSession, s3: Any) -> None:
         *(_put(s3, key, content, IfNoneMatch="*") for key, (_, content) in zip(keys, contents, strict=True))
     )
     documents = [(name, len(content), sha256) for (name, content), sha256 in zip(contents, hashes, strict=True)]
-    await _put(s3, manifest_key(eval_id), manifest(eval_id, bundle, documents), ContentType="application/json")
+    record = manifest(eval_id, len(bundle), documents, hashlib.sha256(bundle).hexdigest())
+    await _put(s3, manifest_key(eval_id), record, ContentType="application/json")
 
 
 async def _main() -> None:

@@ -1,9 +1,10 @@
-"""The floor: blocking keep-alive sockets, isal, SHA-256, and nothing else; no signature, no check, no queue."""
+"""The floor: blocking keep-alive sockets, isal, one SHA-256 of each document; no signature, no check, no queue."""
 
 import hashlib
 import socket
 import ssl
 import struct
+from contextlib import closing
 from urllib.parse import urlsplit
 
 from isal import isal_zlib
@@ -16,7 +17,7 @@ _READ = 1 << 20
 
 
 class Connection:
-    """A connection that is kept; one request at a time."""
+    """A keep-alive connection for one request at a time."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -30,7 +31,7 @@ class Connection:
         self._buffer = bytearray(_READ)
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> memoryview:
-        """Send a request; return the body of its answer, which stays until the next one."""
+        """Send a request; return the body of its answer, which is valid until the next request."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"Content-Length: {len(body)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         head = "\r\n".join([*lines, "", ""]).encode()
@@ -38,6 +39,10 @@ class Connection:
         if body:
             self._socket.sendall(body)
         return self._answer()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
 
     def _answer(self) -> memoryview:
         have = 0
@@ -47,13 +52,17 @@ class Connection:
         head = bytes(view[:end]).lower()
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
         whole = end + 4 + length
+        if whole > len(view):
+            self._buffer, old = bytearray(whole), view[:have]
+            view = memoryview(self._buffer)
+            view[:have] = old
         while have < whole:
             have += self._socket.recv_into(view[have:whole])
         return view[end + 4 : whole]
 
 
-def unpacked(data: bytes) -> list[tuple[str, bytes]]:
-    """Return names and contents of a bundle that is as it should be."""
+def unpacked(data: memoryview) -> list[tuple[str, bytes]]:
+    """Return names and contents of a bundle that is valid."""
     *_, count, _, at, _ = _END.unpack_from(data, len(data) - _END.size)
     found = []
     for _ in range(count):
@@ -61,7 +70,7 @@ def unpacked(data: bytes) -> list[tuple[str, bytes]]:
         packed, size, name, extra, comment, header = (*fields[8:13], fields[16])
         begin = header + _LOCAL + sum(struct.unpack_from("<2H", data, header + 26))
         content = isal_zlib.decompress(data[begin : begin + packed], wbits=-15, bufsize=size)
-        found.append((data[at + _DIRECTORY.size :][:name].decode(), content))
+        found.append((str(data[at + _DIRECTORY.size :][:name], "utf-8"), content))
         at += _DIRECTORY.size + name + extra + comment
     return found
 
@@ -69,20 +78,20 @@ def unpacked(data: bytes) -> list[tuple[str, bytes]]:
 def archive(eval_id: str, riskos: Connection, s3: Connection) -> None:
     """Archive one evaluation."""
     s3.ask("GET", f"/{BUCKET}/{manifest_key(eval_id)}")
-    bundle = bytes(riskos.ask("GET", f"/api/evaluation/{eval_id}/documents"))
+    bundle = riskos.ask("GET", f"/api/evaluation/{eval_id}/documents")
     documents = []
     for name, content in unpacked(bundle):
         sha256 = hashlib.sha256(content).hexdigest()
         s3.ask("PUT", f"/{BUCKET}/{document_key(eval_id, sha256)}", content, x_amz_content_sha256=sha256)
         documents.append((name, len(content), sha256))
-    s3.ask("PUT", f"/{BUCKET}/{manifest_key(eval_id)}", manifest(eval_id, bundle, documents))
+    s3.ask("PUT", f"/{BUCKET}/{manifest_key(eval_id)}", manifest(eval_id, len(bundle), documents))
 
 
 def main() -> None:
-    """Archive what is asked for, one after the other."""
-    riskos, s3 = Connection(RISKOS), Connection(S3)
-    for eval_id in eval_ids():
-        archive(eval_id, riskos, s3)
+    """Archive evaluations one after the other."""
+    with closing(Connection(RISKOS)) as riskos, closing(Connection(S3)) as s3:
+        for eval_id in eval_ids():
+            archive(eval_id, riskos, s3)
 
 
 if __name__ == "__main__":

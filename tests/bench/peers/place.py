@@ -1,6 +1,5 @@
-"""Where RiskOS and S3 are, what a manifest is, and which IDs are to be archived: what every peer is told."""
+"""The settings of every peer: URLs of RiskOS and S3, keys of objects, and the IDs to archive."""
 
-import hashlib
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ TASK = "bench.archive"
 
 
 def eval_ids() -> Iterator[str]:
-    """Yield the IDs as they come in."""
+    """Yield the IDs from the standard input."""
     for line in sys.stdin:
         yield line.strip()
 
@@ -29,12 +28,21 @@ def manifest_key(eval_id: str) -> str:
     return f"kyc/production/{eval_id}/manifest.json"
 
 
-def manifest(eval_id: str, bundle: bytes, documents: Sequence[tuple[str, int, str]]) -> bytes:
-    """Return the record of an evaluation: name, size and SHA-256 of each document, and the hash of the bundle."""
+def manifest(
+    eval_id: str, size: int, documents: Sequence[tuple[str, int, str]], bundle_sha256: str | None = None
+) -> bytes:
+    """Return the record of an evaluation.
+
+    Args:
+        eval_id: of the evaluation.
+        size: bytes of its bundle.
+        documents: name, size and SHA-256 of each.
+        bundle_sha256: if the bundle was hashed.
+    """
     return json.dumps(
         {
             "eval_id": eval_id,
-            "bundle": {"size": len(bundle), "sha256": hashlib.sha256(bundle).hexdigest()},
+            "bundle": {"size": size, "sha256": bundle_sha256},
             "documents": [{"name": name, "size": size, "sha256": sha256} for name, size, sha256 in documents],
         }
     ).encode()

@@ -1,4 +1,4 @@
-"""The usual Celery worker: prefork, a task for each evaluation, requests and boto3."""
+"""The usual Celery worker: prefork, one task for each evaluation, requests and boto3."""
 
 import os
 
@@ -18,14 +18,14 @@ _archivers: list[Archiver] = []
 
 @app.task(name=TASK)
 def archive(eval_id: str) -> None:
-    """Archive one evaluation; session and client are made once in each process."""
+    """Archive one evaluation; each process makes its session and client once."""
     if not _archivers:
         _archivers.append(Archiver(1))
     _archivers[0].archive(eval_id)
 
 
 def main() -> None:
-    """Serve the queue."""
+    """Run the worker."""
     app.Worker(loglevel="INFO").start()
 
 

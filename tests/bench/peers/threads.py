@@ -1,4 +1,4 @@
-"""Threads with requests, zipfile and boto3."""
+"""Archive evaluations in threads with requests, zipfile and boto3."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
@@ -10,7 +10,7 @@ _THREADS = 16
 
 
 def main() -> None:
-    """Archive what is asked for, some at a time."""
+    """Archive evaluations, several at a time."""
     archiver, room = Archiver(_THREADS), Semaphore(_THREADS * 2)
     with ThreadPoolExecutor(_THREADS) as pool:
         for eval_id in eval_ids():

@@ -8,9 +8,9 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 
-async def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
+async def test_a_reader_does_not_create_the_folder_when_it_is_missing(tmp_path: Path) -> None:
     settings = Settings(archive_url=(tmp_path / "archive").as_uri())
-    with pytest.raises(ServiceUnavailable, match="no archive here"):
+    with pytest.raises(ServiceUnavailable, match="no readable archive was found here"):
         async with open_read_only_bucket(settings):
             pass
     assert not (tmp_path / "archive").exists()
@@ -20,7 +20,7 @@ async def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
         assert await bucket.read("x") is None
 
 
-async def test_a_store_that_fails_is_a_sentence_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ServiceUnavailable, match="could not read an object: gone; give the same command again"):
+async def test_a_failing_store_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ServiceUnavailable, match="could not read an object: gone; run the command again"):
         async with open_archive_bucket(Settings(archive_url=tmp_path.as_uri())):
             raise StorageError("read", "gone")

@@ -45,7 +45,9 @@ async def test_an_evaluation_that_is_not_archived_has_no_manifest(bucket: Bucket
 
 
 @pytest.mark.parametrize(("asked", "got"), [(None, 3), (1, 1), (2, 2), (3, 3)])
-async def test_each_revision_can_be_had_as_it_stood(bucket: Bucket, root: Path, asked: int | None, got: int) -> None:
+async def test_each_revision_can_be_read_as_it_was_written(
+    bucket: Bucket, root: Path, asked: int | None, got: int
+) -> None:
     found = await find_manifest(bucket, EVALUATION, asked)
     assert found
     assert found.manifest.revision == got
@@ -53,23 +55,23 @@ async def test_each_revision_can_be_had_as_it_stood(bucket: Bucket, root: Path, 
     assert found.stored.data == (root / stands).read_bytes()
 
 
-async def test_a_revision_that_never_was_is_named(bucket: Bucket) -> None:
+async def test_an_unknown_revision_is_reported(bucket: Bucket) -> None:
     assert await why_not(bucket, 4) == "there is no revision 4; the current one is 3"
 
 
 @pytest.mark.parametrize("changed", [1, 2])
-async def test_a_revision_that_was_changed_is_not_believed(bucket: Bucket, root: Path, changed: int) -> None:
+async def test_a_changed_revision_is_refused(bucket: Bucket, root: Path, changed: int) -> None:
     with (root / EVALUATION.revision_key(changed)).open("ab") as file:
         file.write(b"\n")
     assert "its hash differs" in await why_not(bucket, 1)
 
 
-async def test_a_revision_that_is_gone_is_named(bucket: Bucket, root: Path) -> None:
+async def test_a_missing_revision_is_reported(bucket: Bucket, root: Path) -> None:
     (root / EVALUATION.revision_key(2)).unlink()
     assert await why_not(bucket, 1) == "revision 2 is not in the archive"
 
 
-async def test_a_revision_in_the_place_of_another_is_not_believed(bucket: Bucket, root: Path) -> None:
+async def test_a_revision_is_refused_when_it_replaces_another(bucket: Bucket, root: Path) -> None:
     data = (root / EVALUATION.revision_key(1)).read_bytes()
     (root / EVALUATION.revision_key(2)).write_bytes(data)
     change(root / EVALUATION.manifest_key, previous=hashlib.sha256(data).hexdigest())
@@ -79,24 +81,26 @@ async def test_a_revision_in_the_place_of_another_is_not_believed(bucket: Bucket
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "is no JSON"),
-        (b"{", "is no JSON"),
-        (b"\xff", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b"[]", "does not fit its schema"),
-        (b'{"schema": 1}', "does not fit its schema"),
-        (b'{"schema": "2"}', "does not fit its schema"),
+        (b"", "is not valid JSON"),
+        (b"{", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"[]", "does not match its schema"),
+        (b'{"schema": 1}', "does not match its schema"),
+        (b'{"schema": "2"}', "does not match its schema"),
         (b'{"schema": 2}', "is of a newer format (2): use a newer docv-archive"),
     ],
 )
-async def test_a_manifest_that_cannot_be_read_says_why(bucket: Bucket, root: Path, data: bytes, said: str) -> None:
+async def test_an_unreadable_manifest_is_reported_with_the_reason(
+    bucket: Bucket, root: Path, data: bytes, said: str
+) -> None:
     (root / EVALUATION.manifest_key).write_bytes(data)
     assert said in await why_not(bucket)
 
 
-async def test_a_manifest_of_another_evaluation_is_not_believed(bucket: Bucket, root: Path) -> None:
+async def test_a_manifest_of_another_evaluation_is_refused(bucket: Bucket, root: Path) -> None:
     change(root / EVALUATION.manifest_key, environment="production")
-    assert await why_not(bucket) == "the manifest speaks of another evaluation"
+    assert await why_not(bucket) == "the manifest is of another evaluation"
 
 
 def document(kind: str, key: str) -> DocumentRecord:
@@ -104,8 +108,9 @@ def document(kind: str, key: str) -> DocumentRecord:
     return DocumentRecord.model_validate({"kind": kind, "key": key, **facts})
 
 
-def test_a_key_of_its_own_may_be_followed() -> None:
-    check_key(EVALUATION, document("selfie", EVALUATION.document_key("selfie", SHA256, "jpg")))
+@pytest.mark.parametrize("extension", ["jpg", "bin", "later"])
+def test_a_key_of_the_evaluation_may_be_read(extension: str) -> None:
+    check_key(EVALUATION, document("selfie", EVALUATION.document_key("selfie", SHA256, extension)))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +128,6 @@ def test_a_key_of_its_own_may_be_followed() -> None:
         ("selfie", ""),
     ],
 )
-def test_another_key_is_never_followed(kind: str, key: str) -> None:
+def test_another_key_is_never_read(kind: str, key: str) -> None:
     with pytest.raises(NotExported, match="was not followed"):
         check_key(EVALUATION, document(kind, key))

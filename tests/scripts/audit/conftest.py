@@ -1,4 +1,4 @@
-"""Reports of S3 Inventory as S3 writes them, of objects that a test names."""
+"""Write S3 Inventory reports as S3 does, for the objects of a test."""
 
 import csv
 import gzip

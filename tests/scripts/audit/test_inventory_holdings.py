@@ -4,7 +4,7 @@ import pytest
 
 from scripts.archive_access.evaluation_rows import EvaluationRow
 from scripts.audit import inventory_holdings
-from scripts.audit.inventory_holdings import inventory_rows
+from scripts.audit.inventory_holdings import open_holdings
 from scripts.audit.inventory_objects import InventoryObject
 from scripts.ids.errors import BadSource
 from tests.archives import eval_ids
@@ -40,26 +40,26 @@ ROWS = [
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 20_000])
-def test_an_evaluation_is_there_when_its_manifest_is_listed(
+def test_an_evaluation_is_present_when_its_manifest_is_listed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(inventory_holdings, "_AT_ONCE", at_once)
     shuffled = random.sample(OBJECTS, len(OBJECTS))
-    with inventory_rows(shuffled, settings) as known:
+    with open_holdings(shuffled, settings) as known:
         assert known.rows(IDS) == ROWS
-    assert list((settings.state_dir / "spool").iterdir()) == []
+    assert list((settings.private_dir / "spool").iterdir()) == []
     assert ROWS[0].is_ok
     assert not ROWS[2].is_damaged
 
 
-def test_an_inventory_of_another_bucket_says_nothing_of_the_archive(settings: Settings) -> None:
+def test_an_inventory_of_another_bucket_is_refused(settings: Settings) -> None:
     with (
         pytest.raises(BadSource, match="lists the bucket another"),
-        inventory_rows([InventoryObject("another", "x", 1)], settings),
+        open_holdings([InventoryObject("another", "x", 1)], settings),
     ):
         pass
 
 
-def test_a_folder_has_no_inventory() -> None:
-    with pytest.raises(SettingsError, match="names a folder"), inventory_rows([], Settings()):
+def test_an_inventory_is_refused_when_the_archive_is_a_folder() -> None:
+    with pytest.raises(SettingsError, match="names a folder"), open_holdings([], Settings()):
         pass

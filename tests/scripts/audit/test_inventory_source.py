@@ -26,18 +26,18 @@ def test_a_report_is_read_from_all_its_files(reports: Reports, settings: Setting
     assert read(manifest, settings) == LISTED
 
 
-def test_its_files_may_lie_beside_the_manifest(reports: Reports, settings: Settings) -> None:
+def test_data_files_are_found_next_to_the_manifest(reports: Reports, settings: Settings) -> None:
     manifest = reports.csv(ROWS)
     (file,) = (reports.folder / "data").iterdir()
     file.rename(manifest.parent / file.name)
     assert read(manifest, settings) == LISTED
 
 
-def test_what_is_deleted_or_an_older_version_is_not_there(reports: Reports, settings: Settings) -> None:
+def test_delete_markers_and_noncurrent_versions_are_skipped(reports: Reports, settings: Settings) -> None:
     assert read(reports.csv(ROWS, gone=["the ärchive/gone"]), settings) == LISTED
 
 
-def test_a_report_in_s3_is_read_where_it_is(s3: S3, reports: Reports, settings: Settings) -> None:
+def test_a_report_is_read_from_s3(s3: S3, reports: Reports, settings: Settings) -> None:
     manifest = reports.csv(ROWS)
     key = f"inventory/{BUCKET}/daily"
     s3.client.upload_file(str(manifest), s3.bucket, f"{key}/2026-11-23T01-00Z/manifest.json")
@@ -52,12 +52,12 @@ def test_a_report_in_s3_is_read_where_it_is(s3: S3, reports: Reports, settings: 
     [f"{BUCKET},a,1\n{BUCKET},b%20c,22\n", f'"Key","Bucket","Size"\n"a","{BUCKET}","1"\n"b+c","{BUCKET}","22"\n'],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_one_file_alone_will_do(tmp_path: Path, settings: Settings, text: str, packed: bool) -> None:  # noqa: FBT001
+def test_a_single_data_file_is_read(tmp_path: Path, settings: Settings, text: str, packed: bool) -> None:  # noqa: FBT001
     (tmp_path / "x").write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     assert read(tmp_path / "x", settings) == [InventoryObject(BUCKET, "a", 1), InventoryObject(BUCKET, "b c", 22)]
 
 
-def test_sizes_may_be_left_out(tmp_path: Path, settings: Settings) -> None:
+def test_sizes_are_optional(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "x").write_text(f"{BUCKET},a\n")
     assert read(tmp_path / "x", settings) == [InventoryObject(BUCKET, "a", 0)]
     (tmp_path / "x").write_text("")
@@ -65,41 +65,41 @@ def test_sizes_may_be_left_out(tmp_path: Path, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "sentence"),
     [
-        (b'{"version": 1}', "no manifest.json of an S3 Inventory"),
+        (b'{"version": 1}', "not a valid manifest.json of an S3 Inventory"),
         (b"only one column\n", "without bucket and key"),
-        (f"{BUCKET},a,1,true,false,3\n".encode(), "name the manifest.json"),
-        (f'{BUCKET},"a\n'.encode(), "it is no CSV"),
+        (f"{BUCKET},a,1,true,false,3\n".encode(), "give the manifest.json"),
+        (f'{BUCKET},"a\n'.encode(), "it is not a valid CSV"),
         (gzip.compress(b"a,b,1\n" * 1000, mtime=0)[:-12], "cut short"),
         (gzip.compress(b"a,b,1\n" * 1000, mtime=0)[:20] + b"x" * 40, "damaged"),
-        (b"PAR1 and nothing more", "begins as Parquet"),
+        (b"PAR1 and nothing more", "begins like Parquet"),
         (None, "cannot be read"),
     ],
 )
-def test_what_is_no_inventory_is_said_in_a_sentence(
-    tmp_path: Path, settings: Settings, content: bytes | None, said: str
+def test_an_invalid_inventory_is_refused_in_one_sentence(
+    tmp_path: Path, settings: Settings, content: bytes | None, sentence: str
 ) -> None:
     if content is not None:
         (tmp_path / "x").write_bytes(content)
-    with pytest.raises(BadSource, match=said) as caught:
+    with pytest.raises(BadSource, match=sentence) as caught:
         read(tmp_path / "x", settings)
     assert str(caught.value).startswith(str(tmp_path / "x"))
 
 
-def test_a_report_of_another_format_says_which_are_read(reports: Reports, settings: Settings) -> None:
+def test_an_unsupported_format_is_refused_with_the_supported_ones(reports: Reports, settings: Settings) -> None:
     manifest = reports.csv(ROWS)
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fileFormat": "ORC"}))
-    with pytest.raises(BadSource, match="CSV and Parquet are read"):
+    with pytest.raises(BadSource, match="expected CSV or Parquet"):
         read(manifest, settings)
 
 
-def test_a_file_that_is_missing_changed_or_of_another_bucket_is_named(reports: Reports, settings: Settings) -> None:
+def test_a_data_file_is_named_when_missing_changed_or_of_another_bucket(reports: Reports, settings: Settings) -> None:
     manifest = reports.csv(ROWS)
     (file,) = (reports.folder / "data").iterdir()
     was = file.read_bytes()
     file.write_bytes(was[:-1] + b"x")
-    with pytest.raises(BadSource, match="not those its manifest speaks of"):
+    with pytest.raises(BadSource, match="its MD5 is not the one in its manifest"):
         read(manifest, settings)
     file.write_bytes(was)
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sourceBucket": "another"}))

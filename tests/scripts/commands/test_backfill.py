@@ -1,4 +1,4 @@
-"""`backfill`, as a user runs it: planned, begun, stopped, started again, reported."""
+"""`backfill`, as a user runs it: plan, start, stop, resume, report."""
 
 import asyncio
 import csv
@@ -33,7 +33,7 @@ async def riskos() -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def alone(riskos: Simulator, tmp_path: Path) -> Shell:
-    """A folder of a person who has nothing but the command."""
+    """Make a folder and an environment without Redis and workers."""
     settings = {
         "DOCV_API_KEY": KEY,
         "DOCV_RISKOS_URL": riskos.url,
@@ -47,7 +47,7 @@ def alone(riskos: Simulator, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def shell(alone: Shell, redis: Redis, redis_url: str) -> Shell:
-    """The same beside a Redis that workers share."""
+    """The same with a Redis that workers share."""
     alone.settings["DOCV_REDIS_URL"] = redis_url
     return alone
 
@@ -56,7 +56,7 @@ def write(shell: Shell, *lines: str, name: str = "ids.csv") -> None:
     (shell.folder / name).write_text("\n".join(lines) + "\n")
 
 
-async def test_a_list_is_archived_and_reported_with_nothing_but_the_command(alone: Shell, riskos: Simulator) -> None:
+async def test_a_list_is_archived_and_reported_without_redis_and_workers(alone: Shell, riskos: Simulator) -> None:
     ids = demo_ids(100)
     write(alone, "name,eval_id", *(f"somebody,{eval_id}" for eval_id in ids), "nobody,no-id", f"again,{ids[0].upper()}")
 
@@ -67,8 +67,8 @@ async def test_a_list_is_archived_and_reported_with_nothing_but_the_command(alon
     assert {outcome: count for outcome, count in summary["outcomes"].items() if count} == expected
     assert (summary["run"], summary["total"], summary["pending"]) == ("q3", 100, 0)
     assert finished.code == 1
-    assert "bad lines, which name no evaluation: 1; they are in ids.rejects.csv" in finished.err
-    assert "again: 1" in finished.err
+    assert "invalid lines, without an evaluation ID: 1; they are in ids.rejects.csv" in finished.err
+    assert "evaluation: 1" in finished.err
     assert (alone.folder / "ids.rejects.csv").read_text().splitlines()[1].startswith("102,")
 
     report = await alone.run("report", "q3")
@@ -83,18 +83,18 @@ async def test_a_list_is_archived_and_reported_with_nothing_but_the_command(alon
             assert (str(len(manifest["documents"])), manifest["trigger"]["run"]) == (row["documents"], "q3")
 
 
-async def test_a_plan_asks_nobody_and_queues_nothing(alone: Shell, riskos: Simulator) -> None:
+async def test_a_plan_sends_no_requests_and_queues_nothing(alone: Shell, riskos: Simulator) -> None:
     write(alone, *PLAIN)
     finished = await alone.run("backfill", "ids.csv", "--dry-run", "--json")
     plan = json.loads(finished.out)
     assert (plan["ids"], plan["new"], plan["requests"], plan["puts"]) == (120, 120, 120, 480)
     assert plan["seconds"] == pytest.approx(120 / (200 * 0.9), abs=0.1)
     assert (finished.code, riskos.stats().requests) == (0, 0)
-    assert not (alone.folder / "archive" / "runs").exists()
+    assert [path.name for path in alone.folder.iterdir()] == ["ids.csv"]
     assert "nothing was queued" in (await alone.run("backfill", "ids.csv", "--dry-run")).err
 
 
-async def test_a_plan_knows_that_a_manifest_without_a_docv_step_is_asked_for(alone: Shell) -> None:
+async def test_a_plan_counts_a_manifest_without_a_docv_step_as_a_request(alone: Shell) -> None:
     bucket = LocalBucket(alone.folder / "archive")
     await archive_tombstone(bucket, Evaluation(PLAIN[0], "sandbox"), (Evidence.NO_DOCV_STEP,))
     await archive_tombstone(bucket, Evaluation(PLAIN[1], "sandbox"), (Evidence.MILITARY_ID,))
@@ -122,11 +122,11 @@ async def test_the_same_ids_with_other_evidence_are_another_run(alone: Shell, ri
     ("arguments", "said"),
     [
         (("--evidence-columns", "colour=kind"), "expected document_type=COL, reason_codes=COL, or both"),
-        (("--evidence-columns", "document_type=hair"), "there is no column 'hair'; say --evidence-columns"),
-        (("--event-at-column", "when"), "there is no column 'when'; say --event-at-column"),
+        (("--evidence-columns", "document_type=hair"), "there is no column 'hair'; give --evidence-columns"),
+        (("--event-at-column", "when"), "there is no column 'when'; give --event-at-column"),
     ],
 )
-async def test_columns_that_are_not_there_are_told_before_anything_is_queued(
+async def test_missing_columns_are_reported_before_anything_is_queued(
     alone: Shell, arguments: tuple[str, ...], said: str
 ) -> None:
     write(alone, "eval_id,kind", f"{PLAIN[0]},Passport")
@@ -135,16 +135,16 @@ async def test_columns_that_are_not_there_are_told_before_anything_is_queued(
     assert not (alone.folder / "archive").exists()
 
 
-async def test_no_column_is_taken_for_evidence_if_none_is_wanted(alone: Shell) -> None:
+async def test_no_column_is_read_as_evidence_when_none_is_wanted(alone: Shell) -> None:
     write(alone, "eval_id,document_type,at", f"{PLAIN[0]},Military,yesterday")
     finished = await alone.run("backfill", "ids.csv", "--evidence-columns", "none", "--dry-run")
     assert "evidence" not in finished.err
     finished = await alone.run("backfill", "ids.csv", "--event-at-column", "at", "--dry-run")
     assert "evaluations with evidence for missing documents: 1\n" in finished.err
-    assert "lines with a time that is not RFC 3339 with a zone: 1; it is left out\n" in finished.err
+    assert "lines with a time that is not RFC 3339 with a zone: 1; the time is ignored\n" in finished.err
 
 
-async def test_a_plan_knows_what_is_archived(alone: Shell) -> None:
+async def test_a_plan_counts_archived_evaluations(alone: Shell) -> None:
     write(alone, *PLAIN[:10], name="some.txt")
     write(alone, *PLAIN[:20])
     await alone.run("run", "some.txt")
@@ -158,7 +158,7 @@ async def test_a_plan_knows_what_is_archived(alone: Shell) -> None:
     assert json.loads(every.out)["requests"] == 20
 
 
-async def test_stopped_and_started_again_it_goes_on_where_it_was(alone: Shell, riskos: Simulator) -> None:
+async def test_a_stopped_backfill_continues_when_it_is_started_again(alone: Shell, riskos: Simulator) -> None:
     alone.settings["DOCV_RATE"] = "40"
     write(alone, *PLAIN)
     process = await alone.start("backfill", "ids.csv", "--json")
@@ -166,7 +166,7 @@ async def test_stopped_and_started_again_it_goes_on_where_it_was(alone: Shell, r
     process.terminate()
     stopped = await finish(process)
     assert stopped.code == 130
-    assert "Nothing is lost" in stopped.err
+    assert "No evaluation is lost" in stopped.err
     before = riskos.stats().requests
     assert before < 120
 
@@ -175,7 +175,7 @@ async def test_stopped_and_started_again_it_goes_on_where_it_was(alone: Shell, r
 
     summary = json.loads(finished.out)
     assert finished.code == 0, finished.err
-    assert "goes on where it was" in finished.err
+    assert "continues where it stopped" in finished.err
     assert (summary["total"], summary["outcomes"]["archived"]) == (120, 120)
     assert max(riskos.stats().by_evaluation.values()) == 1
     again = await alone.run("backfill", "ids.csv", "--json")
@@ -183,7 +183,7 @@ async def test_stopped_and_started_again_it_goes_on_where_it_was(alone: Shell, r
     assert riskos.stats().requests == 120
 
 
-async def test_when_redis_is_lost_what_is_archived_is_not_asked_for_again(alone: Shell, riskos: Simulator) -> None:
+async def test_archived_evaluations_are_not_requested_again_when_redis_is_lost(alone: Shell, riskos: Simulator) -> None:
     write(alone, *PLAIN[:30])
     await alone.run("backfill", "ids.csv", "--run", "q3")
     alone.settings["DOCV_STATE_DIR"] = "another"
@@ -192,7 +192,27 @@ async def test_when_redis_is_lost_what_is_archived_is_not_asked_for_again(alone:
     assert riskos.stats().requests == 30
 
 
-async def test_left_to_the_workers_it_is_done_by_them(shell: Shell, redis: Redis) -> None:
+@pytest.mark.parametrize("command", ["backfill", "run"])
+async def test_the_exit_code_is_3_when_redis_has_lost_the_run(shell: Shell, redis: Redis, command: str) -> None:
+    shell.settings["DOCV_RATE"] = "40"
+    write(shell, *PLAIN[:60])
+    process = await shell.start(command, "ids.csv", "--json")
+    async with asyncio.timeout(30):
+        while not await Ledger(redis).runs.list_newest():
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
+    await redis.flushall()
+    lost = await finish(process)
+    assert (lost.code, lost.out) == (3, "")
+    assert "Redis has lost the run; run the same command again" in lost.err
+
+    shell.settings["DOCV_RATE"] = "200"
+    finished = await shell.run("run", "ids.csv", "--json")
+    summary = json.loads(finished.out)
+    assert (finished.code, summary["total"], summary["pending"]) == (0, 60, 0)
+
+
+async def test_workers_finish_a_detached_backfill(shell: Shell, redis: Redis) -> None:
     shell.settings["DOCV_BACKLOG"] = "1000"
     write(shell, *PLAIN)
     finished = await shell.run("backfill", "ids.csv", "--run", "q3", "--detach", "--json")
@@ -203,7 +223,7 @@ async def test_left_to_the_workers_it_is_done_by_them(shell: Shell, redis: Redis
     worker = await shell.start("worker")
     reading = asyncio.create_task(finish(worker))
     async with asyncio.timeout(60):
-        while (await Ledger(redis).get_run("q3")).pending:
+        while (await Ledger(redis).runs.get_counters("q3")).pending:
             await asyncio.sleep(0.1)
     worker.terminate()
     await reading
@@ -233,7 +253,7 @@ async def test_a_first_part_or_a_sample_can_be_tried(shell: Shell) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-async def test_what_cannot_be_begun_is_one_sentence_and_queues_nothing(
+async def test_an_invalid_backfill_prints_one_sentence_and_queues_nothing(
     shell: Shell, redis: Redis, arguments: tuple[str, ...], said: str
 ) -> None:
     write(shell, "name,eval_id", f"somebody,{PLAIN[0]}", "nobody,x")
@@ -247,7 +267,7 @@ async def test_what_cannot_be_begun_is_one_sentence_and_queues_nothing(
     assert not (shell.folder / "archive" / "runs").exists()
 
 
-async def test_a_name_that_is_taken_is_refused(shell: Shell, redis: Redis) -> None:
+async def test_a_used_name_is_refused(shell: Shell, redis: Redis) -> None:
     write(shell, *PLAIN[:5])
     write(shell, *PLAIN[5:9], name="other.csv")
     await shell.run("backfill", "ids.csv", "--run", "q3", "--detach")
@@ -262,17 +282,17 @@ async def test_a_name_that_is_taken_is_refused(shell: Shell, redis: Redis) -> No
         assert "choose another name with --run" in finished.err
     taken = await shell.run("backfill", "other.csv", "--run", "by-hand", "--detach")
     assert (taken.code, "choose another name" in taken.err) == (2, True)
-    assert (await Ledger(redis).get_run("q3")).total == 5
+    assert (await Ledger(redis).runs.get_counters("q3")).total == 5
 
 
-async def test_nobody_to_leave_it_to_is_told(alone: Shell) -> None:
+async def test_a_detached_backfill_warns_when_there_are_no_workers(alone: Shell) -> None:
     write(alone, *PLAIN[:5])
     finished = await alone.run("backfill", "ids.csv", "--detach")
     assert finished.code == 2
     assert "DOCV_REDIS_URL" in finished.err
 
 
-# Only refusals
+# A list with only refusals
 
 
 REFUSED = [eval_id_for(Scenario.NO_DOCUMENTS, number) for number in range(450)]
@@ -289,7 +309,7 @@ async def test_a_list_with_only_refusals_is_put_on_hold_until_they_are_accepted(
     summary = json.loads(stopped.out)
     assert summary["on_hold"] == "only_refusals"
     assert summary["outcomes"]["no_documents"] + summary["pending"] == 450
-    # What was in flight comes to its end.
+    # Evaluations in flight end.
     assert riskos.stats().requests == summary["outcomes"]["no_documents"] <= 200 + 64
 
     assert (await alone.run("backfill", "ids.csv", "--run", "q3")).code == 1
@@ -311,7 +331,7 @@ async def test_a_list_with_only_refusals_is_put_on_hold_until_they_are_accepted(
 
 
 @pytest.mark.parametrize("command", ["run", "backfill"])
-async def test_refusals_that_are_expected_stop_nothing(alone: Shell, command: str) -> None:
+async def test_expected_refusals_do_not_stop_a_backfill(alone: Shell, command: str) -> None:
     write(alone, *REFUSED)
     ended = await alone.run(command, "ids.csv", "--accept-refusals", "--json")
     assert ended.code == 0
@@ -329,14 +349,16 @@ async def test_a_run_with_only_refusals_ends_with_1_and_the_command(alone: Shell
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--accept-refusals",), "name it with --run"),
+        (("--accept-refusals",), "give --run"),
         (("--run", "q3"), "goes on only with --accept-refusals"),
         (("--run", "q3", "--accept-refusals"), "run q3 is not on hold for its refusals"),
         (("--run", "q 3", "--accept-refusals"), "the name of a run"),
-        (("--run", "q3", "--accept-refusals", "--account", "default"), "no --account"),
+        (("--run", "q3", "--accept-refusals", "--account", "default"), "leave out --account"),
     ],
 )
-async def test_what_cannot_be_resumed_is_one_sentence(shell: Shell, options: tuple[str, ...], sentence: str) -> None:
+async def test_a_run_that_cannot_be_resumed_prints_one_sentence(
+    shell: Shell, options: tuple[str, ...], sentence: str
+) -> None:
     finished = await shell.run("resume", *options)
     assert (finished.code, finished.out) == (2, "")
     assert sentence in finished.err

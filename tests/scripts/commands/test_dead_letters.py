@@ -1,14 +1,19 @@
-"""Evaluations that were tried enough: listed, tried anew and dropped by commands."""
+"""Commands list, redrive and drop evaluations that are out of attempts."""
 
+import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from rich.console import Console
 
+from scripts.commands.dead_letters import _count, _drop, _make_table, make_filter
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
+from tasks.ledger.rejected_messages import RejectedMessages
+from tasks.model.job import DeadLetter, EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tests.commands import Finished, Shell
 
@@ -19,11 +24,11 @@ HOUR = 3600
 
 @dataclass
 class Graveyard:
-    """Three dead letters and one evaluation that is none, in two runs.
+    """Three dead letters and one other evaluation, in two runs.
 
     Attributes:
-        shell: where commands are given.
-        ledger: what they work on.
+        shell: runs the commands.
+        ledger: the ledger of the commands.
     """
 
     shell: Shell
@@ -36,7 +41,7 @@ class Graveyard:
         await self.ledger.dead_letter(entry, attempts=attempts, failure=failure)
 
     async def left(self) -> set[str]:
-        return {letter.eval_id async for letter in self.ledger.iterate_dead_letters()}
+        return {letter.eval_id async for letter in self.ledger.dead_letters.iterate()}
 
     async def command(self, *arguments: str, given: str = "") -> Finished:
         return await self.shell.run("dead-letters", *arguments, given=given)
@@ -57,10 +62,23 @@ async def graveyard(redis: Redis, redis_url: str, tmp_path: Path) -> Graveyard:
     return graveyard
 
 
-# To list
+# List
 
 
-async def test_a_person_sees_each_with_its_cause_and_how_many_there_are_of_each(graveyard: Graveyard) -> None:
+async def test_an_unusable_event_is_listed_with_its_id_and_type_and_how_to_find_it(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    rejected, why = RejectedMessages(redis), "it names no evaluation"
+    await rejected.add(cause="bad_event", why=why, source="webhook", message="e-1", event_type="reevaluation")
+    shell = Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
+    told = (await shell.run("dead-letters", "list")).out
+    assert re.search(r"(?m)^  e-1  reevaluation  \d{4}-\d\d-\d\dT", told)
+    assert "RiskOS's dashboard" in told
+    (line,) = (await shell.run("dead-letters", "list", "--json")).out.splitlines()
+    assert (json.loads(line)["message"], json.loads(line)["event_type"]) == ("e-1", "reevaluation")
+
+
+async def test_a_person_sees_each_dead_letter_and_the_count_of_each_cause(graveyard: Graveyard) -> None:
     finished = await graveyard.command("list")
     assert (finished.code, finished.err) == (0, "")
     lines = {line.split()[0]: line for line in finished.out.splitlines()}
@@ -72,7 +90,7 @@ async def test_a_person_sees_each_with_its_cause_and_how_many_there_are_of_each(
     assert sorted(counted) == ["1 bundle_too_large", "1 service_failed", "1 unexpected_answer"]
 
 
-async def test_a_program_reads_one_object_a_line(graveyard: Graveyard) -> None:
+async def test_json_has_one_object_per_line(graveyard: Graveyard) -> None:
     finished = await graveyard.command("list", "--json")
     letters = {letter["eval_id"]: letter for letter in map(json.loads, finished.out.splitlines())}
     assert letters.keys() == {FAILED, PAGE, LARGE}
@@ -106,7 +124,7 @@ async def test_a_program_reads_one_object_a_line(graveyard: Graveyard) -> None:
         ((FAILED, PAGE, "--cause", "service_failed"), {FAILED}),
     ],
 )
-async def test_only_those_that_are_meant_are_listed(
+async def test_only_selected_dead_letters_are_listed(
     graveyard: Graveyard, arguments: tuple[str, ...], chosen: set[str]
 ) -> None:
     finished = await graveyard.command("list", "--json", *arguments)
@@ -114,14 +132,16 @@ async def test_only_those_that_are_meant_are_listed(
     assert {json.loads(line)["eval_id"] for line in finished.out.splitlines()} == chosen
 
 
-async def test_where_there_is_none_that_is_said(graveyard: Graveyard) -> None:
+async def test_the_command_says_that_there_are_no_dead_letters(graveyard: Graveyard) -> None:
     finished = await graveyard.command("list", "--cause", "store_failed")
     assert (finished.code, finished.out) == (0, "there are no such dead letters\n")
     as_json = await graveyard.command("list", "--cause", "store_failed", "--json")
     assert (as_json.code, as_json.out) == (0, "")
 
 
-async def test_a_person_is_shown_a_hundred_and_a_program_all(graveyard: Graveyard, redis: Redis) -> None:
+async def test_a_hundred_dead_letters_are_shown_to_a_person_and_all_to_a_program(
+    graveyard: Graveyard, redis: Redis
+) -> None:
     letter = await redis.hget(DEAD, FAILED)
     others = {f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8c{number:04x}": letter for number in range(120)}
     await redis.hset(DEAD, mapping=others)
@@ -131,50 +151,62 @@ async def test_a_person_is_shown_a_hundred_and_a_program_all(graveyard: Graveyar
     assert len((await graveyard.command("list", "--cause", "service_failed", "--json")).out.splitlines()) == 121
 
 
-# To try anew
+def test_nothing_of_a_dead_letter_is_cut_at_80_columns() -> None:
+    failure = Failure("unexpected_answer", "a page", 200)
+    letter = DeadLetter(FAILED, failure, 6, "default", Queue.LIVE, ("customers-2026-q3-a-long-name",), 0.0, 0.0, 0.0)
+    console = Console(width=80, file=io.StringIO())
+    console.print(_make_table([letter], console.width))
+    assert isinstance(console.file, io.StringIO)
+    words = console.file.getvalue().split()
+    assert {FAILED, "unexpected_answer", "200", "6", "1970-01-01T00:00:00Z", *letter.runs[0].split()} <= {*words}
 
 
-async def test_what_is_tried_anew_is_pending_again_with_all_its_attempts(graveyard: Graveyard) -> None:
+# Redrive
+
+
+async def test_a_redriven_evaluation_is_pending_again_with_all_its_attempts(graveyard: Graveyard) -> None:
     finished = await graveyard.command("redrive", "--run", "q3", "--json")
 
     assert (finished.code, json.loads(finished.out)) == (0, {"redriven": 2, "missing": 0})
     assert await graveyard.left() == {LARGE}
-    run = await graveyard.ledger.get_run("q3")
+    run = await graveyard.ledger.runs.get_counters("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.FAILED]) == (3, 3, 0)
-    assert (await graveyard.ledger.get_run("q4")).outcomes[Outcome.FAILED] == 1
+    assert (await graveyard.ledger.runs.get_counters("q4")).outcomes[Outcome.FAILED] == 1
     entries = await graveyard.ledger.lease([FAILED, PAGE], token="a-token")
     assert [(entry.eval_id, entry.attempts) for entry in entries] == [(FAILED, 0), (PAGE, 0)]
 
 
-async def test_what_is_named_and_is_no_dead_letter_is_told_by_the_exit_code(graveyard: Graveyard) -> None:
+async def test_the_exit_code_tells_when_a_named_evaluation_is_not_a_dead_letter(graveyard: Graveyard) -> None:
     finished = await graveyard.command("redrive", FAILED, ALIVE)
     assert finished.code == 1
-    assert finished.out.startswith("1 redriven; 1 of the named are no dead letters\na worker takes them up")
+    assert finished.out.startswith(
+        "1 redriven; 1 of the named evaluations is not a dead letter\na running worker starts them"
+    )
     again = await graveyard.command("redrive", FAILED, "--json")
     assert (again.code, json.loads(again.out)) == (1, {"redriven": 0, "missing": 1})
     assert await graveyard.left() == {PAGE, LARGE}
 
 
-async def test_with_nothing_said_all_are_meant(graveyard: Graveyard) -> None:
+async def test_all_dead_letters_are_redriven_without_a_selection(graveyard: Graveyard) -> None:
     assert (await graveyard.command("redrive")).out.startswith("3 redriven\n")
     assert await graveyard.left() == set()
     finished = await graveyard.command("redrive")
     assert (finished.code, finished.out) == (0, "0 redriven\n")
 
 
-# To drop
+# Drop
 
 
 @pytest.mark.parametrize("given", ["", "n\n", "\n"], ids=["nobody is there", "no", "nothing is said"])
-async def test_nothing_is_dropped_unless_a_person_says_yes(graveyard: Graveyard, given: str) -> None:
+async def test_nothing_is_dropped_unless_a_person_confirms(graveyard: Graveyard, given: str) -> None:
     finished = await graveyard.command("drop", "--older-than", "1d", given=given)
     assert (finished.code, finished.out) == (1, "")
-    assert "Go on?" in finished.err
+    assert "Continue?" in finished.err
     assert "Traceback" not in finished.err
     assert await graveyard.left() == {FAILED, PAGE, LARGE}
 
 
-async def test_what_is_dropped_is_gone_and_its_run_remembers_that_it_failed(graveyard: Graveyard) -> None:
+async def test_a_dropped_dead_letter_is_removed_and_its_run_still_counts_the_failure(graveyard: Graveyard) -> None:
     finished = await graveyard.command("drop", "--older-than", "3d", given="y\n")
     assert (finished.code, finished.out) == (0, "1 dropped\n")
     assert await graveyard.left() == {FAILED, PAGE}
@@ -183,26 +215,80 @@ async def test_what_is_dropped_is_gone_and_its_run_remembers_that_it_failed(grav
 
     assert (finished.code, json.loads(finished.out)) == (1, {"dropped": 1, "missing": 1})
     assert await graveyard.left() == {PAGE}
-    run = await graveyard.ledger.get_run("q3")
+    run = await graveyard.ledger.runs.get_counters("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.FAILED]) == (3, 1, 2)
     assert [entry.eval_id for entry in await graveyard.ledger.lease([FAILED, ALIVE], token="a-token")] == [ALIVE]
 
 
-# What is wrong
+@pytest.mark.parametrize(
+    ("arguments", "question"),
+    [
+        ((), "Drop 3 dead letters (1 bundle_too_large, 1 service_failed, 1 unexpected_answer) and 1 refused message"),
+        (("--cause", "service_failed"), "Drop 1 dead letter (1 service_failed)?"),
+        ((FAILED, PAGE), "Drop 2 dead letters (1 service_failed, 1 unexpected_answer)?"),
+    ],
+    ids=["all", "a cause", "evaluations"],
+)
+async def test_the_question_names_how_many_are_dropped_and_their_causes(
+    graveyard: Graveyard, redis: Redis, arguments: tuple[str, ...], question: str
+) -> None:
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
+    finished = await graveyard.command("drop", *arguments, given="n\n")
+    asked = re.sub(
+        r"(?<=\()1 \w+(?:, 1 \w+)*(?=\))", lambda causes: ", ".join(sorted(causes[0].split(", "))), finished.err
+    )
+    assert question in asked
+    assert "in no archive" not in asked  # a failed refresh leaves the documents of an earlier one
+    assert await graveyard.left() == {FAILED, PAGE, LARGE}
+
+
+async def test_no_question_is_asked_when_there_is_nothing_to_drop(graveyard: Graveyard) -> None:
+    finished = await graveyard.command("drop", "--older-than", "90d")
+    assert (finished.code, finished.out, finished.err) == (0, "0 dropped\n", "")
+
+
+async def test_a_dead_letter_is_not_dropped_when_it_was_added_after_the_question(
+    graveyard: Graveyard, redis: Redis
+) -> None:
+    choice = make_filter((), None, None, 0.0)
+    counts, now = await _count(redis, choice)
+    assert sum(each.total() for each in counts.values()) == 3
+    letter = json.loads(await redis.hget(DEAD, FAILED))
+    await redis.hset(DEAD, FAILED, json.dumps(letter | {"last": round((now + 1) * 1000)}))
+    assert await _drop(redis, choice, now) == 2
+    assert await graveyard.left() == {FAILED}
+
+
+async def test_a_cause_of_another_version_is_accepted_if_a_dead_letter_has_it(graveyard: Graveyard) -> None:
+    await graveyard.bury(ALIVE, "q3", Failure("service_moved", "RiskOS has moved"), attempts=6)
+    assert (await graveyard.command("redrive", "--cause", "service_moved")).out.startswith("1 redriven\n")
+
+
+async def test_redrive_says_that_it_does_not_redrive_rejected_messages(graveyard: Graveyard, redis: Redis) -> None:
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
+    finished = await graveyard.command("redrive", "--cause", "bad_message")
+    assert (finished.code, finished.out) == (0, "0 redriven\n")
+    assert "not redriven: 1 refused message (1 bad_message)" in finished.err
+
+
+# Invalid arguments
 
 
 @pytest.mark.parametrize("verb", [("list",), ("redrive",), ("drop", "--yes")], ids=lambda verb: verb[0])
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (("0b54a4d4",), "is no evaluation ID"),
+        (("0b54a4d4",), "is not a valid evaluation ID"),
         (("--run", "no name at all"), "the name of a run"),
-        (("--older-than", "soon"), "expected is a number and s, m, h or d"),
-        (("--older-than", "-1h"), "expected is a number and s, m, h or d"),
+        (("--run", "q-3"), "there is no run q-3: did you mean q3"),
+        (("--cause", "service_faild"), "did you mean service_failed"),
+        (("--cause", "everything"), "'everything' is not a known cause: expected one of "),
+        (("--older-than", "soon"), "expected a number and s, m, h or d"),
+        (("--older-than", "-1h"), "expected a number and s, m, h or d"),
     ],
-    ids=["ID", "run", "time", "negative time"],
+    ids=["ID", "run", "unknown run", "cause", "unlike any cause", "time", "negative time"],
 )
-async def test_what_makes_no_sense_changes_nothing(
+async def test_invalid_arguments_change_nothing(
     graveyard: Graveyard, verb: tuple[str, ...], wrong: tuple[str, ...], said: str
 ) -> None:
     finished = await graveyard.command(*verb, *wrong)

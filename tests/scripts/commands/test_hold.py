@@ -1,5 +1,6 @@
-"""An account is stopped by a person's command, and started again."""
+"""A command stops an account, and starts it again."""
 
+import getpass
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def shell(holds: Holds, redis_url: str, tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
 
 
-async def test_a_person_stops_the_account_and_starts_it_again(shell: Shell, holds: Holds) -> None:
+async def test_hold_stops_an_account_and_resume_starts_it_again(shell: Shell, holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
 
     held = await shell.run("hold", "--reason", "the month is\x1b[31m being\nclosed")
@@ -41,12 +42,12 @@ async def test_a_person_stops_the_account_and_starts_it_again(shell: Shell, hold
     assert (again.code, again.out) == (0, "nothing is on hold\n")
 
 
-async def test_a_program_reads_the_same_and_whoever_placed_them_every_hold_ends(shell: Shell, holds: Holds) -> None:
+async def test_json_shows_the_same_and_resume_ends_every_hold(shell: Shell, holds: Holds) -> None:
     held = await shell.run("hold", "--reason", "x" * 1_000, "--json")
     assert held.code == 0
     (placed,) = json.loads(held.out)["holds"]
     assert 0 <= placed.pop("lasting_seconds") < 60
-    assert placed == {"what": "account default", "reason": "by_hand", "note": "x" * 200}
+    assert placed == {"what": "account default", "reason": "by_hand", "note": "x" * 200, "by": getpass.getuser()}
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
     await holds.place_for(backfill_of("default"), Reason.QUOTA, "spent", 600)
 
@@ -62,7 +63,24 @@ async def test_a_program_reads_the_same_and_whoever_placed_them_every_hold_ends(
     assert json.loads((await shell.run("resume", "--json")).out) == {"ended": []}
 
 
-async def test_a_hold_without_a_reason_is_none(shell: Shell, holds: Holds) -> None:
+async def test_a_second_hold_is_refused_unless_it_replaces_the_first(shell: Shell, holds: Holds) -> None:
+    shell.settings["DOCV_ACTOR"] = "alice"
+    assert (await shell.run("hold", "--reason", "audit")).code == 0
+    shell.settings["DOCV_ACTOR"] = "bob"
+    refused = await shell.run("hold", "--reason", "lunch")
+    assert (refused.code, refused.out) == (2, "")
+    assert "account default is already on hold, by alice (audit); use --replace to replace that hold" in refused.err
+    (hold,) = await holds.list_all()
+    assert (hold.by, hold.note) == ("alice", "audit")
+    assert "audit, by alice" in (await shell.run("status")).out
+    assert json.loads((await shell.run("status", "--json")).out)["holds"][0]["by"] == "alice"
+
+    assert (await shell.run("hold", "--reason", "lunch", "--replace", "--by", "carol")).code == 0
+    (hold,) = await holds.list_all()
+    assert (hold.by, hold.note) == ("carol", "lunch")
+
+
+async def test_a_hold_without_a_reason_is_refused(shell: Shell, holds: Holds) -> None:
     finished = await shell.run("hold")
     assert (finished.code, finished.out) == (2, "")
     assert "--reason" in finished.err
@@ -70,7 +88,7 @@ async def test_a_hold_without_a_reason_is_none(shell: Shell, holds: Holds) -> No
 
 
 @pytest.mark.parametrize("arguments", [("hold", "--reason", "why not"), ("resume",)])
-async def test_where_nothing_was_run_nothing_is_stopped_or_started(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+async def test_hold_and_resume_do_nothing_without_redis(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     shell = Shell(tmp_path)
     finished = await shell.run(*arguments)
     assert (finished.code, finished.out) == (2, "")

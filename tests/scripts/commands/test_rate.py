@@ -1,4 +1,4 @@
-"""How fast the account sends, shown and changed by a command."""
+"""A command shows and changes the rate of an account."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url, "DOCV_RATE": "12"})
 
 
-async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shell: Shell, redis: Redis) -> None:
-    assert (await shell.run("rate")).out == "12 requests a second, from the settings; 0 over the last minute\n"
+async def test_rate_sets_the_rate_and_restores_that_of_the_settings(shell: Shell, redis: Redis) -> None:
+    assert (await shell.run("rate")).out == "12 requests per second, from the settings; 0 over the last minute\n"
 
     finished = await shell.run("rate", "2.5")
 
     assert (finished.code, finished.out, finished.err) == (
         0,
-        "2.5 requests a second, set by hand; 0 over the last minute\n",
+        "2.5 requests per second, set by hand; 0 over the last minute\n",
         "",
     )
     assert (await AdaptiveRate(redis, "default", Allowance(rate=12.0), Holds(redis)).get_status()).effective == 2.5
@@ -34,12 +34,12 @@ async def test_a_person_sets_the_rate_and_goes_back_to_that_of_the_settings(shel
     await redis.hset(PACE, mapping={"granted": 1, "granted_until": 10**15})
     slowed = (await shell.run("rate")).out
     zero = "; 0 over the last minute\n"
-    assert slowed == "1 requests a second, slowed down by RiskOS, 2.5 are asked for, set by hand" + zero
+    assert slowed == "1 request per second, slowed down by RiskOS, 2.5 are asked for, set by hand" + zero
     back = await shell.run("rate", "--from-settings")
-    assert back.out == "1 requests a second, slowed down by RiskOS, 12 are asked for, from the settings" + zero
+    assert back.out == "1 request per second, slowed down by RiskOS, 12 are asked for, from the settings" + zero
 
 
-async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
+async def test_json_shows_the_same(shell: Shell, redis: Redis) -> None:
     seconds, _ = await redis.time()
     await redis.hset("docv:quota:default", mapping={"since": seconds * 1000, "used": 7})
     settings = {"configured": 12.0, "effective": 12.0, "manual": False, "used_today": 7, "observed": 0.0}
@@ -56,7 +56,7 @@ async def test_a_program_reads_the_same(shell: Shell, redis: Redis) -> None:
     [("0",), ("nan",), ("-1",), ("--", "-1"), ("inf",), ("10001",), ("fast",), ("5", "6"), ("5", "--from-settings")],
     ids=" ".join,
 )
-async def test_what_is_no_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
+async def test_an_invalid_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
     pace = AdaptiveRate(redis, "default", Allowance(rate=12.0), Holds(redis))
     await pace.set_rate(3.0)
     finished = await shell.run("rate", *arguments)

@@ -1,4 +1,4 @@
-"""The main job with real processes: command, worker, Redis, RiskOS over HTTP, S3 over HTTP or a folder."""
+"""`run` with real processes: command, worker, Redis, RiskOS over HTTP, S3 over HTTP or a folder."""
 
 import asyncio
 import hashlib
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from jsonschema import Draft202012Validator
 
 from scripts.simulator.bundles import documents_of
@@ -57,7 +59,39 @@ def counted(eval_ids: list[str]) -> dict[str, int]:
     return {outcome.value: counts[outcome.value] for outcome in Outcome}
 
 
-async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, riskos: Simulator, s3: S3) -> None:
+async def test_files_of_a_run_are_private_even_in_a_public_folder(shell: Shell) -> None:
+    state = shell.folder / "state"
+    state.mkdir()
+    state.chmod(0o2777)  # such as an emptyDir of Kubernetes
+    shell.settings["DOCV_STATE_DIR"] = "state"
+    finished = await shell.run("run", "--json", eval_id_for(PLAIN[0], 1))
+    assert finished.code == 0, finished.err
+    (private,) = state.iterdir()
+    assert f"the log of the worker is {private.relative_to(shell.folder)}/worker.log" in finished.err
+    names = {path.name for path in private.rglob("*")}
+    assert names >= {"worker.log", "appendonlydir", "spool"}
+    assert [path for path in state.rglob("*") if path.stat().st_mode & 0o077] == []
+
+
+async def test_a_finished_run_and_its_dead_letters_are_notified_before_the_worker_stops(shell: Shell) -> None:
+    received: list[str] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        received.append(await request.text())
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_post("/hook", receive)
+    eval_ids = [eval_id_for(PLAIN[0], 1), eval_id_for(Scenario.FORBIDDEN_ALWAYS, 1)]
+    async with TestServer(application) as server:
+        shell.settings |= {"DOCV_NOTIFY_URL": str(server.make_url("/hook")), "DOCV_ATTEMPTS": "1"}
+        finished = await shell.run("run", *eval_ids)
+    assert finished.code == 1
+    assert sorted(json.loads(each)["event"] for each in received) == ["dead_letters", "run_finished"]
+    assert not any(text in each for each in received for text in (*eval_ids, KEY))
+
+
+async def test_mixed_evaluations_end_in_s3_with_the_expected_outcomes(shell: Shell, riskos: Simulator, s3: S3) -> None:
     eval_ids = demo_ids(90)
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     shell.settings |= {
@@ -66,7 +100,7 @@ async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, ri
         "DOCV_TAGS": "team=kyc",
     }
     with socket.create_server(("127.0.0.1", 0)) as service:
-        # A worker that is a service here has the port of the settings; the one that `run` starts takes another.
+        # A worker that runs as a service here has the port of the settings; the one of `run` uses another.
         shell.settings["DOCV_METRICS_PORT"] = str(service.getsockname()[1])
         first = await shell.run("run", "ids.txt", "--json")
 
@@ -79,7 +113,7 @@ async def test_mixed_evaluations_end_in_s3_as_riskos_meant_them(shell: Shell, ri
         if expected_outcome(scenario_of(eval_id)) is Outcome.NO_DOCUMENTS:
             assert riskos.stats().by_evaluation[eval_id] == 1
     assert riskos.stats().redirects_followed == 0
-    await asyncio.to_thread(everything_is_in_the_bucket, s3, eval_ids)
+    await asyncio.to_thread(check_bucket, s3, eval_ids)
 
     asked = riskos.stats().requests
     second = await shell.run("run", "ids.txt", "--json")
@@ -113,7 +147,7 @@ ENDINGS = {
         (("unreadable",), 1),
     ],
 )
-async def test_the_same_list_again_says_what_is_unchanged_and_exits_as_before(
+async def test_the_same_list_again_reports_unchanged_evaluations_and_exits_as_before(
     shell: Shell, ended: tuple[str, ...], code: int
 ) -> None:
     eval_ids = [eval_id_for(ENDINGS[outcome], 9_000) for outcome in ended]
@@ -125,7 +159,7 @@ async def test_the_same_list_again_says_what_is_unchanged_and_exits_as_before(
     assert summary["unchanged_outcomes"] == dict.fromkeys(ManifestOutcome, 0) | dict.fromkeys(ended, 1)
 
 
-async def test_a_refresh_of_what_riskos_has_deleted_is_unchanged_and_fine(shell: Shell) -> None:
+async def test_a_refresh_is_unchanged_when_riskos_has_deleted_the_documents(shell: Shell) -> None:
     eval_id, gone = eval_id_for(Scenario.DOCUMENTED, 1), said(400, b'{"message": "No Documents Found"}')
     async with saying(zipped(zip_of({"front.jpg": b"front"})), gone) as server:
         shell.settings["DOCV_RISKOS_URL"] = server.url
@@ -138,7 +172,7 @@ async def test_a_refresh_of_what_riskos_has_deleted_is_unchanged_and_fine(shell:
     assert (row["outcome"], row["documents"], row["at_source"]) == ("archived", 1, "gone")
 
 
-async def test_a_refresh_of_some_outcomes_leaves_the_others_alone(shell: Shell, riskos: Simulator) -> None:
+async def test_a_refresh_of_some_outcomes_does_not_touch_the_others(shell: Shell, riskos: Simulator) -> None:
     eval_ids = {outcome: eval_id_for(scenario, 9_100) for outcome, scenario in ENDINGS.items()}
     await shell.run("run", *eval_ids.values())
     before = dict(riskos.stats().by_evaluation)
@@ -149,18 +183,20 @@ async def test_a_refresh_of_some_outcomes_leaves_the_others_alone(shell: Shell, 
 
 
 @pytest.mark.parametrize("command", ["run", "backfill", "enqueue"])
-async def test_an_unknown_outcome_to_refresh_is_one_sentence_with_the_valid_ones(shell: Shell, command: str) -> None:
+async def test_an_unknown_outcome_to_refresh_is_reported_with_the_valid_ones(shell: Shell, command: str) -> None:
     refused = await shell.run(command, "ids.txt", "--refresh-outcome", "no_documents,none")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.splitlines()[-1] == (
         "Error: Invalid value for '--refresh-outcome': 'none' is not a valid outcome: "
-        "expected some of archived, no_documents, not_found, rejected, unreadable"
+        "expected some of archived, no_documents, not_found, rejected, withheld, unreadable"
     )
 
 
-def everything_is_in_the_bucket(s3: S3, eval_ids: list[str]) -> None:
+def check_bucket(s3: S3, eval_ids: list[str]) -> None:
     pages = s3.client.get_paginator("list_objects_v2").paginate(Bucket=s3.bucket)
     keys = {item["Key"] for page in pages for item in page.get("Contents", [])}
+    assert any(key.startswith("kyc/runs/sandbox/run-") for key in keys)  # for `report`
+    keys = {key for key in keys if not key.startswith("kyc/runs/")}
     checker, named = Draft202012Validator(schema()), set()
     for eval_id in eval_ids:
         expected, key = expected_outcome(scenario_of(eval_id)), f"kyc/sandbox/{eval_id}/manifest.json"
@@ -170,10 +206,11 @@ def everything_is_in_the_bucket(s3: S3, eval_ids: list[str]) -> None:
         manifest = json.loads(s3.client.get_object(Bucket=s3.bucket, Key=key)["Body"].read())
         checker.validate(manifest)
         named.add(key)
-        assert (manifest["eval_id"], manifest["outcome"], manifest["revision"]) == (eval_id, expected.value, 1)
+        revision = 2 if scenario_of(eval_id).has_damaged_bundle else 1
+        assert (manifest["eval_id"], manifest["outcome"], manifest["revision"]) == (eval_id, expected.value, revision)
         named |= {f"kyc/{document['key']}" for document in manifest["documents"]}
-        if expected is Outcome.UNREADABLE:
-            named.add(f"kyc/quarantine/sandbox/{eval_id}/{manifest['bundle']['sha256']}.zip")
+        named |= {f"kyc/sandbox/{eval_id}/revisions/{number}.json" for number in range(1, revision)}
+        named |= {f"kyc/quarantine/sandbox/{eval_id}/{each['sha256']}.zip" for each in manifest["quarantined"]}
         if expected is Outcome.ARCHIVED:
             served = documents_of(eval_id, 3_000)
             assert {item["name"]: item["sha256"] for item in manifest["documents"]} == {
@@ -181,10 +218,10 @@ def everything_is_in_the_bucket(s3: S3, eval_ids: list[str]) -> None:
             }
     assert keys == named
     example = next(key for key in sorted(keys) if "/document_front/" in key)
-    look_at_one_object(s3, example)
+    check_one_object(s3, example)
 
 
-def look_at_one_object(s3: S3, key: str) -> None:
+def check_one_object(s3: S3, key: str) -> None:
     _, environment, eval_id, kind, filename = key.split("/")
     got = s3.client.get_object(Bucket=s3.bucket, Key=key, ChecksumMode="ENABLED")
     sha256 = hashlib.sha256(got["Body"].read()).hexdigest()
@@ -203,7 +240,7 @@ def look_at_one_object(s3: S3, key: str) -> None:
     }
 
 
-async def test_a_run_that_was_interrupted_goes_on_with_the_same_command(shell: Shell, riskos: Simulator) -> None:
+async def test_an_interrupted_run_continues_with_the_same_command(shell: Shell, riskos: Simulator) -> None:
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 5_000 + number) for number in range(120)]
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     shell.settings["DOCV_RATE"] = "30"
@@ -212,9 +249,9 @@ async def test_a_run_that_was_interrupted_goes_on_with_the_same_command(shell: S
     process.send_signal(signal.SIGINT)
     stopped = await finish(process)
     assert stopped.code == 130
-    assert "Nothing is lost" in stopped.err
+    assert "No evaluation is lost" in stopped.err
     assert "Traceback" not in stopped.err
-    await nothing_is_left_behind(shell.folder)
+    await check_nothing_is_left(shell.folder)
 
     shell.settings["DOCV_RATE"] = "200"
     again = await shell.run("run", "ids.txt", "--json")
@@ -226,14 +263,14 @@ async def test_a_run_that_was_interrupted_goes_on_with_the_same_command(shell: S
     assert max(riskos.stats().by_evaluation[eval_id] for eval_id in eval_ids) <= 2
 
 
-async def test_a_run_that_was_killed_leaves_no_process_behind_and_goes_on(shell: Shell, riskos: Simulator) -> None:
+async def test_a_killed_run_leaves_no_process_and_continues(shell: Shell, riskos: Simulator) -> None:
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 6_000 + number) for number in range(60)]
     shell.settings |= {"DOCV_RATE": "30", "DOCV_LEASE_SECONDS": "3"}
     process = await shell.start("run", *eval_ids)
     await reached(lambda: riskos.stats().requests >= 15, process)
     process.kill()
     await process.wait()
-    await nothing_is_left_behind(shell.folder)
+    await check_nothing_is_left(shell.folder)
 
     again = await shell.run("run", *eval_ids, "--json")
 
@@ -241,19 +278,22 @@ async def test_a_run_that_was_killed_leaves_no_process_behind_and_goes_on(shell:
     assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 60
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(shell: Shell, riskos: Simulator) -> None:
-    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 7_000 + number) for number in range(80)]
+async def test_a_killed_worker_is_replaced(shell: Shell, riskos: Simulator) -> None:
+    eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 7_000 + number) for number in range(400)]
     shell.settings |= {"DOCV_RATE": "40", "DOCV_LEASE_SECONDS": "3"}
     process = await shell.start("run", *eval_ids, "--json")
     await reached(lambda: riskos.stats().requests >= 20, process)
-    for worker in left_behind(shell.folder):
+    for worker in find_processes(shell.folder):
         if "worker" in worker.cmdline():
             worker.kill()
-    finished = await finish(process)
-    assert json.loads(finished.out)["outcomes"]["archived"] + json.loads(finished.out)["outcomes"]["unchanged"] == 80
+    before = riskos.stats().requests
+    # More than were in flight.
+    await reached(lambda: riskos.stats().requests >= before + 100, process)
+    process.send_signal(signal.SIGINT)
+    assert (await finish(process)).code == 130
 
 
-async def test_a_key_that_never_worked_is_told_at_once_and_the_ids_wait(shell: Shell, riskos: Simulator) -> None:
+async def test_a_key_that_never_worked_is_reported_at_once_and_the_ids_wait(shell: Shell, riskos: Simulator) -> None:
     eval_ids = [eval_id_for(PLAIN[0], 8_000 + number) for number in range(20)]
     shell.settings["DOCV_API_KEY"] = "another-key-than-that"
     refused = await shell.run("run", *eval_ids)
@@ -267,9 +307,9 @@ async def test_a_key_that_never_worked_is_told_at_once_and_the_ids_wait(shell: S
     assert mended.code == 0
 
 
-async def test_bad_ids_are_named_with_their_line_and_the_others_go_on(shell: Shell) -> None:
+async def test_bad_ids_are_reported_with_their_lines_and_the_others_are_archived(shell: Shell) -> None:
     good = eval_id_for(PLAIN[0], 9_000)
-    bad = ["{" + good + "}", "urn:uuid:" + good, "\u00a0" + good, "\uff11" + good[1:], "x" * 10_000_000]
+    bad = ["{" + good, "urn:uuid:" + good, "\u00a0" + good, "\uff11" + good[1:], "x" * 10_000_000]
     (shell.folder / "ids.txt").write_text("\n".join([*bad, good]))
     finished = await shell.run("run", "ids.txt", "--json")
     assert json.loads(finished.out)["outcomes"]["archived"] == 1
@@ -279,11 +319,11 @@ async def test_bad_ids_are_named_with_their_line_and_the_others_go_on(shell: She
     assert finished.code == 1
 
 
-async def test_the_key_is_in_no_log_no_process_list_no_redis(shell: Shell, riskos: Simulator) -> None:
+async def test_the_key_is_not_in_logs_process_lists_or_redis(shell: Shell, riskos: Simulator) -> None:
     riskos.change(latency_ms=300)
     process = await shell.start("run", *demo_ids(60))
     await reached(lambda: riskos.stats().requests >= 5, process)
-    for each in left_behind(shell.folder):
+    for each in find_processes(shell.folder):
         assert KEY not in " ".join(each.cmdline())
     finished = await finish(process)
     assert KEY not in finished.out + finished.err
@@ -292,14 +332,14 @@ async def test_the_key_is_in_no_log_no_process_list_no_redis(shell: Shell, risko
             assert KEY.encode() not in path.read_bytes(), path
 
 
-async def nothing_is_left_behind(folder: Path) -> None:
+async def check_nothing_is_left(folder: Path) -> None:
     async with asyncio.timeout(60):
-        while left_behind(folder):
+        while find_processes(folder):
             await asyncio.sleep(0.1)
 
 
-def left_behind(folder: Path) -> list[psutil.Process]:
-    """Return the living processes of ours that work in this folder."""
+def find_processes(folder: Path) -> list[psutil.Process]:
+    """Return the running processes of this user in this folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd", "status"]):
         command = " ".join(process.info["cmdline"] or ())

@@ -1,4 +1,4 @@
-"""`show`, as a user runs it: the ledger and the archive are asked, and nothing is changed."""
+"""`show`, as a user runs it: it reads the ledger and the archive, and changes nothing."""
 
 import json
 from pathlib import Path
@@ -65,14 +65,14 @@ async def test_an_archived_evaluation_is_shown_with_its_revisions(shell: Shell) 
 
 
 @pytest.mark.usefixtures("archive")
-async def test_a_person_reads_the_same(shell: Shell) -> None:
+async def test_text_shows_the_same(shell: Shell) -> None:
     finished = await shell.run("show", REVISED)
     lines = [line.split() for line in finished.out.splitlines()]
     assert (finished.code, ["state", "ended"] in lines, ["outcome", "archived"] in lines) == (0, True, True)
     assert lines[-1] == ["1", "2026-11-23T04:00:00.000Z", "archived", "3", "unknown", "200", "backfill", "q3"]
 
 
-async def test_what_riskos_no_longer_has_is_shown_beside_what_the_archive_holds(shell: Shell) -> None:
+async def test_documents_that_riskos_deleted_are_shown_next_to_those_of_the_archive(shell: Shell) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     await archive_bundle(bucket, zip_of({"front.jpg": b"front"}))
     await archive_tombstone(bucket)
@@ -85,9 +85,7 @@ async def test_what_riskos_no_longer_has_is_shown_beside_what_the_archive_holds(
     ]
 
 
-async def test_a_dead_letter_is_shown_though_nothing_is_archived_and_no_folder_is_made(
-    shell: Shell, redis: Redis
-) -> None:
+async def test_a_dead_letter_is_shown_without_an_archive_and_no_folder_is_created(shell: Shell, redis: Redis) -> None:
     await Ledger(redis).dead_letter(await taken(redis, UNKNOWN), attempts=6, failure=Failure("service_failed"))
     finished = await shell.run("show", UNKNOWN, "--json")
     found = json.loads(finished.out)
@@ -97,7 +95,7 @@ async def test_a_dead_letter_is_shown_though_nothing_is_archived_and_no_folder_i
 
 
 @pytest.mark.usefixtures("archive")
-async def test_the_command_and_the_route_say_the_same(shell: Shell, redis: Redis, redis_url: str) -> None:
+async def test_the_command_and_the_route_show_the_same(shell: Shell, redis: Redis, redis_url: str) -> None:
     await taken(redis, IDS[1])
     async with opened(settings_for(redis_url, shell.folder)) as client:
         for eval_id in (*IDS[:4], UNKNOWN):
@@ -117,13 +115,14 @@ async def test_why_there_are_no_documents_is_shown_for_each_revision(shell: Shel
 
 
 @pytest.mark.usefixtures("archive")
-async def test_an_unknown_evaluation_is_missing(shell: Shell) -> None:
+async def test_an_unknown_evaluation_is_shown_as_missing(shell: Shell) -> None:
     finished = await shell.run("show", UNKNOWN, "--json")
     found = json.loads(finished.out)
     assert (finished.code, found["state"], found["outcome"], found["revisions"]) == (1, None, "missing", [])
 
 
-async def test_an_erased_evaluation_is_erased(shell: Shell, archive: Path) -> None:
+async def test_an_erased_evaluation_is_shown_as_erased(shell: Shell, archive: Path) -> None:
+    shell.settings |= {"DOCV_LEASE_SECONDS": "2", "DOCV_PUT_SECONDS": "1"}
     assert (await shell.run("erase", REVISED, "--reason", "request 4711", "--yes")).code == 0
     finished = await shell.run("show", REVISED, "--json")
     found = json.loads(finished.out)
@@ -132,7 +131,7 @@ async def test_an_erased_evaluation_is_erased(shell: Shell, archive: Path) -> No
     assert (archive / "sandbox" / REVISED / "manifest.json").is_file()
 
 
-async def test_a_damaged_manifest_or_revision_is_one_sentence(shell: Shell, archive: Path) -> None:
+async def test_a_damaged_manifest_or_revision_is_reported_in_one_sentence(shell: Shell, archive: Path) -> None:
     (archive / "sandbox" / REVISED / "revisions" / "1.json").write_text("{}")
     finished = await shell.run("show", REVISED, "--json")
     assert (finished.code, [each["revision"] for each in json.loads(finished.out)["revisions"]]) == (0, [3, 2])
@@ -142,15 +141,15 @@ async def test_a_damaged_manifest_or_revision_is_one_sentence(shell: Shell, arch
     assert (finished.code, "damaged" in finished.err, "Traceback" in finished.err) == (1, True, False)
 
 
-async def test_without_redis_the_archive_alone_is_asked_and_that_is_told(shell: Shell, archive: Path) -> None:
+async def test_only_the_archive_is_read_and_the_output_says_so_without_redis(shell: Shell, archive: Path) -> None:
     del shell.settings["DOCV_REDIS_URL"]
     finished = await shell.run("show", NO_DOCUMENTS, "--json")
     assert (finished.code, json.loads(finished.out)["outcome"]) == (0, "no_documents")
-    assert "only the archive is looked into: DOCV_REDIS_URL is not set" in finished.err
+    assert "only the archive is read: DOCV_REDIS_URL is not set" in finished.err
     assert list(shell.folder.iterdir()) == [archive]
 
 
-async def test_what_a_person_reads_cannot_steer_the_terminal(shell: Shell, archive: Path) -> None:
+async def test_text_contains_no_control_characters(shell: Shell, archive: Path) -> None:
     path = archive / "sandbox" / NO_DOCUMENTS / "manifest.json"
     path.write_text(path.read_text("utf-8").replace('"message": null', '"message": "[red]no\\u001b[2J"'), "utf-8")
     finished = await shell.run("show", NO_DOCUMENTS)
@@ -160,13 +159,13 @@ async def test_what_a_person_reads_cannot_steer_the_terminal(shell: Shell, archi
 @pytest.mark.parametrize(
     ("settings", "arguments", "code", "said"),
     [
-        ({}, ("no-id",), 2, "is no evaluation ID"),
+        ({}, ("no-id",), 2, "is not a valid evaluation ID"),
         ({}, (UNKNOWN, "--account", "kyb"), 2, "no account 'kyb'"),
         ({"DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}, (UNKNOWN,), 3, "Redis does not answer"),
-        ({"DOCV_ARCHIVE_URL": "file:///etc/hostname"}, (UNKNOWN,), 3, "no archive here that can be read"),
+        ({"DOCV_ARCHIVE_URL": "file:///etc/hostname"}, (UNKNOWN,), 3, "no readable archive was found here"),
     ],
 )
-async def test_what_cannot_be_looked_up_is_one_sentence(
+async def test_an_invalid_id_is_reported_in_one_sentence(
     shell: Shell, settings: dict[str, str], arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     shell.settings |= settings

@@ -1,4 +1,4 @@
-"""Worker processes that share one Redis: as many as you like, one rate."""
+"""Worker processes that share one Redis keep one rate, however many they are."""
 
 import asyncio
 import json
@@ -20,6 +20,7 @@ from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario
 from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
 from tasks.model.outcome import Outcome
+from tests.aging import let_a_minute_pass
 from tests.commands import KEY, Shell, finish
 from tests.counting import samples
 from worker.app import make_publishing_app
@@ -55,7 +56,7 @@ def shell(riskos: Simulator, redis: Redis, redis_url: str, tmp_path: Path) -> Sh
 
 
 async def until(figure: Callable[[], Awaitable[int]], least: int) -> None:
-    """Wait until a figure in Redis is as large as that."""
+    """Wait until a number in Redis is at least this large."""
     async with asyncio.timeout(60):
         while await figure() < least:
             await asyncio.sleep(0.05)
@@ -63,7 +64,7 @@ async def until(figure: Callable[[], Awaitable[int]], least: int) -> None:
 
 @asynccontextmanager
 async def workers(shell: Shell, count: int) -> AsyncIterator[list[asyncio.subprocess.Process]]:
-    """Have worker processes; they must end by themselves when told to, without an error."""
+    """Run worker processes; each must stop without an error when it is told to."""
     processes = [await shell.start("worker") for _ in range(count)]
     reading = [asyncio.create_task(finish(process, seconds=110)) for process in processes]
     try:
@@ -79,10 +80,10 @@ async def workers(shell: Shell, count: int) -> AsyncIterator[list[asyncio.subpro
 
 
 async def ended(shell: Shell, redis: Redis, run: str, total: int, seconds: float = 60) -> dict[str, int]:
-    """Wait until a run is over; return its outcomes, as `status` tells them."""
+    """Wait until a run is over; return its outcomes, as `status` shows them."""
     ledger = Ledger(redis)
     async with asyncio.timeout(seconds):
-        while (counters := await ledger.get_run(run)).pending or counters.total < total:
+        while (counters := await ledger.runs.get_counters(run)).pending or counters.total < total:
             await asyncio.sleep(0.1)
     summary = json.loads((await shell.run("status", run, "--json")).out)
     assert (summary["run"], summary["total"], summary["pending"]) == (run, total, 0)
@@ -90,13 +91,13 @@ async def ended(shell: Shell, redis: Redis, run: str, total: int, seconds: float
 
 
 async def asked(riskos: Simulator, requests: int) -> None:
-    """Wait until RiskOS was asked so often."""
+    """Wait until RiskOS has received this many requests."""
     async with asyncio.timeout(60):
         while riskos.stats().requests < requests:
             await asyncio.sleep(0.02)
 
 
-async def test_two_workers_together_keep_the_rate_and_bring_every_evaluation_to_its_end(
+async def test_two_workers_together_keep_the_rate_and_finish_every_evaluation(
     shell: Shell, riskos: Simulator, redis: Redis
 ) -> None:
     eval_ids = demo_ids(160)
@@ -109,14 +110,16 @@ async def test_two_workers_together_keep_the_rate_and_bring_every_evaluation_to_
 
     expected = [expected_outcome(scenario_of(eval_id)) for eval_id in eval_ids]
     assert outcomes == {outcome.value: expected.count(outcome) for outcome in set(expected)}
-    # On a machine of its own it is never more than the rate; here others hold up what is on its way.
+    # With this machine to itself, it never exceeds the rate; here other processes delay requests.
     assert riskos.stats().worst_second <= RATE * 1.1
     for eval_id in eval_ids:
         if expected_outcome(scenario_of(eval_id)) is Outcome.NO_DOCUMENTS:
             assert riskos.stats().by_evaluation[eval_id] == 1
 
 
-async def test_what_a_killed_worker_held_is_finished_by_another(shell: Shell, riskos: Simulator, redis: Redis) -> None:
+async def test_another_worker_finishes_the_evaluations_of_a_killed_one(
+    shell: Shell, riskos: Simulator, redis: Redis
+) -> None:
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 20_000 + number) for number in range(120)]
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     riskos.change(latency_ms=100)
@@ -124,16 +127,18 @@ async def test_what_a_killed_worker_held_is_finished_by_another(shell: Shell, ri
         await shell.run("enqueue", "ids.txt", "--run", "killed")
         await asked(riskos, 30)
         victim.kill()
+        await asyncio.sleep(4)  # a lease of the killed one
+        await let_a_minute_pass(redis)
         outcomes = await ended(shell, redis, "killed", 120)
     assert outcomes.get("archived", 0) + outcomes.get("unchanged", 0) == 120
     assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 120
 
 
-async def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on_at_once(
+async def test_a_stopped_worker_releases_its_evaluations_and_the_next_one_continues_at_once(
     shell: Shell, riskos: Simulator, redis: Redis
 ) -> None:
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 30_000 + number) for number in range(100)]
-    shell.settings["DOCV_LEASE_SECONDS"] = "600"  # nobody could wait for a lease to run out
+    shell.settings["DOCV_LEASE_SECONDS"] = "600"  # the test would fail if it had to wait for a lease to expire
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     async with workers(shell, 1):
         await shell.run("enqueue", "ids.txt", "--run", "rolling")
@@ -145,7 +150,7 @@ async def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on_at_once
     assert max(riskos.stats().by_evaluation.values()) == 1
 
 
-async def test_a_worker_told_twice_to_stop_lets_go_of_transfers_and_the_next_one_goes_on_at_once(
+async def test_a_worker_stopped_twice_aborts_transfers_and_the_next_one_continues_at_once(
     shell: Shell, riskos: Simulator, redis: Redis
 ) -> None:
     eval_ids = [eval_id_for(Scenario.SLOW_BODY, 35_000 + number) for number in range(4)]
@@ -164,9 +169,7 @@ async def test_a_worker_told_twice_to_stop_lets_go_of_transfers_and_the_next_one
         assert await ended(shell, redis, "hurried", 4) == {"archived": 4}
 
 
-async def test_a_producer_needs_nothing_but_celery(
-    shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
-) -> None:
+async def test_a_producer_needs_only_celery(shell: Shell, riskos: Simulator, redis_url: str, redis: Redis) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 40_000)
     app = make_publishing_app(load_settings(redis_url=redis_url))
     app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": [eval_id, "no-id"], "run": "producer"}, queue="live")
@@ -182,7 +185,7 @@ async def test_a_producer_needs_nothing_but_celery(
 
 
 @pytest.mark.parametrize("settings", [{}, {"DOCV_CONCURRENCY": "1"}], ids=["many places", "one place"])
-async def test_what_is_live_does_not_wait_behind_a_backfill_in_the_same_worker(
+async def test_a_live_evaluation_does_not_wait_behind_a_backfill_in_the_same_worker(
     shell: Shell, riskos: Simulator, redis: Redis, settings: dict[str, str]
 ) -> None:
     shell.settings |= {"DOCV_RATE": "8", "DOCV_BACKFILL_SHARE": "0.9"} | settings
@@ -193,14 +196,14 @@ async def test_what_is_live_does_not_wait_behind_a_backfill_in_the_same_worker(
         await asked(riskos, 5)
         await shell.run("enqueue", eval_id_for(Scenario.DOCUMENTED, 43_000), "--run", "new")
         async with asyncio.timeout(60):
-            while (await ledger.get_run("new")).pending:
+            while (await ledger.runs.get_counters("new")).pending:
                 await asyncio.sleep(0.05)
-        old = await ledger.get_run("old")
-    # At 7 a second, the rest of them take a minute; a live one behind any hundred of them would take 14 seconds.
+        old = await ledger.runs.get_counters("old")
+    # At 7 per second, the others take a minute; a live one behind any hundred of them would take 14 seconds.
     assert old.total - old.pending < 100
 
 
-async def test_what_is_no_message_of_ours_becomes_a_dead_letter_and_the_worker_goes_on(
+async def test_an_invalid_message_becomes_a_dead_letter_and_the_worker_goes_on(
     shell: Shell, riskos: Simulator, redis_url: str, redis: Redis
 ) -> None:
     eval_id, secret = eval_id_for(Scenario.DOCUMENTED, 41_000), "Erika Mustermann"
@@ -223,17 +226,17 @@ async def test_what_is_no_message_of_ours_becomes_a_dead_letter_and_the_worker_g
     causes = Counter(each["cause"] for each in refused)
     assert causes == {"bad_message": 12, "bad_eval_id": 1}
     assert {each["why"] for each in refused if each["source"] == "live"} >= {
-        "an ID is no evaluation ID: expected is a UUID such as 0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+        "an ID is not a valid evaluation ID: expected a UUID such as 0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
     }
     assert secret not in listed.out
     table = await shell.run("dead-letters", "list", "--cause", "bad_message")
-    assert "12 messages were refused" in table.out
+    assert "12 refused messages" in table.out
     dropped = await shell.run("dead-letters", "drop", "--yes")
     assert "13 dropped" in dropped.out
     assert await redis.xlen("docv:refusals") == 0
 
 
-async def test_the_same_evaluations_sent_three_times_at_once_have_one_manifest_each(
+async def test_each_evaluation_has_one_manifest_when_it_is_sent_three_times_at_once(
     shell: Shell, riskos: Simulator, redis: Redis
 ) -> None:
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 50_000 + number) for number in range(60)]
@@ -253,9 +256,9 @@ async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) ->
     eval_id = eval_id_for(Scenario.DOCUMENTED, 60_000)
     shell.settings["DOCV_LOG_LEVEL"] = "DEBUG"
     command = ("-A", "worker.app", "worker", "--hostname")
-    two = [await shell.start_anew(*command, f"{name}@here", module="celery") for name in ("one", "other")]
+    two = [await shell.start_in_new_interpreter(*command, f"{name}@here", module="celery") for name in ("one", "other")]
     try:
-        # Unlike ours it has workers tell each other that they are there; what they say comes the way of messages.
+        # Unlike ours, it has workers send each other heartbeats, which come the same way as messages.
         await asyncio.wait_for(asyncio.gather(*(said(celery, b"joined the party") for celery in two)), 60)
         await shell.run("enqueue", eval_id, "--run", "by-celery")
         assert await ended(shell, redis, "by-celery", 1) == {"archived": 1}
@@ -267,21 +270,23 @@ async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) ->
 
 
 async def said(process: asyncio.subprocess.Process, words: bytes) -> None:
-    """Wait until a process has said something, or has ended."""
+    """Wait until a process has printed something, or has ended."""
     assert process.stderr is not None
     while (line := await process.stderr.readline()) and words not in line:
         pass
 
 
-async def test_celery_s_own_command_says_in_a_sentence_what_is_missing(shell: Shell) -> None:
+async def test_celery_s_own_command_reports_a_missing_setting_in_one_sentence(shell: Shell) -> None:
     del shell.settings["DOCV_API_KEY"]
-    finished = await finish(await shell.start_anew("-A", "worker.app", "worker", module="celery"), seconds=60)
+    finished = await finish(
+        await shell.start_in_new_interpreter("-A", "worker.app", "worker", module="celery"), seconds=60
+    )
     assert finished.code == 2
     assert "DOCV_API_KEY is not set" in finished.err
     assert "Traceback" not in finished.err
 
 
-async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_told_to(
+async def test_a_worker_serves_its_metrics_and_answers_celery_s_tools_when_enabled(
     shell: Shell, redis: Redis, redis_url: str
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 70_000)
@@ -291,7 +296,7 @@ async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_to
     try:
         url = await shown_at(worker)
         reading = asyncio.create_task(finish(worker, seconds=110))
-        # What is no message of Celery's stops no worker, either.
+        # A message that is not Celery's does not stop a worker, either.
         async with asyncio.timeout(60):
             while not await redis.pubsub_numpat():
                 await asyncio.sleep(0.05)
@@ -318,13 +323,13 @@ async def test_a_worker_shows_its_figures_and_speaks_with_celery_s_tools_when_to
     assert eval_id not in page
     assert second.code == 3
     assert "Traceback" not in second.err
-    # Celery has a word for whoever is root, before it.
+    # Celery prints a warning before it if the user is root.
     address = url.removeprefix("http://")
-    assert second.err.splitlines()[-1].startswith(f"{address} cannot be listened on (Address already in use): give")
+    assert second.err.splitlines()[-1].startswith(f"{address} cannot be used (Address already in use): give")
 
 
 async def shown_at(worker: asyncio.subprocess.Process) -> str:
-    """Where a worker shows its figures; it says so in a line of its log."""
+    """Return the URL of a worker's metrics, from a line of its log."""
     assert worker.stderr
     async with asyncio.timeout(60):
         while b'"metrics.started"' not in (line := await worker.stderr.readline()):
@@ -338,7 +343,7 @@ def fetched(url: str) -> str:
 
 
 def pinged(app: Celery) -> list[dict[str, dict[str, str]]]:
-    """What workers answer to Celery's own ping, asked until one does."""
+    """Return the answers of workers to Celery's own ping; repeat it until one answers."""
     for _ in range(30):
         if answers := app.control.ping(timeout=1.0, limit=1):
             return list(answers)
@@ -346,7 +351,7 @@ def pinged(app: Celery) -> list[dict[str, dict[str, str]]]:
 
 
 def heard(app: Celery, eval_id: str) -> set[str]:
-    """Send a task, and return the types of the events that Celery's own receiver hears until it has succeeded."""
+    """Send a task, and return the types of the events that Celery's own receiver gets until it has succeeded."""
     types: set[str] = set()
     with app.connection_for_read() as connection:
 
@@ -359,3 +364,16 @@ def heard(app: Celery, eval_id: str) -> set[str]:
         receiver = app.events.Receiver(connection, handlers={"*": hear})
         receiver.capture(limit=None, timeout=60, wakeup=False)
     return types
+
+
+async def test_every_line_of_a_worker_is_json_from_the_first_to_the_last(shell: Shell) -> None:
+    process = await shell.start("worker")
+    assert process.stderr
+    first = []
+    while not first or b" ready." not in first[-1]:
+        first.append(await process.stderr.readline())
+    process.terminate()
+    finished = await finish(process)
+    assert finished.out == ""
+    events = [json.loads(line) for line in (*first, *finished.err.splitlines())]
+    assert all({"event", "level", "timestamp"} <= event.keys() for event in events)

@@ -1,21 +1,33 @@
 import pytest
 
-from scripts.console.formatting import csv_safe, format_bytes
+from scripts.console.formatting import format_bytes, format_count, format_number
 
 
 @pytest.mark.parametrize(
     ("size", "said"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (727_501, "728 kB"), (2.5e9, "2.5 GB"), (3.2e15, "3,200.0 TB")],
 )
-def test_bytes_are_told_in_the_unit_that_fits(size: float, said: str) -> None:
+def test_bytes_are_shown_in_a_suitable_unit(size: float, said: str) -> None:
     assert format_bytes(size) == said
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
-def test_what_a_spreadsheet_would_run_is_shown_instead(cell: str) -> None:
-    assert csv_safe(cell) == f"'{cell}"
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0"), (1e-5, "0.000"), (0.0665, "0.0665"), (4.5, "4.5"), (99.94, "99.9"), (360, "360"), (5_000, "5,000")],
+)
+def test_a_number_has_no_exponent(number: float, said: str) -> None:
+    assert format_number(number) == said
 
 
-@pytest.mark.parametrize("cell", ["", "front.jpg", "a=b"])
-def test_everything_else_stays_as_it_is(cell: str) -> None:
-    assert csv_safe(cell) == cell
+@pytest.mark.parametrize(
+    ("count", "words", "said"),
+    [
+        (1, ("evaluation",), "1 evaluation"),
+        (0, ("evaluation",), "0 evaluations"),
+        (1_204, ("damaged entry",), "1,204 damaged entries"),
+        (1, ("object", "is", "are"), "1 object is"),
+        (2, ("object", "is", "are"), "2 objects are"),
+    ],
+)
+def test_a_count_has_the_matching_noun_and_verb(count: int, words: tuple[str, ...], said: str) -> None:
+    assert format_count(count, *words) == said

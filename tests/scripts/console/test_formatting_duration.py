@@ -15,5 +15,5 @@ from scripts.console.formatting import format_duration
         (86_324, "23 h 58 min"),
     ],
 )
-def test_a_time_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
+def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, said: str) -> None:
     assert format_duration(seconds) == said

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 
 import click
@@ -18,10 +19,27 @@ def lazy_commands(group: click.Group) -> Iterator[LazyCommand]:
 
 
 @pytest.mark.parametrize("command", list(lazy_commands(main)), ids=lambda command: command.path)
-def test_the_table_has_the_name_and_the_first_sentence_of_each_command(command: LazyCommand) -> None:
+def test_the_table_has_the_name_and_a_short_sentence_for_each_command(command: LazyCommand) -> None:
     loaded = command.load()
     assert loaded.help
-    assert (command.name, command.help) == (loaded.name, loaded.help.split("\n\n")[0])
+    assert command.name == loaded.name
+    assert command.help
+    assert len(command.help) <= 55
+    assert command.help.endswith(".")
+
+
+@pytest.mark.parametrize("group", [main, *(each for each in main.commands.values() if isinstance(each, click.Group))])
+def test_help_shows_every_command_once_and_cuts_no_sentence_at_80_columns(group: click.Group) -> None:
+    shown = CliRunner().invoke(group, ["--help"], terminal_width=80).output
+    for name, command in group.commands.items():
+        assert len(re.findall(rf"^  {name} +\S.*[^.]\.$", shown, re.MULTILINE)) == 1
+        assert command.get_short_help_str(80) in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_puts_commands_under_titles() -> None:
+    titles = re.findall(r"^(\w.*):$", CliRunner().invoke(main, ["--help"]).output, re.MULTILINE)
+    assert titles[1:4] == ["Archive", "Look", "Control"]
 
 
 @pytest.mark.parametrize("arguments", [["statsu"], ["dead-letters", "redirve"]])

@@ -59,9 +59,8 @@ def test_outcomes_are_read_once_each_and_in_one_order(text: str, outcomes: tuple
 
 @pytest.mark.parametrize("name", ["", "none", "failed", "unchanged", "erased", "NO_DOCUMENTS"])
 def test_an_outcome_that_no_manifest_records_is_refused_with_the_valid_ones(name: str) -> None:
-    sentence = (
-        f"{name!r} is not a valid outcome: expected some of archived, no_documents, not_found, rejected, unreadable"
-    )
+    known = "archived, no_documents, not_found, rejected, withheld, unreadable"
+    sentence = f"{name!r} is not a valid outcome: expected some of {known}"
     with pytest.raises(click.BadParameter) as refused:
         OutcomesType().convert(f"no_documents,{name}", None, None)
     assert refused.value.message == sentence

@@ -1,4 +1,4 @@
-"""The sum of a run, for people and for programs."""
+"""The summary of a run, for people and for programs."""
 
 import json
 
@@ -14,13 +14,13 @@ def summary(total: int, **outcomes: int) -> RunSummary:
 
 
 def unchanged(**outcomes: int) -> RunSummary:
-    """Return the summary of a run that found only manifests that were there before."""
+    """Return the summary of a run that found only existing manifests."""
     found = {outcome: outcomes.get(outcome.value, 0) for outcome in ManifestOutcome}
     total = sum(outcomes.values())
     return RunSummary("q3", RunCounters(total, {Outcome.UNCHANGED: total}, unchanged_outcomes=found), 1.5)
 
 
-def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_object_has_the_fields_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(summary(5, archived=3, failed=1), as_json=True)
     assert json.loads(capsys.readouterr().out) == {
         "run": "q3",
@@ -31,6 +31,7 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
             "no_documents": 0,
             "not_found": 0,
             "rejected": 0,
+            "withheld": 0,
             "unreadable": 0,
             "failed": 1,
             "cancelled": 0,
@@ -40,6 +41,7 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
             "no_documents": 0,
             "not_found": 0,
             "rejected": 0,
+            "withheld": 0,
             "unreadable": 0,
             "erased": 0,
         },
@@ -51,7 +53,7 @@ def test_the_object_is_that_of_the_contract(capsys: pytest.CaptureFixture[str]) 
     }
 
 
-def test_the_table_tells_every_outcome_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_every_outcome_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(summary(5, archived=3, failed=1), as_json=False)
     out = capsys.readouterr().out
     for outcome in Outcome:
@@ -60,7 +62,7 @@ def test_the_table_tells_every_outcome_and_what_it_means(capsys: pytest.CaptureF
     assert "pending" in out
 
 
-def test_the_table_says_what_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_unchanged_evaluations(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(unchanged(no_documents=398, rejected=2), as_json=False)
     out = " ".join(capsys.readouterr().out.split())
     assert "unchanged 400 no_documents 398, rejected 2: these were in the archive before" in out
@@ -81,5 +83,5 @@ def test_the_table_says_what_is_unchanged(capsys: pytest.CaptureFixture[str]) ->
         (unchanged(unreadable=1), False),
     ],
 )
-def test_a_run_is_fine_when_nobody_needs_to_look(given: RunSummary, *, fine: bool) -> None:
+def test_a_run_is_fine_when_nothing_needs_attention(given: RunSummary, *, fine: bool) -> None:
     assert given.is_ok is fine

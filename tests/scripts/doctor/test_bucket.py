@@ -1,17 +1,18 @@
-"""A bucket is examined by doing what workers do, and by asking how it is set."""
+"""The check of a bucket writes a probe as workers do, and reads the bucket's settings."""
 
 import asyncio
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scripts.archive_access.s3_client import open_s3_archive
-from scripts.doctor.bucket import examine, region
+from scripts.doctor.bucket import check_region, examine
 from scripts.doctor.finding import Finding, State, fine
 from tests.conftest import S3
-from tests.riskos import Reply, Then, http, s3_error, saying
+from tests.riskos import Heard, Reply, Then, http, listening, s3_error, saying
 from worker.config.settings import Settings
 
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
@@ -26,19 +27,20 @@ def _examined(s3: S3, bucket: str | None = None, **more: Any) -> dict[str, Findi
 
 
 @pytest.mark.parametrize("versioned", [False, True])
-def test_the_probe_leaves_nothing_behind(s3: S3, versioned: bool) -> None:  # noqa: FBT001
+def test_the_probe_removes_its_objects(s3: S3, versioned: bool) -> None:  # noqa: FBT001
     if versioned:
         s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     found = _examined(s3)
-    for what in ("bucket", "write", "read", "create only", "tags", "probe removed"):
+    for what in ("bucket", "write", "read", "create only", "compare-and-swap", "tags", "probe removed"):
         assert found[what].state is State.FINE, found[what]
     left = s3.client.list_object_versions(Bucket=s3.bucket)
     assert not left.get("Versions")
     assert not left.get("DeleteMarkers")
 
 
-def test_what_is_not_set_is_said_with_how_to_set_it(s3: S3) -> None:
+def test_a_missing_bucket_setting_is_reported_with_a_fix(s3: S3) -> None:
     s3.client.delete_bucket_encryption(Bucket=s3.bucket)
+    s3.client.delete_public_access_block(Bucket=s3.bucket)
     found = _examined(s3)
     states = {what: found[what].state for what in ("versioning", "encryption", "public access", "unfinished uploads")}
     assert states == dict.fromkeys(states, State.WARNING) | {"public access": State.WRONG}
@@ -73,7 +75,7 @@ def _tidy(s3: S3, status: str = "Enabled") -> None:
 
 
 @pytest.mark.parametrize(
-    ("set_it", "what", "said"),
+    ("set_it", "what", "sentence"),
     [
         (_version, "versioning", "it is on"),
         (_encrypt, "encryption", "aws:kms"),
@@ -82,12 +84,12 @@ def _tidy(s3: S3, status: str = "Enabled") -> None:
         (_tidy, "unfinished uploads", "a lifecycle rule removes them"),
     ],
 )
-def test_what_is_set_is_fine(s3: S3, set_it: Callable[[S3], None], what: str, said: str) -> None:
+def test_a_bucket_setting_is_fine_when_set(s3: S3, set_it: Callable[[S3], None], what: str, sentence: str) -> None:
     set_it(s3)
-    assert _examined(s3)[what] == fine(what, said)
+    assert _examined(s3)[what] == fine(what, sentence)
 
 
-def test_a_block_that_lets_some_through_and_a_rule_that_is_off_are_not_enough(s3: S3) -> None:
+def test_a_partial_block_and_a_disabled_rule_are_reported_as_missing(s3: S3) -> None:
     _block(s3)
     some = dict.fromkeys(BLOCKS, True) | {"BlockPublicPolicy": False}
     s3.client.put_public_access_block(Bucket=s3.bucket, PublicAccessBlockConfiguration=some)
@@ -96,20 +98,27 @@ def test_a_block_that_lets_some_through_and_a_rule_that_is_off_are_not_enough(s3
     assert (found["public access"].state, found["unfinished uploads"].state) == (State.WRONG, State.WARNING)
 
 
-def test_a_lock_that_the_settings_want_and_the_bucket_does_not_know_is_wrong(s3: S3) -> None:
+def test_object_lock_is_wrong_when_the_settings_need_it_and_the_bucket_has_none(s3: S3) -> None:
     found = _examined(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"]
     assert (found.state, "DOCV_LOCK_MODE" in found.fix) == (State.WRONG, True)
     _lock(s3)
     assert _examined(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"].state is State.FINE
 
 
-async def test_the_probe_is_encrypted_as_documents_are(s3: S3) -> None:
-    assert _examined(s3, kms_key_id=KEY)["write"].state is State.FINE
+async def test_the_probe_is_encrypted_like_documents(s3: S3) -> None:
+    assert (await asyncio.to_thread(lambda: _examined(s3, kms_key_id=KEY)))["write"].state is State.FINE
     async with saying(http(200), s3_error(403, "AccessDenied")) as server:
         there = S3(server.url, s3.bucket, s3.client)
-        found = await asyncio.to_thread(_examined, there, kms_key_id=KEY)
+        found = await asyncio.to_thread(lambda: _examined(there, kms_key_id=KEY))
     assert server.heard[1].headers["x-amz-server-side-encryption-aws-kms-key-id"] == KEY
     assert "kms:GenerateDataKey" in found["write"].fix
+
+
+async def test_the_probe_sends_the_header_that_a_policy_requires(s3: S3) -> None:
+    async with saying(http(200), s3_error(403, "AccessDenied")) as server:
+        found = await asyncio.to_thread(_examined, S3(server.url, s3.bucket, s3.client), sse="AES256")
+    assert server.heard[1].headers["x-amz-server-side-encryption"] == "AES256"
+    assert "DOCV_SSE=AES256" in found["write"].fix
 
 
 @pytest.mark.parametrize(
@@ -121,21 +130,140 @@ async def test_the_probe_is_encrypted_as_documents_are(s3: S3) -> None:
         (None, "us-east-1", "https://s3.example.com", State.FINE),
     ],
 )
-def test_a_bucket_in_another_region_is_told_with_the_setting_to_mend(
+def test_a_bucket_in_another_region_is_reported_with_the_setting_to_fix(
     told: str | None, used: str, endpoint: str, state: State
 ) -> None:
-    found = region("ours", told, SimpleNamespace(region_name=used, endpoint_url=endpoint))
+    found = check_region("ours", told, SimpleNamespace(region_name=used, endpoint_url=endpoint))
     assert found.state is state
     assert ("AWS_DEFAULT_REGION=eu-central-1" in found.fix) is (state is not State.FINE)
 
 
-def test_the_region_of_a_real_bucket_is_told(s3: S3) -> None:
+def test_the_region_of_a_real_bucket_is_reported(s3: S3) -> None:
     elsewhere = f"elsewhere-{s3.bucket}"
     s3.client.create_bucket(Bucket=elsewhere, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     assert "in eu-west-1, and requests are signed for us-east-1" in _examined(s3, elsewhere)["bucket"].message
 
 
-async def test_a_server_that_falls_silent_in_the_middle_is_one_finding_more(s3: S3) -> None:
+def answers(
+    refused: tuple[str, ...] = (), *, drops: tuple[str, ...] = (), conditional: bool = True, setting: bytes = http(200)
+) -> Callable[[Heard], Reply]:
+    """Answer like an S3 that stores objects, but has faults.
+
+    Args:
+        refused: beginnings of headers, with any of which a PUT is answered by 501.
+        drops: beginnings of headers that are taken and not kept, ``tags`` for tags that are set afterwards.
+        conditional: whether it obeys If-None-Match and If-Match.
+        setting: answer to questions about the bucket.
+    """
+    objects: dict[str, tuple[bytes, dict[str, str]]] = {}
+    tags: dict[str, str] = {}
+
+    def put(heard: Heard) -> bytes:
+        if any(name.startswith(refused) for name in heard.headers if refused):
+            return s3_error(501, "NotImplemented")
+        if conditional and ("if-match" in heard.headers or heard.path in objects):
+            return s3_error(412, "PreconditionFailed")
+        kept = {name: value for name, value in heard.headers.items() if not name.startswith(drops or ("-",))}
+        objects[heard.path] = heard.body, {name: value for name, value in kept.items() if name.startswith("x-amz-")}
+        named = urllib.parse.parse_qsl(kept.get("x-amz-tagging", ""))
+        tags[heard.path] = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in named)
+        return http(200, headers={"ETag": '"1"'})
+
+    def answer(heard: Heard) -> Reply:
+        path, _, query = heard.path.partition("?")
+        if query.startswith("tagging"):
+            if heard.method == "PUT" and "tags" not in drops:
+                tags[path] = heard.body.decode().partition("<TagSet>")[2].partition("</TagSet>")[0]
+            return Reply(http(200, f"<Tagging><TagSet>{tags.get(path, '')}</TagSet></Tagging>".encode()))
+        if (query and heard.method == "GET") or path.count("/") < 2:
+            return Reply(setting if query else http(200))
+        if heard.method == "PUT":
+            return Reply(put(heard))
+        if path not in objects:
+            return Reply(http(404))
+        data, headers = objects[path]
+        return Reply(http(200, data if heard.method == "GET" else b"", headers={"ETag": '"1"', **headers}))
+
+    return answer
+
+
+async def examined_at(s3: S3, answer: Callable[[Heard], Reply], **more: Any) -> dict[str, Finding]:
+    async with listening(answer) as server:
+        there = S3(server.url, s3.bucket, s3.client)
+        found = await asyncio.to_thread(lambda: _examined(there, **more))
+    puts = [each for each in server.heard if each.method == "PUT" and "/probe/" in each.path and "?" not in each.path]
+    if key := more.get("kms_key_id"):
+        assert {each.headers["x-amz-server-side-encryption-aws-kms-key-id"] for each in puts} == {key}
+    removed = {each.path for each in server.heard if each.method == "DELETE"}
+    assert {each.path for each in puts} >= removed
+    return found
+
+
+TAGS, CHECKSUM = ("x-amz-tagging",), ("x-amz-checksum-", "x-amz-sdk-checksum-")
+
+
+@pytest.mark.parametrize(
+    ("refused", "settings", "fix"),
+    [
+        ((), {}, ""),
+        ((), {"s3_tags": "after_put"}, ""),
+        (TAGS, {}, "set DOCV_S3_TAGS=after_put"),
+        (CHECKSUM, {}, "set DOCV_S3_CHECKSUM=off"),
+        (TAGS + CHECKSUM, {}, "set DOCV_S3_TAGS=after_put and DOCV_S3_CHECKSUM=off"),
+        (TAGS + CHECKSUM, {"s3_tags": "after_put", "s3_checksum": "off", "kms_key_id": KEY}, ""),
+    ],
+)
+async def test_the_probe_finds_the_settings_with_which_a_write_works(
+    s3: S3, refused: tuple[str, ...], settings: Mapping[str, Any], fix: str
+) -> None:
+    found = await examined_at(s3, answers(refused), **settings)
+    assert found["write"].fix == fix
+    if not fix:
+        assert {found[what].state for what in ("read", "create only", "compare-and-swap", "tags")} == {State.FINE}
+
+
+@pytest.mark.parametrize(
+    ("drops", "settings", "what", "fix"),
+    [
+        (TAGS, {}, "tags", "set DOCV_S3_TAGS=after_put"),
+        ((*TAGS, "tags"), {}, "tags", "use an S3 with object tags"),
+        (("tags",), {"s3_tags": "after_put"}, "tags", "use an S3 with object tags"),
+        (("x-amz-meta-",), {}, "metadata", "use an S3 that keeps metadata"),
+        (CHECKSUM, {}, "checksum", "`verify --checksums-only` reads each object instead"),
+        (("x-amz-server-side-",), {"kms_key_id": KEY}, "KMS", "use an S3 with SSE-KMS"),
+    ],
+)
+async def test_the_probe_reports_attributes_that_s3_drops(
+    s3: S3, drops: tuple[str, ...], settings: Mapping[str, Any], what: str, fix: str
+) -> None:
+    found = await examined_at(s3, answers(drops=drops), **settings)
+    assert fix in found[what].fix
+
+
+async def test_the_check_shows_the_host_of_the_bucket_and_its_proxy(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = s3.endpoint.removeprefix("http://")
+    found = await examined_at(s3, answers())
+    assert found["S3 endpoint"].message.endswith(", signed for us-east-1")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:geheim@127.0.0.1:1")
+    (finding,) = (await asyncio.to_thread(lambda: _examined(s3))).values()
+    assert f"(ProxyConnectionError) at {host} through the proxy 127.0.0.1:1" in finding.message
+    assert "HTTPS_PROXY" in finding.fix
+
+
+async def test_an_s3_without_conditional_writes_is_wrong(s3: S3) -> None:
+    found = await examined_at(s3, answers(conditional=False))
+    for what in ("create only", "compare-and-swap"):
+        assert (found[what].state, "If-None-Match and If-Match" in found[what].fix) == (State.WRONG, True)
+
+
+def test_a_region_is_reported_when_only_aws_region_names_it(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    found = check_region("ours", None, SimpleNamespace(region_name="us-east-1", endpoint_url="https://s3.example.com"))
+    assert (found.state, found.fix[:34]) == (State.WARNING, "set AWS_DEFAULT_REGION=eu-central-1"[:34])
+
+
+async def test_the_check_adds_a_finding_when_the_server_stops_answering(s3: S3) -> None:
     async with saying(http(200), Reply(b"", Then.RESET)) as server:
         there = S3(server.url, s3.bucket, s3.client)
         found = await asyncio.to_thread(_examined, there)
@@ -143,19 +271,17 @@ async def test_a_server_that_falls_silent_in_the_middle_is_one_finding_more(s3: 
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "said"),
+    ("code", "state", "sentence"),
     [
-        (s3_error(403, "AccessDenied"), State.WARNING, "may not see it"),
-        (s3_error(501, "NotImplemented"), State.WARNING, "not told by this server"),
+        (s3_error(403, "AccessDenied"), State.WARNING, "may not read it"),
+        (s3_error(501, "NotImplemented"), State.WARNING, "this server does not report it"),
         (s3_error(400, "Odd"), State.WARNING, "S3 answers Odd"),
     ],
 )
-async def test_what_may_not_be_seen_is_told_with_the_right_that_it_needs(
-    s3: S3, code: bytes, state: State, said: str
+async def test_an_unreadable_bucket_setting_is_reported_with_the_permission_it_needs(
+    s3: S3, code: bytes, state: State, sentence: str
 ) -> None:
-    there = http(200, headers={"ETag": '"1"'})
-    async with saying(there, there, there, s3_error(412, "PreconditionFailed"), there, there, code) as server:
-        found = await asyncio.to_thread(_examined, S3(server.url, s3.bucket, s3.client))
+    found = await examined_at(s3, answers(setting=code))
     for what, right in {
         "versioning": "s3:GetBucketVersioning",
         "encryption": "s3:GetEncryptionConfiguration",
@@ -163,16 +289,16 @@ async def test_what_may_not_be_seen_is_told_with_the_right_that_it_needs(
         "Object Lock": "s3:GetBucketObjectLockConfiguration",
         "unfinished uploads": "s3:GetLifecycleConfiguration",
     }.items():
-        assert (found[what].state, said in found[what].message) == (state, True)
-        assert (right in found[what].fix) is ("may not" in said)
+        assert (found[what].state, sentence in found[what].message) == (state, True)
+        assert (right in found[what].fix) is ("may not" in sentence)
 
 
-async def test_an_s3_that_writes_over_what_is_there_is_wrong(s3: S3) -> None:
-    async with saying(http(200, headers={"ETag": '"1"'})) as server:
+async def test_a_refused_bucket_is_explained_by_the_error_code_of_a_listing(s3: S3) -> None:
+    async with saying(http(403), s3_error(403, "SignatureDoesNotMatch")) as server:
         found = await asyncio.to_thread(_examined, S3(server.url, s3.bucket, s3.client))
-    assert (found["create only"].state, "If-None-Match" in found["create only"].fix) == (State.WRONG, True)
+    assert (found["bucket"].state, "AWS_SECRET_ACCESS_KEY" in found["bucket"].fix) == (State.WRONG, True)
 
 
-def test_a_bucket_that_is_not_there_cannot_be_reached(s3: S3) -> None:
+def test_a_bucket_is_unreachable_when_it_does_not_exist(s3: S3) -> None:
     (finding,) = _examined(s3, "nobody-made-it").values()
     assert (finding.state, finding.unreachable) == (State.WRONG, True)

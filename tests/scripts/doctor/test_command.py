@@ -1,4 +1,4 @@
-"""The command says of each thing how it is, and its exit code says the worst."""
+"""`doctor` prints a finding for each check, and its exit code reflects the worst one."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from scripts.simulator.server import start_simulator
 from tests.commands import KEY, Shell
 
 
-async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
+async def test_doctor_finds_nothing_wrong_in_a_working_installation(tmp_path: Path) -> None:
     (tmp_path / "archive").mkdir()
     async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url})
@@ -24,7 +24,7 @@ async def test_an_installation_that_can_work_is_fine(tmp_path: Path) -> None:
     assert list((tmp_path / "archive").iterdir()) == []
 
 
-async def test_redis_and_rabbitmq_that_are_away_are_told_and_the_rest_is_examined_all_the_same(tmp_path: Path) -> None:
+async def test_doctor_checks_everything_else_when_redis_and_rabbitmq_are_down(tmp_path: Path) -> None:
     async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         settings = {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url, "DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}
         settings["DOCV_BROKER_URL"] = "amqp://user:secret-word@127.0.0.1:1//"
@@ -35,13 +35,13 @@ async def test_redis_and_rabbitmq_that_are_away_are_told_and_the_rest_is_examine
     assert "secret-word" not in finished.out
 
 
-async def test_a_setting_that_is_misspelt_is_wrong(tmp_path: Path) -> None:
+async def test_doctor_reports_a_misspelled_setting(tmp_path: Path) -> None:
     finished = await Shell(tmp_path, {"DOCV_RATES": "5"}).run("doctor")
     assert finished.code == 1
     assert "DOCV_RATE" in finished.out
 
 
-def test_the_exit_code_says_the_worst() -> None:
+def test_the_exit_code_reflects_the_worst_finding() -> None:
     assert exit_code([fine("a", "b"), warning("a", "b", "c")]) == 0
     assert exit_code([wrong("a", "b", "c")]) == 1
     assert exit_code([wrong("a", "b", "c"), wrong("a", "b", "c", unreachable=True)]) == 3

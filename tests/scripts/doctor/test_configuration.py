@@ -1,16 +1,41 @@
-"""A version of the API that is not pinned is a hint, not a failure."""
+"""The findings of `doctor` about the API version and notifications."""
 
-from scripts.doctor.configuration import api_version
+import pytest
+from pydantic import SecretStr
+
+from scripts.doctor.configuration import check_api_version, examine_notifications
 from scripts.doctor.finding import State
 from worker.config.settings import Settings
 
 
-def test_a_version_that_is_not_pinned_is_a_hint() -> None:
-    finding = api_version(Settings())
+def test_the_api_version_is_a_warning_when_not_pinned() -> None:
+    finding = check_api_version(Settings())
     assert (finding.state, "DOCV_API_VERSION is not set" in finding.message) == (State.WARNING, True)
     assert "2025-01-01.orion" in finding.fix
 
 
-def test_a_pinned_version_is_told() -> None:
-    finding = api_version(Settings(api_version="2025-01-01.orion"))
+def test_the_api_version_is_shown_when_pinned() -> None:
+    finding = check_api_version(Settings(api_version="2025-01-01.orion"))
     assert (finding.state, finding.message) == (State.FINE, "2025-01-01.orion is sent with each request")
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "state", "message"),
+    [
+        ("https://hooks.slack.com/services/T0/B0/hidden", None, State.FINE, "to hooks.slack.com"),
+        ("https://ops.example/hidden", "a-key-to-sign-with", State.FINE, "to ops.example, signed"),
+        ("https://ops.example/hidden", None, State.WARNING, "to ops.example, not signed"),
+        (None, "a-key-to-sign-with", State.WARNING, "DOCV_NOTIFY_SECRET signs nothing"),
+    ],
+)
+def test_notifications_show_only_their_host_and_are_a_warning_when_unsigned(
+    url: str | None, secret: str | None, state: State, message: str
+) -> None:
+    known = {name: SecretStr(text) for name, text in (("notify_url", url), ("notify_secret", secret)) if text}
+    [finding] = examine_notifications(Settings(**known))  # type: ignore[arg-type]  # mypy sees a mapping of secrets
+    assert (finding.state, finding.message) == (state, message)
+    assert "hidden" not in finding.message + finding.fix
+
+
+def test_notifications_give_no_finding_when_not_configured() -> None:
+    assert not list(examine_notifications(Settings()))

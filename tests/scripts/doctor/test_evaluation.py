@@ -1,4 +1,4 @@
-"""A known good evaluation is tried once; each answer says what to do, and no image is read or kept."""
+"""`doctor --evaluation` sends one request and explains its answer; no image is stored."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ async def tried(url: str, **changes: Any) -> Finding:
 
 
 @pytest.mark.parametrize(
-    ("reply", "state", "said", "fix"),
+    ("reply", "state", "sentence", "fix"),
     [
         (zipped(ZIP + bytes(500)), State.FINE, "delivered a ZIP with 504 bytes", ""),
         (zipped(ZIP + bytes(LARGE)), State.FINE, "delivered a ZIP with 5,000,004 bytes", ""),
@@ -54,25 +54,25 @@ async def tried(url: str, **changes: Any) -> Finding:
         (json(401, b"{}"), State.WRONG, "401: the key is not accepted", "environment"),
         (json(403, b"{}"), State.WRONG, "403: the key may not read this evaluation", "sub-account or workflow"),
         (json(429, b"{}"), State.WARNING, "429", "later"),
-        (json(503, b"{}"), State.WARNING, "503: RiskOS has a fault", "later"),
+        (json(503, b"{}"), State.WARNING, "503: RiskOS failed", "later"),
     ],
 )
-async def test_each_answer_says_what_to_do(reply: bytes, state: State, said: str, fix: str) -> None:
+async def test_each_answer_is_explained_with_a_fix(reply: bytes, state: State, sentence: str, fix: str) -> None:
     async with saying(reply) as server:
         finding = await tried(server.url)
-    assert (finding.state, said in finding.message, fix in finding.fix) == (state, True, True), finding
+    assert (finding.state, sentence in finding.message, fix in finding.fix) == (state, True, True), finding
     assert bool(finding.fix) is (state is not State.FINE)
     assert len(server.heard) == 1
 
 
-async def test_the_version_that_is_asked_for_is_told_and_sent() -> None:
+async def test_the_api_version_is_sent_and_shown() -> None:
     async with saying(json(400, b'{"message": "No Documents Found"}')) as server:
         finding = await tried(server.url, api_version="2025-01-01.orion")
     assert "asked with X-API-Version 2025-01-01.orion" in finding.message
     assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
 
 
-async def test_of_a_body_without_end_only_the_beginning_is_read() -> None:
+async def test_only_the_beginning_is_read_of_an_endless_body() -> None:
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n\r\n" + ZIP
     async with saying(Reply(endless, Then.GO_ON)) as server:
         finding = await tried(server.url)
@@ -80,13 +80,13 @@ async def test_of_a_body_without_end_only_the_beginning_is_read() -> None:
     assert server.sent < 64 << 20
 
 
-async def test_a_service_that_does_not_answer_is_unreachable(unused_tcp_port: int) -> None:
+async def test_riskos_is_unreachable_when_it_does_not_answer(unused_tcp_port: int) -> None:
     assert (await tried(f"http://127.0.0.1:{unused_tcp_port}")).unreachable
     async with saying(Reply(b"", Then.RESET)) as server:
         assert (await tried(server.url)).unreachable
 
 
-async def test_an_account_on_hold_is_not_asked(redis: Redis, redis_url: str) -> None:
+async def test_no_request_is_sent_when_the_account_is_on_hold(redis: Redis, redis_url: str) -> None:
     await Holds(redis).place_manual("default", "an audit")
     async with saying(zipped(ZIP)) as server:
         finding = await tried(server.url, redis_url=redis_url)
@@ -103,23 +103,25 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "code", "said"),
+    ("scenario", "code", "sentence"),
     [
         (Scenario.DOCUMENTED, 0, "delivered a ZIP with "),
         (Scenario.NO_DOCUMENTS, 1, 'step "Socure Image Request"'),
     ],
 )
-async def test_the_command_tries_it_with_the_rest(shell: Shell, scenario: Scenario, code: int, said: str) -> None:
+async def test_the_command_requests_the_evaluation_after_the_other_checks(
+    shell: Shell, scenario: Scenario, code: int, sentence: str
+) -> None:
     async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         shell.settings["DOCV_RISKOS_URL"] = riskos.url
         finished = await shell.run("doctor", "--evaluation", eval_id_for(scenario, 1))
         assert riskos.stats().requests == 2
     (line,) = (line for line in finished.out.splitlines() if line.split()[1] == "evaluation")
-    assert (finished.code, said in line) == (code, True), finished
+    assert (finished.code, sentence in line) == (code, True), finished
     assert {path.name for path in shell.folder.rglob("*")} <= {"archive", ".docv-archive"}
 
 
-async def test_it_is_tried_with_the_account_that_is_named(shell: Shell) -> None:
+async def test_the_evaluation_is_requested_with_the_given_account(shell: Shell) -> None:
     async with await start_simulator(SimulatorOptions(api_key=KEY), ["key-of-kyb"]) as riskos:
         shell.settings |= {"DOCV_RISKOS_URL": riskos.url, "DOCV_ACCOUNTS": "accounts.toml"}
         (shell.folder / "accounts.toml").write_text(f'[kyb]\napi_key = "key-of-kyb"\nriskos_url = "{riskos.url}"\n')
@@ -132,14 +134,16 @@ async def test_it_is_tried_with_the_account_that_is_named(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
-        (("--evaluation", "no-id"), "is no evaluation ID"),
+        (("--evaluation", "no-id"), "is not a valid evaluation ID"),
         (("--evaluation", str(uuid4()), "--account", "kyb"), "no account 'kyb'"),
         (("--account", "kyb"), "give both"),
     ],
 )
-async def test_what_cannot_be_tried_is_one_sentence(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+async def test_wrong_arguments_are_refused_in_one_sentence(
+    shell: Shell, arguments: tuple[str, ...], sentence: str
+) -> None:
     finished = await shell.run("doctor", *arguments)
-    assert (finished.code, finished.out, said in finished.err) == (2, "", True), finished
+    assert (finished.code, finished.out, sentence in finished.err) == (2, "", True), finished
     assert "Traceback" not in finished.err

@@ -1,4 +1,6 @@
-"""Redis is examined: does it keep what it is told, and does anybody work?"""
+"""The check of Redis: durability, settings, and the workers of each queue."""
+
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -6,19 +8,22 @@ from redis.asyncio import Redis
 from scripts.doctor.finding import State
 from scripts.doctor.redis import (
     examine,
+    judge_damaged,
     judge_eviction,
     judge_fsync,
     judge_latency,
+    judge_leftovers,
     judge_memory,
     judge_persistence,
     judge_queue,
     judge_replicas,
 )
 from tasks.model.job import Queue
+from tests.faults.forwarder import failing_over
 from worker.config.settings import Settings
 
 
-async def test_a_redis_of_ours_is_fine_and_one_that_others_use_is_a_warning(redis: Redis, redis_url: str) -> None:
+async def test_redis_is_a_warning_when_another_application_uses_it(redis: Redis, redis_url: str) -> None:
     settings = Settings(redis_url=redis_url)
     found = {each.subject: each async for each in examine(settings, ["default"])}
     assert "version" in found["Redis"].message
@@ -30,10 +35,26 @@ async def test_a_redis_of_ours_is_fine_and_one_that_others_use_is_a_warning(redi
     assert again["sharing"].state is State.WARNING
 
 
-async def test_a_redis_that_is_not_there_cannot_be_reached(unused_tcp_port: int) -> None:
+async def test_messages_are_wrong_when_no_worker_reads_their_list(redis: Redis, redis_url: str) -> None:
+    await redis.rpush("docv:celery", '{"headers": {"task": "docv.archive"}}')
+    found = {each.subject: each async for each in examine(Settings(redis_url=redis_url), ["default"])}
+    finding = found["messages of producers"]
+    assert (finding.state, finding.message) == (State.WRONG, "no worker reads these lists: 1 in docv:celery")
+    assert 'queue="live" or queue="backfill" in the producer' in finding.fix
+
+
+async def test_redis_is_unreachable_when_nothing_listens(unused_tcp_port: int) -> None:
     settings = Settings(redis_url=f"redis://127.0.0.1:{unused_tcp_port}")
     (finding,) = [each async for each in examine(settings, ["default"])]
     assert finding.unreachable
+
+
+async def test_a_replica_is_refused_with_another_message_than_a_redis_that_is_down(tmp_path: Path) -> None:
+    async with failing_over(tmp_path / "redis") as redises:
+        (finding,) = [each async for each in examine(Settings(redis_url=redises.replicas[0].url), ["default"])]
+    assert finding.unreachable
+    assert "takes no writes" in finding.message
+    assert "name its primary in DOCV_REDIS_URL" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -46,7 +67,7 @@ async def test_a_redis_that_is_not_there_cannot_be_reached(unused_tcp_port: int)
         ("maxmemory", "1100000", "memory of Redis", State.WARNING),
     ],
 )
-async def test_how_a_real_one_is_set_is_seen(
+async def test_the_settings_of_a_real_redis_are_judged(
     redis: Redis, redis_url: str, setting: str, value: str, what: str, state: State
 ) -> None:
     before = await redis.config_get(setting)
@@ -58,7 +79,7 @@ async def test_how_a_real_one_is_set_is_seen(
     assert (found[what].state, bool(found[what].fix)) == (state, state is not State.FINE)
 
 
-def test_one_that_takes_long_to_answer_is_a_warning() -> None:
+def test_a_slow_redis_is_a_warning() -> None:
     assert judge_latency("7.2.4", 0.001).state is State.FINE
     assert judge_latency("of no version", 0.001).state is State.FINE
     assert judge_latency("7.2.4", 0.5).state is State.WARNING
@@ -68,30 +89,42 @@ def test_one_that_takes_long_to_answer_is_a_warning() -> None:
     ("found", "wanted", "state"),
     [(0, 1, State.WRONG), (1, 0, State.WARNING), (1, 1, State.WARNING), (2, 1, State.FINE)],
 )
-def test_replicas_are_there_and_waited_for(found: int, wanted: int, state: State) -> None:
+def test_replicas_are_judged_by_their_number_and_the_setting(found: int, wanted: int, state: State) -> None:
     assert judge_replicas({"connected_slaves": found}, wanted).state is state
 
 
-async def test_replicas_are_looked_at_where_they_are_wanted(redis_url: str) -> None:
+async def test_replicas_are_checked_only_when_configured(redis_url: str) -> None:
     for wanted, expected in ((0, None), (1, State.WRONG)):
         settings = Settings(redis_url=redis_url, redis_replicas=wanted)
         found = {each.subject: each.state async for each in examine(settings, ["default"])}
         assert found.get("replicas of Redis") == expected
 
 
-def test_one_that_is_too_old_is_wrong() -> None:
+def test_an_old_redis_is_wrong() -> None:
     assert judge_latency("6.0.16", 0.001).state is State.WRONG
 
 
-def test_what_it_may_lose_is_wrong() -> None:
+def test_settings_that_lose_data_are_wrong() -> None:
     assert judge_persistence({"aof_enabled": 1, "aof_last_write_status": "err"}).state is State.WRONG
     assert judge_eviction({}).state is State.FINE
     assert judge_fsync(None).state is State.WARNING
     assert judge_memory({"used_memory": 70, "maxmemory": 100}).state is State.FINE
 
 
-def test_a_queue_that_nobody_serves_is_wrong_when_something_waits() -> None:
+def test_a_queue_is_wrong_when_evaluations_wait_and_no_worker_serves_it() -> None:
     assert judge_queue(Queue.LIVE, 0, 1, 5.0).state is State.WRONG
     assert judge_queue(Queue.LIVE, 0, 0, 0.0).state is State.WARNING
     assert judge_queue(Queue.LIVE, 1, 1, 5.0).state is State.FINE
     assert judge_queue(Queue.LIVE, 1, 1, 5000.0).state is State.WARNING
+
+
+def test_damaged_entries_are_wrong_and_listed() -> None:
+    assert judge_damaged(0, ()).state is State.FINE
+    found = judge_damaged(5, ("a", "b"))
+    assert (found.state, found.message) == (State.WRONG, "5 damaged entries, such as of a, b")
+
+
+def test_leftovers_of_erased_evaluations_are_wrong() -> None:
+    assert judge_leftovers(0).state is State.FINE
+    found = judge_leftovers(3)
+    assert (found.state, "erase --pending" in found.fix) == (State.WRONG, True)

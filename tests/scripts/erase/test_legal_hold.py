@@ -1,4 +1,4 @@
-"""Legal hold is set on everything of an evaluation, and only where there is such a thing."""
+"""Legal hold applies to every version of an evaluation's objects, and needs S3 Object Lock."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ def _shell(s3: S3, folder: Path) -> Shell:
     return Shell(folder, {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kept", "DOCV_S3_ENDPOINT": s3.endpoint})
 
 
-async def test_everything_of_an_evaluation_is_held_and_let_go(s3: S3, tmp_path: Path) -> None:
+async def test_legal_hold_is_set_and_ended_for_all_objects(s3: S3, tmp_path: Path) -> None:
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     lock = {"ObjectLockEnabled": "Enabled"}
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration=lock)
@@ -31,14 +31,31 @@ async def test_everything_of_an_evaluation_is_held_and_let_go(s3: S3, tmp_path: 
     assert (await shell.run("legal-hold", OTHER, "--on")).code == 1
 
 
-async def test_a_bucket_without_object_lock_is_a_sentence(s3: S3, tmp_path: Path) -> None:
+async def test_legal_hold_includes_noncurrent_versions(s3: S3, tmp_path: Path) -> None:
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    lock = {"ObjectLockEnabled": "Enabled"}
+    s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration=lock)
+    for key in (KEYS[0], *KEYS):
+        s3.client.put_object(Bucket=s3.bucket, Key=f"kept/{key}", Body=b"some")
+    for key in KEYS:
+        s3.client.delete_object(Bucket=s3.bucket, Key=f"kept/{key}")
+    finished = await _shell(s3, tmp_path).run("legal-hold", MINE, "--on", "--json")
+    assert (finished.code, json.loads(finished.out)["objects"]) == (0, 3)
+    versions = s3.client.list_object_versions(Bucket=s3.bucket, Prefix="kept/")["Versions"]
+    assert len(versions) == 4
+    for each in versions:
+        held = s3.client.get_object_legal_hold(Bucket=s3.bucket, Key=each["Key"], VersionId=each["VersionId"])
+        assert held["LegalHold"]["Status"] == "ON"
+
+
+async def test_legal_hold_is_refused_without_object_lock(s3: S3, tmp_path: Path) -> None:
     finished = await _shell(s3, tmp_path).run("legal-hold", MINE, "--on")
     assert finished.code == 2
     assert "has no Object Lock" in finished.err
     assert len(finished.err.splitlines()) == 1
 
 
-async def test_a_folder_knows_no_legal_hold(tmp_path: Path) -> None:
+async def test_legal_hold_is_refused_when_the_archive_is_a_folder(tmp_path: Path) -> None:
     finished = await Shell(tmp_path).run("legal-hold", MINE, "--on")
     assert finished.code == 2
-    assert "a folder knows no legal hold" in finished.err
+    assert "a folder has no legal hold" in finished.err

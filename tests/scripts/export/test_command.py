@@ -1,4 +1,4 @@
-"""`export`, as a user runs it: what comes out is what RiskOS served, whole or not at all."""
+"""`export`, as a user runs it: it exports exactly what RiskOS served, completely or not at all."""
 
 import asyncio
 import csv
@@ -30,13 +30,13 @@ from tests.zips import zip_of
 FILES = {"user_uploaded/front.jpg": b"\xff\xd8\xff front", "selfie": b"\xff\xd8\xff selfie"}
 IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(3)]
 UNKNOWN = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9aff"
-# All that end by themselves and at once: no holds, nothing slow.
+# Scenarios that end without help and at once: no holds, and no delays.
 SERVED = [each for each in Scenario if each.family in {0x01, 0x02, 0x03, 0x08}]
 
 
 @pytest.fixture
 async def shell(tmp_path: Path) -> Shell:
-    """An archive with three evaluations, one of them a tombstone; neither Redis nor a key."""
+    """Make an archive with three evaluations, one of them a tombstone, without Redis and key."""
     bucket = LocalBucket(tmp_path / "archive")
     for eval_id in IDS[:2]:
         await archive_bundle(bucket, zip_of(FILES), Evaluation(eval_id, "sandbox"))
@@ -49,10 +49,10 @@ def told(finished: Finished) -> list[dict[str, object]]:
 
 
 def documents_in(folder: Path) -> dict[str, bytes]:
-    """Return the documents of one evaluation, by the names that they had in the bundle."""
+    """Return the documents of one evaluation by their names in the bundle."""
     listing = folder / "names.csv"
-    rows = list(csv.DictReader(io.StringIO(listing.read_text("utf-8"), newline=""))) if listing.exists() else []
-    return {row["name"]: (folder / row["file"]).read_bytes() for row in rows}
+    rows = list(csv.DictReader(io.StringIO(listing.read_text("utf-8-sig"), newline=""))) if listing.exists() else []
+    return {row["name"]: (folder / row["file"]).read_bytes() for row in rows if not row["problem"]}
 
 
 def nothing_but(shell: Shell, *names: str) -> None:
@@ -74,11 +74,19 @@ async def test_a_person_gets_a_folder_for_each_evaluation(shell: Shell) -> None:
     nothing_but(shell, "out")
 
 
+async def test_export_and_audit_count_one_evaluation_and_one_document_in_the_singular(shell: Shell) -> None:
+    exported = await shell.run("export", IDS[0], "--kind", "selfie", "--to", "one")
+    assert "one: 1 evaluation, 1 document, " in exported.err
+    await archive_bundle(LocalBucket(shell.folder / "archive"), zip_of({"selfie": b"s"}), EVALUATION)
+    audited = await shell.run("audit", "-", given=EVALUATION.eval_id)
+    assert audited.err == "1 evaluation: 1 archived; 1 document\n"
+
+
 async def test_export_says_why_there_are_no_documents_for_every_reason(shell: Shell) -> None:
     for reason, evidence in (
         ("RiskOS deletes images of military IDs", (Evidence.MILITARY_ID,)),
         ("the evaluation had no DocV step", (Evidence.NO_DOCV_STEP,)),
-        ("RiskOS had deleted them before they were asked for", ()),
+        ("RiskOS had already deleted them", ()),
     ):
         eval_id = str(uuid4())
         await archive_tombstone(LocalBucket(shell.folder / "archive"), Evaluation(eval_id, "sandbox"), evidence)
@@ -90,12 +98,13 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
     (shell.folder / "ids.txt").write_text(f"{IDS[0]}\n{UNKNOWN}\n")
     finished = await shell.run("export", "--ids", "ids.txt", IDS[2], "--to", "out", "--json")
     assert finished.code == 1
-    nothing = {"documents": 0, "bytes": 0}
+    nothing = {"complete": True, "documents": 0, "bytes": 0}
     assert told(finished) == [
         {"eval_id": IDS[2], "outcome": "no_documents", **nothing, "folder": f"out/{IDS[2]}", "problems": []},
         {
             "eval_id": IDS[0],
             "outcome": "archived",
+            "complete": True,
             "documents": 2,
             "bytes": 19,
             "folder": f"out/{IDS[0]}",
@@ -105,6 +114,7 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
             "eval_id": UNKNOWN,
             "outcome": "missing",
             **nothing,
+            "complete": False,
             "folder": None,
             "problems": ["it is not in the archive"],
         },
@@ -114,18 +124,20 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--to", "out.zip"), ("--zip", "out.zip"), ("--zip", "whatever")])
-async def test_a_zip_holds_the_same(shell: Shell, arguments: tuple[str, ...]) -> None:
+async def test_a_zip_has_the_same_files(shell: Shell, arguments: tuple[str, ...]) -> None:
     finished = await shell.run("export", *IDS, *arguments, "--json")
     assert finished.code == 0, finished.err
-    assert told(finished)[0]["folder"] == IDS[0]
+    top = Path(arguments[1]).stem
+    assert told(finished)[0]["folder"] == f"{top}/{IDS[0]}"
     with zipfile.ZipFile(shell.folder / arguments[1]) as archive:
         archive.extractall(shell.folder / "unpacked")
-    assert documents_in(shell.folder / "unpacked" / IDS[1]) == FILES
+    assert [path.name for path in (shell.folder / "unpacked").iterdir()] == [top]
+    assert documents_in(shell.folder / "unpacked" / top / IDS[1]) == FILES
     nothing_but(shell, arguments[1], "unpacked")
 
 
 @pytest.mark.needs("sha256sum")
-async def test_a_bag_can_be_checked_with_what_every_system_has(shell: Shell) -> None:
+async def test_a_bag_can_be_checked_with_standard_tools(shell: Shell) -> None:
     finished = await shell.run("export", *IDS, "--to", "out", "--bag", "--json")
     assert finished.code == 0, finished.err
     assert told(finished)[0]["folder"] == f"out/data/{IDS[0]}"
@@ -139,12 +151,12 @@ async def test_a_bag_can_be_checked_with_what_every_system_has(shell: Shell) -> 
 async def test_a_bag_may_be_a_zip(shell: Shell) -> None:
     assert (await shell.run("export", IDS[0], "--zip", "bag.zip", "--bag")).code == 0
     with zipfile.ZipFile(shell.folder / "bag.zip") as archive:
-        assert {"bagit.txt", "bag-info.txt", "manifest-sha256.txt", f"data/{IDS[0]}/names.csv"} <= set(
-            archive.namelist()
-        )
+        names = archive.namelist()
+    assert {name.partition("/")[0] for name in names} == {"bag"}
+    assert {"bag/bagit.txt", "bag/bag-info.txt", f"bag/data/{IDS[0]}/names.csv"} <= set(names)
 
 
-async def test_kinds_revisions_and_what_riskos_still_has_can_be_chosen(shell: Shell) -> None:
+async def test_kinds_revisions_and_documents_at_riskos_can_be_selected(shell: Shell) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     await archive_bundle(bucket, zip_of({"selfie": b"\xff\xd8\xff new"}), Evaluation(IDS[0], "sandbox"))
     choices = {
@@ -170,17 +182,17 @@ async def test_kinds_revisions_and_what_riskos_still_has_can_be_chosen(shell: Sh
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((IDS[0],), "say where to: --to DIR or --zip FILE.zip"),
-        ((IDS[0], "--to", "a", "--zip", "b.zip"), "one of them"),
-        (("--to", "a"), "name evaluations: IDs, or a file with --ids"),
-        ((IDS[0], "--to", "archive"), "archive is there already, and nothing is ever written over"),
-        ((IDS[0], "--to", "nowhere/out"), "nowhere is no folder: make it first"),
-        ((IDS[0], "--to", "."), ". is there already"),
+        ((IDS[0],), "give either --to DIR or --zip FILE.zip, and not both"),
+        ((IDS[0], "--to", "a", "--zip", "b.zip"), "and not both"),
+        (("--to", "a"), "no evaluations: give IDs, or a file with --ids"),
+        ((IDS[0], "--to", "archive"), "archive already exists and is not overwritten"),
+        ((IDS[0], "--to", "nowhere/out"), "nowhere is not a folder: create it first"),
+        ((IDS[0], "--to", "."), ". already exists"),
         ((IDS[0], "--to", "a", "--kind", "passport"), "'passport' is not one of"),
         (("nobody.txt", "--to", "a"), "is neither a file nor an evaluation ID"),
     ],
 )
-async def test_what_cannot_be_done_is_said_before_anything_is_made(
+async def test_invalid_arguments_are_reported_before_anything_is_written(
     shell: Shell, arguments: tuple[str, ...], said: str
 ) -> None:
     finished = await shell.run("export", *arguments)
@@ -190,28 +202,83 @@ async def test_what_cannot_be_done_is_said_before_anything_is_made(
     nothing_but(shell)
 
 
-async def test_where_nothing_is_archived_nothing_is_made(shell: Shell) -> None:
+async def test_nothing_is_written_when_nothing_is_archived(shell: Shell) -> None:
     finished = await shell.run("export", UNKNOWN, "--to", "out")
     assert finished.code == 1
-    assert "nothing was made" in finished.err
+    assert "there was nothing to export" in finished.err
     nothing_but(shell)
 
 
-async def test_one_damaged_document_costs_no_other(shell: Shell) -> None:
+async def test_a_damaged_document_does_not_stop_the_others(shell: Shell) -> None:
     damaged = next((shell.folder / "archive" / "sandbox" / IDS[0] / "selfie").iterdir())
     damaged.write_bytes(FILES["selfie"][:-1] + b"X")
     (shell.folder / "archive" / "sandbox" / IDS[1] / "manifest.json").write_text('{"schema": 2}')
     finished = await shell.run("export", *IDS, "--to", "out", "--json")
     assert finished.code == 1
     assert [line["problems"] for line in told(finished)] == [
-        ["document 2 of the manifest: its bytes are not those that were archived; nothing was kept of them"],
+        ["document 2 of the manifest: its bytes differ from the archived ones; it was not exported"],
         ["the manifest is of a newer format (2): use a newer docv-archive"],
         [],
     ]
     assert documents_in(shell.folder / "out" / IDS[0]) == {"user_uploaded/front.jpg": FILES["user_uploaded/front.jpg"]}
 
 
-async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell: Shell) -> None:
+def tamper(shell: Shell, eval_id: str) -> None:
+    """Change the selfie of an evaluation in the archive."""
+    selfie = next((shell.folder / "archive" / "sandbox" / eval_id / "selfie").iterdir())
+    selfie.write_bytes(FILES["selfie"][:-1] + b"X")
+
+
+async def test_a_tampered_evaluation_is_incomplete_and_the_bag_names_the_missing_document(shell: Shell) -> None:
+    tamper(shell, IDS[0])
+    finished = await shell.run("export", *IDS, UNKNOWN, "--to", "out", "--bag")
+    assert finished.code == 1
+    results = {line.split()[0]: line.split()[1] for line in finished.out.splitlines()}
+    expected = {IDS[0]: "incomplete", IDS[1]: "archived", IDS[2]: "no_documents", UNKNOWN: "missing"}
+    assert results == expected
+    info = (shell.folder / "out" / "bag-info.txt").read_text("utf-8").splitlines()
+    changed, missing = [line for line in info if line.startswith("DocV-Missing: ")]
+    assert changed.startswith(
+        f"DocV-Missing: {IDS[0]}: document 2 of the manifest: its bytes differ from the archived ones"
+    )
+    assert missing == f"DocV-Missing: {UNKNOWN}: it is not in the archive"
+
+
+@pytest.mark.parametrize("target", ["out", "out.zip"])
+@pytest.mark.parametrize("lacks", ["document", "evaluation", "line"])
+async def test_strict_writes_nothing_unless_every_document_is_there(shell: Shell, target: str, lacks: str) -> None:
+    others = {"document": (), "evaluation": (UNKNOWN,), "line": ("--ids", "ids.txt")}[lacks]
+    (shell.folder / "ids.txt").write_text(f"{IDS[1]}\nnot-an-id\n")
+    if lacks == "document":
+        tamper(shell, IDS[0])
+    finished = await shell.run("export", *IDS, *others, "--to", target, "--strict")
+    assert finished.code == 1
+    assert "1 missing or changed, so nothing was exported (--strict)" in finished.err
+    nothing_but(shell)
+
+
+async def test_strict_writes_a_complete_export(shell: Shell) -> None:
+    assert (await shell.run("export", *IDS, "--to", "out", "--strict")).code == 0
+    nothing_but(shell, "out")
+
+
+async def test_an_export_removes_and_reports_the_leftovers_of_a_killed_one(shell: Shell) -> None:
+    stuck = next((shell.folder / "archive" / "sandbox" / IDS[1] / "selfie").iterdir())
+    stuck.unlink()
+    os.mkfifo(stuck)
+    process = await shell.start("export", *IDS, "--to", "first")
+    await reached(lambda: any(shell.folder.glob(".docv-export-*/tree/*/names.csv")), process)
+    meanwhile = await shell.run("export", IDS[0], "--to", "second")
+    (leftover,) = shell.folder.glob(".docv-export-*.part")
+    assert (meanwhile.code, leftover.name in meanwhile.err) == (0, False)
+    process.kill()
+    await finish(process)
+    finished = await shell.run("export", IDS[0], "--to", "third")
+    assert f"removed {leftover.name}, opened documents that a killed export left behind" in finished.err
+    nothing_but(shell, "second", "third")
+
+
+async def test_a_full_disk_is_reported_in_one_sentence_and_nothing_is_left(shell: Shell) -> None:
     await archive_bundle(LocalBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
     command = f"ulimit -f 20; exec {sys.executable} -m scripts.cli export {EVALUATION.eval_id} --to out"
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
@@ -224,11 +291,11 @@ async def test_a_disk_that_is_full_is_told_in_a_sentence_and_nothing_stays(shell
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_whoever_stops_it_finds_nothing_half_done(shell: Shell, number: signal.Signals) -> None:
+async def test_a_stopped_export_leaves_nothing_incomplete(shell: Shell, number: signal.Signals) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     for content in (b"first", b"second"):
         await archive_bundle(bucket, zip_of({f"{content!r}.txt": content}), EVALUATION)
-    # A document that never comes: to open a pipe takes somebody at its other end.
+    # A document that never arrives: a pipe cannot be opened until a writer opens it, too.
     stuck = next((shell.folder / "archive" / "sandbox" / IDS[1] / "selfie").iterdir())
     stuck.unlink()
     os.mkfifo(stuck)
@@ -239,12 +306,12 @@ async def test_whoever_stops_it_finds_nothing_half_done(shell: Shell, number: si
     stuck.write_bytes(b"")
     stopped = await finish(process)
     assert stopped.code == 130
-    assert "Nothing of the export is left" in stopped.err
+    assert "The partial export was removed" in stopped.err
     assert "Traceback" not in stopped.err
     nothing_but(shell)
 
 
-async def test_what_riskos_served_comes_out_byte_for_byte_wherever_the_archive_is(tmp_path: Path, s3: S3) -> None:
+async def test_documents_are_exported_byte_for_byte_from_a_folder_and_from_s3(tmp_path: Path, s3: S3) -> None:
     eval_ids = [eval_id_for(scenario, 7) for scenario in SERVED]
     shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RATE": "200", "DOCV_ATTEMPTS": "2", "DOCV_RETRY_SECONDS": "1"})
     (tmp_path / "ids.txt").write_text("\n".join(eval_ids))
@@ -262,10 +329,10 @@ async def test_what_riskos_served_comes_out_byte_for_byte_wherever_the_archive_i
         outcomes = {line["eval_id"]: line["outcome"] for line in told(finished)}
         assert outcomes == {eval_id: expected_outcome(scenario_of(eval_id)).value for eval_id in eval_ids}
         for eval_id in eval_ids:
-            everything_came_out(tmp_path / place / eval_id, eval_id)
+            check_export(tmp_path / place / eval_id, eval_id)
 
 
-def everything_came_out(folder: Path, eval_id: str) -> None:
+def check_export(folder: Path, eval_id: str) -> None:
     """Compare with the bundle as the standard library reads it."""
     if expected_outcome(scenario_of(eval_id)) is not Outcome.ARCHIVED:
         assert (folder / "manifest.json").exists()

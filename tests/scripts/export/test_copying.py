@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC240  # the disk is what is tested here
-"""What is copied out of the archive is what was in the bundle, or is named and not there."""
+"""A copied document is that of the bundle, or is reported and left out."""
 
 import asyncio
 import csv
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
+from scripts.console.csv_output import make_inert
 from scripts.export.copying import Copier, DocumentSelection, Exported
 from tasks.errors import StorageError
 from tasks.model.outcome import Outcome
@@ -53,17 +54,26 @@ async def copy(bucket: Bucket, room: Path, **wanted: Any) -> Exported:
 
 
 def found_in(room: Path) -> dict[str, bytes]:
-    """Return the documents, by the names that they had in the bundle."""
+    """Return the documents by their names in the bundle."""
     folder = room / EVALUATION.eval_id
     listing = folder / "names.csv"
     if not listing.exists():
         return {}
-    with listing.open(encoding="utf-8", newline="") as file:
+    with listing.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row["name"] for row in rows}) == len(rows)
+    rows = [row for row in rows if not row["problem"]]
     there = {path for path in folder.rglob("*") if path.is_file()}
     assert there == {folder / row["file"] for row in rows} | {listing, folder / "manifest.json"}
     return {row["name"]: (folder / row["file"]).read_bytes() for row in rows}
+
+
+def problems_listed(room: Path) -> dict[str, str]:
+    """Return the problem of each missing document in names.csv, by its name in the bundle."""
+    with (room / EVALUATION.eval_id / "names.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["problem"]]
+    assert {row["file"] for row in rows} <= {""}
+    return {row["name"]: row["problem"] for row in rows}
 
 
 def object_of(bucket_root: Path, content: bytes) -> Path:
@@ -71,7 +81,7 @@ def object_of(bucket_root: Path, content: bytes) -> Path:
     return path
 
 
-async def test_every_document_comes_out_as_it_was(bucket: LocalBucket, room: Path) -> None:
+async def test_every_document_is_copied_unchanged(bucket: LocalBucket, room: Path) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     exported = await copy(bucket, room)
     assert (exported.outcome, exported.documents, exported.problems) == ("archived", 3, ())
@@ -86,9 +96,9 @@ async def test_every_document_comes_out_as_it_was(bucket: LocalBucket, room: Pat
     assert modes == {0o600, 0o700}
 
 
-# Names that no spreadsheet could run, so that names.csv has them as they are.
+# Names that are not formulas, so that names.csv has them unchanged.
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40).filter(
-    lambda name: not name.endswith("/") and name[0] not in "=+-@\t\r"
+    lambda name: not name.endswith("/") and make_inert(name) == name
 )
 
 
@@ -98,10 +108,10 @@ CONTENTS = st.binary(min_size=1, max_size=3_000)
 
 @given(files=st.dictionaries(NAMES, CONTENTS, min_size=1, max_size=8), packer=st.sampled_from(PACKERS))
 @settings(max_examples=60, deadline=None)
-def test_whatever_was_zipped_and_archived_is_exported_as_it_was(
+def test_any_archived_bundle_is_exported_unchanged(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], packer: Callable[[dict[str, bytes]], bytes]
 ) -> None:
-    async def there_and_back(bucket: Bucket, room: Path) -> None:
+    async def archive_and_copy(bucket: Bucket, room: Path) -> None:
         await archive_bundle(bucket, packer(files))
         exported = await copy(bucket, room)
         assert (exported.documents, exported.problems) == (len(files), ())
@@ -110,24 +120,24 @@ def test_whatever_was_zipped_and_archived_is_exported_as_it_was(
         assert list(found_in(room).values()) == list(files.values())
 
     for bucket in (LocalBucket(tmp_path_factory.mktemp("archive")), S3Bucket(MemoryStore())):
-        asyncio.run(there_and_back(bucket, tmp_path_factory.mktemp("room")))
+        asyncio.run(archive_and_copy(bucket, tmp_path_factory.mktemp("room")))
 
 
-async def test_names_that_occur_twice_are_two_files(bucket: LocalBucket, room: Path) -> None:
+async def test_a_name_that_occurs_twice_makes_two_files(bucket: LocalBucket, room: Path) -> None:
     await archive_bundle(bucket, forged(Raw(name=b"a.txt", content=b"first"), Raw(name=b"a.txt", content=b"second")))
     assert (await copy(bucket, room)).documents == 2
     folder = room / EVALUATION.eval_id
     assert [(folder / name).read_text() for name in ("a.txt", "a (2).txt")] == ["first", "second"]
 
 
-async def test_only_the_kinds_that_are_wanted_are_copied(bucket: LocalBucket, room: Path) -> None:
+async def test_only_selected_kinds_are_copied(bucket: LocalBucket, room: Path) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     exported = await copy(bucket, room, kinds=frozenset({"selfie", "attachment"}))
     assert exported.documents == 2
     assert set(found_in(room)) == {"selfie", "case_attachments/a.txt"}
 
 
-async def test_a_former_revision_has_the_documents_of_then(bucket: LocalBucket, room: Path) -> None:
+async def test_a_former_revision_has_its_own_documents(bucket: LocalBucket, room: Path) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     await archive_bundle(bucket, zip_of({"selfie": b"\xff\xd8\xff another"}))
     assert (await copy(bucket, room, revision=1)).documents == 3
@@ -135,12 +145,12 @@ async def test_a_former_revision_has_the_documents_of_then(bucket: LocalBucket, 
 
 
 def at_source(room: Path) -> dict[str, str]:
-    """Return what names.csv says of each document, by its name in the bundle."""
-    with (room / EVALUATION.eval_id / "names.csv").open(encoding="utf-8", newline="") as file:
+    """Return the column of names.csv about RiskOS for each document, by its name in the bundle."""
+    with (room / EVALUATION.eval_id / "names.csv").open(encoding="utf-8-sig", newline="") as file:
         return {row["name"]: row["at_source"] for row in csv.DictReader(file)}
 
 
-async def test_everything_held_comes_out_and_only_what_riskos_has_if_that_is_wanted(
+async def test_all_held_documents_are_copied_or_only_those_at_riskos_if_selected(
     bucket: LocalBucket, tmp_path: Path
 ) -> None:
     await archive_bundle(bucket, zip_of(FILES))
@@ -152,7 +162,7 @@ async def test_everything_held_comes_out_and_only_what_riskos_has_if_that_is_wan
     assert at_source(tmp_path / "all") == {"another": "yes"} | dict.fromkeys(FILES, "no")
 
 
-async def test_what_riskos_has_no_more_comes_out_of_the_archive(bucket: LocalBucket, tmp_path: Path) -> None:
+async def test_a_document_is_copied_when_riskos_has_deleted_it(bucket: LocalBucket, tmp_path: Path) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     await archive_tombstone(bucket)
     exported = await copy(bucket, tmp_path / "all")
@@ -162,7 +172,9 @@ async def test_what_riskos_has_no_more_comes_out_of_the_archive(bucket: LocalBuc
     assert (await copy(bucket, tmp_path / "current", current=True)).documents == 0
 
 
-async def test_an_answer_that_says_nothing_of_documents_leaves_out_none(bucket: LocalBucket, tmp_path: Path) -> None:
+async def test_every_document_is_copied_when_the_last_answer_does_not_mention_documents(
+    bucket: LocalBucket, tmp_path: Path
+) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     await archive_refusal(bucket, Outcome.NOT_FOUND, 404)
     for folder, current in (("all", False), ("current", True)):
@@ -170,14 +182,16 @@ async def test_an_answer_that_says_nothing_of_documents_leaves_out_none(bucket: 
         assert at_source(tmp_path / folder) == dict.fromkeys(FILES, "unknown")
 
 
-async def test_a_tombstone_is_its_manifest_alone(bucket: LocalBucket, room: Path) -> None:
+async def test_a_tombstone_is_copied_as_its_manifest(bucket: LocalBucket, room: Path) -> None:
     await archive_tombstone(bucket)
     exported = await copy(bucket, room)
     assert (exported.outcome, exported.documents, exported.problems) == ("no_documents", 0, ())
     assert [path.name for path in (room / EVALUATION.eval_id).iterdir()] == ["manifest.json"]
 
 
-async def test_what_is_not_archived_is_said_to_be_missing_and_makes_no_folder(bucket: LocalBucket, room: Path) -> None:
+async def test_an_unknown_evaluation_is_reported_as_missing_and_makes_no_folder(
+    bucket: LocalBucket, room: Path
+) -> None:
     assert await copy(bucket, room) == Exported(EVALUATION.eval_id, problems=("it is not in the archive",))
     assert not room.exists()
 
@@ -185,7 +199,7 @@ async def test_what_is_not_archived_is_said_to_be_missing_and_makes_no_folder(bu
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"\0" + data[1:], lambda _: b""]
 )
-async def test_a_document_with_other_bytes_is_named_and_its_file_removed(
+async def test_a_document_with_other_bytes_is_reported_and_its_file_removed(
     bucket: LocalBucket, room: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     await archive_bundle(bucket, zip_of(FILES))
@@ -193,21 +207,23 @@ async def test_a_document_with_other_bytes_is_named_and_its_file_removed(
     path.write_bytes(damage(FILES["selfie"]))
     exported = await copy(bucket, room)
     (problem,) = exported.problems
-    assert problem.startswith("document 2 of the manifest: its bytes are not those that were archived")
+    assert problem.startswith("document 2 of the manifest: its bytes differ from the archived ones")
     assert "selfie" not in problem
-    assert exported.documents == 2
+    assert (exported.documents, exported.is_complete) == (2, False)
     assert set(found_in(room)) == set(FILES) - {"selfie"}
+    assert problems_listed(room) == {"selfie": problem.removeprefix("document 2 of the manifest: ")}
 
 
-async def test_a_document_that_is_gone_is_named(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
+async def test_a_missing_document_is_reported(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     object_of(tmp_path / "archive", FILES["selfie"]).unlink()
     exported = await copy(bucket, room)
     assert exported.problems == ("document 2 of the manifest: it is not in the archive",)
     assert set(found_in(room)) == set(FILES) - {"selfie"}
+    assert problems_listed(room) == {"selfie": "it is not in the archive"}
 
 
-async def test_a_key_of_somebody_else_is_never_read(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
+async def test_a_key_of_another_evaluation_is_never_read(bucket: LocalBucket, room: Path, tmp_path: Path) -> None:
     await archive_bundle(bucket, zip_of(FILES))
     path = tmp_path / "archive" / EVALUATION.manifest_key
     (tmp_path / "secret.jpg").write_bytes(FILES["selfie"])
@@ -221,8 +237,8 @@ async def test_a_key_of_somebody_else_is_never_read(bucket: LocalBucket, room: P
     assert set(found_in(room)) == set(FILES) - {"selfie"}
 
 
-class Unsteady(LocalBucket):
-    """A bucket that breaks off in the middle of each document."""
+class InterruptedBucket(LocalBucket):
+    """A bucket that fails in the middle of each document."""
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:  # noqa: ARG002  # each document
         async def half() -> AsyncGenerator[bytes, None]:
@@ -232,11 +248,12 @@ class Unsteady(LocalBucket):
         return half()
 
 
-async def test_a_bucket_that_breaks_off_is_named_and_leaves_no_half(tmp_path: Path, room: Path) -> None:
-    bucket = Unsteady(tmp_path / "archive")
+async def test_an_interrupted_read_is_reported_and_leaves_no_partial_file(tmp_path: Path, room: Path) -> None:
+    bucket = InterruptedBucket(tmp_path / "archive")
     await archive_bundle(bucket, zip_of(FILES))
     exported = await copy(bucket, room)
     assert len(exported.problems) == 3
     assert all("the connection broke" in problem for problem in exported.problems)
     assert found_in(room) == {}
-    assert [path.name for path in room.rglob("*") if path.is_file()] == ["manifest.json"]
+    assert set(problems_listed(room)) == set(FILES)
+    assert {path.name for path in room.rglob("*") if path.is_file()} == {"manifest.json", "names.csv"}

@@ -1,4 +1,4 @@
-"""Whatever a stranger called a document, its file has a name that does no harm on any disk."""
+"""Whatever the name of a document, its file has a name that is safe on any disk."""
 
 import unicodedata
 
@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from scripts.export.names import UniqueNames
 
 JPEG = ("image/jpeg", "jpg")
+INERT = ("jp2", "JXL", "mkv", "csv", "heic", "tif", "cr3", "txt", "json", "webm", "dcm")
+ACTIVE = ("exe", "html", "svg", "js", "lnk", "docm", "xls", "msi", "bat", "xml", "pdf", "jpg", "zip")
+OLE_TYPES = ("doc", "xls", "ppt", "docx", "xlsx", "PPTX", "msg", "pub", "vsd")
 DEVICES = {
     "con",
     "prn",
@@ -46,6 +49,8 @@ def given_out(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
         ("100%.jpg", "100_.jpg"),
         ("-rf.jpg", "_-rf.jpg"),
         ("=1+1.jpg", "_=1+1.jpg"),
+        ("\uff1d1+1.jpg", "_\uff1d1+1.jpg"),
+        ("a;=1+1.jpg", "a_=1+1.jpg"),
         (".htaccess", "_.htaccess.jpg"),
         (".jpg", "_.jpg.jpg"),
         ("trailing. . .jpg", "trailing.jpg"),
@@ -59,7 +64,7 @@ def given_out(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
         ("manifest.json", "manifest.json.jpg"),
     ],
 )
-def test_a_name_is_kept_as_far_as_it_is_safe(name: str, safe: str) -> None:
+def test_the_safe_part_of_a_name_is_kept(name: str, safe: str) -> None:
     assert given_out(name) == [safe]
 
 
@@ -70,13 +75,23 @@ def test_a_name_is_kept_as_far_as_it_is_safe(name: str, safe: str) -> None:
         ("page.html", ("text/plain", "txt"), "page.html.txt"),
         ("tool.exe", ("application/octet-stream", "bin"), "tool.exe.bin"),
         ("raw.bin", ("application/octet-stream", "bin"), "raw.bin"),
+        *((f"a.{each}", ("application/octet-stream", "bin"), f"a.{each}") for each in INERT),
+        *((f"a.{each}", ("application/octet-stream", "bin"), f"a.{each}.bin") for each in ACTIVE),
+        *((f"a.{each}", ("image/of-the-future", "bin"), f"a.{each}.bin") for each in ACTIVE),
+        *((f"a.{each}", ("application/x-ole-storage", "bin"), f"a.{each}") for each in OLE_TYPES),
+        *((f"a.{each}", ("application/x-ole-storage", "bin"), f"a.{each}.bin") for each in ("msi", "docm", "exe")),
+        ("setup.msi", ("application/x-msi", "bin"), "setup.msi.bin"),
+        ("\u212aey.m\u212av", ("application/octet-stream", "bin"), "Key.mKv.bin"),
+        ("a.heif", ("image/heic", "heic"), "a.heif"),
+        ("a.m4a", ("video/mp4", "mp4"), "a.m4a"),
+        ("a.jp2", ("image/jpeg", "jpg"), "a.jp2.jpg"),
         ("scan.tiff", ("image/tiff", "tif"), "scan.tiff"),
         ("manifest.json", ("text/plain", "txt"), "manifest (2).json"),
         ("NAMES.CSV", ("text/plain", "txt"), "NAMES (2).CSV"),
         ("of.the.future", ("image/of-the-future", "jxl"), "of.the.future.jxl"),
     ],
 )
-def test_a_file_ends_as_its_content_does(name: str, content: tuple[str, str], safe: str) -> None:
+def test_a_file_has_the_extension_of_its_content(name: str, content: tuple[str, str], safe: str) -> None:
     assert given_out(name, content=content) == [safe]
 
 
@@ -103,7 +118,7 @@ ODD = st.text(st.sampled_from('./\\ :%ACONconaé\u0301ßI\u0130\u202e\0\n-=~*"()
 
 @given(st.lists(ODD | st.text(max_size=80), max_size=12))
 @example(["Å", "A\u030a", "\u212b"])
-def test_whatever_the_names_are_the_files_are_apart_and_safe(names: list[str]) -> None:
+def test_files_are_distinct_and_safe_for_any_names(names: list[str]) -> None:
     found = given_out(*names)
     folded = [unicodedata.normalize("NFKD", path).casefold() for path in found]
     assert len(set(folded)) == len(found)

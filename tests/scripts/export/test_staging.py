@@ -15,7 +15,7 @@ from scripts.export.staging import (
 from worker.clients.errors import ServiceUnavailable
 
 
-def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
+def test_an_export_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with staging_folder(target) as folder:
         make_folders(folder / "tree" / "a")
@@ -27,7 +27,7 @@ def test_what_is_made_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_of_what_is_not_finished_nothing_stays(tmp_path: Path, error: type[BaseException]) -> None:
+def test_nothing_is_left_of_an_unfinished_export(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupted() -> None:
         with staging_folder(tmp_path / "out") as folder:
             (folder / "half").write_text("content")
@@ -38,7 +38,7 @@ def test_of_what_is_not_finished_nothing_stays(tmp_path: Path, error: type[BaseE
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_does_not_take_it_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_written_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with (
         pytest.raises(ServiceUnavailable, match="out cannot be written: No space left"),
         staging_folder(tmp_path / "out"),
@@ -48,7 +48,7 @@ def test_a_disk_that_does_not_take_it_is_told_in_a_sentence(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("there", ["file", "folder", "link"])
-def test_what_is_there_is_never_written_over_whenever_it_came(tmp_path: Path, there: str) -> None:
+def test_an_existing_file_is_never_overwritten(tmp_path: Path, there: str) -> None:
     target = tmp_path / "out"
     with staging_folder(target) as folder:
         for name in ("tree", "packed"):
@@ -61,20 +61,39 @@ def test_what_is_there_is_never_written_over_whenever_it_came(tmp_path: Path, th
                 target.mkdir()
             case _:
                 target.symlink_to(tmp_path / "nowhere")
-        with pytest.raises(click.UsageError, match="is there already"):
+        with pytest.raises(click.UsageError, match="already exists"):
             check_target_absent(target)
         for name in ("tree", "packed"):
-            with pytest.raises(click.UsageError, match="is there already"):
+            with pytest.raises(click.UsageError, match="already exists"):
                 put_in_place(folder / name, target)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_place_in_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(click.UsageError, match="is no folder"):
+def test_a_leftover_is_reported_when_it_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".docv-export-0.part").mkdir()
+    (tmp_path / ".docv-export-1.part").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+
+    def flock(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with staging_folder(tmp_path / "out"):
+        pass
+    told = capsys.readouterr().err
+    assert ".docv-export-0.part may hold opened documents of a killed export and cannot be removed: No locks" in told
+    assert (tmp_path / ".docv-export-0.part").is_dir()
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_a_path_is_refused_when_its_folder_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(click.UsageError, match="is not a folder"):
         check_target_absent(tmp_path / "nowhere" / "out")
 
 
-def test_only_the_owner_may_look(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_an_export(tmp_path: Path) -> None:
     make_folders(tmp_path / "a" / "b")
     with open(tmp_path / "a" / "b" / "c", "x", opener=open_for_owner):
         pass

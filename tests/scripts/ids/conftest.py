@@ -9,5 +9,5 @@ from worker.config.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with a folder of this test's own."""
+    """Settings with a folder for this test only."""
     return Settings(state_dir=tmp_path / "state")

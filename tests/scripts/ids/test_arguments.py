@@ -1,4 +1,4 @@
-"""What a command line names: what is read, what is refused, and how much of it is shown."""
+"""The arguments of a command line: which are read, which are refused, and how they are shown."""
 
 import io
 from pathlib import Path
@@ -31,13 +31,13 @@ def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path: 
 def test_an_id_that_is_named_twice_counts_once_also_in_upper_case(capsys: pytest.CaptureFixture[str]) -> None:
     ids = read_ids([ONE, ONE.upper(), TWO])
     assert (ids.eval_ids, ids.repeated) == ((ONE, TWO), 1)
-    assert "1 named more than once" in capsys.readouterr().err
+    assert "1 given more than once" in capsys.readouterr().err
 
 
 def test_standard_input_is_read_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{ONE}\nbad\n".encode())))
     assert read_ids(["-"]).eval_ids == (ONE,)
-    assert "standard input, line 2: 'bad' is no evaluation ID" in capsys.readouterr().err
+    assert "standard input, line 2: 'bad' is not a valid evaluation ID" in capsys.readouterr().err
 
 
 def test_an_object_in_s3_is_read_too(s3: S3, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_an_object_in_s3_is_read_too(s3: S3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["{" + ONE + "}", f"urn:uuid:{ONE}", f"\u00a0{ONE}", UUID(ONE).hex, "\x1b[31mred", "x" * 100_000]
+    "bad", ["{" + ONE, f"urn:uuid:{ONE}", f"\u00a0{ONE}", UUID(ONE).hex, "\x1b[31mred", "x" * 100_000]
 )
 def test_a_bad_id_is_named_with_its_line_and_nothing_of_it_reaches_the_terminal_raw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: str
@@ -67,7 +67,7 @@ def test_blanks_around_an_id_are_taken_off_in_a_file_but_not_on_the_command_line
     (tmp_path / "ids.txt").write_text(f" {ONE}\t\n")
     assert read_ids([str(tmp_path / "ids.txt")]).bad == ()
     assert read_ids([ONE, f"{TWO} "]).eval_ids == (ONE,)
-    assert "there are blanks around it" in capsys.readouterr().err
+    assert "it has blanks around it" in capsys.readouterr().err
 
 
 def test_of_many_bad_ids_the_first_are_named_and_the_others_counted(

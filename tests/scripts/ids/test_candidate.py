@@ -1,4 +1,4 @@
-"""What becomes of a candidate."""
+"""Candidates for IDs: accepted, corrected or refused."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ def test_an_id_is_made_canonical(eval_id: str) -> None:
 
 
 def test_a_line_that_is_flawed_keeps_its_own_reason() -> None:
-    with pytest.raises(BadEvalId, match="is no evaluation ID: it is longer than 1 MiB") as refused:
+    with pytest.raises(BadEvalId, match="is not a valid evaluation ID: it is longer than 1 MiB") as refused:
         parse_candidate(BadCandidate("x" * 1000, "it is longer than 1 MiB"))
     assert len(refused.value.shown) < 100
 
@@ -22,3 +22,16 @@ def test_blanks_around_an_id_in_a_file_do_not_hide_it(eval_id: str) -> None:
     assert is_id(f" {eval_id}\t")
     assert not is_id(f"\u00a0{eval_id}")
     assert not is_id(UUID(eval_id).hex)
+
+
+@pytest.mark.parametrize("form", ['="{}"', "{{{}}}", '="{{{}}}"', '= "{}"', "{{ {} }}", '="{} "'])
+def test_an_id_in_braces_or_in_a_formula_is_read(eval_id: str, form: str) -> None:
+    assert is_id(form.format(eval_id))
+    assert parse_candidate(form.format(eval_id.upper())) == eval_id
+
+
+@pytest.mark.parametrize("form", ['="{}', "{{{}", "{}}}", '{{="{}"}}', '"{}"', '={}"', "{{{{{}}}}}", "({})"])
+def test_half_a_pair_is_not_taken_off_and_the_text_is_shown_as_it_was(eval_id: str, form: str) -> None:
+    with pytest.raises(BadEvalId) as refused:
+        parse_candidate(form.format(eval_id))
+    assert refused.value.shown == form.format(eval_id)

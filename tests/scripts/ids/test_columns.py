@@ -1,4 +1,4 @@
-"""Which column holds the IDs."""
+"""The column with the IDs."""
 
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ def test_else_it_is_the_only_one_in_which_ids_stand() -> None:
 
 @pytest.mark.parametrize("rows", [[], [["x", "y"]], [[str(uuid4()), str(uuid4())]]])
 def test_when_it_is_not_clear_the_columns_are_named(rows: list[list[str]]) -> None:
-    with pytest.raises(BadSource, match=r"not clear.* --column with one of 'a', 'b'$"):
+    with pytest.raises(BadSource, match=r"ambiguous; give --column with one of 'a', 'b'$"):
         choose(["a", "b"], rows, None)
 
 
@@ -44,7 +44,7 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(column: str) -> 
 
 
 def test_of_two_with_one_name_a_number_says_which() -> None:
-    with pytest.raises(BadSource, match="more than one column is called 'a'; say --column with its number"):
+    with pytest.raises(BadSource, match="more than one column is called 'a'; give --column with its number"):
         choose(["a", "a"], [], "a")
 
 

@@ -1,4 +1,4 @@
-"""CSV of all sorts."""
+"""CSV in every dialect."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def test_a_header_is_known_by_having_no_id() -> None:
 def test_without_a_header_a_column_has_only_a_number() -> None:
     text = f"{ONE},{TWO}\n{TWO},{THREE}"
     assert _read(text, "2") == [(1, TWO), (2, THREE)]
-    with pytest.raises(BadSource, match="there is no column 'eval_id'; say --column with one of '1', '2'"):
+    with pytest.raises(BadSource, match="there is no column 'eval_id'; give --column with one of '1', '2'"):
         _read(text, "eval_id")
 
 
@@ -99,7 +99,7 @@ def test_a_long_cell_that_is_not_too_long_is_read() -> None:
 
 
 def test_a_csv_of_which_nothing_can_be_read_is_told() -> None:
-    with pytest.raises(BadSource, match="none of its first rows can be read: look at its quotes"):
+    with pytest.raises(BadSource, match="none of its first rows can be read: check its quotes"):
         _read('"a" b,c\n')
 
 
@@ -124,5 +124,5 @@ def test_what_the_standard_library_writes_is_read_back(
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=end)  # type: ignore[arg-type]
     writer.writerows([("name", "eval_id", "other")] * header + rows)
-    # Nothing but the name of a column can tell which of two columns with IDs is meant.
+    # Only the name of a column can decide between two columns with IDs.
     assert [text for _, text in _read(file.getvalue(), "2")] == [eval_id for _, eval_id, _ in rows]

@@ -1,4 +1,4 @@
-"""A source that cannot be used is named whole, and safely."""
+"""An error about a source names it completely, and safely for a terminal."""
 
 import pickle
 

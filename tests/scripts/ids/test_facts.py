@@ -1,4 +1,4 @@
-"""What a list says of its evaluations besides their IDs, in every format."""
+"""Evidence in a list besides the IDs, in every format."""
 
 import io
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scripts.ids.errors import BadSource
@@ -100,11 +102,15 @@ def test_without_such_columns_nothing_is_known_and_that_is_no_zero(tmp_path: Pat
         (
             "eval_id;document_type;documentType;at",
             BY_NAME,
-            "say --evidence-columns document_type= with one of 'eval_id'",
+            "give --evidence-columns document_type= with one of 'eval_id'",
         ),
-        ("eval_id;b;reason_code;reason_codes", BY_NAME, "say --evidence-columns reason_codes= with one of"),
-        ("eval_id;b;c;d", FactColumns(document_type="e"), "there is no column 'e'; say --evidence-columns with one of"),
-        ("eval_id;b;c;d", FactColumns(event_at="e"), "there is no column 'e'; say --event-at-column with one of"),
+        ("eval_id;b;reason_code;reason_codes", BY_NAME, "give --evidence-columns reason_codes= with one of"),
+        (
+            "eval_id;b;c;d",
+            FactColumns(document_type="e"),
+            "there is no column 'e'; give --evidence-columns with one of",
+        ),
+        ("eval_id;b;c;d", FactColumns(event_at="e"), "there is no column 'e'; give --event-at-column with one of"),
     ],
 )
 def test_what_is_not_clear_or_not_there_is_told(tmp_path: Path, names: str, asked: FactColumns, said: str) -> None:
@@ -129,6 +135,19 @@ def test_json_lines_have_keys_of_which_some_are_left_out(tmp_path: Path) -> None
     found = known(read(text, tmp_path, FactColumns(event_at="at", by_name=True)))
     assert {eval_id: found[eval_id] for eval_id in FACTS} == FACTS
     assert found[IDS[4]] == EvaluationFacts()
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_nested_columns_with_facts_are_asked_for(tmp_path: Path, kind: str) -> None:
+    rows = [
+        {"eval_id": eval_id, "data": {"type": document, "codes": codes, "at": at}}
+        for eval_id, (document, codes, at) in zip(IDS, ROWS, strict=False)
+    ]
+    file = io.BytesIO(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    asked = FactColumns(document_type="data.type", reason_codes="data.codes", event_at="data.at")
+    assert known(read(file.getvalue(), tmp_path, asked)) == FACTS
 
 
 @pytest.mark.parametrize("value", ["R844", ["I1", "R844"], "I1, R844", '["R844"]'])

@@ -1,4 +1,4 @@
-"""A list of any length made ready."""
+"""A list of any length is prepared."""
 
 import csv
 import gzip
@@ -33,7 +33,7 @@ def test_each_id_comes_once_and_bad_lines_are_written_down(rejects: Path, settin
     with _gather(text, rejects, settings) as gathered:
         assert list(gathered.ids) == [IDS[1], IDS[0]]
         assert (gathered.bad, gathered.repeated, gathered.rejects) == (2, 1, rejects)
-    with rejects.open(encoding="utf-8", newline="") as file:
+    with rejects.open(encoding="utf-8-sig", newline="") as file:
         header, empty, nonsense = csv.reader(file)
     assert header == ["line", "why", "text"]
     assert empty[0] == "3"
@@ -98,7 +98,7 @@ def test_a_source_without_an_id_is_told(rejects: Path, settings: Settings, conte
 
 
 def test_a_source_with_bad_lines_only_is_told_with_where_they_are(rejects: Path, settings: Settings) -> None:
-    with pytest.raises(BadSource, match=r"no evaluation ID in it; what is wrong with its 2 lines stands in .*rejects"):
+    with pytest.raises(BadSource, match=r"no evaluation ID in it; .*rejects.* says what is wrong with its 2 lines"):
         _gather("bad\nbad", rejects, settings)
 
 
@@ -111,7 +111,7 @@ def test_a_list_that_cannot_be_read_leaves_what_was_there(rejects: Path, setting
 
 def test_a_list_is_not_overwritten_by_its_own_rejects(rejects: Path, settings: Settings) -> None:
     rejects.write_text("bad\n")
-    with pytest.raises(BadSource, match="would be written over it"):
+    with pytest.raises(BadSource, match="would overwrite this list"):
         gather(str(rejects), column=None, limit=None, sample=None, rejects=rejects, settings=settings)
     assert rejects.read_text() == "bad\n"
 
@@ -120,4 +120,4 @@ def test_a_long_list_leaves_nothing_on_disk(rejects: Path, settings: Settings) -
     ids = [str(uuid4()) for _ in range(40_000)]
     with _gather("\n".join(ids), rejects, settings) as gathered:
         assert list(gathered.ids) == ids
-    assert list((settings.state_dir / "spool").iterdir()) == []
+    assert list((settings.private_dir / "spool").iterdir()) == []

@@ -33,8 +33,23 @@ def test_the_key_is_asked_for_or_known_or_the_only_one_with_ids(eval_id: str) ->
 
 
 def test_a_key_that_is_not_there_is_told_with_those_that_are() -> None:
-    with pytest.raises(BadSource, match="there is no column 'c'; say --column with one of 'a', 'b'"):
+    with pytest.raises(BadSource, match="there is no column 'c'; give --column with one of 'a', 'b'"):
         find_key([(1, '{"a": 1, "b": 2}')], "c")
+
+
+def test_a_nested_key_may_have_dots_and_a_plain_one_goes_first(eval_id: str) -> None:
+    lines = [f'{{"a.b": {{"c.d": "{eval_id}"}}}}', '{"a": {"b.c": {"d": "x"}}}', '{"a.b.c.d": "y"}', '{"a": 5}']
+    head = list(enumerate(lines, 1))
+    assert find_key(head[:1], "a.b.c.d") == "a.b.c.d"
+    read = [each for _, each in read_json_lines(iter(head), "a.b.c.d")]
+    assert read == [eval_id, "x", "y", BadCandidate(lines[3], 'it has no "a.b.c.d"')]
+
+
+def test_keys_are_named_at_every_depth_a_line_may_have() -> None:
+    deep = '{"a":' * 1000 + "1" + "}" * 1000
+    assert find_key([(1, deep)], ".".join("a" * 17)) == ".".join("a" * 17)
+    with pytest.raises(BadSource, match="there is no column"):
+        find_key([(1, deep)], ".".join("a" * 18))
 
 
 def test_lines_are_read_one_by_one_and_each_flaw_has_its_reason(eval_id: str) -> None:
@@ -53,7 +68,7 @@ def test_lines_are_read_one_by_one_and_each_flaw_has_its_reason(eval_id: str) ->
     assert [read[1], read[2], read[4], read[5]] == [eval_id, eval_id, "", ""]
     assert 3 not in read
     assert {number: each.why for number, each in read.items() if isinstance(each, BadCandidate)} == {
-        6: 'its "eval_id" is no string',
+        6: 'its "eval_id" is not a string',
         7: 'it has no "eval_id"',
         8: "it is neither a JSON object nor a JSON string",
         9: "it is longer than 1 MiB",

@@ -1,4 +1,4 @@
-"""Lines, however they end and however long they are."""
+"""Lines with any ending and of any length."""
 
 import io
 import tracemalloc

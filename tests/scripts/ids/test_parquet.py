@@ -37,20 +37,26 @@ def test_a_uuid_may_be_16_bytes() -> None:
 
 def test_an_empty_cell_is_an_empty_text_and_a_number_is_flawed() -> None:
     assert _read({"eval_id": [None, ONE, ""]}) == [(1, ""), (2, ONE), (3, "")]
-    assert _read({"eval_id": [5]}) == [(1, BadCandidate("<int>", "it is no text"))]
+    assert _read({"eval_id": [5]}) == [(1, BadCandidate("<int>", "it is not text"))]
 
 
 def test_the_column_is_the_one_with_ids_or_the_one_asked_for() -> None:
     columns = {"name": ["x", "y"], "key": [ONE, TWO]}
     assert _read(columns) == [(1, ONE), (2, TWO)]
     assert _read(columns, "name") == [(1, "x"), (2, "y")]
-    with pytest.raises(BadSource, match="there is no column 'c'; say --column with one of 'name', 'key'"):
+    with pytest.raises(BadSource, match="there is no column 'c'; give --column with one of 'name', 'key'"):
         _read(columns, "c")
 
 
 def test_a_name_with_a_dot_and_nested_columns_are_no_matter() -> None:
     columns = {"a": [{"b": "x"}], "a.b": [ONE], "list": [[TWO]]}
     assert _read(columns, "a.b") == [(1, ONE)]
+
+
+def test_a_nested_column_is_empty_if_what_it_is_in_is_not_there() -> None:
+    columns = {"x": ["y"] * 3, "data": [{"id": ONE, "number": 1}, None, {"id": None, "number": 1}]}
+    assert _read(columns, "data.id") == [(1, ONE), (2, ""), (3, "")]
+    assert _read({"a.b": [{"c.d": ONE}]}, "a.b.c.d") == [(1, ONE)]
 
 
 def test_of_two_columns_with_one_name_a_number_says_which() -> None:
@@ -72,7 +78,7 @@ def test_no_rows_are_no_candidates() -> None:
 def test_a_damaged_file_is_told_in_a_sentence(cut: int) -> None:
     file = io.BytesIO()
     pq.write_table(pa.table({"eval_id": [str(uuid4()) for _ in range(1000)]}), file)
-    with pytest.raises(BadSource, match="it begins as Parquet, but cannot be read as such"):
+    with pytest.raises(BadSource, match="it begins like Parquet, but cannot be read as Parquet"):
         list(read_parquet(io.BytesIO(file.getvalue()[:cut]), None))
 
 
@@ -81,12 +87,12 @@ def test_bytes_gone_wrong_inside_are_told_in_a_sentence() -> None:
     pq.write_table(pa.table({"eval_id": [ONE]}), file, compression="zstd", use_dictionary=False)
     damaged = bytearray(file.getvalue())
     damaged[8:60] = b"\xff" * 52
-    with pytest.raises(BadSource, match="it begins as Parquet, but cannot be read as such"):
+    with pytest.raises(BadSource, match="it begins like Parquet, but cannot be read as Parquet"):
         list(read_parquet(io.BytesIO(damaged), None))
 
 
 def test_without_pyarrow_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(BadSource, match=r"needs pyarrow: pip install 'docv-archive\[parquet\]'"):
+    with pytest.raises(BadSource, match=r"needs pyarrow: install docv-archive with the extra .parquet."):
         list(read_parquet(io.BytesIO(b"PAR1"), None))

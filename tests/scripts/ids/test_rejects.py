@@ -12,7 +12,7 @@ from worker.clients.errors import ServiceUnavailable
 
 
 def _rows(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.reader(file, strict=True))
 
 
@@ -20,13 +20,14 @@ def test_it_has_a_row_for_each_bad_line_and_is_its_owners_only(tmp_path: Path) -
     path = tmp_path / "new" / "rejects.csv"
     with Rejects(path) as rejects:
         rejects.add(3, BadEvalId('a "b", c', "it is empty"))
-        rejects.add(5, BadEvalId("d", "expected is a UUID"))
+        rejects.add(5, BadEvalId("d", "expected a UUID"))
         assert (rejects.count, rejects.path) == (2, path)
-    assert _rows(path) == [["line", "why", "text"], ["3", "it is empty", 'a "b", c'], ["5", "expected is a UUID", "d"]]
+    assert _rows(path) == [["line", "why", "text"], ["3", "it is empty", 'a "b", c'], ["5", "expected a UUID", "d"]]
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfline,why,text\n")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1", "\uff1d1+1"])
 def test_no_spreadsheet_takes_it_for_a_formula(tmp_path: Path, text: str) -> None:
     with Rejects(tmp_path / "rejects.csv") as rejects:
         rejects.add(1, BadEvalId(text, "why"))
@@ -53,7 +54,7 @@ def test_what_was_there_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
-        pytest.raises(ServiceUnavailable, match="the bad lines cannot be written there: Not a directory"),
+        pytest.raises(ServiceUnavailable, match="the invalid lines cannot be written there: Not a directory"),
         Rejects(tmp_path / "file" / "rejects.csv"),
     ):
         pass

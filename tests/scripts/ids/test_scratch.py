@@ -1,4 +1,4 @@
-"""The folder for what is too much for memory."""
+"""The folder for files that are too large for memory."""
 
 import stat
 from pathlib import Path
@@ -12,8 +12,8 @@ from worker.config.settings import Settings
 
 def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
     folder = scratch_folder(Settings(state_dir=tmp_path / "state"))
-    assert folder == tmp_path / "state" / "spool"
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder == tmp_path / "state" / "private" / "spool"
+    assert {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)} == {0o700}
 
 
 def test_without_settings_it_is_the_systems_own() -> None:
@@ -22,7 +22,7 @@ def test_without_settings_it_is_the_systems_own() -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; make room, or let DOCV_STATE_DIR"):
+    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; see that folder, or name another"):
         scratch_folder(Settings(state_dir=tmp_path / "state"))
 
 
@@ -35,7 +35,7 @@ def test_its_files_have_no_name_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told() -> None:
     with (
-        pytest.raises(ServiceUnavailable, match="No space left on device"),
+        pytest.raises(ServiceUnavailable, match="the disk of DOCV_STATE_DIR is full"),
         translate_disk_errors(None),
         Path("/dev/full").open("wb") as full,
     ):

@@ -1,4 +1,4 @@
-"""A list of IDs, whatever its format, and wherever it is."""
+"""A list of IDs in any format and at any place."""
 
 import gzip
 import io
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.ids.candidate import BadCandidate
+from scripts.ids.candidate import BadCandidate, parse_candidate
 from scripts.ids.errors import BadSource
 from scripts.ids.source import open_source
 from tests.conftest import S3
@@ -43,9 +43,22 @@ FORMATS = {
     "csv with one column": ("eval_id\n" + "\n".join(IDS)).encode(),
     "csv with one column, quoted": "".join(f'"{each}"\n' for each in ["eval_id", *IDS]).encode(),
     "csv without a header": "".join(f"{each},x\n" for each in IDS).encode(),
+    "csv for excel": ("sep=|\n" + _csv("|")).encode(),
+    "csv for excel with another delimiter": ('"SEP=^"\r\n' + _csv("^")).encode(),
+    "csv for excel with a byte order mark": b"\xef\xbb\xbfsep=\t\r\n" + _csv("\t").encode(),
+    "csv for excel without a header": b"sep=;\n" + "".join(f"a,b;{each}\n" for each in IDS).encode(),
+    "csv for excel with one column": ("sep=,\n" + "\n".join(IDS)).encode(),
+    "csv for excel in UTF-16": ("sep=;\r\n" + _csv(";")).encode("utf-16"),
     "json lines": "".join(json.dumps({"name": "a, b", "eval_id": each}) + "\n" for each in IDS).encode(),
     "json strings": "".join(json.dumps(each) + "\n" for each in IDS).encode(),
     "parquet": _parquet(),
+}
+WRAPPED = {
+    "text of formulas": "\n".join(f'="{each}"' for each in IDS).encode(),
+    "text with braces": "\n".join(f"{{{each.upper()}}}" for each in IDS).encode(),
+    "csv of quoted formulas": ("a,eval_id\n" + "".join(f'1,"=""{each}"""\n' for each in IDS)).encode(),
+    "csv with braces without a header": "".join(f"x;{{{each}}}\n" for each in IDS).encode(),
+    "json strings with braces": "".join(json.dumps(f"{{{each}}}") + "\n" for each in IDS).encode(),
 }
 
 
@@ -83,7 +96,7 @@ def test_a_list_may_lie_in_s3(s3: S3, tmp_path: Path, kind: str) -> None:
     settings = Settings(state_dir=tmp_path / "state", s3_endpoint=s3.endpoint)
     s3.client.put_object(Bucket=s3.bucket, Key="lists/ids", Body=gzip.compress(FORMATS[kind]))
     assert _read(f"s3://{s3.bucket}/lists/ids", settings=settings) == IDS
-    assert list((tmp_path / "state" / "spool").iterdir()) == []
+    assert list((tmp_path / "state" / "private" / "spool").iterdir()) == []
     with pytest.raises(BadSource, match=r"^s3://.*/lists/no: there is no such object in the bucket$"):
         _read(f"s3://{s3.bucket}/lists/no", settings=settings)
 
@@ -97,10 +110,36 @@ def test_a_column_is_asked_for_in_every_format(tmp_path: Path) -> None:
     assert _read(tmp_path / "list", "1") == IDS
 
 
+@pytest.mark.parametrize("content", WRAPPED.values(), ids=WRAPPED)
+def test_ids_in_braces_and_in_formulas_are_read_in_every_format(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list").write_bytes(content)
+    with open_source(str(tmp_path / "list"), column=None, settings=None) as candidates:
+        assert [parse_candidate(candidate) for _, candidate in candidates] == IDS
+
+
+def test_lines_after_a_separator_line_keep_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(f"sep=;\nid;name\n{IDS[0]};a\nx;b\n")
+    with open_source(str(tmp_path / "list"), column="id", settings=None) as candidates:
+        assert list(candidates) == [(3, IDS[0]), (4, "x")]
+
+
+def test_a_nested_column_is_asked_for_in_json_lines_and_parquet(tmp_path: Path) -> None:
+    rows = [{"data": {"evaluation": {"eval_id": each, "at": 1}}, "eval_id": "x"} for each in IDS]
+    (tmp_path / "json").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "parquet")
+    for name in ("json", "parquet"):
+        assert _read(tmp_path / name, "data.evaluation.eval_id") == IDS
+        assert _read(tmp_path / name, "Data.Evaluation.EvalID") == IDS
+        with pytest.raises(
+            BadSource, match=r"one of 'data', 'eval_id', 'data\.evaluation', 'data\.evaluation\.eval_id'"
+        ):
+            _read(tmp_path / name, "data.nope")
+
+
 @pytest.mark.parametrize("name", ["csv", "json lines", "parquet", "text"])
 def test_a_column_that_is_not_there_is_told_with_the_source(tmp_path: Path, name: str) -> None:
     (tmp_path / "list").write_bytes(FORMATS[name])
-    with pytest.raises(BadSource, match="list: there is no column 'nope'; say --column with one of '"):
+    with pytest.raises(BadSource, match="list: there is no column 'nope'; give --column with one of '"):
         _read(tmp_path / "list", "nope")
 
 
@@ -109,19 +148,19 @@ def test_a_column_that_is_not_there_is_told_with_the_source(tmp_path: Path, name
 )
 def test_what_is_binary_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "list.csv").write_bytes(content)
-    with pytest.raises(BadSource, match=r"list\.csv: it is binary; expected is text, CSV"):
+    with pytest.raises(BadSource, match=r"list\.csv: it is binary; expected text, CSV"):
         _read(tmp_path / "list.csv")
 
 
 @pytest.mark.parametrize("content", ['[{"eval_id": "x"}]', "[\n{}\n]", '{\n"a": 1}', f'["{IDS[0]}"]'])
 def test_a_json_document_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(BadSource, match="one JSON document; expected are JSON lines"):
+    with pytest.raises(BadSource, match="one JSON document; expected JSON lines"):
         _read(tmp_path / "list.json")
 
 
 @pytest.mark.parametrize("column", [None, "eval_id"])
-@pytest.mark.parametrize("content", ["", "\n \n", "\ufeff"])
+@pytest.mark.parametrize("content", ["", "\n \n", "\ufeff", "sep=;\n"])
 def test_an_empty_source_has_no_candidates(tmp_path: Path, content: str, column: str | None) -> None:
     (tmp_path / "list").write_text(content)
     assert _read(tmp_path / "list", column) == []
@@ -132,7 +171,7 @@ def test_a_gzip_file_that_is_cut_short_is_told_after_what_came_before(tmp_path: 
     (tmp_path / "list.gz").write_bytes(gzip.compress(text.encode())[:-100])
     with (
         open_source(str(tmp_path / "list.gz"), column=None, settings=None) as candidates,
-        pytest.raises(BadSource, match="the gzip file is cut short"),
+        pytest.raises(BadSource, match="the gzip file is truncated"),
     ):
         assert sum(1 for _ in candidates) == 0
 

@@ -1,4 +1,4 @@
-"""Each ID once, in order, in flat memory."""
+"""Each ID once, in order, with bounded memory."""
 
 import hashlib
 import random
@@ -25,7 +25,7 @@ def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:
 
 
 def _many(count: int) -> list[str]:
-    """IDs with a common beginning, as UUIDv7 have it, every third of them a repeated one."""
+    """Return IDs with a common prefix, as UUIDv7 have it; every third is repeated."""
     chance = random.Random(1)  # noqa: S311  # no secret
     return [f"01890000-0000-7000-8000-{chance.randrange(count // 3 * 2):012x}" for _ in range(count)]
 

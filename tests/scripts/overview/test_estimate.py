@@ -20,3 +20,15 @@ def test_the_quota_makes_it_longer() -> None:
 def test_a_quota_that_is_not_used_up_makes_it_no_longer() -> None:
     settings = Settings(environment="production", daily_quota=1_000, backfill_share=1)
     assert estimate_requests(900, settings, rate=10).seconds == 90
+
+
+@pytest.mark.parametrize(("measured", "seconds"), [(None, 100), (0.0, 100), (2.0, 500), (50.0, 100)])
+def test_what_the_workers_reached_counts_if_it_is_less_than_the_rate(measured: float | None, seconds: float) -> None:
+    settings = Settings(environment="production", backfill_share=1)
+    found = estimate_requests(1_000, settings, rate=10, measured=measured)
+    assert (found.seconds, found.is_measured) == (seconds, seconds == 500)
+
+
+def test_it_takes_at_least_until_the_last_parked_evaluation_is_due() -> None:
+    settings = Settings(environment="production")
+    assert estimate_requests(0, settings, rate=10, last_due=590).seconds == 590

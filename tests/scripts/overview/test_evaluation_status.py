@@ -1,4 +1,4 @@
-"""The ledger says where an evaluation is, the archive what it holds; neither hides the other."""
+"""The ledger gives the state of an evaluation, the archive its contents; neither hides the other."""
 
 from datetime import datetime
 from pathlib import Path
@@ -98,7 +98,7 @@ async def test_a_refresh_has_no_outcome_yet_and_what_the_archive_holds_stays_vis
     status = await found(redis, bucket)
     assert (status.state, status.outcome, status.cause) == (EvaluationState.DEAD_LETTER, "failed", "service_failed")
     assert status.as_json()["manifest"] == f"sandbox/{ID}/manifest.json"
-    await ledger.drop_dead_letters([ID])
+    await ledger.dead_letters.drop([ID])
     status = await found(redis, bucket)
     assert (status.state, status.outcome, status.cause) == (EvaluationState.ENDED, "archived", None)
 

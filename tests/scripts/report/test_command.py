@@ -1,4 +1,4 @@
-"""`report`, as a user runs it: what it prints is what is in the archive."""
+"""`report`, as a user runs it: it prints the contents of the archive."""
 
 import csv
 import io
@@ -52,6 +52,20 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
     assert found[3] == EvaluationRow(IDS[3], "missing").as_json()
 
 
+async def test_columns_of_the_customers_own_file_join_the_rows_and_are_stored_nowhere(shell: Shell) -> None:
+    lines = [f"customer-{number},{eval_id}" for number, eval_id in enumerate(IDS)]
+    (shell.folder / "customers.csv").write_text("\n".join(["customer,eval_id", *reversed(lines)]))
+    finished = await shell.run("report", "q3", "--keep", "customer", "--from", "customers.csv")
+    rows = list(csv.DictReader(io.StringIO(finished.out)))
+    assert [(row["eval_id"], row["customer"]) for row in rows] == [
+        (eval_id, f"customer-{number}") for number, eval_id in enumerate(IDS)
+    ]
+    await shell.run("report", "q3", "--keep", "customer", "--from", "customers.csv", "--html", "q3.html")
+    assert "<td>customer-3</td>" in (shell.folder / "q3.html").read_text("utf-8")
+    kept = [path for path in shell.folder.rglob("*") if path.is_file() and b"customer-1" in path.read_bytes()]
+    assert {path.name for path in kept} == {"customers.csv", "q3.html"}
+
+
 async def test_a_person_gets_a_page(shell: Shell) -> None:
     finished = await shell.run("report", "q3", "--html", "q3.html")
     assert (finished.code, finished.out) == (1, "")
@@ -60,6 +74,7 @@ async def test_a_person_gets_a_page(shell: Shell) -> None:
 
 
 async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) -> None:
+    shell.settings |= {"DOCV_LEASE_SECONDS": "2", "DOCV_PUT_SECONDS": "1"}
     assert (await shell.run("erase", *IDS, "--reason", "request 4711", "--yes")).code == 0
     finished = await shell.run("report", "q3", "--json")
     assert [json.loads(line)["outcome"] for line in finished.out.splitlines()] == ["erased"] * 4
@@ -73,6 +88,8 @@ async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) ->
     ("arguments", "said"),
     [
         (("nobody-knows-it",), "the archive has no list of run nobody-knows-it"),
+        (("nobody-knows-it",), "runs named over HTTP or Celery have none"),
+        (("q3", "--keep", "customer"), "--keep and --from belong together"),
         (("../q3",), "the name of a run has"),
         (("q3", "--html", "nowhere/q3.html"), "nowhere/q3.html"),
     ],

@@ -1,5 +1,6 @@
-"""The page is one file that needs nothing else, and shows what is in it as it is."""
+"""The page is one file that loads nothing else, and shows all values as text."""
 
+import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -13,7 +14,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 class Seen(HTMLParser):
-    """Which elements and addresses a page has."""
+    """The elements and addresses of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -60,9 +61,9 @@ def test_it_loads_nothing_and_runs_nothing() -> None:
     assert html.count("&lt;script&gt;") == 4  # file, cause among the causes, and ID and cause of the row
 
 
-def test_a_run_that_needs_nobody_says_so() -> None:
+def test_a_run_says_when_nothing_needs_attention() -> None:
     html = shown(EvaluationRow("an ID", "archived", documents=3, bytes=750_000, archived_at="2026-11-23T04:00:00.000Z"))
-    assert "All 1 evaluations are in the archive" in html
+    assert "The only evaluation is in the archive" in html
     assert "3 documents, 750 kB" in html
     assert "1,234,567 evaluations" in html
     assert "<rect" in html
@@ -78,6 +79,24 @@ def test_why_there_are_no_documents_is_told_for_every_reason_where_there_are_non
 
 def test_what_needs_a_look_is_named() -> None:
     html = shown(EvaluationRow("its ID", "failed", cause="service_failed"))
-    assert "1 of 1 evaluations need a look" in html
+    assert "1 of 1 evaluation needs a look" in html
     assert "its ID" in html
     assert "No manifest was made since the run began" in html
+
+
+def test_many_rows_are_shown_fifty_at_a_time_and_printed_all() -> None:
+    html = shown(*[EvaluationRow(f"ID {number}", "failed", cause="service_failed") for number in range(120)])
+    sections = html.split('<section class="page"')[1:]
+    assert [section.count("<code>") for section in sections] == [50, 50, 20]
+    assert [re.findall(r'href="(#page-\d)" aria-current', section) for section in sections] == [
+        ["#page-1"],
+        ["#page-2"],
+        ["#page-3"],
+    ]
+    assert set(Seen(html).addresses) == {"#page-1", "#page-2", "#page-3"}
+    assert ".pages .page.page { display: block; }" in html.split("@media print")[1]
+
+
+def test_fifty_rows_need_no_links() -> None:
+    html = shown(*[EvaluationRow(f"ID {number}", "failed", cause="service_failed") for number in range(50)])
+    assert (html.count('<section class="page"'), "<nav" in html) == (1, False)

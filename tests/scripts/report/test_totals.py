@@ -20,7 +20,7 @@ def test_outcomes_documents_and_bytes_are_added_up() -> None:
     assert totals.outcomes == {"archived": 2, "no_documents": 1}
 
 
-def test_what_somebody_has_to_look_at_is_counted_by_cause_and_named_first_come() -> None:
+def test_evaluations_that_need_attention_are_counted_by_cause_and_listed_in_order() -> None:
     totals, most = ReportTotals(BEGUN), module._NAMED
     totals.add([row("failed", None, cause="service_failed") for _ in range(most)])
     totals.add([row("not_found"), row("missing", None, cause="queued"), row("missing", None)])

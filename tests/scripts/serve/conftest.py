@@ -1,4 +1,4 @@
-"""Open doors, and somebody who knocks."""
+"""A running server, and a client of it."""
 
 import base64
 import contextlib

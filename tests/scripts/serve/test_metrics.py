@@ -1,9 +1,12 @@
-"""The figures say how it goes, and name nobody."""
+"""The metrics describe the requests, without personal data."""
 
+from importlib.metadata import version
 from uuid import uuid4
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from scripts.serve.metrics import HttpMetrics
 from tests.counting import samples
 from tests.scripts.serve.conftest import Client, event
 
@@ -27,6 +30,24 @@ async def test_every_figure_is_there_from_the_start_and_has_our_prefix(client: C
     assert all(family.name.startswith("docv_") and family.documentation for family in families)
     results = {sample.labels["result"] for family in families for sample in family.samples if "result" in sample.labels}
     assert {"accepted", "repeated", "ignored_type", "test_ping", "unusable", "refused_login", "bad"} <= results
+
+
+def test_503_stands_alone_among_the_errors() -> None:
+    figures = HttpMetrics()
+    figures.preset_routes(["/evaluations"])
+    for status in (500, 502, 503):
+        figures.observe_request("/evaluations", status, 0.0)
+    found = samples(generate_latest(figures._registry).decode())
+    assert found['docv_http_requests_total{route="/evaluations",status="5xx"}'] == 2
+    assert found['docv_http_requests_total{route="/evaluations",status="503"}'] == 1
+
+
+async def test_errors_of_every_route_are_there_at_zero_and_the_version_is_told(client: Client) -> None:
+    found = samples(await client.figures())
+    for route in ("/evaluations", "/webhooks/riskos/{account}", "/"):
+        for status in ("5xx", "503"):
+            assert found[f'docv_http_requests_total{{route="{route}",status="{status}"}}'] == 0
+    assert found[f'docv_build_info{{version="{version("docv-archive")}"}}'] == 1
 
 
 async def test_what_all_processes_share_is_shown_too(client: Client, eval_id: str) -> None:

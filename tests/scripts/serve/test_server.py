@@ -24,7 +24,7 @@ def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
 
 @asynccontextmanager
 async def running(shell: Shell, *arguments: str) -> AsyncIterator[tuple[Client, asyncio.subprocess.Process]]:
-    """Have a serving process; whoever uses it ends it."""
+    """Start a serving process; the caller ends it."""
     process = await shell.start("serve", "--port", "0", *arguments)
     assert process.stdout
     try:
@@ -76,7 +76,7 @@ async def test_a_request_under_way_gets_its_answer_when_the_process_is_told_to_e
 
 
 async def _refuses(host: str, port: int) -> None:
-    """Wait until nobody new is let in."""
+    """Wait until new connections are refused."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -106,17 +106,23 @@ async def test_a_process_without_a_redis_does_not_start(shell: Shell) -> None:
     await refused(shell, code=2, said="DOCV_REDIS_URL is not set")
 
 
-async def test_a_weak_secret_is_told_by_the_name_of_its_setting(shell: Shell) -> None:
-    shell.settings["DOCV_INTAKE_TOKENS"] = "short"
+async def test_a_process_with_a_secret_that_could_be_guessed_does_not_start(shell: Shell) -> None:
+    shell.settings["DOCV_INTAKE_TOKENS"] = "geheim"
+    await refused(shell, code=2, said="DOCV_INTAKE_TOKENS: each token or password must have at least 16 characters")
+
+
+async def test_a_plain_connection_to_another_machine_is_told_in_the_log(shell: Shell) -> None:
+    shell.settings["DOCV_S3_ENDPOINT"] = "http://s3.example.com"
     process = await shell.start("serve", "--port", "0")
     assert process.stdout
     await asyncio.wait_for(process.stdout.readline(), 60)
     process.terminate()
     finished = await finish(process)
     assert finished.code == 0
-    warning = next(json.loads(line) for line in finished.err.splitlines() if "serve.weak_secret" in line)
-    assert warning["setting"] == "DOCV_INTAKE_TOKENS"
-    assert "short" not in finished.err
+    warning = next(json.loads(line) for line in finished.err.splitlines() if "settings.warning" in line)
+    assert warning["why"].startswith("DOCV_S3_ENDPOINT: plain http")
+    shell.settings["DOCV_STRICT"] = "true"
+    await refused(shell, code=2, said="use https, or remove DOCV_STRICT")
 
 
 async def test_a_redis_that_does_not_answer_is_told(shell: Shell) -> None:
@@ -133,7 +139,7 @@ async def test_an_address_that_is_taken_is_told(shell: Shell) -> None:
     listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = str(listener.sockets[0].getsockname()[1])
     try:
-        await refused(shell, "--port", port, code=3, said=f"127.0.0.1:{port} cannot be listened on")
+        await refused(shell, "--port", port, code=3, said=f"cannot listen on 127.0.0.1:{port}")
     finally:
         listener.close()
         await listener.wait_closed()

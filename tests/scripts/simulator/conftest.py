@@ -1,4 +1,4 @@
-"""A running simulator, and somebody who asks it."""
+"""A running simulator and its client."""
 
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -15,7 +15,7 @@ KEY = "a key of the tests"
 
 @dataclass(frozen=True)
 class Response:
-    """What came back: the status, the headers and the whole body."""
+    """A response: the status, the headers and the whole body."""
 
     status: int
     headers: Mapping[str, str]
@@ -23,14 +23,14 @@ class Response:
 
     @property
     def named_for(self) -> str:
-        """The evaluation that the filename speaks of."""
+        """The evaluation in the filename."""
         found = re.fullmatch(r"attachment; filename=(.{36})_document\.zip", self.headers["Content-Disposition"])
         assert found
         return found[1]
 
 
 class Client:
-    """Asks one simulator, with the right key unless told otherwise."""
+    """Sends requests to one simulator, with the right key by default."""
 
     def __init__(self, simulator: Simulator, http: aiohttp.ClientSession) -> None:
         self.simulator = simulator

@@ -14,7 +14,7 @@ TRIES = 3
 
 
 async def archive(client: Client, eval_id: str) -> Outcome:
-    """Do what a careful client does that knows nothing of scenarios."""
+    """Archive as a careful client does that does not know the scenarios."""
     outcome = Outcome.FAILED
     for _ in range(TRIES):
         outcome = await attempt(client, eval_id)
@@ -58,7 +58,7 @@ async def test_a_careful_client_reaches_the_expected_outcome(client: Client, sce
 
 def test_a_demo_shows_every_outcome_and_is_mostly_archived() -> None:
     outcomes = Counter(expected_outcome(scenario_of(eval_id)) for eval_id in demo_ids(300))
-    assert set(outcomes) == set(Outcome) - {Outcome.UNCHANGED, Outcome.CANCELLED}
+    assert set(outcomes) == set(Outcome) - {Outcome.UNCHANGED, Outcome.WITHHELD, Outcome.CANCELLED}
     assert outcomes[Outcome.ARCHIVED] > 200
 
 

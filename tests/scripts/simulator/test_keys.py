@@ -1,4 +1,4 @@
-"""One simulator, several keys: each is an account of its own."""
+"""One simulator with several keys: each is a separate account."""
 
 import aiohttp
 import pytest

@@ -6,7 +6,7 @@ from scripts.simulator.rate import SimulatedLimiter
 
 
 def sent(neighbour: Neighbour, options: SimulatorOptions, until: float) -> NeighbourSnapshot:
-    """Let a neighbour send from 0 on; return its figures."""
+    """Let a neighbour send from 0 on; return its statistics."""
     due = 0.0
     while due < until:
         due = neighbour.send(options, due)

@@ -29,7 +29,7 @@ def decoded(file: bytes) -> Image.Image:
 
 
 def shown(file: bytes) -> tuple[str | None, tuple[int, int], bytes]:
-    """What a viewer makes of an image: its form, its size, its pixels."""
+    """Return what a viewer shows of an image: its format, its size, its pixels."""
     image = decoded(file)
     return image.format, image.size, image.convert("RGB").tobytes()
 

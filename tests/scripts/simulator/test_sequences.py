@@ -190,7 +190,7 @@ async def test_a_redirect_leads_to_another_host_and_is_noticed_when_followed(cli
 
 
 @pytest.mark.parametrize("scenario", [Scenario.FOREIGN_FILENAME_ONCE, Scenario.FOREIGN_FILENAME_ALWAYS])
-async def test_a_bundle_of_somebody_else_is_named_for_somebody_else(client: Client, scenario: Scenario) -> None:
+async def test_a_bundle_of_another_evaluation_has_the_name_of_that_one(client: Client, scenario: Scenario) -> None:
     eval_id = eval_id_for(scenario, 1)
     response = await client.ask(eval_id)
     assert response.named_for != eval_id

@@ -29,7 +29,7 @@ async def test_an_id_that_is_no_uuid_is_a_bad_request(client: Client, eval_id: s
     assert (await client.ask(eval_id)).status == 400
 
 
-@pytest.mark.parametrize("path", ["/", "/api/evaluation", f"/api/evaluation/{PLAIN}", "/api/evaluation//documents"])
+@pytest.mark.parametrize("path", ["/", "/api/evaluation", f"/api/evaluation/{PLAIN}/", "/api/evaluation//documents"])
 async def test_a_wrong_path_is_not_found(client: Client, path: str) -> None:
     assert (await client.send("GET", path)).status == 404
 
@@ -114,7 +114,7 @@ async def test_latency_is_what_it_is_told_to_be(client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-async def test_it_can_refuse_everybody_until_told_otherwise(client: Client, status: int) -> None:
+async def test_it_refuses_all_requests_until_it_is_changed(client: Client, status: int) -> None:
     assert (await client.send("POST", "/__control", body={"refuse_with": status})).status == 204
     assert (await client.ask(PLAIN)).status == status
     assert (await client.send("POST", "/__control", body={"refuse_with": None})).status == 204
@@ -207,7 +207,25 @@ def test_a_signal_ends_it_in_order_and_soon_and_the_key_is_never_printed(number:
             # The body would take a minute.
             output, errors = process.communicate(timeout=30)
     assert process.returncode == 0
-    # In this mode asyncio tells of each step that takes a tenth of a second: on a busy machine that is no fault.
+    # In this mode, asyncio reports each step of a tenth of a second or more; on a busy machine that is not a fault.
     told = [line for line in errors.splitlines() if not line.startswith("Executing <")]
     assert (output, told) == ("", [])
     assert "a-secret-key" not in errors
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status", "eval_status"),
+    [
+        (Scenario.DOCUMENTED, 200, "evaluation_completed"),
+        (Scenario.NOT_COMPLETE, 200, "evaluation_paused"),
+        (Scenario.NOT_FOUND, 404, None),
+    ],
+)
+async def test_the_record_of_an_evaluation_is_there_with_its_key_and_counts_as_a_request(
+    client: Client, scenario: Scenario, status: int, eval_status: str | None
+) -> None:
+    eval_id = eval_id_for(scenario, 1)
+    answer = await client.send("GET", f"/api/evaluation/{eval_id}")
+    assert (answer.status, orjson.loads(answer.body).get("eval_status")) == (status, eval_status)
+    assert (await client.send("GET", f"/api/evaluation/{eval_id}", "another key")).status == 401
+    assert (client.simulator.stats().requests, client.simulator.stats().records) == (2, 2)

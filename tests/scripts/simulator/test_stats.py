@@ -9,7 +9,7 @@ def test_figures_add_up() -> None:
     counted = SimulatorStats()
     for number, moment in enumerate((0.0, 0.1, 0.2, 5.0)):
         counted.count_request(f"id {number % 2}", moment)
-    counted.count_request(None, 5.1)
+    counted.count_record(5.1)
     counted.count_granted(0.0)
     counted.count_granted(0.2)
     counted.count_refused(SimulatedLimit.RATE)
@@ -23,6 +23,7 @@ def test_figures_add_up() -> None:
         granted=2,
         refused_by_rate=1,
         refused_by_quota=1,
+        records=1,
         redirects_followed=1,
         worst_second=3,
         worst_second_granted=2,

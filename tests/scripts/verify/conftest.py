@@ -1,4 +1,4 @@
-"""The archive to be verified: in a folder and in S3, with somebody who can tamper with it."""
+"""The archive to verify, in a folder and in S3, and direct access to tamper with it."""
 
 import time
 from collections.abc import AsyncIterator
@@ -25,10 +25,10 @@ class Place:
     """An archive.
 
     Attributes:
-        settings: where it is.
-        bucket: for workers.
-        hand: for others.
-        ctx: what the last verification worked with.
+        settings: its settings.
+        bucket: the access of workers.
+        hand: direct access, for tampering.
+        ctx: the context of the last verification.
     """
 
     settings: Settings
@@ -37,7 +37,7 @@ class Place:
     ctx: VerifyContext | None = None
 
     async def checked(self, group: ObjectGroup) -> list[Difference]:
-        """Return the differences of one place."""
+        """Return the differences of one evaluation or run."""
         async with open_lister(self.settings) as lister:
             return await find_differences(VerifyContext(self.bucket, lister, young=time.time()), group)
 

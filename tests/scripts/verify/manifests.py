@@ -1,4 +1,4 @@
-"""Manifests for the small tests of verify's rooms, and a bucket that is a dictionary."""
+"""Manifests for the small tests of verify, and a bucket that is a dictionary."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,10 +6,9 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from scripts.verify.objects_api import ListedObject
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.bucket import ObjectAttributes, S3Bucket
+from tasks.storage.bucket import ListedObject, ObjectAttributes, S3Bucket
 from tasks.storage.manifest import BundleRecord, DocumentRecord, Manifest, ResponseRecord, TriggerRecord
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
@@ -29,7 +28,7 @@ def manifest(revision: int = 1, before: bytes | None = None, **changes: Any) -> 
     """Return a manifest with a selfie, with some changes.
 
     Args:
-        before: bytes of the one that it follows.
+        before: bytes of the previous manifest.
     """
     facts = {
         "schema": 1,

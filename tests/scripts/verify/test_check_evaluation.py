@@ -1,4 +1,4 @@
-"""One evaluation: what its manifests claim is there, nothing else is, and who works on it meanwhile is not accused."""
+"""One evaluation: its objects are exactly those of its manifests, and concurrent writes of workers are not reported."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ async def wrong(place: Place, **facts: object) -> list[tuple[str, str]]:
     return [(each.key, each.problem.value) for each in await place.verified(**facts)]  # type: ignore[arg-type]
 
 
-async def test_what_workers_leave_has_no_difference(place: Place) -> None:
+async def test_an_archive_of_workers_has_no_differences(place: Place) -> None:
     await fill(place.bucket, IDS)
     for depth in VerifyDepth:
         assert await wrong(place, depth=depth) == []
@@ -46,7 +46,7 @@ async def test_a_copy_that_a_killed_worker_left_is_no_difference(place: Place) -
     assert await wrong(place) == [(f"sandbox/{FIRST}/revisions/1.json", "revision_differs")]
 
 
-async def test_what_is_on_its_way_is_no_orphan_until_it_is_old(place: Place) -> None:
+async def test_an_object_is_an_orphan_only_when_it_is_old(place: Place) -> None:
     key = f"sandbox/{FIRST}/selfie/{'0' * 64}.jpg"
     place.hand.put(key, b"on its way")
     assert await wrong(place, grace=3600) == []
@@ -55,13 +55,13 @@ async def test_what_is_on_its_way_is_no_orphan_until_it_is_old(place: Place) -> 
     assert await wrong(place) == [(MANIFEST, "manifest_missing"), (key, "orphan")]
 
 
-async def test_an_evaluation_that_was_asked_for_and_is_not_there_is_named(place: Place) -> None:
+async def test_a_requested_evaluation_is_reported_when_it_is_missing(place: Place) -> None:
     found = await place.checked(ObjectGroup(evaluation_place("sandbox", FIRST), None))
     assert [(each.eval_id, each.problem) for each in found] == [(FIRST, Problem.MANIFEST_MISSING)]
     assert await place.checked(ObjectGroup(quarantine_place("sandbox", FIRST), None)) == []
 
 
-async def test_workers_that_go_on_meanwhile_are_not_accused(place: Place) -> None:
+async def test_concurrent_writes_of_workers_are_not_reported(place: Place) -> None:
     await fill(place.bucket, IDS)
 
     async def work() -> None:
@@ -89,7 +89,7 @@ async def test_workers_that_go_on_meanwhile_are_not_accused(place: Place) -> Non
         ("", "key_outside"),
     ],
 )
-async def test_a_key_that_is_not_its_own_is_named_and_never_followed(place: Place, key: str, problem: str) -> None:
+async def test_a_key_of_another_evaluation_is_reported_and_never_read(place: Place, key: str, problem: str) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     manifest = json.loads(place.hand.get(MANIFEST))
     was = manifest["documents"][0]["key"]

@@ -1,4 +1,4 @@
-"""One object is compared with what is claimed of it, as closely as was asked for."""
+"""One object is compared with its manifest, as closely as the depth requires."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -8,9 +8,12 @@ import pytest
 from scripts.verify.check_object import check_object
 from scripts.verify.context import VerifyContext, VerifyDepth
 from scripts.verify.expected_objects import ExpectedObject, expected_objects
-from scripts.verify.objects_api import ListedObject, ObjectHead
+from scripts.verify.objects_api import ObjectHead
 from scripts.verify.record import ManifestRecord
 from tasks.errors import StorageError
+from tasks.storage.bucket import ListedObject
+from tasks.storage.encrypted_bucket import EncryptedBucket
+from tasks.storage.encryption import Keyring, seal
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, holding, manifest
 
 OTHER = "0" * 64
@@ -23,7 +26,7 @@ def claim() -> ExpectedObject:
 
 @dataclass
 class Lister:
-    """What is kept beside an object, and what was asked of it; None for a folder, an error for a store that fails."""
+    """The facts beside an object, and the requests for them; None for a folder, an error for a store that fails."""
 
     beside: ObjectHead | StorageError | None
     asked: list[str] = field(default_factory=list)
@@ -70,13 +73,13 @@ async def wrong(
 
 
 @pytest.mark.parametrize("depth", VerifyDepth)
-async def test_what_is_as_it_is_claimed_has_no_difference(depth: VerifyDepth) -> None:
+async def test_an_object_has_no_differences_when_it_fits_its_manifest(depth: VerifyDepth) -> None:
     for lister in (Lister(labelled()), Lister(None)):
         assert await wrong(lister, depth=depth, lock="COMPLIANCE") == []
 
 
 @pytest.mark.parametrize("depth", VerifyDepth)
-async def test_what_is_not_there_or_has_another_size_is_asked_for_no_further(depth: VerifyDepth) -> None:
+async def test_a_missing_object_or_one_of_another_size_costs_no_further_requests(depth: VerifyDepth) -> None:
     lister = Lister(labelled())
     assert await wrong(lister, depth=depth, size=None) == ["object_missing"]
     assert await wrong(lister, depth=depth, size=1) == ["size_differs"]
@@ -98,7 +101,7 @@ async def test_other_bytes_are_found_wherever_their_hash_comes_from() -> None:
     assert await wrong(Lister(labelled(content=OTHER))) == ["content_differs"]
     assert await wrong(Lister(labelled(sha256=OTHER)), depth=VerifyDepth.CHECKSUMS) == ["content_differs"]
     assert await wrong(Lister(None), content=b"another!") == ["content_differs"]
-    # Without a checksum of the whole the bytes are read.
+    # Without a checksum of the whole object, the bytes are read.
     assert await wrong(Lister(labelled(sha256=None)), depth=VerifyDepth.CHECKSUMS, content=b"another!") == [
         "content_differs"
     ]
@@ -134,3 +137,14 @@ async def test_labels_that_say_something_else_are_named(changes: dict[str, objec
 async def test_what_goes_while_it_is_looked_at_is_missing_and_what_is_not_given_was_not_read() -> None:
     assert await wrong(Lister(None), content=None) == ["object_missing"]
     assert await wrong(Lister(StorageError("read", "no"))) == ["not_read"]
+
+
+@pytest.mark.parametrize(("key_id", "problems"), [("k1", []), ("k2", ["sealing_differs"])])
+async def test_an_object_is_sealed_with_the_key_that_its_manifest_says(key_id: str, problems: list[str]) -> None:
+    of = replace(claim(), sealed_with="k1")
+    keyring = Keyring(key_id, {"k1": b"1" * 32, "k2": b"2" * 32})
+    bucket = EncryptedBucket(await holding({of.key: b"".join(seal(CONTENT, of.key, keyring))}), keyring)
+    for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
+        ctx = VerifyContext(bucket, Lister(labelled()), young=0.0, depth=depth)
+        found = await check_object(ctx, EVALUATION.eval_id, of, ListedObject(of.key, of.size_there, 0.0))
+        assert [each.problem.value for each in found] == problems

@@ -1,4 +1,4 @@
-"""The list of a run is read back: what it is, its pieces, and the IDs it was made from."""
+"""The list of a run is verified: its head, its pieces, and its IDs."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from scripts.verify.check_run import check_run
 from scripts.verify.context import VerifyContext
 from scripts.verify.layout import ObjectGroup, place_of
 from scripts.verify.local_objects import LocalObjectLister
-from scripts.verify.objects_api import IRREGULAR, ListedObject
+from scripts.verify.objects_api import IRREGULAR
+from tasks.storage.bucket import ListedObject
 from tasks.storage.local_bucket import LocalBucket
 from tests.archives import FolderHand, eval_ids, keep_run
 
@@ -67,7 +68,7 @@ def _damage(change: Callable[[dict], None]) -> Callable[[FolderHand], None]:  # 
         _damage(lambda run: run["source"].update(fingerprint="0" * 64)),
     ],
 )
-async def test_a_list_that_is_none_or_another_s_is_damaged(
+async def test_an_invalid_list_or_one_of_another_run_is_damaged(
     hand: FolderHand, damage: Callable[[FolderHand], None]
 ) -> None:
     damage(hand)
@@ -75,12 +76,12 @@ async def test_a_list_that_is_none_or_another_s_is_damaged(
 
 
 @pytest.mark.parametrize("data", [b"", b"no gzip"])
-async def test_a_piece_that_is_damaged_is_named(hand: FolderHand, data: bytes) -> None:
+async def test_a_damaged_piece_is_reported(hand: FolderHand, data: bytes) -> None:
     hand.put(key := piece(hand), data)
     assert await found(hand) == [(key, "run_damaged")]
 
 
-async def test_a_piece_that_is_gone_is_named(hand: FolderHand) -> None:
+async def test_a_missing_piece_is_reported(hand: FolderHand) -> None:
     hand.delete(key := piece(hand))
     assert await found(hand) == [(key, "run_damaged")]
 

@@ -3,15 +3,22 @@
 import csv
 import io
 import json
+import signal
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from redis.asyncio import Redis
 
+from scripts.console.exit_codes import INTERRUPTED
+from tasks.ledger.last_verified import LastVerified
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
 from tests.archives import PREFIX, eval_ids, fill
-from tests.commands import Shell
+from tests.commands import Shell, finish, reached
 from tests.conftest import S3
+from tests.riskos import Heard, Reply, Then, listening, s3_error
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -34,8 +41,28 @@ async def test_an_archive_that_is_whole_has_no_difference(shell: Shell) -> None:
     finished = await shell.run("verify", "--grace", "0")
     assert (finished.code, finished.out) == (0, "eval_id,key,problem,detail\n")
     assert "20 evaluations" in finished.err
-    assert "2 in quarantine; 1 lists of runs; 0 differences" in finished.err
+    assert "2 in quarantine; 1 run list; 0 differences" in finished.err
     assert {path.name for path in shell.folder.iterdir()} == {"archive"}
+
+
+async def test_a_success_of_the_whole_archive_is_left_in_redis(shell: Shell, redis: Redis, redis_url: str) -> None:
+    shell.settings |= {"DOCV_REDIS_URL": redis_url}
+    for arguments in (("-",), ("--since", "2020-01-01")):
+        assert (await shell.run("verify", *arguments, given="\n".join(IDS))).code == 0
+        assert await LastVerified(redis).get() == 0
+    assert (await shell.run("verify", "--sample", "50%")).code == 0
+    at = await LastVerified(redis).get()
+    assert at > 0
+    await redis.delete("docv:verify:last_success")
+    (shell.folder / "archive" / "sandbox" / IDS[0] / "manifest.json").write_text("{")
+    assert (await shell.run("verify")).code == 1
+    assert await LastVerified(redis).get() == 0
+
+
+async def test_a_success_counts_although_redis_is_away(shell: Shell) -> None:
+    shell.settings |= {"DOCV_REDIS_URL": "redis://127.0.0.1:9/0"}
+    finished = await shell.run("verify")
+    assert (finished.code, "Redis did not record this success" in finished.err) == (0, True)
 
 
 async def test_every_difference_is_a_row_or_a_line(shell: Shell) -> None:
@@ -54,19 +81,43 @@ async def test_every_difference_is_a_row_or_a_line(shell: Shell) -> None:
     assert (await shell.run("verify", "--grace", "0", "--sizes-only", "--sample", "0.0001%")).code == 1
 
 
+@pytest.mark.parametrize("statuses", [[200], [500, 500, 500]])
+async def test_differences_are_notified_and_a_receiver_that_fails_is_told(shell: Shell, statuses: list[int]) -> None:
+    received: list[dict[str, object]] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        received.append(await request.json())
+        return web.Response(status=statuses.pop(0))
+
+    application = web.Application()
+    application.router.add_post("/hook", receive)
+    spoil(shell, IDS[0])
+    failed = len(statuses) > 1
+    async with TestServer(application) as server:
+        shell.settings["DOCV_NOTIFY_URL"] = str(server.make_url("/hook"))
+        finished = await shell.run("verify", "--grace", "0")
+    assert finished.code == 1
+    assert ("the notification was not delivered: the receiver answered with status 500" in finished.err) == failed
+    assert not statuses
+    assert {each["event"] for each in received} == {"verify_differences"}
+    assert (received[-1]["count"], received[-1]["problems"]) == (1, {"content_differs": 1})
+    assert len({each["id"] for each in received}) == 1
+
+
 async def test_only_what_a_list_names_is_looked_at(shell: Shell) -> None:
     spoil(shell, IDS[0])
     unknown = eval_ids(1, seed=9)[0]
     (shell.folder / "ids.txt").write_text("\n".join(IDS[1:5]))
     (shell.folder / "more.csv").write_text(f"name,id\na,{IDS[0]}\nb,{unknown}\nc,nobody\n")
     assert (await shell.run("verify", "ids.txt")).code == 0
+    assert not (shell.folder / ".docv-archive").exists()
     finished = await shell.run("verify", "more.csv", "--column", "id", "--json")
     assert finished.code == 1
     assert [json.loads(line)["problem"] for line in finished.out.splitlines()] == [
         "content_differs",
         "manifest_missing",
     ]
-    assert "line 4: 'nobody' is no evaluation ID" in finished.err
+    assert "line 4: 'nobody' is not a valid evaluation ID" in finished.err
     (shell.folder / "bad.txt").write_text(f"{IDS[1]}\nnobody\n")
     assert (await shell.run("verify", "bad.txt")).code == 1
 
@@ -99,14 +150,14 @@ async def test_an_archive_in_s3_is_verified_the_same_way(s3: S3, tmp_path: Path)
     ("arguments", "code", "said"),
     [
         (("--checksums-only", "--sizes-only"), 2, "not both"),
-        (("--sample", "0%"), 2, "is no part of all"),
-        (("--sample", "five"), 2, "is no part of all"),
+        (("--sample", "0%"), 2, "is not a valid share"),
+        (("--sample", "five"), 2, "is not a valid share"),
         (("--since", "yesterday"), 2, "--since"),
         (("missing.txt",), 2, "missing.txt"),
-        ((), 3, "there is no archive here that can be read"),
+        ((), 3, "no readable archive was found here"),
     ],
 )
-async def test_what_cannot_be_verified_is_one_sentence(
+async def test_invalid_arguments_are_reported_in_one_sentence(
     tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     finished = await Shell(tmp_path).run("verify", *arguments)
@@ -114,3 +165,21 @@ async def test_what_cannot_be_verified_is_one_sentence(
     assert said in finished.err
     assert "Traceback" not in finished.err
     assert not (tmp_path / "archive").exists()
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+async def test_verify_ends_on_ctrl_c_while_s3_does_not_answer(tmp_path: Path, answers: int) -> None:
+    """The first request asks whether the bucket is there, and the second one lists it."""
+
+    def answer(_: Heard) -> Reply:
+        return Reply(s3_error(404, "NoSuchKey")) if len(server.heard) <= answers else Reply(b"", Then.HANG)
+
+    async with listening(answer) as server:
+        settings = {"DOCV_ARCHIVE_URL": "s3://archive", "DOCV_S3_ENDPOINT": server.url}
+        keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+        process = await Shell(tmp_path, settings | keys).start("verify")
+        await reached(lambda: len(server.heard) > answers, process)
+        process.send_signal(signal.SIGINT)
+        finished = await finish(process, seconds=30)
+    assert finished.code == INTERRUPTED
+    assert "Stopped before the end" in finished.err

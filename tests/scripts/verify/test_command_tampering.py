@@ -1,4 +1,4 @@
-"""Whoever tampers with the archive is found, whatever he does; and nobody else is accused."""
+"""Every kind of tampering is found, and undamaged objects are not reported."""
 
 import json
 import random
@@ -16,8 +16,8 @@ class Tamperer:
     """Changes one thing at a time, each in another evaluation.
 
     Attributes:
-        hand: what he works with.
-        dice: what he chooses by.
+        hand: direct access to the objects.
+        dice: decides what to change.
     """
 
     hand: Hand
@@ -51,11 +51,11 @@ class Tamperer:
         return self.choose("manifest.json", "sandbox/", but=self._poor())
 
     def _poor(self) -> tuple[str, ...]:
-        """Evaluations without documents: there is nothing in their manifests to be altered in these ways."""
+        """Return evaluations without documents: their manifests cannot be altered in these ways."""
         rich = {self.evaluation(key) for key in self.keys if key.endswith(".jpg")}
         return tuple({self.evaluation(key) for key in self.keys} - rich)
 
-    # What he does; each returns the key that must be named.
+    # Each of these changes one thing, and returns the key that must be reported.
 
     def flip(self, key: str) -> str:
         data = bytearray(self.hand.get(key))

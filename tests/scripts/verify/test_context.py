@@ -22,4 +22,4 @@ def test_a_day_begins_at_its_midnight() -> None:
 
 def test_the_sentence_names_what_there_is() -> None:
     assert VerifyProgress(1_000, 3_000, 7_000_000).sentence() == "1,000 evaluations, 3,000 objects, 7 MB read back"
-    assert VerifyProgress(quarantined=2, runs=1).sentence().endswith("; 2 in quarantine; 1 lists of runs")
+    assert VerifyProgress(quarantined=2, runs=1).sentence().endswith("; 2 in quarantine; 1 run list")

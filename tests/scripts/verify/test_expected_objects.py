@@ -1,4 +1,4 @@
-"""What manifests claim is to be there; a key that is none of their own is named, and claimed by nobody."""
+"""The objects that manifests require; a key of another evaluation is reported, and not required."""
 
 import pytest
 
@@ -41,22 +41,26 @@ def test_a_sealed_one_is_larger_where_it_is() -> None:
         (document(key=f"sandbox/{EVALUATION.eval_id}/../x"), "key_outside"),
         (document(key=KEY.replace("9a10", "9a11")), "key_outside"),
         (document(key=KEY.replace("sandbox", "production")), "key_outside"),
-        (document(key=KEY.replace("jpg", "png")), "key_wrong"),
         (document(sha256="0" * 64), "key_wrong"),
         (document(kind="document_front"), "key_wrong"),
-        (document(media_type="odd/type", key=KEY.replace("jpg", "E X E")), "key_wrong"),
+        (document(key=KEY.replace("jpg", "E X E")), "key_wrong"),
+        (document(key=KEY.replace("jpg", "")), "key_wrong"),
+        (document(key=KEY.replace(".jpg", "")), "key_wrong"),
+        (document(key=KEY + ".exe"), "key_wrong"),
     ],
 )
-def test_a_key_of_somebody_else_is_named_and_not_claimed(wrong: DocumentRecord, problem: str) -> None:
+def test_a_key_of_another_evaluation_is_reported_and_not_required(wrong: DocumentRecord, problem: str) -> None:
     claims = expected_objects(EVALUATION, [record(manifest(documents=(wrong,)))])
     assert [(each.key, each.problem.value) for each in claims.differences] == [(wrong.key, problem)]
     assert claims.documents == {}
 
 
-def test_a_media_type_of_a_later_version_is_believed() -> None:
-    later = document(media_type="image/later", key=KEY.replace("jpg", "ltr"))
-    claims = expected_objects(EVALUATION, [record(manifest(documents=(later,)))])
-    assert (list(claims.documents), claims.differences) == ([later.key], [])
+@pytest.mark.parametrize("media_type", ["image/jpeg", "image/later", "application/octet-stream"])
+@pytest.mark.parametrize("extension", ["jpg", "bin", "ltr", "JPEG"])
+def test_kind_and_hash_decide_a_key_whatever_its_extension(media_type: str, extension: str) -> None:
+    stored = document(media_type=media_type, key=KEY.replace("jpg", extension))
+    claims = expected_objects(EVALUATION, [record(manifest(documents=(stored,)))])
+    assert (list(claims.documents), claims.differences) == ([stored.key], [])
 
 
 def test_a_document_that_only_a_former_manifest_names_was_dropped() -> None:

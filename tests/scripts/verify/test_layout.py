@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from scripts.verify.layout import ArchiveArea, ArchivePlace, evaluation_place, group_objects, place_of, quarantine_place
-from scripts.verify.objects_api import ListedObject
+from tasks.storage.bucket import ListedObject
 
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 
@@ -38,7 +38,7 @@ def test_a_key_says_what_it_belongs_to(key: str, place: ArchivePlace) -> None:
         "receipts",
     ],
 )
-def test_any_other_key_is_nobody_s(key: str) -> None:
+def test_any_other_key_belongs_to_no_evaluation(key: str) -> None:
     assert place_of(key) == ArchivePlace(ArchiveArea.NONE, key)
 
 

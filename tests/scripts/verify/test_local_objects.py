@@ -9,8 +9,9 @@ import pytest
 
 from scripts.verify import local_objects
 from scripts.verify.local_objects import LocalObjectLister
-from scripts.verify.objects_api import IRREGULAR, ListedObject
+from scripts.verify.objects_api import IRREGULAR
 from tasks.errors import StorageError
+from tasks.storage.bucket import ListedObject
 
 
 async def walked(root: Path, prefix: str = "") -> list[ListedObject]:
@@ -34,7 +35,7 @@ async def test_everything_comes_in_the_order_of_its_key(
     assert await walked(tmp_path, "nothing/") == []
 
 
-async def test_the_time_is_one_that_nobody_can_set(tmp_path: Path) -> None:
+async def test_the_time_cannot_be_set_by_a_program(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x")
     os.utime(path, (10**10, 10**10))
@@ -42,7 +43,7 @@ async def test_the_time_is_one_that_nobody_can_set(tmp_path: Path) -> None:
     assert stored.modified == path.stat().st_ctime < 10**10
 
 
-async def test_what_is_no_file_is_listed_as_none_and_a_link_is_not_followed(tmp_path: Path) -> None:
+async def test_a_special_file_is_listed_as_irregular_and_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "x").write_bytes(b"x")
     root = tmp_path / "root"

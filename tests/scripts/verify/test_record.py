@@ -1,12 +1,13 @@
-"""A manifest is read, or it is said what it is."""
+"""A manifest is read, or the reason is reported."""
 
 import json
 
 import pytest
 
-from scripts.verify.objects_api import IRREGULAR, ListedObject
+from scripts.verify.objects_api import IRREGULAR
 from scripts.verify.problems import Difference
 from scripts.verify.record import ManifestRecord, read_record
+from tasks.storage.bucket import ListedObject
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
 
 KEY = EVALUATION.manifest_key
@@ -27,10 +28,10 @@ async def test_a_manifest_is_read_with_its_hash_and_none_is_none() -> None:
 @pytest.mark.parametrize(
     ("data", "problem", "detail"),
     [
-        (b"", "manifest_damaged", "no JSON"),
-        (WHOLE[:-5], "manifest_damaged", "no JSON"),
+        (b"", "manifest_damaged", "not valid JSON"),
+        (WHOLE[:-5], "manifest_damaged", "not valid JSON"),
         (changed(schema=2), "manifest_damaged", "newer format (2)"),
-        (changed(documents=1), "manifest_damaged", "does not fit its schema"),
+        (changed(documents=1), "manifest_damaged", "does not match its schema"),
         (changed(eval_id="0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"), "manifest_foreign", "another evaluation"),
         (changed(environment="production"), "manifest_foreign", "another evaluation or environment"),
     ],
@@ -46,4 +47,4 @@ async def test_what_is_none_is_named(data: bytes, problem: str, detail: str) -> 
 async def test_what_is_no_file_or_too_large_is_not_read(size: int) -> None:
     found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, ListedObject(KEY, size, 0.0))
     assert isinstance(found, Difference)
-    assert (found.problem, "larger than any manifest" in found.detail) == ("manifest_damaged", True)
+    assert (found.problem, "too large for a manifest" in found.detail) == ("manifest_damaged", True)

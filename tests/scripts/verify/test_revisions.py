@@ -1,4 +1,4 @@
-"""The manifests of an evaluation hold together by their numbers and hashes; each break is named at its place."""
+"""The manifests of an evaluation form a chain of numbers and hashes; each break is reported at its place."""
 
 from collections.abc import Callable
 
@@ -55,25 +55,28 @@ def _put(key: str, data: bytes) -> Callable[[Objects], Objects]:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_put(CURRENT, b"{"), [(CURRENT, "manifest_damaged", "no JSON")]),
-        (_put(TWO, b"{"), [(TWO, "manifest_damaged", "no JSON")]),
+        (_put(CURRENT, b"{"), [(CURRENT, "manifest_damaged", "not valid JSON")]),
+        (_put(TWO, b"{"), [(TWO, "manifest_damaged", "not valid JSON")]),
         (_lost(TWO), [(TWO, "revision_missing", "its successor names it")]),
         (_lost(ONE, TWO), [(TWO, "revision_missing", "2 are missing")]),
         (
             _put(TWO, manifest(2, whole()[ONE], account="b").as_json()),
-            [(TWO, "revision_differs", "not the one its successor names")],
+            [(TWO, "revision_differs", "differs from the one that its successor names")],
         ),
         (
             _put(TWO, manifest(7, whole()[ONE]).as_json()),
-            [(TWO, "revision_differs", "revision 7"), (TWO, "revision_differs", "not the one its successor names")],
+            [
+                (TWO, "revision_differs", "revision 7"),
+                (TWO, "revision_differs", "differs from the one that its successor names"),
+            ],
         ),
         (
             _put(ONE, manifest(1, b"x").as_json()),
-            [(ONE, "revision_differs", "do not agree"), (ONE, "revision_differs", "hash is not")],
+            [(ONE, "revision_differs", "contradict each other"), (ONE, "revision_differs", "hash differs")],
         ),
         (
             _put(CURRENT, manifest(3).as_json()),
-            [(CURRENT, "revision_differs", "do not agree"), (TWO, "revision_differs", "")],
+            [(CURRENT, "revision_differs", "contradict each other"), (TWO, "revision_differs", "")],
         ),
         (_put(THREE, manifest(3, b"x").as_json()), [(THREE, "revision_differs", "number of the manifest")]),
         (_put(THREE, whole()[CURRENT]), []),
@@ -92,4 +95,4 @@ async def test_one_that_was_listed_and_is_gone_is_missing() -> None:
     bucket = await holding(_lost(TWO)(objects))
     found = (await read_chain(bucket, EVALUATION, listed(objects))).differences
     assert [(each.key, each.problem.value) for each in found] == [(TWO, "revision_missing")]
-    assert "not there any more" in found[0].detail
+    assert "no longer exists" in found[0].detail

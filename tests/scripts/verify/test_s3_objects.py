@@ -8,6 +8,7 @@ from tasks.memory.spool import Spool
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
 from tests.archives import PREFIX, BucketHand
 from tests.conftest import S3
+from tests.riskos import http, saying
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -83,3 +84,24 @@ async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -
     async with open_s3_lister(gone) as shelves:
         with pytest.raises(StorageError, match="NoSuchBucket"):
             _ = [some async for some in shelves.walk("")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Sign in</html>",
+        b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+        b"<ListBucketResult><Contents>",
+    ],
+)
+async def test_an_answer_that_is_not_a_whole_listing_is_not_an_empty_archive(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    async with saying(http(200, body)) as server:
+        settings = Settings(archive_url="s3://archive", s3_endpoint=server.url)
+        async with open_s3_lister(settings) as lister:
+            with pytest.raises(StorageError, match="list"):
+                _ = [some async for some in lister.walk("")]

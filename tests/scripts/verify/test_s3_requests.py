@@ -1,4 +1,4 @@
-"""Small requests to S3: what is said of each answer, and what is tried again."""
+"""Small requests to S3: the meaning of each answer, and the requests that are repeated."""
 
 import asyncio
 import socket
@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import boto3
 import pytest
 
 from scripts.verify import s3_http
@@ -16,6 +15,8 @@ from scripts.verify.s3_requests import S3Requests, S3Response, open_s3_requests
 from tasks.errors import StorageError
 from tests.bench.certificate import write_certificate
 from tests.riskos import Heard, Reply, Server, Then, http, listening, s3_error, saying
+from worker.clients.s3_connection import connect_s3
+from worker.config.settings import SettingsError
 
 NOT_NOW = s3_error(503, "SlowDown")
 ABC = http(200, b"abc", headers={"ETag": '"1"'})
@@ -25,14 +26,12 @@ ABC = http(200, b"abc", headers={"ETag": '"1"'})
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
 
 @asynccontextmanager
 async def line_to(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterator[S3Requests]:
-    session = boto3.Session(region_name="eu-central-1")
-    client = session.client("s3", endpoint_url=url)
-    waits = [0.0] * (tries - 1)
-    async with open_s3_requests(client, session.get_credentials(), "ours", at_once, waits=waits) as line:
+    async with open_s3_requests(connect_s3(url), "ours", at_once, waits=[0.0] * (tries - 1)) as line:
         yield line
 
 
@@ -57,7 +56,7 @@ async def test_an_object_is_asked_for_at_its_place_in_the_bucket() -> None:
     assert heard.headers["host"] == server.url.removeprefix("http://")
 
 
-async def test_nothing_is_told_of_who_asks_and_nothing_kept_of_who_answers() -> None:
+async def test_requests_have_no_user_agent_and_cookies_are_not_kept() -> None:
     async with saying(http(200, headers={"Set-Cookie": "a=b; Path=/"})) as server, line_to(server.url) as line:
         await tags_of(line)
         await tags_of(line)
@@ -165,7 +164,7 @@ async def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(monk
 async def test_a_proxy_that_is_no_url_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://somebody:secret@[proxy")
     async with saying(ABC) as server:
-        with pytest.raises(StorageError, match="the environment names as a proxy is no URL") as caught:
+        with pytest.raises(SettingsError, match="HTTPS_PROXY or HTTP_PROXY: ") as caught:
             await asked(server)
     assert "secret" not in str(caught.value)
 
@@ -178,7 +177,7 @@ async def test_an_answer_that_does_not_end_is_not_waited_for(said: bytes, monkey
     assert len(server.heard) == 2
 
 
-async def test_a_server_that_takes_nobody_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_accepts_no_connections_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_http, "_CONNECT", timedelta(seconds=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
         async with asyncio.timeout(30), line_to(f"http://127.0.0.1:{full.getsockname()[1]}", tries=1) as line:
@@ -202,7 +201,7 @@ async def test_there_are_no_more_connections_than_allowed() -> None:
     assert (most, len(server.heard)) == (3, 12)
 
 
-async def test_whoever_is_stopped_waits_for_no_answer() -> None:
+async def test_a_cancelled_request_does_not_wait_for_its_answer() -> None:
     async with saying(Reply(b"", Then.HANG)) as server, asyncio.timeout(30), line_to(server.url) as line:
         asking = asyncio.ensure_future(tags_of(line))
         while not server.heard:
@@ -213,7 +212,7 @@ async def test_whoever_is_stopped_waits_for_no_answer() -> None:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_only_a_server_that_somebody_trusted_vouches_for_is_asked(
+async def test_only_a_server_with_a_trusted_certificate_gets_requests(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     trusted: bool,  # noqa: FBT001  # both are tried

@@ -1,4 +1,4 @@
-"""What is signed here is signed as botocore does it."""
+"""Signatures are those of botocore."""
 
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -19,6 +19,7 @@ HOST = "127.0.0.1:9000"
     [
         ("GET", "sandbox/an-id/selfie/00.jpg", "", {}),
         ("GET", "sandbox/an-id/selfie/00.jpg", "tagging", {}),
+        ("GET", "", "encoding-type=url&list-type=2&prefix=a%20prefix%2F", {}),
         ("HEAD", "a prefix/ä+~(1)/x", "", {"x-amz-checksum-mode": "ENABLED"}),
     ],
 )

@@ -4,6 +4,7 @@ import mmap
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,8 @@ from PIL import Image
 
 from tasks.bundle.documents import Document, DocumentSource, Kind, KindPattern, identify
 from tasks.bundle.media_type import media_type_of
-from tasks.bundle.unpack import Limits, Member, unpack
+from tasks.bundle.unpack import unpack
+from tasks.bundle.zip import Limits, Member
 from tests.zips import zip_of
 from worker.config.validators import KINDS
 
@@ -121,6 +123,28 @@ def test_patterns_of_the_settings_are_tried_after_the_built_in_ones(name: str, k
     assert identify(member(name), [KindPattern.of(text) for text in texts]).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("name", "in_header", "kind", "conflict"),
+    [
+        ("user_uploaded/back.jpg", "user_uploaded/front.jpg", Kind.OTHER, ("user_uploaded/front.jpg",)),
+        ("user_uploaded/back.jpg", "user_uploaded/x.jpg", Kind.OTHER, ("user_uploaded/x.jpg",)),
+        ("case_attachments/ü.pdf", "case_attachments/_.pdf", Kind.ATTACHMENT, ()),
+        ("user_uploaded/ü/front.jpg", "user_uploaded/_/front.jpg", FRONT, ()),
+    ],
+)
+def test_a_name_that_makes_another_kind_than_the_header_does_makes_none(
+    name: str, in_header: str, kind: Kind, conflict: tuple[str, ...]
+) -> None:
+    found = identify(replace(member(name), header_name=in_header, name_encoding="unicode-path"))
+    assert (found.name, found.kind, found.name_conflict) == (name, kind, conflict)
+    assert found.name_encoding == "unicode-path"
+
+
+def test_a_member_whose_names_contradict_each_other_is_of_no_kind() -> None:
+    found = identify(replace(member("user_uploaded/front.jpg"), other_names=("a", "b")))
+    assert (found.name, found.kind, found.name_conflict) == ("user_uploaded/front.jpg", Kind.OTHER, ("a", "b"))
+
+
 def test_a_long_name_is_matched_in_no_time() -> None:
     pattern = KindPattern.of("selfie:" + "a*" * 90 + "b")
     assert identify(member("a" * 60_000), [pattern]).kind == Kind.OTHER
@@ -180,10 +204,10 @@ CONTENTS = [
     (b"GIFT", "text/plain", "txt"),
     ("é".encode() * 65_536, "text/plain", "txt"),
     (b"x" + "é".encode() * 65_536, "text/plain", "txt"),
-    (b"a" * 100_000 + b"\xff", UNKNOWN, "bin"),
+    (b"a" * 100_000 + b"\x81", UNKNOWN, "bin"),
     (b"a" * 100_000 + b"\0", UNKNOWN, "bin"),
-    ("cut in a character: é".encode()[:-1], UNKNOWN, "bin"),
-    ("Latin-1: é".encode("latin-1"), UNKNOWN, "bin"),
+    ("cut in a character: é".encode()[:-1], "text/plain", "txt"),
+    ("Latin-1: é".encode("latin-1"), "text/plain", "txt"),
     (b"", UNKNOWN, "bin"),
     (b"\0", UNKNOWN, "bin"),
     (b"\x7fELF" + bytes(100), UNKNOWN, "bin"),

@@ -1,4 +1,4 @@
-"""What is little is opened on the loop, one after the other; what takes long in a thread, and only a few at once."""
+"""Bundles are unpacked in threads, a few at a time, as memory allows."""
 
 import asyncio
 import hashlib
@@ -7,22 +7,24 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.bundle import unpacker
-from tasks.bundle.unpack import SMALL_BUNDLE, Limits, unpack, unpack_small
+from tasks.bundle.unpack import unpack
 from tasks.bundle.unpacker import BundleContents, BundleUnpacker
-from tasks.memory.byte_budget import ByteBudget
+from tasks.bundle.zip import Limits
+from tasks.bundle.zip.decompress import zstd
+from tasks.memory.byte_budget import ByteBudget, Reservation
 from tasks.riskos.response import Bundle
 from tests.counting import Counted
-from tests.zips import zip_of
+from tests.zips import Raw, forged, zip_of
 from worker.metrics.worker_metrics import Step
 
 LARGE = 8 << 20
-NOISE = random.Random(7).randbytes(SMALL_BUNDLE // 2 + 1)  # noqa: S311  # no secret
 PHOTOGRAPH = b"\xff\xd8\xff\xe0" + bytes(range(256))
 
 
@@ -31,7 +33,7 @@ def bundle_of(data: bytes) -> Bundle:
 
 
 def noise(size: int) -> Bundle:
-    """Return a bundle of somewhat more than so many bytes."""
+    """Return a bundle of slightly more than this many bytes."""
     content = random.Random(size).randbytes(size)  # noqa: S311  # no secret
     return bundle_of(zip_of({"selfie.jpg": content}, zipfile.ZIP_STORED))
 
@@ -42,22 +44,20 @@ async def opened(bundle: Bundle, by: BundleUnpacker) -> BundleContents:
 
 
 class Watched:
-    """Notes in which threads, and how many at once, bundles are opened."""
+    """Records the threads in which bundles are opened, and how many at the same time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: list[threading.Thread] = []
         self.most = self._now = 0
         monkeypatch.setattr(unpacker, "unpack", self._noting(unpack))
-        monkeypatch.setattr(unpacker, "unpack_small", self._noting(unpack_small))
 
     def _noting(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def noting(*given: Any) -> Any:
             self._now += 1
             self.most = max(self.most, self._now)
             found = real(*given)
-            if found is not None:
-                self.threads.append(threading.current_thread())
-                time.sleep(0.005)
+            self.threads.append(threading.current_thread())
+            time.sleep(0.005)
             self._now -= 1
             return found
 
@@ -74,60 +74,13 @@ async def test_what_riskos_does_not_have_is_nothing() -> None:
         assert contents == BundleContents()
 
 
-async def test_a_little_bundle_is_opened_on_the_loop(watched: Watched) -> None:
-    contents = await opened(bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), BundleUnpacker(Limits()))
-    assert [(each.kind, bytes(each.data)) for each in contents.documents] == [("selfie", PHOTOGRAPH)]
-    assert watched.threads == [threading.current_thread()]
-
-
-async def test_while_somebody_has_to_leave_in_time_nothing_is_opened_on_the_loop(watched: Watched) -> None:
-    bundle, hurried = bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH})), True
-    opener = BundleUnpacker(Limits(), avoid_blocking=lambda: hurried)
-    contents = await opened(bundle, opener)
-    assert [(each.kind, bytes(each.data)) for each in contents.documents] == [("selfie", PHOTOGRAPH)]
-    assert threading.current_thread() not in watched.threads
-
-    hurried = False
-    assert await opened(bundle, opener) == contents
-    assert watched.threads[1:] == [threading.current_thread()]
-
-
-@pytest.mark.parametrize(
-    "bundle",
-    [
-        pytest.param(noise(SMALL_BUNDLE), id="large"),
-        pytest.param(bundle_of(zip_of({"selfie.jpg": PHOTOGRAPH}, zipfile.ZIP_LZMA)), id="slow"),
-        pytest.param(bundle_of(zip_of({"selfie.jpg": bytes(range(256)) * 2048 + NOISE})), id="much in it"),
-    ],
-)
-async def test_what_may_take_longer_is_opened_beside_the_loop(watched: Watched, bundle: Bundle) -> None:
-    contents = await opened(bundle, BundleUnpacker(Limits()))
-    assert [each.kind for each in contents.documents] == ["selfie"]
-    assert len(watched.threads) == 1
-    assert threading.current_thread() not in watched.threads
-
-
-@pytest.mark.parametrize(("size", "most"), [(10, 1), (SMALL_BUNDLE, 2)])
-async def test_bundles_whose_answers_come_together_are_opened_one_after_the_other_or_nearly_so(
-    watched: Watched, size: int, most: int
-) -> None:
+async def test_bundles_are_unpacked_in_threads_and_two_at_a_time(watched: Watched) -> None:
     opener = BundleUnpacker(Limits())
-    await asyncio.gather(*(opened(noise(size), opener) for _ in range(6)))
+    contents = await asyncio.gather(*(opened(noise(size), opener) for size in (10, 10, 10, 10, 1 << 20, 1 << 20)))
+    assert [[each.kind for each in one.documents] for one in contents] == [["selfie"]] * 6
     assert len(watched.threads) == 6
-    assert watched.most <= most
-
-
-async def test_others_have_their_turn_between_two_bundles_on_the_loop(watched: Watched) -> None:
-    seen = []
-
-    async def look() -> None:
-        while len(watched.threads) < 6:
-            seen.append(len(watched.threads))
-            await asyncio.sleep(0)
-
-    opener = BundleUnpacker(Limits())
-    await asyncio.gather(look(), *(opened(noise(10), opener) for _ in range(6)))
-    assert set(seen) >= {1, 2, 3, 4, 5}
+    assert threading.current_thread() not in watched.threads
+    assert watched.most <= 2
 
 
 async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +93,7 @@ async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.Monke
     monkeypatch.setattr(unpacker, "unpack", slow)
     opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
     large = [asyncio.create_task(opened(noise(LARGE), opener)) for _ in range(3)]
-    await asyncio.gather(*(opened(noise(size), opener) for size in (10, SMALL_BUNDLE)))
+    await asyncio.gather(*(opened(noise(size), opener) for size in (10, 1 << 20)))
     assert not any(task.done() for task in large)
     go_on.set()
     assert [len((await task).documents) for task in large] == [1, 1, 1]
@@ -154,6 +107,60 @@ async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_pa
         await asyncio.sleep(0.02)
         assert not waiting.done()
     assert (await waiting).documents
+
+
+def bundle_with_window(power: int) -> Bundle:
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: power})
+    packed = compressor.compress(PHOTOGRAPH) + compressor.flush()
+    return bundle_of(forged(Raw(name=b"selfie.jpg", method=93, content=PHOTOGRAPH, packed=packed)))
+
+
+class RecordingBudget(ByteBudget):
+    """A budget that records reservations."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.reserved: list[int] = []
+
+    def reserve(self, amount: int) -> AbstractAsyncContextManager[Reservation]:
+        self.reserved.append(amount)
+        return super().reserve(amount)
+
+
+async def test_the_window_of_a_decoder_comes_out_of_the_budget_until_all_is_unpacked() -> None:
+    bundle, window = bundle_with_window(24), 16 << 20
+    documents = 2 * bundle.size + (64 << 10)
+    budget = RecordingBudget(documents + window)
+    opener = BundleUnpacker(Limits(), budget)
+    async with opener.unpacked(bundle.data) as contents:
+        assert [bytes(each.data) for each in contents.documents] == [PHOTOGRAPH]
+        assert budget.reserved == [documents, documents + window]
+        async with asyncio.timeout(10), budget.reserve(window):
+            pass
+
+
+async def test_decoders_with_large_windows_run_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding: list[int] = []
+
+    def noting(data: Any, limits: Limits, *given: Any) -> Any:
+        if limits.max_window_bytes:
+            decoding.append(1)
+            time.sleep(0.005)
+            assert decoding.pop() == len(decoding) + 1 == 1
+        return unpack(data, limits, *given)
+
+    monkeypatch.setattr(unpacker, "unpack", noting)
+    opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
+    bundle = bundle_of(bundle_with_window(24).data + bytes(1 << 20))
+    contents = await asyncio.gather(*(opened(bundle, opener) for _ in range(6)))
+    assert [len(each.documents) for each in contents] == [1] * 6
+
+
+async def test_a_decoder_with_a_large_window_runs_while_documents_of_another_are_in_use() -> None:
+    opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
+    data = bundle_with_window(24).data
+    async with asyncio.timeout(10), opener.unpacked(data), opener.unpacked(data) as contents:
+        assert [bytes(each.data) for each in contents.documents] == [PHOTOGRAPH]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +178,6 @@ async def test_why_a_bundle_cannot_be_read_is_told_of_the_bundle(data: bytes, ca
 
 async def test_each_bundle_is_counted_once_however_it_was_opened(counted: Counted) -> None:
     opener = BundleUnpacker(Limits())
-    for bundle in (noise(10), noise(SMALL_BUNDLE), bundle_of(b"PK\x05\x06")):
+    for bundle in (noise(10), noise(1 << 20), bundle_of(b"PK\x05\x06")):
         await opened(bundle, opener)
     assert counted[f'docv_step_seconds_count{{step="{Step.UNPACK}"}}'] == 3

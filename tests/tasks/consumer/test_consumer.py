@@ -1,6 +1,7 @@
-"""One worker process: a message's evaluations end one by one, and none suffers for another."""
+"""The consumer of one worker process, with a real Redis and a simulated RiskOS."""
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -9,22 +10,33 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
+from scripts.simulator.bundles import bundle_of, documents_of
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start_simulator
+from tasks.consumer.background import BackgroundLoops
 from tasks.consumer.consumer import Consumer
+from tasks.consumer.loop import Loop
+from tasks.consumer.parts import ConsumerParts, make_consumer_parts
 from tasks.errors import BadMessage
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.memory import buffer_pool
+from tasks.memory.spool import Spool
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
+from tasks.resilience.holds import Holds
 from tests.faults.own_s3 import own_s3
+from tests.spans import PARENT, PARENT_TRACE, named, spans, trace_of  # noqa: F401  # a fixture
 from worker.app import make_publishing_app
+from worker.broker.redis_transport import paused_queues
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, load_settings
 from worker.resources import open_resources
@@ -32,6 +44,7 @@ from worker.runtime import Runtime
 from worker.watchdog import Watchdog
 
 KEY = "a-key-of-this-test"
+_IMAGE_BYTES = 4_000_000
 
 
 @pytest.fixture
@@ -58,65 +71,137 @@ def message(*eval_ids: str) -> Message:
     return Message(eval_ids, (), Queue.LIVE, accepted=False, refresh=False, trigger=Trigger("message", run="q3"))
 
 
-async def work(settings: Settings, given: Message) -> bool:
-    """Have a station on this test's own loop work on a message."""
+async def handle(settings: Settings, given: Message) -> bool:
+    """Let a consumer on the event loop of the test handle a message."""
     runtime = Runtime(drain_seconds=1)
     try:
         with closing(Publisher(make_publishing_app(settings))) as publisher:
             async with open_resources(settings, load_accounts(settings)) as resources:
-                station = Consumer(settings, load_accounts(settings), resources, runtime, publisher, Watchdog())
-                return await station.handle(given)
+                parts = make_consumer_parts(
+                    settings, load_accounts(settings), resources, runtime, publisher, Watchdog()
+                )
+                return await Consumer(parts).handle(given)
     finally:
         await asyncio.to_thread(runtime.close)
 
 
-async def test_every_evaluation_of_a_message_ends_also_when_there_are_more_than_may_be_in_flight(
+async def test_handle_processes_every_evaluation_when_a_message_has_more_than_there_are_slots(
     settings: Settings, redis: Redis
 ) -> None:
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
-    assert await work(settings, message(*eval_ids)) is True
-    assert (await Ledger(redis).get_run("q3")).outcomes[Outcome.ARCHIVED] == 20
+    assert await handle(settings, message(*eval_ids)) is True
+    assert (await Ledger(redis).runs.get_counters("q3")).outcomes[Outcome.ARCHIVED] == 20
 
 
-async def test_one_that_cannot_be_written_down_stops_no_other(
+async def test_a_message_is_processed_within_its_producer_s_trace(
+    settings: Settings,
+    redis: Redis,
+    spans: InMemorySpanExporter,  # noqa: F811
+) -> None:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(300, 302)]
+    assert await handle(settings, replace(message(*eval_ids), traceparent=PARENT)) is True
+    process, accept = named(spans, "process"), named(spans, "accept")
+    attempts = [span for span in spans.get_finished_spans() if span.name == "attempt"]
+    assert {trace_of(span) for span in (process, accept, *attempts)} == {PARENT_TRACE}
+    assert len(attempts) == 2
+
+
+async def test_handle_processes_the_other_evaluations_when_one_cannot_be_recorded(
     settings: Settings, redis: Redis, riskos: Simulator
 ) -> None:
     broken, slow = eval_id_for(Scenario.SLOW_HEADERS, 99), eval_id_for(Scenario.SLOW_HEADERS, 100)
-    working = asyncio.create_task(work(settings, message(broken, slow)))
+    working = asyncio.create_task(handle(settings, message(broken, slow)))
     while {broken, slow} - riskos.stats().by_evaluation.keys():
         await asyncio.sleep(0.01)
     await redis.hset("docv:ledger:entries", broken, "no entry")
     with pytest.raises(RedisError):
         await working
-    counters = await Ledger(redis).get_run("q3")
+    counters = await Ledger(redis).runs.get_counters("q3")
     assert (counters.outcomes[Outcome.ARCHIVED], counters.pending) == (1, 1)
 
 
-async def test_what_was_delivered_twice_is_worked_on_once(settings: Settings, redis: Redis, riskos: Simulator) -> None:
+async def test_handle_requests_an_evaluation_once_when_its_message_is_delivered_twice(
+    settings: Settings, redis: Redis, riskos: Simulator
+) -> None:
     eval_id = eval_id_for(Scenario.SLOW_HEADERS, 200)
-    await asyncio.gather(work(settings, message(eval_id)), work(settings, message(eval_id)))
+    await asyncio.gather(handle(settings, message(eval_id)), handle(settings, message(eval_id)))
     assert riskos.stats().by_evaluation == {eval_id: 1}
-    assert (await Ledger(redis).get_run("q3")).total == 1
+    assert (await Ledger(redis).runs.get_counters("q3")).total == 1
 
 
-# -- what an evaluation costs, however quick the machine is
+async def test_workers_count_separately_when_they_share_host_name_and_process_id(
+    settings: Settings, redis: Redis
+) -> None:
+    runtime = Runtime(drain_seconds=1)
+    accounts = load_accounts(settings)
+    with closing(Publisher(make_publishing_app(settings))) as publisher:
+        async with open_resources(settings, accounts) as resources:
+            for _ in range(2):
+                parts = make_consumer_parts(settings, accounts, resources, runtime, publisher, Watchdog())
+                presence = next(loop for loop in background_loops(parts) if loop.name == "presence")
+                await presence.run_round()
+                await presence.run_round()
+    await asyncio.to_thread(runtime.close)
+    assert await WorkerRegistry(redis).count() == {Queue.LIVE: 2, Queue.BACKFILL: 2}
 
 
-async def test_an_evaluation_of_a_batch_costs_at_most_two_round_trips_to_redis(
+# Round trips, which do not depend on the speed of the machine
+
+
+async def test_handle_hashes_and_copies_a_bundle_of_12_mb_once_and_does_not_write_it_to_disk(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed, borrowed, spooled = Counter[str](), list[int](), list[object]()
+    real_hash, real_borrow = hashlib.sha256, buffer_pool.borrow
+
+    class CountingHash:
+        def __init__(self, data: bytes = b"") -> None:
+            self._hash = real_hash()
+            self.update(data)
+
+        def update(self, data: bytes) -> None:
+            hashed["bytes"] += len(data)
+            self._hash.update(data)
+
+        def digest(self) -> bytes:
+            return self._hash.digest()
+
+        def hexdigest(self) -> str:
+            return self._hash.hexdigest()
+
+    def borrow(size: int) -> memoryview:
+        borrowed.append(size)
+        return real_borrow(size)
+
+    monkeypatch.setattr(hashlib, "sha256", CountingHash)
+    monkeypatch.setattr(buffer_pool, "borrow", borrow)
+    monkeypatch.setattr(Spool, "put", lambda *given: spooled.append(given))
+
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
+    documents = sum(map(len, documents_of(eval_id, _IMAGE_BYTES).values()))
+    bundle = len(bundle_of(eval_id, _IMAGE_BYTES))
+    assert bundle > 11_500_000
+    hashed.clear()
+    async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=_IMAGE_BYTES), []) as simulator:
+        assert await handle(settings.model_copy(update={"riskos_url": simulator.url}), message(eval_id))
+    assert spooled == []
+    assert borrowed == [bundle, documents]
+    assert hashed["bytes"] < 1.01 * (bundle + documents)
+
+
+async def test_handle_makes_at_most_two_round_trips_to_redis_for_each_evaluation_of_a_batch(
     settings: Settings, redis: Redis
 ) -> None:
     costs = [cost / 50 async for cost in round_trips(settings, redis, Queue.BACKFILL, batch=50, batches=3)]
     assert min(costs) <= 2
 
 
-async def test_a_live_evaluation_costs_three_round_trips_to_redis_beside_those_of_its_message(
-    settings: Settings, redis: Redis
-) -> None:
+async def test_handle_makes_three_round_trips_to_redis_for_a_live_evaluation(settings: Settings, redis: Redis) -> None:
     costs = [cost async for cost in round_trips(settings, redis, Queue.LIVE, batch=1, batches=5)]
-    assert min(costs) == 3  # taken, its turn, settled
+    assert min(costs) == 3  # lease, permit, complete
 
 
-async def test_an_archived_evaluation_costs_s3_a_request_for_each_document_and_two_for_the_manifest(
+async def test_handle_sends_s3_one_request_for_each_document_and_two_for_the_manifest(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
@@ -124,28 +209,33 @@ async def test_an_archived_evaluation_costs_s3_a_request_for_each_document_and_t
         for name, value in s3.settings.items():
             monkeypatch.setenv(name, value)
         in_s3 = {"archive_url": s3.settings["DOCV_ARCHIVE_URL"], "s3_endpoint": s3.server.url}
-        assert await work(settings.model_copy(update=in_s3), message(eval_id)) is True
+        assert await handle(settings.model_copy(update=in_s3), message(eval_id)) is True
         documents = len(json.loads(s3.read(f"sandbox/{eval_id}/manifest.json"))["documents"])
-        asked = Counter((heard.method, heard.path.endswith("manifest.json")) for heard in s3.server.heard[1:])
+        asked = Counter((heard.method, heard.path.endswith("manifest.json")) for heard in s3.server.heard[2:])
     assert asked == {("GET", True): 1, ("PUT", False): documents, ("PUT", True): 1}
+
+
+def background_loops(parts: ConsumerParts) -> list[Loop]:
+    return BackgroundLoops(parts, Consumer(parts)).loops()
 
 
 async def round_trips(
     settings: Settings, redis: Redis, queue: Queue, *, batch: int, batches: int
 ) -> AsyncIterator[int]:
-    """Yield what each message costs after the first, for which connections are opened."""
+    """Yield the round trips of each message but the first, for which connections are opened."""
     runtime = Runtime(drain_seconds=1)
-    roomy = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
-    async with open_resources(roomy, load_accounts(roomy)) as resources:
-        with closing(Publisher(make_publishing_app(roomy))) as publisher:
-            station = Consumer(roomy, load_accounts(roomy), resources, runtime, publisher, Watchdog())
+    fast = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
+    async with open_resources(fast, load_accounts(fast)) as resources:
+        with closing(Publisher(make_publishing_app(fast))) as publisher:
+            parts = make_consumer_parts(fast, load_accounts(fast), resources, runtime, publisher, Watchdog())
+            consumer = Consumer(parts)
             for number in range(batches + 1):
-                eval_ids = [eval_id_for(Scenario.NO_DOCUMENTS, number * batch + each) for each in range(batch)]
+                eval_ids = [eval_id_for(Scenario.NOT_FOUND, number * batch + each) for each in range(batch)]
                 await Ledger(redis).accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue")))
                 before = await reads(redis)
-                assert await station.handle(replace(message(*eval_ids), queue=queue, accepted=True)) is True
+                assert await consumer.handle(replace(message(*eval_ids), queue=queue, accepted=True)) is True
                 if number:
-                    yield await reads(redis) - before - 1  # without the one that counts
+                    yield await reads(redis) - before - 1  # without the request that counts them
     await asyncio.to_thread(runtime.close)
 
 
@@ -166,13 +256,13 @@ def with_kyb(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update={"accounts": file})
 
 
-async def test_an_account_that_nobody_here_knows_costs_no_attempt_and_is_told_once(
+async def test_an_evaluation_of_an_unknown_account_costs_no_attempt_and_is_logged_once(
     settings: Settings, redis: Redis, riskos: Simulator
 ) -> None:
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(300, 303)]
     await Ledger(redis).accept(eval_ids, EnqueueOptions(Queue.LIVE, "kyb", Trigger("enqueue", run="q3")))
     with capture_logs() as logs:
-        assert await work(settings, replace(message(*eval_ids), accepted=True)) is True
+        assert await handle(settings, replace(message(*eval_ids), accepted=True)) is True
     assert riskos.stats().requests == 0
     assert await Ledger(redis).locate(eval_ids) == [("held", "account_unknown")] * 3
     entries = [json.loads(text) for text in await redis.hvals("docv:ledger:entries")]
@@ -182,11 +272,37 @@ async def test_an_account_that_nobody_here_knows_costs_no_attempt_and_is_told_on
     ]
 
 
-async def test_the_evaluation_of_a_message_settles_in_the_ledger_before_its_first_request(
+async def test_a_worker_releases_everything_and_accepts_no_more_when_its_disk_fails_and_another_worker_lives(
+    settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "sandbox").write_text("not a folder")
+    await WorkerRegistry(redis).heartbeat("another", list(Queue))
+    runtime = Runtime(drain_seconds=1)
+    with closing(Publisher(make_publishing_app(settings))) as publisher:
+        async with open_resources(settings, load_accounts(settings)) as resources:
+            parts = make_consumer_parts(settings, load_accounts(settings), resources, runtime, publisher, Watchdog())
+            consumer = Consumer(parts)
+            assert await consumer.handle(message(*eval_ids)) is False
+            assert await consumer.handle(message(eval_id_for(Scenario.DOCUMENTED, 20))) is False
+            await next(loop for loop in background_loops(parts) if loop.name == "dispatch").run_round()
+            assert all(queue in paused_queues for queue in Queue)
+            paused_queues.is_worker_paused = False
+    await asyncio.to_thread(runtime.close)
+    entries = [json.loads(text) for text in await redis.hvals("docv:ledger:entries")]
+    assert len(entries) == 20, "the second message was not accepted"
+    assert {entry["attempts"] for entry in entries} == {0}
+    assert 0 < sum("excused" in entry for entry in entries) < 20, "most attempts never began"
+    assert await Ledger(redis).locate(eval_ids) == [("queued", None)] * 20
+    assert await Holds(redis).list_all() == []
+
+
+async def test_an_evaluation_is_parked_before_its_first_request_when_its_message_says_how_long(
     settings: Settings, redis: Redis, riskos: Simulator
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 402)
-    assert await work(settings, replace(message(eval_id), settle_seconds=60)) is True
+    assert await handle(settings, replace(message(eval_id), settle_seconds=60)) is True
     seconds, _ = await redis.time()
     due = await redis.zscore("docv:ledger:parked", eval_id)
     assert due is not None
@@ -194,22 +310,24 @@ async def test_the_evaluation_of_a_message_settles_in_the_ledger_before_its_firs
     assert riskos.stats().requests == 0
 
 
-async def test_a_message_is_accepted_for_the_account_that_it_names(
+async def test_handle_accepts_an_evaluation_for_the_account_that_its_message_names(
     settings: Settings, redis: Redis, tmp_path: Path
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 400)
-    assert await work(with_kyb(settings, tmp_path), replace(message(eval_id), account="kyb")) is True
+    assert await handle(with_kyb(settings, tmp_path), replace(message(eval_id), account="kyb")) is True
     manifest = json.loads((tmp_path / "archive" / "production" / eval_id / "manifest.json").read_text())
     assert (manifest["account"], manifest["environment"]) == ("kyb", "production")
 
 
-@pytest.mark.parametrize(("account", "told"), [("aml", "none that this worker knows"), (None, "it names no account")])
-async def test_a_message_that_means_no_account_of_ours_is_none(
-    settings: Settings, redis: Redis, tmp_path: Path, account: str | None, told: str
+@pytest.mark.parametrize(
+    ("account", "why"), [("aml", "this worker does not have its account"), (None, "it names no account")]
+)
+async def test_handle_refuses_a_message_when_it_means_no_known_account(
+    settings: Settings, redis: Redis, tmp_path: Path, account: str | None, why: str
 ) -> None:
     both = with_kyb(settings, tmp_path).model_copy(update={"api_key": None})
     (tmp_path / "accounts.toml").write_text(KYB + '[another]\napi_key = "key-of-another"')
     given = replace(message(eval_id_for(Scenario.DOCUMENTED, 401)), account=account)
-    with pytest.raises(BadMessage, match=told):
-        await work(both, given)
-    assert (await Ledger(redis).get_run("q3")).total == 0
+    with pytest.raises(BadMessage, match=why):
+        await handle(both, given)
+    assert (await Ledger(redis).runs.get_counters("q3")).total == 0

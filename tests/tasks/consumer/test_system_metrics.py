@@ -1,4 +1,4 @@
-"""One look at what is under way finds every figure that is promised."""
+"""The metrics that all processes share, as read from Redis."""
 
 from uuid import uuid4
 
@@ -6,11 +6,12 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.consumer.system_metrics import SystemMetrics
+from tasks.ledger.last_verified import LastVerified
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.account import Allowance
-from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.holds import Holds, Reason, backfill_of
 from tasks.resilience.rate_headers import DAY, RateLimitHeaders, RateLimitWindow
@@ -19,7 +20,7 @@ from worker.metrics.shared_metrics import SharedGauge
 ACCOUNT = "default"
 
 
-async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None:
+async def test_collect_returns_a_value_for_every_metric_when_redis_is_empty(redis: Redis) -> None:
     found = await SystemMetrics(redis, {ACCOUNT: Allowance(daily_quota=1_000)}).collect()
     assert found.keys() == set(SharedGauge) - {SharedGauge.REDIS_UP}
     for gauge, values in found.items():
@@ -27,9 +28,29 @@ async def test_an_empty_redis_has_a_value_for_every_figure(redis: Redis) -> None
         assert {len(labels) for labels in values} == {len(gauge.labels)}
     assert found[SharedGauge.QUOTA_LEFT] == {(ACCOUNT,): 1_000}
     assert not any(found[SharedGauge.HOLDS].values())
+    assert found[SharedGauge.VERIFIED] == found[SharedGauge.DEAD_LETTERS_OLDEST] == {(): 0}
 
 
-async def test_what_is_under_way_is_counted(redis: Redis) -> None:
+async def test_the_age_of_the_oldest_dead_letter_and_the_last_verification_are_shown(redis: Redis) -> None:
+    eval_ids, ledger = [str(uuid4()) for _ in range(2)], Ledger(redis)
+    await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, ACCOUNT, Trigger("enqueue")))
+    for job, cause in zip(await ledger.lease(eval_ids, token="one"), ("service_failed", "store_failed"), strict=True):
+        await ledger.dead_letter(job, attempts=6, failure=Failure(cause))
+    await redis.zincrby("docv:ledger:dead:store_failed", -7_200_000, eval_ids[1])
+    await LastVerified(redis).record()
+    found = await SystemMetrics(redis, {ACCOUNT: Allowance()}).collect()
+    now, _ = await redis.time()
+    assert 7_200 <= found[SharedGauge.DEAD_LETTERS_OLDEST][()] < 7_300
+    assert now - 100 < found[SharedGauge.VERIFIED][()] <= now
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "yesterday"])
+async def test_a_damaged_time_of_verification_counts_as_none(redis: Redis, text: str) -> None:
+    await redis.set("docv:verify:last_success", text)
+    assert await LastVerified(redis).get() == 0
+
+
+async def test_collect_counts_the_evaluations_holds_messages_and_workers(redis: Redis) -> None:
     eval_ids = [str(uuid4()) for _ in range(5)]
     ledger = Ledger(redis)
     await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, ACCOUNT, Trigger("enqueue")))
@@ -49,9 +70,9 @@ async def test_what_is_under_way_is_counted(redis: Redis) -> None:
     assert not any(eval_id in str(found) for eval_id in eval_ids)
 
 
-async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_gives_no_label(redis: Redis) -> None:
+async def test_collect_labels_each_known_account_and_sums_up_the_unknown_ones(redis: Redis) -> None:
     ledger, holds = Ledger(redis), Holds(redis)
-    for account in ("kyb", "a-stranger"):
+    for account in ("kyb", "unknown-account"):
         eval_ids = [str(uuid4()) for _ in range(2)]
         await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, account, Trigger("enqueue")))
         for entry in await ledger.lease(eval_ids, token="ours"):
@@ -66,13 +87,13 @@ async def test_each_account_has_figures_of_its_own_and_one_that_nobody_knows_giv
     assert [labels for labels, value in found[SharedGauge.HOLDS].items() if value] == [
         ("kyb", "account", Reason.BY_HAND)
     ]
-    assert "a-stranger" not in str(found)
+    assert "unknown-account" not in str(found)
 
 
 @pytest.mark.parametrize(
     ("configured", "leave", "quota"), [(None, 0, 1000), (None, 10, 990), (700, 10, 700), (2000, 10, 990)]
 )
-async def test_the_quota_is_no_more_than_riskos_allows_in_a_day(
+async def test_the_quota_is_capped_by_what_riskos_allows_per_day(
     redis: Redis, configured: int | None, leave: int, quota: int
 ) -> None:
     allowance = Allowance(daily_quota=configured, leave_daily=leave)

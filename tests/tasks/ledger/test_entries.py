@@ -1,4 +1,4 @@
-"""One evaluation is found in the ledger whatever its state and account, without a write."""
+"""An evaluation is found in the ledger in any state and for any account, without a write."""
 
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
@@ -56,7 +56,7 @@ async def test_a_queued_evaluation_has_neither_cause_nor_time(ledger: Ledger, re
     assert (entry.state, entry.cause, entry.due_at) == ("queued", None, None)
 
 
-async def test_an_evaluation_that_settles_is_parked_until_it_is_due(ledger: Ledger, redis: Redis) -> None:
+async def test_a_delayed_evaluation_is_parked_until_it_is_due(ledger: Ledger, redis: Redis) -> None:
     entry = await find_entry(redis, await accept(ledger, "default", Queue.LIVE, delay=60))
     assert entry
     assert entry.due_at
@@ -64,7 +64,7 @@ async def test_an_evaluation_that_settles_is_parked_until_it_is_due(ledger: Ledg
     assert entry.due_at - entry.read_at == pytest.approx(60, abs=5)
 
 
-async def test_the_ledger_does_not_know_an_ended_or_unknown_evaluation(ledger: Ledger, redis: Redis) -> None:
+async def test_find_entry_returns_none_for_an_ended_or_unknown_evaluation(ledger: Ledger, redis: Redis) -> None:
     ended = await accept(ledger, "default", Queue.LIVE)
     (job,) = await ledger.lease([ended], token="one")
     await ledger.complete(job, Outcome.ARCHIVED)
@@ -72,7 +72,7 @@ async def test_the_ledger_does_not_know_an_ended_or_unknown_evaluation(ledger: L
 
 
 @pytest.mark.real_redis_only
-async def test_a_user_of_redis_that_may_only_read_can_look_up(ledger: Ledger, redis: Redis) -> None:
+async def test_find_entry_works_for_a_read_only_user_of_redis(ledger: Ledger, redis: Redis) -> None:
     eval_id = await accept(ledger, "kyb", Queue.LIVE)
     commands = ["+@read", "+@connection", "+@transaction", "+time"]
     await redis.acl_setuser("reader", enabled=True, passwords=["+word"], keys=["*"], commands=commands)
@@ -83,7 +83,7 @@ async def test_a_user_of_redis_that_may_only_read_can_look_up(ledger: Ledger, re
             with pytest.raises(NoPermissionError):
                 await reader.set("a", "b")
             assert reader.connection
-            await reader.connection.disconnect()  # the next to use it is not the reader
+            await reader.connection.disconnect()  # the connection's next user is not the read-only one
     finally:
         await redis.acl_deluser("reader")
     assert entry

@@ -29,17 +29,17 @@ def leases(ledger: Ledger) -> LeaseKeeper:
     return LeaseKeeper(ledger)
 
 
-async def taken(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
+async def lease_one(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
     await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("enqueue")))
     (entry,) = await ledger.lease([eval_id], token=token)
     return entry
 
 
-async def runs_out(redis: Redis, *entries: Job) -> None:
+async def expire(redis: Redis, *entries: Job) -> None:
     await redis.zadd(LEASED, {entry.eval_id: RUN_OUT for entry in entries}, xx=True)
 
 
-async def is_kept(redis: Redis, entry: Job) -> bool:
+async def is_leased(redis: Redis, entry: Job) -> bool:
     score = await redis.zscore(LEASED, entry.eval_id)
     return score is not None and score > RUN_OUT
 
@@ -48,80 +48,82 @@ def test_several_heartbeats_may_fail_before_a_lease_runs_out(ledger: Ledger) -> 
     assert ledger.lease_seconds / LeaseKeeper(ledger).interval >= 3
 
 
-async def test_a_heartbeat_keeps_the_leases_of_what_is_under_way(
+async def test_a_heartbeat_extends_the_leases_of_evaluations_in_progress(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    entries = [await taken(ledger, str(uuid4())) for _ in range(3)]
-    await runs_out(redis, *entries)
+    entries = [await lease_one(ledger, str(uuid4())) for _ in range(3)]
+    await expire(redis, *entries)
 
     with leases.keep(entries[:2]), leases.keep(entries[2:]):
         await leases.renew()
 
-    assert [await is_kept(redis, entry) for entry in entries] == [True, True, True]
+    assert [await is_leased(redis, entry) for entry in entries] == [True, True, True]
 
 
-async def test_a_heartbeat_of_an_idle_process_is_no_trouble(leases: LeaseKeeper, redis: Redis) -> None:
+async def test_a_heartbeat_without_leases_succeeds(leases: LeaseKeeper, redis: Redis) -> None:
     await leases.renew()
     assert await redis.keys() == []
 
 
-async def test_what_is_no_longer_under_way_is_let_go(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
-    entry = await taken(ledger, str(uuid4()))
+async def test_a_lease_is_not_extended_after_its_block(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
+    entry = await lease_one(ledger, str(uuid4()))
     with leases.keep([entry]):
         pass
-    await runs_out(redis, entry)
+    await expire(redis, entry)
 
     await leases.renew()
 
-    assert not await is_kept(redis, entry)
+    assert not await is_leased(redis, entry)
 
 
-async def test_what_failed_is_let_go_as_well(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
-    entry = await taken(ledger, str(uuid4()))
-    with pytest.raises(RuntimeError), leases.keep([entry]):
-        raise RuntimeError
-    await runs_out(redis, entry)
-
-    await leases.renew()
-
-    assert not await is_kept(redis, entry)
-
-
-async def test_an_evaluation_that_is_done_is_let_go_before_the_rest_of_its_message(
+async def test_a_lease_is_not_extended_after_its_block_failed(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    done, busy = [await taken(ledger, str(uuid4())) for _ in range(2)]
-    await runs_out(redis, done, busy)
+    entry = await lease_one(ledger, str(uuid4()))
+    with pytest.raises(RuntimeError), leases.keep([entry]):
+        raise RuntimeError
+    await expire(redis, entry)
+
+    await leases.renew()
+
+    assert not await is_leased(redis, entry)
+
+
+async def test_a_forgotten_lease_is_not_extended_while_the_rest_of_its_message_is(
+    leases: LeaseKeeper, ledger: Ledger, redis: Redis
+) -> None:
+    done, busy = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    await expire(redis, done, busy)
 
     with leases.keep([done, busy]):
         leases.forget(done)
         leases.forget(done)
         await leases.renew()
 
-    assert [await is_kept(redis, entry) for entry in (done, busy)] == [False, True]
+    assert [await is_leased(redis, entry) for entry in (done, busy)] == [False, True]
 
 
-async def test_a_lease_that_another_worker_has_is_told_once_and_let_go(
+async def test_a_lease_lost_to_another_worker_is_logged_once_and_forgotten(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    lost, kept = [await taken(ledger, str(uuid4())) for _ in range(2)]
-    await runs_out(redis, lost)
+    lost, kept = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    await expire(redis, lost)
     await ledger.lease([lost.eval_id], token="another")
-    await runs_out(redis, lost, kept)
+    await expire(redis, lost, kept)
 
     with leases.keep([lost, kept]), capture_logs([merge_contextvars, with_about]) as lines:
         await leases.renew()
         await leases.renew()
 
     assert [(line["event"], line["eval_id"]) for line in lines] == [("evaluation.lease_lost", lost.eval_id)]
-    assert [await is_kept(redis, entry) for entry in (lost, kept)] == [False, True]
+    assert [await is_leased(redis, entry) for entry in (lost, kept)] == [False, True]
 
 
 @pytest.mark.real_redis_only("fakeredis may answer before the loop runs another task")
-async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_lease(
+async def test_an_evaluation_completed_during_a_heartbeat_is_not_a_lost_lease(
     leases: LeaseKeeper, ledger: Ledger
 ) -> None:
-    entry = await taken(ledger, str(uuid4()))
+    entry = await lease_one(ledger, str(uuid4()))
     with leases.keep([entry]), capture_logs([merge_contextvars, with_about]) as lines:
         await ledger.complete(entry, Outcome.ARCHIVED)
         beat = asyncio.create_task(leases.renew())
@@ -131,36 +133,36 @@ async def test_an_evaluation_that_was_settled_during_a_heartbeat_is_no_lost_leas
     assert lines == []
 
 
-async def test_letting_an_old_lease_go_leaves_the_new_one_of_the_same_evaluation(
+async def test_forgetting_an_old_lease_keeps_the_new_one_of_the_same_evaluation(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    old = await taken(ledger, str(uuid4()))
+    old = await lease_one(ledger, str(uuid4()))
     with leases.keep([old]):
-        await runs_out(redis, old)
+        await expire(redis, old)
         (new,) = await ledger.lease([old.eval_id], token="our next message")
         with leases.keep([new]):
             leases.forget(old)
-            await runs_out(redis, new)
+            await expire(redis, new)
             await leases.renew()
-            assert await is_kept(redis, new)
+            assert await is_leased(redis, new)
 
 
-async def test_an_evaluation_taken_anew_during_a_heartbeat_keeps_its_new_lease(
+async def test_an_evaluation_leased_again_during_a_heartbeat_keeps_its_new_lease(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    old = await taken(ledger, str(uuid4()))
-    await runs_out(redis, old)
+    old = await lease_one(ledger, str(uuid4()))
+    await expire(redis, old)
     (new,) = await ledger.lease([old.eval_id], token="our next message")
 
     with leases.keep([old]):
         beat = asyncio.create_task(leases.renew())
-        await asyncio.sleep(0)  # the heartbeat has asked, with the old lease, and cannot have its answer yet
+        await asyncio.sleep(0)  # the heartbeat has sent the old lease, and has no answer yet
         with leases.keep([new]):
             await beat
-            await runs_out(redis, new)
+            await expire(redis, new)
             await leases.renew()
 
-            assert await is_kept(redis, new)
+            assert await is_leased(redis, new)
 
 
 class Clock:
@@ -172,39 +174,39 @@ class Clock:
         return self.now
 
 
-async def test_what_is_surely_ours_is_confirmed_without_asking(ledger: Ledger, redis: Redis) -> None:
+async def test_a_recently_extended_lease_is_confirmed_without_asking_redis(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    entry = await taken(ledger, str(uuid4()))
+    entry = await lease_one(ledger, str(uuid4()))
     with leases.keep([entry]):
         clock.now += ledger.lease_seconds / 2
         await leases.renew()
         clock.now += ledger.lease_seconds / 2
-        await runs_out(redis, entry)
+        await expire(redis, entry)
         await leases.confirm(entry)
-        assert not await is_kept(redis, entry)
+        assert not await is_leased(redis, entry)
 
 
-async def test_who_stood_still_asks_and_has_the_lease_anew(ledger: Ledger, redis: Redis) -> None:
+async def test_confirm_extends_the_lease_after_the_process_was_suspended(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    entry = await taken(ledger, str(uuid4()))
+    entry = await lease_one(ledger, str(uuid4()))
     with leases.keep([entry]):
         clock.now += ledger.lease_seconds
-        await runs_out(redis, entry)
+        await expire(redis, entry)
         await leases.confirm(entry)
-        assert await is_kept(redis, entry)
+        assert await is_leased(redis, entry)
 
 
-async def test_what_was_erased_or_taken_by_another_while_we_stood_still_is_not_ours(
+async def test_confirm_fails_if_the_evaluation_was_erased_or_leased_while_suspended(
     ledger: Ledger, redis: Redis
 ) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    erased, lost, let_go = [await taken(ledger, str(uuid4())) for _ in range(3)]
+    erased, lost, let_go = [await lease_one(ledger, str(uuid4())) for _ in range(3)]
     with leases.keep([erased, lost, let_go]):
         clock.now += ledger.lease_seconds
-        await runs_out(redis, erased, lost, let_go)
+        await expire(redis, erased, lost, let_go)
         assert await ledger.erase(erased.eval_id)
         await ledger.lease([lost.eval_id, let_go.eval_id], token="another's")
         for entry in (erased, lost):
@@ -215,12 +217,81 @@ async def test_what_was_erased_or_taken_by_another_while_we_stood_still_is_not_o
             await leases.confirm(let_go)
 
 
-async def test_only_what_has_not_begun_is_taken_back(ledger: Ledger, leases: LeaseKeeper) -> None:
-    begun, waiting = [await taken(ledger, str(uuid4())) for _ in range(2)]
-    with leases.keep([begun, waiting]):
-        assert leases.begin(begun)
+async def test_take_back_returns_only_evaluations_that_have_not_begun(ledger: Ledger, leases: LeaseKeeper) -> None:
+    begin_attempt, waiting = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    with leases.keep([begin_attempt, waiting]):
+        assert leases.begin(begin_attempt)
         assert leases.list_waiting() == [waiting.eval_id]
-        assert leases.take_back(begun.eval_id) is None
+        assert leases.take_back(begin_attempt.eval_id) is None
         assert leases.take_back(waiting.eval_id) is waiting
         assert not leases.begin(waiting)
         assert leases.list_waiting() == []
+
+
+async def attempt(leases: LeaseKeeper, job: Job) -> None:
+    with leases.attempt(job):
+        await asyncio.sleep(60)
+
+
+async def begin_attempt(leases: LeaseKeeper, job: Job) -> asyncio.Task[None]:
+    working = asyncio.create_task(attempt(leases, job))
+    await asyncio.sleep(0)
+    return working
+
+
+async def test_an_attempt_is_cancelled_when_its_lease_is_lost(
+    ledger: Ledger, leases: LeaseKeeper, redis: Redis
+) -> None:
+    lost, kept = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    with leases.keep([lost, kept]):
+        working, other = [await begin_attempt(leases, job) for job in (lost, kept)]
+        await redis.hdel("docv:ledger:entries", lost.eval_id)
+        await leases.renew()
+        with pytest.raises(LeaseLost):
+            await working
+        assert not other.done()
+        other.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await other
+
+
+async def test_an_attempt_is_cancelled_when_redis_has_not_answered_for_a_lease(ledger: Ledger) -> None:
+    clock = Clock()
+    leases = LeaseKeeper(ledger, clock)
+    job = await lease_one(ledger, str(uuid4()))
+    with leases.keep([job]):
+        working = await begin_attempt(leases, job)
+        clock.now += ledger.lease_seconds - 1
+        leases.cancel_stale()
+        await asyncio.sleep(0)
+        assert not working.done()
+        assert leases.is_fresh(job)
+        clock.now += 1
+        assert not leases.is_fresh(job)
+        leases.cancel_stale()
+        leases.cancel_stale()
+        with pytest.raises(LeaseLost):
+            await working
+
+
+async def test_a_process_that_ends_cancels_an_attempt_whether_its_lease_is_lost_or_not(ledger: Ledger) -> None:
+    clock = Clock()
+    leases = LeaseKeeper(ledger, clock)
+    job = await lease_one(ledger, str(uuid4()))
+    with leases.keep([job]):
+        working = await begin_attempt(leases, job)
+        clock.now += ledger.lease_seconds
+        leases.cancel_stale()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+
+
+async def test_an_attempt_that_ended_is_not_cancelled_later(ledger: Ledger, leases: LeaseKeeper) -> None:
+    job = await lease_one(ledger, str(uuid4()))
+    with leases.keep([job]):
+        with leases.attempt(job):
+            pass
+        await ledger.complete(job, Outcome.ARCHIVED)
+        await leases.renew()
+        await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Facts are kept, whichever order brings them, and a request is left out only if all orders agree."""
+"""Facts of all orders are kept, and a request is omitted only if all orders agree."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ def some_ids(count: int) -> list[str]:
     return [str(uuid4()) for _ in range(count)]
 
 
-def known(eval_id: str, *evidence: Evidence, event_at: float | None = None) -> dict[str, Any]:
+def facts_of(eval_id: str, *evidence: Evidence, event_at: float | None = None) -> dict[str, Any]:
     return {"facts": {eval_id: EvaluationFacts(evidence, event_at)}}
 
 
@@ -34,49 +34,47 @@ async def accept(ledger: Ledger, eval_id: str, *, run: str | None = None, **want
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=run), **wanted))
 
 
-async def take(ledger: Ledger, eval_id: str) -> Job:
+async def lease_one(ledger: Ledger, eval_id: str) -> Job:
     (job,) = await ledger.lease([eval_id], token="ours")
     return job
 
 
-async def taken(ledger: Ledger, eval_id: str, **wanted: Any) -> Job:
+async def accept_and_lease(ledger: Ledger, eval_id: str, **wanted: Any) -> Job:
     await accept(ledger, eval_id, **wanted)
-    return await take(ledger, eval_id)
+    return await lease_one(ledger, eval_id)
 
 
 async def claim(ledger: Ledger) -> dict[Queue, list[str]]:
     return await ledger.claim(patience=dict.fromkeys(Queue, 3600.0), of_held={})
 
 
-async def test_what_webhooks_tell_of_an_evaluation_is_taken_along_whoever_named_it_first(
-    ledger: Ledger, eval_id: str
-) -> None:
+async def test_facts_of_a_webhook_are_kept_whichever_order_came_first(ledger: Ledger, eval_id: str) -> None:
     await accept(ledger, eval_id, run="first")
     for fact in (Evidence.MILITARY_ID, Evidence.UNDER_AGE, Evidence.UNDER_AGE):
-        await accept(ledger, eval_id, **known(eval_id, fact))
-    entry = await take(ledger, eval_id)
+        await accept(ledger, eval_id, **facts_of(eval_id, fact))
+    entry = await lease_one(ledger, eval_id)
     assert entry.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
     assert entry.trigger.run == "first"
 
 
-async def test_a_dead_letter_keeps_what_webhooks_told_of_it(ledger: Ledger, eval_id: str) -> None:
-    await accept(ledger, eval_id, without_request=True, **known(eval_id, Evidence.UNDER_AGE, event_at=5.5))
-    await ledger.dead_letter(await take(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
-    await ledger.redrive_dead_letters([eval_id])
-    job = await take(ledger, eval_id)
+async def test_a_dead_letter_keeps_the_facts_of_webhooks(ledger: Ledger, eval_id: str) -> None:
+    await accept(ledger, eval_id, without_request=True, **facts_of(eval_id, Evidence.UNDER_AGE, event_at=5.5))
+    await ledger.dead_letter(await lease_one(ledger, eval_id), attempts=1, failure=Failure("service_failed"))
+    await ledger.dead_letters.redrive([eval_id])
+    job = await lease_one(ledger, eval_id)
     assert (job.evidence, job.event_at, job.without_request) == ((Evidence.UNDER_AGE,), 5.5, True)
     await ledger.dead_letter(job, attempts=1, failure=Failure("service_failed"))
-    await accept(ledger, eval_id, **known(eval_id, Evidence.MILITARY_ID))
-    job = await take(ledger, eval_id)
+    await accept(ledger, eval_id, **facts_of(eval_id, Evidence.MILITARY_ID))
+    job = await lease_one(ledger, eval_id)
     assert (set(job.evidence), job.event_at) == ({Evidence.MILITARY_ID, Evidence.UNDER_AGE}, 5.5)
     assert not job.without_request
 
 
 async def test_each_evaluation_of_an_order_has_its_own_facts(ledger: Ledger) -> None:
     military, dated, plain, elsewhere = some_ids(4)
-    facts = known(military, Evidence.MILITARY_ID)["facts"] | known(dated, event_at=1_769_860_800.512)["facts"]
+    facts = facts_of(military, Evidence.MILITARY_ID)["facts"] | facts_of(dated, event_at=1_769_860_800.512)["facts"]
     order = EnqueueOptions(
-        Queue.LIVE, "default", Trigger("intake"), facts=facts | known(elsewhere, Evidence.UNDER_AGE)["facts"]
+        Queue.LIVE, "default", Trigger("intake"), facts=facts | facts_of(elsewhere, Evidence.UNDER_AGE)["facts"]
     )
     await ledger.accept([military, dated, plain, military], order)
     jobs = await ledger.lease([military, dated, plain], token="t")
@@ -89,90 +87,88 @@ async def test_each_evaluation_of_an_order_has_its_own_facts(ledger: Ledger) -> 
 
 async def test_the_latest_time_of_an_evaluation_counts(ledger: Ledger, eval_id: str) -> None:
     for event_at in (20.0, 30.0, 10.0, None):
-        await accept(ledger, eval_id, **known(eval_id, event_at=event_at))
-    assert (await take(ledger, eval_id)).event_at == 30.0
+        await accept(ledger, eval_id, **facts_of(eval_id, event_at=event_at))
+    assert (await lease_one(ledger, eval_id)).event_at == 30.0
 
 
-async def test_evidence_that_arrives_while_a_worker_is_at_it_makes_the_evaluation_due_again(
-    ledger: Ledger, eval_id: str
-) -> None:
-    job = await taken(ledger, eval_id, run="first", **known(eval_id, Evidence.MILITARY_ID))
-    await accept(ledger, eval_id, run="second", **known(eval_id, Evidence.UNDER_AGE))
+async def test_new_evidence_during_an_attempt_makes_the_evaluation_due_again(ledger: Ledger, eval_id: str) -> None:
+    job = await accept_and_lease(ledger, eval_id, run="first", **facts_of(eval_id, Evidence.MILITARY_ID))
+    await accept(ledger, eval_id, run="second", **facts_of(eval_id, Evidence.UNDER_AGE))
     await ledger.complete(job, Outcome.NO_DOCUMENTS)
     await claim(ledger)
-    again = await take(ledger, eval_id)
+    again = await lease_one(ledger, eval_id)
     assert (again.evidence, again.refresh) == ((Evidence.MILITARY_ID, Evidence.UNDER_AGE), False)
     await ledger.complete(again, Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS)
-    assert (await ledger.get_run("first")).outcomes[Outcome.NO_DOCUMENTS] == 1
-    assert (await ledger.get_run("second")).outcomes[Outcome.UNCHANGED] == 1
+    assert (await ledger.runs.get_counters("first")).outcomes[Outcome.NO_DOCUMENTS] == 1
+    assert (await ledger.runs.get_counters("second")).outcomes[Outcome.UNCHANGED] == 1
 
 
 @pytest.mark.parametrize("late", [Evidence.MILITARY_ID, Evidence.DOCV_STEP])
-async def test_what_a_worker_knows_or_can_do_nothing_about_makes_nothing_due_again(
+async def test_known_or_irrelevant_facts_during_an_attempt_make_nothing_due_again(
     ledger: Ledger, eval_id: str, late: Evidence
 ) -> None:
-    job = await taken(ledger, eval_id, **known(eval_id, Evidence.MILITARY_ID))
-    await accept(ledger, eval_id, **known(eval_id, late, event_at=9.0))
+    job = await accept_and_lease(ledger, eval_id, **facts_of(eval_id, Evidence.MILITARY_ID))
+    await accept(ledger, eval_id, **facts_of(eval_id, late, event_at=9.0))
     await ledger.complete(job, Outcome.NO_DOCUMENTS)
     assert await claim(ledger) == {}
 
 
-async def test_late_evidence_is_used_when_the_attempt_under_way_fails(ledger: Ledger, eval_id: str) -> None:
-    job = await taken(ledger, eval_id)
-    await accept(ledger, eval_id, **known(eval_id, Evidence.MILITARY_ID))
+async def test_evidence_during_an_attempt_is_used_after_it_failed(ledger: Ledger, eval_id: str) -> None:
+    job = await accept_and_lease(ledger, eval_id)
+    await accept(ledger, eval_id, **facts_of(eval_id, Evidence.MILITARY_ID))
     await ledger.retry_later(job, wait=0, attempts=1, failure=Failure("service_failed"))
-    assert (await take(ledger, eval_id)).evidence == (Evidence.MILITARY_ID,)
+    assert (await lease_one(ledger, eval_id)).evidence == (Evidence.MILITARY_ID,)
 
 
-async def test_an_older_version_kept_late_evidence_elsewhere(ledger: Ledger, redis: Redis, eval_id: str) -> None:
-    job = await taken(ledger, eval_id)
+async def test_late_evidence_recorded_by_an_older_version_is_used(ledger: Ledger, redis: Redis, eval_id: str) -> None:
+    job = await accept_and_lease(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True)
     entry = json.loads(await redis.hget(PREFIX + "entries", eval_id) or "")
     entry["again"]["evidence"] = [Evidence.UNDER_AGE]
     await redis.hset(PREFIX + "entries", eval_id, json.dumps(entry))
     await ledger.complete(job, Outcome.NO_DOCUMENTS)
     await claim(ledger)
-    assert (await take(ledger, eval_id)).evidence == (Evidence.UNDER_AGE,)
+    assert (await lease_one(ledger, eval_id)).evidence == (Evidence.UNDER_AGE,)
 
 
-async def test_riskos_is_asked_if_one_of_the_orders_wants_that(ledger: Ledger, eval_id: str) -> None:
+async def test_riskos_is_asked_if_one_of_the_orders_wants_a_request(ledger: Ledger, eval_id: str) -> None:
     await accept(ledger, eval_id, without_request=True)
     await accept(ledger, eval_id, without_request=True)
-    job = await take(ledger, eval_id)
+    job = await lease_one(ledger, eval_id)
     assert job.without_request
     await ledger.release(job)
     await accept(ledger, eval_id)
     await accept(ledger, eval_id, without_request=True)
-    assert not (await take(ledger, eval_id)).without_request
+    assert not (await lease_one(ledger, eval_id)).without_request
 
 
 @pytest.mark.parametrize("orders", [(False,), (True, False), (False, True)])
-async def test_an_order_that_asks_is_not_lost_while_a_worker_does_not(
+async def test_an_order_with_a_request_survives_an_attempt_without_one(
     ledger: Ledger, eval_id: str, orders: tuple[bool, ...]
 ) -> None:
-    job = await taken(ledger, eval_id, without_request=True)
+    job = await accept_and_lease(ledger, eval_id, without_request=True)
     for without_request in orders:
         await accept(ledger, eval_id, without_request=without_request)
     await ledger.complete(job, Outcome.NO_DOCUMENTS)
     await claim(ledger)
-    again = await take(ledger, eval_id)
+    again = await lease_one(ledger, eval_id)
     assert (again.without_request, again.refresh) == (False, False)
 
 
 async def test_an_event_without_a_docv_step_changes_nothing_for_a_worker_that_asks(
     ledger: Ledger, eval_id: str
 ) -> None:
-    job = await taken(ledger, eval_id)
-    await accept(ledger, eval_id, without_request=True, **known(eval_id, Evidence.NO_DOCV_STEP))
+    job = await accept_and_lease(ledger, eval_id)
+    await accept(ledger, eval_id, without_request=True, **facts_of(eval_id, Evidence.NO_DOCV_STEP))
     await ledger.complete(job, Outcome.ARCHIVED)
     await claim(ledger)
-    assert (await take(ledger, eval_id)).without_request
+    assert (await lease_one(ledger, eval_id)).without_request
 
 
 async def test_an_event_with_a_docv_step_refutes_one_without_that_a_worker_has(ledger: Ledger, eval_id: str) -> None:
-    job = await taken(ledger, eval_id, without_request=True, **known(eval_id, Evidence.NO_DOCV_STEP))
-    await accept(ledger, eval_id, **known(eval_id, Evidence.DOCV_STEP))
+    job = await accept_and_lease(ledger, eval_id, without_request=True, **facts_of(eval_id, Evidence.NO_DOCV_STEP))
+    await accept(ledger, eval_id, **facts_of(eval_id, Evidence.DOCV_STEP))
     await ledger.complete(job, Outcome.NO_DOCUMENTS)
     await claim(ledger)
-    again = await take(ledger, eval_id)
+    again = await lease_one(ledger, eval_id)
     assert (set(again.evidence), again.without_request) == ({Evidence.NO_DOCV_STEP, Evidence.DOCV_STEP}, False)

@@ -1,10 +1,10 @@
-"""The laws of the ledger: whatever workers, producers and accidents do, in whatever order.
+"""The ledger keeps its laws after any sequence of actions of workers, producers and operators, and of failures.
 
-A real ledger in a real Redis beside a model of plain dicts; after every step the two agree, and the laws hold.
-``HYPOTHESIS_PROFILE=thorough`` plays ten thousand lives instead of some dozen.
+A real ledger in a real Redis is compared with a model of plain dicts after every action, and the laws are checked.
+``HYPOTHESIS_PROFILE=thorough`` runs ten thousand sequences instead of a few dozen.
 
-Leases run out, pauses end and messages get lost by rewriting a score in Redis. A ledger with a tiny lease would
-leave it to the machine's mood whether a lease has run out by the next step; so it has when the model says it has.
+Leases run out, waits end and messages are lost by changing a score in Redis. With a short lease, the speed of the
+machine would decide whether a lease has run out before the next action.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -24,14 +24,15 @@ from redis.asyncio import Redis
 from tasks.errors import LeaseLost
 from tasks.ledger.cancellation import Cancellation
 from tasks.ledger.counters import RunCounters
-from tasks.ledger.ledger import BeginResult, Ledger
+from tasks.ledger.ledger import Ledger
+from tasks.ledger.runs import BeginResult
 from tasks.ledger.script import LedgerScript
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 
-Happening = tuple[str, dict[str, object]]
-LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 80)
+Action = tuple[str, dict[str, object]]
+LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 40)
 HOUR = 3600.0
 PREFIX = "docv:ledger:"
 ACCOUNTS = ("default", "kyb")
@@ -40,7 +41,7 @@ STATES = (
     *("held:live", "held:backfill", "held:live:kyb", "held:backfill:kyb"),
 )
 
-# Few of each, so that they meet often.
+# Only a few of each, so that actions often affect the same ones.
 EVAL_IDS = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
 LISTED = "listed"
 RUNS = ("first", "second", LISTED)
@@ -58,13 +59,13 @@ evidence = st.lists(st.sampled_from(Evidence), unique=True, max_size=2).map(tupl
 times = st.sampled_from([None, 10.0, 20.5])
 
 
-def happening(name: str, **arguments: st.SearchStrategy[object]) -> st.SearchStrategy[Happening]:
+def action(name: str, **arguments: st.SearchStrategy[object]) -> st.SearchStrategy[Action]:
     return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
 
 
-# One rule plays them all. Of several rules Hypothesis leaves out some in each life; here no life would go far
-# without those that accept, take and end.
-accepts = happening(
+# One rule runs all actions. With several rules, Hypothesis omits some of them in each sequence, and a sequence
+# without accepting, leasing and ending is useless.
+accepts = action(
     "accept",
     named=several,
     queue=st.sampled_from(Queue),
@@ -80,41 +81,41 @@ accepts = happening(
     delay=waits,
 )
 feeds = st.one_of(
-    happening("begin", again=st.booleans()),
-    happening("stop_feeding"),
-    happening("feed", most=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
+    action("begin", again=st.booleans()),
+    action("stop_feeding"),
+    action("feed", most=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
 )
-takes = happening("take", named=several)
+leasings = action("lease", named=several)
 endings = st.one_of(
-    happening("settle", nth=nth, outcome=outcomes),
-    happening("park", nth=nth, wait=waits),
-    happening("await_hold", nth=nth, suspect=st.booleans()),
-    happening("hand_back", nth=nth),
-    happening("bury", nth=nth, cause=causes),
+    action("complete", nth=nth, outcome=outcomes),
+    action("retry_later", nth=nth, wait=waits),
+    action("await_hold", nth=nth, suspect=st.booleans()),
+    action("release", nth=nth),
+    action("dead_letter", nth=nth, cause=causes),
 )
 others = st.one_of(
-    happening("extend", nths=st.lists(nth, max_size=3)),
-    happening("claim", limit=limits, of_live=st.sampled_from([0, 1, 1000]), of_backfill=st.sampled_from([0, 1, 1000])),
-    happening("time_passes", nth=nth),
-    happening("all_workers_are_dead"),
-    happening("forgive", named=several),
-    happening("redrive", named=several),
-    happening("drop", named=several),
-    happening("erase", eval_id=st.sampled_from(EVAL_IDS)),
+    action("extend", nths=st.lists(nth, max_size=3)),
+    action("claim", limit=limits, of_live=st.sampled_from([0, 1, 1000]), of_backfill=st.sampled_from([0, 1, 1000])),
+    action("time_passes", nth=nth),
+    action("all_workers_are_dead"),
+    action("refund_attempts", named=several),
+    action("redrive", named=several),
+    action("drop", named=several),
+    action("erase", eval_id=st.sampled_from(EVAL_IDS)),
 )
 cancels = st.one_of(
-    happening("cancel_run", run=st.sampled_from(RUNS)),
-    happening("cancel_run_and_die", run=st.sampled_from(RUNS)),
-    happening("cancel", named=st.lists(st.sampled_from(EVAL_IDS), min_size=1, unique=True)),
+    action("cancel_run", run=st.sampled_from(RUNS)),
+    action("cancel_run_and_die", run=st.sampled_from(RUNS)),
+    action("cancel", named=st.lists(st.sampled_from(EVAL_IDS), min_size=1, unique=True)),
 )
-# In a choice of choices each is as likely as the next; else most lives would end before they began.
-# The others are named twice so that fewer are cancelled.
-happenings = st.sampled_from([*[accepts, feeds, takes, endings, others] * 2, cancels]).flatmap(lambda kind: kind)
+# Choosing a kind first makes all kinds equally likely; otherwise most sequences would hardly lease anything.
+# All kinds but the last are listed twice, so that less is cancelled.
+actions = st.sampled_from([*[accepts, feeds, leasings, endings, others] * 2, cancels]).flatmap(lambda kind: kind)
 
 
 @dataclass
-class Known:
-    """What the model knows of an evaluation that is under way."""
+class KnownInModel:
+    """An evaluation in the model of the ledger."""
 
     queue: Queue
     refresh: bool
@@ -129,7 +130,7 @@ class Known:
     delayed: bool = False
     even_if_erased: bool = False
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
-    again: "Known | None" = None
+    again: "KnownInModel | None" = None
     account: str = "default"
     unnamed: bool = False
     orders: set[str] = field(default_factory=set)
@@ -146,7 +147,7 @@ class Known:
 
     @property
     def waiting(self) -> bool:
-        """Whether a worker that has a message about it may take it."""
+        """Whether a worker with a message about it may lease it."""
         return self.state == "queued" or self.due
 
     def entry(self, eval_id: str) -> Job:
@@ -171,7 +172,7 @@ class Known:
 
     @property
     def only_run(self) -> str:
-        """The run whose hold would stop it."""
+        """The run whose hold stops it."""
         stops = self.queue is Queue.BACKFILL and not self.unnamed and len(self.runs) == 1
         return next(iter(self.runs)) if stops else ""
 
@@ -185,7 +186,7 @@ class Known:
             self.event_at = max(self.event_at or 0.0, facts.event_at)
 
     def lacks(self, facts: EvaluationFacts) -> bool:
-        """Whether the facts say something about missing documents that is not known."""
+        """Return whether the facts have new evidence about missing documents."""
         new = set(facts.evidence) - self.evidence
         return bool(new - {Evidence.DOCV_STEP}) or (bool(new) and Evidence.NO_DOCV_STEP in self.evidence)
 
@@ -194,17 +195,17 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Dead:
-    """What the model knows of a dead letter."""
+class DeadInModel:
+    """A dead letter in the model."""
 
     cause: str
     attempts: int
-    was: Known
+    was: KnownInModel
 
 
 @dataclass(frozen=True)
-class Read:
-    """What Redis says."""
+class RedisState:
+    """The state in Redis."""
 
     states: dict[str, set[str]]
     entries: set[str]
@@ -214,14 +215,14 @@ class Read:
 
 
 class LedgerLife(RuleBasedStateMachine):
-    """The life of a ledger, and a model that lives beside it."""
+    """A sequence of actions on a ledger and on its model."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, redis: Redis) -> None:
         super().__init__()
         self.do = loop.run_until_complete
         self.redis, self.ledger = redis, Ledger(redis)
-        self.known: dict[str, Known] = {}
-        self.dead: dict[str, Dead] = {}
+        self.known: dict[str, KnownInModel] = {}
+        self.dead: dict[str, DeadInModel] = {}
         self.totals: Counter[str] = Counter()
         self.ended: Counter[tuple[str, Outcome]] = Counter()
         self.unchanged: Counter[tuple[str, ManifestOutcome]] = Counter()
@@ -234,12 +235,12 @@ class LedgerLife(RuleBasedStateMachine):
         self.leases: list[Job] = []
         self.do(redis.flushall())
 
-    @rule(happening=happenings)
-    def happens(self, happening: Happening) -> None:
-        name, arguments = happening
+    @rule(action=actions)
+    def act(self, action: Action) -> None:
+        name, arguments = action
         getattr(self, name)(**arguments)
 
-    # -- what producers do
+    # -- actions of producers
 
     def accept(self, named: list[str], queue: Queue, account: str, run: str | None, **wanted: Any) -> None:
         order = EnqueueOptions(queue, account, Trigger("enqueue", run=run), **wanted)
@@ -259,10 +260,10 @@ class LedgerLife(RuleBasedStateMachine):
                 self._begin_again()
         else:
             expected = BeginResult.CONFLICT if self.begun is BeginResult.CONFLICT else BeginResult.RESUMED
-        call = self.ledger.begin_run(LISTED, total=len(EVAL_IDS), fingerprint="its IDs", again=again)
+        call = self.ledger.runs.begin(LISTED, total=len(EVAL_IDS), fingerprint="its IDs", again=again)
         assert self.do(call) is expected
-        assert self.do(self.ledger.begin_run(LISTED, total=9, fingerprint="other IDs")) is BeginResult.CONFLICT
-        assert self.do(self.ledger.list_feeding()) == [LISTED] * bool(self.unfed)
+        assert self.do(self.ledger.runs.begin(LISTED, total=9, fingerprint="other IDs")) is BeginResult.CONFLICT
+        assert self.do(self.ledger.runs.list_feeding()) == [LISTED] * bool(self.unfed)
 
     def _begin_again(self) -> None:
         under_way = sum(LISTED in self._runs_of(known) for known in self.known.values())
@@ -277,16 +278,16 @@ class LedgerLife(RuleBasedStateMachine):
 
     @property
     def unfed(self) -> int:
-        """How many of the list may still be fed."""
+        """The number of IDs of the list that may still be fed."""
         is_there = self.begun is BeginResult.CREATED and not self.is_list_cancelled
         return len(EVAL_IDS) - self.fed if is_there else 0
 
     def stop_feeding(self) -> None:
-        self.do(self.ledger.stop_feeding(LISTED))
-        assert self.do(self.ledger.list_feeding()) == []
+        self.do(self.ledger.runs.stop_feeding(LISTED))
+        assert self.do(self.ledger.runs.list_feeding()) == []
 
     def feed(self, most: int, backlog: int) -> None:
-        """Feed some of the list, and once more from where it was: somebody else would do so."""
+        """Feed some of the list, and then the same IDs again, as a second feeder would."""
         some, before = EVAL_IDS[self.fed :][:most], self.fed
         order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=LISTED))
         expected = None
@@ -298,14 +299,14 @@ class LedgerLife(RuleBasedStateMachine):
             self.fed += len(some)
         if some:
             for answer in expected, None:
-                assert self.do(self.ledger.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
-        assert self.do(self.ledger.get_position(LISTED)) == self.fed
+                assert self.do(self.ledger.runs.feed(LISTED, some, order, position=before, backlog=backlog)) == answer
+        assert self.do(self.ledger.runs.get_position(LISTED)) == self.fed
 
     def _accept(self, eval_id: str, order: EnqueueOptions, *, listed: bool = False) -> bool:
         known, run = self.known.get(eval_id), order.trigger.run
         facts = order.facts.get(eval_id, EvaluationFacts())
         if known is None:
-            known = self.known[eval_id] = Known(order.queue, order.refresh, order.trigger, account=order.account)
+            known = self.known[eval_id] = KnownInModel(order.queue, order.refresh, order.trigger, account=order.account)
             known.without_request = order.without_request
             known.want(order)
             known.learn(facts)
@@ -327,7 +328,7 @@ class LedgerLife(RuleBasedStateMachine):
                 known.again.unnamed |= not (run and known.again.runs)
                 known.again.without_request &= order.without_request
             else:
-                known.again = Known(order.queue, refresh=False, trigger=order.trigger, account=known.account)
+                known.again = KnownInModel(order.queue, refresh=False, trigger=order.trigger, account=known.account)
                 known.again.without_request = order.without_request
             known.learn(facts)
             known.again.refresh |= order.refresh or (order.even_if_erased and not order.refresh_outcomes)
@@ -350,18 +351,18 @@ class LedgerLife(RuleBasedStateMachine):
             known.due = False
         return known.state == "queued"
 
-    def _join(self, known: Known, attempt: Known, run: str | None, *, listed: bool) -> None:
+    def _join(self, known: KnownInModel, attempt: KnownInModel, run: str | None, *, listed: bool) -> None:
         if not run:
             return
         new = run not in self._runs_of(known)
         if new:
             attempt.runs.add(run)
-        # What is listed has been counted when its run began.
+        # The IDs of a list were counted when its run began.
         self.totals[run] += new - listed
 
-    # -- what workers do
+    # -- actions of workers
 
-    def take(self, named: list[str]) -> None:
+    def lease(self, named: list[str]) -> None:
         token = f"message {len(self.leases)} of {named}"
         expected: list[Job] = []
         for eval_id in named:
@@ -373,7 +374,9 @@ class LedgerLife(RuleBasedStateMachine):
                 known.put("leased")
                 known.token = token
                 expected.append(known.entry(eval_id))
-        assert self.do(self.ledger.lease(named, token=token)) == expected
+        leased = self.do(self.ledger.lease(named, token=token))
+        assert all((each.ordered_at is not None) == each.even_if_erased for each in leased)
+        assert [replace(each, ordered_at=None) for each in leased] == expected
         self.leases += expected
 
     def extend(self, nths: list[int]) -> None:
@@ -383,51 +386,51 @@ class LedgerLife(RuleBasedStateMachine):
             if self._ours(lease):
                 self.known[lease.eval_id].due = False
 
-    def settle(self, nth: int, outcome: tuple[Outcome, ManifestOutcome | None]) -> None:
-        self._speak(
+    def complete(self, nth: int, outcome: tuple[Outcome, ManifestOutcome | None]) -> None:
+        self._change(
             nth,
             lambda lease: self.ledger.complete(lease, *outcome),
             lambda lease, known: self._finish(lease, known, *outcome),
         )
 
-    def park(self, nth: int, wait: float) -> None:
-        def parked(lease: Job, known: Known) -> None:
+    def retry_later(self, nth: int, wait: float) -> None:
+        def parked(lease: Job, known: KnownInModel) -> None:
             known.attempts += 1
             known.suspect = True
             self._put_back(lease, known, "parked", due=not wait)
 
         failure = Failure("service_failed", "RiskOS answered with status 500", 500)
-        self._speak(
+        self._change(
             nth,
             lambda lease: self.ledger.retry_later(lease, wait=wait, attempts=lease.attempts + 1, failure=failure),
             parked,
         )
 
     def await_hold(self, nth: int, *, suspect: bool) -> None:
-        def held(lease: Job, known: Known) -> None:
+        def held(lease: Job, known: KnownInModel) -> None:
             known.suspect |= suspect
             self._put_back(lease, known, "held")
 
-        self._speak(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
+        self._change(nth, lambda lease: self.ledger.await_hold(lease, cause="account_held", suspect=suspect), held)
 
-    def forgive(self, named: list[str]) -> None:
+    def refund_attempts(self, named: list[str]) -> None:
         self.do(self.ledger.refund_attempts(named))
         for known in [self.known[eval_id] for eval_id in named if eval_id in self.known]:
             if known.state == "parked" and known.attempts:
                 known.attempts -= 1
                 known.put("held")
 
-    def hand_back(self, nth: int) -> None:
-        self._speak(nth, self.ledger.release, lambda lease, known: self._put_back(lease, known, "queued"))
+    def release(self, nth: int) -> None:
+        self._change(nth, self.ledger.release, lambda lease, known: self._put_back(lease, known, "queued"))
 
-    def bury(self, nth: int, cause: str) -> None:
-        def buried(lease: Job, known: Known) -> None:
+    def dead_letter(self, nth: int, cause: str) -> None:
+        def buried(lease: Job, known: KnownInModel) -> None:
             if not known.again:
-                self.dead[lease.eval_id] = Dead(cause, lease.attempts + 1, known)
+                self.dead[lease.eval_id] = DeadInModel(cause, lease.attempts + 1, known)
             self._finish(lease, known, Outcome.FAILED)
 
         failure = Failure(cause)
-        self._speak(
+        self._change(
             nth, lambda lease: self.ledger.dead_letter(lease, attempts=lease.attempts + 1, failure=failure), buried
         )
 
@@ -459,15 +462,15 @@ class LedgerLife(RuleBasedStateMachine):
             known.lost += known.state == "leased"
             known.put("queued")
 
-    # -- what a person does with dead letters
+    # -- actions of operators: dead letters
 
     def redrive(self, named: list[str]) -> None:
         expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
-        assert self.do(self.ledger.redrive_dead_letters(named)) == expected
+        assert self.do(self.ledger.dead_letters.redrive(named)) == expected
         for eval_id in expected:
             was = self.dead.pop(eval_id).was
             self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
-            self.known[eval_id] = Known(
+            self.known[eval_id] = KnownInModel(
                 was.queue,
                 was.refresh,
                 was.trigger,
@@ -484,7 +487,7 @@ class LedgerLife(RuleBasedStateMachine):
 
     def drop(self, named: list[str]) -> None:
         expected = [eval_id for eval_id in dict.fromkeys(named) if eval_id in self.dead]
-        assert self.do(self.ledger.drop_dead_letters(named)) == expected
+        assert self.do(self.ledger.dead_letters.drop(named)) == expected
         for eval_id in expected:
             del self.dead[eval_id]
 
@@ -500,7 +503,7 @@ class LedgerLife(RuleBasedStateMachine):
             self._count(self._runs_of(known), Outcome.UNCHANGED, ManifestOutcome.ERASED)
             del self.known[eval_id]
 
-    # -- what a person takes back
+    # -- actions of operators: cancellations
 
     def cancel_run(self, run: str) -> None:
         self._stop(run)
@@ -518,7 +521,7 @@ class LedgerLife(RuleBasedStateMachine):
         assert stopped == (self.stopped if self.totals[run] or run in self.cancelling else -1)
 
     def _stop(self, run: str) -> None:
-        """The first step of cancelling a run: nothing of it is fed or leased from now on."""
+        """Stop a run in the model, as the first step of a cancellation does."""
         self.stopped = self.unfed if run == LISTED else 0
         self.ended[run, Outcome.CANCELLED] += self.stopped
         if self.totals[run]:
@@ -528,7 +531,7 @@ class LedgerLife(RuleBasedStateMachine):
             self.unwanted.clear()
 
     def cancel(self, named: list[str]) -> None:
-        """Cancel evaluations for everyone, also those of the list that are not fed."""
+        """Cancel evaluations for all orders, including those of the list that are not fed."""
         if self.unfed:
             self.unwanted |= set(named)
         found = [self._cancel(eval_id, None) if eval_id in self.known else 0 for eval_id in named]
@@ -555,7 +558,7 @@ class LedgerLife(RuleBasedStateMachine):
         self._cancel_waiting(eval_id, known, names)
         return 1
 
-    def _cancel_waiting(self, eval_id: str, known: Known, names: set[str]) -> None:
+    def _cancel_waiting(self, eval_id: str, known: KnownInModel, names: set[str]) -> None:
         is_unnamed = (known.unnamed or not known.runs) and "" not in names
         self._count(known.runs & names, Outcome.CANCELLED, None)
         known.runs -= names
@@ -563,8 +566,8 @@ class LedgerLife(RuleBasedStateMachine):
         if not known.runs and not is_unnamed:
             self._replace(eval_id, known)
 
-    def _names_cancelled(self, known: Known) -> set[str]:
-        """For whom it was cancelled while it was in flight; a list that began again since wants it."""
+    def _names_cancelled(self, known: KnownInModel) -> set[str]:
+        """Return the runs that it was cancelled for in flight, without a list that has begun again since then."""
         kept = {name for name, by_list in known.cancelled.items() if not by_list or self.is_list_cancelled}
         return kept | (known.runs & self.cancelling)
 
@@ -573,7 +576,7 @@ class LedgerLife(RuleBasedStateMachine):
         if known and (known.state != "leased" or known.due) and (names := self._names_cancelled(known)):
             self._cancel_waiting(eval_id, known, names)
 
-    def _put_back(self, lease: Job, known: Known, state: str, *, due: bool = False) -> None:
+    def _put_back(self, lease: Job, known: KnownInModel, state: str, *, due: bool = False) -> None:
         names = self._names_cancelled(known)
         if names:
             self._cancel_waiting(lease.eval_id, known, names)
@@ -581,10 +584,10 @@ class LedgerLife(RuleBasedStateMachine):
         if self.known.get(lease.eval_id) is known:
             known.put(state, due=due)
 
-    # -- what accidents and time do
+    # -- failures and the passing of time
 
     def time_passes(self, nth: int) -> None:
-        """A worker dies and its lease runs out, a pause is over, a message got lost: the evaluation is due."""
+        """Make an evaluation due: its lease ran out, its wait ended, or its message was lost."""
         timed = {eval_id: known for eval_id, known in self.known.items() if known.state != "held"}
         if timed:
             eval_id = sorted(timed)[nth % len(timed)]
@@ -604,34 +607,38 @@ class LedgerLife(RuleBasedStateMachine):
         return known is not None and known.token == lease.token
 
     def _lease(self, nth: int) -> Job | None:
-        """One of the leases that hold, or the last one that was lost; None where there has been none yet."""
+        """Return one of the valid leases, or the last lost one; None if there has been none."""
         ours = [lease for lease in self.leases if self._ours(lease)]
         some = ours + [lease for lease in self.leases if lease not in ours][-1:]
         return some[nth % len(some)] if some else None
 
-    def _speak(self, nth: int, say: Callable[[Job], Awaitable[None]], then: Callable[[Job, Known], object]) -> None:
-        """Say something of an evaluation to the ledger; the model believes it where the lease holds."""
+    def _change(
+        self, nth: int, change: Callable[[Job], Awaitable[None]], then: Callable[[Job, KnownInModel], object]
+    ) -> None:
+        """Change an evaluation in the ledger, and in the model if its lease is valid."""
         lease = self._lease(nth)
         if not lease:
             return
         if self._ours(lease):
-            self.do(say(lease))
+            self.do(change(lease))
             then(lease, self.known[lease.eval_id])
         else:
             with pytest.raises(LeaseLost):
-                self.do(say(lease))
+                self.do(change(lease))
 
     def _count(self, runs: set[str], outcome: Outcome, unchanged: ManifestOutcome | None) -> None:
         self.ended.update((run, outcome) for run in runs)
         if unchanged:
             self.unchanged.update((run, unchanged) for run in runs)
 
-    def _finish(self, lease: Job, known: Known, outcome: Outcome, unchanged: ManifestOutcome | None = None) -> None:
+    def _finish(
+        self, lease: Job, known: KnownInModel, outcome: Outcome, unchanged: ManifestOutcome | None = None
+    ) -> None:
         self._count(known.runs, outcome, unchanged)
         self._replace(lease.eval_id, known)
 
-    def _replace(self, eval_id: str, known: Known) -> None:
-        """It is gone, but for the attempt that was asked for meanwhile."""
+    def _replace(self, eval_id: str, known: KnownInModel) -> None:
+        """Remove an evaluation, or replace it with its next attempt."""
         if known.again:
             known.again.evidence, known.again.event_at = known.evidence, known.event_at
             self.known[eval_id] = known.again
@@ -645,35 +652,40 @@ class LedgerLife(RuleBasedStateMachine):
     def the_laws_hold(self) -> None:
         read = self.do(self._read())
         self._nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(read)
-        self._dead_letters_are_those_that_were_given_up_and_not_asked_for_since(read)
+        self._dead_letters_are_those_of_the_model(read)
         self._the_counters_of_each_run_add_up(read)
 
-    async def _read(self) -> Read:
+    async def _read(self) -> RedisState:
         async with self.redis.pipeline(transaction=True) as pipe:
             for state in STATES:
                 pipe.zrange(PREFIX + state, 0, -1)
             pipe.hkeys(PREFIX + "entries")
             pipe.hgetall(PREFIX + "dead")
             *states, entries, dead = await pipe.execute()
-        counters = {run: await self.ledger.get_run(run) for run in RUNS}
-        causes = {cause: await self.ledger.list_dead_letters(cause, 100) for cause in await self.ledger.count_causes()}
-        assert {cause: len(eval_ids) for cause, eval_ids in causes.items()} == await self.ledger.count_causes()
-        return Read(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, causes, counters)
+        counters = {run: await self.ledger.runs.get_counters(run) for run in RUNS}
+        causes = {
+            cause: await self.ledger.dead_letters.list_of_cause(cause, 100)
+            for cause in await self.ledger.dead_letters.count_causes()
+        }
+        assert {
+            cause: len(eval_ids) for cause, eval_ids in causes.items()
+        } == await self.ledger.dead_letters.count_causes()
+        return RedisState(dict(zip(STATES, map(set, states), strict=True)), set(entries), dead, causes, counters)
 
-    def _nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(self, read: Read) -> None:
+    def _nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(self, read: RedisState) -> None:
         assert read.states == {
             state: {eval_id for eval_id, known in self.known.items() if known.where == state} for state in STATES
         }
         assert read.entries == set(self.known)
 
-    def _dead_letters_are_those_that_were_given_up_and_not_asked_for_since(self, read: Read) -> None:
+    def _dead_letters_are_those_of_the_model(self, read: RedisState) -> None:
         letters = {eval_id: json.loads(text) for eval_id, text in read.dead.items()}
         told = {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()}
         assert told == {eval_id: (each.cause, each.attempts) for eval_id, each in self.dead.items()}
         listed = {eval_id: cause for cause, eval_ids in read.causes.items() for eval_id in eval_ids}
         assert listed == {eval_id: each.cause for eval_id, each in self.dead.items()}
 
-    def _the_counters_of_each_run_add_up(self, read: Read) -> None:
+    def _the_counters_of_each_run_add_up(self, read: RedisState) -> None:
         for run, counters in read.counters.items():
             under_way = [known for known in self.known.values() if run in self._runs_of(known)]
             assert counters.total == self.totals[run]
@@ -687,7 +699,7 @@ class LedgerLife(RuleBasedStateMachine):
             assert counters.states == {state: standing[state] for state in ("queued", "leased", "parked", "held")}
 
     @staticmethod
-    def _runs_of(known: Known) -> set[str]:
+    def _runs_of(known: KnownInModel) -> set[str]:
         return known.runs | (known.again.runs if known.again else set())
 
 
@@ -705,7 +717,7 @@ def client(loop: asyncio.AbstractEventLoop, redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.mark.timeout(7200 if LIVES > 1000 else 120)
-def test_whatever_happens_the_ledger_keeps_its_laws(loop: asyncio.AbstractEventLoop, client: Redis) -> None:
+def test_the_ledger_keeps_its_laws_after_any_sequence_of_events(loop: asyncio.AbstractEventLoop, client: Redis) -> None:
     run_state_machine_as_test(
         lambda: LedgerLife(loop, client),
         settings=settings(

@@ -1,4 +1,4 @@
-"""A run whose first 200 answers are all refusals is on hold until a person says that they are expected."""
+"""A run whose first 200 answers are all refusals is on hold until an operator accepts them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ async def complete(
 
 
 async def refuse(ledger: Ledger, count: int, outcome: Outcome = Outcome.NO_DOCUMENTS, *, run: str = RUN) -> list[str]:
-    """Have as many evaluations of the run end as refused; return them."""
+    """Complete this number of evaluations of the run as refused; return their IDs."""
     eval_ids = some_ids(count)
     await accept(ledger, eval_ids, run=run)
     await complete(ledger, eval_ids, outcome)
@@ -63,7 +63,7 @@ async def claim(ledger: Ledger) -> list[str]:
     return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
 
 
-async def leased(ledger: Ledger, eval_ids: Sequence[str]) -> list[str]:
+async def lease_ids(ledger: Ledger, eval_ids: Sequence[str]) -> list[str]:
     return [job.eval_id for job in await ledger.lease(eval_ids, token="ours")]
 
 
@@ -72,7 +72,7 @@ async def held_runs(ledger: Ledger) -> list[str]:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
-async def test_200_refusals_and_nothing_else_put_a_run_on_hold_and_name_three(ledger: Ledger, outcome: Outcome) -> None:
+async def test_a_run_goes_on_hold_after_200_refusals_with_three_examples(ledger: Ledger, outcome: Outcome) -> None:
     first = await refuse(ledger, 199, outcome)
     assert await held_runs(ledger) == []
     await refuse(ledger, 1, outcome)
@@ -93,14 +93,14 @@ async def test_refusals_of_every_kind_count_together_in_one_step_or_many(ledger:
 
 @pytest.mark.parametrize("delivered", [Outcome.ARCHIVED, Outcome.UNREADABLE])
 @pytest.mark.parametrize("after", [0, 150])
-async def test_one_delivery_speaks_for_the_run(ledger: Ledger, delivered: Outcome, after: int) -> None:
+async def test_a_run_with_one_delivery_does_not_go_on_hold(ledger: Ledger, delivered: Outcome, after: int) -> None:
     await refuse(ledger, after)
     await refuse(ledger, 1, delivered)
     await refuse(ledger, 400)
     assert await held_runs(ledger) == []
 
 
-async def test_failures_and_what_was_in_the_archive_are_no_answers(ledger: Ledger) -> None:
+async def test_failures_and_unrequested_unchanged_evaluations_are_not_answers(ledger: Ledger) -> None:
     await refuse(ledger, 150)
     eval_ids = some_ids(300)
     await accept(ledger, eval_ids)
@@ -113,7 +113,7 @@ async def test_failures_and_what_was_in_the_archive_are_no_answers(ledger: Ledge
 
 
 @pytest.mark.parametrize(("manifest", "held"), [(ManifestOutcome.NO_DOCUMENTS, [RUN]), (ManifestOutcome.ARCHIVED, [])])
-async def test_a_refresh_is_answered_even_if_nothing_changes(
+async def test_a_refresh_that_changes_nothing_is_an_answer(
     ledger: Ledger, manifest: ManifestOutcome, held: list[str]
 ) -> None:
     eval_ids = some_ids(200)
@@ -122,120 +122,122 @@ async def test_a_refresh_is_answered_even_if_nothing_changes(
     assert await held_runs(ledger) == held
 
 
-async def end_unchanged(ledger: Ledger, eval_ids: Sequence[str], answer: Outcome | None) -> None:
-    """Have evaluations end of which the archive holds documents; RiskOS answered this, None if it was not asked."""
+async def complete_unchanged(ledger: Ledger, eval_ids: Sequence[str], answer: Outcome | None) -> None:
+    """Complete evaluations that are archived already, with RiskOS's answer; None if it was not asked."""
     jobs = await ledger.lease(eval_ids, token="ours")
     await asyncio.gather(*[ledger.complete(job, Outcome.UNCHANGED, ManifestOutcome.ARCHIVED, answer) for job in jobs])
 
 
 @pytest.mark.parametrize("refusal", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
-async def test_a_refusal_of_what_the_archive_holds_is_no_delivery_and_counts_as_unchanged(
+async def test_a_refusal_for_an_archived_evaluation_counts_as_unchanged_and_as_a_refusal(
     ledger: Ledger, refusal: Outcome
 ) -> None:
     eval_ids = some_ids(200)
     await accept(ledger, eval_ids, refresh=True)
-    await end_unchanged(ledger, eval_ids, refusal)
+    await complete_unchanged(ledger, eval_ids, refusal)
     assert await held_runs(ledger) == [RUN]
-    counters = await ledger.get_run(RUN)
+    counters = await ledger.runs.get_counters(RUN)
     assert (counters.outcomes[Outcome.UNCHANGED], counters.unchanged_outcomes[ManifestOutcome.ARCHIVED]) == (200, 200)
     assert (counters.pending, counters.errors) == (0, 0)
 
 
-async def test_a_delivery_of_what_the_archive_holds_speaks_for_the_run(ledger: Ledger) -> None:
+async def test_a_delivery_for_an_archived_evaluation_keeps_the_run_from_a_hold(ledger: Ledger) -> None:
     eval_ids = some_ids(1)
     await accept(ledger, eval_ids, refresh=True)
-    await end_unchanged(ledger, eval_ids, Outcome.ARCHIVED)
+    await complete_unchanged(ledger, eval_ids, Outcome.ARCHIVED)
     await refuse(ledger, 200)
     assert await held_runs(ledger) == []
 
 
-async def test_what_is_held_and_was_not_asked_for_is_no_answer(ledger: Ledger) -> None:
+async def test_an_unchanged_evaluation_without_a_request_is_not_an_answer(ledger: Ledger) -> None:
     eval_ids = some_ids(1)
     await accept(ledger, eval_ids)
-    await end_unchanged(ledger, eval_ids, None)
+    await complete_unchanged(ledger, eval_ids, None)
     await refuse(ledger, 200)
     assert await held_runs(ledger) == [RUN]
 
 
-async def test_what_waits_for_a_run_on_hold_is_kept_and_counted(ledger: Ledger) -> None:
+async def test_evaluations_of_a_run_on_hold_are_held_and_counted(ledger: Ledger) -> None:
     waiting = some_ids(30)
     await accept(ledger, waiting)
     await refuse(ledger, 200)
-    assert await leased(ledger, waiting) == []
-    counters = await ledger.get_run(RUN)
+    assert await lease_ids(ledger, waiting) == []
+    counters = await ledger.runs.get_counters(RUN)
     assert (counters.states["held"], counters.states["queued"], counters.pending) == (30, 0, 30)
     assert sum((await ledger.get_stats()).held.values()) == 30
     assert await ledger.locate(waiting[:1]) == [("held", "run_held")]
     assert await claim(ledger) == []
 
 
-async def test_a_lease_that_ran_out_waits_for_its_run_too(ledger: Ledger, redis: Redis) -> None:
+async def test_an_evaluation_with_an_expired_lease_is_held_for_its_run(ledger: Ledger, redis: Redis) -> None:
     (eval_id,) = some_ids(1)
     await accept(ledger, [eval_id])
     await ledger.lease([eval_id], token="dead")
     await refuse(ledger, 200)
     await redis.zadd("docv:ledger:leased", {eval_id: 0})
-    assert await leased(ledger, [eval_id]) == []
+    assert await lease_ids(ledger, [eval_id]) == []
     assert await ledger.locate([eval_id]) == [("held", "run_held")]
 
 
-async def test_accepting_the_refusals_lets_the_rest_of_the_run_go_on_for_good(ledger: Ledger) -> None:
+async def test_accepting_the_refusals_resumes_the_run_permanently(ledger: Ledger) -> None:
     waiting = some_ids(30)
     await accept(ledger, waiting)
     await refuse(ledger, 200)
-    await leased(ledger, waiting)
-    assert await ledger.accept_refusals(RUN) is True
+    await lease_ids(ledger, waiting)
+    assert await ledger.runs.accept_refusals(RUN) is True
     assert sorted(await claim(ledger)) == sorted(waiting)
     await complete(ledger, waiting, Outcome.NO_DOCUMENTS)
     await refuse(ledger, 400)
     assert await held_runs(ledger) == []
-    assert await ledger.accept_refusals(RUN) is False
-    assert (await ledger.get_run(RUN)).pending == 0
+    assert await ledger.runs.accept_refusals(RUN) is False
+    assert (await ledger.runs.get_counters(RUN)).pending == 0
 
 
 async def test_refusals_can_be_accepted_before_a_run_begins(ledger: Ledger) -> None:
-    assert await ledger.accept_refusals(RUN) is False
+    assert await ledger.runs.accept_refusals(RUN) is False
     await refuse(ledger, 500)
     assert await held_runs(ledger) == []
 
 
-async def test_what_another_run_wants_too_goes_on(ledger: Ledger) -> None:
+async def test_an_evaluation_of_another_run_too_is_not_held(ledger: Ledger) -> None:
     both, alone = some_ids(5), some_ids(5)
     await accept(ledger, [*both, *alone])
     await accept(ledger, both, run="another")
     await refuse(ledger, 200)
-    assert await leased(ledger, [*both, *alone]) == both
+    assert await lease_ids(ledger, [*both, *alone]) == both
 
 
 @pytest.mark.parametrize(
     ("run", "queue"), [("another", Queue.BACKFILL), (None, Queue.BACKFILL), (None, Queue.LIVE), (RUN, Queue.LIVE)]
 )
-async def test_what_is_wanted_otherwise_later_goes_on_at_once(ledger: Ledger, run: str | None, queue: Queue) -> None:
+async def test_a_held_evaluation_is_queued_at_once_by_an_order_without_the_run(
+    ledger: Ledger, run: str | None, queue: Queue
+) -> None:
     wanted, waiting = some_ids(5), some_ids(5)
     await accept(ledger, [*wanted, *waiting])
     await refuse(ledger, 200)
-    await leased(ledger, [*wanted, *waiting])
+    await lease_ids(ledger, [*wanted, *waiting])
     assert await accept(ledger, wanted, run=run, queue=queue) == wanted
-    assert await leased(ledger, [*wanted, *waiting]) == wanted
-    assert (await ledger.get_run(RUN)).states["held"] == 5
+    assert await lease_ids(ledger, [*wanted, *waiting]) == wanted
+    assert (await ledger.runs.get_counters(RUN)).states["held"] == 5
 
 
-async def test_of_several_runs_on_hold_one_that_goes_on_takes_its_evaluations_along(ledger: Ledger) -> None:
+async def test_a_resumed_run_takes_its_evaluations_from_other_runs_on_hold(ledger: Ledger) -> None:
     both, alone = some_ids(5), some_ids(5)
     await accept(ledger, [*both, *alone])
     await accept(ledger, both, run="another")
     await refuse(ledger, 200)
     await refuse(ledger, 200, run="another")
-    assert await leased(ledger, [*both, *alone]) == []
-    await ledger.accept_refusals("another")
-    assert sorted(await leased(ledger, await claim(ledger))) == sorted(both)
-    # What went back in the millisecond of the resumption is claimed once more.
-    await leased(ledger, await claim(ledger))
+    assert await lease_ids(ledger, [*both, *alone]) == []
+    await ledger.runs.accept_refusals("another")
+    assert sorted(await lease_ids(ledger, await claim(ledger))) == sorted(both)
+    # An evaluation that was held in the millisecond of the resumption is claimed once more.
+    await lease_ids(ledger, await claim(ledger))
     assert await claim(ledger) == []
-    assert (await ledger.get_run(RUN)).states["held"] == 5
+    assert (await ledger.runs.get_counters(RUN)).states["held"] == 5
 
 
-async def test_a_live_order_of_a_run_neither_waits_nor_counts(ledger: Ledger) -> None:
+async def test_a_live_order_of_a_run_is_neither_held_nor_counted(ledger: Ledger) -> None:
     live = some_ids(300)
     await accept(ledger, live, queue=Queue.LIVE)
     await complete(ledger, live, Outcome.NO_DOCUMENTS)
@@ -243,50 +245,50 @@ async def test_a_live_order_of_a_run_neither_waits_nor_counts(ledger: Ledger) ->
     await refuse(ledger, 200)
     (eval_id,) = some_ids(1)
     await accept(ledger, [eval_id], queue=Queue.LIVE)
-    assert await leased(ledger, [eval_id]) == [eval_id]
+    assert await lease_ids(ledger, [eval_id]) == [eval_id]
 
 
-async def test_a_run_on_hold_is_not_fed_from_its_list_until_it_goes_on(ledger: Ledger) -> None:
-    await ledger.begin_run(RUN, total=1000, fingerprint="f")
+async def test_a_run_on_hold_is_not_fed_until_it_resumes(ledger: Ledger) -> None:
+    await ledger.runs.begin(RUN, total=1000, fingerprint="f")
     eval_ids, options = some_ids(200), EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=RUN))
-    await ledger.feed(RUN, eval_ids, options, position=0, backlog=10_000)
+    await ledger.runs.feed(RUN, eval_ids, options, position=0, backlog=10_000)
     await complete(ledger, eval_ids, Outcome.NOT_FOUND)
-    assert await ledger.list_feeding() == []
-    await ledger.begin_run(RUN, total=1000, fingerprint="f")
-    assert await ledger.list_feeding() == []
-    await ledger.accept_refusals(RUN)
-    assert await ledger.list_feeding() == [RUN]
+    assert await ledger.runs.list_feeding() == []
+    await ledger.runs.begin(RUN, total=1000, fingerprint="f")
+    assert await ledger.runs.list_feeding() == []
+    await ledger.runs.accept_refusals(RUN)
+    assert await ledger.runs.list_feeding() == [RUN]
 
 
-async def test_erasing_leaves_no_trace_of_what_waits_for_its_run(ledger: Ledger, redis: Redis) -> None:
+async def test_erasing_leaves_no_trace_of_an_evaluation_held_for_its_run(ledger: Ledger, redis: Redis) -> None:
     (eval_id,) = some_ids(1)
     await accept(ledger, [eval_id])
     await refuse(ledger, 200)
-    await leased(ledger, [eval_id])
+    await lease_ids(ledger, [eval_id])
     assert await ledger.erase(eval_id)
     assert await redis.zcard("docv:ledger:held:runs") == 0
-    assert (await ledger.get_run(RUN)).pending == 0
+    assert (await ledger.runs.get_counters(RUN)).pending == 0
 
 
 async def test_live_refusals_in_a_row_are_counted_for_each_account(ledger: Ledger) -> None:
-    async def end_live(count: int, outcome: Outcome, evidence: tuple[Evidence, ...] = ()) -> None:
+    async def complete_live(count: int, outcome: Outcome, evidence: tuple[Evidence, ...] = ()) -> None:
         eval_ids = some_ids(count)
         await accept(ledger, eval_ids, run=None, queue=Queue.LIVE, evidence=evidence)
         await complete(ledger, eval_ids, outcome)
 
-    await end_live(250, Outcome.NO_DOCUMENTS)
+    await complete_live(250, Outcome.NO_DOCUMENTS)
     assert await count_live_refusals(ledger._redis) == {"default": 250}
     assert await held_runs(ledger) == []
-    await end_live(10, Outcome.NO_DOCUMENTS, (Evidence.MILITARY_ID,))
-    await end_live(10, Outcome.NO_DOCUMENTS, (Evidence.DOCV_STEP, Evidence.UNDER_AGE))
-    await end_live(5, Outcome.NOT_FOUND, (Evidence.DOCV_STEP,))
+    await complete_live(10, Outcome.NO_DOCUMENTS, (Evidence.MILITARY_ID,))
+    await complete_live(10, Outcome.NO_DOCUMENTS, (Evidence.DOCV_STEP, Evidence.UNDER_AGE))
+    await complete_live(5, Outcome.NOT_FOUND, (Evidence.DOCV_STEP,))
     assert await count_live_refusals(ledger._redis) == {"default": 255}
-    await end_live(1, Outcome.ARCHIVED)
-    await end_live(2, Outcome.REJECTED)
+    await complete_live(1, Outcome.ARCHIVED)
+    await complete_live(2, Outcome.REJECTED)
     assert await count_live_refusals(ledger._redis) == {"default": 2}
 
 
-async def test_refusals_that_evidence_explains_put_no_run_on_hold(ledger: Ledger) -> None:
+async def test_refusals_explained_by_evidence_do_not_put_a_run_on_hold(ledger: Ledger) -> None:
     eval_ids = some_ids(250)
     await accept(ledger, eval_ids, evidence=(Evidence.MILITARY_ID,))
     await complete(ledger, eval_ids, Outcome.NO_DOCUMENTS)

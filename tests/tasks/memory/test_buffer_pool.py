@@ -11,17 +11,18 @@ from tasks.memory import buffer_pool
 from tasks.memory.buffer_pool import SIZE, Arena, borrow
 
 MANY = 80
-"""More than are kept."""
 
 
 @pytest.fixture(autouse=True)
-def none_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer_pool, "_free", [])
+    monkeypatch.setattr(buffer_pool, "_lent", set())
+    monkeypatch.setattr(buffer_pool, "_most_lent", 0)
 
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[mmap.mmap]":
-    """All that the system gave, and has not got back."""
+    """Return all memory that the system gave and has not got back."""
     alive: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
     real = mmap.mmap
 
@@ -36,7 +37,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[mmap.mmap]":
 
 def marked(mark: int) -> memoryview:
     """Return a buffer that is full of a mark."""
-    buffer = borrow()
+    buffer = borrow(SIZE)
     buffer[:] = bytes([mark]) * SIZE
     return buffer
 
@@ -44,7 +45,7 @@ def marked(mark: int) -> memoryview:
 def test_what_nobody_looks_at_any_more_is_lent_again() -> None:
     buffer = marked(1)
     del buffer
-    assert borrow()[0] == 1
+    assert borrow(SIZE)[0] == 1
 
 
 def test_those_that_are_lent_at_the_same_time_are_different() -> None:
@@ -71,15 +72,28 @@ def test_a_thread_may_be_the_last_to_look() -> None:
     thread = threading.Thread(target=lent.clear)
     thread.start()
     thread.join()
-    assert borrow()[0] == 1
+    assert borrow(SIZE)[0] == 1
 
 
-def test_of_very_many_only_some_stay_and_the_system_gets_the_others(places: "weakref.WeakSet[mmap.mmap]") -> None:
-    lent = [borrow() for _ in range(MANY)]
-    assert len(places) == MANY
-    lent.clear()
+def test_blocks_of_other_sizes_do_not_add_up(places: "weakref.WeakSet[mmap.mmap]") -> None:
+    for number in range(MANY):
+        lent = [borrow((1 + number % 7) * SIZE) for _ in range(10 // (1 + number % 7))]
+        del lent
     gc.collect()
-    assert 0 < len(places) < MANY
+    assert sum(map(len, places)) <= 10 * SIZE
+
+
+@pytest.mark.parametrize(("free", "size", "is_taken"), [(5, 4, True), (5, 5, True), (5, 3, False), (5, 6, False)])
+def test_a_block_is_lent_again_for_what_nearly_fills_it(
+    places: "weakref.WeakSet[mmap.mmap]", free: int, size: int, *, is_taken: bool
+) -> None:
+    others = borrow(50 * SIZE)
+    del others
+    first = borrow(free * SIZE)
+    del first
+    buffer = borrow(size * SIZE)
+    assert len(buffer) == size * SIZE
+    assert (len(buffer.obj) == free * SIZE) == is_taken
 
 
 def test_used_again_and_again_there_is_one(places: "weakref.WeakSet[mmap.mmap]") -> None:
@@ -89,7 +103,7 @@ def test_used_again_and_again_there_is_one(places: "weakref.WeakSet[mmap.mmap]")
 
 
 def test_an_arena_has_what_was_put_in_one_after_the_other() -> None:
-    arena = Arena()
+    arena = Arena(13)
     spans = [arena.put([b"front", b" and"]), arena.put([]), arena.put([b"back"])]
     content = arena.mapped()
     assert [bytes(content[slice(*span)]) for span in spans] == [b"front and", b"", b"back"]
@@ -97,7 +111,7 @@ def test_an_arena_has_what_was_put_in_one_after_the_other() -> None:
 
 
 def test_an_arena_takes_no_more_than_it_has_room_for() -> None:
-    arena = Arena()
+    arena = Arena(SIZE)
     arena.put([bytes(SIZE - 1)])
     with pytest.raises(ValueError):  # noqa: PT011  # Python's own, of different words in each version
         arena.put([b"12"])

@@ -1,4 +1,4 @@
-"""Who may have his part next? Nobody sleeps: whoever can go on has gone on after a turn of the loop."""
+"""Reservations are granted in order of size; a waiting task continues within one turn of the event loop."""
 
 import asyncio
 import random
@@ -10,36 +10,36 @@ import pytest
 from tasks.memory.byte_budget import ByteBudget
 
 
-class Crowd:
-    """Many who share a budget of a hundred."""
+class SharedBudget:
+    """Tasks that share a budget of 100."""
 
     def __init__(self) -> None:
         self.budget = ByteBudget(100)
-        self.having: dict[str, int] = {}
+        self.held: dict[str, int] = {}
         self.served: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, name: str, amount: int) -> None:
+    async def reserve(self, name: str, amount: int) -> None:
         self._ends[name] = asyncio.Event()
-        self._tasks[name] = asyncio.create_task(self._have(name, amount))
+        self._tasks[name] = asyncio.create_task(self._hold(name, amount))
         await self._settle()
 
-    async def go(self, name: str) -> None:
+    async def release(self, name: str) -> None:
         self._ends[name].set()
         await self._settle()
 
-    async def give_up(self, name: str) -> None:
+    async def cancel(self, name: str) -> None:
         self._tasks[name].cancel()
         await self._settle()
 
-    async def _have(self, name: str, amount: int) -> None:
+    async def _hold(self, name: str, amount: int) -> None:
         async with self.budget.reserve(amount):
-            self.having[name] = min(amount, 100)
+            self.held[name] = min(amount, 100)
             self.served.append(name)
-            assert sum(self.having.values()) <= 100
+            assert sum(self.held.values()) <= 100
             await self._ends[name].wait()
-            del self.having[name]
+            del self.held[name]
 
     @staticmethod
     async def _settle() -> None:
@@ -47,7 +47,7 @@ class Crowd:
             await asyncio.sleep(0)
 
     @asynccontextmanager
-    async def all_gone(self) -> AsyncIterator[None]:
+    async def release_all(self) -> AsyncIterator[None]:
         yield
         for end in self._ends.values():
             end.set()
@@ -55,65 +55,65 @@ class Crowd:
 
 
 @pytest.fixture
-async def crowd() -> AsyncIterator[Crowd]:
-    crowd = Crowd()
-    async with crowd.all_gone():
-        yield crowd
+async def shared() -> AsyncIterator[SharedBudget]:
+    shared = SharedBudget()
+    async with shared.release_all():
+        yield shared
 
 
-async def test_those_who_fit_have_their_part_at_once(crowd: Crowd) -> None:
+async def test_a_reservation_is_granted_at_once_when_it_fits(shared: SharedBudget) -> None:
     for name in "abc":
-        await crowd.come(name, 30)
-    assert set(crowd.having) == set("abc")
+        await shared.reserve(name, 30)
+    assert set(shared.held) == set("abc")
 
 
-async def test_who_does_not_fit_waits_for_what_is_given_back(crowd: Crowd) -> None:
-    await crowd.come("a", 80)
-    await crowd.come("b", 30)
-    assert set(crowd.having) == {"a"}
-    await crowd.go("a")
-    assert set(crowd.having) == {"b"}
+async def test_a_reservation_waits_for_a_release_when_it_does_not_fit(shared: SharedBudget) -> None:
+    await shared.reserve("a", 80)
+    await shared.reserve("b", 30)
+    assert set(shared.held) == {"a"}
+    await shared.release("a")
+    assert set(shared.held) == {"b"}
 
 
-async def test_of_those_who_wait_the_smallest_goes_first(crowd: Crowd) -> None:
-    await crowd.come("first", 100)
-    await crowd.come("large", 90)
-    await crowd.come("middle", 50)
-    await crowd.come("small", 5)
-    await crowd.go("first")
-    assert crowd.served == ["first", "small", "middle"]
+async def test_the_smallest_waiting_reservation_is_granted_first(shared: SharedBudget) -> None:
+    await shared.reserve("first", 100)
+    await shared.reserve("large", 90)
+    await shared.reserve("middle", 50)
+    await shared.reserve("small", 5)
+    await shared.release("first")
+    assert shared.served == ["first", "small", "middle"]
 
 
-async def test_nobody_is_overtaken_for_ever(crowd: Crowd) -> None:
-    await crowd.come("here", 100)
-    await crowd.come("large", 100)
+async def test_a_large_reservation_is_not_overtaken_for_ever(shared: SharedBudget) -> None:
+    await shared.reserve("here", 100)
+    await shared.reserve("large", 100)
     for number in range(200):
-        await crowd.come(f"small {number}", 60)
-    await crowd.go("here")
-    while "large" not in crowd.served:
-        await crowd.go(crowd.served[-1])
-    assert len(crowd.served) <= 70
+        await shared.reserve(f"small {number}", 60)
+    await shared.release("here")
+    while "large" not in shared.served:
+        await shared.release(shared.served[-1])
+    assert len(shared.served) <= 70
 
 
-async def test_who_wants_more_than_there_is_gets_all_of_it_alone(crowd: Crowd) -> None:
-    await crowd.come("a", 1)
-    await crowd.come("greedy", 10**9)
-    assert set(crowd.having) == {"a"}
-    await crowd.go("a")
-    await crowd.come("b", 1)
-    assert set(crowd.having) == {"greedy"}
+async def test_a_reservation_gets_the_whole_budget_when_it_is_larger(shared: SharedBudget) -> None:
+    await shared.reserve("a", 1)
+    await shared.reserve("greedy", 10**9)
+    assert set(shared.held) == {"a"}
+    await shared.release("a")
+    await shared.reserve("b", 1)
+    assert set(shared.held) == {"greedy"}
 
 
-async def test_who_gives_up_waiting_is_not_waited_for(crowd: Crowd) -> None:
-    await crowd.come("here", 60)
-    await crowd.come("tired", 50)
-    await crowd.come("next", 45)
-    await crowd.give_up("tired")
-    await crowd.go("here")
-    assert set(crowd.having) == {"next"}
+async def test_a_cancelled_reservation_does_not_delay_the_next(shared: SharedBudget) -> None:
+    await shared.reserve("here", 60)
+    await shared.reserve("tired", 50)
+    await shared.reserve("next", 45)
+    await shared.cancel("tired")
+    await shared.release("here")
+    assert set(shared.held) == {"next"}
 
 
-async def test_who_is_cancelled_in_the_moment_of_his_turn_gives_it_back() -> None:
+async def test_a_reservation_is_returned_when_it_is_cancelled_while_it_is_granted() -> None:
     budget = ByteBudget(1)
     async with budget.reserve(1):
         waiting = asyncio.create_task(budget.reserve(1).__aenter__())
@@ -125,7 +125,7 @@ async def test_who_is_cancelled_in_the_moment_of_his_turn_gives_it_back() -> Non
         pass
 
 
-async def test_whatever_happens_everybody_is_served_and_no_more_is_given_than_there_is() -> None:
+async def test_every_reservation_is_granted_and_the_budget_is_never_exceeded() -> None:
     dice, budget, taken, served = random.Random(7), ByteBudget(1000), 0, 0  # noqa: S311  # no secret hangs on it
 
     async def one(amount: int) -> None:
@@ -147,3 +147,82 @@ async def test_whatever_happens_everybody_is_served_and_no_more_is_given_than_th
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     assert served == ends.count(None)
     assert (taken, budget._left) == (0, 1000)
+
+
+async def test_a_shrunk_reservation_returns_the_difference_at_once() -> None:
+    budget = ByteBudget(100)
+    async with budget.reserve(90) as large:
+        waiting = asyncio.create_task(_reserve_once(budget, 70))
+        large.shrink(31)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        large.shrink(30)
+        large.shrink(40)
+        await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(_reserve_once(budget, 100), 1)
+
+
+async def _reserve_once(budget: ByteBudget, amount: int) -> None:
+    async with budget.reserve(amount):
+        pass
+
+
+async def test_a_reservation_grows_if_the_budget_has_room() -> None:
+    budget = ByteBudget(100)
+    async with budget.reserve(10) as grown, budget.reserve(30):
+        assert grown.try_grow(70)
+        assert not grown.try_grow(71)
+        assert grown.amount == 70
+    await asyncio.wait_for(_reserve_once(budget, 100), 1)
+
+
+async def test_two_growing_reservations_do_not_wait_for_each_other() -> None:
+    budget, ended = ByteBudget(100), []
+
+    async def resize_to(amount: int) -> None:
+        async with budget.reserve(40) as reservation:
+            await asyncio.sleep(0)
+            await reservation.resize(amount)
+            ended.append(reservation.amount)
+
+    await asyncio.wait_for(asyncio.gather(resize_to(90), resize_to(80)), 1)
+    assert sorted(ended) == [80, 90]
+
+
+async def test_a_reservation_that_is_cancelled_while_it_grows_holds_nothing() -> None:
+    budget = ByteBudget(100)
+    async with budget.reserve(60):
+
+        async def grow() -> None:
+            async with budget.reserve(30) as reservation:
+                await reservation.resize(70)
+
+        growing = asyncio.create_task(grow())
+        await asyncio.sleep(0.01)
+        growing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await growing
+        await asyncio.wait_for(_reserve_once(budget, 40), 1)
+
+
+async def test_urgent_reservations_go_first_and_have_a_part_of_their_own() -> None:
+    budget, served = ByteBudget(100, for_urgent=20), []
+
+    async def reserve(name: str, amount: int, *, is_urgent: bool = False) -> None:
+        async with budget.reserve(amount, is_urgent=is_urgent):
+            served.append(name)
+
+    async with budget.reserve(80):
+        small = asyncio.create_task(reserve("small", 1))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(reserve("live", 20, is_urgent=True), 1)
+        large = asyncio.create_task(reserve("large live", 50, is_urgent=True))
+        await asyncio.sleep(0)
+        assert served == ["live"]
+    await asyncio.gather(small, large)
+    assert served == ["live", "large live", "small"]
+
+
+async def test_a_reservation_may_be_larger_than_what_is_left_to_those_that_are_not_urgent() -> None:
+    budget = ByteBudget(100, for_urgent=20)
+    await asyncio.wait_for(_reserve_once(budget, 100), 1)

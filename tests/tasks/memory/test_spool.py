@@ -1,4 +1,6 @@
+import asyncio
 import hashlib
+import math
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -7,9 +9,11 @@ import pytest
 
 from tasks.errors import SpoolError
 from tasks.memory.buffer_pool import SIZE
-from tasks.memory.spool import DownloadBuffer, Spool, chunks, drop_pages, spooled_bytes
+from tasks.memory.byte_budget import ByteBudget
+from tasks.memory.spool import DownloadBuffer, Spool, chunks, disk_space, drop_pages, spooled_bytes
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
+CHUNKS = len(CONTENT)
 
 
 async def arrived(content: bytes, in_memory: int, folder: Path | None = None, step: int = 70_000) -> DownloadBuffer:
@@ -108,6 +112,12 @@ def test_pieces_are_views_and_no_copies() -> None:
     assert [type(piece) for piece in chunks(CONTENT, 0, len(CONTENT), 65_536)][:2] == [memoryview, memoryview]
 
 
+def test_the_space_of_a_disk_is_no_number_if_the_system_does_not_say(tmp_path: Path) -> None:
+    free, size = disk_space(tmp_path)
+    assert 0 < free <= size
+    assert all(map(math.isnan, disk_space(tmp_path / "gone")))
+
+
 def test_what_is_on_disk_is_counted_until_nobody_needs_it(tmp_path: Path) -> None:
     before = spooled_bytes()
     with closing(Spool(tmp_path)) as spool:
@@ -127,3 +137,46 @@ def test_what_was_spooled_for_nothing_is_counted_no_more(tmp_path: Path) -> None
     with closing(Spool(tmp_path)) as spool:
         spool.put([b"a" * 1_000])
     assert spooled_bytes() == before
+
+
+@pytest.mark.parametrize(("size", "in_memory"), [(CHUNKS, CHUNKS), (CHUNKS, CHUNKS - 1), (0, 0)])
+@pytest.mark.parametrize("announced", [None, 0, CHUNKS // 2, CHUNKS, 2 * CHUNKS])
+async def test_a_content_is_whole_whatever_size_was_announced(
+    tmp_path: Path, size: int, in_memory: int, announced: int | None
+) -> None:
+    budget = ByteBudget(8 << 20)
+    async with budget.reserve(10) as reservation:
+        with closing(DownloadBuffer(in_memory, tmp_path, reservation)) as incoming:
+            if announced is not None:
+                await incoming.expect(announced)
+            for at in range(0, size, 70_000):
+                await incoming.add(CONTENT[at : min(size, at + 70_000)])
+            data, sha256 = await incoming.whole()
+        is_spooled = size > in_memory
+        assert data == CONTENT[:size]
+        assert sha256 == hashlib.sha256(CONTENT[:size]).hexdigest()
+        assert spooled_bytes() == (size if is_spooled else 0)
+        assert reservation.amount == (0 if is_spooled else size)
+
+
+async def test_a_content_of_unknown_size_is_spooled_if_the_budget_has_no_room(tmp_path: Path) -> None:
+    budget = ByteBudget(2 << 20)
+    async with budget.reserve(1 << 20), budget.reserve(10) as reservation:
+        with closing(DownloadBuffer(8 << 20, tmp_path, reservation)) as incoming:
+            for at in range(0, CHUNKS, 70_000):
+                await incoming.add(CONTENT[at : at + 70_000])
+            data, _ = await incoming.whole()
+        assert data == CONTENT
+        assert spooled_bytes() == CHUNKS
+
+
+async def test_a_content_of_known_size_waits_for_memory(tmp_path: Path) -> None:
+    budget = ByteBudget(4 << 20)
+    async with budget.reserve(10) as reservation:
+        incoming = DownloadBuffer(8 << 20, tmp_path, reservation)
+        async with budget.reserve(3 << 20):
+            waiting = asyncio.create_task(incoming.expect(2 << 20))
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, 1)
+        assert reservation.amount == 2 << 20

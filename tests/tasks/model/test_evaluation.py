@@ -13,18 +13,18 @@ SHA256 = "9f" * 32
 
 
 @pytest.mark.parametrize("text", [ID, ID.upper(), ID.title(), str(UUID(int=0)), "f" * 8 + "-ffff" * 3 + "-" + "f" * 12])
-def test_an_id_has_one_form_in_lower_case(text: str) -> None:
+def test_parse_eval_id_returns_lower_case(text: str) -> None:
     assert parse_eval_id(text) == text.lower()
 
 
 @given(st.uuids())
-def test_every_uuid_is_an_id(uuid: UUID) -> None:
+def test_parse_eval_id_accepts_every_uuid(uuid: UUID) -> None:
     assert parse_eval_id(str(uuid)) == str(uuid)
     assert parse_eval_id(str(uuid).upper()) == str(uuid)
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[0-9a-fA-F٠-٩０-９-]{36}", fullmatch=True))  # noqa: RUF001  # digits of other scripts
-def test_what_is_taken_is_canonical_whatever_comes_in(text: str) -> None:
+def test_parse_eval_id_accepts_only_the_canonical_form(text: str) -> None:
     try:
         taken = parse_eval_id(text)
     except BadEvalId:
@@ -61,7 +61,7 @@ def test_what_is_taken_is_canonical_whatever_comes_in(text: str) -> None:
         pytest.param("\ud800" + ID[1:], id="half a surrogate pair"),
     ],
 )
-def test_a_text_that_is_no_id_is_refused(text: str) -> None:
+def test_parse_eval_id_refuses_a_text_that_is_not_an_id(text: str) -> None:
     with pytest.raises(BadEvalId) as caught:
         parse_eval_id(text)
     assert caught.value.why
@@ -71,14 +71,14 @@ def test_a_text_that_is_no_id_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("thing", "name"), [(None, "NoneType"), (ID.encode(), "bytes"), (7, "int"), (UUID(ID), "UUID"), ([ID], "list")]
 )
-def test_what_is_no_text_is_refused_by_its_type_and_not_shown(thing: object, name: str) -> None:
+def test_parse_eval_id_refuses_other_types_without_repeating_the_value(thing: object, name: str) -> None:
     with pytest.raises(BadEvalId) as caught:
         parse_eval_id(thing)  # type: ignore[arg-type]
     assert caught.value.shown == f"<{name}>"
     assert ID not in str(caught.value)
 
 
-def test_a_text_of_ten_megabytes_is_refused_at_once_and_shown_in_short() -> None:
+def test_parse_eval_id_refuses_ten_megabytes_at_once_and_shortens_them() -> None:
     text = "0b54a4d4-" * 1_200_000
     before = time.process_time()
     for _ in range(100):
@@ -90,33 +90,33 @@ def test_a_text_of_ten_megabytes_is_refused_at_once_and_shown_in_short() -> None
 
 
 @pytest.mark.parametrize("text", [f" {ID}", f"{ID}\n", f"\t{ID}\r\n", f"\u00a0{ID}"])
-def test_blanks_around_an_id_are_named_as_what_is_wrong(text: str) -> None:
+def test_parse_eval_id_reports_blanks_around_an_id(text: str) -> None:
     with pytest.raises(BadEvalId, match="blanks around it"):
         parse_eval_id(text)
 
 
-def test_an_empty_text_is_named_as_what_it_is() -> None:
+def test_parse_eval_id_reports_an_empty_text() -> None:
     with pytest.raises(BadEvalId, match="it is empty"):
         parse_eval_id("")
 
 
 @given(st.text())
-def test_what_is_shown_can_be_printed_on_one_line_anywhere(text: str) -> None:
+def test_printable_id_returns_one_printable_line(text: str) -> None:
     clean = printable_id(text)
     assert clean.isprintable()
     assert len(clean) < 80
 
 
-def test_a_short_harmless_text_is_shown_as_it_is() -> None:
+def test_printable_id_returns_a_short_harmless_text_unchanged() -> None:
     assert printable_id("Größe 7") == "Größe 7"
 
 
 @pytest.mark.parametrize("char", ["\n", "\r", "\0", "\x1b", "\u202e", "\u2028", "\ud800", "\x85"])
-def test_characters_that_could_fool_a_terminal_or_a_log_are_replaced(char: str) -> None:
+def test_printable_id_replaces_characters_that_could_fool_a_terminal(char: str) -> None:
     assert printable_id(f"a{char}b") == "a\ufffdb"
 
 
-def test_a_text_is_cut_after_48_characters() -> None:
+def test_printable_id_shortens_a_text_to_48_characters() -> None:
     assert printable_id("x" * 48) == "x" * 48
     assert printable_id("x" * 49) == "x" * 48 + "… (49 characters)"
 
@@ -130,5 +130,5 @@ def test_the_keys_of_an_evaluation_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("base", ["https://riskos.example", "https://riskos.example/"])
-def test_the_url_of_an_evaluation_has_one_slash_where_one_belongs(base: str) -> None:
+def test_the_url_of_an_evaluation_has_no_double_slash(base: str) -> None:
     assert Evaluation(ID, "sandbox").url(base) == f"https://riskos.example/api/evaluation/{ID}/documents"

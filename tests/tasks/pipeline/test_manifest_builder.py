@@ -1,21 +1,33 @@
-"""What a manifest will say, told from what was answered, read and stored."""
+"""The manifest that follows from an answer, its documents and their objects."""
 
+import json
+import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
-from tasks.bundle.documents import identify
-from tasks.bundle.unpack import Limits, unpack
+from tasks.bundle.documents import Document, identify
+from tasks.bundle.unpack import unpack
 from tasks.bundle.unpacker import BundleContents
+from tasks.bundle.zip import Limits, Padding
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome, SourceStatus
-from tasks.pipeline.manifest_builder import build_manifest, build_unasked_tombstone
+from tasks.pipeline.manifest_builder import build_manifest, build_unasked_tombstone, keep_keys
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, NoBundle
-from tasks.storage.manifest import DocumentRecord, ResponseRecord, SourceRecord, UnreadableRecord
-from tests.zips import zip_of
+from tasks.storage.manifest import (
+    BundleRecord,
+    DocumentRecord,
+    Manifest,
+    PaddingRecord,
+    ResponseRecord,
+    SourceRecord,
+    UnreadableRecord,
+)
+from tests.zips import Raw, forged, zip_of
 
 EVALUATION = Evaluation(str(uuid4()), "production", "default")
 ENTRY = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
@@ -23,7 +35,7 @@ AT = "2026-11-23T04:00:00.000Z"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
-def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome: Outcome) -> None:
+def test_a_tombstone_has_the_words_of_riskos_when_there_are_no_documents(outcome: Outcome) -> None:
     manifest = build_manifest(
         EVALUATION, ENTRY, NoBundle(outcome, 400, "its words", "r-1"), BundleContents(), [], retrieved_at=AT
     )
@@ -32,7 +44,7 @@ def test_what_riskos_does_not_give_leaves_a_tombstone_with_its_own_words(outcome
     assert (manifest.no_documents is not None) == (outcome is Outcome.NO_DOCUMENTS)
 
 
-def test_why_there_are_no_documents_is_unknown_unless_somebody_says() -> None:
+def test_the_reason_is_unknown_without_evidence() -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
     manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(), [], retrieved_at=AT)
     assert manifest.no_documents is not None
@@ -50,7 +62,7 @@ def test_why_there_are_no_documents_is_unknown_unless_somebody_says() -> None:
         ((Evidence.NO_DOCV_STEP, Evidence.UNDER_AGE), NoDocumentsReason.MINOR),
     ],
 )
-def test_what_a_webhook_told_explains_why_there_are_no_documents(
+def test_the_evidence_of_a_webhook_explains_why_there_are_no_documents(
     evidence: tuple[Evidence, ...], reason: NoDocumentsReason
 ) -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
@@ -87,7 +99,7 @@ def test_a_tombstone_without_a_request_says_that_riskos_was_not_asked() -> None:
     assert build_unasked_tombstone(EVALUATION, ENTRY).event_at is None
 
 
-def test_what_the_manifest_before_knew_stays_known() -> None:
+def test_the_evidence_of_the_previous_manifest_is_kept() -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
     before = build_unasked_tombstone(EVALUATION, replace(ENTRY, evidence=(Evidence.MILITARY_ID,), event_at=20.0))
     for event_at, latest in ((None, 20), (10.0, 20), (30.0, 30)):
@@ -96,6 +108,41 @@ def test_what_the_manifest_before_knew_stays_known() -> None:
         assert manifest.event_at == f"1970-01-01T00:00:{latest}.000Z"
         assert manifest.no_documents
         assert manifest.no_documents.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
+
+
+def test_bytes_around_what_was_read_are_recorded_of_the_bundle() -> None:
+    answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
+
+    def bundle_record(padding: Padding) -> BundleRecord | None:
+        contents = BundleContents(padding=padding)
+        return build_manifest(EVALUATION, ENTRY, answer, contents, [], retrieved_at=AT).bundle
+
+    padded, plain = bundle_record(Padding(1, 0)), bundle_record(Padding(0, 0))
+    assert padded
+    assert padded.padding == PaddingRecord(before=1, after=0)
+    assert plain
+    assert "padding" not in json.loads(plain.as_json())
+
+
+def test_a_document_whose_names_are_in_conflict_is_of_no_kind_and_says_so() -> None:
+    def documents_of(*extra: bytes) -> tuple[Document, ...]:
+        bundle = forged(*(Raw(name=b"front.jpg", central={"extra": each}) for each in extra))
+        return tuple(map(identify, unpack(bundle, Limits()).members))
+
+    def manifest_of(documents: Sequence[Document]) -> Manifest:
+        stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
+        answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
+        contents = BundleContents(tuple(documents))
+        return build_manifest(EVALUATION, ENTRY, answer, contents, stored, retrieved_at=AT)
+
+    before = manifest_of(documents_of(b""))
+    assert before.documents[0].kind == "document_front"
+    assert not {"name_conflict", "name_encoding"} & before.documents[0].model_dump().keys()
+
+    wrong = struct.pack("<2HBL", 0x7075, 6, 1, 0) + b"x"
+    (record,) = manifest_of(keep_keys(documents_of(wrong), EVALUATION, before)).documents
+    assert (record.name, record.kind, record.name_conflict) == ("front.jpg", "other", ("x",))
+    assert json.loads(record.as_json())["name_conflict"] == ["x"]
 
 
 def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it_was() -> None:
@@ -132,3 +179,37 @@ def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> Non
     answer = Bundle(None, b"", "0" * 64, 0)
     manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(unreadable=(bad,)), [], retrieved_at=AT)
     assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))
+
+
+@pytest.mark.parametrize(
+    ("stored", "extension"),
+    [
+        ((("attachment", "own", "bin"),), "bin"),
+        ((("attachment", "own", "bin"), ("attachment", "own", "dat")), "bin"),
+        ((("attachment", "another", "bin"),), "txt"),
+        ((("other", "own", "bin"),), "txt"),
+        ((("attachment", "own", "b/in"),), "txt"),
+        ((), "txt"),
+    ],
+)
+def test_bytes_that_are_stored_keep_the_extension_of_their_key(
+    stored: tuple[tuple[str, str, str], ...], extension: str
+) -> None:
+    """A bundle has the bytes under a new name; a manifest lists them with other extensions already."""
+    (document,) = (identify(each) for each in unpack(zip_of({"case_attachments/new": b"text"}), Limits()).members)
+    places = {"own": EVALUATION, "another": Evaluation(str(uuid4()), "production")}
+    records = tuple(
+        DocumentRecord(
+            name="case_attachments/old",
+            kind=kind,
+            key=places[whose].document_key(kind, document.sha256, ending),
+            media_type="application/octet-stream",
+            size=4,
+            sha256=document.sha256,
+            modified=None,
+        )
+        for kind, whose, ending in stored
+    )
+    before = build_unasked_tombstone(EVALUATION, ENTRY).model_copy(update={"documents": records})
+
+    assert keep_keys([document], EVALUATION, before) == [replace(document, extension=extension)]

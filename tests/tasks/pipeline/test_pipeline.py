@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,8 +25,8 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start_simulator
 from tasks.bundle.documents import KindPattern
-from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
+from tasks.bundle.zip import Limits
 from tasks.errors import (
     ArchiveHeld,
     BlockedError,
@@ -40,6 +40,7 @@ from tasks.errors import (
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import ArchiveResult, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.pipeline.manifest_builder import build_unasked_tombstone
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
@@ -49,7 +50,7 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
-from tasks.storage.manifest import ErasedRecord, Manifest, read_manifest
+from tasks.storage.manifest import ErasedRecord, Manifest, read_manifest, utc_now
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
 from tests.riskos import json as said
 from tests.zips import Raw, forged, zip_of
@@ -69,6 +70,7 @@ def entry_of(
     *,
     refresh: bool = False,
     even_if_erased: bool = False,
+    ordered_at: float | None = None,
     refresh_outcomes: tuple[ManifestOutcome, ...] = (),
 ) -> Job:
     return Job(
@@ -81,18 +83,19 @@ def entry_of(
         lost=0,
         trigger=TRIGGER,
         even_if_erased=even_if_erased,
+        ordered_at=ordered_at,
         refresh_outcomes=refresh_outcomes,
     )
 
 
 @dataclass
 class House:
-    """An archive in memory, and the means to fill it from one RiskOS.
+    """An archive in memory, and the context to fill it from one RiskOS.
 
     Attributes:
-        means: what the journey needs.
-        store: behind the bucket.
-        clock: passes when somebody waits.
+        means: the context of the pipeline.
+        store: the store of the bucket.
+        clock: advances instead of waiting.
     """
 
     means: PipelineContext
@@ -106,7 +109,7 @@ class House:
         return result.outcome
 
     async def erase(self, eval_id: str) -> bytes:
-        """Put the marker of an erasure in the manifest's place; return it."""
+        """Replace the manifest by the marker of an erasure; return the marker."""
         evaluation, bucket = Evaluation(eval_id, "sandbox"), self.means.target.bucket
         before = await read_manifest(bucket, evaluation)
         assert before
@@ -145,7 +148,7 @@ class House:
         return {key: bytes(obstore.get(self.store, key).bytes()) for key in keys}
 
     def archived(self, manifest: Manifest) -> dict[str, bytes]:
-        """Return the documents of a manifest, name and bytes, as they are in the archive."""
+        """Return the documents of a manifest, names and bytes, as they are in the archive."""
         contents = self.contents()
         for each in manifest.documents:
             content = contents[each.key]
@@ -189,7 +192,7 @@ def asked(simulator: Simulator, eval_id: str) -> int:
     return simulator.stats().by_evaluation.get(eval_id, 0)
 
 
-# Every scenario
+# All scenarios
 
 
 @pytest.mark.parametrize("scenario", [each for each in Scenario if expected_outcome(each) is Outcome.ARCHIVED])
@@ -199,10 +202,14 @@ async def test_documents_are_archived_byte_for_byte(house: House, scenario: Scen
     manifest = await house.manifest(eval_id)
     assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
     assert [each.name for each in manifest.documents] == list(documents_of(eval_id, IMAGE_BYTES))
+    before = range(1, manifest.revision)
     assert house.contents().keys() == {
         f"sandbox/{eval_id}/manifest.json",
+        *(f"sandbox/{eval_id}/revisions/{each}.json" for each in before),
+        *(f"quarantine/sandbox/{eval_id}/{each.sha256}.zip" for each in manifest.quarantined),
         *(each.key for each in manifest.documents),
     }
+    assert len(before) == len(manifest.quarantined) == (scenario is Scenario.DAMAGED_ONCE)
     assert manifest.outcome is Outcome.ARCHIVED
     assert (manifest.response.status, manifest.response.message) == (200, None)
     assert manifest.bundle
@@ -215,7 +222,7 @@ async def test_documents_are_archived_byte_for_byte(house: House, scenario: Scen
 
 
 @pytest.mark.parametrize("scenario", [*NO_DOCUMENTS, Scenario.NOT_FOUND, Scenario.REJECTED])
-async def test_what_riskos_will_never_have_is_a_tombstone_that_says_what_it_said(
+async def test_a_tombstone_records_the_answer_when_riskos_will_never_have_documents(
     house: House, simulator: Simulator, scenario: Scenario
 ) -> None:
     eval_id = eval_id_for(scenario, 7)
@@ -253,20 +260,22 @@ async def test_a_bundle_that_stays_unreadable_is_kept_in_quarantine(
     assert set(house.archived(manifest).items()) <= set(documents_of(eval_id, IMAGE_BYTES).items())
     assert house.contents().keys() == {
         f"sandbox/{eval_id}/manifest.json",
-        f"quarantine/sandbox/{eval_id}/{manifest.bundle.sha256}.zip",
+        f"sandbox/{eval_id}/revisions/1.json",
+        *(f"quarantine/sandbox/{eval_id}/{each.sha256}.zip" for each in manifest.quarantined),
         *(each.key for each in manifest.documents),
     }
 
 
 @pytest.mark.parametrize("scenario", [each for each in Scenario if expected_outcome(each) is Outcome.FAILED])
-async def test_what_never_arrives_leaves_nothing_in_the_archive(
+async def test_nothing_is_archived_when_the_bundle_never_arrives(
     house: House, simulator: Simulator, scenario: Scenario
 ) -> None:
     eval_id = eval_id_for(scenario, 7)
     assert await house.end_of(eval_id) is Outcome.FAILED
     assert house.contents() == {}
-    # A 403 is not asked for again within an attempt.
-    assert asked(simulator, eval_id) >= (1 if scenario is Scenario.FORBIDDEN_ALWAYS else 2) * ATTEMPTS
+    # Only failures of the service and of the connection are retried within an attempt.
+    is_quick = scenario in {Scenario.ERROR_500_ALWAYS, Scenario.CUT_SHORT_ALWAYS}
+    assert asked(simulator, eval_id) >= (2 if is_quick else 1) * ATTEMPTS
     assert simulator.stats().redirects_followed == 0
 
 
@@ -295,7 +304,7 @@ async def test_the_manifest_says_why_and_when_and_by_whom_it_was_made(house: Hou
     assert manifest.retrieved_at <= manifest.archived_at
 
 
-# What is there already
+# Archived evaluations
 
 
 @pytest.mark.parametrize(
@@ -359,7 +368,7 @@ async def test_a_tombstone_that_is_refreshed_for_its_outcome_becomes_an_archived
         assert (await house.manifest(MINE)).revision == 2
 
 
-async def test_a_refresh_of_an_evaluation_nobody_archived_archives_it(house: House) -> None:
+async def test_a_refresh_archives_an_evaluation_that_was_not_archived(house: House) -> None:
     assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7), refresh=True) is Outcome.ARCHIVED
 
 
@@ -420,11 +429,11 @@ async def test_an_unreadable_bundle_is_quarantined_again_if_its_manifest_is_writ
     assert Evaluation(MINE, "sandbox").quarantine_key(manifest.bundle.sha256) in keys
 
 
-# What was erased
+# Erased evaluations
 
 
 @pytest.mark.parametrize("wanted", [{}, {"refresh": True}, {"refresh_outcomes": tuple(ManifestOutcome)}])
-async def test_what_was_erased_is_not_asked_for_again(
+async def test_an_erased_evaluation_is_not_requested_again(
     house: House, simulator: Simulator, wanted: dict[str, Any]
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
@@ -436,7 +445,7 @@ async def test_what_was_erased_is_not_asked_for_again(
     assert house.contents() == before
 
 
-async def test_what_was_erased_is_archived_again_when_a_person_says_so_and_begins_anew(house: House) -> None:
+async def test_an_erased_evaluation_is_archived_again_from_revision_1_when_it_is_ordered(house: House) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     await house.archive(eval_id)
     marker = await house.erase(eval_id)
@@ -446,6 +455,39 @@ async def test_what_was_erased_is_archived_again_when_a_person_says_so_and_begin
     assert house.contents()[f"sandbox/{eval_id}/revisions/0.json"] == marker
     assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
     assert await house.archive(eval_id, even_if_erased=True) is Outcome.UNCHANGED
+
+
+@pytest.mark.parametrize(("ordered", "outcome"), [(-1.0, Outcome.UNCHANGED), (1.0, Outcome.ARCHIVED)])
+async def test_an_order_covers_only_earlier_erasures(house: House, ordered: float, outcome: Outcome) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await house.archive(eval_id)
+    await house.erase(eval_id)
+    erased = (await house.manifest(eval_id)).erased
+    assert erased
+    at = erased.at_seconds + ordered
+    assert await house.archive(eval_id, even_if_erased=True, ordered_at=at) is outcome
+
+
+async def test_a_later_erasure_wins_over_an_order_that_is_under_way(redis: "Redis") -> None:
+    marker = b""
+
+    async def answer(_: object) -> Reply:
+        nonlocal marker
+        marker = await house.erase(MINE)
+        return Reply(zipped(zip_of({"front.jpg": b"again"})))
+
+    async with listening(answer) as server, house_at(server.url, redis) as house:
+        bucket = house.means.manifests
+        at = utc_now()
+        first = build_unasked_tombstone(Evaluation(MINE, "sandbox"), entry_of(MINE)).model_copy(
+            update={"erased": ErasedRecord(receipt="receipts/0.json", at="2026-01-01T00:00:00.000Z"), "archived_at": at}
+        )
+        key = Evaluation(MINE, "sandbox").manifest_key
+        await bucket.replace(key, first.as_json(), ObjectAttributes("application/json"), None)
+        ordered_at = datetime.fromisoformat(at).timestamp()
+        ending = await house.archive(MINE, even_if_erased=True, ordered_at=ordered_at)
+        assert ending is Outcome.UNCHANGED
+        assert house.contents()[key] == marker
 
 
 async def test_a_worker_that_was_on_its_way_does_not_undo_an_erasure(redis: "Redis") -> None:
@@ -465,7 +507,7 @@ async def test_a_worker_that_was_on_its_way_does_not_undo_an_erasure(redis: "Red
         assert house.contents()[f"sandbox/{MINE}/manifest.json"] == marker
 
 
-# What is no good
+# Damaged bundles
 
 
 async def test_a_damaged_bundle_is_fetched_again_and_then_archived(house: House, simulator: Simulator) -> None:
@@ -526,6 +568,24 @@ async def test_secondary_documents_are_of_a_kind_of_their_own(house: House) -> N
     assert kinds == ["document_front", "document_back", "selfie", "secondary_document", "secondary_document"]
 
 
+async def test_bytes_that_are_taken_for_another_type_later_are_not_stored_again(
+    redis: "Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = zipped(zip_of({"case_attachments/dg2.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99)}))
+    async with saying(bundle, bundle, bundle) as server, house_at(server.url, redis) as house:
+        with monkeypatch.context() as earlier:
+            earlier.setattr("tasks.bundle.documents.media_type_of", lambda _: "application/octet-stream")
+            assert await house.archive(MINE) is Outcome.ARCHIVED
+        (before,) = (await house.manifest(MINE)).documents
+        for _ in range(2):
+            assert await house.archive(MINE, refresh=True) is Outcome.UNCHANGED
+        manifest = await house.manifest(MINE)
+        assert manifest.revision == 2
+        assert manifest.documents == (before.model_copy(update={"media_type": "image/jp2", "named_as": None}),)
+        assert before.key.endswith(".bin")
+        assert [key for key in house.contents() if before.sha256 in key] == [before.key]
+
+
 async def test_a_document_keeps_the_kind_that_its_manifest_says(house: House) -> None:
     eval_id = eval_id_for(Scenario.UNKNOWN_NAMES, 7)
     await house.archive(eval_id)
@@ -536,23 +596,6 @@ async def test_a_document_keeps_the_kind_that_its_manifest_says(house: House) ->
     await house.archive(another)
     for each, kind in ((eval_id, "other"), (another, "selfie")):
         assert (await house.manifest(each)).documents[-1].kind == kind
-
-
-async def test_a_damaged_bundle_that_cannot_be_fetched_again_has_not_ended(redis: "Redis") -> None:
-    damaged = zipped(wrong_crc({"front.jpg": b"front"}))
-    async with saying(damaged, said(503, b"{}")) as server, house_at(server.url, redis) as house:
-        with pytest.raises(RetryableError):
-            await house.archive(MINE)
-    assert house.contents() == {}
-
-
-async def test_what_could_be_read_only_the_first_time_is_not_lost(redis: "Redis") -> None:
-    files = {"front.jpg": b"front" * 9, "back.jpg": b"back" * 9}
-    first = zipped(wrong_crc(files))
-    async with saying(first, zipped(b"\x00garbage")) as server, house_at(server.url, redis) as house:
-        assert await house.archive(MINE) is Outcome.UNREADABLE
-        manifest = await house.manifest(MINE)
-    assert house.archived(manifest) == {"back.jpg": files["back.jpg"]}
 
 
 @pytest.mark.parametrize(
@@ -591,11 +634,11 @@ async def test_no_name_out_of_a_bundle_is_part_of_a_key(redis: "Redis", name: by
     assert house.contents().keys() == {document.key, f"sandbox/{MINE}/manifest.json"}
 
 
-# Its place in flight
+# Slots for evaluations in flight
 
 
 class Places:
-    """Places in flight that note what S3 was asked for before, with and after one."""
+    """Slots that record the requests to S3 before, during and after one is held."""
 
     def __init__(self, bucket: Wilful) -> None:
         self._bucket = bucket
@@ -634,7 +677,7 @@ async def test_only_with_a_place_is_riskos_asked_and_without_one_the_manifest_is
     assert asked(simulator, eval_id) == 1
 
 
-async def test_what_is_archived_already_needs_no_place(house: House) -> None:
+async def test_an_archived_evaluation_needs_no_slot(house: House) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     await house.archive(eval_id)
     house.means = replace(house.means, acquire_slot=_full)
@@ -645,7 +688,7 @@ def _full(_: Queue) -> NoReturn:
     raise AssertionError("there is no place")
 
 
-async def test_who_waited_for_a_place_while_the_archive_went_on_hold_asks_nobody(
+async def test_no_request_is_sent_when_the_archive_went_on_hold_while_it_waited_for_a_slot(
     house: House, simulator: Simulator
 ) -> None:
     @asynccontextmanager
@@ -664,11 +707,11 @@ async def test_the_probe_of_an_archive_on_hold_goes_on_when_it_has_its_place(hou
     assert await house.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
 
 
-# Something other than RiskOS goes wrong
+# Failures of other systems
 
 
 def bucket_at(url: str) -> S3Bucket:
-    """Return a bucket at a scripted server; nothing is tried twice."""
+    """Return a bucket at a scripted server; nothing is retried."""
     store = S3Store(
         "archive",
         endpoint=url,
@@ -730,7 +773,7 @@ async def test_a_damaged_manifest_is_an_alarm_and_costs_no_request(house: House,
     assert house.contents() == {key: b"{}"}
 
 
-async def test_of_workers_who_archive_the_same_evaluation_at_once_one_does(house: House) -> None:
+async def test_one_worker_commits_when_several_archive_the_same_evaluation_at_once(house: House) -> None:
     eval_id = eval_id_for(Scenario.ATTACHMENTS, 7)
     ended = await asyncio.gather(*[house.archive(eval_id) for _ in range(4)])
     assert set(ended) <= {Outcome.ARCHIVED, Outcome.UNCHANGED}
@@ -740,7 +783,7 @@ async def test_of_workers_who_archive_the_same_evaluation_at_once_one_does(house
     assert house.archived(manifest) == documents_of(eval_id, IMAGE_BYTES)
 
 
-async def test_who_comes_second_to_the_manifest_commits_on_top_of_the_first(redis: "Redis") -> None:
+async def test_the_second_worker_commits_on_top_of_the_first_manifest(redis: "Redis") -> None:
     first, second = (zipped(zip_of({"front.jpg": content})) for content in (b"first", b"second"))
     both_asked = asyncio.Barrier(2)
     left = [first, second]
@@ -773,12 +816,12 @@ async def test_a_manifest_that_changes_again_and_again_is_another_attempts_turn(
     assert 1 < len(tries) < 10
 
 
-# The law
+# Any ZIP
 
-# The characters that stand for bytes which are not UTF-8 are written otherwise; see docs/archive-format.md.
+# The characters for bytes that are not UTF-8 are written in another way; see docs/archive-format.md.
 OTHERWISE = "".join(map(chr, range(0xEF80, 0xF000)))
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0" + OTHERWISE), min_size=1, max_size=30).filter(
-    lambda name: not name.endswith("/")
+    lambda name: not name.endswith(("/", "\\"))
 )
 
 
@@ -797,10 +840,10 @@ async def test_a_zip_of_anything_comes_out_of_the_archive_as_it_went_in(
     assert {each.name: each.cause for each in manifest.unreadable} == dict.fromkeys(files.keys() - documents, "empty")
 
 
-# Sealed
+# Sealed objects
 
 
-async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_what(house: House) -> None:
+async def test_a_sealed_document_is_unreadable_without_its_key_and_its_manifest_names_the_key(house: House) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     files = documents_of(eval_id, IMAGE_BYTES)
     plain = house.means.manifests
@@ -809,7 +852,7 @@ async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_
         house.means = replace(house.means, target=UploadTarget(sealed, sealed_with=key_id))
         await house.archive(eval_id, refresh=True)
     manifest = await house.manifest(eval_id)
-    # Nothing was written again with the new key, so nothing is said to be.
+    # Nothing was written again with the new key, so no manifest says so.
     assert (manifest.revision, {each.sealed_with for each in manifest.documents}) == (1, {"2025"})
     for each in manifest.documents:
         behind, found = await plain.read(each.key), await sealed.read(each.key)
@@ -820,7 +863,7 @@ async def test_what_is_sealed_is_read_by_nobody_else_and_its_manifest_says_with_
         assert b"JFIF" not in behind.data
 
 
-async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(house: House) -> None:
+async def test_a_document_keeps_its_former_key_in_the_next_revision(house: House) -> None:
     eval_id = eval_id_for(Scenario.CHANGING, 7)
     plain = house.means.manifests
     for key_id, keys in ("2025", {"2025": b"o" * 32}), ("2026", {"2026": b"n" * 32, "2025": b"o" * 32}):
@@ -834,7 +877,24 @@ async def test_what_was_sealed_with_a_former_key_stays_so_in_the_next_revision(h
         assert (await sealed.digest(each.key)) == each.sha256
 
 
-async def test_an_unreadable_bundle_that_is_packed_anew_is_kept_in_quarantine_once(house: House) -> None:
+async def test_an_object_of_an_attempt_with_another_key_is_recorded_with_that_key(house: House) -> None:
+    eval_id, keys = eval_id_for(Scenario.DAMAGED_ALWAYS, 7), {"2026": b"n" * 32, "2025": b"o" * 32}
+    plain, revisions = house.means.manifests, []
+    for key_id in ("2025", "2026"):
+        sealed = EncryptedBucket(plain, Keyring(key_id, keys))
+        house.means = replace(house.means, target=UploadTarget(sealed, sealed_with=key_id))
+        await house.archive(eval_id)
+        revisions.append(await house.manifest(eval_id))
+        # The first attempt is killed before it has written its manifest.
+        await obstore.delete_async(house.store, Evaluation(eval_id, "sandbox").manifest_key)
+        await obstore.delete_async(house.store, Evaluation(eval_id, "sandbox").revision_key(1))
+    for manifest in revisions:
+        assert manifest.bundle
+        assert {each.sealed_with for each in (*manifest.documents, manifest.bundle)} == {"2025"}
+        assert manifest.quarantined == (manifest.bundle,)
+
+
+async def test_an_unreadable_bundle_is_kept_in_quarantine_once_when_it_is_packed_again(house: House) -> None:
     eval_id = eval_id_for(Scenario.DAMAGED_ALWAYS, 7)
     assert await house.archive(eval_id) is Outcome.UNREADABLE
     before = house.contents().keys()

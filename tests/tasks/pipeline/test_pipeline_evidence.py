@@ -1,4 +1,4 @@
-"""What evidence does to an evaluation: a tombstone without a request, or a revision of one."""
+"""Evidence makes a tombstone without a request, or a revision of one."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -12,12 +12,20 @@ from redis.asyncio import Redis
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start_simulator
-from tasks.bundle.unpack import Limits
 from tasks.bundle.unpacker import BundleUnpacker
+from tasks.bundle.zip import Limits
 from tasks.errors import LeaseLost, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
-from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.model.outcome import (
+    ArchiveResult,
+    Evidence,
+    ManifestOutcome,
+    NoDocumentsReason,
+    Outcome,
+    Restriction,
+    SourceStatus,
+)
 from tasks.pipeline import pipeline
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.upload import UploadTarget
@@ -56,7 +64,7 @@ class Archive:
         return (await self.stored(eval_id)).manifest
 
     async def reason(self, eval_id: str) -> tuple[NoDocumentsReason, int]:
-        """Return the reason, and the revision that says so."""
+        """Return the reason, and the revision that records it."""
         manifest = await self.manifest(eval_id)
         assert manifest.no_documents
         return manifest.no_documents.reason, manifest.revision
@@ -111,14 +119,19 @@ async def test_what_is_archived_is_not_changed_by_an_event_without_a_docv_step(s
     assert await shelf.stored(DOCUMENTS) == before
 
 
-async def test_late_evidence_does_not_revise_held_documents_that_riskos_has_deleted(shelf: Archive) -> None:
+async def test_late_evidence_does_not_make_a_tombstone_of_held_documents_that_riskos_has_deleted(
+    shelf: Archive,
+) -> None:
     await shelf.archive(DOCUMENTS)
     await archive_tombstone(shelf.ctx.manifests, Evaluation(DOCUMENTS, "sandbox"), (Evidence.NO_DOCV_STEP,))
     before = await shelf.stored(DOCUMENTS)
     assert (before.manifest.source_status, before.manifest.no_documents_reason) == (SourceStatus.GONE, None)
     result = await shelf.archive(DOCUMENTS, evidence=(Evidence.MILITARY_ID,))
-    assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
-    assert await shelf.stored(DOCUMENTS) == before
+    assert (result.outcome, result.unchanged) == (Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    after = (await shelf.stored(DOCUMENTS)).manifest
+    assert (after.documents, after.source) == (before.manifest.documents, before.manifest.source)
+    assert after.restricted
+    assert after.restricted.reason is Restriction.MILITARY
 
 
 async def test_held_documents_are_not_superseded_if_riskos_is_not_asked(shelf: Archive) -> None:
@@ -183,7 +196,7 @@ async def test_a_refresh_without_evidence_keeps_the_reason(shelf: Archive) -> No
     assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.MINOR, 1), 2)
 
 
-@pytest.mark.parametrize("scenario", [Scenario.DOCUMENTED, Scenario.NOT_FOUND, Scenario.REJECTED])
+@pytest.mark.parametrize("scenario", [Scenario.NOT_FOUND, Scenario.REJECTED])
 async def test_late_evidence_changes_no_other_manifest(shelf: Archive, scenario: Scenario) -> None:
     eval_id = eval_id_for(scenario, 2)
     await shelf.archive(eval_id)

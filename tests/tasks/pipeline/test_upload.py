@@ -48,7 +48,7 @@ def document(content: bytes, kind: Kind = Kind.SELFIE, **facts: object) -> Docum
 
 
 def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
-    """Return a bucket at a scripted server; no pause is made before another try."""
+    """Return a bucket at a scripted server, without pauses between tries."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
         "archive",
@@ -96,7 +96,7 @@ async def test_other_bytes_under_the_key_are_an_alarm_and_stay_as_they_are(bucke
     assert found.data == b"other bytes"
 
 
-# The answers that were tried on S3: docs/design.md. However it answers, in the end the object is certain to be there.
+# The answers that were tried on S3: docs/design.md. Whatever it answers, the object certainly exists at the end.
 CONFLICT = Reply(s3_error(409, "ConditionalRequestConflict"))
 PRECONDITION = Reply(s3_error(412, "PreconditionFailed"))
 INTERNAL = Reply(s3_error(500, "InternalError"))
@@ -157,7 +157,7 @@ async def test_a_store_that_says_it_is_there_again_and_again_and_has_nothing_is_
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "ExpiredToken"), (403, "AccessDenied"), (404, "NoSuchBucket")])
-async def test_what_s3_refuses_is_a_failure_and_not_tried_again_at_once(status: int, code: str) -> None:
+async def test_a_refusal_of_s3_is_a_failure_and_is_not_retried_at_once(status: int, code: str) -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(status, code))))
     async with listening(wilful) as server:
         with pytest.raises(StorageError):

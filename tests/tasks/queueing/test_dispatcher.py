@@ -35,7 +35,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 
 @pytest.fixture
 def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
-    """There is no Redis where it wants to publish."""
+    """A publisher whose Redis does not exist."""
     publisher = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
     yield publisher
     publisher.close()
@@ -47,15 +47,15 @@ async def accept(ledger: Ledger, count: int = 1, queue: Queue = Queue.BACKFILL, 
     return eval_ids
 
 
-async def due(ledger: Ledger, redis: Redis, count: int = 1, queue: Queue = Queue.BACKFILL) -> list[str]:
-    """Accept evaluations whose pause is over."""
+async def accept_due(ledger: Ledger, redis: Redis, count: int = 1, queue: Queue = Queue.BACKFILL) -> list[str]:
+    """Accept evaluations, park them, and make them due."""
     eval_ids = await accept(ledger, count, queue, delay=60)
     await redis.zadd(PREFIX + "parked", dict.fromkeys(eval_ids, 1), xx=True)
     return eval_ids
 
 
-async def held(ledger: Ledger, count: int) -> list[str]:
-    """Accept evaluations that wait for their account."""
+async def accept_held(ledger: Ledger, count: int) -> list[str]:
+    """Accept evaluations, and hold them."""
     eval_ids = await accept(ledger, count)
     for entry in await ledger.lease(eval_ids, token="ours"):
         await ledger.await_hold(entry, cause="account_held")
@@ -63,7 +63,7 @@ async def held(ledger: Ledger, count: int) -> list[str]:
 
 
 async def messages(redis: Redis, queue: Queue) -> list[list[str]]:
-    """The IDs of each message in a queue, as Celery laid them there."""
+    """Return the IDs of each message in a queue, as Celery wrote them."""
     bodies = [base64.b64decode(json.loads(text)["body"]) for text in await redis.lrange(f"docv:{queue}", 0, -1)]
     return [json.loads(body)[1]["eval_ids"] for body in bodies]
 
@@ -72,8 +72,8 @@ def hold(left: float) -> Hold:
     return Hold("default", Reason.UNAUTHORIZED, "refused", age=100.0, remaining=left, needs_probe=True)
 
 
-async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
-    """Do a round while these holds are placed on the account."""
+async def dispatch_once(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
+    """Dispatch once with these holds on the account."""
     placed = [each for each in holds if each]
     published, no_room = await dispatch(
         ledger, publisher, await count_backlog(redis), {"default": dict.fromkeys(Queue, placed)}
@@ -82,37 +82,39 @@ async def dispatched(ledger: Ledger, publisher: Publisher, redis: Redis, *holds:
     return published
 
 
-async def test_where_nothing_is_due_nothing_is_published(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+async def test_dispatch_publishes_nothing_if_nothing_is_due(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     await accept(ledger, delay=60)
     await accept(ledger)
-    assert await dispatched(ledger, publisher, redis) == 0
+    assert await dispatch_once(ledger, publisher, redis) == 0
     assert await redis.exists("docv:live", "docv:backfill") == 0
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_what_is_due_travels_on_its_queue(
+async def test_due_evaluations_are_published_to_their_queue(
     ledger: Ledger, publisher: Publisher, redis: Redis, queue: Queue
 ) -> None:
-    eval_ids = await due(ledger, redis, queue=queue)
-    assert await dispatched(ledger, publisher, redis) == 1
+    eval_ids = await accept_due(ledger, redis, queue=queue)
+    assert await dispatch_once(ledger, publisher, redis) == 1
     assert await messages(redis, queue) == [eval_ids]
-    assert await dispatched(ledger, publisher, redis) == 0
+    assert await dispatch_once(ledger, publisher, redis) == 0
 
 
-async def test_what_a_dead_worker_held_is_published_again(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+async def test_the_evaluations_of_a_dead_worker_are_published_again(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
     eval_ids = await accept(ledger)
     await ledger.lease(eval_ids, token="dead")
     await redis.zadd(PREFIX + "leased", {eval_ids[0]: 1})
-    assert await dispatched(ledger, publisher, redis) == 1
+    assert await dispatch_once(ledger, publisher, redis) == 1
     assert await messages(redis, Queue.BACKFILL) == [eval_ids]
 
 
-async def test_a_backfill_travels_in_batches_and_live_events_alone(
+async def test_a_backfill_is_published_in_batches_and_live_evaluations_one_by_one(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
-    live, backfill = await due(ledger, redis, 3, Queue.LIVE), await due(ledger, redis, 640)
+    live, backfill = await accept_due(ledger, redis, 3, Queue.LIVE), await accept_due(ledger, redis, 640)
 
-    assert await dispatched(ledger, publisher, redis) == 643
+    assert await dispatch_once(ledger, publisher, redis) == 643
 
     assert sorted(await messages(redis, Queue.LIVE)) == sorted([each] for each in live)
     batches = await messages(redis, Queue.BACKFILL)
@@ -120,23 +122,25 @@ async def test_a_backfill_travels_in_batches_and_live_events_alone(
     assert sorted(sum(batches, [])) == sorted(backfill)  # noqa: RUF017  # a few hundred
 
 
-async def test_several_dispatchers_publish_what_is_due_once(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
-    eval_ids = await due(ledger, redis, 50)
-    counts = await asyncio.gather(*(dispatched(ledger, publisher, redis) for _ in range(5)))
+async def test_several_dispatchers_publish_each_due_evaluation_once(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
+    eval_ids = await accept_due(ledger, redis, 50)
+    counts = await asyncio.gather(*(dispatch_once(ledger, publisher, redis) for _ in range(5)))
     assert sum(counts) == 50
     assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # fifty
 
 
-async def test_what_could_not_be_published_is_not_lost(
+async def test_evaluations_that_could_not_be_published_are_not_lost(
     ledger: Ledger, broken_publisher: Publisher, publisher: Publisher, redis: Redis
 ) -> None:
-    eval_ids = await due(ledger, redis)
+    eval_ids = await accept_due(ledger, redis)
     with pytest.raises(OperationalError):
-        await dispatched(ledger, broken_publisher, redis)
+        await dispatch_once(ledger, broken_publisher, redis)
     assert (await ledger.get_stats()).queued[Queue.BACKFILL] == 1
 
     await redis.zadd(PREFIX + "queued:backfill", {eval_ids[0]: 1})
-    await dispatched(ledger, publisher, redis)
+    await dispatch_once(ledger, publisher, redis)
 
     assert await messages(redis, Queue.BACKFILL) == [eval_ids]
 
@@ -153,7 +157,7 @@ async def test_what_could_not_be_published_is_not_lost(
         (1, 0, 5400, True),
     ],
 )
-async def test_a_message_counts_as_lost_soon_when_the_queue_is_empty_and_late_when_it_may_be_in_there(
+async def test_a_message_counts_as_lost_soon_if_the_queue_is_empty_and_late_if_not(
     ledger: Ledger,
     publisher: Publisher,
     redis: Redis,
@@ -170,47 +174,47 @@ async def test_a_message_counts_as_lost_soon_when_the_queue_is_empty_and_late_wh
     if unacknowledged:
         await redis.hset("docv:unacked", "tag", "somebody else's message")
 
-    assert await dispatched(ledger, publisher, redis) == published
+    assert await dispatch_once(ledger, publisher, redis) == published
 
 
-async def test_a_backlog_of_the_backfill_does_not_delay_what_got_lost_on_the_live_queue(
+async def test_a_backlog_of_the_backfill_does_not_delay_lost_live_messages(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
     eval_ids = await accept(ledger, queue=Queue.LIVE)
     await redis.zincrby(PREFIX + "queued:live", -60_000, eval_ids[0])
     await redis.rpush("docv:backfill", "a message")
-    assert await dispatched(ledger, publisher, redis) == 1
+    assert await dispatch_once(ledger, publisher, redis) == 1
     assert await messages(redis, Queue.LIVE) == [eval_ids]
 
 
-async def test_nothing_that_waits_for_its_account_moves_while_the_account_stands_still(
+async def test_no_held_evaluation_is_published_during_a_hold(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
-    await held(ledger, 3)
-    parked = await due(ledger, redis)
-    assert await dispatched(ledger, publisher, redis, hold(left=0.5)) == 1
+    await accept_held(ledger, 3)
+    parked = await accept_due(ledger, redis)
+    assert await dispatch_once(ledger, publisher, redis, hold(left=0.5)) == 1
     assert await messages(redis, Queue.BACKFILL) == [parked]
 
 
-async def test_when_it_is_time_for_a_probe_one_evaluation_moves(
+async def test_one_held_evaluation_is_published_when_a_probe_is_due(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
-    await held(ledger, 3)
-    assert await dispatched(ledger, publisher, redis, hold(left=0)) == 1
+    await accept_held(ledger, 3)
+    assert await dispatch_once(ledger, publisher, redis, hold(left=0)) == 1
 
 
-async def test_all_that_waited_for_its_account_moves_when_the_hold_is_over(
+async def test_all_held_evaluations_are_published_when_the_hold_has_ended(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
-    eval_ids = await held(ledger, 3)
-    assert await dispatched(ledger, publisher, redis) == 3
+    eval_ids = await accept_held(ledger, 3)
+    assert await dispatch_once(ledger, publisher, redis) == 3
     assert sorted(sum(await messages(redis, Queue.BACKFILL), [])) == sorted(eval_ids)  # noqa: RUF017  # three
 
 
-async def test_what_a_full_redis_does_not_take_is_returned_to_be_worked_on_without_a_message(
+async def test_evaluations_whose_message_a_full_redis_refuses_are_returned(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
-    eval_ids = await due(ledger, redis, 3)
+    eval_ids = await accept_due(ledger, redis, 3)
     await redis.config_set("maxmemory", 1)
     try:
         none = {"default": {queue: [] for queue in Queue}}

@@ -44,7 +44,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 
 @pytest.fixture
 def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
-    """There is no Redis where it wants to publish."""
+    """A publisher whose Redis does not exist."""
     publisher = publisher_to(f"unix://{tmp_path}/nobody.sock")
     yield publisher
     publisher.close()
@@ -55,7 +55,7 @@ def some_ids(count: int) -> list[str]:
 
 
 async def raw_messages(redis: Redis, queue: Queue) -> list[dict[str, Any]]:
-    """The messages of a queue as they lie in Redis, the newest first."""
+    """Return the messages of a queue as they are in Redis, the newest first."""
     return [json.loads(text) for text in await redis.lrange(f"docv:{queue}", 0, -1)]
 
 
@@ -93,7 +93,7 @@ async def test_a_message_is_json_and_names_the_task(publisher: Publisher, redis:
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_a_worker_reads_in_a_message_what_was_put_there(publisher: Publisher, redis: Redis, queue: Queue) -> None:
+async def test_a_published_message_is_read_back_unchanged(publisher: Publisher, redis: Redis, queue: Queue) -> None:
     eval_ids = some_ids(3)
     publisher.publish(queue, eval_ids, 3)
 
@@ -103,9 +103,7 @@ async def test_a_worker_reads_in_a_message_what_was_put_there(publisher: Publish
     assert (read.eval_ids, read.bad, read.queue, read.accepted) == (tuple(eval_ids), (), queue, True)
 
 
-async def test_celery_is_told_neither_to_retry_nor_to_delay_nor_to_answer(
-    publisher: Publisher, redis: Redis, eval_id: str
-) -> None:
+async def test_a_message_has_no_retry_no_delay_and_no_reply(publisher: Publisher, redis: Redis, eval_id: str) -> None:
     publisher.publish(Queue.LIVE, [eval_id], 1)
     (message,) = await raw_messages(redis, Queue.LIVE)
     headers = message["headers"]
@@ -113,7 +111,7 @@ async def test_celery_is_told_neither_to_retry_nor_to_delay_nor_to_answer(
     assert headers["timelimit"] == [None, None]
 
 
-async def test_a_message_holds_no_secret_and_no_address(
+async def test_a_message_has_no_secret_and_no_host_name(
     publisher: Publisher, redis: Redis, redis_url: str, eval_id: str
 ) -> None:
     publisher.publish(Queue.LIVE, [eval_id], 1)
@@ -123,7 +121,7 @@ async def test_a_message_holds_no_secret_and_no_address(
     assert redis_url.removeprefix("unix://") not in shown
 
 
-async def test_celery_s_keys_stand_under_our_prefix(publisher: Publisher, redis: Redis, eval_id: str) -> None:
+async def test_celery_s_keys_have_our_prefix(publisher: Publisher, redis: Redis, eval_id: str) -> None:
     publisher.publish(Queue.BACKFILL, [eval_id], 1)
     assert [key for key in await redis.keys() if not key.startswith("docv:")] == []
 
@@ -134,7 +132,7 @@ async def test_several_threads_publish_through_one_publisher(publisher: Publishe
     assert sorted(await batches(redis, Queue.LIVE)) == sorted([each] for each in eval_ids)
 
 
-# -- how many in a message
+# -- the number of IDs in a message
 
 
 @pytest.mark.parametrize(
@@ -145,15 +143,15 @@ def test_a_backfill_is_spread_over_many_messages_before_they_grow(evaluations: i
 
 
 @pytest.mark.parametrize("evaluations", [0, 1, 1_000_000])
-def test_live_events_travel_alone(evaluations: int) -> None:
+def test_a_live_message_has_one_id(evaluations: int) -> None:
     assert batch_size(Queue.LIVE, evaluations) == 1
 
 
-def test_no_message_is_larger_than_the_contract_allows() -> None:
+def test_a_message_has_at_most_the_ids_that_the_contract_allows() -> None:
     assert batch_size(Queue.BACKFILL, 10**9) == MAX_BATCH
 
 
-async def test_the_last_message_takes_what_is_left(publisher: Publisher, redis: Redis) -> None:
+async def test_the_last_message_has_the_remaining_ids(publisher: Publisher, redis: Redis) -> None:
     eval_ids = some_ids(7)
     publisher.publish(Queue.BACKFILL, eval_ids, 3)
     assert (await batches(redis, Queue.BACKFILL))[::-1] == [eval_ids[:3], eval_ids[3:6], eval_ids[6:]]
@@ -162,7 +160,7 @@ async def test_the_last_message_takes_what_is_left(publisher: Publisher, redis: 
 # -- IDs → ledger → queue
 
 
-async def test_thousands_of_ids_are_in_the_ledger_and_each_in_one_message(
+async def test_thousands_of_ids_are_accepted_and_each_is_in_one_message(
     ledger: Ledger, publisher: Publisher, redis: Redis
 ) -> None:
     eval_ids = some_ids(2500)
@@ -175,19 +173,21 @@ async def test_thousands_of_ids_are_in_the_ledger_and_each_in_one_message(
     assert (await ledger.get_stats()).queued == {Queue.LIVE: 0, Queue.BACKFILL: 2500}
 
 
-async def test_what_is_under_way_is_not_published_again(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+async def test_evaluations_in_the_ledger_are_not_published_again(
+    ledger: Ledger, publisher: Publisher, redis: Redis
+) -> None:
     old, new = some_ids(2), some_ids(3)
     await put(ledger, publisher, old, Queue.LIVE)
     assert await put(ledger, publisher, old + new, Queue.LIVE) == 3
     assert await count_backlog(redis) == Backlog({Queue.LIVE: 5, Queue.BACKFILL: 0}, 0)
 
 
-async def test_no_ids_make_no_message(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
+async def test_no_message_is_published_without_ids(ledger: Ledger, publisher: Publisher, redis: Redis) -> None:
     assert await put(ledger, publisher, []) == 0
     assert await redis.keys() == []
 
 
-async def test_what_is_delayed_waits_in_the_ledger_and_not_in_celery(
+async def test_a_delayed_evaluation_waits_in_the_ledger_and_not_in_celery(
     ledger: Ledger, publisher: Publisher, redis: Redis, eval_id: str
 ) -> None:
     assert await put(ledger, publisher, [eval_id], Queue.LIVE, delay=15) == 0
@@ -195,7 +195,7 @@ async def test_what_is_delayed_waits_in_the_ledger_and_not_in_celery(
     assert (await ledger.get_stats()).parked == 1
 
 
-async def test_what_is_accepted_is_kept_although_it_cannot_be_published(
+async def test_an_accepted_evaluation_is_kept_if_it_cannot_be_published(
     ledger: Ledger, broken_publisher: Publisher, eval_id: str
 ) -> None:
     with pytest.raises(OperationalError):
@@ -203,18 +203,16 @@ async def test_what_is_accepted_is_kept_although_it_cannot_be_published(
     assert (await ledger.get_stats()).queued[Queue.BACKFILL] == 1
 
 
-async def test_when_only_publishing_fails_every_id_has_been_accepted(
-    ledger: Ledger, broken_publisher: Publisher
-) -> None:
+async def test_every_id_is_accepted_if_only_publishing_fails(ledger: Ledger, broken_publisher: Publisher) -> None:
     with pytest.raises(OperationalError):
         await put(ledger, broken_publisher, some_ids(2500))
     assert (await ledger.get_stats()).queued[Queue.BACKFILL] == 2500
 
 
-# -- when Redis is away
+# -- without Redis
 
 
-def test_a_publisher_goes_on_when_redis_is_back(tmp_path: Path) -> None:
+def test_a_publisher_works_again_when_redis_is_back(tmp_path: Path) -> None:
     with embedded_redis(tmp_path) as embedded:
         publisher = publisher_to(embedded.url)
         publisher.publish(Queue.LIVE, ["before"], 1)
@@ -230,14 +228,14 @@ def test_a_publisher_goes_on_when_redis_is_back(tmp_path: Path) -> None:
     assert [arguments(json.loads(text))[1]["eval_ids"] for text in texts] == [["after"], ["before"]]
 
 
-def test_a_redis_that_is_not_there_is_an_error_at_once(broken_publisher: Publisher) -> None:
+def test_publishing_fails_at_once_without_redis(broken_publisher: Publisher) -> None:
     started = time.monotonic()
     with pytest.raises(OperationalError):
         broken_publisher.publish(Queue.LIVE, ["refused"], 1)
     assert time.monotonic() - started < 4, "Celery's own retries take 6 s"
 
 
-def test_a_redis_that_does_not_answer_is_an_error_and_not_a_long_wait(tmp_path: Path) -> None:
+def test_publishing_fails_within_seconds_if_redis_does_not_answer(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent.sock"))
         silent.listen()
@@ -252,7 +250,7 @@ def test_a_redis_that_does_not_answer_is_an_error_and_not_a_long_wait(tmp_path: 
 # -- the backlog
 
 
-async def test_the_backlog_counts_what_waits_and_what_is_being_worked_on(publisher: Publisher, redis: Redis) -> None:
+async def test_the_backlog_counts_waiting_and_unacknowledged_messages(publisher: Publisher, redis: Redis) -> None:
     publisher.publish(Queue.LIVE, some_ids(2), 1)
     publisher.publish(Queue.BACKFILL, some_ids(30), 10)
     await redis.hset("docv:unacked", mapping={"a": "1", "b": "2", "c": "3", "d": "4"})
@@ -260,8 +258,8 @@ async def test_the_backlog_counts_what_waits_and_what_is_being_worked_on(publish
 
 
 @pytest.mark.usefixtures("redis")
-async def test_the_backlog_is_counted_where_the_queue_is_also_in_another_database(redis_url: str) -> None:
-    """Else the dispatcher finds no messages, takes all of them for lost, and multiplies them."""
+async def test_the_backlog_is_counted_in_the_database_of_the_queue(redis_url: str) -> None:
+    """Otherwise the dispatcher finds no messages, counts all of them as lost, and publishes them again and again."""
     publisher = publisher_to(f"{redis_url}?db=2")
     publisher.publish(Queue.LIVE, some_ids(3), 1)
     publisher.close()

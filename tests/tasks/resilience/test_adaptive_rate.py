@@ -1,6 +1,7 @@
-"""Redis's clock runs on while a test calls it: a rate that recovers is held against how long the test has taken.
+"""How an account's rate adapts.
 
-Nobody sleeps: what Redis has written down is moved into the past.
+Redis's clock runs during a test, so a rate that recovers is compared with the time that the test has taken. No test
+sleeps: times that Redis has stored are moved into the past.
 """
 
 from dataclasses import dataclass, replace
@@ -26,12 +27,12 @@ SILENT = RateLimitHeaders()
 
 
 def window(seconds: float | None = None, **facts: float) -> RateLimitHeaders:
-    """Return headers that speak of one window."""
+    """Return headers with one window."""
     return RateLimitHeaders((RateLimitWindow(seconds, **facts),))  # type: ignore[arg-type]
 
 
 A_MINUTE = RateLimitHeaders(retry_after=60.0)
-"""Long enough for the hold to be there still when a slow machine looks."""
+"""Long enough for the hold to last until a slow machine reads it."""
 PACE, QUOTA = "docv:pace:default", "docv:quota:default"
 
 
@@ -41,38 +42,38 @@ async def clock(redis: Redis) -> float:
 
 
 @dataclass
-class Pupil:
-    """A pace that learns, and the clock it learns by.
+class Subject:
+    """An adaptive rate, and the clock it uses.
 
     Attributes:
-        began: when the test began, by Redis's clock.
+        began: when the test began, on Redis's clock.
     """
 
     redis: Redis
-    pace: AdaptiveRate
+    rate: AdaptiveRate
     began: float
 
     async def limited(self, word: RateLimitHeaders = SILENT, *, probe: bool = False) -> float:
-        """Hear a 429 two seconds after the one before."""
+        """Record a 429 two seconds after the one before."""
         if await self.redis.hexists(PACE, "limited_at"):
             await self.redis.hset(PACE, "limited_at", round((await clock(self.redis) - 2) * 1000))
-        return await self.pace.on_rate_limited(word, 0.0, 0.0, probe=probe)
+        return await self.rate.on_rate_limited(word, 0.0, 0.0, probe=probe)
 
     async def slowed(self, times: int) -> None:
-        """Hear so many 429s that are not of a row."""
+        """Record several 429s that are not in a row."""
         for _ in range(times):
             await self.limited()
-            self.pace.on_success()
+            self.rate.on_success()
 
     async def passes(self, key: str, field: str, seconds: float) -> None:
-        """Let so much time pass for one fact."""
+        """Move a stored time into the past."""
         await self.redis.hincrby(key, field, -round(seconds * 1000))
 
     async def is_kept(self, rate: float) -> None:
-        """See that this rate is kept, or what has come back of it since the test began."""
-        kept = (await self.pace.get_status()).effective
+        """Assert that this rate is in effect, or what it has recovered to since the test began."""
+        effective = (await self.rate.get_status()).effective
         recovered = (await clock(self.redis) - self.began) * RATE / 100
-        assert rate - 0.01 <= kept <= min(RATE, rate + recovered + 0.01)
+        assert rate - 0.01 <= effective <= min(RATE, rate + recovered + 0.01)
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ def holds(redis: Redis) -> Holds:
 
 
 @pytest.fixture
-async def pupil(redis: Redis, holds: Holds) -> Pupil:
-    return Pupil(redis, AdaptiveRate(redis, "default", ALLOWANCE, holds), await clock(redis))
+async def subject(redis: Redis, holds: Holds) -> Subject:
+    return Subject(redis, AdaptiveRate(redis, "default", ALLOWANCE, holds), await clock(redis))
 
 
 async def the_hold(holds: Holds) -> Hold:
@@ -93,7 +94,7 @@ async def the_hold(holds: Holds) -> Hold:
 
 @dataclass
 class Quota:
-    """An account with a quota of so many requests a day."""
+    """An account with a daily quota."""
 
     redis: Redis
     requests: int
@@ -105,7 +106,7 @@ class Quota:
         await RateLimiter(self.redis, self._no_sleep).acquire(account, Queue.LIVE)
 
     async def is_spent(self) -> float:
-        """See that it is spent; return the seconds until the next day."""
+        """Assert that the quota is spent; return the seconds until the next day."""
         with pytest.raises(AccountHeld, match="quota") as held:
             await self.spend()
         await self.redis.delete(hold_key("default"))
@@ -115,191 +116,193 @@ class Quota:
         pass
 
 
-# Slower
+# The rate falls
 
 
 @pytest.mark.parametrize(("times", "kept"), [(0, 100), (1, 100), (2, 100), (3, 80), (4, 64), (6, 40.96)])
-async def test_several_429s_in_a_short_time_slow_the_rate_by_a_fifth_each_but_for_the_first_two(
-    pupil: Pupil, times: int, kept: float
+async def test_the_rate_falls_by_a_fifth_with_each_429_after_the_first_two_in_a_short_time(
+    subject: Subject, times: int, kept: float
 ) -> None:
-    await pupil.slowed(times)
-    await pupil.is_kept(kept)
+    await subject.slowed(times)
+    await subject.is_kept(kept)
 
 
-async def test_a_rate_is_never_slower_than_a_twentieth(pupil: Pupil) -> None:
-    await pupil.slowed(25)
-    await pupil.is_kept(RATE / 20)
+async def test_the_rate_never_falls_below_a_twentieth(subject: Subject) -> None:
+    await subject.slowed(25)
+    await subject.is_kept(RATE / 20)
 
 
-async def test_429s_far_apart_slow_nothing(pupil: Pupil) -> None:
+async def test_the_rate_stays_when_429s_are_far_apart(subject: Subject) -> None:
     for _ in range(6):
-        await pupil.pace.on_rate_limited(SILENT, 0.0, 0.0, probe=False)
-        await pupil.passes(PACE, "limited_at", 31)
-    await pupil.is_kept(RATE)
+        await subject.rate.on_rate_limited(SILENT, 0.0, 0.0, probe=False)
+        await subject.passes(PACE, "limited_at", 31)
+    await subject.is_kept(RATE)
 
 
-async def test_requests_that_are_refused_together_count_once(pupil: Pupil, redis: Redis, holds: Holds) -> None:
-    await pupil.slowed(2)
-    together = round((await clock(redis) + HOUR) * 1000)  # however long the next lines take
+async def test_429s_of_simultaneous_requests_count_once(subject: Subject, redis: Redis, holds: Holds) -> None:
+    await subject.slowed(2)
+    together = round(await clock(redis) * 1000) + 900  # the next lines have almost two seconds
     await redis.hset(PACE, "limited_at", together)
     for _ in range(20):
-        assert 50 < await pupil.pace.on_rate_limited(A_MINUTE, 0.0, 0.0, probe=False) <= 60
-    await pupil.is_kept(RATE)
+        assert 50 < await subject.rate.on_rate_limited(A_MINUTE, 0.0, 0.0, probe=False) <= 60
+    await subject.is_kept(RATE)
     assert not (await the_hold(holds)).needs_probe
-    await pupil.limited()
-    await pupil.is_kept(80)
+    await subject.limited()
+    await subject.is_kept(80)
 
 
-async def test_another_process_keeps_the_slower_rate_at_once(pupil: Pupil, redis: Redis, holds: Holds) -> None:
-    await pupil.slowed(3)
-    pupil.pace = AdaptiveRate(redis, "default", ALLOWANCE, holds)
-    await pupil.is_kept(80)
+async def test_a_reduced_rate_applies_to_another_process_at_once(subject: Subject, redis: Redis, holds: Holds) -> None:
+    await subject.slowed(3)
+    subject.rate = AdaptiveRate(redis, "default", ALLOWANCE, holds)
+    await subject.is_kept(80)
 
 
-# Faster
+# The rate recovers
 
 
-async def test_each_quiet_second_brings_back_a_hundredth(pupil: Pupil) -> None:
-    await pupil.slowed(3)
-    await pupil.passes(PACE, "slowed_at", 10)
-    await pupil.is_kept(90)
+async def test_the_rate_recovers_by_a_hundredth_per_quiet_second(subject: Subject) -> None:
+    await subject.slowed(3)
+    await subject.passes(PACE, "slowed_at", 10)
+    await subject.is_kept(90)
 
 
-async def test_the_rate_that_is_asked_for_comes_back_and_no_more_than_that(pupil: Pupil) -> None:
-    await pupil.slowed(4)
-    await pupil.passes(PACE, "slowed_at", HOUR)
-    assert await pupil.pace.get_status() == RateStatus(configured=RATE, effective=RATE, manual=False, used_today=0)
+async def test_the_rate_recovers_to_the_configured_rate_at_most(subject: Subject) -> None:
+    await subject.slowed(4)
+    await subject.passes(PACE, "slowed_at", HOUR)
+    assert await subject.rate.get_status() == RateStatus(configured=RATE, effective=RATE, manual=False, used_today=0)
 
 
-async def test_who_is_slowed_down_again_on_the_way_back_slows_from_there(pupil: Pupil) -> None:
-    await pupil.slowed(3)
-    await pupil.passes(PACE, "slowed_at", 10)
-    await pupil.slowed(1)
-    await pupil.is_kept(72)
+async def test_the_rate_falls_from_where_it_had_recovered_to_when_429s_come_again(subject: Subject) -> None:
+    await subject.slowed(3)
+    await subject.passes(PACE, "slowed_at", 10)
+    await subject.slowed(1)
+    await subject.is_kept(72)
 
 
-# The wait
+# The wait after a 429
 
 
-async def test_where_no_wait_is_said_it_doubles_and_then_only_a_probe_tells(pupil: Pupil, holds: Holds) -> None:
-    assert [await pupil.limited() for _ in range(5)] == [1, 2, 4, 8, 16]
+async def test_the_wait_doubles_with_each_429_that_names_none_until_only_a_probe_ends_the_hold(
+    subject: Subject, holds: Holds
+) -> None:
+    assert [await subject.limited() for _ in range(5)] == [1, 2, 4, 8, 16]
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS asks to slow down")
 
-    assert await pupil.limited() == 30
+    assert await subject.limited() == 30
 
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe) == ("429", True)
     assert "every request" in hold.note
 
 
-async def test_a_probe_that_is_asked_to_slow_down_doubles_the_pause(pupil: Pupil) -> None:
+async def test_a_429_to_a_probe_doubles_the_pause(subject: Subject) -> None:
     for _ in range(6):
-        await pupil.limited()
-    assert [await pupil.limited(probe=True) for _ in range(2)] == [60, 120]
+        await subject.limited()
+    assert [await subject.limited(probe=True) for _ in range(2)] == [60, 120]
 
 
 @pytest.mark.parametrize(
     "word",
     [RateLimitHeaders(retry_after=75.5), window(reset=75.5), replace(window(reset=600), retry_after=75.5)],
 )
-async def test_the_wait_that_is_said_is_kept(pupil: Pupil, holds: Holds, word: RateLimitHeaders) -> None:
-    assert await pupil.limited(word) == 75.5
+async def test_the_hold_lasts_as_long_as_a_429_asks(subject: Subject, holds: Holds, word: RateLimitHeaders) -> None:
+    assert await subject.limited(word) == 75.5
     assert (await the_hold(holds)).reason == "429"
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.3])
-async def test_a_wait_of_less_than_a_second_is_one(pupil: Pupil, wait: float) -> None:
-    assert await pupil.limited(RateLimitHeaders(retry_after=wait)) == 1
+async def test_the_hold_lasts_at_least_a_second(subject: Subject, wait: float) -> None:
+    assert await subject.limited(RateLimitHeaders(retry_after=wait)) == 1
 
 
-async def test_a_wait_that_is_said_again_and_again_is_believed_five_times(pupil: Pupil, holds: Holds) -> None:
+async def test_the_sixth_429_in_a_row_places_a_hold_that_only_a_probe_ends(subject: Subject, holds: Holds) -> None:
     for _ in range(5):
-        await pupil.limited(A_MINUTE)
+        await subject.limited(A_MINUTE)
     assert not (await the_hold(holds)).needs_probe
-    await pupil.limited(A_MINUTE)
+    await subject.limited(A_MINUTE)
     assert (await the_hold(holds)).needs_probe
 
 
-async def test_an_answer_in_between_breaks_the_row(pupil: Pupil, holds: Holds) -> None:
+async def test_a_success_ends_a_row_of_429s(subject: Subject, holds: Holds) -> None:
     for number in range(12):
-        await pupil.limited(A_MINUTE)
+        await subject.limited(A_MINUTE)
         if number % 5 == 4:
-            pupil.pace.on_success()
+            subject.rate.on_success()
     assert not (await the_hold(holds)).needs_probe
 
 
-async def test_an_answer_to_another_process_breaks_the_row_once_it_tells(
-    pupil: Pupil, redis: Redis, holds: Holds
+async def test_a_success_in_another_process_ends_a_row_of_429s_when_it_is_flushed(
+    subject: Subject, redis: Redis, holds: Holds
 ) -> None:
     another = AdaptiveRate(redis, "default", ALLOWANCE, holds)
     for _ in range(5):
-        await pupil.limited(A_MINUTE)
+        await subject.limited(A_MINUTE)
     another.on_success()
     await another.flush()
     for _ in range(5):
-        await pupil.limited(A_MINUTE)
+        await subject.limited(A_MINUTE)
     assert not (await the_hold(holds)).needs_probe
 
-    await another.flush()  # there is nothing new to tell
-    await pupil.limited(A_MINUTE)
+    await another.flush()  # there is nothing new to report
+    await subject.limited(A_MINUTE)
     assert (await the_hold(holds)).needs_probe
 
 
-async def test_who_tells_of_an_answer_where_there_was_no_429_leaves_nothing_behind(pupil: Pupil, redis: Redis) -> None:
-    pupil.pace.on_success()
-    await pupil.pace.flush()
+async def test_flush_writes_nothing_when_there_was_no_429(subject: Subject, redis: Redis) -> None:
+    subject.rate.on_success()
+    await subject.rate.flush()
     assert await redis.keys("*") == []
 
 
 # An account that is not activated
 
 
-async def test_an_account_that_is_granted_nothing_is_not_activated(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.limited(replace(window(1.0, limit=0), retry_after=1)) == 30
+async def test_a_limit_of_0_places_the_hold_not_activated(subject: Subject, holds: Holds) -> None:
+    assert await subject.limited(replace(window(1.0, limit=0), retry_after=1)) == 30
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe) == (Reason.NOT_ACTIVATED, True)
     assert "not activated" in hold.note
-    assert await pupil.limited(window(1.0, limit=0), probe=True) == 60
-    await pupil.is_kept(RATE)
+    assert await subject.limited(window(1.0, limit=0), probe=True) == 60
+    await subject.is_kept(RATE)
 
 
 # The quota
 
 
 @pytest.mark.parametrize(("wait", "reason"), [(119.0, "429"), (120.0, "quota"), (HOUR, "quota"), (DAY, "quota")])
-async def test_a_long_wait_is_the_quota(pupil: Pupil, holds: Holds, wait: float, reason: str) -> None:
-    assert await pupil.limited(RateLimitHeaders(retry_after=wait)) == wait
+async def test_a_long_wait_places_the_hold_of_the_quota(
+    subject: Subject, holds: Holds, wait: float, reason: str
+) -> None:
+    assert await subject.limited(RateLimitHeaders(retry_after=wait)) == wait
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe) == (reason, False)
     assert wait - 60 < hold.remaining <= wait
-    await pupil.is_kept(RATE)
+    await subject.is_kept(RATE)
 
 
-async def test_a_day_of_the_quota_is_learnt_and_turns_count_anew_after_it(pupil: Pupil, redis: Redis) -> None:
+async def test_the_quota_counts_from_0_when_the_day_that_a_429_announced_begins(subject: Subject, redis: Redis) -> None:
     quota = Quota(redis, requests=2)
     for _ in range(2):
         await quota.spend()
-    await pupil.limited(RateLimitHeaders(retry_after=HOUR))
+    await subject.limited(RateLimitHeaders(retry_after=HOUR))
     await redis.delete(hold_key("default"))
     assert HOUR - 60 < await quota.is_spent() <= HOUR
 
-    await pupil.passes(QUOTA, "since", HOUR)
+    await subject.passes(QUOTA, "since", HOUR)
 
-    assert (await pupil.pace.get_status()).used_today == 0
+    assert (await subject.rate.get_status()).used_today == 0
     for _ in range(2):
         await quota.spend()
-    assert (await pupil.pace.get_status()).used_today == 2
+    assert (await subject.rate.get_status()).used_today == 2
     assert DAY - 60 < await quota.is_spent() <= DAY
 
 
-async def test_a_day_that_was_learnt_begins_when_it_does_and_not_with_the_next_request(
-    pupil: Pupil, redis: Redis
-) -> None:
+async def test_a_learnt_day_of_the_quota_begins_on_time_when_no_request_is_sent(subject: Subject, redis: Redis) -> None:
     quota = Quota(redis, requests=1)
-    await pupil.limited(RateLimitHeaders(retry_after=HOUR))
+    await subject.limited(RateLimitHeaders(retry_after=HOUR))
     await redis.delete(hold_key("default"))
-    await pupil.passes(QUOTA, "since", HOUR + 3 * DAY + 5 * HOUR)
+    await subject.passes(QUOTA, "since", HOUR + 3 * DAY + 5 * HOUR)
     await quota.spend()
     assert 19 * HOUR - 60 < await quota.is_spent() <= 19 * HOUR
 
@@ -314,24 +317,24 @@ async def test_a_day_that_was_learnt_begins_when_it_does_and_not_with_the_next_r
         (Reason.OUTAGE, 9 * HOUR, False),
     ],
 )
-async def test_where_429s_had_lasted_long_a_new_day_of_the_quota_begins_with_the_probe(
-    pupil: Pupil, redis: Redis, reason: Reason, lasting: float, *, new_day: bool
+async def test_a_successful_probe_begins_a_new_day_of_the_quota_when_429s_had_lasted_long(
+    subject: Subject, redis: Redis, reason: Reason, lasting: float, *, new_day: bool
 ) -> None:
     quota = Quota(redis, requests=2)
     for _ in range(2):
         await quota.spend()
-    await pupil.passes(QUOTA, "since", 5 * HOUR)
+    await subject.passes(QUOTA, "since", 5 * HOUR)
 
-    await pupil.pace.on_hold_ended(Hold("default", reason, "", lasting, 0.0, needs_probe=True))
+    await subject.rate.on_hold_ended(Hold("default", reason, "", lasting, 0.0, needs_probe=True))
 
     if new_day:
-        assert (await pupil.pace.get_status()).used_today == 1, "the probe itself"
+        assert (await subject.rate.get_status()).used_today == 1, "the probe itself"
         await quota.spend()
     left = DAY if new_day else DAY - 5 * HOUR
     assert left - 60 < await quota.is_spent() <= left
 
 
-# What the headers say
+# The headers
 
 
 @pytest.mark.parametrize(
@@ -344,17 +347,19 @@ async def test_where_429s_had_lasted_long_a_new_day_of_the_quota_begins_with_the
         (window(3600.0, limit=300, remaining=0), 3600),
     ],
 )
-async def test_when_none_is_left_nobody_sends_before_the_window_ends(
-    pupil: Pupil, holds: Holds, word: RateLimitHeaders, wait: float
+async def test_no_request_is_sent_until_a_spent_window_ends(
+    subject: Subject, holds: Holds, word: RateLimitHeaders, wait: float
 ) -> None:
-    assert await pupil.pace.on_headers(word, 0.0, 0.0) == wait
+    assert await subject.rate.on_headers(word, 0.0, 0.0) == wait
     hold = await the_hold(holds)
     assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS says none is left")
 
 
 @pytest.mark.parametrize("seconds", [None, DAY])
-async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: Holds, seconds: float | None) -> None:
-    assert await pupil.pace.on_headers(window(seconds, limit=5000, remaining=0, reset=HOUR), 0.0, 0.0) == HOUR
+async def test_a_long_spent_window_places_the_hold_of_the_quota(
+    subject: Subject, holds: Holds, seconds: float | None
+) -> None:
+    assert await subject.rate.on_headers(window(seconds, limit=5000, remaining=0, reset=HOUR), 0.0, 0.0) == HOUR
     assert (await the_hold(holds)).reason == "quota"
 
 
@@ -371,10 +376,10 @@ async def test_when_none_is_left_for_long_it_is_the_quota(pupil: Pupil, holds: H
         SILENT,
     ],
 )
-async def test_what_says_nothing_of_the_next_seconds_changes_nothing(
-    pupil: Pupil, redis: Redis, word: RateLimitHeaders
+async def test_headers_place_no_hold_when_they_do_not_concern_the_next_seconds(
+    subject: Subject, redis: Redis, word: RateLimitHeaders
 ) -> None:
-    assert await pupil.pace.on_headers(word, 0.0, 0.0) == 0
+    assert await subject.rate.on_headers(word, 0.0, 0.0) == 0
     assert await redis.keys("*") == []
 
 
@@ -390,138 +395,140 @@ async def test_what_says_nothing_of_the_next_seconds_changes_nothing(
         (window(1.0, limit=10, remaining=0), 0.2),
     ],
 )
-async def test_the_rate_is_what_is_granted_without_what_others_use_and_what_is_left_to_them(
-    pupil: Pupil, word: RateLimitHeaders, effective: float
+async def test_the_rate_is_the_granted_one_less_the_use_and_the_reserve_of_others(
+    subject: Subject, word: RateLimitHeaders, effective: float
 ) -> None:
-    await pupil.pace.on_headers(word, 0.0, 0.0)
-    assert (await pupil.pace.get_status()).effective == pytest.approx(effective)
+    await subject.rate.on_headers(word, 0.0, 0.0)
+    assert (await subject.rate.get_status()).effective == pytest.approx(effective)
 
 
-async def test_how_many_requests_are_left_to_others_is_a_setting(redis: Redis, holds: Holds) -> None:
+async def test_the_reserve_of_others_follows_the_settings(redis: Redis, holds: Holds) -> None:
     pace = AdaptiveRate(redis, "default", Allowance(rate=RATE, leave_rate=3), holds)
     await pace.on_headers(window(1.0, limit=10, remaining=9), 0.0, 0.0)
     assert (await pace.get_status()).effective == 7
 
 
-async def test_what_is_granted_and_used_by_others_is_shown(pupil: Pupil) -> None:
-    await pupil.pace.on_headers(window(60.0, limit=600, remaining=599 - 120), 0.0, 0.0)
-    await pupil.pace.on_headers(window(DAY, limit=1000, remaining=999), 0.0, 0.2)
-    status = await pupil.pace.get_status()
+async def test_the_status_shows_the_granted_rate_and_that_of_others(subject: Subject) -> None:
+    await subject.rate.on_headers(window(60.0, limit=600, remaining=599 - 120), 0.0, 0.0)
+    await subject.rate.on_headers(window(DAY, limit=1000, remaining=999), 0.0, 0.2)
+    status = await subject.rate.get_status()
     assert (status.granted, status.neighbour, status.daily_limit) == (10, 2, 1000)
 
 
 @pytest.mark.parametrize(("neighbour", "wait"), [(9, True), (3, False)])
-async def test_a_full_window_of_others_requests_is_waited_for(pupil: Pupil, neighbour: int, *, wait: bool) -> None:
+async def test_requests_wait_for_the_end_of_a_window_that_others_filled(
+    subject: Subject, neighbour: int, *, wait: bool
+) -> None:
     left = 10 - 1 - neighbour
-    assert (await pupil.pace.on_headers(window(1.0, limit=10, remaining=left), 0.0, 0.0) > 0) is wait
+    assert (await subject.rate.on_headers(window(1.0, limit=10, remaining=left), 0.0, 0.0) > 0) is wait
 
 
-async def test_a_full_window_of_our_own_requests_is_not_waited_for(pupil: Pupil, redis: Redis) -> None:
+async def test_requests_do_not_wait_when_our_own_filled_the_window(subject: Subject, redis: Redis) -> None:
     limited = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=10_000.0))
     for _ in range(10):
         await RateLimitScript(redis).acquire(limited, Queue.LIVE, "acquire")
-    assert await pupil.pace.on_headers(window(1.0, limit=10, remaining=0), 0.0, 0.0) == 0
-    assert (await pupil.pace.get_status()).neighbour == 0
+    assert await subject.rate.on_headers(window(1.0, limit=10, remaining=0), 0.0, 0.0) == 0
+    assert (await subject.rate.get_status()).neighbour == 0
 
 
-async def test_what_is_granted_is_believed_for_ten_minutes(pupil: Pupil, redis: Redis) -> None:
+async def test_the_granted_rate_is_used_for_ten_minutes(subject: Subject, redis: Redis) -> None:
     before = await clock(redis)
-    await pupil.pace.on_headers(window(1.0, limit=5), 0.0, 0.0)
+    await subject.rate.on_headers(window(1.0, limit=5), 0.0, 0.0)
     after = await clock(redis)
     assert before - 0.001 <= int(await redis.hget(PACE, "granted_until")) / 1000 - 600 <= after + 0.001
 
-    await pupil.passes(PACE, "granted_until", 601)
+    await subject.passes(PACE, "granted_until", 601)
 
-    status = await pupil.pace.get_status()
+    status = await subject.rate.get_status()
     assert (status.effective, status.granted, status.neighbour) == (RATE, None, None)
 
 
-async def test_what_answers_say_within_a_fifth_of_a_second_is_sent_together(pupil: Pupil, redis: Redis) -> None:
+async def test_observations_within_200_ms_are_sent_to_redis_together(subject: Subject, redis: Redis) -> None:
     sent = []
     for now in (0.0, 0.1, 0.199, 0.2, 0.3, 0.5):
         await redis.delete(PACE)
-        await pupil.pace.on_headers(window(1.0, limit=50, remaining=40), now, now)
+        await subject.rate.on_headers(window(1.0, limit=50, remaining=40), now, now)
         sent.append(await redis.exists(PACE))
     assert sent == [1, 0, 0, 1, 0, 1]
 
 
-async def test_what_answers_said_is_sent_with_the_next_flush(pupil: Pupil, redis: Redis) -> None:
+async def test_flush_sends_the_remaining_observations_to_redis(subject: Subject, redis: Redis) -> None:
     for now in (0.0, 0.1):
         await redis.delete(PACE)
-        await pupil.pace.on_headers(window(1.0, limit=50, remaining=40), now, now)
-    await pupil.pace.flush()
+        await subject.rate.on_headers(window(1.0, limit=50, remaining=40), now, now)
+    await subject.rate.flush()
     assert await redis.exists(PACE)
 
 
-async def test_a_window_that_is_full_is_told_at_once(pupil: Pupil) -> None:
-    await pupil.pace.on_headers(window(1.0, limit=10, remaining=9), 0.0, 0.0)
-    assert await pupil.pace.on_headers(window(1.0, limit=10, remaining=0), 0.0, 0.01) > 0
+async def test_a_full_window_is_sent_to_redis_at_once(subject: Subject) -> None:
+    await subject.rate.on_headers(window(1.0, limit=10, remaining=9), 0.0, 0.0)
+    assert await subject.rate.on_headers(window(1.0, limit=10, remaining=0), 0.0, 0.01) > 0
 
 
-async def test_a_rate_that_is_slowed_down_comes_back_to_what_is_granted(pupil: Pupil) -> None:
-    await pupil.slowed(3)
-    await pupil.pace.on_headers(window(1.0, limit=51), 0.0, 0.0)
-    assert (await pupil.pace.get_status()).effective == 50
-    await pupil.slowed(1)
-    await pupil.is_kept(40)
+async def test_a_reduced_rate_recovers_to_the_granted_rate(subject: Subject) -> None:
+    await subject.slowed(3)
+    await subject.rate.on_headers(window(1.0, limit=51), 0.0, 0.0)
+    assert (await subject.rate.get_status()).effective == 50
+    await subject.slowed(1)
+    await subject.is_kept(40)
 
 
-async def test_the_first_429_of_a_row_waits_for_its_window_and_places_no_hold(pupil: Pupil, holds: Holds) -> None:
+async def test_the_first_429_waits_for_its_window_and_places_no_hold(subject: Subject, holds: Holds) -> None:
     full = window(1.0, limit=10, remaining=0)
-    assert 0 < await pupil.limited(full) <= 1
+    assert 0 < await subject.limited(full) <= 1
     assert await holds.list_all() == []
-    assert await pupil.limited(full) == 2
+    assert await subject.limited(full) == 2
     assert (await the_hold(holds)).reason == "429"
 
 
-async def test_a_spent_minute_is_waited_for_after_a_429(pupil: Pupil, holds: Holds) -> None:
-    assert await pupil.limited(window(60.0, limit=300, remaining=0)) == 60
+async def test_a_429_with_a_spent_minute_waits_for_the_end_of_the_minute(subject: Subject, holds: Holds) -> None:
+    assert await subject.limited(window(60.0, limit=300, remaining=0)) == 60
     assert (await the_hold(holds)).reason == "429"
 
 
-# What a person wants
+# The manual rate
 
 
-async def test_the_rate_is_that_of_the_settings_unless_a_person_asks_for_another(
-    pupil: Pupil, redis: Redis, holds: Holds
+async def test_the_rate_is_that_of_the_settings_unless_it_is_set_manually(
+    subject: Subject, redis: Redis, holds: Holds
 ) -> None:
     another = AdaptiveRate(redis, "default", Allowance(rate=30.0), holds)
     assert await another.get_status() == RateStatus(configured=30, effective=30, manual=False, used_today=0)
-    await pupil.pace.set_rate(2.5)
-    for each in (pupil.pace, another):
+    await subject.rate.set_rate(2.5)
+    for each in (subject.rate, another):
         assert await each.get_status() == RateStatus(configured=2.5, effective=2.5, manual=True, used_today=0)
-    await pupil.pace.set_rate(None)
+    await subject.rate.set_rate(None)
     assert await another.get_status() == RateStatus(configured=30, effective=30, manual=False, used_today=0)
 
 
-async def test_who_asks_for_a_rate_wants_it_now_and_not_what_was_slowed_down(pupil: Pupil) -> None:
-    await pupil.slowed(10)
-    await pupil.pace.set_rate(40.0)
-    assert (await pupil.pace.get_status()).effective == 40
+async def test_a_manual_rate_ends_a_reduction(subject: Subject) -> None:
+    await subject.slowed(10)
+    await subject.rate.set_rate(40.0)
+    assert (await subject.rate.get_status()).effective == 40
 
 
-async def test_what_a_person_wants_is_not_more_than_is_granted(pupil: Pupil) -> None:
-    await pupil.pace.on_headers(window(1.0, limit=5), 0.0, 0.0)
-    await pupil.pace.set_rate(40.0)
-    status = await pupil.pace.get_status()
+async def test_a_manual_rate_is_capped_by_the_granted_rate(subject: Subject) -> None:
+    await subject.rate.on_headers(window(1.0, limit=5), 0.0, 0.0)
+    await subject.rate.set_rate(40.0)
+    status = await subject.rate.get_status()
     assert (status.configured, status.effective, status.manual) == (40, 4, True)
 
 
-async def test_accounts_have_a_pace_each(pupil: Pupil, redis: Redis, holds: Holds) -> None:
-    await pupil.slowed(3)
-    await pupil.pace.set_rate(20.0)
+async def test_accounts_have_separate_rates(subject: Subject, redis: Redis, holds: Holds) -> None:
+    await subject.slowed(3)
+    await subject.rate.set_rate(20.0)
     assert await AdaptiveRate(redis, "another", ALLOWANCE, holds).get_status() == RateStatus(
         configured=RATE, effective=RATE, manual=False, used_today=0
     )
 
 
-async def test_what_was_reached_is_told_over_the_last_minute(pupil: Pupil, redis: Redis) -> None:
-    assert (await pupil.pace.get_status()).observed == 0
+async def test_the_observed_rate_is_that_of_the_last_minute(subject: Subject, redis: Redis) -> None:
+    assert (await subject.rate.get_status()).observed == 0
     seconds, micro = await redis.time()
     minute, into = divmod(seconds + micro / 1e6, 60)
     await redis.hset(PACE, mapping={"minute": int(minute), "sent": 30, "sent_before": 120})
-    assert (await pupil.pace.get_status()).observed == pytest.approx((30 + 120 * (1 - into / 60)) / 60, abs=0.3)
+    assert (await subject.rate.get_status()).observed == pytest.approx((30 + 120 * (1 - into / 60)) / 60, abs=0.3)
     await redis.hset(PACE, mapping={"minute": int(minute) - 1, "sent": 30, "sent_before": 120})
-    assert (await pupil.pace.get_status()).observed == pytest.approx(30 * (1 - into / 60) / 60, abs=0.3)
+    assert (await subject.rate.get_status()).observed == pytest.approx(30 * (1 - into / 60) / 60, abs=0.3)
     await redis.hset(PACE, mapping={"minute": int(minute) - 5})
-    assert (await pupil.pace.get_status()).observed == 0
+    assert (await subject.rate.get_status()).observed == 0

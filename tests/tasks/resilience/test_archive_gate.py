@@ -28,23 +28,23 @@ def gate(holds: Holds, breaker: CircuitBreaker) -> ArchiveGate:
 
 
 async def close(gate: ArchiveGate, holds: Holds, redis: Redis, reason: Reason = Reason.CANNOT_WRITE) -> None:
-    """The archive is on hold, the gate has noticed it, and the pause is over."""
+    """Put the archive on hold, close the gate, and let the pause pass."""
     await holds.place_until_probe(ARCHIVE, reason, "", OUTAGE_BACKOFF, probe=False)
     await redis.hset(hold_key(ARCHIVE), "until", 1)
     gate.set_hold(await holds.get(ARCHIVE))
 
 
-async def test_where_nothing_stands_still_everybody_passes(gate: ArchiveGate) -> None:
+async def test_enter_passes_when_there_is_no_hold(gate: ArchiveGate) -> None:
     gate.set_hold(None)
     assert [await gate.enter() for _ in range(3)] == [None] * 3
 
 
-async def test_an_open_gate_does_not_ask_redis(gate: ArchiveGate, holds: Holds) -> None:
+async def test_enter_sends_redis_nothing_when_the_gate_is_open(gate: ArchiveGate, holds: Holds) -> None:
     await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
     assert await gate.enter() is None
 
 
-async def test_a_closed_gate_says_why_and_for_how_long(gate: ArchiveGate, holds: Holds) -> None:
+async def test_enter_raises_with_reason_and_time_when_the_gate_is_closed(gate: ArchiveGate, holds: Holds) -> None:
     await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
     gate.set_hold(await holds.get(ARCHIVE))
     with pytest.raises(ArchiveHeld, match="cannot_read") as held:
@@ -52,7 +52,7 @@ async def test_a_closed_gate_says_why_and_for_how_long(gate: ArchiveGate, holds:
     assert 500 < held.value.wait <= 600
 
 
-async def test_when_the_pause_is_over_one_of_all_processes_is_the_probe(
+async def test_one_caller_of_all_processes_is_the_probe_when_the_pause_is_over(
     gate: ArchiveGate, holds: Holds, breaker: CircuitBreaker, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
@@ -62,7 +62,7 @@ async def test_when_the_pause_is_over_one_of_all_processes_is_the_probe(
     assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
 
 
-async def test_a_hold_that_was_lifted_before_it_was_noticed_keeps_nobody(
+async def test_enter_passes_when_the_hold_ended_before_the_gate_was_told(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
@@ -79,7 +79,7 @@ async def test_a_probe_that_wrote_ends_the_hold(gate: ArchiveGate, holds: Holds,
     assert await gate.enter() is None
 
 
-async def test_a_probe_that_only_read_ends_the_hold_of_an_archive_that_could_not_be_read(
+async def test_a_probe_that_only_read_ends_the_hold_when_reads_had_failed(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis, Reason.CANNOT_READ)
@@ -87,7 +87,7 @@ async def test_a_probe_that_only_read_ends_the_hold_of_an_archive_that_could_not
     assert await holds.get(ARCHIVE) is None
 
 
-async def test_a_probe_that_only_read_says_nothing_of_writing_and_the_next_may_follow_at_once(
+async def test_a_probe_that_only_read_lets_another_follow_at_once_when_writes_had_failed(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
@@ -99,9 +99,10 @@ async def test_a_probe_that_only_read_says_nothing_of_writing_and_the_next_may_f
         await gate.enter()
 
 
-async def test_after_the_hold_the_failures_of_the_outage_are_forgotten(
+async def test_the_failures_of_an_outage_are_forgotten_when_its_hold_ends(
     gate: ArchiveGate, holds: Holds, breaker: CircuitBreaker, redis: Redis
 ) -> None:
+    breaker.record_success()
     for _ in range(10):
         await failed(breaker, redis, StorageError("create", "GenericError"))
     await close(gate, holds, redis)
@@ -110,7 +111,7 @@ async def test_after_the_hold_the_failures_of_the_outage_are_forgotten(
     assert await holds.get(ARCHIVE) is None
 
 
-async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
+async def test_a_probe_does_not_end_a_hold_that_a_person_placed_in_the_meantime(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
@@ -123,7 +124,7 @@ async def test_a_probe_under_way_does_not_end_what_a_person_stopped_meanwhile(
     assert hold.is_manual
 
 
-async def test_who_entered_before_the_gate_was_closed_is_turned_back_and_who_entered_since_is_not(
+async def test_check_not_closed_since_raises_only_for_callers_that_passed_before_the_gate_was_closed(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     before = gate.generation
@@ -136,7 +137,9 @@ async def test_who_entered_before_the_gate_was_closed_is_turned_back_and_who_ent
     gate.check_not_closed_since(probe_s)
 
 
-async def test_nobody_is_turned_back_once_the_gate_is_open_again(gate: ArchiveGate, holds: Holds, redis: Redis) -> None:
+async def test_check_not_closed_since_passes_when_the_gate_is_open_again(
+    gate: ArchiveGate, holds: Holds, redis: Redis
+) -> None:
     before = gate.generation
     await close(gate, holds, redis)
     gate.set_hold(None)

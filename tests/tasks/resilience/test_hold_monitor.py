@@ -1,4 +1,4 @@
-"""Each second a process sees what stands still: of each of its accounts, of their backfills, of the archive."""
+"""The holds of accounts, backfills and the archive, as a process reads them each second."""
 
 import pytest
 from redis.asyncio import Redis
@@ -26,25 +26,25 @@ def gate(holds: Holds, redis: Redis) -> ArchiveGate:
 
 
 @pytest.fixture
-def standing(holds: Holds, redis: Redis, gate: ArchiveGate) -> HoldMonitor:
+def monitor(holds: Holds, redis: Redis, gate: ArchiveGate) -> HoldMonitor:
     return HoldMonitor(["default", "kyb"], holds, redis, RateLimiter(redis), gate)
 
 
-async def seen(standing: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
-    found = await standing.refresh()
+async def seen(monitor: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
+    found = await monitor.refresh()
     return {
         (account, queue): [hold.scope for hold in held] for account, of in found.items() for queue, held in of.items()
     }
 
 
-async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_the_archive_everybody(
-    standing: HoldMonitor, holds: Holds, gate: ArchiveGate
+async def test_refresh_returns_the_holds_of_each_queue_of_each_account(
+    monitor: HoldMonitor, holds: Holds, gate: ArchiveGate
 ) -> None:
-    assert not any((await seen(standing)).values())
+    assert not any((await seen(monitor)).values())
     await holds.place_manual("kyb", "")
     await holds.place_for(backfill_of("default"), Reason.QUOTA, "", 60)
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
-    assert await seen(standing) == {
+    assert await seen(monitor) == {
         ("default", Queue.LIVE): [ARCHIVE],
         ("default", Queue.BACKFILL): [ARCHIVE, backfill_of("default")],
         ("kyb", Queue.LIVE): ["kyb", ARCHIVE],
@@ -54,14 +54,16 @@ async def test_a_hold_concerns_its_account_that_of_a_backfill_its_queue_that_of_
         await gate.enter()
 
 
-async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing: HoldMonitor, holds: Holds) -> None:
+async def test_refresh_logs_a_hold_once_when_it_begins_and_once_when_it_ends(
+    monitor: HoldMonitor, holds: Holds
+) -> None:
     with capture_logs() as logs:
         await holds.place_manual("kyb", "because")
-        await standing.refresh()
-        await standing.refresh()
+        await monitor.refresh()
+        await monitor.refresh()
         await holds.end("kyb")
-        await standing.refresh()
-        await standing.refresh()
+        await monitor.refresh()
+        await monitor.refresh()
     assert [(each["event"], each["what"]) for each in logs] == [
         ("hold.started", "account kyb"),
         ("hold.ended", "account kyb"),
@@ -69,12 +71,12 @@ async def test_a_hold_is_told_once_when_it_begins_and_once_when_it_ends(standing
 
 
 @pytest.mark.real_redis_only("fakeredis has no INFO")
-async def test_however_many_accounts_there_are_two_round_trips_do(
+async def test_refresh_makes_two_round_trips_for_any_number_of_accounts(
     holds: Holds, redis: Redis, gate: ArchiveGate
 ) -> None:
-    standing = HoldMonitor([f"account-{number}" for number in range(100)], holds, redis, RateLimiter(redis), gate)
+    monitor = HoldMonitor([f"account-{number}" for number in range(100)], holds, redis, RateLimiter(redis), gate)
     before = await reads(redis)
-    await standing.refresh()
+    await monitor.refresh()
     # One for the accounts, one for the runs.
     assert await reads(redis) - before - 1 == 2
 

@@ -26,12 +26,12 @@ async def outage(holds: Holds, *, probe: bool) -> float:
     return await holds.place_until_probe("default", Reason.OUTAGE, "most fail", OUTAGE_BACKOFF, probe=probe)
 
 
-async def test_an_account_is_not_on_hold_unless_somebody_says_so(holds: Holds) -> None:
+async def test_get_returns_none_when_there_is_no_hold(holds: Holds) -> None:
     assert await holds.get("default") is None
     assert await holds.list_all() == []
 
 
-async def test_an_account_whose_key_is_refused_stands_still(holds: Holds) -> None:
+async def test_place_until_probe_holds_the_account(holds: Holds) -> None:
     assert await refused(holds, "default", 401, probe=False) == 30
 
     hold = await holds.get("default")
@@ -42,12 +42,12 @@ async def test_an_account_whose_key_is_refused_stands_still(holds: Holds) -> Non
     assert 0 < hold.remaining <= 30
 
 
-async def test_a_hold_concerns_one_account_only(holds: Holds) -> None:
+async def test_a_hold_concerns_only_its_account(holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
     assert await holds.get("another") is None
 
 
-async def test_requests_that_were_under_way_when_the_hold_began_change_nothing(holds: Holds, redis: Redis) -> None:
+async def test_a_failure_of_a_request_in_flight_does_not_change_the_hold(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     before = await redis.hgetall(hold_key("default"))
 
@@ -57,18 +57,18 @@ async def test_requests_that_were_under_way_when_the_hold_began_change_nothing(h
     assert await redis.hgetall(hold_key("default")) == before
 
 
-async def test_requests_that_come_back_late_do_not_place_the_next_pause(holds: Holds, redis: Redis) -> None:
+async def test_a_late_failure_does_not_begin_the_next_pause(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     await pause_is_over(redis)
     assert await refused(holds, "default", 401, probe=False) == 0
 
 
-async def test_each_failed_probe_doubles_the_pause_up_to_a_quarter_of_an_hour(holds: Holds) -> None:
+async def test_each_failed_probe_doubles_the_pause_up_to_15_minutes(holds: Holds) -> None:
     pauses = [await refused(holds, "default", 401, probe=number > 0) for number in range(7)]
     assert pauses == [30, 60, 120, 240, 480, 900, 900]
 
 
-async def test_a_hold_remembers_when_it_began_and_why_it_goes_on(holds: Holds, redis: Redis) -> None:
+async def test_a_prolonged_hold_keeps_its_beginning_and_has_the_latest_reason(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     await redis.hincrby(hold_key("default"), "since", -90_000)
 
@@ -80,7 +80,7 @@ async def test_a_hold_remembers_when_it_began_and_why_it_goes_on(holds: Holds, r
     assert 90 <= hold.age < 90 + MINUTE
 
 
-async def test_a_hold_whose_pause_is_over_goes_on_until_the_probe_has_an_answer(holds: Holds, redis: Redis) -> None:
+async def test_a_hold_goes_on_after_its_pause_until_the_probe_is_answered(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     await pause_is_over(redis)
     hold = await holds.get("default")
@@ -88,7 +88,7 @@ async def test_a_hold_whose_pause_is_over_goes_on_until_the_probe_has_an_answer(
     assert hold.remaining == 0
 
 
-async def test_an_account_that_is_let_go_starts_with_the_shortest_pause_again(holds: Holds) -> None:
+async def test_the_pause_is_the_shortest_again_when_a_hold_has_ended(holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
     await refused(holds, "default", 401, probe=True)
 
@@ -100,7 +100,7 @@ async def test_an_account_that_is_let_go_starts_with_the_shortest_pause_again(ho
 
 
 @pytest.mark.real_redis_only("fakeredis lets time go on during a script")
-async def test_an_account_asked_to_slow_down_goes_on_by_itself(holds: Holds, redis: Redis) -> None:
+async def test_place_for_places_a_hold_that_ends_after_its_time(holds: Holds, redis: Redis) -> None:
     assert await holds.place_for("default", Reason.SLOW_DOWN, "", 20) == 20
 
     hold = await holds.get("default")
@@ -110,17 +110,17 @@ async def test_an_account_asked_to_slow_down_goes_on_by_itself(holds: Holds, red
     assert abs(await redis.pexpiretime(hold_key("default")) - int(await redis.hget(hold_key("default"), "until"))) <= 1
 
 
-async def test_an_account_asked_to_slow_down_for_no_time_waits_a_second(holds: Holds) -> None:
+async def test_place_for_holds_for_at_least_a_second(holds: Holds) -> None:
     assert await holds.place_for("default", Reason.SLOW_DOWN, "", 0) == 1
 
 
-async def test_the_longest_of_several_waits_counts(holds: Holds) -> None:
+async def test_place_for_does_not_shorten_a_hold(holds: Holds) -> None:
     await holds.place_for("default", Reason.SLOW_DOWN, "", 60)
     assert 50 < await holds.place_for("default", Reason.SLOW_DOWN, "", 1) <= 60
     assert await holds.place_for("default", Reason.SLOW_DOWN, "", 120) == 120
 
 
-async def test_a_429_does_not_end_a_hold_that_a_probe_must_end(holds: Holds, redis: Redis) -> None:
+async def test_place_for_does_not_replace_a_hold_that_needs_a_probe(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
     before = await redis.hgetall(hold_key("default"))
 
@@ -130,9 +130,7 @@ async def test_a_429_does_not_end_a_hold_that_a_probe_must_end(holds: Holds, red
     assert await redis.pttl(hold_key("default")) == -1
 
 
-async def test_a_key_refused_while_the_account_slows_down_is_a_hold_that_does_not_end_by_itself(
-    holds: Holds, redis: Redis
-) -> None:
+async def test_place_until_probe_replaces_a_hold_that_ends_after_a_time(holds: Holds, redis: Redis) -> None:
     await holds.place_for("default", Reason.SLOW_DOWN, "", 5)
     assert await refused(holds, "default", 401, probe=False) == 30
     assert await redis.pttl(hold_key("default")) == -1
@@ -141,13 +139,13 @@ async def test_a_key_refused_while_the_account_slows_down_is_a_hold_that_does_no
     assert hold.needs_probe
 
 
-async def test_all_holds_are_listed_by_account(holds: Holds) -> None:
+async def test_list_all_returns_the_holds_in_order_of_their_scopes(holds: Holds) -> None:
     await holds.place_for("sandbox", Reason.SLOW_DOWN, "", 20)
     await refused(holds, "berlin", 401, probe=False)
     assert [(hold.scope, hold.reason) for hold in await holds.list_all()] == [("berlin", "401"), ("sandbox", "429")]
 
 
-# by hand
+# Manual holds
 
 AUTOMATIC: dict[str, Callable[[Holds], Awaitable[object]]] = {
     "a refused key": lambda holds: refused(holds, "default", 401, probe=False),
@@ -161,7 +159,7 @@ AUTOMATIC: dict[str, Callable[[Holds], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("happens", AUTOMATIC.values(), ids=AUTOMATIC)
-async def test_what_a_person_put_on_hold_nothing_automatic_replaces_or_ends(
+async def test_a_manual_hold_is_not_replaced_or_ended_by_this_program(
     holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
 ) -> None:
     await holds.place_manual("default", "the month is being closed")
@@ -177,14 +175,14 @@ async def test_what_a_person_put_on_hold_nothing_automatic_replaces_or_ends(
     assert (hold.is_manual, hold.needs_probe) == (True, False)
 
 
-async def test_what_a_person_put_on_hold_a_person_lets_go(holds: Holds) -> None:
+async def test_end_ends_a_manual_hold(holds: Holds) -> None:
     await holds.place_manual("default", "")
     assert await holds.end("default")
     assert await holds.get("default") is None
 
 
 @pytest.mark.parametrize("happens", list(AUTOMATIC.values())[:5], ids=list(AUTOMATIC)[:5])
-async def test_a_person_s_hold_replaces_every_other(
+async def test_place_manual_replaces_every_other_hold(
     holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
 ) -> None:
     await happens(holds)
@@ -195,39 +193,41 @@ async def test_a_person_s_hold_replaces_every_other(
     hold = await holds.get("default")
     assert hold
     assert (hold.reason, hold.note, hold.is_manual, hold.needs_probe) == ("by_hand", "enough", True, False)
-    assert hold.age < 600, "it is another hold, which begins now"
+    assert hold.age < 600, "it is a new hold, which begins now"
     assert await redis.pttl(hold_key("default")) == -1
 
 
-async def test_who_places_a_hold_again_may_say_why_anew(holds: Holds) -> None:
-    await holds.place_manual("default", "first")
-    await holds.place_manual("default", "second")
-    assert [hold.note for hold in await holds.list_all()] == ["second"]
+async def test_place_manual_replaces_a_manual_hold_only_if_asked_to(holds: Holds) -> None:
+    assert await holds.place_manual("default", "first", by="alice") is True
+    assert await holds.place_manual("default", "second", by="bob") is False
+    assert [(hold.note, hold.by) for hold in await holds.list_all()] == [("first", "alice")]
+    assert await holds.place_manual("default", "third", by="carol", replace=True) is True
+    assert [(hold.note, hold.by) for hold in await holds.list_all()] == [("third", "carol")]
 
 
-# an outage
+# Outages
 
 
 async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_a_minute(holds: Holds) -> None:
     assert [await outage(holds, probe=number > 0) for number in range(6)] == [5, 10, 20, 40, 60, 60]
 
 
-# to enter
+# Enter
 
 
 @pytest.fixture
 async def archive_held(holds: Holds, redis: Redis) -> None:
-    """The archive is on hold, and its pause is over."""
+    """Put the archive on hold, and let its pause pass."""
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
     await pause_is_over(redis, ARCHIVE)
 
 
-async def test_who_enters_where_nothing_stands_still_is_no_probe(holds: Holds, redis: Redis) -> None:
+async def test_enter_returns_none_when_there_is_no_hold(holds: Holds, redis: Redis) -> None:
     assert await holds.enter(ARCHIVE) is None
     assert await redis.exists(hold_key(ARCHIVE)) == 0
 
 
-async def test_who_enters_where_something_stands_still_is_told_why_and_for_how_long(holds: Holds) -> None:
+async def test_enter_raises_with_reason_and_time_when_there_is_a_hold(holds: Holds) -> None:
     await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
     with pytest.raises(ArchiveHeld) as held:
         await holds.enter(ARCHIVE)
@@ -235,14 +235,14 @@ async def test_who_enters_where_something_stands_still_is_told_why_and_for_how_l
     assert 500 < held.value.wait <= 600
 
 
-async def test_a_person_s_hold_needs_no_probe(holds: Holds) -> None:
+async def test_enter_sends_no_probe_when_the_hold_is_manual(holds: Holds) -> None:
     await holds.place_manual(ARCHIVE, "")
     with pytest.raises(ArchiveHeld, match="by_hand"):
         await holds.enter(ARCHIVE)
 
 
 @pytest.mark.usefixtures("archive_held")
-async def test_of_many_who_enter_when_the_pause_is_over_one_is_the_probe(holds: Holds) -> None:
+async def test_enter_makes_one_of_many_callers_the_probe_when_the_pause_is_over(holds: Holds) -> None:
     entered = await asyncio.gather(*[holds.enter(ARCHIVE) for _ in range(20)], return_exceptions=True)
     assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
     hold = await holds.get(ARCHIVE)
@@ -252,7 +252,9 @@ async def test_of_many_who_enter_when_the_pause_is_over_one_is_the_probe(holds: 
 
 
 @pytest.mark.usefixtures("archive_held")
-async def test_when_the_probe_is_not_heard_of_any_more_another_may_enter(holds: Holds, redis: Redis) -> None:
+async def test_enter_makes_another_caller_the_probe_when_the_lease_of_the_first_expires(
+    holds: Holds, redis: Redis
+) -> None:
     assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
     with pytest.raises(ArchiveHeld):
         await holds.enter(ARCHIVE)
@@ -261,7 +263,7 @@ async def test_when_the_probe_is_not_heard_of_any_more_another_may_enter(holds: 
 
 
 @pytest.mark.usefixtures("archive_held")
-async def test_after_a_probe_that_proved_nothing_another_may_enter_at_once(holds: Holds) -> None:
+async def test_release_probe_lets_another_probe_follow_at_once(holds: Holds) -> None:
     await holds.enter(ARCHIVE)
     await holds.release_probe(ARCHIVE)
     assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
@@ -269,7 +271,7 @@ async def test_after_a_probe_that_proved_nothing_another_may_enter_at_once(holds
         await holds.enter(ARCHIVE)
 
 
-async def test_a_probe_that_proved_nothing_changes_no_hold_that_ends_by_itself_and_makes_none(
+async def test_release_probe_changes_nothing_when_there_is_no_hold_or_one_without_probe(
     holds: Holds, redis: Redis
 ) -> None:
     await holds.place_for("default", Reason.SLOW_DOWN, "", 600)
@@ -281,7 +283,7 @@ async def test_a_probe_that_proved_nothing_changes_no_hold_that_ends_by_itself_a
 
 
 @pytest.mark.usefixtures("archive_held")
-async def test_after_a_probe_that_succeeded_everybody_may_enter_and_the_next_pause_is_the_shortest(
+async def test_end_after_probe_lets_all_callers_pass_and_resets_the_pause(
     holds: Holds,
 ) -> None:
     await holds.enter(ARCHIVE)
@@ -292,7 +294,7 @@ async def test_after_a_probe_that_succeeded_everybody_may_enter_and_the_next_pau
     assert await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False) == 5
 
 
-# what is told of it
+# Descriptions
 
 
 @pytest.mark.parametrize(
@@ -303,12 +305,12 @@ async def test_after_a_probe_that_succeeded_everybody_may_enter_and_the_next_pau
         (ARCHIVE, "the archive"),
     ],
 )
-async def test_what_stands_still_is_said_in_words(holds: Holds, scope: str, what: str) -> None:
+async def test_a_hold_describes_its_scope_in_words(holds: Holds, scope: str, what: str) -> None:
     await holds.place_for(scope, Reason.QUOTA, "", 20)
     assert [hold.what for hold in await holds.list_all()] == [what]
 
 
-async def test_a_hold_tells_in_a_sentence_why_it_goes_on(holds: Holds) -> None:
+async def test_a_hold_has_the_note_of_its_reason(holds: Holds) -> None:
     notes = []
     for note, probe in (("first", False), ("not told", False), ("the probe's", True)):
         await holds.place_until_probe("default", Reason.OUTAGE, note, OUTAGE_BACKOFF, probe=probe)
@@ -318,7 +320,7 @@ async def test_a_hold_tells_in_a_sentence_why_it_goes_on(holds: Holds) -> None:
     assert notes == ["first", "first", "the probe's"]
 
 
-async def test_several_scopes_are_looked_up_at_once_each_in_its_place(holds: Holds) -> None:
+async def test_get_each_returns_the_holds_in_the_order_of_the_scopes(holds: Holds) -> None:
     await holds.place_for(backfill_of("default"), Reason.QUOTA, "", 20)
     await holds.place_manual(ARCHIVE, "")
     found = await holds.get_each("default", backfill_of("default"), "another", ARCHIVE)

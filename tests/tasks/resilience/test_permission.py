@@ -11,7 +11,7 @@ ANSWERS = "docv:answers:default"
 ANSWERED = "docv:answered:default"
 ONE, ANOTHER, THIRD = (str(uuid4()) for _ in range(3))
 AN_AGE_AGO = 1.0
-"""A time, in seconds since the epoch, that is before any answer of a test."""
+"""A time before all answers of a test, in seconds since the epoch."""
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def monitor(redis: Redis) -> PermissionMonitor:
 
 
 async def let_answers_age(redis: Redis, seconds: int) -> None:
-    """Let the recorded answers be older by some seconds."""
+    """Make the recorded answers older by some seconds."""
     answers = await redis.lrange(ANSWERS, 0, -1)
     for index, answer in enumerate(answers):
         at, _, eval_id = answer.partition(" ")
@@ -28,7 +28,7 @@ async def let_answers_age(redis: Redis, seconds: int) -> None:
 
 
 async def record_403s(monitor: PermissionMonitor, count: int) -> ForbiddenAnswer:
-    """Record 403s of evaluations that are all different; return what the last one says."""
+    """Record 403s of different evaluations; return the last result."""
     found = None
     for _ in range(count):
         found = await monitor.record_forbidden(str(uuid4()), None)
@@ -36,12 +36,12 @@ async def record_403s(monitor: PermissionMonitor, count: int) -> ForbiddenAnswer
     return found
 
 
-async def test_the_first_403_of_an_evaluation_says_nothing_yet(monitor: PermissionMonitor) -> None:
+async def test_the_first_403_of_an_evaluation_decides_nothing(monitor: PermissionMonitor) -> None:
     monitor.record_answered(ANOTHER)
     assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.FIRST
 
 
-async def test_a_second_403_is_the_evaluations_fault_if_another_was_answered_since(
+async def test_a_second_403_is_the_evaluations_own_when_another_got_an_answer_since(
     monitor: PermissionMonitor, redis: Redis
 ) -> None:
     await monitor.record_forbidden(ONE, None)
@@ -51,9 +51,7 @@ async def test_a_second_403_is_the_evaluations_fault_if_another_was_answered_sin
     assert (await monitor.record_forbidden(ONE, AN_AGE_AGO)).verdict is Verdict.EVALUATION
 
 
-async def test_the_evaluation_answered_last_is_the_control_if_none_was_answered_since(
-    monitor: PermissionMonitor, redis: Redis
-) -> None:
+async def test_the_control_is_the_evaluation_that_got_an_answer_last(monitor: PermissionMonitor, redis: Redis) -> None:
     monitor.record_answered(THIRD)
     monitor.record_answered(ANOTHER)
     await monitor.flush()
@@ -75,7 +73,7 @@ async def test_an_evaluation_is_not_its_own_control(
     assert (found.verdict, found.control) == (Verdict.ASK_CONTROL, THIRD)
 
 
-async def test_a_second_403_is_nobodys_fault_if_no_other_evaluation_was_ever_answered(
+async def test_a_second_403_decides_nothing_when_no_other_evaluation_ever_got_an_answer(
     monitor: PermissionMonitor,
 ) -> None:
     monitor.record_answered(ONE)
@@ -83,7 +81,7 @@ async def test_a_second_403_is_nobodys_fault_if_no_other_evaluation_was_ever_ans
     assert (await monitor.record_forbidden(ONE, AN_AGE_AGO)).verdict is Verdict.UNKNOWN
 
 
-async def test_twenty_403s_in_a_row_are_the_accounts_fault_and_name_three(monitor: PermissionMonitor) -> None:
+async def test_twenty_403s_in_a_row_are_the_accounts_and_name_three_evaluations(monitor: PermissionMonitor) -> None:
     monitor.record_answered(ONE)
     assert (await record_403s(monitor, 19)).verdict is Verdict.FIRST
     found = await monitor.record_forbidden(ANOTHER, None)
@@ -93,7 +91,7 @@ async def test_twenty_403s_in_a_row_are_the_accounts_fault_and_name_three(monito
 
 
 @pytest.mark.parametrize("where", [0, 10, 18])
-async def test_one_other_answer_among_the_last_twenty_speaks_for_the_account(
+async def test_403s_are_not_the_accounts_when_one_of_the_last_twenty_answers_is_another(
     monitor: PermissionMonitor, redis: Redis, where: int
 ) -> None:
     await record_403s(monitor, 19)
@@ -102,7 +100,9 @@ async def test_one_other_answer_among_the_last_twenty_speaks_for_the_account(
     assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.FIRST
 
 
-async def test_answers_of_another_process_speak_for_the_account(monitor: PermissionMonitor, redis: Redis) -> None:
+async def test_403s_are_not_the_accounts_when_another_process_got_another_answer(
+    monitor: PermissionMonitor, redis: Redis
+) -> None:
     elsewhere = PermissionMonitor(redis, "default")
     await record_403s(monitor, 10)
     for _ in range(500):
@@ -113,7 +113,7 @@ async def test_answers_of_another_process_speak_for_the_account(monitor: Permiss
     assert (await record_403s(monitor, 1)).verdict is Verdict.ACCOUNT
 
 
-async def test_a_403_charged_to_its_evaluation_says_nothing_of_the_account(
+async def test_a_403_of_an_evaluation_does_not_count_against_the_account(
     monitor: PermissionMonitor, redis: Redis
 ) -> None:
     monitor.record_answered(ANOTHER)
@@ -130,7 +130,7 @@ async def test_a_403_charged_to_its_evaluation_says_nothing_of_the_account(
         (2, 301, Verdict.FIRST),
     ],
 )
-async def test_few_403s_of_an_hour_are_the_accounts_fault_after_five_minutes(
+async def test_a_few_403s_are_the_accounts_after_five_minutes_without_another_answer(
     monitor: PermissionMonitor, redis: Redis, evaluations: int, age: int, verdict: Verdict
 ) -> None:
     await record_403s(monitor, evaluations - 1)
@@ -138,7 +138,7 @@ async def test_few_403s_of_an_hour_are_the_accounts_fault_after_five_minutes(
     assert (await monitor.record_forbidden(ONE, None)).verdict is verdict
 
 
-async def test_answers_of_more_than_an_hour_ago_are_not_recent(monitor: PermissionMonitor, redis: Redis) -> None:
+async def test_answers_do_not_count_after_an_hour(monitor: PermissionMonitor, redis: Redis) -> None:
     monitor.record_answered(THIRD)
     await monitor.flush()
     await let_answers_age(redis, 3601)
@@ -147,11 +147,11 @@ async def test_answers_of_more_than_an_hour_ago_are_not_recent(monitor: Permissi
     assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.ACCOUNT
 
 
-async def test_accounts_are_judged_apart(monitor: PermissionMonitor, redis: Redis) -> None:
+async def test_accounts_are_judged_separately(monitor: PermissionMonitor, redis: Redis) -> None:
     await record_403s(monitor, 19)
     assert (await PermissionMonitor(redis, "other").record_forbidden(ONE, None)).verdict is Verdict.FIRST
 
 
-async def test_a_process_that_had_no_answers_writes_nothing(monitor: PermissionMonitor, redis: Redis) -> None:
+async def test_flush_writes_nothing_when_there_were_no_answers(monitor: PermissionMonitor, redis: Redis) -> None:
     await monitor.flush()
     assert await redis.exists(ANSWERS, ANSWERED) == 0

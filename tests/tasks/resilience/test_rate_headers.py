@@ -1,4 +1,4 @@
-"""What headers say of the rate, in every form that has been seen."""
+"""Rate limit headers in every known form."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 
 
 def said(headers: dict[str, str]) -> float | None:
-    """Return the wait that headers ask for after a 429."""
+    """Return the wait after a 429 with these headers."""
     return parse_rate_limit_headers(headers, NOW).wait
 
 
@@ -24,13 +24,13 @@ def windows(headers: dict[str, str]) -> tuple[RateLimitWindow, ...]:
 
 
 @pytest.mark.parametrize("mark", ["", "X-", "x-"])
-def test_limit_and_what_is_left_and_when_it_comes_back_are_read(mark: str) -> None:
+def test_limit_remaining_and_reset_are_parsed(mark: str) -> None:
     headers = {f"{mark}RateLimit-Limit": "50", f"{mark}RateLimit-Remaining": "7", f"{mark}RateLimit-Reset": "1"}
     assert windows(headers) == (RateLimitWindow(1.0, limit=50, remaining=7, reset=1.0),)
 
 
 @pytest.mark.parametrize("left_today", [999, 998])
-def test_the_recorded_headers_of_riskos_are_understood(left_today: int) -> None:
+def test_the_recorded_headers_of_riskos_are_parsed(left_today: int) -> None:
     said = parse_rate_limit_headers(
         {
             "X-Ratelimit-Limit-Window": "10",
@@ -52,7 +52,9 @@ def test_the_recorded_headers_of_riskos_are_understood(left_today: int) -> None:
     ("suffix", "seconds"),
     [("", 1), ("-Window", 1), ("-Second", 1), ("-Minute", 60), ("-Hour", 3600), ("-Day", 86_400)],
 )
-def test_a_window_is_known_by_its_suffix(spell: Callable[[str], str], mark: str, suffix: str, seconds: float) -> None:
+def test_the_suffix_gives_the_length_of_a_window(
+    spell: Callable[[str], str], mark: str, suffix: str, seconds: float
+) -> None:
     headers = {
         spell(f"{mark}RateLimit-Limit{suffix}"): "10",
         spell(f"{mark}RateLimit-Remaining{suffix}"): "0",
@@ -62,32 +64,34 @@ def test_a_window_is_known_by_its_suffix(spell: Callable[[str], str], mark: str,
 
 @pytest.mark.parametrize("suffix", ["", "-Window"])
 @pytest.mark.parametrize(("reset", "seconds"), [("0", 1), ("1", 1), ("1.5", 1), ("2", None), ("40000", None)])
-def test_an_unnamed_window_is_a_second_unless_it_ends_later(suffix: str, reset: str, seconds: float | None) -> None:
+def test_an_unnamed_window_is_a_second_unless_its_reset_is_later(
+    suffix: str, reset: str, seconds: float | None
+) -> None:
     assert windows({f"X-RateLimit-Limit{suffix}": "10", f"X-RateLimit-Reset{suffix}": reset}) == (
         RateLimitWindow(seconds, limit=10, reset=float(reset)),
     )
 
 
-def test_the_window_that_grants_the_lowest_rate_counts() -> None:
+def test_rate_is_the_window_with_the_lowest_rate() -> None:
     headers = {"RateLimit-Limit-Second": "10", "RateLimit-Limit-Minute": "300", "RateLimit-Limit-Day": "10"}
     assert parse_rate_limit_headers(headers, NOW).rate == RateLimitWindow(60.0, limit=300)
 
 
 @pytest.mark.parametrize("suffix", ["", "-Window", "-Second", "-Day"])
-def test_a_limit_of_nothing_means_not_activated(suffix: str) -> None:
+def test_is_blocked_is_true_when_a_limit_is_0(suffix: str) -> None:
     said = parse_rate_limit_headers({f"X-Ratelimit-Limit{suffix}": "0"}, NOW)
     assert said.is_blocked
     assert said.rate is None
 
 
-def test_the_wait_is_that_of_the_windows_that_are_spent() -> None:
+def test_wait_is_the_longest_reset_of_the_spent_windows() -> None:
     second = {"RateLimit-Remaining-Second": "0", "RateLimit-Reset-Second": "1"}
     day = {"RateLimit-Remaining-Day": "5", "RateLimit-Reset-Day": "40000"}
     assert said(second | day) == 1
     assert said(second | day | {"RateLimit-Remaining-Day": "0"}) == 40_000
 
 
-def test_an_answer_without_such_headers_says_nothing() -> None:
+def test_headers_without_rate_limits_give_no_windows() -> None:
     assert parse_rate_limit_headers({"Content-Type": "application/zip"}, NOW) == RateLimitHeaders()
 
 
@@ -104,7 +108,7 @@ def test_an_answer_without_such_headers_says_nothing() -> None:
         ("9" * 10, None),
     ],
 )
-def test_a_limit_may_have_a_window_beside_it(value: str, limit: int | None) -> None:
+def test_a_limit_may_be_followed_by_its_window(value: str, limit: int | None) -> None:
     assert [each.limit for each in windows({"RateLimit-Limit": value})] == ([] if limit is None else [limit])
 
 
@@ -140,11 +144,11 @@ def date(seconds: float, zone: timezone = UTC) -> str:
         ("1,2", None),
     ],
 )
-def test_a_wait_is_understood_in_every_form(name: str, value: str, wait: float | None) -> None:
+def test_a_wait_is_parsed_in_every_form(name: str, value: str, wait: float | None) -> None:
     assert said({name: value}) == (None if wait is None else pytest.approx(wait))
 
 
-def test_a_date_that_names_no_zone_is_in_greenwich_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_without_a_zone_is_in_utc_in_any_local_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     # RFC 9110, 5.6.7: every HTTP date is in GMT, and the form of asctime, which does not say so, is to be accepted.
     asctime = "Sat Jan 31 12:00:30 2026"
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -157,7 +161,7 @@ def test_a_date_that_names_no_zone_is_in_greenwich_wherever_we_are(monkeypatch: 
         time.tzset()
 
 
-def test_what_says_more_about_the_wait_goes_first_and_what_says_nothing_is_passed_over() -> None:
+def test_the_first_valid_spelling_of_a_wait_counts() -> None:
     headers = {"X-RateLimit-Reset": "3", "X-Retry-After": "2", "Retry-After": "1"}
     assert said(headers) == 1
     assert said(headers | {"Retry-After": "soon"}) == 2
@@ -183,6 +187,6 @@ dates = st.builds(
 @example("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", NOW)
 @example("Mon, 01 Jan 2030 00:00:00 +99999999999999999999", NOW)
 @example("Fri, 31 Dec 9999 23:59:59", NOW)
-def test_whatever_a_header_says_the_wait_is_between_nothing_and_a_day(value: str, now: float) -> None:
+def test_a_wait_is_between_0_and_a_day_for_any_header(value: str, now: float) -> None:
     wait = parse_rate_limit_headers({"Retry-After": value}, now).wait
     assert wait is None or 0 <= wait <= 86_400

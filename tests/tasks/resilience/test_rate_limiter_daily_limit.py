@@ -1,4 +1,4 @@
-"""What RiskOS's headers say of the day limits the requests; what Redis has stored is moved into the past."""
+"""The daily limit in RiskOS's headers; times that Redis has stored are moved into the past."""
 
 import pytest
 from pydantic import SecretStr
@@ -18,7 +18,7 @@ LOOK = 15 * 60.0
 
 
 class Key:
-    """A key whose day RiskOS limits, as a worker uses it."""
+    """A key with a daily limit, as a worker uses it."""
 
     def __init__(self, redis: Redis, **allowance: float) -> None:
         settings = Allowance(**({"rate": 10_000.0, "burst": 1_000, "backfill_share": 1.0} | allowance))  # type: ignore[arg-type]
@@ -54,28 +54,26 @@ class Key:
         return int(await self._redis.hget(QUOTA, "left"))
 
 
-async def test_the_limit_of_the_day_is_the_quota_if_none_is_configured(redis: Redis) -> None:
+async def test_the_daily_limit_is_the_quota_when_none_is_configured(redis: Redis) -> None:
     key = Key(redis)
     await key.answered(999, limit=3)
     assert [await key.send() for _ in range(4)] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(("configured", "limit", "sent"), [(2, 3, 2), (3, 2, 2)])
-async def test_the_limit_of_the_day_caps_the_configured_quota(
-    redis: Redis, configured: int, limit: int, sent: int
-) -> None:
+async def test_the_daily_limit_caps_the_configured_quota(redis: Redis, configured: int, limit: int, sent: int) -> None:
     key = Key(redis, daily_quota=configured)
     await key.answered(999, limit=limit)
     assert sum([await key.send() for _ in range(4)]) == sent
 
 
-async def test_requests_of_the_day_are_left_to_others(redis: Redis) -> None:
+async def test_the_daily_reserve_is_left_to_others(redis: Redis) -> None:
     key = Key(redis, leave_daily=2)
     await key.answered(999, limit=5)
     assert sum([await key.send() for _ in range(6)]) == 3
 
 
-async def test_a_limit_of_the_day_is_forgotten_a_day_later(redis: Redis) -> None:
+async def test_the_daily_limit_is_forgotten_after_a_day(redis: Redis) -> None:
     key = Key(redis)
     await key.answered(0, limit=1)
     await key.passes(DAY)
@@ -83,9 +81,7 @@ async def test_a_limit_of_the_day_is_forgotten_a_day_later(redis: Redis) -> None
 
 
 @pytest.mark.parametrize(("leave", "remaining"), [(0, 0), (5, 5), (5, 3)])
-async def test_when_nothing_is_left_of_the_day_one_request_finds_out_every_15_minutes(
-    redis: Redis, leave: int, remaining: int
-) -> None:
+async def test_one_request_every_15_minutes_checks_a_spent_day(redis: Redis, leave: int, remaining: int) -> None:
     key = Key(redis, leave_daily=leave)
     assert await key.answered(remaining) == LOOK
     held = await key.held()
@@ -94,13 +90,13 @@ async def test_when_nothing_is_left_of_the_day_one_request_finds_out_every_15_mi
     for _ in range(3):
         await key.passes(LOOK)
         assert [await key.send() for _ in range(3)] == [True, False, False]
-        assert 0 < (await key.held()).seconds <= 10, "until it has its answer"
+        assert 0 < (await key.held()).seconds <= 10, "until the check is answered"
         await key.passes(10)
         await key.answered(remaining)
         assert LOOK - 60 < (await key.held()).seconds <= LOOK
 
 
-async def test_requests_go_on_when_the_one_that_finds_out_is_answered_with_more(redis: Redis) -> None:
+async def test_requests_go_on_when_the_check_of_a_spent_day_finds_more_left(redis: Redis) -> None:
     key = Key(redis)
     await key.answered(0)
     await key.passes(LOOK)
@@ -111,26 +107,26 @@ async def test_requests_go_on_when_the_one_that_finds_out_is_answered_with_more(
     assert all([await key.send() for _ in range(5)])
 
 
-async def test_a_429_of_a_spent_day_is_the_quota(redis: Redis) -> None:
+async def test_a_429_of_a_spent_day_holds_for_the_quota(redis: Redis) -> None:
     key = Key(redis)
     words = RateLimitHeaders((RateLimitWindow(1.0, 10, 9), RateLimitWindow(DAY, 1000, 0)))
     assert await key.pace.on_rate_limited(words, 0.0, 0.0, probe=False) == LOOK
     assert (await key.held()).reason == "quota"
 
 
-async def test_a_spent_day_whose_end_is_known_is_waited_for(redis: Redis) -> None:
+async def test_requests_wait_for_the_end_of_a_spent_day_when_it_is_known(redis: Redis) -> None:
     key = Key(redis)
     assert await key.answered(0, reset=7200.0) == 7200
     assert 7100 < (await key.held()).seconds <= 7200
 
 
-async def test_our_requests_never_cross_what_is_left_whatever_is_in_flight(redis: Redis) -> None:
+async def test_no_more_requests_are_sent_than_remain_of_the_day(redis: Redis) -> None:
     key = Key(redis)
     await key.answered(3)
     assert [await key.send() for _ in range(5)] == [True, True, True, False, False]
 
 
-async def test_a_single_answer_that_says_more_changes_nothing(redis: Redis) -> None:
+async def test_a_single_answer_with_more_remaining_changes_nothing(redis: Redis) -> None:
     key = Key(redis)
     for remaining in (999, 999, 998, 998, 999):  # as recorded
         await key.answered(remaining)
@@ -140,7 +136,7 @@ async def test_a_single_answer_that_says_more_changes_nothing(redis: Redis) -> N
     assert not await key.send()
 
 
-async def test_what_every_answer_of_a_minute_says_is_believed(redis: Redis) -> None:
+async def test_the_remaining_requests_rise_when_every_answer_of_a_minute_says_so(redis: Redis) -> None:
     key = Key(redis)
     await key.answered(500)
     await key.answered(550)
@@ -151,7 +147,7 @@ async def test_what_every_answer_of_a_minute_says_is_believed(redis: Redis) -> N
 
 
 @pytest.mark.parametrize(("remaining", "used"), [(1000, 0), (550, 2)])
-async def test_a_day_that_has_much_more_left_is_a_new_one(redis: Redis, remaining: int, used: int) -> None:
+async def test_a_new_day_begins_when_much_more_remains(redis: Redis, remaining: int, used: int) -> None:
     key = Key(redis)
     await key.answered(500)
     for _ in range(2):
@@ -161,7 +157,7 @@ async def test_a_day_that_has_much_more_left_is_a_new_one(redis: Redis, remainin
     assert (await key.pace.get_status()).used_today == used
 
 
-async def test_an_answer_without_the_limit_of_the_day_begins_no_new_day(redis: Redis) -> None:
+async def test_no_new_day_begins_when_an_answer_has_no_daily_limit(redis: Redis) -> None:
     key = Key(redis, daily_quota=1000)
     await key.answered(500, limit=None)
     await key.send()
@@ -170,7 +166,7 @@ async def test_an_answer_without_the_limit_of_the_day_begins_no_new_day(redis: R
     assert (await key.pace.get_status()).used_today == 1
 
 
-async def test_a_backfill_leaves_a_part_of_the_day_to_live_requests(redis: Redis) -> None:
+async def test_a_backfill_leaves_a_part_of_the_daily_limit_to_live_requests(redis: Redis) -> None:
     key = Key(redis, live_reserve=0.1)
     await key.answered(101)
     assert [await key.send(Queue.BACKFILL) for _ in range(2)] == [True, False]

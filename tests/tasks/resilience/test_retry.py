@@ -13,6 +13,7 @@ from tasks.errors import (
     BundleTooLarge,
     Charge,
     ConnectionFailed,
+    Fault,
     Forbidden,
     IntegrityError,
     ManifestChanged,
@@ -63,83 +64,83 @@ def after(attempts: int = 0, lost: int = 0) -> Job:
         (Charge.ALL, 0, DeadLetterNow(attempts=1)),
     ],
 )
-def test_a_403_costs_its_evaluation_what_its_charge_says(
+def test_decide_charges_a_403_as_it_says(
     charge: Charge, attempts: int, verdict: RetryLater | DeadLetterNow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("random.uniform", lambda low, _: low)
-    assert decide(Forbidden(charge), after(attempts), POLICY, outage=False) == verdict
+    assert decide(Forbidden(charge), after(attempts), POLICY, Fault.EVALUATION) == verdict
 
 
-def test_a_dead_letter_of_a_403_says_so() -> None:
+def test_failure_of_a_403_has_its_cause_and_status() -> None:
     failure = failure_of(Forbidden(Charge.ALL))
     assert (failure.cause, failure.status) == ("forbidden", 403)
     assert "may not read this evaluation" in failure.why
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
-def test_what_may_pass_is_tried_again_and_counts(error: Exception) -> None:
-    verdict = decide(error, after(attempts=1), POLICY, outage=False)
+def test_decide_retries_a_retryable_error_and_counts_the_attempt(error: Exception) -> None:
+    verdict = decide(error, after(attempts=1), POLICY, Fault.EVALUATION)
     assert isinstance(verdict, RetryLater)
     assert verdict.attempts == 2
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
-def test_the_last_attempt_is_the_last(error: Exception) -> None:
-    assert isinstance(decide(error, after(attempts=2), POLICY, outage=False), RetryLater)
-    assert decide(error, after(attempts=3), POLICY, outage=False) == DeadLetterNow(attempts=4)
-    assert decide(error, after(attempts=9), POLICY, outage=False) == DeadLetterNow(attempts=10)
+def test_decide_makes_a_dead_letter_of_the_last_attempt(error: Exception) -> None:
+    assert isinstance(decide(error, after(attempts=2), POLICY, Fault.EVALUATION), RetryLater)
+    assert decide(error, after(attempts=3), POLICY, Fault.EVALUATION) == DeadLetterNow(attempts=4)
+    assert decide(error, after(attempts=9), POLICY, Fault.EVALUATION) == DeadLetterNow(attempts=10)
 
 
 @pytest.mark.parametrize(
     "error", [RateLimited(1), AccountRefused(401), AccountHeld("quota", 3600), ArchiveHeld("cannot_write", 60)]
 )
 @pytest.mark.parametrize("attempts", [0, 3, 99])
-def test_what_the_account_waits_for_costs_no_attempt(error: Exception, attempts: int) -> None:
-    assert decide(error, after(attempts=attempts), POLICY, outage=False) == AwaitHold()
+def test_decide_charges_no_attempt_when_the_account_has_to_wait(error: Exception, attempts: int) -> None:
+    assert decide(error, after(attempts=attempts), POLICY, Fault.EVALUATION) == AwaitHold()
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
-def test_what_an_outage_is_to_blame_for_costs_no_attempt(error: Exception) -> None:
-    assert decide(error, after(attempts=3), POLICY, outage=True) == AwaitHold()
+def test_decide_charges_no_attempt_during_an_outage(error: Exception) -> None:
+    assert decide(error, after(attempts=3), POLICY, Fault.SERVICE) == AwaitHold()
 
 
 @pytest.mark.parametrize("error", [BundleTooLarge(1024), IntegrityError("another size"), WorkersLost(4)])
-def test_what_only_a_person_can_help_is_given_up_at_once(error: Exception) -> None:
-    assert decide(error, after(), POLICY, outage=False) == DeadLetterNow(attempts=1)
+def test_decide_makes_a_dead_letter_of_a_permanent_error_at_once(error: Exception) -> None:
+    assert decide(error, after(), POLICY, Fault.EVALUATION) == DeadLetterNow(attempts=1)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), KeyError("x"), BadBundle("wrong_crc", "…")])
-def test_a_fault_of_this_program_loses_nothing(error: Exception) -> None:
-    assert isinstance(decide(error, after(), POLICY, outage=False), RetryLater)
-    assert isinstance(decide(error, after(attempts=3), POLICY, outage=False), DeadLetterNow)
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("x"), BadBundle("wrong_crc", "…")])
+def test_decide_retries_a_bug_of_this_program(error: Exception) -> None:
+    assert isinstance(decide(error, after(), POLICY, Fault.EVALUATION), RetryLater)
+    assert isinstance(decide(error, after(attempts=3), POLICY, Fault.EVALUATION), DeadLetterNow)
 
 
 @pytest.mark.parametrize(("failed", "pause"), [(0, 60), (1, 120), (2, 240), (5, 1920), (8, 15_360), (9, 21_600)])
-def test_the_pause_doubles_with_each_failed_attempt(failed: int, pause: float) -> None:
+def test_decide_doubles_the_pause_with_each_failed_attempt(failed: int, pause: float) -> None:
     verdict = decide(
-        ServiceFailed(503), after(attempts=failed), RetryPolicy(attempts=100, retry_delay=60), outage=False
+        ServiceFailed(503), after(attempts=failed), RetryPolicy(attempts=100, retry_delay=60), Fault.EVALUATION
     )
     assert isinstance(verdict, RetryLater)
     assert pause <= verdict.wait <= pause * 1.25
 
 
-def test_no_pause_is_much_longer_than_six_hours_however_often_it_failed() -> None:
+def test_decide_limits_the_pause_to_6_hours_plus_jitter() -> None:
     verdict = decide(
-        ServiceFailed(503), after(attempts=98), RetryPolicy(attempts=100, retry_delay=86_400), outage=False
+        ServiceFailed(503), after(attempts=98), RetryPolicy(attempts=100, retry_delay=86_400), Fault.EVALUATION
     )
     assert isinstance(verdict, RetryLater)
     assert 6 * 3600 <= verdict.wait <= 7.5 * 3600
 
 
-def test_not_everything_that_failed_together_comes_back_together() -> None:
-    verdicts = {decide(ServiceFailed(503), after(), POLICY, outage=False) for _ in range(20)}
+def test_decide_spreads_the_attempts_that_failed_together() -> None:
+    verdicts = {decide(ServiceFailed(503), after(), POLICY, Fault.EVALUATION) for _ in range(20)}
     assert len(verdicts) > 1
 
 
-# -- worn out
+# -- lost workers
 
 
-def test_an_evaluation_over_which_workers_die_is_refused_before_the_next_one_does() -> None:
+def test_check_workers_lost_raises_when_as_many_workers_died_as_attempts_are_allowed() -> None:
     check_workers_lost(after(lost=3, attempts=3), POLICY)
     with pytest.raises(WorkersLost) as caught:
         check_workers_lost(after(lost=4), POLICY)
@@ -149,17 +150,17 @@ def test_an_evaluation_over_which_workers_die_is_refused_before_the_next_one_doe
 # -- causes
 
 
-def test_an_error_of_ours_has_its_word_and_a_fault_the_name_of_its_class() -> None:
+def test_cause_of_is_the_cause_of_an_archive_error_or_the_class_of_another() -> None:
     assert cause_of(ServiceFailed(503)) == "service_failed"
     assert cause_of(BadBundle("wrong_crc", "…")) == "wrong_crc"
-    assert cause_of(KeyError("a name out of a bundle")) == "fault_KeyError"
+    assert cause_of(KeyError("a name from a bundle")) == "fault_KeyError"
 
 
-# -- quick
+# -- quick retries
 
 
 async def asked(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, object]:
-    """Ask quickly until there is an answer; return how often that was, and the answer."""
+    """Repeat a request until it is answered; return the number of requests, and the answer."""
     left, asked = list(answers), 0
     try:
         async for attempt in retry_quickly(policy):
@@ -167,9 +168,9 @@ async def asked(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, ob
                 asked += 1
                 answer = left.pop(0)
                 if isinstance(answer, Exception):
-                    raise answer  # noqa: TRY301  # what the loop is about
+                    raise answer  # noqa: TRY301  # the loop is what is tested
                 return asked, answer
-    except Exception as error:  # noqa: BLE001  # whatever came out is what the test is about
+    except Exception as error:  # noqa: BLE001  # the error is what is tested
         return asked, error
     raise AssertionError
 
@@ -177,32 +178,32 @@ async def asked(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, ob
 AT_ONCE = RetryPolicy(quick_attempts=3, quick_pause=0.0)
 
 
-async def test_the_first_answer_is_the_answer() -> None:
+async def test_retry_quickly_ends_with_the_first_answer() -> None:
     assert await asked(AT_ONCE, "a bundle") == (1, "a bundle")
 
 
-async def test_what_may_pass_within_seconds_is_asked_again() -> None:
+async def test_retry_quickly_repeats_a_request_that_may_succeed_soon() -> None:
     assert await asked(AT_ONCE, ServiceFailed(503), ConnectionFailed("reset"), "a bundle") == (3, "a bundle")
 
 
-async def test_after_the_last_quick_attempt_the_error_itself_comes_out() -> None:
+async def test_retry_quickly_raises_the_error_of_the_last_request() -> None:
     last = ServiceFailed(504)
     assert await asked(AT_ONCE, ServiceFailed(502), ServiceFailed(503), last, "too late") == (3, last)
 
 
 @pytest.mark.parametrize("error", [RateLimited(1), AccountRefused(401), BundleTooLarge(1), RuntimeError("ours")])
-async def test_what_asking_at_once_cannot_help_is_asked_once(error: Exception) -> None:
+async def test_retry_quickly_does_not_repeat_a_request_that_cannot_succeed_soon(error: Exception) -> None:
     assert await asked(AT_ONCE, error, "never asked for") == (1, error)
 
 
-async def test_when_the_time_is_up_nobody_asks_again() -> None:
+async def test_retry_quickly_ends_when_its_time_is_up() -> None:
     error = ServiceFailed(503)
     policy = dataclasses.replace(AT_ONCE, quick_attempts=100, quick_seconds=0.0)
     assert await asked(policy, error, "never asked for") == (1, error)
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 20.0)])
-def test_the_pause_between_quick_attempts_doubles_with_full_jitter_and_ends(attempt: int, longest: float) -> None:
+def test_retry_quickly_doubles_the_pause_with_full_jitter_up_to_a_limit(attempt: int, longest: float) -> None:
     loop = retry_quickly(RetryPolicy(quick_pause=0.5, quick_seconds=60))
     state = RetryCallState(loop, None, (), {})
     state.attempt_number = attempt
@@ -210,7 +211,7 @@ def test_the_pause_between_quick_attempts_doubles_with_full_jitter_and_ends(atte
     assert 0 <= min(pauses) < longest / 2 < max(pauses) <= longest
 
 
-def test_every_error_that_can_stop_an_attempt_has_a_cause_of_letters() -> None:
+def test_causes_has_a_word_for_every_error_that_can_stop_an_attempt() -> None:
     families = errors.RetryableError | errors.BlockedError | errors.PermanentError | errors.Forbidden | errors.LeaseLost
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
     assert {kind.cause for kind in kinds if issubclass(kind, families)} == set(CAUSES)

@@ -1,6 +1,6 @@
-"""Workers share a key with a neighbour, in simulated time: nobody sleeps, and no figure depends on the machine.
+"""Workers share a key with a neighbour, in simulated time: no test sleeps, and no result depends on the machine.
 
-The scripts run on fakeredis, whose clock is the simulation's. RiskOS grants 10 requests per window of a second.
+The scripts run on fakeredis with the simulation's clock. RiskOS grants 10 requests per window of a second.
 """
 
 import heapq
@@ -25,25 +25,25 @@ from tasks.resilience.rate_limiter import Granted, Held, RateLimitScript, Wait
 
 LIMIT, LEAVE = 10, 1
 EPOCH = 30.0
-"""Seconds for which the neighbour keeps a rate."""
+"""Seconds until the neighbour changes its rate."""
 START = 1_800_000_000.0
 Event = Callable[[], Awaitable[None]]
 
 
 @dataclass
 class World:
-    """The clock, and what happens next."""
+    """The simulated clock and its scheduled events."""
 
     now: float = START
     _events: list[tuple[float, int, Event]] = field(default_factory=list)
     _number: itertools.count = field(default_factory=itertools.count)  # type: ignore[type-arg]
 
     def after(self, seconds: float, event: Event) -> None:
-        """Let something happen in some seconds."""
+        """Schedule an event in some seconds."""
         heapq.heappush(self._events, (self.now + seconds, next(self._number), event))
 
     async def run(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock over the next events."""
         end = self.now + seconds
         while self._events[0][0] < end:
             self.now, _, event = heapq.heappop(self._events)
@@ -53,7 +53,7 @@ class World:
 
 @dataclass
 class SlidingWindow:
-    """Grants requests of the last second, wherever it begins."""
+    """A sliding window: it counts the requests of the last second."""
 
     _granted: deque[float] = field(default_factory=deque)
 
@@ -64,7 +64,7 @@ class SlidingWindow:
         return len(self._granted)
 
     def grant(self, now: float) -> bool:
-        """Grant a request if the window has room."""
+        """Grant a request if the limit of the window is not reached."""
         if self.count(now) >= LIMIT:
             return False
         self._granted.append(now)
@@ -73,7 +73,7 @@ class SlidingWindow:
 
 @dataclass
 class FixedWindow:
-    """Grants requests of a second that begins at fixed moments, not those of Redis's clock."""
+    """A fixed window of a second; it does not begin with the seconds of Redis's clock."""
 
     _number: int = 0
     _granted: int = 0
@@ -86,7 +86,7 @@ class FixedWindow:
         return self._granted
 
     def grant(self, now: float) -> bool:
-        """Grant a request if the window has room."""
+        """Grant a request if the limit of the window is not reached."""
         if self.count(now) >= LIMIT:
             return False
         self._granted += 1
@@ -95,11 +95,11 @@ class FixedWindow:
 
 @dataclass
 class Neighbour:
-    """Another client of the key, who sends evenly.
+    """Another client of the key that sends evenly.
 
     Attributes:
-        rates: requests per second, for an epoch each.
-        sent: requests.
+        rates: requests per second, each for an epoch.
+        sent: number of requests.
         refused_after: for each refused request, the seconds since the rate changed.
     """
 
@@ -110,7 +110,7 @@ class Neighbour:
     refused_after: list[float] = field(default_factory=list)
 
     async def send(self) -> None:
-        """Send a request, and another when its time comes."""
+        """Send a request, and schedule the next one."""
         epoch, since = divmod(self.world.now - START, EPOCH)
         rate = self.rates[int(epoch)]
         if not rate:
@@ -124,10 +124,10 @@ class Neighbour:
 
 @dataclass
 class Worker:
-    """A process that has endless work; requests take 20 to 40 ms to RiskOS and their answers 150 to 250 ms.
+    """A process with endless work; requests take 20 to 40 ms to RiskOS and their responses 150 to 250 ms.
 
     Attributes:
-        granted, refused: requests.
+        granted, refused: number of requests.
     """
 
     world: World
@@ -188,12 +188,12 @@ class Worker:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How it went.
+    """The result of a simulation.
 
     Attributes:
-        used: part of what the neighbour and what is left to it leave of the limit.
-        refused: part of the neighbour's requests that were refused.
-        refused_after: the seconds after a change of its rate when that happened.
+        used: the part that the workers used of the limit, less the neighbour's requests and its reserve.
+        refused: the part of the neighbour's requests that were refused.
+        refused_after: for each of those, the seconds since the neighbour changed its rate.
     """
 
     used: float
@@ -212,7 +212,7 @@ async def share(world: World, window: SlidingWindow | FixedWindow, rates: list[i
     """Let two workers share the key with a neighbour of these rates."""
     neighbour, allowance = Neighbour(world, window, rates), Allowance(rate=LIMIT, leave_rate=LEAVE)
     async with FakeAsyncRedis(server=FakeServer(), decode_responses=True) as redis:
-        randoms = (random.Random(seed) for seed in range(2))  # noqa: S311  # no secret hangs on it
+        randoms = (random.Random(seed) for seed in range(2))  # noqa: S311  # not a secret
         workers = [Worker(world, window, redis, allowance, each) for each in randoms]
         for each in (neighbour.send, *(worker.acquire for worker in workers)):
             world.after(0.01, each)
@@ -226,7 +226,7 @@ async def share(world: World, window: SlidingWindow | FixedWindow, rates: list[i
 
 
 @pytest.mark.parametrize("window", [SlidingWindow, FixedWindow])
-async def test_a_neighbour_is_left_what_it_uses_and_the_rest_is_used(
+async def test_workers_use_the_rate_that_a_neighbour_leaves(
     world: World, window: Callable[[], SlidingWindow | FixedWindow]
 ) -> None:
     found = await share(world, window(), [2, 7, 1, 5])

@@ -24,10 +24,10 @@ from tasks.model.account import Allowance
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Outcome
-from tasks.resilience.holds import hold_key
+from tasks.resilience.holds import OUTAGE_BACKOFF, Reason, hold_key
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
-from tasks.riskos.client import RiskOSClient, fetch
+from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.riskos.response import Bundle, NoBundle
 from tests.riskos import Clock, Heard, Reply, Server, Then, http, json, listening, saying, zipped
@@ -57,51 +57,83 @@ def job(queue: Queue = Queue.LIVE, forbidden_since: float | None = None) -> Job:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where RiskOS is asked from."""
+class Setup:
+    """A client of RiskOS, and the clock it waits by."""
 
-    line: RiskOSClient
+    client: RiskOSClient
     clock: Clock
 
-    async def ask(self, queue: Queue = Queue.LIVE) -> object:
-        return await fetch(self.line, EVALUATION, job(queue))
+    async def fetch(self, queue: Queue = Queue.LIVE) -> object:
+        return await self.client.fetch(EVALUATION, job(queue))
 
 
 @asynccontextmanager
-async def desk_at(server: Server, redis: "Redis", policy: RetryPolicy, terms: DownloadOptions) -> AsyncIterator[Desk]:
+async def setup_at(server: Server, redis: "Redis", policy: RetryPolicy, terms: DownloadOptions) -> AsyncIterator[Setup]:
     clock = Clock(redis)
     async with aiohttp.ClientSession() as session:
-        yield Desk(clock.line_to(server.url, session, terms, policy), clock)
+        yield Setup(clock.line_to(server.url, session, terms, policy), clock)
 
 
-Open = Callable[..., AbstractAsyncContextManager[tuple[Desk, Server]]]
+Open = Callable[..., AbstractAsyncContextManager[tuple[Setup, Server]]]
 
 
 @pytest.fixture
-def told(redis: "Redis") -> Open:
-    """Return a desk and a server that gives these replies, one after the other."""
+def open_setup(redis: "Redis") -> Open:
+    """Return a setup and a server that gives these replies, one after the other."""
 
     @asynccontextmanager
     async def opened(
         *replies: Reply | bytes, attempts: int = 1, seconds: float = 60, most: int = 1 << 20
-    ) -> AsyncIterator[tuple[Desk, Server]]:
+    ) -> AsyncIterator[tuple[Setup, Server]]:
         policy = RetryPolicy(quick_attempts=attempts, quick_seconds=seconds, quick_pause=0.0)
         async with (
             saying(*replies) as server,
-            desk_at(server, redis, policy, DownloadOptions(max_bundle_bytes=most)) as desk,
+            setup_at(server, redis, policy, DownloadOptions(max_bundle_bytes=most)) as setup,
         ):
-            yield desk, server
+            yield setup, server
 
     return opened
+
+
+# The probe of an evaluation that had failed before
+
+
+@pytest.mark.parametrize(
+    ("control", "is_held"), [(HERE, False), (json(404, b"{}"), False), (BUSY, True), (REFUSED, True)]
+)
+async def test_another_evaluation_decides_the_hold_when_the_probe_of_one_that_failed_before_fails(
+    open_setup: Open, control: Reply | bytes, *, is_held: bool
+) -> None:
+    """If only such evaluations are left, the hold would never end."""
+    async with open_setup(HERE, BUSY, control, BUSY) as (setup, server):
+        asked = await answer_another(setup)
+        await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
+        await setup.clock.passes()
+        with pytest.raises(ServiceFailed) as failed:
+            await setup.client.fetch(EVALUATION, replace(job(), suspect=True))
+        hold = await setup.client.holds.get("default")
+    assert (failed.value.is_probe, hold is not None) == (is_held, is_held)
+    assert asked in server.heard[2].path
+
+
+async def test_no_other_evaluation_is_requested_when_the_failed_probe_had_never_failed_before(open_setup: Open) -> None:
+    async with open_setup(HERE, BUSY) as (setup, server):
+        await answer_another(setup)
+        await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
+        await setup.clock.passes()
+        with pytest.raises(ServiceFailed) as failed:
+            await setup.fetch()
+    assert failed.value.is_probe
+    assert len(server.heard) == 2
 
 
 # Quick retries
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_documents_that_are_there_are_asked_for_once(told: Open, queue: Queue) -> None:
-    async with told(HERE, attempts=3) as (desk, server):
-        answer = await desk.ask(queue)
+async def test_fetch_sends_one_request_when_riskos_has_documents(open_setup: Open, queue: Queue) -> None:
+    async with open_setup(HERE, attempts=3) as (setup, server):
+        answer = await setup.fetch(queue)
     assert isinstance(answer, Bundle)
     assert answer.data == ZIP
     assert len(server.heard) == 1
@@ -114,6 +146,17 @@ async def test_documents_that_are_there_are_asked_for_once(told: Open, queue: Qu
         json(408, b"{}"),
         Reply(HERE[:-1], Then.CLOSE),
         Reply(b"", Then.RESET),
+    ],
+)
+async def test_fetch_repeats_the_request_when_the_bundle_did_not_arrive(open_setup: Open, reply: Reply | bytes) -> None:
+    async with open_setup(reply, reply, HERE, attempts=3) as (setup, server):
+        assert isinstance(await setup.fetch(), Bundle)
+    assert len(server.heard) == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
         http(200, b"<html>", headers={"Content-Type": "text/html"}),
         http(302, headers={"Location": "/"}),
         http(404),
@@ -121,24 +164,25 @@ async def test_documents_that_are_there_are_asked_for_once(told: Open, queue: Qu
         zipped(ZIP, "attachment; filename=ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10.zip"),
     ],
 )
-async def test_a_bundle_that_did_not_arrive_is_asked_for_again(told: Open, reply: Reply | bytes) -> None:
-    async with told(reply, reply, HERE, attempts=3) as (desk, server):
-        assert isinstance(await desk.ask(), Bundle)
-    assert len(server.heard) == 3
-
-
-async def test_quick_retries_end_and_the_last_error_tells_why(told: Open) -> None:
-    page = http(200, b"<html>", headers={"Content-Type": "text/html"})
-    async with told(BUSY, Reply(HERE[:-1], Then.CLOSE), page, HERE, attempts=3) as (desk, server):
+async def test_fetch_leaves_the_answer_of_a_gateway_to_a_later_attempt(open_setup: Open, reply: bytes) -> None:
+    async with open_setup(reply, HERE, attempts=3) as (setup, server):
         with pytest.raises(UnexpectedAnswer):
-            await desk.ask()
+            await setup.fetch()
+    assert len(server.heard) == 1
+
+
+async def test_fetch_raises_the_error_of_the_last_quick_retry(open_setup: Open) -> None:
+    page = http(200, b"<html>", headers={"Content-Type": "text/html"})
+    async with open_setup(BUSY, Reply(HERE[:-1], Then.CLOSE), page, HERE, attempts=3) as (setup, server):
+        with pytest.raises(UnexpectedAnswer):
+            await setup.fetch()
     assert len(server.heard) == 3
 
 
-async def test_quick_retries_end_when_their_time_is_up(told: Open) -> None:
-    async with told(BUSY, HERE, attempts=100, seconds=0) as (desk, server):
+async def test_fetch_ends_the_quick_retries_when_their_time_is_up(open_setup: Open) -> None:
+    async with open_setup(BUSY, HERE, attempts=100, seconds=0) as (setup, server):
         with pytest.raises(ServiceFailed):
-            await desk.ask()
+            await setup.fetch()
     assert len(server.heard) == 1
 
 
@@ -150,18 +194,20 @@ async def test_quick_retries_end_when_their_time_is_up(told: Open) -> None:
         (json(404, b'{"message": "Evaluation not found"}'), Outcome.NOT_FOUND),
     ],
 )
-async def test_what_riskos_is_sure_of_is_asked_exactly_once(told: Open, reply: bytes, outcome: Outcome) -> None:
-    async with told(reply, HERE, attempts=3) as (desk, server):
-        answer = await desk.ask()
+async def test_fetch_sends_one_request_when_riskos_has_no_bundle(
+    open_setup: Open, reply: bytes, outcome: Outcome
+) -> None:
+    async with open_setup(reply, HERE, attempts=3) as (setup, server):
+        answer = await setup.fetch()
     assert isinstance(answer, NoBundle)
     assert answer.outcome is outcome
     assert len(server.heard) == 1
 
 
-async def test_a_bundle_that_is_too_large_does_not_shrink_by_asking_again(told: Open) -> None:
-    async with told(HERE, attempts=3, most=10) as (desk, server):
+async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: Open) -> None:
+    async with open_setup(HERE, attempts=3, most=10) as (setup, server):
         with pytest.raises(BundleTooLarge):
-            await desk.ask()
+            await setup.fetch()
     assert len(server.heard) == 1
 
 
@@ -169,59 +215,59 @@ async def test_a_bundle_that_is_too_large_does_not_shrink_by_asking_again(told: 
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_a_429_is_waited_out_and_costs_no_attempt(told: Open, queue: Queue) -> None:
-    async with told(TOO_FAST, TOO_FAST, HERE, attempts=1) as (desk, server):
-        assert isinstance(await desk.ask(queue), Bundle)
+async def test_fetch_waits_after_a_429_and_costs_no_attempt(open_setup: Open, queue: Queue) -> None:
+    async with open_setup(TOO_FAST, TOO_FAST, HERE, attempts=1) as (setup, server):
+        assert isinstance(await setup.fetch(queue), Bundle)
     assert len(server.heard) == 3
-    assert desk.clock.waits == pytest.approx([2, 2], abs=1)
-    assert await desk.line.holds.list_all() == []
+    assert setup.clock.waits == pytest.approx([2, 2], abs=1)
+    assert await setup.client.holds.list_all() == []
 
 
-async def test_a_429_between_failures_costs_none_of_the_quick_retries(told: Open) -> None:
-    async with told(TOO_FAST, BUSY, TOO_FAST, TOO_FAST, HERE, attempts=2) as (desk, server):
-        assert isinstance(await desk.ask(), Bundle)
+async def test_a_429_does_not_count_as_a_quick_retry(open_setup: Open) -> None:
+    async with open_setup(TOO_FAST, BUSY, TOO_FAST, TOO_FAST, HERE, attempts=2) as (setup, server):
+        assert isinstance(await setup.fetch(), Bundle)
     assert len(server.heard) == 5
 
 
-async def test_a_429_makes_the_whole_account_wait(told: Open) -> None:
-    async with told(json(429, b"{}", Retry_After="100"), HERE) as (desk, server):
+async def test_a_429_holds_the_whole_account(open_setup: Open) -> None:
+    async with open_setup(json(429, b"{}", Retry_After="100"), HERE) as (setup, server):
         with pytest.raises(AccountHeld) as caught:
-            await desk.ask()
+            await setup.fetch()
         with pytest.raises(AccountHeld):
-            await desk.ask(Queue.BACKFILL)
-        hold = await desk.line.holds.get("default")
+            await setup.fetch(Queue.BACKFILL)
+        hold = await setup.client.holds.get("default")
     assert len(server.heard) == 1
     assert caught.value.wait == pytest.approx(100, abs=10)
     assert hold
     assert (hold.reason, hold.needs_probe) == ("429", False)
 
 
-async def test_who_is_told_to_slow_down_again_and_again_comes_back_later(told: Open) -> None:
-    async with told(TOO_FAST, attempts=3) as (desk, server):
+async def test_fetch_raises_rate_limited_after_several_429s(open_setup: Open) -> None:
+    async with open_setup(TOO_FAST, attempts=3) as (setup, server):
         with pytest.raises(RateLimited) as caught:
-            await desk.ask()
+            await setup.fetch()
     assert 1 < len(server.heard) <= 10
     assert caught.value.wait == pytest.approx(2, abs=1)
 
 
-async def test_a_429_that_asks_for_no_wait_does_not_become_a_flood(told: Open) -> None:
-    async with told(json(429, b"{}", Retry_After="0"), HERE) as (desk, _):
-        assert isinstance(await desk.ask(), Bundle)
-    assert desk.clock.waits == pytest.approx([1], abs=0.5)
+async def test_fetch_waits_a_second_when_a_429_asks_for_no_wait(open_setup: Open) -> None:
+    async with open_setup(json(429, b"{}", Retry_After="0"), HERE) as (setup, _):
+        assert isinstance(await setup.fetch(), Bundle)
+    assert setup.clock.waits == pytest.approx([1], abs=0.5)
 
 
-async def test_a_429_is_waited_out_in_real_time(redis: "Redis") -> None:
+async def test_fetch_waits_in_real_time_after_a_429(redis: "Redis") -> None:
     async with (
         saying(json(429, b"{}", Retry_After="1"), HERE) as server,
         aiohttp.ClientSession() as session,
     ):
         clock = Clock(redis)
-        line = replace(
+        client = replace(
             clock.line_to(server.url, session, DownloadOptions(), RetryPolicy()), rate_limiter=RateLimiter(redis)
         )
-        for _ in range(5):  # by a hair too early is parked for a moment, which the ledger would do
+        for _ in range(5):  # the ledger would park a request that comes slightly too early
             try:
-                answer = await fetch(line, EVALUATION, job())
+                answer = await client.fetch(EVALUATION, job())
             except BlockedError as error:
                 await asyncio.sleep(error.wait)
             else:
@@ -233,28 +279,28 @@ async def test_a_429_is_waited_out_in_real_time(redis: "Redis") -> None:
 # 401
 
 
-async def test_a_refused_key_puts_the_account_on_hold_and_nobody_asks_any_more(told: Open) -> None:
-    async with told(REFUSED, HERE, attempts=3) as (desk, server):
+async def test_a_401_holds_the_account_and_no_more_requests_are_sent(open_setup: Open) -> None:
+    async with open_setup(REFUSED, HERE, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused) as caught:
-            await desk.ask()
+            await setup.fetch()
         for queue in Queue:
             with pytest.raises(AccountHeld, match="401"):
-                await desk.ask(queue)
-        hold = await desk.line.holds.get("default")
+                await setup.fetch(queue)
+        hold = await setup.client.holds.get("default")
     assert len(server.heard) == 1
-    assert desk.clock.waits == []
+    assert setup.clock.waits == []
     assert (caught.value.status, caught.value.wait) == (401, pytest.approx(30, abs=5))
     assert hold
     assert (hold.reason, hold.needs_probe) == ("401", True)
 
 
-async def test_the_hold_is_known_to_every_process(told: Open, redis: "Redis") -> None:
-    async with told(REFUSED, HERE) as (desk, server):
+async def test_a_401_holds_the_account_in_every_process(open_setup: Open, redis: "Redis") -> None:
+    async with open_setup(REFUSED, HERE) as (setup, server):
         with pytest.raises(AccountRefused):
-            await desk.ask()
-        another = Clock(redis).line_to(server.url, desk.line.http, desk.line.options, desk.line.retry_policy)
+            await setup.fetch()
+        another = Clock(redis).line_to(server.url, setup.client.http, setup.client.options, setup.client.retry_policy)
         with pytest.raises(AccountHeld):
-            await fetch(another, EVALUATION, job())
+            await another.fetch(EVALUATION, job())
     assert len(server.heard) == 1
 
 
@@ -262,41 +308,41 @@ async def test_the_hold_is_known_to_every_process(told: Open, redis: "Redis") ->
 @pytest.mark.parametrize(
     "reply", [HERE, json(404, b'{"message": "Unknown"}'), json(400, b'{"message": "No Documents Found"}')]
 )
-async def test_a_probe_that_is_answered_lifts_the_hold(told: Open, queue: Queue, reply: bytes) -> None:
-    async with told(REFUSED, reply, HERE) as (desk, server):
+async def test_an_answered_probe_ends_the_hold(open_setup: Open, queue: Queue, reply: bytes) -> None:
+    async with open_setup(REFUSED, reply, HERE) as (setup, server):
         with pytest.raises(AccountRefused):
-            await desk.ask(queue)
-        await desk.clock.passes()
-        assert isinstance(await desk.ask(queue), Bundle | NoBundle)
-        assert await desk.line.holds.get("default") is None
-        assert isinstance(await desk.ask(queue), Bundle)
+            await setup.fetch(queue)
+        await setup.clock.passes()
+        assert isinstance(await setup.fetch(queue), Bundle | NoBundle)
+        assert await setup.client.holds.get("default") is None
+        assert isinstance(await setup.fetch(queue), Bundle)
     assert len(server.heard) == 3
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_a_probe_that_is_refused_doubles_the_pause_up_to_a_quarter_of_an_hour(told: Open, queue: Queue) -> None:
+async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: Open, queue: Queue) -> None:
     pauses = []
-    async with told(REFUSED) as (desk, server):
+    async with open_setup(REFUSED) as (setup, server):
         for _ in range(7):
             with pytest.raises(AccountRefused) as caught:
-                await desk.ask(queue)
+                await setup.fetch(queue)
             pauses.append(caught.value.wait)
-            await desk.clock.passes()
+            await setup.clock.passes()
     assert len(server.heard) == 7
     assert pauses == pytest.approx([30, 60, 120, 240, 480, 900, 900], abs=5)
 
 
-async def test_of_many_who_wait_only_one_probes(told: Open) -> None:
-    async with told(REFUSED, attempts=3) as (desk, server):
+async def test_one_of_many_waiting_callers_sends_the_probe(open_setup: Open) -> None:
+    async with open_setup(REFUSED, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused):
-            await desk.ask()
-        await desk.clock.passes()
-        refused = await asyncio.gather(*[desk.ask() for _ in range(10)], return_exceptions=True)
+            await setup.fetch()
+        await setup.clock.passes()
+        refused = await asyncio.gather(*[setup.fetch() for _ in range(10)], return_exceptions=True)
     assert len(server.heard) == 2
     assert sorted(type(error).__name__ for error in refused) == ["AccountHeld"] * 9 + ["AccountRefused"]
 
 
-async def test_requests_that_were_under_way_do_not_make_the_hold_longer(redis: "Redis") -> None:
+async def test_requests_in_flight_do_not_prolong_the_hold(redis: "Redis") -> None:
     together = asyncio.Barrier(5)
 
     async def refuse(_: Heard) -> Reply:
@@ -305,9 +351,9 @@ async def test_requests_that_were_under_way_do_not_make_the_hold_longer(redis: "
 
     async with (
         listening(refuse) as server,
-        desk_at(server, redis, RetryPolicy(quick_attempts=1), DownloadOptions()) as desk,
+        setup_at(server, redis, RetryPolicy(quick_attempts=1), DownloadOptions()) as setup,
     ):
-        refused = await asyncio.gather(*[desk.ask() for _ in range(5)], return_exceptions=True)
+        refused = await asyncio.gather(*[setup.fetch() for _ in range(5)], return_exceptions=True)
         hold = await redis.hgetall(hold_key("default"))
     assert [type(error) for error in refused] == [AccountRefused] * 5
     assert [error.wait for error in refused] == pytest.approx([30] * 5, abs=5)
@@ -317,14 +363,16 @@ async def test_requests_that_were_under_way_do_not_make_the_hold_longer(redis: "
 @pytest.mark.parametrize(
     "reply", [BUSY, Reply(HERE[:-1], Then.RESET), TOO_FAST, http(200, b"<html>", headers={"Content-Type": "text/html"})]
 )
-async def test_a_probe_that_says_nothing_of_the_key_lifts_nothing(told: Open, reply: Reply | bytes) -> None:
-    async with told(REFUSED, reply, HERE, attempts=3) as (desk, server):
+async def test_a_probe_does_not_end_the_hold_when_its_answer_does_not_concern_the_key(
+    open_setup: Open, reply: Reply | bytes
+) -> None:
+    async with open_setup(REFUSED, reply, HERE, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused):
-            await desk.ask()
-        await desk.clock.passes()
+            await setup.fetch()
+        await setup.clock.passes()
         with pytest.raises((AccountHeld, ServiceFailed, ConnectionFailed, UnexpectedAnswer)):
-            await desk.ask()
-        hold = await desk.line.holds.get("default")
+            await setup.fetch()
+        hold = await setup.client.holds.get("default")
     assert len(server.heard) == 2
     assert hold
     assert (hold.reason, hold.needs_probe) == ("401", True)
@@ -334,37 +382,37 @@ async def test_a_probe_that_says_nothing_of_the_key_lifts_nothing(told: Open, re
 # 403
 
 
-async def charge_of(desk: Desk, forbidden_since: float | None = None) -> Charge:
-    """Ask for the evaluation; return what its 403 costs it."""
+async def charge_of(setup: Setup, forbidden_since: float | None = None) -> Charge:
+    """Request the evaluation; return the charge of its 403."""
     with pytest.raises(Forbidden) as caught:
-        await fetch(desk.line, EVALUATION, job(forbidden_since=forbidden_since))
+        await setup.client.fetch(EVALUATION, job(forbidden_since=forbidden_since))
     return caught.value.charge
 
 
-async def answer_before(desk: Desk) -> str:
-    """Have RiskOS answer another evaluation; return its ID."""
+async def answer_another(setup: Setup) -> str:
+    """Let RiskOS answer another evaluation first; return its ID."""
     control = replace(EVALUATION, eval_id="ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10")
-    await fetch(desk.line, control, replace(job(), eval_id=control.eval_id))
+    await setup.client.fetch(control, replace(job(), eval_id=control.eval_id))
     return control.eval_id
 
 
-async def forbid_many(desk: Desk, count: int = 20) -> None:
-    """Record that RiskOS answered other evaluations 403."""
+async def forbid_many(setup: Setup, count: int = 20) -> None:
+    """Record 403s of other evaluations."""
     for number in range(count):
-        await desk.line.permissions.record_forbidden(f"{number:08x}-6e5b-4f3c-9d2a-7c1f0e8b9a10", None)
+        await setup.client.permissions.record_forbidden(f"{number:08x}-6e5b-4f3c-9d2a-7c1f0e8b9a10", None)
 
 
-async def test_the_first_403_costs_nothing_and_holds_nothing(told: Open) -> None:
-    async with told(FORBIDDEN, attempts=3) as (desk, server):
-        assert await charge_of(desk) is Charge.NOTHING
-        assert await desk.line.holds.get("default") is None
+async def test_the_first_403_costs_nothing_and_places_no_hold(open_setup: Open) -> None:
+    async with open_setup(FORBIDDEN, attempts=3) as (setup, server):
+        assert await charge_of(setup) is Charge.NOTHING
+        assert await setup.client.holds.get("default") is None
     assert len(server.heard) == 1
 
 
-async def test_a_second_403_is_final_if_another_evaluation_was_answered_since(told: Open) -> None:
-    async with told(HERE, FORBIDDEN, attempts=3) as (desk, server):
-        await answer_before(desk)
-        assert await charge_of(desk, LONG_AGO) is Charge.ALL
+async def test_a_second_403_is_final_when_another_evaluation_got_an_answer_since(open_setup: Open) -> None:
+    async with open_setup(HERE, FORBIDDEN, attempts=3) as (setup, server):
+        await answer_another(setup)
+        assert await charge_of(setup, LONG_AGO) is Charge.ALL
     assert len(server.heard) == 2
 
 
@@ -380,91 +428,93 @@ async def test_a_second_403_is_final_if_another_evaluation_was_answered_since(to
         (http(302, headers={"Location": "/"}), Charge.NOTHING),
     ],
 )
-async def test_a_control_decides_if_none_was_answered_since(told: Open, control: Reply | bytes, charge: Charge) -> None:
-    async with told(HERE, FORBIDDEN, control, attempts=3) as (desk, server):
-        asked = await answer_before(desk)
-        assert await charge_of(desk, FAR_AWAY) is charge
-        assert await desk.line.holds.get("default") is None
+async def test_a_control_decides_when_no_evaluation_got_an_answer_since(
+    open_setup: Open, control: Reply | bytes, charge: Charge
+) -> None:
+    async with open_setup(HERE, FORBIDDEN, control, attempts=3) as (setup, server):
+        asked = await answer_another(setup)
+        assert await charge_of(setup, FAR_AWAY) is charge
+        assert await setup.client.holds.get("default") is None
     assert all(asked in heard.path for heard in server.heard[2:])
 
 
-async def test_a_control_that_was_answered_serves_the_next_evaluation_too(told: Open) -> None:
+async def test_an_answered_control_decides_for_the_next_evaluation_too(open_setup: Open) -> None:
     since = time.time()
-    async with told(HERE, FORBIDDEN, HERE, FORBIDDEN) as (desk, server):
-        await answer_before(desk)
-        await charge_of(desk, FAR_AWAY)
-        assert await charge_of(desk, since) is Charge.ALL
+    async with open_setup(HERE, FORBIDDEN, HERE, FORBIDDEN) as (setup, server):
+        await answer_another(setup)
+        await charge_of(setup, FAR_AWAY)
+        assert await charge_of(setup, since) is Charge.ALL
     assert len(server.heard) == 4
 
 
 @pytest.mark.parametrize(("control", "error"), [(REFUSED, AccountRefused), (TOO_FAST, RateLimited)])
-async def test_a_control_that_the_account_must_wait_for_holds_it(
-    told: Open, control: bytes, error: type[BlockedError]
+async def test_a_control_holds_the_account_when_riskos_refuses_or_limits_it(
+    open_setup: Open, control: bytes, error: type[BlockedError]
 ) -> None:
-    async with told(HERE, FORBIDDEN, control) as (desk, _):
-        await answer_before(desk)
+    async with open_setup(HERE, FORBIDDEN, control) as (setup, _):
+        await answer_another(setup)
         with pytest.raises(error):
-            await fetch(desk.line, EVALUATION, job(forbidden_since=FAR_AWAY))
-        assert await desk.line.holds.get("default")
+            await setup.client.fetch(EVALUATION, job(forbidden_since=FAR_AWAY))
+        assert await setup.client.holds.get("default")
 
 
-async def test_a_second_403_costs_an_attempt_if_no_other_evaluation_was_ever_answered(told: Open) -> None:
-    async with told(FORBIDDEN) as (desk, _):
-        assert await charge_of(desk, LONG_AGO) is Charge.ATTEMPT
+async def test_a_second_403_costs_an_attempt_when_no_other_evaluation_ever_got_an_answer(open_setup: Open) -> None:
+    async with open_setup(FORBIDDEN) as (setup, _):
+        assert await charge_of(setup, LONG_AGO) is Charge.ATTEMPT
 
 
-async def test_the_account_is_on_hold_after_twenty_403s_and_the_hold_names_evaluations(told: Open) -> None:
-    async with told(FORBIDDEN) as (desk, _):
-        await forbid_many(desk, 19)
+async def test_the_account_is_on_hold_after_twenty_403s_and_the_hold_names_evaluations(open_setup: Open) -> None:
+    async with open_setup(FORBIDDEN) as (setup, _):
+        await forbid_many(setup, 19)
         with pytest.raises(AccountRefused) as caught:
-            await desk.ask()
-        hold = await desk.line.holds.get("default")
+            await setup.fetch()
+        hold = await setup.client.holds.get("default")
     assert caught.value.wait == pytest.approx(30, abs=5)
     assert hold
     assert (hold.reason, hold.needs_probe) == ("403", True)
     assert "00000000-6e5b-4f3c-9d2a-7c1f0e8b9a10" in hold.note
 
 
-async def test_a_probe_answered_403_goes_on_with_a_hold_for_403(told: Open) -> None:
+async def test_a_probe_answered_403_prolongs_a_hold_for_403(open_setup: Open) -> None:
     pauses = []
-    async with told(FORBIDDEN) as (desk, _):
-        await forbid_many(desk)
+    async with open_setup(FORBIDDEN) as (setup, _):
+        await forbid_many(setup)
         for _ in range(3):
             with pytest.raises(AccountRefused) as caught:
-                await desk.ask()
+                await setup.fetch()
             pauses.append(caught.value.wait)
-            await desk.clock.passes()
+            await setup.clock.passes()
     assert pauses == pytest.approx([30, 60, 120], abs=5)
 
 
-async def test_a_probe_answered_403_ends_another_hold(told: Open) -> None:
-    async with told(REFUSED, FORBIDDEN, HERE) as (desk, _):
+async def test_a_probe_answered_403_ends_another_hold(open_setup: Open) -> None:
+    async with open_setup(REFUSED, FORBIDDEN, HERE) as (setup, _):
         with pytest.raises(AccountRefused):
-            await desk.ask()
-        await desk.clock.passes()
-        assert await charge_of(desk) is Charge.NOTHING
-        assert await desk.line.holds.get("default") is None
-        assert isinstance(await desk.ask(), Bundle)
+            await setup.fetch()
+        await setup.clock.passes()
+        assert await charge_of(setup) is Charge.NOTHING
+        assert await setup.client.holds.get("default") is None
+        assert isinstance(await setup.fetch(), Bundle)
 
 
 # The quota
 
 
-async def test_an_account_whose_quota_is_spent_asks_for_nothing_more(told: Open) -> None:
-    async with told(HERE) as (desk, server):
-        account = replace(desk.line.account, allowance=Allowance(rate=10_000, daily_quota=2))
-        line = replace(desk.line, account=account)
+async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: Open) -> None:
+    async with open_setup(HERE) as (setup, server):
+        account = replace(setup.client.account, allowance=Allowance(rate=10_000, daily_quota=2))
+        client = replace(setup.client, account=account)
         for _ in range(2):
-            await fetch(line, EVALUATION, job())
+            await client.fetch(EVALUATION, job())
         with pytest.raises(AccountHeld, match="quota") as caught:
-            await fetch(line, EVALUATION, job())
+            await client.fetch(EVALUATION, job())
     assert len(server.heard) == 2
     assert 86_000 < caught.value.wait <= 86_400
 
 
-async def test_quick_retries_wait_their_turn_and_count_for_the_quota(told: Open) -> None:
-    async with told(BUSY, attempts=10) as (desk, server):
-        account = replace(desk.line.account, allowance=Allowance(rate=10_000, daily_quota=4))
+async def test_quick_retries_count_towards_the_quota(open_setup: Open) -> None:
+    async with open_setup(BUSY, attempts=10) as (setup, server):
+        account = replace(setup.client.account, allowance=Allowance(rate=10_000, daily_quota=4))
         with pytest.raises(AccountHeld, match="quota"):
-            await fetch(replace(desk.line, account=account), EVALUATION, job())
+            await replace(setup.client, account=account).fetch(EVALUATION, job())
     assert len(server.heard) == 4

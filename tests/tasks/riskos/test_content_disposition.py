@@ -63,13 +63,13 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_another_evaluation_is_found_in_every_form_and_the_own_is_none(form: Callable[[str], str]) -> None:
+def test_names_other_evaluation_finds_another_id_in_every_form_but_not_the_own(form: Callable[[str], str]) -> None:
     assert names_other_evaluation(form(ANOTHERS), MINE)
     assert not names_other_evaluation(form(MINE), MINE)
 
 
 @pytest.mark.parametrize("between", ["_", "", " ", "-document-"])
-def test_the_own_id_does_not_hide_another_one(between: str) -> None:
+def test_names_other_evaluation_finds_another_id_next_to_the_own(between: str) -> None:
     assert names_other_evaluation(f'attachment; filename="{MINE}{between}{ANOTHERS}.zip"', MINE)
     assert names_other_evaluation(f'attachment; filename="{bare(ANOTHERS)}{between}{MINE}.zip"', MINE)
     assert names_other_evaluation(f"attachment; filename={MINE}.zip; filename*=UTF-8''{bare(ANOTHERS)}.zip", MINE)
@@ -89,13 +89,13 @@ def test_the_own_id_does_not_hide_another_one(between: str) -> None:
         "attachment; filename=b\udcfcndel.zip",
     ],
 )
-def test_a_name_without_an_id_names_no_evaluation(disposition: str) -> None:
+def test_names_other_evaluation_is_false_when_there_is_no_id(disposition: str) -> None:
     assert not names_other_evaluation(disposition, MINE)
 
 
 @pytest.mark.parametrize(
     "part", ["=?utf-8?Q?", "%25", "f-", "a;", "\\%", "0-", '"', "=?a?b?", ";filename*1*=punycode''%61"]
 )
-def test_a_long_header_of_any_sort_is_read_to_its_end(part: str) -> None:
+def test_names_other_evaluation_reads_a_long_header_to_its_end(part: str) -> None:
     padding = part * (8_000 // len(part))
     assert not names_other_evaluation(f"attachment; filename={padding}", MINE)

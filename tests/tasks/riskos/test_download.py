@@ -2,10 +2,12 @@ import asyncio
 import gzip
 import hashlib
 import inspect
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,43 +29,54 @@ from tasks.errors import (
 )
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.riskos.download import DownloadOptions, _translated, download
-from tasks.riskos.response import Bundle, FetchResult, NoBundle
+from tasks.riskos.download import BundleHandling, DownloadOptions, _translated, download
+from tasks.riskos.response import Bundle, Denial, FetchResult, NoBundle, Response, WithheldBundle
 from tests.error_bodies import FORMS, GATEWAYS
 from tests.riskos import KEY, Reply, Server, Then, account_at, http, json, listening, saying, zipped
 from tests.zips import zip_of
 
-MINE = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
-ANOTHERS = "ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+EVAL_ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
+OTHER_ID = "ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 ZIP = zip_of({"user_uploaded/front.jpg": b"front" * 100})
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 
 
-async def ask(server: Server, terms: DownloadOptions | None = None, *, api_version: str | None = None) -> FetchResult:
+async def request(
+    server: Server, options: DownloadOptions | None = None, *, api_version: str | None = None
+) -> FetchResult:
     async with aiohttp.ClientSession() as session:
         account = account_at(server.url, api_version=api_version)
-        return await download(session, Evaluation(MINE, "sandbox"), account, terms or DownloadOptions())
+        return await result_of(download(session, Evaluation(EVAL_ID, "sandbox"), account, options or DownloadOptions()))
 
 
-async def answer_to(reply: Reply | bytes, **terms: Any) -> FetchResult:
-    async with saying(reply) as server:
-        return await ask(server, DownloadOptions(**terms))
+async def result_of(request: Awaitable[Response[FetchResult | Denial]]) -> FetchResult:
+    result = (await request).result
+    if isinstance(result, ArchiveError):
+        raise result
+    return result
 
 
-async def error_of(reply: Reply | bytes, **terms: Any) -> ArchiveError:
+async def answer_to(reply: Reply | bytes, *, is_withheld: bool = False, **options: Any) -> FetchResult:
+    async with saying(reply) as server, aiohttp.ClientSession() as session:
+        evaluation, account = Evaluation(EVAL_ID, "sandbox"), account_at(server.url)
+        request = download(session, evaluation, account, DownloadOptions(**options), BundleHandling(is_withheld))
+        return await result_of(request)
+
+
+async def error_of(reply: Reply | bytes, **options: Any) -> ArchiveError:
     with pytest.raises(ArchiveError) as caught:
-        await answer_to(reply, **terms)
+        await answer_to(reply, **options)
     return caught.value
 
 
-# What is asked
+# The request
 
 
-async def test_a_request_names_the_evaluation_and_shows_the_key_and_nothing_else_of_us() -> None:
+async def test_a_request_has_only_the_evaluation_the_key_and_the_user_agent() -> None:
     async with saying(zipped(ZIP)) as server:
-        await ask(server)
+        await request(server)
     (heard,) = server.heard
-    assert (heard.method, heard.path) == ("GET", f"/api/evaluation/{MINE}/documents")
+    assert (heard.method, heard.path) == ("GET", f"/api/evaluation/{EVAL_ID}/documents")
     assert heard.headers["authorization"] == f"Bearer {KEY}"
     assert heard.headers["accept-encoding"] == "identity"
     assert heard.headers["user-agent"] == f"docv-archive/{version('docv-archive')}"
@@ -71,13 +84,13 @@ async def test_a_request_names_the_evaluation_and_shows_the_key_and_nothing_else
     assert not {"x-api-version", "cookie"} & set(heard.headers)
 
 
-async def test_a_request_names_the_version_of_the_api_where_one_is_set() -> None:
+async def test_a_request_names_the_version_of_the_api_when_one_is_set() -> None:
     async with saying(zipped(ZIP)) as server:
-        await ask(server, api_version="2025-01-01.orion")
+        await request(server, api_version="2025-01-01.orion")
     assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
 
 
-# The ID that RiskOS gives the request
+# RiskOS's ID of the request
 
 
 @pytest.mark.parametrize(
@@ -104,7 +117,7 @@ async def test_the_request_id_of_an_answer_is_kept_in_printable_ascii(
     "reply",
     [
         http(200, b"<html>", headers={"X-Request-Id": "r-1"}),
-        zipped(ZIP, f"attachment; filename={ANOTHERS}.zip\r\nX-Request-Id: r-1"),
+        zipped(ZIP, f"attachment; filename={OTHER_ID}.zip\r\nX-Request-Id: r-1"),
         http(200, b"PK\x03\x04" + bytes(1_000), headers={"X-Request-Id": "r-1"}),
         http(404, headers={"x-request-id": "r-1"}),
         http(401, headers={"X-REQUEST-ID": "r-1"}),
@@ -124,9 +137,9 @@ async def test_an_error_without_an_answer_has_no_request_id() -> None:
 # 200: a bundle
 
 
-async def test_a_bundle_is_returned_byte_for_byte_with_its_name_and_hash() -> None:
-    answer = await answer_to(zipped(ZIP, f"attachment; filename={MINE}_document.zip"))
-    assert answer == Bundle(f"{MINE}_document.zip", ZIP, hashlib.sha256(ZIP).hexdigest(), len(ZIP))
+async def test_download_returns_a_bundle_with_its_bytes_name_and_hash() -> None:
+    answer = await answer_to(zipped(ZIP, f"attachment; filename={EVAL_ID}_document.zip"))
+    assert answer == Bundle(f"{EVAL_ID}_document.zip", ZIP, hashlib.sha256(ZIP).hexdigest(), len(ZIP))
 
 
 @pytest.mark.parametrize(
@@ -139,9 +152,9 @@ async def test_a_bundle_is_returned_byte_for_byte_with_its_name_and_hash() -> No
         ("attachment; filename=bundle.zip", "bundle.zip"),
         ('attachment; filename="a bundle.zip"', "a bundle.zip"),
         ('ATTACHMENT; FILENAME="bundle.zip"', "bundle.zip"),
-        (f"attachment; filename={MINE.upper()}_document.zip", f"{MINE.upper()}_document.zip"),
-        (f"attachment; filename*=UTF-8''{MINE}%20%C3%A9.zip", f"{MINE} é.zip"),
-        (f"attachment; filename*=latin-1''{MINE}%20%E9.zip", f"{MINE} é.zip"),
+        (f"attachment; filename={EVAL_ID.upper()}_document.zip", f"{EVAL_ID.upper()}_document.zip"),
+        (f"attachment; filename*=UTF-8''{EVAL_ID}%20%C3%A9.zip", f"{EVAL_ID} é.zip"),
+        (f"attachment; filename*=latin-1''{EVAL_ID}%20%E9.zip", f"{EVAL_ID} é.zip"),
         ("attachment; filename*=no-such-charset''bundle.zip", "bundle.zip"),
         ("attachment; filename*=UTF-8''%FF%FE.zip", "\ufffd\ufffd.zip"),
         (b"attachment; filename=b\xfcndel.zip", "b\ufffdndel.zip"),
@@ -164,40 +177,41 @@ async def test_a_bundle_may_have_any_name_or_none(disposition: str | bytes | Non
         "attachment; filename*=unicode_escape''%5Cud800.zip",
     ],
 )
-async def test_a_name_in_an_absurd_encoding_stops_no_bundle_and_can_stand_in_a_manifest(disposition: str) -> None:
+async def test_a_bundle_is_accepted_when_its_name_has_an_absurd_encoding(disposition: str) -> None:
     answer = await answer_to(zipped(ZIP, disposition))
     assert isinstance(answer, Bundle)
     assert answer.data == ZIP
-    orjson.dumps(answer.filename)  # refuses lone surrogates, as the manifest does
+    orjson.dumps(answer.filename)  # it refuses lone surrogates, like the manifest
 
 
 @pytest.mark.parametrize(
     "disposition",
     [
-        f"attachment; filename={ANOTHERS}_document.zip",
-        f"attachment; filename={ANOTHERS.upper()}_document.zip",
-        f'attachment; filename="{MINE}_{ANOTHERS}.zip"',
-        f"attachment; filename*=UTF-8''{ANOTHERS}.zip",
-        f"inline; filename*0={ANOTHERS[:20]}; filename*1={ANOTHERS[20:]}.zip",
-        f"attachment; filename={ANOTHERS.replace('-', '')}.zip",
-        f"attachment; filename={ANOTHERS.replace('-', '_')}.zip",
-        f"attachment; filename={MINE}.zip; filename*=UTF-8''{ANOTHERS}.zip",
+        f"attachment; filename={OTHER_ID}_document.zip",
+        f"attachment; filename={OTHER_ID.upper()}_document.zip",
+        f'attachment; filename="{EVAL_ID}_{OTHER_ID}.zip"',
+        f"attachment; filename*=UTF-8''{OTHER_ID}.zip",
+        f"inline; filename*0={OTHER_ID[:20]}; filename*1={OTHER_ID[20:]}.zip",
+        f"attachment; filename={OTHER_ID.replace('-', '')}.zip",
+        f"attachment; filename={OTHER_ID.replace('-', '_')}.zip",
+        f"attachment; filename={EVAL_ID}.zip; filename*=UTF-8''{OTHER_ID}.zip",
         "attachment; filename==?utf-8?Q?ffffffff=2D6e5b=2D4f3c=2D9d2a=2D7c1f0e8b9a10?=",
-        f"attachment; filename={MINE}.zip\r\nContent-Disposition: attachment; filename={ANOTHERS}.zip",
+        f"attachment; filename={EVAL_ID}.zip\r\nContent-Disposition: attachment; filename={OTHER_ID}.zip",
     ],
 )
-async def test_a_bundle_named_for_another_evaluation_is_never_taken(disposition: str) -> None:
+async def test_a_bundle_named_for_another_evaluation_is_unexpected(disposition: str) -> None:
     error = await error_of(zipped(ZIP, disposition))
     assert isinstance(error, UnexpectedAnswer)
     assert error.status == 200
-    assert ANOTHERS not in str(error).lower()
+    assert OTHER_ID not in str(error).lower()
 
 
 @pytest.mark.parametrize("content_type", ["application/zip", "application/octet-stream", "text/plain", "", "\\;;/"])
-async def test_a_bundle_is_known_by_its_bytes_whatever_it_is_called(content_type: str) -> None:
-    answer = await answer_to(http(200, ZIP, headers={"Content-Type": content_type}))
+@pytest.mark.parametrize("padding", [b"", b"\n", b" \0\r\n"])
+async def test_a_bundle_is_recognised_by_its_bytes_for_any_content_type(content_type: str, padding: bytes) -> None:
+    answer = await answer_to(http(200, padding + ZIP, headers={"Content-Type": content_type}))
     assert isinstance(answer, Bundle)
-    assert answer.data == ZIP
+    assert answer.data == padding + ZIP
 
 
 @pytest.mark.parametrize(
@@ -214,22 +228,22 @@ async def test_a_bundle_is_known_by_its_bytes_whatever_it_is_called(content_type
         ("application/json", b"[]"),
     ],
 )
-async def test_a_page_or_a_message_with_status_200_is_no_bundle(content_type: str, body: bytes) -> None:
+async def test_a_page_or_a_message_with_status_200_is_unexpected(content_type: str, body: bytes) -> None:
     error = await error_of(http(200, body, headers={"Content-Type": content_type}))
     assert isinstance(error, UnexpectedAnswer)
     assert error.status == 200
 
 
-async def test_bytes_that_are_called_a_zip_are_left_to_unpack_to_judge() -> None:
+async def test_any_bytes_are_a_bundle_when_their_content_type_is_zip() -> None:
     assert isinstance(await answer_to(zipped(b"\x00garbage")), Bundle)
 
 
 @pytest.mark.parametrize("padding", [b"", b"a comment before the bundle"])
-async def test_an_empty_zip_and_one_with_something_before_it_are_bundles(padding: bytes) -> None:
+async def test_an_empty_zip_is_a_bundle_with_and_without_padding_before_it(padding: bytes) -> None:
     assert isinstance(await answer_to(zipped(padding + zip_of({}))), Bundle)
 
 
-async def test_a_bundle_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() -> None:
+async def test_a_bundle_of_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
     assert isinstance(await answer_to(zipped(ZIP), max_bundle_bytes=len(ZIP)), Bundle)
     error = await error_of(zipped(ZIP), max_bundle_bytes=len(ZIP) - 1)
     assert isinstance(error, BundleTooLarge)
@@ -237,21 +251,42 @@ async def test_a_bundle_of_exactly_the_limit_is_taken_and_one_byte_more_is_not()
 
 
 @pytest.mark.parametrize(("status", "ends_in"), [(200, BundleTooLarge), (400, UnexpectedAnswer), (500, ServiceFailed)])
-async def test_no_body_is_read_much_further_than_its_limit(status: int, ends_in: type[ArchiveError]) -> None:
+async def test_a_body_is_not_read_much_beyond_its_limit(status: int, ends_in: type[ArchiveError]) -> None:
     reply = Reply(http(status, ZIP, promised=1 << 40), Then.GO_ON)
     async with saying(reply) as server:
         with pytest.raises(ends_in):
-            await ask(server, DownloadOptions(max_bundle_bytes=1 << 16))
+            await request(server, DownloadOptions(max_bundle_bytes=1 << 16))
     assert server.sent < 32 << 20
 
 
-async def test_a_bundle_that_is_packed_once_more_on_the_way_is_bound_by_the_limit_as_well() -> None:
+async def test_the_limit_applies_to_an_encoded_bundle_after_decoding() -> None:
     bomb = gzip.compress(bytes(64 << 20), 1)
     reply = http(200, bomb, headers={"Content-Type": "application/zip", "Content-Encoding": "gzip"})
     assert isinstance(await error_of(reply, max_bundle_bytes=1 << 20), BundleTooLarge)
 
 
-# 400 and 404: there is none
+@pytest.mark.parametrize(("coding", "times"), [("gzip", 1), ("x-gzip", 1), ("gzip, gzip", 2)])
+async def test_an_encoded_bundle_is_decoded_completely_or_refused(coding: str, times: int) -> None:
+    packed = ZIP
+    for _ in range(times):
+        packed = gzip.compress(packed)
+    headers = {"Content-Type": "application/zip", "Content-Encoding": coding}
+    answer = await answer_to(http(200, packed, headers=headers))
+    assert isinstance(answer, Bundle)
+    assert (answer.data, answer.size) == (ZIP, len(ZIP))
+    assert isinstance(await error_of(http(200, packed[:-3], headers=headers)), ConnectionFailed)
+
+
+async def test_an_encoded_error_is_decoded() -> None:
+    body = gzip.compress(b'{"message": "No Documents Found"}')
+    answer = await answer_to(
+        http(400, body, headers={"Content-Type": "application/json", "Content-Encoding": "x-gzip"})
+    )
+    assert isinstance(answer, NoBundle)
+    assert answer.outcome is Outcome.NO_DOCUMENTS
+
+
+# 400 and 404: no bundle
 
 SHAPES = {
     "message": lambda text: {"message": text},
@@ -267,33 +302,33 @@ SHAPES = {
 @pytest.mark.parametrize(
     "text", ["No Documents Found", "No Documents found", "no documents  found.", " NO\tDOCUMENTS\nFOUND ", "Gone."]
 )
-async def test_no_documents_is_understood_in_every_shape_and_spelling(shape: str, text: str) -> None:
+async def test_no_documents_is_recognised_in_every_shape_and_spelling(shape: str, text: str) -> None:
     body = orjson.dumps(SHAPES[shape](text))
     answer = await answer_to(json(400, body), no_documents_texts=("No Documents Found", "gone"))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, text.replace("\t", " ").replace("\n", " "))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_another_400_is_rejected_with_what_was_said(shape: str) -> None:
+async def test_another_400_is_rejected_with_its_message(shape: str) -> None:
     text = "No Documents Found in workflow"
     answer = await answer_to(json(400, orjson.dumps(SHAPES[shape](text))))
     assert answer == NoBundle(Outcome.REJECTED, 400, text)
 
 
 @pytest.mark.parametrize(("body", "content_type"), FORMS.values(), ids=FORMS)
-async def test_no_documents_is_understood_in_every_form_of_body(body: bytes, content_type: str) -> None:
+async def test_no_documents_is_recognised_in_every_form_of_body(body: bytes, content_type: str) -> None:
     answer = await answer_to(http(400, body, headers={"Content-Type": content_type}))
     assert isinstance(answer, NoBundle)
     assert (answer.outcome, answer.message) == (Outcome.NO_DOCUMENTS, "No Documents Found")
 
 
-async def test_the_second_text_means_no_documents_as_well() -> None:
+async def test_the_second_known_text_means_no_documents_too() -> None:
     text = "Images not available: Document type is not supported for verification."
     answer = await answer_to(json(400, orjson.dumps({"message": text})))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, text)
 
 
-async def test_a_body_that_aiohttp_unpacks_is_understood() -> None:
+async def test_a_body_with_a_content_encoding_is_parsed() -> None:
     body = gzip.compress(b'{"message": "No Documents Found"}')
     answer = await answer_to(json(400, body, Content_Encoding="gzip"))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
@@ -301,33 +336,31 @@ async def test_a_body_that_aiohttp_unpacks_is_understood() -> None:
 
 @pytest.mark.parametrize("status", [400, 404])
 @pytest.mark.parametrize(("body", "content_type"), GATEWAYS.values(), ids=GATEWAYS)
-async def test_the_answer_of_something_in_between_ends_no_evaluation(
-    status: int, body: bytes, content_type: str
-) -> None:
+async def test_the_error_of_a_gateway_is_unexpected(status: int, body: bytes, content_type: str) -> None:
     error = await error_of(http(status, body, headers={"Content-Type": content_type}))
     assert isinstance(error, UnexpectedAnswer)
     assert error.status == status
     assert "Found" not in str(error)
 
 
-async def test_a_sentence_of_another_gateway_can_be_set() -> None:
+async def test_the_error_of_another_gateway_is_unexpected_when_its_text_is_set() -> None:
     reply = json(404, b'{"message": "nothing  HERE by that name."}')
     error = await error_of(reply, gateway_texts=("Nothing here by that name",))
     assert isinstance(error, UnexpectedAnswer)
     assert await answer_to(reply) == NoBundle(Outcome.NOT_FOUND, 404, "nothing  HERE by that name.")
 
 
-async def test_a_message_is_cut() -> None:
+async def test_a_message_is_cut_to_500_characters() -> None:
     answer = await answer_to(json(400, orjson.dumps({"message": "m" * 60_000})))
     assert answer == NoBundle(Outcome.REJECTED, 400, "m" * 500)
 
 
-async def test_a_404_is_not_found_with_what_was_said() -> None:
+async def test_a_404_is_not_found_with_its_message() -> None:
     answer = await answer_to(json(404, b'{"message": "Evaluation not found"}'))
     assert answer == NoBundle(Outcome.NOT_FOUND, 404, "Evaluation not found")
 
 
-async def test_no_documents_said_with_404_is_not_found() -> None:
+async def test_no_documents_with_status_404_is_not_found() -> None:
     answer = await answer_to(json(404, b'{"message": "No Documents Found"}'))
     assert answer == NoBundle(Outcome.NOT_FOUND, 404, "No Documents Found")
 
@@ -336,13 +369,13 @@ async def test_no_documents_said_with_404_is_not_found() -> None:
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, AccountRefused), (403, Forbidden)])
-async def test_a_refusal_is_no_answer_whatever_its_body_says(status: int, error: type[Exception]) -> None:
+async def test_a_denial_is_recognised_by_its_status_with_any_body(status: int, error: type[Exception]) -> None:
     assert isinstance(await error_of(json(status, b'{"message": "No Documents Found"}')), error)
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 501, 502, 503, 504, 520, 599])
 @pytest.mark.parametrize("content_type", ["application/json", "text/html"])
-async def test_a_failing_service_may_be_asked_again(status: int, content_type: str) -> None:
+async def test_a_failing_service_is_a_service_failed(status: int, content_type: str) -> None:
     body = b'{"message": "No Documents Found"}'
     error = await error_of(http(status, body, headers={"Content-Type": content_type}))
     assert isinstance(error, ServiceFailed)
@@ -350,19 +383,19 @@ async def test_a_failing_service_may_be_asked_again(status: int, content_type: s
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206, 300, 301, 302, 303, 307, 308, 402, 405, 406, 409, 410, 413])
-async def test_any_other_status_is_unexpected_and_never_the_end_of_an_evaluation(status: int) -> None:
+async def test_any_other_status_is_unexpected(status: int) -> None:
     error = await error_of(json(status, b'{"message": "No Documents Found"}'))
     assert isinstance(error, UnexpectedAnswer)
     assert error.status == status
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed_and_the_key_goes_nowhere_else(status: int) -> None:
+async def test_a_redirect_is_not_followed_and_the_key_is_not_sent_elsewhere(status: int) -> None:
     async with saying(zipped(ZIP)) as elsewhere:
         reply = http(status, headers={"Location": elsewhere.url})
         async with saying(reply) as server:
             with pytest.raises(UnexpectedAnswer):
-                await ask(server)
+                await request(server)
             to_itself = http(status, headers={"Location": server.url})
         with pytest.raises(UnexpectedAnswer):
             await answer_to(to_itself)
@@ -374,25 +407,25 @@ async def test_a_proxy_of_the_environment_never_sees_the_key(monkeypatch: pytest
     async with saying(zipped(ZIP)) as proxy, saying(zipped(ZIP)) as server:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
-        assert isinstance(await ask(server), Bundle)
+        assert isinstance(await request(server), Bundle)
     assert proxy.heard == []
 
 
 # 429: how long to wait
 
 
-async def test_a_429_carries_the_wait_that_was_asked_for() -> None:
+async def test_a_429_has_the_wait_of_its_headers() -> None:
     error = await error_of(json(429, b'{"error": "rate_limit"}', Retry_After="17"))
     assert isinstance(error, RateLimited)
     assert error.wait == 17
 
 
-async def test_an_impossible_date_is_a_429_like_any_other() -> None:
+async def test_a_429_with_an_impossible_date_has_the_default_wait() -> None:
     reply = json(429, b"{}", Retry_After="Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
     assert isinstance(await error_of(reply), RateLimited)
 
 
-# No whole answer
+# No complete response
 
 
 def head(*lines: str) -> bytes:
@@ -421,20 +454,20 @@ def head(*lines: str) -> bytes:
         pytest.param(Reply(b"<html>\r\n\r\n", Then.CLOSE), id="HTTP 0.9"),
     ],
 )
-async def test_an_answer_that_is_not_whole_is_a_failed_connection(reply: Reply) -> None:
+async def test_an_incomplete_response_is_a_failed_connection(reply: Reply) -> None:
     error = await error_of(reply)
     assert isinstance(error, ConnectionFailed)
     assert error.what != "timeout"
 
 
 @pytest.mark.parametrize("reply", [b"", http(200)[:10], zipped(ZIP)[:-1], json(400, b"{}")[:-1], json(503, b"{}")[:-1]])
-async def test_silence_ends_in_a_timeout(reply: bytes) -> None:
+async def test_a_silent_server_is_a_timeout(reply: bytes) -> None:
     error = await error_of(Reply(reply, Then.HANG), read=0.1)
     assert isinstance(error, ConnectionFailed)
     assert error.what == "timeout"
 
 
-async def test_an_answer_that_dribbles_for_ever_is_bound_by_the_total_time() -> None:
+async def test_a_slow_response_is_limited_by_the_total_time() -> None:
     async with (
         await start_simulator(SimulatorOptions(api_key=KEY, slow_seconds=600)) as simulator,
         aiohttp.ClientSession() as session,
@@ -444,14 +477,14 @@ async def test_an_answer_that_dribbles_for_ever_is_bound_by_the_total_time() -> 
             await download(session, evaluation, account_at(simulator.url), DownloadOptions(total=0.3))
 
 
-async def test_an_address_where_nobody_listens_is_a_failed_connection() -> None:
+async def test_an_address_without_a_server_is_a_failed_connection() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         with pytest.raises(ConnectionFailed, match="ClientConnectorError"):
-            await ask(Server("http://127.0.0.1:{1}".format(*taken.getsockname())))
+            await request(Server("http://127.0.0.1:{1}".format(*taken.getsockname())))
 
 
-async def test_cancelling_a_download_cancels_it() -> None:
+async def test_download_can_be_cancelled() -> None:
     heard = asyncio.Event()
 
     def hang(_: object) -> Reply:
@@ -459,11 +492,11 @@ async def test_cancelling_a_download_cancels_it() -> None:
         return Reply(b"", Then.HANG)
 
     async with listening(hang) as server:
-        asking = asyncio.create_task(ask(server))
+        downloading = asyncio.create_task(request(server))
         await heard.wait()
-        asking.cancel()
+        downloading.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await downloading
 
 
 def aiohttp_exceptions() -> Iterator[type[Exception]]:
@@ -474,14 +507,14 @@ def aiohttp_exceptions() -> Iterator[type[Exception]]:
 
 
 @pytest.mark.parametrize("kind", [*aiohttp_exceptions(), OSError, ConnectionResetError, TimeoutError])
-def test_every_exception_of_the_client_becomes_one_of_ours(kind: type[Exception]) -> None:
+def test_every_exception_of_aiohttp_is_translated(kind: type[Exception]) -> None:
     with pytest.raises(ConnectionFailed) as caught, _translated():
-        raise kind.__new__(kind)  # their constructors want what a test does not have
+        raise kind.__new__(kind)  # their constructors need arguments that a test does not have
     assert caught.value.what == ("timeout" if issubclass(kind, TimeoutError) else kind.__name__)
     assert caught.value.__suppress_context__
 
 
-async def test_no_error_shows_the_key_or_the_address() -> None:
+async def test_errors_contain_neither_the_key_nor_the_address() -> None:
     replies = [
         Reply(b"", Then.RESET),
         Reply(zipped(ZIP)[:-1], Then.CLOSE),
@@ -495,3 +528,32 @@ async def test_no_error_shows_the_key_or_the_address() -> None:
         error = await error_of(reply)
         assert KEY not in f"{error}{error!r}"
         assert "127.0.0.1" not in f"{error}{error!r}"
+
+
+@pytest.mark.parametrize(("files", "documents"), [(100, 100), (20_000, None)])
+async def test_a_withheld_bundle_is_counted_from_its_last_mebibyte(
+    files: int, documents: int | None, tmp_path: Path
+) -> None:
+    bundle = zip_of({f"attachment-{number}": b"" for number in range(files)})
+    answer = await answer_to(zipped(bundle), is_withheld=True, in_memory=0, spool_dir=tmp_path)
+    assert answer == WithheldBundle(len(bundle), documents)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # the linter says that the alternative blocks
+
+
+@pytest.mark.parametrize("reply", [zipped(b"<html>"), zipped(ZIP, f"attachment; filename={OTHER_ID}.zip"), http(200)])
+async def test_a_body_that_is_not_a_bundle_is_unexpected_when_withheld(reply: bytes) -> None:
+    assert isinstance(await error_of(reply, is_withheld=True), UnexpectedAnswer)
+
+
+async def test_the_limit_applies_to_a_withheld_bundle() -> None:
+    assert isinstance(await error_of(zipped(ZIP), is_withheld=True, max_bundle_bytes=len(ZIP) - 1), BundleTooLarge)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_errors_contain_no_unknown_media_type(status: int) -> None:
+    error = await error_of(http(status, b"<p>", headers={"Content-Type": f"text/jane-doe-{KEY}"}))
+    assert isinstance(error, UnexpectedAnswer)
+    assert "an unknown media type" in str(error)
+    assert "jane" not in str(error)
+    known = await error_of(http(status, b"<p>", headers={"Content-Type": "text/html; charset=utf-8"}))
+    assert "text/html" in str(known)

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import hashlib
+import time
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from obstore import exceptions as foreign
 from obstore.store import MemoryStore, S3Store
 
-from tasks.errors import ManifestChanged, StorageError
+from tasks.errors import Fault, IntegrityError, ManifestChanged, StorageError
 from tasks.memory.spool import Spool
 from tasks.storage.bucket import LARGE, AlreadyExists, Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed, _translated
 from tasks.storage.local_bucket import LocalBucket
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error, saying
+from tests.tls import server_context, tls_server
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -53,10 +55,20 @@ async def version_of(bucket: Bucket, key: str = KEY) -> str:
     return found.etag
 
 
-# One suite over all that hold objects
+# The same tests for all buckets
 
 
-async def test_a_large_object_is_read_chunk_by_chunk(bucket: Bucket) -> None:
+async def test_read_raises_when_the_object_is_too_large(bucket: Bucket) -> None:
+    await bucket.create(KEY, CONTENT, LABELS)
+    found = await bucket.read(KEY, len(CONTENT))
+    assert found
+    assert found.data == CONTENT
+    with pytest.raises(IntegrityError):
+        await bucket.read(KEY, len(CONTENT) - 1)
+    assert await bucket.read("not/there", 0) is None
+
+
+async def test_stream_yields_a_large_object_in_chunks(bucket: Bucket) -> None:
     data = bytes(range(256)) * 60_000
     await bucket.create(KEY, data, LABELS)
     chunks = await bucket.stream(KEY)
@@ -65,7 +77,7 @@ async def test_a_large_object_is_read_chunk_by_chunk(bucket: Bucket) -> None:
     assert await bucket.stream(f"{KEY}-not") is None
 
 
-async def test_what_was_created_is_read_as_it_was(bucket: Bucket) -> None:
+async def test_read_returns_the_bytes_that_were_created(bucket: Bucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     found = await bucket.read(KEY)
     assert found
@@ -73,7 +85,7 @@ async def test_what_was_created_is_read_as_it_was(bucket: Bucket) -> None:
     assert await bucket.digest(KEY) == sha256(CONTENT)
 
 
-async def test_what_is_not_there_is_nothing_and_no_error(bucket: Bucket) -> None:
+async def test_methods_return_none_when_the_object_does_not_exist(bucket: Bucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     for key in (KEY + "x", "elsewhere/ab.jpg", KEY.rpartition("/")[0] + "/cd.jpg"):
         assert await bucket.read(key) is None
@@ -81,7 +93,7 @@ async def test_what_is_not_there_is_nothing_and_no_error(bucket: Bucket) -> None
 
 
 @pytest.mark.parametrize("data", [b"another", CONTENT, b""])
-async def test_what_is_there_is_never_created_over(bucket: Bucket, data: bytes) -> None:
+async def test_create_raises_when_the_object_exists(bucket: Bucket, data: bytes) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     with pytest.raises(AlreadyExists):
         await bucket.create(KEY, data, LABELS)
@@ -96,14 +108,14 @@ async def test_an_object_may_be_empty(bucket: Bucket) -> None:
     assert await bucket.digest(KEY) == sha256(b"")
 
 
-async def test_an_object_may_come_from_a_map_and_be_larger_than_a_chunk(bucket: Bucket) -> None:
+async def test_create_writes_a_memory_map_that_is_larger_than_a_chunk(bucket: Bucket) -> None:
     data, spool = bytes(range(256)) * (3 << 12), Spool(None)
     spool.put([data])
     await bucket.create(KEY, spool.mapped(), LABELS)
     assert await bucket.digest(KEY) == sha256(data)
 
 
-async def test_what_we_read_can_be_replaced_once(bucket: Bucket) -> None:
+async def test_replace_succeeds_once_for_the_version_that_was_read(bucket: Bucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     version = await version_of(bucket)
     await bucket.replace(KEY, b"second", LABELS, version)
@@ -114,7 +126,7 @@ async def test_what_we_read_can_be_replaced_once(bucket: Bucket) -> None:
     assert await bucket.digest(KEY) == sha256(b"third")
 
 
-async def test_what_was_not_there_when_we_looked_is_not_replaced(bucket: Bucket) -> None:
+async def test_replace_raises_when_the_object_did_not_exist_before(bucket: Bucket) -> None:
     await bucket.replace(KEY, CONTENT, LABELS, None)
     with pytest.raises(ManifestChanged):
         await bucket.replace(KEY, b"another", LABELS, None)
@@ -122,7 +134,7 @@ async def test_what_was_not_there_when_we_looked_is_not_replaced(bucket: Bucket)
 
 
 @pytest.mark.parametrize("version", ["", '"0123456789abcdef0123456789abcdef"'])
-async def test_what_is_gone_is_not_replaced(bucket: Bucket, version: str) -> None:
+async def test_replace_raises_with_a_version_that_does_not_exist(bucket: Bucket, version: str) -> None:
     if version:
         with pytest.raises(ManifestChanged):
             await bucket.replace(KEY, CONTENT, LABELS, version)
@@ -133,7 +145,7 @@ async def test_what_is_gone_is_not_replaced(bucket: Bucket, version: str) -> Non
     assert await bucket.digest(KEY) == sha256(CONTENT)
 
 
-async def test_the_same_bytes_are_replaced_by_others_only_when_they_were_read(bucket: Bucket) -> None:
+async def test_replace_raises_with_the_version_of_another_object(bucket: Bucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     await bucket.create(KEY + "2", CONTENT + b"2", LABELS)
     with pytest.raises(ManifestChanged):
@@ -141,7 +153,7 @@ async def test_the_same_bytes_are_replaced_by_others_only_when_they_were_read(bu
 
 
 @pytest.mark.parametrize("bucket", ["memory", "folder"], indirect=True)  # moto's own writes are not atomic
-async def test_of_many_who_write_at_once_one_wins(bucket: Bucket) -> None:
+async def test_one_of_many_concurrent_writes_succeeds(bucket: Bucket) -> None:
     contents = [f"writer {number}".encode() for number in range(12)]
 
     async def winners(*writes: object) -> list[int]:
@@ -158,7 +170,7 @@ async def test_of_many_who_write_at_once_one_wins(bucket: Bucket) -> None:
 
 @given(data=st.binary(), segments=st.lists(st.from_regex(r"[a-z0-9_-]{1,12}", fullmatch=True), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
-def test_whatever_is_put_in_comes_out_again(
+def test_any_bytes_are_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, segments: list[str]
 ) -> None:
     async def there_and_back(bucket: Bucket, key: str) -> None:
@@ -179,7 +191,7 @@ async def pieces_of(bucket: Bucket, key: str = KEY) -> list[bytes] | None:
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (5 << 20) + 3])
-async def test_an_object_comes_in_pieces_that_are_small_and_make_up_the_whole(bucket: Bucket, size: int) -> None:
+async def test_stream_yields_small_chunks_that_make_up_the_object(bucket: Bucket, size: int) -> None:
     data = (bytes(range(251)) * (size // 251 + 1))[:size]
     await bucket.create(KEY, data, LABELS)
     pieces = await pieces_of(bucket)
@@ -188,11 +200,11 @@ async def test_an_object_comes_in_pieces_that_are_small_and_make_up_the_whole(bu
     assert all(isinstance(piece, bytes) for piece in pieces)
 
 
-async def test_what_is_not_there_has_no_pieces(bucket: Bucket) -> None:
+async def test_stream_returns_none_when_the_object_does_not_exist(bucket: Bucket) -> None:
     assert await pieces_of(bucket) is None
 
 
-async def test_whoever_has_seen_enough_may_stop(bucket: Bucket) -> None:
+async def test_a_stream_can_be_closed_early(bucket: Bucket) -> None:
     await bucket.create(KEY, bytes(3 << 20), LABELS)
     pieces = await bucket.stream(KEY)
     assert pieces
@@ -202,10 +214,10 @@ async def test_whoever_has_seen_enough_may_stop(bucket: Bucket) -> None:
         await anext(pieces)
 
 
-# What stands in S3
+# Objects in S3
 
 
-async def test_a_document_in_s3_says_what_it_is_and_s3_has_checked_its_hash(s3: S3) -> None:
+async def test_a_document_in_s3_has_its_attributes_and_a_checked_hash(s3: S3) -> None:
     labels = ObjectAttributes(
         "image/jpeg",
         {"eval-id": "0b54a4d4", "sha256": sha256(CONTENT), "document-kind": "selfie", "archived-at": "2026-01-31Z"},
@@ -223,7 +235,7 @@ async def test_a_document_in_s3_says_what_it_is_and_s3_has_checked_its_hash(s3: 
 
 
 @pytest.mark.usefixtures("s3")  # for its credentials
-async def test_s3_is_told_the_hash_of_what_it_is_to_get() -> None:
+async def test_create_sends_the_hash_to_s3() -> None:
     async with listening(Wilful()) as server:
         store = open_archive(Settings(archive_url="s3://archive", s3_endpoint=server.url))
         bucket = S3Bucket(store)
@@ -234,7 +246,7 @@ async def test_s3_is_told_the_hash_of_what_it_is_to_get() -> None:
     assert [heard.headers["if-none-match"] for heard in server.heard] == ["*", "*"]
 
 
-async def test_documents_have_the_storage_class_of_the_settings_and_manifests_the_usual_one(s3: S3) -> None:
+async def test_documents_have_the_storage_class_of_the_settings_and_manifests_the_default(s3: S3) -> None:
     bucket = on(s3, storage_class="STANDARD_IA")
     await bucket.create("document", CONTENT, LABELS)
     await bucket.replace("manifest", CONTENT, LABELS, None)
@@ -245,7 +257,7 @@ async def test_documents_have_the_storage_class_of_the_settings_and_manifests_th
     }
 
 
-async def test_a_manifest_in_s3_keeps_its_labels_when_it_is_replaced(s3: S3) -> None:
+async def test_a_manifest_in_s3_keeps_its_attributes_when_it_is_replaced(s3: S3) -> None:
     bucket = on(s3)
     labels = ObjectAttributes("application/json", {"eval-id": "0b54a4d4"})
     await bucket.replace("manifest", b"{}", labels, None)
@@ -255,14 +267,14 @@ async def test_a_manifest_in_s3_keeps_its_labels_when_it_is_replaced(s3: S3) -> 
     assert base64.b64decode(head["ChecksumSHA256"]).hex() == sha256(b"[]")
 
 
-async def test_a_document_of_usual_size_is_one_object_and_was_never_seen_in_part(s3: S3) -> None:
+async def test_a_document_of_usual_size_is_written_in_one_request(s3: S3) -> None:
     data = bytes(6 << 20)
     await on(s3).create(KEY, data, LABELS)
     head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}", ChecksumMode="ENABLED")
     assert (head["ContentLength"], "-" in head["ETag"]) == (len(data), False)
 
 
-async def test_a_large_document_is_written_in_parts_and_has_to_be_looked_at(s3: S3, tmp_path: Path) -> None:
+async def test_a_large_document_is_written_in_parts_and_has_to_be_confirmed(s3: S3, tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([bytes([number]) * (1 << 20) for number in range(18)])
     data = spool.mapped()
@@ -277,14 +289,14 @@ async def test_a_large_document_is_written_in_parts_and_has_to_be_looked_at(s3: 
     assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
 
 
-async def test_a_large_document_that_is_there_is_not_written_again(s3: S3) -> None:
+async def test_a_large_document_is_not_written_again_when_it_exists(s3: S3) -> None:
     await on(s3).create(KEY, CONTENT, LABELS)
     with pytest.raises(AlreadyExists):
         await on(s3).create(KEY, bytes(LARGE + 1), LABELS)
     assert await on(s3).digest(KEY) == sha256(CONTENT)
 
 
-async def test_a_bucket_that_is_not_there_is_a_failure_and_never_taken_for_a_missing_object(s3: S3) -> None:
+async def test_methods_raise_when_the_bucket_does_not_exist(s3: S3) -> None:
     bucket = on(s3, bucket="there-is-no-such-bucket")
     with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.create(KEY, CONTENT, LABELS)
@@ -298,11 +310,11 @@ async def test_a_bucket_that_is_not_there_is_a_failure_and_never_taken_for_a_mis
         await bucket.stream(KEY)
 
 
-# How answers are translated
+# Translation of responses
 
 
 def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
-    """Return a bucket at a scripted server; no pause is made before another try."""
+    """Return a bucket at a scripted server, without pauses between retries."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
         "archive",
@@ -322,7 +334,7 @@ def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
 
 
 async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
-    """Return the error of each method at a server that answers everything the same way."""
+    """Return the error of each method at a server that gives every request the same response."""
     found: dict[str, Exception] = {}
     async with saying(reply) as server:
         hangs = isinstance(reply, Reply) and reply.then is Then.HANG
@@ -342,14 +354,73 @@ async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"),
-    [(403, "AccessDenied"), (403, "ExpiredToken"), (403, "RequestTimeTooSkewed"), (401, "Unauthorized")],
+    ("status", "code", "said"),
+    [
+        (403, "AccessDenied", "access is denied"),
+        (403, "ExpiredToken", "credentials have expired"),
+        (403, "RequestTimeTooSkewed", "the clock differs"),
+        (401, "Unauthorized", "access is denied"),
+    ],
 )
-async def test_who_is_denied_is_told_so_and_need_not_look(status: int, code: str) -> None:
+async def test_a_denied_write_raises_storage_error_and_needs_no_confirmation(status: int, code: str, said: str) -> None:
     for error in (await errors_of(s3_error(status, code))).values():
         assert isinstance(error, StorageError)
         assert not isinstance(error, WriteUnconfirmed)
-        assert "access is denied" in str(error)
+        assert said in str(error)
+
+
+FAULTS = [
+    (403, "AccessDenied", Fault.SERVICE),
+    (404, "NoSuchBucket", Fault.SERVICE),
+    (403, "QuotaExceeded", Fault.SERVICE),
+    (400, "XMinioAdminBucketQuotaExceeded", Fault.SERVICE),
+    (501, "NotImplemented", Fault.SERVICE),
+    (507, "XMinioStorageFull", Fault.SERVICE),
+    (400, "KMS.DisabledException", Fault.SERVICE),
+    (403, "ExpiredToken", Fault.MACHINE),
+    (400, "ExpiredToken", Fault.MACHINE),
+    (403, "InvalidAccessKeyId", Fault.MACHINE),
+    (403, "SignatureDoesNotMatch", Fault.MACHINE),
+    (403, "RequestTimeTooSkewed", Fault.MACHINE),
+    (401, "Unauthorized", Fault.MACHINE),
+    (301, "PermanentRedirect", Fault.MACHINE),
+    (400, "AuthorizationHeaderMalformed", Fault.MACHINE),
+    (500, "InternalError", Fault.UNKNOWN),
+    (503, "SlowDown", Fault.UNKNOWN),
+    (400, "KMS.ThrottlingException", Fault.UNKNOWN),
+    (400, "InvalidRequest", Fault.UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "fault"), FAULTS)
+async def test_an_error_has_the_fault_and_the_code_of_the_response(status: int, code: str, fault: Fault) -> None:
+    for error in (await errors_of(s3_error(status, code))).values():
+        assert isinstance(error, StorageError)
+        assert error.fault is fault
+        # obstore has its own text for a redirect.
+        assert code in {"PermanentRedirect", "NoSuchBucket"} or code in str(error)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("http://127.0.0.1:1", "the connection is refused"),
+        ("http://no-such-host.invalid", "its host name is unknown"),
+    ],
+)
+async def test_an_error_without_a_connection_is_the_machines_and_names_the_reason(endpoint: str, why: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        await s3_at(endpoint).read(KEY)
+    assert caught.value.fault is Fault.MACHINE
+    assert why in caught.value.what
+
+
+async def test_an_untrusted_certificate_is_the_machines_fault(tmp_path: Path) -> None:
+    context, _ = server_context(tmp_path, "127.0.0.1")
+    with tls_server(context) as server, pytest.raises(StorageError) as caught:
+        await s3_at(f"https://127.0.0.1:{server.port}").create(KEY, CONTENT, LABELS)
+    assert caught.value.fault is Fault.MACHINE
+    assert "its certificate is not trusted" in caught.value.what
 
 
 @pytest.mark.parametrize(
@@ -365,7 +436,7 @@ async def test_who_is_denied_is_told_so_and_need_not_look(status: int, code: str
         Reply(b"", Then.HANG),
     ],
 )
-async def test_who_gets_no_clear_answer_to_a_write_is_told_to_look(reply: Reply | bytes) -> None:
+async def test_a_write_is_unconfirmed_when_its_response_is_unclear(reply: Reply | bytes) -> None:
     errors = await errors_of(reply)
     assert isinstance(errors["create"], WriteUnconfirmed)
     assert isinstance(errors["replace"], WriteUnconfirmed)
@@ -374,7 +445,7 @@ async def test_who_gets_no_clear_answer_to_a_write_is_told_to_look(reply: Reply 
     assert isinstance(errors["stream"], StorageError)
 
 
-async def test_an_object_that_arrives_in_part_is_not_taken_for_the_whole() -> None:
+async def test_read_raises_when_the_object_arrives_only_in_part() -> None:
     facts = {"ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
     async with saying(Reply(http(200, CONTENT, headers=facts)[:-1], Then.CLOSE)) as server:
         bucket = s3_at(server.url)
@@ -386,7 +457,7 @@ async def test_an_object_that_arrives_in_part_is_not_taken_for_the_whole() -> No
             await pieces_of(bucket)
 
 
-async def test_a_conflict_is_said_to_be_there_already_although_nothing_was_stored() -> None:
+async def test_create_raises_already_exists_for_a_409_even_if_nothing_was_stored() -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
     async with listening(wilful) as server:
         with pytest.raises(AlreadyExists):
@@ -395,7 +466,7 @@ async def test_a_conflict_is_said_to_be_there_already_although_nothing_was_store
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "InternalError"])
-async def test_no_error_shows_a_key_an_address_or_a_credential(code: str) -> None:
+async def test_errors_contain_no_key_address_or_credential(code: str) -> None:
     status = {"AccessDenied": 403, "NoSuchBucket": 404, "InternalError": 500}[code]
     for error in (await errors_of(s3_error(status, code))).values():
         said = f"{error}{error!r}"
@@ -404,7 +475,7 @@ async def test_no_error_shows_a_key_an_address_or_a_credential(code: str) -> Non
         assert error.__suppress_context__
 
 
-async def test_credentials_that_cannot_be_had_are_a_failure_of_the_store() -> None:
+async def test_methods_raise_storage_error_when_credentials_are_unavailable() -> None:
     def none_today() -> None:
         raise RuntimeError("the identity provider is down")
 
@@ -412,6 +483,7 @@ async def test_credentials_that_cannot_be_had_are_a_failure_of_the_store() -> No
     with pytest.raises(StorageError) as caught:
         await S3Bucket(store).create(KEY, CONTENT, LABELS)
     assert "identity" not in str(caught.value)
+    assert caught.value.fault is Fault.MACHINE
 
 
 FOREIGN = [kind for kind in vars(foreign).values() if isinstance(kind, type) and issubclass(kind, Exception)]
@@ -419,7 +491,7 @@ ANSWERS = {foreign.AlreadyExistsError, foreign.PreconditionError}
 CLEAR = {foreign.NotFoundError, foreign.PermissionDeniedError, foreign.UnauthenticatedError}
 
 
-def test_the_exceptions_of_obstore_are_those_we_know() -> None:
+def test_all_exceptions_of_obstore_are_known() -> None:
     assert {kind.__name__ for kind in FOREIGN} == {
         "AlreadyExistsError",
         "BaseError",
@@ -438,10 +510,25 @@ def test_the_exceptions_of_obstore_are_those_we_know() -> None:
 
 @pytest.mark.parametrize("kind", [*FOREIGN, OSError, TimeoutError, PermissionError, FileNotFoundError, ValueError])
 @pytest.mark.parametrize("doing", ["create", "replace", "read"])
-def test_every_exception_of_obstore_becomes_one_of_ours(kind: type[Exception], doing: str) -> None:
+def test_every_exception_of_obstore_is_translated(kind: type[Exception], doing: str) -> None:
     with pytest.raises((AlreadyExists, StorageError)) as caught, _translated(doing):
         raise kind(f"http://secret/{KEY}")
     assert isinstance(caught.value, AlreadyExists) == (kind in ANSWERS)
     clear = kind in ANSWERS | CLEAR | {PermissionError, FileNotFoundError}
     assert isinstance(caught.value, WriteUnconfirmed) != clear
     assert "secret" not in f"{caught.value}{caught.value!r}"
+
+
+async def test_list_objects_yields_objects_after_a_key_in_order(bucket: Bucket) -> None:
+    keys = [f"quarantine/sandbox/{folder}/{name}.zip" for folder in ("a", "b", "c") for name in ("1", "2")]
+    for key in (*reversed(keys), "quarantine/sandbox-2/a/1.zip", "sandbox/a/1.zip"):
+        await bucket.create(key, CONTENT, LABELS)
+    began = time.time()
+    found = [each async for some in bucket.list_objects("quarantine/sandbox/") for each in some]
+    assert [each.key for each in found] == keys
+    assert {each.size for each in found} == {len(CONTENT)}
+    assert all(abs(each.modified - began) < 3600 for each in found)
+    for number, after in enumerate(keys, 1):
+        listed = [each.key async for some in bucket.list_objects("quarantine/sandbox/", after) for each in some]
+        assert listed == keys[number:]
+    assert [some async for some in bucket.list_objects("quarantine/production/")] == []

@@ -1,4 +1,4 @@
-"""A sealed bucket keeps every promise of a bucket, and whoever owns it sees nothing."""
+"""An encrypted bucket keeps every guarantee of a bucket, and the owner of the inner bucket can read nothing."""
 
 import hashlib
 from collections.abc import AsyncGenerator
@@ -36,7 +36,9 @@ async def streamed(bucket: EncryptedBucket, key: str = KEY) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 
-async def test_what_is_put_in_comes_out_and_is_not_to_be_read_between(inner: Bucket, bucket: EncryptedBucket) -> None:
+async def test_an_object_is_read_back_unchanged_and_is_unreadable_in_the_inner_bucket(
+    inner: Bucket, bucket: EncryptedBucket
+) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     found, behind = await bucket.read(KEY), await inner.read(KEY)
     assert found
@@ -46,7 +48,7 @@ async def test_what_is_put_in_comes_out_and_is_not_to_be_read_between(inner: Buc
     assert b"selfie" not in behind.data
 
 
-async def test_it_writes_create_only_and_by_compare_and_swap(bucket: EncryptedBucket) -> None:
+async def test_create_does_not_overwrite_and_replace_overwrites_the_read_version(bucket: EncryptedBucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     with pytest.raises(AlreadyExists):
         await bucket.create(KEY, CONTENT, LABELS)
@@ -65,16 +67,16 @@ async def test_a_large_object_is_sealed_on_disk(
     assert await bucket.digest(KEY) == hashlib.sha256(CONTENT).hexdigest()
 
 
-async def test_what_is_not_there_is_not_there(bucket: EncryptedBucket) -> None:
+async def test_methods_return_none_when_the_object_does_not_exist(bucket: EncryptedBucket) -> None:
     assert await bucket.read(KEY) is await bucket.digest(KEY) is await bucket.stream(KEY) is None
 
 
-async def test_what_was_put_in_before_there_were_keys_comes_out_as_well(inner: Bucket, bucket: EncryptedBucket) -> None:
+async def test_an_object_from_before_encryption_is_read(inner: Bucket, bucket: EncryptedBucket) -> None:
     await inner.create(KEY, CONTENT, LABELS)
     assert await streamed(bucket) == CONTENT
 
 
-async def test_without_keys_nothing_is_sealed_and_what_is_cannot_be_read(
+async def test_without_keys_objects_are_stored_plain_and_sealed_ones_cannot_be_read(
     inner: Bucket, bucket: EncryptedBucket
 ) -> None:
     plain = EncryptedBucket(inner, None)
@@ -87,7 +89,7 @@ async def test_without_keys_nothing_is_sealed_and_what_is_cannot_be_read(
         await plain.digest(KEY)
 
 
-async def test_an_object_that_was_moved_does_not_open(inner: Bucket, bucket: EncryptedBucket) -> None:
+async def test_an_object_does_not_open_under_another_key(inner: Bucket, bucket: EncryptedBucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     behind = await inner.read(KEY)
     assert behind
@@ -96,8 +98,8 @@ async def test_an_object_that_was_moved_does_not_open(inner: Bucket, bucket: Enc
         await streamed(bucket, "elsewhere")
 
 
-class InDrops(S3Bucket):
-    """Streams what it has byte by byte."""
+class OneByteBucket(S3Bucket):
+    """A bucket that streams objects byte by byte."""
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         found = await self.read(key)
@@ -110,8 +112,8 @@ async def _drops(data: bytes) -> AsyncGenerator[bytes, None]:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff\xd8 a photograph that nobody sealed"])
-async def test_what_arrives_in_drops_is_the_same_sealed_or_not(data: bytes) -> None:
-    inner = InDrops(MemoryStore())
+async def test_an_object_is_read_back_when_it_arrives_byte_by_byte(data: bytes) -> None:
+    inner = OneByteBucket(MemoryStore())
     bucket = EncryptedBucket(inner, KEYRING)
     await bucket.create("sealed", data, LABELS)
     await inner.create("plain", data, LABELS)

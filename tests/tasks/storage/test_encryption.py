@@ -1,4 +1,4 @@
-"""What is sealed opens to the same bytes, at its own place and with its own key, and nowhere else."""
+"""Sealed bytes open only with their key and under their object key."""
 
 import base64
 import itertools
@@ -33,17 +33,17 @@ def opened(data: bytes, place: str = PLACE, keyring: Keyring | None = NEW, chunk
 
 
 @given(st.binary(max_size=450), st.integers(1, 600))
-def test_what_is_sealed_opens_to_the_same_bytes_however_it_arrives(data: bytes, chunk: int) -> None:
+def test_sealed_bytes_open_in_chunks_of_any_size(data: bytes, chunk: int) -> None:
     module._PIECE = 100
     assert opened(sealed(data), chunk=chunk) == data
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 200, 1_000])
-def test_its_size_is_known_before(size: int) -> None:
+def test_the_sealed_size_is_known_before_sealing(size: int) -> None:
     assert len(sealed(b"x" * size)) == sealed_size(size, "2026")
 
 
-def test_the_same_bytes_never_look_the_same() -> None:
+def test_sealing_the_same_bytes_twice_gives_different_results() -> None:
     assert sealed(b"a picture") != sealed(b"a picture")
     assert b"a picture" not in sealed(b"a picture")
 
@@ -53,22 +53,22 @@ def test_a_former_key_opens_what_it_sealed() -> None:
 
 
 @pytest.mark.parametrize("keyring", [OLD, None])
-def test_without_its_key_it_does_not_open_and_the_key_is_named(keyring: Keyring | None) -> None:
+def test_opening_raises_with_the_id_of_a_missing_key(keyring: Keyring | None) -> None:
     with pytest.raises(SealingKeyMissing, match=r"'2026'.*DOCV_ENCRYPTION_KEYS"):
         opened(sealed(b"a picture"), keyring=keyring)
 
 
-def test_another_key_of_the_same_name_does_not_open_it() -> None:
+def test_opening_raises_with_another_key_of_the_same_id() -> None:
     with pytest.raises(IntegrityError):
         opened(sealed(b"a picture"), keyring=Keyring("2026", {"2026": b"z" * 32}))
 
 
-def test_at_another_place_it_does_not_open() -> None:
+def test_opening_raises_under_another_object_key() -> None:
     with pytest.raises(IntegrityError):
         opened(sealed(b"a picture"), place=PLACE + "x")
 
 
-def test_a_change_of_any_byte_is_found() -> None:
+def test_opening_raises_when_any_byte_was_changed() -> None:
     whole = sealed(b"x" * 250)
     for at in range(len(MAGIC), len(whole)):
         changed = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
@@ -77,13 +77,13 @@ def test_a_change_of_any_byte_is_found() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 16, 17, 116, 117, 200, 300, 340])
-def test_what_was_cut_is_found(cut: int) -> None:
+def test_opening_raises_when_the_end_was_cut_off(cut: int) -> None:
     with pytest.raises(IntegrityError):
         opened(sealed(b"x" * 250)[:-cut])
 
 
 def parts(data: bytes) -> tuple[bytes, list[bytes]]:
-    """Return what stands in front, and the pieces."""
+    """Return the header and the chunks."""
     front = sealed_size(0, "2026") - 16
     return data[:front], [data[at : at + 116] for at in range(front, len(data), 116)]
 
@@ -93,7 +93,7 @@ def recombined() -> Iterator[tuple[int, ...]]:
         yield from (order for order in itertools.product(range(3), repeat=count) if order != (0, 1, 2))
 
 
-def test_pieces_put_together_anew_are_found() -> None:
+def test_opening_raises_when_chunks_were_rearranged() -> None:
     front, three = parts(sealed(b"x" * 300))
     assert len(three) == 3
     for order in recombined():
@@ -103,7 +103,7 @@ def test_pieces_put_together_anew_are_found() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"d", MAGIC[:5], b"docv-", b"\xff\xd8\xff a picture" * 50])
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_what_is_not_sealed_passes_as_it_is(data: bytes, chunk: int) -> None:
+def test_plain_bytes_pass_unchanged(data: bytes, chunk: int) -> None:
     assert opened(data, chunk=chunk) == data
     assert opened(data, keyring=None, chunk=chunk) == data
 
@@ -118,7 +118,7 @@ def test_the_first_key_of_the_settings_seals_and_all_open() -> None:
     assert Keyring.of([]) is None
 
 
-def test_what_is_plain_is_known_by_its_beginning_and_what_is_short_may_be_sealed() -> None:
+def test_plain_bytes_are_recognised_by_their_beginning_unless_they_are_too_short() -> None:
     assert is_plain(b"\xff\xd8\xff\xe0 a photograph")
     assert not is_plain(sealed(b"x"))
     assert not is_plain(b"")

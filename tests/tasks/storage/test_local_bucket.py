@@ -15,11 +15,12 @@ from tasks.storage import local_bucket
 from tasks.storage.bucket import AlreadyExists, ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 
-# What every bucket promises is tested with the other buckets: tests/tasks/test_bucket.py
+# test_bucket.py tests what every bucket guarantees
 
 KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
 LABELS = ObjectAttributes("image/jpeg")
 CONTENT = b"a selfie"
+ADVICE = "; see that folder, or name another one in DOCV_ARCHIVE_URL"
 
 
 @pytest.fixture
@@ -27,10 +28,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "below" / "the archive"
 
 
-@pytest.fixture(params=["files without a name", "a file system that knows none"])
+@pytest.fixture(params=["unnamed files", "no unnamed files"])
 def bucket(root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LocalBucket:
-    if request.param == "a file system that knows none":
-        monkeypatch.setattr(local_bucket, "_NAMELESS", os.O_DIRECTORY)
+    if request.param == "no unnamed files":
+        monkeypatch.setattr(local_bucket, "_UNNAMED", os.O_DIRECTORY)
     return LocalBucket(root)
 
 
@@ -49,11 +50,11 @@ def rights(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-# What is on the disk
+# Files on the disk
 
 
 @pytest.mark.usefixtures("_everything_is_allowed")
-async def test_only_the_owner_can_read_what_is_in_the_archive(bucket: LocalBucket, root: Path) -> None:
+async def test_files_and_folders_are_readable_only_by_their_owner(bucket: LocalBucket, root: Path) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
     await bucket.replace("sandbox/manifest.json", b"2", LABELS, hashlib.sha256(b"1").hexdigest())
@@ -61,14 +62,14 @@ async def test_only_the_owner_can_read_what_is_in_the_archive(bucket: LocalBucke
         assert rights(path) == (0o700 if path.is_dir() else 0o600), path
 
 
-async def test_a_folder_that_was_there_keeps_its_rights(bucket: LocalBucket, root: Path) -> None:
+async def test_an_existing_folder_keeps_its_permissions(bucket: LocalBucket, root: Path) -> None:
     root.mkdir(parents=True)
     root.chmod(0o750)
     await bucket.create(KEY, CONTENT, LABELS)
     assert rights(root) == 0o750
 
 
-async def test_an_object_stands_under_its_key_and_nothing_else_is_left(bucket: LocalBucket, root: Path) -> None:
+async def test_an_object_is_stored_under_its_key_and_nothing_else_is_left(bucket: LocalBucket, root: Path) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
     with pytest.raises(AlreadyExists):
@@ -80,7 +81,7 @@ async def test_an_object_stands_under_its_key_and_nothing_else_is_left(bucket: L
     assert (root / KEY).stat().st_nlink == 1
 
 
-async def test_to_look_makes_no_folders(bucket: LocalBucket, root: Path) -> None:
+async def test_reading_makes_no_folders(bucket: LocalBucket, root: Path) -> None:
     assert await bucket.read(KEY) is None
     assert await bucket.digest(KEY) is None
     assert not root.exists()
@@ -97,10 +98,12 @@ async def test_two_buckets_on_one_folder_are_one_archive(bucket: LocalBucket, ro
         await bucket.replace(KEY, b"third", LABELS, found.etag)
 
 
-# A disk that does not do it
+# A disk that fails
 
 
-async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: LocalBucket, root: Path) -> None:
+async def test_methods_raise_storage_error_when_a_file_has_the_name_of_a_folder(
+    bucket: LocalBucket, root: Path
+) -> None:
     root.parent.mkdir()
     root.write_bytes(b"not a folder")
     for call in (
@@ -116,7 +119,9 @@ async def test_a_file_in_the_way_of_a_folder_is_a_failure_of_the_store(bucket: L
     assert root.read_bytes() == b"not a folder"
 
 
-async def test_a_folder_in_the_way_of_an_object_is_a_failure_of_the_store(bucket: LocalBucket, root: Path) -> None:
+async def test_methods_raise_storage_error_when_a_folder_has_the_key_of_an_object(
+    bucket: LocalBucket, root: Path
+) -> None:
     (root / KEY).mkdir(parents=True)
     with pytest.raises(StorageError):
         await bucket.read(KEY)
@@ -129,7 +134,7 @@ async def test_a_folder_in_the_way_of_an_object_is_a_failure_of_the_store(bucket
     assert files(root) == set()
 
 
-async def test_a_disk_that_loops_is_a_failure_of_the_store(bucket: LocalBucket, root: Path) -> None:
+async def test_methods_raise_storage_error_when_a_link_leads_to_itself(bucket: LocalBucket, root: Path) -> None:
     root.parent.mkdir()
     root.symlink_to(root)
     with pytest.raises(StorageError):
@@ -138,15 +143,15 @@ async def test_a_disk_that_loops_is_a_failure_of_the_store(bucket: LocalBucket, 
         await bucket.read(KEY)
 
 
-async def test_an_error_names_neither_the_key_nor_the_folder(bucket: LocalBucket, root: Path) -> None:
+async def test_errors_contain_neither_the_key_nor_the_folder(bucket: LocalBucket, root: Path) -> None:
     with pytest.raises(StorageError) as caught:
         await bucket.create("sandbox/" + "n" * 300, CONTENT, LABELS)
-    assert (caught.value.doing, caught.value.what) == ("create", "File name too long")
+    assert (caught.value.doing, caught.value.what) == ("create", f"File name too long{ADVICE}")
     assert caught.value.__suppress_context__
     assert str(root) not in f"{caught.value}{caught.value!r}"
 
 
-# Other processes: each gets the folder, a word to do and a number, and begins when it is told to
+# Other processes: each gets the folder, a command and a number, and begins when the test says so
 
 SCRIPT = """
 import asyncio, resource, signal, sys
@@ -198,7 +203,7 @@ asyncio.run({"create": create, "count": count, "fill": fill, "die": die}[word]()
 
 
 def others(root: Path, word: str, many: int) -> list[tuple[int, list[str]]]:
-    """Run so many processes at once; return how each ended and what it said."""
+    """Run several processes at once; return the exit code and the output of each."""
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", SCRIPT, str(root), word, str(number)],
@@ -225,7 +230,7 @@ def others(root: Path, word: str, many: int) -> list[tuple[int, list[str]]]:
     return [(process.returncode, text.splitlines()) for process, text in zip(started, said, strict=True)]
 
 
-def test_of_two_processes_that_create_an_object_one_does(root: Path) -> None:
+def test_one_of_two_processes_creates_an_object(root: Path) -> None:
     ended = others(root, "create", 2)
     assert [code for code, _ in ended] == [0, 0]
     for turn in range(20):
@@ -235,19 +240,19 @@ def test_of_two_processes_that_create_an_object_one_does(root: Path) -> None:
     assert len(files(root)) == 20
 
 
-def test_two_processes_that_replace_an_object_lose_none_of_their_writes(root: Path) -> None:
+def test_no_write_is_lost_when_two_processes_replace_an_object(root: Path) -> None:
     ended = others(root, "count", 2)
     assert [code for code, _ in ended] == [0, 0]
     assert files(root) == {"sandbox/selfie/ab.jpg"}
     assert (root / "sandbox/selfie/ab.jpg").read_bytes() == b"40"
 
 
-def test_a_disk_that_is_full_is_a_failure_of_the_store_and_leaves_nothing(root: Path) -> None:
-    assert others(root, "fill", 1) == [(0, ["create File too large", "replace File too large"])]
+def test_create_raises_storage_error_and_leaves_nothing_when_the_disk_is_full(root: Path) -> None:
+    assert others(root, "fill", 1) == [(0, [f"create File too large{ADVICE}", f"replace File too large{ADVICE}"])]
     assert files(root) == set()
 
 
-def test_a_process_killed_while_it_writes_leaves_no_object_and_the_next_one_writes_it(root: Path) -> None:
+def test_a_process_leaves_no_object_when_it_is_killed_while_writing(root: Path) -> None:
     ((code, _),) = others(root, "die", 1)
     assert code < 0
     key = "sandbox/selfie/ab.jpg"

@@ -1,7 +1,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from obstore.store import MemoryStore, S3Store
 from tasks.errors import IntegrityError, ManifestChanged, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
-from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
+from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import (
     BundleRecord,
@@ -48,7 +48,7 @@ def sha256(data: bytes) -> str:
 
 
 def record(name: str, /, **facts: Any) -> DocumentRecord:
-    """Return a document whose content is its name."""
+    """Return a document with its name as content."""
     digest = sha256(name.encode())
     usual = {
         "name": name,
@@ -118,7 +118,7 @@ async def committed(bucket: Bucket) -> StoredManifest:
 
 
 async def archive(bucket: Bucket, new: Manifest) -> Outcome:
-    """Look, and commit on top of what is there, as often as another one was faster."""
+    """Read the manifest and commit the next one, again if another worker was faster."""
     while True:
         before = await read_manifest(bucket, EVALUATION)
         try:
@@ -128,7 +128,7 @@ async def archive(bucket: Bucket, new: Manifest) -> Outcome:
 
 
 async def history(bucket: Bucket) -> list[Manifest]:
-    """Return every manifest there ever was, the oldest first; each must name the one before by its hash."""
+    """Return all manifests, the oldest first; assert that each names the hash of the previous one."""
     newest = await committed(bucket)
     manifests, previous = [newest.manifest], newest.manifest.previous
     for revision in range(newest.manifest.revision - 1, 0, -1):
@@ -145,21 +145,21 @@ async def history(bucket: Bucket) -> list[Manifest]:
 # The format
 
 
-def test_the_published_schema_is_that_of_the_code() -> None:
+def test_the_published_schema_matches_the_code() -> None:
     remake = (
         'python -c "import json; from tasks.storage.manifest import schema; print(json.dumps(schema(), indent=1))" '
         "> docs/manifest.schema.json"
     )
-    assert SCHEMA.read_text() == json.dumps(schema(), indent=1) + "\n", f"make it anew: {remake}"
+    assert SCHEMA.read_text() == json.dumps(schema(), indent=1) + "\n", f"regenerate it: {remake}"
 
 
-def test_the_schema_is_one() -> None:
+def test_the_published_schema_is_a_valid_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     assert schema()["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
 
 
 @pytest.mark.parametrize("each", [manifest("front", "back"), manifest(source=SOURCE), TOMBSTONE, DAMAGED])
-def test_what_we_write_is_valid_and_is_read_as_it_was(each: Manifest) -> None:
+def test_a_written_manifest_is_valid_and_is_read_back_unchanged(each: Manifest) -> None:
     written = each.as_json()
     document = json.loads(written)
     jsonschema.validate(document, json.loads(SCHEMA.read_text()))
@@ -168,7 +168,7 @@ def test_what_we_write_is_valid_and_is_read_as_it_was(each: Manifest) -> None:
     assert written.endswith(b"}\n")
 
 
-def test_every_part_of_the_contract_stands_in_a_manifest() -> None:
+def test_a_manifest_has_every_field_of_the_contract() -> None:
     document = json.loads(manifest("front").as_json())
     assert {
         "schema", "eval_id", "environment", "account", "outcome", "revision", "previous", "documents", "bundle",
@@ -197,25 +197,25 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("part", "value"), CHANGES)
-async def test_what_we_would_never_write_is_invalid_and_an_alarm_when_it_is_found(part: str, value: object) -> None:
+async def test_read_manifest_raises_when_a_field_has_an_invalid_value(part: str, value: object) -> None:
     document = json.loads(manifest("front").as_json()) | {part: value}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, json.loads(SCHEMA.read_text()))
-    await alarms(json.dumps(document).encode())
+    await assert_raises(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(
-    "part", sorted(json.loads(manifest("front").as_json()).keys() - {"unreadable", "event_at", "erased"})
+    "part", sorted(json.loads(manifest("front").as_json()).keys() - {"unreadable", "quarantined", "event_at", "erased"})
 )
-async def test_a_manifest_of_which_a_part_is_missing_is_invalid_and_an_alarm(part: str) -> None:
+async def test_read_manifest_raises_when_a_field_is_missing(part: str) -> None:
     document = json.loads(manifest("front").as_json())
     del document[part]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, json.loads(SCHEMA.read_text()))
-    await alarms(json.dumps(document).encode())
+    await assert_raises(json.dumps(document).encode())
 
 
-async def test_a_manifest_from_before_the_time_of_evaluations_was_kept_is_read(bucket: Bucket) -> None:
+async def test_a_manifest_without_event_at_is_read(bucket: Bucket) -> None:
     document = json.loads(TOMBSTONE.as_json())
     del document["event_at"]
     jsonschema.validate(document, json.loads(SCHEMA.read_text()))
@@ -224,14 +224,14 @@ async def test_a_manifest_from_before_the_time_of_evaluations_was_kept_is_read(b
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNCHANGED])
-async def test_an_outcome_that_leaves_no_manifest_stands_in_none(outcome: Outcome) -> None:
+async def test_a_manifest_cannot_have_an_outcome_that_leaves_no_manifest(outcome: Outcome) -> None:
     document = json.loads(manifest("front").as_json()) | {"outcome": outcome.value}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, json.loads(SCHEMA.read_text()))
-    await alarms(json.dumps(document).encode())
+    await assert_raises(json.dumps(document).encode())
 
 
-def test_the_time_of_manifests_is_utc_and_now() -> None:
+def test_utc_now_is_the_current_time_in_utc() -> None:
     now = datetime.fromisoformat(utc_now())
     assert utc_now().endswith("Z")
     assert now.tzinfo is not None
@@ -244,13 +244,13 @@ def test_a_manifest_names_the_program_that_made_it() -> None:
     assert archiver().split()[1][0].isdigit()
 
 
-def test_a_manifest_without_a_request_id_does_not_speak_of_it() -> None:
+def test_a_manifest_omits_the_request_id_when_there_is_none() -> None:
     with_one = manifest("front", response=ResponseRecord(status=200, message=None, request_id="r-1"))
     assert json.loads(with_one.as_json())["response"] == {"status": 200, "message": None, "request_id": "r-1"}
     assert json.loads(manifest("front").as_json())["response"] == {"status": 200, "message": None}
 
 
-# To say the same
+# Same content
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_manifest_without_a_request_id_does_not_speak_of_it() -> None:
         manifest(documents=(record("front", modified=None), record("back"))),
     ],
 )
-def test_two_manifests_say_the_same_whenever_whoever_and_however_packed(other: Manifest) -> None:
+def test_same_content_ignores_times_trigger_and_packing(other: Manifest) -> None:
     assert manifest("front", "back").same_content(other)
     assert other.same_content(manifest("front", "back"))
 
@@ -292,48 +292,59 @@ def test_two_manifests_say_the_same_whenever_whoever_and_however_packed(other: M
         TOMBSTONE,
     ],
 )
-def test_two_manifests_differ_by_outcome_documents_and_answer(other: Manifest) -> None:
+def test_same_content_is_false_when_outcome_documents_or_response_differ(other: Manifest) -> None:
     assert not manifest("front", "back").same_content(other)
     assert not other.same_content(manifest("front", "back"))
 
 
-# To look it up
+# Read
 
 
-async def alarms(found: bytes) -> None:
+async def assert_raises(found: bytes) -> None:
     bucket = S3Bucket(MemoryStore())
     await bucket.create(EVALUATION.manifest_key, found, LABELS)
     with pytest.raises(IntegrityError):
         await read_manifest(bucket, EVALUATION)
 
 
-async def test_an_evaluation_nobody_archived_has_no_manifest(bucket: Bucket) -> None:
+async def test_read_manifest_raises_when_the_manifest_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = manifest("front").as_json()
+    bucket = S3Bucket(MemoryStore())
+    await bucket.create(EVALUATION.manifest_key, whole, LABELS)
+    monkeypatch.setattr("tasks.storage.manifest.MAX_MANIFEST_BYTES", len(whole))
+    assert await read_manifest(bucket, EVALUATION)
+    monkeypatch.setattr("tasks.storage.manifest.MAX_MANIFEST_BYTES", len(whole) - 1)
+    with pytest.raises(IntegrityError):
+        await read_manifest(bucket, EVALUATION)
+
+
+async def test_read_manifest_returns_none_when_there_is_no_manifest(bucket: Bucket) -> None:
     assert await read_manifest(bucket, EVALUATION) is None
 
 
 @pytest.mark.parametrize(
     "found", [b"", b"{}", b"[]", b"null", b"\xff", b"{", manifest("front").as_json()[:-2], b"[" * 100_000]
 )
-async def test_a_damaged_manifest_is_an_alarm(found: bytes) -> None:
-    await alarms(found)
+async def test_read_manifest_raises_when_the_manifest_is_damaged(found: bytes) -> None:
+    await assert_raises(found)
 
 
 @pytest.mark.parametrize("facts", [{"eval_id": "ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10"}, {"environment": "sandbox"}])
-async def test_a_manifest_of_another_evaluation_is_an_alarm(facts: dict[str, str]) -> None:
-    await alarms(manifest("front", **facts).as_json())
+async def test_read_manifest_raises_when_the_manifest_is_of_another_evaluation(facts: dict[str, str]) -> None:
+    await assert_raises(manifest("front", **facts).as_json())
 
 
-async def test_a_manifest_that_says_more_than_we_know_is_read_all_the_same(bucket: Bucket) -> None:
+async def test_a_manifest_with_unknown_fields_is_read(bucket: Bucket) -> None:
     document = json.loads(manifest("front").as_json()) | {"colour": "blue"}
     await bucket.create(EVALUATION.manifest_key, json.dumps(document).encode(), LABELS)
     assert (await committed(bucket)).manifest == manifest("front")
 
 
-# To commit it
+# Commit
 
 
 @pytest.mark.parametrize("new", [manifest("front"), TOMBSTONE, DAMAGED])
-async def test_the_first_manifest_is_written_as_it_is(bucket: Bucket, new: Manifest) -> None:
+async def test_commit_writes_the_first_manifest_unchanged(bucket: Bucket, new: Manifest) -> None:
     assert await commit(bucket, EVALUATION, new, None) is new.outcome
     found = await committed(bucket)
     assert found.manifest == new
@@ -341,7 +352,7 @@ async def test_the_first_manifest_is_written_as_it_is(bucket: Bucket, new: Manif
     assert await bucket.read(EVALUATION.revision_key(1)) is None
 
 
-async def test_a_manifest_that_says_the_same_is_not_written_again(bucket: Bucket) -> None:
+async def test_commit_writes_nothing_when_the_content_is_the_same(bucket: Bucket) -> None:
     await commit(bucket, EVALUATION, manifest("front"), None)
     before = await committed(bucket)
     later = manifest("front", archived_at="2027-01-31T12:00:00Z")
@@ -350,7 +361,7 @@ async def test_a_manifest_that_says_the_same_is_not_written_again(bucket: Bucket
     assert await bucket.read(EVALUATION.revision_key(1)) is None
 
 
-async def test_a_second_revision_keeps_the_first_as_it_was_and_names_its_hash(bucket: Bucket) -> None:
+async def test_commit_copies_the_first_revision_and_names_its_hash_in_the_second(bucket: Bucket) -> None:
     await commit(bucket, EVALUATION, manifest("front", "back"), None)
     first = await committed(bucket)
     assert await commit(bucket, EVALUATION, manifest("front", "selfie"), first) is Outcome.ARCHIVED
@@ -362,7 +373,7 @@ async def test_a_second_revision_keeps_the_first_as_it_was_and_names_its_hash(bu
     assert second.manifest.documents == (record("front"), record("selfie"), record("back", superseded=True))
 
 
-async def test_a_revision_is_kept_byte_for_byte_whoever_wrote_it(bucket: Bucket) -> None:
+async def test_commit_copies_the_previous_manifest_byte_for_byte(bucket: Bucket) -> None:
     written = json.dumps(json.loads(manifest("front").as_json()) | {"colour": "blue"}).encode()
     await bucket.create(EVALUATION.manifest_key, written, LABELS)
     await archive(bucket, manifest("back"))
@@ -379,7 +390,7 @@ async def test_a_document_that_comes_back_is_no_longer_superseded(bucket: Bucket
     assert len(await history(bucket)) == 3
 
 
-async def test_a_kept_revision_that_is_another_is_an_alarm_and_nothing_is_written(bucket: Bucket) -> None:
+async def test_commit_raises_and_writes_nothing_when_another_manifest_is_stored_as_the_revision(bucket: Bucket) -> None:
     await archive(bucket, manifest("front"))
     before = await committed(bucket)
     await bucket.create(EVALUATION.revision_key(1), b"something else", LABELS)
@@ -389,7 +400,7 @@ async def test_a_kept_revision_that_is_another_is_an_alarm_and_nothing_is_writte
 
 
 @pytest.mark.parametrize("first", [[], ["front"]])
-async def test_of_two_workers_who_read_the_same_the_second_is_told_and_loses_nothing(
+async def test_commit_raises_for_the_second_of_two_workers_that_read_the_same_manifest(
     bucket: Bucket, first: list[str]
 ) -> None:
     if first:
@@ -404,7 +415,7 @@ async def test_of_two_workers_who_read_the_same_the_second_is_told_and_loses_not
 
 
 @pytest.mark.parametrize("bucket", ["memory", "folder"], indirect=True)  # moto's own writes are not atomic
-async def test_many_workers_at_once_lose_no_revision(bucket: Bucket) -> None:
+async def test_no_revision_is_lost_when_many_workers_commit_at_once(bucket: Bucket) -> None:
     ended = await asyncio.gather(*[archive(bucket, manifest(f"worker {number}")) for number in range(12)])
     assert ended == [Outcome.ARCHIVED] * 12
     manifests = await history(bucket)
@@ -414,7 +425,7 @@ async def test_many_workers_at_once_lose_no_revision(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("bucket", ["memory", "folder"], indirect=True)
-async def test_many_workers_with_the_same_documents_write_one_manifest(bucket: Bucket) -> None:
+async def test_one_manifest_is_written_when_many_workers_commit_the_same_documents(bucket: Bucket) -> None:
     same = [manifest("front", archived_at=f"2026-01-31T12:00:{number:02}Z") for number in range(12)]
     ended = await asyncio.gather(*[archive(bucket, each) for each in same])
     assert sorted(ended) == [Outcome.ARCHIVED] + [Outcome.UNCHANGED] * 11
@@ -423,7 +434,7 @@ async def test_many_workers_with_the_same_documents_write_one_manifest(bucket: B
 
 @given(st.lists(st.sets(st.sampled_from(["front", "back", "selfie", "other"])), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
-def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgotten(bundles: list[set[str]]) -> None:
+def test_no_archived_document_is_forgotten_after_any_sequence_of_bundles(bundles: list[set[str]]) -> None:
     async def follow() -> None:
         bucket = S3Bucket(MemoryStore())
         ever: set[str] = set()
@@ -443,11 +454,11 @@ def test_whatever_bundles_follow_each_other_nothing_that_was_archived_is_forgott
     asyncio.run(follow())
 
 
-# What the archive holds, and what RiskOS had when it was last asked: two facts
+# Two facts: what the archive holds, and what RiskOS had when it was last asked
 
 
 def answered(status: SourceStatus, code: int = 200, message: str | None = None, **facts: Any) -> Manifest:
-    """Return the manifest of an answer, as if it were the first."""
+    """Return the manifest of a response, as if it were the first."""
     response = ResponseRecord(status=code, message=message)
     source = SourceRecord(status=status, asked_at="2026-01-31T12:00:00.000Z", response=response)
     return manifest(response=response, source=source, **facts)
@@ -472,7 +483,7 @@ NO_MORE = answered(
     no_documents=NoDocumentsRecord(reason=NoDocumentsReason.RETENTION_OR_UNKNOWN, evidence=()),
     retrieved_at="2027-01-31T12:00:00.000Z",
 )
-NEVER_HEARD_OF = answered(SourceStatus.UNKNOWN, 404, "not found", outcome=Outcome.NOT_FOUND, bundle=None)
+NOT_FOUND = answered(SourceStatus.UNKNOWN, 404, "not found", outcome=Outcome.NOT_FOUND, bundle=None)
 REFUSED = answered(SourceStatus.UNKNOWN, 400, "bad request", outcome=Outcome.REJECTED, bundle=None)
 
 
@@ -485,11 +496,11 @@ def at_source(found: Manifest) -> dict[str, str]:
     [
         (delivered("front"), SourceStatus.PARTLY_GONE, {"front": "yes", "back": "no"}),
         (NO_MORE, SourceStatus.GONE, {"front": "no", "back": "no"}),
-        (NEVER_HEARD_OF, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
+        (NOT_FOUND, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
         (REFUSED, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
     ],
 )
-async def test_an_answer_with_less_is_a_revision_that_denies_nothing(
+async def test_held_documents_stay_listed_when_riskos_answers_with_fewer(
     bucket: Bucket, answer: Manifest, status: SourceStatus, of_each: dict[str, str]
 ) -> None:
     await archive(bucket, delivered("front", "back"))
@@ -499,10 +510,10 @@ async def test_an_answer_with_less_is_a_revision_that_denies_nothing(
     assert (at_source(found), found.last_response) == (of_each, answer.response)
     jsonschema.validate(json.loads(found.as_json()), json.loads(SCHEMA.read_text()))
     assert await archive(bucket, answer) is Outcome.UNCHANGED
-    assert len(await history(bucket)) == 2, "a repeat writes nothing"
+    assert len(await history(bucket)) == 2, "the second time, nothing is written"
 
 
-async def test_a_held_evaluation_keeps_the_answer_and_bundle_that_its_documents_came_with(bucket: Bucket) -> None:
+async def test_a_held_evaluation_keeps_the_response_and_the_bundle_of_its_documents(bucket: Bucket) -> None:
     first = delivered("front")
     await archive(bucket, first)
     await archive(bucket, NO_MORE)
@@ -511,22 +522,22 @@ async def test_a_held_evaluation_keeps_the_answer_and_bundle_that_its_documents_
     assert found.no_documents == NO_MORE.no_documents
 
 
-async def test_documents_that_come_back_are_at_the_source_again_and_nothing_new(bucket: Bucket) -> None:
+async def test_documents_are_at_the_source_again_when_riskos_sends_them_again(bucket: Bucket) -> None:
     await archive(bucket, delivered("front", "back"))
-    for answer in (NO_MORE, NEVER_HEARD_OF, delivered("back", "front")):
+    for answer in (NO_MORE, NOT_FOUND, delivered("back", "front")):
         assert await archive(bucket, answer) is Outcome.UNCHANGED
     found = (await committed(bucket)).manifest
     assert (found.source_status, found.no_documents) == (SourceStatus.PRESENT, None)
     assert at_source(found) == {"back": "yes", "front": "yes"}
 
 
-async def test_a_new_document_is_archived_even_if_others_are_gone(bucket: Bucket) -> None:
+async def test_a_new_document_is_archived_when_others_are_gone(bucket: Bucket) -> None:
     await archive(bucket, delivered("front"))
     assert await archive(bucket, delivered("back")) is Outcome.ARCHIVED
     assert at_source((await committed(bucket)).manifest) == {"back": "yes", "front": "no"}
 
 
-async def test_content_that_riskos_still_has_is_not_gone_because_its_kind_is_another(bucket: Bucket) -> None:
+async def test_a_document_is_not_gone_when_riskos_has_its_content_with_another_kind(bucket: Bucket) -> None:
     await archive(bucket, delivered("front"))
     moved = record("front", kind="other", key=EVALUATION.document_key("other", sha256(b"front"), "jpg"))
     await archive(bucket, delivered().model_copy(update={"documents": (moved,)}))
@@ -543,7 +554,7 @@ async def test_content_that_riskos_still_has_is_not_gone_because_its_kind_is_ano
         ("x", SourceStatus.PARTLY_GONE, "no"),
     ],
 )
-async def test_a_damaged_bundle_does_not_say_that_what_it_hides_is_gone(
+async def test_documents_are_not_gone_when_they_may_be_in_the_damaged_part_of_a_bundle(
     bucket: Bucket, damaged: str, status: SourceStatus, back: str
 ) -> None:
     await archive(bucket, delivered("front", "back"))
@@ -552,7 +563,7 @@ async def test_a_damaged_bundle_does_not_say_that_what_it_hides_is_gone(
     assert (found.source_status, at_source(found)["back"]) == (status, back)
 
 
-async def test_everything_held_is_gone_if_riskos_has_only_something_else_that_cannot_be_read(bucket: Bucket) -> None:
+async def test_all_held_documents_are_gone_when_riskos_has_only_another_unreadable_file(bucket: Bucket) -> None:
     await archive(bucket, delivered("front"))
     await archive(bucket, delivered(damaged=["another"]))
     found = (await committed(bucket)).manifest
@@ -560,8 +571,8 @@ async def test_everything_held_is_gone_if_riskos_has_only_something_else_that_ca
 
 
 @pytest.mark.parametrize("first", [delivered("front", damaged=["back"]), delivered(damaged=[""])])
-@pytest.mark.parametrize("answer", [NO_MORE, NEVER_HEARD_OF, REFUSED])
-async def test_an_unreadable_evaluation_stays_one_with_its_bundle_until_riskos_sends_a_better_one(
+@pytest.mark.parametrize("answer", [NO_MORE, NOT_FOUND, REFUSED])
+async def test_an_unreadable_evaluation_stays_unreadable_until_riskos_sends_a_better_bundle(
     bucket: Bucket, first: Manifest, answer: Manifest
 ) -> None:
     await archive(bucket, first)
@@ -574,12 +585,12 @@ async def test_an_unreadable_evaluation_stays_one_with_its_bundle_until_riskos_s
 @pytest.mark.parametrize(
     ("first", "second", "status"),
     [
-        (NEVER_HEARD_OF, NO_MORE, SourceStatus.NONE),
-        (NO_MORE, NEVER_HEARD_OF, SourceStatus.UNKNOWN),
+        (NOT_FOUND, NO_MORE, SourceStatus.NONE),
+        (NO_MORE, NOT_FOUND, SourceStatus.UNKNOWN),
         (NO_MORE, REFUSED, SourceStatus.UNKNOWN),
     ],
 )
-async def test_a_tombstone_says_what_riskos_answered_last(
+async def test_a_tombstone_has_the_last_response_of_riskos(
     bucket: Bucket, first: Manifest, second: Manifest, status: SourceStatus
 ) -> None:
     await archive(bucket, first)
@@ -589,8 +600,8 @@ async def test_a_tombstone_says_what_riskos_answered_last(
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
-@pytest.mark.parametrize("answer", [delivered("front"), NO_MORE, NEVER_HEARD_OF])
-async def test_an_older_manifest_that_denied_its_documents_is_a_held_evaluation(
+@pytest.mark.parametrize("answer", [delivered("front"), NO_MORE, NOT_FOUND])
+async def test_a_manifest_of_an_older_release_that_denied_its_documents_is_archived(
     bucket: Bucket, outcome: Outcome, answer: Manifest
 ) -> None:
     older = manifest(outcome=outcome, documents=(record("front", superseded=True),), bundle=None)
@@ -604,7 +615,7 @@ async def test_an_older_manifest_that_denied_its_documents_is_a_held_evaluation(
     assert (found.outcome, found.revision, len(found.documents)) == (Outcome.ARCHIVED, 2, 1)
 
 
-async def test_a_refresh_writes_into_an_older_manifest_what_riskos_has(bucket: Bucket) -> None:
+async def test_a_refresh_adds_the_source_to_a_manifest_of_an_older_release(bucket: Bucket) -> None:
     await archive(bucket, manifest("front"))
     for _ in range(2):
         assert await archive(bucket, delivered("front")) is Outcome.UNCHANGED
@@ -614,14 +625,14 @@ async def test_a_refresh_writes_into_an_older_manifest_what_riskos_has(bucket: B
 ANSWERS = st.sampled_from(
     [
         *(delivered("front"), delivered("front", "back"), delivered("selfie")),
-        *(delivered("front", damaged=["back"]), delivered(damaged=[""]), NO_MORE, NEVER_HEARD_OF, REFUSED),
+        *(delivered("front", damaged=["back"]), delivered(damaged=[""]), NO_MORE, NOT_FOUND, REFUSED),
     ]
 )
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
-def test_whatever_riskos_answers_nothing_once_held_is_denied(answers: list[Manifest]) -> None:
+def test_no_held_document_is_denied_after_any_sequence_of_responses(answers: list[Manifest]) -> None:
     async def follow() -> None:
         bucket, held, was_unreadable = S3Bucket(MemoryStore()), set[str](), False
         for answer in answers:
@@ -639,10 +650,10 @@ def test_whatever_riskos_answers_nothing_once_held_is_denied(answers: list[Manif
     asyncio.run(follow())
 
 
-# Labels
+# Attributes
 
 
-async def test_the_manifest_and_its_former_revisions_carry_tags_and_metadata(s3: S3) -> None:
+async def test_the_manifest_and_its_former_revisions_have_tags_and_metadata(s3: S3) -> None:
     bucket = S3Bucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
     for each in (NO_MORE, delivered("front")):
         await commit(bucket, EVALUATION, each, await read_manifest(bucket, EVALUATION), {"team": "kyc"})
@@ -662,11 +673,11 @@ async def test_the_manifest_and_its_former_revisions_carry_tags_and_metadata(s3:
         assert metadata == {"eval-id": EVALUATION.eval_id, "outcome": outcome, "revision": revision}
 
 
-# Answers that get lost
+# Lost responses
 
 
 def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
-    """Return a bucket at a scripted server; no pause is made before another try."""
+    """Return a bucket at a scripted server, without pauses between retries."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
         "archive",
@@ -698,7 +709,7 @@ LOST = {
 
 
 async def commit_at(wilful: Wilful, patience: float = 30.0) -> Outcome:
-    """Commit another manifest on top of what a scripted S3 holds."""
+    """Commit another manifest to a scripted S3 that holds one."""
     async with listening(wilful) as server:
         bucket = s3_at(server.url, patience)
         before = await read_manifest(bucket, EVALUATION)
@@ -706,14 +717,36 @@ async def commit_at(wilful: Wilful, patience: float = 30.0) -> Outcome:
 
 
 @pytest.mark.parametrize("reply", LOST.values(), ids=LOST)
-async def test_a_first_manifest_whose_answer_was_lost_is_committed(reply: Reply) -> None:
+async def test_commit_succeeds_for_a_first_manifest_when_the_response_is_lost(reply: Reply) -> None:
     wilful = Wilful(Write(stores=True, reply=reply))
     assert await commit_at(wilful) is Outcome.ARCHIVED
     assert wilful.objects == {MANIFEST: manifest("back").as_json()}
 
 
+class LostResponseBucket(S3Bucket):
+    """A bucket in memory that writes a manifest, loses the response and so sets no tags; they are set separately."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.tags: dict[str, Mapping[str, str]] = {}
+
+    async def put_tags(self, key: str, attributes: ObjectAttributes) -> None:
+        self.tags[key] = attributes.tags
+
+    async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
+        await super().replace(key, data, attributes, etag)
+        self.tags.clear()
+        raise WriteUnconfirmed("replace", "no response")
+
+
+async def test_commit_sets_the_tags_when_the_response_is_lost() -> None:
+    bucket = LostResponseBucket()
+    await commit(bucket, EVALUATION, manifest("front"), None, {"team": "kyc"})
+    assert bucket.tags[EVALUATION.manifest_key]["team"] == "kyc"
+
+
 @pytest.mark.parametrize("reply", LOST.values(), ids=LOST)
-async def test_a_second_manifest_whose_answer_was_lost_is_committed_once(reply: Reply) -> None:
+async def test_commit_writes_a_second_manifest_once_when_the_response_is_lost(reply: Reply) -> None:
     wilful = Wilful(Write(stores=True), Write(stores=True, reply=reply))
     wilful.objects[MANIFEST] = FIRST
     assert await commit_at(wilful) is Outcome.ARCHIVED
@@ -723,13 +756,13 @@ async def test_a_second_manifest_whose_answer_was_lost_is_committed_once(reply: 
     assert (second.revision, second.previous) == (2, sha256(FIRST))
 
 
-async def test_a_manifest_whose_answer_never_comes_is_looked_after() -> None:
+async def test_commit_reads_the_manifest_back_when_no_response_arrives() -> None:
     wilful = Wilful(Write(stores=True, reply=Reply(b"", Then.HANG)))
     assert await commit_at(wilful, patience=0.5) is Outcome.ARCHIVED
 
 
 @pytest.mark.parametrize("reply", [LOST[each] for each in ("a reset", "no ETag", "400", "412")])
-async def test_a_manifest_that_did_not_arrive_is_not_said_to_be_there(reply: Reply) -> None:
+async def test_commit_raises_when_the_manifest_did_not_arrive(reply: Reply) -> None:
     wilful = Wilful(*[Write(stores=False, reply=reply)] * 10)
     with pytest.raises(ManifestChanged):
         await commit_at(wilful)
@@ -737,7 +770,7 @@ async def test_a_manifest_that_did_not_arrive_is_not_said_to_be_there(reply: Rep
 
 
 @pytest.mark.parametrize("reply", [LOST[each] for each in ("a reset", "no ETag", "400", "412")])
-async def test_a_second_manifest_that_did_not_arrive_leaves_the_first(reply: Reply) -> None:
+async def test_the_first_manifest_stays_when_the_second_did_not_arrive(reply: Reply) -> None:
     wilful = Wilful(Write(stores=True), *[Write(stores=False, reply=reply)] * 10)
     wilful.objects[MANIFEST] = FIRST
     with pytest.raises(ManifestChanged):
@@ -745,7 +778,7 @@ async def test_a_second_manifest_that_did_not_arrive_leaves_the_first(reply: Rep
     assert wilful.objects == {MANIFEST: FIRST, REVISION: FIRST}
 
 
-async def test_a_revision_that_cannot_be_kept_stops_the_commit() -> None:
+async def test_commit_raises_when_the_revision_cannot_be_stored() -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied"))))
     wilful.objects[MANIFEST] = FIRST
     with pytest.raises(StorageError):
@@ -753,6 +786,6 @@ async def test_a_revision_that_cannot_be_kept_stops_the_commit() -> None:
     assert wilful.objects == {MANIFEST: FIRST}
 
 
-async def test_a_commit_that_is_denied_is_a_failure_of_the_store() -> None:
+async def test_commit_raises_storage_error_when_the_write_is_denied() -> None:
     with pytest.raises(StorageError, match="denied"):
         await commit_at(Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))))

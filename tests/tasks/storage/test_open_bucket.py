@@ -7,6 +7,6 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
 
 
-def test_the_archive_is_in_a_folder_or_in_a_bucket(tmp_path: Path) -> None:
+def test_open_bucket_opens_a_folder_or_an_s3_bucket(tmp_path: Path) -> None:
     assert isinstance(open_bucket(tmp_path), LocalBucket)
     assert isinstance(open_bucket(MemoryStore()), S3Bucket)

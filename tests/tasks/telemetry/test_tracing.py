@@ -2,13 +2,11 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from tasks.ledger.serialization import options_as_json
@@ -17,20 +15,11 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.storage.manifest import read_manifest
 from tasks.telemetry import tracing
 from tests.riskos import KEY
+from tests.spans import INVALID, PARENT, PARENT_SPAN, attributes_of, named, parent_of, spans, trace_of  # noqa: F401  # a fixture
 from tests.tasks.pipeline.test_attempt import Yard, simulator, yard  # noqa: F401  # fixtures: a real pipeline
 
 EVAL_ID = eval_id_for(Scenario.DOCUMENTED, 7)
 STEPS = ["look_up", "rate_limit", "download", "unpack", "store", "manifest"]
-
-
-@pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
-    provider, seen = TracerProvider(), InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(seen))
-    tracing.use(provider.get_tracer("test"))
-    yield seen
-    tracing.use(None)
-    provider.shutdown()
 
 
 async def archived(yard: Yard, queue: Queue, eval_id: str = EVAL_ID) -> None:  # noqa: F811
@@ -39,42 +28,39 @@ async def archived(yard: Yard, queue: Queue, eval_id: str = EVAL_ID) -> None:  #
     await yard.attempt(entry)
 
 
-def named(seen: InMemorySpanExporter, name: str) -> ReadableSpan:
-    (found,) = [span for span in seen.get_finished_spans() if span.name == name]
-    return found
-
-
-def trace_of(span: ReadableSpan) -> int:
-    assert span.context
-    return span.context.trace_id
-
-
 async def test_one_trace_leads_from_acceptance_to_the_manifest(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
     await archived(yard, Queue.LIVE)
     accept, attempt = named(spans, "accept"), named(spans, "attempt")
-    assert [span.name for span in spans.get_finished_spans()] == ["accept", *STEPS, "attempt"]
+    ours = [span.name for span in spans.get_finished_spans() if not span.name.startswith("S3.")]
+    assert ours == ["accept", *STEPS, "attempt"]
     assert {trace_of(span) for span in spans.get_finished_spans()} == {trace_of(accept)}
     assert attempt.parent
     assert accept.context
     assert attempt.parent.span_id == accept.context.span_id
     assert {span.parent.span_id for span in map(named, [spans] * 6, STEPS) if span.parent} == {attempt.context.span_id}
-    assert attempt.attributes == {"docv.eval_id": EVAL_ID, "docv.queue": "live", "docv.attempt": 1}
+    assert {name: value for name, value in attributes_of(attempt).items() if name.startswith("docv.")} == {
+        "docv.eval_id": EVAL_ID,
+        "docv.queue": "live",
+        "docv.attempt": 1,
+        "docv.account": "default",
+        "docv.outcome": "archived",
+    }
 
 
 async def test_the_span_of_a_download_has_the_request_id_that_the_manifest_has(
     yard: Yard,  # noqa: F811
-    spans: InMemorySpanExporter,
+    spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
     await archived(yard, Queue.LIVE)
     found = await read_manifest(yard.means.manifests, Evaluation(EVAL_ID, "sandbox"))
     assert found
     assert found.manifest.response.request_id
-    assert named(spans, "download").attributes == {"docv.request_id": found.manifest.response.request_id}
+    assert attributes_of(named(spans, "download"))["docv.request_id"] == found.manifest.response.request_id
 
 
 async def test_an_attempt_of_a_backfill_is_a_trace_of_its_own_that_is_linked(
     yard: Yard,  # noqa: F811
-    spans: InMemorySpanExporter,
+    spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
     await archived(yard, Queue.BACKFILL)
     accept, attempt = named(spans, "accept"), named(spans, "attempt")
@@ -92,31 +78,94 @@ async def test_the_trace_survives_what_happens_on_the_way(yard: Yard, spans: InM
     attempts = [span for span in spans.get_finished_spans() if span.name == "attempt"]
     assert [span.attributes["docv.attempt"] for span in attempts if span.attributes] == [1, 2]
     assert {trace_of(span) for span in attempts} == {trace_of(named(spans, "accept"))}
-    failed = [span for span in spans.get_finished_spans() if span.name == "download"]
-    assert {span.attributes["error.type"] for span in failed if span.attributes} == {"ServiceFailed"}
+    failed = [span for span in spans.get_finished_spans() if span.name == "download"] + attempts
+    assert {attributes_of(span)["error.type"] for span in failed} == {"ServiceFailed"}
+    assert {span.status.status_code for span in failed} == {StatusCode.ERROR}
+    assert {attributes_of(span)["docv.cause"] for span in attempts} == {"service_failed"}
+
+
+async def test_the_span_of_a_download_has_the_kind_of_the_error_when_riskos_denies_the_request(
+    yard: Yard,  # noqa: F811
+    spans: InMemorySpanExporter,  # noqa: F811
+) -> None:
+    await archived(yard, Queue.LIVE, eval_id_for(Scenario.FORBIDDEN_ALWAYS, 9))
+    attributes = named(spans, "download").attributes
+    assert attributes
+    assert attributes["error.type"] == "Forbidden"
 
 
 async def test_a_span_holds_no_address_no_key_and_no_text_of_an_error(
     yard: Yard,  # noqa: F811
-    spans: InMemorySpanExporter,
+    spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
     await archived(yard, Queue.LIVE)
     await archived(yard, Queue.LIVE, eval_id_for(Scenario.ERROR_500_ALWAYS, 8))
     told = "".join(span.to_json() for span in spans.get_finished_spans())
-    assert "http" not in told
+    assert "://" not in told
+    assert "/api/" not in told
     assert KEY not in told
     assert "user_uploaded" not in told
     assert not any(span.events for span in spans.get_finished_spans())
 
 
-async def test_a_traceparent_that_is_none_begins_a_new_trace(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
-    entry = replace(await yard.one(Scenario.DOCUMENTED), trace="anything", queue=Queue.LIVE)
+async def test_each_span_says_which_side_of_a_request_or_message_it_is(
+    yard: Yard,  # noqa: F811
+    spans: InMemorySpanExporter,  # noqa: F811
+) -> None:
+    await archived(yard, Queue.LIVE)
+    kinds = {span.name: span.kind for span in spans.get_finished_spans()}
+    assert {kinds[name] for name in ("look_up", "rate_limit", "unpack", "store", "manifest")} == {SpanKind.INTERNAL}
+    assert (kinds["accept"], kinds["attempt"]) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert {kinds[name] for name in ("download", "S3.GetObject", "S3.PutObject")} == {SpanKind.CLIENT}
+    download, attempt = attributes_of(named(spans, "download")), attributes_of(named(spans, "attempt"))
+    asked = ("http.request.method", "http.response.status_code", "server.address")
+    assert [download[name] for name in asked] == ["GET", 200, "127.0.0.1"]
+    assert (attempt["messaging.destination.name"], attempt["messaging.operation.type"]) == ("live", "process")
+
+
+async def test_an_answer_of_the_archive_is_not_a_failure(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
+    await archived(yard, Queue.LIVE)
+    looked_up = [span for span in spans.get_finished_spans() if span.name == "S3.GetObject"]
+    assert looked_up
+    assert not any(span.status.status_code is StatusCode.ERROR for span in spans.get_finished_spans())
+
+
+async def test_the_last_attempt_says_that_the_evaluation_failed_and_its_run(
+    yard: Yard,  # noqa: F811
+    spans: InMemorySpanExporter,  # noqa: F811
+) -> None:
+    entry = await yard.one(Scenario.ERROR_500_ALWAYS)
+    await yard.attempt(replace(entry, attempts=99))
+    attempt = attributes_of(named(spans, "attempt"))
+    assert [attempt[f"docv.{name}"] for name in ("outcome", "cause", "run", "account")] == [
+        *("failed", "service_failed", "2026-q3", "default"),
+    ]
+
+
+async def test_an_acceptance_is_within_the_trace_of_the_message_that_asks_for_it(
+    yard: Yard,  # noqa: F811
+    spans: InMemorySpanExporter,  # noqa: F811
+) -> None:
+    with tracing.process_message(PARENT, queue="live", evaluations=1):
+        await archived(yard, Queue.LIVE)
+    process = named(spans, "process")
+    assert (process.kind, parent_of(process)) == (SpanKind.CONSUMER, PARENT_SPAN)
+    assert {trace_of(span) for span in spans.get_finished_spans()} == {trace_of(process)}
+
+
+@pytest.mark.parametrize("traceparent", INVALID)
+async def test_an_invalid_traceparent_begins_a_new_trace(
+    yard: Yard,  # noqa: F811
+    spans: InMemorySpanExporter,  # noqa: F811
+    traceparent: str,
+) -> None:
+    entry = replace(await yard.one(Scenario.DOCUMENTED), trace=traceparent, queue=Queue.LIVE)
     await yard.attempt(entry)
     assert named(spans, "attempt").parent is None
 
 
 def test_nothing_is_traced_and_nothing_written_down_unless_it_is_wanted() -> None:
-    with tracing.span("store", documents=3), tracing.attempt(None, alone=True):
+    with tracing.span("store", documents=3), tracing.attempt(None, queue="live", alone=True):
         assert tracing.current_traceparent() is None
     assert "trace" not in options_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), [], listed=False)
 

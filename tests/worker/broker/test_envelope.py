@@ -1,4 +1,4 @@
-"""Whatever is in a queue: a message to our task gets through, everything else is refused in our own words."""
+"""A message for our task passes, and any other entry of a queue is refused without repeating it."""
 
 import base64
 import json
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
+from tests.spans import PARENT
 from worker.broker.envelope import ARCHIVE_TASK, BadEnvelope, check_control_message, check_task_message
 from worker.broker.redis_transport import broker_transport_url
 
@@ -22,8 +23,8 @@ json_values = st.recursive(
 )
 
 
-class Plain:
-    """As much of a channel as a message needs."""
+class PlainChannel:
+    """The part of a channel that a message needs."""
 
     def decode_body(self, body: str, encoding: str | None = None) -> Any:
         return base64.b64decode(body) if encoding else body
@@ -40,41 +41,54 @@ def message(body: Any = ARGUMENTS, /, **changed: Any) -> dict[str, Any]:
     return raw | changed
 
 
-def opened(payload: Any) -> Message:
-    return Message(check_task_message(payload), channel=Plain())
+def decode_message(payload: Any) -> Message:
+    return Message(check_task_message(payload), channel=PlainChannel())
 
 
-def refusal(payload: Any) -> str:
+def reason_of(payload: Any) -> str:
     with pytest.raises(BadEnvelope) as refused:
         check_task_message(payload)
     assert SECRET not in str(refused.value)
     return str(refused.value)
 
 
-def test_a_message_to_our_task_gets_through_with_no_more_headers_than_celery_needs() -> None:
-    found = opened(message())
+def test_a_task_message_passes_with_only_the_headers_that_celery_needs() -> None:
+    found = decode_message(message())
     assert found.headers == {"task": ARCHIVE_TASK, "id": "an ID", "lang": "py"}
     assert found.decode() == ARGUMENTS
 
 
-def test_celery_s_first_protocol_gets_through() -> None:
+@pytest.mark.parametrize("task", [{"task": ARCHIVE_TASK, "id": "an ID"}, {}], ids=["protocol 2", "protocol 1"])
+def test_the_traceparent_of_a_producer_gets_through(task: dict[str, str]) -> None:
+    body = ARGUMENTS if task else {"task": ARCHIVE_TASK, "id": "an ID", "kwargs": {"eval_ids": []}}
+    found = decode_message(message(body, headers={**task, "traceparent": PARENT, "tracestate": SECRET}))
+    assert found.headers == {**task, "traceparent": PARENT}
+
+
+@pytest.mark.parametrize("traceparent", [SECRET, PARENT + SECRET, PARENT + "-" + "x" * 65, [PARENT], 7, None])
+def test_what_is_not_a_traceparent_is_dropped(traceparent: object) -> None:
+    headers = {"task": ARCHIVE_TASK, "id": "an ID", "traceparent": traceparent}
+    assert decode_message(message(headers=headers)).headers == {"task": ARCHIVE_TASK, "id": "an ID"}
+
+
+def test_a_message_of_celery_s_protocol_1_passes() -> None:
     body = {"task": ARCHIVE_TASK, "id": "an ID", "kwargs": {"eval_ids": []}}
-    assert opened(message(body, headers={})).decode() == body
+    assert decode_message(message(body, headers={})).decode() == body
 
 
-async def test_what_celery_publishes_gets_through(redis_url: str) -> None:
+async def test_a_message_that_celery_publishes_passes(redis_url: str) -> None:
     plain = Celery(broker=broker_transport_url(redis_url), set_as_current=False)
     plain.conf.broker_transport_options = {"global_keyprefix": "test-envelope:"}
     with plain.connection_for_write() as connection:
         plain.send_task(ARCHIVE_TASK, kwargs={"eval_ids": ["x"]}, queue="live", connection=connection)
         entry = connection.default_channel.client.rpop("live")
-    assert opened(json.loads(entry)).decode()[1] == {"eval_ids": ["x"]}
+    assert decode_message(json.loads(entry)).decode()[1] == {"eval_ids": ["x"]}
     plain.close()
 
 
 @pytest.mark.parametrize("payload", [None, 7, "text", [], [message()], {}, {"properties": []}])
-def test_what_is_built_otherwise_is_refused(payload: Any) -> None:
-    assert refusal(payload)
+def test_an_entry_that_is_not_a_celery_message_is_refused(payload: Any) -> None:
+    assert reason_of(payload)
 
 
 @pytest.mark.parametrize(
@@ -83,47 +97,47 @@ def test_what_is_built_otherwise_is_refused(payload: Any) -> None:
         ({"properties": {"delivery_tag": "tag"}}, "no properties"),
         ({"properties": {"delivery_info": {}}}, "no delivery tag"),
         ({"content-type": "application/x-python-serialize"}, "set task_serializer to json"),
-        ({"body": SECRET}, "its body is no JSON"),
-        ({"body": base64.b64encode(b"[" * 100_000).decode()}, "its body is no JSON"),
-        ({"body": base64.b64encode(b"\xff\xfe").decode()}, "its body is no JSON"),
+        ({"body": SECRET}, "its body is not JSON"),
+        ({"body": base64.b64encode(b"[" * 100_000).decode()}, "its body is not JSON"),
+        ({"body": base64.b64encode(b"\xff\xfe").decode()}, "its body is not JSON"),
         ({"body": None}, "no body"),
         ({"headers": {"task": SECRET, "id": "an ID"}}, f"for another task than {ARCHIVE_TASK}"),
         ({"headers": {"task": [SECRET], "id": "an ID"}}, "for another task"),
         ({"headers": {"task": ARCHIVE_TASK}}, "no task ID"),
         ({"headers": {"task": ARCHIVE_TASK, "id": "x" * 300}}, "no task ID"),
-        ({"headers": {"task": ARCHIVE_TASK, "id": "an ID", "eta": {"at": SECRET}}}, "its time is none"),
+        ({"headers": {"task": ARCHIVE_TASK, "id": "an ID", "eta": {"at": SECRET}}}, "its eta is not a text"),
         ({"headers": [SECRET]}, "names no task"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words_of_our_own(changed: dict[str, Any], why: str) -> None:
-    assert why in refusal(message(**changed))
+def test_an_unsuitable_message_is_refused_without_repeating_it(changed: dict[str, Any], why: str) -> None:
+    assert why in reason_of(message(**changed))
 
 
 @pytest.mark.parametrize("body", [{}, [], [[], {}], [{}, [], {}], [SECRET, {}, {}], SECRET])
-def test_arguments_that_are_none_are_refused(body: Any) -> None:
-    assert "no arguments as Celery writes them" in refusal(message(body))
+def test_invalid_arguments_are_refused(body: Any) -> None:
+    assert "no arguments as Celery writes them" in reason_of(message(body))
 
 
 @pytest.mark.parametrize("value", [{"__type__": "uuid", "__value__": SECRET}, {"__type__": "decimal", "__value__": []}])
-def test_values_that_kombu_cannot_make_are_refused(value: dict[str, Any]) -> None:
-    assert "its body is no JSON" in refusal(message([[], {"eval_ids": value}, {}]))
+def test_values_that_kombu_cannot_decode_are_refused(value: dict[str, Any]) -> None:
+    assert "its body is not JSON" in reason_of(message([[], {"eval_ids": value}, {}]))
 
 
 @given(st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding"]), json_values)
-def test_whatever_stands_in_a_part_is_refused_or_opened(part: str, value: Any) -> None:
+def test_any_value_in_a_part_is_refused_or_decoded(part: str, value: Any) -> None:
     try:
-        found = opened(message(**{part: value}))
+        found = decode_message(message(**{part: value}))
     except BadEnvelope:
         return
     assert found.decode() == ARGUMENTS
 
 
-# -- what Celery's processes say to each other
+# -- messages between Celery's processes
 
 
-def test_what_celery_says_to_its_workers_gets_through_with_no_more_headers_than_it_needs() -> None:
+def test_a_control_message_passes_with_only_the_headers_that_celery_needs() -> None:
     headers = {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h", "compression": "none of ours"}
-    heard = Message(check_control_message(message({"method": "ping"}, headers=headers)), channel=Plain())
+    heard = Message(check_control_message(message({"method": "ping"}, headers=headers)), channel=PlainChannel())
     assert heard.headers == {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h"}
     assert heard.decode() == {"method": "ping"}
 
@@ -131,13 +145,13 @@ def test_what_celery_says_to_its_workers_gets_through_with_no_more_headers_than_
 @pytest.mark.parametrize(
     "payload", [None, [], {}, message(SECRET), message(7), message(body="[" * 10), message(properties={})]
 )
-def test_what_celery_would_not_say_is_refused(payload: Any) -> None:
+def test_an_invalid_control_message_is_refused(payload: Any) -> None:
     with pytest.raises(BadEnvelope) as refused:
         check_control_message(payload)
     assert SECRET not in str(refused.value)
 
 
-def test_a_task_is_no_talk_and_talk_is_no_task() -> None:
-    assert "names no task" in refusal(message([{"method": "shutdown"}], headers={}))
+def test_a_task_message_and_a_control_message_are_told_apart() -> None:
+    assert "names no task" in reason_of(message([{"method": "shutdown"}], headers={}))
     with pytest.raises(BadEnvelope):
-        opened(message({"method": "shutdown"}, headers={"ticket": "t"}))
+        decode_message(message({"method": "shutdown"}, headers={"ticket": "t"}))

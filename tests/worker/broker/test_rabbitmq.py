@@ -1,4 +1,4 @@
-"""How Celery talks to RabbitMQ: the wiring always, the rest with a real server where there is one."""
+"""Celery with RabbitMQ: some tests run without a server, the others with a real one if it is installed."""
 
 import asyncio
 import contextlib
@@ -41,14 +41,14 @@ BAD: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
-class Alone(RabbitChannel):
-    """A channel without a connection, so that the wiring can be looked at anywhere: it writes down what it sends."""
+class OfflineChannel(RabbitChannel):
+    """A channel without a connection, which records the methods that it would send."""
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
         self.came: list[Message] = []
         self.callbacks = {"tag": self.came.append}
-        self._ours = frozenset({"tag"})
+        self._checked_consumers = frozenset({"tag"})
         self.no_ack_consumers = set()
         self.cancel_callbacks: dict[str, Any] = {}
         self.auto_encode_decode = False
@@ -61,24 +61,24 @@ class Alone(RabbitChannel):
         self.said.append(("ack", delivery_tag))
 
 
-def places(channel: Alone) -> list[tuple[int, bool]]:
-    """What was said about how many messages are fetched at a time, and whether all consumers share that."""
+def prefetch_counts(channel: OfflineChannel) -> list[tuple[int, bool]]:
+    """Return each prefetch count that was sent, and whether all consumers share it."""
     return [
         (count, shared) for sig, _, count, shared in (said for said in channel.said if said[0] == amqp.spec.Basic.Qos)
     ]
 
 
-def test_a_backfill_fetches_few_messages_and_takes_no_place_from_live() -> None:
-    channel = Alone()
+def test_a_backfill_fetches_few_messages_and_uses_no_slots_of_live() -> None:
+    channel = OfflineChannel()
     channel.basic_qos(0, 72, True)  # noqa: FBT003  # as Celery does
     channel.basic_consume("live")
     channel.basic_consume("backfill")
     channel.basic_consume("live")
-    assert places(channel) == [(72, False), (72, False), (BACKFILL_PREFETCH, False), (72, False)]
+    assert prefetch_counts(channel) == [(72, False), (72, False), (BACKFILL_PREFETCH, False), (72, False)]
 
 
-def test_a_message_to_our_task_arrives_with_no_more_headers_than_celery_needs() -> None:
-    channel = Alone()
+def test_a_task_message_arrives_with_only_the_headers_that_celery_needs() -> None:
+    channel = OfflineChannel()
     headers = {"task": ARCHIVE_TASK, "id": "an ID", "odd": SECRET}
     channel._on_basic_deliver("tag", 7, False, "", "live", Message(BODY, application_headers=headers, **GOOD))  # noqa: FBT003
     (came,) = channel.came
@@ -87,8 +87,8 @@ def test_a_message_to_our_task_arrives_with_no_more_headers_than_celery_needs() 
     assert channel.said == []
 
 
-def test_what_workers_tell_each_other_is_not_looked_at() -> None:
-    channel = Alone()
+def test_messages_between_workers_are_not_checked() -> None:
+    channel = OfflineChannel()
     heard: list[object] = []
     channel.callbacks["events"] = heard.append
     told = Message("{}", **GOOD)
@@ -97,15 +97,17 @@ def test_what_workers_tell_each_other_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("body", "properties"), BAD, ids=range(len(BAD)))
-def test_what_does_not_fit_is_dropped_and_told_in_words_of_our_own(body: Any, properties: dict[str, Any]) -> None:
-    channel, told = Alone(), []
+def test_an_unsuitable_message_is_dropped_and_reported_without_repeating_it(
+    body: Any, properties: dict[str, Any]
+) -> None:
+    channel, told = OfflineChannel(), []
 
-    def hear(exc: Exception, **_: object) -> None:
+    def record(exc: Exception, **_: object) -> None:
         told.append(str(exc))
 
-    signals.task_rejected.connect(hear)
+    signals.task_rejected.connect(record)
     channel._on_basic_deliver("tag", 7, False, "", "live", Message(body, **properties))  # noqa: FBT003
-    signals.task_rejected.disconnect(hear)
+    signals.task_rejected.disconnect(record)
     assert channel.came == []
     assert channel.said == [("ack", 7)]
     assert len(told) == 1
@@ -113,7 +115,7 @@ def test_what_does_not_fit_is_dropped_and_told_in_words_of_our_own(body: Any, pr
 
 
 @pytest.mark.parametrize("option", sorted(worker_options() | publisher_options()))
-def test_py_amqp_reads_every_option(option: str) -> None:
+def test_py_amqp_accepts_every_option(option: str) -> None:
     assert option in inspect.signature(amqp.Connection).parameters
 
 
@@ -151,7 +153,7 @@ def publish_bad_messages(url: str) -> None:
             channel.basic_publish(Message(body, **properties), routing_key=Queue.LIVE.value)
 
 
-async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_killed(
+async def test_every_evaluation_is_processed_with_rabbitmq_if_a_worker_is_killed(
     shell: Shell, redis: Redis, redis_url: str, rabbitmq_url: str
 ) -> None:
     settings = Settings(redis_url=SecretStr(redis_url), broker_url=SecretStr(rabbitmq_url))
@@ -166,15 +168,15 @@ async def test_every_evaluation_gets_through_rabbitmq_also_when_a_worker_is_kill
         killed, other = await shell.start("worker"), await shell.start("worker")
         reading = [asyncio.create_task(finish(process)) for process in (killed, other)]
         async with asyncio.timeout(60):
-            while (await ledger.get_run("rabbit")).outcomes[Outcome.ARCHIVED] < 20:
+            while (await ledger.runs.get_counters("rabbit")).outcomes[Outcome.ARCHIVED] < 20:
                 await asyncio.sleep(0.05)
             killed.kill()
-            while (await ledger.get_run("rabbit")).pending:
+            while (await ledger.runs.get_counters("rabbit")).pending:
                 await asyncio.sleep(0.05)
         other.terminate()
         _, finished = await asyncio.gather(*reading)
-        outcomes = (await ledger.get_run("rabbit")).outcomes
-        # Where a worker is killed between manifest and ledger, another finds that all is done.
+        outcomes = (await ledger.runs.get_counters("rabbit")).outcomes
+        # If a worker is killed between manifest and ledger, another one finds the evaluation unchanged.
         assert outcomes[Outcome.ARCHIVED] + outcomes[Outcome.UNCHANGED] == 120
         assert await RejectedMessages(redis).count() == len(BAD)
         assert finished.code == 0, finished.err

@@ -1,4 +1,4 @@
-"""What is written under Object Lock says until when it is kept; moto keeps it as S3 does."""
+"""Objects under Object Lock have a retention date, which moto enforces as S3 does."""
 
 import base64
 import hashlib
@@ -15,15 +15,16 @@ from tasks.storage.bucket import LARGE, ObjectAttributes, S3Bucket, WriteUnconfi
 from tests.conftest import S3
 from tests.riskos import Heard, Reply, http, listening, s3_error
 from worker.clients.archive import open_archive
-from worker.clients.object_lock import LockingClient
-from worker.config.settings import Settings
+from worker.clients.errors import ServiceUnavailable
+from worker.clients.object_lock import LockingClient, check_restricted_can_be_erased
+from worker.config.settings import Settings, SettingsError
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def locked(s3: S3) -> S3:
-    """A bucket that was made with Object Lock."""
+    """Return a bucket with Object Lock."""
     bucket = f"locked-{uuid4()}"
     s3.client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     return S3(s3.endpoint, bucket, s3.client)
@@ -36,19 +37,19 @@ def plain(locked: S3) -> S3Store:
     return archive
 
 
-def kept(s3: S3, key: str) -> tuple[str, datetime]:
+def retention_of(s3: S3, key: str) -> tuple[str, datetime]:
     head: dict[str, Any] = s3.client.head_object(Bucket=s3.bucket, Key=f"docv/{key}")
     return head["ObjectLockMode"], head["ObjectLockRetainUntilDate"].astimezone(UTC)
 
 
-async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store) -> None:
+async def test_an_object_is_locked_for_whole_days(locked: S3, plain: S3Store) -> None:
     bucket = S3Bucket(plain, write_client=LockingClient(plain, "COMPLIANCE", 10, lambda: NOON))
     await bucket.create(
         "document", b"bytes", ObjectAttributes("image/jpeg", {"eval-id": "an ID"}, {"environment": "sandbox"})
     )
     await bucket.replace("manifest.json", b"{}", ObjectAttributes("application/json"), None)
     for key in "document", "manifest.json":
-        mode, until = kept(locked, key)
+        mode, until = retention_of(locked, key)
         assert mode == "COMPLIANCE"
         assert until == datetime(2026, 12, 4, tzinfo=UTC)
         assert until - NOON >= timedelta(days=10)
@@ -57,23 +58,23 @@ async def test_what_is_written_is_kept_for_whole_days(locked: S3, plain: S3Store
     labels = ObjectAttributes("application/json", tags={"environment": "sandbox"})
     await bucket.replace("manifest.json", b"{} ", labels, found.etag)
     assert await bucket.digest("document")
-    assert kept(locked, "manifest.json") == ("COMPLIANCE", datetime(2026, 12, 4, tzinfo=UTC))
+    assert retention_of(locked, "manifest.json") == ("COMPLIANCE", datetime(2026, 12, 4, tzinfo=UTC))
     for key in "document", "manifest.json":
         tags = locked.client.get_object_tagging(Bucket=locked.bucket, Key=f"docv/{key}")["TagSet"]
         assert tags == [{"Key": "environment", "Value": "sandbox"}]
 
 
-async def test_each_day_has_its_own_end(locked: S3, plain: S3Store) -> None:
+async def test_each_day_has_its_own_retention_date(locked: S3, plain: S3Store) -> None:
     days = iter([NOON, NOON + timedelta(hours=1), NOON + timedelta(days=1)])
     client = LockingClient(plain, "GOVERNANCE", 1, lambda: next(days))
     first, same, next_day = client(), client(), client()
     assert first is same is not next_day
     await obstore.put_async(next_day, "later", b"x")
-    assert kept(locked, "later") == ("GOVERNANCE", datetime(2026, 11, 26, tzinfo=UTC))
+    assert retention_of(locked, "later") == ("GOVERNANCE", datetime(2026, 11, 26, tzinfo=UTC))
 
 
-def _taking(heard: Heard) -> Reply:
-    """Be an S3 that takes an upload in parts; moto forgets the headers of one."""
+def _accept_upload(heard: Heard) -> Reply:
+    """Act as an S3 that accepts a multipart upload; moto does not record its headers."""
     match heard.method, "uploadId" in heard.path:
         case "POST", False:
             ids = b"<Bucket>ours</Bucket><Key>k</Key><UploadId>an upload</UploadId>"
@@ -89,11 +90,11 @@ def _taking(heard: Heard) -> Reply:
 
 
 @pytest.mark.usefixtures("s3")
-async def test_an_upload_in_parts_is_begun_with_all_that_one_put_says_and_each_part_has_its_checksum() -> None:
-    # S3 takes parts under Object Lock with a checksum in a header of each, and completes them by the same ones (API
+async def test_a_multipart_upload_has_the_headers_of_a_put_and_a_checksum_for_each_part() -> None:
+    # Under Object Lock, S3 demands a checksum header for each part, and the same ones to complete the upload (API
     # Reference, "UploadPart" and "CompleteMultipartUpload").
     data, key = bytes(range(256)) * (LARGE // 256) + b"more", "arn:aws:kms:us-east-1:1:key/2"
-    async with listening(_taking) as server:
+    async with listening(_accept_upload) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url, kms_key_id=key))
         assert isinstance(store, S3Store)
         bucket = S3Bucket(store, "STANDARD_IA", LockingClient(store, "COMPLIANCE", 10, lambda: NOON))
@@ -128,7 +129,7 @@ async def test_an_upload_in_parts_is_begun_with_all_that_one_put_says_and_each_p
 
 
 @pytest.mark.usefixtures("s3")
-async def test_a_locked_object_in_one_piece_has_its_checksum_and_is_created_only() -> None:
+async def test_a_locked_put_has_a_checksum_and_never_overwrites() -> None:
     async with listening(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url))
         assert isinstance(store, S3Store)
@@ -138,3 +139,38 @@ async def test_a_locked_object_in_one_piece_has_its_checksum_and_is_created_only
     (put,) = server.heard
     assert put.headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
     assert (put.headers["x-amz-object-lock-mode"], put.headers["if-none-match"]) == ("GOVERNANCE", "*")
+
+
+def with_default_retention(locked: S3, mode: str) -> Settings:
+    """Set the default retention of a bucket; return settings that archive restricted images in it."""
+    rule = {"DefaultRetention": {"Mode": mode, "Days": 1}}
+    locked.client.put_object_lock_configuration(
+        Bucket=locked.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    return Settings(archive_url=f"s3://{locked.bucket}/docv", s3_endpoint=locked.endpoint, restricted="archive")
+
+
+async def test_archiving_restricted_images_is_refused_if_the_bucket_locks_them_permanently(locked: S3) -> None:
+    settings = with_default_retention(locked, "COMPLIANCE")
+    with pytest.raises(SettingsError, match="default retention is COMPLIANCE"):
+        await check_restricted_can_be_erased(settings, locked.bucket)
+    await check_restricted_can_be_erased(settings.model_copy(update={"restricted": "withhold"}), locked.bucket)
+
+
+async def test_archiving_restricted_images_is_accepted_for_any_other_bucket(s3: S3, locked: S3) -> None:
+    settings = with_default_retention(locked, "GOVERNANCE")
+    await check_restricted_can_be_erased(settings, locked.bucket)
+    await check_restricted_can_be_erased(settings, s3.bucket)
+
+
+async def test_archiving_restricted_images_is_refused_if_the_default_retention_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "a-key")
+    async with listening(lambda _: Reply(s3_error(403, "AccessDenied"))) as server:
+        settings = Settings(archive_url="s3://ours", s3_endpoint=server.url, restricted="archive")
+        with pytest.raises(ServiceUnavailable, match="need s3:GetBucketObjectLockConfiguration"):
+            await check_restricted_can_be_erased(settings, "ours")
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
+        await check_restricted_can_be_erased(settings, "ours")

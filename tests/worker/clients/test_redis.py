@@ -1,4 +1,4 @@
-"""The client of Redis calls again what breaks."""
+"""The client of Redis repeats a call after its connection broke."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, is_too_old, open_redis
 
 
-async def test_a_connection_that_breaks_is_made_anew(redis_url: str) -> None:
+async def test_a_broken_connection_is_replaced(redis_url: str) -> None:
     async with open_redis(redis_url) as redis, open_redis(redis_url) as another:
         await redis.set("key", "value")
         for each in await another.client_list():
@@ -22,7 +22,7 @@ async def test_a_connection_that_breaks_is_made_anew(redis_url: str) -> None:
 
 
 async def test_more_callers_than_connections_wait_for_one(redis_url: str) -> None:
-    # A worker that drains hands back everything it has taken at once: that may be many times its concurrency.
+    # A draining worker releases everything at once, which may be many times its concurrency.
     async with open_redis(redis_url, connections=2) as redis:
         answers = await asyncio.gather(*[redis.ping() for _ in range(500)], return_exceptions=True)
     assert Counter(map(repr, answers)) == {"True": 500}
@@ -32,7 +32,7 @@ async def test_more_callers_than_connections_wait_for_one(redis_url: str) -> Non
     ("version", "too_old"),
     [
         *(("5.0.14", True), ("6.0.20", True), ("6.2.0", False), ("7.2.4", False), ("10.0", False)),
-        # Services that speak Redis's protocol may call themselves anything.
+        # Other servers with Redis's protocol may have any version.
         *(("", False), ("6", False), ("dragonfly-1.2", False), ("6.x", False)),
     ],
 )
@@ -40,7 +40,7 @@ def test_a_redis_is_too_old_before_6_2(version: str, *, too_old: bool) -> None:
     assert is_too_old(version) == too_old
 
 
-async def test_whoever_finds_a_redis_that_is_too_old_does_not_start(
+async def test_a_process_does_not_start_with_a_redis_that_is_too_old(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await check_redis(redis)

@@ -1,5 +1,4 @@
-"""Whoever speaks to a watched Redis asks its Sentinels for the primary: our client, and kombu. Tried for real in
-``tests/faults/test_failover.py``."""
+"""Our client and kombu ask the Sentinels for the primary; ``tests/faults/test_failover.py`` tests real servers."""
 
 import pytest
 from kombu.transport.redis import SentinelChannel
@@ -16,7 +15,7 @@ from worker.config.settings import Settings
 URL = "redis+sentinel://archiver:s3cr3t%2Fw0rd@one,[::1]:26380/docv/3"
 
 
-def test_kombu_is_told_of_every_sentinel_and_of_the_service() -> None:
+def test_kombu_s_url_has_every_sentinel_and_its_options_the_service() -> None:
     app = make_publishing_app(Settings(redis_url=SecretStr(URL)))
     with app.connection_for_write() as found:
         assert found.alt == [
@@ -28,28 +27,28 @@ def test_kombu_is_told_of_every_sentinel_and_of_the_service() -> None:
         assert found.transport.Channel is SentinelRedisChannel
 
 
-def test_who_has_no_password_shows_none() -> None:
+def test_kombu_s_url_has_no_password_if_there_is_none() -> None:
     assert kombu_url("redis+sentinel://one/docv") == "sentinel://one:26379/0"
 
 
 @pytest.mark.parametrize("option", sorted(kombu_options(URL)))
-def test_kombu_reads_every_option(option: str) -> None:
+def test_kombu_accepts_every_option(option: str) -> None:
     assert option in SentinelChannel.from_transport_options
 
 
-def test_a_publisher_asks_for_the_same_primary_as_a_worker() -> None:
+def test_a_publisher_has_the_same_primary_as_a_worker() -> None:
     app = make_publishing_app(Settings(redis_url=SecretStr(URL)))
-    options = Publisher(app)._connection.transport_options  # what kombu is given
+    options = Publisher(app)._connection.transport_options  # the options for kombu
     assert same_primary(options) == kombu_options(URL) == same_primary(app.conf.broker_transport_options)
     assert options["socket_timeout"] == 2
 
 
-def test_nobody_asks_for_a_primary_where_no_sentinel_is_named() -> None:
+def test_there_are_no_sentinel_options_without_sentinels() -> None:
     conf = make_publishing_app(Settings(redis_url=SecretStr("redis://host"))).conf
     assert same_primary(conf.broker_transport_options) == {}
 
 
-async def test_our_client_takes_user_password_and_database_along_to_the_primary() -> None:
+async def test_our_client_uses_user_password_and_database_for_the_primary() -> None:
     async with open_redis(URL, 4) as redis:
         pool = redis.connection_pool
         assert isinstance(pool, SentinelConnectionPool)

@@ -1,4 +1,4 @@
-"""The file of accounts: what it says is taken, what is wrong with it is told in a line, and no key is ever repeated."""
+"""The accounts file is read, its problems are reported in one line each, and no key is ever repeated."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def settings(**values: object) -> Settings:
     return Settings(**values)  # type: ignore[arg-type]  # pydantic checks them
 
 
-def written(text: str, mode: int = 0o600, name: str = "accounts.toml") -> Path:
+def write_file(text: str, mode: int = 0o600, name: str = "accounts.toml") -> Path:
     file = Path(name)
     file.write_text(text)
     file.chmod(mode)
@@ -24,20 +24,20 @@ def written(text: str, mode: int = 0o600, name: str = "accounts.toml") -> Path:
 
 
 def read(text: str, **values: object) -> dict[str, AccountSettings]:
-    known, warnings = read_accounts(written(text), settings(**values))
+    known, warnings = read_accounts(write_file(text), settings(**values))
     assert warnings == ()
     return known
 
 
-def wrong(text: str, **values: object) -> list[str]:
-    """What is told of a file, without its name."""
+def problems_of(text: str, **values: object) -> list[str]:
+    """Return the problems of a file, without its name."""
     with pytest.raises(SettingsError) as caught:
-        read_accounts(written(text), settings(**values))
+        read_accounts(write_file(text), settings(**values))
     assert KEY not in str(caught.value)
     return [line.removeprefix("DOCV_ACCOUNTS: accounts.toml") for line in caught.value.lines]
 
 
-def test_everything_that_an_account_may_have_can_stand_in_its_table() -> None:
+def test_a_table_may_have_every_setting_of_an_account() -> None:
     known = read(
         f"""
         [kyb]
@@ -54,7 +54,7 @@ def test_everything_that_an_account_may_have_can_stand_in_its_table() -> None:
         live_reserve = 0.25
         leave_rate = 2
         leave_daily = 50
-        webhook_secrets = ["token-of-kyb", "kyb:password"]
+        webhook_secrets = ["a-token-of-the-kyb", "kyb:a-password-of-kyb"]
         """
     )
     found = known["kyb"].settings
@@ -63,12 +63,19 @@ def test_everything_that_an_account_may_have_can_stand_in_its_table() -> None:
     assert (found.client_cert, found.client_key) == (Path("tls/client.pem"), Path("/etc/tls/client.key"))
     assert (found.rate, found.burst, found.backfill_share, found.live_reserve) == (25.0, 2, 0.5, 0.25)
     assert (found.leave_rate, found.leave_daily) == (2.0, 50)
-    assert [secret.get_secret_value() for secret in found.webhook_secrets] == ["token-of-kyb", "kyb:password"]
+    assert [secret.get_secret_value() for secret in found.webhook_secrets] == [
+        "a-token-of-the-kyb",
+        "kyb:a-password-of-kyb",
+    ]
 
 
-def test_what_a_table_leaves_out_is_as_the_settings_say_but_never_the_key() -> None:
+def test_a_table_inherits_the_settings_except_the_key() -> None:
     known = read(
-        f'[kyb]\napi_key = "{KEY}"', api_key=OURS, rate=7, environment="production", webhook_secrets="a-token-of-ours"
+        f'[kyb]\napi_key = "{KEY}"',
+        api_key=OURS,
+        rate=7,
+        environment="production",
+        webhook_secrets="a-token-of-our-own",
     )
     found = known["kyb"].settings
     assert (found.rate, found.environment, len(found.webhook_secrets)) == (7, "production", 1)
@@ -76,27 +83,27 @@ def test_what_a_table_leaves_out_is_as_the_settings_say_but_never_the_key() -> N
     assert known[DEFAULT].settings.need_api_key().get_secret_value() == OURS
 
 
-def test_a_certificate_does_not_go_with_the_key_of_another_one() -> None:
+def test_a_certificate_of_a_table_does_not_inherit_the_client_key() -> None:
     known = read(f'[kyb]\napi_key = "{KEY}"\nclient_cert = "kyb.pem"', client_cert="ours.pem", client_key="ours.key")
     assert known["kyb"].settings.client_key is None
 
 
-def test_a_key_may_stand_in_a_file_of_its_own_beside_the_other(tmp_path: Path) -> None:
+def test_a_key_may_be_in_a_file_next_to_the_accounts_file(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
-    written(f"{KEY}\n", name="secrets/kyb")
-    file = written('[kyb]\napi_key_file = "kyb"', name="secrets/accounts.toml")
+    write_file(f"{KEY}\n", name="secrets/kyb")
+    file = write_file('[kyb]\napi_key_file = "kyb"', name="secrets/accounts.toml")
     known, _ = read_accounts(file, settings())
     assert known["kyb"].settings.need_api_key().get_secret_value() == KEY
 
 
-def test_the_default_account_is_there_where_it_has_a_key() -> None:
+def test_the_default_account_exists_if_it_has_a_key() -> None:
     table = f'[kyb]\napi_key = "{KEY}"'
     assert list(read(table)) == ["kyb"]
     assert list(read(table, api_key=OURS)) == [DEFAULT, "kyb"]
     assert list(read(f'[default]\napi_key = "{KEY}"')) == [DEFAULT]
 
 
-def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
+def test_accounts_that_share_a_rate_take_it_from_the_named_account() -> None:
     known = read(
         f'[kyb]\napi_key = "{KEY}"\nshares_rate_with = "aml"\n'
         '[aml]\napi_key = "b"\nrate = 3\ndaily_quota = 9\nburst = 2\nleave_rate = 4\nleave_daily = 5'
@@ -110,15 +117,15 @@ def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("rte = 4", " [kyb]: rte is no key of an account; did you mean rate?"),
-        ("redis_url = 'x'", " [kyb]: redis_url is no key of an account"),
-        (f"'{KEY}' = 4", " [kyb]: something is no key of an account"),
+        ("rte = 4", " [kyb]: rte is not a key of an account; did you mean rate?"),
+        ("redis_url = 'x'", " [kyb]: redis_url is not a key of an account"),
+        (f"'{KEY}' = 4", " [kyb]: something is not a key of an account"),
         ("rate = 0", " [kyb]: rate: Input should be greater than 0"),
         ("rate = nan", " [kyb]: rate: Input should be less than or equal to 10000"),
         ("leave_rate = -1", " [kyb]: leave_rate: Input should be greater than or equal to 0"),
         ("leave_daily = -1", " [kyb]: leave_daily: Input should be greater than or equal to 0"),
         ("shares_rate_with = 'default'\nleave_rate = 3", " [kyb]: rate, burst, quota or what is left to others differ"),
-        ("rate = true", " [kyb]: rate: true and false are no values of it"),
+        ("rate = true", " [kyb]: rate: it cannot be true or false"),
         ("burst = 1.5", " [kyb]: burst: Input should be a valid integer, got a number with a fractional part"),
         ("environment = 'test'", " [kyb]: environment: Input should be 'production' or 'sandbox'"),
         (
@@ -126,8 +133,9 @@ def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
             " [kyb]: riskos_url: plain http would show the API key to the network",
         ),
         ("webhook_secrets = ['two words']", " [kyb]: webhook_secrets: each must be one word of visible ASCII"),
+        ("webhook_secrets = ['short']", " [kyb]: webhook_secrets: each token or password must have at least 16"),
         ("webhook_secrets = 'a-token'", " [kyb]: webhook_secrets: Input should be a valid tuple"),
-        ("api_key_file = 'x'", " [kyb]: expected is api_key or api_key_file, one of them, a text"),
+        ("api_key_file = 'x'", " [kyb]: expected either api_key or api_key_file, as a text"),
         ("shares_rate_with = 'nobody'", " [kyb]: shares_rate_with must name another account"),
         ("shares_rate_with = 'kyb'", " [kyb]: shares_rate_with must name another account"),
         ("shares_rate_with = 4", " [kyb]: shares_rate_with must name another account"),
@@ -139,71 +147,71 @@ def test_those_that_share_a_rate_have_it_from_the_one_that_they_name() -> None:
             "shares_rate_with = 'default'\nenvironment = 'production'",
             " [kyb]: rate, burst, quota or what is left to others differ",
         ),
-        ("[kyb.more]\nx = 1", " [kyb]: more is no key of an account"),
+        ("[kyb.more]\nx = 1", " [kyb]: more is not a key of an account"),
     ],
 )
-def test_what_is_wrong_in_a_table_is_a_line(more: str, told: str) -> None:
-    (line,) = wrong(f'[kyb]\napi_key = "{KEY}"\n{more}', api_key=OURS)
+def test_a_problem_in_a_table_is_reported_in_one_line(more: str, told: str) -> None:
+    (line,) = problems_of(f'[kyb]\napi_key = "{KEY}"\n{more}', api_key=OURS)
     assert line.startswith(told)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", ": expected are 1 to 100 accounts, a table [name] each; there are 0"),
-        (f'[kyb\napi_key = "{KEY}"', ": it is no TOML (at line 1, column 5)"),
-        ("x = " + "[" * 5_000, ": it is no TOML"),
+        ("", ": expected 1 to 100 accounts, a table [name] each; there are 0"),
+        (f'[kyb\napi_key = "{KEY}"', ": it is not TOML (at line 1, column 5)"),
+        ("x = " + "[" * 5_000, ": it is not TOML"),
         (f'api_key = "{KEY}"', ": there is a key outside of a table; each account is a table [name]"),
         (f'[KYB]\napi_key = "{KEY}"', ": the name of an account has 1 to 32 small letters, digits and hyphens"),
         (f'["a@backfill"]\napi_key = "{KEY}"', ": the name of an account has 1 to 32 small letters, digits"),
         (f'["{"a" * 33}"]\napi_key = "{KEY}"', ": the name of an account has 1 to 32 small letters, digits"),
-        (f'[archive]\napi_key = "{KEY}"', " [archive]: an account cannot be called so"),
-        (f'[default]\napi_key = "{KEY}"', " [default]: DOCV_API_KEY speaks of this account already"),
-        ("[kyb]\nrate = 4", " [kyb]: expected is api_key or api_key_file, one of them, a text"),
-        ("[kyb]\napi_key = 4", " [kyb]: expected is api_key or api_key_file, one of them, a text"),
+        (f'[archive]\napi_key = "{KEY}"', " [archive]: this name is reserved"),
+        (f'[default]\napi_key = "{KEY}"', " [default]: DOCV_API_KEY describes this account already"),
+        ("[kyb]\nrate = 4", " [kyb]: expected either api_key or api_key_file, as a text"),
+        ("[kyb]\napi_key = 4", " [kyb]: expected either api_key or api_key_file, as a text"),
         ('[kyb]\napi_key = "two words"', " [kyb]: its key must be one word of visible ASCII characters"),
         ('[kyb]\napi_key_file = "nowhere"', " [kyb]: nowhere cannot be read: No such file or directory"),
-        ('[kyb]\napi_key_file = "a\\u0000b"', " [kyb]: what names a file is no path"),
+        ('[kyb]\napi_key_file = "a\\u0000b"', " [kyb]: the name of a file is not a path"),
         (f'[kyb]\napi_key = "{OURS}"', ": default and kyb have the same key; a key is one account"),
-        ("".join(f'[a{n}]\napi_key = "{n}"\n' for n in range(MOST + 1)), ": expected are 1 to 100 accounts"),
+        ("".join(f'[a{n}]\napi_key = "{n}"\n' for n in range(MOST + 1)), ": expected 1 to 100 accounts"),
         ("#" * (MOST_BYTES + 1), ": accounts.toml is larger than 64 KiB"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_a_line(text: str, told: str) -> None:
-    (line,) = wrong(text, api_key=OURS)
+def test_a_problem_in_a_file_is_reported_in_one_line(text: str, told: str) -> None:
+    (line,) = problems_of(text, api_key=OURS)
     assert line.startswith(told)
 
 
-def test_nobody_shares_the_rate_of_one_who_shares_it_with_another() -> None:
+def test_an_account_cannot_share_a_shared_rate() -> None:
     text = '[a]\napi_key = "a"\n[b]\napi_key = "b"\nshares_rate_with = "a"\n[c]\napi_key = "c"\nshares_rate_with = "b"'
-    (line,) = wrong(text)
+    (line,) = problems_of(text)
     assert line == " [c]: shares_rate_with must name another account, one that shares with none itself"
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    lines = wrong('[a]\nrate = 0\n[b]\napi_key = "b"\nburst = 0')
+def test_all_problems_are_reported_together() -> None:
+    lines = problems_of('[a]\nrate = 0\n[b]\napi_key = "b"\nburst = 0')
     assert [line.split(":")[0] for line in lines] == [" [a]", " [a]", " [b]"]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b'[kyb]\napi_key = "\xff"'])
-def test_a_file_that_is_no_text_is_a_line(data: bytes) -> None:
+def test_a_file_that_is_not_text_is_reported_in_one_line(data: bytes) -> None:
     Path("accounts.toml").write_bytes(data)
-    with pytest.raises(SettingsError, match=r"is no text in UTF-8$"):
+    with pytest.raises(SettingsError, match=r"is not text in UTF-8$"):
         read_accounts(Path("accounts.toml"), settings())
 
 
-def test_a_file_that_is_not_there_is_a_line() -> None:
+def test_a_missing_file_is_reported_in_one_line() -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read: No such file or directory$"):
         read_accounts(Path("nowhere.toml"), settings())
 
 
-def test_a_file_that_everybody_can_read_is_a_warning() -> None:
-    file = written(f'[kyb]\napi_key = "{KEY}"', mode=0o644)
+def test_a_world_readable_file_is_a_warning() -> None:
+    file = write_file(f'[kyb]\napi_key = "{KEY}"', mode=0o644)
     _, (warning,) = read_accounts(file, settings())
-    assert warning == "accounts.toml can be read by everybody on this machine; chmod o-r would do"
+    assert warning == "every user of this machine can read accounts.toml; run chmod o-r"
 
 
-def test_a_key_shows_in_no_representation() -> None:
+def test_the_repr_of_an_account_has_no_key() -> None:
     known = read(f'[kyb]\napi_key = "{KEY}"')
     assert isinstance(known["kyb"].settings.api_key, SecretStr)
     assert KEY not in repr(known)

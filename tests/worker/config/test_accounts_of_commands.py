@@ -1,4 +1,4 @@
-"""Commands that are told of an account speak of that one."""
+"""Commands with an account use only that one."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     return Shell(tmp_path, settings)
 
 
-async def test_a_person_stops_one_account_and_starts_it_again(shell: Shell, redis: Redis) -> None:
+async def test_hold_and_resume_affect_one_account(shell: Shell, redis: Redis) -> None:
     holds = Holds(redis)
     await holds.place_manual("default", "ours")
     await holds.place_for(backfill_of("kyb"), Reason.QUOTA, "spent", 600)
@@ -34,7 +34,7 @@ async def test_a_person_stops_one_account_and_starts_it_again(shell: Shell, redi
     assert [hold.scope for hold in await holds.list_all()] == [ARCHIVE, "default"]
 
 
-async def test_status_tells_of_each_account_and_of_those_that_nobody_knows(shell: Shell, redis: Redis) -> None:
+async def test_status_shows_each_account_and_unknown_ones(shell: Shell, redis: Redis) -> None:
     await Holds(redis).place_manual("kyb", "theirs")
     ledger, eval_id = Ledger(redis), "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
@@ -58,7 +58,7 @@ async def test_status_tells_of_each_account_and_of_those_that_nobody_knows(shell
         assert words in said
 
 
-async def test_what_is_enqueued_and_what_died_is_of_an_account(shell: Shell, redis: Redis) -> None:
+async def test_enqueued_evaluations_and_dead_letters_have_an_account(shell: Shell, redis: Redis) -> None:
     ours, theirs = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11"
     assert (await shell.run("enqueue", ours)).code == 0
     assert (await shell.run("enqueue", theirs, "--account", "kyb")).code == 0
@@ -79,7 +79,7 @@ async def test_the_same_list_for_another_account_is_another_run(shell: Shell) ->
     assert (shell.folder / "archive" / "runs" / "production" / "q3" / "run.json").exists()
 
 
-async def test_the_archive_is_asked_where_the_account_has_its_evaluations(shell: Shell) -> None:
+async def test_commands_read_the_archive_in_the_environment_of_the_account(shell: Shell) -> None:
     eval_id = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
     place = shell.folder / "archive" / "production" / eval_id
     place.mkdir(parents=True)
@@ -103,13 +103,13 @@ async def test_the_archive_is_asked_where_the_account_has_its_evaluations(shell:
     ],
     ids=lambda command: command[0],
 )
-async def test_an_account_that_is_none_is_a_sentence(shell: Shell, command: tuple[str, ...]) -> None:
+async def test_an_unknown_account_is_reported_in_one_sentence(shell: Shell, command: tuple[str, ...]) -> None:
     finished = await shell.run(*command, "--account", "nobody")
     assert finished.code == 2
     assert finished.err == "docv-archive: no account 'nobody': known are default, kyb\n"
 
 
-async def test_what_is_wrong_with_the_file_is_told_at_start(shell: Shell) -> None:
+async def test_a_problem_in_the_file_is_reported_at_the_start(shell: Shell) -> None:
     (shell.folder / "accounts.toml").write_text("[kyb]\nrate = 0\n")
     finished = await shell.run("worker")
     assert finished.code == 2

@@ -1,4 +1,4 @@
-"""A worker's metrics and health on a port of its own."""
+"""A worker serves its metrics and health over HTTP."""
 
 import contextlib
 import gzip
@@ -20,7 +20,7 @@ Gauge("docv_example", "Always 7.", registry=REGISTRY).set(7)
 
 
 def healthy() -> None:
-    """Nothing is wrong."""
+    """Return no problem."""
 
 
 @pytest.fixture
@@ -44,19 +44,19 @@ def address_of(url: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def test_metrics_and_health_have_a_route_each_and_all_else_is_not_found(url: str) -> None:
+def test_metrics_and_health_have_routes_and_other_paths_are_not_found(url: str) -> None:
     status, page = get(f"{url}/metrics")
     assert (status, samples(page.decode())) == (200, {"docv_example": 7})
     assert get(f"{url}/livez") == (200, b"alive\n")
     assert [get(f"{url}{path}")[0] for path in ("/", "/other", "/metrics/", "/livez/x")] == [404] * 4
 
 
-def test_a_scraper_that_takes_gzip_gets_it(url: str) -> None:
+def test_a_scraper_that_accepts_gzip_gets_it(url: str) -> None:
     status, page = get(f"{url}/metrics", Accept_Encoding="gzip")
     assert (status, samples(gzip.decompress(page).decode())) == (200, {"docv_example": 7})
 
 
-def test_a_stalled_worker_says_so_with_503() -> None:
+def test_a_stalled_worker_answers_livez_with_503() -> None:
     with serve_metrics(REGISTRY, lambda: "its event loop has not moved for 31 s", "127.0.0.1", 0) as url:
         assert get(f"{url}/livez") == (503, b"its event loop has not moved for 31 s\n")
 
@@ -70,7 +70,7 @@ def test_clients_that_send_nothing_more_do_not_stop_others(url: str, sent: bytes
         began = time.monotonic()
         assert get(f"{url}/metrics")[0] == 200
         assert time.monotonic() - began < 4
-        # The oldest had to go, the latest are still there.
+        # The oldest connection was closed, the latest ones are open.
         assert clients[0].recv(1) == b""
         clients[-1].sendall(b"\r\n" if sent else b"GET /livez HTTP/1.1\r\n\r\n")
         assert clients[-1].recv(1024).startswith(b"HTTP/1.0 200")
@@ -83,7 +83,7 @@ def test_a_silent_client_is_dropped(url: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("sent", [b"x" * 70_000, b"GET\r\n\r\n", b"\0\xff\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
-def test_malformed_requests_are_answered_and_printed_nowhere(
+def test_malformed_requests_are_answered_and_not_printed(
     url: str, sent: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_connection(address_of(url), timeout=20) as client, contextlib.suppress(OSError):
@@ -93,18 +93,16 @@ def test_malformed_requests_are_answered_and_printed_nowhere(
     assert capfd.readouterr().err == ""
 
 
-def test_ipv6_has_its_brackets_in_the_url() -> None:
+def test_an_ipv6_address_has_brackets_in_the_url() -> None:
     with serve_metrics(REGISTRY, healthy, "::1", 0) as url:
         assert url.startswith("http://[::1]:")
         assert get(f"{url}/livez") == (200, b"alive\n")
 
 
-def test_an_address_in_use_is_one_sentence_that_says_what_to_do(url: str) -> None:
+def test_an_address_in_use_is_reported_in_one_sentence_with_a_fix(url: str) -> None:
     _, port = address_of(url)
     with (
-        pytest.raises(
-            ServiceUnavailable, match=f"127.0.0.1:{port} cannot be listened on .*DOCV_METRICS_PORT"
-        ) as refused,
+        pytest.raises(ServiceUnavailable, match=f"127.0.0.1:{port} cannot be used .*DOCV_METRICS_PORT") as refused,
         serve_metrics(REGISTRY, healthy, "127.0.0.1", port),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Shared metrics are read from Redis now and then, and never at the expense of a scrape."""
+"""Shared metrics are read from Redis every few seconds, and never make a scrape fail."""
 
 import asyncio
 import time
@@ -16,8 +16,8 @@ SAMPLES: Samples = {
 }
 
 
-class Redis:
-    """As much of Redis as the metrics need: it answers, or not."""
+class FakeRedis:
+    """The part of Redis that the metrics need, which answers or not."""
 
     def __init__(self, answer: Callable[[], Awaitable[Samples]]) -> None:
         self.answer, self.reads, self.now = answer, 0, 0.0
@@ -33,17 +33,17 @@ class Redis:
         return samples((await asyncio.to_thread(generate_latest, self._registry)).decode())
 
 
-async def well() -> Samples:
+async def answer_well() -> Samples:
     await asyncio.sleep(0)
     return SAMPLES
 
 
-async def away() -> Samples:
+async def fail_to_answer() -> Samples:
     raise RedisConnectionError
 
 
 async def frozen() -> Samples:
-    """Never answer, and swallow one cancellation, as a client may."""
+    """Never answer, and swallow one cancellation, as a Redis client may."""
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
@@ -51,8 +51,8 @@ async def frozen() -> Samples:
     raise RedisConnectionError
 
 
-async def test_registering_reads_nothing_and_a_scrape_shows_every_sample() -> None:
-    redis = Redis(well)
+async def test_registering_reads_nothing_and_a_scrape_returns_every_sample() -> None:
+    redis = FakeRedis(answer_well)
     assert redis.reads == 0
     assert await redis.page() == {
         "docv_redis_up": 1,
@@ -62,8 +62,8 @@ async def test_registering_reads_nothing_and_a_scrape_shows_every_sample() -> No
     }
 
 
-async def test_redis_is_read_at_most_every_few_seconds_however_many_scrape() -> None:
-    redis = Redis(well)
+async def test_redis_is_read_at_most_every_few_seconds() -> None:
+    redis = FakeRedis(answer_well)
     pages = await asyncio.gather(*(redis.page() for _ in range(20)))
     assert redis.reads == 1
     assert [page["docv_redis_up"] for page in pages] == [1] * 20
@@ -75,18 +75,25 @@ async def test_redis_is_read_at_most_every_few_seconds_however_many_scrape() -> 
     assert redis.reads == 2
 
 
-async def test_a_scrape_does_without_redis_and_shows_nothing_old() -> None:
-    redis = Redis(well)
+async def test_a_scrape_without_redis_succeeds_without_old_samples() -> None:
+    redis = FakeRedis(answer_well)
     await redis.page()
-    for answer in (away, frozen):
+    for answer in (fail_to_answer, frozen):
         redis.answer, redis.now = answer, redis.now + 10
         assert await redis.page() == {"docv_redis_up": 0}
-    redis.answer, redis.now = well, redis.now + 10
+    redis.answer, redis.now = answer_well, redis.now + 10
     assert (await redis.page())["docv_redis_up"] == 1
 
 
-async def test_a_scrape_does_without_a_loop_that_has_stalled() -> None:
-    redis = Redis(well)
+async def test_a_scrape_succeeds_if_shared_values_cannot_be_read() -> None:
+    async def broken() -> Samples:
+        raise KeyError("reason")
+
+    assert await FakeRedis(broken).page() == {"docv_redis_up": 0}
+
+
+async def test_a_scrape_succeeds_if_the_event_loop_has_stalled() -> None:
+    redis = FakeRedis(answer_well)
     scrape = asyncio.create_task(redis.page())
     await asyncio.sleep(0)
     time.sleep(0.5)  # noqa: ASYNC251  # this is the stall

@@ -1,8 +1,9 @@
-"""The metrics of a worker: named as Prometheus wants them, with a bounded number of series."""
+"""The metrics of a worker follow Prometheus's naming rules, and have a bounded number of series."""
 
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def count_everything(times: int) -> None:
-    """Count with every known label value, and with unforeseen ones."""
+    """Count with every known label value, and with unknown ones."""
     for number in range(times):
         odd = str(uuid4())
         for status in (200, 400, 429, 503, 999, None, number):
@@ -54,7 +55,7 @@ def count_everything(times: int) -> None:
         observe_loop_lag(number)
 
 
-def test_each_function_counts_in_its_own_series(counted: Counted) -> None:
+def test_each_function_counts_in_its_own_metric(counted: Counted) -> None:
     count_outcome(Outcome.ARCHIVED, "live")
     count_request(200, 700_000)
     count_request(429, 0)
@@ -84,7 +85,7 @@ def test_each_function_counts_in_its_own_series(counted: Counted) -> None:
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_number_of_series_is_bounded_whatever_happens() -> None:
+def test_the_number_of_series_is_bounded() -> None:
     count_everything(1)
     series = current().keys()
     count_everything(50)
@@ -124,7 +125,11 @@ def test_gauges_are_read_with_each_scrape() -> None:
     )
 
 
-def test_names_have_our_prefix_and_a_sentence() -> None:
+def test_the_version_is_shown() -> None:
+    assert current()[f'docv_build_info{{version="{version("docv-archive")}"}}'] == 1
+
+
+def test_metrics_have_our_prefix_and_a_help_sentence() -> None:
     for family in text_string_to_metric_families(generate_latest(REGISTRY).decode()):
         assert family.name.startswith(("docv_", "process_", "python_"))
         assert family.documentation
@@ -132,7 +137,7 @@ def test_names_have_our_prefix_and_a_sentence() -> None:
 
 
 @pytest.mark.needs("promtool")
-def test_promtool_accepts_our_names() -> None:
+def test_promtool_accepts_the_names() -> None:
     page = "\n".join(line for line in generate_latest(REGISTRY).decode().splitlines() if "python_info" not in line)
     checked = subprocess.run(
         ["promtool", "check", "metrics"],  # noqa: S607  # wherever it is

@@ -1,4 +1,4 @@
-"""What cannot be published is in the ledger all the same."""
+"""An evaluation that cannot be published is still in the ledger."""
 
 import threading
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
 
-async def test_a_redis_that_takes_no_message_is_told_and_no_error(tmp_path: Path) -> None:
+async def test_a_failed_publish_is_logged_and_raises_nothing(tmp_path: Path) -> None:
     settings = Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))
     publisher = Publisher(make_publishing_app(settings))
     with capture_logs() as logged:
@@ -26,7 +26,7 @@ async def test_a_redis_that_takes_no_message_is_told_and_no_error(tmp_path: Path
     assert (logged[0]["event"], logged[0]["evaluations"]) == ("publish.delayed", 1)
 
 
-async def test_nobody_waits_long_for_a_message_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_publish_returns_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     class Stuck:
@@ -34,13 +34,13 @@ async def test_nobody_waits_long_for_a_message_to_be_taken(monkeypatch: pytest.M
             released.wait(30)
 
     stuck: Any = Stuck()
-    monkeypatch.setattr(module, "_SECONDS", 0.05)  # two seconds are long for a test
+    monkeypatch.setattr(module, "_SECONDS", 0.05)  # two seconds would slow the test down
     with capture_logs() as logged:
         await BackgroundPublisher(stuck).publish(Queue.LIVE, ["an ID"])
     released.set()
     assert logged[0]["error"] == "TimeoutError"
 
 
-async def test_nothing_to_publish_needs_no_connection() -> None:
+async def test_publish_opens_no_connection_without_ids() -> None:
     nobody: Any = None
     await BackgroundPublisher(nobody).publish(Queue.LIVE, [])

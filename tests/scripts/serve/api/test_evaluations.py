@@ -1,6 +1,7 @@
-"""The ledger and the archive are asked, and tell figures only."""
+"""`GET /evaluations/{eval_id}` reports from the ledger and the archive, without names from a bundle."""
 
 import asyncio
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
-from tests.scripts.serve.conftest import Client
+from tests.scripts.serve.conftest import INTAKE, Client
 from worker.config.settings import Settings
 
 NAME = "canary-name.jpg"
@@ -59,7 +61,7 @@ def place(settings: Settings, eval_id: str) -> Path:
     return path
 
 
-async def test_a_manifest_is_summed_up(client: Client, place: Path, eval_id: str) -> None:
+async def test_a_manifest_is_summarized(client: Client, place: Path, eval_id: str) -> None:
     put(place, json.dumps(manifest(eval_id)))
     answer = await client.look_up(eval_id.upper())
     assert (answer.status, answer.json) == (
@@ -70,6 +72,7 @@ async def test_a_manifest_is_summed_up(client: Client, place: Path, eval_id: str
             "outcome": "archived",
             "cause": None,
             "reason": None,
+            "restricted": None,
             "next_attempt_at": None,
             "documents": 3,
             "bytes": 1_057,
@@ -80,15 +83,15 @@ async def test_a_manifest_is_summed_up(client: Client, place: Path, eval_id: str
     assert NAME not in answer.body.decode()
 
 
-async def test_what_neither_ledger_nor_archive_knows_is_missing(client: Client, eval_id: str) -> None:
+async def test_an_evaluation_is_missing_when_neither_ledger_nor_archive_knows_it(client: Client, eval_id: str) -> None:
     answer = await client.look_up(eval_id)
     assert answer.status == 404
-    nothing = dict.fromkeys(("state", "cause", "reason", "next_attempt_at", "at_source", "manifest"))
+    nothing = dict.fromkeys(("state", "cause", "reason", "restricted", "next_attempt_at", "at_source", "manifest"))
     assert answer.json == {"eval_id": eval_id, "outcome": "missing", "documents": 0, "bytes": 0} | nothing
 
 
 @pytest.mark.parametrize("status", ["present", "partly_gone", "gone", "none", "unknown"])
-async def test_what_riskos_has_is_told_beside_what_the_archive_holds(
+async def test_the_state_at_riskos_is_shown_next_to_the_documents_held(
     client: Client, place: Path, eval_id: str, status: str
 ) -> None:
     source = {"status": status, "asked_at": "2026-01-01T00:00:00.000Z", "response": {"status": 200, "message": None}}
@@ -98,7 +101,7 @@ async def test_what_riskos_has_is_told_beside_what_the_archive_holds(
 
 
 @pytest.mark.parametrize("outcome", ["no_documents", "not_found", "rejected"])
-async def test_an_older_manifest_denies_nothing_that_the_archive_holds(
+async def test_an_older_manifest_still_reports_the_documents_held(
     client: Client, place: Path, eval_id: str, outcome: str
 ) -> None:
     put(place, json.dumps(manifest(eval_id, outcome=outcome)))
@@ -115,9 +118,7 @@ async def take(ledger: Ledger, eval_id: str) -> Job:
     return job
 
 
-async def test_an_accepted_evaluation_is_told_by_its_state_from_the_first_moment(
-    client: Client, redis: Redis, eval_id: str
-) -> None:
+async def test_an_accepted_evaluation_has_a_state_immediately(client: Client, redis: Redis, eval_id: str) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.json["state"], answer.json["outcome"]) == (200, "queued", None)
@@ -135,9 +136,7 @@ async def test_an_accepted_evaluation_is_told_by_its_state_from_the_first_moment
     assert (due - datetime.now(UTC)).total_seconds() == pytest.approx(90, abs=20)
 
 
-async def test_a_dead_letter_is_known_so_that_its_producer_does_not_send_it_again(
-    client: Client, redis: Redis, eval_id: str
-) -> None:
+async def test_a_dead_letter_is_reported_as_such(client: Client, redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
     await accept(ledger, eval_id)
     await ledger.dead_letter(await take(ledger, eval_id), attempts=6, failure=Failure("forbidden", status=403))
@@ -149,7 +148,7 @@ async def test_a_dead_letter_is_known_so_that_its_producer_does_not_send_it_agai
     )
 
 
-async def test_an_erased_evaluation_is_erased_whatever_it_was(client: Client, place: Path, eval_id: str) -> None:
+async def test_an_erased_evaluation_is_reported_as_erased(client: Client, place: Path, eval_id: str) -> None:
     erased = {"receipt": "receipts/a.json", "at": "2026-01-02T00:00:00.000Z"}
     put(place, json.dumps(manifest(eval_id, outcome="unreadable", documents=[], erased=erased)))
     answer = await client.look_up(eval_id)
@@ -157,7 +156,7 @@ async def test_an_erased_evaluation_is_erased_whatever_it_was(client: Client, pl
     assert answer.json["documents"] == 0
 
 
-async def test_a_redis_that_does_not_answer_does_not_make_anything_missing(
+async def test_nothing_is_missing_when_redis_does_not_answer(
     client: Client, redis: Redis, place: Path, eval_id: str
 ) -> None:
     put(place, json.dumps(manifest(eval_id)))
@@ -168,7 +167,7 @@ async def test_a_redis_that_does_not_answer_does_not_make_anything_missing(
 
 
 @pytest.mark.parametrize("damaged", ["no JSON", "{}"])
-async def test_a_damaged_manifest_is_told_in_a_sentence(
+async def test_a_damaged_manifest_is_reported_in_one_sentence(
     client: Client, place: Path, eval_id: str, damaged: str
 ) -> None:
     put(place, damaged)
@@ -177,18 +176,31 @@ async def test_a_damaged_manifest_is_told_in_a_sentence(
     assert "damaged" in answer.json["error"]
 
 
-async def test_an_archive_that_cannot_be_read_is_asked_later(client: Client, place: Path, eval_id: str) -> None:
+async def test_the_answer_is_503_when_the_archive_cannot_be_read(client: Client, place: Path, eval_id: str) -> None:
     await asyncio.to_thread(place.mkdir)
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
 
 
 @pytest.mark.parametrize("eval_id", ["no-id", "..%2F..%2Fetc", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a1g"])
-async def test_what_is_no_id_is_told(client: Client, eval_id: str) -> None:
+async def test_an_invalid_id_is_refused(client: Client, eval_id: str) -> None:
     answer = await client.look_up(eval_id)
     assert answer.status == 400
     assert "UUID" in answer.json["error"]
 
 
-async def test_nobody_is_told_without_a_token(client: Client, eval_id: str) -> None:
+async def test_a_request_without_a_token_is_refused(client: Client, eval_id: str) -> None:
     assert (await client.send("GET", f"/evaluations/{eval_id}")).status == 401
+
+
+async def test_each_view_is_logged_before_and_after(client: Client, eval_id: str) -> None:
+    with capture_logs() as logged:
+        await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")
+        await client.send("GET", f"/evaluations/{eval_id}", Authorization="Bearer not-a-secret-of-ours")
+    begun, viewed, refused = (line for line in logged if line["event"] != "request.answered")
+    actor = f"token-{hashlib.sha256(f'bearer {INTAKE}'.encode()).hexdigest()[:8]}"
+    known = {"actor": actor, "role": "producer", "eval_id": eval_id, "request_id": begun["request_id"]}
+    assert begun.items() >= {**known, "event": "access.begun", "action": "evaluation.viewed"}.items()
+    assert viewed.items() >= {**known, "event": "evaluation.viewed"}.items()
+    assert (refused["event"], refused["actor"], refused["status"]) == ("access.refused", None, 401)
+    assert refused["route"] == "/evaluations/{eval_id}"

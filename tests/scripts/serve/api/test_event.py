@@ -1,4 +1,4 @@
-"""What an event asks of us."""
+"""Parsing of webhook events."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +21,7 @@ def wanted(**changes: Any) -> RequestedEvaluation:
 
 
 @pytest.mark.parametrize(("event_type", "refresh"), TYPES.items())
-def test_three_types_ask_for_an_evaluation_and_two_of_them_say_it_has_changed(
-    event_type: str, *, refresh: bool
-) -> None:
+def test_three_event_types_request_an_evaluation_and_two_request_a_refresh(event_type: str, *, refresh: bool) -> None:
     found = wanted(event_type=event_type)
     assert (found.event_type, found.refresh) == (event_type, refresh)
 
@@ -32,22 +30,22 @@ def test_three_types_ask_for_an_evaluation_and_two_of_them_say_it_has_changed(
     "event_type",
     ["evaluation_paused", "decision_update", "case_notes_added", "Evaluation_Completed", "unheard_of", "", None, 7, []],
 )
-def test_every_other_type_is_ignored(event_type: Any) -> None:
+def test_other_event_types_are_ignored(event_type: Any) -> None:
     assert read_event(event(event_type=event_type), "sandbox") == IgnoredEvent(EventResult.IGNORED_TYPE)
 
 
 @pytest.mark.parametrize("name", ["", None])
-def test_a_ping_of_the_dashboard_is_known_by_its_empty_environment(name: Any) -> None:
+def test_an_event_is_a_test_ping_when_its_environment_is_empty(name: Any) -> None:
     assert read_event(event(data={"environment_name": name}), "sandbox") == IgnoredEvent(EventResult.TEST_PING)
 
 
 @pytest.mark.parametrize("name", ["Production", "production", "Sandbox 2"])
-def test_another_environment_is_none_of_our_business(name: str) -> None:
+def test_an_event_of_another_environment_is_ignored(name: str) -> None:
     assert read_event(event(data={"environment_name": name}), "sandbox") == IgnoredEvent(EventResult.OTHER_ENVIRONMENT)
 
 
 @pytest.mark.parametrize("name", ["Sandbox", "sandbox", " SANDBOX "])
-def test_our_environment_is_known_however_it_is_written(name: str) -> None:
+def test_the_environment_is_compared_without_case_and_spaces(name: str) -> None:
     assert wanted(data={"environment_name": name})
 
 
@@ -57,7 +55,7 @@ def test_an_event_of_a_case_need_not_name_its_environment() -> None:
     assert isinstance(read_event(made, "production"), RequestedEvaluation)
 
 
-def test_an_id_is_taken_in_its_one_form() -> None:
+def test_an_id_is_converted_to_its_canonical_form() -> None:
     eval_id = str(uuid4())
     assert wanted(eval_id=eval_id.upper()).eval_id == eval_id
 
@@ -71,7 +69,7 @@ def test_an_id_is_taken_in_its_one_form() -> None:
         ({"data": {"environment_name": 7}}, "bad_environment"),
     ],
 )
-def test_an_event_that_wants_something_and_does_not_say_of_what_is_unusable(change: dict[str, Any], cause: str) -> None:
+def test_an_event_is_unusable_when_it_names_no_evaluation(change: dict[str, Any], cause: str) -> None:
     found = read_event(event(**change), "sandbox")
     assert isinstance(found, UnusableEvent)
     assert (found.cause, found.event_type) == (cause, "evaluation_completed")
@@ -85,7 +83,18 @@ def test_an_event_without_data_is_unusable(data: Any) -> None:
     assert found.cause == "no_data"
 
 
-def test_an_event_without_an_id_of_an_evaluation_is_unusable() -> None:
+@pytest.mark.parametrize(
+    ("event_id", "kept"),
+    [("e-1", "e-1"), ("x" * 129, None), ("jane@example.com", None), ("Jane Doe", None), ("a\nb", None), (7, None)],
+)
+@pytest.mark.parametrize("data", [None, {}, {"eval_id": "no-id"}, {"environment_name": 7}])
+def test_an_unusable_event_keeps_its_id_when_safe(event_id: Any, kept: str | None, data: Any) -> None:
+    found = read_event({"event_id": event_id, "event_type": "reevaluation", "data": data}, "sandbox")
+    assert isinstance(found, UnusableEvent)
+    assert (found.event_id, found.event_type) == (kept, "reevaluation")
+
+
+def test_an_event_without_an_evaluation_id_is_unusable() -> None:
     made = event()
     del made["data"]["eval_id"]
     found = read_event(made, "sandbox")
@@ -95,9 +104,17 @@ def test_an_event_without_an_id_of_an_evaluation_is_unusable() -> None:
 
 @pytest.mark.parametrize(
     ("event_id", "kept"),
-    [("e-1", True), ("x" * 128, True), ("x" * 129, False), ("two words", False), ("ümlaut", False), ("\ud800", False)],
+    [
+        ("e-1", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("two words", False),
+        ("ümlaut", False),
+        ("\ud800", False),
+        ("a@b.c", False),
+    ],
 )
-def test_an_event_s_own_id_is_kept_where_it_is_safe_and_known_in_any_case(event_id: str, *, kept: bool) -> None:
+def test_an_event_id_is_stored_only_when_safe_and_always_part_of_the_key(event_id: str, *, kept: bool) -> None:
     found = wanted(event_id=event_id)
     assert found.event_id == (event_id if kept else None)
     assert found.key is not None
@@ -105,11 +122,11 @@ def test_an_event_s_own_id_is_kept_where_it_is_safe_and_known_in_any_case(event_
 
 
 @pytest.mark.parametrize("event_id", ["", None, 7, ["e"]])
-def test_what_is_no_id_makes_no_event_a_repeated_one(event_id: Any) -> None:
+def test_an_event_has_no_key_when_its_id_is_not_valid(event_id: Any) -> None:
     assert (wanted(event_id=event_id).key, wanted(event_id=event_id).event_id) == (None, None)
 
 
-def test_an_event_is_known_by_its_id_its_type_and_its_evaluation() -> None:
+def test_the_key_depends_on_event_id_type_and_evaluation() -> None:
     one, other = str(uuid4()), str(uuid4())
     same = [wanted(eval_id=one, event_id="e").key, wanted(eval_id=one.upper(), event_id="e", event_at=None).key]
     others = [
@@ -142,7 +159,7 @@ def test_the_first_request_waits_until_the_event_has_settled(event_at: Any, dela
     assert wanted(event_at=event_at).settle_delay(15.0, now=1_000.0) == pytest.approx(delay)
 
 
-def test_the_facts_of_an_evaluation_are_taken_along() -> None:
+def test_an_event_carries_the_facts_of_its_evaluation() -> None:
     found = wanted(event_at="2026-01-31T12:00:00+01:00", **steps("SocureDocRequest", {"documentType": "Military"}))
     assert set(found.facts.evidence) == {Evidence.MILITARY_ID, Evidence.DOCV_STEP}
     assert found.facts.event_at == datetime(2026, 1, 31, 11, tzinfo=UTC).timestamp()
@@ -152,7 +169,7 @@ def test_the_facts_of_an_evaluation_are_taken_along() -> None:
 @pytest.mark.parametrize(
     "event_at", ["1969-12-31T23:59:59Z", "9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00+23:59", "yesterday", None]
 )
-def test_a_time_that_is_of_no_evaluation_is_none(event_at: Any) -> None:
+def test_the_time_of_an_event_is_none_when_not_plausible(event_at: Any) -> None:
     assert wanted(event_at=event_at).facts.event_at is None
 
 

@@ -1,8 +1,11 @@
-"""Whether the process is alive, and whether what it needs answers; asked no more often than it helps."""
+"""The health checks: alive, ready, and at most one check per second."""
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from scripts.serve.api.health import HealthApi
 from tests.faults.redis_server import RedisServer
@@ -35,7 +38,7 @@ class Clock:
         return self.now
 
 
-async def test_it_is_asked_once_a_second_however_many_want_to_know() -> None:
+async def test_a_service_is_checked_at_most_once_per_second() -> None:
     service, clock = Service(), Clock()
     health = HealthApi({"it": service.answer}, clock=clock)
     answers = await asyncio.gather(*(health.ready(ANYTHING) for _ in range(20)))
@@ -48,7 +51,7 @@ async def test_it_is_asked_once_a_second_however_many_want_to_know() -> None:
     assert service.asked == 2
 
 
-async def test_who_does_not_answer_is_not_ready_and_not_asked_twice() -> None:
+async def test_a_service_is_not_ready_and_not_checked_twice_when_it_does_not_answer() -> None:
     service, clock = Service(), Clock()
     service.hangs = True
     health = HealthApi({"it": service.answer}, seconds=0.01, clock=clock)
@@ -58,13 +61,33 @@ async def test_who_does_not_answer_is_not_ready_and_not_asked_twice() -> None:
     await health.close()
 
 
-async def test_a_ready_process_says_so_and_a_living_one_to_everybody(client: Client) -> None:
+async def test_close_cancels_the_check_of_a_cancelled_request(caplog: pytest.LogCaptureFixture) -> None:
+    ended = asyncio.Event()
+
+    async def ask() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            raise OSError
+
+    health = HealthApi({"it": ask})
+    request = asyncio.create_task(health.ready(ANYTHING))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    await asyncio.wait([request])
+    await health.close()
+    gc.collect()
+    assert (ended.is_set(), caplog.records) == (True, [])
+
+
+async def test_readyz_lists_each_service_and_livez_needs_no_login(client: Client) -> None:
     ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
     assert (ready.status, ready.json) == (200, {"redis": True, "archive": True})
     assert (await client.send("GET", "/livez")).status == 200
 
 
-async def test_it_says_what_does_not_answer(tmp_path: Path) -> None:
+async def test_readyz_names_the_service_that_does_not_answer(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "own-redis")
     await server.start()
     try:
@@ -77,7 +100,7 @@ async def test_it_says_what_does_not_answer(tmp_path: Path) -> None:
         await server.kill()
 
 
-async def test_an_archive_that_is_gone_is_told(settings: Settings, tmp_path: Path) -> None:
+async def test_readyz_reports_a_missing_archive(settings: Settings, tmp_path: Path) -> None:
     async with opened(settings) as client:
         (tmp_path / "archive").rmdir()
         (tmp_path / "archive").write_text("a file")

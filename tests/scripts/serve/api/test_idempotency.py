@@ -1,4 +1,4 @@
-"""What came of a request is known for a day, and of one under way for a while."""
+"""Results are stored for a day, and a request under way for a while."""
 
 import pytest
 from redis.asyncio import Redis
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.both_redises
 ONE = IdempotencyKey("key", "body")
 
 
-async def test_a_request_is_under_way_until_it_is_kept_or_forgotten(redis: Redis) -> None:
+async def test_a_request_is_under_way_until_completed_or_abandoned(redis: Redis) -> None:
     memory = IdempotencyStore(redis)
     assert await memory.begin(ONE) is None
     with pytest.raises(HTTPError) as caught:
@@ -23,7 +23,7 @@ async def test_a_request_is_under_way_until_it_is_kept_or_forgotten(redis: Redis
     assert await memory.begin(ONE) is None
 
 
-async def test_another_body_is_refused_while_the_first_is_under_way_and_afterwards(redis: Redis) -> None:
+async def test_another_body_is_refused_during_and_after_the_first_request(redis: Redis) -> None:
     memory = IdempotencyStore(redis)
     await memory.begin(ONE)
     for _ in range(2):
@@ -33,7 +33,7 @@ async def test_another_body_is_refused_while_the_first_is_under_way_and_afterwar
         await memory.complete(ONE, {})
 
 
-async def test_nothing_is_remembered_for_ever(redis: Redis) -> None:
+async def test_stored_results_expire(redis: Redis) -> None:
     memory = IdempotencyStore(redis)
     await memory.begin(ONE)
     assert await redis.ttl("docv:idempotency:key") == pytest.approx(90, abs=5)

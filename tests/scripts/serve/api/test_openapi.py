@@ -1,4 +1,4 @@
-"""The document describes what is there, all of it, and is the one that is published."""
+"""The OpenAPI document covers every route, and equals the published copy."""
 
 import json
 from pathlib import Path
@@ -19,22 +19,22 @@ def test_the_document_is_valid() -> None:
     validate(document(), cls=OpenAPIV31SpecValidator)
 
 
-def test_the_published_document_is_that_of_the_code() -> None:
+def test_the_published_document_equals_the_generated_one() -> None:
     remake = (
         'python -c "import json; from scripts.serve.api.openapi import document; '
         'print(json.dumps(document(), indent=1))" > docs/openapi.json'
     )
-    assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"make it anew: {remake}"
+    assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"regenerate it: {remake}"
 
 
 async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
     settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
-    opened = ServeClients(redis=Nobody(), archive=tmp_path, events=Nobody(), ids=Nobody())  # type: ignore[arg-type]
+    opened = ServeClients(redis=Unused(), archive=tmp_path, events=Unused(), ids=Unused())  # type: ignore[arg-type]
     made = make_application(settings, load_accounts(settings), opened, HttpMetrics(), HttpLimits())
     routes = {
         (route.method.lower(), route.resource.canonical)
         for route in made.router.routes()
-        # The operations page is for persons.
+        # The operations page is for people.
         if route.resource and route.resource.canonical != "/" and not route.resource.canonical.startswith("/page/")
     }
     described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
@@ -46,8 +46,8 @@ async def test_the_document_is_served(client: Client) -> None:
     assert (answer.status, answer.json) == (200, document())
 
 
-class Nobody:
-    """What nobody will ask."""
+class Unused:
+    """A client that is never used."""
 
     def register_script(self, _: str) -> None:
         return None

@@ -1,4 +1,4 @@
-"""IDs that are handed in are in the ledger, and what is no ID is named."""
+"""Submitted IDs are in the ledger when they are answered, and invalid IDs are listed."""
 
 import asyncio
 from typing import Any
@@ -21,25 +21,23 @@ def some_ids(count: int) -> list[str]:
     return [str(uuid4()) for _ in range(count)]
 
 
-async def test_ids_are_in_the_ledger_and_on_their_queue(client: Client, redis: Redis, eval_id: str) -> None:
+async def test_submitted_ids_are_in_the_ledger_and_on_their_queue(client: Client, redis: Redis, eval_id: str) -> None:
     answer = await client.hand_in({"eval_ids": [eval_id], "queue": "backfill", "run": "q3", "refresh": True})
     assert (answer.status, answer.json) == (202, {"accepted": 1, "repeated": 0, "under_way": 0, "bad": []})
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.refresh, entry.trigger.source) == (Queue.BACKFILL, True, "intake")
-    assert (await Ledger(redis).get_run("q3")).total == 1
+    assert (await Ledger(redis).runs.get_counters("q3")).total == 1
     assert await redis.llen("docv:backfill") == 1
 
 
-async def test_what_is_not_said_is_live_without_a_run_and_without_refresh(
-    client: Client, redis: Redis, eval_id: str
-) -> None:
+async def test_the_defaults_are_live_without_run_and_refresh(client: Client, redis: Redis, eval_id: str) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.refresh, entry.trigger.run) == (Queue.LIVE, False, None)
 
 
 @pytest.mark.parametrize("settle", [30, 30.5, 86_400])
-async def test_ids_that_settle_first_are_accepted_and_not_queued_yet(
+async def test_ids_with_a_settle_delay_are_accepted_and_not_queued_yet(
     client: Client, redis: Redis, eval_id: str, settle: float
 ) -> None:
     answer = await client.hand_in({"eval_ids": [eval_id], "settle": settle})
@@ -58,7 +56,7 @@ async def test_an_id_with_a_delay_of_zero_is_queued_at_once(client: Client, redi
     assert await redis.llen("docv:live") == 1
 
 
-async def test_what_a_producer_knows_of_an_evaluation_is_kept_as_evidence(client: Client, redis: Redis) -> None:
+async def test_evidence_of_a_producer_is_stored(client: Client, redis: Redis) -> None:
     military, plain = str(uuid4()), str(uuid4())
     facts = {military.upper(): {"document_type": f"Military {CANARY}", "event_at": "2026-01-31T12:00:00Z"}}
     answer = await client.hand_in({"eval_ids": [military, plain], "evidence": facts})
@@ -68,9 +66,7 @@ async def test_what_a_producer_knows_of_an_evaluation_is_kept_as_evidence(client
     assert CANARY not in await everything_in(redis)
 
 
-async def test_evidence_that_does_not_fit_is_refused_in_one_sentence_and_nothing_is_accepted(
-    client: Client, redis: Redis
-) -> None:
+async def test_invalid_evidence_is_refused_and_nothing_is_accepted(client: Client, redis: Redis) -> None:
     ids = [str(uuid4()) for _ in range(9)]
     answer = await client.hand_in({"eval_ids": ids, "evidence": {each: {"colour": CANARY} for each in ids}})
     assert (answer.status, answer.json["error"].count(":")) == (422, 1)
@@ -98,13 +94,13 @@ async def test_each_id_is_counted_once(client: Client) -> None:
     assert 'docv_intake_ids_total{result="accepted"} 2.0' in figures
 
 
-async def test_ids_that_are_all_bad_are_refused_in_the_same_shape(client: Client, redis: Redis) -> None:
+async def test_a_request_without_a_valid_id_is_refused_with_the_same_schema(client: Client, redis: Redis) -> None:
     answer = await client.hand_in({"eval_ids": ["a", "a"]})
     assert (answer.status, len(answer.json["bad"])) == (422, 2)
     assert not await redis.keys("docv:*")
 
 
-async def test_as_many_as_allowed_are_taken_at_once(client: Client, redis: Redis) -> None:
+async def test_the_maximum_number_of_ids_is_accepted(client: Client, redis: Redis) -> None:
     ids = some_ids(MOST_IDS)
     answer = await client.hand_in({"eval_ids": ids, "queue": "backfill"})
     assert (answer.status, answer.json["accepted"]) == (202, MOST_IDS)
@@ -113,7 +109,7 @@ async def test_as_many_as_allowed_are_taken_at_once(client: Client, redis: Redis
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "sentence"),
     [
         ({}, "eval_ids: "),
         ({"eval_ids": []}, "eval_ids: "),
@@ -137,14 +133,16 @@ async def test_as_many_as_allowed_are_taken_at_once(client: Client, redis: Redis
         ({"eval_ids": ["a"], "evidence": {str(n): 7 for n in range(9)}}, "evidence: expected an object that gives IDs"),
     ],
 )
-async def test_another_shape_is_refused_in_a_sentence(client: Client, redis: Redis, body: Any, said: str) -> None:
+async def test_an_invalid_body_is_refused_in_one_sentence(
+    client: Client, redis: Redis, body: Any, sentence: str
+) -> None:
     answer = await client.hand_in(body)
     assert answer.status == 422
-    assert said in answer.json["error"]
+    assert sentence in answer.json["error"]
     assert not await redis.keys("docv:*")
 
 
-async def test_a_full_redis_promises_nothing(client: Client, redis: Redis, eval_id: str) -> None:
+async def test_nothing_is_accepted_when_redis_is_full(client: Client, redis: Redis, eval_id: str) -> None:
     await redis.config_set("maxmemory", 1)
     try:
         answer = await client.hand_in({"eval_ids": [eval_id]}, Idempotency_Key="k")
@@ -154,10 +152,10 @@ async def test_a_full_redis_promises_nothing(client: Client, redis: Redis, eval_
     assert (await client.hand_in({"eval_ids": [eval_id]}, Idempotency_Key="k")).status == 202
 
 
-# -- done once
+# -- Idempotency
 
 
-async def test_a_request_that_is_sent_twice_is_done_once_and_answered_twice(client: Client, redis: Redis) -> None:
+async def test_a_repeated_request_is_processed_once_and_gets_the_same_answer(client: Client, redis: Redis) -> None:
     body = {"eval_ids": [*some_ids(3), CANARY], "run": "q3"}
     first = await client.hand_in(body, Idempotency_Key="k-1")
     await redis.delete("docv:ledger:entries")
@@ -170,7 +168,7 @@ async def test_a_request_that_is_sent_twice_is_done_once_and_answered_twice(clie
     assert CANARY not in await everything_in(redis)
 
 
-async def test_a_request_that_is_sent_ten_times_at_once_is_done_once(client: Client, redis: Redis) -> None:
+async def test_concurrent_repetitions_are_processed_once(client: Client, redis: Redis) -> None:
     body = {"eval_ids": some_ids(500)}
     answers = await asyncio.gather(*(client.hand_in(body, Idempotency_Key="k") for _ in range(10)))
     done = [answer for answer in answers if answer.status == 202 and "Idempotency-Replayed" not in answer.headers]
@@ -186,7 +184,7 @@ async def test_a_key_belongs_to_one_body(client: Client) -> None:
     assert "another body" in other.json["error"]
 
 
-async def test_callers_do_not_know_each_other_s_keys(settings: Settings) -> None:
+async def test_idempotency_keys_are_separate_for_each_caller(settings: Settings) -> None:
     second = "token-of-a-producer-2"
     both = settings.model_validate(settings.model_dump() | {"intake_tokens": f"{INTAKE},{second}"})
     async with opened(both) as client:
@@ -198,7 +196,27 @@ async def test_callers_do_not_know_each_other_s_keys(settings: Settings) -> None
 
 
 @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "schlüssel"])
-async def test_what_is_no_key_is_told(client: Client, key: str) -> None:
+async def test_an_invalid_idempotency_key_is_refused(client: Client, key: str) -> None:
     answer = await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key=key)
     assert answer.status == 400
     assert "Idempotency-Key" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"\ud800": 1}',
+        r'{"eval_ids": ["\ud800"]}',
+        r'{"eval_ids": ["x"], "account": "\udfff"}',
+        r'{"eval_ids": ["x"], "evidence": {"\ud800": {}}}',
+    ],
+)
+async def test_a_lone_surrogate_is_refused(client: Client, body: str) -> None:
+    answer = await client.send("POST", "/evaluations", body.encode(), Authorization=f"Bearer {INTAKE}")
+    assert (answer.status, answer.json) == (422, {"error": "a name or a string in the body is not valid Unicode"})
+
+
+async def test_a_surrogate_pair_is_valid_text(client: Client) -> None:
+    body = rb'{"eval_ids": ["\ud83d\ude00"]}'
+    answer = await client.send("POST", "/evaluations", body, Authorization=f"Bearer {INTAKE}")
+    assert (answer.status, answer.json["bad"][0]["text"]) == (422, "😀")

@@ -1,4 +1,4 @@
-"""What is answered with 200 is in the ledger, and nothing of an event is anywhere else."""
+"""An event answered with 200 is in the ledger, and nothing of it is stored anywhere else."""
 
 import asyncio
 import json
@@ -19,10 +19,10 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.model.outcome import Evidence
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import Client, event, everything_in, opened, settings_for
+from tests.scripts.serve.conftest import TOKEN, Client, event, everything_in, opened, settings_for
 from worker.config.settings import Settings
 
-# With a blank in it, so that it cannot pass for an event's ID, which may be kept.
+# Has a space, so that it is not a valid event ID, which may be stored.
 CANARY = "canary 5d1e77c0"
 
 
@@ -55,7 +55,7 @@ async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis:
         ("case_attachment_added", False, False),
     ],
 )
-async def test_only_a_completed_evaluation_without_a_docv_step_is_not_asked_for(
+async def test_riskos_is_not_asked_about_a_completed_evaluation_without_a_docv_step(
     settings: Settings, redis: Redis, eval_id: str, event_type: str, *, asks_all: bool, without_request: bool
 ) -> None:
     made = event(eval_id, event_type=event_type, data={"data_enrichments": [{"enrichment_provider": "SocureKYC"}]})
@@ -73,7 +73,7 @@ async def test_a_young_event_waits_in_the_ledger_until_it_has_settled(client: Cl
     assert 10 < census.next_due <= 15
 
 
-async def test_a_repeated_event_is_answered_and_does_nothing(client: Client, redis: Redis, eval_id: str) -> None:
+async def test_a_repeated_event_is_answered_and_ignored(client: Client, redis: Redis, eval_id: str) -> None:
     made = event(eval_id)
     await client.deliver(made)
     await redis.hdel("docv:ledger:entries", eval_id)
@@ -82,21 +82,21 @@ async def test_a_repeated_event_is_answered_and_does_nothing(client: Client, red
     assert await entry_of(redis, eval_id) is None
 
 
-async def test_one_id_with_another_content_is_another_event(client: Client, redis: Redis) -> None:
+async def test_an_event_id_with_other_content_is_another_event(client: Client, redis: Redis) -> None:
     one, other = str(uuid4()), str(uuid4())
     for eval_id in (one, other):
         assert (await client.deliver(event(eval_id, event_id="same"))).json == {"result": "accepted"}
     assert await redis.hlen("docv:ledger:entries") == 2
 
 
-async def test_an_event_without_an_id_is_accepted_as_often_as_it_comes(client: Client, redis: Redis) -> None:
+async def test_an_event_without_an_id_is_never_a_repetition(client: Client, redis: Redis) -> None:
     made = event(event_id=None)
     for _ in range(2):
         assert (await client.deliver(made)).json == {"result": "accepted"}
     assert await redis.hlen("docv:ledger:entries") == 1
 
 
-async def test_an_event_that_says_it_has_changed_asks_again(client: Client, redis: Redis, eval_id: str) -> None:
+async def test_a_changed_evaluation_is_requested_again(client: Client, redis: Redis, eval_id: str) -> None:
     await client.deliver(event(eval_id, event_type="case_attachment_added"))
     entry = await entry_of(redis, eval_id)
     assert entry
@@ -111,7 +111,7 @@ async def test_an_event_that_says_it_has_changed_asks_again(client: Client, redi
         ({"data": {"environment_name": "Production"}}, "other_environment"),
     ],
 )
-async def test_what_is_not_for_us_is_answered_and_counted(
+async def test_an_ignored_event_is_answered_and_counted(
     client: Client, redis: Redis, change: dict[str, Any], result: str
 ) -> None:
     answer = await client.deliver(event(**change))
@@ -120,18 +120,21 @@ async def test_what_is_not_for_us_is_answered_and_counted(
     assert f'docv_webhook_events_total{{result="{result}"}} 1.0' in await client.figures()
 
 
-async def test_an_unusable_event_is_kept_for_a_person_in_our_own_words(client: Client, redis: Redis) -> None:
+async def test_an_unusable_event_is_stored_without_its_text(client: Client, redis: Redis) -> None:
+    made = event(data={"eval_id": CANARY})
     with capture_logs() as logged:
-        answer = await client.deliver(event(data={"eval_id": CANARY}))
+        answer = await client.deliver(made)
     assert (answer.status, answer.json) == (200, {"result": "unusable"})
     ((_, kept),) = await redis.xrange("docv:refusals")
     assert (kept["cause"], kept["source"]) == ("bad_event", "webhook")
+    assert (kept["message"], kept["event_type"]) == (made["event_id"], "evaluation_completed")
     told = next(line for line in logged if line["event"] == "webhook.unusable")
     assert (told["event_type"], told["cause"]) == ("evaluation_completed", "bad_eval_id")
+    assert told["event_id"] == made["event_id"]
     assert CANARY not in f"{logged} {kept}"
 
 
-async def test_a_full_redis_acknowledges_nothing(client: Client, redis: Redis) -> None:
+async def test_no_event_is_acknowledged_when_redis_is_full(client: Client, redis: Redis) -> None:
     made = event()
     await redis.config_set("maxmemory", 1)
     try:
@@ -143,7 +146,7 @@ async def test_a_full_redis_acknowledges_nothing(client: Client, redis: Redis) -
     assert (await client.deliver(made)).json == {"result": "accepted"}
 
 
-async def test_a_redis_that_is_away_or_frozen_acknowledges_nothing(tmp_path: Path) -> None:
+async def test_no_event_is_acknowledged_when_redis_is_down_or_frozen(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "own-redis")
     await server.start()
     try:
@@ -166,14 +169,14 @@ async def test_a_redis_that_is_away_or_frozen_acknowledges_nothing(tmp_path: Pat
         await server.kill()
 
 
-async def test_events_that_come_together_are_all_there(client: Client, redis: Redis) -> None:
+async def test_concurrent_events_are_all_accepted(client: Client, redis: Redis) -> None:
     eval_ids = [str(uuid4()) for _ in range(50)]
     answers = await asyncio.gather(*(client.deliver(event(eval_id)) for eval_id in eval_ids))
     assert {answer.status for answer in answers} == {200}
     assert set(await redis.hkeys("docv:ledger:entries")) == set(eval_ids)
 
 
-# -- whatever comes
+# -- Arbitrary bodies
 
 NAMES = st.sampled_from(
     ["event_id", "event_at", "event_type", "data", "eval_id", "environment_name", "documentType", "reasonCodes", CANARY]
@@ -194,7 +197,7 @@ BODIES = VALUES | st.fixed_dictionaries(
 
 @given(BODIES)
 @how(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
-async def test_whatever_comes_is_answered_and_leaves_no_trace(
+async def test_any_body_is_answered_and_leaves_no_trace(
     client: Client, redis: Redis, caplog: pytest.LogCaptureFixture, body: Any
 ) -> None:
     with capture_logs() as logged, caplog.at_level(logging.DEBUG):
@@ -208,7 +211,22 @@ async def test_whatever_comes_is_answered_and_leaves_no_trace(
     assert CANARY not in await everything_in(redis)
 
 
-async def test_settings_without_a_secret_for_events_let_nobody_in(settings: Settings) -> None:
+async def test_every_event_is_refused_when_no_webhook_secret_is_set(settings: Settings) -> None:
     async with opened(settings.model_copy(update={"webhook_secrets": ()})) as client:
         assert (await client.deliver(event())).status == 401
         assert 'result="refused_login"} 1.0' in await client.figures()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/webhooks/riskos/", 404),
+        ("POST", "/webhooks/socure", 404),
+        ("PUT", "/webhooks/riskos", 401),
+        ("POST", "/webhook/riskos", 401),
+    ],
+)
+async def test_a_wrong_path_gets_another_status_than_a_wrong_secret(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    assert (await client.send(method, path, Authorization=f"Bearer {TOKEN}")).status == status

@@ -1,4 +1,4 @@
-"""Several accounts behind one door: each webhook has its own secrets, and nobody else learns which there are."""
+"""Several accounts in one server: each webhook has its own secrets, and other callers do not learn which exist."""
 
 import json
 from collections.abc import AsyncIterator
@@ -124,7 +124,7 @@ async def test_where_several_could_be_meant_one_has_to_be_named(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     async with opened(settings_for(redis_url, tmp_path, accounts=file_in(tmp_path))) as client:
-        said = {"error": "name an account, for there is none called default"}
+        said = {"error": "name an account, because no account is called default"}
         event_ = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
         handed_in = await client.hand_in({"eval_ids": [eval_id]})
         assert [(each.status, each.json) for each in (event_, handed_in)] == [(404, said), (422, said)]

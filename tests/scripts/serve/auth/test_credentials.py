@@ -1,4 +1,4 @@
-"""Who may come in, and that nobody else learns why not."""
+"""Which credentials are accepted, and that a refusal does not say why."""
 
 import hmac
 from typing import Any

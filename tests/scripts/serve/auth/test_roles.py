@@ -1,4 +1,4 @@
-"""Who may come in in which role; without a secret nobody learns anything but that the process is alive."""
+"""What each role may do; without a secret, a caller learns only that the process is alive."""
 
 from typing import Any
 
@@ -7,8 +7,10 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 
 from scripts.serve.auth.roles import Authenticator, Caller, Role
+from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
-from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, TOKEN, VIEWER, Client, basic
+from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, TOKEN, VIEWER, Client, basic, opened
+from worker.config.settings import Settings
 
 CALLERS = Authenticator(
     {
@@ -88,6 +90,7 @@ def test_a_caller_is_named_by_user_name_or_hash_and_never_by_a_secret() -> None:
 
 ALL = (
     *(("GET", path) for path in ("/", "/page/now", "/page/runs", "/page/dead-letters", "/page/evaluation")),
+    ("GET", "/page/quarantine"),
     *(("GET", path) for path in ("/page/rate", "/page/assets/x/page.css", "/page/pictures/x/selfie/y")),
     *((method, f"/page/{action}") for method in ("GET", "POST") for action in ("resume", "redrive", "drop")),
     *(("GET", path) for path in ("/readyz", "/metrics", "/openapi.json", "/evaluations/x", "/is/not/there")),
@@ -97,11 +100,12 @@ ALL = (
 
 
 @pytest.mark.parametrize("shown", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
-async def test_without_a_login_there_is_nothing_but_that_it_is_alive(client: Client, shown: dict[str, str]) -> None:
-    answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
+async def test_without_a_login_there_is_nothing_but_that_it_is_alive(settings: Settings, shown: dict[str, str]) -> None:
+    async with opened(settings, HttpLimits(wrong_secrets_per_second=1_000)) as client:
+        answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
+        assert (await client.send("GET", "/livez", **shown)).status == 200
     assert {asked: answer.status for asked, answer in answers.items() if answer.status != 401} == {}
     assert {answer.body for answer in answers.values()} == {b'{"error":"show a valid secret in Authorization"}'}
-    assert (await client.send("GET", "/livez", **shown)).status == 200
 
 
 async def test_a_browser_is_told_to_ask_for_a_name_and_a_password(client: Client) -> None:
@@ -114,7 +118,7 @@ async def test_whoever_is_known_sees_how_the_process_is(client: Client, path: st
     assert (await client.send("GET", path, Authorization=shown)).status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/page/rate", "/page/runs", "/page/evaluation"])
+@pytest.mark.parametrize("path", ["/", "/page/rate", "/page/runs", "/page/evaluation", "/page/quarantine"])
 async def test_a_producer_does_not_see_the_page(client: Client, path: str) -> None:
     assert (await client.send("GET", path, Authorization=f"Bearer {INTAKE}")).status == 403
 

@@ -28,7 +28,7 @@ def refused(body: bytes) -> int:
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
-    """A body with so many brackets open at once, its own included."""
+    """Return a body with this depth of nested brackets, its own included."""
     return b'{"a":' + (opening * (depth - 1) + closing * (depth - 1)).encode() + b"}"
 
 
@@ -51,7 +51,7 @@ def test_every_object_is_read_as_it_was_written(value: dict[str, Any], *, escape
         b'{"a":NaN}',
         b'{"a":-Infinity}',
         b'{"a":"\xff"}',
-        b'\xef\xbb\xbf{"a":1}',
+        b'\xef\xbb\xbf\xef\xbb\xbf{"a":1}',
         '{"a":1}'.encode("utf-16"),
         b'{"a":' + b"9" * 5_000 + b"}",
         b'{"a":1,"a":2}',
@@ -133,3 +133,7 @@ async def status_of(client: Client, body: bytes, *headers: str) -> int:
     writer.close()
     await writer.wait_closed()
     return int(answer.split()[1])
+
+
+def test_a_byte_order_mark_before_the_object_is_ignored() -> None:
+    assert parse_object(b'\xef\xbb\xbf{"a": 1}', HttpLimits()) == {"a": 1}

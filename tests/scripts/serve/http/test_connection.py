@@ -1,8 +1,10 @@
-"""Slow clients are cut, and nobody takes all the room."""
+"""Slow clients are disconnected, and no client takes all connections."""
 
 import asyncio
 import contextlib
 import json
+import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from structlog.testing import capture_logs
 
 from scripts.serve.http.limits import HttpLimits
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import TOKEN, Client, event, opened, settings_for
+from tests.scripts.serve.conftest import INTAKE, TOKEN, Client, event, opened, settings_for
 from worker.config.settings import Settings
 
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -114,8 +116,9 @@ async def test_there_is_room_for_so_many_from_one_address_and_again_when_they_go
     async with opened(settings, HttpLimits(connections_per_address=2)) as client:
         async with connected(client) as (first, writer), connected(client) as (second, other):
             for reader, each in ((first, writer), (second, other)):
-                each.write(REQUEST)
-                await answered(reader)
+                each.write(f"GET /metrics HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode())
+                async with asyncio.timeout(10):
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
             async with connected(client) as (reader, _):
                 assert await ended(reader) == b""
         async with asyncio.timeout(10):
@@ -146,3 +149,83 @@ async def test_what_is_no_http_is_refused_and_leaves_no_trace(
     assert said.split()[1] == b"400"
     assert CANARY not in f"{said!r} {logged} {caplog.text}"
     assert any(line["event"] == "request.malformed" for line in logged)
+
+
+async def test_connections_without_a_secret_keep_nobody_out(settings: Settings) -> None:
+    async with opened(settings, HttpLimits(connections=30, connections_per_address=10)) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(60):
+                made = await asyncio.open_connection(host, int(port), local_addr=(f"127.0.0.{2 + number % 6}", 0))
+                stack.callback(made[1].close)
+                made[1].write(b"GET /page/runs HTTP/1.1\r\nHost: here\r\n\r\n")
+            for _ in range(20):
+                async with connected(client) as (reader, writer):
+                    writer.write(REQUEST)
+                    await answered(reader)
+
+
+async def test_an_answer_that_is_not_taken_ends_the_connection(settings: Settings) -> None:
+    request = f"GET /openapi.json HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode()
+    async with opened(settings, HttpLimits(answer_seconds=0.2)) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        with socket.socket() as greedy:
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            greedy.settimeout(0)
+            await asyncio.get_running_loop().sock_connect(greedy, (host, int(port)))
+            await asyncio.get_running_loop().sock_sendall(greedy, request * 200)
+            async with asyncio.timeout(20):
+                while 'docv_http_connections_ended_total{why="not_taken"} 1.0' not in await client.figures():
+                    await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_takes_its_time_and_takes_all_is_not_cut(settings: Settings) -> None:
+    request = f"GET /openapi.json HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode()
+    async with opened(settings, HttpLimits(answer_seconds=5)) as client, connected(client) as (reader, writer):
+        writer.write(request * 20)
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))  # type: ignore[index]
+
+
+async def test_requests_that_wait_in_one_connection_do_not_hold_up_another(client: Client) -> None:
+    count, taken = 1_500, 0
+    async with connected(client) as (greedy, asking), connected(client) as (reader, writer):
+
+        async def take() -> None:
+            nonlocal taken
+            while taken < count:
+                taken += (await greedy.read(65_536)).count(b"HTTP/1.1 200")
+
+        asking.write(REQUEST * count)
+        taking = asyncio.create_task(take())
+        while not taken:
+            await asyncio.sleep(0)
+        writer.write(REQUEST)
+        await answered(reader)
+        assert taken < count / 2
+        async with asyncio.timeout(20):
+            await taking
+
+
+@pytest.mark.parametrize("path", ["/evaluations/x", "/", "/page/runs", "/is/not/there"])
+@pytest.mark.parametrize("expectation", ["x", "100-continue"])
+async def test_an_expectation_tells_nothing_to_who_has_no_secret(client: Client, path: str, expectation: str) -> None:
+    async with connected(client) as (reader, writer):
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: here\r\nExpect: {expectation}\r\nConnection: close\r\n\r\n".encode()
+        )
+        said = await ended(reader)
+    assert said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_client_that_waits_to_go_on_sends_its_body_then(client: Client, eval_id: str) -> None:
+    body = json.dumps({"eval_ids": [eval_id]}).encode()
+    head = f"POST /evaluations HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\nExpect: 100-continue\r\n"
+    async with connected(client) as (reader, writer):
+        writer.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await ended(reader)).startswith(b"HTTP/1.1 202 ")

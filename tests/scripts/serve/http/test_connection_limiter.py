@@ -6,11 +6,42 @@ from scripts.serve.http.connection_limiter import ConnectionLimiter
 from scripts.serve.http.limits import HttpLimits
 
 
-def test_a_room_knows_how_many_are_in_it() -> None:
+class Connection:
+    """A connection that notes that it has given way."""
+
+    has_ended = False
+
+    def give_way(self) -> None:
+        self.has_ended = True
+
+
+def test_connections_with_a_secret_keep_their_places() -> None:
     room = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
-    assert [room.enter(address) for address in ("a", "a", "a", "b", "c")] == [True, True, False, True, False]
-    room.leave("a")
-    assert room.enter("c")
+    first, *others = (Connection() for _ in range(6))
+
+    def enter(connection: Connection, address: str) -> bool:
+        is_in = room.enter(connection, address)
+        room.trust(connection)
+        return is_in
+
+    assert [enter(*each) for each in zip((first, *others), "aaabc", strict=False)] == [True, True, False, True, False]
+    room.leave(first, "a")
+    assert enter(Connection(), "c")
+    assert not any(each.has_ended for each in others)
+
+
+def test_the_oldest_connection_without_a_secret_gives_way() -> None:
+    room = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
+    first, second, third, fourth, fifth = (Connection() for _ in range(5))
+    assert room.enter(first, "a")
+    assert room.enter(second, "a")
+    assert room.enter(third, "a")
+    assert [each.has_ended for each in (first, second, third)] == [True, False, False]
+    room.leave(first, "a")
+    room.trust(second)
+    assert room.enter(fourth, "b")
+    assert room.enter(fifth, "c")
+    assert [each.has_ended for each in (second, third, fourth, fifth)] == [False, True, False, False]
 
 
 async def test_a_room_closes_when_the_last_request_is_answered() -> None:

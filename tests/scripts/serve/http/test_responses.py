@@ -1,4 +1,4 @@
-"""Every error becomes an answer, and what nobody foresaw is told by its place only."""
+"""Every error becomes a response, and an unexpected one names only its place in the code."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_an_error_of_a_service_says_what_to_do(error: Exception, status: int, sa
 def test_what_nobody_foresaw_is_a_mistake_of_ours_and_its_text_is_not_told() -> None:
     with capture_logs() as logged:
         try:
-            raise KeyError("canary")  # noqa: TRY301  # somebody has to
+            raise KeyError("canary")  # noqa: TRY301  # the error under test
         except KeyError as error:
             answer = error_response(to_http_error(error))
     assert (answer.status, "canary" in f"{answer.body!r} {logged}") == (500, False)

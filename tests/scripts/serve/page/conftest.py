@@ -1,4 +1,4 @@
-"""Persons at the operations page."""
+"""Users of the operations page."""
 
 import html
 import re
@@ -21,7 +21,7 @@ HTML = "<img src=x onerror=alert(1)>\"'&"
 
 
 class Person:
-    """Somebody who looks at the page, and presses its buttons, without JavaScript."""
+    """A user who reads the page and presses its buttons, without JavaScript."""
 
     def __init__(self, client: Client, pair: str) -> None:
         self._client, self._login = client, basic(pair)
@@ -33,11 +33,11 @@ class Person:
         return await self._client.send("POST", path, urlencode(fields).encode(), Authorization=self._login, **headers)
 
     async def token(self) -> str:
-        """The token of a form for this person."""
+        """Return the token of a form for this user."""
         return self.fields(await self.see("/page/redrive?cause=service_failed"))["token"]
 
     async def press(self, asked: str) -> Response:
-        """Say yes to what an address asks."""
+        """Confirm the question at an address."""
         asks = await self.see(asked)
         assert asks.status == 200
         return await self.post(asked.partition("?")[0], self.fields(asks))
@@ -68,7 +68,7 @@ async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_fail
 
 
 async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
-    """Have a run under way, some dead letters and a hold; of twenty evaluations or more."""
+    """Make a run, some dead letters and a hold, with at least twenty evaluations."""
     ledger = Ledger(redis)
     await ledger.accept(eval_ids[:10], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
     for entry, outcome in zip(await ledger.lease(eval_ids[:6], token="a-token"), [*Outcome], strict=False):
@@ -79,7 +79,7 @@ async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
 
 
 async def keep(folder: Path, eval_id: str, revisions: int = 1) -> LocalBucket:
-    """Archive an evaluation of three documents, in so many revisions."""
+    """Archive an evaluation of three documents in this many revisions."""
     bucket = LocalBucket(folder / "archive")
     for revision in range(1, revisions + 1):
         await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, revision, 2_000))

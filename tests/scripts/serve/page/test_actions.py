@@ -1,16 +1,18 @@
-"""Buttons do what they say, for operators, from our own page, and nothing else does."""
+"""Buttons do what they say, only for operators and only from our own page."""
 
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.page.actions import ActionViews
 from scripts.serve.page.signer import PageSigner
 from tasks.errors import ServiceFailed
+from tasks.ledger.dead_letters import DeadLetters
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
@@ -22,6 +24,7 @@ from tests.archives import eval_ids
 from tests.holds import failed
 from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for
 from tests.scripts.serve.page.conftest import HTML, Person, bury
+from tests.scripts.serve.page.test_views import text_of
 
 ASKED = (
     "/page/resume?scope=default",
@@ -37,7 +40,7 @@ async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Per
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
     with capture_logs() as logged:
         answer = await operator.press("/page/resume?scope=default")
-    assert "It goes on." in answer.body.decode()
+    assert "Resumed." in answer.body.decode()
     assert [hold.scope for hold in await holds.list_all()] == [ARCHIVE]
     (line,) = (each for each in logged if each["event"] == "action.resumed")
     assert (line["actor"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
@@ -61,16 +64,34 @@ async def test_a_hold_that_has_ended_meanwhile_is_told(operator: Person, redis: 
 
 
 @pytest.mark.parametrize("cause", ["service_failed", HTML])
-async def test_all_dead_letters_of_a_cause_are_tried_anew(operator: Person, redis: Redis, cause: str) -> None:
+async def test_all_dead_letters_of_a_cause_are_redriven(operator: Person, redis: Redis, cause: str) -> None:
     ids = eval_ids(12)
     await bury(redis, ids[:7], cause)
     await bury(redis, ids[7:], "bundle_too_large")
     page = await operator.see("/page/dead-letters")
     answer = await operator.press(f"/page/redrive?{urlencode({'cause': cause})}")
     assert page.status == 200
-    assert "7 tried anew" in answer.body.decode()
-    assert await Ledger(redis).count_causes() == {"bundle_too_large": 5}
+    assert "7 redriven" in answer.body.decode()
+    assert await Ledger(redis).dead_letters.count_causes() == {"bundle_too_large": 5}
     assert (await Ledger(redis).get_stats()).parked == 7
+
+
+@pytest.mark.parametrize("verb", ["Drop", "Redrive"])
+async def test_the_question_says_how_many_dead_letters_there_are_and_of_which_cause(
+    operator: Person, redis: Redis, verb: str
+) -> None:
+    ids = eval_ids(3)
+    await bury(redis, ids)
+    many = text_of((await operator.see(f"/page/{verb.lower()}?cause=service_failed")).body)
+    assert f"{verb} 3 dead letters? Cause: RiskOS failed" in many
+    one = text_of((await operator.see(f"/page/{verb.lower()}?eval_id={ids[1]}")).body)
+    assert f"{verb} 1 dead letter? {ids[1]} Cause: RiskOS failed" in one
+
+
+async def test_the_question_before_a_drop_is_true_of_a_failed_refresh(operator: Person, redis: Redis) -> None:
+    await bury(redis, eval_ids(2))
+    said = text_of((await operator.see("/page/drop?cause=service_failed")).body)
+    assert "They are not tried again; what the archive holds of them stays." in said
 
 
 async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, redis: Redis) -> None:
@@ -79,7 +100,7 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
     with capture_logs() as logged:
         answer = await operator.press(f"/page/drop?eval_id={ids[1]}")
     assert "1 dropped." in answer.body.decode()
-    assert {letter.eval_id async for letter in Ledger(redis).iterate_dead_letters()} == {ids[0], ids[2]}
+    assert {letter.eval_id async for letter in Ledger(redis).dead_letters.iterate()} == {ids[0], ids[2]}
     (line,) = (each for each in logged if each["event"] == "action.dropped")
     assert (line["actor"], line["eval_id"], line["count"]) == ("operator", ids[1], 1)
 
@@ -88,16 +109,51 @@ async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_pat
     await bury(redis, eval_ids(1_050))
     nobody: object = None
     actions = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "", seconds=0)  # type: ignore[arg-type]
-    assert await actions._act_on_all("redriven", "service_failed") == (1_000, 50)
+    logged: dict[str, object] = {}
+    assert await actions._act_on_all("redriven", "service_failed", logged) == (1_000, 50)
+    assert logged == {"count": 1_000, "left": 50}
     patient = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "")  # type: ignore[arg-type]
-    assert await patient._act_on_all("dropped", "service_failed") == (50, 0)
+    assert await patient._act_on_all("dropped", "service_failed", {}) == (50, 0)
     assert (await Ledger(redis).get_stats()).dead_letters == 0
+
+
+async def test_an_action_that_fails_on_its_way_says_before_and_after_how_far_it_came(
+    operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bury(redis, eval_ids(1_050))
+    drop, calls = DeadLetters.drop, 0
+
+    async def fail_the_second_time(dead_letters: DeadLetters, ids: list[str]) -> list[str]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise RedisConnectionError
+        return await drop(dead_letters, ids)
+
+    monkeypatch.setattr(DeadLetters, "drop", fail_the_second_time)
+    with capture_logs() as logged:
+        assert (await operator.press("/page/drop?cause=service_failed")).status == 503
+    begun, failed = (line for line in logged if line["event"].startswith("access."))
+    who = {"actor": "operator", "role": "operator", "action": "action.dropped", "cause": "service_failed"}
+    assert begun.items() >= {**who, "event": "access.begun"}.items()
+    assert failed.items() >= {**who, "event": "access.failed", "count": 1_000, "error": "ConnectionError"}.items()
+    answered = next(line for line in logged if line["event"] == "request.answered" and line["status"] == 503)
+    assert begun["request_id"] == failed["request_id"] == answered["request_id"]
+
+
+@pytest.mark.parametrize("address", ["/page/drop?cause=service_failed", "/page/resume?scope=default"])
+async def test_an_attempt_that_is_refused_is_written_down(viewer: Person, address: str) -> None:
+    with capture_logs() as logged:
+        assert (await viewer.see(address)).status == 403
+    (line,) = (each for each in logged if each["event"] == "access.refused")
+    assert (line["actor"], line["role"], line["status"]) == ("viewer", "viewer", 403)
+    assert line["route"] == address.partition("?")[0]
 
 
 async def test_what_is_left_is_told(operator: Person) -> None:
     page = (await operator.see("/page/dead-letters?did=redriven&count=1000&left=1500")).body.decode()
-    assert "1,000 tried anew" in page
-    assert "1,500 are left: do it once more." in page
+    assert "1,000 redriven" in page
+    assert "1,500 are left: do it again." in page
 
 
 async def test_an_address_can_only_tell_what_we_say(operator: Person) -> None:
@@ -106,7 +162,7 @@ async def test_an_address_can_only_tell_what_we_say(operator: Person) -> None:
     assert 'class="notice" role="status"' not in page
 
 
-async def test_an_action_ends_in_a_look_so_that_loading_anew_does_nothing_twice(
+async def test_an_action_redirects_so_that_a_reload_does_not_repeat_it(
     operator: Person, client: Client, redis: Redis
 ) -> None:
     await bury(redis, eval_ids(1))
@@ -118,7 +174,7 @@ async def test_an_action_ends_in_a_look_so_that_loading_anew_does_nothing_twice(
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_a_viewer_may_not(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
+async def test_a_viewer_may_not_act(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
     await bury(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
     assert (await viewer.see(asked)).status == 403
@@ -131,7 +187,9 @@ async def test_a_viewer_may_not(viewer: Person, operator: Person, redis: Redis, 
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_nobody_may_where_the_page_is_read_only(redis: Redis, redis_url: str, tmp_path: Path, asked: str) -> None:
+async def test_no_user_may_act_when_the_page_is_read_only(
+    redis: Redis, redis_url: str, tmp_path: Path, asked: str
+) -> None:
     await bury(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
     async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
@@ -147,7 +205,7 @@ async def test_nobody_may_where_the_page_is_read_only(redis: Redis, redis_url: s
     ("body", "status"),
     [(b"", 403), (b"cause=service_failed", 403), (b"\xff", 400), (b"&".join([b"a=b"] * 9), 400)],
 )
-async def test_what_is_no_form_of_ours_is_refused(operator: Person, client: Client, body: bytes, status: int) -> None:
+async def test_a_foreign_form_is_refused(operator: Person, client: Client, body: bytes, status: int) -> None:
     login = {"Authorization": operator._login}
     assert (await client.send("POST", "/page/redrive", body, **login)).status == status
 
@@ -168,9 +226,9 @@ async def begin(redis: Redis, folder: Path, ids: list[str], *, fed: int) -> Loca
     kept = await store_run_list(
         bucket, ids, run="q4", environment="sandbox", account="default", refresh=False, source=source
     )
-    await ledger.begin_run("q4", total=len(ids), fingerprint=kept.fingerprint)
+    await ledger.runs.begin("q4", total=len(ids), fingerprint=kept.fingerprint)
     order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q4"))
-    await ledger.feed("q4", ids[:fed], order, position=0, backlog=100)
+    await ledger.runs.feed("q4", ids[:fed], order, position=0, backlog=100)
     return bucket
 
 
@@ -182,15 +240,15 @@ async def test_an_operator_cancels_a_run(operator: Person, redis: Redis, tmp_pat
     assert "9 evaluations of run q4" in (await operator.see("/page/cancel?run=q4")).body.decode()
     with capture_logs() as logged:
         answer = await operator.press("/page/cancel?run=q4")
-    assert "9 cancelled. 1 in flight end" in answer.body.decode()
-    counters = await Ledger(redis).get_run("q4")
+    assert "9 cancelled. 1 in flight finish" in answer.body.decode()
+    counters = await Ledger(redis).runs.get_counters("q4")
     assert (counters.outcomes[Outcome.CANCELLED], counters.pending) == (9, 1)
     (line,) = (each for each in logged if each["event"] == "action.cancelled")
     assert (line["actor"], line["run"], line["cancelled"], line["in_flight"]) == ("operator", "q4", 9, 1)
     kept = await read_run_list(bucket, "sandbox", "q4")
     assert kept is not None
     assert (kept.cancelled_by, kept.position) == ("operator", 4)
-    assert "Nothing waits any more" in (await operator.see("/page/cancel?run=q4")).body.decode()
+    assert "Nothing is waiting any more" in (await operator.see("/page/cancel?run=q4")).body.decode()
 
 
 async def test_an_operator_cancels_one_evaluation(operator: Person, redis: Redis) -> None:
@@ -210,11 +268,11 @@ async def test_a_run_whose_list_cannot_say_so_is_cancelled_and_that_is_told(
     answer = await operator.press("/page/cancel?run=q4")
     assert answer.status == 502
     assert "docv-archive cancel --run q4" in answer.body.decode()
-    assert (await Ledger(redis).get_run("q4")).pending == 0
+    assert (await Ledger(redis).runs.get_counters("q4")).pending == 0
 
 
 async def test_a_run_that_is_not_known_cannot_be_cancelled(operator: Person, redis: Redis) -> None:
-    assert "Nothing waits any more" in (await operator.see("/page/cancel?run=unknown")).body.decode()
+    assert "Nothing is waiting any more" in (await operator.see("/page/cancel?run=unknown")).body.decode()
     answer = await operator.post("/page/cancel", {"run": "unknown", "token": await _token(operator, redis)})
     assert answer.status == 404
 

@@ -1,6 +1,7 @@
-"""Pictures: for operators, for minutes, by links of their own, written down, and only what was archived."""
+"""Pictures are for operators only, by personal links that expire; each view is logged, and other bytes are refused."""
 
 import base64
+import hashlib
 import html
 import json
 import re
@@ -44,7 +45,7 @@ def change(tmp_path: Path, eval_id: str, **changes: Any) -> None:
 
 
 def put(tmp_path: Path, eval_id: str, data: bytes) -> None:
-    """Put other bytes into the place of every front."""
+    """Replace the bytes of every front."""
     for place in (tmp_path / "archive" / "sandbox" / eval_id / "document_front").iterdir():
         place.chmod(0o600)
         place.write_bytes(data)
@@ -63,15 +64,18 @@ async def test_an_operator_sees_what_was_archived_and_each_look_is_written_down(
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    line = logged[0]
-    assert line == {
-        "event": "document.viewed",
+    begun, viewed = logged[:2]
+    facts = {
         "log_level": "info",
         "actor": "operator",
         "role": "operator",
+        "request_id": begun["request_id"],
         "eval_id": archived,
         "kind": "document_front",
+        "sha256": hashlib.sha256(answer.body).hexdigest(),
     }
+    assert begun == {"event": "access.begun", "action": "document.viewed", **facts}
+    assert viewed == {"event": "document.viewed", "whole": True, **facts}
 
 
 async def test_a_viewer_sees_none_even_with_the_link_of_an_operator(
@@ -82,7 +86,7 @@ async def test_a_viewer_sees_none_even_with_the_link_of_an_operator(
     assert await links(viewer, archived) == []
 
 
-async def test_a_link_is_for_whom_it_was_made(redis: Redis, redis_url: str, tmp_path: Path, eval_id: str) -> None:
+async def test_a_link_works_only_for_its_user(redis: Redis, redis_url: str, tmp_path: Path, eval_id: str) -> None:
     await keep(tmp_path, eval_id)
     other = "otto:password-of-another-operator"
     settings = settings_for(redis_url, tmp_path, operators=(SecretStr(OPERATOR), SecretStr(other)))
@@ -195,7 +199,7 @@ async def test_a_sealed_picture_is_opened_where_the_key_is_there(
 
 
 class Half:
-    """Documents go through the sealed bucket, manifests do not: as workers have it."""
+    """Reads documents through the sealed bucket, and manifests directly, as workers do."""
 
     def __init__(self, plain: LocalBucket, sealed: EncryptedBucket) -> None:
         self.create = sealed.create

@@ -1,24 +1,26 @@
-"""One evaluation looked up: what stands in the archive and in the ledger, and who looked."""
+"""The view of one evaluation shows the archive and the ledger, and logs its user."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
-from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
-from tests.archives import NAMES, archive
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone, archive_withheld
+from tests.archives import NAMES, archive, eval_ids
 from tests.scripts.serve.page.conftest import Person, bury, keep
+from tests.scripts.serve.page.test_views import text_of
 from tests.zips import zip_of
 
 
 async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Person, archived: str) -> None:
     with capture_logs() as logged:
         said = (await operator.see(f"/page/evaluation?id={archived.upper()}")).body.decode()
-    for fact in ("archived", "backfill, run q3", "2026-11-23T04:00:00.000Z", "document_front"):
+    for fact in (">Archived<", ">Backfill</span>, run", ">q3</a>", "2026-11-23 04:00:00 UTC", ">Front</span>"):
         assert fact in said
     assert said.count("superseded</span>") == 3
     assert "<img" not in said, "pictures are shown when somebody asks for them"
@@ -30,9 +32,9 @@ async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator
     bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
     files = {"front.jpg": b"\xff\xd8\xff front", "selfie.jpg": b"\xff\xd8\xff selfie"}
     steps = (
-        (archive_bundle(bucket, zip_of(files)), "all of them, when asked at", 0),
+        (archive_bundle(bucket, zip_of(files)), "all of them, when asked <time", 0),
         (archive_bundle(bucket, zip_of({"front.jpg": files["front.jpg"]})), "only some of them any more", 1),
-        (archive_tombstone(bucket), "none of them any more, when asked at", 2),
+        (archive_tombstone(bucket), "none of them any more, when asked <time", 2),
     )
     for step, at_riskos, no_longer in steps:
         await step
@@ -40,18 +42,36 @@ async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator
         assert "<dt>The archive holds</dt><dd>2 documents, 19 B</dd>" in said
         assert f"<dt>RiskOS had</dt><dd>{at_riskos}" in said
         assert said.count("no longer at RiskOS</span>") == no_longer
-        assert "</span>archived</dd>" in said
+        assert ">Archived</span></dd>" in said
     assert "400: No Documents Found" in said
     pictures = (await operator.see(f"{page}&pictures")).body.decode()
     assert pictures.count("<img") == 2
 
 
+async def test_the_page_says_which_images_are_not_to_be_kept(operator: Person, tmp_path: Path) -> None:
+    bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
+    await archive_withheld(bucket, EVALUATION, (Evidence.UNDER_AGE,))
+    said = (await operator.see(page)).body.decode()
+    assert ">Minor</span> (reason_code:R844): 3 documents, 1 kB withheld</dd>" in said
+    assert ">Withheld</span></dd>" in said
+    await archive_bundle(bucket, zip_of({"front.jpg": b"front"}), EVALUATION, (Evidence.MILITARY_ID,))
+    assert ">Military ID</span> (document_type:Military)</dd>" in (await operator.see(page)).body.decode()
+
+
+async def test_invisible_characters_of_a_name_are_shown_as_escapes(operator: Person, tmp_path: Path) -> None:
+    name = "fr\u202egpj.exe \u2066\u200b\ufeff\x1b[31m\x7f\x85\n\u3164\ufe0f\U000e0041 日本\u3000é"
+    await archive_bundle(LocalBucket(tmp_path / "archive"), zip_of({name: b"content"}))
+    said = (await operator.see(f"/page/evaluation?id={EVALUATION.eval_id}")).body.decode()
+    shown = r"fr\u202egpj.exe \u2066\u200b\ufeff\x1b[31m\x7f\x85\n\u3164\ufe0f\U000e0041 日本" + "\u3000é"
+    assert f'class="name">{shown}</span>' in said
+
+
 async def test_names_out_of_a_bundle_are_for_operators(operator: Person, viewer: Person, archived: str) -> None:
     path = f"/page/evaluation?id={archived}"
-    assert NAMES[0] in (await operator.see(path)).body.decode()
+    assert NAMES[0] in (await operator.see(path)).body.decode().replace("<wbr>", "")
     seen = (await viewer.see(path + "&pictures")).body.decode()
-    assert "document_front" in seen
-    assert not any(name in seen for name in NAMES)
+    assert ">Front</span>" in seen
+    assert not any(name in seen.replace("<wbr>", "") for name in NAMES)
     assert "/page/pictures/" not in seen
 
 
@@ -76,7 +96,7 @@ async def test_where_it_is_not_archived_the_ledger_says_where_it_is(
     )
     await bury(redis, [eval_id])
     said = (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
-    assert "a dead letter</strong>, service_failed" in said
+    assert "Dead letter:</strong> RiskOS answered with status 503" in said
     assert f"/page/redrive?eval_id={eval_id}" in said
 
 
@@ -84,7 +104,7 @@ async def test_a_tombstone_says_what_riskos_said(operator: Person, tmp_path: Pat
     bucket = await keep(tmp_path, eval_id, revisions=0)
     await archive(bucket, eval_id, Outcome.NOT_FOUND)
     said = (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
-    assert "not_found" in said
+    assert ">Not found</span>" in said
     assert "<h2>Documents</h2>" not in said
 
 
@@ -103,3 +123,40 @@ async def test_without_an_id_there_is_a_form_and_no_line_in_the_log(viewer: Pers
     with capture_logs() as logged:
         assert 'name="id"' in (await viewer.see("/page/evaluation?id=%20")).body.decode()
     assert [each["event"] for each in logged] == ["request.answered"]
+
+
+async def test_a_dead_letter_says_why_attempts_when_and_run(operator: Person, redis: Redis, eval_id: str) -> None:
+    await bury(redis, [eval_id], run="q3")
+    said = text_of((await operator.see(f"/page/evaluation?id={eval_id}")).body)
+    assert re.search(r"Dead letter: RiskOS answered with status 503 6 attempts, the last one [^;]* ; run q3", said)
+
+
+async def test_documents_have_names_that_break_their_type_and_their_size(operator: Person, tmp_path: Path) -> None:
+    await archive_bundle(LocalBucket(tmp_path / "archive"), zip_of({"a_folder/front_side.jpg": b"\xff\xd8\xff front"}))
+    said = (await operator.see(f"/page/evaluation?id={EVALUATION.eval_id}")).body.decode()
+    assert ">JPEG</span>, 9 B<" in said
+    assert 'class="name">a_<wbr>folder/<wbr>front_<wbr>side.jpg</span>' in said
+
+
+@pytest.mark.parametrize("separator", ["%20", "%0D%0A", ",", "%3B%20"])
+async def test_several_ids_are_looked_up_at_once(
+    viewer: Person, redis: Redis, archived: str, eval_id: str, separator: str
+) -> None:
+    dead, unknown = eval_ids(2)
+    await bury(redis, [dead])
+    asked = separator.join([archived.upper(), dead, "nonsense", unknown, archived])
+    with capture_logs() as logged:
+        body = (await viewer.see(f"/page/evaluation?id={asked}")).body
+    said = text_of(body)
+    assert "1 of the texts is not a valid ID" in said
+    assert f"{archived} Archived Finished 6 " in said
+    assert f"{dead} Not in the archive Dead letter : RiskOS failed 0 never" in said
+    assert f"{unknown} Not in the archive Unknown 0 never" in said
+    assert f'href="/page/evaluation?id={dead}"' in body.decode()
+    (line,) = (each for each in logged if each["event"] == "evaluations.viewed")
+    assert line["eval_ids"] == (archived, dead, unknown)
+
+
+async def test_too_many_ids_at_once_are_refused(viewer: Person) -> None:
+    answer = await viewer.see("/page/evaluation?id=" + "+".join(eval_ids(51)))
+    assert (answer.status, "at most 50 evaluations at once" in answer.body.decode().lower()) == (400, True)

@@ -1,4 +1,4 @@
-"""Redis is asked once a second, however many look."""
+"""Redis is read once a second, however many users load the page."""
 
 import asyncio
 from pathlib import Path
@@ -20,9 +20,7 @@ class Clock:
         return self.now
 
 
-async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
-    redis: Redis, redis_url: str, tmp_path: Path
-) -> None:
+async def test_many_users_share_one_read_until_an_action(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     clock = Clock()
     eye = OverviewCache(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
     seen = await asyncio.gather(*(eye.get() for _ in range(20)))
@@ -33,6 +31,6 @@ async def test_many_who_look_at_once_see_one_look_and_after_an_action_a_new_one(
     assert await eye.get() is seen[0]
     clock.now = 1.0
     assert (await eye.get()).causes == {"service_failed": 2}
-    await Ledger(redis).drop_dead_letters(ids)
+    await Ledger(redis).dead_letters.drop(ids)
     eye.clear()
     assert (await eye.get()).causes == {}

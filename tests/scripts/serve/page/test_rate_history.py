@@ -1,7 +1,6 @@
-"""The last hour's rate: a point for each look, a gap where there was no answer, and an end."""
+"""The rate of the last hour is recorded again and again, with a gap where Redis did not answer."""
 
 import asyncio
-import json
 from typing import Any
 
 from scripts.serve.page.rate_history import RateHistory
@@ -11,57 +10,51 @@ from tests.scripts.serve.page.conftest import Person
 ANYTHING: Any = None
 
 
-class Sight:
-    """A rate to be seen: it answers, or not."""
+class RateReader:
+    """Returns a rate, or fails."""
 
-    well = True
-    looks = 0
+    is_well = True
+    reads = 0
 
     async def __call__(self) -> RateStatus:
-        self.looks += 1
-        if not self.well:
+        self.reads += 1
+        if not self.is_well:
             raise OSError
         return RateStatus(configured=10.0, effective=8.0, manual=False, used_today=0, observed=7.5)
 
 
-async def points(history: RateHistory) -> Any:
-    body = (await history.show(ANYTHING, ANYTHING)).body
-    assert isinstance(body, bytes)
-    return json.loads(body)
-
-
-async def test_each_look_is_a_point_and_no_answer_a_gap() -> None:
-    sight = Sight()
-    history = RateHistory(sight)
-    assert await points(history) == [[], [], [], []]
+async def test_a_read_is_a_point_and_a_failed_read_a_gap() -> None:
+    reader = RateReader()
+    history = RateHistory(reader)
+    assert history.chart().since is None
     await history.record()
-    sight.well = False
+    assert (history.chart().sent_now, history.chart().highest, history.chart().top) == (7.5, 7.5, 10.0)
+    reader.is_well = False
     await history.record()
-    _, asked, kept, reached = await points(history)
-    assert (asked, kept, reached) == ([10.0, None], [8.0, None], [7.5, None])
+    assert (history.chart().sent_now, history.chart().highest) == (None, 7.5)
 
 
-async def test_no_more_than_an_hour_is_kept() -> None:
-    history = RateHistory(Sight())
+async def test_at_most_an_hour_is_kept() -> None:
+    history = RateHistory(RateReader())
     for _ in range(400):
         await history.record()
-    assert [len(column) for column in await points(history)] == [360] * 4
+    assert len(history._points) == 360
 
 
-async def test_it_looks_again_and_again_until_it_is_told_to_end() -> None:
-    sight = Sight()
-    looking = RateHistory(sight, every=0.001).run(ANYTHING)
-    await anext(looking)
+async def test_the_rate_is_read_until_the_application_ends() -> None:
+    reader = RateReader()
+    running = RateHistory(reader, every=0.001).run(ANYTHING)
+    await anext(running)
     async with asyncio.timeout(10):
-        while sight.looks < 3:
+        while reader.reads < 3:
             await asyncio.sleep(0.001)
-    assert await anext(looking, "ended") == "ended"
+    assert await anext(running, "ended") == "ended"
 
 
-async def test_it_ends_also_when_a_cancellation_gets_lost() -> None:
+async def test_the_loop_ends_even_if_a_cancellation_gets_lost() -> None:
     began = asyncio.Event()
 
-    async def see() -> RateStatus:
+    async def read() -> RateStatus:
         began.set()
         try:
             await asyncio.Event().wait()
@@ -69,15 +62,17 @@ async def test_it_ends_also_when_a_cancellation_gets_lost() -> None:
             raise OSError from None
         raise AssertionError
 
-    looking = RateHistory(see).run(ANYTHING)
-    await anext(looking)
+    running = RateHistory(read).run(ANYTHING)
+    await anext(running)
     await began.wait()
-    async with asyncio.timeout(10):
-        assert await anext(looking, "ended") == "ended"
+    async with asyncio.timeout(5):
+        assert await anext(running, "ended") == "ended"
 
 
-async def test_the_page_gives_four_lists_to_the_chart(viewer: Person) -> None:
+async def test_the_chart_is_drawn_without_javascript_and_says_that_it_is_empty(viewer: Person) -> None:
     answer = await viewer.see("/page/rate")
     assert answer.status == 200
-    assert [len(column) for column in answer.json] in ([0] * 4, [1] * 4)
     assert answer.headers["Cache-Control"] == "no-store"
+    first = (await viewer.see("/")).body.decode()
+    for body in (answer.body.decode(), first):
+        assert "this process has just started" in body or ("<svg" in body and "No requests since then." in body)

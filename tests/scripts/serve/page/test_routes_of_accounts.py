@@ -1,4 +1,4 @@
-"""The page with several accounts: each has its rate, its chart and its button, and is looked up where it is."""
+"""The page with several accounts: each has its rate, its chart, its button and its own archive."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -34,7 +34,7 @@ async def test_each_account_has_its_rate_and_its_chart(operator: Person) -> None
     first = await text(operator, "/")
     for account in ("default", "kyb"):
         assert f"Rate of {account}" in first
-        assert f'data-from="/page/rate?account={account}"' in first
+        assert f'hx-get="/page/rate?account={account}"' in first
     assert 'class="badge production"' in first
     assert 'class="badge sandbox"' in first
     assert (await operator.see("/page/rate?account=nobody")).status == 400
@@ -54,7 +54,7 @@ async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
     (entry,) = await ledger.lease([eval_id], token="ours")
     await ledger.await_hold(entry, cause="account_unknown")
-    assert "Unknown account a-stranger" in await text(operator, "/")
+    assert "Unknown account a-stranger:" in await text(operator, "/")
 
 
 async def test_an_evaluation_and_its_documents_are_looked_for_where_its_account_has_them(
@@ -63,7 +63,7 @@ async def test_an_evaluation_and_its_documents_are_looked_for_where_its_account_
     bucket = LocalBucket(tmp_path / "archive")
     await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, 2_000))
     (tmp_path / "archive" / "production").mkdir()
-    assert "There is no manifest" in await text(operator, f"/page/evaluation?id={eval_id}&account=kyb")
+    assert "No manifest:" in await text(operator, f"/page/evaluation?id={eval_id}&account=kyb")
     seen = await text(operator, f"/page/evaluation?id={eval_id}&account=default&pictures")
     link = seen.split('src="')[1].split('"')[0].replace("&amp;", "&")
     assert (await operator.see(link)).status == 200

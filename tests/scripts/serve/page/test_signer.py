@@ -1,4 +1,4 @@
-"""A signature is good for what it was made for, everywhere where that Redis is."""
+"""A signature is valid only for its purpose, in all processes that share a Redis."""
 
 import pytest
 from redis.asyncio import Redis

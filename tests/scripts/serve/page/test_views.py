@@ -1,4 +1,4 @@
-"""What a person sees: all of it, in pages, and whatever it holds as text."""
+"""The views show everything, in pages, and all values as text."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome, Outcome
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
@@ -25,11 +26,11 @@ async def test_the_first_sheet_shows_everything_that_is_under_way(operator: Pers
     said = text_of((await operator.see("/")).body)
     assert "4 evaluations under way, 10 dead letters, 1 on hold." in said
     assert "Account default is on hold" in said
-    assert "by_hand" in said
-    assert "Queue backfill 4 oldest" in said
+    assert "Paused by an operator" in said
+    assert "Backfill queue 4 no workers, oldest" in said
     assert "0 of 10/s from the settings" in said
-    assert re.search(r"2026-q3 .*1 archived .*1 no_documents .* 10 4 on hold", said)
-    assert re.search(r"service_failed 6 Redrive", said)
+    assert re.search(r"2026-q3 .*1 Archived .*1 No documents .* 10 4 on hold", said)
+    assert re.search(r"RiskOS failed RiskOS answered with 408 or a server error 6 Redrive", said)
 
 
 async def test_a_run_shows_what_is_unchanged(operator: Person, redis: Redis, eval_id: str) -> None:
@@ -38,7 +39,33 @@ async def test_a_run_shows_what_is_unchanged(operator: Person, redis: Redis, eva
     (entry,) = await ledger.lease([eval_id], token="a-token")
     await ledger.complete(entry, Outcome.UNCHANGED, ManifestOutcome.NOT_FOUND)
     for path in ("/", "/page/runs"):
-        assert "1 unchanged (not_found 1)" in text_of((await operator.see(path)).body)
+        assert "1 Unchanged (1 Not found )" in text_of((await operator.see(path)).body)
+
+
+async def test_damaged_entries_are_named(operator: Person, redis: Redis) -> None:
+    await redis.hset("docv:ledger:damaged", eval_ids(1)[0], "no JSON")
+    assert "1 damaged entry in Redis cannot be read: see docv-archive dead-letters list" in text_of(
+        (await operator.see("/")).body
+    )
+
+
+async def test_a_worker_that_has_paused_is_named_with_its_reason(operator: Person, redis: Redis) -> None:
+    workers = WorkerRegistry(redis)
+    await workers.heartbeat("one", [Queue.LIVE])
+    await workers.pause("one", "@archive", "cannot_write", "the disk of DOCV_STATE_DIR is full")
+    said = text_of((await operator.see("/")).body)
+    assert "Worker one has paused" in said
+    assert "the disk of DOCV_STATE_DIR is full" in said
+
+
+async def test_the_next_parked_evaluation_is_shown_with_its_reason(
+    operator: Person, redis: Redis, eval_id: str
+) -> None:
+    ledger = Ledger(redis)
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("event")))
+    (job,) = await ledger.lease([eval_id], token="a-token")
+    await ledger.retry_later(job, wait=90, attempts=1, failure=Failure("store_failed", "the clock differs"))
+    assert "s: the clock differs" in text_of((await operator.see("/")).body)
 
 
 async def test_what_is_left_of_a_run_is_told_as_status_tells_it(operator: Person, redis: Redis) -> None:
@@ -60,7 +87,7 @@ async def test_an_id_of_html_is_refused_and_told_as_text(operator: Person) -> No
     answer = await operator.see("/page/evaluation?id=%3Cscript%3Ealert(1)%3C/script%3E")
     assert answer.status == 400
     assert "<script>alert" not in answer.body.decode()
-    assert "expected is a UUID" in answer.body.decode()
+    assert "expected a UUID" in answer.body.decode()
 
 
 @pytest.mark.parametrize("path", [*SHEETS, "/page/evaluation"])
@@ -105,14 +132,14 @@ async def test_what_was_seen_already_is_not_sent_again(operator: Person, redis: 
     assert path in again.body.decode()
 
 
-async def test_a_sheet_that_is_to_hold_still_does_not_update_by_itself(operator: Person) -> None:
+async def test_a_paused_page_does_not_update_automatically(operator: Person) -> None:
     body = (await operator.see("/?still")).body.decode()
     assert "hx-get" not in body
     assert "http-equiv" not in body
-    assert "Update by itself" in body
+    assert "Resume updates" in body
 
 
-async def test_without_javascript_the_first_sheet_loads_anew(operator: Person) -> None:
+async def test_the_first_page_reloads_without_javascript(operator: Person) -> None:
     assert '<noscript><meta http-equiv="refresh" content="30"></noscript>' in (await operator.see("/")).body.decode()
 
 
@@ -154,5 +181,5 @@ async def test_a_page_that_is_none_is_the_first_one(operator: Person, redis: Red
     assert "1 to 1 of 1" in page
 
 
-async def test_a_cause_that_nobody_has_heard_of_is_an_empty_page(operator: Person) -> None:
-    assert "There are none of this cause here." in text_of((await operator.see("/page/dead-letters?cause=x")).body)
+async def test_an_unknown_cause_is_an_empty_page(operator: Person) -> None:
+    assert "No dead letters with this cause here." in text_of((await operator.see("/page/dead-letters?cause=x")).body)

@@ -1,0 +1,53 @@
+"""Complete open erasures, and sweep objects that workers wrote while evaluations were erased."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+
+from scripts.erase.erasure import BegunErasure, ErasureResult, ErasureStores, begin_erasure, erase_one
+from scripts.erase.marker import is_marker
+from scripts.erase.receipt import RECEIPTS, ErasureRequest, find_unfinished
+from tasks.errors import BadEvalId
+from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
+
+_LEFT = "left by a worker that was archiving it while it was erased"
+
+
+async def begin_pending(
+    request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+) -> AsyncIterator[tuple[Evaluation, BegunErasure | ErasureResult]]:
+    """Resume every erasure whose receipt is open; raises as ``erase_one``."""
+    keys = await asyncio.to_thread(stores.versions.keys, RECEIPTS)
+    unfinished = await find_unfinished(stores.bucket, keys)
+    for evaluation in _parse_evaluations(each.key.removeprefix(RECEIPTS) for each in unfinished):
+        yield evaluation, await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+
+
+async def sweep_leftovers(
+    request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+) -> AsyncIterator[tuple[Evaluation, ErasureResult]]:
+    """Erase evaluations again whose workers recorded leftovers; raises as ``erase_one``.
+
+    These workers have seen the marker, so they write no more. Without a marker the evaluation was archived again or
+    never erased, and must not be removed.
+    """
+    leftovers = await stores.redis_records.list_leftovers()
+    for evaluation in _parse_evaluations(key.removeprefix("quarantine/") for key in leftovers):
+        if is_marker(await stores.bucket.read(evaluation.manifest_key)):
+            yield evaluation, await erase_one(evaluation, replace(request, reason=_LEFT), stores, dry_run=dry_run)
+        if not dry_run:
+            await stores.redis_records.forget_leftovers(evaluation)
+
+
+def _parse_evaluations(keys: Iterable[str]) -> list[Evaluation]:
+    """Return the evaluations of keys that begin with environment and ID, each once."""
+    found: dict[Evaluation, None] = {}
+    for key in keys:
+        environment, _, rest = key.partition("/")
+        try:
+            eval_id = parse_eval_id(rest.partition("/")[0])
+        except BadEvalId:
+            continue
+        if environment in ENVIRONMENTS:
+            found[Evaluation(eval_id, environment)] = None
+    return list(found)

@@ -1,0 +1,25 @@
+"""Leave the time of a success in Redis, where the metrics of workers and `serve` show it."""
+
+import asyncio
+
+import click
+from redis.exceptions import RedisError
+
+from tasks.ledger.last_verified import LastVerified
+from worker.clients.errors import ServiceUnavailable
+from worker.clients.redis import open_redis
+
+_SECONDS = 2.0
+
+
+async def record_success(redis_url: str) -> None:
+    """Record that the archive was verified; without Redis the result counts all the same."""
+    try:
+        async with asyncio.timeout(2 * _SECONDS), open_redis(redis_url, 1, seconds=_SECONDS, retries=0) as redis:
+            await LastVerified(redis).record()
+    except (RedisError, OSError, ServiceUnavailable) as error:
+        click.echo(
+            f"docv-archive: Redis did not record this success ({type(error).__name__}), so "
+            "docv_verify_last_success_timestamp_seconds still shows the one before",
+            err=True,
+        )

@@ -1,0 +1,111 @@
+"""Run a real browser for tests of pages; measure the contrast of every text, and let axe check each page."""
+
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, async_playwright
+
+_QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+SCHEMES = ("light", "dark")
+WIDTHS = (1280, 390)
+_AXE_OPTIONS = {"resultTypes": ["violations", "incomplete"]}
+# Ratios are those of WCAG 2.2, success criterion 1.4.3: 4.5, or 3 for text of 24 px, or of 18.66 px in bold.
+_LOW_CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = canvas.getImageData(0, 0, 1, 1).data;
+    return [red, green, blue, alpha / 255];
+  };
+  const over = ([r, g, b, a], below) => [r, g, b].map((part, at) => part * a + below[at] * (1 - a));
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((part) => part / 255).map((part) =>
+      part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const probe = document.body.appendChild(document.createElement("p"));
+  probe.style.color = "Canvas";
+  const blank = rgba(getComputedStyle(probe).color);
+  probe.remove();
+  const ancestors = (element) => element ? [...ancestors(element.parentElement), element] : [];
+  const background = (element) => ancestors(element).reduce((below, each) => {
+    const style = getComputedStyle(each);
+    if (style.backgroundImage !== "none") throw new Error(`cannot measure text over ${style.backgroundImage}`);
+    return over(rgba(style.backgroundColor), below);
+  }, blank);
+  const opacity = (element) => ancestors(element).reduce((all, each) => all * getComputedStyle(each).opacity, 1);
+  const low = [];
+  let count = 0;
+  const measure = (element, style, text) => {
+    count += 1;
+    const below = background(element);
+    const [r, g, b, alpha] = rgba(style.color);
+    const lights = [luminance(over([r, g, b, alpha * opacity(element)], below)), luminance(below)];
+    const ratio = (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    if (ratio < (large ? 3 : 4.5)) {
+      low.push(`${ratio.toFixed(2)} <${element.tagName.toLowerCase()} class="${element.className}"> ${text}`);
+    }
+  };
+  document.querySelectorAll("[hidden]").forEach((element) => element.hidden = false);
+  for (const element of document.body.querySelectorAll("*")) {
+    const style = getComputedStyle(element);
+    if (!element.checkVisibility() || element.closest(".hidden, script, style, noscript, svg")) continue;
+    const texts = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    const told = [[style, texts.map((node) => node.data.trim()).join(" ") || element.value]];
+    for (const part of ["::before", "::after"]) {
+      const made = getComputedStyle(element, part);
+      if (!["none", "normal", '""'].includes(made.content)) told.push([made, made.content]);
+    }
+    if (element.placeholder) told.push([getComputedStyle(element, "::placeholder"), element.placeholder]);
+    told.filter(([, text]) => text).forEach(([how, text]) => measure(element, how, text));
+  }
+  return { count, low };
+}"""
+
+
+@contextlib.asynccontextmanager
+async def open_browser() -> AsyncIterator[Browser]:
+    """Run a browser until the block ends."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*_QUIET])
+        yield browser
+        await browser.close()
+
+
+async def low_contrasts(page: Page) -> list[str]:
+    """Return each text of a page with too little contrast, in the light or the dark scheme, even if it is hidden."""
+    found = []
+    for scheme in SCHEMES:
+        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for width in WIDTHS:
+            await page.set_viewport_size({"width": width, "height": 900})
+            # A colour in a transition would be measured half-way.
+            await page.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
+            measured = await page.evaluate(_LOW_CONTRAST)
+            assert measured["count"] > 1, f"{page.url} shows no text"
+            found += [f"{page.url} {scheme} {width}: {text}" for text in measured["low"]]
+    return found
+
+
+async def axe_findings(page: Page) -> list[str]:
+    """Return what axe calls a violation on a page, or cannot decide, on a desktop and on a phone."""
+    found = []
+    for width in WIDTHS:
+        await page.set_viewport_size({"width": width, "height": 900})
+        results = (await Axe().run(page, options=_AXE_OPTIONS)).response
+        found += [
+            f"{page.url} {width}: {kind} {rule['id']} {node['target']} {node.get('failureSummary', '')}"
+            for kind in ("violations", "incomplete")
+            for rule in results[kind]
+            for node in rule["nodes"]
+        ]
+    return found

@@ -1,0 +1,85 @@
+"""The clocks of Redis and of the workers are set by up to two hours while evaluations run."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
+from tests.aging import let_a_minute_pass
+from tests.clocks import MovableClock
+from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.cluster import Cluster, running_cluster
+from tests.faults.scale import Scale
+
+_KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.ERROR_500_ONCE, Scenario.NOT_FOUND)
+_HOUR = 3600.0
+_RATE = 100
+_AGAIN_SECONDS = 10.0
+_EVALUATIONS_PER_MOVE = 30
+# The clocks that are set, and how many seconds they are then ahead of the right time.
+_SHORT = [("redis", 2 * _HOUR), ("workers", -2 * _HOUR), ("redis", -2 * _HOUR), ("workers", 2 * _HOUR), ("redis", 0.0)]
+_LONG = [
+    (whose, hours * _HOUR)
+    for hours in (-2, -1, -0.01, 0.01, 1, 2, -2, 2, 0)
+    for whose in ("redis", "workers", "redis", "workers")
+]
+
+
+@pytest.mark.needs("faketime")
+async def test_evaluations_go_on_when_clocks_are_set(
+    scale: Scale, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    clocks = {whose: MovableClock(tmp_path / whose) for whose in ("redis", "workers")}
+    moves = _LONG if scale.long else _SHORT
+    total = len(moves) * _EVALUATIONS_PER_MOVE
+    eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
+    async with running_cluster(tmp_path / "stage", redis_clock=clocks["redis"], DOCV_RATE=str(_RATE)) as cluster:
+        # At this level, a worker writes a line with the time for each request.
+        cluster.settings |= clocks["workers"].environment | {"DOCV_LOG_LEVEL": "DEBUG"}
+        crew = [await cluster.start_worker(new_interpreter=True) for _ in range(2)]
+        for worker in crew:
+            await cluster.wait_until_ready(worker)
+        await cluster.enqueue(eval_ids, run="clocks")
+        pauses = []
+        for number, (whose, seconds) in enumerate(moves):
+            clocks[whose].move(seconds)
+            pauses.append(await until_requests_go_on(cluster, whose, seconds))
+            if number % 4 == 2:
+                # No worker extends these leases any more: they must expire although the clock was set.
+                await cluster.kill(crew.pop(0))
+                crew.append(await cluster.start_worker(new_interpreter=True))
+        if not scale.long:
+            await let_a_minute_pass(cluster.client)
+        counters = await cluster.wait_until_all_ended("clocks", total, seconds=150)
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
+    figures(f"clocks set {len(moves)} times: {result.sentence()}, at work again after {max(pauses):.1f} s at most")
+    assert result.is_sound, result
+    assert counted_right(eval_ids, counters), counters
+    assert max(pauses) < _AGAIN_SECONDS
+
+
+async def until_requests_go_on(cluster: Cluster, whose: str, ahead: float) -> float:
+    """Wait until a clock is this far ahead, and RiskOS has got more requests since then than were in flight.
+
+    Returns:
+        how many seconds it took.
+    """
+    began = time.monotonic()
+    while abs(await clock_of(whose, cluster) - ahead) > 60:
+        assert time.monotonic() - began < 60, f"the clock of {whose} was not moved"
+        await asyncio.sleep(0.05)
+    enough = cluster.riskos.stats().requests + 2 * int(cluster.settings["DOCV_CONCURRENCY"])
+    await cluster.wait_until(lambda: cluster.riskos.stats().requests >= enough)
+    return time.monotonic() - began
+
+
+async def clock_of(whose: str, cluster: Cluster) -> float:
+    """Return how many seconds a clock is ahead of the real one; of workers, that of the latest log line."""
+    if whose == "redis":
+        seconds, _ = await cluster.client.time()
+        return float(seconds) - time.time()
+    ready = [worker for worker in cluster.workers if worker.is_ready]
+    return max(ready, key=lambda worker: worker.log.stat().st_mtime).clock()

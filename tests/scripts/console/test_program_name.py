@@ -1,0 +1,31 @@
+"""The name of the command in texts that are to be typed."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.console.program_name import called_as, path_command
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A command in a virtual environment, which is not on PATH."""
+    program = tmp_path / ".venv" / "bin" / "docv-archive"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    return program
+
+
+def test_a_program_that_is_not_on_path_is_called_by_its_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called_as(".venv/bin/docv-archive") == ".venv/bin/docv-archive"
+    assert path_command(".venv/bin/docv-archive") == f"export PATH={program.parent}:$PATH\n"
+    monkeypatch.chdir("/usr")
+    assert called_as(str(program)) == str(program)
+
+
+def test_an_installed_program_is_called_by_its_name(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called_as("/anywhere/cli.py") == "docv-archive"
+    monkeypatch.setenv("PATH", f"/usr/bin:{program.parent}")
+    assert (called_as(str(program)), path_command(str(program))) == ("docv-archive", "")

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from scripts.ids.errors import BadSource
+from scripts.report.kept_columns import read_kept_cells
+from worker.config.settings import Settings
+
+ONE, TWO, OTHER = (f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(3))
+
+
+def read(path: Path, *names: str, column: str | None = None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    with read_kept_cells(str(path), names, column, Settings(state_dir=path.parent / "state")) as cells:
+        return cells.names, [cells.get(each) for each in (ONE, TWO, OTHER)]
+
+
+def test_columns_of_a_csv_are_found_by_name_and_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text(f"customer,eval_id,note\n17,{ONE.upper()},first\n18,{TWO}\n19,{ONE},repeated\n20,no-id,x\n")
+    names, rows = read(path, "Customer", "3")
+    assert names == ("customer", "note")
+    assert rows == [
+        {"customer": "17", "note": "first"},
+        {"customer": "18", "note": ""},
+        {"customer": "", "note": ""},
+    ]
+
+
+def test_a_column_that_the_report_has_itself_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text(f"outcome,eval_id\naccepted,{ONE}\n")
+    assert read(path, "outcome")[1][0] == {"from.outcome": "accepted"}
+
+
+def test_keys_of_json_lines_may_be_nested_and_hold_anything(tmp_path: Path) -> None:
+    path = tmp_path / "customers.jsonl"
+    path.write_text(f'{{"id": "{ONE}", "customer": {{"no": 17}}, "tags": ["a"], "vip": true}}\n')
+    _, (row, *_) = read(path, "customer.no", "tags", "vip", column="id")
+    assert row == {"customer.no": "17", "tags": '["a"]', "vip": "true"}
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text(f"customer,eval_id\n17,{ONE}\n")
+    with pytest.raises(BadSource, match="there is no column 'client'; give --keep with one of 'customer', 'eval_id'"):
+        read(path, "client")

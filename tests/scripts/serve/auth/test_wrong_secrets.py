@@ -1,0 +1,99 @@
+"""Wrong secrets are answered with 429 beyond ten per second; a right one, or none, is answered as ever."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from scripts.serve.auth.wrong_secrets import WrongSecretLimiter
+from tests.counting import samples
+from tests.scripts.serve.conftest import (
+    INTAKE,
+    MONITORING,
+    OPERATOR,
+    PAIR,
+    TOKEN,
+    VIEWER,
+    Client,
+    basic,
+    event,
+    opened,
+)
+from worker.config.settings import Settings
+
+WRONG = "Bearer a-wrong-token-of-16"
+DOORS = [
+    *(("GET", "/"), ("GET", "/metrics"), ("POST", "/page/drop"), ("GET", "/is/not/there")),
+    *(("POST", "/webhooks/riskos"), ("POST", "/evaluations"), ("GET", "/evaluations/x")),
+]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_ten_come_at_once_and_then_ten_in_each_second() -> None:
+    clock = Clock()
+    limiter = WrongSecretLimiter(10, clock)
+    assert [limiter.admit() for _ in range(12)] == [True] * 10 + [False] * 2
+    clock.now += 0.5
+    assert [limiter.admit() for _ in range(6)] == [True] * 5 + [False]
+    clock.now += 3_600
+    assert sum(limiter.admit() for _ in range(100)) == 10
+
+
+@pytest.fixture
+async def flooded(client: Client) -> AsyncIterator[Client]:
+    """Run a server that receives wrong secrets, for the duration of a test."""
+
+    async def guess() -> None:
+        while True:
+            await asyncio.gather(*(client.send("GET", "/", Authorization=WRONG) for _ in range(20)))
+
+    guessing = asyncio.create_task(guess())
+    await asyncio.sleep(0.3)
+    yield client
+    guessing.cancel()
+    await asyncio.gather(guessing, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("method", "path"), DOORS)
+async def test_many_wrong_secrets_are_answered_with_429_at_every_door(client: Client, method: str, path: str) -> None:
+    answers = [await client.send(method, path, Authorization=WRONG) for _ in range(30)]
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {401, 429}
+    assert statuses[:10] == [401] * 10
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json == {"error": "too many wrong secrets were shown"}
+    counted = samples(await client.figures())
+    for status in (401, 429):
+        assert counted[f'docv_http_wrong_secrets_total{{status="{status}"}}'] == statuses.count(status)
+
+
+async def test_a_right_secret_is_never_answered_with_429(flooded: Client, eval_id: str) -> None:
+    for _ in range(20):
+        assert (await flooded.deliver(event())).status == 200
+        assert (await flooded.deliver(event(), Authorization=basic(PAIR))).status == 200
+        assert (await flooded.hand_in({"eval_ids": [eval_id]})).status == 202
+        for shown in (basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"):
+            assert (await flooded.send("GET", "/metrics", Authorization=shown)).status == 200
+
+
+async def test_a_browser_is_asked_for_a_password_while_somebody_guesses(flooded: Client) -> None:
+    for _ in range(20):
+        answer = await flooded.send("GET", "/")
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Basic")
+        assert (await flooded.send("GET", "/livez")).status == 200
+
+
+async def test_two_processes_count_for_themselves(settings: Settings) -> None:
+    async with opened(settings) as one, opened(settings) as other:
+        for _ in range(15):
+            await one.send("GET", "/", Authorization=WRONG)
+        assert (await other.send("GET", "/", Authorization=WRONG)).status == 401
+        assert TOKEN not in (await one.figures())

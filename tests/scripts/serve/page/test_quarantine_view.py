@@ -1,0 +1,70 @@
+"""The view of the quarantine: every bundle, in pages, with all values of a manifest as text."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from scripts.simulator.damage import garbage
+from tasks.model.evaluation import Evaluation
+from tasks.storage.local_bucket import LocalBucket
+from tests.archived_bundles import archive_bundle, archive_refused
+from tests.archives import eval_ids
+from tests.scripts.serve.page.conftest import HTML, Person
+from tests.scripts.serve.page.test_views import text_of
+from tests.zips import zip_of
+
+FILES = {"front.jpg": b"front"}
+
+
+async def quarantine(folder: Path, ids: Sequence[str]) -> LocalBucket:
+    bucket = LocalBucket(folder / "archive")
+    for eval_id in ids:
+        await archive_refused(bucket, garbage(FILES), Evaluation(eval_id, "sandbox"))
+    return bucket
+
+
+async def test_a_bundle_is_shown_with_its_cause_and_what_became_of_its_evaluation(
+    viewer: Person, tmp_path: Path
+) -> None:
+    unreadable, archived = sorted(eval_ids(2))
+    bucket = await quarantine(tmp_path, [unreadable, archived])
+    await archive_bundle(bucket, zip_of(FILES), Evaluation(archived, "sandbox"))
+    said = text_of((await viewer.see("/page/quarantine")).body)
+    assert re.search(rf"{unreadable} Unreadable Local header differs q3 (just now|\d+ s ago) \d+ B", said)
+    assert re.search(rf"{archived} Archived unknown q3 ", said)
+
+
+async def test_an_empty_quarantine_says_so(viewer: Person) -> None:
+    assert "No bundles here." in text_of((await viewer.see("/page/quarantine")).body)
+
+
+async def test_many_bundles_come_in_pages(viewer: Person, tmp_path: Path) -> None:
+    ids = sorted(eval_ids(60))
+    await quarantine(tmp_path, ids)
+    first = (await viewer.see("/page/quarantine")).body.decode()
+    assert [each for each in ids if each in first] == ids[:50]
+    [after] = re.findall(r'rel="next" href="([^"]*)"', first)
+    second = (await viewer.see(after)).body.decode()
+    assert [each for each in ids if f">{each}<" in second] == ids[50:]
+    assert 'rel="next"' not in second
+
+
+@pytest.mark.parametrize("after", ["../../x", "%3Cscript%3E", "x" * 5_000])
+async def test_a_place_that_is_none_is_the_first_page(viewer: Person, tmp_path: Path, after: str) -> None:
+    ids = eval_ids(1)
+    await quarantine(tmp_path, ids)
+    answer = await viewer.see(f"/page/quarantine?after={after}")
+    assert (answer.status, ids[0] in answer.body.decode()) == (200, True)
+
+
+async def test_html_in_a_manifest_is_text(viewer: Person, tmp_path: Path) -> None:
+    [eval_id] = eval_ids(1)
+    await quarantine(tmp_path, [eval_id])
+    path = tmp_path / "archive" / "sandbox" / eval_id / "manifest.json"
+    name = HTML.replace('"', "")
+    path.write_text(path.read_text().replace("local_header_differs", name).replace('"q3"', f'"{name}"'))
+    body = (await viewer.see("/page/quarantine")).body.decode()
+    assert "<img" not in body
+    assert "&lt;img" in body

@@ -1,0 +1,150 @@
+"""The page of a run: who, from, to, what failed, rejected lines, its report, and what an operator can do."""
+
+import asyncio
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from redis.asyncio import Redis
+
+from scripts.serve.http.responses import HTTPError
+from scripts.serve.page import run_view
+from scripts.serve.page.run_view import RunView
+from tasks.ledger.ledger import Ledger
+from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.outcome import Outcome
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.run_list import RunSource, store_run_list
+from tests.archives import archive, eval_ids
+from tests.scripts.serve.page.conftest import HTML, Person, bury
+from tests.scripts.serve.page.test_views import text_of
+
+
+async def begin(redis: Redis, folder: Path, ids: Sequence[str], fed: int) -> LocalBucket:
+    """Begin the run q4 with a list whose file had two bad lines, and feed the first IDs."""
+    bucket, ledger = LocalBucket(folder / "archive"), Ledger(redis)
+    source = RunSource(name="my_ids.csv", fingerprint="a" * 64, ids=len(ids), repeated=1, bad=2)
+    facts = {"run": "q4", "environment": "sandbox", "account": "default", "refresh": False, "by": "someone"}
+    kept = await store_run_list(bucket, ids, source=source, **facts)  # type: ignore[arg-type]
+    await ledger.runs.begin("q4", total=len(ids), fingerprint=kept.fingerprint)
+    order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q4"))
+    await ledger.runs.feed("q4", ids[:fed], order, position=0, backlog=100)
+    return bucket
+
+
+async def test_a_run_is_a_link_to_its_page(operator: Person, redis: Redis, tmp_path: Path) -> None:
+    await begin(redis, tmp_path, eval_ids(4), 3)
+    for path in ("/", "/page/runs"):
+        assert 'href="/page/run?run=q4"' in (await operator.see(path)).body.decode()
+    answer = await operator.see("/page/run?run=q4")
+    said = text_of(answer.body)
+    assert "0 of 4 evaluations finished; about 0 s left." in said
+    assert "Not queued yet 1" in said
+    assert "Queued 3 Waits for a worker" in said
+    assert "by someone" in said
+    assert "my_ ids.csv: 4 evaluations, 1 repeated line" in said
+    assert "Rejected lines 2 : they name no evaluation" in said
+    assert 'href="/page/cancel?run=q4"' in answer.body.decode()
+    assert 'href="/page/report?run=q4"' in answer.body.decode()
+
+
+async def test_the_page_says_what_failed_and_why(operator: Person, redis: Redis) -> None:
+    ids = eval_ids(6)
+    await bury(redis, ids[:2], run="q3")
+    await bury(redis, ids[2:3], "bundle_too_large", run="q3")
+    await bury(redis, ids[3:], run="another")
+    said = text_of((await operator.see("/page/run?run=q3")).body)
+    assert "3 need attention." in said
+    assert "RiskOS failed RiskOS answered with 408 or a server error 2" in said
+    assert "Bundle too large The bundle is larger than DOCV_MAX_BUNDLE_BYTES 1" in said
+    assert [eval_id in said for eval_id in ids] == [True] * 3 + [False] * 3
+    assert re.search(r"RiskOS answered with status 503 6 (just now|\d+ s ago) q3", said)
+    assert "none: only a backfill keeps the list" in said
+
+
+async def test_only_the_newest_dead_letters_of_each_cause_are_searched(
+    operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_view, "_CHUNK", 2)
+    monkeypatch.setattr(run_view, "_MOST_READ", 4)
+    ids = eval_ids(10)
+    for eval_id in ids[:2]:
+        await bury(redis, [eval_id], run="q3")
+    await bury(redis, ids[2:7], run="another")
+    await bury(redis, ids[7:8], "forbidden", run="q3")
+    await bury(redis, ids[8:9], "forbidden", run="small")
+    said = text_of((await operator.see("/page/run?run=q3")).body)
+    assert [eval_id in said for eval_id in (ids[0], ids[7])] == [False, True]
+    assert "There may be more: only the newest dead letters of each cause were searched." in said
+    assert "There may be more" not in text_of((await operator.see("/page/run?run=small")).body)
+
+
+async def test_a_viewer_sees_the_run_and_no_buttons(viewer: Person, redis: Redis) -> None:
+    await bury(redis, eval_ids(1), run="q3")
+    body = (await viewer.see("/page/run?run=q3")).body.decode()
+    assert "1 needs attention" in body
+    assert not any(action in body for action in ("/page/redrive", "/page/drop", "/page/cancel"))
+
+
+async def test_a_run_without_errors_says_so(operator: Person, redis: Redis) -> None:
+    ledger = Ledger(redis)
+    await ledger.accept(eval_ids(1), EnqueueOptions(Queue.LIVE, "default", Trigger("run", run="q3")))
+    (entry,) = await ledger.lease(eval_ids(1), token="a-token")
+    await ledger.complete(entry, Outcome.ARCHIVED)
+    said = text_of((await operator.see("/page/run?run=q3")).body)
+    assert "1 of 1 evaluation finished. Nothing needs attention." in said
+    assert "What failed Nothing." in said
+
+
+async def test_the_report_of_a_run_is_csv(viewer: Person, redis: Redis, tmp_path: Path) -> None:
+    ids = eval_ids(3)
+    bucket = await begin(redis, tmp_path, ids, 0)
+    await archive(bucket, ids[0], Outcome.NOT_FOUND)
+    await bury(redis, ids[1:2], run="q4")
+    answer = await viewer.see("/page/report?run=q4")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="q4.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.body.decode())))
+    assert [(row["eval_id"], row["outcome"], row["cause"]) for row in rows] == [
+        (ids[0], "not_found", ""),
+        (ids[1], "failed", "service_failed"),
+        (ids[2], "missing", ""),
+    ]
+
+
+async def test_one_report_is_made_at_a_time(redis: Redis, tmp_path: Path) -> None:
+    bucket = await begin(redis, tmp_path, eval_ids(1), 1)
+    anything: Any = None
+    view = RunView(anything, anything, Ledger(redis), bucket, "sandbox", asyncio.Semaphore(0))
+    with pytest.raises(HTTPError, match="another report is being made") as refused:
+        await view.report(make_mocked_request("GET", "/page/report?run=q4"), anything)
+    assert (refused.value.status, dict(refused.value.headers)) == (503, {"Retry-After": "30"})
+
+
+@pytest.mark.parametrize("path", ["/page/run", "/page/report"])
+@pytest.mark.parametrize("name", ["unknown", "", "..%2F..%2Fx", "%3Cimg%3E"])
+async def test_an_unknown_run_is_not_found(operator: Person, path: str, name: str) -> None:
+    answer = await operator.see(f"{path}?run={name}")
+    assert answer.status == 404
+    assert b"<img" not in answer.body
+
+
+async def test_a_list_that_is_damaged_is_told_and_the_rest_is_shown(
+    operator: Person, redis: Redis, tmp_path: Path
+) -> None:
+    await begin(redis, tmp_path, eval_ids(2), 2)
+    (tmp_path / "archive/runs/sandbox/q4/run.json").write_text("{}")
+    said = text_of((await operator.see("/page/run?run=q4")).body)
+    assert "the list of run q4 is damaged" in said
+    assert "0 of 2 evaluations finished" in said
+
+
+async def test_html_in_the_name_of_a_run_is_text(operator: Person, redis: Redis) -> None:
+    await bury(redis, eval_ids(1), run=HTML)
+    body = (await operator.see("/page/run?run=%3Cimg+src%3Dx+onerror%3Dalert%281%29%3E%22%27%26")).body.decode()
+    assert "&lt;img" in body
+    assert "<img" not in body

@@ -1,0 +1,318 @@
+"""A bundle in quarantine is read again by the current reader: its documents are archived, and RiskOS's answer stays."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from obstore.store import MemoryStore
+
+from scripts.simulator.damage import forged_size, garbage, truncated, wrong_crc
+from tasks.bundle.unpack import Limits
+from tasks.bundle.unpacker import BundleUnpacker
+from tasks.errors import IntegrityError, LeaseLost, ManifestChanged, SealingKeyMissing
+from tasks.model.job import Job, Queue, Trigger
+from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcome, SourceStatus
+from tasks.pipeline import reread as module
+from tasks.pipeline.erased_meanwhile import archive_guarded
+from tasks.pipeline.pipeline import LeaseWatch
+from tasks.pipeline.reread import RereadContext, reread
+from tasks.pipeline.upload import UploadTarget
+from tasks.storage.bucket import ObjectAttributes, S3Bucket
+from tasks.storage.encrypted_bucket import EncryptedBucket
+from tasks.storage.encryption import Keyring
+from tasks.storage.manifest import ErasedRecord, Manifest, StoredManifest, read_manifest
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_refused, archive_tombstone
+from tests.zips import zip_of
+
+FILES = {"front.jpg": b"front" * 99, "back.jpg": b"back" * 99, "selfie.jpg": b"selfie" * 99}
+WHOLE = zip_of(FILES)
+JOB = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("quarantine"))  # noqa: FBT003
+UNCHANGED = ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.UNREADABLE)
+
+
+async def always_ours(_: Job) -> None:
+    """The lease is never lost."""
+
+
+@pytest.fixture
+def bucket() -> S3Bucket:
+    return S3Bucket(MemoryStore())
+
+
+def context(bucket: S3Bucket, *, lenient: bool = False, keyring: Keyring | None = None) -> RereadContext:
+    opened = EncryptedBucket(bucket, keyring)
+    target = UploadTarget(opened, sealed_with=keyring.current) if keyring else UploadTarget(bucket)
+    unpacker = BundleUnpacker(Limits())
+    return RereadContext(
+        opened, target, bucket, unpacker, None, always_ours, LeaseWatch(), in_memory=100, lenient=lenient
+    )
+
+
+async def retry(bucket: S3Bucket, *, lenient: bool = False) -> ArchiveResult:
+    return await reread(JOB, EVALUATION, context(bucket, lenient=lenient))
+
+
+async def committed(bucket: S3Bucket) -> StoredManifest:
+    found = await read_manifest(bucket, EVALUATION)
+    assert found
+    return found
+
+
+async def manifest(bucket: S3Bucket) -> Manifest:
+    return (await committed(bucket)).manifest
+
+
+async def held(bucket: S3Bucket) -> Mapping[str, bytes]:
+    found = {}
+    for document in (await manifest(bucket)).documents:
+        stored = await bucket.read(document.key)
+        assert stored
+        found[document.name] = stored.data
+    return found
+
+
+async def test_a_bundle_that_todays_reader_reads_is_archived_and_riskos_answer_stays(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    before = await manifest(bucket)
+    result = await retry(bucket)
+    after = await manifest(bucket)
+    assert (result.outcome, result.answer, result.has_written) == (Outcome.ARCHIVED, None, True)
+    assert await held(bucket) == FILES
+    assert (after.outcome, after.revision, after.unreadable, after.unconfirmed) == (Outcome.ARCHIVED, 2, (), False)
+    assert (after.bundle, after.quarantined) == (before.bundle, before.quarantined)
+    assert (after.response, after.source, after.retrieved_at) == (before.response, before.source, before.retrieved_at)
+    assert after.trigger == before.trigger.model_copy(update={"source": "quarantine"})
+    assert {document.lenient for document in after.documents} == {None}
+    assert b"lenient" not in after.as_json()
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+async def test_a_retry_that_gives_nothing_new_writes_nothing(bucket: S3Bucket, lenient: bool) -> None:  # noqa: FBT001
+    await archive_refused(bucket, WHOLE)
+    await retry(bucket)
+    before = await committed(bucket)
+    assert await retry(bucket, lenient=lenient) == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+    assert await committed(bucket) == before
+
+
+@pytest.mark.parametrize("data", [garbage(FILES), truncated(FILES), b"", forged_size(FILES)])
+async def test_a_bundle_that_is_still_refused_changes_nothing(bucket: S3Bucket, data: bytes) -> None:
+    await archive_refused(bucket, data)
+    before = await committed(bucket)
+    assert await retry(bucket) == UNCHANGED
+    assert await committed(bucket) == before
+
+
+async def test_a_bundle_of_which_some_members_can_be_read_now_stays_unreadable(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, wrong_crc(FILES))
+    assert (await retry(bucket)).outcome is Outcome.UNREADABLE
+    after = await manifest(bucket)
+    assert [(each.name, each.cause) for each in after.unreadable] == [("front.jpg", "wrong_crc")]
+    assert await held(bucket) == {name: FILES[name] for name in ("back.jpg", "selfie.jpg")}
+    assert await retry(bucket) == UNCHANGED
+
+
+async def test_a_lenient_retry_marks_what_it_takes_and_archives_if_nothing_is_missing(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, forged_size(FILES))
+    assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
+    after = await manifest(bucket)
+    assert await held(bucket) == FILES
+    assert (after.unreadable, {each.lenient for each in after.documents}) == ((), {"local_header_differs"})
+    assert Manifest.model_validate_json(after.as_json()) == after
+    for lenient in (False, True):
+        assert (await retry(bucket, lenient=lenient)).unchanged is ManifestOutcome.ARCHIVED
+    assert await manifest(bucket) == after
+
+
+async def test_a_lenient_retry_of_a_bundle_that_was_cut_short_stays_unreadable(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE[:-1])
+    assert (await retry(bucket, lenient=True)).outcome is Outcome.UNREADABLE
+    after = await manifest(bucket)
+    assert await held(bucket) == FILES
+    assert [(each.name, each.cause) for each in after.unreadable] == [("", "no_end_record")]
+    assert {each.lenient for each in after.documents} == {"no_end_record"}
+    assert await retry(bucket) == UNCHANGED
+    assert await manifest(bucket) == after
+
+
+async def test_a_document_of_a_whole_bundle_is_not_marked_by_a_lenient_retry(bucket: S3Bucket) -> None:
+    await archive_bundle(bucket, zip_of({"front.jpg": FILES["front.jpg"]}))
+    await archive_refused(bucket, forged_size(FILES))
+    await retry(bucket, lenient=True)
+    marks = {each.name: each.lenient for each in (await manifest(bucket)).documents}
+    assert marks == dict.fromkeys(FILES, "local_header_differs") | {"front.jpg": None}
+
+
+async def test_a_changed_media_type_makes_a_revision_and_the_object_stays_where_it_is(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"front.jpg": b"\xff\xd8\xff\xe0 a picture"}
+    with monkeypatch.context() as older:
+        older.setattr("tasks.bundle.documents.media_type_of", lambda _: "application/octet-stream")
+        await archive_bundle(bucket, wrong_crc({"x": b"damaged" * 9} | files))
+    before = await manifest(bucket)
+    assert [each.key.rpartition(".")[2] for each in before.documents] == ["bin"]
+    result = await retry(bucket)
+    after = await manifest(bucket)
+    assert (result.outcome, result.unchanged, after.revision) == (Outcome.UNCHANGED, ManifestOutcome.UNREADABLE, 2)
+    assert [(each.media_type, each.key) for each in after.documents] == [("image/jpeg", before.documents[0].key)]
+
+
+async def test_documents_that_riskos_no_longer_has_are_superseded_from_the_start(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    await archive_tombstone(bucket)
+    before = await manifest(bucket)
+    assert before.source_status is SourceStatus.GONE
+    assert (await retry(bucket)).outcome is Outcome.ARCHIVED
+    after = await manifest(bucket)
+    assert after.source == before.source
+    assert {each.superseded for each in after.documents} == {True}
+
+
+async def test_a_held_document_that_the_bundle_does_not_have_is_superseded(bucket: S3Bucket) -> None:
+    await archive_bundle(bucket, zip_of({"old.jpg": b"old"}))
+    await archive_refused(bucket, WHOLE)
+    assert (await manifest(bucket)).source_status is SourceStatus.UNKNOWN
+    await retry(bucket)
+    after = await manifest(bucket)
+    assert {each.name: each.superseded for each in after.documents} == dict.fromkeys(FILES, False) | {"old.jpg": True}
+    assert after.source_status is SourceStatus.PARTLY_GONE
+
+
+async def test_an_unconfirmed_manifest_is_confirmed_only_by_a_whole_bundle(bucket: S3Bucket) -> None:
+    for data, unconfirmed in ((garbage(FILES), True), (wrong_crc(FILES), True), (WHOLE, False)):
+        await archive_refused(bucket, data)
+        found = await committed(bucket)
+        changed = found.manifest.model_copy(update={"unconfirmed": True}).as_json()
+        await bucket.replace(EVALUATION.manifest_key, changed, ObjectAttributes("application/json"), found.stored.etag)
+        for _ in range(2):
+            await retry(bucket)
+            assert (await manifest(bucket)).unconfirmed is unconfirmed
+
+
+async def test_images_that_are_not_to_be_kept_stay_in_quarantine_unless_the_settings_say_otherwise(
+    bucket: S3Bucket,
+) -> None:
+    await archive_refused(bucket, WHOLE)
+    found = await committed(bucket)
+    restricted = {"reason": "military", "evidence": [Evidence.MILITARY_ID], "withheld": None}
+    changed = found.manifest.model_dump(by_alias=True, mode="json") | {"restricted": restricted}
+    data = Manifest.model_validate(changed).as_json()
+    await bucket.replace(EVALUATION.manifest_key, data, ObjectAttributes("application/json"), found.stored.etag)
+    assert await retry(bucket) == UNCHANGED
+    unlocked = UploadTarget(S3Bucket(MemoryStore()))
+    ctx = replace(context(bucket), restricted_target=unlocked)
+    assert (await reread(JOB, EVALUATION, ctx)).outcome is Outcome.ARCHIVED
+    assert await unlocked.bucket.read((await manifest(bucket)).documents[0].key)
+
+
+async def test_a_sealed_bundle_is_opened_and_its_documents_are_sealed(bucket: S3Bucket) -> None:
+    keyring = Keyring("k1", {"k1": bytes(32)})
+    sealed = context(bucket, keyring=keyring)
+    await archive_refused(bucket, WHOLE, target=sealed.target)
+    with pytest.raises(SealingKeyMissing):
+        await retry(bucket)
+    assert (await reread(JOB, EVALUATION, sealed)).outcome is Outcome.ARCHIVED
+    assert {each.sealed_with for each in (await manifest(bucket)).documents} == {"k1"}
+    assert FILES["front.jpg"] not in (await held(bucket)).values()
+
+
+async def test_a_bundle_that_is_not_as_its_manifest_says_is_not_read(bucket: S3Bucket) -> None:
+    with pytest.raises(IntegrityError, match="no manifest"):
+        await retry(bucket)
+    await archive_refused(bucket, WHOLE)
+    key = EVALUATION.quarantine_key((await manifest(bucket)).quarantined[0].sha256)
+    found = await bucket.read(key)
+    assert found
+    await bucket.replace(key, b"other", ObjectAttributes("application/zip"), found.etag)
+    with pytest.raises(IntegrityError, match="do not match its key"):
+        await retry(bucket)
+
+
+async def test_an_archived_evaluation_without_a_bundle_in_quarantine_is_left_alone(bucket: S3Bucket) -> None:
+    await archive_bundle(bucket, WHOLE)
+    assert await retry(bucket) == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+
+
+# Concurrent writers
+
+
+async def test_an_erasure_that_comes_before_the_commit_wins_and_nothing_is_left(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive_refused(bucket, WHOLE)
+    leftovers: list[str] = []
+    watch = LeaseWatch(record_leftovers=leftovers.extend)
+    erased = ErasedRecord(receipt="receipts/x.json", at="2026-11-23T04:00:00.000Z")
+
+    async def erase() -> None:
+        found = await committed(bucket)
+        marker = found.manifest.model_copy(
+            update={"erased": erased, "documents": (), "bundle": None, "quarantined": ()}
+        ).as_json()
+        await bucket.replace(EVALUATION.manifest_key, marker, ObjectAttributes("application/json"), found.stored.etag)
+
+    commit = module.commit
+
+    async def commit_after_erasure(*given: object) -> Outcome:
+        monkeypatch.setattr(module, "commit", commit)
+        await erase()
+        return await commit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "commit", commit_after_erasure)
+    ctx = replace(context(bucket), watch=watch)
+    result = await archive_guarded(JOB, EVALUATION, ctx, lambda: reread(JOB, EVALUATION, ctx))
+    assert result.unchanged is ManifestOutcome.ERASED
+    assert (await manifest(bucket)).erased == erased
+    assert len([key for key in leftovers if "/revisions/" not in key]) == len(FILES)
+
+
+async def test_a_manifest_that_another_wrote_meanwhile_is_read_again(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive_refused(bucket, WHOLE)
+    commit = module.commit
+
+    async def commit_second(*given: object) -> Outcome:
+        monkeypatch.setattr(module, "commit", commit)
+        await archive_tombstone(bucket)
+        return await commit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "commit", commit_second)
+    assert (await retry(bucket)).outcome is Outcome.ARCHIVED
+    assert [(each.revision, each.source_status) for each in [await manifest(bucket)]] == [(3, SourceStatus.GONE)]
+
+
+async def test_a_manifest_that_others_write_all_the_time_ends_the_attempt(
+    bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive_refused(bucket, WHOLE)
+
+    async def never(*_: object) -> Outcome:
+        raise ManifestChanged
+
+    monkeypatch.setattr(module, "commit", never)
+    with pytest.raises(ManifestChanged):
+        await retry(bucket)
+
+
+async def test_a_manifest_of_an_older_version_names_its_bundle_in_quarantine_afterwards(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    found = await committed(bucket)
+    older = found.manifest.model_copy(update={"quarantined": (), "source": None}).as_json()
+    await bucket.replace(EVALUATION.manifest_key, older, ObjectAttributes("application/json"), found.stored.etag)
+    assert (await retry(bucket)).outcome is Outcome.ARCHIVED
+    after = await manifest(bucket)
+    assert (after.quarantined, after.source) == ((found.manifest.bundle,), None)
+
+
+async def test_a_lease_that_is_lost_stops_every_write(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    before = await committed(bucket)
+
+    async def lost(_: Job) -> None:
+        raise LeaseLost
+
+    with pytest.raises(LeaseLost):
+        await reread(JOB, EVALUATION, replace(context(bucket), confirm_lease=lost))
+    assert await committed(bucket) == before

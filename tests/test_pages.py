@@ -1,0 +1,87 @@
+"""The pages name the settings, commands, metrics and log events of the code, and leave none out."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from scripts.cli import main
+from tests import repository
+from tests.command_line import load
+from tests.counting import described
+from tests.test_deploy import KNOWN, SETTING
+
+ROOT = Path(__file__).parents[1]
+PAGES = {page.name: page.read_text("utf-8") for page in repository.pages(ROOT) if page.name != "CHANGELOG.md"}
+TEXT = "\n".join(PAGES.values())
+COMMAND = re.compile(r"(?<!-n )docv-archive ((?:[a-z][a-z-]+ ?)+)")  # not the namespace of kubectl
+EVENT = re.compile(r"[a-z_]+\.[a-z_]+")
+LEVELS = {"debug", "info", "warning", "error"}
+
+
+def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command that is not a group."""
+    for name in group.list_commands(click.Context(group)):
+        command = load(name) if group is main else group.commands[name]
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            yield (*before, name)
+
+
+def events() -> set[str]:
+    """Return the names of all log events, except those of outcomes and of actions."""
+    logged = [
+        node.args[0]
+        for _, node in repository.nodes(ROOT, ast.Call)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS and node.args
+    ]
+    constants = [each.value for first in logged for each in ast.walk(first) if isinstance(each, ast.Constant)]
+    return {value for value in constants if isinstance(value, str) and EVENT.fullmatch(value)}
+
+
+def events_in_table() -> set[str]:
+    table = PAGES["metrics.md"].split("| event | level |")[1].split("\n\n")[0]
+    return set(re.findall(r"`([a-z_]+\.[a-z_]+)`", re.sub(r"(?m)^(\| .*? \|).*", r"\1", table)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_only_settings_that_exist(page: str) -> None:
+    assert set(SETTING.findall(PAGES[page])) <= KNOWN
+
+
+def test_every_setting_is_on_a_page() -> None:
+    assert set(SETTING.findall(TEXT)) >= KNOWN
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_only_commands_that_exist(page: str) -> None:
+    without_code = re.sub(r"(?ms)^```(?:python|json|toml)\n.*?^```$", "", PAGES[page])
+    typed = re.findall(r"(?ms)^ *```\w*\n.*?^ *```$|`[^`\n]+`", without_code)
+    known = [*commands(main)]
+    for words in (found.split() for text in typed for found in COMMAND.findall(text)):
+        assert any(all(map(str.__eq__, command, words)) for command in known), words
+
+
+def test_every_command_is_on_a_page() -> None:
+    missing = {" ".join(command) for command in commands(main)}
+    assert {name for name in missing if not re.search(rf"docv-archive {name}\b|`{name}\b", TEXT)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_only_metrics_that_exist(page: str) -> None:
+    files = {name.lower() for name in KNOWN}  # secrets of systemd and containers
+    assert set(re.findall(r"`(docv_\w+)", PAGES[page])) - files - {"docv_step"} <= described().keys()  # an evidence
+
+
+def test_the_page_on_metrics_lists_every_log_event() -> None:
+    assert events_in_table() == events()
+
+
+def test_pages_name_only_log_events_that_exist() -> None:
+    prefixes = {event.partition(".")[0] for event in events()}
+    named = re.findall(rf"`((?:{'|'.join(sorted(prefixes))})\.(?!py`|json`)[a-z_]+)`", TEXT)
+    assert set(named) - {"evaluation.archived"} <= events()

@@ -1,0 +1,50 @@
+"""docs/configuration.md and docs/commands.md are what the code says, and their examples can be typed."""
+
+import re
+import shlex
+
+import click
+import pytest
+
+from scripts.cli import main
+from tests import reference
+from tests.command_line import load, parse
+from worker.config.settings import Settings
+
+REGENERATE = "run `make reference` and commit what it wrote"
+EXAMPLES = re.findall(r"(?m)^(docv-archive .*)$", reference.read("commands.md")[0])
+
+
+def leaves() -> set[str]:
+    """Return the names of all commands, and not of groups."""
+    commands = {name: load(name) for name in main.commands}
+    groups = {name: command for name, command in commands.items() if isinstance(command, click.Group)}
+    return (commands.keys() - groups) | {f"{name} {each}" for name, group in groups.items() for each in group.commands}
+
+
+@pytest.mark.parametrize("page", ["configuration.md", "commands.md"])
+def test_a_page_is_what_the_code_says(page: str) -> None:
+    assert reference.read(page)[1] == reference.generate(page), REGENERATE
+
+
+def test_every_setting_has_a_row() -> None:
+    rows = re.findall(r"(?m)^\| `DOCV_(\w+)` \|", reference.generate("configuration.md"))
+    assert rows == [name.upper() for name in Settings.model_fields]
+
+
+def test_every_command_has_its_help() -> None:
+    headings = set(re.findall(r"(?m)^### (.*)$", reference.generate("commands.md")))
+    assert headings == leaves() | main.commands.keys()
+
+
+def test_every_command_answers_a_question_and_no_other() -> None:
+    index = reference.read("commands.md")[0].split("| question | command |")[1].split("\n\n")[0]
+    answers = re.findall(r"(?m)^\| .* \| `([a-z -]+?)(?: --[a-z-]+)?`[^|]*\|$", index)
+    assert len(answers) == len(index.splitlines()) - 2
+    assert set(answers) == leaves()
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_the_command_line_knows_the_examples(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    parse(words[1 : words.index(">") if ">" in words else None])

@@ -1,0 +1,28 @@
+"""Explain why a folder is not writable: a full disk, a read-only disk, or its owner and mode."""
+
+import errno
+from pathlib import Path
+from tempfile import TemporaryFile
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PROBE = bytes(1 << 16)
+
+
+def explain_disk_error(error: OSError, setting: str = "DOCV_STATE_DIR") -> str:
+    """Return the problem with the folder in a setting, and after a semicolon what to do."""
+    if error.errno in _FULL:
+        return f"the disk of {setting} is full; make room there, or name a folder on another disk"
+    if error.errno == errno.EROFS:
+        return f"the disk of {setting} is read-only; mount it so that it can be written to, or name another folder"
+    fix = "fix its owner and mode" if isinstance(error, PermissionError) else "see that folder"
+    return f"{error.strerror or type(error).__name__}; {fix}, or name another one in {setting}"
+
+
+def find_disk_problem(folder: Path, setting: str = "DOCV_STATE_DIR") -> str | None:
+    """Return why the folder in a setting is not writable; None if it is."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(_PROBE)
+    except OSError as error:
+        return explain_disk_error(error, setting)
+    return None
