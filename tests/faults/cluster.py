@@ -151,7 +151,7 @@ class Cluster:
     async def wait_until_ready(self, worker: Worker, seconds: float = 60) -> None:
         """Wait until a worker consumes."""
         await self.wait_until(lambda: worker.is_ready or not worker.is_alive, seconds)
-        assert worker.is_ready, worker.log.read_text()
+        assert worker.is_ready, f"exit code {worker.process.returncode}: {worker.log.read_text()}"
 
     async def kill(self, worker: Worker) -> None:
         """Kill a worker and its whole process group, as a crash does."""
