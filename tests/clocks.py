@@ -25,6 +25,7 @@ class MovableClock:
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "PYTHONFAULTHANDLER": "1",
         }
 
     def move(self, seconds: float) -> None:
