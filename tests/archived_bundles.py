@@ -11,7 +11,8 @@ from tasks.pipeline.manifest_builder import build_manifest
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import UnreadableRecord, read_manifest, utc_now
+from tasks.storage.manifest import read_manifest, utc_now
+from tasks.storage.manifest_records import UnreadableRecord
 from tasks.storage.revision import commit
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")

@@ -15,15 +15,8 @@ from tasks.model.outcome import Outcome
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import (
-    BundleRecord,
-    DocumentRecord,
-    Manifest,
-    ResponseRecord,
-    TriggerRecord,
-    UnreadableRecord,
-    read_manifest,
-)
+from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.manifest_records import BundleRecord, DocumentRecord, ResponseRecord, TriggerRecord, UnreadableRecord
 from tasks.storage.revision import commit
 from tasks.storage.run_list import RunSource, store_run_list
 from tests.conftest import S3

@@ -1,7 +1,7 @@
 """Extensions for copies of documents: a double click on one must not run anything."""
 
 from tasks.bundle import media_type as media_types
-from tasks.storage.manifest import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord
 
 _UNKNOWN = "bin"
 _INERT = frozenset(

@@ -9,7 +9,8 @@ from tasks.bundle.documents import Kind
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, StoredObject
-from tasks.storage.manifest import MAX_MANIFEST_BYTES, DocumentRecord, Manifest, StoredManifest
+from tasks.storage.manifest import MAX_MANIFEST_BYTES, Manifest, StoredManifest
+from tasks.storage.manifest_records import DocumentRecord
 
 
 class NotExported(Exception):  # it says what happened

@@ -22,7 +22,8 @@ from scripts.overview.evaluation_status import EvaluationStatus, look_up
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import ArchiveRecord, StoredManifest
+from tasks.storage.manifest import StoredManifest
+from tasks.storage.manifest_records import ArchiveRecord
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, SettingsError

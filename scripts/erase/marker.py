@@ -9,7 +9,8 @@ from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket, StoredObject, WriteUnconfirmed
-from tasks.storage.manifest import ErasedRecord, Manifest, ResponseRecord, TriggerRecord, archiver, utc_now
+from tasks.storage.manifest import Manifest, archiver, utc_now
+from tasks.storage.manifest_records import ErasedRecord, ResponseRecord, TriggerRecord
 from tasks.storage.revision import complete_tags, manifest_attributes
 
 _TRIES = 3

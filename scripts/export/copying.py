@@ -16,7 +16,8 @@ from scripts.export.staging import make_folders, new_file
 from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import DocumentRecord, Manifest
+from tasks.storage.manifest import Manifest
+from tasks.storage.manifest_records import DocumentRecord
 
 _MANIFEST = "manifest.json"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from scripts.console.csv_output import BYTE_ORDER_MARK, write_row
 from scripts.export.staging import open_for_owner
 from tasks.model.outcome import AtSource
-from tasks.storage.manifest import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord
 
 NAME = "names.csv"
 _COLUMNS = ("file", "name", "kind", "media_type", "size", "sha256", "at_source", "problem")

@@ -9,7 +9,7 @@ from tasks.bundle.documents import Kind, source_of
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import ManifestOutcome
 from tasks.storage.encryption import sealed_size
-from tasks.storage.manifest import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord
 
 _KINDS = frozenset(Kind)
 

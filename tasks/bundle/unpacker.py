@@ -14,7 +14,7 @@ from tasks.errors import BadBundle
 from tasks.memory.buffer_pool import Buffer
 from tasks.memory.byte_budget import ByteBudget
 from tasks.model.outcome import EMPTY_FILE
-from tasks.storage.manifest import UnreadableRecord
+from tasks.storage.manifest_records import UnreadableRecord
 from tasks.telemetry.tracing import span
 from worker.metrics.worker_metrics import Step, timed
 

@@ -13,10 +13,10 @@ from tasks.model.job import Job
 from tasks.model.outcome import Evidence, Outcome, SourceStatus, explaining, reason_from, restriction_from
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
-from tasks.storage.manifest import (
+from tasks.storage.manifest import Manifest, archiver, format_utc, utc_now
+from tasks.storage.manifest_records import (
     BundleRecord,
     DocumentRecord,
-    Manifest,
     NoDocumentsRecord,
     PaddingRecord,
     ResponseRecord,
@@ -24,9 +24,6 @@ from tasks.storage.manifest import (
     SourceRecord,
     TriggerRecord,
     WithheldRecord,
-    archiver,
-    format_utc,
-    utc_now,
 )
 
 QUARANTINE_SOURCE = "quarantine"

@@ -18,7 +18,8 @@ from tasks.pipeline.manifest_builder import build_reread_manifest
 from tasks.pipeline.pipeline import ConfirmLease, LeaseWatch, select_target, store_contents
 from tasks.pipeline.upload import UploadTarget
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import BundleRecord, StoredManifest, read_manifest, utc_now
+from tasks.storage.manifest import StoredManifest, read_manifest, utc_now
+from tasks.storage.manifest_records import BundleRecord
 from tasks.storage.revision import commit, next_revision
 
 _ATTEMPTS = 3

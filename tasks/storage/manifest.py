@@ -5,176 +5,32 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from operator import not_
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import AtSource, ManifestOutcome, NoDocumentsReason, Outcome, Restriction, SourceStatus
+from tasks.model.outcome import AtSource, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, StoredObject
+from tasks.storage.manifest_records import (
+    SHA256,
+    UTC_TIME,
+    ArchiveRecord,
+    BundleRecord,
+    DocumentRecord,
+    ErasedRecord,
+    NoDocumentsRecord,
+    ResponseRecord,
+    RestrictedRecord,
+    SourceRecord,
+    TriggerRecord,
+    UnreadableRecord,
+)
 
 MAX_MANIFEST_BYTES = 64 << 20
 """The largest manifest that is read; one with 65,535 documents and all names that a bundle may have is smaller."""
-
-SHA256 = r"^[0-9a-f]{64}$"
-_UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_empty(value: object) -> bool:
-    return value == ()
-
-
-def _is_false(value: object) -> bool:
-    return value is False
-
-
-class ArchiveRecord(BaseModel):
-    """A part of a JSON object in the archive."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    def as_json(self) -> bytes:
-        """Return the record as it is stored in the archive."""
-        return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
-
-
-class DocumentRecord(ArchiveRecord):
-    """A document that is in the archive."""
-
-    name: str = Field(description="Its name in the bundle, unchanged; never used as a path or a key.")
-    kind: str = Field(description="document_front, document_back, selfie, secondary_document, attachment or other.")
-    key: str = Field(description="Its key below the archive's prefix.")
-    media_type: str = Field(description="Detected from its content.")
-    size: int = Field(ge=0, description="Bytes.")
-    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
-    modified: str | None = Field(description="Time in the bundle, without a zone.")
-    named_as: str | None = Field(
-        default=None, description="Media type that its name suggests, if its content has another."
-    )
-    name_encoding: str | None = Field(
-        default=None,
-        exclude_if=_is_none,
-        description="How its name was decoded: utf-8, assumed-utf-8, cp437 or unicode-path; absent if it is ASCII.",
-    )
-    name_conflict: tuple[str, ...] = Field(
-        default=(),
-        exclude_if=_is_empty,
-        description="Other names that the bundle gives it; present if the bundle contradicts itself about its name.",
-    )
-    sealed_with: str | None = Field(
-        default=None,
-        exclude_if=_is_none,
-        description="ID of the key that the object was sealed with; absent if it is not sealed.",
-    )
-    superseded: bool = Field(
-        default=False,
-        description="True if RiskOS no longer had it when it last said what it has; the archive still holds it.",
-    )
-    lenient: str | None = Field(
-        default=None,
-        exclude_if=_is_none,
-        description="Why its bundle was refused, if `quarantine retry --lenient` archived it anyway; else absent.",
-    )
-
-
-class UnreadableRecord(ArchiveRecord):
-    """A file of the bundle that has no content, or could not be read; then the bundle is in quarantine."""
-
-    name: str = Field(description="Its name in the bundle.")
-    cause: str = Field(description="The reason, as a short fixed word.")
-
-
-class PaddingRecord(ArchiveRecord):
-    """Bytes of a ZIP that belong to no member and not to its directory."""
-
-    before: int = Field(ge=0, description="Bytes before the first member.")
-    after: int = Field(ge=0, description="Bytes after the end record: blanks, NULs and line ends.")
-
-
-class BundleRecord(ArchiveRecord):
-    """The ZIP as downloaded."""
-
-    filename: str | None = Field(description="Name that RiskOS gave it.")
-    size: int = Field(ge=0, description="Bytes.")
-    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
-    sealed_with: str | None = Field(
-        default=None,
-        exclude_if=_is_none,
-        description="ID of the key that it is sealed with in quarantine; absent if it is not sealed.",
-    )
-    padding: PaddingRecord | None = Field(
-        default=None, exclude_if=_is_none, description="Present if there were other bytes before or after the ZIP."
-    )
-
-
-class ResponseRecord(ArchiveRecord):
-    """RiskOS's response."""
-
-    status: int = Field(description="HTTP status; 0 if RiskOS was not asked.")
-    message: str | None = Field(description="Its message, cut to 500 characters; null for a bundle.")
-    request_id: str | None = Field(
-        default=None, exclude_if=_is_none, description="RiskOS's ID of the request; absent if it gave none."
-    )
-
-
-class SourceRecord(ArchiveRecord):
-    """What RiskOS had when it was last asked; ``documents`` lists what the archive holds."""
-
-    status: SourceStatus = Field(description="What RiskOS had of the documents that the archive holds.")
-    asked_at: str | None = Field(pattern=_UTC, description="When RiskOS first gave this answer; null if never asked.")
-    response: ResponseRecord = Field(description="The response that the status follows from.")
-
-
-class NoDocumentsRecord(ArchiveRecord):
-    """Why RiskOS has no documents."""
-
-    reason: NoDocumentsReason = Field(description="The reason, as far as it is known.")
-    evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
-
-
-class WithheldRecord(ArchiveRecord):
-    """A bundle that was counted while it arrived, and of which nothing was stored."""
-
-    documents: int | None = Field(ge=0, description="Files in it; null if its end does not say.")
-    bytes: int = Field(ge=0, description="Its size.")
-
-
-class RestrictedRecord(ArchiveRecord):
-    """The images of the evaluation must not be kept: the document is a military ID, or the person is a minor."""
-
-    reason: Restriction = Field(description="military or minor.")
-    evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
-    withheld: WithheldRecord | None = Field(
-        description="The bundle that RiskOS sent last and that was not stored; null if documents were archived."
-    )
-
-
-class TriggerRecord(ArchiveRecord):
-    """Why the evaluation was archived."""
-
-    source: str
-    run: str | None
-    event_type: str | None
-    event_id: str | None
-
-
-class ErasedRecord(ArchiveRecord):
-    """The erasure of the evaluation; this manifest prevents that it is archived again."""
-
-    receipt: str = Field(
-        description="Key of the receipt, which says who asked for it, when and why, and what was removed."
-    )
-    at: str = Field(pattern=_UTC, description="When it was erased.")
-
-    @property
-    def at_seconds(self) -> float:
-        """When it was erased, in seconds since the epoch."""
-        return datetime.fromisoformat(self.at).timestamp()
 
 
 class Manifest(ArchiveRecord):
@@ -202,7 +58,7 @@ class Manifest(ArchiveRecord):
     unreadable: tuple[UnreadableRecord, ...] = ()
     unconfirmed: bool = Field(
         default=False,
-        exclude_if=_is_false,
+        exclude_if=not_,
         description="True until RiskOS was asked a second time for a bundle that could not be read whole.",
     )
     bundle: BundleRecord | None
@@ -212,26 +68,26 @@ class Manifest(ArchiveRecord):
     response: ResponseRecord
     source: SourceRecord | None = Field(
         default=None,
-        exclude_if=_is_none,
+        exclude_if=not_,
         description="What RiskOS had when last asked; absent in manifests of versions before this field.",
     )
     no_documents: NoDocumentsRecord | None
     restricted: RestrictedRecord | None = Field(
-        default=None, exclude_if=_is_none, description="Present if images of the evaluation must not be kept."
+        default=None, exclude_if=not_, description="Present if images of the evaluation must not be kept."
     )
     trigger: TriggerRecord
     event_at: str | None = Field(
         default=None,
-        pattern=_UTC,
+        pattern=UTC_TIME,
         description="When the evaluation happened, as far as an event or a producer said so.",
     )
     retrieved_at: str = Field(
-        pattern=_UTC, description="When RiskOS answered; if it was not asked, when that was decided."
+        pattern=UTC_TIME, description="When RiskOS answered; if it was not asked, when that was decided."
     )
-    archived_at: str = Field(pattern=_UTC, description="When this manifest was made.")
+    archived_at: str = Field(pattern=UTC_TIME, description="When this manifest was made.")
     archiver: str = Field(description="Program and version that made it.")
     erased: ErasedRecord | None = Field(
-        default=None, exclude_if=_is_none, description="Present if the evaluation was erased."
+        default=None, exclude_if=not_, description="Present if the evaluation was erased."
     )
 
     @property

@@ -7,7 +7,8 @@ from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
-from tasks.storage.manifest import DocumentRecord, Manifest, SourceRecord, StoredManifest
+from tasks.storage.manifest import Manifest, StoredManifest
+from tasks.storage.manifest_records import DocumentRecord, SourceRecord
 
 _MEDIA_TYPE = "application/json"
 # On documents, this tag names the folder of the bundle that they came from; manifests come from this program.

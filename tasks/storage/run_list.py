@@ -23,7 +23,8 @@ from tasks.model.evidence import EvaluationFacts
 from tasks.model.outcome import Evidence, ManifestOutcome
 from tasks.model.run_name import parse_run
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
-from tasks.storage.manifest import SHA256, ArchiveRecord, archiver, format_utc, utc_now
+from tasks.storage.manifest import archiver, format_utc, utc_now
+from tasks.storage.manifest_records import SHA256, ArchiveRecord
 
 CHUNK_SIZE = 50_000
 """IDs in one chunk."""

@@ -5,15 +5,8 @@ from pathlib import Path
 
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
-from tasks.storage.manifest import (
-    BundleRecord,
-    DocumentRecord,
-    Manifest,
-    ResponseRecord,
-    TriggerRecord,
-    archiver,
-    utc_now,
-)
+from tasks.storage.manifest import Manifest, archiver, utc_now
+from tasks.storage.manifest_records import BundleRecord, DocumentRecord, ResponseRecord, TriggerRecord
 
 _NAMES = ("documentfrontDoc_Front_1_blob.jpg", "documentbackDoc_Back_1_blob.jpg", "Doc_Selfie_1_blob.jpg")
 _KINDS = ("document_front", "document_back", "selfie")

@@ -22,7 +22,8 @@ from scripts.serve.page.signer import PageSigner
 from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import DocumentRecord, read_manifest
+from tasks.storage.manifest import read_manifest
+from tasks.storage.manifest_records import DocumentRecord
 from worker.config.accounts import Accounts
 
 _log = structlog.get_logger("docv.serve")

@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.archive_access.extensions import extension_of
-from tasks.storage.manifest import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord
 
 
 @pytest.mark.parametrize(

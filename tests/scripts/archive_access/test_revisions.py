@@ -9,7 +9,7 @@ from scripts.archive_access.revisions import NotExported, check_key, find_manife
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.manifest import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord
 from tests.archived_bundles import EVALUATION, archive_bundle
 from tests.zips import zip_of
 

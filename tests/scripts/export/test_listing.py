@@ -5,7 +5,7 @@ import pytest
 
 from scripts.export.listing import ListedDocument, write_listing
 from tasks.model.outcome import AtSource
-from tasks.storage.manifest import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord
 
 
 def document(name: str, **facts: object) -> DocumentRecord:

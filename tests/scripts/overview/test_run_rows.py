@@ -15,15 +15,8 @@ from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome, SourceStatus
 from tasks.storage.bucket import ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.manifest import (
-    BundleRecord,
-    DocumentRecord,
-    Manifest,
-    ResponseRecord,
-    TriggerRecord,
-    UnreadableRecord,
-    utc_now,
-)
+from tasks.storage.manifest import Manifest, utc_now
+from tasks.storage.manifest_records import BundleRecord, DocumentRecord, ResponseRecord, TriggerRecord, UnreadableRecord
 from tasks.storage.revision import commit
 
 

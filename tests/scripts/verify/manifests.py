@@ -9,7 +9,8 @@ from obstore.store import MemoryStore
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import ListedObject, ObjectAttributes, S3Bucket
-from tasks.storage.manifest import BundleRecord, DocumentRecord, Manifest, ResponseRecord, TriggerRecord
+from tasks.storage.manifest import Manifest
+from tasks.storage.manifest_records import BundleRecord, DocumentRecord, ResponseRecord, TriggerRecord
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 CONTENT = b"a selfie"

@@ -5,7 +5,8 @@ import pytest
 from scripts.verify.expected_objects import expected_objects
 from scripts.verify.record import ManifestRecord
 from tasks.model.outcome import Outcome
-from tasks.storage.manifest import DocumentRecord, Manifest
+from tasks.storage.manifest import Manifest
+from tasks.storage.manifest_records import DocumentRecord
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, document, manifest
 
 KEY = EVALUATION.document_key("selfie", SHA256, "jpg")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from scripts.verify.revisions import RevisionChain, read_chain
-from tasks.storage.manifest import ErasedRecord
+from tasks.storage.manifest_records import ErasedRecord
 from tests.scripts.verify.manifests import EVALUATION, holding, listed, manifest
 
 CURRENT = EVALUATION.manifest_key

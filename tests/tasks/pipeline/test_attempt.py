@@ -46,7 +46,8 @@ from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, StoredObject
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.manifest import ErasedRecord, read_manifest, utc_now
+from tasks.storage.manifest import read_manifest, utc_now
+from tasks.storage.manifest_records import ErasedRecord
 from tasks.telemetry import log_events
 from tests.counting import Counted
 from tests.riskos import KEY, Clock

@@ -18,10 +18,10 @@ from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome, SourceStat
 from tasks.pipeline.manifest_builder import build_manifest, build_unasked_tombstone, keep_keys
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, NoBundle
-from tasks.storage.manifest import (
+from tasks.storage.manifest import Manifest
+from tasks.storage.manifest_records import (
     BundleRecord,
     DocumentRecord,
-    Manifest,
     PaddingRecord,
     ResponseRecord,
     SourceRecord,

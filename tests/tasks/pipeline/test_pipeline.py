@@ -50,7 +50,8 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
-from tasks.storage.manifest import ErasedRecord, Manifest, read_manifest, utc_now
+from tasks.storage.manifest import Manifest, read_manifest, utc_now
+from tasks.storage.manifest_records import ErasedRecord
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
 from tests.riskos import json as said
 from tests.zips import Raw, forged, zip_of

@@ -32,7 +32,8 @@ from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
-from tasks.storage.manifest import ErasedRecord, Manifest, WithheldRecord, read_manifest
+from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.manifest_records import ErasedRecord, WithheldRecord
 from tests.riskos import Clock, Reply, saying, zipped
 from tests.riskos import json as said
 from tests.zips import zip_of

@@ -20,7 +20,8 @@ from tasks.pipeline.upload import UploadTarget
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
-from tasks.storage.manifest import ErasedRecord, Manifest, StoredManifest, read_manifest
+from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
+from tasks.storage.manifest_records import ErasedRecord
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_refused, archive_tombstone
 from tests.zips import zip_of
 

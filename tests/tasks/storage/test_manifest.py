@@ -17,20 +17,15 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.manifest import (
+from tasks.storage.manifest import Manifest, StoredManifest, archiver, read_manifest, schema, utc_now
+from tasks.storage.manifest_records import (
     BundleRecord,
     DocumentRecord,
-    Manifest,
     NoDocumentsRecord,
     ResponseRecord,
     SourceRecord,
-    StoredManifest,
     TriggerRecord,
     UnreadableRecord,
-    archiver,
-    read_manifest,
-    schema,
-    utc_now,
 )
 from tasks.storage.revision import commit
 from tests.conftest import S3

@@ -1,0 +1,159 @@
+"""The parts of a manifest, as JSON objects in the archive."""
+
+from datetime import datetime
+from operator import not_
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.model.outcome import NoDocumentsReason, Restriction, SourceStatus
+
+SHA256 = r"^[0-9a-f]{64}$"
+"""Pattern of a hash."""
+UTC_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
+"""Pattern of a time, as ``format_utc`` makes it."""
+
+
+class ArchiveRecord(BaseModel):
+    """A part of a JSON object in the archive."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def as_json(self) -> bytes:
+        """Return the record as it is stored in the archive."""
+        return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
+
+
+class DocumentRecord(ArchiveRecord):
+    """A document that is in the archive."""
+
+    name: str = Field(description="Its name in the bundle, unchanged; never used as a path or a key.")
+    kind: str = Field(description="document_front, document_back, selfie, secondary_document, attachment or other.")
+    key: str = Field(description="Its key below the archive's prefix.")
+    media_type: str = Field(description="Detected from its content.")
+    size: int = Field(ge=0, description="Bytes.")
+    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
+    modified: str | None = Field(description="Time in the bundle, without a zone.")
+    named_as: str | None = Field(
+        default=None, description="Media type that its name suggests, if its content has another."
+    )
+    name_encoding: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="How its name was decoded: utf-8, assumed-utf-8, cp437 or unicode-path; absent if it is ASCII.",
+    )
+    name_conflict: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=not_,
+        description="Other names that the bundle gives it; present if the bundle contradicts itself about its name.",
+    )
+    sealed_with: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="ID of the key that the object was sealed with; absent if it is not sealed.",
+    )
+    superseded: bool = Field(
+        default=False,
+        description="True if RiskOS no longer had it when it last said what it has; the archive still holds it.",
+    )
+    lenient: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="Why its bundle was refused, if `quarantine retry --lenient` archived it anyway; else absent.",
+    )
+
+
+class UnreadableRecord(ArchiveRecord):
+    """A file of the bundle that has no content, or could not be read; then the bundle is in quarantine."""
+
+    name: str = Field(description="Its name in the bundle.")
+    cause: str = Field(description="The reason, as a short fixed word.")
+
+
+class PaddingRecord(ArchiveRecord):
+    """Bytes of a ZIP that belong to no member and not to its directory."""
+
+    before: int = Field(ge=0, description="Bytes before the first member.")
+    after: int = Field(ge=0, description="Bytes after the end record: blanks, NULs and line ends.")
+
+
+class BundleRecord(ArchiveRecord):
+    """The ZIP as downloaded."""
+
+    filename: str | None = Field(description="Name that RiskOS gave it.")
+    size: int = Field(ge=0, description="Bytes.")
+    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
+    sealed_with: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="ID of the key that it is sealed with in quarantine; absent if it is not sealed.",
+    )
+    padding: PaddingRecord | None = Field(
+        default=None, exclude_if=not_, description="Present if there were other bytes before or after the ZIP."
+    )
+
+
+class ResponseRecord(ArchiveRecord):
+    """RiskOS's response."""
+
+    status: int = Field(description="HTTP status; 0 if RiskOS was not asked.")
+    message: str | None = Field(description="Its message, cut to 500 characters; null for a bundle.")
+    request_id: str | None = Field(
+        default=None, exclude_if=not_, description="RiskOS's ID of the request; absent if it gave none."
+    )
+
+
+class SourceRecord(ArchiveRecord):
+    """What RiskOS had when it was last asked; ``documents`` lists what the archive holds."""
+
+    status: SourceStatus = Field(description="What RiskOS had of the documents that the archive holds.")
+    asked_at: str | None = Field(
+        pattern=UTC_TIME, description="When RiskOS first gave this answer; null if never asked."
+    )
+    response: ResponseRecord = Field(description="The response that the status follows from.")
+
+
+class NoDocumentsRecord(ArchiveRecord):
+    """Why RiskOS has no documents."""
+
+    reason: NoDocumentsReason = Field(description="The reason, as far as it is known.")
+    evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
+
+
+class WithheldRecord(ArchiveRecord):
+    """A bundle that was counted while it arrived, and of which nothing was stored."""
+
+    documents: int | None = Field(ge=0, description="Files in it; null if its end does not say.")
+    bytes: int = Field(ge=0, description="Its size.")
+
+
+class RestrictedRecord(ArchiveRecord):
+    """The images of the evaluation must not be kept: the document is a military ID, or the person is a minor."""
+
+    reason: Restriction = Field(description="military or minor.")
+    evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
+    withheld: WithheldRecord | None = Field(
+        description="The bundle that RiskOS sent last and that was not stored; null if documents were archived."
+    )
+
+
+class TriggerRecord(ArchiveRecord):
+    """Why the evaluation was archived."""
+
+    source: str
+    run: str | None
+    event_type: str | None
+    event_id: str | None
+
+
+class ErasedRecord(ArchiveRecord):
+    """The erasure of the evaluation; this manifest prevents that it is archived again."""
+
+    receipt: str = Field(
+        description="Key of the receipt, which says who asked for it, when and why, and what was removed."
+    )
+    at: str = Field(pattern=UTC_TIME, description="When it was erased.")
+
+    @property
+    def at_seconds(self) -> float:
+        """When it was erased, in seconds since the epoch."""
+        return datetime.fromisoformat(self.at).timestamp()
