@@ -101,6 +101,8 @@ def _commands() -> str:
 def _helps(context: click.Context) -> Iterator[str]:
     if context.parent is not None:
         yield f"### {context.command_path.removeprefix('docv-archive ')}\n"
+    # click caches the names of this option, and a test that runs the command alone gives it fewer.
+    context.command._help_option = None
     yield f"```text\n{context.command.get_help(context)}\n```\n"
     if isinstance(context.command, click.Group):
         for name in context.command.list_commands(context):
