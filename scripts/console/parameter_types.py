@@ -81,12 +81,15 @@ class OutcomesType(click.ParamType[tuple[ManifestOutcome, ...]]):
         """Return the outcomes."""
         if isinstance(value, tuple):
             return value
-        # What was erased is archived again with --even-if-erased only.
-        valid = [outcome for outcome in ManifestOutcome if outcome is not ManifestOutcome.ERASED]
+        # Erased evaluations are archived again with --even-if-erased only, and disposed ones never.
+        valid = [outcome for outcome in ManifestOutcome if outcome not in _NEVER_AGAIN]
         named = {name.strip() for name in str(value).split(",")}
         if unknown := sorted(named.difference(valid)):
             self.fail(f"{unknown[0]!r} is not a valid outcome: expected some of {', '.join(valid)}", param, ctx)
         return tuple(outcome for outcome in valid if outcome in named)
+
+
+_NEVER_AGAIN = frozenset({ManifestOutcome.ERASED, ManifestOutcome.DISPOSED})
 
 
 class EvidenceColumnsType(click.ParamType[dict[str, str]]):

@@ -34,7 +34,7 @@ class Outcome(enum.StrEnum):
 
 
 class ManifestOutcome(enum.StrEnum):
-    """The outcome in a manifest, or ``erased`` for a tombstone."""
+    """The outcome in a manifest, ``erased``, or ``disposed`` if a rule disposed of every document."""
 
     ARCHIVED = Outcome.ARCHIVED
     NO_DOCUMENTS = Outcome.NO_DOCUMENTS
@@ -43,11 +43,12 @@ class ManifestOutcome(enum.StrEnum):
     WITHHELD = Outcome.WITHHELD
     UNREADABLE = Outcome.UNREADABLE
     ERASED = "erased"
+    DISPOSED = "disposed"
 
     @property
     def ok(self) -> bool:
-        """Whether the evaluation needs no attention. An erasure is intended, so it needs none."""
-        return self is ManifestOutcome.ERASED or Outcome(self).ok
+        """Whether the evaluation needs no attention. Erasures and disposals are intended, so they need none."""
+        return self in {ManifestOutcome.ERASED, ManifestOutcome.DISPOSED} or Outcome(self).ok
 
 
 class SourceStatus(enum.StrEnum):

@@ -59,7 +59,7 @@ def build_manifest(
         outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
         revision=1,
         previous=None,
-        documents=tuple(map(_document, stored)),
+        documents=tuple(_document(each, retrieved_at) for each in stored),
         unreadable=contents.unreadable,
         bundle=bundle,
         quarantined=(bundle,) if bundle and contents.is_damaged else (),
@@ -107,7 +107,8 @@ def build_reread_manifest(before: Manifest, contents: BundleContents, stored: li
     if source and not before.is_asked_since:
         source = source.model_copy(update={"status": SourceStatus.PRESENT})
     taken_whole = {(each.name, each.key) for each in before.documents if not each.lenient}
-    documents = (_document(each) for each in stored)
+    archived_at = utc_now()
+    documents = (_document(each, archived_at) for each in stored)
     return before.model_copy(
         update={
             "outcome": Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED,
@@ -121,7 +122,7 @@ def build_reread_manifest(before: Manifest, contents: BundleContents, stored: li
             "unconfirmed": before.unconfirmed and contents.is_damaged,
             "source": source,
             "trigger": before.trigger.model_copy(update={"source": QUARANTINE_SOURCE}),
-            "archived_at": utc_now(),
+            "archived_at": archived_at,
             "archiver": archiver(),
         }
     )
@@ -223,7 +224,7 @@ def keep_keys(documents: Sequence[Document], evaluation: Evaluation, previous: M
     return [replace(each, extension=extensions.get((each.kind.value, each.sha256), each.extension)) for each in kept]
 
 
-def _document(stored: StoredDocument) -> DocumentRecord:
+def _document(stored: StoredDocument, archived_at: str) -> DocumentRecord:
     document = stored.document
     return DocumentRecord(
         name=document.name,
@@ -237,4 +238,5 @@ def _document(stored: StoredDocument) -> DocumentRecord:
         name_encoding=document.name_encoding,
         name_conflict=document.name_conflict,
         sealed_with=stored.sealed_with,
+        archived_at=archived_at,
     )

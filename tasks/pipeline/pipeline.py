@@ -266,7 +266,7 @@ async def _store(
         retrieved_at=retrieved_at,
         sealed_with=ctx.target.sealed_with,
         previous=previous.manifest if previous else None,
-    )
+    ).model_copy(update={"tags": ctx.target.tags})
     # RiskOS packs a new bundle for each request, so the one in quarantine is enough if nothing else has changed.
     same = previous and previous.manifest.same_content(next_revision(previous, manifest))
     if isinstance(result, Bundle) and contents.is_damaged and not same:

@@ -19,6 +19,7 @@ from tasks.storage.manifest_records import (
     UTC_TIME,
     ArchiveRecord,
     BundleRecord,
+    DisposedRecord,
     DocumentRecord,
     ErasedRecord,
     NoDocumentsRecord,
@@ -55,6 +56,17 @@ class Manifest(ArchiveRecord):
         pattern=SHA256, description="SHA-256 of the previous manifest, stored as revisions/{revision - 1}.json."
     )
     documents: tuple[DocumentRecord, ...] = Field(description="Every document that the archive holds.")
+    disposed: tuple[DisposedRecord, ...] = Field(
+        default=(),
+        exclude_if=not_,
+        description="Every document that the retention schedule disposed of.",
+    )
+    matters: tuple[str, ...] = Field(
+        default=(), exclude_if=not_, description="The legal holds under which the evaluation is, by name."
+    )
+    tags: dict[str, str] = Field(
+        default_factory=dict, exclude_if=not_, description="The user's own tags when the manifest was made."
+    )
     unreadable: tuple[UnreadableRecord, ...] = ()
     unconfirmed: bool = Field(
         default=False,
@@ -92,9 +104,11 @@ class Manifest(ArchiveRecord):
 
     @property
     def manifest_outcome(self) -> ManifestOutcome:
-        """The outcome of the evaluation, or that it was erased."""
+        """The outcome of the evaluation, or that it was erased, or that all its documents were disposed of."""
         if self.erased:
             return ManifestOutcome.ERASED
+        if self.disposed and not self.documents:
+            return ManifestOutcome.DISPOSED
         # Manifests without `source` recorded RiskOS's last answer as the outcome, whatever the archive held.
         is_held = self.documents and self.outcome is not Outcome.UNREADABLE
         return ManifestOutcome.ARCHIVED if is_held else ManifestOutcome(self.outcome)
@@ -138,6 +152,11 @@ class Manifest(ArchiveRecord):
     def holds_anything(self) -> bool:
         """Whether the archive holds documents of the evaluation, or a bundle in quarantine."""
         return bool(self.documents or self.quarantined_bundles)
+
+    @property
+    def has_held_anything(self) -> bool:
+        """Whether the archive holds documents of the evaluation, or held some until they were disposed of."""
+        return self.holds_anything or bool(self.disposed)
 
     def plain_keys(self, evaluation: Evaluation) -> frozenset[str]:
         """Return the keys of the named objects that are not sealed."""
@@ -193,7 +212,8 @@ class Manifest(ArchiveRecord):
         answers = [(each.status, each.message) for each in (self.response, self.last_response)]
         status = self.source.status if self.source else None
         restricted = self.restricted and (self.restricted.evidence, self.restricted.withheld is None)
-        return self.outcome, documents, unreadable, answers, status, self.no_documents, restricted, self.erased
+        facts = self.no_documents, restricted, self.erased, frozenset(self.disposed), self.matters
+        return self.outcome, documents, unreadable, answers, status, *facts
 
 
 @dataclass(frozen=True, slots=True)

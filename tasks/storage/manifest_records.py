@@ -1,6 +1,6 @@
 """The parts of a manifest, as JSON objects in the archive."""
 
-from datetime import datetime
+from datetime import date, datetime
 from operator import not_
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -59,6 +59,34 @@ class DocumentRecord(ArchiveRecord):
         default=None,
         exclude_if=not_,
         description="Why its bundle was refused, if `quarantine retry --lenient` archived it anyway; else absent.",
+    )
+    archived_at: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        pattern=UTC_TIME,
+        description="When it was first archived; absent in manifests of versions before this field.",
+    )
+
+
+class DisposedRecord(ArchiveRecord):
+    """A document that a rule of the retention schedule disposed of; it is never archived again."""
+
+    kind: str = Field(description="Its kind, as in `documents`.")
+    key: str = Field(description="Its former key; no version of the object exists any more.")
+    sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
+    size: int = Field(ge=0, description="Bytes.")
+    rule: str = Field(description="Name of the rule.")
+    clock: str = Field(description="The clock of the rule: archived, captured or the name of an event.")
+    started: date = Field(description="Day on which the clock started.")
+    due: date = Field(description="First day on which the rule allowed the disposal.")
+    archived_at: str | None = Field(
+        default=None, exclude_if=not_, description="When it was first archived; absent if it never was."
+    )
+    disposed_at: str = Field(pattern=UTC_TIME, description="When it was listed here.")
+    receipt: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="Key of the certificate of disposal; absent if the document was due when it arrived.",
     )
 
 

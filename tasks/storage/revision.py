@@ -1,11 +1,11 @@
 """Commit the next revision of a manifest, which lists held documents next to the documents that RiskOS has now."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import Outcome, SourceStatus
+from tasks.model.outcome import ManifestOutcome, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
 from tasks.storage.manifest import Manifest, StoredManifest
 from tasks.storage.manifest_records import DocumentRecord, SourceRecord
@@ -70,28 +70,46 @@ async def complete_tags(
 def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manifest:
     """Return the manifest as the revision after the previous one.
 
-    Held documents stay listed, whatever RiskOS answers now. After an erasure, the revisions begin again.
+    Held documents stay listed, whatever RiskOS answers now, and so do disposals and legal holds. After an erasure, the
+    revisions begin again.
     """
     if previous is None:
         return manifest
     before, digest = previous.manifest, hashlib.sha256(previous.stored.data).hexdigest()
     if before.erased:
         return manifest.model_copy(update={"previous": digest})
-    numbered = manifest.model_copy(update={"revision": before.revision + 1, "previous": digest})
+    known = {each.sha256 for each in before.disposed}
+    numbered = manifest.model_copy(
+        update={
+            "revision": before.revision + 1,
+            "previous": digest,
+            "disposed": (*before.disposed, *(each for each in manifest.disposed if each.sha256 not in known)),
+            "matters": before.matters,
+        }
+    )
     if manifest.bundle:
-        return _add_to_held(before, numbered)
-    return _keep_held(before, numbered) if before.holds_anything else numbered
+        record = _add_to_held(before, numbered)
+    else:
+        record = _keep_held(before, numbered) if before.has_held_anything else numbered
+    return record.model_copy(update={"documents": _with_first_times(before, record.documents)})
+
+
+def _with_first_times(before: Manifest, documents: Iterable[DocumentRecord]) -> tuple[DocumentRecord, ...]:
+    """Return documents with the time at which each was first archived; older manifests know only their own time."""
+    known = {each.key: each.archived_at or before.archived_at for each in before.documents}
+    return tuple(each.model_copy(update={"archived_at": known.get(each.key, each.archived_at)}) for each in documents)
 
 
 def _keep_held(before: Manifest, answered: Manifest) -> Manifest:
     """Return the revision if nothing was stored: outcome, documents and bundle stay, ``source`` is new."""
     is_gone = answered.source_status is SourceStatus.NONE
+    is_disposed = before.manifest_outcome is ManifestOutcome.DISPOSED
     documents = [
         document.model_copy(update={"superseded": is_gone or document.superseded}) for document in before.documents
     ]
     return answered.model_copy(
         update={
-            "outcome": Outcome(before.manifest_outcome),
+            "outcome": before.outcome if is_disposed else Outcome(before.manifest_outcome),
             "documents": tuple(documents),
             "unreadable": before.unreadable,
             "bundle": before.bundle,
@@ -162,6 +180,8 @@ def _has_news(before: Manifest, record: Manifest) -> bool:
 
     It adds nothing if it only says that RiskOS no longer has a held document, or has it again.
     """
+    if record.manifest_outcome is ManifestOutcome.DISPOSED:
+        return False
     if before.unconfirmed or not record.holds_anything or before.manifest_outcome is not record.manifest_outcome:
         return True
     held = {(document.name, document.kind, document.key) for document in before.documents}

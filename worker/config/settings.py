@@ -197,6 +197,8 @@ class Settings(BaseSettings):
     """Object Lock mode of documents, manifests and quarantine; the bucket must have Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days for which Object Lock keeps an object."""
+    retention: Path | None = None
+    """File with the retention schedule: see docs/retention.md. Without it, everything is kept."""
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.encryption_keys)] = ()
     """Keys to seal documents with, ``id:base64`` of 32 bytes, comma-separated: the first one seals, all open."""
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)

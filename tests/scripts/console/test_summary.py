@@ -44,6 +44,7 @@ def test_the_object_has_the_fields_of_the_contract(capsys: pytest.CaptureFixture
             "withheld": 0,
             "unreadable": 0,
             "erased": 0,
+            "disposed": 0,
         },
         "pending": 1,
         "dead_letters": 1,

@@ -168,6 +168,7 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
             sha256=documents[0].sha256,
             modified=documents[0].modified,
             named_as="image/png",
+            archived_at=AT,
         ),
     )
     assert (manifest.retrieved_at, manifest.trigger.source, manifest.trigger.run) == (AT, "run", "q3")

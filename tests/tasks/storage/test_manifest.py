@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import Manifest, StoredManifest, archiver, read_manifest, schema, utc_now
 from tasks.storage.manifest_records import (
     BundleRecord,
+    DisposedRecord,
     DocumentRecord,
     NoDocumentsRecord,
     ResponseRecord,
@@ -53,6 +54,7 @@ def record(name: str, /, **facts: Any) -> DocumentRecord:
         "size": len(name),
         "sha256": digest,
         "modified": "2026-01-31T12:00:00",
+        "archived_at": "2026-01-31T12:00:01.000Z",
     }
     return DocumentRecord(**usual | facts)
 
@@ -784,3 +786,71 @@ async def test_commit_raises_when_the_revision_cannot_be_stored() -> None:
 async def test_commit_raises_storage_error_when_the_write_is_denied() -> None:
     with pytest.raises(StorageError, match="denied"):
         await commit_at(Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))))
+
+
+# Disposals and legal holds
+
+
+def disposed(name: str) -> DisposedRecord:
+    gone = record(name)
+    return DisposedRecord(
+        kind=gone.kind,
+        key=gone.key,
+        sha256=gone.sha256,
+        size=gone.size,
+        rule="selfies",
+        clock="archived",
+        started=date(2026, 1, 31),
+        due=date(2029, 2, 1),
+        archived_at=gone.archived_at,
+        disposed_at="2029-02-01T00:00:00.000Z",
+        receipt="receipts/disposals/1.json",
+    )
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        manifest("back"),
+        manifest(documents=(), disposed=(disposed("front"),)),
+        TOMBSTONE.model_copy(update={"no_documents": None}),
+        manifest(outcome=Outcome.NOT_FOUND, bundle=None, response=ResponseRecord(status=404, message=None)),
+    ],
+    ids=["a bundle", "the same again", "no documents", "not found"],
+)
+async def test_disposals_and_matters_stay_listed_whatever_riskos_answers(answered: Manifest) -> None:
+    bucket = S3Bucket(MemoryStore())
+    gone = disposed("front")
+    await archive(bucket, manifest(documents=(), disposed=(gone,), matters=("acme-v-bolt",)))
+
+    await archive(bucket, answered)
+
+    now = (await committed(bucket)).manifest
+    assert now.disposed == (gone,)
+    assert now.matters == ("acme-v-bolt",)
+    assert now.manifest_outcome is (ManifestOutcome.ARCHIVED if now.documents else ManifestOutcome.DISPOSED)
+    assert now.outcome is Outcome.ARCHIVED
+
+
+async def test_an_evaluation_whose_documents_were_all_disposed_of_brings_no_news() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest(documents=(), disposed=(disposed("front"),)))
+
+    outcome = await archive(bucket, manifest(documents=(), disposed=(disposed("front"), disposed("back"))))
+
+    assert outcome is Outcome.UNCHANGED
+    assert [each.sha256 for each in (await committed(bucket)).manifest.disposed] == [
+        record(name).sha256 for name in ("front", "back")
+    ]
+
+
+async def test_a_document_keeps_the_time_at_which_it_was_first_archived() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest(documents=(record("front", archived_at=None),)))
+
+    later = "2027-01-01T00:00:00.000Z"
+    again = (record("front", archived_at=later), record("back", archived_at=later))
+    await archive(bucket, manifest(documents=again, archived_at=later))
+
+    times = [each.archived_at for each in (await committed(bucket)).manifest.documents]
+    assert times == ["2026-01-31T12:00:01.000Z", later], "a manifest of an older version has its own time only"

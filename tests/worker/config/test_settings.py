@@ -77,6 +77,7 @@ ALL = {
     "DOCV_LIVE_RESERVE": "0.2",
     "DOCV_LEAVE_RATE": "2.5",
     "DOCV_LEAVE_DAILY": "100",
+    "DOCV_RETENTION": "/etc/docv-archive/retention.toml",
     "DOCV_LOCK_MODE": "GOVERNANCE",
     "DOCV_LOCK_DAYS": "2555",
     "DOCV_ENCRYPTION_KEYS": f"2026:{SEALING},2025:{'QUFB' * 10}QUE=",

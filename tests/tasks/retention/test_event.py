@@ -1,0 +1,94 @@
+"""Each report of an event is a record of its own; the one received last counts."""
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import IntegrityError
+from tasks.model.evaluation import Evaluation
+from tasks.retention.event import EVENTS, EventReport, read_events, record_event
+from tasks.storage.bucket import Bucket, ObjectAttributes
+from tasks.storage.local_bucket import LocalBucket
+
+EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production")
+NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
+CLOSED = EventReport("account_closed", date(2026, 11, 1), "records")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return LocalBucket(tmp_path)
+
+
+async def keys(bucket: Bucket) -> list[str]:
+    return [each.key async for some in bucket.list_objects(EVENTS) for each in some]
+
+
+async def test_an_event_is_recorded_once_however_often_it_is_reported(bucket: Bucket) -> None:
+    first = await record_event(bucket, EVALUATION, CLOSED, NOW)
+    again = await record_event(bucket, EVALUATION, CLOSED, NOW + timedelta(days=1))
+
+    assert first is not None
+    assert again is None
+    assert await read_events(bucket, EVALUATION) == {"account_closed": first}
+    assert first.received == date(2026, 11, 29)
+    assert len(await keys(bucket)) == 1
+
+
+async def test_a_correction_is_a_record_of_its_own_and_counts(bucket: Bucket) -> None:
+    await record_event(bucket, EVALUATION, CLOSED, NOW)
+    corrected = await record_event(bucket, EVALUATION, EventReport("account_closed", date(2026, 11, 3), "b"), NOW)
+    other = await record_event(bucket, EVALUATION, EventReport("last_contact", date(2026, 1, 1), "b"), NOW)
+
+    assert await read_events(bucket, EVALUATION) == {"account_closed": corrected, "last_contact": other}
+    assert len(await keys(bucket)) == 3
+
+
+async def test_a_correction_counts_even_if_the_clock_of_its_machine_is_behind(bucket: Bucket) -> None:
+    await record_event(bucket, EVALUATION, CLOSED, NOW)
+    report = EventReport("account_closed", date(2026, 10, 1), "b")
+    corrected = await record_event(bucket, EVALUATION, report, NOW - timedelta(hours=1))
+
+    assert (await read_events(bucket, EVALUATION))["account_closed"] == corrected
+
+
+async def test_an_event_can_be_withdrawn_and_reported_again(bucket: Bucket) -> None:
+    withdrawal = EventReport("account_closed", None, "records")
+    assert await record_event(bucket, EVALUATION, withdrawal, NOW) is None, "there is nothing to withdraw"
+
+    await record_event(bucket, EVALUATION, CLOSED, NOW)
+    await record_event(bucket, EVALUATION, withdrawal, NOW)
+    assert (await read_events(bucket, EVALUATION))["account_closed"].date is None
+
+    await record_event(bucket, EVALUATION, CLOSED, NOW)
+    assert (await read_events(bucket, EVALUATION))["account_closed"].date == date(2026, 11, 1)
+
+
+async def test_two_reports_at_once_are_both_recorded(bucket: Bucket) -> None:
+    reports = [EventReport("account_closed", date(2026, 11, day), "records") for day in (1, 2)]
+    await asyncio.gather(*(record_event(bucket, EVALUATION, each, NOW) for each in reports))
+
+    assert len(await keys(bucket)) == 2
+    assert (await read_events(bucket, EVALUATION))["account_closed"].date in {each.date for each in reports}
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"schema": 2}'])
+async def test_a_damaged_record_is_not_ignored(bucket: Bucket, data: bytes) -> None:
+    await bucket.create(f"{EVENTS}production/{EVALUATION.eval_id}/x.json", data, ObjectAttributes("application/json"))
+
+    with pytest.raises(IntegrityError, match="damaged or of a newer format"):
+        await read_events(bucket, EVALUATION)
+
+
+async def test_a_record_of_another_evaluation_is_refused(bucket: Bucket) -> None:
+    record = await record_event(bucket, EVALUATION, CLOSED, NOW)
+    assert record
+    other = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11", "production")
+    await bucket.create(
+        f"{EVENTS}production/{other.eval_id}/x.json", record.as_json(), ObjectAttributes("application/json")
+    )
+
+    with pytest.raises(IntegrityError, match="of another evaluation"):
+        await read_events(bucket, other)
