@@ -1,16 +1,17 @@
 """Commit the next revision of a manifest, which lists held documents next to the documents that RiskOS has now."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import ManifestOutcome, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
-from tasks.storage.manifest import Manifest, StoredManifest
+from tasks.storage.manifest import Manifest, StoredManifest, archiver, read_manifest, utc_now
 from tasks.storage.manifest_records import DocumentRecord, SourceRecord
 
 _MEDIA_TYPE = "application/json"
+_AMENDMENTS = 5
 # On documents, this tag names the folder of the bundle that they came from; manifests come from this program.
 _SOURCE_TAG = "docv-archive"
 
@@ -39,6 +40,62 @@ async def commit(
     if previous and previous.manifest.same_content(record):
         await complete_tags(bucket, evaluation, previous.manifest, tags)
         return Outcome.UNCHANGED
+    await _write(bucket, evaluation, record, previous, tags)
+    return Outcome.UNCHANGED if previous and not _has_news(previous.manifest, record) else record.outcome
+
+
+async def amend(
+    bucket: Bucket,
+    evaluation: Evaluation,
+    change: Callable[[Manifest], Manifest | None],
+    tags: Mapping[str, str] | None = None,
+) -> Manifest | None:
+    """Write a changed manifest as the next revision, on top of what workers write meanwhile.
+
+    Args:
+        change: returns the changed manifest, or None if nothing is to be changed; called again after a conflict.
+        tags: the user's own tags.
+
+    Returns:
+        The current manifest, or None if there is none.
+
+    Raises:
+        ManifestChanged: the manifest changed during every try.
+        StorageError: the manifest may not have been written.
+        IntegrityError: the manifest cannot be read, or another one is stored under the same revision.
+    """
+    for _ in range(_AMENDMENTS):
+        previous = await read_manifest(bucket, evaluation)
+        if previous is None:
+            return None
+        changed = change(previous.manifest)
+        if changed is None:
+            return previous.manifest
+        record = changed.model_copy(
+            update={
+                "revision": previous.manifest.revision + 1,
+                "previous": hashlib.sha256(previous.stored.data).hexdigest(),
+                "documents": _with_first_times(previous.manifest, changed.documents),
+                "archived_at": utc_now(),
+                "archiver": archiver(),
+            }
+        )
+        try:
+            await _write(bucket, evaluation, record, previous, tags)
+        except ManifestChanged:
+            continue
+        return record
+    raise ManifestChanged
+
+
+async def _write(
+    bucket: Bucket,
+    evaluation: Evaluation,
+    record: Manifest,
+    previous: StoredManifest | None,
+    tags: Mapping[str, str] | None,
+) -> None:
+    """Keep a copy of the previous manifest, and replace it by compare-and-swap."""
     if previous:
         kept, attributes = previous.stored.data, manifest_attributes(evaluation, previous.manifest, tags)
         await put(
@@ -53,7 +110,6 @@ async def commit(
         if found is None or found.data != data:
             raise ManifestChanged from None
         await complete_tags(bucket, evaluation, record, tags)
-    return Outcome.UNCHANGED if previous and not _has_news(previous.manifest, record) else record.outcome
 
 
 async def complete_tags(
@@ -91,7 +147,9 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
         record = _add_to_held(before, numbered)
     else:
         record = _keep_held(before, numbered) if before.has_held_anything else numbered
-    return record.model_copy(update={"documents": _with_first_times(before, record.documents)})
+    # A worker may have read the manifest before a document was disposed of, and stored the same bytes again.
+    held = (each for each in record.documents if each.sha256 not in known)
+    return record.model_copy(update={"documents": _with_first_times(before, held)})
 
 
 def _with_first_times(before: Manifest, documents: Iterable[DocumentRecord]) -> tuple[DocumentRecord, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, patch
 
 import jsonschema
 import pytest
@@ -28,7 +29,7 @@ from tasks.storage.manifest_records import (
     TriggerRecord,
     UnreadableRecord,
 )
-from tasks.storage.revision import commit
+from tasks.storage.revision import amend, commit
 from tests.conftest import S3
 from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
 from worker.clients.archive import open_archive
@@ -844,6 +845,15 @@ async def test_an_evaluation_whose_documents_were_all_disposed_of_brings_no_news
     ]
 
 
+async def test_a_document_that_was_disposed_of_meanwhile_is_not_listed_again() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest("back", disposed=(disposed("front"),)))
+
+    await archive(bucket, manifest("front", "back"))
+
+    assert [each.name for each in (await committed(bucket)).manifest.documents] == ["back"]
+
+
 async def test_a_document_keeps_the_time_at_which_it_was_first_archived() -> None:
     bucket = S3Bucket(MemoryStore())
     await archive(bucket, manifest(documents=(record("front", archived_at=None),)))
@@ -854,3 +864,39 @@ async def test_a_document_keeps_the_time_at_which_it_was_first_archived() -> Non
 
     times = [each.archived_at for each in (await committed(bucket)).manifest.documents]
     assert times == ["2026-01-31T12:00:01.000Z", later], "a manifest of an older version has its own time only"
+
+
+async def test_an_amendment_is_the_next_revision_on_top_of_what_a_worker_wrote_meanwhile() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest("front"))
+    tries = []
+
+    def hold(before: Manifest) -> Manifest:
+        tries.append(before.revision)
+        return before.model_copy(update={"matters": ("acme-v-bolt",)})
+
+    real = bucket.replace
+    with patch.object(bucket, "replace", side_effect=[ManifestChanged(), DEFAULT], wraps=real):
+        amended = await amend(bucket, EVALUATION, hold)
+
+    assert tries == [1, 1]
+    assert [each.matters for each in await history(bucket)] == [(), ("acme-v-bolt",)]
+    assert (await committed(bucket)).manifest == amended
+
+
+async def test_an_amendment_keeps_the_time_at_which_a_document_of_an_older_version_was_archived() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest(documents=(record("front", archived_at=None),)))
+
+    await amend(bucket, EVALUATION, lambda before: before.model_copy(update={"matters": ("x",)}))
+
+    assert (await committed(bucket)).manifest.documents[0].archived_at == "2026-01-31T12:00:01.000Z"
+
+
+async def test_an_amendment_that_changes_nothing_writes_nothing() -> None:
+    bucket = S3Bucket(MemoryStore())
+    assert await amend(bucket, EVALUATION, lambda before: before) is None
+
+    await archive(bucket, manifest("front"))
+    assert await amend(bucket, EVALUATION, lambda _: None) == (await committed(bucket)).manifest
+    assert len(await history(bucket)) == 1
