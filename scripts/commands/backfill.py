@@ -219,18 +219,13 @@ async def _backfill(
         else:
             if workers:
                 workers.print_log_path()
-            check_worker = workers.check_worker if workers else _trust_workers
             try:
-                last = await follow_run(redis, run.run, run.source.ids, account, check_worker)
+                last = await follow_run(redis, run.run, run.source.ids, account, workers)
             except asyncio.CancelledError:
                 await ledger.runs.stop_feeding(run.run)
                 raise
         seconds = await ledger.runs.get_age(run.run) or 0.0
     return RunSummary(run=run.run, counters=last.counters, seconds=seconds, hold=last.refusals)
-
-
-def _trust_workers(_: RunSnapshot) -> None:
-    """Do nothing: workers that run elsewhere are not ours to start again."""
 
 
 async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:

@@ -98,9 +98,14 @@ class LocalWorkers:
                 await ledger.runs.accept_refusals(name)
             with contextlib.closing(Publisher(make_publishing_app(self.settings))) as publisher:
                 await enqueue(ledger, publisher, eval_ids, order)
-            return await follow_run(redis, name, len(eval_ids), account, self.check_worker)
+            return await follow_run(redis, name, len(eval_ids), account, self)
 
-    def check_worker(self, seen: RunSnapshot) -> None:
+    @property
+    def pid(self) -> int:
+        """The ID of the worker's process; another one after a restart."""
+        return self._worker.pid
+
+    def check(self, seen: RunSnapshot) -> None:
         """Check that the run can go on: the worker lives, and RiskOS accepts the key.
 
         Raises:
