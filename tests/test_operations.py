@@ -37,6 +37,7 @@ RUNBOOKS = {
     "serve-errors",
     "rejected-messages",
     "event-loop-lag",
+    "notifications-fail",
 }
 
 
