@@ -17,7 +17,6 @@ from tests.test_deploy import KNOWN, SETTING
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page.read_text("utf-8") for page in repository.pages(ROOT) if page.name != "CHANGELOG.md"}
 TEXT = "\n".join(PAGES.values())
-COMMAND = re.compile(r"(?<!-n )docv-archive ((?:[a-z][a-z-]+ ?)+)")  # not the namespace of kubectl
 EVENT = re.compile(r"[a-z_]+\.[a-z_]+")
 LEVELS = {"debug", "info", "warning", "error"}
 
@@ -55,15 +54,6 @@ def test_a_page_names_only_settings_that_exist(page: str) -> None:
 
 def test_every_setting_is_on_a_page() -> None:
     assert set(SETTING.findall(TEXT)) >= KNOWN
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_names_only_commands_that_exist(page: str) -> None:
-    without_code = re.sub(r"(?ms)^```(?:python|json|toml)\n.*?^```$", "", PAGES[page])
-    typed = re.findall(r"(?ms)^ *```\w*\n.*?^ *```$|`[^`\n]+`", without_code)
-    known = [*commands(main)]
-    for words in (found.split() for text in typed for found in COMMAND.findall(text)):
-        assert any(all(map(str.__eq__, command, words)) for command in known), words
 
 
 def test_every_command_is_on_a_page() -> None:

@@ -3,23 +3,17 @@
 import asyncio
 import os
 import re
-import shlex
 import statistics
 import sys
 from pathlib import Path
 
-import pytest
-
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.rehearsal import rehearsal_commands, rehearsal_settings
 from scripts.simulator.server import start_simulator
-from tests.command_line import parse
 
 README = Path(__file__).parents[1] / "README.md"
 LINES = README.read_text("utf-8").splitlines()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-EXAMPLES = [line.removesuffix(" &") for line in LINES if re.match("docv-archive [a-z]", line)]
-"""Lines of blocks with a command."""
 
 
 def sentence_lengths(text: str) -> list[int]:
@@ -43,12 +37,6 @@ def test_the_readme_is_short() -> None:
 
 def test_the_two_commands_of_make_are_on_the_first_screen() -> None:
     assert {"make demo", "make test"} <= {line.partition("  ")[0] for line in LINES[:10]}
-
-
-@pytest.mark.parametrize("line", EXAMPLES)
-def test_the_command_line_knows_the_examples(line: str) -> None:
-    words = shlex.split(line)
-    parse(words[1 : words.index(">") if ">" in words else None])
 
 
 def test_the_rehearsal_is_the_output_of_the_simulator() -> None:
