@@ -200,7 +200,10 @@ class Settings(BaseSettings):
     retention: Path | None = None
     """File with the retention schedule: see docs/retention.md. Without it, everything is kept."""
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.encryption_keys)] = ()
-    """Keys to seal documents with, ``id:base64`` of 32 bytes, comma-separated: the first one seals, all open."""
+    """Keys to seal documents with, ``id:base64`` of 32 bytes, comma-separated: the first one seals, all open.
+
+    If a key is lost, so are its documents.
+    """
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document and manifest: ``team=kyc,retention=7y``."""
 
