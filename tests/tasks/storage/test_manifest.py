@@ -845,6 +845,38 @@ async def test_an_evaluation_whose_documents_were_all_disposed_of_brings_no_news
     ]
 
 
+@pytest.mark.parametrize("before", [None, TOMBSTONE, DAMAGED.model_copy(update={"documents": ()})])
+async def test_a_delivery_of_which_all_is_due_counts_as_withheld(before: Manifest | None) -> None:
+    bucket = S3Bucket(MemoryStore())
+    if before:
+        await archive(bucket, before)
+
+    outcome = await archive(bucket, manifest(documents=(), disposed=(disposed("front"),)))
+
+    assert outcome is Outcome.WITHHELD
+    now = (await committed(bucket)).manifest
+    assert (now.outcome, now.manifest_outcome) == (Outcome.ARCHIVED, ManifestOutcome.DISPOSED)
+
+
+def test_a_bundle_in_quarantine_is_unreadable_even_if_its_readable_documents_were_disposed_of() -> None:
+    bundle = BundleRecord(filename="x.zip", size=3, sha256="0" * 64)
+    unreadable = DAMAGED.model_copy(update={"documents": (), "disposed": (disposed("front"),)})
+
+    assert unreadable.model_copy(update={"quarantined": (bundle,)}).manifest_outcome is ManifestOutcome.UNREADABLE
+    assert unreadable.manifest_outcome is ManifestOutcome.DISPOSED
+
+
+async def test_a_held_document_is_not_listed_as_disposed_because_a_worker_did_not_know_of_it() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest("front"))
+
+    await archive(bucket, manifest("back", disposed=(disposed("front"),)))
+
+    now = (await committed(bucket)).manifest
+    assert [each.name for each in now.documents] == ["back", "front"]
+    assert now.disposed == ()
+
+
 async def test_a_document_that_was_disposed_of_meanwhile_is_not_listed_again() -> None:
     bucket = S3Bucket(MemoryStore())
     await archive(bucket, manifest("back", disposed=(disposed("front"),)))
