@@ -22,13 +22,14 @@ from tasks.model.outcome import (
     restriction_from,
 )
 from tasks.pipeline.manifest_builder import (
+    add_documents,
     add_evidence,
     build_manifest,
     build_unasked_tombstone,
     keep_keys,
     known_evidence,
 )
-from tasks.pipeline.upload import StoredDocument, UploadTarget, find_key_id, quarantine_bundle, store_documents
+from tasks.pipeline.upload import UploadTarget, find_key_id, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import BundleHandling
@@ -255,18 +256,16 @@ async def _store(
     explained: tuple[Evidence, ...],
 ) -> Manifest:
     """Store the documents in the archive; return the manifest to commit."""
-    retrieved_at = utc_now()
-    stored = await store_contents(job, evaluation, ctx, contents, previous, archived_at=retrieved_at)
-    manifest = build_manifest(
+    draft = build_manifest(
         evaluation,
         replace(job, evidence=(*job.evidence, *explained)),
         result,
         contents,
-        stored,
-        retrieved_at=retrieved_at,
+        retrieved_at=utc_now(),
         sealed_with=ctx.target.sealed_with,
         previous=previous.manifest if previous else None,
     ).model_copy(update={"tags": ctx.target.tags})
+    manifest = await store_contents(job, evaluation, ctx, contents, previous, draft)
     # RiskOS packs a new bundle for each request, so the one in quarantine is enough if nothing else has changed.
     same = previous and previous.manifest.same_content(next_revision(previous, manifest))
     if isinstance(result, Bundle) and contents.is_damaged and not same:
@@ -282,17 +281,22 @@ async def store_contents(
     ctx: ArchiveAccess,
     contents: BundleContents,
     previous: StoredManifest | None,
-    *,
-    archived_at: str,
-) -> list[StoredDocument]:
+    draft: Manifest,
+) -> Manifest:
     """Store the documents of a bundle in the archive, with their kinds and keys in the previous manifest.
+
+    Args:
+        draft: the manifest to commit, without documents.
+
+    Returns:
+        The manifest with the stored documents.
 
     Raises:
         LeaseLost: this worker no longer has the lease of the evaluation.
         StorageError: a document could not be stored.
     """
     await ctx.confirm_lease(job)
-    before = previous.manifest if previous else None
+    before, archived_at = previous.manifest if previous else None, utc_now()
     with timed(Step.UPLOAD), span("store", documents=len(contents.documents)):
         stored = await store_documents(
             ctx.target,
@@ -302,7 +306,7 @@ async def store_contents(
             plain=before.plain_keys(evaluation) if before else (),
         )
     count_uploaded(sum(len(document.data) for document in contents.documents))
-    return stored
+    return add_documents(draft, stored, archived_at=archived_at)
 
 
 async def _commit(

@@ -14,11 +14,11 @@ from tasks.memory.spool import DownloadBuffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
 from tasks.model.outcome import ArchiveResult, ManifestOutcome, Outcome, restriction_from
-from tasks.pipeline.manifest_builder import build_reread_manifest
+from tasks.pipeline.manifest_builder import build_reread_manifest, mark_lenient
 from tasks.pipeline.pipeline import ConfirmLease, LeaseWatch, select_target, store_contents
 from tasks.pipeline.upload import UploadTarget
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import StoredManifest, read_manifest, utc_now
+from tasks.storage.manifest import StoredManifest, read_manifest
 from tasks.storage.manifest_records import BundleRecord
 from tasks.storage.revision import commit, next_revision
 
@@ -77,10 +77,9 @@ async def _reread(job: Job, evaluation: Evaluation, ctx: RereadContext, before: 
     async with ctx.unpacker.unpacked(data, lenient=ctx.lenient) as contents:
         if _gives_nothing(contents, before):
             return unchanged
-        stored = await store_contents(
-            job, evaluation, replace(ctx, target=target), contents, before, archived_at=utc_now()
-        )
-    manifest = build_reread_manifest(before.manifest, contents, stored)
+        draft = build_reread_manifest(before.manifest, contents)
+        manifest = await store_contents(job, evaluation, replace(ctx, target=target), contents, before, draft)
+    manifest = mark_lenient(manifest, before.manifest, contents.lenient)
     if next_revision(before, manifest).comparison_key() == before.manifest.comparison_key():
         return unchanged
     outcome = await commit(ctx.manifests, evaluation, manifest, before, ctx.target.tags)

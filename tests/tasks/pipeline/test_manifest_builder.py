@@ -15,7 +15,7 @@ from tasks.bundle.zip import Limits, Padding
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome, SourceStatus
-from tasks.pipeline.manifest_builder import build_manifest, build_unasked_tombstone, keep_keys
+from tasks.pipeline.manifest_builder import add_documents, build_manifest, build_unasked_tombstone, keep_keys
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, NoBundle
 from tasks.storage.manifest import Manifest
@@ -37,7 +37,7 @@ AT = "2026-11-23T04:00:00.000Z"
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
 def test_a_tombstone_has_the_message_of_riskos(outcome: Outcome) -> None:
     manifest = build_manifest(
-        EVALUATION, JOB, NoBundle(outcome, 400, "its message", "r-1"), BundleContents(), [], retrieved_at=AT
+        EVALUATION, JOB, NoBundle(outcome, 400, "its message", "r-1"), BundleContents(), retrieved_at=AT
     )
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
     assert manifest.response == ResponseRecord(status=400, message="its message", request_id="r-1")
@@ -46,7 +46,7 @@ def test_a_tombstone_has_the_message_of_riskos(outcome: Outcome) -> None:
 
 def test_the_reason_is_unknown_without_evidence() -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(), [], retrieved_at=AT)
+    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(), retrieved_at=AT)
     assert manifest.no_documents is not None
     assert manifest.no_documents.reason is NoDocumentsReason.RETENTION_OR_UNKNOWN
     assert manifest.no_documents.evidence == ()
@@ -66,9 +66,7 @@ def test_evidence_gives_the_reason_why_there_are_no_documents(
     evidence: tuple[Evidence, ...], reason: NoDocumentsReason
 ) -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = build_manifest(
-        EVALUATION, replace(JOB, evidence=evidence), answer, BundleContents(), [], retrieved_at=AT
-    )
+    manifest = build_manifest(EVALUATION, replace(JOB, evidence=evidence), answer, BundleContents(), retrieved_at=AT)
     assert manifest.no_documents is not None
     assert (manifest.no_documents.reason, manifest.no_documents.evidence) == (reason, evidence)
 
@@ -104,7 +102,7 @@ def test_the_evidence_of_the_previous_manifest_is_kept() -> None:
     before = build_unasked_tombstone(EVALUATION, replace(JOB, evidence=(Evidence.MILITARY_ID,), event_at=20.0))
     for event_at, latest in ((None, 20), (10.0, 20), (30.0, 30)):
         job = replace(JOB, evidence=(Evidence.UNDER_AGE,), event_at=event_at)
-        manifest = build_manifest(EVALUATION, job, answer, BundleContents(), [], retrieved_at=AT, previous=before)
+        manifest = build_manifest(EVALUATION, job, answer, BundleContents(), retrieved_at=AT, previous=before)
         assert manifest.event_at == f"1970-01-01T00:00:{latest}.000Z"
         assert manifest.no_documents
         assert manifest.no_documents.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
@@ -115,7 +113,7 @@ def test_padding_is_recorded_only_if_the_bundle_has_some() -> None:
 
     def bundle_record(padding: Padding) -> BundleRecord | None:
         contents = BundleContents(padding=padding)
-        return build_manifest(EVALUATION, JOB, answer, contents, [], retrieved_at=AT).bundle
+        return build_manifest(EVALUATION, JOB, answer, contents, retrieved_at=AT).bundle
 
     padded, plain = bundle_record(Padding(1, 0)), bundle_record(Padding(0, 0))
     assert padded
@@ -133,7 +131,7 @@ def test_a_document_with_conflicting_names_has_kind_other_and_lists_them() -> No
         stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
         answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
         contents = BundleContents(tuple(documents))
-        return build_manifest(EVALUATION, JOB, answer, contents, stored, retrieved_at=AT)
+        return add_documents(build_manifest(EVALUATION, JOB, answer, contents, retrieved_at=AT), stored, archived_at=AT)
 
     before = manifest_of(documents_of(b""))
     assert before.documents[0].kind == "document_front"
@@ -152,7 +150,8 @@ def test_a_whole_bundle_is_archived_with_the_original_names() -> None:
     stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
     answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
 
-    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(documents), stored, retrieved_at=AT)
+    draft = build_manifest(EVALUATION, JOB, answer, BundleContents(documents), retrieved_at=AT)
+    manifest = add_documents(draft, stored, archived_at=AT)
 
     assert manifest.outcome is Outcome.ARCHIVED
     assert manifest.response == ResponseRecord(status=200, message=None, request_id="r-1")
@@ -178,7 +177,7 @@ def test_a_whole_bundle_is_archived_with_the_original_names() -> None:
 def test_an_evaluation_is_unreadable_when_one_member_cannot_be_read() -> None:
     bad = UnreadableRecord(name="a.jpg", cause="wrong_crc")
     answer = Bundle(None, b"", "0" * 64, 0)
-    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(unreadable=(bad,)), [], retrieved_at=AT)
+    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(unreadable=(bad,)), retrieved_at=AT)
     assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))
 
 
