@@ -10,8 +10,8 @@ from tasks.storage.manifest import Manifest
 from tasks.storage.manifest_records import DisposedRecord, DocumentRecord
 from tasks.storage.revision import amend
 
-CERTIFICATE = "receipts/disposals/sandbox/20310201T040000Z-0a1b2c3d.json"
-DISPOSED_AT = "2031-02-01T04:00:00.000Z"
+CERTIFICATE = "receipts/disposals/sandbox/20250201T040000Z-0a1b2c3d.json"
+DISPOSED_AT = "2025-02-01T04:00:00.000Z"
 
 
 def disposed_of(document: DocumentRecord) -> DisposedRecord:
@@ -23,8 +23,8 @@ def disposed_of(document: DocumentRecord) -> DisposedRecord:
         size=document.size,
         rule="five-years",
         clock="archived",
-        started=date(2026, 1, 31),
-        due=date(2031, 2, 1),
+        started=date(2020, 1, 31),
+        due=date(2025, 2, 1),
         archived_at=document.archived_at,
         disposed_at=DISPOSED_AT,
         receipt=CERTIFICATE,

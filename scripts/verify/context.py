@@ -37,7 +37,7 @@ class VerifyProgress:
         quarantined: bundles in quarantine.
         receipts: receipts of privacy requests.
         runs: lists of runs.
-        young: objects that nothing names yet and that are too young to count as orphans.
+        young: objects that are too young to be a difference: a manifest may follow, or a disposal is under way.
     """
 
     evaluations: int = 0
@@ -55,7 +55,7 @@ class VerifyProgress:
             (self.quarantined, f"{self.quarantined:,} in quarantine"),
             (self.receipts, format_count(self.receipts, "receipt")),
             (self.runs, format_count(self.runs, "run list")),
-            (self.young, f"{self.young:,} too young to be named by a manifest yet"),
+            (self.young, f"{self.young:,} too young to judge"),
         )
         return "; ".join([f"{found}, {format_bytes(self.size)} read back", *(said for count, said in others if count)])
 
@@ -89,7 +89,8 @@ class VerifyContext:
     Attributes:
         bucket: reads bytes.
         lister: lists objects and reads their attributes.
-        young: time in seconds since 1970; a manifest that names a newer object may still follow.
+        young: time in seconds since 1970; a manifest that names a newer object may still follow, and a newer disposal
+            may still be under way.
         depth: how closely objects are checked.
         selection: which evaluations are checked.
         lock_expected: mode of the Object Lock that documents must have; None if they need none.
@@ -112,6 +113,16 @@ class VerifyContext:
 
     def orphans(self, eval_id: str, unnamed: Sequence[ListedObject], why: str) -> list[Difference]:
         """Return the unnamed objects that are old enough to count as orphans."""
-        old = [stored for stored in unnamed if stored.modified <= self.young]
-        self.progress.young += len(unnamed) - len(old)
-        return [Difference(eval_id, stored.key, Problem.ORPHAN, why) for stored in old]
+        return self.drop_young(
+            [(stored.modified, Difference(eval_id, stored.key, Problem.ORPHAN, why)) for stored in unnamed]
+        )
+
+    def drop_young(self, found: Sequence[tuple[float, Difference]]) -> list[Difference]:
+        """Return the differences that are old enough to count.
+
+        Args:
+            found: differences, and since when they may have existed, in seconds since 1970.
+        """
+        old = [difference for since, difference in found if since <= self.young]
+        self.progress.young += len(found) - len(old)
+        return old

@@ -19,6 +19,8 @@ class Problem(enum.StrEnum):
     """A key does not match the kind and hash next to it in the manifest; it was not read."""
     OBJECT_MISSING = "object_missing"
     """A named object does not exist."""
+    DISPOSED_STILL_THERE = "disposed_still_there"
+    """An object exists although its document was disposed of."""
     SIZE_DIFFERS = "size_differs"
     """The object has another size."""
     CONTENT_DIFFERS = "content_differs"
