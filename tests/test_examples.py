@@ -21,6 +21,8 @@ from tests import repository
 from tests.archived_bundles import EVALUATION, archive_bundle
 from tests.command_line import parse
 from tests.commands import KEY, Shell, finish
+from tests.test_deploy import COMPOSE
+from tests.test_kubernetes import DEPLOYMENTS, of_kind
 from tests.zips import Raw, forged
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +138,34 @@ def test_the_command_line_accepts_a_command_of_a_block(typed: str) -> None:
 def test_the_command_line_accepts_a_command_of_a_sentence(typed: str) -> None:
     with contextlib.suppress(click.exceptions.Exit, click.MissingParameter):  # of --help; `docv-archive run` alone
         parse(shlex.split(typed))
+
+
+LISTS = [line for line in ALL if re.search(r"docv-archive backfill (-|s3:\S+) --run", line)]
+
+
+@pytest.mark.parametrize("line", LISTS)
+def test_a_list_reaches_a_backfill_in_every_installation(line: str) -> None:
+    command, _, file = line.partition(" < ")
+    words = shlex.split(command[command.rindex("docv-archive backfill") :])
+    assert parse(words[1:]).params["source"] == ("-" if file else "s3://kyc-lists/customers.csv")
+    if file:  # without these, the command's standard input is empty
+        assert re.search(r"docker compose exec -T |kubectl \S+ \S+ exec -i |systemd-run --pipe ", line)
+
+
+def test_a_list_is_shown_on_standard_input_and_in_s3() -> None:
+    tools = sorted((line.split()[0], " < " in line) for line in LISTS)
+    assert tools == [("docker", False), ("docker", True), ("kubectl", False), ("kubectl", True), ("systemd-run", True)]
+
+
+def test_commands_use_the_names_of_the_deployments() -> None:
+    text = "\n".join(ALL)
+    deployments = {each["metadata"]["name"] for each in DEPLOYMENTS.values()}
+    assert set(re.findall(r"deploy/(docv-archive-\w+)", text)) == deployments
+    assert set(re.findall(r"kubectl -n ([\w-]+)", text)) == {*of_kind("Namespace")}
+    composed = re.findall(
+        r"(?m)docker compose (?:exec(?: -T)?|logs|.*up -d(?: --force-recreate)?) (\w+)(?: (\w+)$)?", text
+    )
+    assert {name for names in composed for name in names if name} <= {*COMPOSE["services"]}
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if line.startswith("make ")])

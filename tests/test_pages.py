@@ -2,6 +2,7 @@
 
 import ast
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,36 @@ def test_pages_name_only_log_events_that_exist() -> None:
     prefixes = {event.partition(".")[0] for event in events()}
     named = re.findall(rf"`((?:{'|'.join(sorted(prefixes))})\.(?!py`|json`)[a-z_]+)`", TEXT)
     assert set(named) - {"evaluation.archived"} <= events()
+
+
+def sentence_lengths(text: str) -> list[int]:
+    """Return the number of words of each sentence, without code blocks, tables, pictures and headings."""
+    prose = re.sub(r"(?ms)^```.*?^```$|^\|.*?$|^#.*?$|^!.*?$", "", text)
+    prose = re.sub(r"\]\([^)]*\)", "", prose)
+    sentences = re.split(r"[.!?][*`)]*\s|\n\n|\n(?=\* |\d\. )", prose)
+    return [len(words) for sentence in sentences if (words := re.findall(r"[\w`'./-]*\w[\w`'./-]*", sentence))]
+
+
+def test_sentences_are_counted_without_code_and_addresses() -> None:
+    text = "# Title\n\nOne [two](docs/x.md) three. Four\nfive:\n\n```\nsix seven. Eight\n```\n\n* Nine.\n* Ten `x.y`\n"
+    assert sentence_lengths(text) == [3, 2, 1, 2]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_sentences_of_a_page_are_short(page: str) -> None:
+    assert statistics.mean(sentence_lengths(PAGES[page])) <= 20
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_a_page_begins_with_its_readers_and_is_in_the_readme(page: str) -> None:
+    assert re.match(r"# .+\n\nFor ", PAGES[page])
+    assert re.search(rf"\]\((docs/)?{page}\)", PAGES["README.md"])
+
+
+def test_code_and_deployments_name_only_pages_and_headings_that_exist() -> None:
+    for place in repository.matches(ROOT, re.compile(r"\bdocs/[\w-]+\.md(?:#[\w-]+)?")):
+        file, _, found = place.rpartition(": ")
+        page, _, anchor = found.partition("#")
+        if not file.startswith("tests/"):
+            assert (ROOT / page).exists(), place
+            assert not anchor or anchor in repository.anchors(ROOT / page), place

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import statistics
 import sys
 from pathlib import Path
 
@@ -16,23 +15,8 @@ LINES = README.read_text("utf-8").splitlines()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def sentence_lengths(text: str) -> list[int]:
-    """Return the number of words of each sentence, without code blocks, tables, pictures and headings."""
-    prose = re.sub(r"(?ms)^```.*?^```$|^\|.*?$|^#.*?$|^!.*?$", "", text)
-    prose = re.sub(r"\]\([^)]*\)", "", prose)
-    sentences = re.split(r"[.!?][*`)]*\s|\n\n|\n(?=\* |\d\. )", prose)
-    return [len(words) for sentence in sentences if (words := re.findall(r"[\w`'./-]*\w[\w`'./-]*", sentence))]
-
-
-def test_sentences_are_counted_without_code_and_addresses() -> None:
-    text = "# Title\n\nOne [two](docs/x.md) three. Four\nfive:\n\n```\nsix seven. Eight\n```\n\n* Nine.\n* Ten `x.y`\n"
-    assert sentence_lengths(text) == [3, 2, 1, 2]
-
-
 def test_the_readme_is_short() -> None:
-    lengths = sentence_lengths(README.read_text("utf-8"))
     assert len(LINES) <= 120
-    assert statistics.mean(lengths) <= 20
 
 
 def test_the_two_commands_of_make_are_on_the_first_screen() -> None:

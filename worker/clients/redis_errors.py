@@ -127,7 +127,7 @@ def _explain(error: BaseException) -> RedisProblem | None:
             command = _COMMAND.search(text)
             what = f"the command {command[1]}" if command else "these keys or commands"
             return RedisProblem(
-                f"does not allow this user {what} (NOPERM)", "give it the ACL of docs/operations.md#login-of-redis"
+                f"does not allow this user {what} (NOPERM)", "give it the ACL of docs/planning.md#login-of-redis"
             )
         case ssl.SSLCertVerificationError():
             return RedisProblem(f"has a certificate that is not trusted ({error.verify_message})", _TRUST)

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     # -- Redis, broker and this process
     redis_url: Annotated[SecretStr | None, AfterValidator(validators.redis_url)] = None
     """Redis (6.2 or newer) or Valkey of queues and ledger; without it, ``run`` and ``demo`` start an embedded one.
-    Behind Sentinel: ``redis+sentinel://host:26379,host:26379/service/0``, see docs/operations.md#a-larger-house."""
+    Behind Sentinel: ``redis+sentinel://host:26379,host:26379/service/0``, see docs/planning.md#very-large-archives."""
     redis_replicas: int = Field(default=0, ge=0, le=10)
     """Replicas of Redis that must have an accepted evaluation before it is confirmed, so that a failover keeps it."""
     broker_url: Annotated[SecretStr | None, AfterValidator(validators.broker_url)] = None
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     """Credentials for reading the operations page and the metrics, without images and actions, in the same form."""
     path_prefix: Annotated[str | None, AfterValidator(validators.path_prefix)] = None
     """Path below which a proxy serves the operations page, such as ``/docv``:
-    see docs/operations.md#the-page-behind-a-proxy."""
+    see docs/operations-page.md#behind-a-proxy."""
 
     # -- Notifications
     notify_url: Annotated[SecretStr | None, AfterValidator(validators.notify_url)] = None
