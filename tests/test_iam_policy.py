@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,6 +30,7 @@ from tasks.errors import StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.retention.event import EventReport, record_event
 from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
 from tasks.storage.run_list import RunSource, store_run_list
@@ -371,6 +373,8 @@ async def test_the_rights_of_an_eraser_are_enough_to_erase_and_all_are_needed(ro
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     (eval_id,) = eval_ids(1)
     await fill(open_bucket(open_archive(settings)), [eval_id])
+    report = EventReport("account_closed", date(2026, 1, 1), "records")
+    await record_event(open_bucket(open_archive(settings)), Evaluation(eval_id, "sandbox"), report, datetime.now(UTC))
     s3.client.create_multipart_upload(Bucket=s3.bucket, Key=f"kyc/sandbox/{eval_id}/selfie/unfinished.jpg")
     roles.become(roles.make("eraser"))
     roles.enforce()

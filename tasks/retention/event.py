@@ -80,7 +80,7 @@ async def read_events(
         StorageError: the bucket does not answer.
     """
     if keys is None:
-        keys = [each.key async for some in bucket.list_objects(_folder(evaluation)) for each in some]
+        keys = [each.key async for some in bucket.list_objects(event_prefix(evaluation)) for each in some]
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def read(key: str) -> EventRecord | None:
@@ -117,12 +117,13 @@ async def record_event(
     )
     data = record.as_json()
     digest = hashlib.sha256(data).hexdigest()
-    key = f"{_folder(evaluation)}{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}.json"
+    key = f"{event_prefix(evaluation)}{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}.json"
     await put(bucket, key, data, digest, _LABELS)
     return record
 
 
-def _folder(evaluation: Evaluation) -> str:
+def event_prefix(evaluation: Evaluation) -> str:
+    """Return the prefix of the keys of an evaluation's events."""
     return f"{EVENTS}{evaluation.environment}/{evaluation.eval_id}/"
 
 
