@@ -22,9 +22,11 @@ from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import IdList, read_id_list
 from scripts.ids.scratch import leave_no_folders
 from tasks.model.outcome import Outcome, SourceStatus
+from tasks.telemetry import tracing
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
+from worker.tracing import open_tracer
 
 if TYPE_CHECKING:
     from scripts.audit.enqueue_missing import MissingQueue
@@ -155,6 +157,7 @@ def audit(
         raise click.UsageError("an inventory has no manifests: leave out --inventory, --gone-at-source or --restricted")
     known = load_accounts(load_settings()).select(account)
     settings = known.settings
+    tracing.use(open_tracer(settings))
     write = choose_writer(EvaluationRow.names(), as_json=as_json, excel=excel)
     with leave_no_folders(settings), read_id_list(source, column, settings) as listed:
         rows = _audit_inventory(inventory, listed, settings) if inventory else _audit_archive(listed, settings)

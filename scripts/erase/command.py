@@ -37,12 +37,14 @@ from scripts.local.processes import find_local_redis
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation, parse_eval_id
+from tasks.telemetry import tracing
 from worker.clients.archive import open_archive
 from worker.clients.embedded_redis import is_unused
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, SettingsError, load_settings
+from worker.tracing import open_tracer
 
 _NO_REDIS = (
     "DOCV_REDIS_URL is not set, and no Redis was started here before: make sure that no worker writes to the archive"
@@ -147,6 +149,7 @@ def _run(
     ids: Sequence[str], request: ErasureRequest, settings: Settings, accounts: Accounts, *, as_json: bool, **flags: bool
 ) -> int:
     printer = Printer(as_json=as_json)
+    tracing.use(open_tracer(settings))
     with contextlib.ExitStack() as stack:
         seconds = settings.lease_seconds + settings.put_seconds
         # A worker that uses the embedded Redis holds a file lock while it runs.

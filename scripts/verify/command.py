@@ -29,8 +29,10 @@ from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
+from tasks.telemetry import tracing
 from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, load_settings
+from worker.tracing import open_tracer
 
 _AT_ONCE = 64
 
@@ -115,6 +117,7 @@ def verify(
 
 
 async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: Settings, write: RecordWriter) -> int:
+    tracing.use(open_tracer(settings))
     async with open_read_only_bucket(settings) as bucket, open_lister(settings) as lister:
         ctx = VerifyContext(
             EncryptedBucket(bucket, Keyring.of(settings.keyring_texts())),

@@ -299,7 +299,16 @@ class S3Bucket:
     async def list_objects(self, prefix: str, after: str = "") -> AsyncGenerator[list[ListedObject], None]:
         """Yield the objects below a prefix that ends with a slash, in batches, in the order of their keys."""
         with _translated("list"):
-            async for found in obstore.list(self._store, prefix, offset=after or None, chunk_size=_LISTED):
+            pages = obstore.list(self._store, prefix, offset=after or None, chunk_size=_LISTED)
+            has_more = True
+            while True:
+                # obstore sends no request after a page that is not full.
+                with s3_request("ListObjectsV2") if has_more else contextlib.nullcontext():
+                    try:
+                        found = await anext(pages)
+                    except StopAsyncIteration:
+                        return
+                has_more = len(found) == _LISTED
                 yield [ListedObject(each["path"], each["size"], each["last_modified"].timestamp()) for each in found]
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
