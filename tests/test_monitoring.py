@@ -221,8 +221,8 @@ def test_a_panel_queries_the_selected_source(panel: dict[str, Any]) -> None:
 
 def test_the_dashboard_has_its_rows_and_no_panels_overlap() -> None:
     assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
-        *("Outcomes and rate", "How long it takes", "Ledger and queues", "Holds and dead letters", "Live lag"),
-        *("Worker health", "serve", "Proof"),
+        *("Outcomes and rate", "Duration", "Ledger and queues", "Holds and dead letters", "Live evaluations"),
+        *("Worker health", "serve", "Verification and versions"),
     ]
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [
