@@ -35,14 +35,14 @@ class ReportTotals:
     Attributes:
         begun: when the run began.
         outcomes: how many rows have each outcome, ``missing`` included.
-        causes: how many of the rows that need a look have each cause.
+        causes: how many of the rows that need attention have each cause.
         reasons: how many rows with ``no_documents`` have each reason.
         documents: how many the archive holds.
         bytes: their size.
         only_here: evaluations with documents that only the archive has.
         before: manifests that are older than the run.
-        named: the first rows that need a look.
-        unnamed: how many more rows need a look.
+        named: the first rows that need attention.
+        unnamed: how many more rows need attention.
     """
 
     begun: datetime
@@ -64,7 +64,7 @@ class ReportTotals:
 
     @property
     def errors(self) -> int:
-        """Rows that need a look."""
+        """The number of rows that need attention."""
         return len(self.named) + self.unnamed
 
     def add(self, rows: Sequence[EvaluationRow]) -> None:
