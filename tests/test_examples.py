@@ -73,10 +73,12 @@ def lines_of(page: str) -> list[str]:
     return [" ".join(line.split()) for line in without_comments.splitlines() if line.strip()]
 
 
-def inline(page: str) -> list[str]:
-    """Return the commands in the sentences and tables of a page."""
-    found = re.findall(r"`(docv-archive [^`…]+)`", BLOCK.sub("", PAGES[page]))
-    return [" ".join(command.split()) for command in found]
+def inline() -> list[str]:
+    """Return the commands in the sentences of pages, alerts, templates and code."""
+    pages = re.findall(r"`(docv-archive [^`…]+)`", "\n".join(BLOCK.sub("", text) for text in PAGES.values()))
+    files = [ROOT / "deploy/prometheus/alerts.yml", *repository.sources(ROOT), *repository.templates(ROOT)]
+    others = re.findall(r"`(docv-archive [^`…{}\n\"]+)`", "\n".join(file.read_text("utf-8") for file in files))
+    return [" ".join(command.split()) for command in pages + others]
 
 
 def arguments(line: str) -> list[str] | None:
@@ -101,7 +103,7 @@ LINES = {page: lines_of(page) for page in PAGES}
 ALL = sorted({line for lines in LINES.values() for line in lines})
 RUN = {page: run for page, lines in LINES.items() if (run := list(dict.fromkeys(filter(is_run, lines))))}
 TYPED = sorted({shlex.join(words) for line in ALL if (words := arguments(line))})
-INLINE = sorted({shlex.join(words) for page in PAGES for line in inline(page) if (words := arguments(line))})
+INLINE = sorted({shlex.join(words) for line in inline() if (words := arguments(line))})
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if is_run(line)])
