@@ -21,9 +21,17 @@ from scripts.ids.id_list import read_id_list
 from scripts.ids.scratch import leave_no_folders
 from scripts.ids.unique import UniqueIds
 from scripts.verify.check_evaluation import check_evaluation, check_quarantine
+from scripts.verify.check_record import check_records
 from scripts.verify.check_run import check_run
 from scripts.verify.context import Selection, VerifyContext, VerifyDepth
-from scripts.verify.layout import ArchiveArea, ObjectGroup, evaluation_place, group_objects, quarantine_place
+from scripts.verify.layout import (
+    ArchiveArea,
+    ObjectGroup,
+    evaluation_place,
+    event_place,
+    group_objects,
+    quarantine_place,
+)
 from scripts.verify.open_lister import open_lister
 from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
@@ -35,6 +43,7 @@ from worker.config.settings import Settings, load_settings
 from worker.tracing import open_tracer
 
 _AT_ONCE = 64
+_OF_EVALUATIONS = frozenset({ArchiveArea.EVALUATION, ArchiveArea.QUARANTINE, ArchiveArea.EVENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +183,21 @@ async def _selected_groups(eval_ids: UniqueIds, environment: str) -> AsyncIterat
     for eval_id in eval_ids:
         yield ObjectGroup(evaluation_place(environment, eval_id), None)
         yield ObjectGroup(quarantine_place(environment, eval_id), None)
+        yield ObjectGroup(event_place(environment, eval_id), None)
 
 
 async def find_differences(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return the differences in one part of the archive."""
-    match group.place.area:
+    area = group.place.area
+    if area in _OF_EVALUATIONS and not ctx.selection.has(group.place.name):
+        return []
+    match area:
         case ArchiveArea.EVALUATION:
-            return await check_evaluation(ctx, group) if ctx.selection.has(group.place.name) else []
+            return await check_evaluation(ctx, group)
         case ArchiveArea.QUARANTINE:
-            return await check_quarantine(ctx, group) if ctx.selection.has(group.place.name) else []
+            return await check_quarantine(ctx, group)
         case ArchiveArea.RUN:
             return await check_run(ctx, group)
-        case ArchiveArea.RECEIPT:
-            ctx.progress.receipts += 1
-            return []
         case ArchiveArea.NONE:
             return ctx.orphans("", group.objects or (), "it does not belong to docv-archive")
+    return await check_records(ctx, group)

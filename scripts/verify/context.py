@@ -3,16 +3,24 @@
 import asyncio
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from scripts.console.formatting import format_bytes, format_count
+from scripts.verify.layout import ArchiveArea
 from scripts.verify.objects_api import ObjectLister
 from scripts.verify.problems import Difference, Problem
 from tasks.storage.bucket import Bucket, ListedObject
 
 _READS_AT_ONCE = 32
+_RECORDS = {
+    ArchiveArea.EVENT: "event",
+    ArchiveArea.LEGAL_HOLD: "legal-hold record",
+    ArchiveArea.CERTIFICATE: "disposal certificate",
+    ArchiveArea.RECEIPT: "receipt",
+}
 
 
 class VerifyDepth(enum.Enum):
@@ -35,8 +43,8 @@ class VerifyProgress:
         objects: listed objects of the chosen evaluations.
         size: bytes that were read back.
         quarantined: bundles in quarantine.
-        receipts: receipts of privacy requests.
         runs: lists of runs.
+        records: other records, by their area.
         young: objects that are too young to be a difference: a manifest may follow, or a disposal is under way.
     """
 
@@ -44,8 +52,8 @@ class VerifyProgress:
     objects: int = 0
     size: int = 0
     quarantined: int = 0
-    receipts: int = 0
     runs: int = 0
+    records: Counter[ArchiveArea] = field(default_factory=Counter)
     young: int = 0
 
     def sentence(self) -> str:
@@ -53,8 +61,8 @@ class VerifyProgress:
         found = f"{format_count(self.evaluations, 'evaluation')}, {format_count(self.objects, 'object')}"
         others = (
             (self.quarantined, f"{self.quarantined:,} in quarantine"),
-            (self.receipts, format_count(self.receipts, "receipt")),
             (self.runs, format_count(self.runs, "run list")),
+            *((count, format_count(count, _RECORDS[area])) for area, count in self.records.items()),
             (self.young, f"{self.young:,} too young to judge"),
         )
         return "; ".join([f"{found}, {format_bytes(self.size)} read back", *(said for count, said in others if count)])

@@ -39,6 +39,8 @@ class Problem(enum.StrEnum):
     """A former manifest does not have the hash that its successor names."""
     RUN_DAMAGED = "run_damaged"
     """A run list is not valid, or does not hold the IDs that it was made from."""
+    RECORD_DAMAGED = "record_damaged"
+    """An event, a legal hold, a receipt or a certificate of disposal is not valid, or was changed."""
     ORPHAN = "orphan"
     """No manifest and no run list names the object."""
     NOT_READ = "not_read"
