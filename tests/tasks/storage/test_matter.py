@@ -115,7 +115,7 @@ async def test_find_recorded_matters_names_only_those_that_are_not_released(buck
     assert await find_recorded_matters(bucket, Evaluation(eval_id, "production")) == ("open", "releasing")
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"{}", mtime=0), gzip.compress(b"x" * (2 << 20))])
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"{}", mtime=0), gzip.compress(b"x" * (2 << 20), mtime=0)])
 async def test_a_damaged_addition_is_an_integrity_error(bucket: Bucket, data: bytes) -> None:
     await bucket.create("holds/a/additions/production/1.json.gz", data, LABELS)
     with pytest.raises(IntegrityError, match="an addition to matter a is damaged"):
