@@ -72,7 +72,7 @@ _COMMANDS = {
 """Module and function of each command, and its line in `--help`: at most 55 characters, to fit in 80 columns."""
 _SECTIONS = {
     "Archive": ("run", "backfill", "enqueue", "worker", "serve"),
-    "Look": ("status", "show", "report", "dead-letters", "quarantine"),
+    "Inspect": ("status", "show", "report", "dead-letters", "quarantine"),
     "Control": ("hold", "resume", "rate", "cancel"),
     "Verify, export, erase": ("audit", "verify", "export", "erase", "legal-hold", "retention"),
     "Try out and set up": ("demo", "doctor", "settings", "simulate"),

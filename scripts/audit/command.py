@@ -133,11 +133,11 @@ def audit(
     as_json: bool,
     **chosen: bool,
 ) -> int:
-    """Print the outcome that the archive has for each ID, or `missing`.
+    """Print the archived outcome of each ID, or `missing`.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Needs
-    neither Redis nor RiskOS. Exit code 1 means that something is missing or damaged, or that a line has no
-    evaluation ID.
+    FILE may be text, CSV, JSON Lines or Parquet, optionally gzipped. Use - for standard input, or s3://bucket/key for
+    an object in S3. Needs neither Redis nor RiskOS. Exit code 1 means that something is missing or damaged, or that a
+    line has no evaluation ID.
 
     `documents` counts the documents in the archive. `at_source` says whether RiskOS still had them when it was last
     asked: present, partly_gone, gone, none or unknown. --gone-at-source prints only evaluations that are gone or
@@ -148,7 +148,7 @@ def audit(
 
     --inventory takes the manifest.json of a report (CSV or Parquet) with its data files in the same place, or a single
     data file, local or in S3. Manifests of evaluations are not read. The outcome is `present` or `missing` at the
-    time of the report, documents and bytes are counted from the keys, and `at_source` is empty.
+    time of the report. Documents and bytes are counted from the keys, and `at_source` is empty.
 
     --enqueue-missing puts `missing` evaluations on the backfill queue. It leaves out evaluations that are erased,
     cancelled, in the ledger, in the list of an unfinished run or a dead letter, or that have a damaged manifest.

@@ -88,7 +88,7 @@ class BackfillOptions:
 
 @click.command()
 @click.argument("source", metavar="FILE")
-@click.option("--run", help="Name of the run; the default is made from the file's name and its IDs.")
+@click.option("--run", help="Name of the run; by default derived from the file's name and its IDs.")
 @column_option
 @click.option(
     "--evidence-columns",
@@ -117,9 +117,9 @@ class BackfillOptions:
 def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> int:
     """Archive a whole list as a named run, which is safe to stop and restart.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. The
-    workers archive them, and at most DOCV_BACKLOG evaluations wait in Redis at a time. You can stop the command and
-    the workers at any time: the same command continues the run.
+    FILE may be text, CSV, JSON Lines or Parquet, optionally gzipped. Use - for standard input, or s3://bucket/key for
+    an object in S3. The workers archive the evaluations, and at most DOCV_BACKLOG of them wait in Redis at a time. You
+    can stop the command and the workers at any time. Run the same command again to continue.
     """
     options = BackfillOptions(**chosen)
     settings = load_settings()

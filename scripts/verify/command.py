@@ -90,7 +90,7 @@ class VerifyOptions:
     type=click.IntRange(0),
     default=3600,
     show_default=True,
-    help="Seconds for which a new object may be without a manifest.",
+    help="Ignore objects without a manifest until they are this many seconds old.",
 )
 @account_option()
 @excel_option
@@ -105,7 +105,7 @@ def verify(
     as_json: bool,
     **others: Any,
 ) -> int:
-    """Read the archive back and compare it with its manifests; print every difference, change nothing.
+    """Read the archive back, compare it with its manifests, and print every difference; change nothing.
 
     Checks the whole archive, or only the evaluations in FILE. Workers may keep running. Exit code 1 means that there
     is a difference. docs/design.md lists all differences.

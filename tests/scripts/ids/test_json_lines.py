@@ -1,4 +1,4 @@
-"""JSON lines."""
+"""JSON Lines."""
 
 import pytest
 

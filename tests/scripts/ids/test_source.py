@@ -155,7 +155,7 @@ def test_binary_content_raises_bad_source(tmp_path: Path, content: bytes) -> Non
 @pytest.mark.parametrize("content", ['[{"eval_id": "x"}]', "[\n{}\n]", '{\n"a": 1}', f'["{IDS[0]}"]'])
 def test_a_json_document_raises_bad_source(tmp_path: Path, content: str) -> None:
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(BadSource, match="one JSON document; expected JSON lines"):
+    with pytest.raises(BadSource, match="one JSON document; expected JSON Lines"):
         _read(tmp_path / "list.json")
 
 

@@ -89,7 +89,7 @@ async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) ->
     [
         (("nobody-knows-it",), "the archive has no list of run nobody-knows-it"),
         (("nobody-knows-it",), "runs named over HTTP or Celery have none"),
-        (("q3", "--keep", "customer"), "--keep and --from belong together"),
+        (("q3", "--keep", "customer"), "--keep and --from need each other"),
         (("../q3",), "the name of a run has"),
         (("q3", "--html", "nowhere/q3.html"), "nowhere/q3.html"),
     ],
