@@ -90,6 +90,7 @@ _QUARANTINE = {
 }
 _RETENTION = {
     "check": ("scripts.retention.check_command:check", "Check a schedule, and explain what it decides."),
+    "event": ("scripts.retention.event_command:event", "Record events that start clocks of the schedule."),
 }
 
 _UNLOGGED = frozenset(("demo", "doctor", "serve", "settings", "simulate", "status", "worker"))
