@@ -1,10 +1,14 @@
-"""Dispose of documents as a rule of a retention schedule does, without a schedule."""
+"""Schedules, and disposals as a command makes them: the manifest first, then the objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date
 
+import obstore
+from obstore.store import ObjectStore
+
 from tasks.model.evaluation import Evaluation
-from tasks.storage.bucket import Bucket
+from tasks.retention.schedule import Schedule
+from tasks.storage.bucket import Bucket, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.manifest_records import DisposedRecord, DocumentRecord
@@ -12,6 +16,11 @@ from tasks.storage.revision import amend
 
 CERTIFICATE = "receipts/disposals/sandbox/20250201T040000Z-0a1b2c3d.json"
 DISPOSED_AT = "2025-02-01T04:00:00.000Z"
+
+
+def schedule_of(*rules: dict[str, object]) -> Schedule:
+    """Return a schedule with these rules, which are named by their number."""
+    return Schedule.model_validate({"rule": [{"name": f"rule-{number}", **rule} for number, rule in enumerate(rules)]})
 
 
 def disposed_of(document: DocumentRecord) -> DisposedRecord:
@@ -52,3 +61,9 @@ async def dispose(
 ) -> None:
     """Dispose of documents of an archive in a folder."""
     assert await bucket.remove(await list_as_disposed(bucket, evaluation, is_due))
+
+
+async def dispose_in_store(store: ObjectStore, evaluation: Evaluation, names: Collection[str]) -> None:
+    """Dispose of the held documents with these names."""
+    gone = await list_as_disposed(S3Bucket(store), evaluation, lambda document: document.name in names)
+    await obstore.delete_async(store, gone)

@@ -22,6 +22,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.queueing.publisher import Publisher, enqueue
 from tasks.resilience.holds import Holds, Reason
+from tasks.retention.schedule import load_schedule
 from worker.app import make_publishing_app
 from worker.clients.archive import check_archive, check_conditional_writes, open_archive
 from worker.clients.embedded_redis import EmbeddedRedis
@@ -132,9 +133,11 @@ def local_workers(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterato
         account: name of the account to use.
 
     Raises:
+        SettingsError: the retention schedule cannot be read.
         EmbeddedError: there is no Redis.
         ServiceUnavailable: Redis or the bucket is not usable.
     """
+    load_schedule(settings)
     with local_redis(settings) as (here, embedded):
         asyncio.run(_prepare(here, embedded))
         with local_worker(here, embedded) as worker:

@@ -25,6 +25,7 @@ from tasks.resilience.hold_monitor import HoldMonitor
 from tasks.resilience.holds import Holds
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.worker_pause import WorkerPause
+from tasks.retention.schedule import Schedule
 from tasks.storage.open_bucket import open_bucket
 from worker.broker.rabbitmq import BACKFILL_PREFETCH
 from worker.broker.redis_transport import paused_queues
@@ -79,8 +80,13 @@ def make_consumer_parts(
     watchdog: Watchdog,
     *,
     queues: Collection[Queue] = tuple(Queue),
+    schedule: Schedule | None = None,
 ) -> ConsumerParts:
-    """Return the parts for the settings, the accounts and the open resources of a process."""
+    """Return the parts for the settings, the accounts and the open resources of a process.
+
+    Args:
+        schedule: the retention schedule, or None.
+    """
     redis, name = resources.redis, make_worker_name(os.getpid())
     ledger, leftovers = _make_ledger(settings, redis), Leftovers(redis)
     leases, workers, holds = LeaseKeeper(ledger), WorkerRegistry(redis), Holds(redis)
@@ -93,6 +99,7 @@ def make_consumer_parts(
         concurrency=ConcurrencyLimiter(settings.concurrency, runtime.cancel_on_drain, prefetch),
         leases=leases,
         leftovers=leftovers,
+        schedule=schedule,
     )
     contexts = make_account_contexts(settings, accounts, resources, shared)
     return ConsumerParts(

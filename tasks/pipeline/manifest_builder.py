@@ -16,6 +16,7 @@ from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
 from tasks.storage.manifest import Manifest, archiver, format_utc, utc_now
 from tasks.storage.manifest_records import (
     BundleRecord,
+    DisposedRecord,
     DocumentRecord,
     NoDocumentsRecord,
     PaddingRecord,
@@ -98,14 +99,21 @@ def _describe(
     return Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED, SourceStatus.PRESENT, bundle, _OK, None
 
 
-def add_documents(manifest: Manifest, stored: Iterable[StoredDocument], *, archived_at: str) -> Manifest:
-    """Return a manifest with the documents that were stored.
+def add_documents(
+    manifest: Manifest, stored: Iterable[StoredDocument], disposed: Iterable[DisposedRecord] = (), *, archived_at: str
+) -> Manifest:
+    """Return a manifest with the documents that were stored, and those that were due when they arrived.
 
     Args:
         archived_at: when they were archived, in the format of ``utc_now``.
     """
-    documents = tuple(_document(each, archived_at) for each in stored)
-    return manifest.model_copy(update={"documents": documents, "archived_at": utc_now()})
+    return manifest.model_copy(
+        update={
+            "documents": tuple(_document(each, archived_at) for each in stored),
+            "disposed": (*manifest.disposed, *disposed),
+            "archived_at": utc_now(),
+        }
+    )
 
 
 def build_reread_manifest(before: Manifest, contents: BundleContents) -> Manifest:

@@ -29,6 +29,7 @@ from tasks.pipeline.manifest_builder import (
     keep_keys,
     known_evidence,
 )
+from tasks.pipeline.retention import RetentionPolicy, select_documents
 from tasks.pipeline.upload import UploadTarget, find_key_id, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.riskos.client import RiskOSClient
@@ -83,6 +84,7 @@ class PipelineContext:
         acquire_slot: acquires the slot of an evaluation of a queue.
         confirm_lease: checks that this worker still has the lease, before each write.
         watch: callbacks for a lease that is lost during an attempt.
+        retention: how long documents are kept.
     """
 
     client: RiskOSClient
@@ -96,6 +98,7 @@ class PipelineContext:
     acquire_slot: AcquireSlot = lambda _: contextlib.nullcontext()
     confirm_lease: ConfirmLease = _always_ours
     watch: LeaseWatch = LeaseWatch()
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
 
 class ArchiveAccess(Protocol):
@@ -120,6 +123,10 @@ class ArchiveAccess(Protocol):
     @property
     def watch(self) -> LeaseWatch:
         """Return the callbacks for a lease that is lost."""
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        """Return how long documents are kept."""
 
 
 async def archive(job: Job, ctx: PipelineContext) -> ArchiveResult:
@@ -187,10 +194,10 @@ def select_target(ctx: ArchiveAccess, restriction: Restriction | None) -> Upload
 async def _explain(
     job: Job, ctx: PipelineContext, evaluation: Evaluation, previous: StoredManifest | None, answer: NoBundle
 ) -> tuple[Evidence, ...]:
-    """Request the reason for missing documents from RiskOS, unless the archive holds some or the reason is known."""
+    """Request the reason for missing documents from RiskOS, unless the archive has held some or the reason is known."""
     before = previous.manifest if previous else None
     is_explained = reason_from(known_evidence(job, before)) is not NoDocumentsReason.RETENTION_OR_UNKNOWN
-    if answer.outcome is not Outcome.NO_DOCUMENTS or is_explained or (before and before.holds_anything):
+    if answer.outcome is not Outcome.NO_DOCUMENTS or is_explained or (before and before.has_held_anything):
         return ()
     if job.queue not in ctx.explained_queues:
         return ()
@@ -283,30 +290,39 @@ async def store_contents(
     previous: StoredManifest | None,
     draft: Manifest,
 ) -> Manifest:
-    """Store the documents of a bundle in the archive, with their kinds and keys in the previous manifest.
+    """Store the documents of a bundle that are kept, with their kinds and keys in the previous manifest.
 
     Args:
         draft: the manifest to commit, without documents.
 
     Returns:
-        The manifest with the stored documents.
+        The manifest with its documents.
 
     Raises:
         LeaseLost: this worker no longer has the lease of the evaluation.
-        StorageError: a document could not be stored.
+        StorageError: a document could not be stored, or the events of the evaluation cannot be read.
+        IntegrityError: a stored object or an event is damaged.
     """
     await ctx.confirm_lease(job)
     before, archived_at = previous.manifest if previous else None, utc_now()
-    with timed(Step.UPLOAD), span("store", documents=len(contents.documents)):
+    selection = await select_documents(
+        ctx.retention,
+        ctx.manifests,
+        evaluation,
+        keep_keys(contents.documents, evaluation, before),
+        next_revision(previous, draft),
+        archived_at=archived_at,
+    )
+    with timed(Step.UPLOAD), span("store", documents=len(selection.documents)):
         stored = await store_documents(
             ctx.target,
             evaluation,
-            keep_keys(contents.documents, evaluation, before),
+            selection.documents,
             archived_at=archived_at,
             plain=before.plain_keys(evaluation) if before else (),
         )
-    count_uploaded(sum(len(document.data) for document in contents.documents))
-    return add_documents(draft, stored, archived_at=archived_at)
+    count_uploaded(sum(len(document.data) for document in selection.documents))
+    return add_documents(draft, stored, selection.disposed, archived_at=archived_at)
 
 
 async def _commit(
@@ -344,7 +360,7 @@ def _restricted(record: Manifest, previous: StoredManifest | None) -> tuple[Rest
     before = previous.manifest if previous else None
     if record.restricted is None or (before and before.restricted):
         return None
-    if record.restricted.withheld and not record.holds_anything:
+    if not record.holds_anything:
         handling = RestrictedHandling.WITHHELD
     else:
         handling = RestrictedHandling.LATE if before and before.holds_anything else RestrictedHandling.ARCHIVED

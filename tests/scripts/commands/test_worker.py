@@ -269,6 +269,13 @@ async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) ->
     assert codes == [0, 0]
 
 
+async def test_a_worker_does_not_start_if_the_schedule_cannot_be_read(shell: Shell) -> None:
+    shell.settings["DOCV_RETENTION"] = "missing.toml"
+    worker = await shell.run("worker")
+    assert worker.code == 2
+    assert worker.err.endswith("DOCV_RETENTION: missing.toml cannot be read: No such file or directory\n")
+
+
 async def said(process: asyncio.subprocess.Process, words: bytes) -> None:
     """Wait until a process has printed something, or has ended."""
     assert process.stderr is not None

@@ -16,7 +16,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.worker_registry import WorkerRegistry, make_worker_name
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from worker.clients.errors import ServiceUnavailable
-from worker.config.settings import Settings
+from worker.config.settings import Settings, SettingsError
 
 
 def test_no_worker_starts_if_the_archives_file_system_is_not_what_it_needs(
@@ -48,3 +48,9 @@ async def test_a_run_says_that_its_worker_starts_however_long_that_takes(
         await found.aclose()
     finally:
         worker.stop()
+
+
+def test_no_worker_starts_if_the_schedule_cannot_be_read(tmp_path: Path, redis_url: str) -> None:
+    settings = Settings(redis_url=SecretStr(redis_url), retention=tmp_path / "missing.toml")
+    with pytest.raises(SettingsError, match="DOCV_RETENTION"), local_workers(settings):
+        pytest.fail("a worker started")

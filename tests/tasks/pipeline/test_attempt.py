@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcom
 from tasks.pipeline.attempt import attempt
 from tasks.pipeline.manifest_builder import build_unasked_tombstone
 from tasks.pipeline.pipeline import LeaseWatch, PipelineContext
+from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.circuit_breaker import CircuitBreaker
@@ -50,6 +52,7 @@ from tasks.storage.manifest import read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedRecord
 from tasks.telemetry import log_events
 from tests.counting import Counted
+from tests.disposals import dispose_in_store, schedule_of
 from tests.riskos import KEY, Clock
 from worker.config.settings import Settings
 from worker.logs import with_about
@@ -196,6 +199,53 @@ async def test_an_unchanged_evaluation_is_counted_and_logged_with_its_manifest_o
     assert counters.errors == (0 if outcome.ok else 2)
     event = events[-1]
     assert (event["event"], event["manifest_outcome"], event["log_level"]) == ("evaluation.unchanged", outcome, level)
+
+
+async def test_a_disposed_evaluation_is_counted_and_logged_as_unchanged_and_an_older_redis_brings_nothing_back(
+    harness: AttemptHarness, redis: Redis, simulator: Simulator, events: list[dict[str, Any]], counted: Counted
+) -> None:
+    store = MemoryStore()
+    bucket = S3Bucket(store)
+    harness.context = replace(harness.context, target=UploadTarget(bucket), manifests=bucket)
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    await harness.accept(eval_id)
+    for key in await redis.keys():
+        await redis.copy(key, key, destination_db=1)
+    await harness.attempt((await harness.lease(eval_id))[0])
+    evaluation = Evaluation(eval_id, "sandbox")
+    before = await read_manifest(bucket, evaluation)
+    assert before
+    await dispose_in_store(store, evaluation, [each.name for each in before.manifest.documents])
+    kept = {str(each["path"]) for batch in store.list() for each in batch}
+
+    await redis.swapdb(0, 1)
+    await harness.attempt((await harness.lease(eval_id))[0])
+    await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
+
+    assert simulator.stats().requests == 1
+    assert {str(each["path"]) for batch in store.list() for each in batch} == kept
+    counters = await harness.ledger.runs.get_counters(RUN)
+    assert (counters.unchanged_outcomes[ManifestOutcome.DISPOSED], counters.errors) == (2, 0)
+    assert counted['docv_evaluations_total{outcome="unchanged",queue="backfill"}'] == 2
+    event = events[-1]
+    assert (event["event"], event["manifest_outcome"], event["log_level"]) == (
+        "evaluation.unchanged",
+        ManifestOutcome.DISPOSED,
+        "info",
+    )
+
+
+async def test_an_evaluation_of_which_all_is_due_is_counted_and_logged_as_withheld(
+    harness: AttemptHarness, events: list[dict[str, Any]], counted: Counted
+) -> None:
+    due = schedule_of({"keep_for": "1d", "clock": "archived"})
+    harness.context = replace(harness.context, retention=RetentionPolicy(due, lambda: date(2999, 1, 1)))
+    await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
+    assert await harness.outcomes() == {Outcome.WITHHELD: 1}
+    assert (await harness.ledger.runs.get_counters(RUN)).errors == 0
+    assert counted['docv_evaluations_total{outcome="withheld",queue="backfill"}'] == 1
+    assert counted["docv_uploaded_bytes_total"] == 0
+    assert (events[-1]["event"], events[-1]["log_level"]) == ("evaluation.withheld", "info")
 
 
 # One attempt

@@ -1,7 +1,9 @@
 """A bundle in quarantine is read again by the current reader: its documents are archived, and RiskOS's answer stays."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from obstore.store import MemoryStore
@@ -16,13 +18,16 @@ from tasks.pipeline import reread as module
 from tasks.pipeline.erased_meanwhile import archive_guarded
 from tasks.pipeline.pipeline import LeaseWatch
 from tasks.pipeline.reread import RereadContext, reread
+from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
 from tasks.storage.manifest_records import ErasedRecord
+from tasks.storage.revision import amend
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_refused, archive_tombstone
+from tests.disposals import dispose_in_store, schedule_of
 from tests.zips import zip_of
 
 FILES = {"front.jpg": b"front" * 99, "back.jpg": b"back" * 99, "selfie.jpg": b"selfie" * 99}
@@ -233,6 +238,54 @@ async def test_a_bundle_is_not_read_when_it_does_not_match_its_manifest(bucket: 
 async def test_an_archived_evaluation_is_unchanged_when_no_bundle_is_in_quarantine(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, WHOLE)
     assert await retry(bucket) == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+
+
+# Retention
+
+
+async def is_stored(bucket: S3Bucket, data: bytes) -> bool:
+    listed = [each.key async for some in bucket.list_objects("sandbox/") for each in some]
+    return any(hashlib.sha256(data).hexdigest() in key for key in listed)
+
+
+async def test_a_retry_brings_nothing_back_that_was_disposed_of(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    await retry(bucket)
+    await dispose_in_store(bucket._store, EVALUATION, ["front.jpg"])
+    await archive_refused(bucket, forged_size(FILES))
+    assert (await manifest(bucket)).outcome is Outcome.UNREADABLE
+
+    assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
+
+    assert (await held(bucket)).keys() == FILES.keys() - {"front.jpg"}
+    assert not await is_stored(bucket, FILES["front.jpg"])
+    assert len((await manifest(bucket)).disposed) == 1
+
+
+async def test_a_retry_of_an_evaluation_of_which_all_was_disposed_of_stores_nothing(bucket: S3Bucket) -> None:
+    await archive_bundle(bucket, WHOLE)
+    await dispose_in_store(bucket._store, EVALUATION, FILES)
+    await archive_refused(bucket, WHOLE)
+    assert (await manifest(bucket)).manifest_outcome is ManifestOutcome.UNREADABLE
+
+    result = await retry(bucket)
+
+    assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.DISPOSED, has_written=True)
+    assert await retry(bucket) == replace(result, has_written=False)
+    assert not [name for name, data in FILES.items() if await is_stored(bucket, data)]
+
+
+async def test_a_retry_does_not_store_what_is_due(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    await amend(bucket, EVALUATION, lambda each: each.model_copy(update={"event_at": "2020-02-28T12:00:00Z"}))
+    due = schedule_of({"kind": "selfie", "keep_for": "3y", "clock": "captured"})
+    ctx = replace(context(bucket), retention=RetentionPolicy(due, lambda: date(2023, 3, 1)))
+
+    assert (await reread(JOB, EVALUATION, ctx)).outcome is Outcome.ARCHIVED
+
+    assert (await held(bucket)).keys() == {"front.jpg", "back.jpg"}
+    assert [each.kind for each in (await manifest(bucket)).disposed] == ["selfie"]
+    assert not await is_stored(bucket, FILES["selfie.jpg"])
 
 
 # Concurrent writers
