@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scripts.archive_access.evaluation_rows import MISSING, ONLY_HELD_HERE, EvaluationRow, read_rows
+from scripts.archive_access.evaluation_rows import MISSING, EvaluationRow, read_rows
 from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.audit.inventory_holdings import open_holdings
 from scripts.audit.inventory_source import open_inventory
@@ -45,6 +45,7 @@ class AuditTotals:
         restricted: evaluations with documents that must not be kept.
         damaged: damaged manifests; their evaluations count as missing, too.
         documents: number of documents.
+        disposed: documents that were disposed of.
         only_here: evaluations with documents that only the archive has.
         unknown: evaluations with documents for which it is not known whether RiskOS has them.
     """
@@ -54,6 +55,7 @@ class AuditTotals:
     restricted: int = 0
     damaged: int = 0
     documents: int = 0
+    disposed: int = 0
     only_here: int = 0
     unknown: int = 0
 
@@ -66,7 +68,8 @@ class AuditTotals:
             self.restricted += row.restricted is not None
             self.damaged += row.is_damaged
             self.documents += row.documents
-            self.only_here += row.at_source in ONLY_HELD_HERE
+            self.disposed += row.disposed or 0
+            self.only_here += row.is_only_held_here
             self.unknown += bool(row.documents) and row.at_source is SourceStatus.UNKNOWN
 
     def sentence(self) -> str:
@@ -74,9 +77,10 @@ class AuditTotals:
         counts = [f"{count:,} {outcome}" for outcome, count in sorted(self.outcomes.items())]
         damaged = f" ({self.damaged:,} of those have a damaged manifest)" if self.damaged else ""
         explained = "".join(self._explain(outcome) for outcome in (Outcome.NO_DOCUMENTS, Outcome.WITHHELD))
+        disposed = f", {self.disposed:,} disposed of" if self.disposed else ""
         return (
             f"{format_count(self.outcomes.total(), 'evaluation')}: {', '.join(counts)}{damaged}; "
-            f"{format_count(self.documents, 'document')}{explained}"
+            f"{format_count(self.documents, 'document')}{disposed}{explained}"
         )
 
     def _explain(self, outcome: Outcome) -> str:
@@ -102,7 +106,7 @@ class RowSelection:
 
     def has(self, row: EvaluationRow) -> bool:
         """Return whether a row is printed."""
-        is_gone = not self.gone_at_source or row.at_source in ONLY_HELD_HERE
+        is_gone = not self.gone_at_source or row.is_only_held_here
         return is_gone and (not self.restricted or row.restricted is not None)
 
 
@@ -139,7 +143,8 @@ def audit(
     an object in S3. Needs neither Redis nor RiskOS. Exit code 1 means that something is missing or damaged, or that a
     line has no evaluation ID.
 
-    `documents` counts the documents in the archive. `at_source` says whether RiskOS still had them when it was last
+    `documents` counts the documents in the archive, and `disposed` those that the retention schedule disposed of. The
+    outcome is `disposed` if none is left. `at_source` says whether RiskOS still had them when it was last
     asked: present, partly_gone, gone, none or unknown. --gone-at-source prints only evaluations that are gone or
     partly_gone.
 
@@ -148,7 +153,7 @@ def audit(
 
     --inventory takes the manifest.json of a report (CSV or Parquet) with its data files in the same place, or a single
     data file, local or in S3. Manifests of evaluations are not read. The outcome is `present` or `missing` at the
-    time of the report. Documents and bytes are counted from the keys, and `at_source` is empty.
+    time of the report, documents and bytes are counted from the keys, and `at_source` and `disposed` are empty.
 
     --enqueue-missing puts `missing` evaluations on the backfill queue. It leaves out evaluations that are erased,
     cancelled, in the ledger, in the list of an unfinished run or a dead letter, or that have a damaged manifest.

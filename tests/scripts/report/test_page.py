@@ -69,6 +69,13 @@ def test_a_run_says_when_nothing_needs_attention() -> None:
     assert "<rect" in html
 
 
+def test_disposed_documents_are_counted_and_their_evaluations_explained() -> None:
+    html = shown(EvaluationRow("an ID", "archived", documents=3), EvaluationRow("another", "disposed", disposed=3))
+    assert "3 documents disposed of by the retention schedule" in html
+    assert '<td>disposed</td><td class="figure">1</td>' in html
+    assert "disposed of by" not in shown(EvaluationRow("an ID", "archived", documents=3))
+
+
 def test_why_there_are_no_documents_is_told_for_every_reason_where_there_are_none() -> None:
     assert "Why there are no documents" not in shown(EvaluationRow("an ID", "archived", documents=3))
     html = shown(*[EvaluationRow("an ID", "no_documents", reason="minor") for _ in range(3)])
