@@ -226,3 +226,11 @@ async def test_urgent_reservations_are_granted_first_from_their_own_part() -> No
 async def test_an_ordinary_reservation_gets_the_whole_budget_when_nothing_is_reserved() -> None:
     budget = ByteBudget(100, for_urgent=20)
     await asyncio.wait_for(_reserve_once(budget, 100), 1)
+
+
+async def test_a_reservation_returns_the_difference_when_it_is_resized_to_less() -> None:
+    budget = ByteBudget(100)
+    async with budget.reserve(90) as reservation:
+        await reservation.resize(30)
+        assert reservation.amount == 30
+        await asyncio.wait_for(_reserve_once(budget, 70), 1)
