@@ -424,14 +424,16 @@ class LedgerLife(RuleBasedStateMachine):
         self._change(nth, self.ledger.release, lambda lease, known: self._put_back(lease, known, "queued"))
 
     def dead_letter(self, nth: int, cause: str) -> None:
-        def buried(lease: Job, known: KnownInModel) -> None:
+        def make_dead_letter(lease: Job, known: KnownInModel) -> None:
             if not known.again:
                 self.dead[lease.eval_id] = DeadInModel(cause, lease.attempts + 1, known)
             self._finish(lease, known, Outcome.FAILED)
 
         failure = Failure(cause)
         self._change(
-            nth, lambda lease: self.ledger.dead_letter(lease, attempts=lease.attempts + 1, failure=failure), buried
+            nth,
+            lambda lease: self.ledger.dead_letter(lease, attempts=lease.attempts + 1, failure=failure),
+            make_dead_letter,
         )
 
     def claim(self, limit: int, of_live: int, of_backfill: int) -> None:
@@ -679,8 +681,8 @@ class LedgerLife(RuleBasedStateMachine):
 
     def _dead_letters_are_those_of_the_model(self, read: RedisState) -> None:
         letters = {eval_id: json.loads(text) for eval_id, text in read.dead.items()}
-        told = {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()}
-        assert told == {eval_id: (each.cause, each.attempts) for eval_id, each in self.dead.items()}
+        found = {eval_id: (each["cause"], each["attempts"]) for eval_id, each in letters.items()}
+        assert found == {eval_id: (each.cause, each.attempts) for eval_id, each in self.dead.items()}
         listed = {eval_id: cause for cause, eval_ids in read.causes.items() for eval_id in eval_ids}
         assert listed == {eval_id: each.cause for eval_id, each in self.dead.items()}
 

@@ -241,8 +241,8 @@ async def test_create_sends_the_hash_to_s3() -> None:
         bucket = S3Bucket(store)
         await bucket.create("document", CONTENT, LABELS)
         await bucket.replace("manifest", CONTENT, LABELS, None)
-    told = [heard.headers["x-amz-checksum-sha256"] for heard in server.heard]
-    assert [base64.b64decode(each).hex() for each in told] == [sha256(CONTENT)] * 2
+    checksums = [heard.headers["x-amz-checksum-sha256"] for heard in server.heard]
+    assert [base64.b64decode(each).hex() for each in checksums] == [sha256(CONTENT)] * 2
     assert [heard.headers["if-none-match"] for heard in server.heard] == ["*", "*"]
 
 
