@@ -173,7 +173,7 @@ async def test_a_download_of_unknown_size_is_spooled_when_the_budget_is_spent(tm
 async def test_a_download_of_known_size_waits_when_the_budget_is_spent(tmp_path: Path) -> None:
     budget = ByteBudget(4 << 20)
     async with budget.reserve(10) as reservation:
-        buffer = DownloadBuffer(8 << 20, tmp_path, reservation)
+        buffer = DownloadBuffer(2 << 20, tmp_path, reservation)
         async with budget.reserve(3 << 20):
             waiting = asyncio.create_task(buffer.expect(2 << 20))
             await asyncio.sleep(0.01)
