@@ -226,7 +226,10 @@ def test_only_serve_publishes_a_port_and_it_needs_no_key_of_riskos() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve", "prometheus", "grafana"]
     assert serve["ports"] == [f"127.0.0.1:{listens['port']}:{listens['port']}"]
     assert f":{listens['port']}/livez" in serve["healthcheck"]["test"][-1]
-    assert serve["secrets"] == ["docv_webhook_secrets", "docv_intake_tokens", "docv_operators", "docv_viewers"]
+    assert serve["secrets"] == [
+        *("docv_webhook_secrets", "docv_intake_tokens", "docv_records_tokens"),
+        *("docv_operators", "docv_viewers"),
+    ]
     assert SERVICES["live"]["environment"].items() - serve["environment"].items() == {
         ("DOCV_METRICS_HOST", "${DOCV_METRICS_HOST:-0.0.0.0}"),  # it publishes no port
         ("DOCV_METRICS_PORT", "${DOCV_METRICS_PORT:-9464}"),

@@ -38,7 +38,7 @@ from tests.archives import eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
 from tests.retention import answering_retention
-from tests.scripts.serve.conftest import OPERATOR, basic, opened, settings_for
+from tests.scripts.serve.conftest import OPERATOR, RECORDS, basic, opened, settings_for
 from tests.scripts.serve.page.conftest import Person
 from worker.clients.archive import check_archive, open_archive
 from worker.config.settings import Settings
@@ -59,7 +59,7 @@ NEEDED = {
     "server": {
         "obstore get": "s3:GetObject",
         "404 instead of 403": "s3:ListBucket",
-        "obstore put of a cancelled run": "s3:PutObject",
+        "obstore put of a cancelled run, of an event": "s3:PutObject",
         "obstore put with SSE-KMS": "kms:GenerateDataKey",
         "obstore get with SSE-KMS": "kms:Decrypt",
     },
@@ -278,11 +278,13 @@ WRITES = {
     "write a probe": "probe/x",
     "write a receipt": f"receipts/sandbox/{EVAL_ID}/20260101.json",
     "write a hold": "holds/matter.json",
+    "write an event": f"events/sandbox/{EVAL_ID}/20260101T000000.000000Z-00000000.json",
     "write elsewhere": "elsewhere",
 }
 MAY = {
-    "worker": {"list", "read"} | WRITES.keys() - {"write a receipt", "write a hold", "write elsewhere"},
-    "server": {"list", "read", "write a run"},
+    "worker": {"list", "read"}
+    | WRITES.keys() - {"write a receipt", "write a hold", "write an event", "write elsewhere"},
+    "server": {"list", "read", "write a run", "write an event"},
     "auditor": {"list", "read"},
     "eraser": {"list", "read", "write a manifest", "write a receipt", "delete a document"},
     "holder": {"list", "hold"},
@@ -324,10 +326,11 @@ def is_allowed(attempt: Callable[[], Any]) -> bool:
     return True
 
 
-async def test_the_rights_of_a_server_are_enough_to_show_evaluations_and_to_cancel_runs(
+async def test_the_rights_of_a_server_are_enough_to_show_evaluations_cancel_runs_and_record_events(
     roles: Roles, s3: S3, redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
-    changes = {"archive_url": f"s3://{s3.bucket}/kyc", "s3_endpoint": s3.endpoint}
+    changes = {"archive_url": f"s3://{s3.bucket}/kyc", "s3_endpoint": s3.endpoint, "retention": tmp_path / "r.toml"}
+    (tmp_path / "r.toml").write_text('[[rule]]\nname = "all"\nkeep_for = "5y"\nclock = "closed"\n')
     settings = settings_for(redis_url, tmp_path).model_copy(update=changes)
     bucket, ledger, ids = open_bucket(open_archive(settings)), Ledger(redis), eval_ids(2)
     await fill(bucket, ids)
@@ -345,6 +348,9 @@ async def test_the_rights_of_a_server_are_enough_to_show_evaluations_and_to_canc
         assert (await client.send("GET", "/readyz", Authorization=basic(OPERATOR))).status == 200
         assert (await client.look_up(ids[0])).status == 200
         assert (await client.look_up(str(uuid4()))).status == 404
+        path, event = f"/evaluations/{ids[0]}/events", {"event": "closed", "date": "2026-01-31"}
+        for status in (201, 200):
+            assert (await client.send("POST", path, event, Authorization=f"Bearer {RECORDS}")).status == status
         page = (await operator.see(f"/page/evaluation?id={ids[0]}&pictures")).body.decode()
         picture = html.unescape(re.findall(r'href="(/page/pictures/[^"]+)"', page)[0])
         assert (await operator.see(picture)).status == 200

@@ -23,7 +23,7 @@ _RISKOS = {"production": "https://riskos.socure.com", "sandbox": "https://riskos
 _SANDBOX_QUOTA = 1_000
 _MAX_TAGS = 5
 
-_CREDENTIALS = ("webhook_secrets", "intake_tokens", "operators", "viewers")
+_CREDENTIALS = ("webhook_secrets", "intake_tokens", "records_tokens", "operators", "viewers")
 # The separators of settings with several values.
 _SEPARATORS = {
     "no_documents_texts": "|",
@@ -106,8 +106,10 @@ class Settings(BaseSettings):
     # -- HTTP API and operations page
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Credentials for delivering events, comma-separated: Bearer tokens, or ``user:password`` for Basic."""
-    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.intake_tokens)] = ()
+    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.bearer_tokens)] = ()
     """Bearer tokens of producers that submit IDs over HTTP, comma-separated."""
+    records_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.bearer_tokens)] = ()
+    """Bearer tokens of systems that report events of the retention schedule over HTTP, comma-separated."""
     operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Credentials for all rights on the operations page, comma-separated: Bearer tokens, or ``user:password``."""
     viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()

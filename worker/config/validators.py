@@ -163,8 +163,8 @@ def credentials(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
-def intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    """Check Bearer tokens of producers."""
+def bearer_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Check Bearer tokens of other systems."""
     for token in tokens:
         if ":" in token.get_secret_value():
             raise ValueError("expected Bearer tokens, separated by commas; user:password is for webhooks and persons")
