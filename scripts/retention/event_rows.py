@@ -117,9 +117,10 @@ def read_table(
         ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
         SettingsError: there are no credentials for S3.
     """
+    shown = named(source)
     with open_source(source, column=column, settings=settings, facts=EventColumns()) as candidates:
         for number, candidate in candidates:
-            place = f"{named(source)}, line {number}"
+            place = f"{shown}, line {number}"
             try:
                 yield ReportRow(place, parse_candidate(candidate), *_parse_report(candidate, events, today))
             except (BadEvalId, ValueError) as error:

@@ -15,6 +15,8 @@ _PREPARE = (
     "PRAGMA cache_size = -65536",
     "CREATE TABLE reports (id TEXT, event TEXT, day TEXT, place TEXT, PRIMARY KEY (id, event, day)) WITHOUT ROWID",
     "CREATE TABLE refused (id TEXT, event TEXT, PRIMARY KEY (id, event)) WITHOUT ROWID",
+    # Without an open transaction, each statement would be one of its own.
+    "BEGIN",
 )
 _SELECT = """
 SELECT id, event, day, place FROM reports
