@@ -118,7 +118,7 @@ def make_account_contexts(
         acquire_slot=shared.concurrency.slot,
         confirm_lease=shared.leases.confirm,
         watch=LeaseWatch(shared.leases.is_fresh, shared.leases.attempt, shared.leftovers.add),
-        retention=RetentionPolicy(shared.schedule),
+        retention=RetentionPolicy(shared.schedule, settings.lock_days),
     )
     clients = [
         _make_client(settings, Account.from_settings(each), resources, shared, successes, bundle_memory.largest)
@@ -188,7 +188,7 @@ def make_reread_context(
         in_memory=min(BundleMemory(_quarter(settings)).largest, _quarter(settings) // at_once),
         spool_dir=resources.spool_dir,
         lenient=lenient,
-        retention=RetentionPolicy(schedule),
+        retention=RetentionPolicy(schedule, settings.lock_days),
     )
 
 
@@ -213,7 +213,8 @@ def _make_restricted_target(settings: Settings, resources: Resources) -> UploadT
     """Return the target for documents of military IDs and minors: without a lock, so that they can be erased."""
     if settings.restricted != "archive":
         return None
-    bucket = open_bucket(resources.archive, settings.storage_class, tag_client=resources.tag_client)
+    write_client = resources.write_client and resources.write_client.without_lock()
+    bucket = open_bucket(resources.archive, settings.storage_class, write_client, resources.tag_client)
     return _make_upload_target(settings, resources, bucket)
 
 

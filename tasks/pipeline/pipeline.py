@@ -170,7 +170,7 @@ async def _fetch_and_store(
 ) -> Manifest:
     """Fetch the documents from RiskOS and store them; return the manifest to commit."""
     restriction = restriction_from((*job.evidence, *(previous.manifest.evidence if previous else ())))
-    target = select_target(ctx, restriction)
+    target = select_target(ctx, restriction, previous)
     ctx = replace(ctx, target=target or ctx.target)
     async with ctx.bundle_memory.reserve(is_live=job.queue is Queue.LIVE) as reserved:
         answer = await ctx.client.fetch(evaluation, job, BundleHandling(target is None, reserved))
@@ -184,11 +184,13 @@ async def _fetch_and_store(
             return await _store(job, evaluation, ctx, answer, contents, previous, explained=explained)
 
 
-def select_target(ctx: ArchiveAccess, restriction: Restriction | None) -> UploadTarget | None:
+def select_target(
+    ctx: ArchiveAccess, restriction: Restriction | None, previous: StoredManifest | None
+) -> UploadTarget | None:
     """Return the target of documents, or None if they are withheld."""
-    if restriction is None:
-        return ctx.target
-    return ctx.restricted_target and replace(ctx.restricted_target, restriction=restriction)
+    target = ctx.restricted_target if restriction else ctx.target
+    is_held = previous is not None and bool(previous.manifest.matters)
+    return target and replace(target, restriction=restriction, is_held=is_held)
 
 
 async def _explain(
@@ -311,7 +313,7 @@ async def store_contents(
         evaluation,
         keep_keys(contents.documents, evaluation, before),
         next_revision(previous, draft),
-        archived_at=archived_at,
+        now=archived_at,
     )
     with timed(Step.UPLOAD), span("store", documents=len(selection.documents)):
         stored = await store_documents(
@@ -320,6 +322,7 @@ async def store_contents(
             selection.documents,
             archived_at=archived_at,
             plain=before.plain_keys(evaluation) if before else (),
+            locks=selection.locks,
         )
     count_uploaded(sum(len(document.data) for document in selection.documents))
     return add_documents(draft, stored, selection.disposed, archived_at=archived_at)

@@ -73,7 +73,7 @@ async def reread(job: Job, evaluation: Evaluation, ctx: RereadContext) -> Archiv
 async def _reread(job: Job, evaluation: Evaluation, ctx: RereadContext, before: StoredManifest) -> ArchiveResult:
     unchanged = ArchiveResult(Outcome.UNCHANGED, before.manifest.manifest_outcome)
     bundle = before.manifest.rereadable_bundle
-    target = select_target(ctx, restriction_from(before.manifest.evidence))
+    target = select_target(ctx, restriction_from(before.manifest.evidence), before)
     if before.manifest.erased or bundle is None or target is None:
         return unchanged
     data = await _load(evaluation, ctx, bundle)

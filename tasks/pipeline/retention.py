@@ -1,7 +1,7 @@
 """Apply the retention schedule to the documents of a bundle, before any of them is stored."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from tasks.bundle.documents import Document
@@ -12,6 +12,7 @@ from tasks.retention.schedule import Schedule
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.manifest_records import DisposedRecord
+from worker.clients.object_lock import end_of_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,12 @@ class RetentionPolicy:
 
     Attributes:
         schedule: the retention schedule; None to keep documents until they are erased.
+        lock_days: days for which Object Lock keeps an object; None without Object Lock.
         today: returns the current day, UTC.
     """
 
     schedule: Schedule | None = None
+    lock_days: int | None = None
     today: Callable[[], date] = lambda: datetime.now(UTC).date()
 
 
@@ -33,10 +36,12 @@ class SelectedDocuments:
 
     Attributes:
         documents: the documents to store.
+        locks: the day on which Object Lock ends, by the key of a document; without it, the lock of the settings.
         disposed: records of the documents that were due when they arrived.
     """
 
     documents: Sequence[Document]
+    locks: Mapping[str, date] = field(default_factory=dict)
     disposed: tuple[DisposedRecord, ...] = ()
 
 
@@ -47,7 +52,7 @@ async def select_documents(
     documents: Sequence[Document],
     record: Manifest,
     *,
-    archived_at: str,
+    now: str,
 ) -> SelectedDocuments:
     """Select the documents of a bundle that are stored: neither due nor disposed of before.
 
@@ -57,7 +62,7 @@ async def select_documents(
         bucket: the bucket of the events.
         documents: the documents, with the kinds of their keys.
         record: the manifest to commit, without these documents.
-        archived_at: when they are archived, in the format of ``utc_now``.
+        now: when they are archived, in the format of ``utc_now``.
 
     Raises:
         IntegrityError: an event of the evaluation is damaged.
@@ -70,24 +75,23 @@ async def select_documents(
         return SelectedDocuments(documents)
     # Events are reported of archived evaluations only, so a first delivery needs no listing.
     events = await read_events(bucket, evaluation) if schedule.events and record.revision > 1 else {}
-    decisions = [
-        decide(
-            schedule,
-            make_facts(record, each.kind, each.name),
-            make_clocks(record, each.kind, archived_at, events),
-        )
+    decided = [
+        (each, decide(schedule, make_facts(record, each.kind, each.name), make_clocks(record, each.kind, now, events)))
         for each in documents
     ]
     today = policy.today()
-    # The same bytes may have several names and kinds; the one that is kept longest decides.
+    # A legal hold suspends the schedule. Bytes with several names and kinds are kept as long as one rule keeps them.
     kept = {each.sha256 for each in record.documents}
-    kept |= {each.sha256 for each, decision in zip(documents, decisions, strict=True) if not decision.is_due(today)}
-    due = {
-        key: _list_as_disposed(each, key, decision, archived_at)
-        for each, decision in zip(documents, decisions, strict=True)
-        if each.sha256 not in kept and (key := evaluation.document_key(each.kind, each.sha256, each.extension))
-    }
-    return SelectedDocuments([each for each in documents if each.sha256 in kept], tuple(due.values()))
+    kept |= {each.sha256 for each, decision in decided if record.matters or not decision.is_due(today)}
+    locks, due = dict[str, date](), dict[str, DisposedRecord]()
+    for each, decision in decided:
+        key = evaluation.document_key(each.kind, each.sha256, each.extension)
+        if each.sha256 not in kept:
+            due[key] = _list_as_disposed(each, key, decision, now)
+        elif policy.lock_days:
+            until = decision.locked_until(end_of_lock(today, policy.lock_days))
+            locks[key] = max(until, locks.get(key, until))
+    return SelectedDocuments([each for each in documents if each.sha256 in kept], locks, tuple(due.values()))
 
 
 def _list_as_disposed(document: Document, key: str, decision: Decision, now: str) -> DisposedRecord:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol
 
 import obstore
@@ -54,11 +55,22 @@ class ObjectAttributes:
         media_type: content type.
         metadata: user metadata.
         tags: object tags.
+        locked_until: day on which Object Lock ends; a past day for no lock, None for the lock of the settings.
+        is_held: whether the object is under a legal hold.
     """
 
     media_type: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    locked_until: date | None = None
+    is_held: bool = False
+
+
+class WriteClient(Protocol):
+    """Returns the client for a write, which sends the headers of Object Lock."""
+
+    def __call__(self, until: date | None, *, is_held: bool) -> ObjectStore:
+        """Return the client; ``ObjectAttributes`` describes the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +193,7 @@ class S3Bucket:
     Args:
         store: the client, with the archive's prefix.
         storage_class: S3 storage class of documents, or None for the bucket's default.
-        write_client: returns the client for writes; None if ``store`` also writes.
+        write_client: returns the client for a write; None if ``store`` also writes, without locks and legal holds.
         tagger: sets tags after each write; None to send them with the write.
     """
 
@@ -189,11 +201,10 @@ class S3Bucket:
         self,
         store: ObjectStore,
         storage_class: str | None = None,
-        write_client: Callable[[], ObjectStore] | None = None,
+        write_client: WriteClient | None = None,
         tagger: ObjectTagger | None = None,
     ) -> None:
-        self._store, self._tagger = store, tagger
-        self._write_client = write_client or (lambda: store)
+        self._store, self._write_client, self._tagger = store, write_client, tagger
         self._extra = {"Storage-Class": storage_class} if storage_class else {}
 
     async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
@@ -207,10 +218,13 @@ class S3Bucket:
     async def _put(
         self, key: str, data: Any, attributes: ObjectAttributes, extra: Mapping[str, str], **options: Any
     ) -> None:
+        client = self._store
+        if self._write_client:
+            client = self._write_client(attributes.locked_until, is_held=attributes.is_held)
         async with guarded_write(key):
             with s3_request("PutObject", (foreign.AlreadyExistsError, foreign.PreconditionError)):
                 await obstore.put_async(
-                    self._write_client(),
+                    client,
                     key,
                     data,
                     attributes={"Content-Type": attributes.media_type, **attributes.metadata, **extra},

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
@@ -98,12 +99,12 @@ async def _write(
     tags: Mapping[str, str] | None,
 ) -> None:
     """Keep a copy of the previous manifest, and replace it by compare-and-swap."""
-    if previous:
-        kept, attributes = previous.stored.data, manifest_attributes(evaluation, previous.manifest, tags)
-        await put(
-            bucket, evaluation.revision_key(record.revision - 1), kept, hashlib.sha256(kept).hexdigest(), attributes
-        )
     data, attributes = record.as_json(), manifest_attributes(evaluation, record, tags)
+    if previous:
+        kept, key = previous.stored.data, evaluation.revision_key(record.revision - 1)
+        # The copy is under a legal hold if the evaluation is from now on.
+        former = replace(manifest_attributes(evaluation, previous.manifest, tags), is_held=attributes.is_held)
+        await put(bucket, key, kept, hashlib.sha256(kept).hexdigest(), former)
     try:
         await bucket.replace(evaluation.manifest_key, data, attributes, previous.stored.etag if previous else None)
     except (ManifestChanged, WriteUnconfirmed):
@@ -254,7 +255,7 @@ def _has_news(before: Manifest, record: Manifest) -> bool:
 def manifest_attributes(
     evaluation: Evaluation, manifest: Manifest, tags: Mapping[str, str] | None = None
 ) -> ObjectAttributes:
-    """Return media type, metadata and tags of the object of a manifest, current or former.
+    """Return the attributes of the object of a manifest, current or former.
 
     Args:
         tags: the user's own tags.
@@ -273,4 +274,5 @@ def manifest_attributes(
             "document-kind": "manifest",
             "source": _SOURCE_TAG,
         },
+        is_held=bool(manifest.matters),
     )

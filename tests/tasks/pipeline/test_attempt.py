@@ -239,7 +239,7 @@ async def test_an_evaluation_of_which_all_is_due_is_counted_and_logged_as_withhe
     harness: AttemptHarness, events: list[dict[str, Any]], counted: Counted
 ) -> None:
     due = schedule_of({"keep_for": "1d", "clock": "archived"})
-    harness.context = replace(harness.context, retention=RetentionPolicy(due, lambda: date(2999, 1, 1)))
+    harness.context = replace(harness.context, retention=RetentionPolicy(due, today=lambda: date(2999, 1, 1)))
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
     assert await harness.outcomes() == {Outcome.WITHHELD: 1}
     assert (await harness.ledger.runs.get_counters(RUN)).errors == 0

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import obstore
 import pytest
-from obstore.store import MemoryStore
+from obstore.store import MemoryStore, ObjectStore
 from redis.asyncio import Redis
 
 from scripts.simulator.damage import garbage, wrong_crc
@@ -29,6 +29,7 @@ from tasks.retention.event import EventReport, record_event
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.revision import amend
 from tests.disposals import dispose_in_store, schedule_of
 from tests.riskos import Clock, Heard, Reply, listening, saying, zipped
 from tests.riskos import json as said
@@ -50,7 +51,7 @@ CLOSED = {"keep_for": "1y", "clock": "account_closed"}
 
 
 def policy(*rules: dict[str, object], today: date = EXPIRED) -> RetentionPolicy:
-    return RetentionPolicy(schedule_of(*rules), lambda: today)
+    return RetentionPolicy(schedule_of(*rules), today=lambda: today)
 
 
 def sha256(data: bytes) -> str:
@@ -58,7 +59,7 @@ def sha256(data: bytes) -> str:
 
 
 class ListingBucket(S3Bucket):
-    """A bucket in memory that counts its listings."""
+    """A bucket that counts its listings."""
 
     listings = 0
 
@@ -69,15 +70,13 @@ class ListingBucket(S3Bucket):
 
 @dataclass
 class Archive:
-    """An archive in memory, and the schedule of its worker."""
+    """An archive, and the schedule of its worker."""
 
     redis: Redis
+    store: ObjectStore
+    bucket: ListingBucket
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
-    store: MemoryStore = field(default_factory=MemoryStore)
-    bucket: ListingBucket = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bucket = ListingBucket(self.store)
+    unlocked: S3Bucket | None = None
 
     @asynccontextmanager
     async def context(self, url: str) -> AsyncIterator[PipelineContext]:
@@ -91,6 +90,7 @@ class Archive:
                 self.bucket,
                 BundleUnpacker(Limits()),
                 retention=self.retention,
+                restricted_target=UploadTarget(self.unlocked) if self.unlocked else None,
             )
 
     async def archive(self, *answers: dict[str, bytes] | bytes, **wanted: Any) -> ArchiveResult:
@@ -122,7 +122,8 @@ class Archive:
 
 @pytest.fixture
 def archived(redis: Redis) -> Archive:
-    return Archive(redis)
+    store = MemoryStore()
+    return Archive(redis, store, ListingBucket(store))
 
 
 async def test_a_document_that_is_due_when_it_arrives_is_listed_as_disposed_and_not_stored(archived: Archive) -> None:
@@ -247,6 +248,18 @@ async def test_a_held_document_that_is_due_stays_held_until_a_command_disposes_o
 
     assert await archived.manifest() == before
     assert archived.stored() == set(FILES.values())
+
+
+async def test_a_document_under_a_matter_is_stored_even_if_it_is_due(archived: Archive) -> None:
+    await archived.archive(FILES, event_at=CAPTURED)
+    await archived.dispose("selfie.jpg")
+    await amend(archived.bucket, EVALUATION, lambda before: before.model_copy(update={"matters": ("acme-v-bolt",)}))
+    archived.retention = policy(OF_ALL)
+
+    assert (await archived.archive({**FILES, "x.jpg": b"x"}, refresh=True)).outcome is Outcome.ARCHIVED
+
+    assert archived.stored() == {FILES["front.jpg"], b"x"}, "bytes that were disposed of do not come back"
+    assert [each.kind for each in (await archived.manifest()).disposed] == ["selfie"]
 
 
 async def test_bytes_with_two_kinds_are_kept_as_long_as_one_rule_keeps_them(archived: Archive) -> None:
@@ -375,11 +388,8 @@ async def test_a_document_that_is_disposed_of_during_an_attempt_is_not_listed_ag
 
 async def test_restricted_images_that_are_due_count_as_withheld(archived: Archive) -> None:
     archived.retention = policy(OF_ALL)
-    unlocked = S3Bucket(MemoryStore())
-    async with saying(zipped(zip_of(FILES))) as server, archived.context(server.url) as ctx:
-        job = Job(EVALUATION.eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
-        job = replace(job, event_at=CAPTURED, evidence=(Evidence.MILITARY_ID,))
-        result = await archive(job, replace(ctx, restricted_target=UploadTarget(unlocked)))
+    archived.unlocked = S3Bucket(MemoryStore())
+    result = await archived.archive(FILES, event_at=CAPTURED, evidence=(Evidence.MILITARY_ID,))
     assert (result.outcome, [str(each) for each in result.restricted or ()]) == (
         Outcome.WITHHELD,
         ["military", "withheld"],

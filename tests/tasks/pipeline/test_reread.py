@@ -279,7 +279,7 @@ async def test_a_retry_does_not_store_what_is_due(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     await amend(bucket, EVALUATION, lambda each: each.model_copy(update={"event_at": "2020-02-28T12:00:00Z"}))
     due = schedule_of({"kind": "selfie", "keep_for": "3y", "clock": "captured"})
-    ctx = replace(context(bucket), retention=RetentionPolicy(due, lambda: date(2023, 3, 1)))
+    ctx = replace(context(bucket), retention=RetentionPolicy(due, today=lambda: date(2023, 3, 1)))
 
     assert (await reread(JOB, EVALUATION, ctx)).outcome is Outcome.ARCHIVED
 
