@@ -46,6 +46,7 @@ NOT_RUN = {
     "docv-archive hold": "stops later commands",
     "docv-archive erase": "waits until leases have expired",
     "docv-archive resume --run": "needs a run on hold for its refusals",
+    "docv-archive retention": "needs a schedule, and evaluations that it concerns",
     "docv-archive simulate": "a server does not end",
     "docv-archive worker": "a worker does not end",
     "export": "needs a secret",
