@@ -83,7 +83,7 @@ def _make_spool_dir(settings: Settings) -> Path:
         make_private(settings.private_dir)
     except OSError as error:
         why = explain_disk_error(error, setting)
-        raise ServiceUnavailable(f"{settings.private_dir}: the {what} cannot be made: {why}") from None
+        raise ServiceUnavailable(f"{settings.private_dir}: the {what} cannot be created: {why}") from None
     check_folder(spool_dir := settings.private_dir / "spool", what, setting)
     return spool_dir
 

@@ -176,7 +176,7 @@ async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, attributes: O
                 raise IntegrityError("an object's bytes do not match its key") from None
         else:
             return True
-    raise StorageError("create", "the store neither took it nor had it")
+    raise StorageError("create", "the store did not accept the object and does not have it")
 
 
 def check_size(size: int, max_bytes: int | None) -> None:

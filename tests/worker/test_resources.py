@@ -97,7 +97,7 @@ async def test_a_spool_folder_that_cannot_be_made_is_reported_with_its_setting(
     tmp_path: Path, settings: Settings
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ServiceUnavailable, match="below DOCV_STATE_DIR, cannot be made"):
+    with pytest.raises(ServiceUnavailable, match="below DOCV_STATE_DIR, cannot be created"):
         async with open_all(with_(settings, state_dir=tmp_path / "file")):
             pass
 

@@ -22,7 +22,7 @@ def test_scratch_folder_is_none_without_settings() -> None:
 
 def test_scratch_folder_raises_service_unavailable_when_it_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; see that folder, or name another"):
+    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; check that folder, or use another"):
         scratch_folder(Settings(state_dir=tmp_path / "state"))
 
 
