@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import settings as moto_settings
 from moto.core.authorization import ActionAuthenticatorMixin
-from moto.iam.access_control import IAMPolicy, PermissionResult
+from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionResult
 from moto.s3.responses import ACTION_MAP
 from redis.asyncio import Redis
 
@@ -53,6 +53,7 @@ NEEDED = {
         "404 instead of 403": "s3:ListBucket",
         "obstore put in parts, when it fails": "s3:AbortMultipartUpload",
         "obstore put under Object Lock": "s3:PutObjectRetention",
+        "obstore put under a legal hold": "s3:PutObjectLegalHold",
         "obstore put with SSE-KMS": "kms:GenerateDataKey",
         "obstore get, and put in parts, with SSE-KMS": "kms:Decrypt",
     },
@@ -227,6 +228,13 @@ class Roles:
 def roles(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Roles:
     for (what, method), rights in _RIGHTS.items():
         monkeypatch.setitem(ACTION_MAP[what], method, ACTION_MAP[what][method] | rights)
+    check = IAMPolicyStatement._check_conditions
+
+    def check_conditions(statement: IAMPolicyStatement, values: dict[str, str] | None) -> bool:
+        # moto takes a condition as met if it has no value for it, as for every request to S3.
+        return check(statement, values) if values else "Condition" not in statement._statement
+
+    monkeypatch.setattr(IAMPolicyStatement, "_check_conditions", check_conditions)
     return Roles(s3, monkeypatch)
 
 
@@ -314,6 +322,16 @@ def test_a_role_may_do_its_work_and_nothing_else(roles: Roles, s3: S3, role: str
         **{name: functools.partial(client.put_object, **at(key), Body=b"y") for name, key in WRITES.items()},
     }
     assert {name for name, attempt in attempts.items() if is_allowed(attempt)} == MAY[role]
+
+
+@pytest.mark.parametrize("key", [key for name, key in WRITES.items() if name in MAY["worker"]])
+def test_a_worker_may_place_a_legal_hold_on_what_it_writes_and_never_end_one(roles: Roles, key: str) -> None:
+    policy, resource = IAMPolicy(roles.policy("worker")), f"arn:aws:s3:::{roles.s3.bucket}/kyc/{key}"
+    is_of_evaluation = not key.startswith(("runs/", "probe/"))
+    for status, is_permitted in (("ON", is_of_evaluation), ("OFF", False)):
+        condition = {"s3:object-lock-legal-hold": status}
+        result = policy.is_action_permitted("s3:PutObjectLegalHold", resource, None, condition)
+        assert (result is PermissionResult.PERMITTED) == is_permitted, status
 
 
 def is_allowed(attempt: Callable[[], Any]) -> bool:

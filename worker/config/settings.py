@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = None
     """Object Lock mode of documents, manifests and quarantine; the bucket must have Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
-    """Days for which Object Lock keeps an object."""
+    """Days for which Object Lock keeps an object, unless the retention schedule says until when."""
     retention: Path | None = None
     """File with the retention schedule: see docs/retention.md. Without it, everything is kept."""
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.encryption_keys)] = ()
