@@ -48,7 +48,7 @@ class DocumentSelection:
         Args:
             latest: the current manifest of the same evaluation.
         """
-        keys = {each.key for each in (*manifest.documents, *manifest.disposed)}
+        keys = {each.key for each in manifest.documents} | {each.key for each in manifest.disposed}
         return [each for each in latest.disposed if each.key in keys and self._has(each.kind)]
 
     def _has(self, kind: str) -> bool:
