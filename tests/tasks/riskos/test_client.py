@@ -319,6 +319,15 @@ async def test_an_answered_probe_ends_the_hold(open_setup: Open, queue: Queue, r
     assert len(server.heard) == 3
 
 
+async def test_an_answered_probe_ends_the_hold_when_it_requested_the_record(open_setup: Open) -> None:
+    async with open_setup(json(200, b"{}")) as (setup, server):
+        await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
+        await setup.clock.passes()
+        assert await setup.client.explain(EVALUATION, job()) == ()
+        assert await setup.client.holds.get("default") is None
+    assert len(server.heard) == 1
+
+
 @pytest.mark.parametrize("queue", Queue)
 async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: Open, queue: Queue) -> None:
     pauses = []
