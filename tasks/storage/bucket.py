@@ -23,6 +23,7 @@ from tasks.storage.object_tagger import ObjectTagger
 from tasks.storage.s3_fault import fault_of
 from tasks.storage.write_guard import confirmation, guarded_write
 from tasks.telemetry.tracing import s3_request
+from worker.clients.object_lock import LockingClient
 from worker.clients.s3_errors import explain_obstore_error, explain_page, is_page
 
 LARGE = 16 << 20
@@ -64,13 +65,6 @@ class ObjectAttributes:
     tags: Mapping[str, str] = field(default_factory=dict)
     locked_until: date | None = None
     is_held: bool = False
-
-
-class WriteClient(Protocol):
-    """Returns the client for a write, which sends the headers of Object Lock."""
-
-    def __call__(self, until: date | None, *, is_held: bool) -> ObjectStore:
-        """Return the client; ``ObjectAttributes`` describes the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +195,7 @@ class S3Bucket:
         self,
         store: ObjectStore,
         storage_class: str | None = None,
-        write_client: WriteClient | None = None,
+        write_client: LockingClient | None = None,
         tagger: ObjectTagger | None = None,
     ) -> None:
         self._store, self._write_client, self._tagger = store, write_client, tagger
@@ -318,10 +312,9 @@ class S3Bucket:
             while True:
                 # obstore sends no request after a page that is not full.
                 with s3_request("ListObjectsV2") if has_more else contextlib.nullcontext():
-                    try:
-                        found = await anext(pages)
-                    except StopAsyncIteration:
-                        return
+                    found = await anext(pages, None)
+                if found is None:
+                    return
                 has_more = len(found) == _LISTED
                 yield [ListedObject(each["path"], each["size"], each["last_modified"].timestamp()) for each in found]
 

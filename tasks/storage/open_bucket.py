@@ -5,15 +5,16 @@ from typing import Any
 
 from obstore.store import ObjectStore, S3Store
 
-from tasks.storage.bucket import Bucket, S3Bucket, WriteClient
+from tasks.storage.bucket import Bucket, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.object_tagger import ObjectTagger
+from worker.clients.object_lock import LockingClient
 
 
 def open_bucket(
     archive: ObjectStore | Path,
     storage_class: str | None = None,
-    write_client: WriteClient | None = None,
+    write_client: LockingClient | None = None,
     tag_client: Any = None,
 ) -> Bucket:
     """Return the archive's bucket.

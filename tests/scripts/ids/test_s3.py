@@ -76,7 +76,7 @@ def test_download_names_the_permission_when_access_is_denied(s3: S3, status_serv
 
 
 def test_download_raises_service_unavailable_when_s3_fails(s3: S3, status_server: str) -> None:
-    with pytest.raises(ServiceUnavailable, match="S3 answers 501; see DOCV_S3_ENDPOINT"):
+    with pytest.raises(ServiceUnavailable, match="S3 answers 501; check DOCV_S3_ENDPOINT"):
         download("s3://501/ids.csv", status_server, io.BytesIO(), None)
 
 
