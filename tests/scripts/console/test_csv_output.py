@@ -5,7 +5,7 @@ import io
 
 import click
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.console.csv_output import choose_writer, make_inert, write_row
@@ -39,7 +39,6 @@ def test_any_other_cell_stays_as_it_is(cell: str) -> None:
     assert make_inert(cell) == cell
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=4))
 def test_a_row_is_read_back_as_one_row_of_inert_cells(cells: list[str]) -> None:
     file = io.StringIO(newline="")

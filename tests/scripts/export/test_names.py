@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scripts.export.names import UniqueNames
@@ -116,7 +116,6 @@ def test_no_two_files_are_the_same_on_any_disk(names: tuple[str, ...], safe: lis
 ODD = st.text(st.sampled_from('./\\ :%ACONconaé\u0301ßI\u0130\u202e\0\n-=~*"()2jpg\uef80\U0001f600'), max_size=20)
 
 
-@settings(deadline=None)
 @given(st.lists(ODD | st.text(max_size=80), max_size=12))
 @example(["Å", "A\u030a", "\u212b"])
 def test_files_are_distinct_and_safe_for_any_names(names: list[str]) -> None:

@@ -5,7 +5,7 @@ import io
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.ids.candidate import BadCandidate
@@ -103,7 +103,6 @@ def test_find_layout_raises_bad_source_when_no_row_can_be_read() -> None:
         _read('"a" b,c\n')
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(

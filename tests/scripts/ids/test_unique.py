@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.ids.unique import Deduplicator, UniqueIds
@@ -30,7 +30,6 @@ def _many(count: int) -> list[str]:
     return [f"01890000-0000-7000-8000-{rng.randrange(count // 3 * 2):012x}" for _ in range(count)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=200))
 def test_unique_ids_keep_the_first_of_each_in_order(numbers: list[int]) -> None:
     given = [str(UUID(int=number << 64 | number)) for number in numbers]

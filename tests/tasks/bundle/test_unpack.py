@@ -90,7 +90,6 @@ def test_a_member_has_its_hash_size_and_local_time() -> None:
     )
 
 
-@settings(deadline=None)
 @given(
     files=st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0")).filter(
@@ -210,7 +209,6 @@ def test_a_name_is_escaped_when_it_is_not_valid_utf8() -> None:
     assert [member.name for member in unpacked.members] == ["front\uefff.jpg", "back.jpg"]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=30), st.sampled_from([0, UTF8]))
 def test_a_name_can_be_restored_to_its_bytes_and_is_valid_text(raw: bytes, flags: int) -> None:
     member = only(forged(Raw(name=raw.rstrip(b"/"), flags=flags)))
@@ -563,7 +561,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(damaged())
 def test_a_damaged_bundle_yields_the_declared_bytes_or_is_refused(data: bytes) -> None:
     try:
@@ -580,7 +578,7 @@ def test_a_damaged_bundle_yields_the_declared_bytes_or_is_refused(data: bytes) -
         assert len(member.data) == member.size
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(damaged())
 def test_zipfile_reads_the_same_members_from_accepted_bundles(data: bytes) -> None:
     try:
@@ -598,7 +596,6 @@ def test_zipfile_reads_the_same_members_from_accepted_bundles(data: bytes) -> No
         assert [bytes(member.data) for member in unpacked.members] == theirs
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_of_any_method_become_a_member_or_unreadable(packed: bytes) -> None:
     methods = (8, 12, 14, 93, 95)

@@ -2,7 +2,7 @@ import time
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import BadEvalId
@@ -17,14 +17,12 @@ def test_parse_eval_id_returns_lower_case(text: str) -> None:
     assert parse_eval_id(text) == text.lower()
 
 
-@settings(deadline=None)
 @given(st.uuids())
 def test_parse_eval_id_accepts_every_uuid(uuid: UUID) -> None:
     assert parse_eval_id(str(uuid)) == str(uuid)
     assert parse_eval_id(str(uuid).upper()) == str(uuid)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40) | st.from_regex(r"[0-9a-fA-F٠-٩０-９-]{36}", fullmatch=True))  # noqa: RUF001  # digits of other scripts
 def test_parse_eval_id_accepts_only_the_canonical_form(text: str) -> None:
     try:
@@ -102,7 +100,6 @@ def test_parse_eval_id_reports_an_empty_text() -> None:
         parse_eval_id("")
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_printable_id_returns_one_printable_line(text: str) -> None:
     clean = printable_id(text)

@@ -843,7 +843,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0" + ESCAPES),
 
 
 @given(st.dictionaries(names, st.binary(max_size=300), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_any_zip_is_archived_byte_for_byte(redis: "Redis", files: Mapping[str, bytes]) -> None:
     documents = {name: content for name, content in files.items() if content}
     answers = [zipped(zip_of(files))] * (1 if documents else 2)

@@ -309,7 +309,7 @@ some_documents = st.lists(st.builds(document, st.binary(max_size=3), kinds, name
 
 
 @given(some_documents)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_stored_documents_have_their_bytes_and_keys(documents: list[Document]) -> None:
     async def stored_and_read() -> None:
         bucket = S3Bucket(MemoryStore())

@@ -169,7 +169,7 @@ async def test_one_of_many_concurrent_writes_succeeds(bucket: Bucket) -> None:
 
 
 @given(data=st.binary(), segments=st.lists(st.from_regex(r"[a-z0-9_-]{1,12}", fullmatch=True), min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_bytes_are_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, segments: list[str]
 ) -> None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import IntegrityError, SealingKeyMissing
@@ -32,7 +32,6 @@ def opened(data: bytes, place: str = PLACE, keyring: Keyring | None = NEW, chunk
     return b"".join([*parts, opening.finish()])
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=450), st.integers(1, 600))
 def test_sealed_bytes_open_in_chunks_of_any_size(data: bytes, chunk: int) -> None:
     module._PIECE = 100

@@ -431,7 +431,7 @@ async def test_one_manifest_is_written_when_many_workers_commit_the_same_documen
 
 
 @given(st.lists(st.sets(st.sampled_from(["front", "back", "selfie", "other"])), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_archived_document_is_forgotten_after_any_sequence_of_bundles(bundles: list[set[str]]) -> None:
     async def follow() -> None:
         bucket = S3Bucket(MemoryStore())
@@ -629,7 +629,7 @@ ANSWERS = st.sampled_from(
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_held_document_is_denied_after_any_sequence_of_responses(answers: list[Manifest]) -> None:
     async def follow() -> None:
         bucket, held, was_unreadable = S3Bucket(MemoryStore()), set[str](), False

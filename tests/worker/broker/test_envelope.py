@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
@@ -123,7 +123,6 @@ def test_values_that_kombu_cannot_decode_are_refused(value: dict[str, Any]) -> N
     assert "its body is not JSON" in reason_of(message([[], {"eval_ids": value}, {}]))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding"]), json_values)
 def test_any_value_in_a_part_is_refused_or_decoded(part: str, value: Any) -> None:
     try:

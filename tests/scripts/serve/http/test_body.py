@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.serve.http.body import parse_object
@@ -32,7 +32,6 @@ def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
     return b'{"a":' + (opening * (depth - 1) + closing * (depth - 1)).encode() + b"}"
 
 
-@settings(deadline=None)
 @given(value=st.dictionaries(st.text(), VALUES), escaped=st.booleans())
 def test_every_object_is_read_as_it_was_written(value: dict[str, Any], *, escaped: bool) -> None:
     text = json.dumps(value, ensure_ascii=escaped)

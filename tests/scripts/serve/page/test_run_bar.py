@@ -1,6 +1,6 @@
 """The parts of a run's bar lie end to end."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.serve.page.run_bar import WIDTH, bar_segments
@@ -8,7 +8,6 @@ from tasks.ledger.counters import RunCounters
 from tasks.model.outcome import Outcome
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(Outcome), st.integers(0, 10**7)), st.integers(0, 10**7))
 def test_they_follow_each_other_and_are_as_long_as_what_is_done(outcomes: dict[Outcome, int], pending: int) -> None:
     total = sum(outcomes.values()) + pending
