@@ -23,6 +23,7 @@ OUTCOMES: Labels = {
     "failed": ("Failed", "Out of attempts: a dead letter, which a person can redrive or drop"),
     "cancelled": ("Cancelled", "An operator cancelled it before RiskOS was asked, or between two attempts"),
     "erased": ("Erased", "Erased for a privacy request; the receipt is kept"),
+    "disposed": ("Disposed of", "A rule of the retention schedule disposed of all documents; the certificate is kept"),
     "missing": ("Not in the archive", "There is no manifest that can be read"),
 }
 STATES: Labels = {
