@@ -56,7 +56,6 @@ _COMMANDS = {
     "erase": ("scripts.erase.command:erase", "Erase evaluations for good: a privacy request."),
     "export": ("scripts.export.command:export", "Copy documents out of the archive and check them."),
     "hold": ("scripts.commands.hold:hold", "Stop sending requests until `resume`."),
-    "legal-hold": ("scripts.erase.legal_hold:legal_hold", "Put evaluations under legal hold, or end it."),
     "rate": ("scripts.commands.rate:rate", "Show or set the requests per second of all workers."),
     "report": ("scripts.report.command:report", "List the outcome of every evaluation of a run."),
     "resume": ("scripts.commands.hold:resume", "End the holds of accounts and of the archive."),
@@ -82,7 +81,13 @@ _DEAD_LETTERS = {
     "list": ("scripts.commands.dead_letters:list_dead_letters", "List dead letters, each with its cause."),
     "redrive": ("scripts.commands.dead_letters:redrive", "Try dead letters again, with all attempts."),
 }
-
+_LEGAL_HOLD = {
+    "add": ("scripts.legal_hold.add_command:add", "Put evaluations under a matter."),
+    "create": ("scripts.legal_hold.create_command:create", "Create a matter."),
+    "list": ("scripts.legal_hold.list_command:list_holds", "Show all matters, released ones included."),
+    "release": ("scripts.legal_hold.release_command:release", "Release every evaluation of a matter."),
+    "show": ("scripts.legal_hold.show_command:show", "Show a matter, and what was added to it."),
+}
 _QUARANTINE = {
     "get": ("scripts.quarantine.get_command:get_bundles", "Copy bundles as RiskOS sent them into a new folder."),
     "list": ("scripts.quarantine.list_command:list_bundles", "Show bundles that could not be read, and why."),
@@ -99,7 +104,7 @@ _UNLOGGED = frozenset(("demo", "doctor", "serve", "settings", "simulate", "statu
 
 def _logged(arguments: Sequence[str]) -> contextlib.AbstractContextManager[dict[str, object]]:
     """Return a context manager that writes a command to the access log, unless it is exempt."""
-    names = {*_COMMANDS, "dead-letters", "quarantine", "retention"} - _UNLOGGED
+    names = main.commands.keys() - _UNLOGGED
     if not names.intersection(arguments[:1]) or _HELP.intersection(arguments):
         return contextlib.nullcontext({})
     from scripts.console.command_log import logged_command  # noqa: PLC0415  # `--help` does not need it
@@ -122,6 +127,25 @@ def main() -> None:
 @main.group(cls=LazyGroup, table=_DEAD_LETTERS)
 def dead_letters() -> None:
     """List, redrive or drop evaluations out of attempts."""
+
+
+class LegalHoldGroup(LazyGroup):
+    """The group `legal-hold`: says what replaced its former options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse the options of a hold without a matter."""
+        if not {"--on", "--off"}.isdisjoint(args):
+            raise click.UsageError(
+                "there is no --on and --off: a legal hold is a matter. `legal-hold create MATTER --reason TEXT` begins "
+                "it, `legal-hold add MATTER ID...` holds, and `legal-hold release MATTER --reason TEXT` ends it",
+                ctx,
+            )
+        return super().parse_args(ctx, args)
+
+
+@main.group(cls=LegalHoldGroup, table=_LEGAL_HOLD)
+def legal_hold() -> None:
+    """Keep evaluations for a lawsuit or an audit: legal holds."""
 
 
 @main.group(cls=LazyGroup, table=_QUARANTINE)

@@ -17,9 +17,10 @@ BEGUN, ENDED = b"begun", b"ended"
 """Events of a fork: it began, with its process ID; it ended, with its exit code."""
 
 _COMMANDS = (
-    *("audit.command", "doctor.command", "erase.command", "erase.legal_hold", "export.command", "report.command"),
+    *("audit.command", "doctor.command", "erase.command", "export.command", "report.command"),
     *("console.error_messages", "serve.server", "verify.command"),
-    *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
+    *("legal_hold.add_command", "legal_hold.create_command", "legal_hold.list_command", "legal_hold.release_command"),
+    *("legal_hold.show_command", "quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
     *("retention.check_command", "retention.event_command"),
     *(
         "commands.backfill",

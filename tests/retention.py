@@ -1,4 +1,4 @@
-"""Answer GetObjectRetention instead of moto, which enforces retention but does not have this call."""
+"""Answer calls about locks instead of moto, which enforces retention but does not have GetObjectRetention."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -7,16 +7,19 @@ from typing import Any
 from botocore.awsrequest import AWSResponse, HeadersDict
 
 
-def answering_retention(retention: dict[str, str]) -> Callable[..., AWSResponse]:
+def answering_retention(
+    retention: dict[str, str], otherwise: str = "NoSuchObjectLockConfiguration"
+) -> Callable[..., AWSResponse]:
     """Return a callback for boto3's ``before-send``.
 
     Args:
         retention: the answer of S3 by a part of the URL.
+        otherwise: S3's error code for any other URL.
     """
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         body = next((told for key, told in retention.items() if key in request.url), None)
-        none = "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"
+        none = f"<Error><Code>{otherwise}</Code></Error>"
         return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or none).encode()))
 
     return answer

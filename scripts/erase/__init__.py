@@ -1,1 +1,1 @@
-"""Erase evaluations on a privacy request and keep a receipt, or protect them with a legal hold."""
+"""Erase evaluations on a privacy request, and keep a receipt."""

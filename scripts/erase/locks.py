@@ -14,7 +14,10 @@ def find_lock(archive: S3Archive, item: ObjectVersion, *, bypass_governance: boo
     if lock is None or not lock.holds(datetime.now(UTC)):
         return None
     if lock.until is None:
-        return "it is under legal hold; `docv-archive legal-hold ID --off` ends the hold, if the law allows it"
+        return (
+            "it is under a legal hold in S3, and its manifest names no matter: `docv-archive legal-hold release` "
+            "completes an interrupted release; any other hold has to be ended in S3, if the law allows it"
+        )
     sentence = f"its retention ({lock.mode}) lasts until {lock.until:%Y-%m-%d %H:%M} UTC"
     if lock.mode == "GOVERNANCE":
         return None if bypass_governance else f"{sentence}; --bypass-governance overrides it"

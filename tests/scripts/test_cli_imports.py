@@ -24,8 +24,6 @@ OF_THE_QUEUE = OF_THE_LEDGER | {"celery", "kombu", "rich", "structlog"}
 OF_THE_ARCHIVE = SETTINGS | {"obstore", "rich"}
 OF_A_DOOR = OF_THE_QUEUE | {"aiohttp", "obstore"}
 OF_THE_RETRY = OF_THE_ARCHIVE | OF_THE_LEDGER | {"aiohttp", "cryptography.hazmat", "structlog"}
-# Explaining an error needs the exceptions of each library.
-TO_EXPLAIN = {"kombu", "redis"}
 
 # What is given, how it ends, what it says on standard output or, where that is nothing, on the other, what it loads.
 STARTS = [
@@ -40,7 +38,9 @@ STARTS = [
     (("erase", ID, "--reason", "asked", "--dry-run"), 0, f"{ID}: would erase 0 objects", OF_THE_LEDGER | {"obstore"}),
     (("export", ID, "--to", "out"), 1, ID, OF_THE_ARCHIVE | {"cryptography.hazmat"}),
     (("hold", "--reason", "audit"), 0, "account default is on hold", OF_THE_LEDGER),
-    (("legal-hold", ID, "--on"), 2, "a folder has no legal hold", SETTINGS | TO_EXPLAIN),
+    (("legal-hold", "create", "acme", "--reason", "x"), 0, "matter acme was created at ", SETTINGS | {"obstore"}),
+    (("legal-hold", "add", "acme", ID), 2, "there is no matter acme", OF_THE_ARCHIVE),
+    (("legal-hold", "list"), 0, "there is no matter\n", OF_THE_ARCHIVE),
     (("quarantine", "get", ID, "--to", "out"), 1, ID, SETTINGS | {"cryptography.hazmat", "obstore"}),
     (("quarantine", "list"), 0, "no bundle in quarantine matches\n", OF_THE_ARCHIVE),
     (("quarantine", "retry"), 0, "0 evaluations\n", OF_THE_RETRY),
@@ -109,6 +109,7 @@ async def loaded_by_python(folder: Path) -> set[str]:
     [
         (("--help",), None, 0, "Usage: "),
         (("dead-letters", "--help"), None, 0, "redrive"),
+        (("legal-hold", "--help"), None, 0, "release"),
         (("quarantine", "--help"), None, 0, "retry"),
         (("statsu",), None, 2, "Did you mean 'status'?"),
         ((), "docv-archive re", 0, "plain,report\nplain,resume\n"),

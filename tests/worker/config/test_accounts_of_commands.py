@@ -97,7 +97,7 @@ async def test_commands_read_the_archive_in_the_environment_of_the_account(shell
         ("export", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "--to", "somewhere"),
         ("erase", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "--reason", "x", "--dry-run"),
         ("report", "q3"),
-        ("legal-hold", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "--on"),
+        ("legal-hold", "add", "acme", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"),
         ("run", "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"),
         ("verify", "-"),
     ],

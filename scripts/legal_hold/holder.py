@@ -1,0 +1,187 @@
+"""Put one evaluation under a matter, or release it.
+
+Holding names the matter in the manifest first, so that workers hold what they write from then on, and then sets S3's
+legal hold on every version. Releasing also begins with the manifest: if it is interrupted, S3's legal hold stays, and
+the same command ends it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scripts.archive_access.s3_client import S3Archive
+from scripts.legal_hold.s3_holds import hold_all
+from tasks.errors import IntegrityError, ManifestChanged
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Job, Queue, Trigger
+from tasks.model.outcome import Evidence
+from tasks.storage.bucket import Bucket, WriteUnconfirmed
+from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.revision import amend, complete_tags, manifest_attributes
+
+_TRIES = 3
+_ABSENT = (
+    "it is not archived: check the ID, DOCV_ENVIRONMENT, DOCV_ARCHIVE_URL and its prefix; --even-if-absent puts it "
+    "under the matter before it is archived"
+)
+
+
+class HoldRefused(Exception):
+    """An evaluation cannot be put under a legal hold; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldResult:
+    """The result for one evaluation.
+
+    Attributes:
+        evaluation: the evaluation.
+        why: a sentence that says why it was not held or released; None if it was.
+        matters: the matters that it is under now.
+        documents: number of documents that the archive holds.
+        versions: number of object versions whose legal hold in S3 was set or ended.
+        is_new: whether it was not under the matter before.
+    """
+
+    evaluation: Evaluation
+    why: str | None = None
+    matters: tuple[str, ...] = ()
+    documents: int = 0
+    versions: int = 0
+    is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Puts evaluations under a matter, and releases them.
+
+    Attributes:
+        bucket: the archive.
+        s3: the same archive if it has Object Lock; else None, so that the manifest alone holds.
+        matter: name of the matter.
+        even_if_absent: whether to write a manifest for evaluations that are not archived.
+        tags: the user's own tags.
+    """
+
+    bucket: Bucket
+    s3: S3Archive | None
+    matter: str
+    even_if_absent: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    async def look_up(self, evaluation: Evaluation) -> HoldResult:
+        """Return whether an evaluation can be put under the matter, without changing anything.
+
+        Raises:
+            StorageError: the archive fails.
+        """
+        try:
+            found = await read_manifest(self.bucket, evaluation)
+            if found is None and not self.even_if_absent:
+                return HoldResult(evaluation, _ABSENT)
+            is_new = found is None or self._add(found.manifest) is not None
+        except (HoldRefused, IntegrityError) as error:
+            return HoldResult(evaluation, str(error))
+        return HoldResult(evaluation, is_new=is_new)
+
+    async def hold(self, evaluation: Evaluation) -> HoldResult:
+        """Put an evaluation under the matter.
+
+        Raises:
+            ServiceUnavailable: S3 refuses or fails.
+            StorageError: the archive fails.
+        """
+        try:
+            manifest = await self._name(evaluation)
+            _, versions = await self._settle(evaluation, manifest)
+        except (HoldRefused, IntegrityError, ManifestChanged) as error:
+            return HoldResult(evaluation, str(error))
+        return HoldResult(evaluation, None, manifest.matters, len(manifest.documents), versions)
+
+    async def release(self, evaluation: Evaluation) -> HoldResult:
+        """Release an evaluation from the matter; S3's legal hold ends only if it is under no other one.
+
+        Raises:
+            ServiceUnavailable: S3 refuses or fails.
+            StorageError: the archive fails.
+        """
+        try:
+            manifest, versions = await self._settle(
+                evaluation, await amend(self.bucket, evaluation, self._remove, self.tags)
+            )
+        except (IntegrityError, ManifestChanged) as error:
+            return HoldResult(evaluation, str(error))
+        documents = len(manifest.documents) if manifest else 0
+        return HoldResult(evaluation, None, manifest.matters if manifest else (), documents, versions)
+
+    def _add(self, manifest: Manifest) -> Manifest | None:
+        if manifest.erased:
+            raise HoldRefused(f"it was erased, see {manifest.erased.receipt}: nothing of it is left to hold")
+        if self.matter in manifest.matters:
+            return None
+        return manifest.model_copy(update={"matters": (*manifest.matters, self.matter)})
+
+    def _remove(self, manifest: Manifest) -> Manifest | None:
+        if self.matter not in manifest.matters:
+            return None
+        others = tuple(each for each in manifest.matters if each != self.matter)
+        return manifest.model_copy(update={"matters": others})
+
+    async def _name(self, evaluation: Evaluation) -> Manifest:
+        """Name the matter in the manifest; return the manifest."""
+        for _ in range(_TRIES):
+            manifest = await amend(self.bucket, evaluation, self._add, self.tags)
+            if manifest:
+                # An interrupted command may have written the manifest without its tags.
+                await complete_tags(self.bucket, evaluation, manifest, self.tags)
+                return manifest
+            if not self.even_if_absent:
+                raise HoldRefused(_ABSENT)
+            await self._write_tombstone(evaluation)
+        raise ManifestChanged
+
+    async def _write_tombstone(self, evaluation: Evaluation) -> None:
+        """Write the first manifest of an evaluation; the next order still asks RiskOS for its documents."""
+        # Imported lazily: only --even-if-absent needs it, and it loads the metrics of workers.
+        from tasks.pipeline.manifest_builder import build_unasked_tombstone  # noqa: PLC0415  # as the comment says
+
+        job = Job(
+            evaluation.eval_id,
+            token="",
+            queue=Queue.LIVE,
+            account=evaluation.account,
+            refresh=False,
+            attempts=0,
+            lost=0,
+            trigger=Trigger("legal_hold"),
+            evidence=(Evidence.NOT_COMPLETE,),
+        )
+        tombstone = build_unasked_tombstone(evaluation, job)
+        named = tombstone.model_copy(update={"matters": (self.matter,), "tags": dict(self.tags)})
+        attributes = manifest_attributes(evaluation, named, self.tags)
+        try:
+            await self.bucket.replace(evaluation.manifest_key, named.as_json(), attributes, None)
+        except (ManifestChanged, WriteUnconfirmed):
+            return  # the caller reads what is stored
+
+    async def _settle(self, evaluation: Evaluation, manifest: Manifest | None) -> tuple[Manifest | None, int]:
+        """Set or end S3's legal hold as the manifest says, even if another command changes the manifest meanwhile.
+
+        Returns:
+            The manifest after that, and the number of versions.
+        """
+        if self.s3 is None:
+            return manifest, 0
+        for _ in range(_TRIES):
+            status = _status(manifest)
+            # After a release, the new revision has to be held, too, if there is another matter.
+            versions = await asyncio.to_thread(hold_all, self.s3, evaluation, status)
+            found = await read_manifest(self.bucket, evaluation)
+            manifest = found.manifest if found else None
+            if _status(manifest) == status:
+                return manifest, versions
+        raise ManifestChanged
+
+
+def _status(manifest: Manifest | None) -> str:
+    return "ON" if manifest and manifest.matters else "OFF"
