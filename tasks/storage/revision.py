@@ -79,6 +79,7 @@ async def amend(
                 "revision": previous.manifest.revision + 1,
                 "previous": hashlib.sha256(previous.stored.data).hexdigest(),
                 "documents": _with_first_times(previous.manifest, changed.documents),
+                "source": _source_of_rest(previous.manifest, changed),
                 "archived_at": utc_now(),
                 "archiver": archiver(),
             }
@@ -153,8 +154,20 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
     else:
         record = _keep_held(before, numbered) if before.has_held_anything else numbered
     # A worker may have read the manifest before a document was disposed of, and stored the same bytes again.
-    documents = (each for each in record.documents if each.sha256 not in known)
-    return record.model_copy(update={"documents": _with_first_times(before, documents)})
+    documents = tuple(each for each in record.documents if each.sha256 not in known)
+    rest = record.model_copy(update={"documents": _with_first_times(before, documents)})
+    return rest.model_copy(update={"source": _source_of_rest(record, rest)})
+
+
+def _source_of_rest(before: Manifest, rest: Manifest) -> SourceRecord | None:
+    """Return what RiskOS had of the documents that are left; without documents, whether it had any stays."""
+    has_fewer = len(rest.documents) < len(before.documents)
+    if not has_fewer or rest.source_status not in {SourceStatus.PRESENT, SourceStatus.PARTLY_GONE}:
+        return rest.source
+    superseded = {each.superseded for each in rest.documents}
+    if True not in superseded:
+        return _with_status(rest.source, SourceStatus.PRESENT)
+    return _with_status(rest.source, SourceStatus.PARTLY_GONE if False in superseded else SourceStatus.GONE)
 
 
 def _with_first_times(before: Manifest, documents: Iterable[DocumentRecord]) -> tuple[DocumentRecord, ...]:

@@ -925,6 +925,26 @@ async def test_an_amendment_keeps_the_time_at_which_a_document_of_an_older_versi
     assert (await committed(bucket)).manifest.documents[0].archived_at == "2026-01-31T12:00:01.000Z"
 
 
+@pytest.mark.parametrize(
+    ("disposed_of", "status"),
+    [("gone", SourceStatus.PRESENT), ("there", SourceStatus.GONE), ("gone too", SourceStatus.PARTLY_GONE)],
+)
+async def test_a_disposal_leaves_what_riskos_had_of_the_other_documents(disposed_of: str, status: SourceStatus) -> None:
+    bucket = S3Bucket(MemoryStore())
+    going = ("gone too",) if disposed_of == "gone too" else ()
+    await archive(bucket, manifest("there", "gone", *going, source=SOURCE))
+    await archive(bucket, manifest("there", source=SOURCE))
+    assert (await committed(bucket)).manifest.source_status is SourceStatus.PARTLY_GONE
+
+    def dispose(before: Manifest) -> Manifest:
+        kept = tuple(each for each in before.documents if each.name != disposed_of)
+        return before.model_copy(update={"documents": kept, "disposed": (disposed(disposed_of),)})
+
+    await amend(bucket, EVALUATION, dispose)
+
+    assert (await committed(bucket)).manifest.source_status is status
+
+
 async def test_an_amendment_that_changes_nothing_writes_nothing() -> None:
     bucket = S3Bucket(MemoryStore())
     assert await amend(bucket, EVALUATION, lambda before: before) is None
