@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scripts.erase.stock import ObjectVersion, key_prefixes
+from scripts.erase.stock import ObjectVersion, VersionLock, key_prefixes
 from tasks.model.evaluation import Evaluation
 from tasks.storage.local_bucket import sync_folder
 from worker.clients.disk_errors import explain_disk_error
@@ -44,6 +44,9 @@ class LocalFiles:
         return sorted(found)
 
     def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:  # a folder has no locks
+        """Return None: a folder has no locks."""
+
+    def lock_of(self, item: ObjectVersion) -> VersionLock | None:  # a folder has no locks
         """Return None: a folder has no locks."""
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:  # noqa: ARG002  # no locks

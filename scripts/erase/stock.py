@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -27,6 +28,23 @@ class ObjectVersion:
     deletion: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class VersionLock:
+    """A lock that S3 has on a version.
+
+    Attributes:
+        mode: ``GOVERNANCE`` or ``COMPLIANCE``, or ``HOLD`` for a legal hold.
+        until: when it ends; None for a legal hold.
+    """
+
+    mode: str
+    until: datetime | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Return whether the version cannot be removed at a time."""
+        return self.until is None or self.until > now
+
+
 class ObjectVersions(Protocol):
     """Lists and removes the versions of an evaluation's objects. Every method may raise ServiceUnavailable."""
 
@@ -35,6 +53,9 @@ class ObjectVersions(Protocol):
 
     def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
         """Return why one of these versions must not be removed, or None."""
+
+    def lock_of(self, item: ObjectVersion) -> VersionLock | None:
+        """Return the lock of a version, even if it has ended, or None."""
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         """Remove these versions for good."""

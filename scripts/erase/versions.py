@@ -1,10 +1,11 @@
 """List and remove an evaluation's objects in S3: versions, delete markers and unfinished uploads."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from scripts.archive_access.s3_client import S3Archive, translate_s3_errors
-from scripts.erase.locks import find_lock
-from scripts.erase.stock import ObjectVersion, key_prefixes
+from scripts.erase.locks import find_lock, read_lock
+from scripts.erase.stock import ObjectVersion, VersionLock, key_prefixes
 from tasks.model.evaluation import Evaluation
 from worker.clients.errors import ServiceUnavailable
 
@@ -37,12 +38,20 @@ class S3Versions:
 
     def locks(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> str | None:
         """Return why one of these versions must not be removed, or None."""
-        if not self._archive.has_object_lock():
+        if not self._has_locks:
             return None
         found = (
             find_lock(self._archive, item, bypass_governance=bypass_governance) for item in items if not item.deletion
         )
         return next((why for why in found if why), None)
+
+    def lock_of(self, item: ObjectVersion) -> VersionLock | None:
+        """Return the lock of a version, even if it has ended, or None."""
+        return read_lock(self._archive, item) if self._has_locks and not item.deletion else None
+
+    @cached_property
+    def _has_locks(self) -> bool:
+        return self._archive.has_object_lock()
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
         """Remove these versions for good."""

@@ -67,14 +67,20 @@ def latest_events(records: Iterable[EventRecord]) -> dict[str, EventRecord]:
     return found
 
 
-async def read_events(bucket: Bucket, evaluation: Evaluation) -> Mapping[str, EventRecord]:
+async def read_events(
+    bucket: Bucket, evaluation: Evaluation, keys: Iterable[str] | None = None
+) -> Mapping[str, EventRecord]:
     """Return the record that counts for each event of an evaluation.
+
+    Args:
+        keys: keys of its records, if they are known already; None to list them.
 
     Raises:
         IntegrityError: a record is damaged or of a newer format.
         StorageError: the bucket does not answer.
     """
-    keys = [each.key async for some in bucket.list_objects(_folder(evaluation)) for each in some]
+    if keys is None:
+        keys = [each.key async for some in bucket.list_objects(_folder(evaluation)) for each in some]
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def read(key: str) -> EventRecord | None:
