@@ -74,7 +74,7 @@ _SECTIONS = {
     "Archive": ("run", "backfill", "enqueue", "worker", "serve"),
     "Look": ("status", "show", "report", "dead-letters", "quarantine"),
     "Control": ("hold", "resume", "rate", "cancel"),
-    "Verify, export, erase": ("audit", "verify", "export", "erase", "legal-hold"),
+    "Verify, export, erase": ("audit", "verify", "export", "erase", "legal-hold", "retention"),
     "Try out and set up": ("demo", "doctor", "settings", "simulate"),
 }
 _DEAD_LETTERS = {
@@ -88,6 +88,9 @@ _QUARANTINE = {
     "list": ("scripts.quarantine.list_command:list_bundles", "Show bundles that could not be read, and why."),
     "retry": ("scripts.quarantine.retry_command:retry_bundles", "Read bundles again and archive what they hold."),
 }
+_RETENTION = {
+    "check": ("scripts.retention.check_command:check", "Check a schedule, and explain what it decides."),
+}
 
 _UNLOGGED = frozenset(("demo", "doctor", "serve", "settings", "simulate", "status", "worker"))
 """Commands that show or change no evaluation, so that they are not in the access log."""
@@ -95,7 +98,7 @@ _UNLOGGED = frozenset(("demo", "doctor", "serve", "settings", "simulate", "statu
 
 def _logged(arguments: Sequence[str]) -> contextlib.AbstractContextManager[dict[str, object]]:
     """Return a context manager that writes a command to the access log, unless it is exempt."""
-    names = {*_COMMANDS, "dead-letters", "quarantine"} - _UNLOGGED
+    names = {*_COMMANDS, "dead-letters", "quarantine", "retention"} - _UNLOGGED
     if not names.intersection(arguments[:1]) or _HELP.intersection(arguments):
         return contextlib.nullcontext({})
     from scripts.console.command_log import logged_command  # noqa: PLC0415  # `--help` does not need it
@@ -123,6 +126,11 @@ def dead_letters() -> None:
 @main.group(cls=LazyGroup, table=_QUARANTINE)
 def quarantine() -> None:
     """List, copy or retry bundles that could not be read."""
+
+
+@main.group(cls=LazyGroup, table=_RETENTION)
+def retention() -> None:
+    """Keep documents for as long as a schedule says."""
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ BEGUN, ENDED = b"begun", b"ended"
 _COMMANDS = (
     *("audit.command", "doctor.command", "erase.command", "erase.legal_hold", "export.command", "report.command"),
     *("console.error_messages", "serve.server", "verify.command"),
-    *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
+    *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command", "retention.check_command"),
     *(
         "commands.backfill",
         "commands.dead_letters",

@@ -43,7 +43,7 @@ def logged_command(arguments: Sequence[str]) -> Iterator[dict[str, object]]:
 
 
 def _known(arguments: Sequence[str]) -> dict[str, object]:
-    has_verb = arguments[0] in {"dead-letters", "quarantine"} and len(arguments) > 1
+    has_verb = arguments[0] in {"dead-letters", "quarantine", "retention"} and len(arguments) > 1
     ids = [match.group() for match in map(_ID.fullmatch, map(str.lower, arguments)) if match]
     known: dict[str, object] = {
         "action": f"command.{' '.join(arguments[: 1 + has_verb])}",

@@ -47,6 +47,7 @@ STARTS = [
     (("rate",), 0, "10 requests per second, from the settings", OF_THE_LEDGER),
     (("report", "q3"), 2, "the archive has no list of run q3", OF_THE_ARCHIVE | OF_THE_LEDGER | {"jinja2", "sqlite3"}),
     (("resume",), 0, "nothing is on hold\n", OF_THE_LEDGER),
+    (("retention", "check"), 2, "there is no schedule, so every document is kept", OF_THE_ARCHIVE),
     (("run",), 2, "Missing argument", set()),
     (("run", "ids.txt"), 2, "DOCV_API_KEY is not set", OF_THE_QUEUE | {"obstore"}),
     (("serve",), 2, "are not set, so no request could be authenticated", OF_A_DOOR | {"cryptography.hazmat", "jinja2"}),
