@@ -134,8 +134,9 @@ async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: 
     if not problems and options.source is None and options.selection.since is None and settings.redis_url:
         # Imported lazily: verify works without Redis.
         from scripts.verify.success import record_success  # noqa: PLC0415
+        from tasks.ledger.last_success import NightlyCommand  # noqa: PLC0415
 
-        await record_success(settings.need_redis_url())
+        await record_success(settings.need_redis_url(), NightlyCommand.VERIFY)
     return NOT_ALL if problems else OK
 
 

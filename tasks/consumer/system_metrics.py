@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from redis.asyncio import Redis
 
 from tasks.ledger.dead_letter_age import read_dead_letter_age
-from tasks.ledger.last_verified import LastVerified
+from tasks.ledger.last_success import LastSuccess, NightlyCommand
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.refused_runs import count_live_refusals, list_refused_runs
 from tasks.ledger.rejected_messages import RejectedMessages
@@ -44,7 +44,7 @@ class SystemMetrics:
             self._collect_holds(),
             self._collect_rates(),
             self._collect_memory(),
-            self._collect_verified(),
+            self._collect_successes(),
         )
         return {gauge: values for part in parts for gauge, values in part.items()}
 
@@ -103,8 +103,11 @@ class SystemMetrics:
             SharedGauge.QUOTA_LEFT: {(name,): max(0, quota - rates[name].used_today) for name, quota in quotas.items()},
         }
 
-    async def _collect_verified(self) -> Samples:
-        return {SharedGauge.VERIFIED: {(): await LastVerified(self._redis).get()}}
+    async def _collect_successes(self) -> Samples:
+        return {
+            SharedGauge.VERIFIED: {(): await LastSuccess(self._redis, NightlyCommand.VERIFY).get()},
+            SharedGauge.DISPOSED: {(): await LastSuccess(self._redis, NightlyCommand.RETENTION).get()},
+        }
 
     async def _collect_memory(self) -> Samples:
         facts = await self._redis.info("memory")

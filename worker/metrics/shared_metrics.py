@@ -55,6 +55,12 @@ class SharedGauge(enum.Enum):
             "When verify last found no difference, as a Unix time; 0 for never.",
         ),
     )
+    DISPOSED = (
+        *(
+            "docv_retention_last_success_timestamp_seconds",
+            "When retention apply --unattended last succeeded, as a Unix time; 0 for never.",
+        ),
+    )
     REDIS_MEMORY = ("docv_redis_memory_bytes", "Memory that Redis uses.")
     REDIS_MEMORY_MAX = ("docv_redis_memory_max_bytes", "Memory that Redis may use, 0 for no limit.")
     REDIS_UP = ("docv_redis_up", "1 if this process reaches Redis.")

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
 from scripts.console.exit_codes import INTERRUPTED
-from tasks.ledger.last_verified import LastVerified
+from tasks.ledger.last_success import LastSuccess, NightlyCommand
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
 from tests.archives import PREFIX, eval_ids, fill
@@ -49,14 +49,14 @@ async def test_a_success_of_the_whole_archive_is_left_in_redis(shell: Shell, red
     shell.settings |= {"DOCV_REDIS_URL": redis_url}
     for arguments in (("-",), ("--since", "2020-01-01")):
         assert (await shell.run("verify", *arguments, given="\n".join(IDS))).code == 0
-        assert await LastVerified(redis).get() == 0
+        assert await LastSuccess(redis, NightlyCommand.VERIFY).get() == 0
     assert (await shell.run("verify", "--sample", "50%")).code == 0
-    at = await LastVerified(redis).get()
+    at = await LastSuccess(redis, NightlyCommand.VERIFY).get()
     assert at > 0
     await redis.delete("docv:verify:last_success")
     (shell.folder / "archive" / "sandbox" / IDS[0] / "manifest.json").write_text("{")
     assert (await shell.run("verify")).code == 1
-    assert await LastVerified(redis).get() == 0
+    assert await LastSuccess(redis, NightlyCommand.VERIFY).get() == 0
 
 
 async def test_a_success_counts_although_redis_is_away(shell: Shell) -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.consumer.system_metrics import SystemMetrics
-from tasks.ledger.last_verified import LastVerified
+from tasks.ledger.last_success import LastSuccess, NightlyCommand
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
@@ -29,25 +29,28 @@ async def test_collect_returns_a_value_for_every_metric_when_redis_is_empty(redi
     assert found[SharedGauge.QUOTA_LEFT] == {(ACCOUNT,): 1_000}
     assert not any(found[SharedGauge.HOLDS].values())
     assert found[SharedGauge.VERIFIED] == found[SharedGauge.DEAD_LETTERS_OLDEST] == {(): 0}
+    assert found[SharedGauge.DISPOSED] == {(): 0}
 
 
-async def test_the_age_of_the_oldest_dead_letter_and_the_last_verification_are_shown(redis: Redis) -> None:
+async def test_the_age_of_the_oldest_dead_letter_and_the_last_successes_are_shown(redis: Redis) -> None:
     eval_ids, ledger = [str(uuid4()) for _ in range(2)], Ledger(redis)
     await ledger.accept(eval_ids, EnqueueOptions(Queue.LIVE, ACCOUNT, Trigger("enqueue")))
     for job, cause in zip(await ledger.lease(eval_ids, token="one"), ("service_failed", "store_failed"), strict=True):
         await ledger.dead_letter(job, attempts=6, failure=Failure(cause))
     await redis.zincrby("docv:ledger:dead:store_failed", -7_200_000, eval_ids[1])
-    await LastVerified(redis).record()
+    for command in NightlyCommand:
+        await LastSuccess(redis, command).record()
     found = await SystemMetrics(redis, {ACCOUNT: Allowance()}).collect()
     now, _ = await redis.time()
     assert 7_200 <= found[SharedGauge.DEAD_LETTERS_OLDEST][()] < 7_300
     assert now - 100 < found[SharedGauge.VERIFIED][()] <= now
+    assert now - 100 < found[SharedGauge.DISPOSED][()] <= now
 
 
 @pytest.mark.parametrize("text", ["inf", "nan", "yesterday"])
 async def test_a_damaged_time_of_verification_counts_as_none(redis: Redis, text: str) -> None:
     await redis.set("docv:verify:last_success", text)
-    assert await LastVerified(redis).get() == 0
+    assert await LastSuccess(redis, NightlyCommand.VERIFY).get() == 0
 
 
 async def test_collect_counts_the_evaluations_holds_messages_and_workers(redis: Redis) -> None:
