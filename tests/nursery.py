@@ -19,7 +19,8 @@ BEGUN, ENDED = b"begun", b"ended"
 _COMMANDS = (
     *("audit.command", "doctor.command", "erase.command", "erase.legal_hold", "export.command", "report.command"),
     *("console.error_messages", "serve.server", "verify.command"),
-    *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command", "retention.check_command"),
+    *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
+    *("retention.apply_command", "retention.check_command", "retention.plan_command", "retention.status_command"),
     *(
         "commands.backfill",
         "commands.dead_letters",

@@ -7,16 +7,19 @@ from typing import Any
 from botocore.awsrequest import AWSResponse, HeadersDict
 
 
-def answering_retention(retention: dict[str, str]) -> Callable[..., AWSResponse]:
+def answering_retention(
+    retention: dict[str, str], absent: str = "NoSuchObjectLockConfiguration"
+) -> Callable[..., AWSResponse]:
     """Return a callback for boto3's ``before-send``.
 
     Args:
         retention: the answer of S3 by a part of the URL.
+        absent: error code for every other URL.
     """
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         body = next((told for key, told in retention.items() if key in request.url), None)
-        none = "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"
+        none = f"<Error><Code>{absent}</Code></Error>"
         return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or none).encode()))
 
     return answer
