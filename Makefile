@@ -1,8 +1,8 @@
 # docv-archive. Start with `make demo`; `make` alone lists the targets.
-# Everything is made inside the working copy (.uv, .venv); the system's Python is only read.
+# Everything is made inside the working copy (.uv, .venv). Nothing is installed into the system's Python.
 
 PYTHON ?= python3
-# A company's own certificate authority stands in the system's store.
+# The certificate authority of a company is in the system's store.
 export UV_SYSTEM_CERTS ?= 1
 UV := .uv/bin/uv
 BIN := .venv/bin
@@ -27,18 +27,18 @@ $(UV): constraints/uv.txt
 	@$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: venv       ## the main job before your eyes: no key, no server, no Docker
+demo: venv       ## watch it archive evaluations: no key, no server, no Docker
 	@$(BIN)/docv-archive demo
 
-# What pytest makes of assertions is kept for the next time, whatever the environment says of such files.
-test: venv       ## all tests; one process more than there are cores, since many tests wait
+# Keep the files of pytest's rewritten assertions for the next run, whatever the environment says.
+test: venv       ## run all tests, in one process more than there are cores, since many tests wait
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-faults: venv     ## break things on purpose, at length (an hour), and print the figures
+faults: venv     ## inject faults for an hour, and print the results
 	@$(BIN)/pytest --faults=long tests/faults tests/scripts/test_cli_misconfigurations.py tests/scripts/quarantine/test_retry_command.py
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/ledger/test_ledger_laws.py
 
-fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; what is new joins tests/corpus
+fuzz: venv       ## read damaged bundles for ten minutes; new answers join tests/corpus
 	@$(BIN)/python -m tests.fuzzing --seconds 600 --keep
 
 .venv-stores/.made: $(UV) constraints/stores.txt
@@ -46,7 +46,7 @@ fuzz: venv       ## ten minutes of damaged bundles for the reader of bundles; wh
 	@$(UV) pip install --quiet --python .venv-stores --require-hashes -r constraints/stores.txt
 	@touch $@
 
-stores: venv .venv-stores/.made  ## the tests of S3 on LocalStack, and an S3 that must be refused (some minutes)
+stores: venv .venv-stores/.made  ## run the tests of S3 on LocalStack, and on an S3 that must be refused (some minutes)
 	@$(BIN)/python -m tests.stores
 
 .venv-bench/.made: $(UV) constraints/bench.txt
@@ -54,29 +54,29 @@ stores: venv .venv-stores/.made  ## the tests of S3 on LocalStack, and an S3 tha
 	@$(UV) pip install --quiet --python .venv-bench --require-hashes -r constraints/bench.txt
 	@touch $@
 
-bench: venv .venv-bench/.made  ## what an evaluation costs, next to others and a floor (an hour); OPTIONS="--only floor --only batches --size 4.6 --rounds 2"
+bench: venv .venv-bench/.made  ## compare the cost of an evaluation with other implementations (an hour); OPTIONS="--only floor --only batches --size 4.6 --rounds 2"
 	@$(BIN)/python -m tests.bench.contest $(OPTIONS)
 
-bench-conditions: venv  ## latency, a rate to be kept, memory and a million (hours); PARTS="latency rate"
+bench-conditions: venv  ## measure latency, rate limits, memory and a million evaluations (hours); PARTS="latency rate"
 	@$(BIN)/python -m tests.bench.conditions $(PARTS)
 
-bench-intake: venv  ## what the ways in can take: backfills, webhooks, live events beside a backfill (some minutes)
+bench-intake: venv  ## measure how fast backfills, webhooks and live events are accepted (some minutes)
 	@$(BIN)/python -m tests.bench.intake
 
-bench-archive: venv  ## how fast an archive is asked and read back, in a folder and over S3 (some minutes)
+bench-archive: venv  ## measure audit and verify, in a folder and over S3 (some minutes)
 	@$(BIN)/python -m tests.bench.archive
 
-check: venv      ## lint, format, types, import rules
+check: venv      ## check lint, format, types and import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: venv     ## put the code into shape
+format: venv     ## format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-pins: $(UV)      ## pin every dependency anew, with hashes
+pins: $(UV)      ## pin every dependency again, with hashes
 	@echo 'uv' | $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/uv.txt -
 	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade -o constraints/runtime.txt pyproject.toml
 	@$(UV) pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 --upgrade --constraint constraints/runtime.txt --extra tracing -o constraints/tracing.txt pyproject.toml

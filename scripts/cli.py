@@ -72,7 +72,7 @@ _COMMANDS = {
 """Module and function of each command, and its line in `--help`: at most 55 characters, to fit in 80 columns."""
 _SECTIONS = {
     "Archive": ("run", "backfill", "enqueue", "worker", "serve"),
-    "Look": ("status", "show", "report", "dead-letters", "quarantine"),
+    "Inspect": ("status", "show", "report", "dead-letters", "quarantine"),
     "Control": ("hold", "resume", "rate", "cancel"),
     "Verify, export, erase": ("audit", "verify", "export", "erase", "legal-hold", "retention"),
     "Try out and set up": ("demo", "doctor", "settings", "simulate"),
@@ -91,6 +91,7 @@ _QUARANTINE = {
 _RETENTION = {
     "apply": ("scripts.retention.apply_command:apply", "Dispose of what a plan names and is still due."),
     "check": ("scripts.retention.check_command:check", "Check a schedule, and explain what it decides."),
+    "event": ("scripts.retention.event_command:event", "Record events that start clocks of the schedule."),
     "plan": ("scripts.retention.plan_command:plan", "Show what goes until a day, and what waits."),
     "status": ("scripts.retention.status_command:status", "Show what is due, what waits, and the last application."),
 }

@@ -4,6 +4,7 @@
     ├── InvalidInput          the input was rejected; nothing was queued
     │   ├── BadEvalId         a text is not a valid evaluation ID
     │   ├── BadRunName        a text is not a valid name of a run
+    │   ├── BadMatterName     a text is not a valid name of a matter
     │   ├── RunTaken          a run of this name has other IDs or options
     │   ├── RunCancelled      the run was cancelled
     │   └── BadMessage        a Celery message breaks the contract
@@ -107,6 +108,10 @@ class BadEvalId(InvalidInput):
 
 @_define("bad_run_name", "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores")
 class BadRunName(InvalidInput): ...
+
+
+@_define("bad_matter_name", "the name of a matter has 1 to 48 lower-case letters, digits and hyphens")
+class BadMatterName(InvalidInput): ...
 
 
 @_define(

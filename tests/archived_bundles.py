@@ -7,7 +7,7 @@ from tasks.bundle.zip import Limits
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, Outcome
-from tasks.pipeline.manifest_builder import build_manifest
+from tasks.pipeline.manifest_builder import add_documents, build_manifest
 from tasks.pipeline.upload import UploadTarget, quarantine_bundle, store_documents
 from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
 from tasks.storage.bucket import Bucket
@@ -70,7 +70,6 @@ async def _archive(
     stored = await store_documents(upload_target, evaluation, contents.documents, archived_at=at)
     if isinstance(answer, Bundle) and contents.is_damaged:
         await quarantine_bundle(upload_target, evaluation, answer)
-    manifest = build_manifest(
-        evaluation, entry, answer, contents, stored, retrieved_at=at, sealed_with=upload_target.sealed_with
-    )
+    draft = build_manifest(evaluation, entry, answer, contents, retrieved_at=at, sealed_with=upload_target.sealed_with)
+    manifest = add_documents(draft, stored, archived_at=at)
     return await commit(bucket, evaluation, manifest, await read_manifest(bucket, evaluation))

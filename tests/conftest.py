@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import boto3
+import hypothesis
 import pytest
 from botocore.loaders import JSONFileLoader
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -26,6 +27,12 @@ from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 
 pytest_plugins = ["tests.programs"]
+
+# The machines of tests are slow at times, which says nothing about the code.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 _AWS = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -20,7 +20,8 @@ _COMMANDS = (
     *("audit.command", "doctor.command", "erase.command", "erase.legal_hold", "export.command", "report.command"),
     *("console.error_messages", "serve.server", "verify.command"),
     *("quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
-    *("retention.apply_command", "retention.check_command", "retention.plan_command", "retention.status_command"),
+    *("retention.apply_command", "retention.check_command", "retention.event_command", "retention.plan_command"),
+    "retention.status_command",
     *(
         "commands.backfill",
         "commands.dead_letters",

@@ -23,6 +23,7 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, schema
 from tasks.storage.run_list import RunList, RunSource, store_run_list
 from tests.archived_bundles import archive_bundle, archive_tombstone
+from tests.disposals import dispose, list_as_disposed
 from tests.zips import Raw, forged, zip_of
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,7 @@ SHELL = [code for language, code in BLOCKS if language == "bash"]
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "production")
 OTHER = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a11", "production")
 MISSING = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a12"
+DISPOSED = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a13", "production")
 
 with_tools = pytest.mark.needs("jq", "sha256sum")
 
@@ -67,7 +69,7 @@ def references(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 async def archive(tmp_path: Path) -> Path:
-    """Make a folder with an evaluation of three revisions, a bundle in quarantine, and a run with a missing ID."""
+    """Make a folder with an evaluation of three revisions, a bundle in quarantine, a disposal, and a run."""
     root = tmp_path / "archive"
     bucket = LocalBucket(root)
     for number in range(3):
@@ -76,6 +78,8 @@ async def archive(tmp_path: Path) -> Path:
     await archive_bundle(
         bucket, forged(Raw(name=b"a"), Raw(name=b"b", content=b"x", central={"crc": 1}, local={"crc": 1})), OTHER
     )
+    await archive_bundle(bucket, zip_of({"selfie.txt": b"due", "a.txt": b"kept"}), DISPOSED)
+    await dispose(bucket, DISPOSED, lambda document: document.name == "selfie.txt")
     facts: Any = {"run": "2026-q3", "environment": "production", "account": "default", "refresh": False}
     source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=3, repeated=0, bad=0)
     await store_run_list(bucket, (EVALUATION.eval_id, OTHER.eval_id, MISSING), source=source, **facts)
@@ -110,7 +114,8 @@ def test_the_example_is_a_manifest_with_every_field() -> None:
     example = json.loads(block("json", "eval_id"))
     Draft202012Validator(schema()).validate(example)
     # Fields that are absent when empty are absent here.
-    assert set(example) | {"erased", "restricted", "unconfirmed"} == set(schema()["properties"])
+    absent = {"disposed", "erased", "matters", "restricted", "tags", "unconfirmed"}
+    assert set(example) | absent == set(schema()["properties"])
     assert set(example["documents"][0]) | {"lenient", "sealed_with", "name_encoding", "name_conflict"} == set(
         schema()["$defs"]["DocumentRecord"]["properties"]
     )
@@ -146,7 +151,7 @@ def test_the_commands_of_the_page_show_each_document_and_each_revision(archive: 
     ("word", "what"),
     [
         ("json.tool", f"production/{EVALUATION.eval_id}/other/*"),
-        ("find .", f"production/{EVALUATION.eval_id}/other/*"),
+        ("{} + | sha256sum", f"production/{EVALUATION.eval_id}/other/*"),
         ("while previous", f"production/{EVALUATION.eval_id}/revisions/1.json"),
         ("gzip -dc", "runs/production/2026-q3/*.gz"),
     ],
@@ -165,6 +170,15 @@ def test_the_python_program_of_the_page_finds_exactly_the_changes(archive: Path,
     finished = run(archive, sys.executable, "-W", "error", "-c", block("python", "quarantine"))
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.count("wrong or missing") == (1 if what else 0)
+
+
+@with_tools
+async def test_the_commands_of_the_page_find_a_disposed_document_that_still_exists(archive: Path) -> None:
+    assert bash(archive, block("bash", ".disposed")).stdout == ""
+    (key,) = await list_as_disposed(LocalBucket(archive), DISPOSED)
+
+    assert bash(archive, block("bash", ".disposed")).stdout == f"{key}\n"
+    assert run(archive, sys.executable, "-c", block("python", "quarantine")).stdout == f"still there: {key}\n"
 
 
 async def test_an_odd_name_can_be_converted_back_to_its_bytes(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import settings as moto_settings
 from moto.core.authorization import ActionAuthenticatorMixin
-from moto.iam.access_control import IAMPolicy, PermissionResult
+from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionResult
 from moto.s3.responses import ACTION_MAP
 from redis.asyncio import Redis
 
@@ -29,6 +30,7 @@ from tasks.errors import StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.retention.event import EventReport, record_event
 from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
 from tasks.storage.run_list import RunSource, store_run_list
@@ -36,7 +38,7 @@ from tests.archives import eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
 from tests.retention import answering_retention
-from tests.scripts.serve.conftest import OPERATOR, basic, opened, settings_for
+from tests.scripts.serve.conftest import OPERATOR, RECORDS, basic, opened, settings_for
 from tests.scripts.serve.page.conftest import Person
 from worker.clients.archive import check_archive, open_archive
 from worker.config.settings import Settings
@@ -51,13 +53,14 @@ NEEDED = {
         "404 instead of 403": "s3:ListBucket",
         "obstore put in parts, when it fails": "s3:AbortMultipartUpload",
         "obstore put under Object Lock": "s3:PutObjectRetention",
+        "obstore put under a legal hold": "s3:PutObjectLegalHold",
         "obstore put with SSE-KMS": "kms:GenerateDataKey",
         "obstore get, and put in parts, with SSE-KMS": "kms:Decrypt",
     },
     "server": {
         "obstore get": "s3:GetObject",
         "404 instead of 403": "s3:ListBucket",
-        "obstore put of a cancelled run": "s3:PutObject",
+        "obstore put of a cancelled run, of an event": "s3:PutObject",
         "obstore put with SSE-KMS": "kms:GenerateDataKey",
         "obstore get with SSE-KMS": "kms:Decrypt",
     },
@@ -225,6 +228,13 @@ class Roles:
 def roles(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Roles:
     for (what, method), rights in _RIGHTS.items():
         monkeypatch.setitem(ACTION_MAP[what], method, ACTION_MAP[what][method] | rights)
+    check = IAMPolicyStatement._check_conditions
+
+    def check_conditions(statement: IAMPolicyStatement, values: dict[str, str] | None) -> bool:
+        # moto takes a condition as met if it has no value for it, as for every request to S3.
+        return check(statement, values) if values else "Condition" not in statement._statement
+
+    monkeypatch.setattr(IAMPolicyStatement, "_check_conditions", check_conditions)
     return Roles(s3, monkeypatch)
 
 
@@ -276,11 +286,13 @@ WRITES = {
     "write a probe": "probe/x",
     "write a receipt": f"receipts/sandbox/{EVAL_ID}/20260101.json",
     "write a hold": "holds/matter.json",
+    "write an event": f"events/sandbox/{EVAL_ID}/20260101T000000.000000Z-00000000.json",
     "write elsewhere": "elsewhere",
 }
 MAY = {
-    "worker": {"list", "read"} | WRITES.keys() - {"write a receipt", "write a hold", "write elsewhere"},
-    "server": {"list", "read", "write a run"},
+    "worker": {"list", "read"}
+    | WRITES.keys() - {"write a receipt", "write a hold", "write an event", "write elsewhere"},
+    "server": {"list", "read", "write a run", "write an event"},
     "auditor": {"list", "read"},
     "eraser": {"list", "read", "write a manifest", "write a receipt", "delete a document"},
     "holder": {"list", "hold"},
@@ -312,6 +324,16 @@ def test_a_role_may_do_its_work_and_nothing_else(roles: Roles, s3: S3, role: str
     assert {name for name, attempt in attempts.items() if is_allowed(attempt)} == MAY[role]
 
 
+@pytest.mark.parametrize("key", [key for name, key in WRITES.items() if name in MAY["worker"]])
+def test_a_worker_may_place_a_legal_hold_on_what_it_writes_and_never_end_one(roles: Roles, key: str) -> None:
+    policy, resource = IAMPolicy(roles.policy("worker")), f"arn:aws:s3:::{roles.s3.bucket}/kyc/{key}"
+    is_of_evaluation = not key.startswith(("runs/", "probe/"))
+    for status, is_permitted in (("ON", is_of_evaluation), ("OFF", False)):
+        condition = {"s3:object-lock-legal-hold": status}
+        result = policy.is_action_permitted("s3:PutObjectLegalHold", resource, None, condition)
+        assert (result is PermissionResult.PERMITTED) == is_permitted, status
+
+
 def is_allowed(attempt: Callable[[], Any]) -> bool:
     try:
         attempt()
@@ -322,10 +344,11 @@ def is_allowed(attempt: Callable[[], Any]) -> bool:
     return True
 
 
-async def test_the_rights_of_a_server_are_enough_to_show_evaluations_and_to_cancel_runs(
+async def test_the_rights_of_a_server_are_enough_to_show_evaluations_cancel_runs_and_record_events(
     roles: Roles, s3: S3, redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
-    changes = {"archive_url": f"s3://{s3.bucket}/kyc", "s3_endpoint": s3.endpoint}
+    changes = {"archive_url": f"s3://{s3.bucket}/kyc", "s3_endpoint": s3.endpoint, "retention": tmp_path / "r.toml"}
+    (tmp_path / "r.toml").write_text('[[rule]]\nname = "all"\nkeep_for = "5y"\nclock = "closed"\n')
     settings = settings_for(redis_url, tmp_path).model_copy(update=changes)
     bucket, ledger, ids = open_bucket(open_archive(settings)), Ledger(redis), eval_ids(2)
     await fill(bucket, ids)
@@ -343,6 +366,9 @@ async def test_the_rights_of_a_server_are_enough_to_show_evaluations_and_to_canc
         assert (await client.send("GET", "/readyz", Authorization=basic(OPERATOR))).status == 200
         assert (await client.look_up(ids[0])).status == 200
         assert (await client.look_up(str(uuid4()))).status == 404
+        path, event = f"/evaluations/{ids[0]}/events", {"event": "closed", "date": "2026-01-31"}
+        for status in (201, 200):
+            assert (await client.send("POST", path, event, Authorization=f"Bearer {RECORDS}")).status == status
         page = (await operator.see(f"/page/evaluation?id={ids[0]}&pictures")).body.decode()
         picture = html.unescape(re.findall(r'href="(/page/pictures/[^"]+)"', page)[0])
         assert (await operator.see(picture)).status == 200
@@ -371,6 +397,8 @@ async def test_the_rights_of_an_eraser_are_enough_to_erase_and_all_are_needed(ro
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     (eval_id,) = eval_ids(1)
     await fill(open_bucket(open_archive(settings)), [eval_id])
+    report = EventReport("account_closed", date(2026, 1, 1), "records")
+    await record_event(open_bucket(open_archive(settings)), Evaluation(eval_id, "sandbox"), report, datetime.now(UTC))
     s3.client.create_multipart_upload(Bucket=s3.bucket, Key=f"kyc/sandbox/{eval_id}/selfie/unfinished.jpg")
     roles.become(roles.make("eraser"))
     roles.enforce()

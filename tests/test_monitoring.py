@@ -30,7 +30,7 @@ RUNBOOKS = {
     *("key-expired", "quota-spent", "redis-lost", "bucket-refused", "stuck-queue", "dead-letters", "live-lag"),
     *("worker-gone", "worker-paused", "only-refusals", "restricted-images", "erasures", "wrong-secrets"),
     *("unreadable-bundles", "refused-evaluations", "alarming-objects", "nightly-checks", "serve-errors"),
-    *("rejected-messages", "event-loop-lag", "retention"),
+    *("rejected-messages", "event-loop-lag", "notifications-fail", "retention"),
 }
 RUNBOOK_PAGE = "https://docs.example.com/docv-archive/operations.md"
 OPERATOR = ROOT / "deploy" / "kubernetes" / "prometheus-operator"
@@ -221,8 +221,8 @@ def test_a_panel_queries_the_selected_source(panel: dict[str, Any]) -> None:
 
 def test_the_dashboard_has_its_rows_and_no_panels_overlap() -> None:
     assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
-        *("Outcomes and rate", "How long it takes", "Ledger and queues", "Holds and dead letters", "Live lag"),
-        *("Worker health", "serve", "Proof"),
+        *("Outcomes and rate", "Duration", "Ledger and queues", "Holds and dead letters", "Live evaluations"),
+        *("Worker health", "serve", "Verification and versions"),
     ]
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [

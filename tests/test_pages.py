@@ -2,6 +2,7 @@
 
 import ast
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from tests.test_deploy import KNOWN, SETTING
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page.read_text("utf-8") for page in repository.pages(ROOT) if page.name != "CHANGELOG.md"}
 TEXT = "\n".join(PAGES.values())
-COMMAND = re.compile(r"(?<!-n )docv-archive ((?:[a-z][a-z-]+ ?)+)")  # not the namespace of kubectl
 EVENT = re.compile(r"[a-z_]+\.[a-z_]+")
 LEVELS = {"debug", "info", "warning", "error"}
 
@@ -57,15 +57,6 @@ def test_every_setting_is_on_a_page() -> None:
     assert set(SETTING.findall(TEXT)) >= KNOWN
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_names_only_commands_that_exist(page: str) -> None:
-    without_code = re.sub(r"(?ms)^```(?:python|json|toml)\n.*?^```$", "", PAGES[page])
-    typed = re.findall(r"(?ms)^ *```\w*\n.*?^ *```$|`[^`\n]+`", without_code)
-    known = [*commands(main)]
-    for words in (found.split() for text in typed for found in COMMAND.findall(text)):
-        assert any(all(map(str.__eq__, command, words)) for command in known), words
-
-
 def test_every_command_is_on_a_page() -> None:
     missing = {" ".join(command) for command in commands(main)}
     assert {name for name in missing if not re.search(rf"docv-archive {name}\b|`{name}\b", TEXT)} == set()
@@ -85,3 +76,36 @@ def test_pages_name_only_log_events_that_exist() -> None:
     prefixes = {event.partition(".")[0] for event in events()}
     named = re.findall(rf"`((?:{'|'.join(sorted(prefixes))})\.(?!py`|json`)[a-z_]+)`", TEXT)
     assert set(named) - {"evaluation.archived"} <= events()
+
+
+def sentence_lengths(text: str) -> list[int]:
+    """Return the number of words of each sentence, without code blocks, tables, pictures and headings."""
+    prose = re.sub(r"(?ms)^```.*?^```$|^\|.*?$|^#.*?$|^!.*?$", "", text)
+    prose = re.sub(r"\]\([^)]*\)", "", prose)
+    sentences = re.split(r"[.!?][*`)]*\s|\n\n|\n(?=\* |\d\. )", prose)
+    return [len(words) for sentence in sentences if (words := re.findall(r"[\w`'./-]*\w[\w`'./-]*", sentence))]
+
+
+def test_sentences_are_counted_without_code_and_addresses() -> None:
+    text = "# Title\n\nOne [two](docs/x.md) three. Four\nfive:\n\n```\nsix seven. Eight\n```\n\n* Nine.\n* Ten `x.y`\n"
+    assert sentence_lengths(text) == [3, 2, 1, 2]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_sentences_of_a_page_are_short(page: str) -> None:
+    assert statistics.mean(sentence_lengths(PAGES[page])) <= 20
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_a_page_begins_with_its_readers_and_is_in_the_readme(page: str) -> None:
+    assert re.match(r"# .+\n\nFor ", PAGES[page])
+    assert re.search(rf"\]\((docs/)?{page}\)", PAGES["README.md"])
+
+
+def test_code_and_deployments_name_only_pages_and_headings_that_exist() -> None:
+    for place in repository.matches(ROOT, re.compile(r"\bdocs/[\w-]+\.md(?:#[\w-]+)?")):
+        file, _, found = place.rpartition(": ")
+        page, _, anchor = found.partition("#")
+        if not file.startswith("tests/"):
+            assert (ROOT / page).exists(), place
+            assert not anchor or anchor in repository.anchors(ROOT / page), place

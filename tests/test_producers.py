@@ -15,8 +15,11 @@ from redis.asyncio import Redis
 from scripts.serve.api.event import _CHANGED
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Job, Queue
+from tasks.model.outcome import Outcome
 from tasks.queueing.message import read_message
-from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
+from tasks.storage.local_bucket import LocalBucket
+from tests.archives import archive
+from tests.scripts.serve.conftest import INTAKE, RECORDS, Client, opened, settings_for
 from worker.broker.redis_transport import broker_transport_url
 
 PAGE = (Path(__file__).parents[1] / "docs" / "producers.md").read_text("utf-8")
@@ -55,7 +58,7 @@ async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[
 
 
 def test_the_page_has_no_other_examples() -> None:
-    assert [language for language, _ in BLOCKS] == ["bash", "python", "python"]
+    assert [language for language, _ in BLOCKS] == ["bash", "python", "bash", "python"]
 
 
 async def test_the_example_with_celery_enqueues_evaluations(redis: Redis, redis_url: str) -> None:
@@ -79,11 +82,24 @@ async def test_the_example_with_python_submits_evaluations_over_http(client: Cli
 @pytest.mark.needs("curl")
 async def test_the_example_with_curl_can_be_repeated(client: Client, redis: Redis) -> None:
     told = [
-        await run("bash", "-euc", example("curl"), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE) for _ in range(2)
+        await run("bash", "-euc", example("Idempotency-Key"), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE)
+        for _ in range(2)
     ]
     assert told[0] == told[1] == '{"accepted":1,"repeated":0,"under_way":0,"bad":[]}'
     entry = await taken(redis)
     assert (entry.queue, entry.trigger.run) == (Queue.LIVE, "onboarding")
+
+
+@pytest.mark.needs("curl")
+async def test_the_example_of_an_event_can_be_repeated(redis_url: str, redis: Redis, tmp_path: Path) -> None:
+    assert redis
+    (tmp_path / "retention.toml").write_text('[[rule]]\nname = "a"\nkeep_for = "5y"\nclock = "relationship_ended"\n')
+    await archive(LocalBucket(tmp_path / "archive"), EVAL_ID, Outcome.NO_DOCUMENTS)
+    async with opened(settings_for(redis_url, tmp_path, retention=tmp_path / "retention.toml")) as client:
+        given = {"ARCHIVER_URL": client.url, "RECORDS_TOKEN": RECORDS}
+        told = [json.loads(await run("bash", "-euc", example("relationship_ended"), **given)) for _ in range(2)]
+    assert [each["recorded"] for each in told] == [True, False]
+    assert told[0]["date"] == "2026-01-31"
 
 
 def test_the_page_documents_exactly_the_event_types_of_the_code() -> None:

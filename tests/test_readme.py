@@ -3,52 +3,24 @@
 import asyncio
 import os
 import re
-import shlex
-import statistics
 import sys
 from pathlib import Path
-
-import pytest
 
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.rehearsal import rehearsal_commands, rehearsal_settings
 from scripts.simulator.server import start_simulator
-from tests.command_line import parse
 
 README = Path(__file__).parents[1] / "README.md"
 LINES = README.read_text("utf-8").splitlines()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-EXAMPLES = [line.removesuffix(" &") for line in LINES if re.match("docv-archive [a-z]", line)]
-"""Lines of blocks with a command."""
-
-
-def sentence_lengths(text: str) -> list[int]:
-    """Return the number of words of each sentence, without code blocks, tables, pictures and headings."""
-    prose = re.sub(r"(?ms)^```.*?^```$|^\|.*?$|^#.*?$|^!.*?$", "", text)
-    prose = re.sub(r"\]\([^)]*\)", "", prose)
-    sentences = re.split(r"[.!?][*`)]*\s|\n\n|\n(?=\* |\d\. )", prose)
-    return [len(words) for sentence in sentences if (words := re.findall(r"[\w`'./-]*\w[\w`'./-]*", sentence))]
-
-
-def test_sentences_are_counted_without_code_and_addresses() -> None:
-    text = "# Title\n\nOne [two](docs/x.md) three. Four\nfive:\n\n```\nsix seven. Eight\n```\n\n* Nine.\n* Ten `x.y`\n"
-    assert sentence_lengths(text) == [3, 2, 1, 2]
 
 
 def test_the_readme_is_short() -> None:
-    lengths = sentence_lengths(README.read_text("utf-8"))
     assert len(LINES) <= 120
-    assert statistics.mean(lengths) <= 20
 
 
 def test_the_two_commands_of_make_are_on_the_first_screen() -> None:
     assert {"make demo", "make test"} <= {line.partition("  ")[0] for line in LINES[:10]}
-
-
-@pytest.mark.parametrize("line", EXAMPLES)
-def test_the_command_line_knows_the_examples(line: str) -> None:
-    words = shlex.split(line)
-    parse(words[1 : words.index(">") if ">" in words else None])
 
 
 def test_the_rehearsal_is_the_output_of_the_simulator() -> None:

@@ -189,7 +189,7 @@ async def test_every_client_goes_to_the_host_of_s3_express(home: Path, monkeypat
                 await ask(Settings(archive_url="s3://a--usw2-az1--x-s3"))
     assert [each.host for each in proxy.requests] == [host] * len(CLIENTS)
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
-    with pytest.raises(SettingsError, match="S3 Express and AWS_USE_FIPS_ENDPOINT"):
+    with pytest.raises(SettingsError, match="S3 Express cannot be used with AWS_USE_FIPS_ENDPOINT"):
         open_archive(Settings(archive_url="s3://a--usw2-az1--x-s3"))
 
 
@@ -264,14 +264,14 @@ def test_unreadable_authorities_are_reported_in_one_sentence(
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv(variable, str(path))
-    with pytest.raises(SettingsError, match=f"{variable}: {path}: {said}.*; name a PEM file"):
+    with pytest.raises(SettingsError, match=f"{variable}: {path}: {said}.*; use a PEM file"):
         connect_s3(None)
 
 
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"AWS_DEFAULT_REGION": "cn-north-1", "AWS_USE_FIPS_ENDPOINT": "true"}, "no endpoint of S3 fits"),
+        ({"AWS_DEFAULT_REGION": "cn-north-1", "AWS_USE_FIPS_ENDPOINT": "true"}, "no endpoint of S3 matches"),
         ({"HTTPS_PROXY": "socks5://127.0.0.1:9"}, "HTTPS_PROXY or HTTP_PROXY: .*SOCKS is not supported"),
     ],
 )

@@ -5,7 +5,6 @@ import dataclasses
 import inspect
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from scripts.simulator.expected import expected_outcome
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from scripts.simulator.stats import StatsSnapshot
-from tests.command_line import parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "simulator.md").read_text("utf-8")
@@ -60,17 +58,6 @@ def test_the_page_documents_every_endpoint_of_the_control_api_and_its_fields() -
     firsts = re.findall(r"(?m)^\| (`.*?) \|", PAGE.split("| option |")[1].split("\n\n")[0])
     assert {name for first in firsts for name in re.findall(r"`(\w+)`", first)} == fields
     assert {each.name for each in dataclasses.fields(StatsSnapshot)} <= set(re.findall(r"`(\w+)`", PAGE))
-
-
-@pytest.mark.parametrize("line", re.findall(r"(?m)^docv-archive simulate.*$", PAGE))
-def test_the_command_line_accepts_every_command_of_the_page(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "docv_webhook_secrets").touch()
-    words = shlex.split(line.rstrip("&"), comments=True)
-    parse(words[1 : words.index(">") if ">" in words else None])
 
 
 def free_port() -> int:

@@ -39,7 +39,7 @@ class Resources:
         http: the session to RiskOS of each account; accounts with the same certificate share one.
         redis: the client for the ledger and the rate limiter.
         archive: client of the bucket, or the folder.
-        write_client: returns the client for writes under Object Lock; None if there is no lock.
+        write_client: returns the client for a write to the bucket; None for a folder.
         tag_client: boto3's client, which sets the tags after each write; None if they are sent with the write.
         spool_dir: folder for bundles and documents that are too large for memory.
     """
@@ -83,15 +83,13 @@ def _make_spool_dir(settings: Settings) -> Path:
         make_private(settings.private_dir)
     except OSError as error:
         why = explain_disk_error(error, setting)
-        raise ServiceUnavailable(f"{settings.private_dir}: the {what} cannot be made: {why}") from None
+        raise ServiceUnavailable(f"{settings.private_dir}: the {what} cannot be created: {why}") from None
     check_folder(spool_dir := settings.private_dir / "spool", what, setting)
     return spool_dir
 
 
 def _open_write_client(archive: S3Store | Path, settings: Settings) -> LockingClient | None:
-    if isinstance(archive, Path) or not settings.lock_mode or not settings.lock_days:
-        return None
-    return LockingClient(archive, settings.lock_mode, settings.lock_days)
+    return None if isinstance(archive, Path) else LockingClient(archive, settings.lock_mode, settings.lock_days)
 
 
 async def _open_sessions(

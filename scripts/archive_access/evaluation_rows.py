@@ -17,8 +17,9 @@ PRESENT = "present"
 """The outcome of an evaluation whose manifest exists but was not read."""
 ERASED = ManifestOutcome.ERASED.value
 """The outcome of an evaluation that was erased, whatever it was before."""
-ONLY_HELD_HERE = frozenset({SourceStatus.PARTLY_GONE, SourceStatus.GONE})
-"""Values of ``at_source`` if the archive has documents that RiskOS no longer has."""
+DISPOSED = ManifestOutcome.DISPOSED.value
+"""The outcome of an evaluation all of whose documents were disposed of."""
+_ONLY_HELD_HERE = frozenset({SourceStatus.PARTLY_GONE, SourceStatus.GONE})
 _AT_ONCE = 64
 _SOME = 1_000
 
@@ -29,7 +30,7 @@ class EvaluationRow:
 
     Attributes:
         eval_id: the evaluation.
-        outcome: its outcome, ``erased``, ``missing``, or ``present``; in reports also ``cancelled``.
+        outcome: its outcome, ``erased``, ``disposed``, ``missing``, or ``present``; in reports also ``cancelled``.
         documents: number of documents that the archive holds, even if RiskOS no longer has them.
         bytes: their total size.
         manifest: key of the manifest, or None.
@@ -40,6 +41,7 @@ class EvaluationRow:
         at_source: what RiskOS had when it was last asked, as its manifest says; None if none was read.
         reason: why there are no documents, according to evidence, or why they were withheld; else None.
         restricted: ``military`` or ``minor`` if the archive holds documents that are not to be kept; else None.
+        disposed: number of documents that the retention schedule disposed of; None if no manifest was read.
     """
 
     eval_id: str
@@ -53,6 +55,7 @@ class EvaluationRow:
     at_source: SourceStatus | None = None
     reason: NoDocumentsReason | None = None
     restricted: Restriction | None = None
+    disposed: int | None = 0
 
     @classmethod
     def names(cls) -> list[str]:
@@ -62,7 +65,13 @@ class EvaluationRow:
     @property
     def is_ok(self) -> bool:
         """Whether no person needs to look at it."""
-        return self.outcome in {PRESENT, ERASED} or (self.outcome != MISSING and Outcome(self.outcome).ok)
+        is_intended = self.outcome in {PRESENT, ERASED, DISPOSED}
+        return is_intended or (self.outcome != MISSING and Outcome(self.outcome).ok)
+
+    @property
+    def is_only_held_here(self) -> bool:
+        """Whether the archive has documents that RiskOS no longer has."""
+        return self.outcome != DISPOSED and self.at_source in _ONLY_HELD_HERE
 
     @property
     def is_damaged(self) -> bool:
@@ -114,6 +123,7 @@ def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow
         at_source=manifest.source_status,
         reason=manifest.reason,
         restricted=restriction if manifest.holds_anything else None,
+        disposed=len(manifest.disposed),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tasks.telemetry.tracing import s3_request
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.s3_connection import S3Endpoint, connect_s3
 from worker.clients.s3_errors import explain_boto_error
@@ -33,7 +34,16 @@ class S3Archive:
 
     def list_pages(self, call: str, below: str) -> Iterator[dict[str, Any]]:
         """Yield the pages of a listing call for the keys below a prefix of the archive."""
-        yield from self.client.get_paginator(call).paginate(Bucket=self.bucket, Prefix=self.prefix + below)
+        pages = iter(self.client.get_paginator(call).paginate(Bucket=self.bucket, Prefix=self.prefix + below))
+        operation, is_last = self.client.meta.method_to_api_mapping[call], False
+        while not is_last:
+            with s3_request(operation):
+                page = next(pages, None)
+            if page is None:
+                return
+            # After the last page no request is sent, so there must be no span.
+            is_last = not page.get("IsTruncated")
+            yield page
 
     def relative_key(self, key: str) -> str:
         """Return the archive's key of an S3 key."""

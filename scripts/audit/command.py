@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scripts.archive_access.evaluation_rows import MISSING, ONLY_HELD_HERE, EvaluationRow, read_rows
+from scripts.archive_access.evaluation_rows import MISSING, EvaluationRow, read_rows
 from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.audit.inventory_holdings import open_holdings
 from scripts.audit.inventory_source import open_inventory
@@ -22,9 +22,11 @@ from scripts.console.read_only import ProgressLine, run_read_only
 from scripts.ids.id_list import IdList, read_id_list
 from scripts.ids.scratch import leave_no_folders
 from tasks.model.outcome import Outcome, SourceStatus
+from tasks.telemetry import tracing
 from worker.config.accounts import load_accounts
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings, load_settings
+from worker.tracing import open_tracer
 
 if TYPE_CHECKING:
     from scripts.audit.enqueue_missing import MissingQueue
@@ -43,6 +45,7 @@ class AuditTotals:
         restricted: evaluations with documents that must not be kept.
         damaged: damaged manifests; their evaluations count as missing, too.
         documents: number of documents.
+        disposed: documents that were disposed of.
         only_here: evaluations with documents that only the archive has.
         unknown: evaluations with documents for which it is not known whether RiskOS has them.
     """
@@ -52,6 +55,7 @@ class AuditTotals:
     restricted: int = 0
     damaged: int = 0
     documents: int = 0
+    disposed: int = 0
     only_here: int = 0
     unknown: int = 0
 
@@ -64,7 +68,8 @@ class AuditTotals:
             self.restricted += row.restricted is not None
             self.damaged += row.is_damaged
             self.documents += row.documents
-            self.only_here += row.at_source in ONLY_HELD_HERE
+            self.disposed += row.disposed or 0
+            self.only_here += row.is_only_held_here
             self.unknown += bool(row.documents) and row.at_source is SourceStatus.UNKNOWN
 
     def sentence(self) -> str:
@@ -72,9 +77,10 @@ class AuditTotals:
         counts = [f"{count:,} {outcome}" for outcome, count in sorted(self.outcomes.items())]
         damaged = f" ({self.damaged:,} of those have a damaged manifest)" if self.damaged else ""
         explained = "".join(self._explain(outcome) for outcome in (Outcome.NO_DOCUMENTS, Outcome.WITHHELD))
+        disposed = f", {self.disposed:,} disposed of" if self.disposed else ""
         return (
             f"{format_count(self.outcomes.total(), 'evaluation')}: {', '.join(counts)}{damaged}; "
-            f"{format_count(self.documents, 'document')}{explained}"
+            f"{format_count(self.documents, 'document')}{disposed}{explained}"
         )
 
     def _explain(self, outcome: Outcome) -> str:
@@ -100,7 +106,7 @@ class RowSelection:
 
     def has(self, row: EvaluationRow) -> bool:
         """Return whether a row is printed."""
-        is_gone = not self.gone_at_source or row.at_source in ONLY_HELD_HERE
+        is_gone = not self.gone_at_source or row.is_only_held_here
         return is_gone and (not self.restricted or row.restricted is not None)
 
 
@@ -131,13 +137,14 @@ def audit(
     as_json: bool,
     **chosen: bool,
 ) -> int:
-    """Print the outcome that the archive has for each ID, or `missing`.
+    """Print the archived outcome of each ID, or `missing`.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. Needs
-    neither Redis nor RiskOS. Exit code 1 means that something is missing or damaged, or that a line has no
-    evaluation ID.
+    FILE may be text, CSV, JSON Lines or Parquet, optionally gzipped. Use - for standard input, or s3://bucket/key for
+    an object in S3. Needs neither Redis nor RiskOS. Exit code 1 means that something is missing or damaged, or that a
+    line has no evaluation ID.
 
-    `documents` counts the documents in the archive. `at_source` says whether RiskOS still had them when it was last
+    `documents` counts the documents in the archive, and `disposed` those that the retention schedule disposed of. The
+    outcome is `disposed` if none is left. `at_source` says whether RiskOS still had them when it was last
     asked: present, partly_gone, gone, none or unknown. --gone-at-source prints only evaluations that are gone or
     partly_gone.
 
@@ -146,7 +153,7 @@ def audit(
 
     --inventory takes the manifest.json of a report (CSV or Parquet) with its data files in the same place, or a single
     data file, local or in S3. Manifests of evaluations are not read. The outcome is `present` or `missing` at the
-    time of the report, documents and bytes are counted from the keys, and `at_source` is empty.
+    time of the report, documents and bytes are counted from the keys, and `at_source` and `disposed` are empty.
 
     --enqueue-missing puts `missing` evaluations on the backfill queue. It leaves out evaluations that are erased,
     cancelled, in the ledger, in the list of an unfinished run or a dead letter, or that have a damaged manifest.
@@ -155,6 +162,7 @@ def audit(
         raise click.UsageError("an inventory has no manifests: leave out --inventory, --gone-at-source or --restricted")
     known = load_accounts(load_settings()).select(account)
     settings = known.settings
+    tracing.use(open_tracer(settings))
     write = choose_writer(EvaluationRow.names(), as_json=as_json, excel=excel)
     with leave_no_folders(settings), read_id_list(source, column, settings) as listed:
         rows = _audit_inventory(inventory, listed, settings) if inventory else _audit_archive(listed, settings)

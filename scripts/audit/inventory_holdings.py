@@ -45,8 +45,9 @@ class Holdings:
     def _row(self, eval_id: str) -> EvaluationRow:
         manifests, documents, size = self._database.execute(_FIND, (eval_id,)).fetchone() or (0, 0, 0)
         if not manifests:
-            return EvaluationRow(eval_id, MISSING, documents, size)
-        return EvaluationRow(eval_id, PRESENT, documents, size, Evaluation(eval_id, self._environment).manifest_key)
+            return EvaluationRow(eval_id, MISSING, documents, size, disposed=None)
+        manifest = Evaluation(eval_id, self._environment).manifest_key
+        return EvaluationRow(eval_id, PRESENT, documents, size, manifest, disposed=None)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class BackfillOptions:
 
 @click.command()
 @click.argument("source", metavar="FILE")
-@click.option("--run", help="Name of the run; the default is made from the file's name and its IDs.")
+@click.option("--run", help="Name of the run; by default derived from the file's name and its IDs.")
 @column_option
 @click.option(
     "--evidence-columns",
@@ -117,9 +117,9 @@ class BackfillOptions:
 def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> int:
     """Archive a whole list as a named run, which is safe to stop and restart.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input; s3://bucket/key works, too. The
-    workers archive them, and at most DOCV_BACKLOG evaluations wait in Redis at a time. You can stop the command and
-    the workers at any time: the same command continues the run.
+    FILE may be text, CSV, JSON Lines or Parquet, optionally gzipped. Use - for standard input, or s3://bucket/key for
+    an object in S3. The workers archive the evaluations, and at most DOCV_BACKLOG of them wait in Redis at a time. You
+    can stop the command and the workers at any time. Run the same command again to continue.
     """
     options = BackfillOptions(**chosen)
     settings = load_settings()
@@ -219,18 +219,13 @@ async def _backfill(
         else:
             if workers:
                 workers.print_log_path()
-            check_worker = workers.check_worker if workers else _trust_workers
             try:
-                last = await follow_run(redis, run.run, run.source.ids, account, check_worker)
+                last = await follow_run(redis, run.run, run.source.ids, account, workers)
             except asyncio.CancelledError:
                 await ledger.runs.stop_feeding(run.run)
                 raise
         seconds = await ledger.runs.get_age(run.run) or 0.0
     return RunSummary(run=run.run, counters=last.counters, seconds=seconds, hold=last.refusals)
-
-
-def _trust_workers(_: RunSnapshot) -> None:
-    """Do nothing: workers that run elsewhere are not ours to start again."""
 
 
 async def _begin(options: BackfillOptions, gathered: Gathered, account: AccountSettings, ledger: Ledger) -> RunList:

@@ -26,7 +26,7 @@ from worker.config.settings import Settings, SettingsError, load_settings
 @by_option
 @json_option()
 def cancel(sources: Sequence[str], *, run: str | None, by: str | None, as_json: bool) -> int:
-    """Cancel evaluations that are not in flight: those of a run, or single ones for every run and producer.
+    """Cancel evaluations that are not in flight: those of a run, or individual ones for every run and producer.
 
     Evaluations that are queued, parked, on hold or not queued yet become cancelled. Evaluations in flight finish and
     are not tried again. With --run, an evaluation that another run or producer also wants is cancelled for this run

@@ -53,7 +53,7 @@ class VerifiedDocuments:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(100, 5000), default=300, show_default=True, help="Evaluations.")
+@click.option("--count", type=click.IntRange(100, 5000), default=300, show_default=True, help="Number of evaluations.")
 @click.option("--to", "folder", default="demo-archive", show_default=True, help="Folder for the demo's archive.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also save the output as this SVG file.")
 @json_option()

@@ -41,7 +41,7 @@ from worker.tracing import open_tracer
     show_default=True,
     help="Queue to put them on.",
 )
-@click.option("--run", help="Name of the run to count them under; see `status NAME` and `report NAME`.")
+@click.option("--run", help="Run in which to count them; see `status NAME` and `report NAME`.")
 @refresh_option
 @refresh_outcome_option
 @click.option(
@@ -64,7 +64,7 @@ def enqueue(
 ) -> int:
     """Put evaluations on a queue; workers archive them.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input.
+    FILE may be text, CSV, JSON Lines or Parquet, optionally gzipped. Use - for standard input.
     """
     settings = load_settings()
     known = load_accounts(settings).select(account)

@@ -21,7 +21,7 @@ from worker.config.settings import load_settings
 @account_option()
 @json_option()
 def rate(requested: float | None, account: str | None, *, from_settings: bool, as_json: bool) -> int:
-    """Show the rate, or set it to RATE requests per second for all workers immediately."""
+    """Show the rate, or set it immediately to RATE requests per second for all workers."""
     if from_settings and requested is not None:
         raise click.UsageError("give a rate or --from-settings, not both")
     settings = load_settings()

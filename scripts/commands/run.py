@@ -27,9 +27,9 @@ from scripts.console.options import (
 def run(sources: tuple[str, ...], *, account: str | None, as_json: bool, **wanted: Any) -> int:
     """Archive evaluations now, on this machine.
 
-    FILE is text, CSV, JSON lines or Parquet, also gzipped; - is standard input. The
-    command starts its own worker, and its own Redis unless DOCV_REDIS_URL is set. You can stop it at any time: the
-    same command continues.
+    FILE may be text, CSV, JSON Lines or Parquet, optionally gzipped. Use - for standard input. The command starts its
+    own worker, and its own Redis unless DOCV_REDIS_URL is set. You can stop it at any time. Run the same command again
+    to continue.
     """
     # Imported lazily: otherwise the message about a mistyped option takes a second.
     from scripts.console.summary import print_summary

@@ -33,7 +33,7 @@ class ShownSetting(NamedTuple):
 
 @click.command()
 @click.option("--set", "only_set", is_flag=True, help="Show only settings that are set, not defaults.")
-@account_option("Show what this account of DOCV_ACCOUNTS has, which overrides settings of the process.")
+@account_option("Show the settings of this account in DOCV_ACCOUNTS, which override those of the process.")
 @json_option()
 def settings(*, only_set: bool, account: str | None, as_json: bool) -> int:
     """Show the effective settings and the source of each.
@@ -47,7 +47,9 @@ def settings(*, only_set: bool, account: str | None, as_json: bool) -> int:
         each for each in _list_settings(found, process, account) if not (only_set and each.source.startswith(DEFAULT))
     ]
     if process.accounts and account is None:
-        click.echo("accounts of DOCV_ACCOUNTS override some of these; --account NAME shows those of one", err=True)
+        click.echo(
+            "accounts in DOCV_ACCOUNTS override some of these; --account NAME shows the settings of one", err=True
+        )
     if as_json:
         click.echo(orjson.dumps({each.name: {"value": each.value, "source": each.source} for each in shown}))
         return OK

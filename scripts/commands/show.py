@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import click
@@ -23,7 +23,7 @@ from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import StoredManifest
-from tasks.storage.manifest_records import ArchiveRecord
+from tasks.storage.manifest_records import ArchiveRecord, DisposedRecord
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, SettingsError
@@ -44,6 +44,11 @@ class _Found:
     status: EvaluationStatus
     revisions: list[StoredManifest]
     gap: str
+
+    @property
+    def disposals(self) -> tuple[DisposedRecord, ...]:
+        """The documents that were disposed of."""
+        return self.revisions[0].manifest.disposed if self.revisions else ()
 
     def rows(self) -> Iterator[tuple[StoredManifest, EvaluationRow]]:
         """Yield each revision with its outcome and its counts."""
@@ -121,12 +126,14 @@ def _as_json(found: _Found) -> dict[str, object]:
                 "reason": row.reason,
                 "documents": row.documents,
                 "bytes": row.bytes,
+                "disposed": row.disposed,
                 "at_source": row.at_source,
                 "response": stored.manifest.last_response.model_dump(),
                 "request": stored.manifest.trigger.model_dump(),
             }
             for stored, row in found.rows()
-        ]
+        ],
+        "disposals": [each.model_dump() for each in found.disposals],
     }
 
 
@@ -137,10 +144,24 @@ def _print(found: _Found) -> None:
     facts = Table(box=None, pad_edge=False, show_header=False)
     for name, value in found.status.as_json().items():
         shown = format_bytes(found.status.archived.bytes) if name == "bytes" else value
-        facts.add_row(name.replace("_", " "), "" if shown is None else str(shown))
+        text = ", ".join(shown) if isinstance(shown, tuple) else "" if shown is None else str(shown)
+        facts.add_row(name.replace("_", " "), Text(text))
     console.print(facts)
+    if found.disposals:
+        console.print(_disposal_table(found.disposals))
     if found.revisions:
         console.print(_revision_table(found))
+
+
+def _disposal_table(disposals: Sequence[DisposedRecord]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("disposed", "at", "rule", "clock", "started", "due", "certificate"):
+        table.add_column(title, overflow="fold")
+    for each in disposals:
+        days = each.started.isoformat(), each.due.isoformat()
+        certificate = each.receipt or "none: it was due when it arrived"
+        table.add_row(*map(Text, (each.kind, each.disposed_at, each.rule, each.clock, *days, certificate)))
+    return table
 
 
 def _revision_table(found: _Found) -> Table:

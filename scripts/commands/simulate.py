@@ -59,10 +59,16 @@ _OK_STATUS = 200
 @click.option(
     "--neighbour",
     type=RangeType(),
-    help="Requests per second of another client with the key, such as 0-9: a new random rate every 30 s.",
+    help="Requests per second of a second client with the same key, such as 0-9: a new random rate every 30 s.",
 )
-@click.option("--latency-ms", type=click.FloatRange(0), default=0, show_default=True)
-@click.option("--jitter-ms", type=click.FloatRange(0), default=0, show_default=True)
+@click.option("--latency-ms", type=click.FloatRange(0), default=0, show_default=True, help="Delay of each answer.")
+@click.option(
+    "--jitter-ms",
+    type=click.FloatRange(0),
+    default=0,
+    show_default=True,
+    help="Variation of the delay, in both directions.",
+)
 @click.option("--image-bytes", type=click.IntRange(1_000, 20_000_000), help="Approximate size of each JPEG.")
 @click.option("--refuse-with", type=click.IntRange(400, 599), help="Answer every request with this status.")
 @click.option("--ids", type=click.IntRange(1, 1_000_000), help="Print N IDs that cover every scenario, and exit.")

@@ -16,7 +16,7 @@ def json_option(sentence: str = "Print one JSON object instead of a table.") -> 
 
 
 def account_option(
-    sentence: str = "Account of DOCV_ACCOUNTS; if omitted, the one called default, or the only one.",
+    sentence: str = "Account in DOCV_ACCOUNTS; by default the one named default, or the only one.",
 ) -> Callable[[Function], Function]:
     """Return `--account`."""
     return click.option("--account", metavar="NAME", help=sentence)
@@ -25,7 +25,7 @@ def account_option(
 accept_refusals_option = click.option(
     "--accept-refusals",
     is_flag=True,
-    help="Do not stop if RiskOS has no documents for the first 200: the list is known to be past retention.",
+    help="Do not stop if RiskOS has no documents for the first 200 evaluations, because they are past its retention.",
 )
 column_option = click.option(
     "--column", help="Name or number of the column, or key (such as a.b.c), with the IDs; detected if unambiguous."
@@ -34,7 +34,7 @@ excel_option = click.option(
     "--excel", is_flag=True, help="Start the CSV with a byte order mark, so that Excel reads it as UTF-8."
 )
 even_if_erased_option = click.option(
-    "--even-if-erased", is_flag=True, help="Also archive evaluations again that privacy requests have erased so far."
+    "--even-if-erased", is_flag=True, help="Also archive evaluations that earlier privacy requests have erased."
 )
 refresh_option = click.option(
     "--refresh", is_flag=True, help="Ask RiskOS again about evaluations that are already archived."

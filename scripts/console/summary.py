@@ -21,7 +21,7 @@ MEANINGS = {
     Outcome.NO_DOCUMENTS: 'RiskOS says "No Documents Found", or there was no DocV step; recorded',
     Outcome.NOT_FOUND: "RiskOS does not know the evaluation; recorded",
     Outcome.REJECTED: "RiskOS refuses the request; recorded with its message",
-    Outcome.WITHHELD: "RiskOS has images of a military ID or a minor, which must not be kept; recorded",
+    Outcome.WITHHELD: "RiskOS has images that must not be kept: military ID, minor, or due by the schedule; recorded",
     Outcome.UNREADABLE: "bundle damaged or unsafe: see `docv-archive quarantine list`",
     Outcome.FAILED: "out of attempts: see `docv-archive dead-letters list`",
     Outcome.CANCELLED: "cancelled by an operator before a request to RiskOS, or between two attempts",

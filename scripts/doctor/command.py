@@ -28,10 +28,10 @@ _STYLES = {State.FINE: "green", State.WARNING: "yellow", State.WRONG: "bold red"
 
 @click.command()
 @click.option(
-    "--evaluation", "text", metavar="ID", help="Also download this evaluation, which is known to have documents."
+    "--evaluation", "text", metavar="ID", help="Also download this evaluation; choose one that has documents."
 )
 @click.option("--keys", is_flag=True, help="Only report which encryption keys are needed; one request per document.")
-@account_option("Account for --evaluation; if omitted, the one called default, or the only one.")
+@account_option("Account for --evaluation; by default the one named default, or the only one.")
 @json_option()
 def doctor(text: str | None, account: str | None, *, keys: bool, as_json: bool) -> int:
     """Check settings, RiskOS, Redis, S3 and disk, and say how to fix what is wrong."""

@@ -1,11 +1,13 @@
-"""Check that required settings are set, and that connections to other machines are encrypted."""
+"""Check settings, the retention schedule, and that connections to other machines are encrypted."""
 
 from collections.abc import Iterator
 
+from scripts.console.formatting import format_count
 from scripts.doctor.finding import Finding, fine, warning, wrong
+from tasks.retention.schedule import load_schedule
 from worker.config.accounts import Accounts
 from worker.config.redis_url import split_url
-from worker.config.settings import Settings
+from worker.config.settings import Settings, SettingsError
 
 _SLACK = "hooks.slack.com"
 
@@ -19,6 +21,7 @@ def examine(settings: Settings, accounts: Accounts) -> Iterator[Finding]:
         warnings = "; ".join(each for each in accounts.warnings if each not in settings.plain_connections())
         yield warning("accounts", message, warnings) if warnings else fine("accounts", message)
     yield from examine_notifications(settings)
+    yield from examine_schedule(settings)
     for each in settings.plain_connections():
         message, _, fix = each.partition("; ")
         yield warning("connection", message, fix)
@@ -41,6 +44,17 @@ def examine_notifications(settings: Settings) -> Iterator[Finding]:
             f"to {host}, not signed",
             "set DOCV_NOTIFY_SECRET, and verify the signature at the receiver",
         )
+
+
+def examine_schedule(settings: Settings) -> Iterator[Finding]:
+    """Yield the findings about the retention schedule."""
+    try:
+        schedule = load_schedule(settings)
+    except SettingsError as error:
+        yield from (wrong("retention", line, "see docs/retention.md") for line in error.lines)
+        return
+    if schedule:
+        yield fine("retention", f"{format_count(len(schedule.rule), 'rule')} in {settings.retention}")
 
 
 def check_api_version(settings: Settings) -> Finding:

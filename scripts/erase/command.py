@@ -32,12 +32,14 @@ from scripts.erase.wait import wait_for_workers
 from scripts.local.processes import find_local_redis
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
-from tasks.model.evaluation import Evaluation, parse_eval_id
+from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
+from tasks.telemetry import tracing
 from worker.clients.embedded_redis import is_unused
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
 from worker.config.accounts import Accounts, load_accounts
 from worker.config.settings import Settings, SettingsError, load_settings
+from worker.tracing import open_tracer
 
 _NO_REDIS = (
     "DOCV_REDIS_URL is not set, and no Redis was started here before: make sure that no worker writes to the archive"
@@ -52,11 +54,11 @@ class _Erasure:
     Attributes:
         ids: the evaluations; empty with ``pending``.
         request: the operator's request.
-        settings: settings of the account.
+        settings: settings of the account; those of the process if none is selected.
         environments: environment of each account, by its name.
         wait_seconds: seconds for which a worker may still write; None to leave the receipts open.
         dry_run: whether to change nothing.
-        pending: whether to complete open receipts and sweep recorded leftovers instead.
+        pending: environments in which to complete open receipts and sweep recorded leftovers instead.
     """
 
     ids: Sequence[str]
@@ -65,7 +67,7 @@ class _Erasure:
     environments: dict[str, str]
     wait_seconds: float | None
     dry_run: bool
-    pending: bool
+    pending: Sequence[str]
 
 
 @click.command()
@@ -84,7 +86,9 @@ class _Erasure:
     help="Also write the marker and receipt for an ID that is not found, so that it is never archived.",
 )
 @click.option("--bypass-governance", is_flag=True, help="Also remove objects under a GOVERNANCE retention.")
-@account_option()
+@account_option(
+    "Account of DOCV_ACCOUNTS; if omitted, the one called default, or the only one; with --pending all accounts."
+)
 @json_option("Print one JSON object per line.")
 def erase(
     eval_ids: Sequence[str],
@@ -110,9 +114,13 @@ def erase(
     """
     _check_usage(eval_ids, reason, pending=flags["pending"])
     ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
-    accounts = load_accounts(load_settings())
-    settings = accounts.select(account).settings
-    if not (yes or flags["dry_run"] or flags["pending"]):
+    accounts = load_accounts(settings := load_settings())
+    pending: Sequence[str] = ENVIRONMENTS if flags.pop("pending") else ()
+    # --pending without an account needs none: all accounts share the archive and Redis.
+    if account is not None or not pending:
+        settings = accounts.select(account).settings
+        pending = pending and (settings.environment,)
+    if not (yes or flags["dry_run"] or pending):
         click.confirm(
             f"{format_count(len(ids), 'evaluation')} in {settings.archive_url} ({settings.environment}): documents, "
             "manifests and all their versions are removed for good. Continue?",
@@ -126,7 +134,7 @@ def erase(
         bypass_governance=flags["bypass_governance"],
         even_if_absent=flags["even_if_absent"],
     )
-    return interruptible(lambda: _run(ids, request, settings, accounts, as_json=as_json, **flags))
+    return interruptible(lambda: _run(ids, request, settings, accounts, pending, as_json=as_json, **flags))
 
 
 def _check_usage(eval_ids: Sequence[str], reason: str | None, *, pending: bool) -> None:
@@ -139,9 +147,17 @@ def _check_usage(eval_ids: Sequence[str], reason: str | None, *, pending: bool) 
 
 
 def _run(
-    ids: Sequence[str], request: ErasureRequest, settings: Settings, accounts: Accounts, *, as_json: bool, **flags: bool
+    ids: Sequence[str],
+    request: ErasureRequest,
+    settings: Settings,
+    accounts: Accounts,
+    pending: Sequence[str],
+    *,
+    as_json: bool,
+    **flags: bool,
 ) -> int:
     printer = Printer(as_json=as_json)
+    tracing.use(open_tracer(settings))
     with contextlib.ExitStack() as stack:
         seconds = settings.lease_seconds + settings.put_seconds
         # A worker that uses the embedded Redis holds a file lock while it runs.
@@ -159,7 +175,7 @@ def _run(
             {each.name: each.settings.environment for each in accounts},
             wait_seconds=None if flags["no_wait"] else seconds,
             dry_run=flags["dry_run"],
-            pending=flags["pending"],
+            pending=pending,
         )
         asyncio.run(_erase(erasure, printer))
     return OK if printer.all_ok else NOT_ALL
@@ -198,12 +214,12 @@ async def _begin(erasure: _Erasure, stores: ErasureStores, printer: Printer) -> 
 
 async def _begin_pending(erasure: _Erasure, stores: ErasureStores, printer: Printer) -> list[BegunErasure]:
     begun = []
-    async for evaluation, result in begin_pending(erasure.request, stores, dry_run=erasure.dry_run):
+    async for evaluation, result in begin_pending(erasure.request, stores, erasure.pending, dry_run=erasure.dry_run):
         if isinstance(result, BegunErasure):
             begun.append(result)
         else:
             printer.print(evaluation, result)
-    async for evaluation, swept in sweep_leftovers(erasure.request, stores, dry_run=erasure.dry_run):
+    async for evaluation, swept in sweep_leftovers(erasure.request, stores, erasure.pending, dry_run=erasure.dry_run):
         printer.print(evaluation, swept)
     return begun
 

@@ -1,7 +1,7 @@
 """Complete open erasures, and sweep objects that workers wrote while evaluations were erased."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import replace
 
 from scripts.erase.erasure import BegunErasure, ErasureResult, ErasureStores, begin_erasure, erase_one
@@ -14,25 +14,28 @@ _LEFT = "left by a worker that was archiving it while it was erased"
 
 
 async def begin_pending(
-    request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+    request: ErasureRequest, stores: ErasureStores, environments: Collection[str], *, dry_run: bool
 ) -> AsyncIterator[tuple[Evaluation, BegunErasure | ErasureResult]]:
-    """Resume every erasure whose receipt is open; raises as ``erase_one``."""
-    keys = await asyncio.to_thread(stores.versions.keys, RECEIPTS)
-    unfinished = await find_unfinished(stores.bucket, keys)
-    for evaluation in _parse_evaluations(each.key.removeprefix(RECEIPTS) for each in unfinished):
-        yield evaluation, await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+    """Resume every erasure in these environments whose receipt is open; raises as ``erase_one``."""
+    for environment in environments:
+        keys = await asyncio.to_thread(stores.versions.keys, f"{RECEIPTS}{environment}/")
+        unfinished = await find_unfinished(stores.bucket, keys)
+        for evaluation in _parse_evaluations(each.key.removeprefix(RECEIPTS) for each in unfinished):
+            yield evaluation, await begin_erasure(evaluation, request, stores, dry_run=dry_run)
 
 
 async def sweep_leftovers(
-    request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+    request: ErasureRequest, stores: ErasureStores, environments: Collection[str], *, dry_run: bool
 ) -> AsyncIterator[tuple[Evaluation, ErasureResult]]:
-    """Erase evaluations again whose workers recorded leftovers; raises as ``erase_one``.
+    """Erase evaluations of these environments again whose workers recorded leftovers; raises as ``erase_one``.
 
     These workers have seen the marker, so they write no more. Without a marker the evaluation was archived again or
     never erased, and must not be removed.
     """
     leftovers = await stores.redis_records.list_leftovers()
     for evaluation in _parse_evaluations(key.removeprefix("quarantine/") for key in leftovers):
+        if evaluation.environment not in environments:
+            continue
         if is_marker(await stores.bucket.read(evaluation.manifest_key)):
             yield evaluation, await erase_one(evaluation, replace(request, reason=_LEFT), stores, dry_run=dry_run)
         if not dry_run:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from tasks.model.evaluation import Evaluation
+from tasks.retention.event import event_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ObjectVersions(Protocol):
         """Return the keys below a prefix, in order."""
 
 
-def key_prefixes(evaluation: Evaluation) -> tuple[str, str]:
-    """Return the prefixes of an evaluation's keys: its documents, and its bundles in quarantine."""
+def key_prefixes(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the prefixes of an evaluation's keys: its documents, its bundles in quarantine, and its events."""
     keys = evaluation.manifest_key, evaluation.quarantine_key("")
-    return f"{PurePosixPath(keys[0]).parent}/", f"{PurePosixPath(keys[1]).parent}/"
+    return *(f"{PurePosixPath(key).parent}/" for key in keys), event_prefix(evaluation)

@@ -112,7 +112,8 @@ def export(
     """Copy documents out of the archive and check each one.
 
     Each evaluation gets a folder with all documents that the archive holds, its manifest.json and names.csv, which also
-    lists documents that are missing or were changed. Nothing is ever overwritten. Needs neither Redis nor an API key.
+    lists documents that are missing, were changed or were disposed of. Nothing is ever overwritten. Needs neither Redis
+    nor an API key.
     """
     target = archive or folder
     if target is None or (archive and folder):
@@ -204,6 +205,7 @@ def _json(exported: Exported, wanted: ExportOptions) -> bytes:
             "complete": exported.is_complete,
             "documents": exported.documents,
             "bytes": exported.bytes,
+            "disposed": exported.disposed,
             "folder": wanted.folder_of(exported.eval_id) if exported.manifest else None,
             "problems": exported.problems,
         }
@@ -213,6 +215,9 @@ def _json(exported: Exported, wanted: ExportOptions) -> bytes:
 def _why(manifest: Manifest) -> str:
     if manifest.erased:
         return f"it was erased, see {manifest.erased.receipt}"
+    if manifest.disposed:
+        receipts = sorted({each.receipt for each in manifest.disposed if each.receipt})
+        return f"the retention schedule disposed of them, see {', '.join(receipts) or 'the manifest'}"
     return REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
 
 

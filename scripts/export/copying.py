@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tasks.errors import IntegrityError, SealingKeyMissing, StorageError
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
-from tasks.storage.manifest_records import DocumentRecord
+from tasks.storage.manifest_records import DisposedRecord, DocumentRecord
 
 _MANIFEST = "manifest.json"
 
@@ -39,8 +39,20 @@ class DocumentSelection:
     def select(self, manifest: Manifest) -> Iterator[tuple[int, DocumentRecord]]:
         """Yield the selected documents, each with its number in the manifest."""
         for number, document in enumerate(manifest.documents, 1):
-            if not (self.current and document.superseded) and (not self.kinds or document.kind in self.kinds):
+            if not (self.current and document.superseded) and self._has(document.kind):
                 yield number, document
+
+    def select_disposed(self, manifest: Manifest, latest: Manifest) -> list[DisposedRecord]:
+        """Return the selected documents that were disposed of, also since the manifest was made.
+
+        Args:
+            latest: the current manifest of the same evaluation.
+        """
+        keys = {each.key for each in manifest.documents} | {each.key for each in manifest.disposed}
+        return [each for each in latest.disposed if each.key in keys and self._has(each.kind)]
+
+    def _has(self, kind: str) -> bool:
+        return not self.kinds or kind in self.kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Exported:
         manifest: its manifest, or None if it is missing or damaged.
         documents: number of copied documents.
         bytes: their total size.
+        disposed: number of selected documents that were disposed of.
         problems: a sentence for each thing that is missing or was changed.
     """
 
@@ -59,6 +72,7 @@ class Exported:
     manifest: Manifest | None = None
     documents: int = 0
     bytes: int = 0
+    disposed: int = 0
     problems: tuple[str, ...] = ()
 
     @property
@@ -95,22 +109,29 @@ class Copier:
             OSError: the disk refuses it.
         """
         try:
-            committed = await find_manifest(self.bucket, evaluation, self.selection.revision)
+            committed = latest = await find_manifest(self.bucket, evaluation, self.selection.revision)
+            if self.selection.revision:
+                latest = await find_manifest(self.bucket, evaluation, None)
         except (NotExported, StorageError) as error:
             return Exported(evaluation.eval_id, problems=(str(error),))
-        if committed is None:
+        if committed is None or latest is None:
             return Exported(evaluation.eval_id, problems=("it is not in the archive",))
         folder = self.folder / evaluation.eval_id
         make_folders(folder)
         with new_file(folder / _MANIFEST) as file:
             file.write(committed.stored.data)
-        return await self._copy_documents(evaluation, committed.manifest, folder)
+        disposed = self.selection.select_disposed(committed.manifest, latest.manifest)
+        return await self._copy_documents(evaluation, committed.manifest, disposed, folder)
 
-    async def _copy_documents(self, evaluation: Evaluation, manifest: Manifest, folder: Path) -> Exported:
+    async def _copy_documents(
+        self, evaluation: Evaluation, manifest: Manifest, disposed: Sequence[DisposedRecord], folder: Path
+    ) -> Exported:
+        gone = {each.key for each in disposed}
         names = UniqueNames((_MANIFEST, NAME))
         wanted = [
             (number, names.give(document.name, document.media_type, extension_of(document)), document)
             for number, document in self.selection.select(manifest)
+            if document.key not in gone
         ]
         async with asyncio.TaskGroup() as group:
             ended = [
@@ -120,15 +141,15 @@ class Copier:
             ListedDocument(path, document, manifest.at_source(document), task.result())
             for (_, path, document), task in zip(wanted, ended, strict=True)
         ]
-        if rows:
-            write_listing(folder, rows)
+        if rows or disposed:
+            write_listing(folder, rows, disposed)
         problems = tuple(
             f"document {number} of the manifest: {row.problem}"
             for (number, _, _), row in zip(wanted, rows, strict=True)
             if row.problem
         )
         sizes = [row.document.size for row in rows if not row.problem]
-        return Exported(evaluation.eval_id, manifest, len(sizes), sum(sizes), problems)
+        return Exported(evaluation.eval_id, manifest, len(sizes), sum(sizes), len(disposed), problems)
 
     async def _copy_one(self, evaluation: Evaluation, document: DocumentRecord, path: Path) -> str | None:
         """Copy a document; return its problem, or None if it is as archived."""

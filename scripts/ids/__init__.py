@@ -1,1 +1,1 @@
-"""Read evaluation IDs from text, CSV, JSON lines or Parquet, compressed or not, on disk or in S3."""
+"""Read evaluation IDs from text, CSV, JSON Lines or Parquet, compressed or not, on disk or in S3."""

@@ -47,7 +47,7 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Parsed
     eval_ids: dict[str, None] = {}
     bad: list[str] = []
     repeated = 0
-    for where, candidate in _candidates(sources, settings):
+    for where, candidate in iterate_candidates(sources, settings):
         try:
             eval_id = parse_candidate(candidate)
         except BadEvalId as error:
@@ -81,7 +81,8 @@ def _report_bad(ids: ParsedIds) -> None:
         click.echo(f"{ids.repeated} given more than once; each counts once", err=True)
 
 
-def _candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, Candidate]]:
+def iterate_candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, Candidate]]:
+    """Yield the candidates of the sources, each with a phrase that says where it is; raises as ``read_ids``."""
     for source in sources:
         if source == "-" or is_s3(source) or _is_there(source):
             with open_source(source, column=None, settings=settings) as candidates:

@@ -1,4 +1,4 @@
-"""Read JSON lines: objects with the evaluation ID under a key, or the IDs themselves as strings."""
+"""Read JSON Lines: objects with the evaluation ID under a key, or the IDs themselves as strings."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _MISSING = object()
 
 
 def is_json_line(line: str, column: str | None) -> bool:
-    """Return whether a file with this first line holds JSON lines.
+    """Return whether a file with this first line holds JSON Lines.
 
     A lone string may also be the quoted header of a CSV, or the first of its cells.
     """

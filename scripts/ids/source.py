@@ -67,7 +67,7 @@ def _detect_encoding(head: bytes) -> str:
     """
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     if "\0" in head.decode(encoding, errors="replace"):
-        raise BadSource("it is binary; expected text, CSV, JSON lines or Parquet; save a spreadsheet as CSV")
+        raise BadSource("it is binary; expected text, CSV, JSON Lines or Parquet; save a spreadsheet as CSV")
     return encoding
 
 
@@ -81,7 +81,7 @@ def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None, f
     if first and separator:
         return read_delimited(lines, find_layout(head, column, facts, separator))
     if _DOCUMENT.match(first):
-        raise BadSource("it is one JSON document; expected JSON lines, one object per line: jq -c '.[]' makes them")
+        raise BadSource("it is one JSON document; expected JSON Lines, one object per line: jq -c '.[]' makes them")
     if is_json_line(first, column):
         return read_json_lines(lines, find_key(head, column), find_fact_keys(head, facts) if facts else None)
     is_table = column is not None or (facts is not None and facts.are_asked_for)

@@ -22,6 +22,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.queueing.publisher import Publisher, enqueue
 from tasks.resilience.holds import Holds, Reason
+from tasks.retention.schedule import load_schedule
 from worker.app import make_publishing_app
 from worker.clients.archive import check_archive, check_conditional_writes, open_archive
 from worker.clients.embedded_redis import EmbeddedRedis
@@ -98,9 +99,14 @@ class LocalWorkers:
                 await ledger.runs.accept_refusals(name)
             with contextlib.closing(Publisher(make_publishing_app(self.settings))) as publisher:
                 await enqueue(ledger, publisher, eval_ids, order)
-            return await follow_run(redis, name, len(eval_ids), account, self.check_worker)
+            return await follow_run(redis, name, len(eval_ids), account, self)
 
-    def check_worker(self, seen: RunSnapshot) -> None:
+    @property
+    def pid(self) -> int:
+        """The ID of the worker's process; another one after a restart."""
+        return self._worker.pid
+
+    def check(self, seen: RunSnapshot) -> None:
         """Check that the run can go on: the worker lives, and RiskOS accepts the key.
 
         Raises:
@@ -127,9 +133,11 @@ def local_workers(settings: Settings, account: str = DEFAULT_ACCOUNT) -> Iterato
         account: name of the account to use.
 
     Raises:
+        SettingsError: the retention schedule cannot be read.
         EmbeddedError: there is no Redis.
         ServiceUnavailable: Redis or the bucket is not usable.
     """
+    load_schedule(settings)
     with local_redis(settings) as (here, embedded):
         asyncio.run(_prepare(here, embedded))
         with local_worker(here, embedded) as worker:

@@ -40,6 +40,11 @@ class LocalWorker:
         self._starts = 0
         self._process = self._start()
 
+    @property
+    def pid(self) -> int:
+        """The ID of the process; another one after a restart."""
+        return self._process.pid
+
     def check_alive(self) -> None:
         """Restart the worker if it died, and rotate its log.
 

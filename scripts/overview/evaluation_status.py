@@ -66,7 +66,7 @@ class EvaluationStatus:
     manifest: StoredManifest | None
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON: numbers and a key, but no name from a bundle."""
+        """Return it as JSON: numbers, a key and names of legal holds, but no name from a bundle."""
         return {
             "eval_id": self.archived.eval_id,
             "state": self.state,
@@ -79,6 +79,8 @@ class EvaluationStatus:
             "bytes": self.archived.bytes,
             "at_source": self.archived.at_source,
             "manifest": self.archived.manifest,
+            "disposed": self.archived.disposed,
+            "matters": self.manifest.manifest.matters if self.manifest else (),
         }
 
 

@@ -17,6 +17,7 @@ class RunSnapshot:
         stats: of the whole ledger.
         holds: that stop the run.
         served: whether a worker serves the queue `backfill`.
+        is_worker_starting: whether the worker of this command is starting, and no other one serves that queue.
         per_second: evaluations per second that ended lately; 0 while that is not known.
     """
 
@@ -24,6 +25,7 @@ class RunSnapshot:
     stats: LedgerStats
     holds: Sequence[Hold]
     served: bool = True
+    is_worker_starting: bool = False
     per_second: float = 0.0
 
     @property
@@ -51,6 +53,8 @@ class RunSnapshot:
         elif self._waits and self.stats.next_due is not None:
             why = f" ({self.stats.parked_for})" if self.stats.next_cause else ""
             parts.append(f"{self.stats.parked} parked{why}, next attempt in {format_duration(self.stats.next_due)}")
+        elif self.is_worker_starting and self.counters.pending:
+            parts.append("the worker is starting")
         elif not self.served and self.counters.pending:
             parts.append("no worker serves the backfill: start one with `docv-archive worker`")
         if self.done:

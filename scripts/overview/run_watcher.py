@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Protocol
 
 from redis.asyncio import Redis
 
@@ -14,7 +15,7 @@ from scripts.overview.run_snapshot import RunSnapshot
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.stats import read_last_due
-from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.ledger.worker_registry import WorkerRegistry, is_worker_of_process
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 from tasks.resilience.holds import ARCHIVE, Holds, backfill_of, scope_of_run
@@ -55,8 +56,30 @@ class Speed:
         return (done - before) / (now - since) if now > since and is_known else 0.0
 
 
+class OwnWorker(Protocol):
+    """The worker process that a command starts for its run."""
+
+    @property
+    def pid(self) -> int:
+        """The ID of the process; another one after a restart."""
+        ...
+
+    def check(self, seen: RunSnapshot) -> None:
+        """Check that the run can go on, and restart the worker if it died.
+
+        Raises:
+            ServiceUnavailable: the run cannot go on.
+        """
+        ...
+
+
 async def watch_run(
-    redis: "Redis", run: str, account: str = DEFAULT_ACCOUNT, *, patience: float = 10.0
+    redis: "Redis",
+    run: str,
+    account: str = DEFAULT_ACCOUNT,
+    *,
+    worker: OwnWorker | None = None,
+    patience: float = 10.0,
 ) -> AsyncIterator[RunSnapshot]:
     """Yield snapshots of a run, a few per second, until the caller stops.
 
@@ -64,20 +87,25 @@ async def watch_run(
         redis: the client.
         run: name of the run.
         account: name of its account; holds of other accounts do not concern it.
-        patience: seconds without a worker before a snapshot reports that; a worker may still be starting.
+        worker: that of the command, None if workers elsewhere do the work.
+        patience: seconds without a worker before a snapshot reports that; one elsewhere may be restarting.
     """
-    ledger, holds, presence, speed = Ledger(redis), Holds(redis), WorkerRegistry(redis), Speed()
-    served = time.monotonic()
+    ledger, holds, registry, speed = Ledger(redis), Holds(redis), WorkerRegistry(redis), Speed()
+    served, registered_pid = time.monotonic(), 0
     while not cancel_requested():
         counters = await _read_counters(redis, ledger, run)
-        if (await presence.count())[Queue.BACKFILL]:
+        names = await registry.list_names([Queue.BACKFILL])
+        if names:
             served = time.monotonic()
+        if worker and any(is_worker_of_process(name, worker.pid) for name in names):
+            registered_pid = worker.pid
         of_run = [hold for hold in await list_run_holds(redis) if hold.scope == scope_of_run(run)]
         yield RunSnapshot(
             counters=counters,
             stats=await ledger.get_stats(),
             holds=[*of_run, *filter(None, await holds.get_each(account, backfill_of(account), ARCHIVE))],
-            served=time.monotonic() - served < patience,
+            served=bool(names) or time.monotonic() - served < patience,
+            is_worker_starting=worker is not None and not names and worker.pid != registered_pid,
             per_second=speed.observe(counters.total - counters.pending, time.monotonic()),
         )
         await asyncio.sleep(0.2)
@@ -110,7 +138,7 @@ def check_run(counters: RunCounters, total: int) -> None:
 
 
 async def follow_run(
-    redis: "Redis", run: str, total: int, account: AccountSettings, check_worker: Callable[[RunSnapshot], None]
+    redis: "Redis", run: str, total: int, account: AccountSettings, worker: OwnWorker | None
 ) -> RunSnapshot:
     """Show the progress of a run until nothing is pending, or only an operator can continue; return the last snapshot.
 
@@ -118,16 +146,18 @@ async def follow_run(
 
     Raises:
         RunLost: Redis no longer has the run.
+        ServiceUnavailable: ``worker`` cannot go on with it.
         asyncio.CancelledError: the command was told to stop.
     """
     recorder = SpeedRecorder(redis, account)
     with open_progress(run, total) as progress:
-        async for seen in watch_run(redis, run, account.name):
+        async for seen in watch_run(redis, run, account.name, worker=worker):
             check_run(seen.counters, total)
             progress.update(seen)
             is_busy = bool(seen.counters.active) and not seen.holds
             await recorder.observe(seen.counters, time.monotonic(), is_busy=is_busy)
             if not seen.counters.pending or seen.refusals:
                 return seen
-            check_worker(seen)
+            if worker:
+                worker.check(seen)
     raise asyncio.CancelledError

@@ -1,4 +1,4 @@
-"""The command `quarantine list`: print the bundles in quarantine as a table, CSV or JSON lines."""
+"""The command `quarantine list`: print the bundles in quarantine as a table, CSV or JSON Lines."""
 
 import sys
 from collections import Counter

@@ -24,6 +24,7 @@ from tasks.pipeline.manifest_builder import QUARANTINE_SOURCE
 from tasks.pipeline.pipeline import LeaseWatch
 from tasks.pipeline.reread import reread
 from tasks.resilience.holds import ARCHIVE, Holds
+from tasks.retention.schedule import load_schedule
 from worker.clients.errors import ServiceUnavailable
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings
@@ -74,6 +75,7 @@ class Retrier:
         self._context = make_reread_context(
             settings,
             resources,
+            load_schedule(settings),
             at_once=_AT_ONCE,
             confirm_lease=self._leases.confirm,
             watch=LeaseWatch(self._leases.is_fresh, self._leases.attempt, self._leftovers.add),

@@ -39,7 +39,7 @@ _BATCH = 64
 def retry_bundles(*, account: str | None, lenient: bool, as_json: bool, **chosen: Any) -> int:
     """Read bundles again with this version and archive their documents, without a request to RiskOS.
 
-    The bundle that RiskOS sent last is read for each evaluation. If all of it can be read, the outcome becomes
+    For each evaluation, the bundle that RiskOS sent last is read. If all of it can be read, the outcome becomes
     `archived`. The bundle stays in quarantine. Workers may keep running. If the command was interrupted,
     run it again.
 
@@ -57,7 +57,7 @@ def retry_bundles(*, account: str | None, lenient: bool, as_json: bool, **chosen
             counts = asyncio.run(_retry(settings, known, selection, lenient=lenient, as_json=as_json))
         counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         click.echo(format_count(counts.total(), "evaluation") + (f": {counted}" if counted else ""), err=True)
-        return OK if counts.keys() <= {"archived", "erased"} else NOT_ALL
+        return OK if counts.keys() <= {"archived", "erased", "disposed"} else NOT_ALL
 
     return interruptible(retry)
 

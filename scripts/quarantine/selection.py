@@ -75,7 +75,7 @@ def selection_options(function: Function) -> Function:
             "--older-than",
             type=DurationType(),
             default="0s",
-            help="Select bundles that have been in quarantine for at least this time, such as 7d.",
+            help="Select bundles that have been in quarantine for at least this long, such as 7d.",
         ),
         click.option(
             "--all", "has_all", is_flag=True, help="Include bundles of evaluations that have since been archived."

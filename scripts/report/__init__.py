@@ -1,1 +1,1 @@
-"""Report the outcome of every evaluation of a run as CSV, JSON lines or HTML."""
+"""Report the outcome of every evaluation of a run as CSV, JSON Lines or HTML."""

@@ -1,4 +1,4 @@
-"""Print what became of every evaluation of a run: CSV, JSON lines, or an HTML file."""
+"""Print what became of every evaluation of a run: CSV, JSON Lines, or an HTML file."""
 
 import asyncio
 import contextlib
@@ -31,8 +31,8 @@ from worker.config.settings import Settings
 @click.command()
 @click.argument("name", metavar="RUN")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML file instead of CSV.")
-@click.option("--keep", "kept", metavar="COLUMN", multiple=True, help="Add this column of the file --from.")
-@click.option("--from", "source", metavar="FILE", help="Your own file with these evaluations, for --keep.")
+@click.option("--keep", "kept", metavar="COLUMN", multiple=True, help="Add this column of the --from file.")
+@click.option("--from", "source", metavar="FILE", help="Your own file, which has these evaluations; needed by --keep.")
 @column_option
 @account_option()
 @excel_option
@@ -51,10 +51,10 @@ def report(
     """List the outcome of every evaluation of a run, according to the archive.
 
     The archive keeps a list of each run of `run`, `backfill` and `enqueue --run`. --keep adds columns of your own
-    file to the rows, joined by the evaluation ID. Nothing of that file is stored.
+    file to the rows, joined by the evaluation ID. That file is not stored.
     """
     if bool(kept) != (source is not None):
-        raise click.UsageError("--keep and --from belong together: which columns of which file")
+        raise click.UsageError("--keep and --from need each other: give the columns and their file")
     settings, run_name = load_account_settings(account), parse_run(name)
     with contextlib.ExitStack() as stack:
         cells = stack.enter_context(read_kept_cells(source, kept, column, settings)) if source else None

@@ -4,7 +4,7 @@ import importlib.resources
 
 from jinja2 import Environment, StrictUndefined
 
-from scripts.archive_access.evaluation_rows import ERASED, MISSING
+from scripts.archive_access.evaluation_rows import DISPOSED, ERASED, MISSING
 from scripts.console.formatting import format_bytes, format_count
 from scripts.console.summary import MEANINGS, REASONS
 from scripts.report.kept_columns import KeptCells
@@ -32,6 +32,7 @@ def render_page(run: RunList, totals: ReportTotals, made_at: str, cells: KeptCel
     meanings = [(outcome.value, totals.outcomes[outcome.value], meaning) for outcome, meaning in MEANINGS.items()]
     meanings += [
         (ERASED, totals.outcomes[ERASED], "erased for a privacy request; the receipt is kept"),
+        (DISPOSED, totals.outcomes[DISPOSED], "a rule of the retention schedule disposed of all documents"),
         (MISSING, totals.outcomes[MISSING], "no manifest, and no dead letter"),
     ]
     reasons = [(reason.value, totals.reasons[reason.value], meaning) for reason, meaning in REASONS.items()]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from scripts.archive_access.evaluation_rows import ONLY_HELD_HERE, EvaluationRow
+from scripts.archive_access.evaluation_rows import EvaluationRow
 from tasks.model.outcome import Outcome
 
 _NAMED = 1_000
@@ -35,14 +35,15 @@ class ReportTotals:
     Attributes:
         begun: when the run began.
         outcomes: how many rows have each outcome, ``missing`` included.
-        causes: how many of the rows that need a look have each cause.
+        causes: how many of the rows that need attention have each cause.
         reasons: how many rows with ``no_documents`` have each reason.
         documents: how many the archive holds.
         bytes: their size.
+        disposed: how many were disposed of.
         only_here: evaluations with documents that only the archive has.
         before: manifests that are older than the run.
-        named: the first rows that need a look.
-        unnamed: how many more rows need a look.
+        named: the first rows that need attention.
+        unnamed: how many more rows need attention.
     """
 
     begun: datetime
@@ -51,6 +52,7 @@ class ReportTotals:
     reasons: Counter[str] = field(default_factory=Counter)
     documents: int = 0
     bytes: int = 0
+    disposed: int = 0
     only_here: int = 0
     before: int = 0
     named: list[EvaluationRow] = field(default_factory=list)
@@ -64,7 +66,7 @@ class ReportTotals:
 
     @property
     def errors(self) -> int:
-        """Rows that need a look."""
+        """The number of rows that need attention."""
         return len(self.named) + self.unnamed
 
     def add(self, rows: Sequence[EvaluationRow]) -> None:
@@ -75,7 +77,8 @@ class ReportTotals:
                 self.reasons[row.reason] += 1
             self.documents += row.documents
             self.bytes += row.bytes
-            self.only_here += row.at_source in ONLY_HELD_HERE
+            self.disposed += row.disposed or 0
+            self.only_here += row.is_only_held_here
             at = datetime.fromisoformat(row.archived_at) if row.archived_at else None
             if at and at < self.begun:
                 self.before += 1

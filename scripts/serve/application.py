@@ -14,6 +14,7 @@ from scripts.serve.api.evaluations import EvaluationsApi
 from scripts.serve.api.health import HealthApi
 from scripts.serve.api.idempotency import IdempotencyStore
 from scripts.serve.api.openapi import PATHS, show_document
+from scripts.serve.api.retention_events import RetentionEventsApi
 from scripts.serve.api.submit import SubmitApi
 from scripts.serve.api.webhook import WebhookApi
 from scripts.serve.auth.accounts import WebhookAuth
@@ -30,6 +31,7 @@ from tasks.consumer.system_metrics import SystemMetrics
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.model.account import Allowance
+from tasks.retention.schedule import load_schedule
 from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
 from tasks.telemetry import tracing
@@ -41,6 +43,7 @@ from worker.metrics.shared_metrics import SharedMetrics
 _TOKENS = 'Bearer realm="docv-archive"'
 # Routes that authenticate their requests themselves, and the public one.
 _PUBLIC_ROUTES = ("/webhooks/riskos", "/webhooks/riskos/{account}", "/evaluations", "/evaluations/{eval_id}", "/livez")
+_ROLES = {"/evaluations/{eval_id}/events": (Role.OPERATOR, Role.RECORDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,12 @@ def make_application(
         "metrics": metrics.show,
     }
     authenticator = Authenticator(
-        {Role.OPERATOR: settings.operators, Role.VIEWER: settings.viewers, Role.PRODUCER: settings.intake_tokens}
+        {
+            Role.OPERATOR: settings.operators,
+            Role.VIEWER: settings.viewers,
+            Role.PRODUCER: settings.intake_tokens,
+            Role.RECORDS: settings.records_tokens,
+        }
     )
     limiter = WrongSecretLimiter(limits.wrong_secrets_per_second)
     made = web.Application(
@@ -88,7 +96,7 @@ def make_application(
             *((trace_request,) if tracing.is_on() else ()),
             log_requests(metrics),
             limit_wrong_secrets(limiter, metrics),
-            require_auth(authenticator, _PUBLIC_ROUTES),
+            require_auth(authenticator, _PUBLIC_ROUTES, _ROLES),
         ]
     )
     for path, operations in PATHS.items():
@@ -128,4 +136,5 @@ def _make_handlers(
         "receive_event_of_account": webhook.receive,
         "hand_in": intake.submit,
         "show_evaluation": look_up.show,
+        "report_event": RetentionEventsApi(bucket, accounts, load_schedule(settings), limits).record,
     }

@@ -39,8 +39,8 @@ _REDIS_SECONDS = 2.0
 _SHUTDOWN_SECONDS = 1.0
 _REDIS_CONNECTIONS = 24
 _NO_SECRETS = (
-    "DOCV_WEBHOOK_SECRETS, DOCV_INTAKE_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set, so no request could be "
-    "authenticated: set one of them; `openssl rand -hex 32` prints a good secret"
+    "DOCV_WEBHOOK_SECRETS, DOCV_INTAKE_TOKENS, DOCV_RECORDS_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set, so no "
+    "request could be authenticated: set one of them; `openssl rand -hex 32` prints a good secret"
 )
 # obstore's threads abort a process that exits immediately after their answer (0.12.1).
 _CLOSE_SECONDS = 0.2
@@ -60,13 +60,13 @@ def serve(host: str, port: int, *, read_only: bool) -> int:
     """Accept RiskOS events and evaluation IDs over HTTP, and serve the operations page, until stopped.
 
     Serves plain HTTP: put a reverse proxy with TLS in front of it. DOCV_WEBHOOK_SECRETS, DOCV_INTAKE_TOKENS,
-    DOCV_OPERATORS and DOCV_VIEWERS hold the accepted secrets; at least one must be set. docs/producers.md describes
-    the API.
+    DOCV_RECORDS_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS hold the accepted secrets; at least one must be set.
+    docs/producers.md describes the API.
     """
     settings = load_settings()
     accounts = load_accounts(settings)
     of_webhooks = any(each.settings.webhook_secrets for each in accounts)
-    if not any((of_webhooks, settings.intake_tokens, settings.operators, settings.viewers)):
+    if not any((of_webhooks, settings.intake_tokens, settings.records_tokens, settings.operators, settings.viewers)):
         raise SettingsError((_NO_SECRETS,))
     settings.need_redis_url()
     configure_logs(settings.log_level, accounts.secrets())

@@ -4,12 +4,13 @@ Workers go on meanwhile. So apparent differences are checked again from a new li
 before and after it: every object that a manifest names is written before the manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from scripts.console.formatting import format_count
 from scripts.verify.check_object import check_object
 from scripts.verify.context import VerifyContext
-from scripts.verify.expected_objects import expected_objects
+from scripts.verify.expected_objects import ExpectedObjects, expected_objects
 from scripts.verify.layout import ArchivePlace, ObjectGroup, quarantine_place
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.revisions import RevisionChain, read_chain
@@ -78,8 +79,23 @@ async def _find_differences(
         quarantined = {stored.key: stored for stored in await ctx.objects(place.prefix)}
         for claim in claims.bundles:
             differences += await check_object(ctx, evaluation.eval_id, claim, quarantined.get(claim.key))
-    unnamed = [stored for key, stored in there.items() if key not in claims.documents and key not in chain.keys]
+    differences += _find_disposed(ctx, evaluation, claims, there)
+    named = chain.keys | claims.documents.keys() | claims.disposed.keys()
+    unnamed = [stored for key, stored in there.items() if key not in named]
     return differences + ctx.orphans(evaluation.eval_id, unnamed, "no manifest of its evaluation names it")
+
+
+def _find_disposed(
+    ctx: VerifyContext, evaluation: Evaluation, claims: ExpectedObjects, there: Mapping[str, ListedObject]
+) -> list[Difference]:
+    """Return the objects that exist although their documents were disposed of, and the disposal has had time enough."""
+    found = list[tuple[float, Difference]]()
+    for key in claims.disposed.keys() & there.keys():
+        disposed_at = claims.disposed[key].disposed_at
+        detail = f"it was disposed of on {disposed_at[:10]}: run the same `docv-archive retention apply` again"
+        since = max(there[key].modified, datetime.fromisoformat(disposed_at).timestamp())
+        found.append((since, Difference(evaluation.eval_id, key, Problem.DISPOSED_STILL_THERE, detail)))
+    return ctx.drop_young(sorted(found, key=lambda each: each[1].key))
 
 
 def _check_without_manifest(

@@ -21,18 +21,29 @@ from scripts.ids.id_list import read_id_list
 from scripts.ids.scratch import leave_no_folders
 from scripts.ids.unique import UniqueIds
 from scripts.verify.check_evaluation import check_evaluation, check_quarantine
+from scripts.verify.check_record import check_records
 from scripts.verify.check_run import check_run
 from scripts.verify.context import Selection, VerifyContext, VerifyDepth
-from scripts.verify.layout import ArchiveArea, ObjectGroup, evaluation_place, group_objects, quarantine_place
+from scripts.verify.layout import (
+    ArchiveArea,
+    ObjectGroup,
+    evaluation_place,
+    event_place,
+    group_objects,
+    quarantine_place,
+)
 from scripts.verify.open_lister import open_lister
 from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
+from tasks.telemetry import tracing
 from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, load_settings
+from worker.tracing import open_tracer
 
 _AT_ONCE = 64
+_OF_EVALUATIONS = frozenset({ArchiveArea.EVALUATION, ArchiveArea.QUARANTINE, ArchiveArea.EVENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class VerifyOptions:
     type=click.IntRange(0),
     default=3600,
     show_default=True,
-    help="Seconds for which a new object may be without a manifest.",
+    help="Ignore objects without a manifest until they are this many seconds old.",
 )
 @account_option()
 @excel_option
@@ -94,7 +105,7 @@ def verify(
     as_json: bool,
     **others: Any,
 ) -> int:
-    """Read the archive back and compare it with its manifests; print every difference, change nothing.
+    """Read the archive back, compare it with its manifests, and print every difference; change nothing.
 
     Checks the whole archive, or only the evaluations in FILE. Workers may keep running. Exit code 1 means that there
     is a difference. docs/design.md lists all differences.
@@ -115,6 +126,7 @@ def verify(
 
 
 async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: Settings, write: RecordWriter) -> int:
+    tracing.use(open_tracer(settings))
     async with open_read_only_bucket(settings) as bucket, open_lister(settings) as lister:
         ctx = VerifyContext(
             EncryptedBucket(bucket, Keyring.of(settings.keyring_texts())),
@@ -172,19 +184,21 @@ async def _selected_groups(eval_ids: UniqueIds, environment: str) -> AsyncIterat
     for eval_id in eval_ids:
         yield ObjectGroup(evaluation_place(environment, eval_id), None)
         yield ObjectGroup(quarantine_place(environment, eval_id), None)
+        yield ObjectGroup(event_place(environment, eval_id), None)
 
 
 async def find_differences(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
     """Return the differences in one part of the archive."""
-    match group.place.area:
+    area = group.place.area
+    if area in _OF_EVALUATIONS and not ctx.selection.has(group.place.name):
+        return []
+    match area:
         case ArchiveArea.EVALUATION:
-            return await check_evaluation(ctx, group) if ctx.selection.has(group.place.name) else []
+            return await check_evaluation(ctx, group)
         case ArchiveArea.QUARANTINE:
-            return await check_quarantine(ctx, group) if ctx.selection.has(group.place.name) else []
+            return await check_quarantine(ctx, group)
         case ArchiveArea.RUN:
             return await check_run(ctx, group)
-        case ArchiveArea.RECEIPT:
-            ctx.progress.receipts += 1
-            return []
         case ArchiveArea.NONE:
             return ctx.orphans("", group.objects or (), "it does not belong to docv-archive")
+    return await check_records(ctx, group)

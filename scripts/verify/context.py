@@ -3,16 +3,24 @@
 import asyncio
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from scripts.console.formatting import format_bytes, format_count
+from scripts.verify.layout import ArchiveArea
 from scripts.verify.objects_api import ObjectLister
 from scripts.verify.problems import Difference, Problem
 from tasks.storage.bucket import Bucket, ListedObject
 
 _READS_AT_ONCE = 32
+_RECORDS = {
+    ArchiveArea.EVENT: "event",
+    ArchiveArea.LEGAL_HOLD: "legal-hold record",
+    ArchiveArea.CERTIFICATE: "disposal certificate",
+    ArchiveArea.RECEIPT: "receipt",
+}
 
 
 class VerifyDepth(enum.Enum):
@@ -35,17 +43,17 @@ class VerifyProgress:
         objects: listed objects of the chosen evaluations.
         size: bytes that were read back.
         quarantined: bundles in quarantine.
-        receipts: receipts of privacy requests.
         runs: lists of runs.
-        young: objects that nothing names yet and that are too young to count as orphans.
+        records: other records, by their area.
+        young: objects that are too young to be a difference: a manifest may follow, or a disposal is under way.
     """
 
     evaluations: int = 0
     objects: int = 0
     size: int = 0
     quarantined: int = 0
-    receipts: int = 0
     runs: int = 0
+    records: Counter[ArchiveArea] = field(default_factory=Counter)
     young: int = 0
 
     def sentence(self) -> str:
@@ -53,9 +61,9 @@ class VerifyProgress:
         found = f"{format_count(self.evaluations, 'evaluation')}, {format_count(self.objects, 'object')}"
         others = (
             (self.quarantined, f"{self.quarantined:,} in quarantine"),
-            (self.receipts, format_count(self.receipts, "receipt")),
             (self.runs, format_count(self.runs, "run list")),
-            (self.young, f"{self.young:,} too young to be named by a manifest yet"),
+            *((count, format_count(count, _RECORDS[area])) for area, count in self.records.items()),
+            (self.young, f"{self.young:,} too young to judge"),
         )
         return "; ".join([f"{found}, {format_bytes(self.size)} read back", *(said for count, said in others if count)])
 
@@ -89,7 +97,8 @@ class VerifyContext:
     Attributes:
         bucket: reads bytes.
         lister: lists objects and reads their attributes.
-        young: time in seconds since 1970; a manifest that names a newer object may still follow.
+        young: time in seconds since 1970; a manifest that names a newer object may still follow, and a newer disposal
+            may still be under way.
         depth: how closely objects are checked.
         selection: which evaluations are checked.
         lock_expected: mode of the Object Lock that documents must have; None if they need none.
@@ -112,6 +121,16 @@ class VerifyContext:
 
     def orphans(self, eval_id: str, unnamed: Sequence[ListedObject], why: str) -> list[Difference]:
         """Return the unnamed objects that are old enough to count as orphans."""
-        old = [stored for stored in unnamed if stored.modified <= self.young]
-        self.progress.young += len(unnamed) - len(old)
-        return [Difference(eval_id, stored.key, Problem.ORPHAN, why) for stored in old]
+        return self.drop_young(
+            [(stored.modified, Difference(eval_id, stored.key, Problem.ORPHAN, why)) for stored in unnamed]
+        )
+
+    def drop_young(self, found: Sequence[tuple[float, Difference]]) -> list[Difference]:
+        """Return the differences that are old enough to count.
+
+        Args:
+            found: differences, and since when they may have existed, in seconds since 1970.
+        """
+        old = [difference for since, difference in found if since <= self.young]
+        self.progress.young += len(found) - len(old)
+        return old

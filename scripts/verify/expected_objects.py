@@ -9,7 +9,7 @@ from tasks.bundle.documents import Kind, source_of
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import ManifestOutcome
 from tasks.storage.encryption import sealed_size
-from tasks.storage.manifest_records import DocumentRecord
+from tasks.storage.manifest_records import DisposedRecord, DocumentRecord
 
 _KINDS = frozenset(Kind)
 
@@ -48,11 +48,13 @@ class ExpectedObjects:
 
     Attributes:
         documents: documents by key.
+        disposed: documents that were disposed of, by key.
         bundles: bundles that must be in quarantine.
         differences: claims that are not allowed.
     """
 
     documents: dict[str, ExpectedObject] = field(default_factory=dict)
+    disposed: dict[str, DisposedRecord] = field(default_factory=dict)
     bundles: list[ExpectedObject] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
 
@@ -61,11 +63,13 @@ def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) 
     """Return the objects that the manifests of an evaluation claim, those of the current one first."""
     claims = ExpectedObjects()
     sources = _sources(records)
+    if records:
+        _add_disposed(claims, evaluation, records[0])
     for number, record in enumerate(records):
         for document in record.manifest.documents:
             if wrong := _wrong_key(evaluation, document):
                 claims.differences.append(wrong)
-            elif document.key not in claims.documents:
+            elif document.key not in claims.documents and document.key not in claims.disposed:
                 claims.documents[document.key] = _expect_document(evaluation, document, sources[document.key])
                 if number:
                     detail = f"revision {record.manifest.revision} names it, and the manifest does not any more"
@@ -74,6 +78,18 @@ def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) 
                     )
         _expect_bundles(claims, evaluation, record)
     return claims
+
+
+def _add_disposed(claims: ExpectedObjects, evaluation: Evaluation, record: ManifestRecord) -> None:
+    for document in record.manifest.disposed:
+        if wrong := _wrong_key(evaluation, document):
+            claims.differences.append(wrong)
+        else:
+            claims.disposed[document.key] = document
+    disposed = {document.sha256 for document in record.manifest.disposed}
+    if any(document.sha256 in disposed for document in record.manifest.documents):
+        detail = "it lists the same bytes as held and as disposed of"
+        claims.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
 
 
 def _sources(records: Iterable[ManifestRecord]) -> dict[str, frozenset[str]]:
@@ -85,7 +101,7 @@ def _sources(records: Iterable[ManifestRecord]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _wrong_key(evaluation: Evaluation, document: DocumentRecord) -> Difference | None:
+def _wrong_key(evaluation: Evaluation, document: DocumentRecord | DisposedRecord) -> Difference | None:
     parts = document.key.split("/")
     if parts[:2] != [evaluation.environment, evaluation.eval_id] or not {"", ".", ".."}.isdisjoint(parts):
         problem, detail = Problem.KEY_OUTSIDE, "a manifest names it that is not its evaluation's; it was not followed"

@@ -1,4 +1,4 @@
-"""Group the keys of a listing into places: an evaluation, its quarantine, or a run."""
+"""Group the keys of a listing into places: an evaluation, its quarantine, its events, a run, or a single record."""
 
 import enum
 import itertools
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tasks.errors import BadEvalId
 from tasks.model.evaluation import ENVIRONMENTS, parse_eval_id
+from tasks.retention.event import EVENTS
 from tasks.storage.bucket import ListedObject
 
 
@@ -16,6 +17,9 @@ class ArchiveArea(enum.Enum):
     EVALUATION = enum.auto()
     QUARANTINE = enum.auto()
     RUN = enum.auto()
+    EVENT = enum.auto()
+    LEGAL_HOLD = enum.auto()
+    CERTIFICATE = enum.auto()
     RECEIPT = enum.auto()
     NONE = enum.auto()
     """Not written by docv-archive."""
@@ -46,6 +50,13 @@ class ObjectGroup:
     objects: tuple[ListedObject, ...] | None
 
 
+_RECORDS = (
+    ("holds/", ArchiveArea.LEGAL_HOLD),
+    ("receipts/disposals/", ArchiveArea.CERTIFICATE),
+    ("receipts/", ArchiveArea.RECEIPT),
+)
+
+
 def evaluation_place(environment: str, eval_id: str) -> ArchivePlace:
     """Return the place of an evaluation."""
     return ArchivePlace(ArchiveArea.EVALUATION, f"{environment}/{eval_id}/", environment, eval_id)
@@ -54,6 +65,11 @@ def evaluation_place(environment: str, eval_id: str) -> ArchivePlace:
 def quarantine_place(environment: str, eval_id: str) -> ArchivePlace:
     """Return the place of an evaluation's quarantine."""
     return ArchivePlace(ArchiveArea.QUARANTINE, f"quarantine/{environment}/{eval_id}/", environment, eval_id)
+
+
+def event_place(environment: str, eval_id: str) -> ArchivePlace:
+    """Return the place of the events of an evaluation."""
+    return ArchivePlace(ArchiveArea.EVENT, f"{EVENTS}{environment}/{eval_id}/", environment, eval_id)
 
 
 def place_of(key: str) -> ArchivePlace:
@@ -65,8 +81,10 @@ def place_of(key: str) -> ArchivePlace:
             return quarantine_place(environment, eval_id)
         case ["runs", environment, run, _, *_] if environment in ENVIRONMENTS:
             return ArchivePlace(ArchiveArea.RUN, f"runs/{environment}/{run}/", environment, run)
-        case ["receipts", _, *_]:
-            return ArchivePlace(ArchiveArea.RECEIPT, key)
+        case ["events", environment, eval_id, _] if environment in ENVIRONMENTS and _is_canonical(eval_id):
+            return event_place(environment, eval_id)
+        case ["holds" | "receipts", _, *_]:
+            return ArchivePlace(next(area for prefix, area in _RECORDS if key.startswith(prefix)), key)
     return ArchivePlace(ArchiveArea.NONE, key)
 
 

@@ -20,6 +20,7 @@ from scripts.verify.objects_api import ObjectHead
 from scripts.verify.s3_requests import S3Requests, open_s3_requests
 from tasks.errors import StorageError
 from tasks.storage.bucket import ListedObject
+from tasks.telemetry.tracing import s3_request
 from worker.clients.s3_connection import connect_s3
 from worker.clients.s3_errors import explain_page
 from worker.config.settings import Settings
@@ -54,7 +55,8 @@ class S3ObjectLister:
 
     async def _list_page(self, asked: Mapping[str, str]) -> ET.Element:
         query = urlencode(sorted(asked.items()), safe="-._~", quote_via=quote)
-        answer = await self._requests.send("GET", "", "s3:ListBucket", query)
+        with s3_request("ListObjectsV2"):
+            answer = await self._requests.send("GET", "", "s3:ListBucket", query)
         page = _parse(bytes(answer.body)) if answer else None
         if page is None or not _is_listing(page):
             raise StorageError("list", str(explain_page("200")))

@@ -21,7 +21,6 @@ from tasks.telemetry import log_events, tracing
 from worker.metrics.worker_metrics import count_failed_attempt
 
 _PAUSED_SECONDS = 1.0
-_NOTIFY_SECONDS = 5.0
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 

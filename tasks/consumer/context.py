@@ -18,6 +18,7 @@ from tasks.model.account import Account
 from tasks.model.job import Queue
 from tasks.pipeline.pipeline import ConfirmLease, LeaseWatch, PipelineContext
 from tasks.pipeline.reread import RereadContext
+from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.adaptive_rate import AdaptiveRate
 from tasks.resilience.archive_gate import ArchiveGate
@@ -27,6 +28,7 @@ from tasks.resilience.permission import PermissionMonitor
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
 from tasks.resilience.worker_pause import WorkerPause
+from tasks.retention.schedule import Schedule
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket
@@ -50,6 +52,7 @@ class SharedParts:
         concurrency: hands out the slots of this process.
         leases: the leases of this process.
         leftovers: records objects that were written of an evaluation which was erased meanwhile.
+        schedule: the retention schedule, or None.
     """
 
     bucket: Bucket
@@ -59,6 +62,7 @@ class SharedParts:
     concurrency: ConcurrencyLimiter
     leases: LeaseKeeper
     leftovers: Leftovers
+    schedule: Schedule | None = None
 
 
 class AccountContexts:
@@ -114,6 +118,7 @@ def make_account_contexts(
         acquire_slot=shared.concurrency.slot,
         confirm_lease=shared.leases.confirm,
         watch=LeaseWatch(shared.leases.is_fresh, shared.leases.attempt, shared.leftovers.add),
+        retention=RetentionPolicy(shared.schedule, settings.lock_days),
     )
     clients = [
         _make_client(settings, Account.from_settings(each), resources, shared, successes, bundle_memory.largest)
@@ -153,6 +158,7 @@ def _make_client(
 def make_reread_context(
     settings: Settings,
     resources: Resources,
+    schedule: Schedule | None,
     *,
     at_once: int,
     confirm_lease: ConfirmLease,
@@ -162,6 +168,7 @@ def make_reread_context(
     """Return the context in which bundles in quarantine are read again, as a worker with these settings reads them.
 
     Args:
+        schedule: the retention schedule, or None.
         at_once: bundles that are read at a time.
     """
     from tasks.storage.encrypted_bucket import EncryptedBucket  # noqa: PLC0415  # see _make_upload_target
@@ -181,6 +188,7 @@ def make_reread_context(
         in_memory=min(BundleMemory(_quarter(settings)).largest, _quarter(settings) // at_once),
         spool_dir=resources.spool_dir,
         lenient=lenient,
+        retention=RetentionPolicy(schedule, settings.lock_days),
     )
 
 
@@ -205,7 +213,8 @@ def _make_restricted_target(settings: Settings, resources: Resources) -> UploadT
     """Return the target for documents of military IDs and minors: without a lock, so that they can be erased."""
     if settings.restricted != "archive":
         return None
-    bucket = open_bucket(resources.archive, settings.storage_class, tag_client=resources.tag_client)
+    write_client = resources.write_client and resources.write_client.without_lock()
+    bucket = open_bucket(resources.archive, settings.storage_class, write_client, resources.tag_client)
     return _make_upload_target(settings, resources, bucket)
 
 

@@ -1,8 +1,6 @@
 """Build the objects that a consumer and its background loops share."""
 
 import os
-import secrets
-import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from tasks.consumer.prefetch import PrefetchControl
 from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.leftovers import Leftovers
-from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.ledger.worker_registry import WorkerRegistry, make_worker_name
 from tasks.memory.spool import disk_space, spooled_bytes
 from tasks.model.job import Queue
 from tasks.notifications.notifier import Notifier
@@ -27,6 +25,7 @@ from tasks.resilience.hold_monitor import HoldMonitor
 from tasks.resilience.holds import Holds
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.worker_pause import WorkerPause
+from tasks.retention.schedule import Schedule
 from tasks.storage.open_bucket import open_bucket
 from worker.broker.rabbitmq import BACKFILL_PREFETCH
 from worker.broker.redis_transport import paused_queues
@@ -81,9 +80,14 @@ def make_consumer_parts(
     watchdog: Watchdog,
     *,
     queues: Collection[Queue] = tuple(Queue),
+    schedule: Schedule | None = None,
 ) -> ConsumerParts:
-    """Return the parts for the settings, the accounts and the open resources of a process."""
-    redis, name = resources.redis, _make_name()
+    """Return the parts for the settings, the accounts and the open resources of a process.
+
+    Args:
+        schedule: the retention schedule, or None.
+    """
+    redis, name = resources.redis, make_worker_name(os.getpid())
     ledger, leftovers = _make_ledger(settings, redis), Leftovers(redis)
     leases, workers, holds = LeaseKeeper(ledger), WorkerRegistry(redis), Holds(redis)
     prefetch = _make_prefetch(settings)
@@ -95,6 +99,7 @@ def make_consumer_parts(
         concurrency=ConcurrencyLimiter(settings.concurrency, runtime.cancel_on_drain, prefetch),
         leases=leases,
         leftovers=leftovers,
+        schedule=schedule,
     )
     contexts = make_account_contexts(settings, accounts, resources, shared)
     return ConsumerParts(
@@ -127,11 +132,6 @@ def observe_gauges(parts: ConsumerParts, spool_dir: Path) -> None:
     SPOOL_FREE.set_function(lambda: disk_space(spool_dir)[0])
     SPOOL_SIZE.set_function(lambda: disk_space(spool_dir)[1])
     PAUSED.set_function(lambda: parts.pause.is_paused)
-
-
-def _make_name() -> str:
-    # Containers may share a host name, and each of their workers may be process 1.
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def _make_ledger(settings: Settings, redis: "Redis") -> Ledger:

@@ -21,6 +21,7 @@ from tasks.model.outcome import NoDocumentsReason, Outcome, RestrictedHandling, 
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
 from tasks.resilience.retry import CAUSES
+from tasks.retention.schedule import Schedule, load_schedule
 from tasks.telemetry import log_events, tracing
 from worker.clients.redis import open_redis
 from worker.clients.redis_durability import check_persistence
@@ -45,7 +46,7 @@ class WorkerProcess:
     def __init__(self, app: Celery) -> None:
         settings = load_settings()
         # Celery sets up logging later than this; what is logged until then would not have our format.
-        accounts = load_accounts(settings)
+        accounts, schedule = load_accounts(settings), load_schedule(settings)
         configure_logs(settings.log_level, accounts.secrets())
         for warning in accounts.warnings:
             log_events.settings_warning(warning)
@@ -65,16 +66,23 @@ class WorkerProcess:
         self._queues = [Queue(name) for name in app.amqp.queues.consume_from if name in set(Queue)]
         self._publisher = Publisher(app)
         self._exit_stack = contextlib.AsyncExitStack()
-        self._consumer = self.runtime.run(self._start(settings, accounts))
+        self._consumer = self.runtime.run(self._start(settings, accounts, schedule))
         freeze_gc()
         self._watchdog.start()
 
-    async def _start(self, settings: Settings, accounts: Accounts) -> Consumer:
+    async def _start(self, settings: Settings, accounts: Accounts, schedule: Schedule | None) -> Consumer:
         await self._exit_stack.enter_async_context(_metrics_served(settings, accounts, self._watchdog))
         resources = await self._exit_stack.enter_async_context(open_resources(settings, accounts))
         await check_persistence(resources.redis, strict=settings.strict)
         parts = make_consumer_parts(
-            settings, accounts, resources, self.runtime, self._publisher, self._watchdog, queues=self._queues
+            settings,
+            accounts,
+            resources,
+            self.runtime,
+            self._publisher,
+            self._watchdog,
+            queues=self._queues,
+            schedule=schedule,
         )
         observe_gauges(parts, resources.spool_dir)
         consumer = Consumer(parts)

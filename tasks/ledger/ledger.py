@@ -19,7 +19,6 @@ from tasks.errors import LeaseLost
 from tasks.ledger.batcher import Batcher
 from tasks.ledger.counters import LedgerStats
 from tasks.ledger.dead_letters import DeadLetters
-from tasks.ledger.entries import KEY_PREFIX as _PREFIX
 from tasks.ledger.runs import Runs
 from tasks.ledger.script import LedgerScript
 from tasks.ledger.serialization import format_ending, format_failure, options_as_json, parse_jobs, select_published
@@ -255,14 +254,6 @@ class Ledger:
         """
         found = await self._script.call_in_chunks("locate", eval_ids)
         return [(state or None, cause or None) for state, cause in zip(found[::2], found[1::2], strict=True)]
-
-    async def is_leased(self, eval_id: str) -> bool:
-        """Return whether a worker has a lease on the evaluation that has not run out."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.time()
-            pipe.zscore(f"{_PREFIX}leased", eval_id)
-            (seconds, micro), ends = await pipe.execute()
-        return ends is not None and bool(ends / 1000 > seconds + micro / 1e6)
 
     async def erase(self, eval_id: str) -> bool:
         """Forget an evaluation in any state; return False, and do nothing, if a worker has it now.

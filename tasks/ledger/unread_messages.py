@@ -61,7 +61,7 @@ async def _count_messages(redis: "Redis", key: str) -> int:
         ends = [*await redis.lrange(key, 0, 0), *await redis.lrange(key, -1, -1)]
         return int(await redis.llen(key)) if any(_TASK in str(message) for message in ends) else 0
     except NoPermissionError:
-        return 0  # the ACL in docs/operations.md#login-of-redis denies keys without our prefix
+        return 0  # the ACL in docs/planning.md#login-of-redis denies keys without our prefix
 
 
 def _describe_fix(name: str, *, is_broker: bool) -> str:

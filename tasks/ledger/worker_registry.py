@@ -1,6 +1,8 @@
 """Register the live workers in Redis. A worker without a heartbeat for 15 seconds counts as gone."""
 
 import contextlib
+import secrets
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,17 @@ _PREFIX = "docv:workers:"
 _PAUSED = "docv:paused:"
 """HASH for each paused worker: scope, reason, note, since (seconds on Redis's clock)."""
 _EXPIRY_SECONDS = 15.0
+
+
+def make_worker_name(pid: int) -> str:
+    """Return a name for the worker in the process ``pid`` of this machine, unique among all workers."""
+    # Containers may share a host name, and each of their workers may be process 1.
+    return f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
+
+
+def is_worker_of_process(name: str, pid: int) -> bool:
+    """Return whether a worker has its name from the process ``pid`` of this machine."""
+    return name.startswith(f"{socket.gethostname()}:{pid}:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +102,11 @@ class WorkerRegistry:
         """Delete the record of a paused worker, which takes evaluations again."""
         await self._redis.delete(_PAUSED + worker)
 
-    async def list_names(self) -> list[str]:
-        """Return the names of all workers."""
+    async def list_names(self, queues: Collection[Queue] = tuple(Queue)) -> list[str]:
+        """Return the names of the workers that serve one of these queues."""
         now, _ = await self._redis.time()
         async with self._redis.pipeline(transaction=True) as pipe:
-            for queue in Queue:
+            for queue in queues:
                 pipe.zrangebyscore(_PREFIX + queue, now - _EXPIRY_SECONDS, now + _EXPIRY_SECONDS)
             return sorted({str(name) for names in await pipe.execute() for name in names})
 

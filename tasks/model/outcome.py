@@ -19,7 +19,7 @@ class Outcome(enum.StrEnum):
     REJECTED = "rejected"
     """RiskOS refused the request with another 400."""
     WITHHELD = "withheld"
-    """RiskOS delivered documents that must not be kept (military, minor), and none of them was stored."""
+    """RiskOS delivered documents that must not be kept (military, minor, or due), and none of them was stored."""
     UNREADABLE = "unreadable"
     """The bundle is damaged or unsafe, even after a second download. It is kept in quarantine."""
     FAILED = "failed"

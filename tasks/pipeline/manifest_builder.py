@@ -3,7 +3,7 @@
 It is built from return values only, so it records what was received, read and stored, and never an intention.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tasks.bundle.documents import Document, Kind
@@ -16,6 +16,7 @@ from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
 from tasks.storage.manifest import Manifest, archiver, format_utc, utc_now
 from tasks.storage.manifest_records import (
     BundleRecord,
+    DisposedRecord,
     DocumentRecord,
     NoDocumentsRecord,
     PaddingRecord,
@@ -36,13 +37,14 @@ def build_manifest(
     job: Job,
     result: FetchResult,
     contents: BundleContents,
-    stored: list[StoredDocument],
     *,
     retrieved_at: str,
     sealed_with: str | None = None,
     previous: Manifest | None = None,
 ) -> Manifest:
-    """Return the manifest as revision 1; ``tasks.storage.revision.next_revision`` turns it into the next revision.
+    """Return the manifest as revision 1, without documents; ``add_documents`` adds them.
+
+    ``tasks.storage.revision.next_revision`` turns it into the next revision.
 
     Args:
         retrieved_at: when RiskOS answered, in the format of ``utc_now``.
@@ -59,7 +61,7 @@ def build_manifest(
         outcome=outcome,  # type: ignore[arg-type]  # checked by pydantic
         revision=1,
         previous=None,
-        documents=tuple(_document(each, retrieved_at) for each in stored),
+        documents=(),
         unreadable=contents.unreadable,
         bundle=bundle,
         quarantined=(bundle,) if bundle and contents.is_damaged else (),
@@ -97,8 +99,27 @@ def _describe(
     return Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED, SourceStatus.PRESENT, bundle, _OK, None
 
 
-def build_reread_manifest(before: Manifest, contents: BundleContents, stored: list[StoredDocument]) -> Manifest:
-    """Return the manifest of a bundle that was read again from quarantine; the recorded answer of RiskOS stays.
+def add_documents(
+    manifest: Manifest, stored: Iterable[StoredDocument], disposed: Iterable[DisposedRecord] = (), *, archived_at: str
+) -> Manifest:
+    """Return a manifest with the documents that were stored, and those that were due when they arrived.
+
+    Args:
+        archived_at: when they were archived, in the format of ``utc_now``.
+    """
+    return manifest.model_copy(
+        update={
+            "documents": tuple(_document(each, archived_at) for each in stored),
+            "disposed": (*manifest.disposed, *disposed),
+            "archived_at": utc_now(),
+        }
+    )
+
+
+def build_reread_manifest(before: Manifest, contents: BundleContents) -> Manifest:
+    """Return the manifest of a bundle that was read again from quarantine, without documents.
+
+    The recorded answer of RiskOS stays.
 
     Args:
         before: the manifest that names the bundle.
@@ -106,26 +127,34 @@ def build_reread_manifest(before: Manifest, contents: BundleContents, stored: li
     source = before.source
     if source and not before.is_asked_since:
         source = source.model_copy(update={"status": SourceStatus.PRESENT})
-    taken_whole = {(each.name, each.key) for each in before.documents if not each.lenient}
-    archived_at = utc_now()
-    documents = (_document(each, archived_at) for each in stored)
     return before.model_copy(
         update={
             "outcome": Outcome.UNREADABLE if contents.is_damaged else Outcome.ARCHIVED,
-            "documents": tuple(
-                each if (each.name, each.key) in taken_whole else each.model_copy(update={"lenient": contents.lenient})
-                for each in documents
-            ),
+            "documents": (),
             "bundle": before.bundle and before.bundle.model_copy(update={"padding": _padding(contents)}),
             "unreadable": contents.unreadable,
             "quarantined": before.quarantined_bundles,
             "unconfirmed": before.unconfirmed and contents.is_damaged,
             "source": source,
             "trigger": before.trigger.model_copy(update={"source": QUARANTINE_SOURCE}),
-            "archived_at": archived_at,
             "archiver": archiver(),
         }
     )
+
+
+def mark_lenient(manifest: Manifest, before: Manifest, cause: str | None) -> Manifest:
+    """Return a manifest that says why the bundle of its documents was refused, unless a whole bundle had them, too.
+
+    Args:
+        before: the manifest before the bundle was read again.
+        cause: the cause of the refusal, or None.
+    """
+    taken_whole = {(each.name, each.key) for each in before.documents if not each.lenient}
+    documents = tuple(
+        each if (each.name, each.key) in taken_whole else each.model_copy(update={"lenient": cause})
+        for each in manifest.documents
+    )
+    return manifest.model_copy(update={"documents": documents})
 
 
 def _padding(contents: BundleContents) -> PaddingRecord | None:
@@ -135,7 +164,7 @@ def _padding(contents: BundleContents) -> PaddingRecord | None:
 def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
     """Return the manifest of an evaluation that needs no request to RiskOS."""
     answer = NoBundle(Outcome.NO_DOCUMENTS, 0, None)
-    return build_manifest(evaluation, job, answer, BundleContents(), [], retrieved_at=utc_now())
+    return build_manifest(evaluation, job, answer, BundleContents(), retrieved_at=utc_now())
 
 
 def add_evidence(job: Job, before: Manifest) -> Manifest | None:

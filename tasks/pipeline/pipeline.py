@@ -22,13 +22,15 @@ from tasks.model.outcome import (
     restriction_from,
 )
 from tasks.pipeline.manifest_builder import (
+    add_documents,
     add_evidence,
     build_manifest,
     build_unasked_tombstone,
     keep_keys,
     known_evidence,
 )
-from tasks.pipeline.upload import StoredDocument, UploadTarget, find_key_id, quarantine_bundle, store_documents
+from tasks.pipeline.retention import RetentionPolicy, select_documents
+from tasks.pipeline.upload import UploadTarget, find_key_id, quarantine_bundle, store_documents
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import BundleHandling
@@ -82,6 +84,7 @@ class PipelineContext:
         acquire_slot: acquires the slot of an evaluation of a queue.
         confirm_lease: checks that this worker still has the lease, before each write.
         watch: callbacks for a lease that is lost during an attempt.
+        retention: how long documents are kept.
     """
 
     client: RiskOSClient
@@ -95,6 +98,7 @@ class PipelineContext:
     acquire_slot: AcquireSlot = lambda _: contextlib.nullcontext()
     confirm_lease: ConfirmLease = _always_ours
     watch: LeaseWatch = LeaseWatch()
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
 
 class ArchiveAccess(Protocol):
@@ -119,6 +123,10 @@ class ArchiveAccess(Protocol):
     @property
     def watch(self) -> LeaseWatch:
         """Return the callbacks for a lease that is lost."""
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        """Return how long documents are kept."""
 
 
 async def archive(job: Job, ctx: PipelineContext) -> ArchiveResult:
@@ -162,7 +170,7 @@ async def _fetch_and_store(
 ) -> Manifest:
     """Fetch the documents from RiskOS and store them; return the manifest to commit."""
     restriction = restriction_from((*job.evidence, *(previous.manifest.evidence if previous else ())))
-    target = select_target(ctx, restriction)
+    target = select_target(ctx, restriction, previous)
     ctx = replace(ctx, target=target or ctx.target)
     async with ctx.bundle_memory.reserve(is_live=job.queue is Queue.LIVE) as reserved:
         answer = await ctx.client.fetch(evaluation, job, BundleHandling(target is None, reserved))
@@ -176,20 +184,22 @@ async def _fetch_and_store(
             return await _store(job, evaluation, ctx, answer, contents, previous, explained=explained)
 
 
-def select_target(ctx: ArchiveAccess, restriction: Restriction | None) -> UploadTarget | None:
+def select_target(
+    ctx: ArchiveAccess, restriction: Restriction | None, previous: StoredManifest | None
+) -> UploadTarget | None:
     """Return the target of documents, or None if they are withheld."""
-    if restriction is None:
-        return ctx.target
-    return ctx.restricted_target and replace(ctx.restricted_target, restriction=restriction)
+    target = ctx.restricted_target if restriction else ctx.target
+    is_held = previous is not None and bool(previous.manifest.matters)
+    return target and replace(target, restriction=restriction, is_held=is_held)
 
 
 async def _explain(
     job: Job, ctx: PipelineContext, evaluation: Evaluation, previous: StoredManifest | None, answer: NoBundle
 ) -> tuple[Evidence, ...]:
-    """Request the reason for missing documents from RiskOS, unless the archive holds some or the reason is known."""
+    """Request the reason for missing documents from RiskOS, unless the archive has held some or the reason is known."""
     before = previous.manifest if previous else None
     is_explained = reason_from(known_evidence(job, before)) is not NoDocumentsReason.RETENTION_OR_UNKNOWN
-    if answer.outcome is not Outcome.NO_DOCUMENTS or is_explained or (before and before.holds_anything):
+    if answer.outcome is not Outcome.NO_DOCUMENTS or is_explained or (before and before.has_held_anything):
         return ()
     if job.queue not in ctx.explained_queues:
         return ()
@@ -255,18 +265,16 @@ async def _store(
     explained: tuple[Evidence, ...],
 ) -> Manifest:
     """Store the documents in the archive; return the manifest to commit."""
-    retrieved_at = utc_now()
-    stored = await store_contents(job, evaluation, ctx, contents, previous, archived_at=retrieved_at)
-    manifest = build_manifest(
+    draft = build_manifest(
         evaluation,
         replace(job, evidence=(*job.evidence, *explained)),
         result,
         contents,
-        stored,
-        retrieved_at=retrieved_at,
+        retrieved_at=utc_now(),
         sealed_with=ctx.target.sealed_with,
         previous=previous.manifest if previous else None,
     ).model_copy(update={"tags": ctx.target.tags})
+    manifest = await store_contents(job, evaluation, ctx, contents, previous, draft)
     # RiskOS packs a new bundle for each request, so the one in quarantine is enough if nothing else has changed.
     same = previous and previous.manifest.same_content(next_revision(previous, manifest))
     if isinstance(result, Bundle) and contents.is_damaged and not same:
@@ -282,27 +290,42 @@ async def store_contents(
     ctx: ArchiveAccess,
     contents: BundleContents,
     previous: StoredManifest | None,
-    *,
-    archived_at: str,
-) -> list[StoredDocument]:
-    """Store the documents of a bundle in the archive, with their kinds and keys in the previous manifest.
+    draft: Manifest,
+) -> Manifest:
+    """Store the documents of a bundle that are kept, with their kinds and keys in the previous manifest.
+
+    Args:
+        draft: the manifest to commit, without documents.
+
+    Returns:
+        The manifest with its documents.
 
     Raises:
         LeaseLost: this worker no longer has the lease of the evaluation.
-        StorageError: a document could not be stored.
+        StorageError: a document could not be stored, or the events of the evaluation cannot be read.
+        IntegrityError: a stored object or an event is damaged.
     """
     await ctx.confirm_lease(job)
-    before = previous.manifest if previous else None
-    with timed(Step.UPLOAD), span("store", documents=len(contents.documents)):
+    before, archived_at = previous.manifest if previous else None, utc_now()
+    selection = await select_documents(
+        ctx.retention,
+        ctx.manifests,
+        evaluation,
+        keep_keys(contents.documents, evaluation, before),
+        next_revision(previous, draft),
+        now=archived_at,
+    )
+    with timed(Step.UPLOAD), span("store", documents=len(selection.documents)):
         stored = await store_documents(
             ctx.target,
             evaluation,
-            keep_keys(contents.documents, evaluation, before),
+            selection.documents,
             archived_at=archived_at,
             plain=before.plain_keys(evaluation) if before else (),
+            locks=selection.locks,
         )
-    count_uploaded(sum(len(document.data) for document in contents.documents))
-    return stored
+    count_uploaded(sum(len(document.data) for document in selection.documents))
+    return add_documents(draft, stored, selection.disposed, archived_at=archived_at)
 
 
 async def _commit(
@@ -340,7 +363,7 @@ def _restricted(record: Manifest, previous: StoredManifest | None) -> tuple[Rest
     before = previous.manifest if previous else None
     if record.restricted is None or (before and before.restricted):
         return None
-    if record.restricted.withheld and not record.holds_anything:
+    if not record.holds_anything:
         handling = RestrictedHandling.WITHHELD
     else:
         handling = RestrictedHandling.LATE if before and before.holds_anything else RestrictedHandling.ARCHIVED

@@ -4,7 +4,7 @@ A better reader finds documents in bundles that an older one refused, even after
 """
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.bundle.unpacker import BundleContents, BundleUnpacker
@@ -14,11 +14,12 @@ from tasks.memory.spool import DownloadBuffer
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
 from tasks.model.outcome import ArchiveResult, ManifestOutcome, Outcome, restriction_from
-from tasks.pipeline.manifest_builder import build_reread_manifest
+from tasks.pipeline.manifest_builder import build_reread_manifest, mark_lenient
 from tasks.pipeline.pipeline import ConfirmLease, LeaseWatch, select_target, store_contents
+from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.storage.bucket import Bucket
-from tasks.storage.manifest import StoredManifest, read_manifest, utc_now
+from tasks.storage.manifest import StoredManifest, read_manifest
 from tasks.storage.manifest_records import BundleRecord
 from tasks.storage.revision import commit, next_revision
 
@@ -34,6 +35,7 @@ class RereadContext:
         in_memory: bytes of the largest bundle in memory; larger ones are spooled.
         spool_dir: folder for spooled bundles; None for the system's folder for temporary files.
         lenient: whether to take the complete members from a bundle that is refused.
+        retention: how long documents are kept.
     """
 
     quarantine: Bucket
@@ -46,6 +48,7 @@ class RereadContext:
     in_memory: int
     spool_dir: Path | None = None
     lenient: bool = False
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
 
 async def reread(job: Job, evaluation: Evaluation, ctx: RereadContext) -> ArchiveResult:
@@ -70,22 +73,23 @@ async def reread(job: Job, evaluation: Evaluation, ctx: RereadContext) -> Archiv
 async def _reread(job: Job, evaluation: Evaluation, ctx: RereadContext, before: StoredManifest) -> ArchiveResult:
     unchanged = ArchiveResult(Outcome.UNCHANGED, before.manifest.manifest_outcome)
     bundle = before.manifest.rereadable_bundle
-    target = select_target(ctx, restriction_from(before.manifest.evidence))
+    target = select_target(ctx, restriction_from(before.manifest.evidence), before)
     if before.manifest.erased or bundle is None or target is None:
         return unchanged
     data = await _load(evaluation, ctx, bundle)
     async with ctx.unpacker.unpacked(data, lenient=ctx.lenient) as contents:
         if _gives_nothing(contents, before):
             return unchanged
-        stored = await store_contents(
-            job, evaluation, replace(ctx, target=target), contents, before, archived_at=utc_now()
-        )
-    manifest = build_reread_manifest(before.manifest, contents, stored)
-    if next_revision(before, manifest).comparison_key() == before.manifest.comparison_key():
+        draft = build_reread_manifest(before.manifest, contents)
+        manifest = await store_contents(job, evaluation, replace(ctx, target=target), contents, before, draft)
+    manifest = mark_lenient(manifest, before.manifest, contents.lenient)
+    record = next_revision(before, manifest)
+    if record.comparison_key() == before.manifest.comparison_key():
         return unchanged
     outcome = await commit(ctx.manifests, evaluation, manifest, before, ctx.target.tags)
-    is_unchanged = outcome is Outcome.UNCHANGED
-    return ArchiveResult(outcome, unchanged.unchanged if is_unchanged else None, has_written=True)
+    if outcome in {Outcome.UNCHANGED, Outcome.WITHHELD}:
+        return ArchiveResult(Outcome.UNCHANGED, record.manifest_outcome, has_written=True)
+    return ArchiveResult(outcome, has_written=True)
 
 
 def _gives_nothing(contents: BundleContents, before: StoredManifest) -> bool:

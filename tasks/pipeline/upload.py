@@ -6,8 +6,9 @@ S3 also answers so if two writers conflict and neither has written. The object i
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Protocol, cast
 
 from tasks.bundle.documents import Document
@@ -52,6 +53,7 @@ class UploadTarget:
         tags: the user's own tags.
         sealed_with: ID of the key that the bucket seals with, or None if it does not seal.
         restriction: why its objects must not be kept, or None if they may be.
+        is_held: whether its objects are under a legal hold.
         uploads: budget of bytes that are uploaded at the same time.
         put_seconds: time limit of one upload.
     """
@@ -60,6 +62,7 @@ class UploadTarget:
     tags: dict[str, str] = field(default_factory=dict)
     sealed_with: str | None = None
     restriction: Restriction | None = None
+    is_held: bool = False
     uploads: ByteBudget = field(default_factory=lambda: ByteBudget(_UPLOADS))
     put_seconds: float = 60.0
 
@@ -71,11 +74,13 @@ async def store_documents(
     *,
     archived_at: str,
     plain: Collection[str] = (),
+    locks: Mapping[str, date] | None = None,
 ) -> list[StoredDocument]:
     """Store every document in the archive; return them in the same order when all are confirmed to be stored.
 
     Args:
         plain: keys of objects that may exist unsealed, because a manifest records them as unsealed.
+        locks: the day on which Object Lock ends, by key; without it, the lock of the settings.
 
     Raises:
         StorageError: a document could not be stored.
@@ -89,6 +94,7 @@ async def store_documents(
     async def put_one(key: str, document: Document) -> None:
         async with at_once:
             labels = _make_attributes(evaluation, document, target, archived_at)
+            labels = replace(labels, locked_until=locks.get(key) if locks else None)
             sealed_with[key] = await _upload(
                 target, key, document.data, document.sha256, labels, may_be_plain=key in plain
             )
@@ -119,7 +125,7 @@ async def quarantine_bundle(
     """
     key = evaluation.quarantine_key(bundle.sha256)
     metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
-    labels = ObjectAttributes("application/zip", metadata, _restricted_tag(target))
+    labels = ObjectAttributes("application/zip", metadata, _restricted_tag(target), is_held=target.is_held)
     await _upload(target, key, bundle.data, bundle.sha256, labels, may_be_plain=key in plain)
     return key
 
@@ -174,4 +180,5 @@ def _make_attributes(
             "document-kind": document.kind.value,
             "source": document.source.value,
         },
+        is_held=target.is_held,
     )

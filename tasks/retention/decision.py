@@ -60,6 +60,16 @@ class Decision:
             return False
         return self.ends is None or today < self.ends
 
+    def locked_until(self, usual: date) -> date:
+        """Return the day on which Object Lock ends for the document; it may be past.
+
+        Args:
+            usual: the day on which a lock of the days in the settings ends.
+        """
+        if self.rule is None or self.ends is None:
+            return usual
+        return self.ends if self.rule.keep is Keep.MUST else min(usual, self.ends)
+
     def _has_ended(self, today: date) -> bool:
         return self.due is not None and self.due <= today
 

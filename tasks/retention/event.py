@@ -7,9 +7,11 @@ was received last counts; one without a date withdraws the event.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +25,7 @@ from tasks.storage.manifest_records import UTC_TIME, ArchiveRecord
 EVENTS = "events/"
 """Prefix of the keys of all events."""
 _LABELS = ObjectAttributes("application/json")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MAX_BYTES = 4096
 _AT_ONCE = 8
 
@@ -42,6 +45,38 @@ class EventRecord(ArchiveRecord):
     def received(self) -> dt.date:
         """The day on which the report was received, UTC."""
         return dt.datetime.fromisoformat(self.received_at).astimezone(dt.UTC).date()
+
+
+def parse_event(text: str, events: Collection[str]) -> str:
+    """Return the name of an event, which has to be one of those that the schedule knows.
+
+    Raises:
+        ValueError: it is not; the message never quotes it.
+    """
+    if text not in events:
+        known = f"expected {' or '.join(sorted(events))}" if events else "none of its clocks starts with an event"
+        raise ValueError(f"the schedule has no such event: {known}")
+    return text
+
+
+def parse_event_day(text: str, today: dt.date) -> dt.date:
+    """Return the day of an event.
+
+    Args:
+        today: the day, UTC; a later one is refused.
+
+    Raises:
+        ValueError: it is not a day in the form YYYY-MM-DD, or is a later one; the message never quotes it.
+    """
+    day = None
+    if _DAY.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            day = dt.date.fromisoformat(text)
+    if day is None:
+        raise ValueError("the date is not valid: expected YYYY-MM-DD")
+    if day > today:
+        raise ValueError(f"the date lies in the future: today is {today} (UTC)")
+    return day
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +115,7 @@ async def read_events(
         StorageError: the bucket does not answer.
     """
     if keys is None:
-        keys = [each.key async for some in bucket.list_objects(_folder(evaluation)) for each in some]
+        keys = [each.key async for some in bucket.list_objects(event_prefix(evaluation)) for each in some]
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def read(key: str) -> EventRecord | None:
@@ -117,12 +152,13 @@ async def record_event(
     )
     data = record.as_json()
     digest = hashlib.sha256(data).hexdigest()
-    key = f"{_folder(evaluation)}{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}.json"
+    key = f"{event_prefix(evaluation)}{moment:%Y%m%dT%H%M%S.%fZ}-{digest[:8]}.json"
     await put(bucket, key, data, digest, _LABELS)
     return record
 
 
-def _folder(evaluation: Evaluation) -> str:
+def event_prefix(evaluation: Evaluation) -> str:
+    """Return the prefix of the keys of an evaluation's events."""
     return f"{EVENTS}{evaluation.environment}/{evaluation.eval_id}/"
 
 

@@ -211,7 +211,7 @@ async def _read_denial(
         case _ if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ServiceFailed(status)
         case _:
-            raise UnexpectedAnswer("RiskOS does not answer so", status)
+            raise UnexpectedAnswer("RiskOS does not use this status", status)
     return denial.with_request_id(request_id)
 
 
@@ -330,7 +330,7 @@ def _check_is_zip(response: aiohttp.ClientResponse, head: bytes, tail: bytes, si
     looks_like_text = head.lstrip()[:1] in {b"", b"<", b"{"} and _ZIP_END not in tail
     if looks_like_text or response.content_type.startswith(_TEXT_TYPES):
         media_type = known_media_type(response.content_type)
-        raise UnexpectedAnswer(f"no ZIP but {media_type}, {size} bytes", response.status)
+        raise UnexpectedAnswer(f"not a ZIP but {media_type}, {size} bytes", response.status)
 
 
 async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol
 
 import obstore
@@ -22,6 +23,7 @@ from tasks.storage.object_tagger import ObjectTagger
 from tasks.storage.s3_fault import fault_of
 from tasks.storage.write_guard import confirmation, guarded_write
 from tasks.telemetry.tracing import s3_request
+from worker.clients.object_lock import LockingClient
 from worker.clients.s3_errors import explain_obstore_error, explain_page, is_page
 
 LARGE = 16 << 20
@@ -54,11 +56,15 @@ class ObjectAttributes:
         media_type: content type.
         metadata: user metadata.
         tags: object tags.
+        locked_until: day on which Object Lock ends; a past day for no lock, None for the lock of the settings.
+        is_held: whether the object is under a legal hold.
     """
 
     media_type: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    locked_until: date | None = None
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ async def put(bucket: Bucket, key: str, data: Buffer, sha256: str, attributes: O
                 raise IntegrityError("an object's bytes do not match its key") from None
         else:
             return True
-    raise StorageError("create", "the store neither took it nor had it")
+    raise StorageError("create", "the store did not accept the object and does not have it")
 
 
 def check_size(size: int, max_bytes: int | None) -> None:
@@ -181,7 +187,7 @@ class S3Bucket:
     Args:
         store: the client, with the archive's prefix.
         storage_class: S3 storage class of documents, or None for the bucket's default.
-        write_client: returns the client for writes; None if ``store`` also writes.
+        write_client: returns the client for a write; None if ``store`` also writes, without locks and legal holds.
         tagger: sets tags after each write; None to send them with the write.
     """
 
@@ -189,11 +195,10 @@ class S3Bucket:
         self,
         store: ObjectStore,
         storage_class: str | None = None,
-        write_client: Callable[[], ObjectStore] | None = None,
+        write_client: LockingClient | None = None,
         tagger: ObjectTagger | None = None,
     ) -> None:
-        self._store, self._tagger = store, tagger
-        self._write_client = write_client or (lambda: store)
+        self._store, self._write_client, self._tagger = store, write_client, tagger
         self._extra = {"Storage-Class": storage_class} if storage_class else {}
 
     async def create(self, key: str, data: Buffer, attributes: ObjectAttributes) -> None:
@@ -207,10 +212,13 @@ class S3Bucket:
     async def _put(
         self, key: str, data: Any, attributes: ObjectAttributes, extra: Mapping[str, str], **options: Any
     ) -> None:
+        client = self._store
+        if self._write_client:
+            client = self._write_client(attributes.locked_until, is_held=attributes.is_held)
         async with guarded_write(key):
             with s3_request("PutObject", (foreign.AlreadyExistsError, foreign.PreconditionError)):
                 await obstore.put_async(
-                    self._write_client(),
+                    client,
                     key,
                     data,
                     attributes={"Content-Type": attributes.media_type, **attributes.metadata, **extra},
@@ -299,7 +307,15 @@ class S3Bucket:
     async def list_objects(self, prefix: str, after: str = "") -> AsyncGenerator[list[ListedObject], None]:
         """Yield the objects below a prefix that ends with a slash, in batches, in the order of their keys."""
         with _translated("list"):
-            async for found in obstore.list(self._store, prefix, offset=after or None, chunk_size=_LISTED):
+            pages = obstore.list(self._store, prefix, offset=after or None, chunk_size=_LISTED)
+            has_more = True
+            while True:
+                # obstore sends no request after a page that is not full.
+                with s3_request("ListObjectsV2") if has_more else contextlib.nullcontext():
+                    found = await anext(pages, None)
+                if found is None:
+                    return
+                has_more = len(found) == _LISTED
                 yield [ListedObject(each["path"], each["size"], each["last_modified"].timestamp()) for each in found]
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:

@@ -107,7 +107,9 @@ class Manifest(ArchiveRecord):
         """The outcome of the evaluation, or that it was erased, or that all its documents were disposed of."""
         if self.erased:
             return ManifestOutcome.ERASED
-        if self.disposed and not self.documents:
+        # A bundle in quarantine may hold more documents than were disposed of.
+        is_unreadable = self.outcome is Outcome.UNREADABLE and bool(self.quarantined)
+        if self.disposed and not self.documents and not is_unreadable:
             return ManifestOutcome.DISPOSED
         # Manifests without `source` recorded RiskOS's last answer as the outcome, whatever the archive held.
         is_held = self.documents and self.outcome is not Outcome.UNREADABLE

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
@@ -41,7 +42,9 @@ async def commit(
         await complete_tags(bucket, evaluation, previous.manifest, tags)
         return Outcome.UNCHANGED
     await _write(bucket, evaluation, record, previous, tags)
-    return Outcome.UNCHANGED if previous and not _has_news(previous.manifest, record) else record.outcome
+    if previous and not _has_news(previous.manifest, record):
+        return Outcome.UNCHANGED
+    return Outcome.WITHHELD if record.manifest_outcome is ManifestOutcome.DISPOSED else record.outcome
 
 
 async def amend(
@@ -96,12 +99,12 @@ async def _write(
     tags: Mapping[str, str] | None,
 ) -> None:
     """Keep a copy of the previous manifest, and replace it by compare-and-swap."""
-    if previous:
-        kept, attributes = previous.stored.data, manifest_attributes(evaluation, previous.manifest, tags)
-        await put(
-            bucket, evaluation.revision_key(record.revision - 1), kept, hashlib.sha256(kept).hexdigest(), attributes
-        )
     data, attributes = record.as_json(), manifest_attributes(evaluation, record, tags)
+    if previous:
+        kept, key = previous.stored.data, evaluation.revision_key(record.revision - 1)
+        # The copy is under a legal hold if the evaluation is from now on.
+        former = replace(manifest_attributes(evaluation, previous.manifest, tags), is_held=attributes.is_held)
+        await put(bucket, key, kept, hashlib.sha256(kept).hexdigest(), former)
     try:
         await bucket.replace(evaluation.manifest_key, data, attributes, previous.stored.etag if previous else None)
     except (ManifestChanged, WriteUnconfirmed):
@@ -135,11 +138,13 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
     if before.erased:
         return manifest.model_copy(update={"previous": digest})
     known = {each.sha256 for each in before.disposed}
+    held = {each.sha256 for each in before.documents}
+    due_on_arrival = [each for each in manifest.disposed if each.sha256 not in known | held]
     numbered = manifest.model_copy(
         update={
             "revision": before.revision + 1,
             "previous": digest,
-            "disposed": (*before.disposed, *(each for each in manifest.disposed if each.sha256 not in known)),
+            "disposed": (*before.disposed, *due_on_arrival),
             "matters": before.matters,
         }
     )
@@ -148,8 +153,8 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
     else:
         record = _keep_held(before, numbered) if before.has_held_anything else numbered
     # A worker may have read the manifest before a document was disposed of, and stored the same bytes again.
-    held = (each for each in record.documents if each.sha256 not in known)
-    return record.model_copy(update={"documents": _with_first_times(before, held)})
+    documents = (each for each in record.documents if each.sha256 not in known)
+    return record.model_copy(update={"documents": _with_first_times(before, documents)})
 
 
 def _with_first_times(before: Manifest, documents: Iterable[DocumentRecord]) -> tuple[DocumentRecord, ...]:
@@ -239,7 +244,7 @@ def _has_news(before: Manifest, record: Manifest) -> bool:
     It adds nothing if it only says that RiskOS no longer has a held document, or has it again.
     """
     if record.manifest_outcome is ManifestOutcome.DISPOSED:
-        return False
+        return before.manifest_outcome is not ManifestOutcome.DISPOSED
     if before.unconfirmed or not record.holds_anything or before.manifest_outcome is not record.manifest_outcome:
         return True
     held = {(document.name, document.kind, document.key) for document in before.documents}
@@ -250,7 +255,7 @@ def _has_news(before: Manifest, record: Manifest) -> bool:
 def manifest_attributes(
     evaluation: Evaluation, manifest: Manifest, tags: Mapping[str, str] | None = None
 ) -> ObjectAttributes:
-    """Return media type, metadata and tags of the object of a manifest, current or former.
+    """Return the attributes of the object of a manifest, current or former.
 
     Args:
         tags: the user's own tags.
@@ -269,4 +274,5 @@ def manifest_attributes(
             "document-kind": "manifest",
             "source": _SOURCE_TAG,
         },
+        is_held=bool(manifest.matters),
     )

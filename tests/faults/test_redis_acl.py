@@ -8,13 +8,13 @@ from tests.commands import Shell
 from tests.faults.cluster import running_cluster
 from tests.faults.producer import INTAKE_TOKEN, producing
 
-OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+PAGE = Path(__file__).parents[2] / "docs/planning.md"
 PASSWORD = "s3cr3t-w0rd"
 RULE = re.compile(r"^redis-cli .* ACL SETUSER docv on '>PASSWORD' (?P<rules>[^#\n]+)$", re.MULTILINE)
 
 
 async def test_the_documented_acl_allows_every_command(tmp_path: Path) -> None:
-    rules = RULE.search(OPERATIONS.read_text("utf-8"))
+    rules = RULE.search(PAGE.read_text("utf-8"))
     assert rules
     live, backfill = (
         [eval_id_for(Scenario.PASSPORT, number + start) for number in range(3)] for start in (1_000, 2_000)

@@ -101,7 +101,7 @@ async def test_missing_credentials_are_told(shell: Shell) -> None:
 
 async def test_a_folder_that_cannot_be_made_is_told(shell: Shell) -> None:
     (shell.folder / "archive").write_text("a file")
-    await refused(shell, "run", str(uuid4()), code=3, said="the folder of the archive cannot be made")
+    await refused(shell, "run", str(uuid4()), code=3, said="the folder of the archive cannot be created")
 
 
 @pytest.mark.parametrize("source", ["no-such-file.txt", "0b54a4d4", "x" * 5_000])

@@ -78,9 +78,9 @@ ROWS = {
     "profile": _aws(("there is no profile prd", "aws configure list-profiles"), AWS_PROFILE="prd"),
     "no secret key": _aws(("half of the AWS key pair", "set AWS_SECRET_ACCESS_KEY"), AWS_ACCESS_KEY_ID="x"),
     "no key id": _aws(("half of the AWS key pair", "set AWS_ACCESS_KEY_ID"), AWS_SECRET_ACCESS_KEY="x"),
-    "broken config": _aws(("config is not a file that AWS's tools can read", "fix it"), "]\nnot a configuration"),
-    "config in utf-16": _aws(("config is not a file that AWS's tools can read", "fix it"), b"\xff\xfe[\0d\0"),
-    "no token": _aws(("token: No such file", "see AWS_WEB_IDENTITY_TOKEN_FILE"), **_WEB_IDENTITY),
+    "broken config": _aws(("config is not a valid AWS configuration file", "fix it"), "]\nnot a configuration"),
+    "config in utf-16": _aws(("config is not a valid AWS configuration file", "fix it"), b"\xff\xfe[\0d\0"),
+    "no token": _aws(("token: No such file", "check AWS_WEB_IDENTITY_TOKEN_FILE"), **_WEB_IDENTITY),
     "process fails": _aws(("credential_process gives no", "by hand"), "[default]\ncredential_process=/bin/false\n"),
     "no process": _aws(("/no/such: No such file", "see"), "[default]\ncredential_process=/no/such\n"),
     "process without json": _aws(
@@ -149,20 +149,24 @@ ROWS = {
     "redis cluster": _redis(
         b"-MOVED 866 127.0.0.1:7000\r\n", "cluster mode, which is not supported", "without cluster mode"
     ),
-    "redis is http": _redis(b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not what answers there", "see host and port"),
+    "redis is http": _redis(
+        b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not the service that answers there", "check host and port"
+    ),
     "redis wants tls": _redis(b"\x15\x03\x01\x00\x02\x02\x46", "closes plain connections", "use rediss://"),
     "redis without tls": Row(
         {"DOCV_REDIS_URL": "rediss://{stand_in}/0"}, ("does not speak TLS", "use redis://"), answer=b"-ERR\r\n"
     ),
     "redis disk": _redis(
-        b"-MISCONF Errors writing to the AOF file: No space left on device\r\n", "its disk is full", "make room"
+        b"-MISCONF Errors writing to the AOF file: No space left on device\r\n", "its disk is full", "free some space"
     ),
-    "redis host": Row({"DOCV_REDIS_URL": "redis://nowhere.invalid/0"}, ("host name is unknown", "see DOCV_REDIS_URL")),
-    "redis refuses": Row({"DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}, ("Redis", "see that it runs")),
+    "redis host": Row(
+        {"DOCV_REDIS_URL": "redis://nowhere.invalid/0"}, ("host name is unknown", "check DOCV_REDIS_URL")
+    ),
+    "redis refuses": Row({"DOCV_REDIS_URL": "redis://127.0.0.1:1/0"}, ("Redis", "check that it runs")),
     "token expired": _refused(400, "ExpiredToken", "credentials have expired (ExpiredToken)", "`aws sso login`"),
     "clock": _refused(403, "RequestTimeTooSkewed", "the clock differs by 2 days", "NTP", more=_SERVER_TIME),
     "wrong secret key": _refused(
-        403, "SignatureDoesNotMatch", "the secret key is not the one", "AWS_SECRET_ACCESS_KEY"
+        403, "SignatureDoesNotMatch", "the secret key does not belong to", "AWS_SECRET_ACCESS_KEY"
     ),
     "unknown key": _refused(403, "InvalidAccessKeyId", "does not know the access key", "AWS_ACCESS_KEY_ID"),
     "region": _refused(
@@ -174,9 +178,11 @@ ROWS = {
     ),
     "denied": _refused(403, "AccessDenied", "access is denied", "these credentials need s3:", "docs/iam"),
     "bucket missing": _refused(404, "NoSuchBucket", "there is no", "bucket", "DOCV_ARCHIVE_URL"),
-    "page": Row(S3, ("a page comes instead of S3's answer", "HTTPS_PROXY"), answer=http(403, b"<html>Blocked</html>")),
+    "page": Row(
+        S3, ("a web page came instead of S3's answer", "HTTPS_PROXY"), answer=http(403, b"<html>Blocked</html>")
+    ),
     "proxy login": Row(S3, ("the proxy requires a login", "HTTPS_PROXY"), answer=http(407, b"<html>Login</html>")),
-    "no s3": Row(S3 | {"DOCV_S3_ENDPOINT": "http://127.0.0.1:1"}, ("S3 does not answer", "see DOCV_S3_ENDPOINT")),
+    "no s3": Row(S3 | {"DOCV_S3_ENDPOINT": "http://127.0.0.1:1"}, ("S3 does not answer", "check DOCV_S3_ENDPOINT")),
 }
 
 

@@ -22,7 +22,6 @@ from tests.conftest import S3
 from tests.riskos import Reply, http, json, listening, saying
 from worker.clients.archive import open_archive
 from worker.clients.errors import ServiceUnavailable
-from worker.clients.object_lock import LockingClient
 from worker.config.accounts import load_accounts
 from worker.config.settings import Settings, SettingsError
 from worker.resources import Resources, _open_write_client, open_resources
@@ -98,16 +97,19 @@ async def test_a_spool_folder_that_cannot_be_made_is_reported_with_its_setting(
     tmp_path: Path, settings: Settings
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ServiceUnavailable, match="below DOCV_STATE_DIR, cannot be made"):
+    with pytest.raises(ServiceUnavailable, match="below DOCV_STATE_DIR, cannot be created"):
         async with open_all(with_(settings, state_dir=tmp_path / "file")):
             pass
 
 
-def test_there_is_a_separate_write_client_under_object_lock(settings: Settings, s3: S3) -> None:
+def test_a_write_has_a_client_of_its_own_only_under_object_lock(settings: Settings, s3: S3) -> None:
     plain = with_(settings, archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)
     locked = with_(plain, lock_mode="GOVERNANCE", lock_days=7)
-    assert _open_write_client(open_archive(plain), plain) is None
-    assert isinstance(_open_write_client(open_archive(locked), locked), LockingClient)
+    assert _open_write_client(open_archive(settings), settings) is None
+    for each, is_own in ((plain, False), (locked, True)):
+        client = _open_write_client(archive := open_archive(each), each)
+        assert client
+        assert (client() is not archive) == is_own
 
 
 # The session to RiskOS

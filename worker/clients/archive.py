@@ -183,7 +183,7 @@ async def check_conditional_writes(archive: S3Store | Path, settings: Settings) 
         if "<Code>NotImplemented</Code>" not in str(error):
             return
     await asyncio.sleep(CLOSE_SECONDS)
-    why = f"DOCV_ARCHIVE_URL: {settings.archive_url}: this S3 has no conditional writes (If-Match), so that one worker "
+    why = f"DOCV_ARCHIVE_URL: {settings.archive_url}: this S3 has no conditional writes (If-Match), so one worker "
     raise SettingsError((f"{why}would overwrite what another one wrote; use an S3 that has them (`doctor` tries it)",))
 
 
@@ -202,7 +202,7 @@ def check_folder(folder: Path, what: str, setting: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         why = explain_disk_error(error, setting)
-        raise ServiceUnavailable(f"{folder}: the {what} cannot be made: {why}") from None
+        raise ServiceUnavailable(f"{folder}: the {what} cannot be created: {why}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        why = find_disk_problem(folder, setting) or f"fix its owner and mode, or name another one in {setting}"
+        why = find_disk_problem(folder, setting) or f"fix its owner and mode, or use another one in {setting}"
         raise ServiceUnavailable(f"{folder}: the {what} cannot be written to: {why}")

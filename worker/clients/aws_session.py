@@ -11,7 +11,7 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import SettingsError
 
 _PROCESS = "credential_process in ~/.aws/config"
-_CONFIG = "see AWS_PROFILE and ~/.aws/config"
+_CONFIG = "check AWS_PROFILE and ~/.aws/config"
 _KEY_PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _LOGIN = "the login to AWS is missing or has ended ({said}); run `aws sso login`, or `aws login`"
 _MISCONFIGURED = f"AWS credentials cannot be used: {{said}}; {_CONFIG}"
@@ -20,7 +20,7 @@ _SENTENCES = {
     "NoCredentialsError": f"no AWS credentials found; set {' and '.join(_KEY_PAIR)}, AWS_PROFILE or a role",
     "PartialCredentialsError": "half of the AWS key pair is missing; set {cred_var}, too",
     "ProfileNotFound": "AWS_PROFILE: there is no profile {profile}; `aws configure list-profiles` lists them",
-    "ConfigParseError": "{path} is not a file that AWS's tools can read; fix it, or remove it",
+    "ConfigParseError": "{path} is not a valid AWS configuration file; fix it, or remove it",
     "InvalidRegionError": "{region_name!r} is not a region of AWS; set AWS_DEFAULT_REGION, such as eu-central-1",
     "NoRegionError": "no region of AWS is set; set AWS_DEFAULT_REGION, such as eu-central-1",
     "InvalidConfigError": _MISCONFIGURED,
@@ -71,21 +71,21 @@ def _translate_errors() -> Iterator[None]:
         yield
     except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
         raise ServiceUnavailable(
-            f"AWS does not answer a request for credentials ({type(error).__name__}); see the network and the proxy"
+            f"AWS does not answer a request for credentials ({type(error).__name__}); check the network and the proxy"
         ) from None
     except exceptions.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "no code")
-        why = f"AWS gives no credentials ({error.operation_name}: {code}); see the role and its trust policy"
+        why = f"AWS gives no credentials ({error.operation_name}: {code}); check the role and its trust policy"
         raise SettingsError((why,)) from None
     except exceptions.BotoCoreError as error:
         raise SettingsError((_explain(error),)) from None
     except OSError as error:
-        why = f"AWS credentials: {error.filename}: {error.strerror}; see AWS_WEB_IDENTITY_TOKEN_FILE and {_PROCESS}"
+        why = f"AWS credentials: {error.filename}: {error.strerror}; check AWS_WEB_IDENTITY_TOKEN_FILE and {_PROCESS}"
         raise SettingsError((why,)) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # botocore does not validate the output of a credential_process or the answer of a container's endpoint.
         kind = type(error).__name__
-        why = f"AWS credentials cannot be read ({kind}); see AWS_CONTAINER_CREDENTIALS_FULL_URI and {_PROCESS}"
+        why = f"AWS credentials cannot be read ({kind}); check AWS_CONTAINER_CREDENTIALS_FULL_URI and {_PROCESS}"
         raise SettingsError((why,)) from None
 
 

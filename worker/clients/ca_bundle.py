@@ -30,7 +30,7 @@ def find_ca_bundle(of_boto3: str | None) -> str | None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
         except OSError as error:
             why = (error.strerror if not isinstance(error, ssl.SSLError) else None) or "it holds no certificates"
-            raise SettingsError((f"{source}: {path}: {why}; name a PEM file with the authorities",)) from None
+            raise SettingsError((f"{source}: {path}: {why}; use a PEM file with the authorities",)) from None
         return path
     return next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), None)
 

@@ -11,11 +11,11 @@ _PROBE = bytes(1 << 16)
 def explain_disk_error(error: OSError, setting: str = "DOCV_STATE_DIR") -> str:
     """Return the problem with the folder in a setting, and after a semicolon what to do."""
     if error.errno in _FULL:
-        return f"the disk of {setting} is full; make room there, or name a folder on another disk"
+        return f"the disk of {setting} is full; free some space, or use a folder on another disk"
     if error.errno == errno.EROFS:
-        return f"the disk of {setting} is read-only; mount it so that it can be written to, or name another folder"
-    fix = "fix its owner and mode" if isinstance(error, PermissionError) else "see that folder"
-    return f"{error.strerror or type(error).__name__}; {fix}, or name another one in {setting}"
+        return f"the disk of {setting} is read-only; mount it read-write, or use another folder"
+    fix = "fix its owner and mode" if isinstance(error, PermissionError) else "check that folder"
+    return f"{error.strerror or type(error).__name__}; {fix}, or use another one in {setting}"
 
 
 def find_disk_problem(folder: Path, setting: str = "DOCV_STATE_DIR") -> str | None:

@@ -31,7 +31,7 @@ def check_file_system(folder: Path) -> None:
     if problem:
         raise ServiceUnavailable(f"{folder}: {problem}; use a file system such as ext4 or XFS, or an s3:// archive")
     if free < LEAST_FREE_BYTES:
-        raise ServiceUnavailable(f"{folder}: only {free >> 20} MiB are free; make room, or name a larger disk")
+        raise ServiceUnavailable(f"{folder}: only {free >> 20} MiB are free; free some space, or use a larger disk")
 
 
 def find_link_problem(folder: Path) -> str | None:

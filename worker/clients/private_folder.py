@@ -11,7 +11,7 @@ def make_private(folder: Path) -> None:
     """Make a folder that only this user may enter, or check that it is one.
 
     Raises:
-        OSError: it cannot be made, or another user owns it, or may write to it.
+        OSError: it cannot be created, or another user owns it, or may write to it.
     """
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):

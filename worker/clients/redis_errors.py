@@ -29,7 +29,7 @@ _NAME_PRIMARY = (
     "if it is a replica, name its primary in DOCV_REDIS_URL, or after a failover wait until the name points to the new "
     "primary; see docs/operations.md#redis-lost"
 )
-_TRUST = "name its authority by ?ssl_ca_certs=/path/ca.pem in DOCV_REDIS_URL, and name the host as its certificate does"
+_TRUST = "add ?ssl_ca_certs=/path/ca.pem to DOCV_REDIS_URL, and use the host name of the certificate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ _SENTINEL = RedisProblem(
     "is a Sentinel here, not a server with data",
     "set DOCV_REDIS_URL to redis+sentinel://host:26379/service/0, or to the port of the server",
 )
-_TLS_ONLY = RedisProblem("closes plain connections", "if the port wants TLS, use rediss:// in DOCV_REDIS_URL")
+_TLS_ONLY = RedisProblem("closes plain connections", "if the port expects TLS, use rediss:// in DOCV_REDIS_URL")
 _DATABASE = RedisProblem(
     "has no database with this number", "end DOCV_REDIS_URL in /0, or raise `databases` in Redis's configuration"
 )
@@ -69,30 +69,30 @@ _BY_TEXT = {
     "Connection closed by server": _TLS_ONLY,
     _TLS_ALERT: _TLS_ONLY,
     "No space left on device": RedisProblem(
-        "takes no writes, since its disk is full (MISCONF)",
-        "make room there; the embedded Redis of `run` writes to the disk of DOCV_STATE_DIR",
+        "takes no writes because its disk is full (MISCONF)",
+        "free some space there; the embedded Redis of `run` writes to the disk of DOCV_STATE_DIR",
     ),
-    "MISCONF": RedisProblem("cannot write to its disk (MISCONF)", "see its log, and the disk that its files are on"),
+    "MISCONF": RedisProblem("cannot write to its disk (MISCONF)", "check its log, and the disk of its files"),
     "without any password configured": RedisProblem(
         "has no password, but DOCV_REDIS_URL has one", "remove it there, or set requirepass"
     ),
 }
 _BY_CLASS: dict[tuple[type[BaseException], ...], RedisProblem] = {
-    (BusyLoadingError,): RedisProblem("is still reading its file (LOADING)", "wait until it has"),
+    (BusyLoadingError,): RedisProblem("is still reading its file (LOADING)", "wait until it has finished"),
     (ClusterError, MovedError, ClusterCrossSlotError): CLUSTER,
     (ssl.SSLError,): RedisProblem(
         "does not speak TLS on this port", "use redis:// in DOCV_REDIS_URL, or the port with TLS"
     ),
     (MasterNotFoundError,): RedisProblem(
         "has no primary that its Sentinels report",
-        "see hosts, service and login of the Sentinels in DOCV_REDIS_URL",
+        "check hosts, service and login of the Sentinels in DOCV_REDIS_URL",
     ),
-    (InvalidResponse,): RedisProblem("is not what answers there", "see host and port in DOCV_REDIS_URL"),
+    (InvalidResponse,): RedisProblem("is not the service that answers there", "check host and port in DOCV_REDIS_URL"),
     (socket.gaierror,): RedisProblem(
-        "does not answer, its host name is unknown", "see DOCV_REDIS_URL and the name server"
+        "does not answer because its host name is unknown", "check DOCV_REDIS_URL and DNS"
     ),
     (RedisTimeoutError, TimeoutError): RedisProblem(
-        "does not answer in time", "see host, port and firewalls, and with rediss:// that the port speaks TLS"
+        "does not answer in time", "check host, port and firewalls, and for rediss:// that the port speaks TLS"
     ),
 }
 
@@ -108,7 +108,7 @@ def find_problem_of_mode(facts: Mapping[str, object]) -> RedisProblem | None:
 def explain_redis_error(error: BaseException) -> RedisProblem:
     """Return why Redis cannot be used, from an error of redis-py and the errors that led to it."""
     unknown = RedisProblem(
-        f"does not answer ({type(error).__name__})", "see that it runs and that DOCV_REDIS_URL names it"
+        f"does not answer ({type(error).__name__})", "check that it runs and that DOCV_REDIS_URL points to it"
     )
     return next(filter(None, map(_explain, _chain(error))), unknown)
 
@@ -127,7 +127,7 @@ def _explain(error: BaseException) -> RedisProblem | None:
             command = _COMMAND.search(text)
             what = f"the command {command[1]}" if command else "these keys or commands"
             return RedisProblem(
-                f"does not allow this user {what} (NOPERM)", "give it the ACL of docs/operations.md#login-of-redis"
+                f"does not allow this user {what} (NOPERM)", "give it the ACL of docs/planning.md#login-of-redis"
             )
         case ssl.SSLCertVerificationError():
             return RedisProblem(f"has a certificate that is not trusted ({error.verify_message})", _TRUST)

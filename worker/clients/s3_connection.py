@@ -67,7 +67,7 @@ class S3Connection:
             raise SettingsError(("requests to S3 are not signed by AWS4; remove signature_version from ~/.aws/config",))
         if signed_for[2] == EXPRESS and "-fips-" in url:
             # obstore asks for its sessions at the usual endpoint.
-            raise SettingsError(("DOCV_ARCHIVE_URL: S3 Express and AWS_USE_FIPS_ENDPOINT do not go together",))
+            raise SettingsError(("DOCV_ARCHIVE_URL: S3 Express cannot be used with AWS_USE_FIPS_ENDPOINT",))
         return S3Endpoint(url, signed_for[1], signed_for[2], _find_proxy(url))
 
 
@@ -111,7 +111,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except (BotoCoreError, ValueError) as error:
         said = " ".join(str(error).split()).rstrip(".")
-        why = f"no endpoint of S3 fits the settings of AWS ({said}); see the variables AWS_... and ~/.aws/config"
+        why = f"no endpoint of S3 matches the settings of AWS ({said}); check the variables AWS_... and ~/.aws/config"
         raise SettingsError((why,)) from None
 
 

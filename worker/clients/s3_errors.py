@@ -34,13 +34,13 @@ _WORD = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _RIGHT = re.compile(r"not authorized to perform: ([a-z0-9-]{1,20}:[A-Za-z]{1,64})")
 _PAGE = re.compile(r"<(!doctype )?html", re.IGNORECASE)
 
-_NETWORK = "see DOCV_S3_ENDPOINT, the proxy and the network"
-_AUTHORITY = "name the authority of its certificate in AWS_CA_BUNDLE or SSL_CERT_FILE; see docs/network.md"
+_NETWORK = "check DOCV_S3_ENDPOINT, the proxy and the network"
+_AUTHORITY = "add the authority of its certificate to AWS_CA_BUNDLE or SSL_CERT_FILE; see docs/network.md"
 # What to do, by the reason.
 _FIXES = {
     "SSLError": _AUTHORITY,
     "its certificate is not trusted": _AUTHORITY,
-    "ProxyConnectionError": "see HTTPS_PROXY and NO_PROXY; docs/network.md says which proxy is used",
+    "ProxyConnectionError": "check HTTPS_PROXY and NO_PROXY; docs/network.md says which proxy is used",
 }
 # The reason, by a part of obstore's text (0.12), which contains the Rust errors that led to it.
 _SILENCE_REASONS = {
@@ -172,7 +172,9 @@ def explain_region(region: str | None) -> S3Problem:
     """Return the problem of a bucket that is in another region than requests are signed for."""
     if region is None:
         return S3Problem(
-            "the bucket is in another region", "set AWS_DEFAULT_REGION to the one of the bucket", is_region_missing=True
+            "the bucket is in another region",
+            "set AWS_DEFAULT_REGION to the region of the bucket",
+            is_region_missing=True,
         )
     return S3Problem(f"the bucket is in another region, {region}", f"set AWS_DEFAULT_REGION={region}")
 
@@ -202,7 +204,7 @@ def _explain_skew(server_time: str | None) -> S3Problem:
         differs = f"by {abs(apart)}".partition(".")[0]
     except (ValueError, TypeError):
         pass  # the response has no time, or another server than Amazon's writes it in another form
-    return S3Problem(f"the clock differs {differs} from S3's", "set this machine's clock, preferably by NTP")
+    return S3Problem(f"the clock differs {differs} from S3's", "synchronize this machine's clock, preferably with NTP")
 
 
 def _explain_renewal(name: str, text: str) -> S3Problem:
@@ -211,25 +213,25 @@ def _explain_renewal(name: str, text: str) -> S3Problem:
         return S3Problem("the login to AWS has ended", "run `aws sso login`, or `aws login`")
     if refused := _REFUSED_ROLE.search(text):
         message = f"AWS gives no credentials ({refused[2]}: {refused[1]})"
-        return S3Problem(message, "see the role and its trust policy")
-    return S3Problem(f"AWS credentials cannot be renewed ({name})", "see AWS_PROFILE and ~/.aws/config")
+        return S3Problem(message, "check the role and its trust policy")
+    return S3Problem(f"AWS credentials cannot be renewed ({name})", "check AWS_PROFILE and ~/.aws/config")
 
 
 def _explain_code(code: str) -> S3Problem:
     if code.startswith("KMS."):
         return S3Problem(
             f"S3 cannot use the key of DOCV_KMS_KEY_ID ({code})",
-            "see that it is enabled, in the bucket's region, and open to these credentials",
+            "check that it is enabled, in the bucket's region, and that these credentials may use it",
         )
-    fix = "try again later" if code in _TEMPORARY else "see DOCV_S3_ENDPOINT and the bucket's settings"
+    fix = "try again later" if code in _TEMPORARY else "check DOCV_S3_ENDPOINT and the bucket's settings"
     return S3Problem(f"S3 answers {code}", fix, unreachable=True)
 
 
 def explain_page(status: str) -> S3Problem:
     """Return the problem of a proxy or another server that responds instead of S3."""
     return S3Problem(
-        f"a page comes instead of S3's answer (status {status})",
-        "a proxy or another server answers: see HTTPS_PROXY, NO_PROXY and DOCV_S3_ENDPOINT",
+        f"a web page came instead of S3's answer (status {status})",
+        "a proxy or another server answered: check HTTPS_PROXY, NO_PROXY and DOCV_S3_ENDPOINT",
         unreachable=True,
     )
 
@@ -242,21 +244,23 @@ def _explain_silence(why: str) -> S3Problem:
 _BY_CODE = {
     **dict.fromkeys(
         _EXPIRED,
-        S3Problem("the AWS credentials have expired", "get new ones, such as by `aws sso login`, and start it again"),
+        S3Problem(
+            "the AWS credentials have expired", "get new ones, for example with `aws sso login`, and start it again"
+        ),
     ),
     "407": S3Problem("the proxy requires a login", "put the user and password into HTTPS_PROXY", unreachable=True),
     "NoSuchBucket": S3Problem("there is no such bucket", "create it, or fix DOCV_ARCHIVE_URL", unreachable=True),
     _MALFORMED: S3Problem(
-        "S3 cannot read the signature", "see AWS_ACCESS_KEY_ID, AWS_DEFAULT_REGION and DOCV_S3_ENDPOINT"
+        "S3 cannot read the signature", "check AWS_ACCESS_KEY_ID, AWS_DEFAULT_REGION and DOCV_S3_ENDPOINT"
     ),
     "InvalidToken": S3Problem(
-        "S3 does not know the session token", "see AWS_SESSION_TOKEN: it belongs to one pair of keys"
+        "S3 does not know the session token", "check AWS_SESSION_TOKEN: it belongs to one pair of keys"
     ),
     "InvalidAccessKeyId": S3Problem(
-        "S3 does not know the access key", "see AWS_ACCESS_KEY_ID, and that DOCV_S3_ENDPOINT is the S3 that gave it"
+        "S3 does not know the access key", "check AWS_ACCESS_KEY_ID, and that DOCV_S3_ENDPOINT is the S3 that issued it"
     ),
     "SignatureDoesNotMatch": S3Problem(
-        "the secret key is not the one of the access key",
-        "see AWS_SECRET_ACCESS_KEY, and that no proxy changes requests",
+        "the secret key does not belong to the access key",
+        "check AWS_SECRET_ACCESS_KEY, and that no proxy changes requests",
     ),
 }

@@ -128,7 +128,7 @@ class _AccountsReader:
         except OSError as error:
             self._add_problem(f"{file} cannot be read: {error.strerror}", name)
         except ValueError:
-            self._add_problem("the name of a file is not a path", name)
+            self._add_problem("the file name is not a valid path", name)
         return None
 
     def _is_account(self, name: str, table: object) -> bool:

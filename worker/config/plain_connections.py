@@ -22,12 +22,12 @@ def is_loopback(host: str | None) -> bool:
 def find_plain_connections(s3_endpoint: str | None, redis_url: str | None, broker_url: str | None) -> Iterator[str]:
     """Yield a sentence for each connection to another machine without TLS, or without a check of its certificate."""
     if s3_endpoint and split_url(s3_endpoint).scheme == "http" and not is_loopback(split_url(s3_endpoint).hostname):
-        yield "DOCV_S3_ENDPOINT: plain http shows documents to the network; use https"
+        yield "DOCV_S3_ENDPOINT: plain http exposes documents to the network; use https"
     if redis_url:
         yield from _find_plain_redis(redis_url)
     brokers = [split_url(url) for url in (broker_url or "").split(";") if url]
     if any(each.scheme == "amqp" and not is_loopback(each.hostname) for each in brokers):
-        yield "DOCV_BROKER_URL: amqp:// shows its password to the network; use amqps://"
+        yield "DOCV_BROKER_URL: amqp:// exposes its password to the network; use amqps://"
 
 
 def _find_plain_redis(url: str) -> Iterator[str]:
@@ -40,7 +40,7 @@ def _find_plain_redis(url: str) -> Iterator[str]:
         if parts.scheme == "rediss" and _is_unchecked(parts):
             yield "DOCV_REDIS_URL: the certificate is not checked; leave ssl_cert_reqs and ssl_check_hostname out"
     if is_plain:
-        yield "DOCV_REDIS_URL: redis:// shows its password and evaluation IDs to the network; use rediss://"
+        yield "DOCV_REDIS_URL: redis:// exposes its password and evaluation IDs to the network; use rediss://"
 
 
 def _is_unchecked(parts: SplitResult) -> bool:

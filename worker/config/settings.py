@@ -23,7 +23,7 @@ _RISKOS = {"production": "https://riskos.socure.com", "sandbox": "https://riskos
 _SANDBOX_QUOTA = 1_000
 _MAX_TAGS = 5
 
-_CREDENTIALS = ("webhook_secrets", "intake_tokens", "operators", "viewers")
+_CREDENTIALS = ("webhook_secrets", "intake_tokens", "records_tokens", "operators", "viewers")
 # The separators of settings with several values.
 _SEPARATORS = {
     "no_documents_texts": "|",
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     # -- Redis, broker and this process
     redis_url: Annotated[SecretStr | None, AfterValidator(validators.redis_url)] = None
     """Redis (6.2 or newer) or Valkey of queues and ledger; without it, ``run`` and ``demo`` start an embedded one.
-    Behind Sentinel: ``redis+sentinel://host:26379,host:26379/service/0``, see docs/operations.md#a-larger-house."""
+    Behind Sentinel: ``redis+sentinel://host:26379,host:26379/service/0``, see docs/planning.md#very-large-archives."""
     redis_replicas: int = Field(default=0, ge=0, le=10)
     """Replicas of Redis that must have an accepted evaluation before it is confirmed, so that a failover keeps it."""
     broker_url: Annotated[SecretStr | None, AfterValidator(validators.broker_url)] = None
@@ -106,15 +106,17 @@ class Settings(BaseSettings):
     # -- HTTP API and operations page
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Credentials for delivering events, comma-separated: Bearer tokens, or ``user:password`` for Basic."""
-    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.intake_tokens)] = ()
+    intake_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.bearer_tokens)] = ()
     """Bearer tokens of producers that submit IDs over HTTP, comma-separated."""
+    records_tokens: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.bearer_tokens)] = ()
+    """Bearer tokens of systems that report events of the retention schedule over HTTP, comma-separated."""
     operators: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Credentials for all rights on the operations page, comma-separated: Bearer tokens, or ``user:password``."""
     viewers: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.credentials)] = ()
     """Credentials for reading the operations page and the metrics, without images and actions, in the same form."""
     path_prefix: Annotated[str | None, AfterValidator(validators.path_prefix)] = None
     """Path below which a proxy serves the operations page, such as ``/docv``:
-    see docs/operations.md#the-page-behind-a-proxy."""
+    see docs/operations-page.md#behind-a-proxy."""
 
     # -- Notifications
     notify_url: Annotated[SecretStr | None, AfterValidator(validators.notify_url)] = None
@@ -196,11 +198,14 @@ class Settings(BaseSettings):
     lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = None
     """Object Lock mode of documents, manifests and quarantine; the bucket must have Object Lock."""
     lock_days: int | None = Field(default=None, ge=1, le=36_500)
-    """Days for which Object Lock keeps an object."""
+    """Days for which Object Lock keeps an object, unless the retention schedule says until when."""
     retention: Path | None = None
     """File with the retention schedule: see docs/retention.md. Without it, everything is kept."""
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(validators.encryption_keys)] = ()
-    """Keys to seal documents with, ``id:base64`` of 32 bytes, comma-separated: the first one seals, all open."""
+    """Keys to seal documents with, ``id:base64`` of 32 bytes, comma-separated: the first one seals, all open.
+
+    If a key is lost, so are its documents.
+    """
     tags: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     """Up to five tags of your own on every document and manifest: ``team=kyc,retention=7y``."""
 

@@ -40,7 +40,7 @@ def riskos_url(url: str | None) -> str | None:
     if parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ValueError("expected a base URL such as https://riskos.socure.com")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("plain http would show the API key to the network; use https (http only to loopback)")
+        raise ValueError("plain http would expose the API key to the network; use https (http only to loopback)")
     if parts.query or parts.fragment or parts.username:
         raise ValueError("expected a base URL without user, query and fragment")
     return url.rstrip("/")
@@ -54,7 +54,7 @@ def path_prefix(path: str | None) -> str | None:
         raise ValueError("expected a path such as /docv: letters, digits, '.', '_' and '-' between slashes")
     path = path.rstrip("/")
     if path.partition("/")[2].partition("/")[0] in _PATHS_OF_SERVE:
-        raise ValueError("serve has paths of its own that begin so; choose another one, such as /docv")
+        raise ValueError("serve has paths of its own that begin like this; choose another one, such as /docv")
     return path
 
 
@@ -72,7 +72,7 @@ def notify_url(url: SecretStr | None) -> SecretStr | None:
     if parts.scheme not in {"https", "http"} or not parts.hostname or len(text) > _LONGEST_URL or not is_token(text):
         raise ValueError("expected a URL such as https://hooks.slack.com/services/…")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("plain http would show the notifications to the network; use https (http only to loopback)")
+        raise ValueError("plain http would expose the notifications to the network; use https (http only to loopback)")
     if "@" in parts.netloc or parts.fragment:
         raise ValueError("expected a URL without user and fragment; DOCV_NOTIFY_SECRET signs the notifications")
     return url
@@ -150,7 +150,7 @@ def broker_url(url: SecretStr | None) -> SecretStr | None:
     if url is not None and (parts := split_url(url.get_secret_value())).scheme not in {"amqp", "amqps"}:
         raise ValueError(f"expected amqp://user:password@host:5672/vhost or amqps://…, not {parts.scheme or 'that'}")
     if url is not None and parts.scheme == "amqps" and ";" in url.get_secret_value():
-        raise ValueError("name one address of RabbitMQ: the name in its certificate is compared with that of one host")
+        raise ValueError("give one address of RabbitMQ: the name in its certificate is compared with that of one host")
     return url
 
 
@@ -163,8 +163,8 @@ def credentials(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
-def intake_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    """Check Bearer tokens of producers."""
+def bearer_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Check Bearer tokens of other systems."""
     for token in tokens:
         if ":" in token.get_secret_value():
             raise ValueError("expected Bearer tokens, separated by commas; user:password is for webhooks and persons")

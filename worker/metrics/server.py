@@ -121,6 +121,6 @@ def _listen(host: str, port: int) -> socket.socket:
         # The text of the error ends with the address.
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ServiceUnavailable(
-            f"{host}:{port} cannot be used ({why}): give each worker of this machine a "
-            "DOCV_METRICS_PORT of its own, or 0 for a free one"
+            f"{host}:{port} cannot be used ({why}): give each worker on this machine its own "
+            "DOCV_METRICS_PORT, or 0 for a free port"
         ) from None

@@ -31,9 +31,10 @@ class ArchivedEvaluation(BaseModel):
         description="State of the evaluation. A dead_letter is out of attempts: do not send it again, an operator "
         "redrives it. null if it is missing."
     )
-    outcome: Outcome | Literal["erased", "missing"] | None = Field(
+    outcome: Outcome | Literal["erased", "disposed", "missing"] | None = Field(
         description="How it ended; null until it has ended, even while an archived one is requested again. "
-        "A dead letter is failed; missing if neither the ledger nor the archive knows it."
+        "A dead letter is failed; disposed if the retention schedule disposed of all its documents; missing if neither "
+        "the ledger nor the archive knows it."
     )
     cause: str | None = Field(
         description="A short fixed word: what stopped its last attempt, or why something is not in the archive."
@@ -58,6 +59,8 @@ class ArchivedEvaluation(BaseModel):
     manifest: str | None = Field(
         description="Key of the manifest, below the archive's prefix; null without a manifest."
     )
+    disposed: int = Field(description="Documents that the retention schedule disposed of.")
+    matters: tuple[str, ...] = Field(description="Names of the legal holds under which the evaluation is.")
 
 
 @dataclass(frozen=True, slots=True)

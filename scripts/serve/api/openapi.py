@@ -14,11 +14,12 @@ from pydantic.json_schema import models_json_schema
 
 from scripts.serve.api.evaluations import ArchivedEvaluation
 from scripts.serve.api.idempotency import HEADER
+from scripts.serve.api.retention_events import EventRequest, EventResponse
 from scripts.serve.api.submit import SubmitRequest, SubmitResponse
 from scripts.serve.http.responses import json_response
 
 _REFERENCE = "#/components/schemas/{model}"
-_MODELS = (SubmitRequest, SubmitResponse, ArchivedEvaluation)
+_MODELS = (SubmitRequest, SubmitResponse, ArchivedEvaluation, EventRequest, EventResponse)
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _RESULT = {"type": "object", "properties": {"result": {"type": "string"}}, "required": ["result"]}
 _FLAGS = {"type": "object", "additionalProperties": {"type": "boolean"}}
@@ -165,6 +166,30 @@ PATHS = {
             parameters=[_ID_PARAMETER, _ACCOUNT_PARAMETER],
         )
     },
+    "/evaluations/{eval_id}/events": {
+        "post": _operation(
+            "report_event",
+            "Report an event that starts a clock of the retention schedule, correct it, or withdraw it.",
+            {
+                200: ("The archive said the same before.", EventResponse),
+                201: ("It is recorded in the archive.", EventResponse),
+            },
+            _LOGIN
+            | _BODY_ERRORS
+            | {
+                400: "The evaluation ID is not valid, the account does not exist, or the body is not a JSON object.",
+                403: "The secret is valid, but not for this.",
+                404: "The evaluation is not in the archive, or was erased.",
+                409: "There is no retention schedule.",
+                422: "The body does not match the schema, the schedule has no such event, or its date is not valid.",
+                502: "The manifest, or an earlier event, is damaged.",
+                503: "The archive does not answer. Retry-After says when to send the same again.",
+            },
+            ["recordsToken", "operatorToken", "operatorPair"],
+            body=EventRequest,
+            parameters=[_ID_PARAMETER, _ACCOUNT_PARAMETER],
+        )
+    },
     "/openapi.json": {
         "get": _operation(
             "show_document",
@@ -216,6 +241,7 @@ def document() -> dict[str, Any]:
                 "viewerPair": basic,
                 "operatorToken": bearer,
                 "operatorPair": basic,
+                "recordsToken": bearer,
             },
         },
     }

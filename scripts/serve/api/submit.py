@@ -15,14 +15,14 @@ from scripts.serve.api.idempotency import IdempotencyKey, IdempotencyStore, read
 from scripts.serve.auth.access_log import logged_access, producer
 from scripts.serve.auth.accounts import resolve_account
 from scripts.serve.auth.credentials import CredentialCheck
-from scripts.serve.http.body import check_unicode, parse_object, read_body
+from scripts.serve.http.body import check_unicode, explain_mismatch, parse_object, read_body
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError, json_response
 from scripts.serve.metrics import HttpMetrics, IdResult
 from tasks.errors import BadEvalId, BadRunName
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.serialization import Acceptance, select_published
-from tasks.model.evaluation import parse_eval_id, printable_id
+from tasks.model.evaluation import parse_eval_id
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.run_name import parse_run
@@ -173,12 +173,7 @@ def _parse_body(body: dict[str, Any]) -> SubmitRequest:
     try:
         return SubmitRequest.model_validate(body)
     except ValidationError as error:
-        # The sentences name fields of the caller's body, but not their values.
-        sentences = [
-            f"{printable_id(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        ]
-        raise HTTPError(422, "; ".join(sentences)) from None
+        raise HTTPError(422, explain_mismatch(error)) from None
 
 
 def _parse_ids(wanted: SubmitRequest) -> _ParsedIds:

@@ -1,9 +1,10 @@
-"""Identify callers by their secrets: operators, viewers and producers."""
+"""Identify callers by their secrets: operators, viewers, producers and systems that report events."""
 
 import enum
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -25,6 +26,8 @@ class Role(enum.Enum):
     """Read pages."""
     PRODUCER = enum.auto()
     """Submit IDs, and read health and metrics."""
+    RECORDS = enum.auto()
+    """Report events that start clocks of the retention schedule, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,18 @@ class Authenticator:
         return found[0]
 
 
-def require_auth(authenticator: Authenticator, public_routes: Iterable[str]) -> Middleware:
+_USUAL = frozenset(Role) - {Role.RECORDS}
+
+
+def require_auth(
+    authenticator: Authenticator, public_routes: Iterable[str], roles: Mapping[str, Collection[Role]]
+) -> Middleware:
     """Return the middleware that answers requests without a valid secret with 401, whatever their path.
 
     Args:
         authenticator: knows the secrets.
         public_routes: routes that check secrets themselves, or need none.
+        roles: the roles that may call a route; by default all but ``RECORDS``, and the handler may allow fewer.
     """
     routes = frozenset(public_routes)
 
@@ -93,10 +102,22 @@ def require_auth(authenticator: Authenticator, public_routes: Iterable[str]) -> 
         if is_unknown and request.path.startswith("/webhooks/"):
             return await handler(request)
         if resource is None or resource.canonical not in routes:
-            request[CALLER] = authenticator.authenticate(request)
+            request[CALLER] = caller = authenticator.authenticate(request)
+            if caller.role not in roles.get(resource.canonical if resource else "", _USUAL):
+                raise HTTPError(403, "this secret is not valid for that")
         return await handler(request)
 
     return guard
+
+
+def is_same_site(request: web.BaseRequest) -> bool:
+    """Return whether a request comes from this site; programs send neither header, and pass."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    # Browsers do not send it over plain HTTP.
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
 
 
 def _known(secret: str, role: Role) -> tuple[bytes, Caller]:

@@ -6,9 +6,11 @@ import re
 from typing import Any, NoReturn
 
 from aiohttp import HttpVersion11, web
+from pydantic import ValidationError
 
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
+from tasks.model.evaluation import printable_id
 
 # A text without its end matches to the end of the body: to search for the end each time would take quadratic time.
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -86,6 +88,15 @@ def check_unicode(body: bytes, value: dict[str, Any]) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise HTTPError(422, "a name or a string in the body is not valid Unicode") from None
     return value
+
+
+def explain_mismatch(error: ValidationError) -> str:
+    """Return in sentences why a body does not have the expected shape; they name its fields, but not their values."""
+    sentences = [
+        f"{printable_id(str(problem['loc'][0]))}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+    ]
+    return "; ".join(sentences)
 
 
 def _is_shallow(body: bytes, depth: int) -> bool:

@@ -117,6 +117,9 @@ class DocumentViews:
         committed = await read_manifest(self.manifests, evaluation)
         documents = committed.manifest.documents if committed else ()
         found = next((each for each in documents if (each.kind, each.sha256) == (kind, sha256)), None)
+        disposed = committed.manifest.disposed if committed and found is None else ()
+        if gone := next((each for each in disposed if (each.kind, each.sha256) == (kind, sha256)), None):
+            raise HTTPError(404, f"it was disposed of on {gone.disposed_at[:10]} under the rule {gone.rule}")
         if found is None:
             raise HTTPError(404, "the manifest names no such document any more")
         try:

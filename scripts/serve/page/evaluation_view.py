@@ -61,12 +61,19 @@ class EvaluationView:
         evaluation = Evaluation(read_eval_id(text), account.settings.environment, account.name)
         revision = number_of(request, "revision") or None
         with logged_access(request, caller, "evaluation.viewed", eval_id=evaluation.eval_id, revision=revision):
-            manifest = await self._manifest(evaluation, revision)
+            manifest = latest = await self._manifest(evaluation, revision)
+            if revision:
+                latest = await self._manifest(evaluation, None)
             ((state, cause),) = await self.ledger.locate([evaluation.eval_id])
             letters = await self.ledger.dead_letters.get_many([evaluation.eval_id]) if state == "dead" else []
+        gone = {document.key for document in latest.disposed} if latest else set()
         links = None
         if manifest and caller.role is Role.OPERATOR and "pictures" in request.query:
-            links = [await self.pictures.link(caller, evaluation, document) for document in manifest.documents]
+            links = {
+                document.key: await self.pictures.link(caller, evaluation, document)
+                for document in manifest.documents
+                if document.key not in gone
+            }
         return self._render(
             request,
             caller,
@@ -78,6 +85,7 @@ class EvaluationView:
             cause=cause,
             letter=letters[0] if letters else None,
             links=links,
+            gone=gone,
         )
 
     async def _show_several(
@@ -109,7 +117,7 @@ class EvaluationView:
         )
 
     def _render(self, request: web.Request, caller: Caller, **facts: object) -> web.Response:
-        names = ("manifest", "revision", "links", "state", "cause", "letter")
+        names = ("manifest", "revision", "links", "gone", "state", "cause", "letter")
         nothing: dict[str, object] = {"asked": "", "eval_id": "", "found": {}, "invalid": 0, **dict.fromkeys(names)}
         known = {"account": request.query.get("account") or None, "may_see": caller.role is Role.OPERATOR}
         return self.renderer.respond("evaluation.html.j2", caller, at="/page/evaluation", **nothing | known | facts)

@@ -15,11 +15,15 @@ OUTCOMES: Labels = {
     "no_documents": ("No documents", 'RiskOS says "No Documents Found", or there was no DocV step'),
     "not_found": ("Not found", "RiskOS does not know the evaluation"),
     "rejected": ("Rejected by RiskOS", "RiskOS refused the request, and its message is recorded"),
-    "withheld": ("Withheld", "Images of a military ID or a minor, which must not be kept; only the fact is recorded"),
+    "withheld": (
+        "Withheld",
+        "Images that must not be kept (military ID, minor, or due by the schedule); only the fact is recorded",
+    ),
     "unreadable": ("Unreadable", "The bundle is damaged or unsafe, and is in quarantine"),
     "failed": ("Failed", "Out of attempts: a dead letter, which a person can redrive or drop"),
     "cancelled": ("Cancelled", "An operator cancelled it before RiskOS was asked, or between two attempts"),
     "erased": ("Erased", "Erased for a privacy request; the receipt is kept"),
+    "disposed": ("Disposed of", "A rule of the retention schedule disposed of all documents; the certificate is kept"),
     "missing": ("Not in the archive", "There is no manifest that can be read"),
 }
 STATES: Labels = {

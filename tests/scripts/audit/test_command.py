@@ -21,6 +21,7 @@ from tests.archived_bundles import archive_bundle, archive_refusal, archive_tomb
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
+from tests.disposals import dispose
 from tests.zips import zip_of
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
@@ -89,6 +90,29 @@ async def test_audit_distinguishes_restricted_images_from_withheld_ones(tmp_path
     ]
     only = await Shell(tmp_path).run("audit", "-", "--restricted", "--json", given="\n".join(IDS[:3]))
     assert [json.loads(line)["eval_id"] for line in only.out.splitlines()] == [held.eval_id]
+
+
+async def test_audit_counts_disposed_documents_and_calls_none_of_them_missing(tmp_path: Path) -> None:
+    bucket, bundle = LocalBucket(tmp_path / "archive"), zip_of({"front.jpg": b"front", "selfie.jpg": b"selfie"})
+    whole, part, all_gone = (Evaluation(eval_id, "sandbox") for eval_id in IDS[:3])
+    for evaluation in (whole, part, all_gone):
+        await archive_bundle(bucket, bundle, evaluation)
+        await archive_tombstone(bucket, evaluation)
+    await dispose(bucket, part, lambda document: document.kind == "selfie")
+    await dispose(bucket, all_gone)
+    finished = await Shell(tmp_path).run("audit", "-", given="\n".join(IDS[:3]))
+    rows = list(csv.DictReader(io.StringIO(finished.out)))
+    assert [(row["outcome"], row["documents"], row["bytes"], row["disposed"]) for row in rows] == [
+        ("archived", "2", "11", "0"),
+        ("archived", "1", "5", "1"),
+        ("disposed", "0", "0", "2"),
+    ]
+    assert list(rows[0])[-1] == "disposed"
+    assert finished.code == 0
+    assert finished.err == "3 evaluations: 2 archived, 1 disposed; 3 documents, 3 disposed of\n"
+    gone = await Shell(tmp_path).run("audit", "-", "--gone-at-source", "--json", given="\n".join(IDS[:3]))
+    assert [json.loads(line)["eval_id"] for line in gone.out.splitlines()] == IDS[:2]
+    assert gone.err.splitlines()[1].startswith("2 gone or partly gone at RiskOS")
 
 
 async def test_json_lines_have_the_documented_fields(shell: Shell) -> None:

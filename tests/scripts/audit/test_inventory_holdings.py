@@ -32,10 +32,10 @@ OBJECTS = listed(
     (f"{ROOT}/{IDS[3]}/selfie/manifest.json/manifest.json", 1),
 )
 ROWS = [
-    EvaluationRow(IDS[0], "present", 2, 320, f"sandbox/{IDS[0]}/manifest.json"),
-    EvaluationRow(IDS[1], "present", 0, 0, f"sandbox/{IDS[1]}/manifest.json"),
-    EvaluationRow(IDS[2], "missing", 1, 20),
-    EvaluationRow(IDS[3], "missing", 1, 1),
+    EvaluationRow(IDS[0], "present", 2, 320, f"sandbox/{IDS[0]}/manifest.json", disposed=None),
+    EvaluationRow(IDS[1], "present", 0, 0, f"sandbox/{IDS[1]}/manifest.json", disposed=None),
+    EvaluationRow(IDS[2], "missing", 1, 20, disposed=None),
+    EvaluationRow(IDS[3], "missing", 1, 1, disposed=None),
 ]
 
 

@@ -66,7 +66,7 @@ async def test_an_account_has_its_own_values_and_the_process_says_that_there_are
     shell.settings["DOCV_ACCOUNTS"] = "accounts.toml"
     plain = await shell.run("settings", "--json")
     assert json.loads(plain.out)["DOCV_RATE"] == {"value": "2.5", "source": "environment"}
-    assert "accounts of DOCV_ACCOUNTS override some of these; --account NAME shows those of one" in plain.err
+    assert "accounts in DOCV_ACCOUNTS override some of these; --account NAME shows the settings of one" in plain.err
     finished = await shell.run("settings", "--account", "kyb", "--json")
     found = {name: (each["value"], each["source"]) for name, each in json.loads(finished.out).items()}
     own = "account kyb of DOCV_ACCOUNTS"

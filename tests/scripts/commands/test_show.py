@@ -11,9 +11,11 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence
 from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.revision import amend
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.archives import NAMES, eval_ids, fill
 from tests.commands import Shell
+from tests.disposals import CERTIFICATE, DISPOSED_AT, dispose
 from tests.scripts.serve.conftest import INTAKE, opened, settings_for
 from tests.zips import zip_of
 
@@ -57,6 +59,7 @@ async def test_an_archived_evaluation_is_shown_with_its_revisions(shell: Shell) 
         "reason": None,
         "documents": 9,
         "bytes": 9 * 2_004,
+        "disposed": 0,
         "at_source": "unknown",
         "response": {"status": 200, "message": None},
         "request": {"source": "backfill", "run": "q3", "event_type": None, "event_id": None},
@@ -70,6 +73,28 @@ async def test_text_shows_the_same(shell: Shell) -> None:
     lines = [line.split() for line in finished.out.splitlines()]
     assert (finished.code, ["state", "ended"] in lines, ["outcome", "archived"] in lines) == (0, True, True)
     assert lines[-1] == ["1", "2026-11-23T04:00:00.000Z", "archived", "3", "unknown", "200", "backfill", "q3"]
+
+
+async def test_disposed_documents_are_shown_with_their_rule_and_certificate(shell: Shell) -> None:
+    bucket = LocalBucket(shell.folder / "archive")
+    await archive_bundle(bucket, zip_of({"its-name-front.jpg": b"front", "selfie.jpg": b"selfie"}))
+    await dispose(bucket, EVALUATION, lambda document: document.kind == "selfie")
+    await amend(bucket, EVALUATION, lambda before: before.model_copy(update={"matters": ("acme-v-bolt",)}))
+    found = json.loads((await shell.run("show", EVALUATION.eval_id, "--json")).out)
+    assert (found["outcome"], found["documents"], found["disposed"]) == ("archived", 1, 1)
+    assert found["matters"] == ["acme-v-bolt"]
+    assert [(each["documents"], each["disposed"]) for each in found["revisions"]] == [(1, 1), (1, 1), (2, 0)]
+    (gone,) = found["disposals"]
+    assert (gone["kind"], gone["rule"], gone["due"], gone["receipt"]) == (
+        "selfie",
+        "five-years",
+        "2025-02-01",
+        CERTIFICATE,
+    )
+    text = (await shell.run("show", EVALUATION.eval_id)).out
+    assert ["matters", "acme-v-bolt"] in [line.split() for line in text.splitlines()]
+    (row,) = [line.split() for line in text.splitlines() if "five-years" in line]
+    assert row == ["selfie", DISPOSED_AT, "five-years", "archived", "2020-01-31", "2025-02-01", CERTIFICATE]
 
 
 async def test_documents_that_riskos_deleted_are_shown_next_to_those_of_the_archive(shell: Shell) -> None:
@@ -101,7 +126,7 @@ async def test_the_command_and_the_route_show_the_same(shell: Shell, redis: Redi
         for eval_id in (*IDS[:4], UNKNOWN):
             told = (await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")).json
             shown = json.loads((await shell.run("show", eval_id, "--json")).out)
-            assert told == {name: value for name, value in shown.items() if name != "revisions"}
+            assert told == {name: value for name, value in shown.items() if name not in {"revisions", "disposals"}}
 
 
 async def test_why_there_are_no_documents_is_shown_for_each_revision(shell: Shell) -> None:

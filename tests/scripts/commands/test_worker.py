@@ -269,6 +269,30 @@ async def test_celery_s_own_command_works_as_well(shell: Shell, redis: Redis) ->
     assert codes == [0, 0]
 
 
+async def test_a_worker_does_not_start_if_the_schedule_cannot_be_read(shell: Shell) -> None:
+    shell.settings["DOCV_RETENTION"] = "missing.toml"
+    worker = await shell.run("worker")
+    assert worker.code == 2
+    assert worker.err.endswith("DOCV_RETENTION: missing.toml cannot be read: No such file or directory\n")
+
+
+async def test_a_worker_does_not_store_what_its_schedule_calls_due(shell: Shell, riskos: Simulator) -> None:
+    (shell.folder / "retention.toml").write_text('[[rule]]\nname = "a"\nkeep_for = "3y"\nclock = "captured"\n')
+    shell.settings["DOCV_RETENTION"] = "retention.toml"
+    old, new = (eval_id_for(Scenario.DOCUMENTED, number) for number in (30_001, 30_002))
+    (shell.folder / "ids.csv").write_text(f"eval_id,event_at\n{old},2015-06-30T12:00:00Z\n{new},\n")
+    column = "--event-at-column", "event_at"
+    async with workers(shell, 1):
+        for given, outcomes in (((), {"archived": 1, "withheld": 1}), (("--refresh",), {"unchanged": 2})):
+            found = await shell.run("backfill", "ids.csv", *column, "--run", f"q{len(given)}", "--json", *given)
+            assert {name: count for name, count in json.loads(found.out)["outcomes"].items() if count} == outcomes
+            assert found.code == 0
+    assert riskos.stats().by_evaluation == {old: 2, new: 2}
+    folder = shell.folder / "archive" / "sandbox"
+    assert [path.name for path in (folder / old).rglob("*") if path.is_file()] == ["manifest.json"]
+    assert list((folder / new).rglob("*.jpg"))
+
+
 async def said(process: asyncio.subprocess.Process, words: bytes) -> None:
     """Wait until a process has printed something, or has ended."""
     assert process.stderr is not None

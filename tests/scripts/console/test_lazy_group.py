@@ -39,7 +39,7 @@ def test_help_shows_every_command_once_and_cuts_no_sentence_at_80_columns(group:
 
 def test_help_puts_commands_under_titles() -> None:
     titles = re.findall(r"^(\w.*):$", CliRunner().invoke(main, ["--help"]).output, re.MULTILINE)
-    assert titles[1:4] == ["Archive", "Look", "Control"]
+    assert titles[1:4] == ["Archive", "Inspect", "Control"]
 
 
 @pytest.mark.parametrize("arguments", [["statsu"], ["dead-letters", "redirve"]])

@@ -1,9 +1,11 @@
 """The findings of `doctor` about the API version and notifications."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
-from scripts.doctor.configuration import check_api_version, examine_notifications
+from scripts.doctor.configuration import check_api_version, examine_notifications, examine_schedule
 from scripts.doctor.finding import State
 from worker.config.settings import Settings
 
@@ -39,3 +41,19 @@ def test_notifications_show_only_their_host_and_are_a_warning_when_unsigned(
 
 def test_notifications_give_no_finding_when_not_configured() -> None:
     assert not list(examine_notifications(Settings()))
+
+
+def test_each_problem_of_a_schedule_is_a_finding(tmp_path: Path) -> None:
+    file = tmp_path / "retention.toml"
+    file.write_text('grace = "soon"\n[[rule]]\nname = "a"\nkeep_for = "5y"\n')
+    findings = list(examine_schedule(Settings(retention=file)))
+    assert {each.state for each in findings} == {State.WRONG}
+    assert ["grace" in each.message or "clock is missing" in each.message for each in findings] == [True, True]
+
+
+def test_a_schedule_is_shown_with_its_number_of_rules(tmp_path: Path) -> None:
+    assert not list(examine_schedule(Settings()))
+    file = tmp_path / "retention.toml"
+    file.write_text('[[rule]]\nname = "a"\nkeep_for = "5y"\nclock = "archived"\n')
+    (finding,) = examine_schedule(Settings(retention=file))
+    assert (finding.state, finding.message) == (State.FINE, f"1 rule in {file}")

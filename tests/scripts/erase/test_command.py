@@ -135,6 +135,58 @@ async def test_pending_completes_the_receipt_that_no_wait_leaves_open(shell: She
     assert (finished.code, finished.out) == (0, "")
 
 
+@pytest.fixture
+async def two_accounts(shell: Shell, tmp_path: Path) -> Shell:
+    """Two accounts without `default`, each with an open receipt in its environment."""
+    tables = ('[kyc]\napi_key = "key-of-kyc"\nenvironment = "production"', '[kyb]\napi_key = "key-of-kyb"')
+    (tmp_path / "accounts.toml").write_text("\n".join(tables))
+    (tmp_path / "accounts.toml").chmod(0o640)
+    shell.settings["DOCV_ACCOUNTS"] = "accounts.toml"
+    del shell.settings["DOCV_API_KEY"]
+    for account in ("kyc", "kyb"):
+        options = ("--even-if-absent", "--no-wait", "--account", account)
+        assert "is open" in (await shell.run("erase", MINE, "--reason", "request 4711", "--yes", *options)).out
+    return shell
+
+
+def open_receipts(archive: Path) -> list[str]:
+    """Return the environments that have an open receipt."""
+    found = {path.relative_to(archive / "receipts").parts[0]: path for path in archive.glob("receipts/*/*/*.json")}
+    return sorted(name for name, path in found.items() if not json.loads(path.read_text())["completed_at"])
+
+
+async def test_pending_completes_the_receipts_of_all_accounts_when_none_is_named(
+    two_accounts: Shell, tmp_path: Path
+) -> None:
+    assert open_receipts(tmp_path / "archive") == ["production", "sandbox"]
+    finished = await two_accounts.run("erase", "--pending", "--json")
+    assert finished.code == 0, finished.err
+    results = [json.loads(line) for line in finished.out.splitlines()]
+    assert [(each["state"], each["receipt"].split("/")[1]) for each in results] == [
+        ("erased", "production"),
+        ("erased", "sandbox"),
+    ]
+    assert open_receipts(tmp_path / "archive") == []
+
+
+async def test_pending_completes_only_the_receipts_of_the_environment_of_an_account_that_is_named(
+    two_accounts: Shell, tmp_path: Path, redis: Redis, redis_url: str
+) -> None:
+    left = f"production/{MINE}/selfie/{'a' * 64}.jpg"
+    await redis.sadd("docv:erased:leftovers", left)
+    two_accounts.settings["DOCV_REDIS_URL"] = redis_url
+    finished = await two_accounts.run("erase", "--pending", "--account", "kyb", "--json")
+    (result,) = [json.loads(line) for line in finished.out.splitlines()]
+    assert (finished.code, result["state"], result["receipt"].split("/")[1]) == (0, "erased", "sandbox")
+    assert open_receipts(tmp_path / "archive") == ["production"]
+    assert await redis.smembers("docv:erased:leftovers") == {left}
+
+
+async def test_an_erasure_of_ids_needs_an_account_if_there_are_several(two_accounts: Shell) -> None:
+    finished = await two_accounts.run("erase", MINE, "--reason", "request 4711", "--yes")
+    assert (finished.code, "name the account" in finished.err) == (2, True)
+
+
 async def test_pending_sweeps_recorded_leftovers_and_prints_them(
     shell: Shell, tmp_path: Path, redis: Redis, redis_url: str
 ) -> None:

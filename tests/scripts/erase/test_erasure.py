@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,6 +30,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome, Outcome
+from tasks.retention.event import EventReport, event_prefix, record_event
 from tasks.storage.bucket import Bucket, ObjectAttributes
 from tasks.storage.manifest import read_manifest
 from tasks.storage.run_list import RunSource, store_run_list
@@ -104,6 +105,8 @@ class Archive:
         found = await self.bucket.read(self.keys[-1])
         assert found
         await self.bucket.replace(self.keys[-1], b"the second", LABELS, found.etag)
+        report = EventReport("account_closed", date(2026, 1, 1), "records")
+        await record_event(self.bucket, self.evaluation, report, datetime(2026, 2, 1, tzinfo=UTC))
 
     def place(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> ErasureStores:
         traces = RedisRecords(self.ledger, patience)
@@ -121,6 +124,7 @@ class Archive:
 
     async def only_a_receipt_and_the_marker_are_left(self, receipts: int = 1) -> None:
         (left,) = self.stock.items(self.evaluation)
+        assert self.stock.keys(event_prefix(self.evaluation)) == []
         assert (left.key, left.latest, left.deletion) == (self.evaluation.manifest_key, True, False)
         marker = await read_manifest(self.bucket, self.evaluation)
         assert marker
@@ -182,7 +186,7 @@ async def test_an_erasure_removes_everything_and_writes_a_receipt(archive: Archi
 
     assert isinstance(ending, Erased)
     receipt = ending.receipt.receipt
-    assert (receipt.objects, receipt.versions) == (4, len(before))
+    assert (receipt.objects, receipt.versions) == (5, len(before))
     assert receipt.size == sum(item.size for item in before)
     assert receipt.documents == (hashlib.sha256(b"front").hexdigest(),)
     assert receipt.manifest == hashlib.sha256(b"the second").hexdigest()
@@ -210,7 +214,7 @@ async def test_a_dry_run_reports_the_receipt_and_changes_nothing(archive: Archiv
     before = archive.stock.items(archive.evaluation)
     ending = await archive.erase(dry_run=True)
     assert isinstance(ending, WouldErase)
-    assert (ending.receipt.objects, ending.receipt.versions) == (4, len(before))
+    assert (ending.receipt.objects, ending.receipt.versions) == (5, len(before))
     assert archive.stock.items(archive.evaluation) == before
     assert archive.receipts() == []
 
@@ -238,7 +242,7 @@ async def test_an_evaluation_of_the_other_environment_is_reported_and_stays(arch
     archive.evaluation = Evaluation(asked_for.eval_id, "production")
     ending = await archive.erase()
     assert isinstance(ending, NotFound)
-    assert "sandbox has 4 objects" in ending.why
+    assert "sandbox has 5 objects" in ending.why
     assert archive.stock.items(asked_for) == before
     assert archive.stock.keys("receipts/") == []
 
@@ -249,7 +253,7 @@ async def test_an_erasure_reports_what_the_other_environment_still_has(archive: 
     ending = await archive.erase()
     assert isinstance(ending, Erased)
     assert ending.elsewhere
-    assert "production has 4 objects" in ending.elsewhere
+    assert "production has 5 objects" in ending.elsewhere
     ending = await other.erase()
     assert isinstance(ending, Erased)
     assert ending.elsewhere is None
@@ -359,7 +363,7 @@ async def test_an_interrupted_erasure_leaves_an_open_receipt(archive: Archive) -
     found = await archive.bucket.read(key)
     assert found
     assert json.loads(found.data)["completed_at"] is None
-    assert json.loads(found.data)["objects"] == 4
+    assert json.loads(found.data)["objects"] == 5
 
 
 def _breaking(stock: ObjectVersions) -> ObjectVersions:

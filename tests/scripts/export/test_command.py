@@ -25,6 +25,7 @@ from tasks.storage.local_bucket import LocalBucket
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.commands import KEY, Finished, Shell, finish, reached
 from tests.conftest import S3
+from tests.disposals import CERTIFICATE, dispose
 from tests.zips import zip_of
 
 FILES = {"user_uploaded/front.jpg": b"\xff\xd8\xff front", "selfie": b"\xff\xd8\xff selfie"}
@@ -50,9 +51,12 @@ def told(finished: Finished) -> list[dict[str, object]]:
 
 def documents_in(folder: Path) -> dict[str, bytes]:
     """Return the documents of one evaluation by their names in the bundle."""
+    return {row["name"]: (folder / row["file"]).read_bytes() for row in listing_of(folder) if row["file"]}
+
+
+def listing_of(folder: Path) -> list[dict[str, str]]:
     listing = folder / "names.csv"
-    rows = list(csv.DictReader(io.StringIO(listing.read_text("utf-8-sig"), newline=""))) if listing.exists() else []
-    return {row["name"]: (folder / row["file"]).read_bytes() for row in rows if not row["problem"]}
+    return list(csv.DictReader(io.StringIO(listing.read_text("utf-8-sig"), newline=""))) if listing.exists() else []
 
 
 def nothing_but(shell: Shell, *names: str) -> None:
@@ -94,11 +98,46 @@ async def test_export_says_why_there_are_no_documents_for_every_reason(shell: Sh
         assert f"{eval_id}: there are no documents: {reason}" in finished.err
 
 
+async def test_disposed_documents_are_listed_and_nothing_is_missing(shell: Shell) -> None:
+    bucket = LocalBucket(shell.folder / "archive")
+    await dispose(bucket, Evaluation(IDS[0], "sandbox"), lambda document: document.kind == "selfie")
+    await dispose(bucket, Evaluation(IDS[1], "sandbox"))
+    finished = await shell.run("export", *IDS[:2], "--to", "out", "--strict", "--json")
+    assert finished.code == 0
+    facts = [[each[name] for name in ("outcome", "complete", "documents", "disposed")] for each in told(finished)]
+    assert facts == [["archived", True, 1, 1], ["disposed", True, 0, 2]]
+    why = f"there are no documents: the retention schedule disposed of them, see {CERTIFICATE}"
+    assert finished.err.splitlines()[0] == f"{IDS[1]}: {why}"
+    assert len(finished.err.splitlines()) == 2
+    front, selfie = listing_of(shell.folder / "out" / IDS[0])
+    assert (front["name"], front["disposed"]) == ("user_uploaded/front.jpg", "")
+    assert documents_in(shell.folder / "out" / IDS[0]) == {front["name"]: FILES[front["name"]]}
+    assert [selfie[name] for name in ("file", "name", "kind", "size", "at_source", "problem", "disposed")] == [
+        *("", "", "selfie", "10", "", ""),
+        "on 2025-02-01 under the rule five-years",
+    ]
+    assert [row["kind"] for row in listing_of(shell.folder / "out" / IDS[1])] == ["document_front", "selfie"]
+
+
+async def test_a_former_revision_is_exported_without_documents_that_were_disposed_of_since(shell: Shell) -> None:
+    bucket, evaluation = LocalBucket(shell.folder / "archive"), Evaluation(IDS[0], "sandbox")
+    await dispose(bucket, evaluation, lambda document: document.kind == "selfie")
+    await archive_bundle(bucket, zip_of({"case_attachments/later.txt": b"later"}), evaluation)
+    await dispose(bucket, evaluation, lambda document: document.kind == "attachment")
+    finished = await shell.run("export", IDS[0], "--revision", "1", "--to", "out", "--strict")
+    assert finished.code == 0, finished.err
+    rows = listing_of(shell.folder / "out" / IDS[0])
+    assert [(row["kind"], row["disposed"] != "") for row in rows] == [("document_front", False), ("selfie", True)]
+    finished = await shell.run("export", IDS[0], "--kind", "attachment", "--to", "attachments", "--strict")
+    assert finished.code == 0, finished.err
+    assert [row["kind"] for row in listing_of(shell.folder / "attachments" / IDS[0])] == ["attachment"]
+
+
 async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
     (shell.folder / "ids.txt").write_text(f"{IDS[0]}\n{UNKNOWN}\n")
     finished = await shell.run("export", "--ids", "ids.txt", IDS[2], "--to", "out", "--json")
     assert finished.code == 1
-    nothing = {"complete": True, "documents": 0, "bytes": 0}
+    nothing = {"complete": True, "documents": 0, "bytes": 0, "disposed": 0}
     assert told(finished) == [
         {"eval_id": IDS[2], "outcome": "no_documents", **nothing, "folder": f"out/{IDS[2]}", "problems": []},
         {
@@ -107,6 +146,7 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
             "complete": True,
             "documents": 2,
             "bytes": 19,
+            "disposed": 0,
             "folder": f"out/{IDS[0]}",
             "problems": [],
         },

@@ -107,7 +107,7 @@ CONTENTS = st.binary(min_size=1, max_size=3_000)
 
 
 @given(files=st.dictionaries(NAMES, CONTENTS, min_size=1, max_size=8), packer=st.sampled_from(PACKERS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_archived_bundle_is_exported_unchanged(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], packer: Callable[[dict[str, bytes]], bytes]
 ) -> None:

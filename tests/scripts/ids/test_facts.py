@@ -58,13 +58,13 @@ def csv_of(names: str, codes: str = ",") -> str:
 
 @pytest.mark.parametrize("names", ["eval_id;document_type;reason_codes;at", "Eval ID;documentType;Reason Codes;at"])
 @pytest.mark.parametrize("codes", [",", " ", "|", ", ", " | "])
-def test_the_columns_of_a_csv_are_found_by_their_names(tmp_path: Path, names: str, codes: str) -> None:
+def test_fact_columns_of_a_csv_are_found_by_name(tmp_path: Path, names: str, codes: str) -> None:
     gathered = read(csv_of(names, codes), tmp_path, FactColumns(event_at="at", by_name=True))
     assert (gathered.explained, gathered.bad_times, gathered.ids.has_facts) == (3, 1, True)
     assert known(gathered) == FACTS
 
 
-def test_codes_are_parted_by_semicolons_too_and_may_be_an_array(tmp_path: Path) -> None:
+def test_reason_codes_may_be_separated_by_semicolons_or_be_an_array(tmp_path: Path) -> None:
     for codes in ("I100;R844", '["I100", "R844"]', "{I100,R844}", "I100\tR844"):
         quoted = codes.replace('"', '""')
         assert known(read(f'eval_id,reason_codes\n{IDS[0]},"{quoted}"\n', tmp_path)) == {
@@ -73,21 +73,21 @@ def test_codes_are_parted_by_semicolons_too_and_may_be_an_array(tmp_path: Path) 
     assert known(read(f"eval_id,reason_codes\n{IDS[0]},R8440 XR844\n", tmp_path)) == {IDS[0]: EvaluationFacts()}
 
 
-def test_columns_are_asked_for_by_name_or_number(tmp_path: Path) -> None:
-    asked = FactColumns(document_type="Type of ID", reason_codes="3", event_at="4")
-    assert known(read(csv_of("id;Type of ID;c;d"), tmp_path, asked)) == FACTS
+def test_fact_columns_can_be_requested_by_name_or_number(tmp_path: Path) -> None:
+    columns = FactColumns(document_type="Type of ID", reason_codes="3", event_at="4")
+    assert known(read(csv_of("id;Type of ID;c;d"), tmp_path, columns)) == FACTS
     some = known(read(csv_of("id;document_type;reason_codes;d"), tmp_path, FactColumns(reason_codes="reason_codes")))
     assert [facts.evidence for facts in some.values()] == [(), (MINOR,), (MINOR,), ()]
 
 
-def test_a_csv_without_a_header_has_columns_by_number(tmp_path: Path) -> None:
+def test_fact_columns_have_numbers_in_a_csv_without_a_header(tmp_path: Path) -> None:
     without = csv_of("").lstrip()
     assert known(read(without, tmp_path, FactColumns("2", "3", "4"))) == FACTS
     with read(without, tmp_path) as gathered:
         assert gathered.explained is None
 
 
-def test_without_such_columns_nothing_is_known_and_that_is_no_zero(tmp_path: Path) -> None:
+def test_explained_is_none_without_fact_columns(tmp_path: Path) -> None:
     for content in ("\n".join(IDS), f"eval_id,name\n{IDS[0]},Military\n", f'{{"eval_id": "{IDS[0]}", "a": "R844"}}\n'):
         gathered = read(content, tmp_path)
         assert (gathered.explained, gathered.ids.has_facts) == (None, False)
@@ -97,7 +97,7 @@ def test_without_such_columns_nothing_is_known_and_that_is_no_zero(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("names", "asked", "said"),
+    ("names", "columns", "message"),
     [
         (
             "eval_id;document_type;documentType;at",
@@ -113,19 +113,21 @@ def test_without_such_columns_nothing_is_known_and_that_is_no_zero(tmp_path: Pat
         ("eval_id;b;c;d", FactColumns(event_at="e"), "there is no column 'e'; give --event-at-column with one of"),
     ],
 )
-def test_what_is_not_clear_or_not_there_is_told(tmp_path: Path, names: str, asked: FactColumns, said: str) -> None:
-    with pytest.raises(BadSource, match=said):
-        read(csv_of(names), tmp_path, asked)
+def test_an_ambiguous_or_missing_fact_column_raises_bad_source(
+    tmp_path: Path, names: str, columns: FactColumns, message: str
+) -> None:
+    with pytest.raises(BadSource, match=message):
+        read(csv_of(names), tmp_path, columns)
 
 
-def test_a_plain_list_has_no_column_that_could_be_asked_for(tmp_path: Path) -> None:
+def test_a_requested_fact_column_raises_bad_source_in_a_plain_list(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="there is no column 'codes'"):
         read("\n".join(IDS), tmp_path, FactColumns(reason_codes="codes"))
     with pytest.raises(BadSource, match="there is no column 'codes'"):
         read("\n".join(f'"{eval_id}"' for eval_id in IDS), tmp_path, FactColumns(reason_codes="codes"))
 
 
-def test_json_lines_have_keys_of_which_some_are_left_out(tmp_path: Path) -> None:
+def test_facts_are_read_from_json_lines_with_optional_keys(tmp_path: Path) -> None:
     lines = []
     for eval_id, (kind, codes, at) in zip(IDS, ROWS, strict=False):
         value = {"eval_id": eval_id, "documentType": {"type": kind} if kind else None, "reasonCodes": codes, "at": at}
@@ -138,7 +140,7 @@ def test_json_lines_have_keys_of_which_some_are_left_out(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["json", "parquet"])
-def test_nested_columns_with_facts_are_asked_for(tmp_path: Path, kind: str) -> None:
+def test_nested_fact_columns_can_be_requested(tmp_path: Path, kind: str) -> None:
     rows = [
         {"eval_id": eval_id, "data": {"type": document, "codes": codes, "at": at}}
         for eval_id, (document, codes, at) in zip(IDS, ROWS, strict=False)
@@ -146,17 +148,17 @@ def test_nested_columns_with_facts_are_asked_for(tmp_path: Path, kind: str) -> N
     file = io.BytesIO(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), file)
-    asked = FactColumns(document_type="data.type", reason_codes="data.codes", event_at="data.at")
-    assert known(read(file.getvalue(), tmp_path, asked)) == FACTS
+    columns = FactColumns(document_type="data.type", reason_codes="data.codes", event_at="data.at")
+    assert known(read(file.getvalue(), tmp_path, columns)) == FACTS
 
 
 @pytest.mark.parametrize("value", ["R844", ["I1", "R844"], "I1, R844", '["R844"]'])
-def test_codes_in_json_are_a_list_or_a_text(tmp_path: Path, value: Any) -> None:
+def test_reason_codes_in_json_are_a_list_or_a_text(tmp_path: Path, value: Any) -> None:
     line = orjson.dumps({"eval_id": IDS[0], "reason_codes": value, "document_type": ["Military"]})
     assert known(read(line, tmp_path)) == {IDS[0]: EvaluationFacts((MINOR,))}
 
 
-def test_parquet_has_texts_lists_objects_and_times(tmp_path: Path) -> None:
+def test_facts_are_read_from_texts_lists_objects_and_times_in_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     moments = [datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))]
@@ -174,7 +176,7 @@ def test_parquet_has_texts_lists_objects_and_times(tmp_path: Path) -> None:
     assert list(known(read(file.getvalue(), tmp_path, FactColumns(event_at="at")))) == IDS[:4]
 
 
-def test_every_line_of_an_evaluation_adds_to_what_is_known(tmp_path: Path) -> None:
+def test_facts_of_repeated_ids_are_merged(tmp_path: Path) -> None:
     rows = [
         f"{IDS[0]},I100,2026-01-31T12:00:00Z",
         f"{IDS[1]},,",
@@ -188,15 +190,15 @@ def test_every_line_of_an_evaluation_adds_to_what_is_known(tmp_path: Path) -> No
     assert known(gathered) == dict.fromkeys(IDS[:2], EvaluationFacts((MINOR,), NOON))
 
 
-def test_a_limit_and_a_sample_keep_what_is_known(tmp_path: Path) -> None:
+def test_a_limit_and_a_sample_keep_the_facts(tmp_path: Path) -> None:
     text = csv_of("eval_id;document_type;reason_codes;at")
-    asked = FactColumns(event_at="at", by_name=True)
-    assert known(read(text, tmp_path, asked, limit=2)) == {eval_id: FACTS[eval_id] for eval_id in IDS[:2]}
-    sample = known(read(text, tmp_path, asked, sample=2))
+    columns = FactColumns(event_at="at", by_name=True)
+    assert known(read(text, tmp_path, columns, limit=2)) == {eval_id: FACTS[eval_id] for eval_id in IDS[:2]}
+    sample = known(read(text, tmp_path, columns, sample=2))
     assert sample == {eval_id: FACTS[eval_id] for eval_id in sample}
 
 
-def test_a_bad_line_takes_its_facts_along(tmp_path: Path) -> None:
+def test_facts_of_a_bad_line_are_dropped(tmp_path: Path) -> None:
     with read(f"eval_id,document_type\nno-id,Military\n{IDS[0]},Passport\n", tmp_path) as gathered:
         assert (gathered.bad, gathered.explained) == (1, 0)
     assert "Military" not in (tmp_path / "rejects.csv").read_text()

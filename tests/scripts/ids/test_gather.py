@@ -28,7 +28,7 @@ def _gather(content: str | bytes, rejects: Path, settings: Settings, **how: Any)
     return gather(str(source), rejects=rejects, settings=settings, **options)
 
 
-def test_each_id_comes_once_and_bad_lines_are_written_down(rejects: Path, settings: Settings) -> None:
+def test_gather_returns_each_id_once_and_writes_rejects(rejects: Path, settings: Settings) -> None:
     text = f"name,eval_id\na,{IDS[1]}\nb,\nc,{IDS[0]}\nd,=nonsense\ne,{IDS[1].upper()}\n"
     with _gather(text, rejects, settings) as gathered:
         assert list(gathered.ids) == [IDS[1], IDS[0]]
@@ -41,7 +41,7 @@ def test_each_id_comes_once_and_bad_lines_are_written_down(rejects: Path, settin
     assert (nonsense[0], nonsense[2]) == ("5", "'=nonsense")
 
 
-def test_a_mended_list_leaves_no_rejects(rejects: Path, settings: Settings) -> None:
+def test_rejects_are_removed_when_the_list_was_fixed(rejects: Path, settings: Settings) -> None:
     with _gather(f"{IDS[0]}\nbad", rejects, settings):
         assert rejects.exists()
     with _gather(f"{IDS[0]}\n", rejects, settings) as gathered:
@@ -49,13 +49,13 @@ def test_a_mended_list_leaves_no_rejects(rejects: Path, settings: Settings) -> N
     assert not rejects.exists()
 
 
-def test_all_bad_lines_are_written_down_however_many(rejects: Path, settings: Settings) -> None:
+def test_every_bad_line_is_in_the_rejects(rejects: Path, settings: Settings) -> None:
     with _gather("bad\n" * 5_000 + IDS[0], rejects, settings) as gathered:
         assert gathered.bad == 5_000
     assert rejects.read_text().count("\n") == 5_001
 
 
-def test_a_limit_counts_each_id_once_and_reads_no_further(rejects: Path, settings: Settings) -> None:
+def test_a_limit_counts_unique_ids_and_stops_reading(rejects: Path, settings: Settings) -> None:
     text = "\n".join([IDS[0], IDS[0], "bad", IDS[1], IDS[2], "bad", IDS[3]])
     with _gather(text, rejects, settings, limit=3) as gathered:
         assert list(gathered.ids) == IDS[:3]
@@ -64,7 +64,7 @@ def test_a_limit_counts_each_id_once_and_reads_no_further(rejects: Path, setting
         assert list(gathered.ids) == IDS[:4]
 
 
-def test_a_sample_is_the_same_wherever_its_ids_stand_and_keeps_their_order(rejects: Path, settings: Settings) -> None:
+def test_a_sample_does_not_depend_on_the_order_and_keeps_it(rejects: Path, settings: Settings) -> None:
     smallest = sorted(IDS, key=lambda each: hashlib.sha256(each.encode()).digest())[:10]
     with _gather("\n".join(IDS + IDS[:5]), rejects, settings, sample=10) as gathered:
         assert list(gathered.ids) == [each for each in IDS if each in smallest]
@@ -73,9 +73,7 @@ def test_a_sample_is_the_same_wherever_its_ids_stand_and_keeps_their_order(rejec
         assert list(gathered.ids) == [each for each in IDS[::-1] if each in smallest]
 
 
-def test_a_sample_of_more_than_there_are_is_all_and_one_of_a_limit_is_taken_from_it(
-    rejects: Path, settings: Settings
-) -> None:
+def test_a_sample_is_taken_from_the_limited_list_and_may_be_all_of_it(rejects: Path, settings: Settings) -> None:
     with _gather("\n".join(IDS), rejects, settings, sample=1000) as gathered:
         assert list(gathered.ids) == IDS
     with _gather("\n".join(IDS), rejects, settings, limit=5, sample=2) as gathered:
@@ -83,7 +81,7 @@ def test_a_sample_of_more_than_there_are_is_all_and_one_of_a_limit_is_taken_from
         assert set(gathered.ids) < set(IDS[:5])
 
 
-def test_the_fingerprint_is_that_of_the_ids_not_of_the_file(rejects: Path, settings: Settings) -> None:
+def test_the_fingerprint_depends_on_the_ids_and_not_on_the_format(rejects: Path, settings: Settings) -> None:
     with (
         _gather("\n".join(IDS), rejects, settings) as text,
         _gather("\n".join(f'"{each.upper()}"' for each in [*IDS, IDS[0]]), rejects, settings) as strings,
@@ -92,31 +90,31 @@ def test_the_fingerprint_is_that_of_the_ids_not_of_the_file(rejects: Path, setti
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "eval_id\n", gzip.compress(b"", mtime=0)])
-def test_a_source_without_an_id_is_told(rejects: Path, settings: Settings, content: str | bytes) -> None:
+def test_gather_raises_bad_source_when_there_is_no_id(rejects: Path, settings: Settings, content: str | bytes) -> None:
     with pytest.raises(BadSource, match=r"list: there is no evaluation ID in it$"):
         _gather(content, rejects, settings)
 
 
-def test_a_source_with_bad_lines_only_is_told_with_where_they_are(rejects: Path, settings: Settings) -> None:
+def test_gather_names_the_rejects_when_all_lines_are_bad(rejects: Path, settings: Settings) -> None:
     with pytest.raises(BadSource, match=r"no evaluation ID in it; .*rejects.* says what is wrong with its 2 lines"):
         _gather("bad\nbad", rejects, settings)
 
 
-def test_a_list_that_cannot_be_read_leaves_what_was_there(rejects: Path, settings: Settings) -> None:
+def test_rejects_are_kept_when_the_list_cannot_be_opened(rejects: Path, settings: Settings) -> None:
     rejects.write_text("of an earlier time")
     with pytest.raises(BadSource, match="No such file"):
         gather("no-such-file", column=None, limit=None, sample=None, rejects=rejects, settings=settings)
     assert rejects.exists()
 
 
-def test_a_list_is_not_overwritten_by_its_own_rejects(rejects: Path, settings: Settings) -> None:
+def test_gather_refuses_to_overwrite_the_list_with_its_rejects(rejects: Path, settings: Settings) -> None:
     rejects.write_text("bad\n")
     with pytest.raises(BadSource, match="would overwrite this list"):
         gather(str(rejects), column=None, limit=None, sample=None, rejects=rejects, settings=settings)
     assert rejects.read_text() == "bad\n"
 
 
-def test_a_long_list_leaves_nothing_on_disk(rejects: Path, settings: Settings) -> None:
+def test_gather_leaves_nothing_on_disk_after_a_long_list(rejects: Path, settings: Settings) -> None:
     ids = [str(uuid4()) for _ in range(40_000)]
     with _gather("\n".join(ids), rejects, settings) as gathered:
         assert list(gathered.ids) == ids

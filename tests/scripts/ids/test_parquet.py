@@ -24,7 +24,7 @@ def _read(columns: dict[str, Any], column: str | None = None, **how: Any) -> lis
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
-def test_a_column_of_texts_is_read_whatever_their_type(kind: pa.DataType) -> None:
+def test_a_text_column_of_any_type_is_read(kind: pa.DataType) -> None:
     ids = pa.array([ONE, f" {TWO} "]).cast(kind)
     assert _read({"name": ["a", "b"], "eval_id": ids}) == [(1, ONE), (2, TWO)]
 
@@ -35,12 +35,12 @@ def test_a_uuid_may_be_16_bytes() -> None:
     assert _read({"eval_id": pa.array(values, pa.uuid())}) == [(1, ONE), (2, TWO)]
 
 
-def test_an_empty_cell_is_an_empty_text_and_a_number_is_flawed() -> None:
+def test_a_null_is_an_empty_text_and_a_number_a_bad_candidate() -> None:
     assert _read({"eval_id": [None, ONE, ""]}) == [(1, ""), (2, ONE), (3, "")]
     assert _read({"eval_id": [5]}) == [(1, BadCandidate("<int>", "it is not text"))]
 
 
-def test_the_column_is_the_one_with_ids_or_the_one_asked_for() -> None:
+def test_read_parquet_reads_the_requested_column_or_the_one_with_ids() -> None:
     columns = {"name": ["x", "y"], "key": [ONE, TWO]}
     assert _read(columns) == [(1, ONE), (2, TWO)]
     assert _read(columns, "name") == [(1, "x"), (2, "y")]
@@ -48,18 +48,18 @@ def test_the_column_is_the_one_with_ids_or_the_one_asked_for() -> None:
         _read(columns, "c")
 
 
-def test_a_name_with_a_dot_and_nested_columns_are_no_matter() -> None:
+def test_a_column_name_may_contain_a_dot() -> None:
     columns = {"a": [{"b": "x"}], "a.b": [ONE], "list": [[TWO]]}
     assert _read(columns, "a.b") == [(1, ONE)]
 
 
-def test_a_nested_column_is_empty_if_what_it_is_in_is_not_there() -> None:
+def test_a_nested_column_is_empty_when_its_parent_is_null() -> None:
     columns = {"x": ["y"] * 3, "data": [{"id": ONE, "number": 1}, None, {"id": None, "number": 1}]}
     assert _read(columns, "data.id") == [(1, ONE), (2, ""), (3, "")]
     assert _read({"a.b": [{"c.d": ONE}]}, "a.b.c.d") == [(1, ONE)]
 
 
-def test_of_two_columns_with_one_name_a_number_says_which() -> None:
+def test_a_number_selects_one_of_two_columns_with_the_same_name() -> None:
     file = io.BytesIO()
     pq.write_table(pa.Table.from_arrays([pa.array([ONE]), pa.array([TWO])], ["id", "id"]), file)
     assert list(read_parquet(file, "2")) == [(1, TWO)]
@@ -70,19 +70,19 @@ def test_rows_are_counted_through_all_row_groups() -> None:
     assert _read({"eval_id": ids}, row_group_size=7_000) == list(enumerate(ids, 1))
 
 
-def test_no_rows_are_no_candidates() -> None:
+def test_read_parquet_yields_nothing_without_rows() -> None:
     assert _read({"eval_id": pa.array([], pa.string())}) == []
 
 
 @pytest.mark.parametrize("cut", [4, 100, -1])
-def test_a_damaged_file_is_told_in_a_sentence(cut: int) -> None:
+def test_a_truncated_parquet_file_raises_bad_source(cut: int) -> None:
     file = io.BytesIO()
     pq.write_table(pa.table({"eval_id": [str(uuid4()) for _ in range(1000)]}), file)
     with pytest.raises(BadSource, match="it begins like Parquet, but cannot be read as Parquet"):
         list(read_parquet(io.BytesIO(file.getvalue()[:cut]), None))
 
 
-def test_bytes_gone_wrong_inside_are_told_in_a_sentence() -> None:
+def test_a_damaged_parquet_page_raises_bad_source() -> None:
     file = io.BytesIO()
     pq.write_table(pa.table({"eval_id": [ONE]}), file, compression="zstd", use_dictionary=False)
     damaged = bytearray(file.getvalue())
@@ -91,7 +91,7 @@ def test_bytes_gone_wrong_inside_are_told_in_a_sentence() -> None:
         list(read_parquet(io.BytesIO(damaged), None))
 
 
-def test_without_pyarrow_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_read_parquet_names_the_extra_when_pyarrow_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(BadSource, match=r"needs pyarrow: install docv-archive with the extra .parquet."):

@@ -16,7 +16,7 @@ def _rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file, strict=True))
 
 
-def test_it_has_a_row_for_each_bad_line_and_is_its_owners_only(tmp_path: Path) -> None:
+def test_rejects_has_a_row_for_each_bad_line_and_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rejects.csv"
     with Rejects(path) as rejects:
         rejects.add(3, BadEvalId('a "b", c', "it is empty"))
@@ -28,13 +28,13 @@ def test_it_has_a_row_for_each_bad_line_and_is_its_owners_only(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1", "\uff1d1+1"])
-def test_no_spreadsheet_takes_it_for_a_formula(tmp_path: Path, text: str) -> None:
+def test_rejects_escapes_formulas(tmp_path: Path, text: str) -> None:
     with Rejects(tmp_path / "rejects.csv") as rejects:
         rejects.add(1, BadEvalId(text, "why"))
     assert _rows(tmp_path / "rejects.csv")[1][2] == "'" + text
 
 
-def test_without_a_bad_line_there_is_no_file_and_none_of_an_earlier_time_either(tmp_path: Path) -> None:
+def test_rejects_removes_an_earlier_file_when_no_line_is_bad(tmp_path: Path) -> None:
     path = tmp_path / "rejects.csv"
     path.write_text("of an earlier time")
     with Rejects(path) as rejects:
@@ -42,7 +42,7 @@ def test_without_a_bad_line_there_is_no_file_and_none_of_an_earlier_time_either(
     assert not path.exists()
 
 
-def test_what_was_there_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_rejects_replaces_a_link_and_does_not_follow_it(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "rejects.csv").symlink_to(tmp_path / "precious")
     with Rejects(tmp_path / "rejects.csv") as rejects:
@@ -51,7 +51,7 @@ def test_what_was_there_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -
     assert len(_rows(tmp_path / "rejects.csv")) == 2
 
 
-def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_rejects_raises_service_unavailable_when_the_path_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         pytest.raises(ServiceUnavailable, match="the invalid lines cannot be written there: Not a directory"),

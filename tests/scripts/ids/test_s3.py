@@ -32,7 +32,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def answering() -> Iterator[str]:
+def status_server() -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -42,14 +42,14 @@ def answering() -> Iterator[str]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
+def unused() -> Iterator[str]:
     """URL of a port at which nothing listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
-def test_an_object_is_brought_here_whole_also_in_parts(s3: S3, tmp_path: Path) -> None:
+def test_download_writes_the_whole_object_in_parts(s3: S3, tmp_path: Path) -> None:
     content = bytes(range(256)) * 4 * 10 * 1024
     s3.client.put_object(Bucket=s3.bucket, Key="lists/2026 q3.csv", Body=content)
     file = io.BytesIO()
@@ -57,7 +57,7 @@ def test_an_object_is_brought_here_whole_also_in_parts(s3: S3, tmp_path: Path) -
     assert file.read() == content
 
 
-def test_a_bucket_or_an_object_that_is_not_there_is_told(s3: S3, tmp_path: Path) -> None:
+def test_download_raises_bad_source_when_the_bucket_or_object_is_missing(s3: S3, tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="there is no such object in the bucket"):
         download(f"s3://{s3.bucket}/ids.csv", s3.endpoint, io.BytesIO(), tmp_path)
     with pytest.raises(BadSource, match="there is no such bucket"):
@@ -65,29 +65,31 @@ def test_a_bucket_or_an_object_that_is_not_there_is_told(s3: S3, tmp_path: Path)
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://no bucket/key"])
-def test_a_url_that_names_no_object_is_told(s3: S3, url: str) -> None:
+def test_download_raises_bad_source_when_the_url_names_no_object(s3: S3, url: str) -> None:
     with pytest.raises(BadSource, match="expected s3://bucket/key"):
         download(url, s3.endpoint, io.BytesIO(), None)
 
 
-def test_denied_access_is_told_with_what_is_needed(s3: S3, answering: str) -> None:
+def test_download_names_the_permission_when_access_is_denied(s3: S3, status_server: str) -> None:
     with pytest.raises(BadSource, match=r"access is denied \(403\); these credentials need s3:GetObject"):
-        download("s3://403/ids.csv", answering, io.BytesIO(), None)
+        download("s3://403/ids.csv", status_server, io.BytesIO(), None)
 
 
-def test_an_s3_that_fails_is_told(s3: S3, answering: str) -> None:
-    with pytest.raises(ServiceUnavailable, match="S3 answers 501; see DOCV_S3_ENDPOINT"):
-        download("s3://501/ids.csv", answering, io.BytesIO(), None)
+def test_download_raises_service_unavailable_when_s3_fails(s3: S3, status_server: str) -> None:
+    with pytest.raises(ServiceUnavailable, match="S3 answers 501; check DOCV_S3_ENDPOINT"):
+        download("s3://501/ids.csv", status_server, io.BytesIO(), None)
 
 
-def test_an_s3_that_does_not_answer_is_told(s3: S3, nobody: str) -> None:
+def test_download_raises_service_unavailable_when_s3_does_not_answer(s3: S3, unused: str) -> None:
     with pytest.raises(
         ServiceUnavailable, match=r"127\.0\.0\.1 does not answer .*; see DOCV_S3_ENDPOINT and the network"
     ):
-        download("s3://bucket/ids.csv", nobody, io.BytesIO(), None)
+        download("s3://bucket/ids.csv", unused, io.BytesIO(), None)
 
 
-def test_missing_credentials_are_told(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_download_raises_settings_error_without_credentials(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):

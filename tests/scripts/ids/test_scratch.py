@@ -10,23 +10,23 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 
-def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
+def test_scratch_folder_is_created_for_its_owner_only(tmp_path: Path) -> None:
     folder = scratch_folder(Settings(state_dir=tmp_path / "state"))
     assert folder == tmp_path / "state" / "private" / "spool"
     assert {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)} == {0o700}
 
 
-def test_without_settings_it_is_the_systems_own() -> None:
+def test_scratch_folder_is_none_without_settings() -> None:
     assert scratch_folder(None) is None
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_scratch_folder_raises_service_unavailable_when_it_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; see that folder, or name another"):
+    with pytest.raises(ServiceUnavailable, match=r"cannot be kept there .*; check that folder, or use another"):
         scratch_folder(Settings(state_dir=tmp_path / "state"))
 
 
-def test_its_files_have_no_name_and_leave_nothing(tmp_path: Path) -> None:
+def test_scratch_file_has_no_name(tmp_path: Path) -> None:
     with scratch_file(tmp_path) as file:
         file.write(b"x")
         assert list(tmp_path.iterdir()) == []

@@ -69,7 +69,7 @@ def _read(source: Path | str, column: str | None = None, settings: Settings | No
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("content", FORMATS.values(), ids=FORMATS)
-def test_every_format_is_known_by_its_content_whatever_its_name(
+def test_every_format_is_detected_by_its_content(
     tmp_path: Path, settings: Settings, content: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     (tmp_path / "list.xyz").write_bytes(pack(content))
@@ -77,7 +77,7 @@ def test_every_format_is_known_by_its_content_whatever_its_name(
 
 
 @pytest.mark.parametrize("content", FORMATS.values(), ids=FORMATS)
-def test_every_format_may_come_through_a_pipe(tmp_path: Path, content: bytes) -> None:
+def test_every_format_is_read_from_a_pipe(tmp_path: Path, content: bytes) -> None:
     os.mkfifo(tmp_path / "pipe")
     thread = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content])
     thread.start()
@@ -86,13 +86,13 @@ def test_every_format_may_come_through_a_pipe(tmp_path: Path, content: bytes) ->
 
 
 @pytest.mark.parametrize("content", FORMATS.values(), ids=FORMATS)
-def test_every_format_may_come_on_standard_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def test_every_format_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert _read("-") == IDS
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_list_may_lie_in_s3(s3: S3, tmp_path: Path, kind: str) -> None:
+def test_a_list_is_read_from_s3(s3: S3, tmp_path: Path, kind: str) -> None:
     settings = Settings(state_dir=tmp_path / "state", s3_endpoint=s3.endpoint)
     s3.client.put_object(Bucket=s3.bucket, Key="lists/ids", Body=gzip.compress(FORMATS[kind]))
     assert _read(f"s3://{s3.bucket}/lists/ids", settings=settings) == IDS
@@ -101,7 +101,7 @@ def test_a_list_may_lie_in_s3(s3: S3, tmp_path: Path, kind: str) -> None:
         _read(f"s3://{s3.bucket}/lists/no", settings=settings)
 
 
-def test_a_column_is_asked_for_in_every_format(tmp_path: Path) -> None:
+def test_a_column_can_be_requested_in_every_format(tmp_path: Path) -> None:
     for name in ("csv", "json lines", "parquet"):
         (tmp_path / "list").write_bytes(FORMATS[name])
         first, *_ = _read(tmp_path / "list", "name")
@@ -123,7 +123,7 @@ def test_lines_after_a_separator_line_keep_their_numbers(tmp_path: Path) -> None
         assert list(candidates) == [(3, IDS[0]), (4, "x")]
 
 
-def test_a_nested_column_is_asked_for_in_json_lines_and_parquet(tmp_path: Path) -> None:
+def test_a_nested_column_can_be_requested_in_json_lines_and_parquet(tmp_path: Path) -> None:
     rows = [{"data": {"evaluation": {"eval_id": each, "at": 1}}, "eval_id": "x"} for each in IDS]
     (tmp_path / "json").write_text("".join(json.dumps(each) + "\n" for each in rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "parquet")
@@ -137,7 +137,7 @@ def test_a_nested_column_is_asked_for_in_json_lines_and_parquet(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["csv", "json lines", "parquet", "text"])
-def test_a_column_that_is_not_there_is_told_with_the_source(tmp_path: Path, name: str) -> None:
+def test_a_missing_column_raises_bad_source_in_every_format(tmp_path: Path, name: str) -> None:
     (tmp_path / "list").write_bytes(FORMATS[name])
     with pytest.raises(BadSource, match="list: there is no column 'nope'; give --column with one of '"):
         _read(tmp_path / "list", "nope")
@@ -146,16 +146,16 @@ def test_a_column_that_is_not_there_is_told_with_the_source(tmp_path: Path, name
 @pytest.mark.parametrize(
     "content", [bytes(range(256)), b"PK\x03\x04\x14\x00\x00\x00", b"a\n" * 100 + b"\0", f"{IDS[0]}\n".encode("utf-32")]
 )
-def test_what_is_binary_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_binary_content_raises_bad_source(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "list.csv").write_bytes(content)
     with pytest.raises(BadSource, match=r"list\.csv: it is binary; expected text, CSV"):
         _read(tmp_path / "list.csv")
 
 
 @pytest.mark.parametrize("content", ['[{"eval_id": "x"}]', "[\n{}\n]", '{\n"a": 1}', f'["{IDS[0]}"]'])
-def test_a_json_document_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
+def test_a_json_document_raises_bad_source(tmp_path: Path, content: str) -> None:
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(BadSource, match="one JSON document; expected JSON lines"):
+    with pytest.raises(BadSource, match="one JSON document; expected JSON Lines"):
         _read(tmp_path / "list.json")
 
 
@@ -166,7 +166,7 @@ def test_an_empty_source_has_no_candidates(tmp_path: Path, content: str, column:
     assert _read(tmp_path / "list", column) == []
 
 
-def test_a_gzip_file_that_is_cut_short_is_told_after_what_came_before(tmp_path: Path) -> None:
+def test_a_truncated_gzip_list_raises_bad_source(tmp_path: Path) -> None:
     text = "".join(f"{UUID(int=number)}\n" for number in range(100_000))
     (tmp_path / "list.gz").write_bytes(gzip.compress(text.encode())[:-100])
     with (
@@ -176,7 +176,7 @@ def test_a_gzip_file_that_is_cut_short_is_told_after_what_came_before(tmp_path: 
         assert sum(1 for _ in candidates) == 0
 
 
-def test_what_goes_wrong_with_whoever_reads_is_not_the_sources_fault(tmp_path: Path) -> None:
+def test_an_error_of_the_reader_is_not_translated(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(FORMATS["text"])
 
     def read_and_fail() -> None:

@@ -41,23 +41,23 @@ def piped(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.mark.parametrize("size", [0, 1, HEAD, HEAD + 1, 3 * HEAD])
-def test_a_file_is_whole_after_its_beginning_was_looked_at(tmp_path: Path, size: int) -> None:
+def test_a_stream_is_whole_after_its_head_was_read(tmp_path: Path, size: int) -> None:
     (tmp_path / "list").write_bytes(CONTENT[:size])
     assert _read(tmp_path / "list") == CONTENT[:size]
 
 
-def test_gzip_is_unpacked_whatever_the_name_also_when_it_has_members(tmp_path: Path) -> None:
+def test_gzip_with_several_members_is_unpacked_whatever_the_name(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:]))
     assert _read(tmp_path / "list.csv") == CONTENT
 
 
-def test_what_is_only_called_gzip_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_plain_file_is_read_unchanged_when_its_name_ends_in_gz(tmp_path: Path) -> None:
     (tmp_path / "list.gz").write_bytes(CONTENT[:1000])
     assert _read(tmp_path / "list.gz") == CONTENT[:1000]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_pipe_is_read_as_it_comes(piped: Callable[[bytes], Path], pack: Callable[[bytes], bytes]) -> None:
+def test_a_pipe_is_read(piped: Callable[[bytes], Path], pack: Callable[[bytes], bytes]) -> None:
     assert _read(piped(pack(CONTENT))) == CONTENT
 
 
@@ -69,14 +69,14 @@ def test_standard_input_is_read_and_stays_open(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("cut", [15, 1000, -1])
-def test_a_gzip_file_that_is_cut_short_is_not_taken_for_all(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_gzip_file_raises_bad_source(tmp_path: Path, cut: int) -> None:
     (tmp_path / "list.gz").write_bytes(gzip.compress(CONTENT)[:cut])
     with pytest.raises(BadSource, match="truncated, so its last IDs are missing"):
         _read(tmp_path / "list.gz")
 
 
 @pytest.mark.parametrize("at", [2, 10, -8])
-def test_a_damaged_gzip_file_is_told(tmp_path: Path, at: int) -> None:
+def test_a_damaged_gzip_file_raises_bad_source(tmp_path: Path, at: int) -> None:
     packed = bytearray(gzip.compress(CONTENT[:100_000]))
     packed[at] ^= 0xFF
     (tmp_path / "list.gz").write_bytes(packed)
@@ -84,7 +84,7 @@ def test_a_damaged_gzip_file_is_told(tmp_path: Path, at: int) -> None:
         _read(tmp_path / "list.gz")
 
 
-def test_a_gzip_bomb_is_unpacked_piece_by_piece(tmp_path: Path) -> None:
+def test_a_gzip_bomb_is_unpacked_in_bounded_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(200 * HEAD), compresslevel=1))
     tracemalloc.start()
     try:
@@ -98,12 +98,12 @@ def test_a_gzip_bomb_is_unpacked_piece_by_piece(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "why"), [("no-such-file", "No such file"), (".", "directory"), ("a\0b", "not a valid file name")]
 )
-def test_what_cannot_be_opened_is_told(source: str, why: str) -> None:
+def test_a_source_that_cannot_be_opened_raises_bad_source(source: str, why: str) -> None:
     with pytest.raises(BadSource, match=why):
         _read(source)
 
 
-def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_raises_bad_source(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("x")
     (tmp_path / "list").chmod(0)
     if os.access(tmp_path / "list", os.R_OK):
@@ -112,7 +112,7 @@ def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
         _read(tmp_path / "list")
 
 
-def test_a_copy_can_seek_and_is_its_owners_only(tmp_path: Path) -> None:
+def test_a_seekable_copy_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     with seekable_copy(io.BytesIO(CONTENT), tmp_path) as copy:
         assert stat.S_IMODE(os.fstat(copy.fileno()).st_mode) == 0o600
         copy.seek(HEAD)

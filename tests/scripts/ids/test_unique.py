@@ -18,72 +18,72 @@ from worker.clients.errors import ServiceUnavailable
 
 
 def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:
-    with Deduplicator(folder) as sieve:
+    with Deduplicator(folder) as deduplicator:
         for eval_id in eval_ids:
-            sieve.add(eval_id)
-        return sieve.finish()
+            deduplicator.add(eval_id)
+        return deduplicator.finish()
 
 
 def _many(count: int) -> list[str]:
     """Return IDs with a common prefix, as UUIDv7 have it; every third is repeated."""
-    chance = random.Random(1)  # noqa: S311  # no secret
-    return [f"01890000-0000-7000-8000-{chance.randrange(count // 3 * 2):012x}" for _ in range(count)]
+    rng = random.Random(1)  # noqa: S311  # no secret
+    return [f"01890000-0000-7000-8000-{rng.randrange(count // 3 * 2):012x}" for _ in range(count)]
 
 
 @given(st.lists(st.integers(0, 40), max_size=200))
-def test_it_is_what_a_dictionary_would_keep(numbers: list[int]) -> None:
+def test_unique_ids_keep_the_first_of_each_in_order(numbers: list[int]) -> None:
     given = [str(UUID(int=number << 64 | number)) for number in numbers]
     with _unique(given) as ids:
         assert list(ids) == list(dict.fromkeys(given))
         assert len(ids) + ids.repeated == len(given)
 
 
-def test_many_are_what_a_dictionary_would_keep_too(tmp_path: Path) -> None:
+def test_many_unique_ids_keep_the_first_of_each_in_order(tmp_path: Path) -> None:
     given = _many(200_001)
     with _unique(given, tmp_path) as ids:
         assert list(ids) == list(dict.fromkeys(given))
         assert ids.repeated == len(given) - len(ids) > 1000
 
 
-def test_the_fingerprint_is_that_of_the_values_in_order(tmp_path: Path) -> None:
+def test_the_fingerprint_covers_the_values_in_order(tmp_path: Path) -> None:
     given = _many(70_000)
     values = b"".join(UUID(each).bytes for each in dict.fromkeys(given))
     with _unique(given, tmp_path) as ids, _unique(given[::-1], tmp_path) as others:
         assert ids.fingerprint == hashlib.sha256(values).hexdigest() != others.fingerprint
 
 
-def test_what_is_known_of_many_is_joined_and_stays_beside_its_id(tmp_path: Path) -> None:
-    chance, given = random.Random(2), _many(100_000)  # noqa: S311  # no secret
+def test_facts_of_repeated_ids_are_merged_when_they_are_spooled(tmp_path: Path) -> None:
+    rng, given = random.Random(2), _many(100_000)  # noqa: S311  # no secret
     choices = [EvaluationFacts(), EvaluationFacts((Evidence.UNDER_AGE,)), EvaluationFacts((Evidence.MILITARY_ID,), 5.5)]
     # The first facts come late, and most repeated IDs far behind their first line.
-    facts = [chance.choice(choices) if number > 40_000 else choices[0] for number in range(len(given))]
+    facts = [rng.choice(choices) if number > 40_000 else choices[0] for number in range(len(given))]
     expected: dict[str, EvaluationFacts] = {}
     for eval_id, each in zip(given, facts, strict=True):
         before = expected.get(eval_id, EvaluationFacts())
         evidence = tuple(sorted({*before.evidence, *each.evidence}))
         expected[eval_id] = EvaluationFacts(evidence, before.event_at or each.event_at)
-    with Deduplicator(tmp_path) as sieve:
+    with Deduplicator(tmp_path) as deduplicator:
         for eval_id, each in zip(given, facts, strict=True):
-            sieve.add(eval_id, each)
-        ids = sieve.finish()
+            deduplicator.add(eval_id, each)
+        ids = deduplicator.finish()
     with ids:
         assert ids.has_facts
         assert dict(zip(ids, ids.facts(), strict=True)) == expected
 
 
-def test_they_come_in_chunks_and_any_number_of_times_even_at_once() -> None:
+def test_unique_ids_can_be_iterated_several_times_at_once() -> None:
     given = [str(uuid4()) for _ in range(25)]
     with _unique(given) as ids:
         assert [len(chunk) for chunk in ids.chunks(10)] == [10, 10, 5]
         assert [pair for pair in zip(ids.chunks(1), ids, strict=True) if pair[0] != [pair[1]]] == []
 
 
-def test_no_ids_are_no_ids() -> None:
+def test_unique_ids_may_be_empty() -> None:
     with _unique([]) as ids:
         assert (list(ids), len(ids), ids.repeated) == ([], 0, 0)
 
 
-def test_a_short_list_does_not_touch_the_disk_and_a_long_one_leaves_nothing_there(tmp_path: Path) -> None:
+def test_only_a_long_list_is_spooled_and_leaves_nothing_on_disk(tmp_path: Path) -> None:
     with _unique(_many(4_000), tmp_path / "missing") as ids:
         assert len(ids) > 1
     with _unique(_many(100_000), tmp_path) as ids:
@@ -91,12 +91,12 @@ def test_a_short_list_does_not_touch_the_disk_and_a_long_one_leaves_nothing_ther
     assert len(ids) > 1
 
 
-def test_a_folder_that_is_not_there_is_told_when_it_is_needed(tmp_path: Path) -> None:
+def test_a_long_list_raises_service_unavailable_when_the_folder_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match="cannot be kept there"):
         _unique(_many(100_000), tmp_path / "missing")
 
 
-def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
+def test_memory_is_bounded_when_the_list_is_long(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with _unique((str(UUID(int=number)) for number in range(100_000)), tmp_path) as ids:

@@ -16,7 +16,7 @@ from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import open_redis
 from worker.config.settings import Settings
 
-FULL = "the disk of DOCV_STATE_DIR is full; make room there"
+FULL = "the disk of DOCV_STATE_DIR is full; free some space"
 _BLOCK = bytes(1 << 16)
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk_is_named_when_redis_starts(disk: Path) -> None:
 
 def test_a_read_only_disk_is_named(disk: Path) -> None:
     assert mount("-o", "remount,ro", disk)
-    with pytest.raises(EmbeddedError, match="the disk of DOCV_STATE_DIR is read-only; mount it so that"):
+    with pytest.raises(EmbeddedError, match="the disk of DOCV_STATE_DIR is read-only; mount it read-write"):
         local_redis(Settings(state_dir=disk / "state")).__enter__()
 
 

@@ -90,3 +90,9 @@ def test_how_fast_it_goes_and_how_long_it_will_take_come_last() -> None:
 
 def test_a_run_without_workers_says_what_is_missing() -> None:
     assert "start one with `docv-archive worker`" in replace(seen(), served=False).sentence()
+
+
+def test_a_run_says_that_its_own_worker_starts_until_it_serves_the_backfill() -> None:
+    assert replace(seen(), served=False, is_worker_starting=True).sentence() == "the worker is starting"
+    again = replace(seen(archived=3), served=False, is_worker_starting=True)
+    assert again.sentence() == "the worker is starting, 3 archived"

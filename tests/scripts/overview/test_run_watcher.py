@@ -4,10 +4,11 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from scripts.overview.run_snapshot import RunSnapshot
 from scripts.overview.run_watcher import RunLost, Speed, check_run, watch_run
 from tasks.ledger.counters import RunCounters
 from tasks.ledger.ledger import Ledger
-from tasks.ledger.worker_registry import WorkerRegistry
+from tasks.ledger.worker_registry import WorkerRegistry, make_worker_name
 from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
 
@@ -66,6 +67,38 @@ async def test_a_worker_that_is_just_starting_is_waited_for(redis: Redis) -> Non
     await WorkerRegistry(redis).heartbeat("one", list(Queue))
     found = watch_run(redis, "q3", patience=1000)
     assert (await anext(found)).served
+    await found.aclose()
+
+
+class Worker:
+    """The worker of a command, which never starts completely."""
+
+    pid = 4711
+
+    def check(self, seen: RunSnapshot) -> None:
+        """Find nothing wrong."""
+
+
+async def test_the_own_worker_of_a_command_is_starting_until_it_is_registered(redis: Redis, eval_id: str) -> None:
+    await Ledger(redis).accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q3")))
+    workers, own, name = WorkerRegistry(redis), Worker(), make_worker_name(Worker.pid)
+    found = watch_run(redis, "q3", worker=own, patience=0)
+    assert (await anext(found)).sentence() == "the worker is starting"
+    await workers.heartbeat(make_worker_name(47), [Queue.LIVE])
+    assert (await anext(found)).is_worker_starting
+    await workers.heartbeat(name, list(Queue))
+    assert (await anext(found)).sentence() == "waiting for the first answer"
+    await workers.deregister(name)  # as if it had sent no heartbeat for a while
+    assert "no worker serves the backfill" in (await anext(found)).sentence()
+    own.pid = 4712  # it died, and was started again
+    assert (await anext(found)).sentence() == "the worker is starting"
+    await found.aclose()
+
+
+async def test_the_own_worker_of_a_command_is_not_waited_for_while_another_one_serves(redis: Redis) -> None:
+    await WorkerRegistry(redis).heartbeat(make_worker_name(47), list(Queue))
+    found = watch_run(redis, "q3", worker=Worker())
+    assert not (await anext(found)).is_worker_starting
     await found.aclose()
 
 

@@ -24,7 +24,7 @@ from tasks.storage.manifest import Manifest, read_manifest
 from tests.scripts.quarantine.conftest import FORGED, GARBAGE, HEALED, NEVER, WHOLE, evaluation
 from worker.clients.errors import ServiceUnavailable
 from worker.config.accounts import load_accounts
-from worker.config.settings import load_settings
+from worker.config.settings import SettingsError, load_settings
 from worker.resources import Resources
 
 pytestmark = pytest.mark.both_redises
@@ -43,6 +43,13 @@ def make(redis: Redis, bucket: LocalBucket, tmp_path: Path) -> Make:
         return Retrier(settings, load_accounts(settings).select(None), resources, lenient=lenient)
 
     return make
+
+
+def test_a_retry_does_not_start_if_the_schedule_cannot_be_read(redis: Redis, tmp_path: Path) -> None:
+    settings = load_settings(archive_url=(tmp_path / "archive").as_uri(), retention=tmp_path / "missing.toml")
+    resources = Resources({}, redis, tmp_path / "archive", None, None, tmp_path)
+    with pytest.raises(SettingsError, match="DOCV_RETENTION"):
+        Retrier(settings, load_accounts(settings).select(None), resources, lenient=False)
 
 
 @pytest.fixture

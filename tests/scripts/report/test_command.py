@@ -70,7 +70,7 @@ async def test_a_person_gets_a_page(shell: Shell) -> None:
     finished = await shell.run("report", "q3", "--html", "q3.html")
     assert (finished.code, finished.out) == (1, "")
     assert "q3.html: 4 evaluations" in finished.err
-    assert "4 of 4 evaluations need a look" in (shell.folder / "q3.html").read_text("utf-8")
+    assert "4 of 4 evaluations need attention" in (shell.folder / "q3.html").read_text("utf-8")
 
 
 async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) -> None:
@@ -89,7 +89,7 @@ async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) ->
     [
         (("nobody-knows-it",), "the archive has no list of run nobody-knows-it"),
         (("nobody-knows-it",), "runs named over HTTP or Celery have none"),
-        (("q3", "--keep", "customer"), "--keep and --from belong together"),
+        (("q3", "--keep", "customer"), "--keep and --from need each other"),
         (("../q3",), "the name of a run has"),
         (("q3", "--html", "nowhere/q3.html"), "nowhere/q3.html"),
     ],

@@ -63,10 +63,17 @@ def test_it_loads_nothing_and_runs_nothing() -> None:
 
 def test_a_run_says_when_nothing_needs_attention() -> None:
     html = shown(EvaluationRow("an ID", "archived", documents=3, bytes=750_000, archived_at="2026-11-23T04:00:00.000Z"))
-    assert "The only evaluation is in the archive" in html
+    assert "Complete. The only evaluation is archived" in html
     assert "3 documents, 750 kB" in html
     assert "1,234,567 evaluations" in html
     assert "<rect" in html
+
+
+def test_disposed_documents_are_counted_and_their_evaluations_explained() -> None:
+    html = shown(EvaluationRow("an ID", "archived", documents=3), EvaluationRow("another", "disposed", disposed=3))
+    assert "3 documents disposed of by the retention schedule" in html
+    assert '<td>disposed</td><td class="figure">1</td>' in html
+    assert "disposed of by" not in shown(EvaluationRow("an ID", "archived", documents=3))
 
 
 def test_why_there_are_no_documents_is_told_for_every_reason_where_there_are_none() -> None:
@@ -77,11 +84,11 @@ def test_why_there_are_no_documents_is_told_for_every_reason_where_there_are_non
         assert f"<td>{reason.value}</td>" in html
 
 
-def test_what_needs_a_look_is_named() -> None:
+def test_what_needs_attention_is_named() -> None:
     html = shown(EvaluationRow("its ID", "failed", cause="service_failed"))
-    assert "1 of 1 evaluation needs a look" in html
+    assert "1 of 1 evaluation needs attention" in html
     assert "its ID" in html
-    assert "No manifest was made since the run began" in html
+    assert "No manifest was written since the run started" in html
 
 
 def test_many_rows_are_shown_fifty_at_a_time_and_printed_all() -> None:

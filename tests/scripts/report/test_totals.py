@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 from scripts.archive_access.evaluation_rows import EvaluationRow
 from scripts.report import totals as module
 from scripts.report.totals import ReportTotals
+from tasks.model.outcome import SourceStatus
 
 BEGUN = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 
@@ -18,6 +19,12 @@ def test_outcomes_documents_and_bytes_are_added_up() -> None:
     totals.add([row(documents=1, bytes=1)])
     assert (totals.count, totals.documents, totals.bytes, totals.errors) == (3, 4, 101, 0)
     assert totals.outcomes == {"archived": 2, "no_documents": 1}
+
+
+def test_disposed_documents_need_no_attention() -> None:
+    totals = ReportTotals(BEGUN)
+    totals.add([row(documents=2, disposed=1), row("disposed", disposed=3, at_source=SourceStatus.GONE)])
+    assert (totals.documents, totals.disposed, totals.errors, totals.only_here) == (2, 4, 0, 0)
 
 
 def test_evaluations_that_need_attention_are_counted_by_cause_and_listed_in_order() -> None:

@@ -23,6 +23,7 @@ from worker.config.settings import Settings
 TOKEN = "token-of-the-webhook-1"
 PAIR = "riskos:password-of-the-webhook"
 INTAKE = "token-of-a-producer-1"
+RECORDS = "token-of-the-records-system"
 OPERATOR = "operator:password-of-the-operator"
 VIEWER = "viewer:password-of-the-viewer"
 MONITORING = "token-of-the-monitoring"
@@ -92,6 +93,7 @@ def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
         **{
             "webhook_secrets": (SecretStr(TOKEN), SecretStr(PAIR)),
             "intake_tokens": (SecretStr(INTAKE),),
+            "records_tokens": (SecretStr(RECORDS),),
             "operators": (SecretStr(OPERATOR),),
             "viewers": (SecretStr(VIEWER), SecretStr(MONITORING)),
             **changes,

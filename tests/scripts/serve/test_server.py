@@ -98,7 +98,7 @@ async def refused(shell: Shell, *arguments: str, code: int, said: str) -> None:
 
 async def test_a_process_that_nobody_may_talk_to_does_not_start(shell: Shell) -> None:
     del shell.settings["DOCV_WEBHOOK_SECRETS"]
-    await refused(shell, code=2, said="DOCV_INTAKE_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set")
+    await refused(shell, code=2, said="DOCV_RECORDS_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set")
 
 
 async def test_a_process_without_a_redis_does_not_start(shell: Shell) -> None:

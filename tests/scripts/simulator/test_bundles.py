@@ -19,7 +19,7 @@ def names(scenario: Scenario) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", LAYOUTS)
-def test_a_bundle_holds_the_documents_of_its_evaluation_and_nothing_else(scenario: Scenario) -> None:
+def test_a_bundle_has_the_documents_of_its_evaluation_and_nothing_else(scenario: Scenario) -> None:
     eval_id = eval_id_for(scenario, 1)
     with zipfile.ZipFile(io.BytesIO(bundle_of(eval_id))) as bundle:
         held = {member.filename: bundle.read(member) for member in bundle.infolist() if not member.is_dir()}
@@ -27,7 +27,7 @@ def test_a_bundle_holds_the_documents_of_its_evaluation_and_nothing_else(scenari
 
 
 @pytest.mark.parametrize("scenario", LAYOUTS)
-def test_every_captured_picture_is_a_jpeg_whatever_it_is_called(scenario: Scenario) -> None:
+def test_every_captured_picture_is_a_jpeg(scenario: Scenario) -> None:
     for name, content in documents_of(eval_id_for(scenario, 1)).items():
         if not name.startswith(("case_attachments/", "user_uploaded/somewhere_new/")):
             with Image.open(io.BytesIO(content)) as image:
@@ -35,14 +35,14 @@ def test_every_captured_picture_is_a_jpeg_whatever_it_is_called(scenario: Scenar
                 assert image.format == "JPEG"
 
 
-def test_a_bundle_is_made_of_the_same_bytes_every_time() -> None:
+def test_a_bundle_has_the_same_bytes_each_time() -> None:
     eval_id = eval_id_for(Scenario.ATTACHMENTS, 1)
     first = bundle_of(eval_id)
     bundle_of.cache_clear()
     assert bundle_of(eval_id) == first != bundle_of(eval_id_for(Scenario.ATTACHMENTS, 2))
 
 
-def test_the_documented_layout_is_that_of_the_documentation() -> None:
+def test_the_documented_layout_has_the_names_of_the_riskos_documentation() -> None:
     assert names(Scenario.DOCUMENTED) == [
         "user_uploaded/document_verification/documentfrontDoc_Front_1_blob.jpg",
         "user_uploaded/document_verification/documentbackDoc_Back_1_blob.jpg",
@@ -63,7 +63,7 @@ def test_flat_and_older_bundles_have_no_folders() -> None:
     assert "licenseDoc_Front_1_documentFront.jpg" in names(Scenario.OLDER_NAMES)
 
 
-def test_a_second_submission_stands_beside_the_first() -> None:
+def test_a_second_submission_is_next_to_the_first() -> None:
     assert len([name for name in names(Scenario.SECOND_SUBMISSION) if "_2_" in name]) == 2
     assert len([name for name in names(Scenario.SECOND_SUBMISSION) if "_1_" in name]) == 3
 
@@ -72,7 +72,7 @@ def test_a_passport_has_no_back() -> None:
     assert [name for name in names(Scenario.PASSPORT) if "Back" in name] == []
 
 
-def test_attachments_are_of_several_types_and_one_name_is_not_ascii() -> None:
+def test_attachments_include_a_name_outside_ascii() -> None:
     attached = [member for member in members(Scenario.ATTACHMENTS) if member.filename.startswith("case_")]
     assert len(attached) == 6
     assert any(member.flag_bits & UTF8_NAME for member in attached)
@@ -88,24 +88,24 @@ def test_a_stored_bundle_is_not_compressed() -> None:
     assert {member.compress_type for member in members(Scenario.DOCUMENTED)} == {zipfile.ZIP_DEFLATED}
 
 
-def test_folders_can_be_members() -> None:
+def test_a_bundle_may_have_folder_entries() -> None:
     assert [member.filename for member in members(Scenario.FOLDER_ENTRIES) if member.is_dir()] == [
         "user_uploaded/document_verification/",
         "user_uploaded/vouched_id_verification/",
     ]
 
 
-def test_two_names_can_have_the_same_content() -> None:
+def test_two_members_may_have_the_same_content() -> None:
     contents = list(documents_of(eval_id_for(Scenario.SAME_BYTES_TWICE, 1)).values())
     assert len(contents) == len(set(contents)) + 1
 
 
-def test_a_changed_evaluation_has_one_document_more() -> None:
+def test_a_changed_evaluation_has_one_more_document() -> None:
     eval_id = eval_id_for(Scenario.CHANGING, 1)
     before, after = documents_of(eval_id), documents_of(eval_id, changed=True)
     assert before.items() < after.items()
     assert len(after) == len(before) + 1
 
 
-def test_a_zip_of_nothing_is_a_sound_zip() -> None:
+def test_a_zip_without_members_is_valid() -> None:
     assert zipfile.ZipFile(io.BytesIO(zip_of({}))).namelist() == []

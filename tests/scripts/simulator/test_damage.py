@@ -10,33 +10,33 @@ from scripts.simulator import damage
 DOCUMENTS = {"front.jpg": b"front" * 100, "back.jpg": b"back" * 100}
 
 
-def test_a_flipped_bit_is_noticed_by_the_crc_of_its_member_only() -> None:
+def test_wrong_crc_damages_only_the_first_member() -> None:
     with zipfile.ZipFile(io.BytesIO(damage.wrong_crc(DOCUMENTS))) as bundle:
         assert bundle.testzip() == "front.jpg"
         assert bundle.read("back.jpg") == DOCUMENTS["back.jpg"]
 
 
-@pytest.mark.parametrize("how", [damage.garbage, damage.truncated])
-def test_what_is_no_zip_does_not_open(how: Callable[[damage.Documents], bytes]) -> None:
+@pytest.mark.parametrize("damaged_by", [damage.garbage, damage.truncated])
+def test_garbage_and_truncated_zips_cannot_be_opened(damaged_by: Callable[[damage.Documents], bytes]) -> None:
     with pytest.raises(zipfile.BadZipFile):
-        zipfile.ZipFile(io.BytesIO(how(DOCUMENTS)))
+        zipfile.ZipFile(io.BytesIO(damaged_by(DOCUMENTS)))
 
 
-def test_half_a_zip_begins_like_one() -> None:
+def test_a_truncated_zip_begins_with_the_signature() -> None:
     assert damage.truncated(DOCUMENTS).startswith(b"PK\x03\x04")
     assert not damage.garbage(DOCUMENTS).startswith(b"PK")
 
 
-def test_an_empty_zip_is_sound() -> None:
+def test_an_empty_zip_is_valid() -> None:
     assert zipfile.ZipFile(io.BytesIO(damage.empty(DOCUMENTS))).namelist() == []
 
 
-def test_overlapping_members_begin_at_the_same_place() -> None:
+def test_overlapping_members_have_the_same_offset() -> None:
     members = zipfile.ZipFile(io.BytesIO(damage.overlapping(DOCUMENTS))).infolist()
     assert [member.header_offset for member in members] == [0, 0]
 
 
-def test_a_forged_size_is_larger_than_what_is_there() -> None:
+def test_a_forged_size_is_larger_than_the_member() -> None:
     bundle = damage.forged_size(DOCUMENTS)
     member = zipfile.ZipFile(io.BytesIO(bundle)).infolist()[0]
     packed = bundle[30 + len(member.filename) :][: member.compress_size]

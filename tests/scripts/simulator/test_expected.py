@@ -10,13 +10,13 @@ from scripts.simulator.scenarios import Scenario, eval_id_for, scenario_of
 from tasks.model.outcome import Outcome
 from tests.scripts.simulator.conftest import Client
 
-TRIES = 3
+ATTEMPTS = 3
 
 
 async def archive(client: Client, eval_id: str) -> Outcome:
     """Archive as a careful client does that does not know the scenarios."""
     outcome = Outcome.FAILED
-    for _ in range(TRIES):
+    for _ in range(ATTEMPTS):
         outcome = await attempt(client, eval_id)
         if outcome not in {Outcome.FAILED, Outcome.UNREADABLE}:
             break
@@ -32,8 +32,8 @@ async def attempt(client: Client, eval_id: str) -> Outcome:
         case 404:
             return Outcome.NOT_FOUND if b"Evaluation" in response.body else Outcome.FAILED
         case 400:
-            said = response.body.lower()
-            absent = b"no documents found" in said or b"images not available" in said
+            message = response.body.lower()
+            absent = b"no documents found" in message or b"images not available" in message
             return Outcome.NO_DOCUMENTS if absent else Outcome.REJECTED
         case 200 if response.headers.get("Content-Type") == "application/zip" and response.named_for == eval_id:
             return Outcome.ARCHIVED if is_sound(response.body) else Outcome.UNREADABLE
@@ -56,13 +56,13 @@ async def test_a_careful_client_reaches_the_expected_outcome(client: Client, sce
     assert await archive(client, eval_id_for(scenario, 1)) == expected_outcome(scenario)
 
 
-def test_a_demo_shows_every_outcome_and_is_mostly_archived() -> None:
+def test_demo_ids_cover_every_outcome_and_are_mostly_archived() -> None:
     outcomes = Counter(expected_outcome(scenario_of(eval_id)) for eval_id in demo_ids(300))
     assert set(outcomes) == set(Outcome) - {Outcome.UNCHANGED, Outcome.WITHHELD, Outcome.CANCELLED}
     assert outcomes[Outcome.ARCHIVED] > 200
 
 
-def test_demo_ids_are_all_different_and_a_longer_demo_begins_with_a_shorter_one() -> None:
+def test_demo_ids_are_unique_and_stable_in_number() -> None:
     assert len(set(demo_ids(1000))) == 1000
     assert demo_ids(1000)[:50] == demo_ids(50)
     assert demo_ids(0) == []

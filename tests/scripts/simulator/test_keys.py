@@ -18,7 +18,7 @@ async def statuses(simulator: Simulator, *keys: str) -> list[int]:
         return [(await client.ask(PLAIN, key)).status for key in keys]
 
 
-async def test_what_befalls_one_key_does_not_befall_the_other() -> None:
+async def test_a_change_of_one_key_does_not_affect_the_other() -> None:
     async with await start_simulator(SimulatorOptions(api_key=KEY), [OTHER]) as simulator:
         simulator.change(OTHER, refuse_with=403)
         assert await statuses(simulator, KEY, OTHER, "no-key", OTHER) == [200, 403, 401, 403]
@@ -26,12 +26,12 @@ async def test_what_befalls_one_key_does_not_befall_the_other() -> None:
 
 
 @pytest.mark.parametrize(("one_rate", "third"), [(False, 200), (True, 429)])
-async def test_keys_share_their_quota_where_they_are_told_to(one_rate: bool, third: int) -> None:  # noqa: FBT001
+async def test_keys_share_their_quota_only_with_one_rate(one_rate: bool, third: int) -> None:  # noqa: FBT001
     async with await start_simulator(SimulatorOptions(api_key=KEY, quota=2), [OTHER], one_rate=one_rate) as simulator:
         assert await statuses(simulator, KEY, KEY, OTHER, KEY) == [200, 200, third, 429]
 
 
-async def test_the_controls_are_told_which_key_is_meant() -> None:
+async def test_a_control_request_changes_the_key_that_it_names() -> None:
     async with (
         await start_simulator(SimulatorOptions(api_key=KEY), [OTHER]) as simulator,
         aiohttp.ClientSession() as http,

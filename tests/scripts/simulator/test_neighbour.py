@@ -13,12 +13,12 @@ def sent(neighbour: Neighbour, options: SimulatorOptions, until: float) -> Neigh
     return neighbour.snapshot(until)
 
 
-def test_it_sends_evenly_at_its_rate() -> None:
+def test_a_neighbour_sends_evenly_at_its_rate() -> None:
     found = sent(Neighbour(SimulatedLimiter(), 4, 4, now=0.0), SimulatorOptions(rate=10), 10.0)
     assert (found.requests, found.refused_after, found.rates) == (40, [], [(4, 10.0)])
 
 
-def test_it_takes_a_new_rate_every_30_seconds_and_the_same_seed_takes_the_same() -> None:
+def test_a_neighbour_changes_its_rate_every_30_seconds_by_its_seed() -> None:
     first, again, other = (
         sent(Neighbour(SimulatedLimiter(), 0, 9, seed=seed, now=0.0), SimulatorOptions(), 600.0) for seed in (1, 1, 2)
     )
@@ -29,7 +29,7 @@ def test_it_takes_a_new_rate_every_30_seconds_and_the_same_seed_takes_the_same()
     assert first.requests == pytest.approx(sum(rate * seconds for rate, seconds in first.rates), abs=20)
 
 
-def test_it_takes_from_the_same_window_and_day() -> None:
+def test_a_neighbour_uses_the_same_window_and_day() -> None:
     limiter, options = SimulatedLimiter(), SimulatorOptions(rate=10, quota=100)
     sent(Neighbour(limiter, 4, 4, now=0.0), options, 1.0)
     headers = limiter.headers(options, 1.0)
@@ -38,12 +38,12 @@ def test_it_takes_from_the_same_window_and_day() -> None:
 
 
 @pytest.mark.parametrize("rate", [3, 7, 9, 10])
-def test_a_rate_that_is_granted_is_never_refused(rate: int) -> None:
+def test_a_neighbour_is_not_refused_within_the_limit(rate: int) -> None:
     found = sent(Neighbour(SimulatedLimiter(), rate, rate, now=0.0), SimulatorOptions(rate=rate), 29.0)
     assert found.refused_after == []
 
 
-def test_its_refused_requests_are_counted_by_the_time_since_its_rate_changed() -> None:
+def test_refused_requests_of_a_neighbour_have_the_time_since_its_rate_changed() -> None:
     found = sent(Neighbour(SimulatedLimiter(), 2, 2, now=0.0), SimulatorOptions(rate=1), 31.0)
     assert found.refused_after[0] == 0.5
     assert found.refused_after[-1] == 0.5, "its rate changed at 30 s"
@@ -51,11 +51,11 @@ def test_its_refused_requests_are_counted_by_the_time_since_its_rate_changed() -
     assert len(found.refused_after) == 31
 
 
-def test_its_requests_of_a_spent_day_are_counted_apart() -> None:
+def test_requests_of_a_neighbour_are_counted_separately_when_the_quota_is_spent() -> None:
     found = sent(Neighbour(SimulatedLimiter(), 2, 2, now=0.0), SimulatorOptions(rate=10, quota=5), 10.0)
     assert (found.requests, found.refused_by_quota, found.refused_after) == (20, 15, [])
 
 
-def test_it_sends_nothing_at_a_rate_of_0() -> None:
+def test_a_neighbour_sends_nothing_at_a_rate_of_0() -> None:
     found = sent(Neighbour(SimulatedLimiter(), 0, 0, now=0.0), SimulatorOptions(rate=10), 60.0)
     assert (found.requests, found.rates) == (0, [(0, 30.0), (0, 30.0)])

@@ -5,7 +5,7 @@ import pytest
 from scripts.simulator.options import RateHeaderStyle, SimulatorOptions
 
 
-def test_what_can_be_changed_is_changed_and_the_rest_stays() -> None:
+def test_changed_replaces_only_the_given_options() -> None:
     options = SimulatorOptions(api_key="secret", port=8080).changed(
         {"rate": 5, "header_style": "x", "refuse_with": 403}
     )
@@ -16,7 +16,7 @@ def test_what_can_be_changed_is_changed_and_the_rest_stays() -> None:
 
 
 @pytest.mark.parametrize("name", ["host", "port", "api_key", "image_bytes", "neighbour", "no_such_option"])
-def test_what_is_fixed_or_unknown_cannot_be_changed(name: str) -> None:
+def test_changed_raises_value_error_when_an_option_is_fixed_or_unknown(name: str) -> None:
     with pytest.raises(ValueError, match=f"cannot be changed: {name}"):
         SimulatorOptions().changed({name: 1})
 
@@ -32,7 +32,7 @@ def test_what_is_fixed_or_unknown_cannot_be_changed(name: str) -> None:
         {"refuse_with": 200},
     ],
 )
-def test_an_impossible_value_is_refused_by_name(changes: dict[str, object]) -> None:
+def test_changed_names_the_option_when_a_value_is_invalid(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=re.escape(next(iter(changes)))):
         SimulatorOptions().changed(changes)
 

@@ -34,7 +34,7 @@ def shown(file: bytes) -> tuple[str | None, tuple[int, int], bytes]:
     return image.format, image.size, image.convert("RGB").tobytes()
 
 
-def test_the_samples_are_what_make_samples_draws() -> None:
+def test_the_samples_are_up_to_date() -> None:
     drawn = draw_samples()
     assert SAMPLES.keys() == drawn.keys()
     # Encoders of PNG may write other bytes on other processors, so what they show is compared.
@@ -48,7 +48,7 @@ def test_the_samples_are_small() -> None:
 
 @every_subject
 @pytest.mark.parametrize("size", [24_000, 250_000, 2_600_000])
-def test_a_jpeg_shows_its_sample_and_has_about_the_wanted_size(subject: Subject, size: int) -> None:
+def test_a_jpeg_shows_its_sample_and_has_about_the_requested_size(subject: Subject, size: int) -> None:
     picture = pictures.jpeg(ONE, subject, size)
     assert 0.79 * size <= len(picture) <= 1.21 * size
     assert shown(picture) == shown(SAMPLES[f"{subject.value}.jpg"])
@@ -63,7 +63,7 @@ def test_a_jpeg_is_never_smaller_than_its_sample(subject: Subject) -> None:
 
 
 @every_subject
-def test_a_picture_is_always_the_same_and_another_for_each_evaluation(subject: Subject) -> None:
+def test_a_jpeg_is_stable_and_differs_for_each_evaluation_and_take(subject: Subject) -> None:
     assert pictures.jpeg(ONE, subject, 24_000) == pictures.jpeg(ONE, subject, 24_000)
     assert pictures.jpeg(ONE, subject, 24_000) != pictures.jpeg(OTHER, subject, 24_000)
     assert pictures.jpeg(ONE, subject, 24_000) != pictures.jpeg(ONE, subject, 24_000, take=2)
@@ -75,7 +75,7 @@ def test_the_last_comment_of_a_jpeg_names_its_evaluation(subject: Subject) -> No
 
 
 @every_page
-def test_a_page_is_always_the_same_and_another_for_each_evaluation_and_label(
+def test_a_page_is_stable_and_differs_for_each_evaluation_and_label(
     make: Callable[[str, str], bytes],
 ) -> None:
     assert make(ONE, "Label") == make(ONE, "Label")
@@ -83,7 +83,7 @@ def test_a_page_is_always_the_same_and_another_for_each_evaluation_and_label(
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_a_page_opens_in_the_form_it_is_said_to_have(form: str) -> None:
+def test_a_page_has_its_format(form: str) -> None:
     page = PAGES[form](ONE, "Label")
     assert decoded(page).format == form
     assert shown(page) == shown(SAMPLES[f"page.{form.lower()}"])
@@ -93,7 +93,7 @@ def test_a_png_has_a_comment_that_names_its_evaluation() -> None:
     assert decoded(pictures.png(ONE, "Label")).text == {"Comment": f"{ONE} Label"}
 
 
-def test_every_chunk_of_a_png_fits_its_checksum() -> None:
+def test_every_chunk_of_a_png_has_the_right_checksum() -> None:
     file, at = pictures.png(ONE, "Label"), 8
     kinds = []
     while at < len(file):
@@ -104,7 +104,7 @@ def test_every_chunk_of_a_png_fits_its_checksum() -> None:
     assert kinds[-2:] == [b"tEXt", b"IEND"]
 
 
-def test_a_pdf_is_one_and_says_nothing_of_the_day_it_was_made() -> None:
+def test_a_pdf_is_valid_and_has_a_fixed_creation_date() -> None:
     file = pictures.pdf(ONE, "Label")
     assert file.startswith(b"%PDF-")
     assert file.endswith(b"%%EOF")

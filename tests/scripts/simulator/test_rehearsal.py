@@ -8,11 +8,11 @@ def test_the_rate_is_at_most_what_the_simulator_grants() -> None:
     assert rates == ["100", "100", "5", "100"]
 
 
-def test_a_key_with_blanks_and_quotes_reaches_the_command_whole() -> None:
+def test_a_key_with_blanks_and_quotes_is_quoted_for_the_shell() -> None:
     commands = rehearsal_commands(rehearsal_settings("http://127.0.0.1:1", "it's a key", None))
     assert "DOCV_API_KEY=it's a key" in shlex.split(commands)
 
 
-def test_no_command_is_wider_than_a_terminal() -> None:
+def test_rehearsal_commands_have_at_most_80_columns() -> None:
     commands = rehearsal_commands(rehearsal_settings("http://127.0.0.1:65535", "simulated-key", None), 100_000)
     assert max(map(len, commands.splitlines())) <= 80

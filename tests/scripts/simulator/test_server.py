@@ -19,27 +19,27 @@ PLAIN = eval_id_for(Scenario.DOCUMENTED, 1)
 
 
 @pytest.mark.parametrize("key", [None, "another key", ""])
-async def test_without_the_right_key_there_is_nothing(client: Client, key: str | None) -> None:
+async def test_a_request_is_answered_401_without_the_right_key(client: Client, key: str | None) -> None:
     assert (await client.ask(PLAIN, key)).status == 401
     assert client.simulator.stats().granted == 0
 
 
 @pytest.mark.parametrize("eval_id", ["no-uuid", "%7B0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10%7D", "1"])
-async def test_an_id_that_is_no_uuid_is_a_bad_request(client: Client, eval_id: str) -> None:
+async def test_a_request_is_answered_400_when_the_id_is_not_a_uuid(client: Client, eval_id: str) -> None:
     assert (await client.ask(eval_id)).status == 400
 
 
 @pytest.mark.parametrize("path", ["/", "/api/evaluation", f"/api/evaluation/{PLAIN}/", "/api/evaluation//documents"])
-async def test_a_wrong_path_is_not_found(client: Client, path: str) -> None:
+async def test_a_wrong_path_is_answered_404(client: Client, path: str) -> None:
     assert (await client.send("GET", path)).status == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
-async def test_documents_can_only_be_got(client: Client, method: str) -> None:
+async def test_documents_are_answered_405_for_other_methods(client: Client, method: str) -> None:
     assert (await client.send(method, f"/api/evaluation/{PLAIN}/documents")).status == 405
 
 
-async def test_the_size_of_pictures_is_an_option() -> None:
+async def test_image_bytes_sets_the_size_of_pictures() -> None:
     async with (
         await start_simulator(SimulatorOptions(image_bytes=100_000)) as simulator,
         aiohttp.ClientSession() as http,
@@ -51,21 +51,21 @@ async def test_the_size_of_pictures_is_an_option() -> None:
     assert len(body) > 200_000
 
 
-async def test_the_rate_is_enforced_and_can_be_proved(client: Client) -> None:
+async def test_the_rate_is_enforced_and_counted(client: Client) -> None:
     client.simulator.change(rate=5, header_style="standard")
     responses = await asyncio.gather(*[client.ask(PLAIN) for _ in range(12)])
     refused = [response for response in responses if response.status == 429]
-    figures = client.simulator.stats()
-    assert len(refused) == figures.refused_by_rate == 7
+    stats = client.simulator.stats()
+    assert len(refused) == stats.refused_by_rate == 7
     assert {response.headers["Retry-After"] for response in refused} == {"1"}
     assert {response.headers["RateLimit-Limit"] for response in responses} == {"5"}
-    assert figures.worst_second == 12
-    assert figures.worst_second_granted == figures.granted == 5
-    assert figures.by_status == {200: 5, 429: 7}
-    assert figures.by_evaluation == {PLAIN: 12}
+    assert stats.worst_second == 12
+    assert stats.worst_second_granted == stats.granted == 5
+    assert stats.by_status == {200: 5, 429: 7}
+    assert stats.by_evaluation == {PLAIN: 12}
 
 
-async def test_a_request_that_the_rate_refuses_is_no_attempt_at_the_evaluation(client: Client) -> None:
+async def test_a_rate_limited_request_does_not_advance_the_sequence(client: Client) -> None:
     eval_id = eval_id_for(Scenario.ERROR_500_ONCE, 1)
     client.simulator.change(rate=0)
     assert (await client.ask(eval_id)).status == 429
@@ -73,14 +73,14 @@ async def test_a_request_that_the_rate_refuses_is_no_attempt_at_the_evaluation(c
     assert (await client.ask(eval_id)).status == 500
 
 
-async def test_a_silent_service_refuses_without_a_hint(client: Client) -> None:
+async def test_a_429_has_no_rate_headers_with_the_style_none(client: Client) -> None:
     client.simulator.change(rate=0, header_style=RateHeaderStyle.NONE)
     response = await client.ask(PLAIN)
     assert response.status == 429
     assert not [name for name in response.headers if "rate" in name.lower() or "retry" in name.lower()]
 
 
-async def test_a_spent_quota_says_so(client: Client) -> None:
+async def test_a_429_names_the_quota_when_it_is_spent(client: Client) -> None:
     client.simulator.change(quota=1, header_style="x", day_seconds=100)
     assert (await client.ask(PLAIN)).status == 200
     response = await client.ask(PLAIN)
@@ -90,7 +90,7 @@ async def test_a_spent_quota_says_so(client: Client) -> None:
     assert client.simulator.stats().refused_by_quota == 1
 
 
-async def test_a_neighbour_uses_the_same_rate_and_has_figures_of_its_own() -> None:
+async def test_a_neighbour_uses_the_same_rate_and_has_its_own_counters() -> None:
     options = SimulatorOptions(rate=50, neighbour=(50, 50))
     async with await start_simulator(options) as simulator, aiohttp.ClientSession() as http:
         left = 50
@@ -100,13 +100,13 @@ async def test_a_neighbour_uses_the_same_rate_and_has_figures_of_its_own() -> No
             async with http.get(url, headers={"Authorization": "Bearer simulated-key"}) as response:
                 left = int(response.headers["X-Ratelimit-Remaining-Window"])
         async with http.get(f"{simulator.url}/__stats") as response:
-            figures = orjson.loads(await response.read())
-    assert figures["neighbour"]["requests"] >= 5 - figures["requests"]
-    assert figures["neighbour"]["rates"][-1][0] == 50
-    assert figures["neighbour"]["refused_after"] == []
+            stats = orjson.loads(await response.read())
+    assert stats["neighbour"]["requests"] >= 5 - stats["requests"]
+    assert stats["neighbour"]["rates"][-1][0] == 50
+    assert stats["neighbour"]["refused_after"] == []
 
 
-async def test_latency_is_what_it_is_told_to_be(client: Client) -> None:
+async def test_latency_follows_the_options(client: Client) -> None:
     client.simulator.change(latency_ms=150, jitter_ms=50)
     began = time.monotonic()
     await client.ask(PLAIN)
@@ -114,7 +114,7 @@ async def test_latency_is_what_it_is_told_to_be(client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-async def test_it_refuses_all_requests_until_it_is_changed(client: Client, status: int) -> None:
+async def test_refuse_with_answers_all_requests_until_it_is_removed(client: Client, status: int) -> None:
     assert (await client.send("POST", "/__control", body={"refuse_with": status})).status == 204
     assert (await client.ask(PLAIN)).status == status
     assert (await client.send("POST", "/__control", body={"refuse_with": None})).status == 204
@@ -122,7 +122,7 @@ async def test_it_refuses_all_requests_until_it_is_changed(client: Client, statu
 
 
 @pytest.mark.parametrize("body", [{"api_key": "mine"}, {"rate": -1}, {"no_such": 1}, [], None])
-async def test_an_impossible_change_is_refused_and_changes_nothing(client: Client, body: object) -> None:
+async def test_an_invalid_change_is_answered_400_and_changes_nothing(client: Client, body: object) -> None:
     before = client.simulator.options
     response = await client.send("POST", "/__control", body=body)
     assert response.status == 400
@@ -130,7 +130,7 @@ async def test_an_impossible_change_is_refused_and_changes_nothing(client: Clien
     assert client.simulator.options == before
 
 
-async def test_figures_can_be_asked_for_in_all_for_one_evaluation_and_emptied(client: Client) -> None:
+async def test_stats_can_be_read_and_reset(client: Client) -> None:
     await client.ask(PLAIN)
     await client.ask(eval_id_for(Scenario.NOT_FOUND, 1))
     everything = orjson.loads((await client.send("GET", "/__stats", key=None)).body)
@@ -143,7 +143,7 @@ async def test_figures_can_be_asked_for_in_all_for_one_evaluation_and_emptied(cl
     assert client.simulator.stats().requests == 0
 
 
-async def test_a_reset_empties_the_figures_but_evaluations_remember(client: Client) -> None:
+async def test_a_reset_clears_the_stats_and_keeps_the_sequences(client: Client) -> None:
     eval_id = eval_id_for(Scenario.ERROR_500_ONCE, 1)
     await client.ask(eval_id)
     client.simulator.reset()
@@ -151,31 +151,33 @@ async def test_a_reset_empties_the_figures_but_evaluations_remember(client: Clie
     assert client.simulator.stats().by_evaluation == {eval_id: 1}
 
 
-async def test_other_machines_cannot_control_it(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_control_requests_of_other_machines_are_answered_403(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(aiohttp.web.Request, "remote", "192.0.2.1")
     for method, path in (("POST", "/__control"), ("POST", "/__reset"), ("GET", "/__stats")):
         assert (await client.send(method, path, body={})).status == 403
     assert (await client.ask(PLAIN)).status == 200
 
 
-async def test_an_address_in_use_is_an_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        await start_simulator(SimulatorOptions(port=taken.getsockname()[1]))
+async def test_start_simulator_raises_os_error_when_the_address_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used, pytest.raises(OSError, match="in use"):
+        await start_simulator(SimulatorOptions(port=used.getsockname()[1]))
 
 
 @pytest.mark.parametrize("scenario", [Scenario.SLOW_HEADERS, Scenario.SLOW_BODY])
-async def test_it_stops_at_once_also_with_a_slow_answer_under_way(client: Client, scenario: Scenario) -> None:
+async def test_stop_does_not_wait_for_a_slow_response(client: Client, scenario: Scenario) -> None:
     client.simulator.change(slow_seconds=60)
-    asking = asyncio.ensure_future(client.ask(eval_id_for(scenario, 1)))
+    request = asyncio.ensure_future(client.ask(eval_id_for(scenario, 1)))
     await asyncio.sleep(0.3)
     assert client.simulator.stats().by_status == {200: 1}
-    assert not asking.done()
+    assert not request.done()
     await asyncio.wait_for(client.simulator.stop(), 30)
     with pytest.raises(aiohttp.ClientError):
-        await asking
+        await request
 
 
-async def test_a_client_that_hangs_up_does_no_harm(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_closed_connection_of_a_client_logs_nothing(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     client.simulator.change(slow_seconds=0.3)
     for scenario in (Scenario.SLOW_HEADERS, Scenario.SLOW_BODY):
         with pytest.raises(TimeoutError):
@@ -193,7 +195,7 @@ serve(SimulatorOptions(api_key="a-secret-key", slow_seconds=60), lambda url: pri
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_order_and_soon_and_the_key_is_never_printed(number: signal.Signals) -> None:
+def test_a_signal_stops_the_simulator_and_the_key_is_not_printed(number: signal.Signals) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -208,8 +210,8 @@ def test_a_signal_ends_it_in_order_and_soon_and_the_key_is_never_printed(number:
             output, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     # In this mode, asyncio reports each step of a tenth of a second or more; on a busy machine that is not a fault.
-    told = [line for line in errors.splitlines() if not line.startswith("Executing <")]
-    assert (output, told) == ("", [])
+    reported = [line for line in errors.splitlines() if not line.startswith("Executing <")]
+    assert (output, reported) == ("", [])
     assert "a-secret-key" not in errors
 
 
@@ -221,7 +223,7 @@ def test_a_signal_ends_it_in_order_and_soon_and_the_key_is_never_printed(number:
         (Scenario.NOT_FOUND, 404, None),
     ],
 )
-async def test_the_record_of_an_evaluation_is_there_with_its_key_and_counts_as_a_request(
+async def test_the_record_of_an_evaluation_is_returned_and_counted(
     client: Client, scenario: Scenario, status: int, eval_status: str | None
 ) -> None:
     eval_id = eval_id_for(scenario, 1)

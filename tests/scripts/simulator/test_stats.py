@@ -5,7 +5,7 @@ from scripts.simulator.rate import SimulatedLimit
 from scripts.simulator.stats import SimulatorStats
 
 
-def test_figures_add_up() -> None:
+def test_a_snapshot_has_all_counters() -> None:
     counted = SimulatorStats()
     for number, moment in enumerate((0.0, 0.1, 0.2, 5.0)):
         counted.count_request(f"id {number % 2}", moment)
@@ -32,14 +32,14 @@ def test_figures_add_up() -> None:
     )
 
 
-def test_one_evaluation_can_be_asked_about() -> None:
+def test_a_snapshot_can_be_limited_to_one_evaluation() -> None:
     counted = SimulatorStats()
     counted.count_request("one", 0)
     assert counted.snapshot("one").by_evaluation == {"one": 1}
     assert counted.snapshot("never asked for").by_evaluation == {"never asked for": 0}
 
 
-def test_memory_for_evaluations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_counted_evaluations_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "_MOST_EVALUATIONS", 2)
     counted = SimulatorStats()
     for eval_id in ("a", "b", "c", "a"):
@@ -48,7 +48,7 @@ def test_memory_for_evaluations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert counted.snapshot().requests == 4
 
 
-def test_a_snapshot_does_not_change_any_more() -> None:
+def test_a_snapshot_does_not_change_with_later_requests() -> None:
     counted = SimulatorStats()
     before = counted.snapshot()
     counted.count_request("one", 0)

@@ -38,7 +38,7 @@ async def received() -> AsyncIterator[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("event_type", ["evaluation_completed", "reevaluation", "case_attachment_added"])
-def test_an_event_is_one_that_serve_understands(event_type: str) -> None:
+def test_an_event_is_understood_by_serve(event_type: str) -> None:
     found = read_event(make_event(DOCUMENTED, event_type), "sandbox")
     assert isinstance(found, RequestedEvaluation)
     assert (found.eval_id, found.event_type) == (DOCUMENTED, event_type)
@@ -46,7 +46,7 @@ def test_an_event_is_one_that_serve_understands(event_type: str) -> None:
     assert found.happened_at
 
 
-def test_an_event_says_what_the_record_of_the_evaluation_says() -> None:
+def test_an_event_has_the_facts_of_the_evaluation_record() -> None:
     found = read_event(make_event(NO_STEP, "evaluation_completed"), "sandbox")
     assert isinstance(found, RequestedEvaluation)
     assert found.is_without_docv
@@ -68,7 +68,7 @@ async def test_the_secret_comes_from_a_file_or_from_the_settings(
     assert len({event["event_id"] for event in received[1:]}) == 3
 
 
-async def test_an_event_that_is_not_taken_and_a_webhook_that_is_away_have_their_exit_codes(
+async def test_simulate_exits_with_1_when_refused_and_3_when_unreachable(
     received: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     shell = Shell(tmp_path, {"DOCV_WEBHOOK_SECRETS": "bearer-token-of-a-webhook"})
@@ -78,7 +78,7 @@ async def test_an_event_that_is_not_taken_and_a_webhook_that_is_away_have_their_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((DOCUMENTED,), "--webhook URL"),
         (("--webhook", "http://127.0.0.1:1/"), "--secret-file"),
@@ -86,8 +86,10 @@ async def test_an_event_that_is_not_taken_and_a_webhook_that_is_away_have_their_
         (("--webhook", "nowhere", "--secret-file", "secret"), "expected a URL"),
     ],
 )
-async def test_what_is_missing_is_said(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+async def test_simulate_exits_with_2_when_an_option_is_missing(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
     (tmp_path / "secret").write_text("token", "utf-8")
     finished = await Shell(tmp_path).run("simulate", *arguments)
     assert finished.code == 2
-    assert said in " ".join(finished.err.split())
+    assert message in " ".join(finished.err.split())

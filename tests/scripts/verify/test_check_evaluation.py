@@ -17,6 +17,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.manifest import read_manifest
 from tests.archives import archive, documents, eval_ids, fill
+from tests.disposals import list_as_disposed
 from tests.scripts.verify.conftest import Place
 
 IDS = eval_ids(10)
@@ -53,6 +54,32 @@ async def test_an_object_is_an_orphan_only_when_it_is_old(place: Place) -> None:
     assert place.ctx
     assert place.ctx.progress.young == 1
     assert await wrong(place) == [(MANIFEST, "manifest_missing"), (key, "orphan")]
+
+
+async def test_a_disposed_document_is_a_difference_only_while_its_object_is_there(place: Place) -> None:
+    await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
+    evaluation = Evaluation(FIRST, "sandbox")
+    keys = await list_as_disposed(place.bucket, evaluation, lambda document: document.kind != "document_back")
+    assert await wrong(place) == [(key, "disposed_still_there") for key in sorted(keys)]
+
+    for key in keys:
+        place.hand.delete(key)
+    for depth in VerifyDepth:
+        assert await wrong(place, depth=depth) == []
+
+    # All documents are gone, also with a later revision by a worker.
+    (key,) = await list_as_disposed(place.bucket, evaluation)
+    place.hand.delete(key)
+    await archive(place.bucket, FIRST, Outcome.NO_DOCUMENTS)
+    assert await wrong(place) == []
+
+
+async def test_a_disposal_that_is_under_way_is_no_difference(place: Place) -> None:
+    await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
+    await list_as_disposed(place.bucket, Evaluation(FIRST, "sandbox"))
+    assert await wrong(place, grace=3600) == []
+    assert place.ctx
+    assert place.ctx.progress.young == 3
 
 
 async def test_a_requested_evaluation_is_reported_when_it_is_missing(place: Place) -> None:

@@ -7,6 +7,7 @@ from scripts.verify.record import ManifestRecord
 from tasks.model.outcome import Outcome
 from tasks.storage.manifest import Manifest
 from tasks.storage.manifest_records import DocumentRecord
+from tests.disposals import disposed_of
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, document, manifest
 
 KEY = EVALUATION.document_key("selfie", SHA256, "jpg")
@@ -86,3 +87,29 @@ def test_what_is_unreadable_claims_its_bundle_and_has_to_name_one() -> None:
     assert [(each.problem.value, each.detail) for each in claims.differences] == [
         ("manifest_damaged", "it says unreadable, and names no bundle")
     ]
+
+
+def test_a_disposed_document_of_a_former_manifest_is_not_required() -> None:
+    current = manifest(2, b"x", documents=(), disposed=(disposed_of(document()),))
+    claims = expected_objects(EVALUATION, [record(current), record(manifest())])
+    assert (claims.documents, claims.differences) == ({}, [])
+    assert list(claims.disposed) == [KEY]
+
+
+def test_a_disposal_that_the_current_manifest_lost_is_reported() -> None:
+    before = manifest(2, b"x", documents=(), disposed=(disposed_of(document()),))
+    claims = expected_objects(EVALUATION, [record(manifest(3, b"x", documents=())), record(before), record(manifest())])
+    assert [(each.key, each.problem.value) for each in claims.differences] == [(KEY, "revision_differs")]
+
+
+def test_a_document_that_is_both_held_and_disposed_of_is_reported() -> None:
+    other = document(kind="other", key=EVALUATION.document_key("other", SHA256, "jpg"))
+    claims = expected_objects(EVALUATION, [record(manifest(documents=(other,), disposed=(disposed_of(document()),)))])
+    assert [(each.key, each.problem.value) for each in claims.differences] == [("manifest 1", "manifest_damaged")]
+
+
+def test_a_disposal_with_a_key_of_another_evaluation_is_reported() -> None:
+    foreign = disposed_of(document(key=KEY.replace("9a10", "9a11")))
+    claims = expected_objects(EVALUATION, [record(manifest(documents=(), disposed=(foreign,)))])
+    assert [(each.key, each.problem.value) for each in claims.differences] == [(foreign.key, "key_outside")]
+    assert claims.disposed == {}

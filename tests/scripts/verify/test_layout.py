@@ -17,6 +17,9 @@ ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
         (f"quarantine/sandbox/{ID}/x.zip", quarantine_place("sandbox", ID)),
         ("runs/sandbox/q3/run.json", ArchivePlace(ArchiveArea.RUN, "runs/sandbox/q3/", "sandbox", "q3")),
         ("receipts/sandbox/x", ArchivePlace(ArchiveArea.RECEIPT, "receipts/sandbox/x")),
+        (f"events/sandbox/{ID}/x.json", ArchivePlace(ArchiveArea.EVENT, f"events/sandbox/{ID}/", "sandbox", ID)),
+        ("holds/x/matter.json", ArchivePlace(ArchiveArea.LEGAL_HOLD, "holds/x/matter.json")),
+        ("receipts/disposals/sandbox/x", ArchivePlace(ArchiveArea.CERTIFICATE, "receipts/disposals/sandbox/x")),
     ],
 )
 def test_a_key_says_what_it_belongs_to(key: str, place: ArchivePlace) -> None:
@@ -36,6 +39,10 @@ def test_a_key_says_what_it_belongs_to(key: str, place: ArchivePlace) -> None:
         "quarantine/x.zip",
         "runs/sandbox",
         "receipts",
+        "holds",
+        f"events/sandbox/{ID}",
+        f"events/sandbox/{ID}/x/y.json",
+        f"events/staging/{ID}/x.json",
     ],
 )
 def test_any_other_key_belongs_to_no_evaluation(key: str) -> None:

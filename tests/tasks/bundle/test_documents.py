@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -290,7 +290,6 @@ def test_a_name_that_promised_another_media_type_is_noted(name: str, data: bytes
     assert identify(member(name, data)).name_mismatch == promised
 
 
-@settings(deadline=None)
 @given(st.text(), st.binary() | st.sampled_from([data for data, _, _ in CONTENTS]))
 def test_anything_is_a_document_of_some_kind_with_a_safe_extension(name: str, data: bytes) -> None:
     document = identify(member(name, data))
@@ -299,7 +298,6 @@ def test_anything_is_a_document_of_some_kind_with_a_safe_extension(name: str, da
     assert (document.name, document.data) == (name, data)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([data for data, _, _ in CONTENTS]), st.integers(0, 300), st.binary(max_size=20))
 def test_damaged_content_is_no_reason_to_fail(data: bytes, at: int, other: bytes) -> None:
     assert media_type_of(data[:at] + other + data[at + len(other) :])

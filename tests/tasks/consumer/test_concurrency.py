@@ -11,7 +11,7 @@ from tasks.consumer.prefetch import PrefetchControl
 from tasks.model.job import Queue
 
 
-class Crowd:
+class Evaluations:
     """Evaluations that occupy their slots until they are released."""
 
     def __init__(self, concurrency: int) -> None:
@@ -41,83 +41,83 @@ class Crowd:
 
 
 async def test_slots_are_limited_to_the_concurrency() -> None:
-    crowd = Crowd(16)
-    await crowd.start(Queue.LIVE, 20)
-    assert len(crowd.in_slots) == 16
-    await crowd.finish()
-    assert len(crowd.in_slots) == 20
+    evaluations = Evaluations(16)
+    await evaluations.start(Queue.LIVE, 20)
+    assert len(evaluations.in_slots) == 16
+    await evaluations.finish()
+    assert len(evaluations.in_slots) == 20
 
 
 async def test_a_backfill_leaves_slots_to_live_evaluations() -> None:
-    crowd = Crowd(16)
-    await crowd.start(Queue.BACKFILL, 40)
-    assert crowd.in_slots == [Queue.BACKFILL] * 14
-    await crowd.start(Queue.LIVE, 3)
-    assert crowd.in_slots[14:] == [Queue.LIVE] * 2
-    await crowd.finish()
-    assert len(crowd.in_slots) == 43
+    evaluations = Evaluations(16)
+    await evaluations.start(Queue.BACKFILL, 40)
+    assert evaluations.in_slots == [Queue.BACKFILL] * 14
+    await evaluations.start(Queue.LIVE, 3)
+    assert evaluations.in_slots[14:] == [Queue.LIVE] * 2
+    await evaluations.finish()
+    assert len(evaluations.in_slots) == 43
 
 
 async def test_a_backfill_gets_a_slot_when_the_process_has_only_one() -> None:
-    crowd = Crowd(1)
-    await crowd.start(Queue.BACKFILL, 2)
-    assert crowd.in_slots == [Queue.BACKFILL]
-    await crowd.finish()
-    assert len(crowd.in_slots) == 2
+    evaluations = Evaluations(1)
+    await evaluations.start(Queue.BACKFILL, 2)
+    assert evaluations.in_slots == [Queue.BACKFILL]
+    await evaluations.finish()
+    assert len(evaluations.in_slots) == 2
 
 
 async def test_half_as_many_evaluations_again_are_admitted_as_there_are_slots() -> None:
-    crowd, admitted = Crowd(16), []
+    evaluations, admitted = Evaluations(16), []
 
     async def work() -> None:
-        async with crowd.limiter.admit(Queue.LIVE):
-            admitted.append(crowd.limiter.in_flight)
-            await crowd.released.wait()
+        async with evaluations.limiter.admit(Queue.LIVE):
+            admitted.append(evaluations.limiter.in_flight)
+            await evaluations.released.wait()
 
     tasks = [asyncio.create_task(work()) for _ in range(30)]
     for _ in range(5):
         await asyncio.sleep(0)
     assert admitted == [0] * 24
-    crowd.released.set()
+    evaluations.released.set()
     await asyncio.gather(*tasks)
     assert len(admitted) == 30
 
 
 async def test_live_evaluations_are_admitted_while_a_backfill_waits_for_slots() -> None:
-    crowd = Crowd(16)
-    await crowd.start(Queue.BACKFILL, 60)
-    await crowd.start(Queue.LIVE, 2)
-    assert crowd.in_slots == [*[Queue.BACKFILL] * 14, *[Queue.LIVE] * 2]
-    await crowd.finish()
+    evaluations = Evaluations(16)
+    await evaluations.start(Queue.BACKFILL, 60)
+    await evaluations.start(Queue.LIVE, 2)
+    assert evaluations.in_slots == [*[Queue.BACKFILL] * 14, *[Queue.LIVE] * 2]
+    await evaluations.finish()
 
 
 @pytest.mark.parametrize("queue", list(Queue))
 async def test_a_cancelled_evaluation_keeps_no_slot(queue: Queue) -> None:
-    crowd = Crowd(1)
-    await crowd.start(Queue.BACKFILL)
-    await crowd.start(queue)
-    crowd.tasks[-1].cancel()
-    await asyncio.wait(crowd.tasks[-1:])
-    await crowd.finish()
-    crowd.released.clear()
-    await crowd.start(queue)
-    assert crowd.in_slots == [Queue.BACKFILL, queue]
-    await crowd.finish()
+    evaluations = Evaluations(1)
+    await evaluations.start(Queue.BACKFILL)
+    await evaluations.start(queue)
+    evaluations.tasks[-1].cancel()
+    await asyncio.wait(evaluations.tasks[-1:])
+    await evaluations.finish()
+    evaluations.released.clear()
+    await evaluations.start(queue)
+    assert evaluations.in_slots == [Queue.BACKFILL, queue]
+    await evaluations.finish()
 
 
 async def test_in_flight_counts_the_occupied_slots() -> None:
-    crowd = Crowd(4)
-    await crowd.start(Queue.LIVE, 6)
-    assert crowd.limiter.in_flight == 4
-    crowd.released.set()
-    await asyncio.gather(*crowd.tasks)
-    assert crowd.limiter.in_flight == 0
+    evaluations = Evaluations(4)
+    await evaluations.start(Queue.LIVE, 6)
+    assert evaluations.limiter.in_flight == 4
+    evaluations.released.set()
+    await asyncio.gather(*evaluations.tasks)
+    assert evaluations.limiter.in_flight == 0
 
 
 async def test_admit_counts_a_backfill_evaluation_as_waiting_until_it_is_admitted() -> None:
     paused: list[bool] = []
     prefetch = PrefetchControl(8, paused.append)
-    limiter = ConcurrencyLimiter(8, Crowd.wait, prefetch)
+    limiter = ConcurrencyLimiter(8, Evaluations.wait, prefetch)
     released = asyncio.Event()
 
     async def work() -> None:

@@ -19,6 +19,7 @@ from tasks.model.job import Queue
 from tasks.resilience.holds import Holds
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.worker_pause import WorkerPause
+from tasks.retention.schedule import load_schedule
 from tasks.storage.bucket import Bucket, ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
@@ -42,6 +43,7 @@ def make_contexts(settings: Settings, accounts: Accounts, resources: Resources, 
         concurrency=ConcurrencyLimiter(4, acquire, PrefetchControl(4, lambda _: None)),
         leases=LeaseKeeper(Ledger(redis)),
         leftovers=Leftovers(redis),
+        schedule=load_schedule(settings),
     )
     return make_account_contexts(settings, accounts, resources, shared)
 
@@ -53,7 +55,9 @@ async def test_contexts_share_everything_but_the_client_of_their_account(
     file.write_text('[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nshares_rate_with = "aml"\n')
     with file.open("a") as more:
         more.write('[aml]\napi_key = "key-of-aml"\nenvironment = "production"\nrate = 3\nclient_cert = "aml.pem"\n')
-    settings = load_settings(redis_url=redis_url, api_key="key-of-ours", accounts=file)
+    rules = tmp_path / "retention.toml"
+    rules.write_text('[[rule]]\nname = "a"\nkeep_for = "5y"\nclock = "archived"\n')
+    settings = load_settings(redis_url=redis_url, api_key="key-of-ours", accounts=file, retention=rules)
     accounts = load_accounts(settings)
     without_certificate = [each for each in accounts if each.name != "aml"]
     async with open_resources(settings, without_certificate) as resources:
@@ -70,6 +74,8 @@ async def test_contexts_share_everything_but_the_client_of_their_account(
         assert default.client.adaptive_rate is not kyb.client.adaptive_rate
         assert default.gate is kyb.gate is contexts.gate
         assert (default.unpacker, default.target, default.manifests) == (kyb.unpacker, kyb.target, kyb.manifests)
+        assert default.retention == kyb.retention
+        assert default.retention.schedule == load_schedule(settings) is not None
 
 
 async def test_flush_reports_a_success_with_the_archive_once_for_all_accounts(

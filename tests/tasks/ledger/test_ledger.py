@@ -29,13 +29,15 @@ BY_HAND = Trigger("enqueue")
 
 Ending = Callable[[Ledger, Job], Awaitable[None]]
 ENDINGS: dict[str, Ending] = {
-    "settle": lambda ledger, entry: ledger.complete(entry, Outcome.ARCHIVED),
-    "park": lambda ledger, entry: ledger.retry_later(entry, wait=60, attempts=1, failure=Failure("service_failed")),
+    "complete": lambda ledger, entry: ledger.complete(entry, Outcome.ARCHIVED),
+    "retry_later": lambda ledger, entry: ledger.retry_later(
+        entry, wait=60, attempts=1, failure=Failure("service_failed")
+    ),
     "await_hold": lambda ledger, entry: ledger.await_hold(entry, cause="account_held"),
-    "hand_back": lambda ledger, entry: ledger.release(entry),
-    "bury": lambda ledger, entry: ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed")),
+    "release": lambda ledger, entry: ledger.release(entry),
+    "dead_letter": lambda ledger, entry: ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed")),
 }
-LETTING_GO = ("park", "hand_back", "await_hold")
+RELEASES = ("retry_later", "release", "await_hold")
 
 
 @pytest.fixture
@@ -748,7 +750,7 @@ async def test_an_evaluation_with_a_pending_refresh_starts_again_instead_of_beco
 
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-@pytest.mark.parametrize("how", ["claimed", "taken over", "settled", "settled and accepted anew", "buried"])
+@pytest.mark.parametrize("how", ["claimed", "leased again", "completed", "completed and accepted again", "dead letter"])
 async def test_a_worker_that_lost_its_lease_changes_nothing(
     ledger: Ledger, redis: Redis, eval_id: str, how: str, ending: Ending
 ) -> None:
@@ -757,16 +759,16 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
         case "claimed":
             await backdate(redis, "leased", eval_id)
             await claim(ledger)
-        case "taken over":
+        case "leased again":
             await backdate(redis, "leased", eval_id)
             await lease_one(ledger, eval_id, "another")
-        case "settled":
+        case "completed":
             await ledger.complete(entry, Outcome.UNCHANGED)
-        case "settled and accepted anew":
+        case "completed and accepted again":
             await ledger.complete(entry, Outcome.UNCHANGED)
             await accept(ledger, eval_id)
             await lease_one(ledger, eval_id, "another")
-        case "buried":
+        case "dead letter":
             await ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     before = await dump(redis)
 
@@ -776,7 +778,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
     assert await dump(redis) == before
 
 
-@pytest.mark.parametrize("ending", [ENDINGS[name] for name in LETTING_GO], ids=LETTING_GO)
+@pytest.mark.parametrize("ending", [ENDINGS[name] for name in RELEASES], ids=RELEASES)
 async def test_a_worker_that_parked_or_released_an_evaluation_cannot_change_it(
     ledger: Ledger, redis: Redis, eval_id: str, ending: Ending
 ) -> None:

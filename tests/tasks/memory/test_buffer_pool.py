@@ -21,71 +21,71 @@ def empty_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[mmap.mmap]":
-    """Return all memory that the system gave and has not got back."""
+def mappings(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[mmap.mmap]":
+    """Return all mappings that exist."""
     alive: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
     real = mmap.mmap
 
-    def given(*args: Any, **options: Any) -> mmap.mmap:
-        place = real(*args, **options)
-        alive.add(place)
-        return place
+    def create(*args: Any, **options: Any) -> mmap.mmap:
+        mapping = real(*args, **options)
+        alive.add(mapping)
+        return mapping
 
-    monkeypatch.setattr(mmap, "mmap", given)
+    monkeypatch.setattr(mmap, "mmap", create)
     return alive
 
 
-def marked(mark: int) -> memoryview:
-    """Return a buffer that is full of a mark."""
+def filled(mark: int) -> memoryview:
+    """Return a buffer that is filled with one byte."""
     buffer = borrow(SIZE)
     buffer[:] = bytes([mark]) * SIZE
     return buffer
 
 
-def test_what_nobody_looks_at_any_more_is_lent_again() -> None:
-    buffer = marked(1)
+def test_a_buffer_is_lent_again_when_no_view_of_it_exists() -> None:
+    buffer = filled(1)
     del buffer
     assert borrow(SIZE)[0] == 1
 
 
-def test_those_that_are_lent_at_the_same_time_are_different() -> None:
-    lent = [marked(mark) for mark in range(MANY)]
+def test_buffers_do_not_overlap_when_they_are_lent_at_the_same_time() -> None:
+    lent = [filled(mark) for mark in range(MANY)]
     assert [bytes(each) for each in lent] == [bytes([mark]) * SIZE for mark in range(MANY)]
 
 
-def test_as_long_as_a_part_is_looked_at_the_whole_is_lent() -> None:
-    part = marked(1)[10:20].toreadonly()
-    others = [marked(2) for _ in range(MANY)]
+def test_a_buffer_stays_lent_while_a_slice_of_it_exists() -> None:
+    part = filled(1)[10:20].toreadonly()
+    others = [filled(2) for _ in range(MANY)]
     assert part == bytes([1]) * 10
     assert others[0][10] == 2
 
 
-def test_what_the_client_of_the_bucket_still_reads_is_lent() -> None:
-    body = obstore.Bytes(marked(1)[:1000])
-    others = [marked(2) for _ in range(MANY)]
+def test_a_buffer_stays_lent_while_the_bucket_client_reads_it() -> None:
+    body = obstore.Bytes(filled(1)[:1000])
+    others = [filled(2) for _ in range(MANY)]
     assert bytes(body) == bytes([1]) * 1000
     assert len(others) == MANY
 
 
-def test_a_thread_may_be_the_last_to_look() -> None:
-    lent = [marked(1)]
+def test_a_buffer_is_lent_again_when_another_thread_dropped_the_last_view() -> None:
+    lent = [filled(1)]
     thread = threading.Thread(target=lent.clear)
     thread.start()
     thread.join()
     assert borrow(SIZE)[0] == 1
 
 
-def test_blocks_of_other_sizes_do_not_add_up(places: "weakref.WeakSet[mmap.mmap]") -> None:
+def test_free_blocks_are_unmapped_when_sizes_change(mappings: "weakref.WeakSet[mmap.mmap]") -> None:
     for number in range(MANY):
         lent = [borrow((1 + number % 7) * SIZE) for _ in range(10 // (1 + number % 7))]
         del lent
     gc.collect()
-    assert sum(map(len, places)) <= 10 * SIZE
+    assert sum(map(len, mappings)) <= 10 * SIZE
 
 
 @pytest.mark.parametrize(("free", "size", "is_taken"), [(5, 4, True), (5, 5, True), (5, 3, False), (5, 6, False)])
-def test_a_block_is_lent_again_for_what_nearly_fills_it(
-    places: "weakref.WeakSet[mmap.mmap]", free: int, size: int, *, is_taken: bool
+def test_a_free_block_is_reused_only_if_the_size_nearly_fills_it(
+    mappings: "weakref.WeakSet[mmap.mmap]", free: int, size: int, *, is_taken: bool
 ) -> None:
     others = borrow(50 * SIZE)
     del others
@@ -96,13 +96,13 @@ def test_a_block_is_lent_again_for_what_nearly_fills_it(
     assert (len(buffer.obj) == free * SIZE) == is_taken
 
 
-def test_used_again_and_again_there_is_one(places: "weakref.WeakSet[mmap.mmap]") -> None:
+def test_one_block_is_mapped_when_buffers_are_used_one_after_the_other(mappings: "weakref.WeakSet[mmap.mmap]") -> None:
     for mark in range(MANY):
-        marked(mark)
-    assert len(places) == 1
+        filled(mark)
+    assert len(mappings) == 1
 
 
-def test_an_arena_has_what_was_put_in_one_after_the_other() -> None:
+def test_an_arena_appends_contents() -> None:
     arena = Arena(13)
     spans = [arena.put([b"front", b" and"]), arena.put([]), arena.put([b"back"])]
     content = arena.mapped()
@@ -110,7 +110,7 @@ def test_an_arena_has_what_was_put_in_one_after_the_other() -> None:
     assert content.readonly
 
 
-def test_an_arena_takes_no_more_than_it_has_room_for() -> None:
+def test_an_arena_raises_value_error_when_a_content_does_not_fit() -> None:
     arena = Arena(SIZE)
     arena.put([bytes(SIZE - 1)])
     with pytest.raises(ValueError):  # noqa: PT011  # Python's own, of different words in each version

@@ -4,12 +4,12 @@ import contextlib
 from tasks.memory.bundle_memory import BundleMemory
 
 
-async def test_as_many_bundles_are_asked_for_as_there_is_memory_for() -> None:
+async def test_reservations_are_limited_by_the_memory_for_bundles() -> None:
     memory, most, at_once = BundleMemory(64 << 20), 0, 0
     for _ in range(100):
         memory.record(4_000_000)
 
-    async def ask() -> None:
+    async def reserve() -> None:
         nonlocal most, at_once
         async with memory.reserve(is_live=False):
             at_once += 1
@@ -17,11 +17,11 @@ async def test_as_many_bundles_are_asked_for_as_there_is_memory_for() -> None:
             await asyncio.sleep(0)
             at_once -= 1
 
-    await asyncio.gather(*(ask() for _ in range(50)))
+    await asyncio.gather(*(reserve() for _ in range(50)))
     assert most == (56 << 20) // 4_000_000
 
 
-async def test_a_live_bundle_gets_memory_even_if_a_backfill_has_all_it_may_have() -> None:
+async def test_a_live_bundle_gets_memory_when_the_backfill_has_its_maximum() -> None:
     memory = BundleMemory(64 << 20)
     async with memory.reserve(is_live=False) as backfill:
         await backfill.resize(56 << 20)
@@ -34,15 +34,15 @@ async def test_a_live_bundle_gets_memory_even_if_a_backfill_has_all_it_may_have(
 async def test_the_expected_size_follows_recent_answers() -> None:
     memory = BundleMemory(64 << 20)
     amounts = []
-    for size in (*[4_000_000] * 50, *[0] * 50):
+    for size in (*[4_000_000] * 200, *[0] * 50):
         memory.record(size)
         async with memory.reserve(is_live=False) as reserved:
             amounts.append(reserved.amount)
-    assert 3_900_000 < amounts[49] <= 4_000_000
+    assert 3_900_000 < amounts[49] < amounts[199] == 4_000_000
     assert amounts[-1] == 1 << 18
 
 
-async def test_all_that_wait_for_permits_leave_memory_to_others() -> None:
+async def test_each_waiting_evaluation_reserves_at_most_its_share() -> None:
     memory = BundleMemory(64 << 20, shares=56)
     memory.record(1 << 30)
     async with contextlib.AsyncExitStack() as waiting, asyncio.timeout(1):

@@ -84,12 +84,12 @@ async def test_the_smallest_waiting_reservation_is_granted_first(shared: SharedB
     assert shared.served == ["first", "small", "middle"]
 
 
-async def test_a_large_reservation_is_not_overtaken_for_ever(shared: SharedBudget) -> None:
-    await shared.reserve("here", 100)
+async def test_a_large_reservation_is_overtaken_a_limited_number_of_times(shared: SharedBudget) -> None:
+    await shared.reserve("first", 100)
     await shared.reserve("large", 100)
     for number in range(200):
         await shared.reserve(f"small {number}", 60)
-    await shared.release("here")
+    await shared.release("first")
     while "large" not in shared.served:
         await shared.release(shared.served[-1])
     assert len(shared.served) <= 70
@@ -97,19 +97,19 @@ async def test_a_large_reservation_is_not_overtaken_for_ever(shared: SharedBudge
 
 async def test_a_reservation_gets_the_whole_budget_when_it_is_larger(shared: SharedBudget) -> None:
     await shared.reserve("a", 1)
-    await shared.reserve("greedy", 10**9)
+    await shared.reserve("larger", 10**9)
     assert set(shared.held) == {"a"}
     await shared.release("a")
     await shared.reserve("b", 1)
-    assert set(shared.held) == {"greedy"}
+    assert set(shared.held) == {"larger"}
 
 
 async def test_a_cancelled_reservation_does_not_delay_the_next(shared: SharedBudget) -> None:
-    await shared.reserve("here", 60)
-    await shared.reserve("tired", 50)
+    await shared.reserve("first", 60)
+    await shared.reserve("cancelled", 50)
     await shared.reserve("next", 45)
-    await shared.cancel("tired")
-    await shared.release("here")
+    await shared.cancel("cancelled")
+    await shared.release("first")
     assert set(shared.held) == {"next"}
 
 
@@ -125,8 +125,8 @@ async def test_a_reservation_is_returned_when_it_is_cancelled_while_it_is_grante
         pass
 
 
-async def test_every_reservation_is_granted_and_the_budget_is_never_exceeded() -> None:
-    dice, budget, taken, served = random.Random(7), ByteBudget(1000), 0, 0  # noqa: S311  # no secret hangs on it
+async def test_reservations_are_all_granted_within_the_budget_when_many_are_cancelled() -> None:
+    rng, budget, taken, served = random.Random(7), ByteBudget(1000), 0, 0  # noqa: S311  # no secret hangs on it
 
     async def one(amount: int) -> None:
         nonlocal taken, served
@@ -134,14 +134,14 @@ async def test_every_reservation_is_granted_and_the_budget_is_never_exceeded() -
             taken += min(amount, 1000)
             try:
                 assert taken <= 1000
-                for _ in range(dice.randrange(4)):
+                for _ in range(rng.randrange(4)):
                     await asyncio.sleep(0)
             finally:
                 taken -= min(amount, 1000)
         served += 1
 
-    tasks = [asyncio.create_task(one(dice.choice((1, 10, 400, 1000, 5000)))) for _ in range(500)]
-    for task in dice.sample(tasks, 100):
+    tasks = [asyncio.create_task(one(rng.choice((1, 10, 400, 1000, 5000)))) for _ in range(500)]
+    for task in rng.sample(tasks, 100):
         await asyncio.sleep(0)
         task.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -167,7 +167,7 @@ async def _reserve_once(budget: ByteBudget, amount: int) -> None:
         pass
 
 
-async def test_a_reservation_grows_if_the_budget_has_room() -> None:
+async def test_a_reservation_grows_only_when_the_budget_has_room() -> None:
     budget = ByteBudget(100)
     async with budget.reserve(10) as grown, budget.reserve(30):
         assert grown.try_grow(70)
@@ -205,7 +205,7 @@ async def test_a_reservation_that_is_cancelled_while_it_grows_holds_nothing() ->
         await asyncio.wait_for(_reserve_once(budget, 40), 1)
 
 
-async def test_urgent_reservations_go_first_and_have_a_part_of_their_own() -> None:
+async def test_urgent_reservations_are_granted_first_from_their_own_part() -> None:
     budget, served = ByteBudget(100, for_urgent=20), []
 
     async def reserve(name: str, amount: int, *, is_urgent: bool = False) -> None:
@@ -223,6 +223,14 @@ async def test_urgent_reservations_go_first_and_have_a_part_of_their_own() -> No
     assert served == ["live", "large live", "small"]
 
 
-async def test_a_reservation_may_be_larger_than_what_is_left_to_those_that_are_not_urgent() -> None:
+async def test_an_ordinary_reservation_gets_the_whole_budget_when_nothing_is_reserved() -> None:
     budget = ByteBudget(100, for_urgent=20)
     await asyncio.wait_for(_reserve_once(budget, 100), 1)
+
+
+async def test_a_reservation_returns_the_difference_when_it_is_resized_to_less() -> None:
+    budget = ByteBudget(100)
+    async with budget.reserve(90) as reservation:
+        await reservation.resize(30)
+        assert reservation.amount == 30
+        await asyncio.wait_for(_reserve_once(budget, 70), 1)

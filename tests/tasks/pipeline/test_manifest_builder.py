@@ -15,7 +15,7 @@ from tasks.bundle.zip import Limits, Padding
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome, SourceStatus
-from tasks.pipeline.manifest_builder import build_manifest, build_unasked_tombstone, keep_keys
+from tasks.pipeline.manifest_builder import add_documents, build_manifest, build_unasked_tombstone, keep_keys
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, NoBundle
 from tasks.storage.manifest import Manifest
@@ -30,23 +30,23 @@ from tasks.storage.manifest_records import (
 from tests.zips import Raw, forged, zip_of
 
 EVALUATION = Evaluation(str(uuid4()), "production", "default")
-ENTRY = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
+JOB = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
 AT = "2026-11-23T04:00:00.000Z"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
-def test_a_tombstone_has_the_words_of_riskos_when_there_are_no_documents(outcome: Outcome) -> None:
+def test_a_tombstone_has_the_message_of_riskos(outcome: Outcome) -> None:
     manifest = build_manifest(
-        EVALUATION, ENTRY, NoBundle(outcome, 400, "its words", "r-1"), BundleContents(), [], retrieved_at=AT
+        EVALUATION, JOB, NoBundle(outcome, 400, "its message", "r-1"), BundleContents(), retrieved_at=AT
     )
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (outcome, (), None)
-    assert manifest.response == ResponseRecord(status=400, message="its words", request_id="r-1")
+    assert manifest.response == ResponseRecord(status=400, message="its message", request_id="r-1")
     assert (manifest.no_documents is not None) == (outcome is Outcome.NO_DOCUMENTS)
 
 
 def test_the_reason_is_unknown_without_evidence() -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(), [], retrieved_at=AT)
+    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(), retrieved_at=AT)
     assert manifest.no_documents is not None
     assert manifest.no_documents.reason is NoDocumentsReason.RETENTION_OR_UNKNOWN
     assert manifest.no_documents.evidence == ()
@@ -62,60 +62,58 @@ def test_the_reason_is_unknown_without_evidence() -> None:
         ((Evidence.NO_DOCV_STEP, Evidence.UNDER_AGE), NoDocumentsReason.MINOR),
     ],
 )
-def test_the_evidence_of_a_webhook_explains_why_there_are_no_documents(
+def test_evidence_gives_the_reason_why_there_are_no_documents(
     evidence: tuple[Evidence, ...], reason: NoDocumentsReason
 ) -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    manifest = build_manifest(
-        EVALUATION, replace(ENTRY, evidence=evidence), answer, BundleContents(), [], retrieved_at=AT
-    )
+    manifest = build_manifest(EVALUATION, replace(JOB, evidence=evidence), answer, BundleContents(), retrieved_at=AT)
     assert manifest.no_documents is not None
     assert (manifest.no_documents.reason, manifest.no_documents.evidence) == (reason, evidence)
 
 
 @pytest.mark.parametrize(
-    ("evidence", "told"),
+    ("evidence", "recorded"),
     [
         ((Evidence.DOCV_STEP,), ()),
         ((Evidence.NO_DOCV_STEP, Evidence.DOCV_STEP), ()),
         ((Evidence.DOCV_STEP, Evidence.NO_DOCV_STEP, Evidence.UNDER_AGE), (Evidence.UNDER_AGE,)),
     ],
 )
-def test_a_docv_step_explains_nothing_and_refutes_that_there_was_none(
-    evidence: tuple[Evidence, ...], told: tuple[Evidence, ...]
+def test_a_docv_step_is_not_recorded_and_removes_the_evidence_of_none(
+    evidence: tuple[Evidence, ...], recorded: tuple[Evidence, ...]
 ) -> None:
-    record = build_unasked_tombstone(EVALUATION, replace(ENTRY, evidence=evidence)).no_documents
+    record = build_unasked_tombstone(EVALUATION, replace(JOB, evidence=evidence)).no_documents
     assert record
-    assert record.evidence == told
+    assert record.evidence == recorded
 
 
-def test_a_tombstone_without_a_request_says_that_riskos_was_not_asked() -> None:
-    job = replace(ENTRY, evidence=(Evidence.NO_DOCV_STEP,), event_at=1_769_860_800.512)
+def test_a_tombstone_without_a_request_has_status_0() -> None:
+    job = replace(JOB, evidence=(Evidence.NO_DOCV_STEP,), event_at=1_769_860_800.512)
     manifest = build_unasked_tombstone(EVALUATION, job)
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (Outcome.NO_DOCUMENTS, (), None)
     assert manifest.response == ResponseRecord(status=0, message=None)
     assert manifest.source == SourceRecord(status=SourceStatus.UNKNOWN, asked_at=None, response=manifest.response)
     assert manifest.event_at == "2026-01-31T12:00:00.512Z"
-    assert build_unasked_tombstone(EVALUATION, ENTRY).event_at is None
+    assert build_unasked_tombstone(EVALUATION, JOB).event_at is None
 
 
 def test_the_evidence_of_the_previous_manifest_is_kept() -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    before = build_unasked_tombstone(EVALUATION, replace(ENTRY, evidence=(Evidence.MILITARY_ID,), event_at=20.0))
+    before = build_unasked_tombstone(EVALUATION, replace(JOB, evidence=(Evidence.MILITARY_ID,), event_at=20.0))
     for event_at, latest in ((None, 20), (10.0, 20), (30.0, 30)):
-        job = replace(ENTRY, evidence=(Evidence.UNDER_AGE,), event_at=event_at)
-        manifest = build_manifest(EVALUATION, job, answer, BundleContents(), [], retrieved_at=AT, previous=before)
+        job = replace(JOB, evidence=(Evidence.UNDER_AGE,), event_at=event_at)
+        manifest = build_manifest(EVALUATION, job, answer, BundleContents(), retrieved_at=AT, previous=before)
         assert manifest.event_at == f"1970-01-01T00:00:{latest}.000Z"
         assert manifest.no_documents
         assert manifest.no_documents.evidence == (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
 
 
-def test_bytes_around_what_was_read_are_recorded_of_the_bundle() -> None:
+def test_padding_is_recorded_only_if_the_bundle_has_some() -> None:
     answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
 
     def bundle_record(padding: Padding) -> BundleRecord | None:
         contents = BundleContents(padding=padding)
-        return build_manifest(EVALUATION, ENTRY, answer, contents, [], retrieved_at=AT).bundle
+        return build_manifest(EVALUATION, JOB, answer, contents, retrieved_at=AT).bundle
 
     padded, plain = bundle_record(Padding(1, 0)), bundle_record(Padding(0, 0))
     assert padded
@@ -124,7 +122,7 @@ def test_bytes_around_what_was_read_are_recorded_of_the_bundle() -> None:
     assert "padding" not in json.loads(plain.as_json())
 
 
-def test_a_document_whose_names_are_in_conflict_is_of_no_kind_and_says_so() -> None:
+def test_a_document_with_conflicting_names_has_kind_other_and_lists_them() -> None:
     def documents_of(*extra: bytes) -> tuple[Document, ...]:
         bundle = forged(*(Raw(name=b"front.jpg", central={"extra": each}) for each in extra))
         return tuple(map(identify, unpack(bundle, Limits()).members))
@@ -133,7 +131,7 @@ def test_a_document_whose_names_are_in_conflict_is_of_no_kind_and_says_so() -> N
         stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
         answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
         contents = BundleContents(tuple(documents))
-        return build_manifest(EVALUATION, ENTRY, answer, contents, stored, retrieved_at=AT)
+        return add_documents(build_manifest(EVALUATION, JOB, answer, contents, retrieved_at=AT), stored, archived_at=AT)
 
     before = manifest_of(documents_of(b""))
     assert before.documents[0].kind == "document_front"
@@ -145,14 +143,15 @@ def test_a_document_whose_names_are_in_conflict_is_of_no_kind_and_says_so() -> N
     assert json.loads(record.as_json())["name_conflict"] == ["x"]
 
 
-def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it_was() -> None:
+def test_a_whole_bundle_is_archived_with_the_original_names() -> None:
     documents = tuple(
         identify(member) for member in unpack(zip_of({"case_attachments/a.png": b"text"}), Limits()).members
     )
     stored = [StoredDocument(document, f"key/{document.sha256}") for document in documents]
     answer = Bundle("a.zip", b"zipped", "0" * 64, 6, "r-1")
 
-    manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(documents), stored, retrieved_at=AT)
+    draft = build_manifest(EVALUATION, JOB, answer, BundleContents(documents), retrieved_at=AT)
+    manifest = add_documents(draft, stored, archived_at=AT)
 
     assert manifest.outcome is Outcome.ARCHIVED
     assert manifest.response == ResponseRecord(status=200, message=None, request_id="r-1")
@@ -175,10 +174,10 @@ def test_a_bundle_that_was_read_whole_is_archived_with_each_document_named_as_it
     assert (manifest.revision, manifest.previous) == (1, None)
 
 
-def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> None:
+def test_an_evaluation_is_unreadable_when_one_member_cannot_be_read() -> None:
     bad = UnreadableRecord(name="a.jpg", cause="wrong_crc")
     answer = Bundle(None, b"", "0" * 64, 0)
-    manifest = build_manifest(EVALUATION, ENTRY, answer, BundleContents(unreadable=(bad,)), [], retrieved_at=AT)
+    manifest = build_manifest(EVALUATION, JOB, answer, BundleContents(unreadable=(bad,)), retrieved_at=AT)
     assert (manifest.outcome, manifest.unreadable) == (Outcome.UNREADABLE, (bad,))
 
 
@@ -193,17 +192,17 @@ def test_one_member_that_cannot_be_read_makes_the_evaluation_unreadable() -> Non
         ((), "txt"),
     ],
 )
-def test_bytes_that_are_stored_keep_the_extension_of_their_key(
+def test_a_stored_document_keeps_the_extension_of_its_key(
     stored: tuple[tuple[str, str, str], ...], extension: str
 ) -> None:
     """A bundle has the bytes under a new name; a manifest lists them with other extensions already."""
     (document,) = (identify(each) for each in unpack(zip_of({"case_attachments/new": b"text"}), Limits()).members)
-    places = {"own": EVALUATION, "another": Evaluation(str(uuid4()), "production")}
+    evaluations = {"own": EVALUATION, "another": Evaluation(str(uuid4()), "production")}
     records = tuple(
         DocumentRecord(
             name="case_attachments/old",
             kind=kind,
-            key=places[whose].document_key(kind, document.sha256, ending),
+            key=evaluations[whose].document_key(kind, document.sha256, ending),
             media_type="application/octet-stream",
             size=4,
             sha256=document.sha256,
@@ -211,6 +210,6 @@ def test_bytes_that_are_stored_keep_the_extension_of_their_key(
         )
         for kind, whose, ending in stored
     )
-    before = build_unasked_tombstone(EVALUATION, ENTRY).model_copy(update={"documents": records})
+    before = build_unasked_tombstone(EVALUATION, JOB).model_copy(update={"documents": records})
 
     assert keep_keys([document], EVALUATION, before) == [replace(document, extension=extension)]

@@ -93,7 +93,7 @@ def stored(redis: Redis) -> Archive:
     ("answer", "status"),
     [(NOTHING, SourceStatus.GONE), (UNKNOWN, SourceStatus.UNKNOWN), (REFUSED, SourceStatus.UNKNOWN)],
 )
-async def test_documents_of_a_damaged_bundle_stay_if_riskos_has_none_when_asked_again(
+async def test_documents_of_a_damaged_bundle_stay_archived_when_the_second_answer_has_none(
     stored: Archive, answer: Reply, status: SourceStatus
 ) -> None:
     result = await stored.archive(DAMAGED, answer)
@@ -116,7 +116,7 @@ async def test_documents_of_a_damaged_bundle_stay_if_riskos_has_none_when_asked_
         (WHOLE, Outcome.ARCHIVED, set(FILES)),
     ],
 )
-async def test_documents_of_a_damaged_bundle_stay_while_riskos_fails_and_are_confirmed_later(
+async def test_documents_of_a_damaged_bundle_stay_unconfirmed_until_riskos_answers(
     stored: Archive, error: Reply, kind: type[ArchiveError], later: bytes | Reply, outcome: Outcome, names: set[str]
 ) -> None:
     with pytest.raises(kind):
@@ -135,7 +135,7 @@ async def test_documents_of_a_damaged_bundle_stay_while_riskos_fails_and_are_con
     ("first", "second"),
     [(FILES, {"front.jpg": b"front" * 9}), ({"front.jpg": b"", "back.jpg": b"1"}, FILES)],
 )
-async def test_the_second_of_two_damaged_bundles_adds_to_the_first(
+async def test_a_second_damaged_bundle_adds_its_documents_to_the_first(
     stored: Archive, first: dict[str, bytes], second: dict[str, bytes]
 ) -> None:
     bundles = [zipped(wrong_crc(each)) for each in (first, second)]
@@ -146,7 +146,7 @@ async def test_the_second_of_two_damaged_bundles_adds_to_the_first(
     assert len(manifest.quarantined) == 2
 
 
-async def test_a_bundle_that_is_whole_the_second_time_is_archived_and_the_first_stays_in_quarantine(
+async def test_a_damaged_bundle_stays_in_quarantine_when_the_second_one_is_whole(
     stored: Archive,
 ) -> None:
     result = await stored.archive(DAMAGED, WHOLE)
@@ -158,7 +158,7 @@ async def test_a_bundle_that_is_whole_the_second_time_is_archived_and_the_first_
     assert len((await stored.check_all_is_there(set(FILES))).quarantined) == 1
 
 
-async def test_an_order_that_needs_no_request_does_not_confirm_a_damaged_bundle(stored: Archive) -> None:
+async def test_a_damaged_bundle_stays_unconfirmed_after_an_order_without_a_request(stored: Archive) -> None:
     with pytest.raises(RetryableError):
         await stored.archive(DAMAGED, FAILED)
     result = await stored.archive(NOTHING, without_request=True)

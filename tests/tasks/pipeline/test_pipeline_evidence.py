@@ -51,9 +51,9 @@ class Archive:
     ctx: PipelineContext
     simulator: Simulator
 
-    async def archive(self, eval_id: str, **wanted: Any) -> ArchiveResult:
+    async def archive(self, eval_id: str, **order: Any) -> ArchiveResult:
         job = Job(eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
-        return await archive(replace(job, **wanted), self.ctx)
+        return await archive(replace(job, **order), self.ctx)
 
     async def stored(self, eval_id: str) -> StoredManifest:
         found = await read_manifest(self.ctx.manifests, Evaluation(eval_id, "sandbox"))
@@ -75,85 +75,87 @@ class Archive:
 
 
 @pytest.fixture
-async def shelf(redis: Redis) -> AsyncIterator[Archive]:
+async def archived(redis: Redis) -> AsyncIterator[Archive]:
     options = SimulatorOptions(api_key=KEY, image_bytes=2_000)
     async with await start_simulator(options) as simulator, aiohttp.ClientSession() as http:
-        terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
-        client = Clock(redis).line_to(simulator.url, http, terms, RetryPolicy(quick_attempts=3, quick_pause=0.0))
+        download_options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+        client = Clock(redis).line_to(
+            simulator.url, http, download_options, RetryPolicy(quick_attempts=3, quick_pause=0.0)
+        )
         bucket = S3Bucket(MemoryStore())
         gate = ArchiveGate(client.holds, client.breaker)
         yield Archive(PipelineContext(client, gate, UploadTarget(bucket), bucket, BundleUnpacker(Limits())), simulator)
 
 
-async def test_an_evaluation_without_a_docv_step_gets_a_tombstone_without_a_request(shelf: Archive) -> None:
-    result = await shelf.archive(NOTHING, **NO_STEP)
+async def test_a_tombstone_is_written_without_a_request_when_there_was_no_docv_step(archived: Archive) -> None:
+    result = await archived.archive(NOTHING, **NO_STEP)
     assert result == ArchiveResult(Outcome.NO_DOCUMENTS, has_written=True, reason=REASON.NO_DOCV_STEP)
-    assert await shelf.reason(NOTHING) == (REASON.NO_DOCV_STEP, 1)
-    assert (await shelf.manifest(NOTHING)).response.status == 0
-    again = await shelf.archive(NOTHING, **NO_STEP)
+    assert await archived.reason(NOTHING) == (REASON.NO_DOCV_STEP, 1)
+    assert (await archived.manifest(NOTHING)).response.status == 0
+    again = await archived.archive(NOTHING, **NO_STEP)
     assert again == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS)
-    assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.NO_DOCV_STEP, 1), 0)
+    assert (await archived.reason(NOTHING), archived.requests) == ((REASON.NO_DOCV_STEP, 1), 0)
 
 
-async def test_such_a_tombstone_does_not_stop_a_new_order(shelf: Archive) -> None:
+async def test_a_new_order_sends_a_request_after_a_tombstone_without_one(archived: Archive) -> None:
     for eval_id, outcome in ((NOTHING, Outcome.NO_DOCUMENTS), (DOCUMENTS, Outcome.ARCHIVED)):
-        await shelf.archive(eval_id, **NO_STEP)
-        assert (await shelf.archive(eval_id)).outcome is outcome
-    assert shelf.requests == 2
-    assert await shelf.reason(NOTHING) == (REASON.NO_DOCV_STEP, 2)
-    assert (await shelf.manifest(NOTHING)).response.status == 400
-    assert (await shelf.manifest(DOCUMENTS)).revision == 2
+        await archived.archive(eval_id, **NO_STEP)
+        assert (await archived.archive(eval_id)).outcome is outcome
+    assert archived.requests == 2
+    assert await archived.reason(NOTHING) == (REASON.NO_DOCV_STEP, 2)
+    assert (await archived.manifest(NOTHING)).response.status == 400
+    assert (await archived.manifest(DOCUMENTS)).revision == 2
 
 
-async def test_a_docv_step_that_is_known_later_takes_the_reason_away(shelf: Archive) -> None:
-    await shelf.archive(NOTHING, **NO_STEP)
-    await shelf.archive(NOTHING, evidence=(Evidence.DOCV_STEP,))
-    assert await shelf.reason(NOTHING) == (REASON.RETENTION_OR_UNKNOWN, 2)
+async def test_the_reason_no_docv_step_is_removed_when_a_step_becomes_known(archived: Archive) -> None:
+    await archived.archive(NOTHING, **NO_STEP)
+    await archived.archive(NOTHING, evidence=(Evidence.DOCV_STEP,))
+    assert await archived.reason(NOTHING) == (REASON.RETENTION_OR_UNKNOWN, 2)
 
 
-async def test_what_is_archived_is_not_changed_by_an_event_without_a_docv_step(shelf: Archive) -> None:
-    await shelf.archive(DOCUMENTS)
-    before = await shelf.stored(DOCUMENTS)
-    result = await shelf.archive(DOCUMENTS, **NO_STEP)
+async def test_archived_documents_stay_unchanged_after_an_event_without_a_docv_step(archived: Archive) -> None:
+    await archived.archive(DOCUMENTS)
+    before = await archived.stored(DOCUMENTS)
+    result = await archived.archive(DOCUMENTS, **NO_STEP)
     assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
-    assert await shelf.stored(DOCUMENTS) == before
+    assert await archived.stored(DOCUMENTS) == before
 
 
-async def test_late_evidence_does_not_make_a_tombstone_of_held_documents_that_riskos_has_deleted(
-    shelf: Archive,
+async def test_late_evidence_keeps_held_documents_when_riskos_has_deleted_them(
+    archived: Archive,
 ) -> None:
-    await shelf.archive(DOCUMENTS)
-    await archive_tombstone(shelf.ctx.manifests, Evaluation(DOCUMENTS, "sandbox"), (Evidence.NO_DOCV_STEP,))
-    before = await shelf.stored(DOCUMENTS)
+    await archived.archive(DOCUMENTS)
+    await archive_tombstone(archived.ctx.manifests, Evaluation(DOCUMENTS, "sandbox"), (Evidence.NO_DOCV_STEP,))
+    before = await archived.stored(DOCUMENTS)
     assert (before.manifest.source_status, before.manifest.no_documents_reason) == (SourceStatus.GONE, None)
-    result = await shelf.archive(DOCUMENTS, evidence=(Evidence.MILITARY_ID,))
+    result = await archived.archive(DOCUMENTS, evidence=(Evidence.MILITARY_ID,))
     assert (result.outcome, result.unchanged) == (Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
-    after = (await shelf.stored(DOCUMENTS)).manifest
+    after = (await archived.stored(DOCUMENTS)).manifest
     assert (after.documents, after.source) == (before.manifest.documents, before.manifest.source)
     assert after.restricted
     assert after.restricted.reason is Restriction.MILITARY
 
 
-async def test_held_documents_are_not_superseded_if_riskos_is_not_asked(shelf: Archive) -> None:
-    await shelf.archive(DOCUMENTS)
-    result = await shelf.archive(DOCUMENTS, refresh=True, **NO_STEP)
-    manifest = await shelf.manifest(DOCUMENTS)
+async def test_held_documents_are_not_superseded_without_a_request(archived: Archive) -> None:
+    await archived.archive(DOCUMENTS)
+    result = await archived.archive(DOCUMENTS, refresh=True, **NO_STEP)
+    manifest = await archived.manifest(DOCUMENTS)
     assert (result.unchanged, result.answer, result.reason) == (ManifestOutcome.ARCHIVED, None, None)
     assert (manifest.outcome, manifest.source_status) == (Outcome.ARCHIVED, SourceStatus.UNKNOWN)
     assert not any(document.superseded for document in manifest.documents)
 
 
-async def test_documents_that_another_worker_archives_meanwhile_are_not_hidden(
-    shelf: Archive, monkeypatch: pytest.MonkeyPatch
+async def test_a_tombstone_is_not_committed_when_another_worker_archived_documents_meanwhile(
+    archived: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def read_before_that(*_: object) -> None:
         monkeypatch.undo()
-        await shelf.archive(DOCUMENTS)
+        await archived.archive(DOCUMENTS)
 
     monkeypatch.setattr(pipeline, "read_manifest", read_before_that)
     with pytest.raises(ManifestChanged):
-        await shelf.archive(DOCUMENTS, **NO_STEP)
-    assert (await shelf.manifest(DOCUMENTS)).outcome is Outcome.ARCHIVED
+        await archived.archive(DOCUMENTS, **NO_STEP)
+    assert (await archived.manifest(DOCUMENTS)).outcome is Outcome.ARCHIVED
 
 
 @pytest.mark.parametrize(
@@ -165,60 +167,60 @@ async def test_documents_that_another_worker_archives_meanwhile_are_not_hidden(
     ],
 )
 async def test_late_evidence_revises_a_tombstone_without_a_request(
-    shelf: Archive, evidence: Evidence, reason: NoDocumentsReason
+    archived: Archive, evidence: Evidence, reason: NoDocumentsReason
 ) -> None:
-    await shelf.archive(NOTHING)
-    before = await shelf.manifest(NOTHING)
+    await archived.archive(NOTHING)
+    before = await archived.manifest(NOTHING)
     trigger = Trigger("intake", run="late")
-    result = await shelf.archive(
+    result = await archived.archive(
         NOTHING, evidence=(evidence,), event_at=20.0, trigger=trigger, without_request=evidence is Evidence.NO_DOCV_STEP
     )
     assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS, has_written=True, reason=reason)
-    after = await shelf.manifest(NOTHING)
-    assert (await shelf.reason(NOTHING), shelf.requests) == ((reason, 2), 1)
+    after = await archived.manifest(NOTHING)
+    assert (await archived.reason(NOTHING), archived.requests) == ((reason, 2), 1)
     assert (after.response, after.retrieved_at) == (before.response, before.retrieved_at)
     assert (after.trigger.source, after.trigger.run) == ("intake", "late")
     assert after.event_at == "1970-01-01T00:00:20.000Z"
 
 
-async def test_evidence_that_is_known_makes_no_revision(shelf: Archive) -> None:
+async def test_known_evidence_makes_no_revision(archived: Archive) -> None:
     both = (Evidence.MILITARY_ID, Evidence.UNDER_AGE)
-    await shelf.archive(NOTHING, evidence=both)
+    await archived.archive(NOTHING, evidence=both)
     for evidence in (both, both[::-1], both[:1], (), (Evidence.DOCV_STEP,)):
-        result = await shelf.archive(NOTHING, evidence=evidence)
+        result = await archived.archive(NOTHING, evidence=evidence)
         assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.NO_DOCUMENTS)
-    assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.MILITARY, 1), 1)
+    assert (await archived.reason(NOTHING), archived.requests) == ((REASON.MILITARY, 1), 1)
 
 
-async def test_a_refresh_without_evidence_keeps_the_reason(shelf: Archive) -> None:
-    await shelf.archive(NOTHING, evidence=(Evidence.UNDER_AGE,))
-    assert (await shelf.archive(NOTHING, refresh=True)).outcome is Outcome.UNCHANGED
-    assert (await shelf.reason(NOTHING), shelf.requests) == ((REASON.MINOR, 1), 2)
+async def test_a_refresh_without_evidence_keeps_the_reason(archived: Archive) -> None:
+    await archived.archive(NOTHING, evidence=(Evidence.UNDER_AGE,))
+    assert (await archived.archive(NOTHING, refresh=True)).outcome is Outcome.UNCHANGED
+    assert (await archived.reason(NOTHING), archived.requests) == ((REASON.MINOR, 1), 2)
 
 
 @pytest.mark.parametrize("scenario", [Scenario.NOT_FOUND, Scenario.REJECTED])
-async def test_late_evidence_changes_no_other_manifest(shelf: Archive, scenario: Scenario) -> None:
+async def test_late_evidence_changes_no_other_manifest(archived: Archive, scenario: Scenario) -> None:
     eval_id = eval_id_for(scenario, 2)
-    await shelf.archive(eval_id)
-    before = await shelf.stored(eval_id)
-    assert (await shelf.archive(eval_id, evidence=(Evidence.MILITARY_ID,))).outcome is Outcome.UNCHANGED
-    assert await shelf.stored(eval_id) == before
+    await archived.archive(eval_id)
+    before = await archived.stored(eval_id)
+    assert (await archived.archive(eval_id, evidence=(Evidence.MILITARY_ID,))).outcome is Outcome.UNCHANGED
+    assert await archived.stored(eval_id) == before
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_nothing_is_written_for_an_evaluation_that_is_no_longer_ours(shelf: Archive, *, late: bool) -> None:
+async def test_no_tombstone_is_written_when_the_lease_was_lost(archived: Archive, *, late: bool) -> None:
     async def lost(_: Job) -> None:
         raise LeaseLost
 
     if late:
-        await shelf.archive(NOTHING)
-    shelf.ctx = replace(shelf.ctx, confirm_lease=lost)
+        await archived.archive(NOTHING)
+    archived.ctx = replace(archived.ctx, confirm_lease=lost)
     with pytest.raises(LeaseLost):
-        await shelf.archive(NOTHING, **(NO_STEP | {"evidence": (Evidence.MILITARY_ID,)}))
-    found = await read_manifest(shelf.ctx.manifests, Evaluation(NOTHING, "sandbox"))
+        await archived.archive(NOTHING, **(NO_STEP | {"evidence": (Evidence.MILITARY_ID,)}))
+    found = await read_manifest(archived.ctx.manifests, Evaluation(NOTHING, "sandbox"))
     assert (found is not None and found.manifest.revision) == late
 
 
-async def test_the_time_of_an_evaluation_is_in_its_manifest(shelf: Archive) -> None:
-    await shelf.archive(DOCUMENTS, event_at=1_769_860_800.512)
-    assert (await shelf.manifest(DOCUMENTS)).event_at == "2026-01-31T12:00:00.512Z"
+async def test_the_manifest_has_the_time_of_the_evaluation(archived: Archive) -> None:
+    await archived.archive(DOCUMENTS, event_at=1_769_860_800.512)
+    assert (await archived.manifest(DOCUMENTS)).event_at == "2026-01-31T12:00:00.512Z"

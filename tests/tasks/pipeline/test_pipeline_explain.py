@@ -91,7 +91,7 @@ async def filled(simulator: Simulator, redis: Redis) -> AsyncIterator[Archive]:
         (Scenario.NOT_COMPLETE, REASON.NOT_COMPLETE),
     ],
 )
-async def test_the_record_of_an_evaluation_says_why_it_has_no_documents(
+async def test_the_record_gives_the_reason_why_there_are_no_documents(
     filled: Archive, simulator: Simulator, scenario: Scenario, reason: NoDocumentsReason
 ) -> None:
     eval_id = eval_id_for(scenario, 1)
@@ -102,7 +102,7 @@ async def test_the_record_of_an_evaluation_says_why_it_has_no_documents(
     assert (simulator.stats().requests, simulator.stats().records) == (2, 1)
 
 
-async def test_the_record_is_not_read_if_the_reason_is_known_or_the_queue_is_not_to_be_explained(
+async def test_the_record_is_not_requested_when_the_reason_is_known_or_the_queue_is_not_explained(
     filled: Archive, simulator: Simulator
 ) -> None:
     await filled.archive(eval_id_for(Scenario.NO_DOCUMENTS, 1), evidence=(Evidence.UNDER_AGE,))
@@ -121,7 +121,7 @@ async def test_the_record_is_not_read_if_the_reason_is_known_or_the_queue_is_not
         (Scenario.NO_DOCUMENTS_MILITARY, 1),
     ],
 )
-async def test_an_evaluation_that_may_have_documents_later_is_asked_for_again_by_a_new_order(
+async def test_a_new_order_sends_a_request_only_if_documents_may_come_later(
     filled: Archive, simulator: Simulator, scenario: Scenario, asked: int
 ) -> None:
     eval_id = eval_id_for(scenario, 1)
@@ -131,7 +131,7 @@ async def test_an_evaluation_that_may_have_documents_later_is_asked_for_again_by
     assert (await filled.manifest(eval_id)).revision == 1
 
 
-async def test_an_evaluation_is_explained_again_when_it_has_ended(redis: Redis) -> None:
+async def test_the_reason_is_updated_when_the_evaluation_has_completed(redis: Redis) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
     records = [record_of(eval_id_for(Scenario.NOT_COMPLETE, 1)), record_of(eval_id_for(Scenario.NO_DOCUMENTS_MINOR, 1))]
 
@@ -158,7 +158,7 @@ async def test_an_evaluation_is_explained_again_when_it_has_ended(redis: Redis) 
         b"not HTTP\r\n\r\n",
     ],
 )
-async def test_a_record_that_cannot_be_read_explains_nothing_and_holds_nothing(redis: Redis, record: bytes) -> None:
+async def test_an_invalid_record_gives_no_reason_and_places_no_hold(redis: Redis, record: bytes) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
 
     def answer(heard: Heard) -> Reply:
@@ -171,7 +171,7 @@ async def test_a_record_that_cannot_be_read_explains_nothing_and_holds_nothing(r
     assert len(server.heard) == 2
 
 
-async def test_a_record_that_comes_too_fast_is_asked_for_again(redis: Redis) -> None:
+async def test_the_record_is_requested_again_after_429(redis: Redis) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS_MILITARY, 1)
     replies = [
         said(400, NOTHING),

@@ -127,7 +127,7 @@ async def test_restricted_images_are_counted_and_not_stored(
     assert manifest.restricted.withheld == WithheldRecord(documents=2, bytes=len(bundle.partition(b"\r\n\r\n")[2]))
 
 
-async def test_the_number_of_withheld_files_is_unknown_if_the_end_of_the_bundle_does_not_tell_it(
+async def test_the_number_of_withheld_files_is_unknown_when_the_bundle_is_truncated(
     archived: Archive,
 ) -> None:
     await archived.archive(zipped(zip_of(FILES)[:-1]), **MILITARY)
@@ -150,7 +150,7 @@ async def test_a_withheld_evaluation_is_not_requested_again_without_an_order(arc
     assert (manifest.reason, manifest.restricted) == (NoDocumentsReason.MILITARY, None)
 
 
-async def test_restricted_images_are_archived_with_a_tag_and_without_a_lock_if_the_settings_say_so(
+async def test_restricted_images_are_archived_with_a_tag_when_there_is_a_target_for_them(
     unlocked: Archive,
 ) -> None:
     assert unlocked.unlocked
@@ -166,7 +166,7 @@ async def test_restricted_images_are_archived_with_a_tag_and_without_a_lock_if_t
     assert manifest.restricted.withheld is None
 
 
-async def test_images_without_evidence_have_their_lock_whatever_the_settings_say(unlocked: Archive) -> None:
+async def test_images_without_evidence_are_archived_in_the_locked_bucket(unlocked: Archive) -> None:
     result = await unlocked.archive(WHOLE)
     assert (result.outcome, result.restricted) == (Outcome.ARCHIVED, None)
     assert unlocked.unlocked
@@ -174,7 +174,7 @@ async def test_images_without_evidence_have_their_lock_whatever_the_settings_say
     assert not any("restricted" in tags for tags in unlocked.locked.tags.values())
 
 
-async def test_evidence_after_the_documents_removes_nothing_and_is_recorded_once(archived: Archive) -> None:
+async def test_late_evidence_removes_no_documents_and_is_recorded_once(archived: Archive) -> None:
     await archived.archive(WHOLE)
     result = await archived.archive(NOTHING, **MILITARY)
     assert (result.outcome, result.unchanged) == (Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
@@ -187,7 +187,7 @@ async def test_evidence_after_the_documents_removes_nothing_and_is_recorded_once
 
 
 @pytest.mark.parametrize("answer", [WHOLE, NOTHING], ids=["delivered", "gone"])
-async def test_a_refresh_with_evidence_keeps_what_is_held_and_adds_nothing(archived: Archive, answer: bytes) -> None:
+async def test_a_refresh_with_evidence_keeps_held_documents_and_adds_none(archived: Archive, answer: bytes) -> None:
     await archived.archive(WHOLE)
     before = dict(archived.locked.tags)
     result = await archived.archive(answer, refresh=True, **MILITARY)

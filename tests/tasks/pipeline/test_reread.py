@@ -1,7 +1,9 @@
 """A bundle in quarantine is read again by the current reader: its documents are archived, and RiskOS's answer stays."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from obstore.store import MemoryStore
@@ -16,13 +18,16 @@ from tasks.pipeline import reread as module
 from tasks.pipeline.erased_meanwhile import archive_guarded
 from tasks.pipeline.pipeline import LeaseWatch
 from tasks.pipeline.reread import RereadContext, reread
+from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
 from tasks.storage.manifest_records import ErasedRecord
+from tasks.storage.revision import amend
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_refused, archive_tombstone
+from tests.disposals import dispose_in_store, schedule_of
 from tests.zips import zip_of
 
 FILES = {"front.jpg": b"front" * 99, "back.jpg": b"back" * 99, "selfie.jpg": b"selfie" * 99}
@@ -72,7 +77,7 @@ async def held(bucket: S3Bucket) -> Mapping[str, bytes]:
     return found
 
 
-async def test_a_bundle_that_todays_reader_reads_is_archived_and_riskos_answer_stays(bucket: S3Bucket) -> None:
+async def test_a_quarantined_bundle_is_archived_when_it_can_be_read_now(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     before = await manifest(bucket)
     result = await retry(bucket)
@@ -88,7 +93,7 @@ async def test_a_bundle_that_todays_reader_reads_is_archived_and_riskos_answer_s
 
 
 @pytest.mark.parametrize("lenient", [False, True])
-async def test_a_retry_that_gives_nothing_new_writes_nothing(bucket: S3Bucket, lenient: bool) -> None:  # noqa: FBT001
+async def test_a_retry_writes_nothing_when_it_finds_nothing_new(bucket: S3Bucket, lenient: bool) -> None:  # noqa: FBT001
     await archive_refused(bucket, WHOLE)
     await retry(bucket)
     before = await committed(bucket)
@@ -97,14 +102,14 @@ async def test_a_retry_that_gives_nothing_new_writes_nothing(bucket: S3Bucket, l
 
 
 @pytest.mark.parametrize("data", [garbage(FILES), truncated(FILES), b"", forged_size(FILES)])
-async def test_a_bundle_that_is_still_refused_changes_nothing(bucket: S3Bucket, data: bytes) -> None:
+async def test_a_retry_writes_nothing_when_the_bundle_is_still_refused(bucket: S3Bucket, data: bytes) -> None:
     await archive_refused(bucket, data)
     before = await committed(bucket)
     assert await retry(bucket) == UNCHANGED
     assert await committed(bucket) == before
 
 
-async def test_a_bundle_of_which_some_members_can_be_read_now_stays_unreadable(bucket: S3Bucket) -> None:
+async def test_an_evaluation_stays_unreadable_when_only_some_members_can_be_read_now(bucket: S3Bucket) -> None:
     await archive_refused(bucket, wrong_crc(FILES))
     assert (await retry(bucket)).outcome is Outcome.UNREADABLE
     after = await manifest(bucket)
@@ -113,7 +118,7 @@ async def test_a_bundle_of_which_some_members_can_be_read_now_stays_unreadable(b
     assert await retry(bucket) == UNCHANGED
 
 
-async def test_a_lenient_retry_marks_what_it_takes_and_archives_if_nothing_is_missing(bucket: S3Bucket) -> None:
+async def test_a_lenient_retry_marks_the_documents_and_archives_when_none_is_missing(bucket: S3Bucket) -> None:
     await archive_refused(bucket, forged_size(FILES))
     assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
     after = await manifest(bucket)
@@ -125,7 +130,7 @@ async def test_a_lenient_retry_marks_what_it_takes_and_archives_if_nothing_is_mi
     assert await manifest(bucket) == after
 
 
-async def test_a_lenient_retry_of_a_bundle_that_was_cut_short_stays_unreadable(bucket: S3Bucket) -> None:
+async def test_a_lenient_retry_leaves_a_truncated_bundle_unreadable(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE[:-1])
     assert (await retry(bucket, lenient=True)).outcome is Outcome.UNREADABLE
     after = await manifest(bucket)
@@ -136,7 +141,7 @@ async def test_a_lenient_retry_of_a_bundle_that_was_cut_short_stays_unreadable(b
     assert await manifest(bucket) == after
 
 
-async def test_a_document_of_a_whole_bundle_is_not_marked_by_a_lenient_retry(bucket: S3Bucket) -> None:
+async def test_a_lenient_retry_does_not_mark_documents_of_a_whole_bundle(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, zip_of({"front.jpg": FILES["front.jpg"]}))
     await archive_refused(bucket, forged_size(FILES))
     await retry(bucket, lenient=True)
@@ -144,7 +149,7 @@ async def test_a_document_of_a_whole_bundle_is_not_marked_by_a_lenient_retry(buc
     assert marks == dict.fromkeys(FILES, "local_header_differs") | {"front.jpg": None}
 
 
-async def test_a_changed_media_type_makes_a_revision_and_the_object_stays_where_it_is(
+async def test_a_changed_media_type_makes_a_revision_with_the_same_key(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"front.jpg": b"\xff\xd8\xff\xe0 a picture"}
@@ -159,7 +164,7 @@ async def test_a_changed_media_type_makes_a_revision_and_the_object_stays_where_
     assert [(each.media_type, each.key) for each in after.documents] == [("image/jpeg", before.documents[0].key)]
 
 
-async def test_documents_that_riskos_no_longer_has_are_superseded_from_the_start(bucket: S3Bucket) -> None:
+async def test_reread_documents_are_superseded_when_riskos_no_longer_has_them(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     await archive_tombstone(bucket)
     before = await manifest(bucket)
@@ -170,7 +175,7 @@ async def test_documents_that_riskos_no_longer_has_are_superseded_from_the_start
     assert {each.superseded for each in after.documents} == {True}
 
 
-async def test_a_held_document_that_the_bundle_does_not_have_is_superseded(bucket: S3Bucket) -> None:
+async def test_a_held_document_is_superseded_when_the_bundle_does_not_have_it(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, zip_of({"old.jpg": b"old"}))
     await archive_refused(bucket, WHOLE)
     assert (await manifest(bucket)).source_status is SourceStatus.UNKNOWN
@@ -191,7 +196,7 @@ async def test_an_unconfirmed_manifest_is_confirmed_only_by_a_whole_bundle(bucke
             assert (await manifest(bucket)).unconfirmed is unconfirmed
 
 
-async def test_images_that_are_not_to_be_kept_stay_in_quarantine_unless_the_settings_say_otherwise(
+async def test_restricted_images_stay_in_quarantine_unless_there_is_a_target_for_them(
     bucket: S3Bucket,
 ) -> None:
     await archive_refused(bucket, WHOLE)
@@ -207,7 +212,7 @@ async def test_images_that_are_not_to_be_kept_stay_in_quarantine_unless_the_sett
     assert await unlocked.bucket.read((await manifest(bucket)).documents[0].key)
 
 
-async def test_a_sealed_bundle_is_opened_and_its_documents_are_sealed(bucket: S3Bucket) -> None:
+async def test_documents_of_a_sealed_bundle_are_sealed(bucket: S3Bucket) -> None:
     keyring = Keyring("k1", {"k1": bytes(32)})
     sealed = context(bucket, keyring=keyring)
     await archive_refused(bucket, WHOLE, target=sealed.target)
@@ -218,7 +223,7 @@ async def test_a_sealed_bundle_is_opened_and_its_documents_are_sealed(bucket: S3
     assert FILES["front.jpg"] not in (await held(bucket)).values()
 
 
-async def test_a_bundle_that_is_not_as_its_manifest_says_is_not_read(bucket: S3Bucket) -> None:
+async def test_a_bundle_is_not_read_when_it_does_not_match_its_manifest(bucket: S3Bucket) -> None:
     with pytest.raises(IntegrityError, match="no manifest"):
         await retry(bucket)
     await archive_refused(bucket, WHOLE)
@@ -230,15 +235,63 @@ async def test_a_bundle_that_is_not_as_its_manifest_says_is_not_read(bucket: S3B
         await retry(bucket)
 
 
-async def test_an_archived_evaluation_without_a_bundle_in_quarantine_is_left_alone(bucket: S3Bucket) -> None:
+async def test_an_archived_evaluation_is_unchanged_when_no_bundle_is_in_quarantine(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, WHOLE)
     assert await retry(bucket) == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
+
+
+# Retention
+
+
+async def is_stored(bucket: S3Bucket, data: bytes) -> bool:
+    listed = [each.key async for some in bucket.list_objects("sandbox/") for each in some]
+    return any(hashlib.sha256(data).hexdigest() in key for key in listed)
+
+
+async def test_a_retry_brings_nothing_back_that_was_disposed_of(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    await retry(bucket)
+    await dispose_in_store(bucket._store, EVALUATION, ["front.jpg"])
+    await archive_refused(bucket, forged_size(FILES))
+    assert (await manifest(bucket)).outcome is Outcome.UNREADABLE
+
+    assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
+
+    assert (await held(bucket)).keys() == FILES.keys() - {"front.jpg"}
+    assert not await is_stored(bucket, FILES["front.jpg"])
+    assert len((await manifest(bucket)).disposed) == 1
+
+
+async def test_a_retry_of_an_evaluation_of_which_all_was_disposed_of_stores_nothing(bucket: S3Bucket) -> None:
+    await archive_bundle(bucket, WHOLE)
+    await dispose_in_store(bucket._store, EVALUATION, FILES)
+    await archive_refused(bucket, WHOLE)
+    assert (await manifest(bucket)).manifest_outcome is ManifestOutcome.UNREADABLE
+
+    result = await retry(bucket)
+
+    assert result == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.DISPOSED, has_written=True)
+    assert await retry(bucket) == replace(result, has_written=False)
+    assert not [name for name, data in FILES.items() if await is_stored(bucket, data)]
+
+
+async def test_a_retry_does_not_store_what_is_due(bucket: S3Bucket) -> None:
+    await archive_refused(bucket, WHOLE)
+    await amend(bucket, EVALUATION, lambda each: each.model_copy(update={"event_at": "2020-02-28T12:00:00Z"}))
+    due = schedule_of({"kind": "selfie", "keep_for": "3y", "clock": "captured"})
+    ctx = replace(context(bucket), retention=RetentionPolicy(due, today=lambda: date(2023, 3, 1)))
+
+    assert (await reread(JOB, EVALUATION, ctx)).outcome is Outcome.ARCHIVED
+
+    assert (await held(bucket)).keys() == {"front.jpg", "back.jpg"}
+    assert [each.kind for each in (await manifest(bucket)).disposed] == ["selfie"]
+    assert not await is_stored(bucket, FILES["selfie.jpg"])
 
 
 # Concurrent writers
 
 
-async def test_an_erasure_that_comes_before_the_commit_wins_and_nothing_is_left(
+async def test_an_erasure_before_the_commit_wins_and_the_objects_are_recorded(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await archive_refused(bucket, WHOLE)
@@ -268,7 +321,7 @@ async def test_an_erasure_that_comes_before_the_commit_wins_and_nothing_is_left(
     assert len([key for key in leftovers if "/revisions/" not in key]) == len(FILES)
 
 
-async def test_a_manifest_that_another_wrote_meanwhile_is_read_again(
+async def test_the_manifest_is_read_again_when_it_changed_before_the_commit(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await archive_refused(bucket, WHOLE)
@@ -284,7 +337,7 @@ async def test_a_manifest_that_another_wrote_meanwhile_is_read_again(
     assert [(each.revision, each.source_status) for each in [await manifest(bucket)]] == [(3, SourceStatus.GONE)]
 
 
-async def test_a_manifest_that_others_write_all_the_time_ends_the_attempt(
+async def test_the_retry_ends_when_the_manifest_changes_at_each_commit(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await archive_refused(bucket, WHOLE)
@@ -297,7 +350,7 @@ async def test_a_manifest_that_others_write_all_the_time_ends_the_attempt(
         await retry(bucket)
 
 
-async def test_a_manifest_of_an_older_version_names_its_bundle_in_quarantine_afterwards(bucket: S3Bucket) -> None:
+async def test_a_manifest_of_an_older_version_lists_its_quarantined_bundle_after_the_retry(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     found = await committed(bucket)
     older = found.manifest.model_copy(update={"quarantined": (), "source": None}).as_json()
@@ -307,7 +360,7 @@ async def test_a_manifest_of_an_older_version_names_its_bundle_in_quarantine_aft
     assert (after.quarantined, after.source) == ((found.manifest.bundle,), None)
 
 
-async def test_a_lease_that_is_lost_stops_every_write(bucket: S3Bucket) -> None:
+async def test_nothing_is_written_when_the_lease_was_lost(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     before = await committed(bucket)
 

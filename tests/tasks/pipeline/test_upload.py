@@ -81,13 +81,13 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
 # One object
 
 
-async def test_an_object_is_put_once_and_putting_it_again_is_fine(bucket: Bucket) -> None:
+async def test_put_succeeds_again_when_the_object_exists(bucket: Bucket) -> None:
     for _ in range(2):
         await put(bucket, KEY, CONTENT, SHA256, LABELS)
         assert await bucket.digest(KEY) == SHA256
 
 
-async def test_other_bytes_under_the_key_are_an_alarm_and_stay_as_they_are(bucket: Bucket) -> None:
+async def test_put_raises_integrity_error_when_other_bytes_have_the_key(bucket: Bucket) -> None:
     await bucket.create(KEY, b"other bytes", LABELS)
     with pytest.raises(IntegrityError):
         await put(bucket, KEY, CONTENT, SHA256, LABELS)
@@ -131,7 +131,7 @@ HANG = Reply(b"", Then.HANG)
         pytest.param(Write(stores=True, reply=Reply(b"nonsense\r\n\r\n", Then.CLOSE)), id="stored, then nonsense"),
     ],
 )
-async def test_however_s3_answers_the_object_is_there_in_the_end(write: Write) -> None:
+async def test_put_stores_the_object_whatever_s3_answers(write: Write) -> None:
     wilful = Wilful(write)
     async with listening(wilful) as server:
         await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
@@ -140,7 +140,7 @@ async def test_however_s3_answers_the_object_is_there_in_the_end(write: Write) -
 
 
 @pytest.mark.parametrize("stores", [True, False])
-async def test_an_answer_that_never_comes_is_looked_after(stores: bool) -> None:  # noqa: FBT001  # both are tried
+async def test_put_stores_the_object_when_the_answer_never_comes(stores: bool) -> None:  # noqa: FBT001  # both are tried
     wilful = Wilful(Write(stores=stores, reply=HANG))
     async with listening(wilful) as server:
         await put(s3_at(server.url, patience=0.5), KEY, CONTENT, SHA256, LABELS)
@@ -148,7 +148,7 @@ async def test_an_answer_that_never_comes_is_looked_after(stores: bool) -> None:
 
 
 @pytest.mark.parametrize("reply", [CONFLICT, PRECONDITION, NO_ETAG, RESET])
-async def test_a_store_that_says_it_is_there_again_and_again_and_has_nothing_is_a_failure(reply: Reply) -> None:
+async def test_put_fails_when_s3_never_stores_the_object(reply: Reply) -> None:
     wilful = Wilful(*[Write(stores=False, reply=reply)] * 100)
     async with listening(wilful) as server:
         with pytest.raises(StorageError):
@@ -157,7 +157,7 @@ async def test_a_store_that_says_it_is_there_again_and_again_and_has_nothing_is_
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "ExpiredToken"), (403, "AccessDenied"), (404, "NoSuchBucket")])
-async def test_a_refusal_of_s3_is_a_failure_and_is_not_retried_at_once(status: int, code: str) -> None:
+async def test_put_fails_without_a_retry_when_s3_refuses(status: int, code: str) -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(status, code))))
     async with listening(wilful) as server:
         with pytest.raises(StorageError):
@@ -165,7 +165,7 @@ async def test_a_refusal_of_s3_is_a_failure_and_is_not_retried_at_once(status: i
     assert wilful.writes == 1
 
 
-async def test_a_store_that_cannot_be_asked_after_an_unclear_answer_is_a_failure() -> None:
+async def test_put_fails_when_the_object_cannot_be_read_after_an_unclear_answer() -> None:
     wilful = Wilful(Write(stores=True, reply=RESET))
 
     def answer(heard: object) -> Reply:
@@ -177,7 +177,7 @@ async def test_a_store_that_cannot_be_asked_after_an_unclear_answer_is_a_failure
 
 
 @pytest.mark.parametrize("reply", [CONFLICT, PRECONDITION, RESET])
-async def test_other_bytes_found_after_an_unclear_answer_are_an_alarm(reply: Reply) -> None:
+async def test_put_raises_integrity_error_when_other_bytes_are_found_after_an_unclear_answer(reply: Reply) -> None:
     wilful = Wilful(Write(stores=False, reply=reply))
     wilful.objects[PATH] = b"other bytes"
     async with listening(wilful) as server:
@@ -189,7 +189,7 @@ async def test_other_bytes_found_after_an_unclear_answer_are_an_alarm(reply: Rep
 # Documents
 
 
-async def test_every_document_is_under_its_kind_and_hash_in_the_order_of_the_bundle(bucket: Bucket) -> None:
+async def test_documents_are_stored_by_kind_and_hash_in_the_order_of_the_bundle(bucket: Bucket) -> None:
     documents = [
         document(b"front", Kind.DOCUMENT_FRONT),
         document(b"%PDF", Kind.ATTACHMENT, media_type="application/pdf", extension="pdf"),
@@ -208,7 +208,7 @@ async def test_every_document_is_under_its_kind_and_hash_in_the_order_of_the_bun
         assert await bucket.digest(each.key) == each.document.sha256
 
 
-async def test_the_same_bytes_under_two_names_are_one_object_of_each_kind(bucket: Bucket) -> None:
+async def test_equal_documents_are_one_object_for_each_kind(bucket: Bucket) -> None:
     twice = [document(CONTENT, name="a"), document(CONTENT, name="b"), document(CONTENT, Kind.OTHER, name="c")]
     stored = await store_documents(UploadTarget(bucket), EVALUATION, twice, archived_at=NOW)
     assert [each.document.name for each in stored] == ["a", "b", "c"]
@@ -224,11 +224,11 @@ async def test_storing_documents_again_changes_nothing(bucket: Bucket) -> None:
     assert [await bucket.read(each.key) for each in again] == versions
 
 
-async def test_no_documents_are_stored_as_nothing(bucket: Bucket) -> None:
+async def test_storing_no_documents_returns_an_empty_list(bucket: Bucket) -> None:
     assert await store_documents(UploadTarget(bucket), EVALUATION, [], archived_at=NOW) == []
 
 
-async def test_a_document_may_come_from_a_map(bucket: Bucket) -> None:
+async def test_a_mapped_document_is_stored(bucket: Bucket) -> None:
     spool, data = Spool(None), bytes(1 << 20)
     spool.put([data])
     (stored,) = await store_documents(
@@ -237,10 +237,10 @@ async def test_a_document_may_come_from_a_map(bucket: Bucket) -> None:
     assert await bucket.digest(stored.key) == stored.document.sha256
 
 
-async def test_a_document_in_s3_shows_what_the_contract_says_and_no_name(s3: S3) -> None:
+async def test_a_document_in_s3_has_the_metadata_and_tags_of_the_contract(s3: S3) -> None:
     store = open_archive(Settings(archive_url=f"s3://{s3.bucket}/of/ours", s3_endpoint=s3.endpoint))
-    shelf = UploadTarget(S3Bucket(store), {"team": "kyc", "retention": "7y"})
-    (stored,) = await store_documents(shelf, EVALUATION, [document(CONTENT)], archived_at=NOW)
+    target = UploadTarget(S3Bucket(store), {"team": "kyc", "retention": "7y"})
+    (stored,) = await store_documents(target, EVALUATION, [document(CONTENT)], archived_at=NOW)
     where = {"Bucket": s3.bucket, "Key": f"of/ours/{stored.key}"}
     head = s3.client.head_object(**where)
     assert head["ContentType"] == "image/jpeg"
@@ -262,10 +262,10 @@ async def test_a_document_in_s3_shows_what_the_contract_says_and_no_name(s3: S3)
     assert "Jane" not in f"{listed}{head}{tags}"
 
 
-async def test_a_tag_of_the_users_does_not_hide_one_of_ours(s3: S3) -> None:
+async def test_a_tag_of_the_user_does_not_replace_a_tag_of_the_contract(s3: S3) -> None:
     store = open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint))
-    shelf = UploadTarget(S3Bucket(store), {"environment": "mine", "source": "mine", "document-kind": "mine"})
-    (stored,) = await store_documents(shelf, EVALUATION, [document(CONTENT)], archived_at=NOW)
+    target = UploadTarget(S3Bucket(store), {"environment": "mine", "source": "mine", "document-kind": "mine"})
+    (stored,) = await store_documents(target, EVALUATION, [document(CONTENT)], archived_at=NOW)
     tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=stored.key)["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {
         "environment": "production",
@@ -274,7 +274,7 @@ async def test_a_tag_of_the_users_does_not_hide_one_of_ours(s3: S3) -> None:
     }
 
 
-async def test_one_document_that_cannot_be_stored_is_the_failure_of_all() -> None:
+async def test_storing_documents_fails_when_one_of_them_fails() -> None:
     def answer(heard: object) -> Reply:
         refused = b"bad" in heard.body
         return Reply(s3_error(403, "AccessDenied")) if refused else wilful(heard)
@@ -286,7 +286,7 @@ async def test_one_document_that_cannot_be_stored_is_the_failure_of_all() -> Non
             await store_documents(UploadTarget(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
 
 
-async def test_documents_are_put_a_few_at_once() -> None:
+async def test_documents_are_put_with_limited_concurrency() -> None:
     at_once = most = 0
 
     async def answer(_: object) -> Reply:
@@ -309,8 +309,8 @@ some_documents = st.lists(st.builds(document, st.binary(max_size=3), kinds, name
 
 
 @given(some_documents)
-@settings(max_examples=40, deadline=None)
-def test_whatever_is_stored_each_document_is_there_with_its_bytes(documents: list[Document]) -> None:
+@settings(max_examples=40)
+def test_stored_documents_have_their_bytes_and_keys(documents: list[Document]) -> None:
     async def stored_and_read() -> None:
         bucket = S3Bucket(MemoryStore())
         stored = await store_documents(UploadTarget(bucket), EVALUATION, documents, archived_at=NOW)
@@ -327,7 +327,7 @@ def test_whatever_is_stored_each_document_is_there_with_its_bytes(documents: lis
 # Quarantine
 
 
-async def test_an_unreadable_bundle_is_kept_as_it_is(bucket: Bucket) -> None:
+async def test_a_bundle_is_quarantined_unchanged(bucket: Bucket) -> None:
     bundle = Bundle("x.zip", b"no ZIP", hashlib.sha256(b"no ZIP").hexdigest(), 6)
     key = await quarantine_bundle(UploadTarget(bucket), EVALUATION, bundle)
     assert key == f"quarantine/production/{EVALUATION.eval_id}/{bundle.sha256}.zip"

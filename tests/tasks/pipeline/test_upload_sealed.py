@@ -68,18 +68,18 @@ async def versioned(s3: S3) -> AsyncIterator[Bucket]:
         yield bucket
 
 
-async def test_an_object_of_another_attempt_keeps_the_key_that_it_has(bucket: Bucket) -> None:
+async def test_an_existing_object_keeps_its_encryption_key(bucket: Bucket) -> None:
     assert await sealed_with(sealing(bucket, "k1")) == "k1"
     assert await sealed_with(sealing(bucket, "k2")) == "k1"
     assert await sealed_with(sealing(bucket, "k1")) == "k1"
 
 
-async def test_without_keys_nothing_is_said_to_be_sealed(bucket: Bucket) -> None:
+async def test_sealed_with_is_none_without_a_keyring(bucket: Bucket) -> None:
     for _ in range(2):
         assert await sealed_with(UploadTarget(bucket)) is None
 
 
-async def test_plain_bytes_that_must_be_sealed_are_an_alarm_where_nothing_can_replace_them(bucket: Bucket) -> None:
+async def test_plain_bytes_raise_integrity_error_when_the_bucket_cannot_replace_them(bucket: Bucket) -> None:
     plain, target = UploadTarget(bucket), sealing(bucket, "k1")
     await sealed_with(plain)
     key = await quarantine_bundle(plain, MINE, BUNDLE)
@@ -90,7 +90,7 @@ async def test_plain_bytes_that_must_be_sealed_are_an_alarm_where_nothing_can_re
     assert [await bytes_at(bucket, each) for each in (KEY, key)] == [DATA, DATA]
 
 
-async def test_plain_bytes_that_must_be_sealed_are_replaced_where_the_bucket_keeps_versions(
+async def test_plain_bytes_are_replaced_by_sealed_ones_when_the_bucket_keeps_versions(
     versioned: Bucket, s3: S3
 ) -> None:
     plain, target = UploadTarget(versioned), sealing(versioned, "k1")
@@ -108,7 +108,7 @@ async def test_plain_bytes_that_must_be_sealed_are_replaced_where_the_bucket_kee
     assert {"Key": "document-kind", "Value": "other"} in tags
 
 
-async def test_what_a_manifest_says_is_plain_stays_so(bucket: Bucket) -> None:
+async def test_an_object_stays_plain_when_its_manifest_says_so(bucket: Bucket) -> None:
     plain, target = UploadTarget(bucket), sealing(bucket, "k1")
     await sealed_with(plain)
     key = await quarantine_bundle(plain, MINE, BUNDLE)
@@ -118,7 +118,7 @@ async def test_what_a_manifest_says_is_plain_stays_so(bucket: Bucket) -> None:
     assert await bytes_at(bucket, KEY) == DATA
 
 
-async def test_the_beginning_of_an_object_is_read_however_short_it_is(bucket: Bucket, versioned: Bucket) -> None:
+async def test_the_beginning_of_an_object_is_read_when_the_object_is_shorter(bucket: Bucket, versioned: Bucket) -> None:
     for each in (bucket, versioned):
         await sealed_with(UploadTarget(each))
         assert await each.read_beginning(KEY, 4) == DATA[:4]

@@ -312,7 +312,7 @@ async def test_a_hold_describes_its_scope_in_words(holds: Holds, scope: str, wha
 
 async def test_a_hold_has_the_note_of_its_reason(holds: Holds) -> None:
     notes = []
-    for note, probe in (("first", False), ("not told", False), ("the probe's", True)):
+    for note, probe in (("first", False), ("not recorded", False), ("the probe's", True)):
         await holds.place_until_probe("default", Reason.OUTAGE, note, OUTAGE_BACKOFF, probe=probe)
         hold = await holds.get("default")
         assert hold

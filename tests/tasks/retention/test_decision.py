@@ -84,6 +84,25 @@ def test_only_a_duty_to_keep_stands_against_an_erasure(
     assert decide(schedule(**rule), FACTS, clocks).stands_against_erasure(today) is stands
 
 
+@pytest.mark.parametrize(
+    ("rule", "usual", "until"),
+    [
+        ({"keep": "must"}, date(2026, 3, 1), date(2029, 2, 1)),
+        ({"keep": "must"}, date(2036, 3, 1), date(2029, 2, 1)),
+        ({"keep": "must", "clock": "captured"}, date(2026, 3, 1), date(2026, 3, 1)),
+        ({"keep": "must", "clock": None, "keep_for": "forever"}, date(2026, 3, 1), date(2026, 3, 1)),
+        ({}, date(2026, 3, 1), date(2026, 3, 1)),
+        ({}, date(2036, 3, 1), date(2029, 2, 1)),
+        ({"clock": "captured"}, date(2026, 3, 1), date(2026, 3, 1)),
+        ({"keep": "must", "kind": "attachment"}, date(2036, 3, 1), date(2036, 3, 1)),
+    ],
+)
+def test_a_lock_ends_with_a_duty_to_keep_and_never_after_the_period(
+    rule: dict[str, object], usual: date, until: date
+) -> None:
+    assert decide(schedule(**rule), FACTS, Clocks(ARCHIVED)).locked_until(usual) == until
+
+
 def test_a_captured_image_that_arrives_again_does_not_start_its_clock_again() -> None:
     late = record("other bytes", archived_at="2029-06-01T00:00:00.000Z")
     once = manifest(documents=(late,), disposed=(disposed("front"),))

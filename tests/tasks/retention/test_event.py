@@ -8,7 +8,7 @@ import pytest
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
-from tasks.retention.event import EVENTS, EventReport, read_events, record_event
+from tasks.retention.event import EVENTS, EventReport, parse_event, parse_event_day, read_events, record_event
 from tasks.storage.bucket import Bucket, ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 
@@ -92,3 +92,26 @@ async def test_a_record_of_another_evaluation_is_refused(bucket: Bucket) -> None
 
     with pytest.raises(IntegrityError, match="of another evaluation"):
         await read_events(bucket, other)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2025-02-29", "2026-11-31", "20261129", "2026-11-29T00:00", "2026-W01-1", "\uff12026-01-01"]
+)
+def test_a_day_that_does_not_exist_or_has_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="the date is not valid: expected YYYY-MM-DD"):
+        parse_event_day(text, NOW.date())
+
+
+def test_a_day_of_an_event_may_be_today_and_not_later() -> None:
+    assert parse_event_day("2024-02-29", NOW.date()) == date(2024, 2, 29)
+    assert parse_event_day("2026-11-29", NOW.date()) == NOW.date()
+    with pytest.raises(ValueError, match=r"the date lies in the future: today is 2026-11-29 \(UTC\)"):
+        parse_event_day("2026-11-30", NOW.date())
+
+
+def test_only_events_of_the_schedule_are_events() -> None:
+    assert parse_event("closed", {"closed", "ended"}) == "closed"
+    with pytest.raises(ValueError, match="the schedule has no such event: expected closed or ended"):
+        parse_event("archived", {"closed", "ended"})
+    with pytest.raises(ValueError, match="none of its clocks starts with an event"):
+        parse_event("closed", ())

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -319,6 +320,15 @@ async def test_an_answered_probe_ends_the_hold(open_setup: Open, queue: Queue, r
     assert len(server.heard) == 3
 
 
+async def test_an_answered_probe_ends_the_hold_when_it_requested_the_record(open_setup: Open) -> None:
+    async with open_setup(json(200, b"{}")) as (setup, server):
+        await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
+        await setup.clock.passes()
+        assert await setup.client.explain(EVALUATION, job()) == ()
+        assert await setup.client.holds.get("default") is None
+    assert len(server.heard) == 1
+
+
 @pytest.mark.parametrize("queue", Queue)
 async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: Open, queue: Queue) -> None:
     pauses = []
@@ -498,6 +508,24 @@ async def test_a_probe_answered_403_ends_another_hold(open_setup: Open) -> None:
 
 
 # The quota
+
+
+SPENT = {"RateLimit_Remaining": "0", "RateLimit_Reset": "600"}
+
+
+@pytest.mark.parametrize("status", [200, 403, 404])
+async def test_the_headers_of_any_answer_hold_the_account_when_the_limit_is_spent(
+    open_setup: Open, status: int
+) -> None:
+    async with open_setup(json(status, b'{"message": "Unknown"}', **SPENT)) as (setup, server):
+        with contextlib.suppress(Forbidden):
+            await (setup.client.explain(EVALUATION, job()) if status == 200 else setup.fetch())
+        hold = await setup.client.holds.get("default")
+        assert hold
+        assert (hold.reason, hold.remaining) == (Reason.QUOTA, pytest.approx(600, abs=30))
+        with pytest.raises(AccountHeld):
+            await setup.fetch()
+    assert len(server.heard) == 1
 
 
 async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: Open) -> None:

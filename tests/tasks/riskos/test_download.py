@@ -294,7 +294,7 @@ SHAPES = {
     "nested": lambda text: {"referenceId": "r", "msg": {"status": 400, "msg": text}},
     "error": lambda text: {"error": text},
     "long": lambda text: {"error": "Bad Request", "code": "400", "message": text, "details": "d", "invalid_args": []},
-    "buried": lambda text: {"message": "Bad Request", "msg": {"msg": 4}, "error": text},
+    "next to a number": lambda text: {"message": "Bad Request", "msg": {"msg": 4}, "error": text},
 }
 
 

@@ -20,7 +20,7 @@ from tasks.storage.local_bucket import LocalBucket
 KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
 LABELS = ObjectAttributes("image/jpeg")
 CONTENT = b"a selfie"
-ADVICE = "; see that folder, or name another one in DOCV_ARCHIVE_URL"
+ADVICE = "; check that folder, or use another one in DOCV_ARCHIVE_URL"
 
 
 @pytest.fixture

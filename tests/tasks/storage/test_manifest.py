@@ -431,7 +431,7 @@ async def test_one_manifest_is_written_when_many_workers_commit_the_same_documen
 
 
 @given(st.lists(st.sets(st.sampled_from(["front", "back", "selfie", "other"])), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_archived_document_is_forgotten_after_any_sequence_of_bundles(bundles: list[set[str]]) -> None:
     async def follow() -> None:
         bucket = S3Bucket(MemoryStore())
@@ -629,7 +629,7 @@ ANSWERS = st.sampled_from(
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_held_document_is_denied_after_any_sequence_of_responses(answers: list[Manifest]) -> None:
     async def follow() -> None:
         bucket, held, was_unreadable = S3Bucket(MemoryStore()), set[str](), False
@@ -843,6 +843,38 @@ async def test_an_evaluation_whose_documents_were_all_disposed_of_brings_no_news
     assert [each.sha256 for each in (await committed(bucket)).manifest.disposed] == [
         record(name).sha256 for name in ("front", "back")
     ]
+
+
+@pytest.mark.parametrize("before", [None, TOMBSTONE, DAMAGED.model_copy(update={"documents": ()})])
+async def test_a_delivery_of_which_all_is_due_counts_as_withheld(before: Manifest | None) -> None:
+    bucket = S3Bucket(MemoryStore())
+    if before:
+        await archive(bucket, before)
+
+    outcome = await archive(bucket, manifest(documents=(), disposed=(disposed("front"),)))
+
+    assert outcome is Outcome.WITHHELD
+    now = (await committed(bucket)).manifest
+    assert (now.outcome, now.manifest_outcome) == (Outcome.ARCHIVED, ManifestOutcome.DISPOSED)
+
+
+def test_a_bundle_in_quarantine_is_unreadable_even_if_its_readable_documents_were_disposed_of() -> None:
+    bundle = BundleRecord(filename="x.zip", size=3, sha256="0" * 64)
+    unreadable = DAMAGED.model_copy(update={"documents": (), "disposed": (disposed("front"),)})
+
+    assert unreadable.model_copy(update={"quarantined": (bundle,)}).manifest_outcome is ManifestOutcome.UNREADABLE
+    assert unreadable.manifest_outcome is ManifestOutcome.DISPOSED
+
+
+async def test_a_held_document_is_not_listed_as_disposed_because_a_worker_did_not_know_of_it() -> None:
+    bucket = S3Bucket(MemoryStore())
+    await archive(bucket, manifest("front"))
+
+    await archive(bucket, manifest("back", disposed=(disposed("front"),)))
+
+    now = (await committed(bucket)).manifest
+    assert [each.name for each in now.documents] == ["back", "front"]
+    assert now.disposed == ()
 
 
 async def test_a_document_that_was_disposed_of_meanwhile_is_not_listed_again() -> None:

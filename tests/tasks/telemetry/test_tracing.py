@@ -16,20 +16,20 @@ from tasks.storage.manifest import read_manifest
 from tasks.telemetry import tracing
 from tests.riskos import KEY
 from tests.spans import INVALID, PARENT, PARENT_SPAN, attributes_of, named, parent_of, spans, trace_of  # noqa: F401  # a fixture
-from tests.tasks.pipeline.test_attempt import Yard, simulator, yard  # noqa: F401  # fixtures: a real pipeline
+from tests.tasks.pipeline.test_attempt import AttemptHarness, harness, simulator  # noqa: F401  # fixtures: a real pipeline
 
 EVAL_ID = eval_id_for(Scenario.DOCUMENTED, 7)
 STEPS = ["look_up", "rate_limit", "download", "unpack", "store", "manifest"]
 
 
-async def archived(yard: Yard, queue: Queue, eval_id: str = EVAL_ID) -> None:  # noqa: F811
-    await yard.ledger.accept([eval_id], EnqueueOptions(queue, "default", Trigger("webhook")))
-    (entry,) = await yard.take(eval_id)
-    await yard.attempt(entry)
+async def archived(harness: AttemptHarness, queue: Queue, eval_id: str = EVAL_ID) -> None:  # noqa: F811
+    await harness.ledger.accept([eval_id], EnqueueOptions(queue, "default", Trigger("webhook")))
+    (job,) = await harness.lease(eval_id)
+    await harness.attempt(job)
 
 
-async def test_one_trace_leads_from_acceptance_to_the_manifest(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
-    await archived(yard, Queue.LIVE)
+async def test_one_trace_covers_acceptance_to_manifest(harness: AttemptHarness, spans: InMemorySpanExporter) -> None:  # noqa: F811
+    await archived(harness, Queue.LIVE)
     accept, attempt = named(spans, "accept"), named(spans, "attempt")
     ours = [span.name for span in spans.get_finished_spans() if not span.name.startswith("S3.")]
     assert ours == ["accept", *STEPS, "attempt"]
@@ -48,33 +48,33 @@ async def test_one_trace_leads_from_acceptance_to_the_manifest(yard: Yard, spans
 
 
 async def test_the_span_of_a_download_has_the_request_id_that_the_manifest_has(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    await archived(yard, Queue.LIVE)
-    found = await read_manifest(yard.means.manifests, Evaluation(EVAL_ID, "sandbox"))
+    await archived(harness, Queue.LIVE)
+    found = await read_manifest(harness.context.manifests, Evaluation(EVAL_ID, "sandbox"))
     assert found
     assert found.manifest.response.request_id
     assert attributes_of(named(spans, "download"))["docv.request_id"] == found.manifest.response.request_id
 
 
-async def test_an_attempt_of_a_backfill_is_a_trace_of_its_own_that_is_linked(
-    yard: Yard,  # noqa: F811
+async def test_an_attempt_of_a_backfill_has_its_own_linked_trace(
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    await archived(yard, Queue.BACKFILL)
+    await archived(harness, Queue.BACKFILL)
     accept, attempt = named(spans, "accept"), named(spans, "attempt")
     assert attempt.parent is None
     assert trace_of(attempt) != trace_of(accept)
     assert [link.context.trace_id for link in attempt.links] == [trace_of(accept)]
 
 
-async def test_the_trace_survives_what_happens_on_the_way(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
+async def test_the_trace_continues_in_the_next_attempt(harness: AttemptHarness, spans: InMemorySpanExporter) -> None:  # noqa: F811
     eval_id = eval_id_for(Scenario.ERROR_500_ALWAYS, 7)
-    await yard.ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")))
-    (entry,) = await yard.take(eval_id)
-    await yard.attempt(entry)
-    await yard.attempt(await yard.taken_again(entry))
+    await harness.ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")))
+    (job,) = await harness.lease(eval_id)
+    await harness.attempt(job)
+    await harness.attempt(await harness.lease_again(job))
     attempts = [span for span in spans.get_finished_spans() if span.name == "attempt"]
     assert [span.attributes["docv.attempt"] for span in attempts if span.attributes] == [1, 2]
     assert {trace_of(span) for span in attempts} == {trace_of(named(spans, "accept"))}
@@ -85,34 +85,34 @@ async def test_the_trace_survives_what_happens_on_the_way(yard: Yard, spans: InM
 
 
 async def test_the_span_of_a_download_has_the_kind_of_the_error_when_riskos_denies_the_request(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    await archived(yard, Queue.LIVE, eval_id_for(Scenario.FORBIDDEN_ALWAYS, 9))
+    await archived(harness, Queue.LIVE, eval_id_for(Scenario.FORBIDDEN_ALWAYS, 9))
     attributes = named(spans, "download").attributes
     assert attributes
     assert attributes["error.type"] == "Forbidden"
 
 
 async def test_a_span_holds_no_address_no_key_and_no_text_of_an_error(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    await archived(yard, Queue.LIVE)
-    await archived(yard, Queue.LIVE, eval_id_for(Scenario.ERROR_500_ALWAYS, 8))
-    told = "".join(span.to_json() for span in spans.get_finished_spans())
-    assert "://" not in told
-    assert "/api/" not in told
-    assert KEY not in told
-    assert "user_uploaded" not in told
+    await archived(harness, Queue.LIVE)
+    await archived(harness, Queue.LIVE, eval_id_for(Scenario.ERROR_500_ALWAYS, 8))
+    exported = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "://" not in exported
+    assert "/api/" not in exported
+    assert KEY not in exported
+    assert "user_uploaded" not in exported
     assert not any(span.events for span in spans.get_finished_spans())
 
 
 async def test_each_span_says_which_side_of_a_request_or_message_it_is(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    await archived(yard, Queue.LIVE)
+    await archived(harness, Queue.LIVE)
     kinds = {span.name: span.kind for span in spans.get_finished_spans()}
     assert {kinds[name] for name in ("look_up", "rate_limit", "unpack", "store", "manifest")} == {SpanKind.INTERNAL}
     assert (kinds["accept"], kinds["attempt"]) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
@@ -123,19 +123,19 @@ async def test_each_span_says_which_side_of_a_request_or_message_it_is(
     assert (attempt["messaging.destination.name"], attempt["messaging.operation.type"]) == ("live", "process")
 
 
-async def test_an_answer_of_the_archive_is_not_a_failure(yard: Yard, spans: InMemorySpanExporter) -> None:  # noqa: F811
-    await archived(yard, Queue.LIVE)
+async def test_a_missing_manifest_is_not_an_error_span(harness: AttemptHarness, spans: InMemorySpanExporter) -> None:  # noqa: F811
+    await archived(harness, Queue.LIVE)
     looked_up = [span for span in spans.get_finished_spans() if span.name == "S3.GetObject"]
     assert looked_up
     assert not any(span.status.status_code is StatusCode.ERROR for span in spans.get_finished_spans())
 
 
 async def test_the_last_attempt_says_that_the_evaluation_failed_and_its_run(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    entry = await yard.one(Scenario.ERROR_500_ALWAYS)
-    await yard.attempt(replace(entry, attempts=99))
+    job = await harness.accept_and_lease(Scenario.ERROR_500_ALWAYS)
+    await harness.attempt(replace(job, attempts=99))
     attempt = attributes_of(named(spans, "attempt"))
     assert [attempt[f"docv.{name}"] for name in ("outcome", "cause", "run", "account")] == [
         *("failed", "service_failed", "2026-q3", "default"),
@@ -143,11 +143,11 @@ async def test_the_last_attempt_says_that_the_evaluation_failed_and_its_run(
 
 
 async def test_an_acceptance_is_within_the_trace_of_the_message_that_asks_for_it(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
     with tracing.process_message(PARENT, queue="live", evaluations=1):
-        await archived(yard, Queue.LIVE)
+        await archived(harness, Queue.LIVE)
     process = named(spans, "process")
     assert (process.kind, parent_of(process)) == (SpanKind.CONSUMER, PARENT_SPAN)
     assert {trace_of(span) for span in spans.get_finished_spans()} == {trace_of(process)}
@@ -155,22 +155,22 @@ async def test_an_acceptance_is_within_the_trace_of_the_message_that_asks_for_it
 
 @pytest.mark.parametrize("traceparent", INVALID)
 async def test_an_invalid_traceparent_begins_a_new_trace(
-    yard: Yard,  # noqa: F811
+    harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
     traceparent: str,
 ) -> None:
-    entry = replace(await yard.one(Scenario.DOCUMENTED), trace=traceparent, queue=Queue.LIVE)
-    await yard.attempt(entry)
+    job = replace(await harness.accept_and_lease(Scenario.DOCUMENTED), trace=traceparent, queue=Queue.LIVE)
+    await harness.attempt(job)
     assert named(spans, "attempt").parent is None
 
 
-def test_nothing_is_traced_and_nothing_written_down_unless_it_is_wanted() -> None:
+def test_no_trace_is_recorded_without_an_exporter() -> None:
     with tracing.span("store", documents=3), tracing.attempt(None, queue="live", alone=True):
         assert tracing.current_traceparent() is None
     assert "trace" not in options_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), [], listed=False)
 
 
-def test_who_does_not_trace_imports_nothing_of_it() -> None:
+def test_opentelemetry_is_not_imported_without_tracing() -> None:
     # redis-py does by itself, where it finds it; that is why the image comes without.
     code = "import sys, tasks.telemetry.tracing, worker.tracing; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

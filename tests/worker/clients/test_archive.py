@@ -38,7 +38,7 @@ async def test_a_missing_folder_is_made_for_its_owner_only(tmp_path: Path, setti
 async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "file").write_bytes(b"")
     for folder in (tmp_path / "file", tmp_path / "file" / "archive"):
-        with pytest.raises(ServiceUnavailable, match="cannot be made"):
+        with pytest.raises(ServiceUnavailable, match="cannot be created"):
             await check_archive(folder, settings)
 
 
@@ -66,12 +66,12 @@ async def test_a_missing_bucket_is_an_error(settings: Settings, s3: S3) -> None:
     ("reply", "advice"),
     [
         (s3_error(403, "AccessDenied"), "s3:GetObject"),
-        (s3_error(403, "InvalidAccessKeyId"), "see AWS_ACCESS_KEY_ID"),
+        (s3_error(403, "InvalidAccessKeyId"), "check AWS_ACCESS_KEY_ID"),
         (s3_error(401, "Unauthorized"), "s3:GetObject"),
         (s3_error(400, "AuthorizationHeaderMalformed"), "DOCV_S3_ENDPOINT"),
         (Reply(b"", Then.CLOSE), "DOCV_S3_ENDPOINT"),
-        (http(200, b"<html>"), "a page comes instead of S3's answer"),
-        (http(404, b"<html>"), "a page comes instead of S3's answer"),
+        (http(200, b"<html>"), "a web page came instead of S3's answer"),
+        (http(404, b"<html>"), "a web page came instead of S3's answer"),
     ],
 )
 async def test_a_bucket_with_an_unexpected_answer_is_an_error(

@@ -37,17 +37,21 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({}, "aws_access_key_id=x", "half of the AWS key pair is missing; set aws_secret_access_key"),
         ({}, "credential_process=/bin/sh -c 'echo geheim >&2; exit 3'", PROCESS),
         ({}, "credential_process=/bin/echo '{\"Version\": 1}'", PROCESS),
-        ({}, "credential_process=/no/such/program", "/no/such/program: No such file or directory; see"),
-        ({}, "credential_process=/bin/echo geheim", "cannot be read (JSONDecodeError); see"),
-        ({}, "credential_process=/bin/echo '[]'", "cannot be read (AttributeError); see"),
-        ({}, "]\nnot a line of a configuration", ".aws/config is not a file that AWS's tools can read; fix it"),
+        ({}, "credential_process=/no/such/program", "/no/such/program: No such file or directory; check"),
+        ({}, "credential_process=/bin/echo geheim", "cannot be read (JSONDecodeError); check"),
+        ({}, "credential_process=/bin/echo '[]'", "cannot be read (AttributeError); check"),
+        ({}, "]\nnot a line of a configuration", ".aws/config is not a valid AWS configuration file; fix it"),
         ({"AWS_ROLE_ARN": "a", "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token"}, "", "/no/token: No such file or directory"),
         ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token"}, "", "no role ARN configured"),
         ({**PAIR, "AWS_DEFAULT_REGION": "eu central"}, "", "'eu central' is not a region of AWS; set"),
         ({}, f"{ROLE}\nsource_profile=other", 'source_profile "other" referenced in the profile "default"'),
         ({}, SSO, "the login to AWS is missing or has ended (Error loading SSO Token"),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com"}, "", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
-        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1"}, "", "credentials come from container-role; see"),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1"},
+            "",
+            "credentials come from container-role; check",
+        ),
     ],
 )
 def test_unusable_credentials_are_reported_in_one_sentence(
@@ -67,7 +71,7 @@ def test_unusable_credentials_are_reported_in_one_sentence(
 
 def test_a_file_that_is_not_text_is_reported_in_one_sentence(aws: Path) -> None:
     (aws / "credentials").write_bytes(b"\xff\xfe[\0d\0")
-    with pytest.raises(SettingsError, match=r"\.aws/credentials is not a file that AWS's tools can read"):
+    with pytest.raises(SettingsError, match=r"\.aws/credentials is not a valid AWS configuration file"):
         open_aws_session()
 
 
@@ -85,7 +89,9 @@ def test_a_refused_role_is_reported_with_the_error_code(monkeypatch: pytest.Monk
     with Stubber(client) as stubber:
         stubber.add_client_error("assume_role", "AccessDenied")
         monkeypatch.setattr(boto3, "Session", lambda **_: client.assume_role(RoleArn="a" * 20, RoleSessionName="us"))
-        with pytest.raises(SettingsError, match=r"AWS gives no credentials \(AssumeRole: AccessDenied\); see the role"):
+        with pytest.raises(
+            SettingsError, match=r"AWS gives no credentials \(AssumeRole: AccessDenied\); check the role"
+        ):
             aws_session.open_aws_session()
 
 

@@ -12,11 +12,11 @@ from worker.clients.disk_errors import explain_disk_error, find_disk_problem
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOSPC, "the disk of DOCV_ARCHIVE_URL is full; make room there"),
-        (errno.EDQUOT, "the disk of DOCV_ARCHIVE_URL is full; make room there"),
+        (errno.ENOSPC, "the disk of DOCV_ARCHIVE_URL is full; free some space"),
+        (errno.EDQUOT, "the disk of DOCV_ARCHIVE_URL is full; free some space"),
         (errno.EROFS, "the disk of DOCV_ARCHIVE_URL is read-only; mount it"),
-        (errno.EACCES, "Permission denied; fix its owner and mode, or name another one in DOCV_ARCHIVE_URL"),
-        (errno.EIO, "Input/output error; see that folder, or name another one in DOCV_ARCHIVE_URL"),
+        (errno.EACCES, "Permission denied; fix its owner and mode, or use another one in DOCV_ARCHIVE_URL"),
+        (errno.EIO, "Input/output error; check that folder, or use another one in DOCV_ARCHIVE_URL"),
     ],
 )
 def test_a_disk_error_is_reported_with_the_setting(number: int, said: str) -> None:

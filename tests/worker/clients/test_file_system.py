@@ -83,7 +83,7 @@ def test_a_file_system_without_hard_links_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_a_nearly_full_disk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 << 20))
-    with pytest.raises(ServiceUnavailable, match="only 100 MiB are free; make room"):
+    with pytest.raises(ServiceUnavailable, match="only 100 MiB are free; free some space"):
         check_file_system(tmp_path)
 
 

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -71,6 +71,49 @@ async def test_each_day_has_its_own_retention_date(locked: S3, plain: S3Store) -
     assert first is same is not next_day
     await obstore.put_async(next_day, "later", b"x")
     assert retention_of(locked, "later") == ("GOVERNANCE", datetime(2026, 11, 26, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("until", "locked_until"),
+    [
+        (None, date(2026, 12, 4)),
+        (date(2026, 11, 24), date(2026, 11, 24)),
+        (date(2031, 2, 1), date(2031, 2, 1)),
+        (date(2026, 11, 23), None),
+        (date(2020, 1, 1), None),
+    ],
+)
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_a_write_names_the_day_on_which_its_lock_ends_and_whether_it_is_under_a_legal_hold(
+    locked: S3, plain: S3Store, until: date | None, locked_until: date | None, *, is_held: bool
+) -> None:
+    bucket = S3Bucket(plain, write_client=LockingClient(plain, "GOVERNANCE", 10, lambda: NOON))
+    await bucket.create("x", b"x", ObjectAttributes("image/jpeg", locked_until=until, is_held=is_held))
+    head = locked.client.head_object(Bucket=locked.bucket, Key="docv/x")
+    assert head.get("ObjectLockMode") == ("GOVERNANCE" if locked_until else None)
+    end = head.get("ObjectLockRetainUntilDate")
+    assert (end and end.astimezone(UTC).replace(tzinfo=None)) == (
+        locked_until and datetime.combine(locked_until, datetime.min.time())
+    )
+    assert head.get("ObjectLockLegalHoldStatus") == ("ON" if is_held else None)
+
+
+async def test_without_a_mode_nothing_is_locked_and_a_legal_hold_is_still_possible(locked: S3, plain: S3Store) -> None:
+    for client in (LockingClient(plain), LockingClient(plain, "COMPLIANCE", 10).without_lock()):
+        assert client() is client(date(2999, 1, 1)) is plain
+        await obstore.put_async(client(date(2999, 1, 1), is_held=True), "x", b"x")
+        head = locked.client.head_object(Bucket=locked.bucket, Key="docv/x")
+        assert "ObjectLockMode" not in head
+        assert head["ObjectLockLegalHoldStatus"] == "ON"
+
+
+def test_only_the_clients_that_were_used_last_are_kept(plain: S3Store) -> None:
+    client = LockingClient(plain, "GOVERNANCE", 10, lambda: NOON)
+    usual = client()
+    for days in range(100):
+        assert client(date(2027, 1, 1) + timedelta(days=days)) is not usual
+        assert client() is usual
+    assert client._get_client.cache_info().currsize < 50
 
 
 def _accept_upload(heard: Heard) -> Reply:

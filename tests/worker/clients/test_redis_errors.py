@@ -118,19 +118,21 @@ async def test_errors_of_certificates_and_ports_have_their_own_sentences(tmp_pat
         assert "has a certificate that is not trusted" in said
         assert "?ssl_ca_certs=" in said
     async with answering(b"\x15\x03\x01\x00\x02\x02\x46") as port:
-        assert "closes plain connections: if the port wants TLS, use rediss://" in await explain_start(
+        assert "closes plain connections: if the port expects TLS, use rediss://" in await explain_start(
             f"redis://127.0.0.1:{port}"
         )
     async with answering(b"") as port:
         assert "use rediss://" in await explain_start(f"redis://127.0.0.1:{port}")
     for protocol in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x01\r\n", b"SSH-2.0-OpenSSH\r\n"):
         async with answering(protocol) as port:
-            assert "is not what answers there: see host and port" in await explain_start(f"redis://127.0.0.1:{port}")
+            assert "is not the service that answers there: check host and port" in await explain_start(
+                f"redis://127.0.0.1:{port}"
+            )
             assert "does not speak TLS on this port: use redis://" in await explain_start(f"rediss://127.0.0.1:{port}")
 
 
 async def test_a_missing_server_has_its_own_sentence(redis_url: str, unused_tcp_port: int) -> None:
-    assert "does not answer (ConnectionError): see that it runs" in await explain_start(
+    assert "does not answer (ConnectionError): check that it runs" in await explain_start(
         f"redis://127.0.0.1:{unused_tcp_port}"
     )
     assert "its host name is unknown" in await explain_start("redis://nowhere.invalid:6379")
@@ -158,10 +160,10 @@ async def test_a_missing_server_has_its_own_sentence(redis_url: str, unused_tcp_
         (ResponseError("SELECT is not allowed in cluster mode"), "cluster mode, which is not supported"),
         (ResponseError("unknown command 'SELECT', with args beginning with: '1' "), "is a Sentinel"),
         (MasterNotFoundError("No master found for 'docv'"), "no primary that its Sentinels report"),
-        (InvalidResponse("Protocol Error: b'HTTP/1.1 400'"), "is not what answers there"),
+        (InvalidResponse("Protocol Error: b'HTTP/1.1 400'"), "is not the service that answers there"),
         (
             NotPrimary("MISCONF Errors writing to the AOF file: No space left on device"),
-            "takes no writes, since its disk is full (MISCONF): make room there",
+            "takes no writes because its disk is full (MISCONF): free some space there",
         ),
         (NotPrimary("MISCONF Redis is configured to save RDB snapshots"), "cannot write to its disk (MISCONF)"),
         (TimeoutError(), "does not answer in time"),

@@ -50,7 +50,7 @@ ANSWERS: list[tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = [
     (lambda: skewed(2), ("the clock differs by 2:00:", "from S3's", "NTP")),
     (lambda: skewed(-30), ("the clock differs by 1 day, 5:5", "NTP")),
     (refusal(403, "RequestTimeTooSkewed"), ("the clock differs too much from S3's", "NTP")),
-    (refusal(403, "SignatureDoesNotMatch"), ("the secret key is not the one", "AWS_SECRET_ACCESS_KEY")),
+    (refusal(403, "SignatureDoesNotMatch"), ("the secret key does not belong to", "AWS_SECRET_ACCESS_KEY")),
     (refusal(403, "InvalidAccessKeyId"), ("does not know the access key", "AWS_ACCESS_KEY_ID", "DOCV_S3_ENDPOINT")),
     (
         refusal(400, "AuthorizationHeaderMalformed", "<Region>eu-central-1</Region>"),
@@ -61,7 +61,7 @@ ANSWERS: list[tuple[bytes | Callable[[], bytes], tuple[str, ...]]] = [
     (refusal(400, "KMS.DisabledException"), ("the key of DOCV_KMS_KEY_ID (KMS.DisabledException)", "enabled")),
     (refusal(400, "Odd"), ("S3 answers Odd", "DOCV_S3_ENDPOINT")),
     (refusal(400, f"<{_REASON}>"), ("S3", "DOCV_S3_ENDPOINT")),
-    (PAGE, ("a page comes instead of S3's answer (status 403)", "HTTPS_PROXY", "DOCV_S3_ENDPOINT")),
+    (PAGE, ("a web page came instead of S3's answer (status 403)", "HTTPS_PROXY", "DOCV_S3_ENDPOINT")),
     (http(407, b"<html>Login</html>"), ("the proxy requires a login", "user and password into HTTPS_PROXY")),
     (refusal(403, "AccessDenied"), ("access is denied (AccessDenied)", "these credentials need s3:", "docs/iam")),
 ]
@@ -109,7 +109,7 @@ async def test_a_page_is_neither_a_missing_object_nor_a_document() -> None:
     for status in (200, 404):
         async with saying(http(status, b"<html>Login</html>")) as server, open_clients(server.url) as clients:
             for name in ("obstore", "verify") if status != HTTPStatus.OK else ("obstore",):
-                with pytest.raises(StorageError, match=rf"a page comes instead of S3's answer \(status {status}\)"):
+                with pytest.raises(StorageError, match=rf"a web page came instead of S3's answer \(status {status}\)"):
                     await clients[name]()
 
 
@@ -118,7 +118,7 @@ async def test_a_page_is_not_the_head_of_an_object() -> None:
         saying(http(200, b"<html>Login</html>")) as server,
         open_s3_requests(connect_s3(server.url), "ours", 2, waits=()) as requests,
     ):
-        with pytest.raises(StorageError, match="a page comes instead"):
+        with pytest.raises(StorageError, match="a web page came instead"):
             await S3ObjectLister(requests, "").get("a-key")
 
 
@@ -203,4 +203,4 @@ async def test_a_server_that_does_not_answer_is_reported_with_the_reason(tmp_pat
 
 def test_an_endless_redirect_is_explained_as_a_page() -> None:
     for error in (RecursionError(), exceptions.HTTPClientError(error=RecursionError("maximum recursion depth"))):
-        assert "a page comes instead" in explain_boto_error(error, "").message
+        assert "a web page came instead" in explain_boto_error(error, "").message

@@ -130,7 +130,7 @@ def test_accounts_that_share_a_rate_take_it_from_the_named_account() -> None:
         ("environment = 'test'", " [kyb]: environment: Input should be 'production' or 'sandbox'"),
         (
             "riskos_url = 'http://riskos.example'",
-            " [kyb]: riskos_url: plain http would show the API key to the network",
+            " [kyb]: riskos_url: plain http would expose the API key to the network",
         ),
         ("webhook_secrets = ['two words']", " [kyb]: webhook_secrets: each must be one word of visible ASCII"),
         ("webhook_secrets = ['short']", " [kyb]: webhook_secrets: each token or password must have at least 16"),
@@ -171,7 +171,7 @@ def test_a_problem_in_a_table_is_reported_in_one_line(more: str, told: str) -> N
         ("[kyb]\napi_key = 4", " [kyb]: expected either api_key or api_key_file, as a text"),
         ('[kyb]\napi_key = "two words"', " [kyb]: its key must be one word of visible ASCII characters"),
         ('[kyb]\napi_key_file = "nowhere"', " [kyb]: nowhere cannot be read: No such file or directory"),
-        ('[kyb]\napi_key_file = "a\\u0000b"', " [kyb]: the name of a file is not a path"),
+        ('[kyb]\napi_key_file = "a\\u0000b"', " [kyb]: the file name is not a valid path"),
         (f'[kyb]\napi_key = "{OURS}"', ": default and kyb have the same key; a key is one account"),
         ("".join(f'[a{n}]\napi_key = "{n}"\n' for n in range(MOST + 1)), ": expected 1 to 100 accounts"),
         ("#" * (MOST_BYTES + 1), ": accounts.toml is larger than 64 KiB"),

@@ -15,6 +15,7 @@ SEALING = "c2VhbGluZy1rZXktb2YtMzItYnl0ZXMtaW4tdGVzdHM="
 TOKEN = "s3cr3t-w3bh00k-t0k3n"
 PAIRED = "s3cr3t-w3bh00k-p4ssw0rd"
 PRODUCER = "s3cr3t-pr0duc3r-t0k3n"
+RECORDS = "s3cr3t-r3c0rds-t0k3n"
 OPERATOR = "s3cr3t-0p3r4t0r-p4ssw0rd"
 VIEWER = "s3cr3t-v13w3r-p4ssw0rd"
 MONITORING = "s3cr3t-m0n1t0r1ng-t0k3n"
@@ -41,6 +42,7 @@ ALL = {
     "DOCV_STATE_DIR": "/var/lib/docv archive",
     "DOCV_WEBHOOK_SECRETS": f"{TOKEN},riskos:{PAIRED}",
     "DOCV_INTAKE_TOKENS": f"{PRODUCER},another-{PRODUCER}",
+    "DOCV_RECORDS_TOKENS": RECORDS,
     "DOCV_OPERATORS": f"operator:{OPERATOR}",
     "DOCV_VIEWERS": f"viewer:{VIEWER},{MONITORING}",
     "DOCV_NOTIFY_URL": HOOK,
@@ -204,9 +206,9 @@ def test_settings_are_immutable() -> None:
         ("DOCV_RISKOS_URL", "riskos.example", "https://riskos.socure.com"),
         ("DOCV_RISKOS_URL", "ftp://riskos.example", "https://riskos.socure.com"),
         ("DOCV_RISKOS_URL", "https://", "https://riskos.socure.com"),
-        ("DOCV_RISKOS_URL", "http://riskos.example", "plain http would show the API key"),
-        ("DOCV_RISKOS_URL", "http://127.0.0.1.example", "plain http would show the API key"),
-        ("DOCV_RISKOS_URL", "http://localhost@riskos.example", "plain http would show the API key"),
+        ("DOCV_RISKOS_URL", "http://riskos.example", "plain http would expose the API key"),
+        ("DOCV_RISKOS_URL", "http://127.0.0.1.example", "plain http would expose the API key"),
+        ("DOCV_RISKOS_URL", "http://localhost@riskos.example", "plain http would expose the API key"),
         ("DOCV_RISKOS_URL", "https://user:word@riskos.example", "without user"),
         ("DOCV_RISKOS_URL", "https://riskos.example/?a=b", "without user, query"),
         ("DOCV_RISKOS_URL", "https://riskos.example/#a", "without user, query and fragment"),
@@ -245,7 +247,7 @@ def test_settings_are_immutable() -> None:
         ("DOCV_REDIS_REPLICAS", "-1", "greater than or equal to 0"),
         ("DOCV_BROKER_URL", "redis://host:6379/0", "amqp://user:password@host:5672/vhost"),
         ("DOCV_BROKER_URL", "sqs://", "amqps://"),
-        ("DOCV_BROKER_URL", "amqps://one.example/docv;amqps://two.example/docv", "name one address"),
+        ("DOCV_BROKER_URL", "amqps://one.example/docv;amqps://two.example/docv", "give one address"),
         ("DOCV_RATE", "0", "greater than 0"),
         ("DOCV_RATE", "-1", "greater than 0"),
         ("DOCV_RATE", "nan", ""),
@@ -276,6 +278,7 @@ def test_settings_are_immutable() -> None:
         ("DOCV_WEBHOOK_SECRETS", f"{TOKEN},name:", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", "schlüssel", "one word of visible ASCII"),
         ("DOCV_INTAKE_TOKENS", f"user:{TOKEN}", "user:password is for webhooks and persons"),
+        ("DOCV_RECORDS_TOKENS", f"user:{TOKEN}", "user:password is for webhooks and persons"),
         ("DOCV_ENCRYPTION_KEYS", SEALING, "expected id:key"),
         ("DOCV_ENCRYPTION_KEYS", f"a key:{SEALING}", "expected id:key"),
         ("DOCV_ENCRYPTION_KEYS", "2026:c2hvcnQ=", "32 bytes in base64"),
@@ -449,7 +452,7 @@ def test_no_text_form_of_the_settings_has_secrets(monkeypatch: pytest.MonkeyPatc
     settings = load_settings()
     texts = [repr(settings), str(settings), f"{settings}", repr(settings.model_dump()), settings.model_dump_json()]
     for text in texts:
-        for secret in (KEY, PASSWORD, TOKEN, PAIRED, PRODUCER):
+        for secret in (KEY, PASSWORD, TOKEN, PAIRED, PRODUCER, RECORDS):
             assert secret not in text
         assert "riskos.example" in text, "and yet it is all there"
 
@@ -497,6 +500,7 @@ def test_secrets_returns_every_secret_in_the_form_of_a_header_too(monkeypatch: p
         PAIRED,
         PRODUCER,
         f"another-{PRODUCER}",
+        RECORDS,
         OPERATOR,
         VIEWER,
         MONITORING,
@@ -504,10 +508,10 @@ def test_secrets_returns_every_secret_in_the_form_of_a_header_too(monkeypatch: p
     assert secrets | as_headers <= set(load_settings().secrets())
 
 
-@pytest.mark.parametrize("name", ["WEBHOOK_SECRETS", "INTAKE_TOKENS", "OPERATORS", "VIEWERS"])
+@pytest.mark.parametrize("name", ["WEBHOOK_SECRETS", "INTAKE_TOKENS", "RECORDS_TOKENS", "OPERATORS", "VIEWERS"])
 @pytest.mark.parametrize("value", ["a", f"{TOKEN},short", "fifteen-letters", "a-very-long-name:fifteen-letters"])
 def test_a_short_secret_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    if name == "INTAKE_TOKENS":
+    if name in {"INTAKE_TOKENS", "RECORDS_TOKENS"}:
         value = value.rpartition(":")[2]
     (line,) = problems_with(monkeypatch, **{f"DOCV_{name}": value})
     assert line.startswith(f"DOCV_{name}: each token or password must have at least 16 characters")

@@ -13,6 +13,8 @@ from structlog.testing import capture_logs
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
+from tasks.storage.manifest_records import DocumentRecord
+from tests.disposals import disposed_of
 from tests.scripts.serve.conftest import INTAKE, Client
 from worker.config.settings import Settings
 
@@ -78,6 +80,8 @@ async def test_a_manifest_is_summarized(client: Client, place: Path, eval_id: st
             "bytes": 1_057,
             "at_source": "unknown",
             "manifest": f"sandbox/{eval_id}/manifest.json",
+            "disposed": 0,
+            "matters": [],
         },
     )
     assert NAME not in answer.body.decode()
@@ -87,7 +91,8 @@ async def test_an_evaluation_is_missing_when_neither_ledger_nor_archive_knows_it
     answer = await client.look_up(eval_id)
     assert answer.status == 404
     nothing = dict.fromkeys(("state", "cause", "reason", "restricted", "next_attempt_at", "at_source", "manifest"))
-    assert answer.json == {"eval_id": eval_id, "outcome": "missing", "documents": 0, "bytes": 0} | nothing
+    counts = {"documents": 0, "bytes": 0, "disposed": 0}
+    assert answer.json == {"eval_id": eval_id, "outcome": "missing", "matters": []} | counts | nothing
 
 
 @pytest.mark.parametrize("status", ["present", "partly_gone", "gone", "none", "unknown"])
@@ -146,6 +151,22 @@ async def test_a_dead_letter_is_reported_as_such(client: Client, redis: Redis, e
         200,
         {"state": "dead_letter", "outcome": "failed", "cause": "forbidden", "next_attempt_at": None},
     )
+
+
+async def test_disposed_documents_and_legal_holds_are_reported_without_names(
+    client: Client, place: Path, eval_id: str
+) -> None:
+    documents = manifest(eval_id)["documents"]
+    gone = [disposed_of(DocumentRecord(**each)).model_dump(mode="json") for each in documents]
+    put(place, json.dumps(manifest(eval_id, documents=documents[:1], disposed=gone[1:], matters=["acme-v-bolt"])))
+    answer = await client.look_up(eval_id)
+    counts = [answer.json[name] for name in ("outcome", "documents", "disposed", "matters")]
+    assert counts == ["archived", 1, 2, ["acme-v-bolt"]]
+    put(place, json.dumps(manifest(eval_id, documents=[], disposed=gone)))
+    answer = await client.look_up(eval_id)
+    counts = [answer.json[name] for name in ("state", "outcome", "documents", "disposed", "matters")]
+    assert (answer.status, counts) == (200, ["ended", "disposed", 0, 3, []])
+    assert NAME not in answer.body.decode()
 
 
 async def test_an_erased_evaluation_is_reported_as_erased(client: Client, place: Path, eval_id: str) -> None:

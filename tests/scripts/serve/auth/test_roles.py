@@ -1,15 +1,17 @@
 """What each role may do; without a secret, a caller learns only that the process is alive."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from multidict import CIMultiDict
 from pydantic import SecretStr
 
+from scripts.serve.api.openapi import document
 from scripts.serve.auth.roles import Authenticator, Caller, Role
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
-from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, TOKEN, VIEWER, Client, basic, opened
+from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, RECORDS, TOKEN, VIEWER, Client, basic, opened
 from worker.config.settings import Settings
 
 CALLERS = Authenticator(
@@ -17,6 +19,7 @@ CALLERS = Authenticator(
         Role.OPERATOR: [SecretStr(OPERATOR), SecretStr("in-both-roles")],
         Role.VIEWER: [SecretStr(VIEWER), SecretStr(MONITORING), SecretStr("in-both-roles")],
         Role.PRODUCER: [SecretStr(INTAKE)],
+        Role.RECORDS: [SecretStr(RECORDS)],
     }
 )
 
@@ -47,6 +50,7 @@ def recognised(shown: str) -> Caller | None:
         (basic(f"whoever:{MONITORING}"), Role.VIEWER),
         (basic(f":{MONITORING}"), Role.VIEWER),
         (f"Bearer {INTAKE}", Role.PRODUCER),
+        (f"Bearer {RECORDS}", Role.RECORDS),
         ("Bearer in-both-roles", Role.OPERATOR),
     ],
 )
@@ -95,7 +99,7 @@ ALL = (
     *((method, f"/page/{action}") for method in ("GET", "POST") for action in ("resume", "redrive", "drop")),
     *(("GET", path) for path in ("/readyz", "/metrics", "/openapi.json", "/evaluations/x", "/is/not/there")),
     *(("GET", path) for path in ("/webhooks/riskos", "/evaluations")),
-    *(("POST", path) for path in ("/webhooks/riskos", "/evaluations", "/", "/livez")),
+    *(("POST", path) for path in ("/webhooks/riskos", "/evaluations", "/evaluations/x/events", "/", "/livez")),
 )
 
 
@@ -116,6 +120,32 @@ async def test_a_browser_is_told_to_ask_for_a_name_and_a_password(client: Client
 @pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json"])
 async def test_whoever_is_known_sees_how_the_process_is(client: Client, path: str, shown: str) -> None:
     assert (await client.send("GET", path, Authorization=shown)).status == 200
+
+
+EVENTS = "POST /evaluations/{eval_id}/events"
+WEBHOOKS = {"POST /webhooks/riskos", "POST /webhooks/riskos/{account}"}
+STATE = {"GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json"}
+PAGES = {"GET /", "GET /page/runs"}
+MAY = {
+    f"Bearer {TOKEN}": {"GET /livez", *WEBHOOKS},
+    f"Bearer {INTAKE}": {*STATE, "POST /evaluations", "GET /evaluations/{eval_id}"},
+    f"Bearer {RECORDS}": {"GET /livez", EVENTS},
+    f"Bearer {MONITORING}": STATE | PAGES,
+    basic(VIEWER): STATE | PAGES,
+    basic(OPERATOR): STATE | PAGES | {EVENTS},
+}
+ROUTES = PAGES | {f"{method.upper()} {path}" for path, methods in document()["paths"].items() for method in methods}
+
+
+@pytest.mark.parametrize("shown", MAY)
+async def test_a_secret_is_valid_for_the_routes_of_its_role_only(client: Client, shown: str) -> None:
+    allowed = set()
+    for route in ROUTES:
+        method, path = route.format(eval_id=uuid4(), account="default").split()
+        answer = await client.send(method, path, Authorization=shown)
+        if answer.status not in {401, 403}:
+            allowed.add(route)
+    assert allowed == MAY[shown]
 
 
 @pytest.mark.parametrize("path", ["/", "/page/rate", "/page/runs", "/page/evaluation", "/page/quarantine"])

@@ -1,5 +1,6 @@
 """The view of one evaluation shows the archive and the ledger, and logs its user."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -10,11 +11,15 @@ from structlog.testing import capture_logs
 
 from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.revision import amend
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone, archive_withheld
 from tests.archives import NAMES, archive, eval_ids
+from tests.disposals import CERTIFICATE, dispose
 from tests.scripts.serve.page.conftest import Person, bury, keep
 from tests.scripts.serve.page.test_views import text_of
 from tests.zips import zip_of
+
+UNKNOWN = eval_ids(1, seed=5)[0]
 
 
 async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Person, archived: str) -> None:
@@ -46,6 +51,43 @@ async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator
     assert "400: No Documents Found" in said
     pictures = (await operator.see(f"{page}&pictures")).body.decode()
     assert pictures.count("<img") == 2
+
+
+async def test_the_page_says_which_documents_were_disposed_of(operator: Person, tmp_path: Path) -> None:
+    bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
+    await archive_bundle(
+        bucket, zip_of({"its-names/front.jpg": b"\xff\xd8\xff front", "its-names/selfie.jpg": b"\xff\xd8\xff selfie"})
+    )
+    await dispose(bucket, EVALUATION, lambda document: document.kind == "selfie")
+    await amend(bucket, EVALUATION, lambda before: before.model_copy(update={"matters": ("acme-v-bolt",)}))
+    said = (await operator.see(page)).body.decode()
+    assert "<dt>The archive holds</dt><dd>1 document, 9 B; 1 was disposed of</dd>" in said
+    assert "<dt>Legal holds</dt><dd>acme-v-bolt</dd>" in said
+    table = said.partition("<h2>Disposed of</h2>")[2].partition("</table>")[0]
+    for fact in (">Selfie</span>", "2025-02-01 04:00:00 UTC", "five-years", "archived, 2020-01-31", CERTIFICATE):
+        assert fact in table
+    assert said.count("its-names") == 1
+    await dispose(bucket, EVALUATION)
+    said = (await operator.see(page)).body.decode()
+    assert '<dt>Outcome</dt><dd><span class="dot o-disposed"></span>' in said
+    assert "<dt>The archive holds</dt><dd>no documents; 2 were disposed of</dd>" in said
+    assert "<dt>RiskOS had</dt>" not in said
+    several = (await operator.see(f"{page}%20{UNKNOWN}")).body.decode()
+    assert ">Disposed of</span>" in several
+
+
+async def test_a_former_revision_has_no_picture_of_a_document_that_was_disposed_of(
+    operator: Person, tmp_path: Path
+) -> None:
+    bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
+    await archive_bundle(bucket, zip_of({"front.jpg": b"\xff\xd8\xff front", "selfie.jpg": b"\xff\xd8\xff selfie"}))
+    links = re.findall(r'src="(/page/pictures/[^"]+)"', (await operator.see(f"{page}&pictures")).body.decode())
+    await dispose(bucket, EVALUATION, lambda document: document.kind == "selfie")
+    said = (await operator.see(f"{page}&revision=1&pictures")).body.decode()
+    assert (said.count("<figure>"), said.count("<img"), said.count(">disposed of</span>")) == (2, 1, 1)
+    answers = [await operator.see(html.unescape(link)) for link in links]
+    assert [answer.status for answer in answers] == [200, 404]
+    assert "was disposed of on 2025-02-01 under the rule five-years" in html.unescape(answers[1].body.decode())
 
 
 async def test_the_page_says_which_images_are_not_to_be_kept(operator: Person, tmp_path: Path) -> None:

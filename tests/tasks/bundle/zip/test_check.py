@@ -41,7 +41,7 @@ def cause_of(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("write", [zip_of, streamed_zip_of, wide_zip_of])
-def test_what_the_standard_library_writes_is_consistent(write: Writer) -> None:
+def test_bundles_of_the_standard_library_are_consistent(write: Writer) -> None:
     data = write(FILES)
 
     entries = checked(data)
@@ -51,7 +51,7 @@ def test_what_the_standard_library_writes_is_consistent(write: Writer) -> None:
     assert [entry.crc for entry in entries] == [zlib.crc32(content) for content in FILES.values()]
 
 
-def test_a_bundle_written_by_hand_is_consistent() -> None:
+def test_a_forged_bundle_is_consistent() -> None:
     (entry,) = checked(forged())
 
     assert (entry.name, entry.size, entry.compressed_size, entry.method) == (b"a.txt", 12, 12, 0)
@@ -74,15 +74,15 @@ def test_a_mapped_bundle_is_read_like_one_in_memory() -> None:
     assert checked(spool.mapped()) == checked(data)
 
 
-def test_names_may_occur_twice() -> None:
+def test_duplicate_names_are_accepted() -> None:
     assert [entry.name for entry in checked(forged(Raw(), Raw()))] == [b"a.txt", b"a.txt"]
 
 
-def test_an_archive_comment_is_fine() -> None:
+def test_a_comment_is_accepted() -> None:
     assert len(checked(zip_of(FILES, comment=b"exported by hand"))) == len(FILES)
 
 
-def test_bytes_before_the_first_member_are_fine_when_the_offsets_count_them() -> None:
+def test_leading_bytes_are_accepted_when_the_offsets_count_them() -> None:
     data = forged(before=b"MZ a program that extracts itself")
 
     (entry,) = checked(data)
@@ -102,7 +102,7 @@ PREFIXES = [
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("wide", [False, True])
-def test_bytes_before_the_first_member_may_be_counted_or_not(prefix: bytes, *, wide: bool) -> None:
+def test_leading_bytes_are_accepted_whether_the_offsets_count_them_or_not(prefix: bytes, *, wide: bool) -> None:
     end64 = {} if wide else None
     members = [
         Raw(name=b"a", content=b"first"),
@@ -116,9 +116,7 @@ def test_bytes_before_the_first_member_may_be_counted_or_not(prefix: bytes, *, w
 
 @pytest.mark.parametrize("mark", [b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7"])
 @pytest.mark.parametrize("around", [(b"", b""), (b"some ", b" text"), (bytes((1 << 20) - 2), b"\n")])
-def test_bytes_before_the_first_member_that_look_like_a_zip_are_refused(
-    mark: bytes, around: tuple[bytes, bytes]
-) -> None:
+def test_leading_bytes_are_refused_when_they_contain_a_zip_signature(mark: bytes, around: tuple[bytes, bytes]) -> None:
     prefix = mark.join(around)
 
     assert cause_of(prefix + forged()) == "misplaced_directory"
@@ -126,11 +124,11 @@ def test_bytes_before_the_first_member_that_look_like_a_zip_are_refused(
 
 
 @pytest.mark.parametrize("marker", [b"PK\7\x08", b"PK00"])
-def test_the_marker_of_a_zip_that_might_have_spanned_several_disks_is_fine(marker: bytes) -> None:
+def test_a_spanning_marker_is_accepted(marker: bytes) -> None:
     assert len(checked(forged(before=marker))) == 1
 
 
-def test_offsets_of_a_zip64_end_record_have_to_leave_out_the_same_bytes_as_those_of_members() -> None:
+def test_a_zip64_end_record_is_refused_when_it_counts_other_leading_bytes_than_the_members() -> None:
     at = len(forged(end64={})) - 42 - 56
     assert cause_of(b"12345" + forged(end64={}, locator={"at": at + 4})) == "bad_zip64"
     assert cause_of(b"12345" + forged(end64={}, locator={"at": at + 5})) == "misplaced_directory"
@@ -138,21 +136,21 @@ def test_offsets_of_a_zip64_end_record_have_to_leave_out_the_same_bytes_as_those
 
 @pytest.mark.parametrize("after", [b"\0", b"\n", b"\r\n", b" \t", bytes(1000), bytes(200_000)])
 @pytest.mark.parametrize("write", [zip_of, lambda files: zip_of(files, comment=b"a comment \0"), wide_zip_of])
-def test_blanks_and_line_ends_and_nothing_else_may_follow_the_end_record(write: Writer, after: bytes) -> None:
+def test_only_padding_is_accepted_after_the_end_record(write: Writer, after: bytes) -> None:
     assert check(write(FILES) + after, max_entries=9).padding == Padding(0, len(after))
     assert cause_of(write(FILES) + after + b"x") == "no_end_record"
     assert cause_of(write(FILES) + b"x" + after) == "no_end_record"
     assert cause_of(write(FILES)[:-3] + after[:1]) == "no_end_record"
 
 
-def test_a_mapped_bundle_with_padding_is_read_like_one_in_memory() -> None:
+def test_a_mapped_bundle_with_padding_is_checked_like_one_in_memory() -> None:
     data = b"\n" * 100_000 + zip_of(FILES) + bytes(100_000)
     spool = Spool(None)
     spool.put([data])
     assert check(spool.mapped(), max_entries=9) == check(data, max_entries=9)
 
 
-def test_bytes_between_members_are_fine() -> None:
+def test_bytes_between_members_are_accepted() -> None:
     assert len(checked(forged(Raw(), Raw(gap=b"padding"), before_directory=b"padding"))) == 2
 
 
@@ -168,27 +166,27 @@ def test_bytes_between_members_are_fine() -> None:
         {"members": [], "before_directory": Raw().local_header() + CONTENT},
     ],
 )
-def test_a_member_that_the_directory_does_not_name_is_found(hiding: dict[str, object]) -> None:
+def test_a_member_is_detected_when_the_directory_does_not_list_it(hiding: dict[str, object]) -> None:
     assert cause_of(forged(**hiding)) == "hidden_member"
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"<html>login</html>", bytes(100_000), zip_of(FILES)[:-1]])
-def test_what_has_no_end_record_is_no_bundle(data: bytes) -> None:
+def test_a_file_is_refused_when_it_has_no_end_record(data: bytes) -> None:
     assert cause_of(data) == "no_end_record"
 
 
-def test_every_cut_through_a_bundle_is_noticed() -> None:
+def test_a_bundle_is_refused_when_it_is_cut_anywhere() -> None:
     data = streamed_zip_of(FILES)
     for length in range(len(data)):
         with pytest.raises(BadZip):
             checked(data[:length])
 
 
-def test_a_second_bundle_behind_the_first_is_refused() -> None:
+def test_two_concatenated_bundles_are_refused() -> None:
     assert cause_of(zip_of({"a": b"1"}) + zip_of({"b": b"2"})) == "misplaced_directory"
 
 
-def test_a_second_bundle_in_the_comment_of_the_first_is_ambiguous() -> None:
+def test_a_bundle_in_the_comment_is_refused_as_ambiguous() -> None:
     inner = zip_of({"b": b"2"})
 
     assert cause_of(zip_of({"a": b"1"}, comment=inner)) == "ambiguous_end"
@@ -203,17 +201,17 @@ def test_a_second_end_record_is_refused_whatever_follows(after: bytes) -> None:
     assert cause_of(zip_of(FILES, comment=second[:-1]) + after) in {"ambiguous_end", "misplaced_directory"}
 
 
-def test_a_comment_with_the_mark_of_an_end_record_is_ambiguous() -> None:
+def test_a_comment_is_refused_when_it_contains_the_signature_of_an_end_record() -> None:
     assert cause_of(zip_of(FILES, comment=b"PK\5\6")) == "ambiguous_end"
 
 
-def test_a_stored_bundle_as_last_member_is_not_mistaken_for_the_bundle() -> None:
+def test_a_stored_bundle_is_accepted_as_last_member() -> None:
     nested = zip_of({"inner.txt": b"inner"})
 
     assert [entry.name for entry in checked(zip_of({"nested.zip": nested}, zipfile.ZIP_STORED))] == [b"nested.zip"]
 
 
-def test_more_entries_than_allowed_are_not_looked_at() -> None:
+def test_a_bundle_is_refused_when_it_has_too_many_entries() -> None:
     with pytest.raises(BadZip) as caught:
         check(forged(Raw(), Raw(), Raw()), max_entries=2)
     assert caught.value.cause == "too_many_documents"
@@ -235,7 +233,7 @@ def test_more_entries_than_allowed_are_not_looked_at() -> None:
         ({"offset": 0, "size": 42 + 5 + 51}, "bad_directory"),
     ],
 )
-def test_an_end_record_that_says_something_else_is_refused(end: dict[str, int], cause: str) -> None:
+def test_an_end_record_is_refused_when_it_contradicts_the_directory(end: dict[str, int], cause: str) -> None:
     assert cause_of(forged(end=end)) == cause
 
 
@@ -247,7 +245,7 @@ FULL_END = {"here": 0xFFFF, "count": 0xFFFF, "size": FULL, "offset": FULL}
 
 
 @pytest.mark.parametrize("end", [FULL_END, {}, {"offset": FULL}])
-def test_a_zip64_end_record_that_agrees_is_fine(end: dict[str, int]) -> None:
+def test_a_zip64_end_record_is_accepted_when_it_agrees(end: dict[str, int]) -> None:
     assert len(checked(forged(end=end, end64={}))) == 1
 
 
@@ -268,7 +266,7 @@ def test_a_zip64_end_record_that_agrees_is_fine(end: dict[str, int]) -> None:
         ({"end64": {}, "after_directory": b"extra"}, "misplaced_directory"),
     ],
 )
-def test_a_zip64_end_record_that_disagrees_is_refused(given: dict[str, object], cause: str) -> None:
+def test_a_zip64_end_record_is_refused_when_it_disagrees(given: dict[str, object], cause: str) -> None:
     assert cause_of(forged(**given)) == cause
 
 
@@ -285,7 +283,7 @@ def test_a_zip64_end_record_of_another_length_is_refused() -> None:
     assert cause_of(data[:at] + struct.pack("<Q", 45) + data[at + 8 :]) == "bad_zip64"
 
 
-def test_saturated_figures_are_read_from_the_zip64_extra_field() -> None:
+def test_saturated_fields_are_read_from_the_zip64_extra_field() -> None:
     wide = {"size": FULL, "packed": FULL, "extra": zip64_extra(12, 12)}
 
     (entry,) = checked(forged(Raw(local=wide, central=wide)))
@@ -293,7 +291,7 @@ def test_saturated_figures_are_read_from_the_zip64_extra_field() -> None:
     assert (entry.size, entry.compressed_size) == (12, 12)
 
 
-def test_only_the_figures_that_are_saturated_stand_in_the_zip64_extra_field() -> None:
+def test_only_saturated_fields_are_read_from_the_zip64_extra_field() -> None:
     before = b"prefix"
     wide = {"offset": FULL, "extra": b"UT\1\0x" + zip64_extra(len(before)) + b"\0"}
 
@@ -314,13 +312,13 @@ def test_only_the_figures_that_are_saturated_stand_in_the_zip64_extra_field() ->
         (zip64_extra(13, 12), "local_header_differs"),
     ],
 )
-def test_a_zip64_extra_field_that_does_not_fit_is_refused(extra: bytes, cause: str) -> None:
+def test_a_zip64_extra_field_is_refused_when_it_does_not_fit(extra: bytes, cause: str) -> None:
     wide = {"size": FULL, "packed": FULL, "extra": extra}
 
     assert cause_of(forged(Raw(central=wide))) == cause
 
 
-def test_extra_fields_that_nobody_needs_may_be_damaged() -> None:
+def test_a_damaged_extra_field_is_accepted_when_it_is_not_needed() -> None:
     assert len(checked(forged(Raw(central={"extra": b"\1\0\xff\xff"})))) == 1
 
 
@@ -341,23 +339,23 @@ def test_extra_fields_that_nobody_needs_may_be_damaged() -> None:
         {"packed": FULL, "size": FULL, "extra": zip64_extra(12, 13)},
     ],
 )
-def test_a_local_header_that_disagrees_with_the_directory_is_refused(local: Fields) -> None:
+def test_a_local_header_is_refused_when_it_disagrees_with_the_directory(local: Fields) -> None:
     assert cause_of(forged(Raw(local=local))) == "local_header_differs"
 
 
 @pytest.mark.parametrize("local", [{"time": 0, "date": 0}, {"flags": 2}, {"extra": b"padding"}, {"flags": UTF8_NAME}])
-def test_local_headers_may_differ_in_what_does_not_matter(local: Fields) -> None:
+def test_a_local_header_may_differ_in_irrelevant_fields(local: Fields) -> None:
     assert len(checked(forged(Raw(local=local)))) == 1
 
 
 @pytest.mark.parametrize("header", ["local", "central"])
-def test_the_flag_for_utf8_may_differ_only_if_the_name_is_the_same_text_either_way(header: str) -> None:
+def test_utf8_flags_may_differ_only_if_the_name_is_ascii(header: str) -> None:
     assert len(checked(forged(Raw(**{header: {"flags": UTF8_NAME}})))) == 1
     assert cause_of(forged(Raw(name="ü".encode(), **{header: {"flags": UTF8_NAME}}))) == "local_header_differs"
 
 
 @pytest.mark.parametrize(("name", "other"), [(b"a/b\\c", b"a\\b/c"), (b"a/b/c", b"a\\b\\c")])
-def test_a_name_may_have_slashes_in_one_header_and_backslashes_in_the_other(name: bytes, other: bytes) -> None:
+def test_names_may_differ_in_slashes_and_backslashes(name: bytes, other: bytes) -> None:
     assert [entry.name for entry in checked(forged(Raw(name=name, local={"name": other})))] == [name]
     assert [entry.name for entry in checked(forged(Raw(name=other, local={"name": name})))] == [other]
     assert cause_of(forged(Raw(name=name, local={"name": other.replace(b"c", b"d")}))) == "local_header_differs"
@@ -375,12 +373,12 @@ def test_a_name_may_have_slashes_in_one_header_and_backslashes_in_the_other(name
         ({"mark": b"PK\1\3"}, "bad_directory"),
     ],
 )
-def test_an_entry_that_points_elsewhere_is_refused(central: Fields, cause: str) -> None:
+def test_an_entry_is_refused_when_it_points_elsewhere(central: Fields, cause: str) -> None:
     assert cause_of(forged(Raw(central=central))) == cause
 
 
 @pytest.mark.parametrize("length_at", [28, 30, 32])
-def test_an_entry_that_reaches_beyond_the_directory_is_refused(length_at: int) -> None:
+def test_an_entry_is_refused_when_it_extends_beyond_the_directory(length_at: int) -> None:
     data = bytearray(forged())
     at = data.index(b"PK\1\2") + length_at
     data[at : at + 2] = b"\xff\xff"
@@ -388,11 +386,11 @@ def test_an_entry_that_reaches_beyond_the_directory_is_refused(length_at: int) -
     assert cause_of(bytes(data)) == "bad_directory"
 
 
-def test_two_entries_may_not_share_one_member() -> None:
+def test_entries_are_refused_when_they_share_a_member() -> None:
     assert cause_of(forged(Raw(), Raw(central={"offset": 0}))) == "overlapping_members"
 
 
-def test_a_member_may_not_lie_inside_another() -> None:
+def test_a_member_is_refused_inside_another_member() -> None:
     inner = Raw(name=b"inner").local_header()
     outer = Raw(content=inner + CONTENT)
     offset = len(outer.local_header())
@@ -402,20 +400,20 @@ def test_a_member_may_not_lie_inside_another() -> None:
     assert cause_of(data) == "overlapping_members"
 
 
-def test_a_descriptor_may_not_reach_into_the_next_member() -> None:
+def test_a_descriptor_is_refused_when_it_overlaps_the_next_member() -> None:
     first = Raw(flags=DESCRIPTOR, descriptor=descriptor(CONTENT, CONTENT)[:8])
 
     assert cause_of(forged(first, Raw())) == "bad_descriptor"
 
 
-def test_a_descriptor_may_not_be_the_beginning_of_the_directory() -> None:
+def test_a_descriptor_is_refused_when_it_overlaps_the_directory() -> None:
     figures = {"crc": int.from_bytes(b"PK\1\2", "little"), "packed": len(CONTENT), "size": DESCRIPTOR}
     central = {"made_by": len(CONTENT), "needed": 0, **figures}
 
     assert cause_of(forged(Raw(flags=DESCRIPTOR, local=figures, central=central))) == "overlapping_members"
 
 
-def test_entries_may_stand_in_another_order_than_their_members() -> None:
+def test_entries_may_have_another_order_than_their_members() -> None:
     first, second = Raw(name=b"one"), Raw(name=b"two")
     length = len(first.local_header() + first.content)
     shuffled = [
@@ -440,7 +438,7 @@ def test_entries_may_stand_in_another_order_than_their_members() -> None:
         {"crc": 0, "packed": FULL, "size": FULL, "extra": zip64_extra(0, 0)},
     ],
 )
-def test_a_data_descriptor_may_have_each_of_its_forms(*, wide: bool, mark: bool, local: Fields) -> None:
+def test_a_descriptor_is_accepted_in_each_of_its_forms(*, wide: bool, mark: bool, local: Fields) -> None:
     after = descriptor(CONTENT, CONTENT, wide=wide, mark=mark)
     streamed = Raw(flags=DESCRIPTOR, local=local, descriptor=after)
 
@@ -448,12 +446,12 @@ def test_a_data_descriptor_may_have_each_of_its_forms(*, wide: bool, mark: bool,
 
 
 @pytest.mark.parametrize("after", [b"", b"PK\7\x08" + bytes(12), descriptor(b"other", b"other")])
-def test_a_data_descriptor_that_disagrees_is_refused(after: bytes) -> None:
+def test_a_descriptor_is_refused_when_it_disagrees(after: bytes) -> None:
     assert cause_of(forged(Raw(flags=DESCRIPTOR, descriptor=after))) == "bad_descriptor"
 
 
 @pytest.mark.parametrize("header", ["local", "central"])
-def test_the_flag_for_a_descriptor_may_be_in_one_header_only_if_a_true_one_follows(header: str) -> None:
+def test_descriptor_flags_may_differ_only_if_a_correct_descriptor_follows(header: str) -> None:
     streamed = Raw(method=8, **{header: {"flags": DESCRIPTOR}})
     true = descriptor(CONTENT, streamed.data)
 
@@ -462,7 +460,7 @@ def test_the_flag_for_a_descriptor_may_be_in_one_header_only_if_a_true_one_follo
         assert cause_of(forged(replace(streamed, descriptor=lie), Raw())) == "bad_descriptor"
 
 
-def test_a_local_header_that_leaves_open_what_follows_has_the_flag_for_it_itself() -> None:
+def test_a_local_header_without_sizes_is_refused_when_it_lacks_the_descriptor_flag() -> None:
     unknown = {"crc": 0, "packed": 0, "size": 0}
     after = descriptor(CONTENT, CONTENT)
 
@@ -472,13 +470,13 @@ def test_a_local_header_that_leaves_open_what_follows_has_the_flag_for_it_itself
 
 
 @pytest.mark.parametrize("figure", ["crc", "packed", "size"])
-def test_a_local_header_that_neither_tells_nor_leaves_open_what_follows_is_refused(figure: str) -> None:
+def test_a_local_header_is_refused_when_its_figures_are_neither_zero_nor_right(figure: str) -> None:
     streamed = Raw(flags=DESCRIPTOR, local={figure: 7}, descriptor=descriptor(CONTENT, CONTENT))
 
     assert cause_of(forged(streamed)) == "local_header_differs"
 
 
-def test_a_size_beyond_four_gibibytes_has_a_wide_descriptor() -> None:
+def test_a_wide_descriptor_is_accepted_for_a_size_above_4_gib() -> None:
     size = 5 << 30
     after = b"PK\7\x08" + struct.pack("<L2Q", zlib.crc32(CONTENT), 12, size)
     central = {"size": FULL, "extra": zip64_extra(size)}
@@ -487,7 +485,7 @@ def test_a_size_beyond_four_gibibytes_has_a_wide_descriptor() -> None:
     assert checked(forged(streamed))[0].size == size
 
 
-def test_a_header_that_many_entries_share_is_looked_into_once() -> None:
+def test_a_local_header_is_parsed_once_when_many_entries_share_it() -> None:
     padding = (b"\0\0\0\0" * 16_000)[:0xFFFF]
     shared = Raw(local={"size": FULL, "packed": FULL, "extra": padding})
     crowd = [shared, *(Raw(central={"offset": 0}) for _ in range(5_000))]

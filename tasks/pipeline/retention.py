@@ -1,0 +1,109 @@
+"""Apply the retention schedule to the documents of a bundle, before any of them is stored."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from tasks.bundle.documents import Document
+from tasks.model.evaluation import Evaluation
+from tasks.retention.decision import Decision, decide, make_clocks, make_facts
+from tasks.retention.event import read_events
+from tasks.retention.schedule import Schedule
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest
+from tasks.storage.manifest_records import DisposedRecord
+from worker.clients.object_lock import end_of_lock
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """How long documents are kept.
+
+    Attributes:
+        schedule: the retention schedule; None to keep documents until they are erased.
+        lock_days: days for which Object Lock keeps an object; None without Object Lock.
+        today: returns the current day, UTC.
+    """
+
+    schedule: Schedule | None = None
+    lock_days: int | None = None
+    today: Callable[[], date] = lambda: datetime.now(UTC).date()
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedDocuments:
+    """The documents of a bundle that are stored, and those that are not.
+
+    Attributes:
+        documents: the documents to store.
+        locks: the day on which Object Lock ends, by the key of a document; without it, the lock of the settings.
+        disposed: records of the documents that were due when they arrived.
+    """
+
+    documents: Sequence[Document]
+    locks: Mapping[str, date] = field(default_factory=dict)
+    disposed: tuple[DisposedRecord, ...] = ()
+
+
+async def select_documents(
+    policy: RetentionPolicy,
+    bucket: Bucket,
+    evaluation: Evaluation,
+    documents: Sequence[Document],
+    record: Manifest,
+    *,
+    now: str,
+) -> SelectedDocuments:
+    """Select the documents of a bundle that are stored: neither due nor disposed of before.
+
+    A held document is stored again even if it is due, because only a command disposes of it.
+
+    Args:
+        bucket: the bucket of the events.
+        documents: the documents, with the kinds of their keys.
+        record: the manifest to commit, without these documents.
+        now: when they are archived, in the format of ``utc_now``.
+
+    Raises:
+        IntegrityError: an event of the evaluation is damaged.
+        StorageError: the events cannot be read.
+    """
+    gone = {each.sha256 for each in record.disposed}
+    documents = [each for each in documents if each.sha256 not in gone]
+    schedule = policy.schedule
+    if schedule is None or not documents:
+        return SelectedDocuments(documents)
+    # Events are reported of archived evaluations only, so a first delivery needs no listing.
+    events = await read_events(bucket, evaluation) if schedule.events and record.revision > 1 else {}
+    decided = [
+        (each, decide(schedule, make_facts(record, each.kind, each.name), make_clocks(record, each.kind, now, events)))
+        for each in documents
+    ]
+    today = policy.today()
+    # A legal hold suspends the schedule. Bytes with several names and kinds are kept as long as one rule keeps them.
+    kept = {each.sha256 for each in record.documents}
+    kept |= {each.sha256 for each, decision in decided if record.matters or not decision.is_due(today)}
+    locks, due = dict[str, date](), dict[str, DisposedRecord]()
+    for each, decision in decided:
+        key = evaluation.document_key(each.kind, each.sha256, each.extension)
+        if each.sha256 not in kept:
+            due[key] = _list_as_disposed(each, key, decision, now)
+        elif policy.lock_days:
+            until = decision.locked_until(end_of_lock(today, policy.lock_days))
+            locks[key] = max(until, locks.get(key, until))
+    return SelectedDocuments([each for each in documents if each.sha256 in kept], locks, tuple(due.values()))
+
+
+def _list_as_disposed(document: Document, key: str, decision: Decision, now: str) -> DisposedRecord:
+    assert decision.rule and decision.rule.clock and decision.started and decision.due  # noqa: S101, PT018  # it is due
+    return DisposedRecord(
+        kind=document.kind.value,
+        key=key,
+        sha256=document.sha256,
+        size=document.size,
+        rule=decision.rule.name,
+        clock=decision.rule.clock,
+        started=decision.started,
+        due=decision.due,
+        disposed_at=now,
+    )

@@ -1,0 +1,85 @@
+"""Events, legal holds and certificates of disposal are known in the archive, and must be valid records."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from scripts.verify.layout import ObjectGroup, event_place
+from tasks.errors import StorageError
+from tasks.model.evaluation import Evaluation
+from tasks.retention.event import EVENTS, EventReport, record_event
+from tests.archives import eval_ids
+from tests.disposals import CERTIFICATE
+from tests.scripts.verify.conftest import Place
+
+IDS = eval_ids(2)
+FIRST = Evaluation(IDS[0], "sandbox")
+MATTER = "holds/acme-v-bolt/matter.json"
+# The name has the beginning of the SHA-256 of "an addition".
+ADDITION = "holds/acme-v-bolt/additions/sandbox/20310201T040000.000000Z-aadfb0bd.json.gz"
+
+
+@pytest.fixture
+async def event_key(place: Place) -> str:
+    """Record an event, and put a certificate and the records of a legal hold next to it."""
+    await record_event(place.bucket, FIRST, EventReport("account_closed", date(2026, 11, 1), "b"), datetime.now(UTC))
+    for key, data in ((CERTIFICATE, b'{"schema": 1}'), (MATTER, b'{"schema": 1}'), (ADDITION, b"an addition")):
+        place.hand.put(key, data)
+    return next(key for key in place.hand.listed() if key.startswith(EVENTS))
+
+
+async def wrong(place: Place) -> list[tuple[str, str, str]]:
+    return [(each.eval_id, each.key, each.problem.value) for each in await place.verified()]
+
+
+async def test_events_holds_and_certificates_belong_to_the_archive(place: Place, event_key: str) -> None:
+    assert await wrong(place) == []
+    assert await place.checked(ObjectGroup(event_place("sandbox", FIRST.eval_id), None)) == []
+    assert place.ctx
+    assert place.ctx.progress.sentence().endswith("; 1 event; 2 legal-hold records; 1 disposal certificate")
+
+
+async def test_a_changed_event_is_reported(place: Place, event_key: str) -> None:
+    place.hand.put(event_key, place.hand.get(event_key).replace(b"2026-11-01", b"2016-11-01"))
+    assert await wrong(place) == [(FIRST.eval_id, event_key, "record_damaged")]
+
+
+async def test_an_event_of_another_evaluation_is_reported(place: Place, event_key: str) -> None:
+    copied = event_key.replace(*IDS)
+    place.hand.put(copied, place.hand.get(event_key))
+    assert await wrong(place) == [(IDS[1], copied, "record_damaged")]
+
+
+@pytest.mark.parametrize("key", [CERTIFICATE, MATTER, ADDITION])
+async def test_a_record_that_cannot_be_read_is_reported(place: Place, event_key: str, key: str) -> None:
+    place.hand.put(key, b"{")
+    assert await wrong(place) == [("", key, "record_damaged")]
+
+
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+async def test_a_record_that_the_store_does_not_return_is_reported(
+    place: Place, event_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StorageError("read", "denied")
+
+    monkeypatch.setattr(place.bucket, "read", fail)
+    assert (FIRST.eval_id, event_key, "not_read") in await wrong(place)
+
+
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+async def test_a_link_in_place_of_a_record_is_reported(place: Place, event_key: str) -> None:
+    path = place.hand.root / CERTIFICATE  # type: ignore[attr-defined]  # it is a folder
+    path.unlink()
+    path.symlink_to(path.parent)
+    assert await wrong(place) == [("", CERTIFICATE, "record_damaged")]
+
+
+async def test_an_event_that_is_erased_meanwhile_is_no_difference(
+    place: Place, event_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find_nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(place.bucket, "read", find_nothing)
+    assert await wrong(place) == []

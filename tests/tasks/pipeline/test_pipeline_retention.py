@@ -1,0 +1,396 @@
+"""Nothing that is due is stored, and nothing that was disposed of comes back."""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import aiohttp
+import obstore
+import pytest
+from obstore.store import MemoryStore, ObjectStore
+from redis.asyncio import Redis
+
+from scripts.simulator.damage import garbage, wrong_crc
+from tasks.bundle.unpacker import BundleUnpacker
+from tasks.bundle.zip import Limits
+from tasks.errors import IntegrityError
+from tasks.model.evaluation import Evaluation
+from tasks.model.job import Job, Queue, Trigger
+from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcome, SourceStatus
+from tasks.pipeline.pipeline import PipelineContext, archive
+from tasks.pipeline.retention import RetentionPolicy
+from tasks.pipeline.upload import UploadTarget
+from tasks.resilience.archive_gate import ArchiveGate
+from tasks.resilience.retry import RetryPolicy
+from tasks.retention.event import EventReport, record_event
+from tasks.riskos.download import DownloadOptions
+from tasks.storage.bucket import S3Bucket
+from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.revision import amend
+from tests.disposals import dispose_in_store, schedule_of
+from tests.riskos import Clock, Heard, Reply, listening, saying, zipped
+from tests.riskos import json as said
+from tests.zips import zip_of
+from worker.config.settings import Settings
+
+EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
+FILES = {"front.jpg": b"front" * 9, "selfie.jpg": b"selfie" * 9}
+OTHERS = {name: data + b"again" for name, data in FILES.items()}
+RENAMED = {"case_attachments/1.jpg": FILES["front.jpg"], "x.jpg": FILES["selfie.jpg"]}
+CAPTURED = datetime(2020, 2, 28, 12, tzinfo=UTC).timestamp()
+EXPIRED = date(2023, 3, 1)
+"""The first day after three years from the capture."""
+NOTHING = said(400, b'{"message": "No Documents Found"}')
+OF_SELFIES = {"kind": "selfie", "keep_for": "3y", "clock": "captured"}
+OF_ALL = {"keep_for": "3y", "clock": "captured"}
+FROM_ARCHIVED = {"keep_for": "3y", "clock": "archived"}
+CLOSED = {"keep_for": "1y", "clock": "account_closed"}
+
+
+def policy(*rules: dict[str, object], today: date = EXPIRED) -> RetentionPolicy:
+    return RetentionPolicy(schedule_of(*rules), today=lambda: today)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class ListingBucket(S3Bucket):
+    """A bucket that counts its listings."""
+
+    listings = 0
+
+    def list_objects(self, prefix: str, after: str = "") -> Any:
+        self.listings += 1
+        return super().list_objects(prefix, after)
+
+
+@dataclass
+class Archive:
+    """An archive, and the schedule of its worker."""
+
+    redis: Redis
+    store: ObjectStore
+    bucket: ListingBucket
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    unlocked: S3Bucket | None = None
+
+    @asynccontextmanager
+    async def context(self, url: str) -> AsyncIterator[PipelineContext]:
+        terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+        async with aiohttp.ClientSession() as http:
+            client = Clock(self.redis).line_to(url, http, terms, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+            yield PipelineContext(
+                client,
+                ArchiveGate(client.holds, client.breaker),
+                UploadTarget(self.bucket, {"team": "kyc"}),
+                self.bucket,
+                BundleUnpacker(Limits()),
+                retention=self.retention,
+                restricted_target=UploadTarget(self.unlocked) if self.unlocked else None,
+            )
+
+    async def archive(self, *answers: dict[str, bytes] | bytes, **wanted: Any) -> ArchiveResult:
+        """Make an attempt while RiskOS answers with these files, or bytes, in order."""
+        replies = [zipped(zip_of(each)) if isinstance(each, dict) else each for each in answers]
+        async with saying(*replies) as server:
+            result = await self.attempt(server.url, **wanted)
+            assert len(server.heard) == len(replies)
+        return result
+
+    async def attempt(self, url: str, **wanted: Any) -> ArchiveResult:
+        job = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
+        async with self.context(url) as ctx:
+            return await archive(replace(job, **wanted), ctx)
+
+    async def dispose(self, *names: str) -> None:
+        await dispose_in_store(self.store, EVALUATION, names)
+
+    async def manifest(self) -> Manifest:
+        found = await read_manifest(self.bucket, EVALUATION)
+        assert found
+        return found.manifest
+
+    def stored(self) -> set[bytes]:
+        """Return the bytes of all stored documents."""
+        keys = [str(each["path"]) for batch in self.store.list() for each in batch]
+        return {bytes(obstore.get(self.store, key).bytes()) for key in keys if key.endswith((".jpg", ".txt", ".bin"))}
+
+
+@pytest.fixture
+def archived(redis: Redis) -> Archive:
+    store = MemoryStore()
+    return Archive(redis, store, ListingBucket(store))
+
+
+async def test_a_document_that_is_due_when_it_arrives_is_listed_as_disposed_and_not_stored(archived: Archive) -> None:
+    archived.retention = policy(OF_SELFIES)
+
+    result = await archived.archive(FILES, event_at=CAPTURED)
+
+    assert (result.outcome, result.ok) == (Outcome.ARCHIVED, True)
+    assert archived.stored() == {FILES["front.jpg"]}
+    manifest = await archived.manifest()
+    assert [each.name for each in manifest.documents] == ["front.jpg"]
+    (gone,) = manifest.disposed
+    digest = sha256(FILES["selfie.jpg"])
+    assert (gone.kind, gone.sha256, gone.size) == ("selfie", digest, len(FILES["selfie.jpg"]))
+    assert gone.key == EVALUATION.document_key("selfie", digest, "txt")
+    assert (gone.rule, gone.clock, gone.started, gone.due) == ("rule-0", "captured", date(2020, 2, 28), EXPIRED)
+    assert (gone.archived_at, gone.receipt) == (None, None)
+    assert (manifest.source_status, manifest.manifest_outcome) == (SourceStatus.PRESENT, ManifestOutcome.ARCHIVED)
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        (OF_ALL, {}),
+        (OF_ALL | {"then": "review"}, {"event_at": CAPTURED}),
+        (OF_ALL | {"run": "another"}, {"event_at": CAPTURED}),
+        (OF_ALL | {"account": "another"}, {"event_at": CAPTURED}),
+        (OF_ALL | {"environment": "production"}, {"event_at": CAPTURED}),
+        (OF_ALL | {"tag": {"team": "another"}}, {"event_at": CAPTURED}),
+        (OF_ALL | {"evidence": "document_type:Military"}, {"event_at": CAPTURED}),
+        (FROM_ARCHIVED, {"event_at": CAPTURED}),
+        (CLOSED, {"event_at": CAPTURED}),
+        ({"keep_for": "forever"}, {"event_at": CAPTURED}),
+        (OF_ALL | {"keep_for": "1097d"}, {"event_at": CAPTURED}),
+    ],
+    ids=str,
+)
+async def test_a_document_is_stored_unless_its_rule_says_that_it_is_due(
+    archived: Archive, rule: dict[str, object], wanted: dict[str, Any]
+) -> None:
+    archived.retention = policy(rule)
+
+    assert (await archived.archive(FILES, **wanted)).outcome is Outcome.ARCHIVED
+
+    assert archived.stored() == set(FILES.values())
+    assert (await archived.manifest()).disposed == ()
+
+
+async def test_the_facts_of_a_first_delivery_are_those_of_its_manifest(archived: Archive) -> None:
+    archived.retention = policy(
+        OF_ALL
+        | {"run": "q3", "account": "default", "environment": "sandbox", "tag": {"team": "kyc", "source": "other"}},
+        OF_ALL | {"tag": {"team": "kyc", "source": "user_uploaded"}},
+    )
+
+    await archived.archive({**FILES, "x.jpg": b"x"}, event_at=CAPTURED)
+
+    rules = {each.kind: each.rule for each in (await archived.manifest()).disposed}
+    assert rules == {"document_front": "rule-1", "selfie": "rule-1", "other": "rule-0"}
+
+
+async def test_an_evaluation_of_which_all_is_due_counts_as_withheld_and_then_as_unchanged(archived: Archive) -> None:
+    archived.retention = policy(OF_ALL)
+
+    first = await archived.archive(FILES, event_at=CAPTURED)
+    assert (first.outcome, first.answer, first.ok) == (Outcome.WITHHELD, Outcome.ARCHIVED, True)
+    manifest = await archived.manifest()
+    assert (manifest.outcome, manifest.manifest_outcome) == (Outcome.ARCHIVED, ManifestOutcome.DISPOSED)
+
+    unchanged = ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.DISPOSED)
+    assert await archived.archive() == unchanged, "a redelivery asks nothing"
+    again = await archived.archive(FILES, refresh=True)
+    assert again == replace(unchanged, answer=Outcome.ARCHIVED)
+    assert await archived.manifest() == manifest
+    others = await archived.archive(OTHERS, refresh=True)
+    assert others == replace(unchanged, answer=Outcome.ARCHIVED, has_written=True)
+    assert len((await archived.manifest()).disposed) == 4
+    gone = await archived.archive(NOTHING, refresh=True)
+    assert (gone.outcome, gone.unchanged, gone.reason) == (Outcome.UNCHANGED, ManifestOutcome.DISPOSED, None)
+    assert archived.stored() == set()
+
+
+@pytest.mark.parametrize("files", [FILES, RENAMED], ids=["same names", "other names"])
+@pytest.mark.parametrize("names", [("selfie.jpg",), ("front.jpg", "selfie.jpg")], ids=["one", "all"])
+async def test_a_refresh_brings_nothing_back_without_a_schedule(
+    archived: Archive, files: dict[str, bytes], names: tuple[str, ...]
+) -> None:
+    await archived.archive(FILES)
+    await archived.dispose(*names)
+    disposed = (await archived.manifest()).disposed
+
+    result = await archived.archive(files, refresh=True)
+
+    assert result.ok
+    assert archived.stored() == {FILES[name] for name in FILES.keys() - set(names)}
+    assert (await archived.manifest()).disposed == disposed
+    assert archived.bucket.listings == 0
+
+
+async def test_a_captured_image_that_comes_again_with_other_bytes_is_not_stored_once_its_kind_is_due(
+    archived: Archive,
+) -> None:
+    await archived.archive(FILES)
+    archived_at = datetime.fromisoformat((await archived.manifest()).archived_at)
+    late = date(archived_at.year + 4, 1, 1)
+    archived.retention = policy({"kind": "selfie", **FROM_ARCHIVED}, today=late)
+    await archived.dispose("selfie.jpg")
+
+    result = await archived.archive(OTHERS, refresh=True)
+
+    assert result.outcome is Outcome.ARCHIVED, "the other bytes of the front are new"
+    assert archived.stored() == {FILES["front.jpg"], OTHERS["front.jpg"]}
+    assert [each.receipt is None for each in (await archived.manifest()).disposed] == [False, True]
+
+
+async def test_a_held_document_that_is_due_stays_held_until_a_command_disposes_of_it(archived: Archive) -> None:
+    await archived.archive(FILES)
+    before = await archived.manifest()
+    archived.retention = policy(FROM_ARCHIVED, today=date(2999, 1, 1))
+
+    assert (await archived.archive(FILES, refresh=True)).outcome is Outcome.UNCHANGED
+
+    assert await archived.manifest() == before
+    assert archived.stored() == set(FILES.values())
+
+
+async def test_a_document_under_a_matter_is_stored_even_if_it_is_due(archived: Archive) -> None:
+    await archived.archive(FILES, event_at=CAPTURED)
+    await archived.dispose("selfie.jpg")
+    await amend(archived.bucket, EVALUATION, lambda before: before.model_copy(update={"matters": ("acme-v-bolt",)}))
+    archived.retention = policy(OF_ALL)
+
+    assert (await archived.archive({**FILES, "x.jpg": b"x"}, refresh=True)).outcome is Outcome.ARCHIVED
+
+    assert archived.stored() == {FILES["front.jpg"], b"x"}, "bytes that were disposed of do not come back"
+    assert [each.kind for each in (await archived.manifest()).disposed] == ["selfie"]
+
+
+async def test_bytes_with_two_kinds_are_kept_as_long_as_one_rule_keeps_them(archived: Archive) -> None:
+    archived.retention = policy(OF_SELFIES)
+
+    await archived.archive({"selfie.jpg": b"same", "front.jpg": b"same"}, event_at=CAPTURED)
+
+    manifest = await archived.manifest()
+    assert ({each.kind for each in manifest.documents}, manifest.disposed) == ({"selfie", "document_front"}, ())
+
+
+async def test_bytes_with_two_names_are_listed_as_disposed_once(archived: Archive) -> None:
+    archived.retention = policy(OF_ALL)
+
+    await archived.archive({"case_attachments/1.jpg": b"same", "case_attachments/2.jpg": b"same"}, event_at=CAPTURED)
+
+    assert len((await archived.manifest()).disposed) == 1
+
+
+# Events
+
+
+async def report(archived: Archive, event: str, day: date) -> None:
+    now = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    await record_event(archived.bucket, EVALUATION, EventReport(event, day, "records"), now)
+    archived.bucket.listings = 0
+
+
+async def test_the_events_of_an_evaluation_start_the_clocks_of_a_later_delivery(archived: Archive) -> None:
+    archived.retention = policy(CLOSED, today=date(2022, 1, 1))
+    await archived.archive(FILES)
+    assert archived.bucket.listings == 0, "a first delivery has no events"
+    await report(archived, "account_closed", date(2020, 6, 30))
+
+    await archived.archive({**FILES, "case_attachments/1.jpg": b"late"}, refresh=True)
+
+    assert archived.bucket.listings == 1
+    manifest = await archived.manifest()
+    assert [each.name for each in manifest.documents] == list(FILES)
+    (late,) = manifest.disposed
+    assert (late.kind, late.clock, late.started) == ("attachment", "account_closed", date(2020, 6, 30))
+
+
+@pytest.mark.parametrize("rules", [(), (OF_ALL,), (FROM_ARCHIVED,)], ids=["no schedule", "captured", "archived"])
+async def test_events_are_not_listed_unless_a_rule_has_one_as_its_clock(
+    archived: Archive, rules: tuple[dict[str, object], ...]
+) -> None:
+    archived.retention = policy(*rules) if rules else RetentionPolicy()
+    for _ in range(2):
+        await archived.archive(FILES, refresh=True)
+    assert archived.bucket.listings == 0
+
+
+async def test_events_are_not_listed_if_riskos_delivers_nothing_new_to_decide_about(archived: Archive) -> None:
+    archived.retention = policy(CLOSED)
+    await archived.archive(FILES)
+    await archived.dispose(*FILES)
+    for answer in (FILES, NOTHING):
+        await archived.archive(answer, refresh=True)
+    await archived.archive()
+    assert archived.bucket.listings == 0
+
+
+async def test_nothing_is_stored_if_an_event_cannot_be_read(archived: Archive) -> None:
+    archived.retention = policy(CLOSED)
+    await archived.archive(FILES)
+    await obstore.put_async(archived.store, f"events/sandbox/{EVALUATION.eval_id}/x.json", b"{}")
+    with pytest.raises(IntegrityError, match="retention event"):
+        await archived.archive(OTHERS, refresh=True)
+    assert archived.stored() == set(FILES.values())
+
+
+# Damaged bundles
+
+
+async def test_a_bundle_that_cannot_be_read_whole_goes_into_quarantine_and_stays_unreadable(archived: Archive) -> None:
+    archived.retention = policy(OF_ALL)
+    damaged = zipped(wrong_crc(FILES))
+
+    result = await archived.archive(damaged, damaged, event_at=CAPTURED)
+
+    assert (result.outcome, result.ok) == (Outcome.UNREADABLE, False)
+    manifest = await archived.manifest()
+    assert (manifest.documents, len(manifest.quarantined)) == ((), 1)
+    assert [each.sha256 for each in manifest.disposed] == [sha256(FILES["selfie.jpg"])]
+    assert manifest.manifest_outcome is ManifestOutcome.UNREADABLE
+    assert archived.stored() == set()
+
+
+async def test_a_damaged_bundle_whose_second_copy_is_due_counts_as_withheld(archived: Archive) -> None:
+    archived.retention = policy(OF_ALL)
+
+    result = await archived.archive(zipped(garbage(FILES)), FILES, event_at=CAPTURED)
+
+    assert (result.outcome, result.unchanged) == (Outcome.WITHHELD, None)
+    assert (await archived.manifest()).manifest_outcome is ManifestOutcome.DISPOSED
+    assert archived.stored() == set()
+
+
+# Concurrent commands
+
+
+@asynccontextmanager
+async def answering_after(work: Callable[[], Awaitable[None]], files: dict[str, bytes]) -> AsyncIterator[str]:
+    """Serve a bundle, after something else was done."""
+
+    async def answer(_: Heard) -> Reply:
+        await work()
+        return Reply(zipped(zip_of(files)))
+
+    async with listening(answer) as server:
+        yield server.url
+
+
+async def test_a_document_that_is_disposed_of_during_an_attempt_is_not_listed_again(archived: Archive) -> None:
+    await archived.archive(FILES)
+
+    async with answering_after(lambda: archived.dispose("selfie.jpg"), FILES) as url:
+        result = await archived.attempt(url, refresh=True)
+
+    assert result.unchanged is ManifestOutcome.ARCHIVED
+    manifest = await archived.manifest()
+    assert [each.name for each in manifest.documents] == ["front.jpg"]
+    assert [each.sha256 for each in manifest.disposed] == [sha256(FILES["selfie.jpg"])]
+
+
+async def test_restricted_images_that_are_due_count_as_withheld(archived: Archive) -> None:
+    archived.retention = policy(OF_ALL)
+    archived.unlocked = S3Bucket(MemoryStore())
+    result = await archived.archive(FILES, event_at=CAPTURED, evidence=(Evidence.MILITARY_ID,))
+    assert (result.outcome, [str(each) for each in result.restricted or ()]) == (
+        Outcome.WITHHELD,
+        ["military", "withheld"],
+    )
