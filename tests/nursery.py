@@ -21,7 +21,8 @@ _COMMANDS = (
     *("console.error_messages", "serve.server", "verify.command"),
     *("legal_hold.add_command", "legal_hold.create_command", "legal_hold.list_command", "legal_hold.release_command"),
     *("legal_hold.show_command", "quarantine.get_command", "quarantine.list_command", "quarantine.retry_command"),
-    *("retention.check_command", "retention.event_command"),
+    *("retention.apply_command", "retention.check_command", "retention.event_command", "retention.plan_command"),
+    "retention.status_command",
     *(
         "commands.backfill",
         "commands.dead_letters",

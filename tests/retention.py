@@ -8,18 +8,18 @@ from botocore.awsrequest import AWSResponse, HeadersDict
 
 
 def answering_retention(
-    retention: dict[str, str], otherwise: str = "NoSuchObjectLockConfiguration"
+    retention: dict[str, str], absent: str = "NoSuchObjectLockConfiguration"
 ) -> Callable[..., AWSResponse]:
     """Return a callback for boto3's ``before-send``.
 
     Args:
         retention: the answer of S3 by a part of the URL.
-        otherwise: S3's error code for any other URL.
+        absent: error code for every other URL.
     """
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         body = next((told for key, told in retention.items() if key in request.url), None)
-        none = f"<Error><Code>{otherwise}</Code></Error>"
+        none = f"<Error><Code>{absent}</Code></Error>"
         return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or none).encode()))
 
     return answer

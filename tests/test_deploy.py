@@ -119,7 +119,7 @@ def test_a_service_is_restarted_and_a_nightly_check_runs_once(service: dict[str,
 
 def test_nightly_checks_need_no_key_of_riskos() -> None:
     checks = {name for name, service in SERVICES.items() if service.get("profiles") == ["nightly"]}
-    assert checks == {"verify", "audit", "erase"}
+    assert checks == {"verify", "audit", "erase", "retention"}
     assert not any("secrets" in SERVICES[name] for name in checks)
 
 
@@ -163,6 +163,12 @@ def test_a_worker_can_read_its_settings(service: dict[str, Any], monkeypatch: py
     settings = load_settings()
     assert settings.redis_url
     assert settings.archive_url.startswith("s3://")
+
+
+def test_the_schedule_is_mounted_where_the_setting_names_it() -> None:
+    service = SERVICES["retention"]
+    assert [each["target"] for each in service["configs"]] == [service["environment"]["DOCV_RETENTION"]]
+    assert {each["source"] for each in service["configs"]} == COMPOSE["configs"].keys()
 
 
 def test_a_secret_is_a_setting_and_not_part_of_the_file() -> None:

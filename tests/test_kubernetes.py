@@ -316,7 +316,7 @@ def test_keda_starts_only_as_many_workers_as_the_rate_keeps_busy(name: str) -> N
 # --- nightly checks
 
 
-@pytest.mark.parametrize("name", ["verify", "audit", "erase"])
+@pytest.mark.parametrize("name", ["verify", "audit", "erase", "retention"])
 def test_a_nightly_check_is_a_pod_as_the_others_are_and_runs_once(name: str) -> None:
     plan = of_kind("CronJob", NIGHTLY)[name]["spec"]
     pod = plan["jobTemplate"]["spec"]["template"]["spec"]
@@ -337,6 +337,15 @@ def test_a_nightly_check_is_a_pod_as_the_others_are_and_runs_once(name: str) -> 
     assert written == {*instructions("VOLUME"), "/tmp"}  # noqa: S108  # in the container
 
 
+def test_the_schedule_is_mounted_where_the_setting_names_it_and_its_job_waits_for_one() -> None:
+    plan = of_kind("CronJob", NIGHTLY)["retention"]["spec"]
+    pod = plan["jobTemplate"]["spec"]["template"]["spec"]
+    (only,) = pod["containers"]
+    assert {"name": "DOCV_RETENTION", "value": "/etc/docv-archive/retention.toml"} in only["env"]
+    assert "/etc/docv-archive/retention.toml" in {each["mountPath"] for each in only["volumeMounts"]}
+    assert plan["suspend"] is True
+
+
 def test_each_job_has_the_rights_of_its_role() -> None:
     jobs = of_kind("CronJob", NIGHTLY)
     accounts = {name: each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for name, each in jobs.items()}
@@ -344,6 +353,7 @@ def test_each_job_has_the_rights_of_its_role() -> None:
         "verify": "docv-archive-auditor",
         "audit": "docv-archive",
         "erase": "docv-archive-eraser",
+        "retention": "docv-archive-eraser",
     }
     assert {"auditor", "eraser"} <= of_kind("ServiceAccount", NIGHTLY).keys()
 

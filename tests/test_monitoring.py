@@ -30,7 +30,7 @@ RUNBOOKS = {
     *("key-expired", "quota-spent", "redis-lost", "bucket-refused", "stuck-queue", "dead-letters", "live-lag"),
     *("worker-gone", "worker-paused", "only-refusals", "restricted-images", "erasures", "wrong-secrets"),
     *("unreadable-bundles", "refused-evaluations", "alarming-objects", "nightly-checks", "serve-errors"),
-    *("rejected-messages", "event-loop-lag", "notifications-fail"),
+    *("rejected-messages", "event-loop-lag", "notifications-fail", "retention"),
 }
 RUNBOOK_PAGE = "https://docs.example.com/docv-archive/operations.md"
 OPERATOR = ROOT / "deploy" / "kubernetes" / "prometheus-operator"

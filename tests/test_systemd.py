@@ -16,7 +16,7 @@ from worker.config.settings import Settings
 FOLDER = Path(__file__).parents[1] / "deploy" / "systemd"
 PROGRAM = "/opt/docv-archive/bin/docv-archive"
 UNITS = {path.stem.removeprefix("docv-archive-").rstrip("@"): path for path in sorted(FOLDER.glob("*.service"))}
-TIMES = {"audit": "*-*-* 04:17", "erase": "*-*-* *:37", "verify": "*-*-* 02:17"}
+TIMES = {"audit": "*-*-* 04:17", "erase": "*-*-* *:37", "retention": "*-*-* 03:17", "verify": "*-*-* 02:17"}
 NIGHTLY = [*TIMES]
 SERVICES = [name for name in UNITS if name not in NIGHTLY]
 WORKERS = [name for name in SERVICES if name != "serve"]
@@ -24,6 +24,7 @@ RIGHTS = {
     "serve": "aws_credentials_serve",
     "verify": "aws_credentials_auditor",
     "erase": "aws_credentials_eraser",
+    "retention": "aws_credentials_eraser",
 }
 
 every_unit = pytest.mark.parametrize("name", UNITS)

@@ -5,13 +5,11 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import click
 
 from scripts.archive_access.open_bucket import open_archive_bucket, open_read_only_bucket
-from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
@@ -24,21 +22,18 @@ from scripts.erase.erasure import (
     begin_erasure,
     finish_erasure,
 )
-from scripts.erase.files import LocalFiles
 from scripts.erase.outcomes import Printer
 from scripts.erase.pending import begin_pending, sweep_leftovers
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
-from scripts.erase.stock import ObjectVersions
 from scripts.erase.traces import RedisRecords
-from scripts.erase.versions import S3Versions
+from scripts.erase.versions import open_versions
 from scripts.erase.wait import wait_for_workers
 from scripts.local.processes import find_local_redis
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
 from tasks.telemetry import tracing
-from worker.clients.archive import open_archive
 from worker.clients.embedded_redis import is_unused
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.redis import check_redis, open_redis
@@ -240,7 +235,7 @@ async def _open_stores(erasure: _Erasure) -> AsyncIterator[ErasureStores]:
             ledger = Ledger(redis)
         opened = open_read_only_bucket(settings, may_be_new=True) if erasure.dry_run else open_archive_bucket(settings)
         bucket = await stack.enter_async_context(opened)
-        versions = _open_versions(settings)
+        versions = open_versions(settings)
         lists = await find_in_lists(bucket, versions, erasure.ids, _report_damage) if erasure.ids else {}
         records = RedisRecords(ledger, environments=erasure.environments)
         yield ErasureStores(bucket, versions, records, settings.tags, lists)
@@ -248,16 +243,6 @@ async def _open_stores(erasure: _Erasure) -> AsyncIterator[ErasureStores]:
 
 def _report_damage(key: str) -> None:
     click.echo(f"docv-archive: {key} is damaged, so the evaluations in it are not known", err=True)
-
-
-def _open_versions(settings: Settings) -> ObjectVersions:
-    archive = open_s3_archive(settings)
-    if archive:
-        return S3Versions(archive)
-    folder = open_archive(settings)
-    if not isinstance(folder, Path):
-        raise TypeError(folder)
-    return LocalFiles(folder)
 
 
 async def _translate_errors(eval_id: str, work: Awaitable[Result]) -> Result | ErasureRefused:

@@ -5,7 +5,12 @@ from datetime import UTC, datetime
 from scripts.archive_access.s3_client import S3Archive, call_or_none
 from scripts.erase.stock import ObjectVersion, VersionLock
 
-_NONE = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest"})
+_NONE = frozenset(
+    {
+        *("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest"),
+        *("NoSuchKey", "NoSuchVersion"),  # removed meanwhile
+    }
+)
 
 
 def find_lock(archive: S3Archive, item: ObjectVersion, *, bypass_governance: bool) -> str | None:

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
-from scripts.archive_access.s3_client import S3Archive, translate_s3_errors
+from scripts.archive_access.s3_client import S3Archive, open_s3_archive, translate_s3_errors
+from scripts.erase.files import LocalFiles
 from scripts.erase.locks import find_lock, read_lock
-from scripts.erase.stock import ObjectVersion, VersionLock, key_prefixes
+from scripts.erase.stock import ObjectVersion, ObjectVersions, VersionLock, key_prefixes
 from tasks.model.evaluation import Evaluation
+from worker.clients.archive import open_archive
 from worker.clients.errors import ServiceUnavailable
+from worker.config.settings import Settings
 
 _GONE = {"NoSuchKey", "NoSuchVersion"}
 _AT_ONCE = 1000  # limit of S3's DeleteObjects
@@ -88,3 +92,14 @@ class S3Versions:
         with translate_s3_errors("s3:ListBucket"):
             pages = self._archive.list_pages("list_objects_v2", below)
             return [self._archive.relative_key(found["Key"]) for page in pages for found in page.get("Contents", ())]
+
+
+def open_versions(settings: Settings) -> ObjectVersions:
+    """Return the versions of the archive in S3, or the files of the archive in a folder; raises as ``connect_s3``."""
+    archive = open_s3_archive(settings)
+    if archive:
+        return S3Versions(archive)
+    folder = open_archive(settings)
+    if not isinstance(folder, Path):
+        raise TypeError(folder)
+    return LocalFiles(folder)

@@ -1,0 +1,141 @@
+"""Make a plan: count what goes until a day and what waits, and write a line for each evaluation with due documents."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+
+from scripts.erase.stock import VersionLock
+from scripts.retention.assessment import AssessedDocument, DocumentState, assess, state_of_lock
+from scripts.retention.certificate_index import CertificateIndex
+from scripts.retention.plan_counts import PlanCounts
+from scripts.retention.plan_file import PlannedEvaluation, PlanWriter
+from scripts.retention.walk import WalkedEvaluation
+from tasks.model.evaluation import Evaluation
+from tasks.retention.schedule import Schedule
+
+MOST_LOCKS = 10_000
+"""Due documents whose locks a plan looks up. A request of boto3 takes ten times as long as reading a manifest."""
+FindRetention = Callable[[str], VersionLock | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedEvaluation:
+    """What the schedule says about an evaluation.
+
+    Attributes:
+        evaluation: the evaluation.
+        documents: each document that the archive holds; None if the manifest or an event cannot be read.
+        open: keys of certificates that do not list all of its disposals yet.
+        unfinished: disposals that no certificate lists yet.
+        bundles: its bundles in quarantine.
+    """
+
+    evaluation: Evaluation
+    documents: Sequence[AssessedDocument] | None
+    open: Sequence[str] = ()
+    unfinished: int = 0
+    bundles: int = 0
+
+
+class Planner:
+    """Examines evaluations, and counts and writes what it found.
+
+    Args:
+        schedule: the retention schedule.
+        today: the current day.
+        until: the day of the plan.
+        index: finds interrupted applications.
+        find_retention: returns the retention of the object with a key; None if the archive has no locks.
+        writer: writes the plan; None to count only.
+
+    Attributes:
+        counts: the counts so far.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        today: date,
+        until: date,
+        index: CertificateIndex,
+        find_retention: FindRetention | None = None,
+        writer: PlanWriter | None = None,
+    ) -> None:
+        self._schedule, self._today, self._until, self._index = schedule, today, until, index
+        self._find_retention, self._writer, self._left = find_retention, writer, MOST_LOCKS
+        self.counts = PlanCounts()
+
+    async def examine(self, walked: WalkedEvaluation) -> ExaminedEvaluation:
+        """Return what the schedule says about an evaluation.
+
+        Raises:
+            ServiceUnavailable: a lock cannot be looked up.
+        """
+        manifest = walked.manifest
+        if manifest is None:
+            return ExaminedEvaluation(walked.evaluation, None)
+        unfinished = self._index.find_open(manifest) if manifest.disposed else ()
+        documents: Sequence[AssessedDocument] = assess(self._schedule, manifest, walked.events, self._until)
+        if any(each.state is DocumentState.DUE for each in documents):
+            documents = await asyncio.gather(*map(self._look_up_lock, documents))
+        receipts = tuple(dict.fromkeys(each.receipt for each in unfinished if each.receipt))
+        bundles = len(manifest.quarantined_bundles)
+        return ExaminedEvaluation(walked.evaluation, documents, receipts, len(unfinished), bundles)
+
+    async def _look_up_lock(self, assessed: AssessedDocument) -> AssessedDocument:
+        """Return a due document with the day on which it goes, or with the lock that holds it back beyond the plan."""
+        if assessed.state is not DocumentState.DUE or assessed.goes_on is None:
+            return assessed
+        goes_on, state = max(assessed.goes_on, self._today), DocumentState.DUE
+        lock = await self._find_lock(assessed.document.key)
+        if lock and lock.until:
+            goes_on = max(goes_on, first_free_day(lock.until))
+            state = state_of_lock(lock) if goes_on > self._until else state
+        return replace(assessed, state=state, goes_on=goes_on)
+
+    async def _find_lock(self, key: str) -> VersionLock | None:
+        if self._find_retention is None:
+            return None
+        if self._left == 0:
+            self.counts.unchecked += 1
+            return None
+        self._left -= 1
+        return await asyncio.to_thread(self._find_retention, key)
+
+    def add(self, examined: ExaminedEvaluation) -> None:
+        """Count what was found, and write the line of an evaluation with documents that go."""
+        counts, evaluation = self.counts, examined.evaluation
+        counts.add(examined.documents or ())
+        counts.unfinished += examined.unfinished
+        if examined.documents is None:
+            counts.damaged += 1
+            return
+        due = [each for each in examined.documents if each.state is DocumentState.DUE]
+        counts.in_quarantine += examined.bundles if due else 0
+        if self._writer and (due or examined.open):
+            documents = [
+                {
+                    "kind": each.document.kind,
+                    "sha256": each.document.sha256,
+                    "rule": each.rule,
+                    "due": each.decision.due,
+                }
+                for each in due
+            ]
+            self._writer.add(
+                PlannedEvaluation.model_validate(
+                    {
+                        "eval_id": evaluation.eval_id,
+                        "environment": evaluation.environment,
+                        "documents": documents,
+                        "open": examined.open,
+                    }
+                )
+            )
+
+
+def first_free_day(until: datetime) -> date:
+    """Return the first day that lies wholly after a lock."""
+    moment = until.astimezone(UTC)
+    return (moment + timedelta(days=1) - timedelta.resolution).date()

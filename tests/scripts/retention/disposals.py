@@ -1,0 +1,97 @@
+"""Plan and apply in this process, on a day of the test's choice."""
+
+import hashlib
+import io
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from scripts.erase.versions import open_versions
+from scripts.retention.application import Application, ApplicationResult
+from scripts.retention.certificate import CertificateKeys, Operator
+from scripts.retention.disposal import DisposalStores, Disposer
+from scripts.retention.plan_counts import PlanCounts
+from scripts.retention.plan_file import Plan, read_plan
+from scripts.retention.survey import Survey
+from tasks.model.evaluation import ENVIRONMENTS, Evaluation
+from tasks.retention.event import EventReport, record_event
+from tasks.retention.schedule import Schedule
+from tasks.storage.bucket import Bucket
+from tasks.storage.manifest import Manifest, read_manifest
+from worker.config.settings import Settings
+
+SCHEDULE: dict[str, Any] = {
+    "rule": [
+        {"name": "selfies", "kind": "selfie", "keep_for": "3y", "clock": "archived"},
+        {"name": "fronts", "kind": "document_front", "keep_for": "5y", "clock": "relationship_ended", "keep": "must"},
+    ]
+}
+OPERATOR = Operator("records", "a-host")
+
+
+def at(day: str) -> datetime:
+    """Return noon of a day."""
+    return datetime.fromisoformat(f"{day}T12:00:00+00:00")
+
+
+async def no_wait() -> None:
+    """Do not wait: the test has no worker."""
+
+
+@dataclass
+class RetainedArchive:
+    """An archive with a schedule.
+
+    Attributes:
+        settings: name the archive.
+        bucket: the archive.
+        schedule: the schedule.
+        wrapped: returns the stores that disposals use, given the real ones.
+    """
+
+    settings: Settings
+    bucket: Bucket
+    schedule: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULE))
+    wrapped: Callable[[DisposalStores], DisposalStores] = lambda stores: stores
+
+    def survey(self, day: str, environments: Sequence[str] = ENVIRONMENTS) -> Survey:
+        text = json.dumps(self.schedule).encode()
+        schedule, now = Schedule.model_validate(self.schedule), at(day)
+        return Survey(self.settings, schedule, hashlib.sha256(text).hexdigest(), environments, now, lambda: now)
+
+    async def plan(self, day: str, until: str | None = None) -> tuple[Plan, PlanCounts]:
+        file = io.BytesIO()
+        counts = await self.survey(day).run(self.bucket, date.fromisoformat(until or day), out=file)
+        return read_plan(file), counts
+
+    async def apply(
+        self, plan: Plan, day: str, wait: Callable[[], Awaitable[None]] = no_wait, *, dry_run: bool = False
+    ) -> ApplicationResult:
+        survey = self.survey(day)
+        stores = self.wrapped(DisposalStores(self.bucket, open_versions(self.settings), {"team": "kyc"}))
+        keys = CertificateKeys(plan.sha256, plan.header.made_at)
+        disposer = Disposer(stores, survey.schedule, keys, survey.today, survey.clock)
+        return await Application(plan, disposer, OPERATOR, rate=10_000, wait=wait).run(dry_run=dry_run)
+
+    async def dispose(self, day: str) -> ApplicationResult:
+        """Plan and apply on the same day."""
+        plan, _ = await self.plan(day)
+        return await self.apply(plan, day)
+
+    async def report(self, eval_id: str, event: str, day: str | None, received: str) -> None:
+        reported = EventReport(event, date.fromisoformat(day) if day else None, "records")
+        await record_event(self.bucket, Evaluation(eval_id, "sandbox"), reported, at(received))
+
+    async def manifest(self, eval_id: str) -> Manifest:
+        found = await read_manifest(self.bucket, Evaluation(eval_id, "sandbox"))
+        assert found
+        return found.manifest
+
+    async def certificates(self) -> dict[str, dict[str, Any]]:
+        """Return every certificate by its key."""
+        prefix = "receipts/disposals/"
+        keys = [each.key async for some in self.bucket.list_objects(prefix) for each in some]
+        found = {key: await self.bucket.read(key) for key in keys}
+        return {key: json.loads(each.data) for key, each in found.items() if each}
