@@ -45,6 +45,7 @@ NOT_RUN = {
     "docv-archive cancel --run": "ends the run of later commands",
     "docv-archive hold": "stops later commands",
     "docv-archive erase": "waits until leases have expired",
+    "docv-archive legal-hold": "needs evaluations of a case",
     "docv-archive resume --run": "needs a run on hold for its refusals",
     "docv-archive retention": "needs a schedule, and evaluations that it concerns",
     "docv-archive simulate": "a server does not end",

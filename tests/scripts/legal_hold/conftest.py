@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,10 @@ class CutOff:
     def __init__(self, behind: Any, countdown: Iterator[int]) -> None:
         self._behind, self._countdown = behind, countdown
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         method = getattr(self._behind, name)
+        if not callable(method):
+            return method
 
         async def later(*arguments: Any, **named: Any) -> Any:
             self._count()
