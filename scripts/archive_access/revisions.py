@@ -83,7 +83,7 @@ def _parse(found: StoredObject, evaluation: Evaluation) -> StoredManifest:
     except ValidationError:
         raise NotExported(manifest_error(found.data)) from None
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
-        raise NotExported("the manifest is of another evaluation")
+        raise NotExported("the manifest belongs to another evaluation")
     return StoredManifest(manifest, found)
 
 
@@ -95,5 +95,5 @@ def manifest_error(data: bytes) -> str:
         return "the manifest is not valid JSON"
     version = facts.get("schema") if isinstance(facts, dict) else None
     if isinstance(version, int) and version > 1:
-        return f"the manifest is of a newer format ({version}): use a newer docv-archive"
+        return f"the manifest has a newer format ({version}): use a newer docv-archive"
     return "the manifest does not match its schema, docs/manifest.schema.json"

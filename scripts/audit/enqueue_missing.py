@@ -106,7 +106,9 @@ async def open_missing_queue(settings: Settings, account: str) -> AsyncIterator[
                 listed = await _read_listed(ledger, bucket, settings.environment)
                 cancelled = frozenset(await read_cancelled_ids(bucket, settings.environment))
             except IntegrityError as error:
-                raise ServiceUnavailable(f"nothing was enqueued: {error}; `docv-archive verify` tells more") from None
+                raise ServiceUnavailable(
+                    f"nothing was enqueued: {error}; `docv-archive verify` shows the details"
+                ) from None
         with contextlib.closing(Publisher(make_publishing_app(settings))) as publisher:
             yield MissingQueue(redis, ledger, publisher, account, listed, cancelled)
 

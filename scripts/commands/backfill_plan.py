@@ -164,15 +164,19 @@ def _table(made: BackfillPlan) -> Table:
     source = "sizes from the archive" if made.known else "sizes from RiskOS's documentation"
     quota = "" if made.estimate.per_day is None else f", {made.estimate.per_day:,.0f} requests a day"
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("evaluations", f"{made.ids:,}", f"{format_count(made.bad, 'bad line')}, {made.repeated:,} repeated")
     table.add_row(
-        "not archived yet", f"{made.new_ids:,}", "looked up each" if whole else f"told from {made.looked_up:,} of them"
+        "evaluations", f"{made.ids:,}", f"{format_count(made.bad, 'invalid line')}, {made.repeated:,} repeated"
+    )
+    table.add_row(
+        "not archived yet",
+        f"{made.new_ids:,}",
+        "each looked up" if whole else f"estimated from {made.looked_up:,} of them",
     )
     table.add_row("requests to RiskOS", f"{made.estimate.requests:,}", "")
     # Only a run measures how fast the workers are; until then the rate is all that is known.
-    least, why = ("", "as fast as lately") if made.estimate.is_measured else ("at least ", "if the workers keep up")
+    least, why = ("", "measured lately") if made.estimate.is_measured else ("at least ", "if the workers keep up")
     rate = f"at {format_number(made.estimate.rate)} per second, {why}{quota}"
     table.add_row("time", least + format_duration(made.estimate.seconds), rate)
     table.add_row("PUT requests", f"{made.puts:,}", f"{made.documents:.1f} documents and a manifest each, {source}")
-    table.add_row("to keep", format_bytes(made.estimate.requests * made.size), f"{format_bytes(made.size)} each")
+    table.add_row("storage", format_bytes(made.estimate.requests * made.size), f"{format_bytes(made.size)} each")
     return table

@@ -66,20 +66,22 @@ async def _record(settings: Settings, stopped: StoppedRun, who: str) -> None:
             is_recorded = await record_cancellation(bucket, stopped, who, settings.environment)
     except (IntegrityError, ManifestChanged) as error:
         raise ServiceUnavailable(
-            f"run {stopped.run} is cancelled, but the list in the archive does not record it: {error}"
+            f"run {stopped.run} is cancelled, but its list in the archive does not record this: {error}"
         ) from None
     except (ServiceUnavailable, SettingsError):
         if is_fed:  # any other run may have no list, and no archive here
             raise
         return
     if not is_recorded:
-        click.echo(f"docv-archive: the archive has no list of run {stopped.run} to record that", err=True)
+        click.echo(f"docv-archive: the archive has no list of run {stopped.run}, so it does not record this", err=True)
 
 
 def _report(counts: CancelCounts, *, as_json: bool, **facts: object) -> None:
     if as_json:
         click.echo(orjson.dumps({"cancelled": counts.cancelled, "in_flight": counts.in_flight, **facts}))
         return
-    click.echo(f"{counts.cancelled} cancelled" + (f"; {counts.in_flight} in flight end" if counts.in_flight else ""))
+    click.echo(
+        f"{counts.cancelled} cancelled" + (f"; {counts.in_flight} in flight will finish" if counts.in_flight else "")
+    )
     if facts.get("not_waiting"):
         click.echo(f"{facts['not_waiting']} of the given evaluations were not waiting")

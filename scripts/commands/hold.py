@@ -36,9 +36,9 @@ def hold(reason: str, account: str | None, *, replace: bool, by: str | None, as_
         click.echo(orjson.dumps({"holds": [_as_json(placed)]}))
     else:
         click.echo(
-            f"{placed.what} is on hold, {describe_end(placed)}. Within a second no worker sends a request with it"
+            f"{placed.what} is on hold, {describe_end(placed)}. Workers stop sending its requests within a second;"
         )
-        click.echo("any more; evaluations are still accepted, and wait.")
+        click.echo("evaluations are still accepted, and wait.")
     return OK
 
 
@@ -65,9 +65,9 @@ def resume(account: str | None, run: str | None, *, accept_refusals: bool, as_js
     elif not ended and not left:
         click.echo("nothing is on hold")
     for each in () if as_json else ended:
-        click.echo(f"{each.what} goes on; it was on hold ({each.reason}: {each.note})")
+        click.echo(f"{each.what} continues; it was on hold ({each.reason}: {each.note})")
         if each.reason is Reason.QUOTA:
-            click.echo("while the quota counts as spent it will soon be on hold again; see DOCV_DAILY_QUOTA")
+            click.echo("it will soon be on hold again if its quota is still spent; see DOCV_DAILY_QUOTA")
     for each in () if as_json else left:
         click.echo(f"{each.what} stays on hold ({each.reason}), {describe_end(each)}")
     return OK
@@ -88,7 +88,8 @@ def _resume_run(settings: Settings, run: str | None, account: str | None, *, acc
         raise click.UsageError("--accept-refusals is for one run: give --run, and leave out --account")
     if not accept_refusals:
         raise click.UsageError(
-            f"run {parse_run(run)} goes on only with --accept-refusals: RiskOS had no documents in its first answers"
+            f"run {parse_run(run)} continues only with --accept-refusals, because RiskOS had no documents for its first "
+            "evaluations"
         )
     scope = scope_of_run(parse_run(run))
 

@@ -71,7 +71,7 @@ def show(eval_id: str, account: str | None, *, as_json: bool) -> int:
         try:
             settings = stack.enter_context(find_redis(settings))
         except SettingsError as error:
-            click.echo(f"docv-archive: only the archive is read: {error}", err=True)
+            click.echo(f"docv-archive: only the archive was read: {error}", err=True)
         try:
             found = asyncio.run(_find(settings, Evaluation(known, settings.environment)))
         except IntegrityError as error:

@@ -99,7 +99,7 @@ def simulate(
     if webhook is not None:
         return _deliver(webhook, eval_ids or demo_ids(ids or 1), event_type, secret_file)
     if eval_ids:
-        raise click.UsageError("IDs are for events: give the address with --webhook URL")
+        raise click.UsageError("IDs are only used with --webhook URL")
     if ids is not None:
         click.echo("\n".join(demo_ids(ids)))
         return OK
@@ -113,7 +113,7 @@ def simulate(
         if not with_parent:
             commands = rehearsal_commands(rehearsal_settings(url, key[0], options.rate))
             steps = f"{path_command(sys.argv[0])}{commands}"
-            click.echo(f"\nTo rehearse, in another terminal and away from your .env:\n\n{steps}\n")
+            click.echo(f"\nTo rehearse, run this in another terminal, in a folder without your .env:\n\n{steps}\n")
 
     try:
         serve(options, announce, key[1:], one_rate=one_rate)

@@ -217,7 +217,7 @@ def _add_rates(states: Table, overview: Overview) -> None:
 
 def _runs(overview: Overview) -> Table:
     runs = Table(box=None, pad_edge=False)
-    for title in ("run", "total", "pending", "to look at", "left"):
+    for title in ("run", "total", "pending", "need attention", "left"):
         # A name that is cut cannot be given to a command.
         runs.add_column(title, justify="left" if title == "run" else "right", overflow="fold", no_wrap=title == "left")
     for name, run in overview.runs.items():

@@ -22,24 +22,21 @@ def explain(error: Exception) -> tuple[str, int] | None:
             sentence = str(error)
         case RedisError() | KombuError() if is_full(error):
             sentence = (
-                "Redis is full: nothing more is accepted until workers have made room; what was accepted before is "
-                "safe, and the same command accepts the rest later"
+                "Redis is full: nothing more is accepted until workers have freed memory; accepted evaluations are "
+                "safe, and the same command submits the rest later"
             )
         case NotReplicated():
             sentence = (
-                f"{error}, and DOCV_REDIS_REPLICAS wants as many: see that the replicas run and follow, and give the "
-                "same command again; nothing is archived twice by that"
+                f"{error}, but DOCV_REDIS_REPLICAS requires more: check that the replicas run and are connected, and "
+                "run the same command again; nothing is archived twice"
             )
         case KombuError():
             sentence = (
-                f"what carries the messages does not do what it was asked ({type(error).__name__}); what was accepted "
-                "before is safe, and comes to its queue when it does: see that Redis runs, or RabbitMQ where "
-                "DOCV_BROKER_URL names one, and give the same command again"
+                f"the broker of the messages failed ({type(error).__name__}): check that Redis runs, or RabbitMQ if "
+                "DOCV_BROKER_URL names one, and run the same command again; accepted evaluations are safe"
             )
         case RedisError():
-            sentence = (
-                f"{explain_redis_error(error)}; then give the same command again, what was accepted before is safe"
-            )
+            sentence = f"{explain_redis_error(error)}; then run the same command again, accepted evaluations are safe"
         case _:
             return None
     return sentence, UNREACHABLE

@@ -230,4 +230,4 @@ def _print_totals(sums: _ExportTotals, wanted: ExportOptions) -> None:
         return
     counts = f"{format_count(sums.evaluations, 'evaluation')}, {format_count(sums.documents, 'document')}"
     what = f"{counts}, {format_bytes(sums.bytes)}"
-    click.echo(f"{wanted.target}: {what}" + (f"; {sums.not_all} not as asked" if sums.not_all else ""), err=True)
+    click.echo(f"{wanted.target}: {what}" + (f"; {sums.not_all} incomplete" if sums.not_all else ""), err=True)

@@ -40,7 +40,9 @@ def staging_folder(target: Path) -> Iterator[Path]:
             yield folder
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ServiceUnavailable(f"{target} cannot be written: {why}; make room, or choose another path") from None
+        raise ServiceUnavailable(
+            f"{target} cannot be written: {why}; free some space, or choose another path"
+        ) from None
 
 
 def put_in_place(made: Path, target: Path) -> None:

@@ -76,7 +76,7 @@ def _report_bad(ids: ParsedIds) -> None:
     if len(ids.bad) > _NAMED:
         click.echo(f"... and {len(ids.bad) - _NAMED} more", err=True)
     if ids.bad:
-        click.echo(f"{len(ids.bad)} refused; the other {len(ids.eval_ids)} go on", err=True)
+        click.echo(f"{len(ids.bad)} refused; the other {len(ids.eval_ids)} continue", err=True)
     if ids.repeated:
         click.echo(f"{ids.repeated} given more than once; each counts once", err=True)
 

@@ -78,5 +78,5 @@ def _translated(endpoint: str | None) -> Iterator[None]:
     except (exceptions.BotoCoreError, exceptions.ClientError, Boto3Error) as error:
         where = urlsplit(endpoint).hostname if endpoint else "Amazon S3"
         raise ServiceUnavailable(
-            f"{where} does not answer ({type(error).__name__}); see DOCV_S3_ENDPOINT and the network"
+            f"{where} does not answer ({type(error).__name__}); check DOCV_S3_ENDPOINT and the network"
         ) from None

@@ -118,7 +118,7 @@ class LocalWorkers:
         refused = next((hold for hold in seen.holds if hold.reason in _OF_THE_KEY), None)
         if refused and not asked:
             raise ServiceUnavailable(
-                f"{refused.note}: see DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is "
+                f"{refused.note}: check DOCV_API_KEY or DOCV_ACCOUNTS, the environment and whether the account is "
                 f"activated; {format_count(seen.counters.pending, 'evaluation', 'waits', 'wait')}; then "
                 "run the same command to continue"
             )

@@ -60,7 +60,7 @@ class LocalWorker:
             words = f"see {self.log}"
             with contextlib.suppress(OSError):
                 words = "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-5:])
-            raise ServiceUnavailable(f"the worker died {self._starts} times; its last words:\n{words}")
+            raise ServiceUnavailable(f"the worker died {self._starts} times; its last output:\n{words}")
         self._close_log()
         self._process = self._start()
 

@@ -31,7 +31,7 @@ def describe_rate(rate: RateStatus) -> tuple[str, str]:
     """Return a rate for people: the number, and the words that follow it."""
     source = "set by hand" if rate.manual else "from the settings"
     if rate.effective < rate.configured:
-        source = f"{rate.reason}, {format_number(rate.configured)} are asked for, {source}"
+        source = f"{rate.reason}, {format_number(rate.configured)} configured, {source}"
     lately = f"{format_number(rate.observed)} over the last minute"
     figure = format_number(rate.effective)
     return figure, f"request{'s' * (figure != '1')} per second, {source}; {lately}"

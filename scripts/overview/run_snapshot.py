@@ -83,4 +83,4 @@ def describe_end(hold: Hold) -> str:
         return f"until `docv-archive resume --run {run} --accept-refusals`"
     if hold.is_manual:
         return "until `docv-archive resume`"
-    return f"{'next probe' if hold.needs_probe else 'goes on'} in {format_duration(hold.remaining)}"
+    return f"{'next probe' if hold.needs_probe else 'continues'} in {format_duration(hold.remaining)}"

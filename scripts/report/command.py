@@ -73,7 +73,7 @@ def report(
         if html:
             _write_page(html, render_page(run, totals, utc_now(), cells))
     where = f"{html}: " if html else ""
-    click.echo(f"{where}{format_count(totals.count, 'evaluation')}, {totals.errors:,} to look at", err=True)
+    click.echo(f"{where}{format_count(totals.count, 'evaluation')}, {totals.errors:,} need attention", err=True)
     return NOT_ALL if totals.errors else OK
 
 

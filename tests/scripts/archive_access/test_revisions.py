@@ -88,7 +88,7 @@ async def test_a_revision_is_refused_when_it_replaces_another(bucket: Bucket, ro
         (b"[]", "does not match its schema"),
         (b'{"schema": 1}', "does not match its schema"),
         (b'{"schema": "2"}', "does not match its schema"),
-        (b'{"schema": 2}', "is of a newer format (2): use a newer docv-archive"),
+        (b'{"schema": 2}', "has a newer format (2): use a newer docv-archive"),
     ],
 )
 async def test_an_unreadable_manifest_is_reported_with_the_reason(
@@ -100,7 +100,7 @@ async def test_an_unreadable_manifest_is_reported_with_the_reason(
 
 async def test_a_manifest_of_another_evaluation_is_refused(bucket: Bucket, root: Path) -> None:
     change(root / EVALUATION.manifest_key, environment="production")
-    assert await why_not(bucket) == "the manifest is of another evaluation"
+    assert await why_not(bucket) == "the manifest belongs to another evaluation"
 
 
 def document(kind: str, key: str) -> DocumentRecord:

@@ -323,7 +323,7 @@ async def test_a_list_with_only_refusals_is_put_on_hold_until_they_are_accepted(
 
     resumed = await alone.run("resume", "--run", "q3", "--accept-refusals")
     assert (resumed.code, resumed.err) == (0, "")
-    assert resumed.out.startswith("run q3 goes on")
+    assert resumed.out.startswith("run q3 continues")
     ended = await alone.run("backfill", "ids.csv", "--run", "q3", "--json")
     assert ended.code == 0
     assert json.loads(ended.out)["outcomes"]["no_documents"] == 450
@@ -350,7 +350,7 @@ async def test_a_run_with_only_refusals_ends_with_1_and_the_command(alone: Shell
     ("options", "sentence"),
     [
         (("--accept-refusals",), "give --run"),
-        (("--run", "q3"), "goes on only with --accept-refusals"),
+        (("--run", "q3"), "continues only with --accept-refusals"),
         (("--run", "q3", "--accept-refusals"), "run q3 is not on hold for its refusals"),
         (("--run", "q 3", "--accept-refusals"), "the name of a run"),
         (("--run", "q3", "--accept-refusals", "--account", "default"), "leave out --account"),

@@ -172,5 +172,5 @@ async def test_a_run_is_cancelled_even_if_the_archive_cannot_record_it(shell: Sh
     (shell.folder / "archive/runs/sandbox/q3/run.json").write_text("{}")
     finished = await shell.run("cancel", "--run", "q3")
     assert finished.code == 3
-    assert "run q3 is cancelled, but the list in the archive does not record it" in finished.err
+    assert "run q3 is cancelled, but its list in the archive does not record this" in finished.err
     assert (await Ledger(redis).runs.get_counters("q3")).pending == 0

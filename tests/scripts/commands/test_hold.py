@@ -36,7 +36,7 @@ async def test_hold_stops_an_account_and_resume_starts_it_again(shell: Shell, ho
     resumed = await shell.run("resume")
 
     assert resumed.code == 0
-    assert resumed.out == "account default goes on; it was on hold (by_hand: the month is[31m beingclosed)\n"
+    assert resumed.out == "account default continues; it was on hold (by_hand: the month is[31m beingclosed)\n"
     assert await holds.list_all() == []
     again = await shell.run("resume")
     assert (again.code, again.out) == (0, "nothing is on hold\n")

@@ -34,9 +34,9 @@ async def test_rate_sets_the_rate_and_restores_that_of_the_settings(shell: Shell
     await redis.hset(PACE, mapping={"granted": 1, "granted_until": 10**15})
     slowed = (await shell.run("rate")).out
     zero = "; 0 over the last minute\n"
-    assert slowed == "1 request per second, slowed down by RiskOS, 2.5 are asked for, set by hand" + zero
+    assert slowed == "1 request per second, slowed down by RiskOS, 2.5 configured, set by hand" + zero
     back = await shell.run("rate", "--from-settings")
-    assert back.out == "1 request per second, slowed down by RiskOS, 12 are asked for, from the settings" + zero
+    assert back.out == "1 request per second, slowed down by RiskOS, 12 configured, from the settings" + zero
 
 
 async def test_json_shows_the_same(shell: Shell, redis: Redis) -> None:

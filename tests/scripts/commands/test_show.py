@@ -170,7 +170,7 @@ async def test_only_the_archive_is_read_and_the_output_says_so_without_redis(she
     del shell.settings["DOCV_REDIS_URL"]
     finished = await shell.run("show", NO_DOCUMENTS, "--json")
     assert (finished.code, json.loads(finished.out)["outcome"]) == (0, "no_documents")
-    assert "only the archive is read: DOCV_REDIS_URL is not set" in finished.err
+    assert "only the archive was read: DOCV_REDIS_URL is not set" in finished.err
     assert list(shell.folder.iterdir()) == [archive]
 
 

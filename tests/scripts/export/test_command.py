@@ -257,7 +257,7 @@ async def test_a_damaged_document_does_not_stop_the_others(shell: Shell) -> None
     assert finished.code == 1
     assert [line["problems"] for line in told(finished)] == [
         ["document 2 of the manifest: its bytes differ from the archived ones; it was not exported"],
-        ["the manifest is of a newer format (2): use a newer docv-archive"],
+        ["the manifest has a newer format (2): use a newer docv-archive"],
         [],
     ]
     assert documents_in(shell.folder / "out" / IDS[0]) == {"user_uploaded/front.jpg": FILES["user_uploaded/front.jpg"]}

@@ -82,7 +82,7 @@ def test_download_raises_service_unavailable_when_s3_fails(s3: S3, status_server
 
 def test_download_raises_service_unavailable_when_s3_does_not_answer(s3: S3, unused: str) -> None:
     with pytest.raises(
-        ServiceUnavailable, match=r"127\.0\.0\.1 does not answer .*; see DOCV_S3_ENDPOINT and the network"
+        ServiceUnavailable, match=r"127\.0\.0\.1 does not answer .*; check DOCV_S3_ENDPOINT and the network"
     ):
         download("s3://bucket/ids.csv", unused, io.BytesIO(), None)
 

@@ -40,7 +40,9 @@ def test_what_it_waits_for_comes_first() -> None:
         "account default is on hold (401: the API key is not accepted), next probe in 27 s, 3 archived"
     )
     spent = Hold(backfill_of("default"), Reason.QUOTA, "", age=3, remaining=7200, needs_probe=False)
-    assert seen(holds=[spent]).sentence() == "the backfill of account default is on hold (quota), goes on in 2 h 0 min"
+    assert (
+        seen(holds=[spent]).sentence() == "the backfill of account default is on hold (quota), continues in 2 h 0 min"
+    )
     stopped = Hold(ARCHIVE, Reason.BY_HAND, "", age=3, remaining=1e9, needs_probe=False)
     assert seen(holds=[stopped]).sentence() == "the archive is on hold (by_hand), until `docv-archive resume`"
     parked = seen(archived=3, parked=2)

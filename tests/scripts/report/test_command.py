@@ -42,7 +42,7 @@ async def test_a_spreadsheet_gets_a_row_for_each_evaluation(shell: Shell) -> Non
         ("missing", ""),
     ]
     assert finished.code == 1
-    assert "4 evaluations, 4 to look at" in finished.err
+    assert "4 evaluations, 4 need attention" in finished.err
 
 
 async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
@@ -78,7 +78,7 @@ async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) ->
     assert (await shell.run("erase", *IDS, "--reason", "request 4711", "--yes")).code == 0
     finished = await shell.run("report", "q3", "--json")
     assert [json.loads(line)["outcome"] for line in finished.out.splitlines()] == ["erased"] * 4
-    assert (finished.code, "4 evaluations, 0 to look at" in finished.err) == (0, True)
+    assert (finished.code, "4 evaluations, 0 need attention" in finished.err) == (0, True)
     await shell.run("report", "q3", "--html", "q3.html")
     page = (shell.folder / "q3.html").read_text("utf-8")
     assert '<td>erased</td><td class="figure">4</td>' in page
