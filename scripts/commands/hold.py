@@ -88,8 +88,8 @@ def _resume_run(settings: Settings, run: str | None, account: str | None, *, acc
         raise click.UsageError("--accept-refusals is for one run: give --run, and leave out --account")
     if not accept_refusals:
         raise click.UsageError(
-            f"run {parse_run(run)} continues only with --accept-refusals, because RiskOS had no documents for its first "
-            "evaluations"
+            f"run {parse_run(run)} continues only with --accept-refusals, because RiskOS had no documents for the "
+            "first evaluations"
         )
     scope = scope_of_run(parse_run(run))
 
