@@ -57,7 +57,7 @@ class Holder:
 
     Attributes:
         bucket: the archive.
-        s3: the same archive if it has Object Lock; else None, so that the manifest alone holds.
+        s3: the same archive, if it is in S3; in a folder the manifest alone holds.
         matter: name of the matter.
         even_if_absent: whether to write a manifest for evaluations that are not archived.
         tags: the user's own tags.

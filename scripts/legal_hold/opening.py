@@ -12,7 +12,7 @@ from tasks.errors import IntegrityError, ManifestChanged
 from tasks.storage.bucket import Bucket
 from tasks.storage.matter import MatterRecord, MatterState, read_matter
 from worker.clients.errors import ServiceUnavailable
-from worker.config.settings import Settings
+from worker.config.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class HoldStores:
 
     Attributes:
         bucket: the archive.
-        s3: the same archive if it has Object Lock, else None.
+        s3: the same archive, if it is in S3.
     """
 
     bucket: Bucket
@@ -33,17 +33,15 @@ async def open_hold_stores(settings: Settings) -> AsyncIterator[HoldStores]:
     """Open the archive to put evaluations under legal holds, or to release them.
 
     Raises:
-        SettingsError: there are no credentials for it.
+        SettingsError: there are no credentials for it, or its bucket has no Object Lock.
         ServiceUnavailable: it does not answer, or one of its records is damaged.
     """
     archive = open_s3_archive(settings)
     if archive and not archive.has_object_lock():
-        click.echo(
-            f"docv-archive: bucket {archive.bucket} has no Object Lock, so S3 itself does not prevent the removal of "
-            "objects; docv-archive keeps them",
-            err=True,
+        # Workers write objects under a matter with S3's legal hold, which such a bucket refuses.
+        raise SettingsError(
+            (f"bucket {archive.bucket} has no Object Lock, so S3 has no legal hold there; turn Object Lock on first",)
         )
-        archive = None
     with translate_record_errors():
         async with open_archive_bucket(settings) as bucket:
             yield HoldStores(bucket, archive)

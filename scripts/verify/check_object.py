@@ -77,6 +77,7 @@ def _check_attributes(ctx: VerifyContext, expected: ExpectedObject, head: Object
     for name, allowed in expected.tags.items():
         if head.tags.get(name) not in allowed:
             faults.append((Problem.TAGS_DIFFER, f"{name} is not what the manifest says"))
-    if ctx.lock_expected and expected.locked and head.lock != ctx.lock_expected:
+    is_lock_due = head.lock is not None or not ctx.has_schedule
+    if ctx.lock_expected and expected.locked and is_lock_due and head.lock != ctx.lock_expected:
         faults.append((Problem.LOCK_DIFFERS, f"{ctx.lock_expected} is expected, and it has {head.lock or 'none'}"))
     return faults

@@ -135,6 +135,7 @@ async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: 
             depth=options.depth,
             selection=options.selection,
             lock_expected=settings.lock_mode,
+            has_schedule=settings.retention is not None,
         )
         groups = (
             group_objects(lister.walk("")) if eval_ids is None else _selected_groups(eval_ids, settings.environment)

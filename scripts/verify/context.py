@@ -102,6 +102,7 @@ class VerifyContext:
         depth: how closely objects are checked.
         selection: which evaluations are checked.
         lock_expected: mode of the Object Lock that documents must have; None if they need none.
+        has_schedule: whether a retention schedule may leave documents without a lock.
         progress: counters until now.
         read_limit: bounds the objects that are read at the same time.
     """
@@ -112,6 +113,7 @@ class VerifyContext:
     depth: VerifyDepth = VerifyDepth.CONTENT
     selection: Selection = field(default_factory=Selection)
     lock_expected: str | None = None
+    has_schedule: bool = False
     progress: VerifyProgress = field(default_factory=VerifyProgress)
     read_limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS_AT_ONCE))
 

@@ -178,15 +178,13 @@ def test_versions_behind_a_delete_marker_are_held(bucket: HoldArchive) -> None:
     assert hold_all(archive_, Evaluation(eval_id, "sandbox"), "ON") == 3
 
 
-def test_a_bucket_without_object_lock_is_reported_once_and_the_manifest_holds(
-    s3: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bucket_without_object_lock_is_refused(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     held = open_holds(f"s3://{s3.bucket}/kept/here", s3, monkeypatch)
-    ids = [held.fill() for _ in range(2)]
-    held.run_well(*CREATE)
-    result = held.run_well(*ADD, *ids)
-    assert result.stderr.count("has no Object Lock") == 1
-    assert [held.matters(eval_id) for eval_id in ids] == [(M,), (M,)]
+    eval_id = held.fill()
+    result = held.run(*ADD, eval_id)
+    assert result.exit_code == 2
+    assert "has no Object Lock, so S3 has no legal hold there; turn Object Lock on first" in result.stderr
+    assert held.matters(eval_id) == ()
 
 
 @pytest.mark.parametrize("matter", ["Upper", "x" * 49, "a/b", "-"])

@@ -170,6 +170,7 @@ async def test_a_lock_is_looked_at_only_where_one_is_expected(place: Place, monk
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     assert {problem for _, problem in await wrong(place, lock_expected="COMPLIANCE")} == {"lock_differs"}
     assert await wrong(place, lock_expected=None) == []
+    assert await wrong(place, lock_expected="COMPLIANCE", has_schedule=True) == []
 
 
 async def test_a_document_that_was_there_under_two_names_may_have_the_tag_of_either(place: Place) -> None:
