@@ -1,9 +1,11 @@
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -28,9 +30,11 @@ from tasks.model.outcome import Outcome
 from tasks.resilience.holds import OUTAGE_BACKOFF, Reason, hold_key
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
+from tasks.riskos import client as module
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.riskos.response import Bundle, NoBundle
+from tests.counting import Counted
 from tests.riskos import Clock, Heard, Reply, Server, Then, http, json, listening, saying, zipped
 from tests.zips import zip_of
 
@@ -508,6 +512,23 @@ async def test_a_probe_answered_403_ends_another_hold(open_setup: Open) -> None:
 
 
 # The quota
+
+
+@pytest.mark.parametrize(("status", "label"), [(200, "2xx"), (404, "4xx")])
+async def test_explain_counts_its_request(open_setup: Open, counted: Counted, status: int, label: str) -> None:
+    async with open_setup(json(status, b"{}")) as (setup, _):
+        assert await setup.client.explain(EVALUATION, job()) == ()
+    assert counted[f'docv_riskos_requests_total{{status="{label}"}}'] == 1
+
+
+async def test_fetch_observes_the_wait_for_its_permit(
+    open_setup: Open, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0.0, 2.5)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    async with open_setup(HERE) as (setup, _):
+        await setup.fetch()
+    assert counted['docv_step_seconds_sum{step="rate_limit"}'] == pytest.approx(2.5)
 
 
 SPENT = {"RateLimit_Remaining": "0", "RateLimit_Reset": "600"}
