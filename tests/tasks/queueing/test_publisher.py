@@ -269,3 +269,7 @@ async def test_the_backlog_is_counted_in_the_database_of_the_queue(redis_url: st
 
 async def test_the_backlog_of_an_unused_redis_is_empty(redis: Redis) -> None:
     assert await count_backlog(redis) == Backlog({Queue.LIVE: 0, Queue.BACKFILL: 0}, 0)
+
+
+def test_a_publisher_counts_no_messages_when_redis_is_the_broker(publisher: Publisher) -> None:
+    assert publisher.count_waiting() is None
