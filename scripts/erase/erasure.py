@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scripts.erase.marker import is_marker, replace_with_marker
+from scripts.erase.marker import is_marker, parse_manifest, replace_with_marker
+from scripts.erase.matters import UnderLegalHold, check_manifest, check_matters
 from scripts.erase.presence import Presence, find_presences
 from scripts.erase.receipt import (
     ErasureRequest,
@@ -47,7 +48,7 @@ class ErasureStores:
         versions: the same archive, with all versions of its objects.
         redis_records: the records in Redis.
         tags: the user's own tags, for the marker.
-        lists: keys of the pieces of run lists that name an evaluation, by its ID.
+        lists: keys of the pieces of run lists, and of additions to matters, that name an evaluation, by its ID.
     """
 
     bucket: Bucket
@@ -144,12 +145,23 @@ async def begin_erasure(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool = False
 ) -> BegunErasure | WouldErase | ErasureRefused | NotFound:
     """Set the marker and make the first sweep, or resume an interrupted erasure; raises as ``erase_one``."""
+    try:
+        return await _begin(evaluation, request, stores, dry_run=dry_run)
+    except UnderLegalHold as held:
+        return ErasureRefused(str(held))
+
+
+async def _begin(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+) -> BegunErasure | WouldErase | ErasureRefused | NotFound:
     keys = await asyncio.to_thread(list_receipt_keys, stores.versions, evaluation)
     receipts = await find_unfinished(stores.bucket, keys)
     here, elsewhere = await _find_presence(evaluation, stores)
     is_here = here.is_found or bool(receipts) or request.even_if_absent
     if not is_here and (elsewhere.is_found or not dry_run):
         return NotFound(_describe(elsewhere) if elsewhere.is_found else _ABSENT)
+    if here.items:
+        await check_matters(stores.bucket, evaluation)
     if why := await _find_lock(here.items, request, stores):
         return ErasureRefused(why)
     is_new = not receipts
@@ -183,7 +195,11 @@ async def finish_erasure(
         return ErasureRefused(_BUSY)
     late = [*begun.late]
     for _ in range(_SWEEPS):
-        if not (items := await _list_items_to_remove(evaluation, stores)):
+        try:
+            items = await _list_items_to_remove(evaluation, stores)
+        except UnderLegalHold as held:
+            return ErasureRefused(str(held))
+        if not items:
             break
         if why := await _find_lock(items, begun.request, stores):
             return ErasureRefused(why)
@@ -216,10 +232,15 @@ def _describe(elsewhere: Presence) -> str:
 
 
 async def _list_items_to_remove(evaluation: Evaluation, stores: ErasureStores) -> list[ObjectVersion]:
-    """Return every version of an evaluation's objects, except a marker that is already in stores."""
-    has_marker = is_marker(await stores.bucket.read(evaluation.manifest_key))
+    """Return every version of an evaluation's objects, except a marker that is already in stores.
+
+    Raises:
+        UnderLegalHold: it was archived again meanwhile, and is under a legal hold.
+    """
+    manifest = parse_manifest(await stores.bucket.read(evaluation.manifest_key))
+    check_manifest(manifest)
     items = await asyncio.to_thread(stores.versions.items, evaluation)
-    if not has_marker:
+    if manifest is None or manifest.erased is None:
         return items
     return [item for item in items if not (item.key == evaluation.manifest_key and item.latest and not item.deletion)]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from scripts.erase.matters import check_manifest
 from scripts.erase.receipt import StoredReceipt
 from tasks.errors import ManifestChanged
 from tasks.model.evaluation import Evaluation
@@ -18,7 +19,7 @@ _TRIES = 3
 
 def is_marker(found: StoredObject | None) -> bool:
     """Return whether a stored manifest is the marker of an erasure."""
-    manifest = _parse_manifest(found)
+    manifest = parse_manifest(found)
     return manifest is not None and manifest.erased is not None
 
 
@@ -31,12 +32,14 @@ async def replace_with_marker(
         tags: the user's own tags.
 
     Raises:
+        UnderLegalHold: the evaluation is under a legal hold.
         ManifestChanged: workers changed the manifest during every try.
         StorageError: the marker may not have been written.
     """
     for _ in range(_TRIES):
         found = await bucket.read(evaluation.manifest_key)
-        before = _parse_manifest(found)
+        before = parse_manifest(found)
+        check_manifest(before)
         # An order to archive again overrides earlier erasures only, so the marker has the time of the latest one.
         if before and before.erased and before.erased.at >= receipt.receipt.requested_at:
             await complete_tags(bucket, evaluation, before, tags)
@@ -75,7 +78,7 @@ def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | 
     )
 
 
-def _parse_manifest(found: StoredObject | None) -> Manifest | None:
+def parse_manifest(found: StoredObject | None) -> Manifest | None:
     """Return a parsed manifest; None if it is damaged, which must not prevent the erasure."""
     try:
         return Manifest.model_validate_json(found.data) if found else None

@@ -1,6 +1,7 @@
 """Find an evaluation in the archive, the ledger, and the lists of runs of each environment."""
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from scripts.erase.marker import is_marker
 from scripts.erase.stock import ObjectVersion, ObjectVersions
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation
 from tasks.storage.bucket import Bucket
+from tasks.storage.matter import HOLDS
 
 _LISTS = "runs/"
-_PIECE = ".txt.gz"
+_PACKED = ".gz"
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _GZIP = 31  # wbits for data with a gzip header
 
 
@@ -94,18 +97,19 @@ def _is_current_manifest(item: ObjectVersion, evaluation: Evaluation) -> bool:
 async def find_in_lists(
     bucket: Bucket, versions: ObjectVersions, eval_ids: Collection[str], report_damage: Callable[[str], None]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return the keys of the pieces of run lists that name each evaluation.
+    """Return the keys of the pieces of run lists, and of the additions to matters, that name each evaluation.
 
     Args:
-        report_damage: called with the key of each piece that cannot be read.
+        report_damage: called with the key of each one that cannot be read.
 
     Raises:
         ServiceUnavailable: the archive cannot be listed.
         StorageError: the bucket failed.
     """
     found: dict[str, list[str]] = {eval_id: [] for eval_id in eval_ids}
-    for key in await asyncio.to_thread(versions.keys, _LISTS):
-        if not key.endswith(_PIECE):
+    keys = [key for prefix in (_LISTS, HOLDS) for key in await asyncio.to_thread(versions.keys, prefix)]
+    for key in keys:
+        if not key.endswith(_PACKED):
             continue
         stored = await bucket.read(key)
         try:
@@ -119,5 +123,4 @@ async def find_in_lists(
 
 
 def _parse_ids(data: bytes | None) -> set[str]:
-    text = zlib.decompress(data, _GZIP).decode("ascii", "replace") if data is not None else ""
-    return {line.partition(" ")[0] for line in text.splitlines()}
+    return set(_ID.findall(zlib.decompress(data, _GZIP).decode("ascii", "replace"))) if data is not None else set()

@@ -19,10 +19,23 @@ from redis.asyncio import Redis
 
 from scripts.archive_access.open_bucket import open_archive_bucket
 from scripts.archive_access.s3_client import open_s3_archive
-from scripts.erase.erasure import Erased, ErasureRefused, ErasureResult, ErasureStores, NotFound, WouldErase, erase_one
+from scripts.erase import erasure
+from scripts.erase.erasure import (
+    BegunErasure,
+    Erased,
+    ErasureRefused,
+    ErasureResult,
+    ErasureStores,
+    NotFound,
+    WouldErase,
+    begin_erasure,
+    erase_one,
+    finish_erasure,
+)
 from scripts.erase.files import LocalFiles
+from scripts.erase.pending import begin_pending
 from scripts.erase.presence import find_in_lists
-from scripts.erase.receipt import ErasureRequest
+from scripts.erase.receipt import ErasureRequest, Receipt, StoredReceipt
 from scripts.erase.stock import ObjectVersion, ObjectVersions
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import S3Versions
@@ -33,7 +46,11 @@ from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.retention.event import EventReport, event_prefix, record_event
 from tasks.storage.bucket import Bucket, ObjectAttributes
 from tasks.storage.manifest import read_manifest
+from tasks.storage.matter import begin_release, complete_release, create_matter, record_addition
+from tasks.storage.revision import amend
 from tasks.storage.run_list import RunSource, store_run_list
+from tests.archives import archive as archive_documents
+from tests.archives import documents
 from tests.conftest import S3
 from tests.retention import answering_retention
 from tests.riskos import http, saying
@@ -444,6 +461,107 @@ async def test_an_erasure_removes_entry_and_dead_letter_and_keeps_run_totals_con
     await archive.ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     await archive.erase()
     assert await archive.ledger.locate([eval_id]) == [(None, None)]
+
+
+# Legal holds
+
+
+async def _hold(archive: Archive, *matters: str) -> None:
+    """Archive the evaluation anew under matters, as `legal-hold add` leaves it."""
+    archive.evaluation = Evaluation(str(uuid4()), "sandbox")
+    for matter in matters:
+        await create_matter(archive.bucket, matter, "case 17", "operator")
+        await record_addition(archive.bucket, matter, "sandbox", [archive.evaluation.eval_id], "operator")
+    await archive_documents(archive.bucket, archive.evaluation.eval_id, Outcome.NO_DOCUMENTS)
+    await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": matters}))
+
+
+@pytest.mark.parametrize("matters", [("acme-v-bolt",), ("one", "two")])
+async def test_an_erasure_is_refused_under_a_matter(archive: Archive, matters: tuple[str, ...]) -> None:
+    await _hold(archive, *matters)
+    before = archive.stock.items(archive.evaluation)
+    for dry_run in (True, False):
+        refused = await archive.erase(replace(ASKED, even_if_absent=True), dry_run=dry_run)
+        assert isinstance(refused, ErasureRefused)
+        assert f"under the legal hold{'s' * (len(matters) > 1)} {', '.join(matters)};" in refused.why
+        assert f"legal-hold release {matters[0]}" in refused.why
+    assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
+
+    await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ()}))
+    assert isinstance(await archive.erase(), Erased)
+    await archive.only_a_receipt_and_the_marker_are_left()
+
+
+@pytest.mark.parametrize("manifest", [b"damaged", None])
+async def test_the_records_of_matters_decide_when_the_manifest_cannot_be_read(
+    archive: Archive, manifest: bytes | None
+) -> None:
+    await _hold(archive, "acme-v-bolt")
+    found = await archive.bucket.read(archive.evaluation.manifest_key)
+    assert found
+    if manifest is None:
+        archive.stock.remove(
+            [each for each in archive.stock.items(archive.evaluation) if each.key == archive.evaluation.manifest_key],
+            bypass_governance=False,
+        )
+    else:
+        await archive.bucket.replace(archive.evaluation.manifest_key, manifest, LABELS, found.etag)
+    refused = await archive.erase()
+    assert isinstance(refused, ErasureRefused)
+    assert "it is under the legal hold acme-v-bolt" in refused.why
+
+    await begin_release(archive.bucket, "acme-v-bolt", "settled", "counsel")
+    await complete_release(archive.bucket, "acme-v-bolt")
+    assert isinstance(await archive.erase(), Erased)
+
+
+async def test_a_matter_that_is_named_while_the_erasure_begins_wins(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _hold(archive)
+    real = erasure.begin
+
+    async def overtaken(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
+        await amend(bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ("acme-v-bolt",)}))
+        return await real(bucket, receipt)
+
+    monkeypatch.setattr(erasure, "begin", overtaken)
+    before = archive.stock.items(archive.evaluation)
+    for _ in range(2):
+        refused = await archive.erase()
+        assert isinstance(refused, ErasureRefused)
+        assert "acme-v-bolt" in refused.why
+    assert len(archive.receipts()) == 1, "its receipt stays open"
+    assert {item.key for item in before} <= {item.key for item in archive.stock.items(archive.evaluation)}
+
+    await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ()}))
+    pending = [each async for each in begin_pending(ASKED, archive.place(), ["sandbox"], dry_run=False)]
+    assert [type(result) for _, result in pending] == [BegunErasure]
+
+
+async def test_an_evaluation_that_is_archived_again_and_held_while_an_erasure_waits_stays(archive: Archive) -> None:
+    begun = await begin_erasure(archive.evaluation, ASKED, archive.place())
+    assert isinstance(begun, BegunErasure)
+    await archive_documents(archive.bucket, archive.evaluation.eval_id, Outcome.ARCHIVED, documents("x", 1, 100)[:1])
+    await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ("late",)}))
+    ending = await finish_erasure(begun, archive.place())
+    assert isinstance(ending, ErasureRefused)
+    assert "late" in ending.why
+    found = await read_manifest(archive.bucket, archive.evaluation)
+    assert found
+    assert len(found.manifest.documents) == 1
+
+
+async def test_the_receipt_lists_the_additions_to_matters_that_name_the_id(archive: Archive) -> None:
+    await _hold(archive, "acme-v-bolt")
+    eval_id = archive.evaluation.eval_id
+    lists = await find_in_lists(archive.bucket, archive.stock, [eval_id], pytest.fail)
+    (key,) = lists[eval_id]
+    assert key.startswith("holds/acme-v-bolt/additions/sandbox/")
+    await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ()}))
+    ending = await erase_one(archive.evaluation, ASKED, replace(archive.place(), lists=lists))
+    assert isinstance(ending, Erased)
+    assert ending.receipt.receipt.remaining[0] == key
 
 
 # Locked versions

@@ -230,7 +230,7 @@ def test_nothing_stays_under_a_matter_that_is_released_while_evaluations_are_add
 
 def test_the_same_command_completes_an_addition_that_was_killed_at_any_call(held: HoldArchive) -> None:
     # Calls of moto take long, so only some are tried, from a random first one.
-    step = 10 if held.s3 else 1
+    step = 16 if held.s3 else 1
     calls = random.randrange(step)  # noqa: S311  # not a secret
     while True:
         matter, ids = f"m{calls}", [held.fill()] if held.s3 else [held.fill(), str(uuid4())]
