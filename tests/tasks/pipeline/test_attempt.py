@@ -40,7 +40,7 @@ from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.circuit_breaker import CircuitBreaker
-from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, hold_key
+from tasks.resilience.holds import ARCHIVE, OUTAGE_BACKOFF, Holds, Reason, failures_key, hold_key
 from tasks.resilience.rate_limiter import RateLimiter
 from tasks.resilience.retry import RetryPolicy
 from tasks.resilience.worker_pause import WorkerPause
@@ -258,6 +258,17 @@ async def test_an_attempt_observes_each_step(harness: AttemptHarness, counted: C
     assert counted["docv_downloaded_bytes_total"] > counted["docv_uploaded_bytes_total"] / 2 > 0
     assert {step: counted[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
     assert counted["docv_live_lag_seconds_count"] == 0
+
+
+async def test_a_success_is_recorded_for_riskos_and_the_archive_only_if_both_were_used(harness: AttemptHarness) -> None:
+    redis, breaker = harness.clock.redis, harness.context.client.breaker
+    windows = [failures_key(scope) for scope in ("default", ARCHIVE)]
+    for window in windows:
+        await redis.rpush(window, "one-that-failed")
+    for _ in range(2):  # the second attempt finds the manifest
+        await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
+        await breaker.flush()
+    assert [await redis.lrange(window, 0, -1) for window in windows] == [["one-that-failed", "+"]] * 2
 
 
 async def test_a_tombstone_without_a_request_is_counted_by_reason_and_is_no_success_of_riskos(
