@@ -14,7 +14,7 @@ from tasks.storage.manifest import Manifest, read_manifest
 
 _AT_ONCE = 32
 _PARTS = 4
-_SETTLED = frozenset({ManifestOutcome.ARCHIVED, ManifestOutcome.ERASED})
+_SETTLED = frozenset({ManifestOutcome.ARCHIVED, ManifestOutcome.DISPOSED, ManifestOutcome.ERASED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import pytest
 from tasks.storage.local_bucket import LocalBucket
 from tests.archives import keep_run
 from tests.commands import Shell
-from tests.scripts.quarantine.conftest import FILES, FORGED, GARBAGE, HEALED, NEVER, WHOLE
+from tests.disposals import dispose
+from tests.scripts.quarantine.conftest import FILES, FORGED, GARBAGE, HEALED, NEVER, WHOLE, evaluation
 from tests.zips import zip_of
 
 DAY = 86_400
@@ -50,6 +51,14 @@ async def test_list_omits_evaluations_archived_since_unless_requested(shell: She
     assert await listed(shell) == [WHOLE, FORGED, GARBAGE]
     assert await listed(shell, "--all") == [WHOLE, FORGED, GARBAGE, HEALED]
     assert await listed(shell, HEALED.upper(), NEVER, WHOLE) == [HEALED, WHOLE]
+
+
+async def test_list_leaves_out_bundles_of_evaluations_whose_documents_were_disposed_of(
+    shell: Shell, bucket: LocalBucket
+) -> None:
+    await dispose(bucket, evaluation(HEALED))
+    assert HEALED not in await listed(shell)
+    assert await listed(shell, "--all") == [WHOLE, FORGED, GARBAGE, HEALED]
 
 
 @pytest.mark.parametrize("verb", [("list",), ("get", "--to", "bundles")], ids=lambda verb: verb[0])
