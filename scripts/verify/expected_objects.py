@@ -70,7 +70,11 @@ def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) 
             if wrong := _wrong_key(evaluation, document):
                 claims.differences.append(wrong)
             elif document.key not in claims.documents and document.key not in claims.disposed:
-                claims.documents[document.key] = _expect_document(evaluation, document, sources[document.key])
+                # Images that must not be kept are not locked, except those that came before the evidence.
+                locked = record.manifest.restricted is None
+                claims.documents[document.key] = _expect_document(
+                    evaluation, document, sources[document.key], locked=locked
+                )
                 if number:
                     detail = f"revision {record.manifest.revision} names it, and the manifest does not any more"
                     claims.differences.append(
@@ -112,7 +116,9 @@ def _wrong_key(evaluation: Evaluation, document: DocumentRecord | DisposedRecord
     return Difference(evaluation.eval_id, document.key, problem, detail)
 
 
-def _expect_document(evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str]) -> ExpectedObject:
+def _expect_document(
+    evaluation: Evaluation, document: DocumentRecord, sources: frozenset[str], *, locked: bool
+) -> ExpectedObject:
     return ExpectedObject(
         key=document.key,
         size=document.size,
@@ -123,7 +129,7 @@ def _expect_document(evaluation: Evaluation, document: DocumentRecord, sources: 
             "document-kind": frozenset({document.kind}),
             "source": sources,
         },
-        locked=True,
+        locked=locked,
         sealed_with=document.sealed_with,
     )
 

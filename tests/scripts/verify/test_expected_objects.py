@@ -4,9 +4,9 @@ import pytest
 
 from scripts.verify.expected_objects import expected_objects
 from scripts.verify.record import ManifestRecord
-from tasks.model.outcome import Outcome
+from tasks.model.outcome import Outcome, Restriction
 from tasks.storage.manifest import Manifest
-from tasks.storage.manifest_records import DocumentRecord
+from tasks.storage.manifest_records import DocumentRecord, RestrictedRecord
 from tests.disposals import disposed_of
 from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, document, manifest
 
@@ -28,6 +28,12 @@ def test_a_document_is_claimed_with_all_that_stands_beside_it() -> None:
         "source": {"user_uploaded"},
     }
     assert (claim.locked, claims.bundles, claims.differences) == (True, [], [])
+
+
+def test_a_document_that_must_not_be_kept_may_be_without_a_lock() -> None:
+    restricted = RestrictedRecord(reason=Restriction.MINOR, evidence=("reason_code:R844",), withheld=None)
+    (claim,) = expected_objects(EVALUATION, [record(manifest(restricted=restricted))]).documents.values()
+    assert not claim.locked
 
 
 def test_a_sealed_one_is_larger_where_it_is() -> None:
