@@ -15,6 +15,7 @@ from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
 from scripts.console.operator_name import by_option, check_line, operator_name
 from scripts.console.options import account_option, json_option, yes_option
+from scripts.erase.duties import open_duties
 from scripts.erase.erasure import (
     BegunErasure,
     ErasureRefused,
@@ -85,6 +86,11 @@ class _Erasure:
     is_flag=True,
     help="Also write the marker and receipt for an ID that is not found, so that it is never archived.",
 )
+@click.option(
+    "--when-allowed",
+    is_flag=True,
+    help='If a rule with keep = "must" stands against it, erase with the first `retention apply` after its period.',
+)
 @click.option("--bypass-governance", is_flag=True, help="Also remove objects under a GOVERNANCE retention.")
 @account_option(
     "Account of DOCV_ACCOUNTS; if omitted, the one called default, or the only one; with --pending all accounts."
@@ -108,6 +114,9 @@ def erase(
     A disconnected worker may still write for DOCV_LEASE_SECONDS and DOCV_PUT_SECONDS. The command waits that long
     once for all IDs, removes what was written since, and completes the receipts. --no-wait leaves this to
     `erase --pending`.
+
+    With DOCV_RETENTION, an evaluation with documents that a rule with keep = "must" still covers is not erased, and the
+    command says until when. --when-allowed records such a request; exit code 0.
 
     Exit code 1 means that an evaluation was not found or not erased, that a receipt is open, or that the other
     environment has objects of an evaluation.
@@ -133,6 +142,7 @@ def erase(
         socket.gethostname(),
         bypass_governance=flags["bypass_governance"],
         even_if_absent=flags["even_if_absent"],
+        when_allowed=flags["when_allowed"],
     )
     return interruptible(lambda: _run(ids, request, settings, accounts, pending, as_json=as_json, **flags))
 
@@ -238,7 +248,7 @@ async def _open_stores(erasure: _Erasure) -> AsyncIterator[ErasureStores]:
         versions = open_versions(settings)
         lists = await find_in_lists(bucket, versions, erasure.ids, _report_damage) if erasure.ids else {}
         records = RedisRecords(ledger, environments=erasure.environments)
-        yield ErasureStores(bucket, versions, records, settings.tags, lists)
+        yield ErasureStores(bucket, versions, records, settings.tags, lists, open_duties(settings))
 
 
 def _report_damage(key: str) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from scripts.erase.duties import Duty, RetentionDuties, Waiting, defer
 from scripts.erase.marker import is_marker, parse_manifest, replace_with_marker
 from scripts.erase.matters import UnderLegalHold, check_manifest, check_matters
 from scripts.erase.presence import Presence, find_presences
@@ -19,6 +20,7 @@ from scripts.erase.receipt import (
     Receipt,
     StoredReceipt,
     begin,
+    begin_waiting,
     complete,
     find_unfinished,
     list_receipt_keys,
@@ -49,6 +51,7 @@ class ErasureStores:
         redis_records: the records in Redis.
         tags: the user's own tags, for the marker.
         lists: keys of the pieces of run lists, and of additions to matters, that name an evaluation, by its ID.
+        duties: finds duties to keep an evaluation; None without a retention schedule.
     """
 
     bucket: Bucket
@@ -56,6 +59,7 @@ class ErasureStores:
     redis_records: RedisRecords
     tags: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    duties: RetentionDuties | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class NotFound:
     why: str
 
 
-ErasureResult = Erased | WouldErase | ErasureRefused | NotFound
+ErasureResult = Erased | WouldErase | ErasureRefused | NotFound | Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ async def erase_one(
 
 async def begin_erasure(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool = False
-) -> BegunErasure | WouldErase | ErasureRefused | NotFound:
+) -> BegunErasure | WouldErase | ErasureRefused | NotFound | Waiting:
     """Set the marker and make the first sweep, or resume an interrupted erasure; raises as ``erase_one``."""
     try:
         return await _begin(evaluation, request, stores, dry_run=dry_run)
@@ -153,7 +157,7 @@ async def begin_erasure(
 
 async def _begin(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
-) -> BegunErasure | WouldErase | ErasureRefused | NotFound:
+) -> BegunErasure | WouldErase | ErasureRefused | NotFound | Waiting:
     keys = await asyncio.to_thread(list_receipt_keys, stores.versions, evaluation)
     receipts = await find_unfinished(stores.bucket, keys)
     here, elsewhere = await _find_presence(evaluation, stores)
@@ -162,14 +166,15 @@ async def _begin(
         return NotFound(_describe(elsewhere) if elsewhere.is_found else _ABSENT)
     if here.items:
         await check_matters(stores.bucket, evaluation)
-    if why := await _find_lock(here.items, request, stores):
-        return ErasureRefused(why)
+    if obstacle := await _find_obstacle(evaluation, request, stores, here.items, receipts, dry_run=dry_run):
+        return obstacle
     is_new = not receipts
-    if is_new:
+    if is_new or any(each.receipt.is_waiting for each in receipts):
         receipt = await _make_receipt(evaluation, request, stores, here.items)
         if dry_run:
             return WouldErase(receipt, None if is_here else _ABSENT)
-        receipts = [await begin(stores.bucket, receipt)]
+        receipts = [await begin_waiting(stores.bucket, each, receipt) for each in receipts]
+        receipts = receipts or [await begin(stores.bucket, receipt)]
     if dry_run:
         return WouldErase(receipts[0].receipt)
     await replace_with_marker(stores.bucket, evaluation, receipts[-1], stores.tags)
@@ -195,6 +200,9 @@ async def finish_erasure(
         return ErasureRefused(_BUSY)
     late = [*begun.late]
     for _ in range(_SWEEPS):
+        if duty := await _find_duty(evaluation, stores):
+            # An order with --even-if-erased has archived it again meanwhile.
+            return ErasureRefused(duty.refusal())
         try:
             items = await _list_items_to_remove(evaluation, stores)
         except UnderLegalHold as held:
@@ -211,6 +219,28 @@ async def finish_erasure(
     remaining = (*stores.lists.get(evaluation.eval_id, ()), *mentions)
     done = [await complete(stores.bucket, kept, late, remaining) for kept in begun.receipts]
     return Erased(done[-1], begun.elsewhere)
+
+
+async def _find_duty(evaluation: Evaluation, stores: ErasureStores) -> Duty | None:
+    return await stores.duties.find(stores.bucket, evaluation) if stores.duties else None
+
+
+async def _find_obstacle(
+    evaluation: Evaluation,
+    request: ErasureRequest,
+    stores: ErasureStores,
+    items: Sequence[ObjectVersion],
+    receipts: Sequence[StoredReceipt],
+    *,
+    dry_run: bool,
+) -> ErasureRefused | Waiting | None:
+    """Return why an erasure cannot begin, or None; a request that may wait is recorded."""
+    duty = await _find_duty(evaluation, stores)
+    if duty and request.when_allowed:
+        now = await stores.redis_records.latest_time()
+        return await defer(stores.bucket, evaluation, request, duty, receipts, now, dry_run=dry_run)
+    why = duty.refusal() if duty else await _find_lock(items, request, stores)
+    return ErasureRefused(why) if why else None
 
 
 async def _find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[Presence, Presence]:

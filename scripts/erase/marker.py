@@ -41,7 +41,7 @@ async def replace_with_marker(
         before = parse_manifest(found)
         check_manifest(before)
         # An order to archive again overrides earlier erasures only, so the marker has the time of the latest one.
-        if before and before.erased and before.erased.at >= receipt.receipt.requested_at:
+        if before and before.erased and before.erased.at >= receipt.receipt.erased_at:
             await complete_tags(bucket, evaluation, before, tags)
             return
         marker = make_marker(evaluation, receipt, before)
@@ -74,7 +74,7 @@ def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | 
         retrieved_at=before.retrieved_at if before else now,
         archived_at=now,
         archiver=archiver(),
-        erased=ErasedRecord(receipt=kept.key, at=kept.receipt.requested_at),
+        erased=ErasedRecord(receipt=kept.key, at=kept.receipt.erased_at),
     )
 
 

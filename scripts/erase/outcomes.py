@@ -6,6 +6,7 @@ import click
 import orjson
 
 from scripts.console.formatting import format_count
+from scripts.erase.duties import Waiting
 from scripts.erase.erasure import BegunErasure, Erased, ErasureRefused, ErasureResult, NotFound, WouldErase
 from scripts.erase.receipt import Receipt
 from tasks.model.evaluation import Evaluation
@@ -20,7 +21,7 @@ class Printer:
         as_json: whether to print JSON objects, one per line.
 
     Attributes:
-        all_ok: whether every evaluation so far was erased as requested.
+        all_ok: whether every evaluation so far was erased as requested, or waits as requested.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -30,7 +31,7 @@ class Printer:
     def print(self, evaluation: Evaluation, result: ErasureResult | BegunErasure) -> None:
         """Print the result of one evaluation."""
         is_erased = isinstance(result, Erased) and result.elsewhere is None
-        self.all_ok &= is_erased or isinstance(result, WouldErase)
+        self.all_ok &= is_erased or isinstance(result, WouldErase | Waiting)
         if self._as_json:
             click.echo(orjson.dumps({"eval_id": evaluation.eval_id, **_as_json(result)}))
             return
@@ -49,6 +50,8 @@ def _describe(result: ErasureResult | BegunErasure) -> str:
             return f"erased {_format_amount(kept.receipt)}; the receipt {kept.key} is open: {_OPEN}"
         case WouldErase(receipt):
             return f"would erase {_format_amount(receipt)}"
+        case Waiting(duty, receipt_key):
+            return f"{duty.wait()}; the receipt is {receipt_key}" if receipt_key else duty.wait()
         case ErasureRefused(why) | NotFound(why):
             return f"not erased: {why}"
     assert_never(result)
@@ -63,6 +66,10 @@ def _as_json(result: ErasureResult | BegunErasure) -> dict[str, object]:
             return {"state": "open", **_totals(kept.receipt), "receipt": kept.key, "why": _OPEN}
         case WouldErase(receipt, why):
             return {"state": "would_erase", **_totals(receipt), "receipt": None, "why": why}
+        case Waiting(duty, receipt_key):
+            nothing = {"objects": 0, "versions": 0, "bytes": 0}
+            dates = {"waits_for": duty.rules, "not_before": duty.not_before}
+            return {"state": "waiting", **nothing, "receipt": receipt_key, "why": duty.wait(), **dates}
         case ErasureRefused(why) | NotFound(why):
             state = "refused" if isinstance(result, ErasureRefused) else "not_found"
             return {"state": state, "objects": 0, "versions": 0, "bytes": 0, "receipt": None, "why": why}

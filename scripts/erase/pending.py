@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import replace
 
-from scripts.erase.erasure import BegunErasure, ErasureResult, ErasureStores, begin_erasure, erase_one
+from scripts.erase.erasure import BegunErasure, ErasureRefused, ErasureResult, ErasureStores, begin_erasure, erase_one
 from scripts.erase.marker import is_marker
 from scripts.erase.receipt import RECEIPTS, ErasureRequest, find_unfinished
-from tasks.errors import BadEvalId
+from tasks.errors import BadEvalId, IntegrityError
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
 
 _LEFT = "left by a worker that was archiving it while it was erased"
@@ -16,12 +16,26 @@ _LEFT = "left by a worker that was archiving it while it was erased"
 async def begin_pending(
     request: ErasureRequest, stores: ErasureStores, environments: Collection[str], *, dry_run: bool
 ) -> AsyncIterator[tuple[Evaluation, BegunErasure | ErasureResult]]:
-    """Resume every erasure in these environments whose receipt is open; raises as ``erase_one``."""
+    """Resume every erasure in these environments whose receipt is open; raises as ``erase_one``.
+
+    Deferred requests go on waiting if a duty to keep documents still stands against them.
+    """
     for environment in environments:
         keys = await asyncio.to_thread(stores.versions.keys, f"{RECEIPTS}{environment}/")
         unfinished = await find_unfinished(stores.bucket, keys)
+        deferred = {each.receipt.eval_id for each in unfinished if each.receipt.waits_for}
         for evaluation in _parse_evaluations(each.key.removeprefix(RECEIPTS) for each in unfinished):
-            yield evaluation, await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+            resumed = replace(request, when_allowed=evaluation.eval_id in deferred)
+            yield evaluation, await _resume(evaluation, resumed, stores, dry_run=dry_run)
+
+
+async def _resume(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+) -> BegunErasure | ErasureResult:
+    try:
+        return await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+    except IntegrityError as error:
+        return ErasureRefused(str(error))
 
 
 async def sweep_leftovers(

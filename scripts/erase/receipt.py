@@ -3,22 +3,23 @@
     receipts/{environment}/{eval_id}/{time}.json
 
 A receipt is written before anything is removed; ``completed_at`` is set at the end. So an interrupted erasure is found,
-and the same command or ``erase --pending`` completes it.
+and the same command or ``erase --pending`` completes it. The receipt of a deferred request waits for the end of a duty
+to keep documents; its counts are set when the removal begins.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import UTC, date, datetime
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.erase.stock import ObjectVersion, ObjectVersions
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
-from tasks.storage.bucket import Bucket, ObjectAttributes, WriteUnconfirmed, put
+from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
 from tasks.storage.manifest import archiver, format_utc, utc_now
 
 RECEIPTS = "receipts/"
@@ -37,6 +38,7 @@ class ErasureRequest:
         host: the machine on which the command ran.
         bypass_governance: whether to remove versions under a GOVERNANCE retention, too.
         even_if_absent: whether to write marker and receipt even if nothing of the evaluation is found.
+        when_allowed: whether the request waits while a duty to keep documents stands against it.
     """
 
     reason: str
@@ -44,6 +46,7 @@ class ErasureRequest:
     host: str
     bypass_governance: bool = False
     even_if_absent: bool = False
+    when_allowed: bool = False
 
 
 class Receipt(BaseModel):
@@ -57,15 +60,48 @@ class Receipt(BaseModel):
     by: str
     host: str
     reason: str
-    objects: int = Field(ge=0, description="Objects that were there.")
-    versions: int = Field(ge=0, description="Their versions and delete markers.")
-    size: int = Field(ge=0, description="Bytes of all versions.")
-    documents: tuple[str, ...] = Field(description="SHA-256 of each document, and of each bundle in quarantine.")
-    manifest: str | None = Field(description="SHA-256 of the manifest, or null.")
+    objects: int = Field(default=0, ge=0, description="Objects that were there.")
+    versions: int = Field(default=0, ge=0, description="Their versions and delete markers.")
+    size: int = Field(default=0, ge=0, description="Bytes of all versions.")
+    documents: tuple[str, ...] = Field(
+        default=(), description="SHA-256 of each document, and of each bundle in quarantine."
+    )
+    manifest: str | None = Field(default=None, description="SHA-256 of the manifest, or null.")
     remaining: tuple[str, ...] = Field(default=(), description="Places where the bare ID may remain.")
     requested_at: str
-    completed_at: str | None
+    waits_for: tuple[str, ...] = Field(
+        default=(), description="Rules that stood against the request, so that it was deferred."
+    )
+    not_before: date | None = Field(
+        default=None, description="Day on which they were going to end, as known at the time of the request."
+    )
+    begun_at: str | None = Field(default=None, description="When the removal of a deferred request began, or null.")
+    completed_at: str | None = None
     archiver: str
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the request is deferred, and its removal has not begun."""
+        return bool(self.waits_for) and self.begun_at is None
+
+    @property
+    def erased_at(self) -> str:
+        """The time of the erasure: earlier orders never archive the evaluation again."""
+        return self.begun_at or self.requested_at
+
+    @classmethod
+    def of_request(cls, evaluation: Evaluation, request: ErasureRequest, requested_at: str) -> Self:
+        """Return the receipt of a request of which nothing is counted yet."""
+        return cls(
+            schema=1,
+            eval_id=evaluation.eval_id,
+            environment=evaluation.environment,
+            by=request.by,
+            host=request.host,
+            reason=request.reason,
+            requested_at=requested_at,
+            archiver=archiver(),
+        )
 
     def as_json(self) -> bytes:
         """Return the receipt as the JSON that is stored in the archive."""
@@ -94,22 +130,14 @@ def make_receipt(
         manifest: the manifest's bytes, or None.
         requested_at: the time, in seconds since the epoch.
     """
-    return Receipt(
-        schema=1,
-        eval_id=evaluation.eval_id,
-        environment=evaluation.environment,
-        by=request.by,
-        host=request.host,
-        reason=request.reason,
-        objects=len({item.key for item in items}),
-        versions=len(items),
-        size=sum(item.size for item in items),
-        documents=tuple(sorted(_hashes(items))),
-        manifest=hashlib.sha256(manifest).hexdigest() if manifest else None,
-        requested_at=format_utc(requested_at),
-        completed_at=None,
-        archiver=archiver(),
-    )
+    counts = {
+        "objects": len({item.key for item in items}),
+        "versions": len(items),
+        "size": sum(item.size for item in items),
+        "documents": tuple(sorted(_hashes(items))),
+        "manifest": hashlib.sha256(manifest).hexdigest() if manifest else None,
+    }
+    return Receipt.of_request(evaluation, request, format_utc(requested_at)).model_copy(update=counts)
 
 
 def _hashes(items: Iterable[ObjectVersion]) -> set[str]:
@@ -147,6 +175,41 @@ async def find_unfinished(bucket: Bucket, keys: Iterable[str]) -> list[StoredRec
     return [each for each in receipts if each.receipt.completed_at is None]
 
 
+async def begin_waiting(bucket: Bucket, kept: StoredReceipt, counts: Receipt) -> StoredReceipt:
+    """Write into the receipt of a deferred request what is about to be removed.
+
+    Args:
+        counts: the receipt that a new request would have.
+
+    Raises:
+        ManifestChanged: another process wrote the receipt in between.
+        StorageError: the receipt may not have been written.
+    """
+    if not kept.receipt.is_waiting:
+        return kept
+    found = await bucket.read(kept.key)
+    if found and not (known := _parse_receipt(found.data)).is_waiting:
+        # A concurrent erasure has begun with the same receipt.
+        return StoredReceipt(kept.key, known)
+    counted = {name: getattr(counts, name) for name in ("objects", "versions", "size", "documents", "manifest")}
+    begun = kept.receipt.model_copy(update={**counted, "begun_at": counts.requested_at})
+    await _replace(bucket, StoredReceipt(kept.key, begun), found, lambda there: not there.is_waiting)
+    return StoredReceipt(kept.key, begun)
+
+
+async def _replace(
+    bucket: Bucket, kept: StoredReceipt, before: StoredObject | None, is_done: Callable[[Receipt], bool]
+) -> None:
+    """Replace a receipt, unless the stored one is already as it is to be."""
+    try:
+        await bucket.replace(kept.key, kept.receipt.as_json(), _LABELS, before.etag if before else None)
+    except (ManifestChanged, WriteUnconfirmed):
+        # Our write may have reached the store even if its answer was lost.
+        there = await bucket.read(kept.key)
+        if there is None or not is_done(_parse_receipt(there.data)):
+            raise
+
+
 async def complete(
     bucket: Bucket, kept: StoredReceipt, late: Sequence[ObjectVersion] = (), remaining: Sequence[str] = ()
 ) -> StoredReceipt:
@@ -175,13 +238,7 @@ async def complete(
             "completed_at": utc_now(),
         }
     )
-    try:
-        await bucket.replace(kept.key, done.as_json(), _LABELS, found.etag if found else None)
-    except (ManifestChanged, WriteUnconfirmed):
-        # Our write may have reached the store even if its answer was lost.
-        there = await bucket.read(kept.key)
-        if there is None or _parse_receipt(there.data).completed_at is None:
-            raise
+    await _replace(bucket, StoredReceipt(kept.key, done), found, lambda there: there.completed_at is not None)
     return StoredReceipt(kept.key, done)
 
 
