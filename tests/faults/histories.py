@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -102,7 +102,8 @@ class ExpectedArchive:
     """The expected contents of the archive for one evaluation, computed from its history alone.
 
     Attributes:
-        held: hash of every document that was ever delivered readably and not erased since.
+        held: hash of every document that was ever delivered readably, and neither erased nor disposed of since.
+        disposed: hash of every document that was disposed of.
         at_source: whether RiskOS had each of them at the last request; None allows both.
         outcome: the outcome; None if the archive has never had it.
         status: the state of the evaluation at RiskOS.
@@ -111,6 +112,7 @@ class ExpectedArchive:
     """
 
     held: set[str] = field(default_factory=set)
+    disposed: set[str] = field(default_factory=set)
     at_source: dict[str, str] = field(default_factory=dict)
     outcome: str | None = None
     status: SourceStatus | None = None
@@ -125,7 +127,7 @@ class ExpectedArchive:
         if riskos.answer in {"not_found", "rejected"}:
             self._refused(riskos.answer, SourceStatus.UNKNOWN, "unknown")
         elif not riskos.documents:
-            holds = self.held or self.is_damaged
+            holds = self.held or self.disposed or self.is_damaged
             self._refused("no_documents", SourceStatus.GONE if holds else SourceStatus.NONE, "no")
         else:
             self._delivered(riskos)
@@ -134,15 +136,26 @@ class ExpectedArchive:
         """Record an erasure of everything."""
         self.__init__(outcome="erased", status=SourceStatus.UNKNOWN)  # type: ignore[misc]  # begins again
 
-    def _refused(self, answer: str, status: SourceStatus, of_each: str) -> None:
+    def dispose(self, gone: Collection[str]) -> None:
+        """Record that documents were disposed of; they never come back, unless the evaluation is erased."""
+        self.held -= set(gone)
+        self.disposed |= set(gone)
+        self.at_source = {each: self.at_source[each] for each in self.held}
+        words = set(self.at_source.values())
+        if self.status in {SourceStatus.PRESENT, SourceStatus.PARTLY_GONE}:
+            self.status = None if "" in words else _status_of(words)
         if not self.held and not self.is_damaged:
+            self.outcome = "disposed"
+
+    def _refused(self, answer: str, status: SourceStatus, of_each: str) -> None:
+        if not self.held and not self.disposed and not self.is_damaged:
             self.outcome = answer
         self.status, self.at_source = status, dict.fromkeys(self.held, of_each)
 
     def _delivered(self, riskos: RiskOSEvaluation) -> None:
-        readable = {_sha256(content) for content in riskos.readable().values()}
+        readable = {_sha256(content) for content in riskos.readable().values()} - self.disposed
         self.is_damaged = riskos.answer != "delivers"
-        self.outcome = "unreadable" if self.is_damaged else "archived"
+        self.outcome = "unreadable" if self.is_damaged else "archived" if self.held | readable else "disposed"
         if riskos.answer == "damages_all":
             self.status = SourceStatus.UNKNOWN if self.held else SourceStatus.PRESENT
             self.at_source = dict.fromkeys(self.held, "unknown")
@@ -155,7 +168,9 @@ class ExpectedArchive:
 
 
 def _status_of(words: set[str]) -> SourceStatus:
-    return SourceStatus.PARTLY_GONE if "no" in words else SourceStatus.PRESENT
+    if "no" not in words:
+        return SourceStatus.PRESENT
+    return SourceStatus.PARTLY_GONE if "yes" in words else SourceStatus.GONE
 
 
 def _sha256(content: bytes) -> str:
