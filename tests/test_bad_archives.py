@@ -105,7 +105,7 @@ OUTPUTS = {
     "no object": (MISSING, DAMAGED, "does not match its schema"),
     "no text": (MISSING, DAMAGED, "is not valid JSON"),
     "newer": (MISSING, "use a newer docv-archive", "use a newer docv-archive"),
-    "another's": (MISSING, "manifest_foreign", "is of another evaluation"),
+    "another's": (MISSING, "manifest_foreign", "belongs to another evaluation"),
     # The audit trusts a manifest about its documents; verify reads them.
     "elsewhere": ('"outcome":"archived"', "key_outside", "not this evaluation's; it was not followed"),
 }

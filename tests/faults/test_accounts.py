@@ -79,7 +79,7 @@ async def test_a_refused_key_holds_only_its_account_until_it_is_resumed(tmp_path
         assert census.held_by_account == {"kyb": sum(census.held.values())}
         cluster.riskos.change(KYB, refuse_with=None)
         resumed = await Shell(tmp_path, cluster.settings).run("resume", "--account", "kyb")
-        assert (resumed.code, resumed.out.partition(" goes on")[0]) == (0, "account kyb")
+        assert (resumed.code, resumed.out.partition(" continues")[0]) == (0, "account kyb")
         counters = await cluster.wait_until_all_ended("theirs", len(theirs))
     assert counters.outcomes[Outcome.ARCHIVED] == len(theirs)
 

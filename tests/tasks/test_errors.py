@@ -20,6 +20,7 @@ from tasks.errors import (
     ArchiveHeld,
     BadBundle,
     BadEvalId,
+    BadMatterName,
     BadMessage,
     BadRunName,
     BundleTooLarge,
@@ -44,6 +45,7 @@ from tasks.errors import (
 FAMILIES = {"ArchiveError", "InvalidInput", "RetryableError", "BlockedError", "PermanentError"}
 MESSAGES: list[tuple[ArchiveError, str]] = [
     (BadEvalId("nonsense", "expected a UUID"), "'nonsense' is not a valid evaluation ID: expected a UUID"),
+    (BadMatterName(), "the name of a matter has 1 to 48 lower-case letters, digits and hyphens"),
     (BadRunName(), "the name of a run has 1 to 64 letters, digits, dots, hyphens and underscores"),
     (
         RunTaken("q3", "2026-11-23T04:00:00.000Z"),

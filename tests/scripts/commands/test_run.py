@@ -122,7 +122,7 @@ async def test_mixed_evaluations_end_in_s3_with_the_expected_outcomes(shell: She
     assert outcomes["unchanged"] == 90 - outcomes["failed"]
     not_recorded = {"unchanged", "failed", "cancelled"}
     before = {outcome: count for outcome, count in counted(eval_ids).items() if outcome not in not_recorded}
-    assert json.loads(second.out)["unchanged_outcomes"] == before | {"erased": 0}
+    assert json.loads(second.out)["unchanged_outcomes"] == before | {"erased": 0, "disposed": 0}
     failing = [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.FAILED]
     assert outcomes["failed"] == len(failing)
     asked_for_failing = sum(riskos.stats().by_evaluation[eval_id] for eval_id in failing)

@@ -17,7 +17,7 @@ async def test_a_line_tells_the_route_and_the_figures(client: Client, eval_id: s
         "method": "GET",
         "route": "/evaluations/{eval_id}",
         "status": 404,
-        "bytes": 208,
+        "bytes": 234,
     }
 
 

@@ -12,7 +12,7 @@ from tasks.model.outcome import (
     restriction_from,
 )
 
-OK = {"archived", "unchanged", "no_documents", "withheld", "erased"}
+OK = {"archived", "unchanged", "no_documents", "withheld", "erased", "disposed"}
 
 
 @pytest.mark.parametrize("outcome", [*Outcome, *ManifestOutcome])

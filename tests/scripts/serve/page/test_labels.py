@@ -14,7 +14,7 @@ from tasks.resilience.holds import Reason
 def causes() -> Iterable[str]:
     """The causes of errors that evaluations can have; those of families and of refused input are not shown."""
     hidden = {"error", "bad_input", "try_again", "not_now", "needs_person", "lease_lost"}
-    hidden |= {"bad_run_name", "run_taken", "run_cancelled", "bad_bundle"}
+    hidden |= {"bad_matter_name", "bad_run_name", "run_taken", "run_cancelled", "bad_bundle"}
     found = {each.cause for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "cause")}
     return sorted(each for each in found if isinstance(each, str) and each not in hidden)
 
