@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,14 @@ from scripts.console.interrupts import interruptible
 from scripts.console.operator_name import by_option, operator_name
 from scripts.console.options import account_option, json_option, yes_option
 from scripts.console.parameter_types import RateType
+from scripts.erase.duties import RetentionDuties
 from scripts.erase.versions import open_versions
 from scripts.erase.wait import wait_for_workers
 from scripts.ids.scratch import leave_no_folders, scratch_file, scratch_folder
 from scripts.retention.application import Application, ApplicationResult
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate import CertificateKeys, Operator
+from scripts.retention.deferred_erasures import DeferredErasures, erase_deferred
 from scripts.retention.disposal import DisposalStores, Disposer
 from scripts.retention.lock_extender import LockExtender
 from scripts.retention.plan_counts import PlanCounts
@@ -77,6 +79,8 @@ def apply(
     --unattended is for a schedule of cron, systemd or Kubernetes. It also completes interrupted applications. It stops
     before it disposes of anything if more evaluations are affected than max_per_run of the schedule allows.
 
+    At the end, requests of `erase --when-allowed` are carried out whose duty to keep documents has ended.
+
     With DOCV_LOCK_MODE, locks of documents under a duty to keep are extended, too.
 
     Exit code 1 means that an evaluation could not be processed, or that --unattended stopped. Documents that wait for
@@ -124,7 +128,8 @@ async def apply_plan(plan: Plan, survey: Survey, options: ApplyOptions) -> int:
         extender = _make_extender(survey, options)
         if extender:
             await survey.extend_locks(bucket, extender)
-    return await _finish(result, survey, options, extender)
+        deferred = await _erase_deferred(bucket, survey, options, plan.header.environments)
+    return await _finish(result, deferred, survey, options, extender)
 
 
 async def apply_due(survey: Survey, options: ApplyOptions) -> int:
@@ -143,7 +148,8 @@ async def apply_due(survey: Survey, options: ApplyOptions) -> int:
                 )
                 return NOT_ALL
             result = await _run(read_plan(file), survey, bucket, options)
-    return await _finish(result, survey, options, extender, counts)
+            deferred = await _erase_deferred(bucket, survey, options, survey.environments)
+    return await _finish(result, deferred, survey, options, extender, counts)
 
 
 async def _run(plan: Plan, survey: Survey, bucket: Bucket, options: ApplyOptions) -> ApplicationResult:
@@ -159,12 +165,28 @@ async def _run(plan: Plan, survey: Survey, bucket: Bucket, options: ApplyOptions
     return await application.run(dry_run=options.dry_run)
 
 
+async def _erase_deferred(
+    bucket: Bucket, survey: Survey, options: ApplyOptions, environments: Sequence[str]
+) -> DeferredErasures:
+    # This process is about to use the embedded Redis, so the lock of that one shows now whether a worker runs.
+    wait = partial(wait_for_workers, 0) if _has_no_worker(survey.settings) else options.wait
+    duties = RetentionDuties(survey.schedule, survey.today)
+    return await erase_deferred(
+        bucket, survey.settings, duties, environments, options.operator, wait, dry_run=options.dry_run
+    )
+
+
 async def _wait(settings: Settings) -> None:
-    """Wait for workers, unless there is none: one that uses the embedded Redis of a folder holds a file lock."""
+    """Wait for workers, unless there is none."""
+    if not _has_no_worker(settings):
+        await wait_for_workers(settings.lease_seconds + settings.put_seconds)
+
+
+def _has_no_worker(settings: Settings) -> bool:
+    """Return whether no worker runs: one that uses the embedded Redis of a folder holds a file lock."""
     private = settings.private_dir
     is_local = settings.archive_url.startswith("file:") and settings.redis_url is None
-    if not (is_local and was_started(private) and is_unused(private)):
-        await wait_for_workers(settings.lease_seconds + settings.put_seconds)
+    return is_local and was_started(private) and is_unused(private)
 
 
 def _make_extender(survey: Survey, options: ApplyOptions) -> LockExtender | None:
@@ -178,6 +200,7 @@ def _make_extender(survey: Survey, options: ApplyOptions) -> LockExtender | None
 
 async def _finish(
     result: ApplicationResult,
+    deferred: DeferredErasures,
     survey: Survey,
     options: ApplyOptions,
     extender: LockExtender | None,
@@ -190,15 +213,16 @@ async def _finish(
     """
     extended = extender.extended if extender else 0
     if options.as_json:
-        click.echo(orjson.dumps(result.as_json() | {"dry_run": options.dry_run, "locks_extended": extended}))
+        about = {"dry_run": options.dry_run, "locks_extended": extended, "deferred_erasures": deferred.as_json()}
+        click.echo(orjson.dumps(result.as_json() | about))
     else:
-        for sentence in result.sentences(dry_run=options.dry_run):
+        for sentence in (*result.sentences(dry_run=options.dry_run), *deferred.sentences(dry_run=options.dry_run)):
             click.echo(sentence)
         if extended:
             click.echo(f"{format_count(extended, 'lock')} extended")
     for sentence in counts.problems() if counts else ():
         click.echo(f"docv-archive: {sentence}", err=True)
-    if result.failed or (counts and counts.damaged):
+    if result.failed or deferred.failed or (counts and counts.damaged):
         return NOT_ALL
     if counts and survey.settings.redis_url and not options.dry_run:
         # Imported lazily: a folder needs no Redis.

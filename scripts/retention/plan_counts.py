@@ -58,6 +58,7 @@ class PlanCounts:
         unfinished: documents of interrupted applications, which no certificate lists yet.
         unchecked: due documents whose locks were not looked up.
         in_quarantine: bundles in quarantine of evaluations with documents that go; no rule covers bundles.
+        deferred: evaluations with a request for erasure that waits for the end of a duty to keep.
     """
 
     evaluations: int = 0
@@ -66,6 +67,7 @@ class PlanCounts:
     unfinished: int = 0
     unchecked: int = 0
     in_quarantine: int = 0
+    deferred: int = 0
     _documents: Counter[tuple[DocumentState, str, str, str]] = field(default_factory=Counter)
     _bytes: Counter[tuple[DocumentState, str, str, str]] = field(default_factory=Counter)
 
@@ -105,6 +107,7 @@ class PlanCounts:
             "unfinished": self.unfinished,
             "unchecked_locks": self.unchecked,
             "in_quarantine": self.in_quarantine,
+            "deferred_erasures": self.deferred,
             "damaged": self.damaged,
         }
 
@@ -124,6 +127,8 @@ class PlanCounts:
                 f"{format_count(self.in_quarantine, 'bundle')} of these evaluations in quarantine, which no rule "
                 "covers: `erase` removes them"
             )
+        if self.deferred:
+            yield f"{format_count(self.deferred, 'evaluation')} with a deferred request for erasure"
 
     def _amount(self, state: DocumentState) -> str:
         documents, size = self.total(state)

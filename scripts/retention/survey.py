@@ -12,6 +12,7 @@ import click
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.read_only import ProgressLine
 from scripts.erase.locks import read_retention
+from scripts.erase.pending import find_deferred
 from scripts.erase.stock import ObjectVersion
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate_index import read_certificate_index
@@ -89,6 +90,7 @@ class Survey:
                     async for each in found:
                         planner.add(each)
                         progress.update(planner.counts.evaluations)
+        planner.counts.deferred = len(await find_deferred(bucket, self.environments, _report_damage))
         if writer:
             writer.finish(planner.counts.total(DocumentState.DUE)[1])
         return planner.counts
@@ -110,6 +112,10 @@ class Survey:
             schedule=self.schedule_hash,
             archiver=archiver(),
         )
+
+
+def _report_damage(key: str) -> None:
+    click.echo(f"docv-archive: {key} is damaged or of a newer format", err=True)
 
 
 def load_survey(account: str | None) -> Survey:

@@ -32,6 +32,7 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
 from tests.archives import eval_ids, fill
+from tests.commands import Shell
 from worker.config.settings import Settings
 
 MINE, OTHER = (Evaluation(each, "sandbox") for each in eval_ids(2))
@@ -188,3 +189,21 @@ async def test_a_deferred_request_in_a_dry_run_changes_nothing(kept: Kept) -> No
     result = await kept.erase(AFTER, dry_run=True)
     assert isinstance(result, WouldErase)
     assert (result.receipt.objects, await kept.is_erased()) == (4, False)
+
+
+async def test_erase_prints_refused_and_waiting_requests(kept: Kept, tmp_path: Path) -> None:
+    assert kept
+    (tmp_path / "retention.toml").write_text(
+        '[[rule]]\nname = "fronts"\nkind = "document_front"\nkeep_for = "forever"\nkeep = "must"\n'
+    )
+    shell = Shell(tmp_path, {"DOCV_RETENTION": "retention.toml"})
+    erase = ("erase", MINE.eval_id, "--reason", "request 4711", "--yes", "--json")
+
+    refused = await shell.run(*erase)
+    assert (refused.code, json.loads(refused.out)["state"]) == (1, "refused")
+    waiting = await shell.run(*erase, "--when-allowed")
+    facts = json.loads(waiting.out)
+    assert (waiting.code, facts["state"], facts["waits_for"], facts["not_before"]) == (0, "waiting", ["fronts"], None)
+    pending = await shell.run("erase", "--pending")
+    assert pending.code == 0, pending.err
+    assert "waits until the schedule changes: rule 'fronts' keeps 1 document forever" in pending.out

@@ -1,0 +1,165 @@
+"""Carry out deferred requests for erasure whose duty to keep documents has ended."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from scripts.console.formatting import format_count
+from scripts.erase.duties import RetentionDuties, Waiting
+from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldErase, begin_erasure, finish_erasure
+from scripts.erase.pending import find_deferred
+from scripts.erase.presence import find_in_lists
+from scripts.erase.receipt import ErasureRequest
+from scripts.erase.traces import RedisRecords
+from scripts.erase.versions import open_versions
+from scripts.local.processes import find_local_redis
+from scripts.retention.certificate import Operator
+from tasks.errors import IntegrityError, ManifestChanged
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.storage.bucket import Bucket
+from worker.clients.redis import check_redis, open_redis
+from worker.config.accounts import load_accounts
+from worker.config.settings import Settings, SettingsError
+
+
+@dataclass(slots=True)
+class DeferredErasures:
+    """What became of deferred requests.
+
+    Attributes:
+        erased: evaluations that were erased, or that would be in a dry run.
+        waiting: evaluations that a duty still covers.
+        held_back: evaluations that a legal hold or a lock of S3 keeps.
+        failed: evaluations and receipts that could not be processed.
+    """
+
+    erased: int = 0
+    waiting: int = 0
+    held_back: int = 0
+    failed: set[str] = field(default_factory=set)
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts as JSON has them."""
+        return {
+            "erased": self.erased,
+            "waiting": self.waiting,
+            "held_back": self.held_back,
+            "failed": len(self.failed),
+        }
+
+    def sentences(self, *, dry_run: bool) -> Iterator[str]:
+        """Yield the counts in sentences."""
+        if self.erased:
+            verb = "would be erased" if dry_run else "erased"
+            yield f"{format_count(self.erased, 'evaluation')} {verb}: deferred requests"
+        if self.waiting:
+            yield f"{format_count(self.waiting, 'request')} for erasure wait for the end of a duty to keep"
+
+    def fail(self, name: str, why: object) -> None:
+        """Count and print what could not be processed."""
+        self.failed.add(name)
+        click.echo(f"docv-archive: {name}: {why}", err=True)
+
+
+async def erase_deferred(
+    bucket: Bucket,
+    settings: Settings,
+    duties: RetentionDuties,
+    environments: Sequence[str],
+    operator: Operator,
+    wait: Callable[[], Awaitable[None]],
+    *,
+    dry_run: bool,
+) -> DeferredErasures:
+    """Carry out the deferred requests in these environments that are allowed.
+
+    Raises:
+        ServiceUnavailable: S3, the folder, or Redis refuses or fails.
+        StorageError: the bucket failed.
+    """
+    result, allowed = DeferredErasures(), list[Evaluation]()
+    damage = "the receipt is damaged or of a newer format"
+    for evaluation in await find_deferred(bucket, environments, lambda key: result.fail(key, damage)):
+        try:
+            if await duties.find(bucket, evaluation):
+                result.waiting += 1
+            else:
+                allowed.append(evaluation)
+        except IntegrityError as error:
+            result.fail(evaluation.eval_id, error)
+    if allowed:
+        request = ErasureRequest("", operator.by, operator.host, when_allowed=True)
+        async with _open_stores(bucket, settings, duties, allowed) as stores:
+            await carry_out(allowed, request, stores, wait, result, dry_run=dry_run)
+    return result
+
+
+async def carry_out(
+    evaluations: Sequence[Evaluation],
+    request: ErasureRequest,
+    stores: ErasureStores,
+    wait: Callable[[], Awaitable[None]],
+    result: DeferredErasures,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Erase evaluations with deferred requests; if that was interrupted, the same call completes it."""
+    begun = []
+    for evaluation in evaluations:
+        try:
+            beginning = await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+        except (IntegrityError, ManifestChanged) as error:
+            result.fail(evaluation.eval_id, error)
+            continue
+        match beginning:
+            case BegunErasure():
+                begun.append(beginning)
+            case WouldErase():
+                result.erased += 1
+            case Waiting():
+                result.waiting += 1
+            case _:
+                result.held_back += 1
+                click.echo(f"docv-archive: {evaluation.eval_id}: not erased: {beginning.why}", err=True)
+    if not begun:
+        return
+    await wait()
+    mentions = await stores.redis_records.remove_mentions([each.evaluation.eval_id for each in begun])
+    for each in begun:
+        eval_id = each.evaluation.eval_id
+        try:
+            done = await finish_erasure(each, stores, mentions[eval_id])
+        except (IntegrityError, ManifestChanged) as error:
+            result.fail(eval_id, error)
+            continue
+        if isinstance(done, Erased):
+            result.erased += 1
+        else:
+            result.fail(eval_id, done.why)
+
+
+@contextlib.asynccontextmanager
+async def _open_stores(
+    bucket: Bucket, settings: Settings, duties: RetentionDuties, evaluations: Sequence[Evaluation]
+) -> AsyncIterator[ErasureStores]:
+    async with contextlib.AsyncExitStack() as stack:
+        # Without a Redis that was started here before, no worker has a record of an evaluation.
+        with contextlib.suppress(SettingsError):
+            settings, _ = stack.enter_context(find_local_redis(settings))
+        ledger = None
+        if settings.redis_url:
+            redis = await stack.enter_async_context(open_redis(settings.need_redis_url()))
+            await check_redis(redis)
+            ledger = Ledger(redis)
+        versions = open_versions(settings)
+        ids = [each.eval_id for each in evaluations]
+        lists = await find_in_lists(
+            bucket, versions, ids, lambda key: click.echo(f"docv-archive: {key} is damaged", err=True)
+        )
+        environments = {each.name: each.settings.environment for each in load_accounts(settings)}
+        yield ErasureStores(
+            bucket, versions, RedisRecords(ledger, environments=environments), settings.tags, lists, duties
+        )
