@@ -1,12 +1,14 @@
 """Duties to keep documents: rules of the retention schedule that stand against a request to erase them."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from scripts.console.formatting import format_count
-from scripts.erase.receipt import ErasureRequest, Receipt, StoredReceipt, begin
+from scripts.erase.receipt import RECEIPTS, ErasureRequest, Receipt, StoredReceipt, begin, find_unfinished
+from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.retention.decision import Decision, decide_held
 from tasks.retention.event import read_events
@@ -16,6 +18,7 @@ from tasks.storage.manifest import format_utc, read_manifest
 from worker.config.settings import Settings
 
 _FOREVER = "forever"
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,36 @@ async def defer(
         waiting = receipt.model_copy(update={"waits_for": duty.rules, "not_before": duty.not_before})
         known = await begin(bucket, waiting)
     return Waiting(duty, known.key if known else None)
+
+
+async def find_deferred(
+    bucket: Bucket, environments: Collection[str], report_damage: Callable[[str], None]
+) -> list[Evaluation]:
+    """Return the evaluations of these environments with a deferred request that is not completed.
+
+    Args:
+        report_damage: called with the key of each receipt that cannot be read.
+
+    Raises:
+        StorageError: the bucket failed.
+    """
+    found: dict[Evaluation, None] = {}
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(key: str) -> Receipt | None:
+        try:
+            async with at_once:
+                unfinished = await find_unfinished(bucket, [key])
+        except IntegrityError:
+            report_damage(key)
+            return None
+        return unfinished[0].receipt if unfinished else None
+
+    for environment in environments:
+        async for some in bucket.list_objects(f"{RECEIPTS}{environment}/"):
+            receipts = await asyncio.gather(*(read(each.key) for each in some if each.key.endswith(".json")))
+            found |= {Evaluation(each.eval_id, environment): None for each in receipts if each and each.waits_for}
+    return list(found)
 
 
 def _make_duty(decisions: Iterable[Decision]) -> Duty | None:

@@ -1,17 +1,15 @@
 """Complete open erasures, and sweep objects that workers wrote while evaluations were erased."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import replace
 
 from scripts.erase.erasure import BegunErasure, ErasureRefused, ErasureResult, ErasureStores, begin_erasure, erase_one
 from scripts.erase.marker import is_marker
-from scripts.erase.receipt import RECEIPTS, ErasureRequest, Receipt, find_unfinished
+from scripts.erase.receipt import RECEIPTS, ErasureRequest, find_unfinished
 from tasks.errors import BadEvalId, IntegrityError
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
-from tasks.storage.bucket import Bucket
 
-_AT_ONCE = 16
 _LEFT = "left by a worker that was archiving it while it was erased"
 
 
@@ -29,36 +27,6 @@ async def begin_pending(
         for evaluation in _parse_evaluations(each.key.removeprefix(RECEIPTS) for each in unfinished):
             resumed = replace(request, when_allowed=evaluation.eval_id in deferred)
             yield evaluation, await _resume(evaluation, resumed, stores, dry_run=dry_run)
-
-
-async def find_deferred(
-    bucket: Bucket, environments: Collection[str], report_damage: Callable[[str], None]
-) -> list[Evaluation]:
-    """Return the evaluations of these environments with a deferred request that is not completed.
-
-    Args:
-        report_damage: called with the key of each receipt that cannot be read.
-
-    Raises:
-        StorageError: the bucket failed.
-    """
-    found: dict[Evaluation, None] = {}
-    at_once = asyncio.Semaphore(_AT_ONCE)
-
-    async def read(key: str) -> Receipt | None:
-        try:
-            async with at_once:
-                unfinished = await find_unfinished(bucket, [key])
-        except IntegrityError:
-            report_damage(key)
-            return None
-        return unfinished[0].receipt if unfinished else None
-
-    for environment in environments:
-        async for some in bucket.list_objects(f"{RECEIPTS}{environment}/"):
-            receipts = await asyncio.gather(*(read(each.key) for each in some if each.key.endswith(".json")))
-            found |= {Evaluation(each.eval_id, environment): None for each in receipts if each and each.waits_for}
-    return list(found)
 
 
 async def _resume(

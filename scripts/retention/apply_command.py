@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import click
 import orjson
@@ -27,7 +27,6 @@ from scripts.ids.scratch import leave_no_folders, scratch_file, scratch_folder
 from scripts.retention.application import Application, ApplicationResult
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate import CertificateKeys, Operator
-from scripts.retention.deferred_erasures import DeferredErasures, erase_deferred
 from scripts.retention.disposal import DisposalStores, Disposer
 from scripts.retention.lock_extender import LockExtender
 from scripts.retention.plan_counts import PlanCounts
@@ -36,6 +35,9 @@ from scripts.retention.survey import Survey, load_survey
 from tasks.storage.bucket import Bucket
 from worker.clients.embedded_redis import is_unused, was_started
 from worker.config.settings import Settings
+
+if TYPE_CHECKING:
+    from scripts.retention.deferred_erasures import DeferredErasures
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,10 @@ async def _run(plan: Plan, survey: Survey, bucket: Bucket, options: ApplyOptions
 
 async def _erase_deferred(
     bucket: Bucket, survey: Survey, options: ApplyOptions, environments: Sequence[str]
-) -> DeferredErasures:
+) -> "DeferredErasures":
+    # Imported lazily: a folder needs no Redis.
+    from scripts.retention.deferred_erasures import erase_deferred  # noqa: PLC0415
+
     # This process is about to use the embedded Redis, so the lock of that one shows now whether a worker runs.
     wait = partial(wait_for_workers, 0) if _has_no_worker(survey.settings) else options.wait
     duties = RetentionDuties(survey.schedule, survey.today)
@@ -200,7 +205,7 @@ def _make_extender(survey: Survey, options: ApplyOptions) -> LockExtender | None
 
 async def _finish(
     result: ApplicationResult,
-    deferred: DeferredErasures,
+    deferred: "DeferredErasures",
     survey: Survey,
     options: ApplyOptions,
     extender: LockExtender | None,

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import click
 
 from scripts.console.formatting import format_count
-from scripts.erase.duties import RetentionDuties, Waiting
+from scripts.erase.duties import RetentionDuties, Waiting, find_deferred
 from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldErase, begin_erasure, finish_erasure
-from scripts.erase.pending import find_deferred
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
 from scripts.erase.traces import RedisRecords

@@ -11,8 +11,8 @@ import click
 
 from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.read_only import ProgressLine
+from scripts.erase.duties import find_deferred
 from scripts.erase.locks import read_retention
-from scripts.erase.pending import find_deferred
 from scripts.erase.stock import ObjectVersion
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate_index import read_certificate_index

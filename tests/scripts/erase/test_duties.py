@@ -17,6 +17,7 @@ from scripts.erase.erasure import (
     ErasureResult,
     ErasureStores,
     WouldErase,
+    begin_erasure,
     erase_one,
     finish_erasure,
 )
@@ -26,12 +27,13 @@ from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
 from tasks.retention.event import EventReport, record_event
 from tasks.retention.schedule import Schedule
 from tasks.storage.bucket import Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
-from tests.archives import eval_ids, fill
+from tests.archives import archive, documents, eval_ids, fill
 from tests.commands import Shell
 from worker.config.settings import Settings
 
@@ -207,3 +209,22 @@ async def test_erase_prints_refused_and_waiting_requests(kept: Kept, tmp_path: P
     pending = await shell.run("erase", "--pending")
     assert pending.code == 0, pending.err
     assert "waits until the schedule changes: rule 'fronts' keeps 1 document forever" in pending.out
+
+
+async def test_an_evaluation_that_is_archived_again_during_the_wait_is_kept(kept: Kept) -> None:
+    kept.schedule = rules(clock="account_closed")
+    await kept.report("2020-01-01")
+    begun = await begin_erasure(MINE, ASKED, kept.stores(AFTER))
+    assert isinstance(begun, BegunErasure)
+    await archive(kept.bucket, MINE.eval_id, Outcome.ARCHIVED, documents(MINE.eval_id, 1, 100))
+
+    result = await finish_erasure(begun, kept.stores(AFTER))
+
+    assert isinstance(result, ErasureRefused)
+    assert "until the event account_closed is reported" in result.why
+    found = await read_manifest(kept.bucket, MINE)
+    assert found
+    assert len(found.manifest.documents) == 3
+    assert [await kept.bucket.digest(each.key) for each in found.manifest.documents] == [
+        each.sha256 for each in found.manifest.documents
+    ]
