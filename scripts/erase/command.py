@@ -30,10 +30,12 @@ from scripts.erase.receipt import ErasureRequest
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.erase.wait import wait_for_workers
+from scripts.ids.arguments import ParsedIds
+from scripts.ids.run_ids import read_ids_with_run, run_option
 from scripts.local.processes import find_local_redis
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
-from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
+from tasks.model.evaluation import ENVIRONMENTS, Evaluation
 from tasks.telemetry import tracing
 from worker.clients.embedded_redis import is_unused
 from worker.clients.errors import ServiceUnavailable
@@ -72,7 +74,8 @@ class _Erasure:
 
 
 @click.command()
-@click.argument("eval_ids", metavar="[ID...]", nargs=-1)
+@click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
+@run_option
 @click.option("--reason", help="Reason, which the receipt records. Do not enter personal data.")
 @by_option
 @yes_option
@@ -97,8 +100,9 @@ class _Erasure:
 )
 @json_option("Print one JSON object per line.")
 def erase(
-    eval_ids: Sequence[str],
+    sources: Sequence[str],
     *,
+    run: str | None,
     reason: str | None,
     by: str | None,
     account: str | None,
@@ -118,20 +122,26 @@ def erase(
     With DOCV_RETENTION, an evaluation with documents that a rule with keep = "must" still covers is not erased, and the
     command says until when. --when-allowed records such a request; exit code 0.
 
+    FILE is a list as for `backfill`; - is standard input, which needs --yes.
+
     Exit code 1 means that an evaluation was not found or not erased, that a receipt is open, or that the other
     environment has objects of an evaluation.
     """
-    _check_usage(eval_ids, reason, pending=flags["pending"])
-    ids = list(dict.fromkeys(map(parse_eval_id, eval_ids)))
+    _check_usage(sources, run, reason, pending=flags["pending"])
+    needs_answer = not (yes or flags["dry_run"] or flags["pending"])
+    if needs_answer and "-" in sources:
+        raise click.UsageError("- reads IDs from standard input, which cannot confirm them: give --yes, too")
     accounts = load_accounts(settings := load_settings())
     pending: Sequence[str] = ENVIRONMENTS if flags.pop("pending") else ()
     # --pending without an account needs none: all accounts share the archive and Redis.
     if account is not None or not pending:
         settings = accounts.select(account).settings
         pending = pending and (settings.environment,)
-    if not (yes or flags["dry_run"] or pending):
+    ids = ParsedIds() if pending else read_ids_with_run(sources, run, settings)
+    if needs_answer:
+        evaluations = format_count(len(ids.eval_ids), "evaluation")
         click.confirm(
-            f"{format_count(len(ids), 'evaluation')} in {settings.archive_url} ({settings.environment}): documents, "
+            f"{evaluations} in {settings.archive_url} ({settings.environment}): documents, "
             "manifests and all their versions are removed for good. Continue?",
             abort=True,
             err=True,
@@ -144,14 +154,16 @@ def erase(
         even_if_absent=flags["even_if_absent"],
         when_allowed=flags["when_allowed"],
     )
-    return interruptible(lambda: _run(ids, request, settings, accounts, pending, as_json=as_json, **flags))
+    code = interruptible(lambda: _run(ids.eval_ids, request, settings, accounts, pending, as_json=as_json, **flags))
+    return NOT_ALL if code == OK and ids.bad else code
 
 
-def _check_usage(eval_ids: Sequence[str], reason: str | None, *, pending: bool) -> None:
-    if pending and (eval_ids or reason is not None):
-        raise click.UsageError("--pending completes earlier erasures: give neither an ID nor --reason")
-    if not pending and not eval_ids:
-        raise click.UsageError("Missing argument 'ID...'.")
+def _check_usage(sources: Sequence[str], run: str | None, reason: str | None, *, pending: bool) -> None:
+    has_any = bool(sources) or run is not None
+    if pending and (has_any or reason is not None):
+        raise click.UsageError("--pending completes earlier erasures: give neither evaluations nor --reason")
+    if not pending and not has_any:
+        raise click.UsageError("no evaluations: give IDs, files with IDs, or --run")
     if not pending and reason is None:
         raise click.UsageError("Missing option '--reason'.")
 

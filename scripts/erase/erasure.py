@@ -164,10 +164,10 @@ async def _begin(
     is_here = here.is_found or bool(receipts) or request.even_if_absent
     if not is_here and (elsewhere.is_found or not dry_run):
         return NotFound(_describe(elsewhere) if elsewhere.is_found else _ABSENT)
-    if here.items:
-        await check_matters(stores.bucket, evaluation)
     if obstacle := await _find_obstacle(evaluation, request, stores, here.items, receipts, dry_run=dry_run):
         return obstacle
+    if here.items:
+        await check_matters(stores.bucket, evaluation)
     is_new = not receipts
     if is_new or any(each.receipt.is_waiting for each in receipts):
         receipt = await _make_receipt(evaluation, request, stores, here.items)

@@ -19,7 +19,8 @@ from scripts.export.bag import PAYLOAD, close_bag
 from scripts.export.copying import Copier, DocumentSelection, Exported
 from scripts.export.packing import pack
 from scripts.export.staging import check_target_absent, put_in_place, staging_folder
-from scripts.ids.arguments import ParsedIds, read_ids
+from scripts.ids.arguments import ParsedIds
+from scripts.ids.run_ids import read_ids_with_run, run_option
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.storage.encrypted_bucket import EncryptedBucket
@@ -80,6 +81,7 @@ class _ExportTotals:
 @click.command()
 @click.argument("sources", metavar="FILE|ID...", nargs=-1)
 @click.option("--ids", "files", metavar="FILE", multiple=True, help="File with IDs, in the formats of `backfill`.")
+@run_option
 @click.option(
     "--to", "folder", type=click.Path(path_type=Path), help="Folder to create; a name that ends in .zip creates a ZIP."
 )
@@ -97,9 +99,10 @@ class _ExportTotals:
 @click.option("--current", is_flag=True, help="Leave out documents that RiskOS no longer had when last asked.")
 @account_option()
 @json_option("Print one JSON object for each evaluation.")
-def export(
+def export(  # noqa: PLR0913  # an option of the command line each
     sources: tuple[str, ...],
     files: tuple[str, ...],
+    run: str | None,
     folder: Path | None,
     archive: Path | None,
     account: str | None,
@@ -118,13 +121,13 @@ def export(
     target = archive or folder
     if target is None or (archive and folder):
         raise click.UsageError("give either --to DIR or --zip FILE.zip, and not both")
-    if not sources + files:
-        raise click.UsageError("no evaluations: give IDs, or a file with --ids")
+    if not sources + files and run is None:
+        raise click.UsageError("no evaluations: give IDs, files with IDs, or --run")
     packed = bool(archive) or target.suffix.lower() == ".zip"
     options = ExportOptions(target, packed=packed, bag=bag, strict=strict, selection=DocumentSelection(**selection))
     check_target_absent(target)
     settings = load_account_settings(account)
-    ids = read_ids(sources + files, settings)
+    ids = read_ids_with_run(sources + files, run, settings)
 
     def make_it() -> int:
         try:

@@ -1,7 +1,7 @@
 """Read the IDs of a command line, given as arguments or in files, and name each bad one with its line."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -28,15 +28,20 @@ class ParsedIds:
         repeated: the number of duplicates.
     """
 
-    eval_ids: tuple[str, ...]
-    bad: tuple[str, ...]
-    repeated: int
+    eval_ids: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
+    repeated: int = 0
 
 
-def read_ids(sources: Sequence[str], settings: Settings | None = None) -> ParsedIds:
+def read_ids(sources: Sequence[str], settings: Settings | None = None, more: Iterable[str] = ()) -> ParsedIds:
     """Return the IDs of the sources, and name bad ones on standard error.
 
     A source is an ID, or a source of ``open_source``.
+
+    Args:
+        sources: the sources.
+        settings: see ``open_source``.
+        more: further canonical IDs, such as those of a run.
 
     Raises:
         click.UsageError: a source is neither of these, or no source has an ID.
@@ -55,6 +60,7 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None) -> Parsed
         else:
             repeated += eval_id in eval_ids
             eval_ids[eval_id] = None
+    eval_ids |= dict.fromkeys(more)
     ids = ParsedIds(tuple(eval_ids), tuple(bad), repeated)
     _report_bad(ids)
     if not eval_ids:

@@ -1,14 +1,19 @@
 """Read the IDs of a run from its list in the archive."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import click
 
 from scripts.archive_access.open_bucket import open_read_only_bucket
+from scripts.ids.arguments import ParsedIds, read_ids
 from scripts.ids.errors import BadSource
 from tasks.errors import IntegrityError
 from tasks.model.run_name import parse_run
 from tasks.storage.run_list import read_chunk, read_run_list
 from worker.config.settings import Settings
+
+run_option = click.option("--run", metavar="RUN", help="Also take the evaluations in the list of this run.")
 
 
 def read_run_ids(run: str, settings: Settings, add: Callable[[str], None]) -> None:
@@ -20,6 +25,14 @@ def read_run_ids(run: str, settings: Settings, add: Callable[[str], None]) -> No
         ServiceUnavailable: the archive does not answer.
     """
     asyncio.run(_read(parse_run(run), settings, add))
+
+
+def read_ids_with_run(sources: Sequence[str], run: str | None, settings: Settings) -> ParsedIds:
+    """Return the IDs of the sources, and those in the list of a run; raises as ``read_ids`` and ``read_run_ids``."""
+    of_run: list[str] = []
+    if run is not None:
+        read_run_ids(run, settings, of_run.append)
+    return read_ids(sources, settings, of_run)
 
 
 async def _read(run: str, settings: Settings, add: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ from scripts.console.operator_name import by_option, operator_name
 from scripts.console.options import account_option, json_option
 from scripts.console.read_only import ProgressLine
 from scripts.ids.id_list import read_selected_ids
+from scripts.ids.run_ids import run_option
 from scripts.ids.scratch import leave_no_folders
 from scripts.ids.unique import UniqueIds
 from scripts.legal_hold.holder import Holder, HoldResult
@@ -49,7 +50,7 @@ class AddOptions:
 @click.command("add")
 @click.argument("matter")
 @click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
-@click.option("--run", metavar="RUN", help="Also add the evaluations in the list of this run.")
+@run_option
 @click.option(
     "--even-if-absent",
     is_flag=True,

@@ -13,6 +13,11 @@ from redis.asyncio import Redis
 from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import Simulator, start_simulator
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.local_bucket import LocalBucket
+from tasks.storage.manifest import read_manifest
+from tests.archives import archive, eval_ids, keep_run
 from tests.commands import KEY, Shell
 
 MINE = eval_id_for(Scenario.DOCUMENTED, 7)
@@ -62,6 +67,25 @@ async def test_an_erasure_lasts_when_the_same_backfill_runs_with_an_empty_redis(
     shutil.rmtree(tmp_path / ".docv-archive")
     again = json.loads((await shell.run(*backfill)).out)
     assert (again["outcomes"]["archived"], again["unchanged_outcomes"]["erased"]) == (0, 1)
+
+
+async def test_erase_takes_ids_files_standard_input_and_runs_together(shell: Shell, tmp_path: Path) -> None:
+    bucket, ids = LocalBucket(tmp_path / "archive"), eval_ids(5)
+    for eval_id in ids:
+        await archive(bucket, eval_id, Outcome.NO_DOCUMENTS)
+    await keep_run(bucket, ids[2:4], "q3")
+    (tmp_path / "ids.csv").write_text(f"name,eval_id\nx,{ids[0]}\n")
+    erase = ("erase", "ids.csv", ids[1], "-", "--run", "q3", "--reason", "request 4711")
+    finished = await shell.run(*erase, given=f"{ids[0].upper()}\nno ID\n")
+    assert (finished.code, "give --yes, too" in finished.err) == (2, True)
+
+    finished = await shell.run(*erase, "--yes", "--json", given=f"{ids[0].upper()}\nno ID\n")
+    facts = [json.loads(line) for line in finished.out.splitlines()]
+    assert [(each["eval_id"], each["state"]) for each in facts] == [(eval_id, "erased") for eval_id in ids[:4]]
+    assert (finished.code, "standard input, line 2: 'no ID' is not a valid" in finished.err) == (1, True)
+    found = await read_manifest(bucket, Evaluation(ids[4], "sandbox"))
+    assert found
+    assert found.manifest.erased is None
 
 
 @pytest.mark.parametrize("given", ["", "n\n", "\n"], ids=["end of input", "no", "empty line"])
@@ -218,7 +242,15 @@ async def test_pending_sweeps_recorded_leftovers_and_prints_them(
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--pending", MINE), ("--pending", "--reason", "request 4711"), ("--reason", "request 4711"), (MINE,)],
+    [
+        ("--pending", MINE),
+        ("--pending", "--run", "q3"),
+        ("--pending", "--reason", "request 4711"),
+        ("--reason", "request 4711"),
+        ("--reason", "request 4711", "no-such-file"),
+        ("--reason", "request 4711", "--run", "q3"),
+        (MINE,),
+    ],
 )
 async def test_erase_takes_either_ids_with_a_reason_or_pending(shell: Shell, arguments: tuple[str, ...]) -> None:
     finished = await shell.run("erase", "--yes", *arguments)

@@ -23,6 +23,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
+from tests.archives import keep_run
 from tests.commands import KEY, Finished, Shell, finish, reached
 from tests.conftest import S3
 from tests.disposals import CERTIFICATE, dispose
@@ -224,7 +225,7 @@ async def test_kinds_revisions_and_documents_at_riskos_can_be_selected(shell: Sh
     [
         ((IDS[0],), "give either --to DIR or --zip FILE.zip, and not both"),
         ((IDS[0], "--to", "a", "--zip", "b.zip"), "and not both"),
-        (("--to", "a"), "no evaluations: give IDs, or a file with --ids"),
+        (("--to", "a"), "no evaluations: give IDs, files with IDs, or --run"),
         ((IDS[0], "--to", "archive"), "archive already exists and is not overwritten"),
         ((IDS[0], "--to", "nowhere/out"), "nowhere is not a folder: create it first"),
         ((IDS[0], "--to", "."), ". already exists"),
@@ -240,6 +241,16 @@ async def test_invalid_arguments_are_reported_before_anything_is_written(
     assert said in " ".join(finished.err.split())
     assert "Traceback" not in finished.err
     nothing_but(shell)
+
+
+async def test_the_evaluations_of_a_run_are_exported_with_the_others(shell: Shell) -> None:
+    await keep_run(LocalBucket(shell.folder / "archive"), IDS[:2], "some")
+    finished = await shell.run("export", IDS[0], "-", "--run", "some", "--to", "out", given=IDS[2])
+    assert finished.code == 0, finished.err
+    assert {path.name for path in (shell.folder / "out").iterdir()} == set(IDS[:3])
+    finished = await shell.run("export", "--run", "other", "--to", "elsewhere")
+    assert (finished.code, "the archive has no list of run other in sandbox" in finished.err) == (2, True)
+    assert not (shell.folder / "elsewhere").exists()
 
 
 async def test_nothing_is_written_when_nothing_is_archived(shell: Shell) -> None:
