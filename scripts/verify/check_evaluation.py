@@ -4,18 +4,19 @@ Workers go on meanwhile. So apparent differences are checked again from a new li
 before and after it: every object that a manifest names is written before the manifest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from scripts.console.formatting import format_count
 from scripts.verify.check_object import check_object
 from scripts.verify.context import VerifyContext
-from scripts.verify.expected_objects import ExpectedObjects, expected_objects
+from scripts.verify.expected_objects import expected_objects
 from scripts.verify.layout import ArchivePlace, ObjectGroup, quarantine_place
 from scripts.verify.problems import Difference, Problem
 from scripts.verify.revisions import RevisionChain, read_chain
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import ListedObject
+from tasks.storage.manifest_records import DisposedRecord
 
 _ATTEMPTS = 5
 
@@ -79,23 +80,29 @@ async def _find_differences(
         quarantined = {stored.key: stored for stored in await ctx.objects(place.prefix)}
         for claim in claims.bundles:
             differences += await check_object(ctx, evaluation.eval_id, claim, quarantined.get(claim.key))
-    differences += _find_disposed(ctx, evaluation, claims, there)
-    named = chain.keys | claims.documents.keys() | claims.disposed.keys()
-    unnamed = [stored for key, stored in there.items() if key not in named]
-    return differences + ctx.orphans(evaluation.eval_id, unnamed, "no manifest of its evaluation names it")
+    unnamed = [stored for key, stored in there.items() if key not in claims.documents and key not in chain.keys]
+    gone = {document.sha256: document for document in claims.disposed.values()}
+    leftovers = [(stored, gone[name]) for stored in unnamed if (name := _hash_in(stored.key)) in gone]
+    orphans = [stored for stored in unnamed if _hash_in(stored.key) not in gone]
+    differences += _find_disposed(ctx, evaluation, leftovers)
+    return differences + ctx.orphans(evaluation.eval_id, orphans, "no manifest of its evaluation names it")
 
 
 def _find_disposed(
-    ctx: VerifyContext, evaluation: Evaluation, claims: ExpectedObjects, there: Mapping[str, ListedObject]
+    ctx: VerifyContext, evaluation: Evaluation, leftovers: Iterable[tuple[ListedObject, DisposedRecord]]
 ) -> list[Difference]:
-    """Return the objects that exist although their documents were disposed of, and the disposal has had time enough."""
+    """Return the objects with bytes that were disposed of, of any kind, if the disposal has had time enough."""
     found = list[tuple[float, Difference]]()
-    for key in claims.disposed.keys() & there.keys():
-        disposed_at = claims.disposed[key].disposed_at
-        detail = f"it was disposed of on {disposed_at[:10]}: run the same `docv-archive retention apply` again"
-        since = max(there[key].modified, datetime.fromisoformat(disposed_at).timestamp())
-        found.append((since, Difference(evaluation.eval_id, key, Problem.DISPOSED_STILL_THERE, detail)))
-    return ctx.drop_young(sorted(found, key=lambda each: each[1].key))
+    for stored, document in leftovers:
+        since = max(stored.modified, datetime.fromisoformat(document.disposed_at).timestamp())
+        detail = f"it was disposed of on {document.disposed_at[:10]}: run the same `docv-archive retention apply` again"
+        found.append((since, Difference(evaluation.eval_id, stored.key, Problem.DISPOSED_STILL_THERE, detail)))
+    return ctx.drop_young(found)
+
+
+def _hash_in(key: str) -> str:
+    """Return the hash in the key of a document."""
+    return key.rpartition("/")[2].partition(".")[0]
 
 
 def _check_without_manifest(

@@ -74,6 +74,15 @@ async def test_a_disposed_document_is_a_difference_only_while_its_object_is_ther
     assert await wrong(place) == []
 
 
+async def test_disposed_bytes_that_came_back_as_another_kind_are_a_difference(place: Place) -> None:
+    await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
+    for key in await list_as_disposed(place.bucket, Evaluation(FIRST, "sandbox")):
+        place.hand.delete(key)
+    came_back = key.replace(key.split("/")[2], "other")
+    place.hand.put(came_back, b"the bytes")
+    assert await wrong(place) == [(came_back, "disposed_still_there")]
+
+
 async def test_a_disposal_that_is_under_way_is_no_difference(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     await list_as_disposed(place.bucket, Evaluation(FIRST, "sandbox"))
