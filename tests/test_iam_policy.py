@@ -5,8 +5,8 @@ import html
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,11 +20,13 @@ from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionRes
 from moto.s3.responses import ACTION_MAP
 from redis.asyncio import Redis
 
-from scripts.archive_access.s3_client import open_s3_archive
+from scripts.archive_access.s3_client import S3Archive, open_s3_archive
 from scripts.erase.erasure import Erased, ErasureStores, erase_one
 from scripts.erase.receipt import ErasureRequest
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import S3Versions
+from scripts.retention import survey as survey_module
+from scripts.retention.lock_extender import LockExtender
 from tasks.errors import StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
@@ -37,6 +39,7 @@ from tests.archives import eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
 from tests.retention import answering_retention
+from tests.scripts.retention.test_disposal import VersionedArchive
 from tests.scripts.serve.conftest import OPERATOR, RECORDS, basic, opened, settings_for
 from tests.scripts.serve.page.conftest import Person
 from worker.clients.archive import check_archive, open_archive
@@ -91,6 +94,7 @@ NEEDED = {
         "delete_objects": "s3:DeleteObject",
         "delete_objects with versions": "s3:DeleteObjectVersion",
         "delete_objects with BypassGovernanceRetention": "s3:BypassGovernanceRetention",
+        "put_object_retention": "s3:PutObjectRetention",
     },
     "holder": {
         "obstore get of manifests, matters and lists of runs": "s3:GetObject",
@@ -141,6 +145,7 @@ OF_AN_OBJECT = {
     "GetObjectLegalHold": ("s3:GetObjectLegalHold",),
     "GetObjectRetention": ("s3:GetObjectRetention",),
     "PutObjectLegalHold": ("s3:PutObjectLegalHold",),
+    "PutObjectRetention": ("s3:PutObjectRetention",),
     "read": ("s3:GetObject",),
     "create": ("s3:PutObject",),
     "replace": ("s3:PutObject", "s3:PutObjectTagging"),
@@ -284,6 +289,7 @@ DOCUMENT = f"sandbox/{EVAL_ID}/selfie/{'a' * 64}.jpg"
 WRITES = {
     "write a document": DOCUMENT,
     "write a manifest": f"production/{EVAL_ID}/manifest.json",
+    "write a revision": f"production/{EVAL_ID}/revisions/1.json",
     "write to quarantine": f"quarantine/sandbox/{EVAL_ID}/{'b' * 64}.zip",
     "write a list of IDs": f"runs/sandbox/q3/{'c' * 64}.txt.gz",
     "write a run": "runs/sandbox/q3/run.json",
@@ -294,12 +300,12 @@ WRITES = {
     "write elsewhere": "elsewhere",
 }
 MAY = {
-    "worker": {"list", "read"}
+    "worker": {"list", "read", "lock"}
     | WRITES.keys() - {"write a receipt", "write a hold", "write an event", "write elsewhere"},
     "server": {"list", "read", "write a run", "write an event"},
     "auditor": {"list", "read"},
-    "eraser": {"list", "read", "write a manifest", "write a receipt", "delete a document"},
-    "holder": {"list", "hold", "write a manifest", "write a hold"},
+    "eraser": {"list", "read", "write a manifest", "write a revision", "write a receipt", "delete a document", "lock"},
+    "holder": {"list", "hold", "write a manifest", "write a revision", "write a hold"},
 }
 
 
@@ -316,10 +322,12 @@ def test_a_role_may_do_its_work_and_nothing_else(roles: Roles, s3: S3, role: str
     def at(key: str) -> dict[str, str]:
         return {"Bucket": s3.bucket, "Key": f"kyc/{key}"}
 
+    tomorrow = {"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)}
     attempts: dict[str, Callable[[], Any]] = {
         "list": lambda: client.list_objects_v2(Bucket=s3.bucket),
         "read": lambda: client.get_object(**at(DOCUMENT)),
         "hold": lambda: client.put_object_legal_hold(**at(DOCUMENT), LegalHold={"Status": "OFF"}),
+        "lock": lambda: client.put_object_retention(**at(DOCUMENT), Retention=tomorrow),
         "delete a document": lambda: client.delete_object(**at(DOCUMENT)),
         "delete a receipt": lambda: client.delete_object(**at(WRITES["write a receipt"])),
         "change the policy": lambda: client.delete_bucket_policy(Bucket=s3.bucket),
@@ -399,7 +407,25 @@ async def test_the_rights_of_a_holder_are_enough_to_hold_and_to_release(roles: R
         assert finished.code == 0, finished.err
 
 
-async def test_the_rights_of_an_eraser_are_enough_to_erase_and_all_are_needed(roles: Roles, s3: S3) -> None:
+async def dispose_and_lock(retained: VersionedArchive, archive: S3Archive) -> None:
+    """Apply a plan as `retention apply` does, with the same client."""
+    retained.schedule = {
+        "rule": [
+            {"name": "selfies", "kind": "selfie", "keep_for": "1d", "clock": "archived"},
+            {"name": "fronts", "kind": "document_front", "keep_for": "5y", "clock": "account_closed", "keep": "must"},
+        ]
+    }
+    retained.wrapped = lambda stores: replace(stores, versions=S3Versions(archive))
+    survey = retained.survey("2027-01-01")
+    extender = LockExtender(archive, survey.schedule, "GOVERNANCE", 8, survey.today)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey_module, "find_retention_reader", lambda _: None)
+        await survey.extend_locks(retained.bucket, extender)
+        result = await retained.dispose("2027-01-01")
+    assert (result.documents, len(result.certificates), extender.extended) == (1, 1, 1)
+
+
+async def test_the_rights_of_an_eraser_are_enough_to_erase_and_dispose_and_all_are_needed(roles: Roles, s3: S3) -> None:
     settings = Settings(archive_url=f"s3://{s3.bucket}/kyc", s3_endpoint=s3.endpoint)
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
@@ -417,6 +443,7 @@ async def test_the_rights_of_an_eraser_are_enough_to_erase_and_all_are_needed(ro
     archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
     bucket = noted.through(open_bucket(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
     asked = ErasureRequest("request 4711", "operator", "a-host", bypass_governance=True)
+    await dispose_and_lock(VersionedArchive(settings, bucket, s3=s3), archive)
     ending = await erase_one(evaluation, asked, ErasureStores(bucket, S3Versions(archive), RedisRecords(None)))
 
     assert isinstance(ending, Erased)

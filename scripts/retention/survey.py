@@ -26,8 +26,10 @@ from tasks.model.evaluation import ENVIRONMENTS
 from tasks.retention.schedule import Schedule, load_schedule
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import archiver, format_utc
+from tasks.telemetry import tracing
 from worker.config.accounts import load_account_settings
 from worker.config.settings import Settings, load_settings
+from worker.tracing import open_tracer
 
 
 def _utc_now() -> datetime:
@@ -126,6 +128,7 @@ def load_survey(account: str | None) -> Survey:
         SettingsError: a setting, an account or the schedule is not valid.
     """
     settings = load_account_settings(account) if account else load_settings()
+    tracing.use(open_tracer(settings))
     schedule = load_schedule(settings)
     if schedule is None or settings.retention is None:
         raise click.UsageError("there is no schedule, so every document is kept: set DOCV_RETENTION")
