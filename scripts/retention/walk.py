@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from scripts.verify.layout import place_of
+from scripts.verify.layout import is_canonical
 from scripts.verify.objects_api import ObjectLister
 from scripts.verify.ordered_gather import ordered_gather
 from tasks.errors import IntegrityError
@@ -20,7 +20,6 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, read_manifest
 
 _AT_ONCE = 64
-_MANIFEST = "/manifest.json"
 Result = TypeVar("Result")
 _Named = tuple[str, Sequence[str]]
 
@@ -84,7 +83,7 @@ class ArchiveWalk:
         return await examine(WalkedEvaluation(evaluation, stored.manifest, events))
 
     async def _find(self, environment: str) -> AsyncIterator[_Named]:
-        """Yield the ID of each evaluation with a manifest, and the keys of its events."""
+        """Yield the ID of each evaluation, and the keys of its events."""
         async with (
             aclosing(self._list_events(environment)) as events,  # type: ignore[type-var]  # it is a generator
             aclosing(self._list_evaluations(environment)) as eval_ids,  # type: ignore[type-var]
@@ -96,13 +95,11 @@ class ArchiveWalk:
                 yield eval_id, following[1] if following and following[0] == eval_id else ()
 
     async def _list_evaluations(self, environment: str) -> AsyncIterator[str]:
-        async with aclosing(self.lister.walk(f"{environment}/")) as listing:  # type: ignore[type-var]
+        async with aclosing(self.lister.list_folders(f"{environment}/")) as listing:  # type: ignore[type-var]
             async for some in listing:
-                for listed in some:
-                    if listed.key.endswith(_MANIFEST):
-                        place = place_of(listed.key)
-                        if listed.key == f"{place.prefix}{_MANIFEST[1:]}":
-                            yield place.name
+                for name in some:
+                    if is_canonical(name):
+                        yield name
 
     async def _list_events(self, environment: str) -> AsyncIterator[_Named]:
         """Yield each evaluation with events, and the keys of these."""

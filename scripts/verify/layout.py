@@ -75,13 +75,13 @@ def event_place(environment: str, eval_id: str) -> ArchivePlace:
 def place_of(key: str) -> ArchivePlace:
     """Return the place that a key belongs to; each unknown key is a place of its own."""
     match key.split("/"):
-        case [environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
+        case [environment, eval_id, _, *_] if environment in ENVIRONMENTS and is_canonical(eval_id):
             return evaluation_place(environment, eval_id)
-        case ["quarantine", environment, eval_id, _, *_] if environment in ENVIRONMENTS and _is_canonical(eval_id):
+        case ["quarantine", environment, eval_id, _, *_] if environment in ENVIRONMENTS and is_canonical(eval_id):
             return quarantine_place(environment, eval_id)
         case ["runs", environment, run, _, *_] if environment in ENVIRONMENTS:
             return ArchivePlace(ArchiveArea.RUN, f"runs/{environment}/{run}/", environment, run)
-        case ["events", environment, eval_id, _] if environment in ENVIRONMENTS and _is_canonical(eval_id):
+        case ["events", environment, eval_id, _] if environment in ENVIRONMENTS and is_canonical(eval_id):
             return event_place(environment, eval_id)
         case ["holds" | "receipts", _, *_]:
             return ArchivePlace(next(area for prefix, area in _RECORDS if key.startswith(prefix)), key)
@@ -102,7 +102,8 @@ async def group_objects(listing: AsyncIterator[list[ListedObject]]) -> AsyncIter
         yield ObjectGroup(place, tuple(objects))
 
 
-def _is_canonical(eval_id: str) -> bool:
+def is_canonical(eval_id: str) -> bool:
+    """Return whether a text is an evaluation ID as it stands in keys."""
     try:
         return parse_eval_id(eval_id) == eval_id
     except BadEvalId:

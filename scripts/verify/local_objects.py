@@ -8,11 +8,13 @@ import os
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from scripts.verify.objects_api import IRREGULAR, ObjectHead
 from tasks.errors import StorageError
 from tasks.storage.bucket import ListedObject
 
+Found = TypeVar("Found")
 _SOME = 2_000
 _NAMES = 100_000
 """Names of one folder in memory at a time; a folder with more names is read again."""
@@ -34,6 +36,12 @@ class LocalObjectLister:
         while some := await asyncio.to_thread(_next, walk):
             yield some
 
+    async def list_folders(self, prefix: str) -> AsyncIterator[list[str]]:
+        """Yield the names of the folders directly below a prefix that ends with a slash."""
+        folders = (name[:-1] for name in _names(str(self._root / prefix)) if name.endswith("/"))
+        while some := await asyncio.to_thread(_next, folders):
+            yield some
+
     async def head(self, key: str) -> ObjectHead | None:  # noqa: ARG002  # a folder has only bytes
         """Return None: a folder has no attributes of objects."""
         return None
@@ -41,9 +49,9 @@ class LocalObjectLister:
     get = head
 
 
-def _next(walk: Iterator[ListedObject]) -> list[ListedObject]:
+def _next(found: Iterator[Found]) -> list[Found]:
     try:
-        return list(itertools.islice(walk, _SOME))
+        return list(itertools.islice(found, _SOME))
     except OSError as error:
         raise StorageError("list", error.strerror or type(error).__name__) from None
 

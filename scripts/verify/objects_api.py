@@ -35,6 +35,12 @@ class ObjectLister(Protocol):
     def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield pages of the objects with a prefix, ordered by key."""
 
+    def list_folders(self, prefix: str) -> AsyncIterator[list[str]]:
+        """Yield the names between a prefix that ends with a slash and the next slash of keys, some at a time, ordered.
+
+        This is much faster than ``walk`` if there are many objects below each name.
+        """
+
     async def head(self, key: str) -> ObjectHead | None:
         """Return the attributes of an object; None in a folder, or if the object is gone."""
 

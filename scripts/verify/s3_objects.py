@@ -9,8 +9,8 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from xml.etree import ElementTree as ET
@@ -43,12 +43,25 @@ class S3ObjectLister:
 
     async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield pages of the objects with a prefix."""
-        asked = {"encoding-type": "url", "list-type": "2", "prefix": self._prefix + prefix}
+        async with aclosing(self._list_pages(prefix)) as pages:
+            async for page in pages:
+                if objects := [self._listed(element) for element in page if _name(element) == "Contents"]:
+                    yield objects
+
+    async def list_folders(self, prefix: str) -> AsyncIterator[list[str]]:
+        """Yield pages of the names between a prefix and the next slash."""
+        start = len(self._prefix + prefix)
+        async with aclosing(self._list_pages(prefix, delimiter="/")) as pages:
+            async for page in pages:
+                found = (_text(element, "Prefix") for element in page if _name(element) == "CommonPrefixes")
+                if names := [unquote_plus(each)[start:-1] for each in found]:
+                    yield names
+
+    async def _list_pages(self, prefix: str, **more: str) -> AsyncGenerator[ET.Element, None]:
+        asked = {"encoding-type": "url", "list-type": "2", "prefix": self._prefix + prefix, **more}
         while True:
             page = await self._list_page(asked)
-            objects = [self._listed(element) for element in page if _name(element) == "Contents"]
-            if objects:
-                yield objects
+            yield page
             if _text(page, "IsTruncated") != "true":
                 return
             asked["continuation-token"] = _text(page, "NextContinuationToken")

@@ -33,6 +33,11 @@ async def test_everything_comes_in_the_order_of_its_key(
     assert [stored.size for stored in found] == [len(stored.key.encode()) for stored in found]
     assert [stored.key for stored in await walked(tmp_path, "b/")] == ["b/c/d/e", "b/c0"]
     assert await walked(tmp_path, "nothing/") == []
+    lister = LocalObjectLister(tmp_path)
+    folders = {
+        prefix: [name async for some in lister.list_folders(prefix) for name in some] for prefix in ("", "b/", "x/")
+    }
+    assert folders == {"": [".hidden", "a.b", "a", "b", "c"], "b/": ["c"], "x/": []}
 
 
 async def test_the_time_cannot_be_set_by_a_program(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> No
         found = [stored async for some in shelves.walk("") for stored in some]
         assert [stored.key for stored in found] == keys
         assert [stored.key async for some in shelves.walk("a/00") for stored in some] == keys[2:102]
+        assert [name async for some in shelves.list_folders("") for name in some] == ["..", "a", "b"]
+        assert [name async for some in shelves.list_folders("a/") for name in some] == [""]
 
 
 async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
