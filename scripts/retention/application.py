@@ -53,7 +53,7 @@ class ApplicationResult:
         documents: documents of the plan that are gone, or that would be disposed of in a dry run.
         bytes: their size.
         held_back: documents of the plan that were not disposed of, by their state.
-        kept: documents that S3 keeps although the archive has disposed of them; a later application removes them.
+        kept: documents that are disposed of and still there, under a lock or a legal hold that came meanwhile.
         failed: evaluations that could not be processed, and certificates that could not be written.
         certificates: the certificates that list the documents.
     """
@@ -71,7 +71,7 @@ class ApplicationResult:
             "documents": self.documents,
             "bytes": self.bytes,
             "held_back": {state.value: count for state, count in sorted(self.held_back.items()) if count},
-            "kept_by_s3": self.kept,
+            "still_there": self.kept,
             "failed": len(self.failed),
             "certificates": [asdict(each) for each in self.certificates.values()],
         }
@@ -87,8 +87,8 @@ class ApplicationResult:
                 yield f"{format_count(count, 'document')} held back: {_REASONS[state]}"
         if self.kept:
             yield (
-                f"{format_count(self.kept, 'document')} locked by a worker meanwhile; the first application after the "
-                "end of the lock removes them"
+                f"{format_count(self.kept, 'document')} disposed of but still there, under a lock or a legal hold that "
+                "came meanwhile; the first application after its end removes them"
             )
 
 

@@ -65,7 +65,7 @@ class SweptEvaluation:
 
     Attributes:
         disposals: documents of which no version exists any more, by the key of the certificate that is to list them.
-        kept: documents that S3 keeps under a lock that a worker put on them meanwhile.
+        kept: documents that are still there, under a lock or a legal hold that came meanwhile.
     """
 
     disposals: Mapping[str, Sequence[DisposedRecord]] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Disposer:
         due, others = self._select(found.manifest, planned, events)
         listed = _hashes(self._find_disposals(found.manifest, planned, part))
         items = await self._list_versions(evaluation, listed | _hashes(each.document for each in due))
-        locks = await asyncio.to_thread(self._find_locks, items)
+        locks = await self._find_locks(items, found.manifest)
         locked = {_hash_in(item.key): lock for item, lock in locks.items()}
         held_back = Counter(each.state for each in others)
         held_back += Counter(
@@ -129,9 +129,10 @@ class Disposer:
                 self.stores.tags,
             )
         ours = _hashes(self._find_disposals(manifest, planned, part)) if manifest else frozenset[str]()
-        await self._remove([item for item in items if item not in locks and _hash_in(item.key) in ours])
         if manifest and manifest.matters:  # they may have come between the two reads
             held_back[DocumentState.HOLD] += sum(each.document.sha256 not in ours for each in due)
+        else:
+            await self._remove([item for item in items if item not in locks and _hash_in(item.key) in ours])
         return Disposal([each for each in due if each.document.sha256 in ours], held_back, bool(ours))
 
     async def sweep(self, planned: PlannedEvaluation, part: int) -> SweptEvaluation:
@@ -142,18 +143,18 @@ class Disposer:
         """
         evaluation = planned.evaluation
         found = await read_manifest(self.stores.bucket, evaluation)
-        ours = self._find_disposals(found.manifest, planned, part) if found else ()
-        if not ours:
+        if found is None or not (ours := self._find_disposals(found.manifest, planned, part)):
             return SweptEvaluation()
         for _ in range(_SWEEPS):
             items = await self._list_versions(evaluation, _hashes(ours))
-            locks = await asyncio.to_thread(self._find_locks, items)
+            locks = await self._find_locks(items, found.manifest)
             if len(locks) == len(items):
                 break
             await self._remove([item for item in items if item not in locks])
         else:
             raise StillWritten("something keeps writing a document of which the archive has disposed")
-        await asyncio.to_thread(self.stores.versions.tidy, evaluation)
+        if not found.manifest.matters:
+            await asyncio.to_thread(self.stores.versions.tidy, evaluation)
         kept = {_hash_in(item.key) for item in locks}
         if kept:
             await self._set_apart(planned, part, kept)
@@ -258,9 +259,12 @@ class Disposer:
         items = await asyncio.to_thread(self.stores.versions.items, evaluation)
         return [item for item in items if _hash_in(item.key) in hashes and item.key.startswith(evaluation.environment)]
 
-    def _find_locks(self, items: Sequence[ObjectVersion]) -> dict[ObjectVersion, VersionLock]:
-        now = self.clock()
-        found = {item: self.stores.versions.lock_of(item) for item in items}
+    async def _find_locks(self, items: Sequence[ObjectVersion], manifest: Manifest) -> dict[ObjectVersion, VersionLock]:
+        """Return the locks that hold versions back; under a matter nothing is removed, not even what was left over."""
+        if manifest.matters:
+            return dict.fromkeys(items, VersionLock("HOLD"))
+        now, lock_of = self.clock(), self.stores.versions.lock_of
+        found = await asyncio.to_thread(lambda: {item: lock_of(item) for item in items})
         return {item: lock for item, lock in found.items() if lock and lock.holds(now)}
 
     async def _remove(self, items: Sequence[ObjectVersion]) -> None:

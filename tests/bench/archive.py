@@ -1,4 +1,4 @@
-"""Measure how fast `audit` and `verify` read an archive: `make bench-archive`.
+"""Measure how fast `audit`, `verify` and `retention plan` read an archive: `make bench-archive`.
 
 The archive is a folder in which a few documents have many names. So each evaluation takes only the disk space of its
 manifest, and the disk does not set the speed. The commands read it as a folder, and then as S3: from a stand-in, a
@@ -34,8 +34,25 @@ _COMMANDS = (
     ("verify",),
     ("verify", "--checksums-only"),
     ("verify", "--sizes-only"),
+    ("retention", "plan"),
 )
-_LEAST = {("audit", "ids.txt"): "2,000 IDs/s", ("verify",): "300 MB/s"}
+_LEAST = {
+    ("audit", "ids.txt"): "2,000 IDs/s",
+    ("verify",): "300 MB/s",
+    ("retention", "plan"): "2,000 evaluations/s",
+}
+_SCHEDULE = """
+[[rule]]
+name = "selfies"
+kind = "selfie"
+keep_for = "3y"
+clock = "archived"
+
+[[rule]]
+name = "rest"
+keep_for = "5y"
+clock = "relationship_ended"
+"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ def main() -> None:
             fill_archive(archive, eval_ids)
             _fill_documents(archive, eval_ids)
             (folder / "ids.txt").write_text("\n".join(eval_ids))
+            (folder / "retention.toml").write_text(_SCHEDULE)
             with _places(folder, archive) as places:
                 for place in places:
                     _measure(place, count, folder)
@@ -68,7 +86,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _places(folder: Path, archive: Path) -> Iterator[tuple[Place, Place]]:
-    ours = {"DOCV_STATE_DIR": str(folder / "state")}
+    ours = {"DOCV_STATE_DIR": str(folder / "state"), "DOCV_RETENTION": str(folder / "retention.toml")}
     with stand_in(folder, ["archive", "--folder", str(archive)]) as port:
         s3 = ours | {
             "DOCV_ARCHIVE_URL": "s3://bench",

@@ -54,6 +54,8 @@ class KeptArchive:
 
     def _listing(self, asked: dict[str, list[str]]) -> bytes:
         prefix, after = asked.get("prefix", [""])[0], asked.get("continuation-token", [""])[0]
+        if "delimiter" in asked:
+            return self._folders(prefix, after)
         start = max(bisect.bisect_left(self._keys, prefix), bisect.bisect_right(self._keys, after) if after else 0)
         some = [key for key in self._keys[start : start + _PAGE + 1] if key.startswith(prefix)]
         more, some = len(some) > _PAGE, some[:_PAGE]
@@ -63,6 +65,20 @@ class KeptArchive:
             for key in some
         )
         token = f"<NextContinuationToken>{some[-1]}</NextContinuationToken>" if more else ""
+        body = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{listed}</ListBucketResult>"
+        return response(200, body.encode(), _XML)
+
+    def _folders(self, prefix: str, after: str) -> bytes:
+        """Return a page of the names between a prefix and the next slash."""
+        found: list[str] = []
+        at = bisect.bisect_left(self._keys, max(prefix, after))
+        while at < len(self._keys) and self._keys[at].startswith(prefix) and len(found) < _PAGE:
+            folder = prefix + self._keys[at].removeprefix(prefix).partition("/")[0]
+            found.append(f"{folder}/")
+            at = bisect.bisect_left(self._keys, f"{folder}0", at)  # 0 follows the slash
+        more = at < len(self._keys) and self._keys[at].startswith(prefix)
+        listed = "".join(f"<CommonPrefixes><Prefix>{each}</Prefix></CommonPrefixes>" for each in found)
+        token = f"<NextContinuationToken>{self._keys[at]}</NextContinuationToken>" if more else ""
         body = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{listed}</ListBucketResult>"
         return response(200, body.encode(), _XML)
 

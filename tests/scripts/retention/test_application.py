@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from scripts.erase.stock import ObjectVersion, ObjectVersions, VersionLock
+from scripts.erase.versions import open_versions
 from scripts.retention.assessment import DocumentState
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import ManifestOutcome
@@ -372,6 +373,39 @@ async def test_a_document_that_a_worker_locks_meanwhile_waits_for_a_certificate_
     assert [each["sha256"] for each in certificates[own]["documents"]] == [selfie.sha256]
     assert await archive.bucket.read(selfie.key) is None
     assert (await archive.plan("2030-01-03"))[1].unfinished == 0
+
+
+async def test_what_an_interrupted_application_left_stays_while_the_evaluation_is_under_a_matter(
+    archive: RetainedArchive,
+) -> None:
+    plan, _ = await archive.plan(DUE)
+    versions = open_versions(archive.settings)
+
+    class CutOffFiles(LockedFiles):
+        def remove(self, *_: Any, **__: Any) -> None:
+            raise PowerCut
+
+    archive.wrapped = lambda real: replace(real, versions=CutOffFiles(versions, {}))
+    with pytest.raises(PowerCut):
+        await archive.apply(plan, DUE)
+    archive.wrapped = lambda real: real
+    selfies = files(archive, "selfie")
+    (listed,) = [each for each in eval_ids(3) if (await archive.manifest(each)).disposed][:1]
+    hashes = {each.sha256 for each in (await archive.manifest(listed)).disposed}
+    assert hashes <= selfies
+    await amend(archive.bucket, Evaluation(listed, "sandbox"), hold)
+
+    for apply in (lambda: archive.apply(plan, DUE), lambda: archive.dispose("2029-11-25")):
+        assert (await apply()).kept == len(hashes)
+        assert files(archive, "selfie") == hashes
+
+    await amend(
+        archive.bucket, Evaluation(listed, "sandbox"), lambda manifest: manifest.model_copy(update={"matters": ()})
+    )
+    assert (await archive.dispose("2029-11-26")).kept == 0
+    assert files(archive, "selfie") == set()
+    certificates = await archive.certificates()
+    assert {each["sha256"] for found in certificates.values() for each in found["documents"]} == selfies
 
 
 async def test_a_damaged_manifest_holds_up_nothing_else(
