@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -71,9 +73,13 @@ def message(*eval_ids: str) -> Message:
     return Message(eval_ids, (), Queue.LIVE, accepted=False, refresh=False, trigger=Trigger("message", run="q3"))
 
 
-async def handle(settings: Settings, given: Message) -> bool:
-    """Let a consumer on the event loop of the test handle a message."""
+async def handle(settings: Settings, given: Message, *, drains: bool = False) -> bool:
+    """Let a consumer on the event loop of the test handle a message, perhaps in a process that drains."""
     runtime = Runtime(drain_seconds=1)
+    if drains:
+        runtime.drain()
+        while not runtime.draining:  # its thread begins
+            await asyncio.sleep(0)
     try:
         with closing(Publisher(make_publishing_app(settings))) as publisher:
             async with open_resources(settings, load_accounts(settings)) as resources:
@@ -91,6 +97,29 @@ async def test_handle_processes_every_evaluation_when_a_message_has_more_than_th
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
     assert await handle(settings, message(*eval_ids)) is True
     assert (await Ledger(redis).runs.get_counters("q3")).outcomes[Outcome.ARCHIVED] == 20
+
+
+async def test_handle_releases_every_evaluation_when_the_process_drains(
+    settings: Settings, redis: Redis, riskos: Simulator
+) -> None:
+    eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
+    with capture_logs() as logs:
+        assert await handle(settings, replace(message(*eval_ids), queue=Queue.BACKFILL), drains=True) is False
+    assert [each["event"] for each in logs].count("evaluation.released") == 20
+    assert await Ledger(redis).locate(eval_ids) == [("queued", None)] * 20
+    assert riskos.stats().requests == 0
+    assert Queue.BACKFILL not in paused_queues
+
+
+async def test_check_refuses_a_message_of_an_unknown_account_unless_it_was_accepted(
+    settings: Settings, redis: Redis
+) -> None:
+    parts: Any = SimpleNamespace(redis=redis, accounts=load_accounts(settings))
+    consumer, unknown = Consumer(parts), replace(message("any"), account="aml")
+    consumer.check(message("any"))
+    consumer.check(replace(unknown, accepted=True))
+    with pytest.raises(BadMessage, match="does not have its account"):
+        consumer.check(unknown)
 
 
 async def test_a_message_is_processed_within_its_producer_s_trace(
@@ -270,6 +299,7 @@ async def test_an_evaluation_of_an_unknown_account_costs_no_attempt_and_is_logge
     assert [(each["event"], each["account"]) for each in logs if each["log_level"] == "error"] == [
         ("account.unknown", "kyb")
     ]
+    assert [each["event"] for each in logs].count("evaluation.deferred") == 3
 
 
 async def test_a_worker_releases_everything_and_accepts_no_more_when_its_disk_fails_and_another_worker_lives(
