@@ -96,8 +96,10 @@ async def test_every_document_is_copied_unchanged(bucket: LocalBucket, room: Pat
     assert modes == {0o600, 0o700}
 
 
-# Names that are not formulas, so that names.csv has them unchanged.
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40).filter(
+# Names that are not formulas, so that names.csv has them unchanged, and without the characters of odd bytes, which
+# manifests escape.
+ODD_BYTES = "".join(map(chr, range(0xEF80, 0xF000)))
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0" + ODD_BYTES), min_size=1, max_size=40).filter(
     lambda name: not name.endswith("/") and make_inert(name) == name
 )
 
