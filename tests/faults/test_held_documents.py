@@ -295,7 +295,7 @@ async def every_reader_agrees(world: World, shell: Shell) -> None:
         [json.loads(line) for line in (await shell.run(*command)).out.splitlines()] for command in commands
     ]
     for difference in verify:
-        assert difference["problem"] in {"orphan", "manifest_missing"}
+        assert difference["problem"] in {"orphan", "manifest_missing", "disposed_still_there"}
         assert world.histories[difference["eval_id"]].has_orphans
     assert audit == report
     for row in audit:

@@ -202,7 +202,7 @@ async def test_an_erased_evaluation_is_as_it_must_be_and_so_it_is_when_it_was_ar
             if eval_id in key:
                 place.hand.delete(key)
         receipt = f"receipts/sandbox/{eval_id}/20261123T040000Z.json"
-        kept: Any = SimpleNamespace(key=receipt, receipt=SimpleNamespace(requested_at="2026-11-23T04:00:00.000Z"))
+        kept: Any = SimpleNamespace(key=receipt, receipt=SimpleNamespace(erased_at="2026-11-23T04:00:00.000Z"))
         data = make_marker(evaluation, kept, before.manifest if before else None).as_json()
         place.hand.put(evaluation.manifest_key, data)
         place.hand.put(receipt, b"{}")
