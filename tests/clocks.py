@@ -6,6 +6,8 @@ The monotonic clock does not change, as on a machine whose wall clock is set.
 import subprocess
 from pathlib import Path
 
+_SHARED = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory
+_TRIES = 5
 _LIBRARY = ("faketime", "-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD")
 
 
@@ -19,7 +21,7 @@ class MovableClock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.move(0)
-        library = subprocess.run(_LIBRARY, capture_output=True, check=True, text=True).stdout.strip()
+        library = _find_library()
         self.environment = {
             "LD_PRELOAD": library,
             "FAKETIME_TIMESTAMP_FILE": str(file),
@@ -34,3 +36,18 @@ class MovableClock:
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+g}")
         new.replace(self._file)
+
+
+def forget(process_id: int) -> None:
+    """Remove what libfaketime leaves of a killed process: another one that gets its ID would crash on it."""
+    for name in (f"faketime_shm_{process_id}", f"sem.faketime_sem_{process_id}"):
+        (_SHARED / name).unlink(missing_ok=True)
+
+
+def _find_library() -> str:
+    """Return the path of libfaketime; the program itself fails if it gets the ID of a killed process."""
+    for _ in range(_TRIES):
+        found = subprocess.run(_LIBRARY, capture_output=True, check=False, text=True)
+        if found.returncode == 0:
+            return found.stdout.strip()
+    raise RuntimeError(found.stderr)

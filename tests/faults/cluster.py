@@ -23,7 +23,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
-from tests.clocks import MovableClock
+from tests.clocks import MovableClock, forget
 from tests.commands import KEY
 from tests.faults.forwarder import FailingOver
 from tests.faults.redis_server import RedisServer, WatchedRedis
@@ -225,6 +225,7 @@ def kill_now(worker: Worker) -> None:
     if worker.is_alive:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
+        forget(worker.process.pid)
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from tests.clocks import forget
 from worker.clients.embedded_redis import server_binary
 
 _START_SECONDS = 30.0
@@ -78,6 +79,7 @@ class RedisServer:
         self._signal(signal.SIGKILL)
         if self._process:
             await self._process.wait()
+            forget(self._process.pid)
 
     def freeze(self) -> None:
         """Stop the process: connections stay open, but nothing is answered."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,13 @@ async def test_evaluations_go_on_when_clocks_are_set(
         crew = [await cluster.start_worker(new_interpreter=True) for _ in range(2)]
         for worker in crew:
             await cluster.wait_until_ready(worker)
-        await cluster.enqueue(eval_ids, run="clocks")
         pauses = []
         for number, (whose, seconds) in enumerate(moves):
+            # Enqueued for each move, so that work is left however long a worker takes to notice it.
+            some = eval_ids[number * _EVALUATIONS_PER_MOVE :][:_EVALUATIONS_PER_MOVE]
+            await cluster.enqueue(some[: len(some) // 2], run="clocks")
             clocks[whose].move(seconds)
-            pauses.append(await until_requests_go_on(cluster, whose, seconds))
+            pauses.append(await until_requests_go_on(cluster, whose, seconds, some[len(some) // 2 :]))
             if number % 4 == 2:
                 # No worker extends these leases any more: they must expire although the clock was set.
                 await cluster.kill(crew.pop(0))
@@ -61,8 +63,8 @@ async def test_evaluations_go_on_when_clocks_are_set(
     assert max(pauses) < _AGAIN_SECONDS
 
 
-async def until_requests_go_on(cluster: Cluster, whose: str, ahead: float) -> float:
-    """Wait until a clock is this far ahead, and RiskOS has got more requests since then than were in flight.
+async def until_requests_go_on(cluster: Cluster, whose: str, ahead: float, eval_ids: Sequence[str]) -> float:
+    """Wait until a clock is this far ahead, enqueue evaluations, and wait until RiskOS was asked for one of them.
 
     Returns:
         how many seconds it took.
@@ -71,8 +73,8 @@ async def until_requests_go_on(cluster: Cluster, whose: str, ahead: float) -> fl
     while abs(await clock_of(whose, cluster) - ahead) > 60:
         assert time.monotonic() - began < 60, f"the clock of {whose} was not moved"
         await asyncio.sleep(0.05)
-    enough = cluster.riskos.stats().requests + 2 * int(cluster.settings["DOCV_CONCURRENCY"])
-    await cluster.wait_until(lambda: cluster.riskos.stats().requests >= enough)
+    await cluster.enqueue(eval_ids, run="clocks")
+    await cluster.wait_until(lambda: not cluster.riskos.stats().by_evaluation.keys().isdisjoint(eval_ids))
     return time.monotonic() - began
 
 
