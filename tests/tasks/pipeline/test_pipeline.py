@@ -720,6 +720,17 @@ async def test_the_probe_of_an_archive_on_hold_continues_when_it_has_its_slot(pi
     assert await pipeline.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
 
 
+async def test_the_size_of_each_answer_is_recorded_for_the_memory_of_the_next_bundles(
+    pipeline: ArchivePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(pipeline.context.bundle_memory, "record", sizes.append)
+    bundle = eval_id_for(Scenario.DOCUMENTED, 7)
+    for eval_id in (bundle, eval_id_for(Scenario.NOT_FOUND, 7)):
+        await pipeline.archive(eval_id)
+    assert sizes == [len(bundle_of(bundle, IMAGE_BYTES)), 0]
+
+
 # Failures of other systems
 
 

@@ -208,8 +208,12 @@ async def test_fed_evaluations_that_could_not_be_published_are_accepted(
     broken = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
     ids = some_ids(5)
     await begin(ledger, bucket, ids)
-    await feed_all(Feeder(ledger, broken, bucket, "sandbox", backlog=100))
+    with capture_logs() as log:
+        await feed_all(Feeder(ledger, broken, bucket, "sandbox", backlog=100))
     assert await lease_ids(ledger, ids) == ids
+    assert {(each["event"], each["loop"], each["error"]) for each in log} == {
+        ("loop.failed", "feed", "OperationalError")
+    }
     broken.close()
 
 
