@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +25,14 @@ from tasks.consumer.background import BackgroundLoops
 from tasks.consumer.consumer import Consumer
 from tasks.consumer.loop import Loop
 from tasks.consumer.parts import ConsumerParts, make_consumer_parts
+from tasks.consumer.prefetch import PrefetchControl
 from tasks.errors import BadMessage
 from tasks.ledger.ledger import Ledger
+from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.memory import buffer_pool
 from tasks.memory.spool import Spool
-from tasks.model.job import EnqueueOptions, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
@@ -73,22 +75,26 @@ def message(*eval_ids: str) -> Message:
     return Message(eval_ids, (), Queue.LIVE, accepted=False, refresh=False, trigger=Trigger("message", run="q3"))
 
 
-async def handle(settings: Settings, given: Message, *, drains: bool = False) -> bool:
-    """Let a consumer on the event loop of the test handle a message, perhaps in a process that drains."""
-    runtime = Runtime(drain_seconds=1)
+@asynccontextmanager
+async def open_parts(settings: Settings, *, drains: bool = False) -> AsyncIterator[ConsumerParts]:
+    """Yield the parts of a consumer on the event loop of the test, perhaps of a process that drains."""
+    runtime, accounts = Runtime(drain_seconds=1), load_accounts(settings)
     if drains:
         runtime.drain()
         while not runtime.draining:  # its thread begins
             await asyncio.sleep(0)
     try:
         with closing(Publisher(make_publishing_app(settings))) as publisher:
-            async with open_resources(settings, load_accounts(settings)) as resources:
-                parts = make_consumer_parts(
-                    settings, load_accounts(settings), resources, runtime, publisher, Watchdog()
-                )
-                return await Consumer(parts).handle(given)
+            async with open_resources(settings, accounts) as resources:
+                yield make_consumer_parts(settings, accounts, resources, runtime, publisher, Watchdog())
     finally:
         await asyncio.to_thread(runtime.close)
+
+
+async def handle(settings: Settings, given: Message, *, drains: bool = False) -> bool:
+    """Let a consumer on the event loop of the test handle a message."""
+    async with open_parts(settings, drains=drains) as parts:
+        return await Consumer(parts).handle(given)
 
 
 async def test_handle_processes_every_evaluation_when_a_message_has_more_than_there_are_slots(
@@ -120,6 +126,70 @@ async def test_check_refuses_a_message_of_an_unknown_account_unless_it_was_accep
     consumer.check(replace(unknown, accepted=True))
     with pytest.raises(BadMessage, match="does not have its account"):
         consumer.check(unknown)
+
+
+def test_handle_expects_the_evaluations_of_a_message_before_it_is_awaited() -> None:
+    paused: list[bool] = []
+    parts: Any = SimpleNamespace(redis=None, prefetch=PrefetchControl(1, paused.append))
+    Consumer(parts).handle(replace(message(*"abcd"), queue=Queue.BACKFILL)).close()
+    assert paused == [True]
+
+
+async def test_the_lease_of_an_ended_evaluation_is_not_kept_while_others_of_its_message_last(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, lasting = (eval_id_for(Scenario.DOCUMENTED, number) for number in range(2))
+    began, may_end, jobs = asyncio.Event(), asyncio.Event(), dict[str, Job]()
+
+    async def attempt(job: Job, *_: object) -> bool:
+        jobs[job.eval_id] = job
+        if job.eval_id == lasting:
+            began.set()
+            await may_end.wait()
+        return True
+
+    monkeypatch.setattr("tasks.consumer.consumer.attempt", attempt)
+    async with open_parts(settings) as parts:
+        handling = asyncio.create_task(Consumer(parts).handle(message(ended, lasting)))
+        await began.wait()
+        await asyncio.sleep(0)
+        assert [parts.leases.is_fresh(jobs[eval_id]) for eval_id in (ended, lasting)] == [False, True]
+        may_end.set()
+        assert await handling is True
+
+
+async def test_an_evaluation_waits_in_the_ledger_when_its_account_has_its_share_of_the_slots(
+    settings: Settings, redis: Redis, riskos: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
+    async with open_parts(settings) as parts:
+        monkeypatch.setattr(parts.fair_share, "can_start", lambda *_: False)
+        assert await Consumer(parts).handle(message(eval_id)) is True
+    assert await Ledger(redis).locate([eval_id]) == [("held", "account_busy")]
+    assert riskos.stats().requests == 0
+
+
+async def test_release_returns_true_when_the_lease_was_lost(redis: Redis, eval_id: str) -> None:
+    ledger = Ledger(redis)
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
+    (job,) = await ledger.lease([eval_id], token="ours")
+    await ledger.complete(job, Outcome.ARCHIVED)
+    parts: Any = SimpleNamespace(redis=redis, ledger=ledger)
+    with capture_logs() as logs:
+        assert await Consumer(parts).release(job) is True
+    assert [each["event"] for each in logs] == ["evaluation.lease_lost"]
+
+
+async def test_reject_keeps_and_logs_the_id_of_a_message_only_if_it_is_a_uuid(redis: Redis, eval_id: str) -> None:
+    parts: Any = SimpleNamespace(redis=redis)
+    with capture_logs() as logs:
+        for given in (eval_id.upper(), "any text"):
+            await Consumer(parts).reject("bad_message", "it names no account", "live", given)
+    assert [(each["event"], each["message"]) for each in logs] == [
+        ("message.rejected", eval_id),
+        ("message.rejected", None),
+    ]
+    assert {each.message async for each in RejectedMessages(redis).iterate()} == {eval_id, None}
 
 
 async def test_a_message_is_processed_within_its_producer_s_trace(

@@ -1,5 +1,6 @@
 """The objects that a consumer and its loops share, as the settings describe them."""
 
+import contextlib
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,10 +8,12 @@ from typing import Any
 
 import pytest
 from prometheus_client import Gauge
+from pydantic import SecretStr
 
 from tasks.consumer import parts as module
 from tasks.memory.spool import Spool, spooled_bytes
 from tasks.model.job import Queue
+from worker.broker.rabbitmq import BACKFILL_PREFETCH
 from worker.broker.redis_transport import paused_queues
 from worker.config.settings import Settings
 
@@ -37,3 +40,14 @@ def test_the_backfill_queue_is_paused_while_enough_evaluations_are_fetched() -> 
     assert Queue.BACKFILL in paused_queues
     prefetch.expect_evaluations(Queue.BACKFILL, -4)
     assert Queue.BACKFILL not in paused_queues
+
+
+@pytest.mark.parametrize(("broker_url", "can_fetch"), [(None, True), (SecretStr("amqp://localhost"), False)])
+def test_messages_of_the_backfill_are_limited_when_rabbitmq_is_the_broker(
+    broker_url: SecretStr | None, *, can_fetch: bool
+) -> None:
+    prefetch = module._make_prefetch(Settings(concurrency=64, broker_url=broker_url))
+    with contextlib.ExitStack() as messages:
+        for _ in range(BACKFILL_PREFETCH):
+            messages.enter_context(prefetch.track_message(Queue.BACKFILL))
+        assert prefetch.can_fetch(Queue.BACKFILL) is can_fetch
