@@ -9,6 +9,7 @@ import pytest
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
@@ -94,9 +95,11 @@ async def test_due_evaluations_are_published_to_their_queue(
     ledger: Ledger, publisher: Publisher, redis: Redis, queue: Queue
 ) -> None:
     eval_ids = await accept_due(ledger, redis, queue=queue)
-    assert await dispatch_once(ledger, publisher, redis) == 1
-    assert await messages(redis, queue) == [eval_ids]
-    assert await dispatch_once(ledger, publisher, redis) == 0
+    with capture_logs() as log:
+        assert await dispatch_once(ledger, publisher, redis) == 1
+        assert await messages(redis, queue) == [eval_ids]
+        assert await dispatch_once(ledger, publisher, redis) == 0
+    assert [(each["event"], each["queue"], each["evaluations"]) for each in log] == [("ledger.dispatched", queue, 1)]
 
 
 async def test_the_evaluations_of_a_dead_worker_are_published_again(

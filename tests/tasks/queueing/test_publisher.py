@@ -273,3 +273,10 @@ async def test_the_backlog_of_an_unused_redis_is_empty(redis: Redis) -> None:
 
 def test_a_publisher_counts_no_messages_when_redis_is_the_broker(publisher: Publisher) -> None:
     assert publisher.count_waiting() is None
+
+
+async def test_close_closes_the_connection_of_a_publisher(ledger: Ledger, publisher: Publisher) -> None:
+    await put(ledger, publisher, some_ids(1))
+    assert publisher._connection.connected
+    publisher.close()
+    assert not publisher._connection.connected
