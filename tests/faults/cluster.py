@@ -148,7 +148,7 @@ class Cluster:
             await self.wait_until_ready(worker)
         return workers
 
-    async def wait_until_ready(self, worker: Worker, seconds: float = 60) -> None:
+    async def wait_until_ready(self, worker: Worker, seconds: float = 120) -> None:
         """Wait until a worker consumes."""
         await self.wait_until(lambda: worker.is_ready or not worker.is_alive, seconds)
         assert worker.is_ready, f"exit code {worker.process.returncode}: {worker.log.read_text()}"
@@ -158,7 +158,7 @@ class Cluster:
         kill_now(worker)
         await worker.process.wait()
 
-    async def terminate(self, worker: Worker, seconds: float = 60) -> float:
+    async def terminate(self, worker: Worker, seconds: float = 120) -> float:
         """Tell a worker to stop and wait for it; return how many seconds it took."""
         began = time.monotonic()
         worker.process.terminate()
@@ -188,7 +188,7 @@ class Cluster:
         except (RedisError, OSError):
             return None
 
-    async def wait_until_all_ended(self, run: str, total: int, seconds: float = 60) -> RunCounters:
+    async def wait_until_all_ended(self, run: str, total: int, seconds: float = 120) -> RunCounters:
         """Wait until all evaluations of a run have ended; return its counters."""
         try:
             async with asyncio.timeout(seconds):
@@ -200,7 +200,7 @@ class Cluster:
             ) from None
         return counters
 
-    async def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    async def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         """Wait until a condition is met."""
         async with asyncio.timeout(seconds):
             while not condition():

@@ -35,6 +35,10 @@ class Scale:
     outage: float
     erasures: int
 
+    def allows(self, seconds: float, *, most: float) -> bool:
+        """Return whether something was quick enough; the short form only prints times, as any machine may run it."""
+        return not self.long or seconds < most
+
     def spread(self, calls: Sequence[int], dice: random.Random) -> list[int]:
         """Return the calls after which a worker is killed: all, or some from every part of them."""
         if self.places is None or self.places >= len(calls):

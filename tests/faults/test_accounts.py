@@ -107,7 +107,7 @@ async def test_evaluations_of_an_unknown_account_wait_for_a_worker_that_knows_it
     async with running_cluster(tmp_path / "stage", keys=[KYB]) as cluster:
         (stranger,) = await cluster.start_workers(1)
         await cluster.enqueue(theirs, run="theirs", account="kyb")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while (await cluster.ledger.get_stats()).held_by_account != {"kyb": len(theirs)}:
                 await asyncio.sleep(0.05)
         said = stranger.log.read_text()

@@ -119,7 +119,7 @@ async def test_two_runs_of_the_same_evaluations_count_correctly_when_clocks_disa
     assert asked.keys() == set(eval_ids)
     assert granted == len(eval_ids)
     assert clocks == pytest.approx((0, apart), abs=5)
-    assert seconds < 60
+    assert scale.allows(seconds, most=60)
 
 
 @pytest.mark.needs("faketime")
@@ -130,4 +130,4 @@ async def test_a_short_wait_stays_short_when_a_clock_is_slow(tmp_path: Path) -> 
         await cluster.wait_until(lambda: cluster.riskos.stats().requests > 0)
         await asyncio.sleep(0.5)
         hold = await Holds(cluster.client).get("default")
-        assert hold is None or hold.remaining < 10, hold
+        assert hold is None or hold.remaining < _APART_SECONDS / 2, hold

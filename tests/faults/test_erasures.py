@@ -137,7 +137,7 @@ async def erase_under_way(stage: Stage, worker: Worker, harm: Harm, eval_ids: Se
     # If deletions take long, a worker may still have one: its receipt stays open, and --pending completes it.
     assert {each["state"] for each in states} <= ({"erased"} if stage.is_folder else {"erased", "refused"}), states
     await asyncio.sleep(_LEASE + _PUT)  # by then the worker has noticed and stopped
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         while not await stage.is_idle():
             await asyncio.sleep(0.1)
     if not stage.is_folder:

@@ -100,7 +100,7 @@ _SHORT = {"access denied", "RiskOS refusing connections"}
 
 
 async def until_something_is_held(cluster: Cluster) -> Hold:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         while not (holds := await Holds(cluster.client).list_all()):
             await asyncio.sleep(0.1)
     return holds[0]

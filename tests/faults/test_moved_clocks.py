@@ -1,8 +1,9 @@
 """The clocks of Redis and of the workers are set by up to two hours while evaluations run."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,12 @@ async def test_evaluations_go_on_when_clocks_are_set(
         for worker in crew:
             await cluster.wait_until_ready(worker)
         pauses = []
+        spare = itertools.count(total)
         for number, (whose, seconds) in enumerate(moves):
-            # Enqueued for each move, so that work is left however long a worker takes to notice it.
             some = eval_ids[number * _EVALUATIONS_PER_MOVE :][:_EVALUATIONS_PER_MOVE]
             await cluster.enqueue(some[: len(some) // 2], run="clocks")
             clocks[whose].move(seconds)
-            pauses.append(await until_requests_go_on(cluster, whose, seconds, some[len(some) // 2 :]))
+            pauses.append(await until_requests_go_on(cluster, whose, seconds, some[len(some) // 2 :], spare))
             if number % 4 == 2:
                 # No worker extends these leases any more: they must expire although the clock was set.
                 await cluster.kill(crew.pop(0))
@@ -56,15 +57,21 @@ async def test_evaluations_go_on_when_clocks_are_set(
         if not scale.long:
             await let_a_minute_pass(cluster.client)
         counters = await cluster.wait_until_all_ended("clocks", total, seconds=150)
-        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
+        spares = [eval_id_for(Scenario.FLAT, number) for number in range(total, next(spare))]
+        await cluster.wait_until_all_ended("spare", len(spares))
+        result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids + spares)
     figures(f"clocks set {len(moves)} times: {result.sentence()}, at work again after {max(pauses):.1f} s at most")
     assert result.is_sound, result
     assert counted_right(eval_ids, counters), counters
-    assert max(pauses) < _AGAIN_SECONDS
+    assert scale.allows(max(pauses), most=_AGAIN_SECONDS), pauses
 
 
-async def until_requests_go_on(cluster: Cluster, whose: str, ahead: float, eval_ids: Sequence[str]) -> float:
+async def until_requests_go_on(
+    cluster: Cluster, whose: str, ahead: float, eval_ids: Sequence[str], spare: Iterator[int]
+) -> float:
     """Wait until a clock is this far ahead, enqueue evaluations, and wait until RiskOS was asked for one of them.
+
+    Meanwhile, spare evaluations keep the workers busy: an idle worker writes no time into its log.
 
     Returns:
         how many seconds it took.
@@ -72,7 +79,8 @@ async def until_requests_go_on(cluster: Cluster, whose: str, ahead: float, eval_
     began = time.monotonic()
     while abs(await clock_of(whose, cluster) - ahead) > 60:
         assert time.monotonic() - began < 60, f"the clock of {whose} was not moved"
-        await asyncio.sleep(0.05)
+        await cluster.enqueue([eval_id_for(Scenario.FLAT, next(spare))], run="spare")
+        await asyncio.sleep(0.2)
     await cluster.enqueue(eval_ids, run="clocks")
     await cluster.wait_until(lambda: not cluster.riskos.stats().by_evaluation.keys().isdisjoint(eval_ids))
     return time.monotonic() - began

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.aging import let_a_minute_pass
@@ -45,26 +45,26 @@ async def measure(cluster: Cluster, producer: Producer, fault: Fault) -> float:
     """Cause a fault, and move the name seconds later; return how many seconds pass until all work again."""
     redises = cluster.redis
     assert isinstance(redises, FailingOver)
-    await producer.wait_until_archived(len(producer.accepted), 30)
+    await producer.wait_until_archived(len(producer.accepted), 90)
     await fault(redises)
     began = time.monotonic()
     while await producer.is_ready():
-        assert time.monotonic() - began < _WITHOUT_PRIMARY_SECONDS + 5, "it is ready without a primary"
+        assert time.monotonic() - began < _WITHOUT_PRIMARY_SECONDS + 30, "it is ready without a primary"
         await asyncio.sleep(0.1)
     await asyncio.sleep(_WITHOUT_PRIMARY_SECONDS)
     redises.move_name()
     moved, accepted = time.monotonic(), len(producer.accepted)
-    await producer.wait_until_archived(accepted, 60)
+    await producer.wait_until_archived(accepted, 90)
     while not await producer.is_ready():
         await asyncio.sleep(0.1)
     return time.monotonic() - moved
 
 
-async def check_recovery(cluster: Cluster, faults: Sequence[Fault], figures: Callable[[str], None], name: str) -> None:
+async def check_recovery(cluster: Cluster, scale: Scale, figures: Callable[[str], None], name: str) -> None:
     """Check that workers and server work soon after each fault, and that no accepted evaluation is lost."""
     await cluster.start_workers(2)
     async with producing(cluster) as producer:
-        pauses = [await measure(cluster, producer, fault) for fault in faults]
+        pauses = [await measure(cluster, producer, fault) for fault in list_faults(scale)]
     await let_a_minute_pass(cluster.client)
     async with asyncio.timeout(90):
         while not all(map(producer.is_archived, producer.accepted)):
@@ -74,7 +74,7 @@ async def check_recovery(cluster: Cluster, faults: Sequence[Fault], figures: Cal
     # Evaluations answered with 503 may be archived all the same; this test does not count them.
     assert (result.lost, result.half, result.wrong) == ((), (), ()), result
     assert all(worker.is_alive for worker in cluster.workers)
-    assert max(pauses) < _AGAIN_SECONDS, pauses
+    assert scale.allows(max(pauses), most=_AGAIN_SECONDS), pauses
 
 
 def list_faults(scale: Scale) -> list[Fault]:
@@ -88,7 +88,7 @@ async def test_workers_and_server_go_on_after_the_name_of_redis_moved(
     async with running_cluster(
         tmp_path / "stage", replicas=2, DOCV_INTAKE_TOKENS=INTAKE_TOKEN, DOCV_REDIS_REPLICAS="1"
     ) as cluster:
-        await check_recovery(cluster, list_faults(scale), figures, "messages in Redis")
+        await check_recovery(cluster, scale, figures, "messages in Redis")
 
 
 async def test_workers_and_server_go_on_after_the_name_of_redis_moved_with_messages_in_rabbitmq(
@@ -101,4 +101,4 @@ async def test_workers_and_server_go_on_after_the_name_of_redis_moved_with_messa
         DOCV_REDIS_REPLICAS="1",
         DOCV_BROKER_URL=rabbitmq_url,
     ) as cluster:
-        await check_recovery(cluster, list_faults(scale), figures, "messages in RabbitMQ")
+        await check_recovery(cluster, scale, figures, "messages in RabbitMQ")

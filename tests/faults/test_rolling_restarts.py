@@ -48,6 +48,5 @@ async def test_a_rolling_restart_loses_nothing_and_does_not_wait(
     )
     assert result.is_sound, result
     assert counted_right(eval_ids, counters), counters
-    assert max(exits) < _DRAIN_SECONDS + 10, "a busy machine takes its time, too"
-    # A lost message would be sent again after a minute.
-    assert rest < 45
+    assert scale.allows(max(exits), most=_DRAIN_SECONDS + 10), exits
+    assert scale.allows(rest, most=45), "a lost message is sent again after a minute"

@@ -25,7 +25,7 @@ async def reason_of_hold(cluster: Cluster, scope: str = "default") -> Reason | N
     return hold.reason if hold else None
 
 
-async def wait_until_held(cluster: Cluster, *reasons: Reason, scope: str = "default", seconds: float = 30) -> None:
+async def wait_until_held(cluster: Cluster, *reasons: Reason, scope: str = "default", seconds: float = 90) -> None:
     """Wait until something is on hold for one of these reasons."""
     async with asyncio.timeout(seconds):
         while await reason_of_hold(cluster, scope) not in reasons:
