@@ -170,7 +170,7 @@ def _print(overview: Overview, unread: Sequence[UnreadMessages]) -> None:
     if census.next_cause:
         next_due += f", parked for {census.parked_for}"
     states.add_row("parked", f"{census.parked:,}", next_due)
-    states.add_row("wait for a hold to end", f"{sum(census.held.values()):,}", "")
+    states.add_row("on hold", f"{sum(census.held.values()):,}", "")
     where = "see `docv-archive dead-letters list`"
     states.add_row("dead letters", f"{census.dead_letters:,}", where if census.dead_letters else "")
     if overview.rejected:

@@ -105,7 +105,7 @@ class ActionViews:
             self.cache.clear()
             hint = f"`docv-archive cancel --run {stopped.run}` records it"
             raise HTTPError(
-                502, f"the run is cancelled, but its list in the archive does not say so: {error}; {hint}"
+                502, f"the run is cancelled, but its list in the archive does not record this: {error}; {hint}"
             ) from None
 
     async def confirm_dead_letters(self, request: web.Request, caller: Caller, action: str) -> web.Response:

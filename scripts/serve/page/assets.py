@@ -43,7 +43,7 @@ class Assets:
         """Answer ``GET /page/assets/{hash}/{name}``."""
         asset = self._all.get(request.match_info["name"])
         if asset is None or asset.path != request.path:
-            raise HTTPError(404, "there is no such file; load the page again")
+            raise HTTPError(404, "there is no such file; reload the page")
         headers = {
             "Cache-Control": "private, max-age=31536000, immutable",
             "Content-Type": asset.media_type,

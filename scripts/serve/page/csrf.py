@@ -24,6 +24,6 @@ async def check_origin(request: web.Request, signer: PageSigner, caller: Caller,
         HTTPError: another site asked for it, or the token is not valid.
     """
     if not is_same_site(request):
-        raise HTTPError(403, "another site asked for this, so nothing was done")
+        raise HTTPError(403, "this request came from another site, so nothing was done")
     if not await signer.is_valid(token, _ACTION, caller.known_by):
-        raise HTTPError(403, "the form is not of this page, or of another login; load the page again")
+        raise HTTPError(403, "the form belongs to another page or login; reload the page")

@@ -87,7 +87,9 @@ class DocumentViews:
         document = await self._document(evaluation, kind, sha256)
         pieces = await self.documents.stream(document.key)
         if pieces is None:
-            raise HTTPError(404, "the manifest names it, and it is not in the archive; a person has to look")
+            raise HTTPError(
+                404, "the manifest lists this document, but it is not in the archive; run `docv-archive verify`"
+            )
         async with contextlib.aclosing(pieces), contextlib.aclosing(_verify_chunks(pieces, document)) as checked:
             # A fault of the first chunk can still get an error page.
             try:
@@ -107,9 +109,9 @@ class DocumentViews:
         if not await self.signer.is_valid(
             request.query.get("by", ""), _PICTURE, caller.known_by, *place, account, until
         ):
-            raise HTTPError(403, "this link is not yours; look the evaluation up")
+            raise HTTPError(403, "this link is not valid for your login; look the evaluation up again")
         if number_of(request, "until") < self.now():
-            raise HTTPError(410, "this link has run out; look the evaluation up again")
+            raise HTTPError(410, "this link has expired; look the evaluation up again")
         environment = resolve_account(self.accounts, account, 400).settings.environment
         return Evaluation(read_eval_id(place[0]), environment), place[1], place[2]
 
@@ -121,7 +123,7 @@ class DocumentViews:
         if gone := next((each for each in disposed if (each.kind, each.sha256) == (kind, sha256)), None):
             raise HTTPError(404, f"it was disposed of on {gone.disposed_at[:10]} under the rule {gone.rule}")
         if found is None:
-            raise HTTPError(404, "the manifest names no such document any more")
+            raise HTTPError(404, "the manifest no longer lists this document")
         try:
             check_key(evaluation, found)
         except NotExported as error:
@@ -141,7 +143,7 @@ async def _verify_chunks(pieces: AsyncGenerator[bytes, None], document: Document
             yield last
         last = piece
     if (size, digest.hexdigest()) != (document.size, document.sha256):
-        raise IntegrityError("a document is not the one that was archived")
+        raise IntegrityError("a document differs from the archived one")
     yield last
 
 

@@ -22,10 +22,10 @@ def add_flash(path: str, did: str, count: int, left: int = 0) -> str:
 def read_flash(request: web.Request) -> str | None:
     """Return what the address says was done, in a sentence."""
     count, left = number_of(request, "count"), number_of(request, "left")
-    rest = f" {left:,} are left: do it again." if left else ""
+    rest = f" {left:,} are left: repeat the action." if left else ""
     match request.query.get("did"):
         case "resumed":
-            return "Resumed." if count else "It was not on hold any more."
+            return "Resumed." if count else "It was no longer on hold."
         case "cancelled":
             return f"{count:,} cancelled." + (f" {left:,} in flight finish and are not tried again." if left else "")
         case "redriven":

@@ -104,7 +104,7 @@ class PageRenderer:
 
 def _need_person(caller: Caller) -> None:
     if caller.role is Role.PRODUCER:
-        raise HTTPError(403, "this page is for operators and viewers")
+        raise HTTPError(403, "only operators and viewers may see this page")
 
 
 @functools.cache

@@ -70,7 +70,7 @@ class RunView:
         name = request.query.get("run", "")
         times = await self.ledger.runs.get_times(name)
         if times is None:
-            raise HTTPError(404, "Redis has no run of this name; the archive may: see `docv-archive report`")
+            raise HTTPError(404, "Redis has no run with this name; the archive may have it: try `docv-archive report`")
         with logged_access(request, caller, "run.viewed", run=name):
             run = await self.ledger.runs.get_counters(name)
             failures = await self._read_failures(name, run.outcomes[Outcome.FAILED])
@@ -98,7 +98,7 @@ class RunView:
         if found is None:
             raise HTTPError(503 if problem else 404, problem or "the archive has no list of this run")
         if self.reports.locked():
-            raise HTTPError(503, "another report is being made; try again later", {"Retry-After": "30"})
+            raise HTTPError(503, "another report is being generated; try again later", {"Retry-After": "30"})
         async with self.reports:
             with logged_access(request, caller, "run.reported", run=name) as logged:
                 return await self._send_report(request, found, logged)
@@ -146,10 +146,10 @@ class RunView:
             async with asyncio.timeout(_SECONDS):
                 found = await find_run_list(self.bucket, name, fingerprint, self.environment)
         except (StorageError, TimeoutError):
-            return None, "the archive does not answer, so its list of the run cannot be shown"
+            return None, "the archive does not answer, so the run's list cannot be shown"
         except IntegrityError as error:
             return None, str(error)
-        return found, "" if found else "the archive lacks the list that this run must have"
+        return found, "" if found else "the list of this run is missing from the archive"
 
     async def _read_failures(self, name: str, count: int) -> RunFailures:
         """Return the dead letters of a run, at most ``count``, that are among the newest of their cause."""

@@ -58,9 +58,9 @@ async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person
 
 
 async def test_a_hold_that_has_ended_meanwhile_is_told(operator: Person, redis: Redis) -> None:
-    assert "not on hold any more" in (await operator.see("/page/resume?scope=default")).body.decode()
+    assert "It is no longer on hold" in (await operator.see("/page/resume?scope=default")).body.decode()
     answer = await operator.post("/page/resume", {"scope": "default", "token": await _token(operator, redis)})
-    assert "It was not on hold any more." in answer.body.decode()
+    assert "It was no longer on hold." in answer.body.decode()
 
 
 @pytest.mark.parametrize("cause", ["service_failed", HTML])
@@ -91,7 +91,7 @@ async def test_the_question_says_how_many_dead_letters_there_are_and_of_which_ca
 async def test_the_question_before_a_drop_is_true_of_a_failed_refresh(operator: Person, redis: Redis) -> None:
     await bury(redis, eval_ids(2))
     said = text_of((await operator.see("/page/drop?cause=service_failed")).body)
-    assert "They are not tried again; what the archive holds of them stays." in said
+    assert "They are not tried again. Their objects in the archive stay." in said
 
 
 async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, redis: Redis) -> None:
@@ -153,7 +153,7 @@ async def test_an_attempt_that_is_refused_is_written_down(viewer: Person, addres
 async def test_what_is_left_is_told(operator: Person) -> None:
     page = (await operator.see("/page/dead-letters?did=redriven&count=1000&left=1500")).body.decode()
     assert "1,000 redriven" in page
-    assert "1,500 are left: do it again." in page
+    assert "1,500 are left: repeat the action." in page
 
 
 async def test_an_address_can_only_tell_what_we_say(operator: Person) -> None:
@@ -248,7 +248,7 @@ async def test_an_operator_cancels_a_run(operator: Person, redis: Redis, tmp_pat
     kept = await read_run_list(bucket, "sandbox", "q4")
     assert kept is not None
     assert (kept.cancelled_by, kept.position) == ("operator", 4)
-    assert "Nothing is waiting any more" in (await operator.see("/page/cancel?run=q4")).body.decode()
+    assert "Nothing left to cancel" in (await operator.see("/page/cancel?run=q4")).body.decode()
 
 
 async def test_an_operator_cancels_one_evaluation(operator: Person, redis: Redis) -> None:
@@ -272,7 +272,7 @@ async def test_a_run_whose_list_cannot_say_so_is_cancelled_and_that_is_told(
 
 
 async def test_a_run_that_is_not_known_cannot_be_cancelled(operator: Person, redis: Redis) -> None:
-    assert "Nothing is waiting any more" in (await operator.see("/page/cancel?run=unknown")).body.decode()
+    assert "Nothing left to cancel" in (await operator.see("/page/cancel?run=unknown")).body.decode()
     answer = await operator.post("/page/cancel", {"run": "unknown", "token": await _token(operator, redis)})
     assert answer.status == 404
 

@@ -163,7 +163,7 @@ async def test_bytes_that_were_not_archived_are_not_shown(
     put(tmp_path, archived, other)
     with capture_logs() as logged:
         answer = await operator.see(path)
-    assert (answer.status, "not the one that was archived" in answer.body.decode()) == (502, True)
+    assert (answer.status, "a document differs from the archived one" in answer.body.decode()) == (502, True)
     assert not [line for line in logged if line["event"] == "document.viewed"]
 
 

@@ -37,15 +37,15 @@ async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator
     bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
     files = {"front.jpg": b"\xff\xd8\xff front", "selfie.jpg": b"\xff\xd8\xff selfie"}
     steps = (
-        (archive_bundle(bucket, zip_of(files)), "all of them, when asked <time", 0),
-        (archive_bundle(bucket, zip_of({"front.jpg": files["front.jpg"]})), "only some of them any more", 1),
-        (archive_tombstone(bucket), "none of them any more, when asked <time", 2),
+        (archive_bundle(bucket, zip_of(files)), "all of them, when last asked <time", 0),
+        (archive_bundle(bucket, zip_of({"front.jpg": files["front.jpg"]})), "some of them, when last asked", 1),
+        (archive_tombstone(bucket), "none of them, when last asked <time", 2),
     )
     for step, at_riskos, no_longer in steps:
         await step
         said = (await operator.see(page)).body.decode()
         assert "<dt>The archive holds</dt><dd>2 documents, 19 B</dd>" in said
-        assert f"<dt>RiskOS had</dt><dd>{at_riskos}" in said
+        assert f"<dt>RiskOS still had</dt><dd>{at_riskos}" in said
         assert said.count("no longer at RiskOS</span>") == no_longer
         assert ">Archived</span></dd>" in said
     assert "400: No Documents Found" in said
@@ -71,7 +71,7 @@ async def test_the_page_says_which_documents_were_disposed_of(operator: Person, 
     said = (await operator.see(page)).body.decode()
     assert '<dt>Outcome</dt><dd><span class="dot o-disposed"></span>' in said
     assert "<dt>The archive holds</dt><dd>no documents; 2 were disposed of</dd>" in said
-    assert "<dt>RiskOS had</dt>" not in said
+    assert "<dt>RiskOS still had</dt>" not in said
     several = (await operator.see(f"{page}%20{UNKNOWN}")).body.decode()
     assert ">Disposed of</span>" in several
 
@@ -121,7 +121,7 @@ async def test_a_former_revision_is_found_along_the_chain(operator: Person, arch
     current = (await operator.see(f"/page/evaluation?id={archived}")).body.decode()
     assert f'href="/page/evaluation?id={archived}&amp;revision=1"' in current
     former = (await operator.see(f"/page/evaluation?id={archived}&revision=1")).body.decode()
-    assert "1, a former one" in former
+    assert "1, an earlier one" in former
     assert "superseded</span>" not in former
 
 
@@ -134,7 +134,7 @@ async def test_where_it_is_not_archived_the_ledger_says_where_it_is(
     operator: Person, redis: Redis, eval_id: str
 ) -> None:
     assert (
-        "not in the archive, and not under way" in (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
+        "not in the archive and not under way" in (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
     )
     await bury(redis, [eval_id])
     said = (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
@@ -190,7 +190,7 @@ async def test_several_ids_are_looked_up_at_once(
     with capture_logs() as logged:
         body = (await viewer.see(f"/page/evaluation?id={asked}")).body
     said = text_of(body)
-    assert "1 of the texts is not a valid ID" in said
+    assert "1 invalid ID was left out" in said
     assert f"{archived} Archived Finished 6 " in said
     assert f"{dead} Not in the archive Dead letter : RiskOS failed 0 never" in said
     assert f"{unknown} Not in the archive Unknown 0 never" in said

@@ -13,11 +13,11 @@ MESSAGE = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 
 
 async def test_a_rejected_message_says_when_what_why_and_from_where(viewer: Person, redis: Redis) -> None:
-    await RejectedMessages(redis).add(cause="bad_message", why="it is no JSON", source="live", message=MESSAGE)
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live", message=MESSAGE)
     await RejectedMessages(redis).add(cause="bad_event", why=HTML, source="webhook", event_type="evaluation_completed")
     answer = await viewer.see("/page/rejected")
     said = text_of(answer.body)
-    assert re.search(rf"(just now|s ago) Invalid message it is no JSON Live queue {MESSAGE}", said)
+    assert re.search(rf"(just now|s ago) Invalid message it is not JSON Live queue {MESSAGE}", said)
     assert re.search(r"(just now|s ago) Invalid event &lt;img src=x .* Webhook evaluation_completed none", said)
     assert said.index("Invalid event") < said.index("Invalid message")
     assert "look in RiskOS's dashboard for the evaluation that completed at this time" in said.replace("&#39;", "'")
@@ -38,8 +38,8 @@ async def test_many_rejected_messages_come_in_pages(viewer: Person, redis: Redis
 
 @pytest.mark.parametrize("before", ["x", "1-1%0d%0a", "9" * 40])
 async def test_a_place_that_is_not_one_is_the_first_page(viewer: Person, redis: Redis, before: str) -> None:
-    await RejectedMessages(redis).add(cause="bad_message", why="it is no JSON", source="live")
-    assert "it is no JSON" in text_of((await viewer.see(f"/page/rejected?before={before}")).body)
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
+    assert "it is not JSON" in text_of((await viewer.see(f"/page/rejected?before={before}")).body)
 
 
 async def test_without_rejected_messages_the_page_says_so(viewer: Person) -> None:

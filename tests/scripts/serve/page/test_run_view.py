@@ -45,10 +45,10 @@ async def test_a_run_is_a_link_to_its_page(operator: Person, redis: Redis, tmp_p
     said = text_of(answer.body)
     assert "0 of 4 evaluations finished; about 0 s left." in said
     assert "Not queued yet 1" in said
-    assert "Queued 3 Waits for a worker" in said
+    assert "Queued 3 Waiting for a worker" in said
     assert "by someone" in said
     assert "my_ ids.csv: 4 evaluations, 1 repeated line" in said
-    assert "Rejected lines 2 : they name no evaluation" in said
+    assert "Rejected lines 2 , without an evaluation ID" in said
     assert 'href="/page/cancel?run=q4"' in answer.body.decode()
     assert 'href="/page/report?run=q4"' in answer.body.decode()
 
@@ -64,7 +64,7 @@ async def test_the_page_says_what_failed_and_why(operator: Person, redis: Redis)
     assert "Bundle too large The bundle is larger than DOCV_MAX_BUNDLE_BYTES 1" in said
     assert [eval_id in said for eval_id in ids] == [True] * 3 + [False] * 3
     assert re.search(r"RiskOS answered with status 503 6 (just now|\d+ s ago) q3", said)
-    assert "none: only a backfill keeps the list" in said
+    assert "none, so there is no report" in said
 
 
 async def test_only_the_newest_dead_letters_of_each_cause_are_searched(
@@ -120,7 +120,7 @@ async def test_one_report_is_made_at_a_time(redis: Redis, tmp_path: Path) -> Non
     bucket = await begin(redis, tmp_path, eval_ids(1), 1)
     anything: Any = None
     view = RunView(anything, anything, Ledger(redis), bucket, "sandbox", asyncio.Semaphore(0))
-    with pytest.raises(HTTPError, match="another report is being made") as refused:
+    with pytest.raises(HTTPError, match="another report is being generated") as refused:
         await view.report(make_mocked_request("GET", "/page/report?run=q4"), anything)
     assert (refused.value.status, dict(refused.value.headers)) == (503, {"Retry-After": "30"})
 
