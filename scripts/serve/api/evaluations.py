@@ -28,39 +28,41 @@ class ArchivedEvaluation(BaseModel):
 
     eval_id: str = Field(description="The evaluation.")
     state: EvaluationState | None = Field(
-        description="State of the evaluation. A dead_letter is out of attempts: do not send it again, an operator "
+        description="State of the evaluation. A dead_letter is out of attempts: do not send it again; an operator "
         "redrives it. null if it is missing."
     )
     outcome: Outcome | Literal["erased", "disposed", "missing"] | None = Field(
-        description="How it ended; null until it has ended, even while an archived one is requested again. "
-        "A dead letter is failed; disposed if the retention schedule disposed of all its documents; missing if neither "
-        "the ledger nor the archive knows it."
+        description="How it ended. null until it has ended, and while an archived evaluation is requested again. "
+        "failed for a dead letter; disposed if the retention schedule disposed of all its documents; missing if "
+        "neither the ledger nor the archive knows it."
     )
     cause: str | None = Field(
-        description="A short fixed word: what stopped its last attempt, or why something is not in the archive."
+        description="A short fixed word: why its last attempt failed, or why something is not in the archive."
     )
     reason: NoDocumentsReason | None = Field(
-        description="Why there are no documents, as far as is known; null unless the archive says no_documents "
-        "or withheld."
+        description="Why there are no documents, if that is known; null unless the outcome in the archive is "
+        "no_documents or withheld."
     )
     restricted: Restriction | None = Field(
-        description="Why the images must not be kept, if the archive holds documents of the evaluation; else null."
+        description="Why the images must not be kept, if the archive holds documents of the evaluation; otherwise null."
     )
     next_attempt_at: str | None = Field(
-        description="RFC 3339, UTC: when a parked one is due, or when the hold that one on_hold waits for ends or is "
-        "probed next. null if that is not known."
+        description="RFC 3339, UTC: when a parked evaluation is due, or when the hold of an evaluation on_hold ends "
+        "or is probed next. null if unknown."
     )
-    documents: int = Field(description="Documents in the archive, whatever the state and whatever RiskOS has.")
+    documents: int = Field(
+        description="Documents in the archive, regardless of the state and of what RiskOS still has."
+    )
     bytes: int = Field(description="Total size of the documents.")
     at_source: SourceStatus | None = Field(
-        description="What RiskOS had of the documents when it was last asked: all (present), some (partly_gone) or "
-        "none (gone). none: it had none, and the archive holds none. null if there is no manifest."
+        description="How many of the documents RiskOS had when last asked: all (present), some (partly_gone) or "
+        "none (gone). The value none means that neither RiskOS nor the archive had any. null if there is no manifest."
     )
     manifest: str | None = Field(
         description="Key of the manifest, below the archive's prefix; null without a manifest."
     )
     disposed: int = Field(description="Documents that the retention schedule disposed of.")
-    matters: tuple[str, ...] = Field(description="Names of the legal holds under which the evaluation is.")
+    matters: tuple[str, ...] = Field(description="Names of the legal holds that cover the evaluation.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class EvaluationsApi:
                 return await look_up(self.redis, self.bucket, evaluation)
         except (RedisError, OSError):  # a TimeoutError is an OSError
             raise HTTPError(
-                503, "Redis or the archive does not answer; ask again later", {"Retry-After": "5"}
+                503, "Redis or the archive does not answer; try again later", {"Retry-After": "5"}
             ) from None
 
 

@@ -46,7 +46,7 @@ def read_idempotency_key(request: web.Request, caller: str, body: bytes) -> Idem
     if not shown:
         return None
     if len(shown) > 1 or not _KEY.fullmatch(shown[0]):
-        raise HTTPError(400, f"{HEADER} has 1 to 255 visible ASCII characters, and may be sent only once")
+        raise HTTPError(400, f"{HEADER} must have 1 to 255 visible ASCII characters and be sent only once")
     return IdempotencyKey(_hash(f"{caller} {shown[0]}".encode()), _hash(body))
 
 
@@ -77,7 +77,9 @@ class IdempotencyStore:
         if known["body"] != once.body:
             raise HTTPError(422, f"this {HEADER} belongs to a request with another body; use a new one")
         if "figures" not in known:
-            raise HTTPError(409, f"a request with this {HEADER} is under way; ask again", {"Retry-After": "1"})
+            raise HTTPError(
+                409, f"a request with this {HEADER} is being processed; try again later", {"Retry-After": "1"}
+            )
         return dict(known["figures"])
 
     async def complete(self, once: IdempotencyKey, counts: Mapping[str, int]) -> None:

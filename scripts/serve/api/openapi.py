@@ -25,12 +25,12 @@ _RESULT = {"type": "object", "properties": {"result": {"type": "string"}}, "requ
 _FLAGS = {"type": "object", "additionalProperties": {"type": "boolean"}}
 _EVENT = {
     "type": "object",
-    "description": "An event of RiskOS. event_id, event_at, event_type, data.eval_id and data.environment_name are "
+    "description": "An event from RiskOS. event_id, event_at, event_type, data.eval_id and data.environment_name are "
     "read, and three facts that explain missing documents; nothing else is kept.",
 }
 _BODY_ERRORS = {
     400: "The body is not a JSON object, or is incomplete.",
-    408: "The body took too long.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is compressed.",
 }
@@ -38,7 +38,7 @@ _NOT_NOW = {503: "Redis does not answer, or is full; consider nothing accepted. 
 _NO_ACCOUNT = {404: "The account does not exist, or none is named and there is no default."}
 _LOGIN = {
     401: "The request has no valid secret.",
-    429: "The request has a wrong secret, after many others. A valid secret never gets this answer.",
+    429: "Too many requests with a wrong secret. A request with a valid secret never gets this answer.",
 }
 _EVENT_ERRORS = _LOGIN | _BODY_ERRORS | _NO_ACCOUNT | _NOT_NOW
 _WEBHOOK = ("webhookToken", "webhookPair")
@@ -113,7 +113,7 @@ PATHS = {
     "/webhooks/riskos": {
         "post": _operation(
             "receive_event",
-            "Deliver an event of RiskOS; it is stored before it is answered.",
+            "Deliver an event from RiskOS; it is stored before the answer.",
             {200: ("The result.", _RESULT)},
             _EVENT_ERRORS,
             _WEBHOOK,
@@ -123,7 +123,7 @@ PATHS = {
     "/webhooks/riskos/{account}": {
         "post": _operation(
             "receive_event_of_account",
-            "Deliver an event of RiskOS about an evaluation of an account.",
+            "Deliver an event from RiskOS about an evaluation of an account.",
             {200: ("The result.", _RESULT)},
             _EVENT_ERRORS,
             _WEBHOOK,
@@ -160,7 +160,7 @@ PATHS = {
             | {
                 400: "The evaluation ID is not valid, or the account does not exist.",
                 502: "The manifest is damaged.",
-                503: "Redis or the archive does not answer. Retry-After says when to ask again.",
+                503: "Redis or the archive does not answer. Retry-After says when to retry.",
             },
             ["intakeToken"],
             parameters=[_ID_PARAMETER, _ACCOUNT_PARAMETER],
@@ -171,19 +171,19 @@ PATHS = {
             "report_event",
             "Report an event that starts a clock of the retention schedule, correct it, or withdraw it.",
             {
-                200: ("The archive said the same before.", EventResponse),
-                201: ("It is recorded in the archive.", EventResponse),
+                200: ("The archive already had the same report.", EventResponse),
+                201: ("The event is recorded in the archive.", EventResponse),
             },
             _LOGIN
             | _BODY_ERRORS
             | {
                 400: "The evaluation ID is not valid, the account does not exist, or the body is not a JSON object.",
-                403: "The secret is valid, but not for this.",
+                403: "The secret is valid, but does not allow this request.",
                 404: "The evaluation is not in the archive, or was erased.",
                 409: "There is no retention schedule.",
                 422: "The body does not match the schema, the schedule has no such event, or its date is not valid.",
                 502: "The manifest, or an earlier event, is damaged.",
-                503: "The archive does not answer. Retry-After says when to send the same again.",
+                503: "The archive does not answer. Retry-After says when to retry.",
             },
             ["recordsToken", "operatorToken", "operatorPair"],
             body=EventRequest,
@@ -206,7 +206,7 @@ PATHS = {
         "get": _operation(
             "ready",
             "Return whether Redis and the archive answer.",
-            {200: ("Both answer.", _FLAGS), 503: ("The ones that do not answer are false.", _FLAGS)},
+            {200: ("Both answer.", _FLAGS), 503: ("Services that do not answer are false.", _FLAGS)},
             _LOGIN,
             _KNOWN,
         )

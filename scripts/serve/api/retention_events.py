@@ -24,7 +24,7 @@ from tasks.storage.manifest import read_manifest
 from worker.config.accounts import Accounts
 
 _SECONDS = 10.0
-_LATER = "the archive does not answer, so the event may not be recorded; send it again later"
+_LATER = "the archive does not answer, so the event may not be recorded; send the event again later"
 _Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
 
 
@@ -33,8 +33,8 @@ class EventRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    event: str = Field(description="Name of the event, which a rule of the retention schedule has as its clock.")
-    date: _Day | None = Field(description="Day of the event, not in the future; null withdraws an earlier report.")
+    event: str = Field(description="Name of the event: the clock of a rule in the retention schedule.")
+    date: _Day | None = Field(description="Day of the event, today at the latest; null withdraws an earlier report.")
 
 
 class EventResponse(BaseModel):
@@ -43,7 +43,7 @@ class EventResponse(BaseModel):
     eval_id: str = Field(description="The evaluation.")
     event: str = Field(description="Name of the event.")
     date: _Day | None = Field(description="Day of the event; null if it is withdrawn, or was never reported.")
-    recorded: bool = Field(description="False if the archive said the same before.")
+    recorded: bool = Field(description="False if the archive already had the same report.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class RetentionEventsApi:
         """Answer ``POST /evaluations/{eval_id}/events``."""
         caller = request[CALLER]
         if not is_same_site(request):
-            raise HTTPError(403, "another site asked for this, so nothing was done")
+            raise HTTPError(403, "this request came from another site, so nothing was done")
         account = resolve_account(self.accounts, request.query.get("account"), 400)
         evaluation = Evaluation(read_eval_id(request.match_info["eval_id"]), account.settings.environment)
         body = await read_body(request, self.limits)
@@ -92,9 +92,7 @@ class RetentionEventsApi:
             async with asyncio.timeout(_SECONDS):
                 stored = await read_manifest(self.bucket, evaluation)
                 if stored is None or stored.manifest.erased:
-                    raise HTTPError(
-                        404, "the archive does not have this evaluation" if stored is None else "it was erased"
-                    )
+                    raise HTTPError(404, "this evaluation is not in the archive" if stored is None else "it was erased")
                 return await record_event(self.bucket, evaluation, report, now) is not None
         except (StorageError, TimeoutError):
             raise HTTPError(503, _LATER, {"Retry-After": "5"}) from None

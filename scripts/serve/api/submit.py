@@ -53,7 +53,9 @@ class SubmitRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     eval_ids: list[_IdText] = Field(min_length=1, max_length=MOST_IDS, description="Evaluations to archive.")
-    queue: Literal["live", "backfill"] = Field(default="live", description="How urgent they are.")
+    queue: Literal["live", "backfill"] = Field(
+        default="live", description="Queue to put them on: live goes before backfill."
+    )
     run: Annotated[str, AfterValidator(_parse_run)] | None = Field(
         default=None, description="Name to count them under: 1 to 64 letters, digits, dots, hyphens and underscores."
     )
@@ -77,7 +79,7 @@ class SubmitRequest(BaseModel):
 class BadId(BaseModel):
     """A submitted value that is not a valid ID; the other IDs are accepted."""
 
-    index: int = Field(description="Its index in eval_ids, from 0.")
+    index: int = Field(description="Its index in eval_ids, counted from 0.")
     text: str = Field(description="The value, truncated, without control characters.")
     why: str = Field(description="Why it is not valid.")
 
@@ -86,8 +88,8 @@ class SubmitResponse(BaseModel):
     """The results of the submitted IDs, each counted once."""
 
     accepted: int = Field(description="Accepted now: each will end in exactly one outcome.")
-    repeated: int = Field(description="Repetitions within this request.")
-    under_way: int = Field(description="Accepted before and without an outcome yet; merged with the earlier order.")
+    repeated: int = Field(description="Duplicates within this request.")
+    under_way: int = Field(description="Already accepted and without an outcome yet; merged with the earlier order.")
     bad: list[BadId] = Field(description="Values that are not valid IDs.")
 
 

@@ -37,7 +37,7 @@ class CredentialCheck:
         # Compared with every secret, so that the time does not depend on which one matches.
         equal = [hmac.compare_digest(found, known) for known in self._digests]
         if not any(equal):
-            raise HTTPError(401, "show a valid secret in Authorization", {"WWW-Authenticate": self._schemes})
+            raise HTTPError(401, "send a valid secret in the Authorization header", {"WWW-Authenticate": self._schemes})
         return found.hex()
 
 

@@ -75,7 +75,7 @@ class Authenticator:
         equal = [[hmac.compare_digest(known, each) for each in digests] for known, _ in self._known]
         found = [caller for (_, caller), same in zip(self._known, equal, strict=True) if any(same)]
         if not found:
-            raise HTTPError(401, "show a valid secret in Authorization", {"WWW-Authenticate": _SCHEME})
+            raise HTTPError(401, "send a valid secret in the Authorization header", {"WWW-Authenticate": _SCHEME})
         return found[0]
 
 
@@ -104,7 +104,7 @@ def require_auth(
         if resource is None or resource.canonical not in routes:
             request[CALLER] = caller = authenticator.authenticate(request)
             if caller.role not in roles.get(resource.canonical if resource else "", _USUAL):
-                raise HTTPError(403, "this secret is not valid for that")
+                raise HTTPError(403, "this secret does not allow this request")
         return await handler(request)
 
     return guard

@@ -50,6 +50,6 @@ def limit_wrong_secrets(limiter: WrongSecretLimiter, metrics: HttpMetrics) -> Mi
             metrics.count_wrong_secret(_LOGIN_NEEDED if is_admitted else _TOO_MANY)
             if is_admitted:
                 raise
-            raise HTTPError(_TOO_MANY, "too many wrong secrets were shown", {"Retry-After": "1"}) from None
+            raise HTTPError(_TOO_MANY, "too many requests with a wrong secret", {"Retry-After": "1"}) from None
 
     return limit

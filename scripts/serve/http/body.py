@@ -36,7 +36,7 @@ async def read_body(request: web.Request, limits: HttpLimits) -> bytes:
         HTTPError: it is compressed, too large, too slow, or not what its headers announce.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise HTTPError(415, "send the body as it is, without Content-Encoding", close=True)
+        raise HTTPError(415, "send the body uncompressed, without Content-Encoding", close=True)
     if (request.content_length or 0) > limits.body_bytes:
         raise _too_large(limits)
     body = bytearray()
@@ -54,7 +54,7 @@ async def read_body(request: web.Request, limits: HttpLimits) -> bytes:
 
 
 def _too_large(limits: HttpLimits) -> HTTPError:
-    return HTTPError(413, f"the body may have at most {limits.body_bytes} bytes", close=True)
+    return HTTPError(413, f"the body is too large: expected at most {limits.body_bytes} bytes", close=True)
 
 
 def parse_object(body: bytes, limits: HttpLimits) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def parse_object(body: bytes, limits: HttpLimits) -> dict[str, Any]:
         HTTPError: it is not an object, has a duplicate name, or is nested too deeply.
     """
     if not _is_shallow(body, limits.depth):
-        raise HTTPError(400, f"the body is not valid JSON, or nested more than {limits.depth} deep")
+        raise HTTPError(400, f"the body is not valid JSON, or is nested more than {limits.depth} levels deep")
     try:
         # A byte order mark may be ignored (RFC 8259, section 8.1), and some .NET senders write one.
         value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_reject_duplicates, parse_constant=_refuse)

@@ -134,7 +134,7 @@ class HttpConnection(web.RequestHandler):
         if resp.status == HTTPStatus.EXPECTATION_FAILED:
             # aiohttp answers so for a path without a route, before the login.
             resp = error_response(
-                HTTPError(HTTPStatus.UNAUTHORIZED, "show a valid secret in Authorization", close=True)
+                HTTPError(HTTPStatus.UNAUTHORIZED, "send a valid secret in the Authorization header", close=True)
             )
         if resp.status < HTTPStatus.BAD_REQUEST and request.path != _PUBLIC_PATH:
             self._limiter.trust(self)

@@ -62,7 +62,7 @@ def to_http_error(error: Exception) -> HTTPError:
             allow = error.headers.get("Allow")
             return HTTPError(error.status, f"{error.reason}: see /openapi.json", {"Allow": allow} if allow else None)
         case IntegrityError():
-            return HTTPError(502, f"{error}; a person has to look")
+            return HTTPError(502, f"{error}; an operator must look into this")
         case StorageError() | RedisError() | KombuError() | OSError():
             return HTTPError(503, _why_later(error), {"Retry-After": "5"})
     # An unforeseen error. Only its place is logged: its text may hold a part of the request.
@@ -74,9 +74,9 @@ def to_http_error(error: Exception) -> HTTPError:
 
 def _why_later(error: Exception) -> str:
     if isinstance(error, StorageError):
-        return "the archive does not answer; ask again later"
+        return "the archive does not answer; try again later"
     if is_full(error):
-        return "Redis is full, so nothing may count as accepted; send it again later"
+        return "Redis is full: consider nothing accepted, and send the request again later"
     if isinstance(error, NotReplicated):
-        return "too few replicas of Redis have it, so nothing may count as accepted; send it again later"
-    return "Redis does not answer, so nothing may count as accepted; send it again later"
+        return "too few replicas of Redis have stored it: consider nothing accepted, and send the request again later"
+    return "Redis does not answer: consider nothing accepted, and send the request again later"

@@ -184,7 +184,7 @@ async def test_nothing_is_missing_when_redis_does_not_answer(
     await redis.set("docv:ledger:entries", "no hash")
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-    assert "ask again later" in answer.json["error"]
+    assert "try again later" in answer.json["error"]
 
 
 @pytest.mark.parametrize("damaged", ["no JSON", "{}"])

@@ -152,7 +152,7 @@ async def test_an_evaluation_that_is_not_in_the_archive_gets_no_event(client: Cl
 
     assert [each.status for each in answers] == [404, 400, 404, 502]
     assert [answers[at].json["error"] for at in (0, 2)] == [
-        "the archive does not have this evaluation",
+        "this evaluation is not in the archive",
         "it was erased",
     ]
     assert not (tmp_path / "archive" / "events").exists()

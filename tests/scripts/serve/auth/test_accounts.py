@@ -124,7 +124,7 @@ async def test_where_several_could_be_meant_one_has_to_be_named(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     async with opened(settings_for(redis_url, tmp_path, accounts=file_in(tmp_path))) as client:
-        said = {"error": "name an account, because no account is called default"}
+        said = {"error": "name an account: there is none called default"}
         event_ = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
         handed_in = await client.hand_in({"eval_ids": [eval_id]})
         assert [(each.status, each.json) for each in (event_, handed_in)] == [(404, said), (422, said)]

@@ -109,7 +109,9 @@ async def test_without_a_login_there_is_nothing_but_that_it_is_alive(settings: S
         answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
         assert (await client.send("GET", "/livez", **shown)).status == 200
     assert {asked: answer.status for asked, answer in answers.items() if answer.status != 401} == {}
-    assert {answer.body for answer in answers.values()} == {b'{"error":"show a valid secret in Authorization"}'}
+    assert {answer.body for answer in answers.values()} == {
+        b'{"error":"send a valid secret in the Authorization header"}'
+    }
 
 
 async def test_a_browser_is_told_to_ask_for_a_name_and_a_password(client: Client) -> None:

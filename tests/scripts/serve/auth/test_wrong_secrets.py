@@ -68,7 +68,7 @@ async def test_many_wrong_secrets_are_answered_with_429_at_every_door(client: Cl
     assert statuses[:10] == [401] * 10
     refused = next(answer for answer in answers if answer.status == 429)
     assert refused.headers["Retry-After"] == "1"
-    assert refused.json == {"error": "too many wrong secrets were shown"}
+    assert refused.json == {"error": "too many requests with a wrong secret"}
     counted = samples(await client.figures())
     for status in (401, 429):
         assert counted[f'docv_http_wrong_secrets_total{{status="{status}"}}'] == statuses.count(status)
