@@ -43,12 +43,14 @@ NOT_RUN = {
     "docv-archive --version": "test_install.py runs it",
     "docv-archive audit customers.csv --inventory": "needs an S3 Inventory report",
     "docv-archive cancel --run": "ends the run of later commands",
-    "docv-archive hold": "stops later commands",
-    "docv-archive erase": "waits until leases have expired",
-    "docv-archive legal-hold": "needs evaluations of a case",
+    "docv-archive hold": "stops later commands, and a repeated `resume` is not run",
+    "docv-archive erase 0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10": "waits until leases have expired",
+    "docv-archive erase ID…": "names no evaluation",
+    "docv-archive erase requests.csv": "waits until leases have expired",
     "docv-archive resume --run": "needs a run on hold for its refusals",
-    "docv-archive retention": "needs a schedule, and evaluations that it concerns",
-    "docv-archive simulate": "a server does not end",
+    "docv-archive simulate --key": "a server does not end",
+    "docv-archive simulate --port": "a server does not end",
+    "docv-archive simulate --webhook": "needs a server that takes the events",
     "docv-archive worker": "a worker does not end",
     "export": "needs a secret",
     "journalctl": "needs systemd",
@@ -81,6 +83,11 @@ def inline() -> list[str]:
     files = [ROOT / "deploy/prometheus/alerts.yml", *repository.sources(ROOT), *repository.templates(ROOT)]
     others = re.findall(r"`(docv-archive [^`…{}\n\"]+)`", "\n".join(file.read_text("utf-8") for file in files))
     return [" ".join(command.split()) for command in pages + others]
+
+
+def block_of(page: str, language: str) -> str:
+    """Return the first block of a page in a language."""
+    return next(code for each, code in BLOCK.findall(PAGES[page]) if each == language)
 
 
 def arguments(line: str) -> list[str] | None:
@@ -201,6 +208,7 @@ IDS = (
 @pytest.fixture
 async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Shell]:
     """Make an installation with a worker, and with an evaluation whose bundle is damaged."""
+    (tmp_path / "retention.toml").write_text(block_of("retention.md", "toml"))
     damaged = forged(Raw(name=b"a"), Raw(name=b"b", content=b"x", central={"crc": 1}, local={"crc": 1}))
     await archive_bundle(LocalBucket(tmp_path / "archive"), damaged)
     async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=1_000)) as riskos:
@@ -210,6 +218,7 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[S
             "DOCV_REDIS_URL": redis_url,
             "DOCV_RATE": "100",
             "DOCV_DAILY_QUOTA": "1000000",
+            "DOCV_RETENTION": str(tmp_path / "retention.toml"),
         }
         shell = Shell(tmp_path, settings)
         worker = await shell.start("worker")
@@ -221,10 +230,11 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[S
 @pytest.mark.parametrize("page", RUN)
 async def test_the_commands_of_a_page_run_in_their_order(page: str, shell: Shell) -> None:
     rows = [f"C-{number},{eval_id},Passport,R1,2026-01-01T00:00:00Z\n" for number, eval_id in enumerate(IDS)]
-    for name in re.findall(r"[\w-]+\.(?:csv|txt)\b", "\n".join(RUN[page])):
+    for name in ["customers.csv", *re.findall(r"[\w-]+\.(?:csv|txt)\b", "\n".join(RUN[page]))]:
         (shell.folder / name).write_text("".join(["customer_id,eval_id,ID_TYPE,CODES,COMPLETED\n", *rows]))
-    if "2026-q3" in "\n".join(RUN[page]):
-        await shell.run("backfill", "customers.csv", "--run", "2026-q3")
+    (shell.folder / "events.csv").write_text(block_of("retention.md", "text"))
+    for name in {"2026-q3", "q3"} & set(" ".join(RUN[page]).split()):
+        await shell.run("backfill", "customers.csv", "--run", name)
     for line in RUN[page]:
         finished = await shell.run(*(arguments(line) or ()), given="yes\n")
         if output := re.search(r"> (\S+)", line):
