@@ -113,7 +113,8 @@ class PlanCounts:
 
     def sentences(self) -> Iterator[str]:
         """Yield a sentence for what goes, and for each thing that documents wait for."""
-        yield f"{self._amount(DocumentState.DUE)} of {format_count(self.evaluations, 'evaluation')}"
+        total = format_count(self.evaluations, "evaluation")
+        yield f"{self._amount(DocumentState.DUE)} are due; the archive has {total}"
         for state, awaited in _WAITS_FOR.items():
             if self.by_state[state]:
                 yield f"{self._amount(state)} wait for {awaited}"
