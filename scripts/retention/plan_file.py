@@ -6,13 +6,15 @@ The totals come last, so that a plan that was cut short is noticed. A name that 
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import IO, Annotated, Literal
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from scripts.retention.assessment import AssessedDocument
 from tasks.errors import BadEvalId, InvalidInput
 from tasks.model.evaluation import Evaluation, parse_eval_id
 from tasks.storage.manifest_records import SHA256, UTC_TIME
@@ -110,11 +112,23 @@ class PlanWriter:
         self._file, self._documents, self._evaluations = file, 0, 0
         self._write(header)
 
-    def add(self, planned: PlannedEvaluation) -> None:
-        """Write the line of an evaluation."""
-        self._write(planned)
+    def add(self, evaluation: Evaluation, due: Sequence[AssessedDocument], receipts: Sequence[str] = ()) -> None:
+        """Write the line of an evaluation.
+
+        Args:
+            evaluation: the evaluation.
+            due: its documents that are due.
+            receipts: keys of certificates that do not list all of its disposals yet.
+        """
+        # Not with pydantic, which would take as long as reading the manifest.
+        documents = [
+            {"kind": each.document.kind, "sha256": each.document.sha256, "rule": each.rule, "due": each.decision.due}
+            for each in due
+        ]
+        line = {"eval_id": evaluation.eval_id, "environment": evaluation.environment, "documents": documents}
+        self._file.write(orjson.dumps({**line, "open": receipts}, option=orjson.OPT_APPEND_NEWLINE))
         self._evaluations += 1
-        self._documents += len(planned.documents)
+        self._documents += len(documents)
 
     def finish(self, size: int) -> PlanTotals:
         """Write the totals.
@@ -128,9 +142,7 @@ class PlanWriter:
         return totals
 
     def _write(self, record: _PlanRecord) -> None:
-        self._file.write(
-            record.model_dump_json(exclude_defaults=isinstance(record, PlannedEvaluation)).encode() + b"\n"
-        )
+        self._file.write(record.model_dump_json().encode() + b"\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from scripts.erase.stock import VersionLock
 from scripts.retention.assessment import AssessedDocument, DocumentState, assess, state_of_lock
 from scripts.retention.certificate_index import CertificateIndex
 from scripts.retention.plan_counts import PlanCounts
-from scripts.retention.plan_file import PlannedEvaluation, PlanWriter
+from scripts.retention.plan_file import PlanWriter
 from scripts.retention.walk import WalkedEvaluation
 from tasks.model.evaluation import Evaluation
 from tasks.retention.schedule import Schedule
@@ -76,18 +76,15 @@ class Planner:
         if manifest is None:
             return ExaminedEvaluation(walked.evaluation, None)
         unfinished = self._index.find_open(manifest) if manifest.disposed else ()
-        documents: Sequence[AssessedDocument] = assess(self._schedule, manifest, walked.events, self._until)
-        if any(each.state is DocumentState.DUE for each in documents):
-            documents = await asyncio.gather(*map(self._look_up_lock, documents))
+        documents = assess(self._schedule, manifest, walked.events, self._until)
+        documents = [await self._look_up_lock(each) if each.state is DocumentState.DUE else each for each in documents]
         receipts = tuple(dict.fromkeys(each.receipt for each in unfinished if each.receipt))
         bundles = len(manifest.quarantined_bundles)
         return ExaminedEvaluation(walked.evaluation, documents, receipts, len(unfinished), bundles)
 
     async def _look_up_lock(self, assessed: AssessedDocument) -> AssessedDocument:
         """Return a due document with the day on which it goes, or with the lock that holds it back beyond the plan."""
-        if assessed.state is not DocumentState.DUE or assessed.goes_on is None:
-            return assessed
-        goes_on, state = max(assessed.goes_on, self._today), DocumentState.DUE
+        goes_on, state = max(assessed.goes_on or self._today, self._today), DocumentState.DUE
         lock = await self._find_lock(assessed.document.key)
         if lock and lock.until:
             goes_on = max(goes_on, first_free_day(lock.until))
@@ -114,25 +111,7 @@ class Planner:
         due = [each for each in examined.documents if each.state is DocumentState.DUE]
         counts.in_quarantine += examined.bundles if due else 0
         if self._writer and (due or examined.open):
-            documents = [
-                {
-                    "kind": each.document.kind,
-                    "sha256": each.document.sha256,
-                    "rule": each.rule,
-                    "due": each.decision.due,
-                }
-                for each in due
-            ]
-            self._writer.add(
-                PlannedEvaluation.model_validate(
-                    {
-                        "eval_id": evaluation.eval_id,
-                        "environment": evaluation.environment,
-                        "documents": documents,
-                        "open": examined.open,
-                    }
-                )
-            )
+            self._writer.add(evaluation, due, examined.open)
 
 
 def first_free_day(until: datetime) -> date:

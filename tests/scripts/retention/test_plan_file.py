@@ -7,8 +7,11 @@ from datetime import date
 
 import pytest
 
+from scripts.retention.assessment import assess
 from scripts.retention.plan_file import BadPlan, PlanHeader, PlannedDocument, PlannedEvaluation, PlanWriter, read_plan
+from tasks.retention.schedule import Schedule
 from tests.archives import eval_ids
+from tests.tasks.storage.test_manifest import manifest
 
 HEADER = PlanHeader(
     archive="s3://kyc-archive/docv",
@@ -18,7 +21,11 @@ HEADER = PlanHeader(
     schedule="a" * 64,
     archiver="docv-archive 0.1.0",
 )
-DOCUMENT = PlannedDocument(kind="selfie", sha256="b" * 64, rule="selfies", due=date(2026, 12, 1))
+SCHEDULE = Schedule.model_validate(
+    {"rule": [{"name": "selfies", "kind": "selfie", "keep_for": "1d", "clock": "archived"}]}
+)
+DUE = assess(SCHEDULE, manifest("front"), {}, date(2027, 1, 1))
+DOCUMENT = PlannedDocument(kind="selfie", sha256=DUE[0].document.sha256, rule="selfies", due=date(2026, 2, 2))
 EVALUATIONS = [
     PlannedEvaluation(
         eval_id=eval_id, environment="sandbox", documents=(DOCUMENT,) * number, open=("x",) * (2 - number)
@@ -31,7 +38,7 @@ def written() -> bytes:
     file = io.BytesIO()
     writer = PlanWriter(file, HEADER)
     for each in EVALUATIONS:
-        writer.add(each)
+        writer.add(each.evaluation, DUE * len(each.documents), each.open)
     writer.finish(1_000)
     return file.getvalue()
 
