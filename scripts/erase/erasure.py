@@ -177,10 +177,8 @@ async def _begin(
         receipts = receipts or [await begin(stores.bucket, receipt)]
     if dry_run:
         return WouldErase(receipts[0].receipt)
-    await replace_with_marker(stores.bucket, evaluation, receipts[-1], stores.tags)
-    await stores.redis_records.remove(evaluation, wait=False)
-    removed = await _remove_once(evaluation, request, stores)
-    if isinstance(removed, ErasureRefused):
+    removed = await _mark_and_sweep(evaluation, request, stores, receipts)
+    if isinstance(removed, ErasureRefused | Waiting):
         return removed
     late = [] if is_new else select_unnamed(receipts, removed)
     remains = _describe(elsewhere) if elsewhere.must_go else None
@@ -235,12 +233,26 @@ async def _find_obstacle(
     dry_run: bool,
 ) -> ErasureRefused | Waiting | None:
     """Return why an erasure cannot begin, or None; a request that may wait is recorded."""
-    duty = await _find_duty(evaluation, stores)
-    if duty and request.when_allowed:
-        now = await stores.redis_records.latest_time()
-        return await defer(stores.bucket, evaluation, request, duty, receipts, now, dry_run=dry_run)
-    why = duty.refusal() if duty else await _find_lock(items, request, stores)
+    if duty := await _find_duty(evaluation, stores):
+        return await _yield_to(duty, evaluation, request, stores, receipts, dry_run=dry_run)
+    why = await _find_lock(items, request, stores)
     return ErasureRefused(why) if why else None
+
+
+async def _yield_to(
+    duty: Duty,
+    evaluation: Evaluation,
+    request: ErasureRequest,
+    stores: ErasureStores,
+    receipts: Sequence[StoredReceipt],
+    *,
+    dry_run: bool = False,
+) -> ErasureRefused | Waiting:
+    """Refuse a request that a duty stands against, or record it if it may wait."""
+    if not request.when_allowed:
+        return ErasureRefused(duty.refusal())
+    now = await stores.redis_records.latest_time()
+    return await defer(stores.bucket, evaluation, request, duty, receipts, now, dry_run=dry_run)
 
 
 async def _find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[Presence, Presence]:
@@ -291,10 +303,13 @@ async def _remove(items: Sequence[ObjectVersion], request: ErasureRequest, store
     await asyncio.to_thread(stores.versions.remove, items, bypass_governance=request.bypass_governance)
 
 
-async def _remove_once(
-    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores
-) -> list[ObjectVersion] | ErasureRefused:
-    """Make one sweep; return the removed versions, or a refusal if one of them is locked."""
+async def _mark_and_sweep(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, receipts: Sequence[StoredReceipt]
+) -> list[ObjectVersion] | ErasureRefused | Waiting:
+    """Set the marker and make the first sweep; return the removed versions, or what stands against it."""
+    if duty := await replace_with_marker(stores.bucket, evaluation, receipts[-1], stores.tags, stores.duties):
+        return await _yield_to(duty, evaluation, request, stores, receipts)
+    await stores.redis_records.remove(evaluation, wait=False)
     items = await _list_items_to_remove(evaluation, stores)
     if why := await _find_lock(items, request, stores):
         return ErasureRefused(why)

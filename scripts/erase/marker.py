@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from scripts.erase.duties import Duty, RetentionDuties
 from scripts.erase.matters import check_manifest
 from scripts.erase.receipt import StoredReceipt
 from tasks.errors import ManifestChanged
@@ -24,15 +25,24 @@ def is_marker(found: StoredObject | None) -> bool:
 
 
 async def replace_with_marker(
-    bucket: Bucket, evaluation: Evaluation, receipt: StoredReceipt, tags: Mapping[str, str]
-) -> None:
+    bucket: Bucket,
+    evaluation: Evaluation,
+    receipt: StoredReceipt,
+    tags: Mapping[str, str],
+    duties: RetentionDuties | None = None,
+) -> Duty | None:
     """Put the marker in place of the manifest or of an earlier marker, even if a worker writes meanwhile.
+
+    Returns:
+        A duty to keep a document that a worker has added; then the manifest stays. None if the marker is in place.
 
     Args:
         tags: the user's own tags.
+        duties: finds duties to keep the evaluation; None without a retention schedule.
 
     Raises:
         UnderLegalHold: the evaluation is under a legal hold.
+        IntegrityError: the manifest or an event is damaged, so that the rules cannot decide.
         ManifestChanged: workers changed the manifest during every try.
         StorageError: the marker may not have been written.
     """
@@ -43,14 +53,17 @@ async def replace_with_marker(
         # An order to archive again overrides earlier erasures only, so the marker has the time of the latest one.
         if before and before.erased and before.erased.at >= receipt.receipt.erased_at:
             await complete_tags(bucket, evaluation, before, tags)
-            return
+            return None
+        # Checked after the read: if the manifest changes after the check, the write fails and this is repeated.
+        if duties and (duty := await duties.find(bucket, evaluation)):
+            return duty
         marker = make_marker(evaluation, receipt, before)
         labels = manifest_attributes(evaluation, marker, tags)
         try:
             await bucket.replace(evaluation.manifest_key, marker.as_json(), labels, found.etag if found else None)
         except (ManifestChanged, WriteUnconfirmed):
             continue  # the next read shows what is stored
-        return
+        return None
     raise ManifestChanged
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scripts.erase import erasure
 from scripts.erase.duties import RetentionDuties, Waiting
 from scripts.erase.erasure import (
     BegunErasure,
@@ -22,7 +23,7 @@ from scripts.erase.erasure import (
     finish_erasure,
 )
 from scripts.erase.pending import begin_pending
-from scripts.erase.receipt import ErasureRequest
+from scripts.erase.receipt import ErasureRequest, Receipt, StoredReceipt
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from tasks.errors import IntegrityError
@@ -228,3 +229,30 @@ async def test_an_evaluation_that_is_archived_again_during_the_wait_is_kept(kept
     assert [await kept.bucket.digest(each.key) for each in found.manifest.documents] == [
         each.sha256 for each in found.manifest.documents
     ]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(ASKED, ErasureRefused), (DEFERRED, Waiting)])
+async def test_a_document_that_a_worker_adds_while_the_erasure_begins_is_kept(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, asked: ErasureRequest, expected: type
+) -> None:
+    late, real = Evaluation(eval_ids(3)[2], "sandbox"), erasure.begin
+    front, *others = documents(late.eval_id, 1, 100)
+    await archive(kept.bucket, late.eval_id, Outcome.ARCHIVED, others)
+
+    async def overtaken(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
+        begun = await real(bucket, receipt)
+        if not receipt.waits_for:
+            await archive(bucket, late.eval_id, Outcome.ARCHIVED, [front, *others])
+        return begun
+
+    monkeypatch.setattr(erasure, "begin", overtaken)
+    result = await erase_one(late, asked, kept.stores(BEFORE))
+    assert isinstance(result, expected)
+
+    found = await read_manifest(kept.bucket, late)
+    assert found
+    assert len(found.manifest.documents) == 3
+    assert all([await kept.bucket.digest(each.key) == each.sha256 for each in found.manifest.documents])
+    assert [type(each) for each in await kept.resume(BEFORE)] == [expected]
+    assert [type(each) for each in await kept.resume(AFTER)] == [Erased]
+    assert all(each["completed_at"] for each in (await kept.receipts()).values())
