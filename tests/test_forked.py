@@ -2,9 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -36,6 +36,23 @@ async def test_a_fork_has_the_same_environment_streams_and_exit_code_as_a_new_in
     assert fork == process
     assert fork.code == code
     assert fork.out + fork.err
+
+
+@pytest.fixture
+def full_disk() -> Iterator[IO[str]]:
+    with Path("/dev/full").open("w") as file:
+        yield file
+
+
+async def test_a_fork_fails_like_a_new_interpreter_when_its_output_cannot_be_written(
+    full_disk: IO[str], tmp_path: Path
+) -> None:
+    ends = []
+    for start in (forked.start, forked.start_in_new_interpreter):
+        process = await start("platform", **{**place(tmp_path), "stdout": full_disk})
+        ends.append((await process.communicate(), process.returncode))
+    assert ends[0] == ends[1]
+    assert ends[0][1] == 120
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
