@@ -85,6 +85,7 @@ class ArchiveResult:
         has_written: whether a manifest was written.
         reason: why there are no documents, if a manifest was written that records this.
         restricted: whose images must not be kept and how they were handled, if a manifest was written that records it.
+        has_stored_erased: whether objects were stored whose kind was erased during the attempt.
     """
 
     outcome: Outcome
@@ -93,6 +94,7 @@ class ArchiveResult:
     has_written: bool = False
     reason: "NoDocumentsReason | None" = None
     restricted: "tuple[Restriction, RestrictedHandling] | None" = None
+    has_stored_erased: bool = False
 
     @property
     def ok(self) -> bool:

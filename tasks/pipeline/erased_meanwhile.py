@@ -1,4 +1,4 @@
-"""Remove the objects of an attempt whose evaluation was erased while the attempt ran."""
+"""Remove the objects of an attempt that were erased while it ran: with their evaluation, or because of their kind."""
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -18,7 +18,7 @@ from worker.metrics.worker_metrics import count_objects_after_erasure
 async def archive_guarded(
     job: Job, evaluation: Evaluation, ctx: ArchiveAccess, work: Callable[[], Awaitable[ArchiveResult]]
 ) -> ArchiveResult:
-    """Run an attempt while its lease is watched; clear up its objects if the evaluation was erased meanwhile."""
+    """Run an attempt while its lease is watched; clear up its objects that were erased meanwhile."""
     guard = WriteGuard(partial(ctx.confirm_lease, job), partial(ctx.watch.is_fresh, job), ctx.target.put_seconds)
     try:
         with guard.active(), ctx.watch.attempt(job):
@@ -26,19 +26,20 @@ async def archive_guarded(
     except Exception:
         await _clear_up(job, evaluation, ctx, guard.keys)
         raise
-    if result.unchanged is ManifestOutcome.ERASED:
+    if result.unchanged is ManifestOutcome.ERASED or result.has_stored_erased:
         await _clear_up(job, evaluation, ctx, guard.keys)
     return result
 
 
 async def _clear_up(job: Job, evaluation: Evaluation, ctx: ArchiveAccess, keys: Collection[str]) -> None:
-    """Remove the objects of an attempt if its evaluation was erased; record them if a worker must not remove objects.
+    """Remove the objects of an attempt that were erased; record them if a worker must not remove objects.
 
     Args:
         keys: keys of all objects that the attempt began to write.
     """
     written = sorted(set(keys) - {evaluation.manifest_key})
-    if not written or not await _may_be_erased(job, ctx, evaluation):
+    written = await _select_erased(job, ctx, evaluation, written) if written else []
+    if not written:
         return
     is_removed = False
     if isinstance(ctx.manifests, LocalBucket):
@@ -49,11 +50,14 @@ async def _clear_up(job: Job, evaluation: Evaluation, ctx: ArchiveAccess, keys: 
     count_objects_after_erasure(len(written))
 
 
-async def _may_be_erased(job: Job, ctx: ArchiveAccess, evaluation: Evaluation) -> bool:
-    """Return whether the evaluation was erased, or may have been because its manifest cannot be read now."""
+async def _select_erased(job: Job, ctx: ArchiveAccess, evaluation: Evaluation, keys: list[str]) -> list[str]:
+    """Return the keys of erased objects; all keys if the manifest cannot be read now."""
     try:
         found = await read_manifest(ctx.manifests, evaluation)
     except (StorageError, IntegrityError):
-        return True
-    erased = found.manifest.erased if found else None
-    return erased is not None and not job.covers_erasure(erased.at_seconds)
+        return keys
+    if found is None:
+        return []
+    if found.manifest.erased:
+        return [] if job.covers_erasure(found.manifest.erased.at_seconds) else keys
+    return [key for key in keys if found.manifest.must_be_gone(key)]

@@ -139,7 +139,10 @@ async def archive(job: Job, ctx: PipelineContext) -> ArchiveResult:
     if needs_confirmation:
         # A bundle that cannot be read completely is fetched once more. Everything received is already archived, so
         # the second answer can only add to it, in this attempt or in a later one.
+        first = result
         result, _ = await _archive(job, ctx, is_confirmation=True)
+        if first.has_stored_erased:
+            result = replace(result, has_stored_erased=True)
     return result
 
 
@@ -265,19 +268,23 @@ async def _store(
     explained: tuple[Evidence, ...],
 ) -> Manifest:
     """Store the documents in the archive; return the manifest to commit."""
+    # A damaged bundle may hold documents of an erased kind.
+    may_keep_bundle = not (previous and previous.manifest.erased_kinds)
     draft = build_manifest(
         evaluation,
         replace(job, evidence=(*job.evidence, *explained)),
         result,
         contents,
         retrieved_at=utc_now(),
-        sealed_with=ctx.target.sealed_with,
+        sealed_with=ctx.target.sealed_with if may_keep_bundle else None,
         previous=previous.manifest if previous else None,
-    ).model_copy(update={"tags": ctx.target.tags})
+    )
+    bundles = draft.quarantined if may_keep_bundle else ()
+    draft = draft.model_copy(update={"tags": ctx.target.tags, "quarantined": bundles})
     manifest = await store_contents(job, evaluation, ctx, contents, previous, draft)
     # RiskOS packs a new bundle for each request, so the one in quarantine is enough if nothing else has changed.
     same = previous and previous.manifest.same_content(next_revision(previous, manifest))
-    if isinstance(result, Bundle) and contents.is_damaged and not same:
+    if isinstance(result, Bundle) and contents.is_damaged and may_keep_bundle and not same:
         plain = previous.manifest.plain_keys(evaluation) if previous else frozenset()
         key = await quarantine_bundle(ctx.target, evaluation, result, plain=plain)
         manifest = manifest.with_sealed_bundle(await find_key_id(ctx.target, key))
@@ -355,7 +362,14 @@ def _result(outcome: Outcome, manifest: Manifest, previous: StoredManifest | Non
         has_written=has_written,
         reason=record.no_documents_reason if has_written else None,
         restricted=_restricted(record, previous) if has_written else None,
+        has_stored_erased=_has_stored_erased(manifest, record),
     )
+
+
+def _has_stored_erased(manifest: Manifest, record: Manifest) -> bool:
+    """Return whether an attempt stored documents, or a bundle, of kinds that were erased since it read the manifest."""
+    is_in_quarantine = bool(record.erased_kinds and manifest.quarantined)
+    return is_in_quarantine or any(record.must_be_gone(each.key) for each in manifest.documents)
 
 
 def _restricted(record: Manifest, previous: StoredManifest | None) -> tuple[Restriction, RestrictedHandling] | None:

@@ -1,4 +1,4 @@
-"""Apply the retention schedule to the documents of a bundle, before any of them is stored."""
+"""Apply erasures of kinds and the retention schedule to the documents of a bundle, before any of them is stored."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class SelectedDocuments:
     Attributes:
         documents: the documents to store.
         locks: the day on which Object Lock ends, by the key of a document; without it, the lock of the settings.
-        disposed: records of the documents that were due when they arrived.
+        disposed: records of the documents that are due or of an erased kind.
     """
 
     documents: Sequence[Document]
@@ -54,7 +54,7 @@ async def select_documents(
     *,
     now: str,
 ) -> SelectedDocuments:
-    """Select the documents of a bundle that are stored: neither due nor disposed of before.
+    """Select the documents of a bundle that are stored: neither due, nor of an erased kind, nor disposed of before.
 
     A held document is stored again even if it is due, because only a command disposes of it.
 
@@ -70,9 +70,12 @@ async def select_documents(
     """
     gone = {each.sha256 for each in record.disposed}
     documents = [each for each in documents if each.sha256 not in gone]
+    erased = _find_erased(evaluation, documents, record, now)
+    hashes, kinds = {each.sha256 for each in erased}, {each.kind for each in record.erased_kinds}
+    documents = [each for each in documents if each.kind not in kinds and each.sha256 not in hashes]
     schedule = policy.schedule
     if schedule is None or not documents:
-        return SelectedDocuments(documents)
+        return SelectedDocuments(documents, disposed=erased)
     # Events are reported of archived evaluations only, so a first delivery needs no listing.
     events = await read_events(bucket, evaluation) if schedule.events and record.revision > 1 else {}
     decided = [
@@ -91,7 +94,21 @@ async def select_documents(
         elif policy.lock_days:
             until = decision.locked_until(end_of_lock(today, policy.lock_days))
             locks[key] = max(until, locks.get(key, until))
-    return SelectedDocuments([each for each in documents if each.sha256 in kept], locks, tuple(due.values()))
+    return SelectedDocuments([each for each in documents if each.sha256 in kept], locks, (*erased, *due.values()))
+
+
+def _find_erased(
+    evaluation: Evaluation, documents: Sequence[Document], record: Manifest, now: str
+) -> tuple[DisposedRecord, ...]:
+    """Return the records of documents of erased kinds, unless the archive holds the same bytes as another kind."""
+    kinds = {each.kind: each for each in record.erased_kinds}
+    held = {each.sha256 for each in record.documents}
+    keys = {
+        evaluation.document_key(each.kind, each.sha256, each.extension): each
+        for each in documents
+        if each.kind in kinds and each.sha256 not in held
+    }
+    return tuple(kinds[each.kind].list_disposed(each, key, now) for key, each in keys.items())
 
 
 def _list_as_disposed(document: Document, key: str, decision: Decision, now: str) -> DisposedRecord:

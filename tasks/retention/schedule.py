@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tasks.bundle.documents import Kind
 from tasks.model.evaluation import ENVIRONMENTS
 from tasks.retention.period import Period
+from tasks.storage.manifest_records import ERASURE
 from worker.config.settings import Settings, SettingsError
 
 MAX_BYTES = 256 << 10
@@ -104,6 +105,8 @@ class Rule(BaseModel):
     def _check_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError("expected up to 48 lower-case letters, digits and hyphens")
+        if value == ERASURE:
+            raise ValueError("manifests use this name for documents that were erased: choose another one")
         return value
 
     @field_validator("kind")

@@ -1,11 +1,13 @@
 """The manifest: the record of one evaluation, written after its objects. Only it proves the evaluation's outcome."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from operator import not_
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -15,12 +17,14 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import AtSource, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
 from tasks.storage.bucket import Bucket, StoredObject
 from tasks.storage.manifest_records import (
+    ERASURE,
     SHA256,
     UTC_TIME,
     ArchiveRecord,
     BundleRecord,
     DisposedRecord,
     DocumentRecord,
+    ErasedKindRecord,
     ErasedRecord,
     NoDocumentsRecord,
     ResponseRecord,
@@ -59,7 +63,12 @@ class Manifest(ArchiveRecord):
     disposed: tuple[DisposedRecord, ...] = Field(
         default=(),
         exclude_if=not_,
-        description="Every document that the retention schedule disposed of.",
+        description="Every document that the retention schedule, or an erasure of its kind, disposed of.",
+    )
+    erased_kinds: tuple[ErasedKindRecord, ...] = Field(
+        default=(),
+        exclude_if=not_,
+        description="The kinds of documents that were erased, and that are not archived again.",
     )
     matters: tuple[str, ...] = Field(
         default=(), exclude_if=not_, description="The legal holds under which the evaluation is, by name."
@@ -107,8 +116,8 @@ class Manifest(ArchiveRecord):
         """The outcome of the evaluation, or that it was erased, or that all its documents were disposed of."""
         if self.erased:
             return ManifestOutcome.ERASED
-        # A bundle in quarantine may hold more documents than were disposed of.
-        is_unreadable = self.outcome is Outcome.UNREADABLE and bool(self.quarantined)
+        # The bundle may hold more documents than were disposed of; once a kind is erased, it is not kept.
+        is_unreadable = self.outcome is Outcome.UNREADABLE and bool(self.quarantined or self.erased_kinds)
         if self.disposed and not self.documents and not is_unreadable:
             return ManifestOutcome.DISPOSED
         # Manifests without `source` recorded RiskOS's last answer as the outcome, whatever the archive held.
@@ -134,9 +143,10 @@ class Manifest(ArchiveRecord):
     @property
     def quarantined_bundles(self) -> tuple[BundleRecord, ...]:
         """Every bundle in quarantine that the manifest names; manifests of older releases name one, as ``bundle``."""
-        if self.quarantined or self.bundle is None or self.manifest_outcome is not ManifestOutcome.UNREADABLE:
+        names_all = self.quarantined or self.erased_kinds or self.bundle is None
+        if names_all or self.manifest_outcome is not ManifestOutcome.UNREADABLE:
             return self.quarantined
-        return (self.bundle,)
+        return (self.bundle,) if self.bundle else ()
 
     @property
     def rereadable_bundle(self) -> BundleRecord | None:
@@ -170,6 +180,20 @@ class Manifest(ArchiveRecord):
         """Return the manifest with the ID of the key that its bundle in quarantine is sealed with."""
         bundle = self.bundle and self.bundle.model_copy(update={"sealed_with": key_id})
         return self.model_copy(update={"bundle": bundle, "quarantined": (bundle,) if bundle else ()})
+
+    def documents_of(self, kinds: Collection[str]) -> tuple[DocumentRecord, ...]:
+        """Return the documents of some kinds, and those of other kinds that have the same bytes."""
+        hashes = {each.sha256 for each in self.documents if each.kind in kinds}
+        return tuple(each for each in self.documents if each.sha256 in hashes)
+
+    def must_be_gone(self, key: str) -> bool:
+        """Return whether an object of the evaluation must not exist: it may hold documents of an erased kind."""
+        if not self.erased_kinds:
+            return False
+        kinds = {each.kind for each in self.erased_kinds}
+        hashes = {each.sha256 for each in self.disposed if each.rule == ERASURE}
+        path = PurePosixPath(key)
+        return key.startswith("quarantine/") or path.parent.name in kinds or path.name.partition(".")[0] in hashes
 
     def at_source(self, document: DocumentRecord) -> AtSource:
         """Return whether RiskOS had a document when it was last asked."""
@@ -214,7 +238,7 @@ class Manifest(ArchiveRecord):
         answers = [(each.status, each.message) for each in (self.response, self.last_response)]
         status = self.source.status if self.source else None
         restricted = self.restricted and (self.restricted.evidence, self.restricted.withheld is None)
-        facts = self.no_documents, restricted, self.erased, frozenset(self.disposed), self.matters
+        facts = self.no_documents, restricted, self.erased, frozenset(self.disposed), self.matters, self.erased_kinds
         return self.outcome, documents, unreadable, answers, status, *facts
 
 

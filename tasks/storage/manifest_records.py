@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 from operator import not_
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +12,9 @@ SHA256 = r"^[0-9a-f]{64}$"
 """Pattern of a hash."""
 UTC_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 """Pattern of a time, as ``format_utc`` makes it."""
+ERASURE = "erasure"
+"""The rule of documents whose kind was erased; no rule of a schedule may have this name."""
+_REQUEST = "request"
 
 
 class ArchiveRecord(BaseModel):
@@ -69,16 +73,18 @@ class DocumentRecord(ArchiveRecord):
 
 
 class DisposedRecord(ArchiveRecord):
-    """A document that a rule of the retention schedule disposed of; it is never archived again."""
+    """A document that a rule of the retention schedule, or an erasure of its kind, removed; it never comes back."""
 
     kind: str = Field(description="Its kind, as in `documents`.")
     key: str = Field(description="Its former key; no version of the object exists any more.")
     sha256: str = Field(pattern=SHA256, description="Hash of its bytes.")
     size: int = Field(ge=0, description="Bytes.")
-    rule: str = Field(description="Name of the rule.")
-    clock: str = Field(description="The clock of the rule: archived, captured or the name of an event.")
+    rule: str = Field(description="Name of the rule; `erasure` if its kind was erased.")
+    clock: str = Field(
+        description="The clock of the rule: archived, captured or the name of an event; `request` for an erasure."
+    )
     started: date = Field(description="Day on which the clock started.")
-    due: date = Field(description="First day on which the rule allowed the disposal.")
+    due: date = Field(description="First day on which the rule allowed the disposal; the day of the erasure.")
     archived_at: str | None = Field(
         default=None, exclude_if=not_, description="When it was first archived; absent if it never was."
     )
@@ -86,8 +92,60 @@ class DisposedRecord(ArchiveRecord):
     receipt: str | None = Field(
         default=None,
         exclude_if=not_,
-        description="Key of the certificate of disposal; absent if the document was due when it arrived.",
+        description="Key of the certificate of disposal, or of the receipt of the erasure; absent if the document was "
+        "never stored.",
     )
+
+
+class _Bytes(Protocol):
+    """A document, in a bundle or in a manifest."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+
+class ErasedKindRecord(ArchiveRecord):
+    """The erasure of all documents of one kind; no document of this kind is archived again."""
+
+    kind: str = Field(description="The kind, as in `documents`.")
+    receipt: str = Field(description="Key of the receipt of the erasure.")
+    at: str = Field(pattern=UTC_TIME, description="When it was erased.")
+
+    def list_disposed(
+        self,
+        document: _Bytes,
+        key: str,
+        disposed_at: str,
+        *,
+        archived_at: str | None = None,
+        receipt: str | None = None,
+    ) -> DisposedRecord:
+        """Return the record of a document that the erasure removed, or that is not stored because of it.
+
+        Args:
+            key: its key, which it has or would have.
+            disposed_at: the current time, in the format of ``utc_now``.
+            archived_at: when it was first archived; None if it never was.
+            receipt: key of the receipt; None if it was never stored.
+        """
+        day = datetime.fromisoformat(self.at).date()
+        return DisposedRecord(
+            kind=str(document.kind),
+            key=key,
+            sha256=document.sha256,
+            size=document.size,
+            rule=ERASURE,
+            clock=_REQUEST,
+            started=day,
+            due=day,
+            archived_at=archived_at,
+            disposed_at=disposed_at,
+            receipt=receipt,
+        )
 
 
 class UnreadableRecord(ArchiveRecord):

@@ -130,14 +130,15 @@ async def complete_tags(
 def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manifest:
     """Return the manifest as the revision after the previous one.
 
-    Held documents stay listed, whatever RiskOS answers now, and so do disposals and legal holds. After an erasure, the
-    revisions begin again.
+    Held documents stay listed, whatever RiskOS answers now, and so do disposals, erased kinds and legal holds. After an
+    erasure of the whole evaluation, the revisions begin again.
     """
     if previous is None:
         return manifest
     before, digest = previous.manifest, hashlib.sha256(previous.stored.data).hexdigest()
     if before.erased:
         return manifest.model_copy(update={"previous": digest})
+    manifest = _leave_out_erased(before, manifest)
     known = {each.sha256 for each in before.disposed}
     held = {each.sha256 for each in before.documents}
     due_on_arrival = [each for each in manifest.disposed if each.sha256 not in known | held]
@@ -147,6 +148,7 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
             "previous": digest,
             "disposed": (*before.disposed, *due_on_arrival),
             "matters": before.matters,
+            "erased_kinds": before.erased_kinds,
         }
     )
     if manifest.bundle:
@@ -157,6 +159,24 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
     documents = tuple(each for each in record.documents if each.sha256 not in known)
     rest = record.model_copy(update={"documents": _with_first_times(before, documents)})
     return rest.model_copy(update={"source": _source_of_rest(record, rest)})
+
+
+def _leave_out_erased(before: Manifest, manifest: Manifest) -> Manifest:
+    """Return a manifest without documents of erased kinds, which a worker may have stored before they were erased."""
+    kinds = {each.kind: each for each in before.erased_kinds}
+    if not kinds:
+        return manifest
+    held = {each.sha256 for each in before.documents}
+    gone = {
+        each.key: kinds[each.kind].list_disposed(each, each.key, manifest.archived_at)
+        for each in manifest.documents
+        if each.kind in kinds and each.sha256 not in held
+    }
+    hashes = {each.sha256 for each in gone.values()}
+    documents = tuple(each for each in manifest.documents if each.kind not in kinds and each.sha256 not in hashes)
+    return manifest.model_copy(
+        update={"documents": documents, "disposed": (*manifest.disposed, *gone.values()), "quarantined": ()}
+    )
 
 
 def _source_of_rest(before: Manifest, rest: Manifest) -> SourceRecord | None:

@@ -20,7 +20,8 @@ from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcome, SourceStatus
-from tasks.pipeline.pipeline import PipelineContext, archive
+from tasks.pipeline.erased_meanwhile import archive_guarded
+from tasks.pipeline.pipeline import LeaseWatch, PipelineContext, archive
 from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
@@ -29,6 +30,7 @@ from tasks.retention.event import EventReport, record_event
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.manifest_records import ErasedKindRecord
 from tasks.storage.revision import amend
 from tests.disposals import dispose_in_store, schedule_of
 from tests.riskos import Clock, Heard, Reply, listening, saying, zipped
@@ -394,3 +396,104 @@ async def test_restricted_images_that_are_due_count_as_withheld(archived: Archiv
         Outcome.WITHHELD,
         ["military", "withheld"],
     )
+
+
+# Erased kinds
+
+
+RECEIPT = "receipts/sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/20250201T040000.000000Z.json"
+
+
+async def erase_kinds(archived: Archive, *kinds: str) -> None:
+    """Note kinds as erased, as `erase --kind` does before it removes any object."""
+    records = tuple(ErasedKindRecord(kind=kind, receipt=RECEIPT, at="2025-02-01T04:00:00.000Z") for kind in kinds)
+    await amend(archived.bucket, EVALUATION, lambda before: before.model_copy(update={"erased_kinds": records}))
+
+
+@pytest.mark.parametrize("files", [FILES, OTHERS], ids=["same bytes", "other bytes"])
+@pytest.mark.parametrize("rules", [(), (OF_ALL,)], ids=["no schedule", "schedule"])
+async def test_documents_of_an_erased_kind_are_listed_as_disposed_and_not_stored(
+    archived: Archive, files: dict[str, bytes], rules: tuple[dict[str, object], ...]
+) -> None:
+    await archived.archive(NOTHING)
+    await erase_kinds(archived, "selfie")
+    archived.retention = policy(*rules) if rules else RetentionPolicy()
+
+    assert (await archived.archive(files, refresh=True)).outcome is Outcome.ARCHIVED
+
+    assert archived.stored() == {files["front.jpg"]}
+    manifest = await archived.manifest()
+    assert [each.kind for each in manifest.documents] == ["document_front"]
+    (gone,) = manifest.disposed
+    assert (gone.kind, gone.sha256, gone.rule, gone.clock) == (
+        "selfie",
+        sha256(files["selfie.jpg"]),
+        "erasure",
+        "request",
+    )
+    assert (gone.started, gone.due, gone.archived_at, gone.receipt) == (date(2025, 2, 1), date(2025, 2, 1), None, None)
+    assert (await archived.archive(files, refresh=True)).outcome is Outcome.UNCHANGED
+    assert await archived.manifest() == manifest
+
+
+async def test_an_evaluation_with_erased_kinds_only_counts_as_withheld(archived: Archive) -> None:
+    await archived.archive(NOTHING)
+    await erase_kinds(archived, "selfie", "document_front")
+    assert (await archived.archive(FILES, refresh=True)).outcome is Outcome.WITHHELD
+    assert (archived.stored(), (await archived.manifest()).manifest_outcome) == (set(), ManifestOutcome.DISPOSED)
+
+
+async def test_bytes_of_an_erased_kind_are_not_stored_as_another_kind_of_the_same_bundle(archived: Archive) -> None:
+    await archived.archive(NOTHING)
+    await erase_kinds(archived, "selfie")
+    await archived.archive({"selfie.jpg": b"same", "case_attachments/1.jpg": b"same"}, refresh=True)
+    assert archived.stored() == set()
+    assert [each.kind for each in (await archived.manifest()).disposed] == ["selfie"]
+
+
+async def test_held_bytes_of_another_kind_stay_when_they_come_as_an_erased_kind(archived: Archive) -> None:
+    await archived.archive({"front.jpg": b"same"})
+    await erase_kinds(archived, "selfie")
+    await archived.archive({"front.jpg": b"same", "selfie.jpg": b"same"}, refresh=True)
+    manifest = await archived.manifest()
+    assert (archived.stored(), [each.kind for each in manifest.documents]) == ({b"same"}, ["document_front"])
+    assert manifest.disposed == ()
+
+
+async def test_a_damaged_bundle_is_not_kept_once_a_kind_is_erased(archived: Archive) -> None:
+    await archived.archive(NOTHING)
+    await erase_kinds(archived, "selfie")
+    damaged = zipped(wrong_crc(FILES))
+
+    result = await archived.archive(damaged, damaged, refresh=True)
+
+    assert result.outcome is Outcome.UNREADABLE
+    manifest = await archived.manifest()
+    assert (manifest.manifest_outcome, manifest.quarantined_bundles) == (ManifestOutcome.UNREADABLE, ())
+    keys = [str(each["path"]) for batch in archived.store.list() for each in batch]
+    assert [key for key in keys if key.startswith("quarantine/")] == []
+    assert archived.stored() == set()
+
+
+@pytest.mark.parametrize("answer", [OTHERS, wrong_crc(OTHERS)], ids=["whole", "damaged"])
+async def test_objects_of_a_kind_that_is_erased_during_an_attempt_are_recorded_for_the_eraser(
+    archived: Archive, answer: dict[str, bytes] | bytes
+) -> None:
+    await archived.archive(FILES)
+    recorded: list[str] = []
+
+    async def erase(_: Heard) -> Reply:
+        await erase_kinds(archived, "selfie")
+        return Reply(zipped(answer if isinstance(answer, bytes) else zip_of(answer)))
+
+    async with listening(erase) as server, archived.context(server.url) as plain:
+        ctx = replace(plain, watch=LeaseWatch(record_leftovers=recorded.extend))
+        job = Job(EVALUATION.eval_id, "t", Queue.LIVE, "default", True, 0, 0, Trigger("enqueue"))  # noqa: FBT003
+        await archive_guarded(job, EVALUATION, ctx, lambda: archive(job, ctx))
+
+    manifest = await archived.manifest()
+    assert "selfie" not in {each.kind for each in manifest.documents if each.sha256 != sha256(FILES["selfie.jpg"])}
+    assert manifest.quarantined == ()
+    selfie = EVALUATION.document_key("selfie", sha256(OTHERS["selfie.jpg"]), "txt")
+    bundle = [EVALUATION.quarantine_key(sha256(answer))] if isinstance(answer, bytes) else []
+    assert recorded == [*bundle, selfie]

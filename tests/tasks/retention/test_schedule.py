@@ -122,6 +122,10 @@ def test_a_rule_matches_only_documents_that_meet_every_condition(
         ),
         (SELFIES.replace("clock", "#"), "rule 'selfies': clock is missing: archived, captured or the name of an event"),
         (SELFIES.replace("3y", "forever"), "rule 'selfies': a rule that keeps forever needs no clock"),
+        (
+            SELFIES.replace('"selfies"', '"erasure"'),
+            "rule 'erasure': name: manifests use this name for documents that were erased: choose another one",
+        ),
         (SELFIES + SELFIES, "two rules have the name 'selfies'"),
         (
             SELFIES + SELFIES.replace("selfies", "later") + "account = 'kyb'",
