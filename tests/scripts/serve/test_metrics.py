@@ -25,14 +25,14 @@ async def test_requests_are_counted_by_route_and_class_of_status(client: Client,
     assert "wp-login" not in figures
 
 
-async def test_every_figure_is_there_from_the_start_and_has_our_prefix(client: Client) -> None:
+async def test_every_metric_exists_from_the_start_and_has_the_prefix(client: Client) -> None:
     families = list(text_string_to_metric_families(await client.figures()))
     assert all(family.name.startswith("docv_") and family.documentation for family in families)
     results = {sample.labels["result"] for family in families for sample in family.samples if "result" in sample.labels}
     assert {"accepted", "repeated", "ignored_type", "test_ping", "unusable", "refused_login", "bad"} <= results
 
 
-def test_503_stands_alone_among_the_errors() -> None:
+def test_503_is_counted_apart_from_other_errors() -> None:
     figures = HttpMetrics()
     figures.preset_routes(["/evaluations"])
     for status in (500, 502, 503):
@@ -42,7 +42,7 @@ def test_503_stands_alone_among_the_errors() -> None:
     assert found['docv_http_requests_total{route="/evaluations",status="503"}'] == 1
 
 
-async def test_errors_of_every_route_are_there_at_zero_and_the_version_is_told(client: Client) -> None:
+async def test_errors_of_every_route_start_at_zero_and_the_version_is_exposed(client: Client) -> None:
     found = samples(await client.figures())
     for route in ("/evaluations", "/webhooks/riskos/{account}", "/"):
         for status in ("5xx", "503"):
@@ -50,7 +50,7 @@ async def test_errors_of_every_route_are_there_at_zero_and_the_version_is_told(c
     assert found[f'docv_build_info{{version="{version("docv-archive")}"}}'] == 1
 
 
-async def test_what_all_processes_share_is_shown_too(client: Client, eval_id: str) -> None:
+async def test_metrics_shared_by_all_processes_are_included(client: Client, eval_id: str) -> None:
     await client.deliver(event(eval_id))
     found = samples(await client.figures())
     assert found["docv_redis_up"] == 1

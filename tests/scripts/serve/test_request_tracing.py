@@ -14,7 +14,7 @@ from tests.spans import INVALID, PARENT, PARENT_SPAN, PARENT_TRACE, attributes_o
 from worker.config.settings import Settings
 
 
-async def test_ids_that_are_handed_in_are_within_the_caller_s_trace(
+async def test_submitted_ids_join_the_trace_of_the_caller(
     settings: Settings,
     redis: Redis,
     spans: InMemorySpanExporter,  # noqa: F811
@@ -36,7 +36,7 @@ async def test_ids_that_are_handed_in_are_within_the_caller_s_trace(
     assert f"{PARENT_TRACE:032x}" in str(kept)
 
 
-async def test_an_event_is_within_the_caller_s_trace(settings: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811
+async def test_an_event_joins_the_trace_of_the_caller(settings: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811
     async with opened(settings) as client:
         assert (await client.deliver(event(), traceparent=PARENT)).status == 200
     assert {trace_of(span) for span in spans.get_finished_spans()} == {PARENT_TRACE}
@@ -44,7 +44,7 @@ async def test_an_event_is_within_the_caller_s_trace(settings: Settings, spans: 
 
 
 @pytest.mark.parametrize("traceparent", INVALID)
-async def test_an_invalid_traceparent_begins_a_trace(
+async def test_a_new_trace_begins_when_the_traceparent_is_invalid(
     settings: Settings,
     spans: InMemorySpanExporter,  # noqa: F811
     traceparent: str,
@@ -68,7 +68,7 @@ async def test_probes_are_not_traced_and_an_unknown_path_is_not_recorded(
     assert not any(span.status.status_code is StatusCode.ERROR for span in found)
 
 
-async def test_an_answer_of_5xx_is_a_failure(settings: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811
+async def test_an_answer_of_5xx_is_recorded_as_an_error(settings: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811
     async def fail(_: web.Request) -> web.Response:
         return web.Response(status=503)
 

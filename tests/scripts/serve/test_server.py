@@ -38,7 +38,7 @@ async def running(shell: Shell, *arguments: str) -> AsyncIterator[tuple[Client, 
             await process.wait()
 
 
-async def test_an_event_that_the_process_answered_is_in_the_ledger(shell: Shell, redis: Redis, eval_id: str) -> None:
+async def test_an_answered_event_is_in_the_ledger(shell: Shell, redis: Redis, eval_id: str) -> None:
     async with running(shell) as (client, process):
         assert (await client.deliver(event(eval_id))).status == 200
         assert (await client.hand_in({"eval_ids": [eval_id]})).status == 401, "no tokens are set"
@@ -53,7 +53,7 @@ async def test_an_event_that_the_process_answered_is_in_the_ledger(shell: Shell,
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-async def test_a_request_under_way_gets_its_answer_when_the_process_is_told_to_end(
+async def test_a_request_under_way_is_answered_when_the_process_is_terminated(
     shell: Shell, redis: Redis, eval_id: str, told: signal.Signals
 ) -> None:
     body = json.dumps(event(eval_id)).encode()
@@ -96,22 +96,22 @@ async def refused(shell: Shell, *arguments: str, code: int, said: str) -> None:
     assert TOKEN not in finished.err
 
 
-async def test_a_process_that_nobody_may_talk_to_does_not_start(shell: Shell) -> None:
+async def test_serve_does_not_start_without_any_secret(shell: Shell) -> None:
     del shell.settings["DOCV_WEBHOOK_SECRETS"]
     await refused(shell, code=2, said="DOCV_RECORDS_TOKENS, DOCV_OPERATORS and DOCV_VIEWERS are not set")
 
 
-async def test_a_process_without_a_redis_does_not_start(shell: Shell) -> None:
+async def test_serve_does_not_start_without_redis(shell: Shell) -> None:
     del shell.settings["DOCV_REDIS_URL"]
     await refused(shell, code=2, said="DOCV_REDIS_URL is not set")
 
 
-async def test_a_process_with_a_secret_that_could_be_guessed_does_not_start(shell: Shell) -> None:
+async def test_serve_does_not_start_when_a_secret_is_too_short(shell: Shell) -> None:
     shell.settings["DOCV_INTAKE_TOKENS"] = "geheim"
     await refused(shell, code=2, said="DOCV_INTAKE_TOKENS: each token or password must have at least 16 characters")
 
 
-async def test_a_plain_connection_to_another_machine_is_told_in_the_log(shell: Shell) -> None:
+async def test_an_unencrypted_connection_to_another_machine_is_logged(shell: Shell) -> None:
     shell.settings["DOCV_S3_ENDPOINT"] = "http://s3.example.com"
     process = await shell.start("serve", "--port", "0")
     assert process.stdout
@@ -125,17 +125,17 @@ async def test_a_plain_connection_to_another_machine_is_told_in_the_log(shell: S
     await refused(shell, code=2, said="use https, or remove DOCV_STRICT")
 
 
-async def test_a_redis_that_does_not_answer_is_told(shell: Shell) -> None:
+async def test_serve_reports_that_redis_does_not_answer(shell: Shell) -> None:
     shell.settings["DOCV_REDIS_URL"] = "redis://127.0.0.1:1/0"
     await refused(shell, code=3, said="Redis does not answer")
 
 
-async def test_a_bucket_that_is_not_there_is_told(shell: Shell, s3: S3) -> None:
+async def test_serve_reports_a_missing_bucket(shell: Shell, s3: S3) -> None:
     shell.settings |= {"DOCV_ARCHIVE_URL": "s3://no-such-bucket", "DOCV_S3_ENDPOINT": s3.endpoint}
     await refused(shell, code=3, said="there is no such bucket")
 
 
-async def test_an_address_that_is_taken_is_told(shell: Shell) -> None:
+async def test_serve_reports_an_address_in_use(shell: Shell) -> None:
     listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = str(listener.sockets[0].getsockname()[1])
     try:
@@ -145,7 +145,7 @@ async def test_an_address_that_is_taken_is_told(shell: Shell) -> None:
         await listener.wait_closed()
 
 
-async def test_an_address_that_others_can_reach_is_a_warning(shell: Shell) -> None:
+async def test_serve_warns_of_an_address_that_others_can_reach(shell: Shell) -> None:
     shell.settings["DOCV_INTAKE_TOKENS"] = INTAKE
     async with running(shell, "--host", "0.0.0.0") as (_, process):  # noqa: S104  # that is what the warning is about
         process.terminate()
@@ -154,9 +154,7 @@ async def test_an_address_that_others_can_reach_is_a_warning(shell: Shell) -> No
     assert "serve.open_to_network" in finished.err
 
 
-async def test_it_answers_over_a_bucket_and_is_read_only_if_told_and_ends_in_order(
-    shell: Shell, s3: S3, eval_id: str
-) -> None:
+async def test_serve_works_with_a_bucket_and_read_only_and_ends_cleanly(shell: Shell, s3: S3, eval_id: str) -> None:
     shell.settings |= {
         "DOCV_ARCHIVE_URL": f"s3://{s3.bucket}",
         "DOCV_S3_ENDPOINT": s3.endpoint,

@@ -35,7 +35,7 @@ def login(*secrets: str) -> CredentialCheck:
 @pytest.mark.parametrize(
     "shown", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN}", basic(PAIR), basic(PAIR).replace("B", "b", 1)]
 )
-def test_each_of_several_secrets_is_good(shown: str) -> None:
+def test_each_of_several_secrets_is_valid(shown: str) -> None:
     assert recognised(login("another-token-0000", TOKEN, PAIR), shown)
 
 
@@ -60,16 +60,16 @@ def test_each_of_several_secrets_is_good(shown: str) -> None:
         (f"Bearer {TOKEN}", f"Bearer {TOKEN}"),
     ],
 )
-def test_everything_else_is_refused(shown: tuple[str, ...]) -> None:
+def test_an_invalid_secret_is_refused(shown: tuple[str, ...]) -> None:
     assert not recognised(login(TOKEN, PAIR), *shown)
 
 
-def test_a_door_without_secrets_is_closed_to_everybody() -> None:
+def test_every_request_is_refused_when_no_secret_is_configured() -> None:
     assert not recognised(login(), "Bearer ")
     assert not recognised(login())
 
 
-def test_each_secret_is_compared_whatever_came_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_secret_is_compared_even_after_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     real = hmac.compare_digest
     monkeypatch.setattr(module.hmac, "compare_digest", lambda one, two: compared.append(two) or real(one, two))
@@ -77,12 +77,12 @@ def test_each_secret_is_compared_whatever_came_of_the_one_before(monkeypatch: py
     assert len(compared) == 3
 
 
-def test_what_a_caller_is_known_by_is_no_secret() -> None:
+def test_the_identity_of_a_caller_does_not_contain_its_secret() -> None:
     request: Any = Request(f"Bearer {TOKEN}")
     assert TOKEN not in login(TOKEN).authenticate(request)
 
 
-async def test_every_refusal_is_the_same_to_the_last_byte(client: Client) -> None:
+async def test_every_refusal_is_identical(client: Client) -> None:
     shown: tuple[dict[str, str], ...] = (
         {},
         {"Authorization": f"Digest {TOKEN}"},
@@ -100,11 +100,11 @@ async def test_every_refusal_is_the_same_to_the_last_byte(client: Client) -> Non
     assert answers[0].headers["WWW-Authenticate"].startswith("Bearer")
 
 
-async def test_a_pair_comes_in_by_basic(client: Client) -> None:
+async def test_a_user_and_password_are_accepted_as_basic(client: Client) -> None:
     assert (await client.deliver(event(), Authorization=basic(PAIR))).status == 200
 
 
-async def test_a_secret_of_one_door_does_not_open_the_other(client: Client) -> None:
+async def test_a_webhook_secret_is_refused_for_submitting_ids(client: Client) -> None:
     ids = {"eval_ids": ["0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"]}
     assert (await client.hand_in(ids, Authorization=f"Bearer {TOKEN}")).status == 401
     assert (await client.hand_in(ids)).status == 202

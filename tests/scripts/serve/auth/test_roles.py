@@ -54,7 +54,7 @@ def recognised(shown: str) -> Caller | None:
         ("Bearer in-both-roles", Role.OPERATOR),
     ],
 )
-def test_a_secret_has_its_role_also_a_token_in_the_place_of_a_password(shown: str, role: Role) -> None:
+def test_a_secret_has_its_role_and_a_token_may_be_a_password(shown: str, role: Role) -> None:
     caller = recognised(shown)
     assert caller
     assert caller.role is role
@@ -76,11 +76,11 @@ def test_a_secret_has_its_role_also_a_token_in_the_place_of_a_password(shown: st
         f"Bearer {TOKEN}",
     ],
 )
-def test_nothing_else_has_one(shown: str) -> None:
+def test_an_invalid_secret_has_no_role(shown: str) -> None:
     assert recognised(shown) is None
 
 
-def test_a_caller_is_named_by_user_name_or_hash_and_never_by_a_secret() -> None:
+def test_the_name_of_a_caller_is_its_user_name_or_a_hash() -> None:
     person, program = recognised(basic(OPERATOR)), recognised(f"Bearer {MONITORING}")
     again = recognised(basic(f"whoever:{MONITORING}"))
     assert person
@@ -104,7 +104,7 @@ ALL = (
 
 
 @pytest.mark.parametrize("shown", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
-async def test_without_a_login_there_is_nothing_but_that_it_is_alive(settings: Settings, shown: dict[str, str]) -> None:
+async def test_every_route_but_livez_is_refused_without_a_login(settings: Settings, shown: dict[str, str]) -> None:
     async with opened(settings, HttpLimits(wrong_secrets_per_second=1_000)) as client:
         answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
         assert (await client.send("GET", "/livez", **shown)).status == 200
@@ -114,13 +114,13 @@ async def test_without_a_login_there_is_nothing_but_that_it_is_alive(settings: S
     }
 
 
-async def test_a_browser_is_told_to_ask_for_a_name_and_a_password(client: Client) -> None:
+async def test_a_browser_is_asked_for_a_name_and_a_password(client: Client) -> None:
     assert (await client.send("GET", "/")).headers["WWW-Authenticate"].startswith("Basic realm=")
 
 
 @pytest.mark.parametrize("shown", [basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"])
 @pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json"])
-async def test_whoever_is_known_sees_how_the_process_is(client: Client, path: str, shown: str) -> None:
+async def test_every_role_reads_the_state_of_the_process(client: Client, path: str, shown: str) -> None:
     assert (await client.send("GET", path, Authorization=shown)).status == 200
 
 
@@ -140,7 +140,7 @@ ROUTES = PAGES | {f"{method.upper()} {path}" for path, methods in document()["pa
 
 
 @pytest.mark.parametrize("shown", MAY)
-async def test_a_secret_is_valid_for_the_routes_of_its_role_only(client: Client, shown: str) -> None:
+async def test_a_secret_allows_the_routes_of_its_role_only(client: Client, shown: str) -> None:
     allowed = set()
     for route in ROUTES:
         method, path = route.format(eval_id=uuid4(), account="default").split()
@@ -151,14 +151,14 @@ async def test_a_secret_is_valid_for_the_routes_of_its_role_only(client: Client,
 
 
 @pytest.mark.parametrize("path", ["/", "/page/rate", "/page/runs", "/page/evaluation", "/page/quarantine"])
-async def test_a_producer_does_not_see_the_page(client: Client, path: str) -> None:
+async def test_a_producer_cannot_open_the_page(client: Client, path: str) -> None:
     assert (await client.send("GET", path, Authorization=f"Bearer {INTAKE}")).status == 403
 
 
-async def test_a_secret_of_the_webhook_opens_the_webhook_only(client: Client) -> None:
+async def test_a_webhook_secret_allows_the_webhook_only(client: Client) -> None:
     for path in ("/", "/readyz", "/metrics"):
         assert (await client.send("GET", path, Authorization=f"Bearer {TOKEN}")).status == 401
 
 
-async def test_a_person_hands_in_nothing(client: Client, eval_id: str) -> None:
+async def test_an_operator_cannot_submit_ids(client: Client, eval_id: str) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id]}, Authorization=basic(OPERATOR))).status == 401

@@ -35,7 +35,7 @@ class Clock:
         return self.now
 
 
-def test_ten_come_at_once_and_then_ten_in_each_second() -> None:
+def test_the_limiter_admits_ten_at_once_and_then_ten_per_second() -> None:
     clock = Clock()
     limiter = WrongSecretLimiter(10, clock)
     assert [limiter.admit() for _ in range(12)] == [True] * 10 + [False] * 2
@@ -61,7 +61,7 @@ async def flooded(client: Client) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize(("method", "path"), DOORS)
-async def test_many_wrong_secrets_are_answered_with_429_at_every_door(client: Client, method: str, path: str) -> None:
+async def test_many_wrong_secrets_are_answered_with_429_on_every_route(client: Client, method: str, path: str) -> None:
     answers = [await client.send(method, path, Authorization=WRONG) for _ in range(30)]
     statuses = [answer.status for answer in answers]
     assert set(statuses) == {401, 429}
@@ -74,7 +74,7 @@ async def test_many_wrong_secrets_are_answered_with_429_at_every_door(client: Cl
         assert counted[f'docv_http_wrong_secrets_total{{status="{status}"}}'] == statuses.count(status)
 
 
-async def test_a_right_secret_is_never_answered_with_429(flooded: Client, eval_id: str) -> None:
+async def test_a_valid_secret_is_never_answered_with_429(flooded: Client, eval_id: str) -> None:
     for _ in range(20):
         assert (await flooded.deliver(event())).status == 200
         assert (await flooded.deliver(event(), Authorization=basic(PAIR))).status == 200
@@ -83,7 +83,7 @@ async def test_a_right_secret_is_never_answered_with_429(flooded: Client, eval_i
             assert (await flooded.send("GET", "/metrics", Authorization=shown)).status == 200
 
 
-async def test_a_browser_is_asked_for_a_password_while_somebody_guesses(flooded: Client) -> None:
+async def test_a_browser_is_asked_for_a_password_while_an_attacker_guesses(flooded: Client) -> None:
     for _ in range(20):
         answer = await flooded.send("GET", "/")
         assert answer.status == 401
@@ -91,7 +91,7 @@ async def test_a_browser_is_asked_for_a_password_while_somebody_guesses(flooded:
         assert (await flooded.send("GET", "/livez")).status == 200
 
 
-async def test_two_processes_count_for_themselves(settings: Settings) -> None:
+async def test_each_process_counts_wrong_secrets_separately(settings: Settings) -> None:
     async with opened(settings) as one, opened(settings) as other:
         for _ in range(15):
             await one.send("GET", "/", Authorization=WRONG)

@@ -33,7 +33,7 @@ def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
 
 
 @given(value=st.dictionaries(st.text(), VALUES), escaped=st.booleans())
-def test_every_object_is_read_as_it_was_written(value: dict[str, Any], *, escaped: bool) -> None:
+def test_any_json_object_is_parsed_unchanged(value: dict[str, Any], *, escaped: bool) -> None:
     text = json.dumps(value, ensure_ascii=escaped)
     assert parse_object(text.encode(errors="surrogatepass" if escaped else "replace"), HttpLimits()) == json.loads(text)
 
@@ -61,11 +61,11 @@ def test_every_object_is_read_as_it_was_written(value: dict[str, Any], *, escape
         b'{"a":"\\',
     ],
 )
-def test_what_is_no_json_object_or_says_something_twice_is_refused(body: bytes) -> None:
+def test_a_body_is_refused_when_it_is_not_a_json_object_or_repeats_a_name(body: bytes) -> None:
     assert refused(body) == 400
 
 
-def test_as_many_brackets_as_allowed_may_be_open_at_once() -> None:
+def test_a_body_is_refused_when_it_is_nested_too_deeply() -> None:
     parse_object(nested(64), HttpLimits())
     assert refused(nested(65)) == 400
     parse_object(b'{"a":' + b'{"b":[' * 31 + b"]}" * 31 + b"}", HttpLimits())
@@ -76,49 +76,49 @@ def test_as_many_brackets_as_allowed_may_be_open_at_once() -> None:
     "body",
     [b"[" * 1_000_000, b"[" * 500_000 + b"]" * 500_000, b'{"a":' * 150_000, b'"' + b'\\"' * 500_000, b"[]" * 500_000],
 )
-def test_what_would_cost_a_parser_dear_costs_nothing(body: bytes) -> None:
+def test_a_body_that_is_expensive_to_parse_is_refused_cheaply(body: bytes) -> None:
     assert refused(body) == 400
 
 
-def test_brackets_in_a_text_are_none() -> None:
+def test_brackets_in_a_string_do_not_count() -> None:
     parse_object(json.dumps({"a": "[" * 500 + '\\"]}' * 3}).encode(), HttpLimits())
 
 
 # -- over the wire
 
 
-async def test_a_body_that_is_too_large_is_refused_by_its_length(client: Client) -> None:
+async def test_a_body_is_refused_when_its_length_is_too_large(client: Client) -> None:
     answer = await client.deliver(b" " * ((1 << 20) + 1))
     assert (answer.status, answer.headers["Connection"]) == (413, "close")
 
 
-async def test_a_body_without_a_length_is_counted_while_it_comes(settings: Settings) -> None:
+async def test_a_body_without_a_length_is_counted_while_it_arrives(settings: Settings) -> None:
     async with opened(settings, HttpLimits(body_bytes=1_000)) as client:
         raw = b"".join(b"64\r\n" + b" " * 100 + b"\r\n" for _ in range(11)) + b"0\r\n\r\n"
         assert await status_of(client, raw, "Transfer-Encoding: chunked") == 413
 
 
-async def test_the_largest_body_is_taken(client: Client) -> None:
+async def test_the_largest_allowed_body_is_accepted(client: Client) -> None:
     body = json.dumps(event()).encode()
     assert (await client.deliver(body + b" " * ((1 << 20) - len(body)))).status == 200
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "identity, gzip"])
-async def test_a_packed_body_is_refused(client: Client, coding: str) -> None:
+async def test_a_compressed_body_is_refused(client: Client, coding: str) -> None:
     assert (await client.deliver(event(), Content_Encoding=coding)).status == 415
 
 
-async def test_the_content_type_is_not_what_decides(client: Client) -> None:
+async def test_the_content_type_is_ignored(client: Client) -> None:
     assert (await client.deliver(event(), Content_Type="text/plain")).status == 200
     assert (await client.deliver(b"a=b", Content_Type="application/json")).status == 400
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(settings: Settings) -> None:
+async def test_a_body_is_refused_when_it_does_not_arrive_in_time(settings: Settings) -> None:
     async with opened(settings, HttpLimits(body_seconds=0.1)) as client:
         assert await status_of(client, b'{"event', "Content-Length: 100") == 408
 
 
-async def test_a_body_whose_chunks_are_none_is_refused(client: Client) -> None:
+async def test_a_body_with_invalid_chunks_is_refused(client: Client) -> None:
     assert await status_of(client, b"no chunk\r\n", "Transfer-Encoding: chunked") == 400
 
 

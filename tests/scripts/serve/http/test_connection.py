@@ -50,7 +50,7 @@ async def answered(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET", b"GET /livez HTTP/1.1\r\nHost: here\r\n"])
-async def test_headers_that_do_not_come_are_not_waited_for(settings: Settings, begun: bytes) -> None:
+async def test_a_connection_is_closed_when_headers_do_not_arrive(settings: Settings, begun: bytes) -> None:
     async with opened(settings, HttpLimits(head_seconds=0.1)) as client:
         async with connected(client) as (reader, writer):
             writer.write(begun)
@@ -58,7 +58,7 @@ async def test_headers_that_do_not_come_are_not_waited_for(settings: Settings, b
         assert 'docv_http_connections_ended_total{why="slow_head"} 1.0' in await client.figures()
 
 
-async def test_a_next_request_has_a_deadline_of_its_own(settings: Settings) -> None:
+async def test_the_next_request_has_its_own_deadline(settings: Settings) -> None:
     async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await answered(reader)
@@ -66,7 +66,7 @@ async def test_a_next_request_has_a_deadline_of_its_own(settings: Settings) -> N
         assert await ended(reader) == b""
 
 
-async def test_a_connection_that_is_idle_may_stay_longer_than_headers_may_take(settings: Settings) -> None:
+async def test_an_idle_connection_may_last_longer_than_the_deadline_for_headers(settings: Settings) -> None:
     async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await answered(reader)
@@ -77,7 +77,7 @@ async def test_a_connection_that_is_idle_may_stay_longer_than_headers_may_take(s
         await answered(reader)
 
 
-async def test_bytes_of_a_next_request_that_come_during_one_count_from_its_answer(tmp_path: Path) -> None:
+async def test_the_deadline_of_a_pipelined_request_starts_with_the_previous_answer(tmp_path: Path) -> None:
     body = json.dumps(event()).encode()
     head = f"POST /webhooks/riskos HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {TOKEN}\r\n"
     server = RedisServer(tmp_path / "own-redis")
@@ -98,21 +98,21 @@ async def test_bytes_of_a_next_request_that_come_during_one_count_from_its_answe
         await server.kill()
 
 
-async def test_an_idle_connection_ends_after_a_while(settings: Settings) -> None:
+async def test_an_idle_connection_is_closed_after_its_time(settings: Settings) -> None:
     async with opened(settings, HttpLimits(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await answered(reader)
         assert await ended(reader) == b""
 
 
-async def test_requests_in_a_row_are_all_answered(settings: Settings) -> None:
+async def test_pipelined_requests_are_all_answered(settings: Settings) -> None:
     async with opened(settings) as client, connected(client) as (reader, writer):
         writer.write(REQUEST * 5)
         for _ in range(5):
             await answered(reader)
 
 
-async def test_there_is_room_for_so_many_from_one_address_and_again_when_they_go(settings: Settings) -> None:
+async def test_connections_of_one_address_are_limited_until_others_end(settings: Settings) -> None:
     async with opened(settings, HttpLimits(connections_per_address=2)) as client:
         async with connected(client) as (first, writer), connected(client) as (second, other):
             for reader, each in ((first, writer), (second, other)):
@@ -139,7 +139,7 @@ async def test_there_is_room_for_so_many_from_one_address_and_again_when_they_go
         b"GET /livez HTTP/1.1\r\nbad header canary-77aa\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_refused_and_leaves_no_trace(
+async def test_malformed_http_is_refused_and_leaves_no_trace(
     settings: Settings, request_: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with capture_logs() as logged:
@@ -151,7 +151,7 @@ async def test_what_is_no_http_is_refused_and_leaves_no_trace(
     assert any(line["event"] == "request.malformed" for line in logged)
 
 
-async def test_connections_without_a_secret_keep_nobody_out(settings: Settings) -> None:
+async def test_connections_without_a_secret_do_not_block_others(settings: Settings) -> None:
     async with opened(settings, HttpLimits(connections=30, connections_per_address=10)) as client:
         host, port = client.url.removeprefix("http://").split(":")
         async with contextlib.AsyncExitStack() as stack:
@@ -165,7 +165,7 @@ async def test_connections_without_a_secret_keep_nobody_out(settings: Settings) 
                     await answered(reader)
 
 
-async def test_an_answer_that_is_not_taken_ends_the_connection(settings: Settings) -> None:
+async def test_a_connection_is_closed_when_the_client_does_not_read_its_answer(settings: Settings) -> None:
     request = f"GET /openapi.json HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode()
     async with opened(settings, HttpLimits(answer_seconds=0.2)) as client:
         host, port = client.url.removeprefix("http://").split(":")
@@ -179,7 +179,7 @@ async def test_an_answer_that_is_not_taken_ends_the_connection(settings: Setting
                     await asyncio.sleep(0.05)
 
 
-async def test_a_client_that_takes_its_time_and_takes_all_is_not_cut(settings: Settings) -> None:
+async def test_a_slow_client_gets_its_whole_answer(settings: Settings) -> None:
     request = f"GET /openapi.json HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode()
     async with opened(settings, HttpLimits(answer_seconds=5)) as client, connected(client) as (reader, writer):
         writer.write(request * 20)
@@ -189,7 +189,7 @@ async def test_a_client_that_takes_its_time_and_takes_all_is_not_cut(settings: S
             await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))  # type: ignore[index]
 
 
-async def test_requests_that_wait_in_one_connection_do_not_hold_up_another(client: Client) -> None:
+async def test_pipelined_requests_of_one_connection_do_not_delay_another(client: Client) -> None:
     count, taken = 1_500, 0
     async with connected(client) as (greedy, asking), connected(client) as (reader, writer):
 
@@ -211,7 +211,7 @@ async def test_requests_that_wait_in_one_connection_do_not_hold_up_another(clien
 
 @pytest.mark.parametrize("path", ["/evaluations/x", "/", "/page/runs", "/is/not/there"])
 @pytest.mark.parametrize("expectation", ["x", "100-continue"])
-async def test_an_expectation_tells_nothing_to_who_has_no_secret(client: Client, path: str, expectation: str) -> None:
+async def test_an_expect_header_reveals_nothing_without_a_secret(client: Client, path: str, expectation: str) -> None:
     async with connected(client) as (reader, writer):
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: here\r\nExpect: {expectation}\r\nConnection: close\r\n\r\n".encode()
@@ -220,7 +220,7 @@ async def test_an_expectation_tells_nothing_to_who_has_no_secret(client: Client,
     assert said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(b"HTTP/1.1 401 ")
 
 
-async def test_a_client_that_waits_to_go_on_sends_its_body_then(client: Client, eval_id: str) -> None:
+async def test_a_client_sends_its_body_after_100_continue(client: Client, eval_id: str) -> None:
     body = json.dumps({"eval_ids": [eval_id]}).encode()
     head = f"POST /evaluations HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\nExpect: 100-continue\r\n"
     async with connected(client) as (reader, writer):

@@ -15,7 +15,7 @@ class Connection:
         self.has_ended = True
 
 
-def test_connections_with_a_secret_keep_their_places() -> None:
+def test_connections_with_a_secret_stay_open_when_the_limit_is_reached() -> None:
     room = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
     first, *others = (Connection() for _ in range(6))
 
@@ -30,7 +30,7 @@ def test_connections_with_a_secret_keep_their_places() -> None:
     assert not any(each.has_ended for each in others)
 
 
-def test_the_oldest_connection_without_a_secret_gives_way() -> None:
+def test_the_oldest_connection_without_a_secret_is_closed_when_the_limit_is_reached() -> None:
     room = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
     first, second, third, fourth, fifth = (Connection() for _ in range(5))
     assert room.enter(first, "a")
@@ -44,7 +44,7 @@ def test_the_oldest_connection_without_a_secret_gives_way() -> None:
     assert [each.has_ended for each in (second, third, fourth, fifth)] == [False, True, False, False]
 
 
-async def test_a_room_closes_when_the_last_request_is_answered() -> None:
+async def test_close_returns_when_the_last_request_is_answered() -> None:
     room = ConnectionLimiter(HttpLimits())
     room.request_started()
     room.request_started()
@@ -58,7 +58,7 @@ async def test_a_room_closes_when_the_last_request_is_answered() -> None:
     assert room.closing
 
 
-async def test_a_room_does_not_wait_for_ever() -> None:
+async def test_close_returns_at_its_deadline() -> None:
     room = ConnectionLimiter(HttpLimits(shutdown_seconds=0.01))
     room.request_started()
     await room.close()

@@ -24,14 +24,14 @@ from tasks.errors import IntegrityError, StorageError
         (IntegrityError("a manifest is damaged"), 502, "a manifest is damaged"),
     ],
 )
-def test_an_error_of_a_service_says_what_to_do(error: Exception, status: int, said: str) -> None:
+def test_a_service_error_is_answered_with_what_to_do(error: Exception, status: int, said: str) -> None:
     answer = to_http_error(error)
     assert answer.status == status
     assert said in answer.why
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 
-def test_what_nobody_foresaw_is_a_mistake_of_ours_and_its_text_is_not_told() -> None:
+def test_an_unforeseen_error_is_answered_with_500_and_without_its_text() -> None:
     with capture_logs() as logged:
         try:
             raise KeyError("canary")  # noqa: TRY301  # the error under test
@@ -42,7 +42,7 @@ def test_what_nobody_foresaw_is_a_mistake_of_ours_and_its_text_is_not_told() -> 
     assert logged[0]["where"].startswith("test_responses.py:")
 
 
-def test_a_refusal_is_json_and_may_end_the_connection() -> None:
+def test_an_error_response_is_json_and_may_close_the_connection() -> None:
     answer = error_response(HTTPError(413, "too large", close=True))
     assert isinstance(answer.body, bytes)
     assert json.loads(answer.body) == {"error": "too large"}

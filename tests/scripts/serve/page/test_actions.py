@@ -34,7 +34,7 @@ ASKED = (
 )
 
 
-async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Person, redis: Redis) -> None:
+async def test_resume_ends_one_hold_and_is_logged(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
     await holds.place_manual("default", "closing")
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
@@ -46,7 +46,7 @@ async def test_an_operator_resumes_one_hold_and_it_is_written_down(operator: Per
     assert (line["actor"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
 
 
-async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person, redis: Redis) -> None:
+async def test_resume_forgets_earlier_failures(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
     breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(10):
@@ -57,14 +57,14 @@ async def test_what_failed_before_a_hold_was_ended_is_forgotten(operator: Person
     assert await holds.list_all() == []
 
 
-async def test_a_hold_that_has_ended_meanwhile_is_told(operator: Person, redis: Redis) -> None:
+async def test_resume_reports_a_hold_that_has_already_ended(operator: Person, redis: Redis) -> None:
     assert "It is no longer on hold" in (await operator.see("/page/resume?scope=default")).body.decode()
     answer = await operator.post("/page/resume", {"scope": "default", "token": await _token(operator, redis)})
     assert "It was no longer on hold." in answer.body.decode()
 
 
 @pytest.mark.parametrize("cause", ["service_failed", HTML])
-async def test_all_dead_letters_of_a_cause_are_redriven(operator: Person, redis: Redis, cause: str) -> None:
+async def test_redrive_covers_all_dead_letters_of_a_cause(operator: Person, redis: Redis, cause: str) -> None:
     ids = eval_ids(12)
     await bury(redis, ids[:7], cause)
     await bury(redis, ids[7:], "bundle_too_large")
@@ -77,7 +77,7 @@ async def test_all_dead_letters_of_a_cause_are_redriven(operator: Person, redis:
 
 
 @pytest.mark.parametrize("verb", ["Drop", "Redrive"])
-async def test_the_question_says_how_many_dead_letters_there_are_and_of_which_cause(
+async def test_the_confirmation_shows_the_number_of_dead_letters_and_their_cause(
     operator: Person, redis: Redis, verb: str
 ) -> None:
     ids = eval_ids(3)
@@ -88,13 +88,13 @@ async def test_the_question_says_how_many_dead_letters_there_are_and_of_which_ca
     assert f"{verb} 1 dead letter? {ids[1]} Cause: RiskOS failed" in one
 
 
-async def test_the_question_before_a_drop_is_true_of_a_failed_refresh(operator: Person, redis: Redis) -> None:
+async def test_the_confirmation_of_a_drop_says_that_objects_in_the_archive_stay(operator: Person, redis: Redis) -> None:
     await bury(redis, eval_ids(2))
     said = text_of((await operator.see("/page/drop?cause=service_failed")).body)
     assert "They are not tried again. Their objects in the archive stay." in said
 
 
-async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, redis: Redis) -> None:
+async def test_drop_removes_one_dead_letter_and_leaves_the_others(operator: Person, redis: Redis) -> None:
     ids = eval_ids(3)
     await bury(redis, ids)
     with capture_logs() as logged:
@@ -105,7 +105,7 @@ async def test_one_dead_letter_is_dropped_and_the_others_stay(operator: Person, 
     assert (line["actor"], line["eval_id"], line["count"]) == ("operator", ids[1], 1)
 
 
-async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_path: Path) -> None:
+async def test_an_action_stops_when_its_time_is_up(redis: Redis, tmp_path: Path) -> None:
     await bury(redis, eval_ids(1_050))
     nobody: object = None
     actions = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "", seconds=0)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ async def test_what_takes_too_long_is_left_to_another_time(redis: Redis, tmp_pat
     assert (await Ledger(redis).get_stats()).dead_letters == 0
 
 
-async def test_an_action_that_fails_on_its_way_says_before_and_after_how_far_it_came(
+async def test_an_action_that_fails_midway_is_logged_with_its_progress(
     operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bury(redis, eval_ids(1_050))
@@ -142,7 +142,7 @@ async def test_an_action_that_fails_on_its_way_says_before_and_after_how_far_it_
 
 
 @pytest.mark.parametrize("address", ["/page/drop?cause=service_failed", "/page/resume?scope=default"])
-async def test_an_attempt_that_is_refused_is_written_down(viewer: Person, address: str) -> None:
+async def test_a_refused_action_is_logged(viewer: Person, address: str) -> None:
     with capture_logs() as logged:
         assert (await viewer.see(address)).status == 403
     (line,) = (each for each in logged if each["event"] == "access.refused")
@@ -150,13 +150,13 @@ async def test_an_attempt_that_is_refused_is_written_down(viewer: Person, addres
     assert line["route"] == address.partition("?")[0]
 
 
-async def test_what_is_left_is_told(operator: Person) -> None:
+async def test_the_page_reports_how_many_are_left_after_an_action(operator: Person) -> None:
     page = (await operator.see("/page/dead-letters?did=redriven&count=1000&left=1500")).body.decode()
     assert "1,000 redriven" in page
     assert "1,500 are left: repeat the action." in page
 
 
-async def test_an_address_can_only_tell_what_we_say(operator: Person) -> None:
+async def test_an_address_can_only_choose_among_fixed_messages(operator: Person) -> None:
     page = (await operator.see("/?did=<b>send-money</b>&count=<b>1</b>")).body.decode()
     assert "send-money" not in page
     assert 'class="notice" role="status"' not in page
@@ -174,7 +174,7 @@ async def test_an_action_redirects_so_that_a_reload_does_not_repeat_it(
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_a_viewer_may_not_act(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
+async def test_a_viewer_cannot_run_an_action(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
     await bury(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
     assert (await viewer.see(asked)).status == 403
@@ -187,7 +187,7 @@ async def test_a_viewer_may_not_act(viewer: Person, operator: Person, redis: Red
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_no_user_may_act_when_the_page_is_read_only(
+async def test_no_action_runs_when_the_page_is_read_only(
     redis: Redis, redis_url: str, tmp_path: Path, asked: str
 ) -> None:
     await bury(redis, eval_ids(1))
@@ -205,12 +205,12 @@ async def test_no_user_may_act_when_the_page_is_read_only(
     ("body", "status"),
     [(b"", 403), (b"cause=service_failed", 403), (b"\xff", 400), (b"&".join([b"a=b"] * 9), 400)],
 )
-async def test_a_foreign_form_is_refused(operator: Person, client: Client, body: bytes, status: int) -> None:
+async def test_a_form_of_another_page_is_refused(operator: Person, client: Client, body: bytes, status: int) -> None:
     login = {"Authorization": operator._login}
     assert (await client.send("POST", "/page/redrive", body, **login)).status == status
 
 
-async def test_a_form_that_says_nothing_of_what_is_meant_does_nothing(operator: Person, redis: Redis) -> None:
+async def test_a_form_without_a_target_is_refused(operator: Person, redis: Redis) -> None:
     await bury(redis, eval_ids(1))
     token = await operator.token()
     assert (await operator.post("/page/drop", {"token": token})).status == 400
@@ -232,7 +232,7 @@ async def begin(redis: Redis, folder: Path, ids: list[str], *, fed: int) -> Loca
     return bucket
 
 
-async def test_an_operator_cancels_a_run(operator: Person, redis: Redis, tmp_path: Path) -> None:
+async def test_cancel_ends_a_run(operator: Person, redis: Redis, tmp_path: Path) -> None:
     ids = eval_ids(10)
     bucket = await begin(redis, tmp_path, ids, fed=4)
     await Ledger(redis).lease(ids[:1], token="a-token")
@@ -251,7 +251,7 @@ async def test_an_operator_cancels_a_run(operator: Person, redis: Redis, tmp_pat
     assert "Nothing left to cancel" in (await operator.see("/page/cancel?run=q4")).body.decode()
 
 
-async def test_an_operator_cancels_one_evaluation(operator: Person, redis: Redis) -> None:
+async def test_cancel_ends_one_evaluation(operator: Person, redis: Redis) -> None:
     ids = eval_ids(3)
     await Ledger(redis).accept(ids, EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
     assert f"/page/cancel?eval_id={ids[0]}" in (await operator.see(f"/page/evaluation?id={ids[0]}")).body.decode()
@@ -260,7 +260,7 @@ async def test_an_operator_cancels_one_evaluation(operator: Person, redis: Redis
     assert "/page/cancel" not in (await operator.see(f"/page/evaluation?id={ids[0]}")).body.decode()
 
 
-async def test_a_run_whose_list_cannot_say_so_is_cancelled_and_that_is_told(
+async def test_a_run_is_cancelled_and_a_problem_reported_when_its_list_cannot_record_it(
     operator: Person, redis: Redis, tmp_path: Path
 ) -> None:
     await begin(redis, tmp_path, eval_ids(10), fed=4)
@@ -271,7 +271,7 @@ async def test_a_run_whose_list_cannot_say_so_is_cancelled_and_that_is_told(
     assert (await Ledger(redis).runs.get_counters("q4")).pending == 0
 
 
-async def test_a_run_that_is_not_known_cannot_be_cancelled(operator: Person, redis: Redis) -> None:
+async def test_cancel_refuses_an_unknown_run(operator: Person, redis: Redis) -> None:
     assert "Nothing left to cancel" in (await operator.see("/page/cancel?run=unknown")).body.decode()
     answer = await operator.post("/page/cancel", {"run": "unknown", "token": await _token(operator, redis)})
     assert answer.status == 404

@@ -18,7 +18,7 @@ async def paths(person: Person) -> list[str]:
     return re.findall(r'(?:href|src)="(/page/assets/[^"]+)"', (await person.see("/")).body.decode())
 
 
-async def test_the_whole_page_is_less_than_100_kb_and_loads_nothing_from_elsewhere(viewer: Person) -> None:
+async def test_the_page_is_smaller_than_100_kb_and_loads_only_its_own_files(viewer: Person) -> None:
     body = (await viewer.see("/")).body
     weights = [len(gzip.compress((await viewer.see(path)).body)) for path in await paths(viewer)]
     assert len(weights) == 4
@@ -26,7 +26,7 @@ async def test_the_whole_page_is_less_than_100_kb_and_loads_nothing_from_elsewhe
     assert set(re.findall(rb'(?:href|src|action|hx-get)="([^"]{0,2})', body)) <= {b"/", b"/p", b"#m", b"/?"}
 
 
-async def test_a_file_is_compressed_when_the_browser_accepts_it_and_is_cached_for_good(viewer: Person) -> None:
+async def test_an_asset_is_compressed_when_the_browser_accepts_it_and_cached_forever(viewer: Person) -> None:
     for path in await paths(viewer):
         plain = await viewer.see(path, Accept_Encoding="identity")
         packed = await viewer.see(path, Accept_Encoding="gzip")
@@ -36,18 +36,18 @@ async def test_a_file_is_compressed_when_the_browser_accepts_it_and_is_cached_fo
         assert packed.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_a_file_is_found_under_its_own_hash_only(viewer: Person) -> None:
+async def test_an_asset_is_found_only_under_its_own_hash(viewer: Person) -> None:
     [path] = [each for each in await paths(viewer) if each.endswith("page.css")]
     for other in (path.replace("page.css", "page.js"), "/page/assets/x/page.css", path.replace("page.css", "NOTICE")):
         assert (await viewer.see(other)).status == 404
 
 
 @pytest.mark.parametrize(("name", "sha256"), re.findall(r"(\S+) +sha256 ([0-9a-f]{64})", NOTICE))
-def test_what_others_made_is_as_it_came(name: str, sha256: str) -> None:
+def test_vendored_files_are_unchanged(name: str, sha256: str) -> None:
     assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == sha256
 
 
-def test_everything_that_others_made_is_named_with_its_licence() -> None:
+def test_every_vendored_file_is_listed_with_its_licence() -> None:
     made_by_others = {path.name for path in STATIC.glob("*.min.*")}
     assert set(re.findall(r"(\S+) +sha256", NOTICE)) == made_by_others
     assert all((STATIC / name).is_file() for name in re.findall(r"(\w+\.LICENSE)", NOTICE))

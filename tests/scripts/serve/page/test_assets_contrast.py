@@ -19,7 +19,7 @@ from tests.scripts.serve.page.test_run_view import begin
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(400)]
 
 
-async def test_every_page_has_enough_contrast_and_axe_finds_nothing(
+async def test_every_page_has_enough_contrast_and_no_axe_violation(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     ids = eval_ids(20)

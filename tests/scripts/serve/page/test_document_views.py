@@ -51,9 +51,7 @@ def put(tmp_path: Path, eval_id: str, data: bytes) -> None:
         place.write_bytes(data)
 
 
-async def test_an_operator_sees_what_was_archived_and_each_look_is_written_down(
-    operator: Person, archived: str
-) -> None:
+async def test_an_operator_sees_a_document_and_the_view_is_logged(operator: Person, archived: str) -> None:
     paths = await links(operator, archived)
     assert len(paths) == 6, "three of now and three that are superseded"
     with capture_logs() as logged:
@@ -78,7 +76,7 @@ async def test_an_operator_sees_what_was_archived_and_each_look_is_written_down(
     assert viewed == {"event": "document.viewed", "whole": True, **facts}
 
 
-async def test_a_viewer_sees_none_even_with_the_link_of_an_operator(
+async def test_a_viewer_sees_no_document_even_with_an_operators_link(
     operator: Person, viewer: Person, archived: str
 ) -> None:
     path, *_ = await links(operator, archived)
@@ -86,7 +84,7 @@ async def test_a_viewer_sees_none_even_with_the_link_of_an_operator(
     assert await links(viewer, archived) == []
 
 
-async def test_a_link_works_only_for_its_user(redis: Redis, redis_url: str, tmp_path: Path, eval_id: str) -> None:
+async def test_a_link_works_for_its_operator_only(redis: Redis, redis_url: str, tmp_path: Path, eval_id: str) -> None:
     await keep(tmp_path, eval_id)
     other = "otto:password-of-another-operator"
     settings = settings_for(redis_url, tmp_path, operators=(SecretStr(OPERATOR), SecretStr(other)))
@@ -100,12 +98,12 @@ async def test_a_link_works_only_for_its_user(redis: Redis, redis_url: str, tmp_
     ("pattern", "by"),
     [(r"document_front", "selfie"), (r"until=\d+", "until=9999999999"), (r"by=.", "by=x"), (r"by=\w+", "by=")],
 )
-async def test_a_link_that_was_changed_opens_nothing(operator: Person, archived: str, pattern: str, by: str) -> None:
+async def test_a_changed_link_is_refused(operator: Person, archived: str, pattern: str, by: str) -> None:
     path, *_ = await links(operator, archived)
     assert (await operator.see(re.sub(pattern, by, path))).status == 403
 
 
-async def test_a_link_runs_out(operator: Person, redis: Redis, tmp_path: Path, archived: str) -> None:
+async def test_a_link_expires(operator: Person, redis: Redis, tmp_path: Path, archived: str) -> None:
     bucket = LocalBucket(tmp_path / "archive")
     evaluation = Evaluation(archived, "sandbox")
     committed = await read_manifest(bucket, evaluation)
@@ -119,7 +117,7 @@ async def test_a_link_runs_out(operator: Person, redis: Redis, tmp_path: Path, a
 @pytest.mark.parametrize(
     "media_type", ["image/svg+xml", "text/html", "application/pdf", "image/tiff", "image/jpeg; charset=x"]
 )
-async def test_what_a_browser_might_run_is_handed_over_as_a_file(
+async def test_a_document_is_a_download_when_a_browser_might_run_it(
     operator: Person, tmp_path: Path, archived: str, media_type: str
 ) -> None:
     change(tmp_path, archived, media_type=media_type)
@@ -130,7 +128,7 @@ async def test_what_a_browser_might_run_is_handed_over_as_a_file(
 
 
 @pytest.mark.parametrize("key", ["receipts/secret.jpg", "sandbox/../secret.jpg", "production/x/selfie/y.jpg"])
-async def test_a_key_that_is_not_the_evaluations_own_is_not_followed(
+async def test_a_key_of_another_evaluation_is_not_followed(
     operator: Person, tmp_path: Path, archived: str, key: str
 ) -> None:
     change(tmp_path, archived, key=key)
@@ -141,13 +139,15 @@ async def test_a_key_that_is_not_the_evaluations_own_is_not_followed(
     assert not [line for line in logged if line["event"] == "document.viewed"]
 
 
-async def test_what_the_manifest_names_no_more_is_not_shown(operator: Person, tmp_path: Path, archived: str) -> None:
+async def test_a_document_is_not_shown_when_the_manifest_no_longer_lists_it(
+    operator: Person, tmp_path: Path, archived: str
+) -> None:
     path, *_ = await links(operator, archived)
     change(tmp_path, archived, sha256="a" * 64)
     assert (await operator.see(path)).status == 404
 
 
-async def test_a_document_that_is_gone_is_told(operator: Person, tmp_path: Path, archived: str) -> None:
+async def test_a_missing_document_is_reported(operator: Person, tmp_path: Path, archived: str) -> None:
     path, *_ = await links(operator, archived)
     for place in (tmp_path / "archive" / "sandbox" / archived / "document_front").iterdir():
         place.unlink()
@@ -156,7 +156,7 @@ async def test_a_document_that_is_gone_is_told(operator: Person, tmp_path: Path,
 
 
 @pytest.mark.parametrize("other", [b"another picture", b"\xff" * 2_004, b"\xff" * 4_000, b""])
-async def test_bytes_that_were_not_archived_are_not_shown(
+async def test_a_document_is_not_shown_when_its_bytes_differ_from_the_manifest(
     operator: Person, tmp_path: Path, archived: str, other: bytes
 ) -> None:
     path, *_ = await links(operator, archived)
@@ -167,7 +167,7 @@ async def test_bytes_that_were_not_archived_are_not_shown(
     assert not [line for line in logged if line["event"] == "document.viewed"]
 
 
-async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(
+async def test_the_connection_is_cut_when_only_the_end_of_a_document_differs(
     operator: Person, tmp_path: Path, eval_id: str
 ) -> None:
     bucket = LocalBucket(tmp_path / "archive")
@@ -181,7 +181,7 @@ async def test_what_turns_out_wrong_only_at_its_end_is_never_taken_for_whole(
     assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["IntegrityError"]
 
 
-async def test_a_sealed_picture_is_opened_where_the_key_is_there(
+async def test_a_sealed_document_is_shown_when_its_key_is_configured(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     keyring = Keyring.of([f"2026:{SEALING}"])

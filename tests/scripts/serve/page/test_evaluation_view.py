@@ -22,7 +22,7 @@ from tests.zips import zip_of
 UNKNOWN = eval_ids(1, seed=5)[0]
 
 
-async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Person, archived: str) -> None:
+async def test_a_manifest_is_shown_and_the_view_is_logged(operator: Person, archived: str) -> None:
     with capture_logs() as logged:
         said = (await operator.see(f"/page/evaluation?id={archived.upper()}")).body.decode()
     for fact in (">Archived<", ">Backfill</span>, run", ">q3</a>", "2026-11-23 04:00:00 UTC", ">Front</span>"):
@@ -33,7 +33,9 @@ async def test_the_manifest_is_shown_and_the_look_is_written_down(operator: Pers
     assert (line["actor"], line["role"], line["eval_id"]) == ("operator", "operator", archived)
 
 
-async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator: Person, tmp_path: Path) -> None:
+async def test_the_view_shows_documents_in_the_archive_and_those_still_at_riskos(
+    operator: Person, tmp_path: Path
+) -> None:
     bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
     files = {"front.jpg": b"\xff\xd8\xff front", "selfie.jpg": b"\xff\xd8\xff selfie"}
     steps = (
@@ -53,7 +55,7 @@ async def test_the_page_says_what_the_archive_holds_and_what_riskos_had(operator
     assert pictures.count("<img") == 2
 
 
-async def test_the_page_says_which_documents_were_disposed_of(operator: Person, tmp_path: Path) -> None:
+async def test_the_view_lists_disposed_documents(operator: Person, tmp_path: Path) -> None:
     bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
     await archive_bundle(
         bucket, zip_of({"its-names/front.jpg": b"\xff\xd8\xff front", "its-names/selfie.jpg": b"\xff\xd8\xff selfie"})
@@ -76,9 +78,7 @@ async def test_the_page_says_which_documents_were_disposed_of(operator: Person, 
     assert ">Disposed of</span>" in several
 
 
-async def test_a_former_revision_has_no_picture_of_a_document_that_was_disposed_of(
-    operator: Person, tmp_path: Path
-) -> None:
+async def test_a_former_revision_shows_no_picture_of_a_disposed_document(operator: Person, tmp_path: Path) -> None:
     bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
     await archive_bundle(bucket, zip_of({"front.jpg": b"\xff\xd8\xff front", "selfie.jpg": b"\xff\xd8\xff selfie"}))
     links = re.findall(r'src="(/page/pictures/[^"]+)"', (await operator.see(f"{page}&pictures")).body.decode())
@@ -90,7 +90,7 @@ async def test_a_former_revision_has_no_picture_of_a_document_that_was_disposed_
     assert "was disposed of on 2025-02-01 under the rule five-years" in html.unescape(answers[1].body.decode())
 
 
-async def test_the_page_says_which_images_are_not_to_be_kept(operator: Person, tmp_path: Path) -> None:
+async def test_the_view_reports_images_that_must_not_be_kept(operator: Person, tmp_path: Path) -> None:
     bucket, page = LocalBucket(tmp_path / "archive"), f"/page/evaluation?id={EVALUATION.eval_id}"
     await archive_withheld(bucket, EVALUATION, (Evidence.UNDER_AGE,))
     said = (await operator.see(page)).body.decode()
@@ -108,7 +108,7 @@ async def test_invisible_characters_of_a_name_are_shown_as_escapes(operator: Per
     assert f'class="name">{shown}</span>' in said
 
 
-async def test_names_out_of_a_bundle_are_for_operators(operator: Person, viewer: Person, archived: str) -> None:
+async def test_only_operators_see_names_from_a_bundle(operator: Person, viewer: Person, archived: str) -> None:
     path = f"/page/evaluation?id={archived}"
     assert NAMES[0] in (await operator.see(path)).body.decode().replace("<wbr>", "")
     seen = (await viewer.see(path + "&pictures")).body.decode()
@@ -117,7 +117,7 @@ async def test_names_out_of_a_bundle_are_for_operators(operator: Person, viewer:
     assert "/page/pictures/" not in seen
 
 
-async def test_a_former_revision_is_found_along_the_chain(operator: Person, archived: str) -> None:
+async def test_a_former_revision_is_found_through_the_chain(operator: Person, archived: str) -> None:
     current = (await operator.see(f"/page/evaluation?id={archived}")).body.decode()
     assert f'href="/page/evaluation?id={archived}&amp;revision=1"' in current
     former = (await operator.see(f"/page/evaluation?id={archived}&revision=1")).body.decode()
@@ -125,12 +125,12 @@ async def test_a_former_revision_is_found_along_the_chain(operator: Person, arch
     assert "superseded</span>" not in former
 
 
-async def test_a_revision_that_is_not_there_is_told(operator: Person, archived: str) -> None:
+async def test_a_missing_revision_is_reported(operator: Person, archived: str) -> None:
     answer = await operator.see(f"/page/evaluation?id={archived}&revision=9")
     assert (answer.status, "there is no revision 9" in answer.body.decode()) == (404, True)
 
 
-async def test_where_it_is_not_archived_the_ledger_says_where_it_is(
+async def test_the_view_shows_the_ledgers_state_when_there_is_no_manifest(
     operator: Person, redis: Redis, eval_id: str
 ) -> None:
     assert (
@@ -142,7 +142,7 @@ async def test_where_it_is_not_archived_the_ledger_says_where_it_is(
     assert f"/page/redrive?eval_id={eval_id}" in said
 
 
-async def test_a_tombstone_says_what_riskos_said(operator: Person, tmp_path: Path, eval_id: str) -> None:
+async def test_a_tombstone_is_shown_with_the_answer_of_riskos(operator: Person, tmp_path: Path, eval_id: str) -> None:
     bucket = await keep(tmp_path, eval_id, revisions=0)
     await archive(bucket, eval_id, Outcome.NOT_FOUND)
     said = (await operator.see(f"/page/evaluation?id={eval_id}")).body.decode()
@@ -151,7 +151,7 @@ async def test_a_tombstone_says_what_riskos_said(operator: Person, tmp_path: Pat
 
 
 @pytest.mark.parametrize("change", [{"schema": 2}, {"eval_id": "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"}])
-async def test_a_manifest_that_cannot_be_relied_upon_is_not_shown(
+async def test_an_invalid_manifest_is_not_shown(
     operator: Person, tmp_path: Path, archived: str, change: dict[str, object]
 ) -> None:
     place = tmp_path / "archive" / "sandbox" / archived / "manifest.json"
@@ -161,19 +161,21 @@ async def test_a_manifest_that_cannot_be_relied_upon_is_not_shown(
     assert "manifest" in answer.body.decode()
 
 
-async def test_without_an_id_there_is_a_form_and_no_line_in_the_log(viewer: Person) -> None:
+async def test_the_form_is_shown_without_a_log_line_when_there_is_no_id(viewer: Person) -> None:
     with capture_logs() as logged:
         assert 'name="id"' in (await viewer.see("/page/evaluation?id=%20")).body.decode()
     assert [each["event"] for each in logged] == ["request.answered"]
 
 
-async def test_a_dead_letter_says_why_attempts_when_and_run(operator: Person, redis: Redis, eval_id: str) -> None:
+async def test_a_dead_letter_is_shown_with_reason_attempts_time_and_run(
+    operator: Person, redis: Redis, eval_id: str
+) -> None:
     await bury(redis, [eval_id], run="q3")
     said = text_of((await operator.see(f"/page/evaluation?id={eval_id}")).body)
     assert re.search(r"Dead letter: RiskOS answered with status 503 6 attempts, the last one [^;]* ; run q3", said)
 
 
-async def test_documents_have_names_that_break_their_type_and_their_size(operator: Person, tmp_path: Path) -> None:
+async def test_documents_are_shown_with_type_size_and_breakable_name(operator: Person, tmp_path: Path) -> None:
     await archive_bundle(LocalBucket(tmp_path / "archive"), zip_of({"a_folder/front_side.jpg": b"\xff\xd8\xff front"}))
     said = (await operator.see(f"/page/evaluation?id={EVALUATION.eval_id}")).body.decode()
     assert ">JPEG</span>, 9 B<" in said
@@ -181,7 +183,7 @@ async def test_documents_have_names_that_break_their_type_and_their_size(operato
 
 
 @pytest.mark.parametrize("separator", ["%20", "%0D%0A", ",", "%3B%20"])
-async def test_several_ids_are_looked_up_at_once(
+async def test_several_ids_are_looked_up_in_one_request(
     viewer: Person, redis: Redis, archived: str, eval_id: str, separator: str
 ) -> None:
     dead, unknown = eval_ids(2)
@@ -199,6 +201,6 @@ async def test_several_ids_are_looked_up_at_once(
     assert line["eval_ids"] == (archived, dead, unknown)
 
 
-async def test_too_many_ids_at_once_are_refused(viewer: Person) -> None:
+async def test_too_many_ids_in_one_request_are_refused(viewer: Person) -> None:
     answer = await viewer.see("/page/evaluation?id=" + "+".join(eval_ids(51)))
     assert (answer.status, "at most 50 evaluations at once" in answer.body.decode().lower()) == (400, True)

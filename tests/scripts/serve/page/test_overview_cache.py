@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
 
-async def test_many_users_share_one_read_until_an_action(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+async def test_many_viewers_share_one_read_until_an_action(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     clock = Clock()
     eye = OverviewCache(redis, load_accounts(settings_for(redis_url, tmp_path)), clock)
     seen = await asyncio.gather(*(eye.get() for _ in range(20)))

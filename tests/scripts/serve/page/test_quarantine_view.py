@@ -25,7 +25,7 @@ async def quarantine(folder: Path, ids: Sequence[str]) -> LocalBucket:
     return bucket
 
 
-async def test_a_bundle_is_shown_with_its_cause_and_what_became_of_its_evaluation(
+async def test_a_bundle_is_shown_with_its_causes_and_the_outcome_of_its_evaluation(
     viewer: Person, tmp_path: Path
 ) -> None:
     unreadable, archived = sorted(eval_ids(2))
@@ -36,11 +36,11 @@ async def test_a_bundle_is_shown_with_its_cause_and_what_became_of_its_evaluatio
     assert re.search(rf"{archived} Archived unknown q3 ", said)
 
 
-async def test_an_empty_quarantine_says_so(viewer: Person) -> None:
+async def test_the_view_is_empty_when_no_bundle_is_in_quarantine(viewer: Person) -> None:
     assert "No bundles here." in text_of((await viewer.see("/page/quarantine")).body)
 
 
-async def test_many_bundles_come_in_pages(viewer: Person, tmp_path: Path) -> None:
+async def test_bundles_are_paged(viewer: Person, tmp_path: Path) -> None:
     ids = sorted(eval_ids(60))
     await quarantine(tmp_path, ids)
     first = (await viewer.see("/page/quarantine")).body.decode()
@@ -52,14 +52,14 @@ async def test_many_bundles_come_in_pages(viewer: Person, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("after", ["../../x", "%3Cscript%3E", "x" * 5_000])
-async def test_a_place_that_is_none_is_the_first_page(viewer: Person, tmp_path: Path, after: str) -> None:
+async def test_an_invalid_position_shows_the_first_page(viewer: Person, tmp_path: Path, after: str) -> None:
     ids = eval_ids(1)
     await quarantine(tmp_path, ids)
     answer = await viewer.see(f"/page/quarantine?after={after}")
     assert (answer.status, ids[0] in answer.body.decode()) == (200, True)
 
 
-async def test_html_in_a_manifest_is_text(viewer: Person, tmp_path: Path) -> None:
+async def test_html_in_a_manifest_is_escaped(viewer: Person, tmp_path: Path) -> None:
     [eval_id] = eval_ids(1)
     await quarantine(tmp_path, [eval_id])
     path = tmp_path / "archive" / "sandbox" / eval_id / "manifest.json"

@@ -23,7 +23,7 @@ class RateReader:
         return RateStatus(configured=10.0, effective=8.0, manual=False, used_today=0, observed=7.5)
 
 
-async def test_a_read_is_a_point_and_a_failed_read_a_gap() -> None:
+async def test_a_read_adds_a_point_and_a_failed_read_a_gap() -> None:
     reader = RateReader()
     history = RateHistory(reader)
     assert history.chart().since is None
@@ -34,7 +34,7 @@ async def test_a_read_is_a_point_and_a_failed_read_a_gap() -> None:
     assert (history.chart().sent_now, history.chart().highest) == (None, 7.5)
 
 
-async def test_at_most_an_hour_is_kept() -> None:
+async def test_the_history_keeps_at_most_an_hour() -> None:
     history = RateHistory(RateReader())
     for _ in range(400):
         await history.record()
@@ -69,7 +69,7 @@ async def test_the_loop_ends_even_if_a_cancellation_gets_lost() -> None:
         assert await anext(running, "ended") == "ended"
 
 
-async def test_the_chart_is_drawn_without_javascript_and_says_that_it_is_empty(viewer: Person) -> None:
+async def test_the_chart_needs_no_javascript_and_reports_that_it_is_empty(viewer: Person) -> None:
     answer = await viewer.see("/page/rate")
     assert answer.status == 200
     assert answer.headers["Cache-Control"] == "no-store"

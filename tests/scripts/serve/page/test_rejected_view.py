@@ -12,7 +12,7 @@ from tests.scripts.serve.page.test_views import text_of
 MESSAGE = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 
 
-async def test_a_rejected_message_says_when_what_why_and_from_where(viewer: Person, redis: Redis) -> None:
+async def test_a_rejected_message_is_shown_with_time_problem_reason_and_source(viewer: Person, redis: Redis) -> None:
     await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live", message=MESSAGE)
     await RejectedMessages(redis).add(cause="bad_event", why=HTML, source="webhook", event_type="evaluation_completed")
     answer = await viewer.see("/page/rejected")
@@ -25,7 +25,7 @@ async def test_a_rejected_message_says_when_what_why_and_from_where(viewer: Pers
     assert "Rejected messages 2" in text_of((await viewer.see("/")).body)
 
 
-async def test_many_rejected_messages_come_in_pages(viewer: Person, redis: Redis) -> None:
+async def test_rejected_messages_are_paged(viewer: Person, redis: Redis) -> None:
     for number in range(60):
         await RejectedMessages(redis).add(cause="bad_message", why=f"reason {number:02}", source="live")
     first = (await viewer.see("/page/rejected")).body.decode()
@@ -37,10 +37,10 @@ async def test_many_rejected_messages_come_in_pages(viewer: Person, redis: Redis
 
 
 @pytest.mark.parametrize("before", ["x", "1-1%0d%0a", "9" * 40])
-async def test_a_place_that_is_not_one_is_the_first_page(viewer: Person, redis: Redis, before: str) -> None:
+async def test_an_invalid_position_shows_the_first_page(viewer: Person, redis: Redis, before: str) -> None:
     await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
     assert "it is not JSON" in text_of((await viewer.see(f"/page/rejected?before={before}")).body)
 
 
-async def test_without_rejected_messages_the_page_says_so(viewer: Person) -> None:
+async def test_the_view_is_empty_when_there_are_no_rejected_messages(viewer: Person) -> None:
     assert "No rejected messages." in text_of((await viewer.see("/page/rejected")).body)

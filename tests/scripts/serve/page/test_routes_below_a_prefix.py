@@ -25,7 +25,7 @@ async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[
         yield client
 
 
-async def test_every_link_form_and_asset_is_below_the_prefix_and_there(
+async def test_every_link_form_and_asset_exists_below_the_prefix(
     operator: Person, redis: Redis, tmp_path: Path, eval_id: str
 ) -> None:
     await some_of_every_sort(redis, eval_ids(20))
@@ -54,7 +54,9 @@ async def test_every_link_form_and_asset_is_below_the_prefix_and_there(
         assert any(path.startswith(f"{PREFIX}/{part}") for path in seen), part
 
 
-async def test_a_form_is_taken_and_leads_back_below_the_prefix(operator: Person, client: Client, redis: Redis) -> None:
+async def test_a_form_is_accepted_and_redirects_below_the_prefix(
+    operator: Person, client: Client, redis: Redis
+) -> None:
     await some_of_every_sort(redis, eval_ids(20))
     form = operator.fields(await operator.see(f"{PREFIX}/page/resume?scope=default"))
     headers = {
@@ -72,12 +74,12 @@ async def test_a_form_is_taken_and_leads_back_below_the_prefix(operator: Person,
     assert "Resumed." in (await operator.see(where)).body.decode()
 
 
-async def test_a_proxy_may_also_take_the_prefix_off(operator: Person) -> None:
+async def test_the_page_works_when_a_proxy_removes_the_prefix(operator: Person) -> None:
     answer = await operator.see("/page/runs")
     assert (answer.status, f'href="{PREFIX}/page/runs"' in answer.body.decode()) == (200, True)
 
 
-async def test_every_other_path_works_with_the_prefix_and_none_that_only_looks_like_it(
+async def test_other_paths_work_with_the_prefix_and_similar_paths_do_not(
     operator: Person, client: Client, eval_id: str
 ) -> None:
     assert (await client.send("GET", f"{PREFIX}/livez")).status == 200

@@ -41,7 +41,7 @@ async def page(browser: Browser, client: Client) -> AsyncIterator[Page]:
     assert complaints == []
 
 
-async def test_every_button_works_and_the_numbers_update_by_themselves(
+async def test_every_button_works_and_the_numbers_update_automatically(
     page: Page, redis: Redis, tmp_path: Path, eval_id: str
 ) -> None:
     ids = eval_ids(20)
@@ -107,7 +107,7 @@ async def _see_that_it_fits(page: Page, width: int) -> None:
     await page.set_viewport_size({"width": 1280, "height": 900})
 
 
-async def test_without_javascript_it_can_be_read_and_used(browser: Browser, client: Client, redis: Redis) -> None:
+async def test_the_page_works_without_javascript(browser: Browser, client: Client, redis: Redis) -> None:
     await some_of_every_sort(redis, eval_ids(20))
     name, _, password = OPERATOR.partition(":")
     context = await browser.new_context(

@@ -30,7 +30,7 @@ async def text(operator: Person, path: str) -> str:
     return answer.body.decode()
 
 
-async def test_each_account_has_its_rate_and_its_chart(operator: Person) -> None:
+async def test_each_account_has_a_rate_and_a_chart(operator: Person) -> None:
     first = await text(operator, "/")
     for account in ("default", "kyb"):
         assert f"Rate of {account}" in first
@@ -40,7 +40,7 @@ async def test_each_account_has_its_rate_and_its_chart(operator: Person) -> None
     assert (await operator.see("/page/rate?account=nobody")).status == 400
 
 
-async def test_one_account_is_resumed_and_the_other_is_not(operator: Person, redis: Redis) -> None:
+async def test_resume_ends_the_hold_of_one_account_only(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
     await holds.place_manual("default", "ours")
     await holds.place_manual("kyb", "theirs")
@@ -49,7 +49,7 @@ async def test_one_account_is_resumed_and_the_other_is_not(operator: Person, red
     assert [hold.scope for hold in await holds.list_all()] == ["default"]
 
 
-async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis: Redis, eval_id: str) -> None:
+async def test_an_unknown_account_is_reported(operator: Person, redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
     (entry,) = await ledger.lease([eval_id], token="ours")
@@ -57,7 +57,7 @@ async def test_an_account_that_is_not_known_here_is_told(operator: Person, redis
     assert "Unknown account a-stranger:" in await text(operator, "/")
 
 
-async def test_an_evaluation_and_its_documents_are_looked_for_where_its_account_has_them(
+async def test_an_evaluation_and_its_documents_are_read_from_the_environment_of_its_account(
     operator: Person, tmp_path: Path, eval_id: str
 ) -> None:
     bucket = LocalBucket(tmp_path / "archive")

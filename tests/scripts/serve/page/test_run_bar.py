@@ -9,7 +9,7 @@ from tasks.model.outcome import Outcome
 
 
 @given(st.dictionaries(st.sampled_from(Outcome), st.integers(0, 10**7)), st.integers(0, 10**7))
-def test_they_follow_each_other_and_are_as_long_as_what_is_done(outcomes: dict[Outcome, int], pending: int) -> None:
+def test_segments_are_adjacent_and_as_wide_as_their_share(outcomes: dict[Outcome, int], pending: int) -> None:
     total = sum(outcomes.values()) + pending
     parts = list(bar_segments(RunCounters(total=total, outcomes=outcomes)))
     end = 0.0

@@ -37,7 +37,7 @@ async def begin(redis: Redis, folder: Path, ids: Sequence[str], fed: int) -> Loc
     return bucket
 
 
-async def test_a_run_is_a_link_to_its_page(operator: Person, redis: Redis, tmp_path: Path) -> None:
+async def test_a_run_in_the_overview_links_to_its_view(operator: Person, redis: Redis, tmp_path: Path) -> None:
     await begin(redis, tmp_path, eval_ids(4), 3)
     for path in ("/", "/page/runs"):
         assert 'href="/page/run?run=q4"' in (await operator.see(path)).body.decode()
@@ -53,7 +53,7 @@ async def test_a_run_is_a_link_to_its_page(operator: Person, redis: Redis, tmp_p
     assert 'href="/page/report?run=q4"' in answer.body.decode()
 
 
-async def test_the_page_says_what_failed_and_why(operator: Person, redis: Redis) -> None:
+async def test_the_view_lists_failures_with_their_causes(operator: Person, redis: Redis) -> None:
     ids = eval_ids(6)
     await bury(redis, ids[:2], run="q3")
     await bury(redis, ids[2:3], "bundle_too_large", run="q3")
@@ -67,7 +67,7 @@ async def test_the_page_says_what_failed_and_why(operator: Person, redis: Redis)
     assert "none, so there is no report" in said
 
 
-async def test_only_the_newest_dead_letters_of_each_cause_are_searched(
+async def test_the_view_searches_only_the_newest_dead_letters_of_each_cause(
     operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_view, "_CHUNK", 2)
@@ -84,14 +84,16 @@ async def test_only_the_newest_dead_letters_of_each_cause_are_searched(
     assert "There may be more" not in text_of((await operator.see("/page/run?run=small")).body)
 
 
-async def test_a_viewer_sees_the_run_and_no_buttons(viewer: Person, redis: Redis) -> None:
+async def test_a_viewer_sees_a_run_without_buttons(viewer: Person, redis: Redis) -> None:
     await bury(redis, eval_ids(1), run="q3")
     body = (await viewer.see("/page/run?run=q3")).body.decode()
     assert "1 needs attention" in body
     assert not any(action in body for action in ("/page/redrive", "/page/drop", "/page/cancel"))
 
 
-async def test_a_run_without_errors_says_so(operator: Person, redis: Redis) -> None:
+async def test_the_view_reports_that_nothing_needs_attention_when_there_are_no_errors(
+    operator: Person, redis: Redis
+) -> None:
     ledger = Ledger(redis)
     await ledger.accept(eval_ids(1), EnqueueOptions(Queue.LIVE, "default", Trigger("run", run="q3")))
     (entry,) = await ledger.lease(eval_ids(1), token="a-token")
@@ -101,7 +103,7 @@ async def test_a_run_without_errors_says_so(operator: Person, redis: Redis) -> N
     assert "What failed Nothing." in said
 
 
-async def test_the_report_of_a_run_is_csv(viewer: Person, redis: Redis, tmp_path: Path) -> None:
+async def test_the_report_of_a_run_is_sent_as_csv(viewer: Person, redis: Redis, tmp_path: Path) -> None:
     ids = eval_ids(3)
     bucket = await begin(redis, tmp_path, ids, 0)
     await archive(bucket, ids[0], Outcome.NOT_FOUND)
@@ -116,7 +118,7 @@ async def test_the_report_of_a_run_is_csv(viewer: Person, redis: Redis, tmp_path
     ]
 
 
-async def test_one_report_is_made_at_a_time(redis: Redis, tmp_path: Path) -> None:
+async def test_a_report_is_refused_while_another_is_generated(redis: Redis, tmp_path: Path) -> None:
     bucket = await begin(redis, tmp_path, eval_ids(1), 1)
     anything: Any = None
     view = RunView(anything, anything, Ledger(redis), bucket, "sandbox", asyncio.Semaphore(0))
@@ -127,13 +129,13 @@ async def test_one_report_is_made_at_a_time(redis: Redis, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", ["/page/run", "/page/report"])
 @pytest.mark.parametrize("name", ["unknown", "", "..%2F..%2Fx", "%3Cimg%3E"])
-async def test_an_unknown_run_is_not_found(operator: Person, path: str, name: str) -> None:
+async def test_an_unknown_run_is_answered_with_404(operator: Person, path: str, name: str) -> None:
     answer = await operator.see(f"{path}?run={name}")
     assert answer.status == 404
     assert b"<img" not in answer.body
 
 
-async def test_a_list_that_is_damaged_is_told_and_the_rest_is_shown(
+async def test_a_damaged_run_list_is_reported_and_the_rest_is_shown(
     operator: Person, redis: Redis, tmp_path: Path
 ) -> None:
     await begin(redis, tmp_path, eval_ids(2), 2)
@@ -143,7 +145,7 @@ async def test_a_list_that_is_damaged_is_told_and_the_rest_is_shown(
     assert "0 of 2 evaluations finished" in said
 
 
-async def test_html_in_the_name_of_a_run_is_text(operator: Person, redis: Redis) -> None:
+async def test_html_in_the_name_of_a_run_is_escaped(operator: Person, redis: Redis) -> None:
     await bury(redis, eval_ids(1), run=HTML)
     body = (await operator.see("/page/run?run=%3Cimg+src%3Dx+onerror%3Dalert%281%29%3E%22%27%26")).body.decode()
     assert "&lt;img" in body

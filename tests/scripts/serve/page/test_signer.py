@@ -8,12 +8,12 @@ from scripts.serve.page.signer import PageSigner
 pytestmark = pytest.mark.both_redises
 
 
-async def test_all_processes_on_one_redis_know_each_others_signatures(redis: Redis) -> None:
+async def test_a_signature_is_valid_in_every_process_of_one_redis(redis: Redis) -> None:
     signature = await PageSigner(redis).sign("picture", "somebody")
     assert await PageSigner(redis).is_valid(signature, "picture", "somebody")
 
 
-async def test_it_is_good_for_nothing_else(redis: Redis) -> None:
+async def test_a_signature_is_valid_for_its_own_parts_only(redis: Redis) -> None:
     signer = PageSigner(redis)
     signature = await signer.sign("picture", "somebody")
     for parts in (("picture", "somebody else"), ("action", "somebody"), ("picturesomebody",), ("picture",)):
@@ -21,7 +21,7 @@ async def test_it_is_good_for_nothing_else(redis: Redis) -> None:
     assert not await signer.is_valid("é", "picture", "somebody")
 
 
-async def test_a_redis_that_forgot_its_key_makes_another_one(redis: Redis) -> None:
+async def test_a_new_key_is_made_when_redis_has_lost_the_old_one(redis: Redis) -> None:
     signer = PageSigner(redis)
     signature = await signer.sign("picture", "somebody")
     await redis.flushall()

@@ -21,7 +21,7 @@ def text_of(body: bytes) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", body.decode()).split())
 
 
-async def test_the_first_sheet_shows_everything_that_is_under_way(operator: Person, redis: Redis) -> None:
+async def test_the_overview_shows_everything_that_is_under_way(operator: Person, redis: Redis) -> None:
     await some_of_every_sort(redis, eval_ids(20))
     said = text_of((await operator.see("/")).body)
     assert "4 evaluations under way, 10 dead letters, 1 on hold." in said
@@ -33,7 +33,9 @@ async def test_the_first_sheet_shows_everything_that_is_under_way(operator: Pers
     assert re.search(r"RiskOS failed RiskOS answered with 408 or a server error 6 Redrive", said)
 
 
-async def test_a_run_shows_what_is_unchanged(operator: Person, redis: Redis, eval_id: str) -> None:
+async def test_a_run_shows_the_former_outcomes_of_unchanged_evaluations(
+    operator: Person, redis: Redis, eval_id: str
+) -> None:
     ledger = Ledger(redis)
     await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
     (entry,) = await ledger.lease([eval_id], token="a-token")
@@ -42,14 +44,14 @@ async def test_a_run_shows_what_is_unchanged(operator: Person, redis: Redis, eva
         assert "1 Unchanged (1 Not found )" in text_of((await operator.see(path)).body)
 
 
-async def test_damaged_entries_are_named(operator: Person, redis: Redis) -> None:
+async def test_the_overview_reports_damaged_entries(operator: Person, redis: Redis) -> None:
     await redis.hset("docv:ledger:damaged", eval_ids(1)[0], "no JSON")
     assert "1 damaged entry in Redis cannot be read: see docv-archive dead-letters list" in text_of(
         (await operator.see("/")).body
     )
 
 
-async def test_a_worker_that_has_paused_is_named_with_its_reason(operator: Person, redis: Redis) -> None:
+async def test_the_overview_shows_a_paused_worker_with_its_reason(operator: Person, redis: Redis) -> None:
     workers = WorkerRegistry(redis)
     await workers.heartbeat("one", [Queue.LIVE])
     await workers.pause("one", "@archive", "cannot_write", "the disk of DOCV_STATE_DIR is full")
@@ -58,7 +60,7 @@ async def test_a_worker_that_has_paused_is_named_with_its_reason(operator: Perso
     assert "the disk of DOCV_STATE_DIR is full" in said
 
 
-async def test_the_next_parked_evaluation_is_shown_with_its_reason(
+async def test_the_overview_shows_why_the_next_evaluation_is_parked(
     operator: Person, redis: Redis, eval_id: str
 ) -> None:
     ledger = Ledger(redis)
@@ -68,14 +70,14 @@ async def test_the_next_parked_evaluation_is_shown_with_its_reason(
     assert "s: the clock differs" in text_of((await operator.see("/")).body)
 
 
-async def test_what_is_left_of_a_run_is_told_as_status_tells_it(operator: Person, redis: Redis) -> None:
+async def test_the_time_left_of_a_run_equals_that_of_status(operator: Person, redis: Redis) -> None:
     order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3"))
     await Ledger(redis).accept(eval_ids(900), order)
     assert "2026-q3 900 900 1 min 40 s" in text_of((await operator.see("/")).body)
 
 
 @pytest.mark.parametrize("path", [*SHEETS, "/page/resume?scope=default"])
-async def test_html_in_what_is_shown_is_text(operator: Person, redis: Redis, path: str) -> None:
+async def test_html_in_values_is_escaped(operator: Person, redis: Redis, path: str) -> None:
     await some_of_every_sort(redis, eval_ids(20))
     await bury(redis, eval_ids(1, seed=2), run=HTML)
     body = (await operator.see(path)).body.decode()
@@ -83,7 +85,7 @@ async def test_html_in_what_is_shown_is_text(operator: Person, redis: Redis, pat
     assert "&lt;img" in body or "cause=service_failed" in path
 
 
-async def test_an_id_of_html_is_refused_and_told_as_text(operator: Person) -> None:
+async def test_an_id_with_html_is_refused_and_escaped(operator: Person) -> None:
     answer = await operator.see("/page/evaluation?id=%3Cscript%3Ealert(1)%3C/script%3E")
     assert answer.status == 400
     assert "<script>alert" not in answer.body.decode()
@@ -91,7 +93,7 @@ async def test_an_id_of_html_is_refused_and_told_as_text(operator: Person) -> No
 
 
 @pytest.mark.parametrize("path", [*SHEETS, "/page/evaluation"])
-async def test_every_sheet_has_the_strict_policy_and_is_not_kept(operator: Person, redis: Redis, path: str) -> None:
+async def test_every_page_has_the_strict_policy_and_is_not_cached(operator: Person, redis: Redis, path: str) -> None:
     answer = await operator.see(path)
     policy = answer.headers["Content-Security-Policy"].split("; ")
     assert policy == [
@@ -114,7 +116,7 @@ async def test_a_viewer_sees_the_same_without_buttons(viewer: Person, redis: Red
         assert not re.search(r"Redrive|Drop|Resume", said)
 
 
-async def test_a_page_that_is_read_only_has_no_buttons(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+async def test_a_read_only_page_has_no_buttons(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     await some_of_every_sort(redis, eval_ids(20))
     async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
         for path in SHEETS:
@@ -122,7 +124,7 @@ async def test_a_page_that_is_read_only_has_no_buttons(redis: Redis, redis_url: 
             assert not re.search(r"Redrive|Drop|Resume", said)
 
 
-async def test_what_was_seen_already_is_not_sent_again(operator: Person, redis: Redis) -> None:
+async def test_an_unchanged_overview_is_not_sent_again(operator: Person, redis: Redis) -> None:
     first = (await operator.see("/")).body.decode()
     [path] = re.findall(r'hx-get="(/page/now\?seen=\w+)"', first)
     assert (await operator.see(path)).status == 204
@@ -139,11 +141,11 @@ async def test_a_paused_page_does_not_update_automatically(operator: Person) -> 
     assert "Resume updates" in body
 
 
-async def test_the_first_page_reloads_without_javascript(operator: Person) -> None:
+async def test_the_overview_reloads_without_javascript(operator: Person) -> None:
     assert '<noscript><meta http-equiv="refresh" content="30"></noscript>' in (await operator.see("/")).body.decode()
 
 
-async def test_a_thousand_runs_come_in_pages_and_the_first_sheet_stays_small(operator: Person, redis: Redis) -> None:
+async def test_runs_are_paged_and_the_overview_stays_small(operator: Person, redis: Redis) -> None:
     async with redis.pipeline(transaction=False) as pipe:
         for number in range(1_000):
             pipe.zadd("docv:ledger:runs", {f"run-{number}": number})
@@ -160,7 +162,7 @@ async def test_a_thousand_runs_come_in_pages_and_the_first_sheet_stays_small(ope
     assert 'rel="prev"' not in seen
 
 
-async def test_very_many_dead_letters_come_in_pages_and_redis_is_asked_for_one(operator: Person, redis: Redis) -> None:
+async def test_dead_letters_are_paged_and_only_one_page_is_read(operator: Person, redis: Redis) -> None:
     ids = eval_ids(400)
     await bury(redis, ids)
     commands = (await redis.info("commandstats")).copy()
@@ -175,11 +177,11 @@ async def test_very_many_dead_letters_come_in_pages_and_redis_is_asked_for_one(o
 
 
 @pytest.mark.parametrize("skip", ["-1", "x", "9" * 40, "", "٣"])
-async def test_a_page_that_is_none_is_the_first_one(operator: Person, redis: Redis, skip: str) -> None:
+async def test_an_invalid_page_shows_the_first_one(operator: Person, redis: Redis, skip: str) -> None:
     await bury(redis, eval_ids(1))
     page = text_of((await operator.see(f"/page/dead-letters?cause=service_failed&skip={skip}")).body)
     assert "1 to 1 of 1" in page
 
 
-async def test_an_unknown_cause_is_an_empty_page(operator: Person) -> None:
+async def test_an_unknown_cause_shows_an_empty_page(operator: Person) -> None:
     assert "No dead letters with this cause here." in text_of((await operator.see("/page/dead-letters?cause=x")).body)
