@@ -90,11 +90,11 @@ def check_region(bucket: str, reported: str | None, used: Any) -> Finding:
     if reported == used.region_name:
         return fine("bucket", f"{bucket}, {reported}")
     if reported is None and (ignored := os.environ.get("AWS_REGION")) not in {None, used.region_name}:
-        message = f"{bucket}, and requests are signed for {used.region_name}: AWS_REGION is not read"
+        message = f"{bucket}, but requests are signed for {used.region_name}: AWS_REGION is ignored"
         return warning("bucket", message, f"set AWS_DEFAULT_REGION={ignored}, if the bucket is in that region")
     if reported is None:
         return fine("bucket", f"{bucket}, this server reports no region")
-    message = f"{bucket} is in {reported}, and requests are signed for {used.region_name}"
+    message = f"{bucket} is in {reported}, but requests are signed for {used.region_name}"
     fix = f"set AWS_DEFAULT_REGION={reported}"
     amazon = (urlsplit(used.endpoint_url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
     return wrong("bucket", message, fix) if amazon else warning("bucket", message, fix)
@@ -125,15 +125,15 @@ def _check_setting(
     if code == code_if_absent:
         return absent
     if code in DENIED:
-        return warning(absent.subject, "these credentials may not read it", f"allow {action} for this check")
+        return warning(absent.subject, "these credentials may not read this setting", f"allow {action} for this check")
     if code in UNKNOWN:
-        return warning(absent.subject, "this server does not report it")
+        return warning(absent.subject, "this server does not report this setting")
     return warning(absent.subject, f"S3 answers {code}")
 
 
 def _check_versioning(client: Any, bucket: str) -> Finding | None:
     enabled = client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
-    return fine("versioning", "it is on") if enabled else None
+    return fine("versioning", "on") if enabled else None
 
 
 def _check_encryption(client: Any, bucket: str) -> Finding | None:
@@ -146,7 +146,7 @@ def _check_encryption(client: Any, bucket: str) -> Finding | None:
 
 def _check_public_access(client: Any, bucket: str) -> Finding | None:
     blocks = client.get_public_access_block(Bucket=bucket).get("PublicAccessBlockConfiguration")
-    return fine("public access", "it is blocked") if blocks and all(blocks.values()) else None
+    return fine("public access", "blocked") if blocks and all(blocks.values()) else None
 
 
 def _check_lock(client: Any, bucket: str) -> Finding | None:
@@ -172,7 +172,7 @@ _CHECKS = (
         _check_versioning,
         "s3:GetBucketVersioning",
         None,
-        warning("versioning", "it is off", "turn it on, so that objects removed by mistake can be restored"),
+        warning("versioning", "off", "turn it on, so that objects removed by mistake can be restored"),
     ),
     (
         _check_encryption,
@@ -184,7 +184,7 @@ _CHECKS = (
         _check_public_access,
         "s3:GetBucketPublicAccessBlock",
         "NoSuchPublicAccessBlockConfiguration",
-        wrong("public access", "it is not blocked", "turn on all four settings of Block Public Access"),
+        wrong("public access", "not blocked", "turn on all four settings of Block Public Access"),
     ),
     (_check_lock, "s3:GetBucketObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", _UNLOCKED),
     (
@@ -193,7 +193,7 @@ _CHECKS = (
         "NoSuchLifecycleConfiguration",
         warning(
             "unfinished uploads",
-            "they are never removed",
+            "never removed",
             "add a lifecycle rule with AbortIncompleteMultipartUpload, such as after 7 days",
         ),
     ),

@@ -31,7 +31,9 @@ def examine_notifications(settings: Settings) -> Iterator[Finding]:
     """Yield the findings about notifications; they show only the host, since the path may be a secret."""
     if settings.notify_url is None:
         if settings.notify_secret:
-            yield warning("notifications", "DOCV_NOTIFY_SECRET signs nothing", "set DOCV_NOTIFY_URL, too")
+            yield warning(
+                "notifications", "DOCV_NOTIFY_SECRET is set, but DOCV_NOTIFY_URL is not", "set both, or neither"
+            )
         return
     host = split_url(settings.notify_url.get_secret_value()).hostname
     if settings.notify_secret:

@@ -23,7 +23,7 @@ _SECONDS = 10.0
 _MAX_BYTES = 65_536
 _SHOWN = 200
 _ZIP_TYPES = {"application/zip", "application/x-zip-compressed", "application/octet-stream"}
-_OTHER_ENVIRONMENT = "check that DOCV_ENVIRONMENT, DOCV_RISKOS_URL and the key are those of the evaluation"
+_OTHER_ENVIRONMENT = "check that DOCV_ENVIRONMENT, DOCV_RISKOS_URL and the key match the evaluation"
 _NO_DOCUMENTS = (
     f"{_OTHER_ENVIRONMENT}, that DOCV_API_VERSION is the version you tested with, and that its workflow has the step "
     '"Socure Image Request"; if so, its images were deleted: try another evaluation'
@@ -35,7 +35,7 @@ _REFUSED = {
     ),
     HTTPStatus.FORBIDDEN: (
         "403: the key may not read this evaluation",
-        'use the key of its sub-account or workflow; if "key at RiskOS" is 403, too, ask the vendor to permit this key',
+        'use the key of its sub-account or workflow; if "key at RiskOS" is 403, too, ask the vendor to allow this key',
     ),
 }
 
@@ -117,7 +117,7 @@ def judge_no_bundle(answer: NoBundle, api_version: str | None) -> Finding:
     asked = f"asked with X-API-Version {api_version}" if api_version else "asked without X-API-Version"
     match answer.outcome:
         case Outcome.NO_DOCUMENTS:
-            return wrong(_SUBJECT, f"{message}, although it is known to have documents ({asked})", _NO_DOCUMENTS)
+            return wrong(_SUBJECT, f"{message}, although it should have documents ({asked})", _NO_DOCUMENTS)
         case Outcome.NOT_FOUND:
             return wrong(_SUBJECT, f"{message}: RiskOS does not know it", _OTHER_ENVIRONMENT)
         case _:

@@ -39,7 +39,7 @@ def _make_finding(what: str, problem: str | None) -> Finding:
 
 
 def _check_nameless_files(folder: Path) -> Finding:
-    what = "files without a name"
+    what = "unnamed files"
     with contextlib.suppress(OSError):
         if _NAMELESS:
             os.close(os.open(folder, os.O_WRONLY | _NAMELESS, 0o600))
@@ -47,5 +47,5 @@ def _check_nameless_files(folder: Path) -> Finding:
     return warning(
         what,
         "the file system does not support them",
-        "a worker that is killed may leave .part files; nothing else changes",
+        "a worker that is killed may leave .part files; nothing else is affected",
     )

@@ -40,7 +40,7 @@ def judge_key(key_id: str, objects: int, known: list[str]) -> Finding:
     """Return whether a key is needed and configured; the first configured key seals new objects."""
     what, sealed = f"key {key_id}", f"{format_count(objects, 'object', 'is', 'are')} sealed with it"
     if key_id not in known:
-        message = f"{sealed}, and DOCV_ENCRYPTION_KEYS does not have it"
+        message = f"{sealed}, but DOCV_ENCRYPTION_KEYS does not have it"
         return wrong(what, message, "add it: without it these objects cannot be read")
     if objects:
         return fine(what, f"needed: {sealed}")

@@ -123,7 +123,7 @@ async def probe(archive: S3Archive, settings: Settings) -> AsyncIterator[Finding
     try:
         problem = await objects.create(bucket, key)
         if problem is None:
-            yield fine("write", "it works")
+            yield fine("write", "works")
             for examine in (_check_read, _check_create_only, _check_replace_only):
                 yield await examine(objects, bucket, key)
             for finding in _check_attributes(settings, objects.head(key)):
@@ -146,7 +146,7 @@ async def _explain_refusal(objects: ProbeObjects, problem: S3Problem) -> Finding
         bucket = objects.open_bucket(**changes)
         if await objects.create(bucket, key) is None and await bucket.digest(key) == _SHA256:
             named = " and ".join(f"DOCV_{name.upper()}={value}" for name, value in changes.items())
-            return wrong("write", f"{problem.message}, and S3 accepts the object with {named}", f"set {named}")
+            return wrong("write", f"{problem.message}, but S3 accepts the object with {named}", f"set {named}")
     return refused("write", problem)
 
 
@@ -161,8 +161,8 @@ async def _check_read(_: ProbeObjects, bucket: Bucket, key: str) -> Finding:
     except StorageError as error:
         return refused("read", _problem_of(error, "s3:GetObject"))
     if digest == _SHA256:
-        return fine("read", "it works")
-    return wrong("read", "an object has other bytes than were written", "use another S3: this one damages objects")
+        return fine("read", "works")
+    return wrong("read", "an object was read back with different bytes", "use another S3: this one damages objects")
 
 
 async def _check_create_only(objects: ProbeObjects, bucket: Bucket, key: str) -> Finding:
@@ -181,18 +181,18 @@ async def _check_replace_only(objects: ProbeObjects, bucket: Bucket, key: str) -
     try:
         await bucket.replace(key, _DATA, objects.attributes, NO_ETAG)
     except ManifestChanged:
-        return fine(what, "an object that was changed is not overwritten")
+        return fine(what, "a changed object is not overwritten")
     except StorageError as error:
         return refused(what, _problem_of(error, "s3:PutObject"))
     objects.head(key)
-    return wrong(what, "an object that was changed was overwritten", _CONDITIONAL)
+    return wrong(what, "a changed object was overwritten", _CONDITIONAL)
 
 
 async def _check_tags(objects: ProbeObjects, bucket: Bucket, key: str) -> Finding:
     wanted = objects.attributes.tags
     try:
         if objects.get_tags(key) == wanted:
-            return fine("tags", "they are kept")
+            return fine("tags", "kept")
         if objects.settings.s3_tags == "with_put":
             after = objects.open_bucket(s3_tags="after_put")
             await after.put_tags(key, objects.attributes)
@@ -200,11 +200,11 @@ async def _check_tags(objects: ProbeObjects, bucket: Bucket, key: str) -> Findin
                 return wrong("tags", "S3 drops tags that come with an object", "set DOCV_S3_TAGS=after_put")
     except ClientError as error:
         if error_code(error) in DENIED:
-            return fine("tags", "they are accepted; these credentials may not read them back (s3:GetObjectTagging)")
+            return fine("tags", "accepted; these credentials may not read them back (s3:GetObjectTagging)")
     except StorageError:
         pass  # the other way fails, too
     return wrong(
-        "tags", "S3 does not store them", "use an S3 with object tags, since each object of the archive has some"
+        "tags", "S3 does not store them", "use an S3 with object tags, since every object in the archive has tags"
     )
 
 
@@ -230,5 +230,5 @@ def _remove(objects: ProbeObjects) -> Finding | None:
             objects.archive.client.delete_object(Bucket=objects.archive.bucket, Key=key, **named)
         except ClientError:
             # Workers never remove objects, so their credentials need no permission to do so.
-            return warning(what, "the probe stays, below probe/", f"only credentials with {action} can remove it")
-    return fine(what, "it works") if objects.versions else None
+            return warning(what, "the probe object stays below probe/", f"only credentials with {action} can remove it")
+    return fine(what, "works") if objects.versions else None

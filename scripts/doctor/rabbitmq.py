@@ -30,10 +30,14 @@ def examine(url: str) -> Iterator[Finding]:
             for queue in sorted(QUEUES):
                 yield _check_queue(connection.connection, queue)
     except AccessRefused:
-        yield wrong(_WHAT, "it does not accept user and password", f"fix them in {_URL}, or add the user to RabbitMQ")
+        yield wrong(_WHAT, "user and password are not accepted", f"fix them in {_URL}, or add the user to RabbitMQ")
     except (NotAllowed, NotFound):
         host = urlsplit(url).path.removeprefix("/") or "/"
-        yield wrong(_WHAT, f"this user has no virtual host {host}", f"fix {_URL}: see rabbitmqctl list_permissions")
+        yield wrong(
+            _WHAT,
+            f"this user has no access to the virtual host {host}",
+            f"fix {_URL}: see rabbitmqctl list_permissions",
+        )
     except SSLCertVerificationError as error:
         message = f"its certificate is not trusted: {error.verify_message}"
         yield wrong(_WHAT, message, f"use the host name of the certificate in {_URL}", unreachable=True)
@@ -73,5 +77,5 @@ def _check_queue(connection: amqp.Connection, name: str) -> Finding:
             "remove it: workers create it again",
         )
     except AccessRefused:
-        return wrong(what, "this user may not use it", "give configure, write and read: rabbitmqctl set_permissions")
+        return wrong(what, "this user may not use it", "grant configure, write and read: rabbitmqctl set_permissions")
     return fine(what, message)

@@ -72,7 +72,7 @@ async def _examine(redis: Redis, settings: Settings, accounts: Collection[str]) 
     yield judge_damaged(census.damaged, [eval_id async for eval_id in DamagedEntries(redis).iterate()][:_EXAMPLES])
     for name, count in census.held_by_account.items():
         if name not in accounts:
-            message = f"{format_count(count, 'evaluation', 'waits', 'wait')} for it, and it is not configured here"
+            message = f"{format_count(count, 'evaluation', 'waits', 'wait')} for it, but it is not configured here"
             yield wrong(f"account {name}", message, "add it to DOCV_ACCOUNTS, here and on the workers")
 
 
@@ -91,7 +91,7 @@ def judge_latency(version: str, seconds: float) -> Finding:
 def judge_replicas(facts: Mapping[str, Any], wanted: int) -> Finding:
     """Return whether enough replicas are connected, and whether accepting an evaluation waits for them."""
     what, found = "replicas of Redis", int(facts.get("connected_slaves", 0))
-    message = f"{found} connected, {wanted} must have each accepted evaluation"
+    message = f"{found} connected, {wanted} required for each accepted evaluation"
     if found < wanted:
         return wrong(what, message, "check that they run and are connected: nothing is accepted until then")
     if not wanted:
@@ -107,10 +107,10 @@ def judge_persistence(facts: Mapping[str, Any]) -> Finding:
     """Return whether Redis writes an append-only file."""
     what = "append-only file"
     if not int(facts.get("aof_enabled", 0)):
-        return wrong(what, "it is off, so a restart loses accepted evaluations", "set appendonly yes")
+        return wrong(what, "off, so a restart loses accepted evaluations", "set appendonly yes")
     if facts.get("aof_last_write_status", "ok") != "ok":
         return wrong(what, "the last write failed", "check the disk of Redis")
-    return fine(what, "it is on")
+    return fine(what, "on")
 
 
 def judge_fsync(sync: str | None) -> Finding:
@@ -135,7 +135,7 @@ def judge_eviction(facts: Mapping[str, Any]) -> Finding:
 def judge_memory(facts: Mapping[str, Any]) -> Finding:
     """Return whether Redis has free memory."""
     used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
-    message = f"{used >> 20} MiB used of {f'{most >> 20} MiB' if most else 'the memory of its machine'}"
+    message = f"{used >> 20} MiB used of {f'{most >> 20} MiB' if most else 'the memory of the machine'}"
     if most and used > _FULL * most:
         return warning("memory of Redis", message, "raise maxmemory, or lower DOCV_BACKLOG")
     return fine("memory of Redis", message)
@@ -147,7 +147,7 @@ def judge_damaged(count: int, examples: Sequence[str]) -> Finding:
         return fine("ledger", "every checked entry can be read")
     return wrong(
         "ledger",
-        f"{count} damaged entries, such as of {', '.join(examples)}",
+        f"{count} damaged entries, such as {', '.join(examples)}",
         "run `docv-archive dead-letters list --cause damaged_entry`, and `docv-archive enqueue` them again",
     )
 
@@ -166,7 +166,7 @@ def judge_leftovers(objects: int) -> Finding:
     what = "erasures"
     if objects:
         message = f"workers left {format_count(objects, 'object')} of evaluations that were erased meanwhile"
-        return wrong(what, message, "run `docv-archive erase --pending` as the eraser, best every hour")
+        return wrong(what, message, "run `docv-archive erase --pending` as the eraser, ideally every hour")
     return fine(what, "workers left nothing of evaluations that were erased meanwhile")
 
 
@@ -179,8 +179,9 @@ async def _check_sharing(redis: Redis) -> Finding:
         if seen >= _KEYS:
             break
     if foreign:
-        return warning("sharing", f"{foreign} of {seen} keys are not ours", "give docv-archive its own Redis")
-    return fine("sharing", f"all of {seen} keys are ours")
+        message = f"{foreign} of {seen} checked keys do not belong to docv-archive"
+        return warning("sharing", message, "give docv-archive its own Redis")
+    return fine("sharing", f"all {seen} checked keys belong to docv-archive")
 
 
 def judge_queue(queue: Queue, workers: int, queued: int, oldest: float) -> Finding:

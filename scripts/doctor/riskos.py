@@ -38,7 +38,7 @@ _DAY = 86_400
 _CLOCK_WARNING, _CLOCK_WRONG = 30.0, 300.0
 _REFUSED = {
     401: ("401: the key is not accepted", "check the key of this account, and that it belongs to its environment"),
-    403: ("403: the key may not do this", "ask the vendor for the permission, and about this IP address"),
+    403: ("403: the key lacks permission", "ask the vendor for the permission, and about this IP address"),
 }
 _ZIP = b"PK\x03\x04"
 _ASKING = "key at RiskOS"
@@ -72,7 +72,7 @@ async def _connect(what: str, host: str, port: int) -> Finding:
     try:
         await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
-        return wrong(what, f"{host} has no address", _RESOLVE[what], unreachable=True)
+        return wrong(what, f"{host} cannot be resolved", _RESOLVE[what], unreachable=True)
     try:
         async with asyncio.timeout(_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
@@ -91,7 +91,7 @@ async def _check_tls(host: str, port: int, context: ssl.SSLContext) -> Finding:
     except ssl.SSLError as error:
         return _judge_untrusted(host, error)
     except OSError as error:
-        return wrong("TLS", f"the connection broke off ({type(error).__name__})", NETWORK)
+        return wrong("TLS", f"the connection failed ({type(error).__name__})", NETWORK)
     tls = writer.get_extra_info("ssl_object")
     version, certificate = tls.version(), tls.getpeercert()
     writer.close()
@@ -138,7 +138,7 @@ async def _send_probe(known: AccountSettings) -> AsyncIterator[Finding]:
         is_certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
         yield _judge_untrusted(error.host, error.certificate_error if is_certificate else error.os_error)
     except (TimeoutError, aiohttp.ClientError) as error:
-        yield wrong(_ASKING, f"no answer came ({type(error).__name__})", NETWORK, unreachable=True)
+        yield wrong(_ASKING, f"no answer ({type(error).__name__})", NETWORK, unreachable=True)
 
 
 def judge_proxy(status: int, host: str) -> Finding:
@@ -146,7 +146,9 @@ def judge_proxy(status: int, host: str) -> Finding:
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         fix = "put user and password into its URL: DOCV_PROXY=http://user:password@host:port"
         return wrong("proxy", "407: it requires user and password, or does not accept them", fix, unreachable=True)
-    return wrong("proxy", f"{status}: it does not connect to {host}", f"have it permit {host}:443", unreachable=True)
+    return wrong(
+        "proxy", f"{status}: it refuses to connect to {host}", f"allow {host}:443 on the proxy", unreachable=True
+    )
 
 
 def open_session(settings: Settings, trace: aiohttp.TraceConfig | None = None) -> aiohttp.ClientSession:
@@ -177,7 +179,7 @@ def judge_clock(date: str, now: float) -> Finding:
     except (ValueError, TypeError):
         return warning(
             "clock",
-            "the answer has no Date to compare it with",
+            "the answer has no Date header to compare with",
             "make sure that this machine's clock is synchronized (NTP)",
         )
     message, fix = f"{apart:.0f} s apart from RiskOS", "synchronize this machine's clock (NTP)"
@@ -195,9 +197,13 @@ def judge_answer(status: int, headers: Mapping[str, str], body: bytes, texts: Kn
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return warning(_ASKING, f"{status}: RiskOS failed", "try again later")
     if status == HTTPStatus.OK and body.startswith(_ZIP):
-        return warning(_ASKING, "it has documents of an evaluation that does not exist", "is it a simulator?")
+        return warning(_ASKING, "it returned documents for an evaluation that does not exist", "is it a simulator?")
     if classify_error(status, body, None, texts) is None:
-        return wrong(_ASKING, f"status {status}, and not as RiskOS answers", "check DOCV_RISKOS_URL and the proxy")
+        return wrong(
+            _ASKING,
+            f"an answer with status {status} that did not come from RiskOS",
+            "check DOCV_RISKOS_URL and the proxy",
+        )
     return fine(_ASKING, f"accepted ({status} for an evaluation that does not exist)")
 
 

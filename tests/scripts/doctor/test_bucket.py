@@ -77,9 +77,9 @@ def _tidy(s3: S3, status: str = "Enabled") -> None:
 @pytest.mark.parametrize(
     ("set_it", "what", "sentence"),
     [
-        (_version, "versioning", "it is on"),
+        (_version, "versioning", "on"),
         (_encrypt, "encryption", "aws:kms"),
-        (_block, "public access", "it is blocked"),
+        (_block, "public access", "blocked"),
         (_lock, "Object Lock", "on; default retention GOVERNANCE, 30 days"),
         (_tidy, "unfinished uploads", "a lifecycle rule removes them"),
     ],
@@ -141,7 +141,7 @@ def test_a_bucket_in_another_region_is_reported_with_the_setting_to_fix(
 def test_the_region_of_a_real_bucket_is_reported(s3: S3) -> None:
     elsewhere = f"elsewhere-{s3.bucket}"
     s3.client.create_bucket(Bucket=elsewhere, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    assert "in eu-west-1, and requests are signed for us-east-1" in _examined(s3, elsewhere)["bucket"].message
+    assert "in eu-west-1, but requests are signed for us-east-1" in _examined(s3, elsewhere)["bucket"].message
 
 
 def answers(
@@ -273,8 +273,8 @@ async def test_the_check_adds_a_finding_when_the_server_stops_answering(s3: S3) 
 @pytest.mark.parametrize(
     ("code", "state", "sentence"),
     [
-        (s3_error(403, "AccessDenied"), State.WARNING, "may not read it"),
-        (s3_error(501, "NotImplemented"), State.WARNING, "this server does not report it"),
+        (s3_error(403, "AccessDenied"), State.WARNING, "may not read this setting"),
+        (s3_error(501, "NotImplemented"), State.WARNING, "this server does not report this setting"),
         (s3_error(400, "Odd"), State.WARNING, "S3 answers Odd"),
     ],
 )

@@ -27,7 +27,7 @@ def test_the_api_version_is_shown_when_pinned() -> None:
         ("https://hooks.slack.com/services/T0/B0/hidden", None, State.FINE, "to hooks.slack.com"),
         ("https://ops.example/hidden", "a-key-to-sign-with", State.FINE, "to ops.example, signed"),
         ("https://ops.example/hidden", None, State.WARNING, "to ops.example, not signed"),
-        (None, "a-key-to-sign-with", State.WARNING, "DOCV_NOTIFY_SECRET signs nothing"),
+        (None, "a-key-to-sign-with", State.WARNING, "DOCV_NOTIFY_SECRET is set, but DOCV_NOTIFY_URL is not"),
     ],
 )
 def test_notifications_show_only_their_host_and_are_a_warning_when_unsigned(

@@ -46,7 +46,7 @@ async def tried(url: str, **changes: Any) -> Finding:
             "proxy",
         ),
         (http(302, b"", headers={"Location": "/login"}), State.WRONG, "302", "proxy"),
-        (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "known to have documents", "Image Request"),
+        (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "should have documents", "Image Request"),
         (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "without X-API-Version", "DOCV_API_VERSION"),
         (json(400, b'{"message": "bad\\u001b[2J [red]"}'), State.WRONG, "bad [2J [red]", "DOCV_API_VERSION"),
         (json(404, b'{"message": "Not Found"}'), State.WRONG, "not an error of RiskOS", "gateway"),

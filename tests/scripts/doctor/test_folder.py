@@ -10,7 +10,7 @@ from scripts.doctor.folder import examine
 
 def test_a_usable_folder_is_fine_and_stays_empty(tmp_path: Path) -> None:
     found = {finding.subject: finding.state for finding in examine(tmp_path)}
-    assert [found[what] for what in ("archive", "links", "locks", "files without a name")] == [State.FINE] * 4
+    assert [found[what] for what in ("archive", "links", "locks", "unnamed files")] == [State.FINE] * 4
     assert list(tmp_path.iterdir()) == []
 
 

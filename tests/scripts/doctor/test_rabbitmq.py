@@ -42,7 +42,10 @@ def test_queues_are_checked_and_not_created(rabbitmq_url: str, channel: amqp.Cha
 
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
-    [("guest:guest", "guest:secret-word", "user and password"), ("//", "/elsewhere", "no virtual host elsewhere")],
+    [
+        ("guest:guest", "guest:secret-word", "user and password"),
+        ("//", "/elsewhere", "no access to the virtual host elsewhere"),
+    ],
 )
 def test_a_refused_login_is_explained(rabbitmq_url: str, old: str, new: str, sentence: str) -> None:
     head, tail = rabbitmq_url.split("://")

@@ -121,7 +121,7 @@ def test_a_queue_is_wrong_when_evaluations_wait_and_no_worker_serves_it() -> Non
 def test_damaged_entries_are_wrong_and_listed() -> None:
     assert judge_damaged(0, ()).state is State.FINE
     found = judge_damaged(5, ("a", "b"))
-    assert (found.state, found.message) == (State.WRONG, "5 damaged entries, such as of a, b")
+    assert (found.state, found.message) == (State.WRONG, "5 damaged entries, such as a, b")
 
 
 def test_leftovers_of_erased_evaluations_are_wrong() -> None:

@@ -31,16 +31,16 @@ from worker.config.settings import Settings
         (404, {}, b'{"message": "Evaluation not found"}', State.FINE, "accepted"),
         (400, {}, b'{"error": "unknown evaluation"}', State.FINE, "accepted"),
         (400, {}, b'["No Documents Found"]', State.FINE, "accepted"),
-        (404, {}, b"", State.WRONG, "not as RiskOS"),
-        (404, {}, b"{}", State.WRONG, "not as RiskOS"),
-        (404, {}, b'{"message": "no Route matched with those values"}', State.WRONG, "not as RiskOS"),
-        (405, {}, b'{"message": "Evaluation not found"}', State.WRONG, "not as RiskOS"),
-        (404, {}, b"<html>", State.WRONG, "not as RiskOS"),
-        (200, {}, b"{}", State.WRONG, "not as RiskOS"),
+        (404, {}, b"", State.WRONG, "did not come from RiskOS"),
+        (404, {}, b"{}", State.WRONG, "did not come from RiskOS"),
+        (404, {}, b'{"message": "no Route matched with those values"}', State.WRONG, "did not come from RiskOS"),
+        (405, {}, b'{"message": "Evaluation not found"}', State.WRONG, "did not come from RiskOS"),
+        (404, {}, b"<html>", State.WRONG, "did not come from RiskOS"),
+        (200, {}, b"{}", State.WRONG, "did not come from RiskOS"),
         (200, {}, b"PK\x03\x04", State.WARNING, "does not exist"),
-        (302, {}, b"", State.WRONG, "not as RiskOS"),
+        (302, {}, b"", State.WRONG, "did not come from RiskOS"),
         (401, {}, b"{}", State.WRONG, "not accepted"),
-        (403, {}, b"{}", State.WRONG, "may not"),
+        (403, {}, b"{}", State.WRONG, "lacks permission"),
         (429, {"X-RateLimit-Limit": "0"}, b"{}", State.WRONG, "0 requests"),
         (429, {}, b'{"message": "Not activated"}', State.WRONG, "0 requests"),
         (429, {}, b"{}", State.WARNING, "spent"),
@@ -173,7 +173,7 @@ async def test_a_tunnel_through_a_proxy_with_a_login_is_checked(
         )
 
 
-@pytest.mark.parametrize(("status", "fix"), [(407, "DOCV_PROXY=http://user:password@"), (403, "have it permit riskos")])
+@pytest.mark.parametrize(("status", "fix"), [(407, "DOCV_PROXY=http://user:password@"), (403, "allow riskos")])
 async def test_a_refusing_proxy_is_reported(status: int, fix: str) -> None:
     async with http_proxy(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()) as proxy:
         finding = [each async for each in examine(through(proxy.url))][-1]
@@ -183,7 +183,7 @@ async def test_a_refusing_proxy_is_reported(status: int, fix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "sentence"), [("http://127.0.0.1:1", "does not answer"), ("http://no.invalid", "no address")]
+    ("proxy", "sentence"), [("http://127.0.0.1:1", "does not answer"), ("http://no.invalid", "cannot be resolved")]
 )
 async def test_an_unreachable_proxy_is_reported(proxy: str, sentence: str) -> None:
     (finding,) = [each async for each in examine(through(proxy))]
