@@ -7,7 +7,6 @@ before and after it: every object that a manifest names is written before the ma
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from scripts.console.formatting import format_count
 from scripts.verify.check_object import check_object
 from scripts.verify.context import VerifyContext
 from scripts.verify.expected_objects import expected_objects
@@ -51,7 +50,7 @@ async def check_quarantine(ctx: VerifyContext, group: ObjectGroup) -> list[Diffe
     chain = await read_chain(ctx.bucket, evaluation, {stored.key: stored for stored in listed})
     claimed = {claim.key for claim in expected_objects(evaluation, chain.records).bundles}
     unnamed = [stored for stored in objects if stored.key not in claimed]
-    return ctx.orphans(evaluation.eval_id, unnamed, "no manifest names this bundle in quarantine")
+    return ctx.orphans(evaluation.eval_id, unnamed, "no manifest lists this bundle in quarantine")
 
 
 async def _check(
@@ -85,7 +84,7 @@ async def _find_differences(
     leftovers = [(stored, gone[name]) for stored in unnamed if (name := _hash_in(stored.key)) in gone]
     orphans = [stored for stored in unnamed if _hash_in(stored.key) not in gone]
     differences += _find_disposed(ctx, evaluation, leftovers)
-    return differences + ctx.orphans(evaluation.eval_id, orphans, "no manifest of its evaluation names it")
+    return differences + ctx.orphans(evaluation.eval_id, orphans, "no manifest of its evaluation lists it")
 
 
 def _find_disposed(
@@ -111,6 +110,6 @@ def _check_without_manifest(
     orphans = ctx.orphans(evaluation.eval_id, objects, "its evaluation has no manifest")
     if not orphans and not asked:
         return []
-    detail = f"of its evaluation {format_count(len(objects), 'object', 'is', 'are')} there"
+    detail = f"objects of this evaluation in the archive: {len(objects):,}"
     missing = Difference(evaluation.eval_id, evaluation.manifest_key, Problem.MANIFEST_MISSING, detail)
     return [missing, *orphans]

@@ -31,9 +31,9 @@ async def check_object(
 
 async def _find_faults(ctx: VerifyContext, expected: ExpectedObject, listed: ListedObject | None) -> Faults:
     if listed is None:
-        return [(Problem.OBJECT_MISSING, "a manifest names it")]
+        return [(Problem.OBJECT_MISSING, "a manifest lists it")]
     if listed.size != expected.size_there:
-        return [(Problem.SIZE_DIFFERS, f"{expected.size_there} bytes are to be there, and {listed.size} are")]
+        return [(Problem.SIZE_DIFFERS, f"expected {expected.size_there} bytes, found {listed.size}")]
     if ctx.depth is VerifyDepth.SIZES:
         return []
     # One request reads the bytes and the attributes of a plain object that fits into memory.
@@ -58,7 +58,7 @@ async def _check_content(ctx: VerifyContext, expected: ExpectedObject, head: Obj
         if key_id != expected.sealed_with:
             said = f"the key {key_id}" if key_id else "no key"
             faults = [
-                (Problem.SEALING_DIFFERS, f"it is sealed with {said}, and its manifest says {expected.sealed_with}")
+                (Problem.SEALING_DIFFERS, f"it is sealed with {said}, but its manifest says {expected.sealed_with}")
             ]
         ctx.progress.size += expected.size
     elif found is None:
@@ -73,11 +73,11 @@ def _check_attributes(ctx: VerifyContext, expected: ExpectedObject, head: Object
     faults: Faults = []
     for name, wanted in expected.metadata.items():
         if head.metadata.get(name) != wanted:
-            faults.append((Problem.METADATA_DIFFERS, f"{name} is not what the manifest says"))
+            faults.append((Problem.METADATA_DIFFERS, f"{name} does not match the manifest"))
     for name, allowed in expected.tags.items():
         if head.tags.get(name) not in allowed:
-            faults.append((Problem.TAGS_DIFFER, f"{name} is not what the manifest says"))
+            faults.append((Problem.TAGS_DIFFER, f"{name} does not match the manifest"))
     is_lock_due = head.lock is not None or not ctx.has_schedule
     if ctx.lock_expected and expected.locked and is_lock_due and head.lock != ctx.lock_expected:
-        faults.append((Problem.LOCK_DIFFERS, f"{ctx.lock_expected} is expected, and it has {head.lock or 'none'}"))
+        faults.append((Problem.LOCK_DIFFERS, f"expected {ctx.lock_expected}, found {head.lock or 'no lock'}"))
     return faults

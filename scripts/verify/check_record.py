@@ -49,7 +49,7 @@ async def _find_fault(ctx: VerifyContext, place: ArchivePlace, stored: ListedObj
         return None
     named = _HASH.search(stored.key) if place.area in _NAMED_BY_HASH else None
     if named and not hashlib.sha256(found.data).hexdigest().startswith(named[1]):
-        return "its bytes differ from those that were written"
+        return "its bytes have changed since it was written"
     return None if _is_valid(place, stored.key, found.data) else "it is not a valid record"
 
 

@@ -27,21 +27,21 @@ async def _find_differences(
 ) -> list[Difference]:
     key = f"{place.prefix}run.json"
     if any(not 0 <= stored.size <= _LARGEST for stored in objects):
-        return [_damaged(key, "one of its objects is not a file, or too large for a list")]
+        return [_damaged(key, "one of its objects is not a file, or is too large for a run list")]
     try:
         run = await read_run_list(ctx.bucket, place.environment, place.name)
     except (IntegrityError, StorageError) as error:
         return [_damaged(key, str(error))]
     if run is None:
-        return ctx.orphans("", objects, "no run has it in its list")
+        return ctx.orphans("", objects, "no run list names it")
     if (run.run, run.environment) != (place.name, place.environment):
-        return [_damaged(key, "it is of another run")]
+        return [_damaged(key, "it belongs to another run")]
     named = {key, *(piece.key for piece in run.pieces)}
     unnamed = [stored for stored in objects if stored.key not in named]
-    differences = ctx.orphans("", unnamed, "no run has it in its list")
+    differences = ctx.orphans("", unnamed, "no run list names it")
     outside = [piece for piece in run.pieces if piece.key != f"{place.prefix}{piece.sha256}.txt.gz"]
     if outside:
-        detail = "a run's list names it that is not its own; it was not followed"
+        detail = "a run list names this key, which is not its run's; it was not read"
         return differences + [Difference("", piece.key, Problem.KEY_OUTSIDE, detail) for piece in outside]
     return differences + await _check_chunks(ctx, run, key)
 
@@ -58,7 +58,7 @@ async def _check_chunks(ctx: VerifyContext, run: RunList, key: str) -> list[Diff
         except (IntegrityError, StorageError) as error:
             differences.append(_damaged(piece.key, str(error)))
     if not differences and (count, digest.hexdigest()) != (run.source.ids, run.source.fingerprint):
-        differences.append(_damaged(key, "its pieces hold other IDs than it was made from"))
+        differences.append(_damaged(key, "the IDs in its pieces are not those that the run started with"))
     return differences
 
 

@@ -76,7 +76,7 @@ def expected_objects(evaluation: Evaluation, records: Sequence[ManifestRecord]) 
                     evaluation, document, sources[document.key], locked=locked
                 )
                 if number:
-                    detail = f"revision {record.manifest.revision} names it, and the manifest does not any more"
+                    detail = f"revision {record.manifest.revision} lists it, but the current manifest does not"
                     claims.differences.append(
                         Difference(evaluation.eval_id, document.key, Problem.REVISION_DIFFERS, detail)
                     )
@@ -92,7 +92,7 @@ def _add_disposed(claims: ExpectedObjects, evaluation: Evaluation, record: Manif
             claims.disposed[document.key] = document
     disposed = {document.sha256 for document in record.manifest.disposed}
     if any(document.sha256 in disposed for document in record.manifest.documents):
-        detail = "it lists the same bytes as held and as disposed of"
+        detail = "it lists the same document as held and as disposed of"
         claims.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
 
 
@@ -108,9 +108,12 @@ def _sources(records: Iterable[ManifestRecord]) -> dict[str, frozenset[str]]:
 def _wrong_key(evaluation: Evaluation, document: DocumentRecord | DisposedRecord) -> Difference | None:
     parts = document.key.split("/")
     if parts[:2] != [evaluation.environment, evaluation.eval_id] or not {"", ".", ".."}.isdisjoint(parts):
-        problem, detail = Problem.KEY_OUTSIDE, "a manifest names it that is not its evaluation's; it was not followed"
+        problem, detail = (
+            Problem.KEY_OUTSIDE,
+            "a manifest lists this key, which is not its evaluation's; it was not read",
+        )
     elif document.kind not in _KINDS or not evaluation.is_document_key(document.key, document.kind, document.sha256):
-        problem, detail = Problem.KEY_WRONG, "kind and hash make another key; it was not followed"
+        problem, detail = Problem.KEY_WRONG, "it does not match the kind and hash in the manifest; it was not read"
     else:
         return None
     return Difference(evaluation.eval_id, document.key, problem, detail)
@@ -137,7 +140,7 @@ def _expect_document(
 def _expect_bundles(expected: ExpectedObjects, evaluation: Evaluation, record: ManifestRecord) -> None:
     bundles = record.manifest.quarantined_bundles
     if record.manifest.manifest_outcome is ManifestOutcome.UNREADABLE and not bundles:
-        detail = "it says unreadable, and names no bundle"
+        detail = "its outcome is unreadable, but it lists no bundle"
         expected.differences.append(Difference(evaluation.eval_id, record.key, Problem.MANIFEST_DAMAGED, detail))
     for bundle in bundles:
         key = evaluation.quarantine_key(bundle.sha256)

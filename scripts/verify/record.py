@@ -37,7 +37,7 @@ async def read_record(
         stored: the object in the listing; None if it is not there.
     """
     if stored and not 0 <= stored.size <= MAX_MANIFEST_BYTES:
-        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, "it is not a file, or too large for a manifest")
+        return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, "it is not a file, or is too large for a manifest")
     try:
         found = await bucket.read(key, MAX_MANIFEST_BYTES)
     except (IntegrityError, StorageError) as error:
@@ -50,7 +50,7 @@ async def read_record(
     except ValidationError:
         return _wrong(evaluation, key, Problem.MANIFEST_DAMAGED, manifest_error(found.data))
     if (manifest.eval_id, manifest.environment) != (evaluation.eval_id, evaluation.environment):
-        return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it is of another evaluation or environment")
+        return _wrong(evaluation, key, Problem.MANIFEST_FOREIGN, "it belongs to another evaluation or environment")
     return ManifestRecord(key, manifest, hashlib.sha256(found.data).hexdigest())
 
 

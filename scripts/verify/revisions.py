@@ -78,7 +78,7 @@ class _Links:
         first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
         if not manifest.erased and first != (manifest.previous is None):
             self._differ(
-                record.key, Problem.REVISION_DIFFERS, "its number and the hash of its predecessor contradict each other"
+                record.key, Problem.REVISION_DIFFERS, "its number and its predecessor's hash contradict each other"
             )
 
     def _count(self, numbers: list[int], current: ManifestRecord) -> None:
@@ -109,12 +109,12 @@ class _Links:
         # After an erasure revisions begin again, and the predecessor of the first is the marker, whatever its number.
         marker = number == 0 and read.manifest.erased
         if read.manifest.revision != number and not marker:
-            self._differ(key, Problem.REVISION_DIFFERS, f"it states that it is revision {read.manifest.revision}")
+            self._differ(key, Problem.REVISION_DIFFERS, f"its revision number is {read.manifest.revision}")
         # A worker that died before it replaced the marker leaves a copy of it there.
         is_copy = marker and successor is not None and read.sha256 == successor.sha256
         follows = successor and successor.manifest.revision == number + 1 and not is_copy
         if successor and follows and successor.manifest.previous != read.sha256:
-            self._differ(key, Problem.REVISION_DIFFERS, "its hash differs from the one that its successor names")
+            self._differ(key, Problem.REVISION_DIFFERS, "its hash differs from the one in its successor")
         self.chain.former.append(read)
         return read
 
@@ -124,7 +124,9 @@ class _Links:
         self.chain.keys.add(key)
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])
         if not isinstance(read, ManifestRecord) or read.sha256 != current.sha256:
-            self._differ(key, Problem.REVISION_DIFFERS, "it has the number of the manifest, and is another one")
+            self._differ(
+                key, Problem.REVISION_DIFFERS, "it has the number of the current manifest, but differs from it"
+            )
 
     def _differ(self, key: str, problem: Problem, detail: str) -> None:
         self.chain.differences.append(Difference(self.evaluation.eval_id, key, problem, detail))

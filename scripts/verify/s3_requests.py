@@ -70,7 +70,7 @@ class S3Requests:
         path = self._path + quote(key, safe="/-._~")
         if _DOTS.search(path):
             # What makes a URL of it would take it for another object's.
-            raise StorageError("read", "a part of its key is . or .., which cannot be asked for")
+            raise StorageError("read", "its key has a part . or .., which cannot be requested")
         headers = {name.replace("_", "-"): value for name, value in more.items()}
         for wait in (*self._waits, None):
             try:

@@ -20,6 +20,6 @@ async def record_success(redis_url: str, command: NightlyCommand) -> None:
     except (RedisError, OSError, ServiceUnavailable) as error:
         click.echo(
             f"docv-archive: Redis did not record this success ({type(error).__name__}), so "
-            f"docv_{command.name.lower()}_last_success_timestamp_seconds still shows the one before",
+            f"docv_{command.name.lower()}_last_success_timestamp_seconds still shows the previous one",
             err=True,
         )

@@ -39,7 +39,7 @@ async def test_an_archive_of_workers_has_no_differences(place: Place) -> None:
     assert tally.objects == len([key for key in place.hand.listed() if key.startswith("sandbox/")])
 
 
-async def test_a_copy_that_a_killed_worker_left_is_no_difference(place: Place) -> None:
+async def test_a_copy_left_by_a_killed_worker_is_not_reported(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     place.hand.put(f"sandbox/{FIRST}/revisions/1.json", place.hand.get(MANIFEST))
     assert await wrong(place) == []
@@ -47,7 +47,7 @@ async def test_a_copy_that_a_killed_worker_left_is_no_difference(place: Place) -
     assert await wrong(place) == [(f"sandbox/{FIRST}/revisions/1.json", "revision_differs")]
 
 
-async def test_an_object_is_an_orphan_only_when_it_is_old(place: Place) -> None:
+async def test_an_unlisted_object_is_an_orphan_only_when_it_is_old(place: Place) -> None:
     key = f"sandbox/{FIRST}/selfie/{'0' * 64}.jpg"
     place.hand.put(key, b"on its way")
     assert await wrong(place, grace=3600) == []
@@ -56,7 +56,7 @@ async def test_an_object_is_an_orphan_only_when_it_is_old(place: Place) -> None:
     assert await wrong(place) == [(MANIFEST, "manifest_missing"), (key, "orphan")]
 
 
-async def test_a_disposed_document_is_a_difference_only_while_its_object_is_there(place: Place) -> None:
+async def test_a_disposed_document_is_reported_only_while_its_object_exists(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     evaluation = Evaluation(FIRST, "sandbox")
     keys = await list_as_disposed(place.bucket, evaluation, lambda document: document.kind != "document_back")
@@ -74,7 +74,7 @@ async def test_a_disposed_document_is_a_difference_only_while_its_object_is_ther
     assert await wrong(place) == []
 
 
-async def test_disposed_bytes_that_came_back_as_another_kind_are_a_difference(place: Place) -> None:
+async def test_disposed_bytes_are_reported_when_they_return_as_another_kind(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     for key in await list_as_disposed(place.bucket, Evaluation(FIRST, "sandbox")):
         place.hand.delete(key)
@@ -83,7 +83,7 @@ async def test_disposed_bytes_that_came_back_as_another_kind_are_a_difference(pl
     assert await wrong(place) == [(came_back, "disposed_still_there")]
 
 
-async def test_a_disposal_that_is_under_way_is_no_difference(place: Place) -> None:
+async def test_a_disposal_under_way_is_not_reported(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     await list_as_disposed(place.bucket, Evaluation(FIRST, "sandbox"))
     assert await wrong(place, grace=3600) == []
@@ -143,7 +143,7 @@ async def test_a_key_of_another_evaluation_is_reported_and_never_read(place: Pla
     assert key not in asked
 
 
-async def test_only_those_archived_since_then_are_looked_at(place: Place) -> None:
+async def test_only_evaluations_archived_since_then_are_checked(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     key = next(key for key in place.hand.listed() if key.endswith(".jpg"))
     place.hand.put(key, b"another")
@@ -152,7 +152,7 @@ async def test_only_those_archived_since_then_are_looked_at(place: Place) -> Non
     assert await wrong(place, selection=Selection(since=before)) == [(key, "size_differs")]
 
 
-async def test_sizes_alone_do_not_tell_bytes_apart(place: Place) -> None:
+async def test_changed_bytes_of_the_same_size_are_not_found_by_size(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     key = next(key for key in place.hand.listed() if key.endswith(".jpg"))
     place.hand.put(key, bytes(104))
@@ -162,7 +162,7 @@ async def test_sizes_alone_do_not_tell_bytes_apart(place: Place) -> None:
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
-async def test_labels_that_say_something_else_are_named(place: Place) -> None:
+async def test_different_metadata_and_tags_are_reported(place: Place) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     key = next(key for key in place.hand.listed() if "/selfie/" in key)
     data = place.hand.get(key)
@@ -175,14 +175,14 @@ async def test_labels_that_say_something_else_are_named(place: Place) -> None:
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
-async def test_a_lock_is_looked_at_only_where_one_is_expected(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_is_checked_only_when_one_is_expected(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     assert {problem for _, problem in await wrong(place, lock_expected="COMPLIANCE")} == {"lock_differs"}
     assert await wrong(place, lock_expected=None) == []
     assert await wrong(place, lock_expected="COMPLIANCE", has_schedule=True) == []
 
 
-async def test_a_document_that_was_there_under_two_names_may_have_the_tag_of_either(place: Place) -> None:
+async def test_a_document_with_two_names_may_have_the_tag_of_either(place: Place) -> None:
     one, *rest = documents(FIRST, 1, 100)
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, [replace(one, name="elsewhere/front.jpg"), *rest])
     await archive(place.bucket, FIRST, Outcome.ARCHIVED, [one, rest[0]])
@@ -190,7 +190,7 @@ async def test_a_document_that_was_there_under_two_names_may_have_the_tag_of_eit
     assert await wrong(place) == []
 
 
-async def test_an_erased_evaluation_is_as_it_must_be_and_so_it_is_when_it_was_archived_again(place: Place) -> None:
+async def test_an_erased_evaluation_has_no_differences_even_when_it_was_archived_again(place: Place) -> None:
     again, *others = ids = eval_ids(4)
     for outcome, eval_id in zip((Outcome.ARCHIVED, Outcome.UNREADABLE, Outcome.NO_DOCUMENTS), ids, strict=False):
         await archive(place.bucket, eval_id, outcome, documents(eval_id, 1, 100) if outcome.ok else ())

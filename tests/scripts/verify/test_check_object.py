@@ -73,7 +73,7 @@ async def wrong(
 
 
 @pytest.mark.parametrize("depth", VerifyDepth)
-async def test_an_object_has_no_differences_when_it_fits_its_manifest(depth: VerifyDepth) -> None:
+async def test_an_object_has_no_differences_when_it_matches_its_manifest(depth: VerifyDepth) -> None:
     for lister in (Lister(labelled()), Lister(None)):
         assert await wrong(lister, depth=depth, lock="COMPLIANCE") == []
 
@@ -86,7 +86,7 @@ async def test_a_missing_object_or_one_of_another_size_costs_no_further_requests
     assert lister.asked == []
 
 
-async def test_each_depth_asks_for_no_more_than_it_needs() -> None:
+async def test_each_depth_sends_only_the_requests_that_it_needs() -> None:
     for depth, asked in (
         (VerifyDepth.SIZES, []),
         (VerifyDepth.CHECKSUMS, ["head"]),
@@ -97,7 +97,7 @@ async def test_each_depth_asks_for_no_more_than_it_needs() -> None:
         assert lister.asked == asked
 
 
-async def test_other_bytes_are_found_wherever_their_hash_comes_from() -> None:
+async def test_changed_bytes_are_found_at_every_depth_that_compares_hashes() -> None:
     assert await wrong(Lister(labelled(content=OTHER))) == ["content_differs"]
     assert await wrong(Lister(labelled(sha256=OTHER)), depth=VerifyDepth.CHECKSUMS) == ["content_differs"]
     assert await wrong(Lister(None), content=b"another!") == ["content_differs"]
@@ -107,12 +107,12 @@ async def test_other_bytes_are_found_wherever_their_hash_comes_from() -> None:
     ]
 
 
-async def test_s3_s_word_is_not_enough_where_bytes_are_to_be_read() -> None:
+async def test_a_checksum_of_s3_is_not_trusted_when_bytes_must_be_read() -> None:
     assert await wrong(Lister(labelled(content=None)), content=b"another!") == ["content_differs"]
 
 
 @pytest.mark.parametrize("sealed_with", [None, "2026"])
-async def test_what_is_large_or_sealed_is_not_read_in_one_request(sealed_with: str | None) -> None:
+async def test_a_large_or_sealed_object_is_not_read_in_one_request(sealed_with: str | None) -> None:
     of = replace(claim(), size=(1 << 20) + 1, sealed_with=sealed_with)
     lister = Lister(labelled(content=None))
     assert await wrong(lister, of=of, size=of.size_there) == []
@@ -128,19 +128,19 @@ async def test_what_is_large_or_sealed_is_not_read_in_one_request(sealed_with: s
         ({"lock": "GOVERNANCE"}, "lock_differs"),
     ],
 )
-async def test_labels_that_say_something_else_are_named(changes: dict[str, object], problem: str) -> None:
+async def test_different_metadata_and_tags_are_reported(changes: dict[str, object], problem: str) -> None:
     for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
         assert set(await wrong(Lister(labelled(**changes)), depth=depth, lock="COMPLIANCE")) == {problem}
     assert await wrong(Lister(labelled(lock=None))) == []
 
 
-async def test_what_goes_while_it_is_looked_at_is_missing_and_what_is_not_given_was_not_read() -> None:
+async def test_an_object_that_disappears_is_missing_and_a_refused_one_not_read() -> None:
     assert await wrong(Lister(None), content=None) == ["object_missing"]
     assert await wrong(Lister(StorageError("read", "no"))) == ["not_read"]
 
 
 @pytest.mark.parametrize(("key_id", "problems"), [("k1", []), ("k2", ["sealing_differs"])])
-async def test_an_object_is_sealed_with_the_key_that_its_manifest_says(key_id: str, problems: list[str]) -> None:
+async def test_an_object_must_be_sealed_with_the_key_of_its_manifest(key_id: str, problems: list[str]) -> None:
     of = replace(claim(), sealed_with="k1")
     keyring = Keyring(key_id, {"k1": b"1" * 32, "k2": b"2" * 32})
     bucket = EncryptedBucket(await holding({of.key: b"".join(seal(CONTENT, of.key, keyring))}), keyring)

@@ -32,7 +32,7 @@ async def wrong(place: Place) -> list[tuple[str, str, str]]:
     return [(each.eval_id, each.key, each.problem.value) for each in await place.verified()]
 
 
-async def test_events_holds_and_certificates_belong_to_the_archive(place: Place, event_key: str) -> None:
+async def test_valid_records_have_no_differences(place: Place, event_key: str) -> None:
     assert await wrong(place) == []
     assert await place.checked(ObjectGroup(event_place("sandbox", FIRST.eval_id), None)) == []
     assert place.ctx
@@ -51,7 +51,7 @@ async def test_an_event_of_another_evaluation_is_reported(place: Place, event_ke
 
 
 @pytest.mark.parametrize("key", [CERTIFICATE, MATTER, ADDITION])
-async def test_a_record_that_cannot_be_read_is_reported(place: Place, event_key: str, key: str) -> None:
+async def test_an_unreadable_record_is_reported(place: Place, event_key: str, key: str) -> None:
     place.hand.put(key, b"{")
     assert await wrong(place) == [("", key, "record_damaged")]
 
@@ -75,7 +75,7 @@ async def test_a_link_in_place_of_a_record_is_reported(place: Place, event_key: 
     assert await wrong(place) == [("", CERTIFICATE, "record_damaged")]
 
 
-async def test_an_event_that_is_erased_meanwhile_is_no_difference(
+async def test_an_event_is_not_reported_when_it_is_erased_meanwhile(
     place: Place, event_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def find_nothing(*_: object) -> None:

@@ -36,11 +36,11 @@ async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[ListedObje
     return [(each.key, each.problem.value) for each in differences]
 
 
-async def test_a_whole_list_has_no_difference(hand: FolderHand) -> None:
+async def test_an_intact_run_list_has_no_differences(hand: FolderHand) -> None:
     assert await found(hand) == []
 
 
-async def test_what_only_seemed_wrong_is_looked_at_again(hand: FolderHand) -> None:
+async def test_a_suspected_difference_is_checked_again(hand: FolderHand) -> None:
     assert (
         await found(hand, more=(ListedObject("runs/sandbox/q3/gone", 1, 0.0), ListedObject("runs/x", IRREGULAR, 0.0)))
         == []
@@ -86,7 +86,7 @@ async def test_a_missing_piece_is_reported(hand: FolderHand) -> None:
     assert await found(hand) == [(key, "run_damaged")]
 
 
-async def test_what_the_list_does_not_name_is_an_orphan_once_it_is_old(hand: FolderHand) -> None:
+async def test_an_unlisted_piece_is_an_orphan_once_it_is_old(hand: FolderHand) -> None:
     hand.put("runs/sandbox/q3/added", b"x")
     assert await found(hand) == [("runs/sandbox/q3/added", "orphan")]
     assert await found(hand, young=0.0) == []
@@ -95,6 +95,6 @@ async def test_what_the_list_does_not_name_is_an_orphan_once_it_is_old(hand: Fol
     assert await found(hand) == [(piece(hand), "orphan")]
 
 
-async def test_a_piece_elsewhere_is_named_and_not_followed(hand: FolderHand) -> None:
+async def test_a_piece_outside_of_the_run_is_reported_and_not_read(hand: FolderHand) -> None:
     _damage(lambda run: run["pieces"][0].update(key="../outside"))(hand)
     assert sorted(await found(hand)) == [("../outside", "key_outside"), (piece(hand), "orphan")]

@@ -37,7 +37,7 @@ def spoil(shell: Shell, eval_id: str) -> str:
     return path.relative_to(shell.folder / "archive").as_posix()
 
 
-async def test_an_archive_that_is_whole_has_no_difference(shell: Shell) -> None:
+async def test_verify_finds_no_difference_in_an_intact_archive(shell: Shell) -> None:
     finished = await shell.run("verify", "--grace", "0")
     assert (finished.code, finished.out) == (0, "eval_id,key,problem,detail\n")
     assert "20 evaluations" in finished.err
@@ -45,7 +45,9 @@ async def test_an_archive_that_is_whole_has_no_difference(shell: Shell) -> None:
     assert {path.name for path in shell.folder.iterdir()} == {"archive"}
 
 
-async def test_a_success_of_the_whole_archive_is_left_in_redis(shell: Shell, redis: Redis, redis_url: str) -> None:
+async def test_verify_records_its_success_in_redis_only_for_the_whole_archive(
+    shell: Shell, redis: Redis, redis_url: str
+) -> None:
     shell.settings |= {"DOCV_REDIS_URL": redis_url}
     for arguments in (("-",), ("--since", "2020-01-01")):
         assert (await shell.run("verify", *arguments, given="\n".join(IDS))).code == 0
@@ -59,13 +61,13 @@ async def test_a_success_of_the_whole_archive_is_left_in_redis(shell: Shell, red
     assert await LastSuccess(redis, NightlyCommand.VERIFY).get() == 0
 
 
-async def test_a_success_counts_although_redis_is_away(shell: Shell) -> None:
+async def test_verify_succeeds_when_redis_does_not_answer(shell: Shell) -> None:
     shell.settings |= {"DOCV_REDIS_URL": "redis://127.0.0.1:9/0"}
     finished = await shell.run("verify")
     assert (finished.code, "Redis did not record this success" in finished.err) == (0, True)
 
 
-async def test_every_difference_is_a_row_or_a_line(shell: Shell) -> None:
+async def test_verify_prints_each_difference_as_a_csv_row_or_a_json_line(shell: Shell) -> None:
     key = spoil(shell, IDS[0])
     (shell.folder / "archive" / "=added").write_text("x")
     rows = await shell.run("verify", "--grace", "0")
@@ -82,7 +84,9 @@ async def test_every_difference_is_a_row_or_a_line(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("statuses", [[200], [500, 500, 500]])
-async def test_differences_are_notified_and_a_receiver_that_fails_is_told(shell: Shell, statuses: list[int]) -> None:
+async def test_verify_notifies_of_differences_and_reports_a_receiver_that_fails(
+    shell: Shell, statuses: list[int]
+) -> None:
     received: list[dict[str, object]] = []
 
     async def receive(request: web.Request) -> web.Response:
@@ -104,7 +108,7 @@ async def test_differences_are_notified_and_a_receiver_that_fails_is_told(shell:
     assert len({each["id"] for each in received}) == 1
 
 
-async def test_only_what_a_list_names_is_looked_at(shell: Shell) -> None:
+async def test_verify_checks_only_the_evaluations_of_a_list(shell: Shell) -> None:
     spoil(shell, IDS[0])
     unknown = eval_ids(1, seed=9)[0]
     (shell.folder / "ids.txt").write_text("\n".join(IDS[1:5]))
@@ -122,7 +126,7 @@ async def test_only_what_a_list_names_is_looked_at(shell: Shell) -> None:
     assert (await shell.run("verify", "bad.txt")).code == 1
 
 
-async def test_a_sample_or_what_is_new_can_be_looked_at(shell: Shell) -> None:
+async def test_verify_checks_a_sample_or_recent_evaluations(shell: Shell) -> None:
     spoil(shell, IDS[0])
     assert (await shell.run("verify", "--since", "2026-12-01")).code == 0
     assert (await shell.run("verify", "--since", "2026-11-01")).code == 1
@@ -130,7 +134,7 @@ async def test_a_sample_or_what_is_new_can_be_looked_at(shell: Shell) -> None:
     assert 2 <= int(sampled.err.split(" evaluations")[0].split()[-1]) <= 18
 
 
-async def test_an_archive_in_s3_is_verified_the_same_way(s3: S3, tmp_path: Path) -> None:
+async def test_verify_works_the_same_way_in_s3(s3: S3, tmp_path: Path) -> None:
     url = f"s3://{s3.bucket}/{PREFIX}"
     store = open_archive(Settings(archive_url=url, s3_endpoint=s3.endpoint))
     await fill(open_bucket(store), IDS[:5])
@@ -157,7 +161,7 @@ async def test_an_archive_in_s3_is_verified_the_same_way(s3: S3, tmp_path: Path)
         ((), 3, "no readable archive was found here"),
     ],
 )
-async def test_invalid_arguments_are_reported_in_one_sentence(
+async def test_verify_reports_invalid_arguments_in_one_sentence(
     tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     finished = await Shell(tmp_path).run("verify", *arguments)

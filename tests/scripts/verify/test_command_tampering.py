@@ -205,7 +205,7 @@ SORTS = [
 
 
 @pytest.mark.timeout(900)
-async def test_every_object_that_was_tampered_with_is_found_and_no_other(
+async def test_verify_finds_exactly_the_objects_that_were_tampered_with(
     place: Place, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     long = request.config.getoption("--faults") == "long"
@@ -224,7 +224,7 @@ async def test_every_object_that_was_tampered_with_is_found_and_no_other(
     record_property("figures", f"{len(done)} objects tampered with in {type(place.hand).__name__}: all found, no other")
 
 
-async def test_a_tampered_list_of_a_run_is_found(place: Place) -> None:
+async def test_verify_finds_a_tampered_run_list(place: Place) -> None:
     await fill(place.bucket, eval_ids(3))
     (piece,) = (key for key in place.hand.listed() if key.endswith(".txt.gz"))
     listed = piece.rpartition("/")[0] + "/run.json"

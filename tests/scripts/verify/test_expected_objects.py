@@ -17,7 +17,7 @@ def record(of: Manifest) -> ManifestRecord:
     return ManifestRecord(f"manifest {of.revision}", of, "0" * 64)
 
 
-def test_a_document_is_claimed_with_all_that_stands_beside_it() -> None:
+def test_a_document_is_expected_with_its_metadata_and_tags() -> None:
     claims = expected_objects(EVALUATION, [record(manifest())])
     (claim,) = claims.documents.values()
     assert (claim.key, claim.size, claim.size_there, claim.sha256) == (KEY, len(CONTENT), len(CONTENT), SHA256)
@@ -30,13 +30,13 @@ def test_a_document_is_claimed_with_all_that_stands_beside_it() -> None:
     assert (claim.locked, claims.bundles, claims.differences) == (True, [], [])
 
 
-def test_a_document_that_must_not_be_kept_may_be_without_a_lock() -> None:
+def test_a_document_that_must_not_be_kept_needs_no_lock() -> None:
     restricted = RestrictedRecord(reason=Restriction.MINOR, evidence=("reason_code:R844",), withheld=None)
     (claim,) = expected_objects(EVALUATION, [record(manifest(restricted=restricted))]).documents.values()
     assert not claim.locked
 
 
-def test_a_sealed_one_is_larger_where_it_is() -> None:
+def test_a_sealed_document_is_expected_with_its_sealed_size() -> None:
     claims = expected_objects(EVALUATION, [record(manifest(documents=(document(sealed_with="2026"),)))])
     (claim,) = claims.documents.values()
     assert claim.size_there > claim.size == len(CONTENT)
@@ -65,33 +65,33 @@ def test_a_key_of_another_evaluation_is_reported_and_not_required(wrong: Documen
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/later", "application/octet-stream"])
 @pytest.mark.parametrize("extension", ["jpg", "bin", "ltr", "JPEG"])
-def test_kind_and_hash_decide_a_key_whatever_its_extension(media_type: str, extension: str) -> None:
+def test_a_key_is_checked_by_kind_and_hash_whatever_its_extension(media_type: str, extension: str) -> None:
     stored = document(media_type=media_type, key=KEY.replace("jpg", extension))
     claims = expected_objects(EVALUATION, [record(manifest(documents=(stored,)))])
     assert (list(claims.documents), claims.differences) == ([stored.key], [])
 
 
-def test_a_document_that_only_a_former_manifest_names_was_dropped() -> None:
+def test_a_document_listed_by_a_former_manifest_only_is_reported() -> None:
     former, current = record(manifest()), record(manifest(2, b"x", documents=()))
     claims = expected_objects(EVALUATION, [current, former])
     assert [(each.key, each.problem.value) for each in claims.differences] == [(KEY, "revision_differs")]
-    assert "revision 1 names it" in claims.differences[0].detail
+    assert "revision 1 lists it" in claims.differences[0].detail
     assert list(claims.documents) == [KEY]
 
 
-def test_of_two_names_of_the_same_either_may_have_given_the_tag() -> None:
+def test_the_source_tag_may_come_from_either_of_two_names() -> None:
     both = (document(), document(name="case/attachments/a.jpg"))
     (claim,) = expected_objects(EVALUATION, [record(manifest(documents=both))]).documents.values()
     assert len(claim.tags["source"]) == 2
 
 
-def test_what_is_unreadable_claims_its_bundle_and_has_to_name_one() -> None:
+def test_an_unreadable_manifest_must_list_its_bundle() -> None:
     unreadable = {"outcome": Outcome.UNREADABLE, "documents": ()}
     (bundle,) = expected_objects(EVALUATION, [record(manifest(**unreadable))]).bundles
     assert (bundle.key, bundle.locked) == (EVALUATION.quarantine_key("b" * 64), False)
     claims = expected_objects(EVALUATION, [record(manifest(**unreadable, bundle=None))])
     assert [(each.problem.value, each.detail) for each in claims.differences] == [
-        ("manifest_damaged", "it says unreadable, and names no bundle")
+        ("manifest_damaged", "its outcome is unreadable, but it lists no bundle")
     ]
 
 

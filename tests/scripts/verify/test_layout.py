@@ -22,7 +22,7 @@ ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
         ("receipts/disposals/sandbox/x", ArchivePlace(ArchiveArea.CERTIFICATE, "receipts/disposals/sandbox/x")),
     ],
 )
-def test_a_key_says_what_it_belongs_to(key: str, place: ArchivePlace) -> None:
+def test_a_key_is_parsed_into_its_place(key: str, place: ArchivePlace) -> None:
     assert place_of(key) == place
 
 
@@ -45,11 +45,11 @@ def test_a_key_says_what_it_belongs_to(key: str, place: ArchivePlace) -> None:
         f"events/staging/{ID}/x.json",
     ],
 )
-def test_any_other_key_belongs_to_no_evaluation(key: str) -> None:
+def test_an_unknown_key_belongs_to_no_evaluation(key: str) -> None:
     assert place_of(key) == ArchivePlace(ArchiveArea.NONE, key)
 
 
-async def test_what_belongs_together_is_together_however_it_was_listed() -> None:
+async def test_objects_are_grouped_by_evaluation_in_any_order_of_the_listing() -> None:
     keys = [f"sandbox/{ID}/a", f"sandbox/{ID}/b", f"sandbox/{ID}/c/d", "x", "y"]
 
     async def listing(size: int) -> AsyncIterator[list[ListedObject]]:

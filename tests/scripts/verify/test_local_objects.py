@@ -19,7 +19,7 @@ async def walked(root: Path, prefix: str = "") -> list[ListedObject]:
 
 
 @pytest.mark.parametrize("names_at_once", [1, 2, 3, 100_000])
-async def test_everything_comes_in_the_order_of_its_key(
+async def test_objects_are_listed_in_the_order_of_their_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_at_once: int
 ) -> None:
     monkeypatch.setattr(local_objects, "_NAMES", names_at_once)
@@ -40,7 +40,7 @@ async def test_everything_comes_in_the_order_of_its_key(
     assert folders == {"": [".hidden", "a.b", "a", "b", "c"], "b/": ["c"], "x/": []}
 
 
-async def test_the_time_cannot_be_set_by_a_program(tmp_path: Path) -> None:
+async def test_the_modification_time_cannot_be_set_by_a_program(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x")
     os.utime(path, (10**10, 10**10))
@@ -58,7 +58,7 @@ async def test_a_special_file_is_listed_as_irregular_and_a_link_is_not_followed(
     assert [(stored.key, stored.size) for stored in await walked(root)] == [("link", IRREGULAR), ("pipe", IRREGULAR)]
 
 
-async def test_folders_in_folders_may_be_more_than_calls_in_calls(tmp_path: Path) -> None:
+async def test_folders_may_be_nested_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["a"] * (sys.getrecursionlimit() + 200))
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(len(deep.parts) - len(tmp_path.parts)):
@@ -75,7 +75,7 @@ async def test_folders_in_folders_may_be_more_than_calls_in_calls(tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_a_folder_that_cannot_be_read_is_a_failure_of_the_store(tmp_path: Path) -> None:
+async def test_an_unreadable_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(StorageError, match="Permission denied"):
         await walked(tmp_path)

@@ -12,7 +12,7 @@ async def numbers(count: int) -> AsyncIterator[int]:
         yield number
 
 
-async def test_what_comes_of_things_comes_in_their_order_and_few_are_under_way() -> None:
+async def test_results_keep_their_order_and_few_calls_run_at_once() -> None:
     under_way = most = 0
 
     async def work(number: int) -> int:
@@ -27,7 +27,7 @@ async def test_what_comes_of_things_comes_in_their_order_and_few_are_under_way()
     assert 1 < most <= 4
 
 
-async def test_an_error_ends_it_and_nothing_stays_behind() -> None:
+async def test_an_error_cancels_all_running_calls() -> None:
     async def work(number: int) -> int:
         if number == 3:
             raise ValueError(number)

@@ -18,7 +18,7 @@ def changed(**facts: object) -> bytes:
     return json.dumps(json.loads(WHOLE) | facts).encode()
 
 
-async def test_a_manifest_is_read_with_its_hash_and_none_is_none() -> None:
+async def test_a_manifest_is_read_with_its_hash_or_none_when_it_is_missing() -> None:
     found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, listed({KEY: WHOLE})[KEY])
     assert isinstance(found, ManifestRecord)
     assert (found.manifest.as_json(), found.key) == (WHOLE, KEY)
@@ -36,7 +36,7 @@ async def test_a_manifest_is_read_with_its_hash_and_none_is_none() -> None:
         (changed(environment="production"), "manifest_foreign", "another evaluation or environment"),
     ],
 )
-async def test_what_is_none_is_named(data: bytes, problem: str, detail: str) -> None:
+async def test_an_invalid_manifest_is_reported(data: bytes, problem: str, detail: str) -> None:
     found = await read_record(await holding({KEY: data}), EVALUATION, KEY, None)
     assert isinstance(found, Difference)
     assert (found.eval_id, found.key, found.problem) == (EVALUATION.eval_id, KEY, problem)
@@ -44,7 +44,7 @@ async def test_what_is_none_is_named(data: bytes, problem: str, detail: str) -> 
 
 
 @pytest.mark.parametrize("size", [IRREGULAR, (64 << 20) + 1])
-async def test_what_is_no_file_or_too_large_is_not_read(size: int) -> None:
+async def test_an_object_is_not_read_when_it_is_not_a_file_or_too_large(size: int) -> None:
     found = await read_record(await holding({KEY: WHOLE}), EVALUATION, KEY, ListedObject(KEY, size, 0.0))
     assert isinstance(found, Difference)
     assert (found.problem, "too large for a manifest" in found.detail) == ("manifest_damaged", True)

@@ -23,7 +23,7 @@ async def chain_of(objects: Objects) -> RevisionChain:
     return await read_chain(await holding(objects), EVALUATION, listed(objects))
 
 
-async def test_a_whole_chain_is_read_from_the_youngest_on() -> None:
+async def test_an_intact_chain_is_read_from_the_newest_revision() -> None:
     chain = await chain_of(whole())
     assert ([record.manifest.revision for record in chain.records], chain.differences) == ([3, 2, 1], [])
     assert chain.keys == set(whole())
@@ -36,7 +36,7 @@ async def test_without_a_manifest_there_is_no_chain() -> None:
 
 
 @pytest.mark.parametrize("revision", [1, 2])
-async def test_a_copy_of_the_marker_is_left_by_a_worker_that_died_before_it_replaced_it(revision: int) -> None:
+async def test_a_copy_of_the_marker_left_by_a_killed_worker_is_not_reported(revision: int) -> None:
     erased = ErasedRecord(receipt="receipts/a.json", at="2026-11-23T04:00:00.000Z")
     marker = manifest(revision, erased=erased, documents=(), bundle=None).as_json()
     chain = await chain_of({CURRENT: marker, EVALUATION.revision_key(0): marker})
@@ -61,13 +61,13 @@ def _put(key: str, data: bytes) -> Callable[[Objects], Objects]:
         (_lost(ONE, TWO), [(TWO, "revision_missing", "2 are missing")]),
         (
             _put(TWO, manifest(2, whole()[ONE], account="b").as_json()),
-            [(TWO, "revision_differs", "differs from the one that its successor names")],
+            [(TWO, "revision_differs", "differs from the one in its successor")],
         ),
         (
             _put(TWO, manifest(7, whole()[ONE]).as_json()),
             [
-                (TWO, "revision_differs", "revision 7"),
-                (TWO, "revision_differs", "differs from the one that its successor names"),
+                (TWO, "revision_differs", "number is 7"),
+                (TWO, "revision_differs", "differs from the one in its successor"),
             ],
         ),
         (
@@ -78,11 +78,11 @@ def _put(key: str, data: bytes) -> Callable[[Objects], Objects]:
             _put(CURRENT, manifest(3).as_json()),
             [(CURRENT, "revision_differs", "contradict each other"), (TWO, "revision_differs", "")],
         ),
-        (_put(THREE, manifest(3, b"x").as_json()), [(THREE, "revision_differs", "number of the manifest")]),
+        (_put(THREE, manifest(3, b"x").as_json()), [(THREE, "revision_differs", "number of the current manifest")]),
         (_put(THREE, whole()[CURRENT]), []),
     ],
 )
-async def test_each_break_is_named_at_its_place(
+async def test_each_break_of_the_chain_is_reported_at_its_revision(
     damage: Callable[[Objects], Objects], told: list[tuple[str, str, str]]
 ) -> None:
     found = (await chain_of(damage(whole()))).differences
@@ -90,7 +90,7 @@ async def test_each_break_is_named_at_its_place(
     assert all(words in each.detail for each, (_, _, words) in zip(found, told, strict=True)), found
 
 
-async def test_one_that_was_listed_and_is_gone_is_missing() -> None:
+async def test_a_revision_that_disappears_is_missing() -> None:
     objects = whole()
     bucket = await holding(_lost(TWO)(objects))
     found = (await read_chain(bucket, EVALUATION, listed(objects))).differences

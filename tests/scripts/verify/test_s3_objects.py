@@ -19,7 +19,7 @@ def settings_for(s3: S3) -> Settings:
     return Settings(archive_url=f"s3://{s3.bucket}/{PREFIX}", s3_endpoint=s3.endpoint)
 
 
-async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> None:
+async def test_objects_are_listed_in_order_without_those_of_other_prefixes(s3: S3) -> None:
     hand = BucketHand(s3)
     keys = sorted([f"a/{number:04}" for number in range(1_050)] + ["a//b", "b/", "../x", "ä b+c%20"], key=str.encode)
     for key in keys:
@@ -34,7 +34,7 @@ async def test_everything_is_listed_in_order_and_nothing_of_others(s3: S3) -> No
         assert [name async for some in shelves.list_folders("a/") for name in some] == [""]
 
 
-async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
+async def test_metadata_tags_checksum_and_lock_are_returned(s3: S3) -> None:
     store = open_archive(settings_for(s3))
     assert not isinstance(store, Path)
     labels = ObjectAttributes("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
@@ -46,7 +46,7 @@ async def test_what_s3_keeps_beside_the_bytes_is_told(s3: S3) -> None:
         assert await shelves.head("abd") is None
 
 
-async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_whole(s3: S3, tmp_path: Path) -> None:
+async def test_a_checksum_of_parts_is_not_used(s3: S3, tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([bytes(1 << 20)] * 17)
     store = open_archive(settings_for(s3))
@@ -77,11 +77,11 @@ async def test_the_checksum_of_an_object_in_parts_is_not_taken_for_one_of_the_wh
         ({"x-amz-checksum-sha256": "?"}, None),
     ],
 )
-def test_only_a_whole_checksum_counts(head: dict[str, str], sha256: str | None) -> None:
+def test_only_a_checksum_of_the_whole_object_is_used(head: dict[str, str], sha256: str | None) -> None:
     assert _of_the_whole(head) == sha256
 
 
-async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -> None:
+async def test_a_bucket_that_does_not_answer_is_a_storage_error(s3: S3) -> None:
     gone = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
     async with open_s3_lister(gone) as shelves:
         with pytest.raises(StorageError, match="NoSuchBucket"):
@@ -97,9 +97,7 @@ async def test_a_bucket_that_does_not_answer_is_a_failure_of_the_store(s3: S3) -
         b"<ListBucketResult><Contents>",
     ],
 )
-async def test_an_answer_that_is_not_a_whole_listing_is_not_an_empty_archive(
-    body: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_incomplete_listing_is_a_storage_error(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     async with saying(http(200, body)) as server:

@@ -46,7 +46,7 @@ async def asked(server: Server, *, tries: int = 3) -> bytes | None:
     return answer and bytes(answer.body)
 
 
-async def test_an_object_is_asked_for_at_its_place_in_the_bucket() -> None:
+async def test_an_object_is_requested_at_its_key_in_the_bucket() -> None:
     async with saying(ABC) as server:
         assert await asked(server) == b"abc"
     (heard,) = server.heard
@@ -89,20 +89,20 @@ async def test_a_key_arrives_as_it_was_signed(key: str, sent: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a/../b", "../b", "a/..", "a/./b", "./b", "a/.", ".", "..", "a/../../theirs/b"])
-async def test_a_key_that_a_url_would_take_for_another_is_named_and_not_asked_for(key: str) -> None:
+async def test_a_key_that_a_url_cannot_express_is_reported_and_not_requested(key: str) -> None:
     async with saying(ABC) as server, line_to(server.url) as line:
-        with pytest.raises(StorageError, match=r"a part of its key is \. or \.\."):
+        with pytest.raises(StorageError, match=r"its key has a part \. or \.\."):
             await tags_of(line, key)
     assert not server.heard
 
 
-async def test_what_was_put_there_encoded_is_not_decoded() -> None:
+async def test_an_object_with_a_content_encoding_is_not_decoded() -> None:
     async with saying(http(200, b"no gzip", headers={"Content-Encoding": "gzip"})) as server:
         assert await asked(server) == b"no gzip"
     assert "accept-encoding" not in server.heard[0].headers
 
 
-async def test_metadata_that_is_no_ascii_hides_no_other() -> None:
+async def test_metadata_that_is_not_ascii_does_not_hide_other_metadata() -> None:
     theirs = {"x-amz-meta-theirs": "ü".encode(), "x-amz-meta-latin": b"\xfc"}
     said = http(200, headers={"ETag": '"1"', **theirs, "x-amz-meta-ours": "a"})
     async with saying(said) as server, line_to(server.url) as line:
@@ -111,14 +111,14 @@ async def test_metadata_that_is_no_ascii_hides_no_other() -> None:
     assert answer.headers == {"content-length": "0", "etag": '"1"', "x-amz-meta-ours": "a"}
 
 
-async def test_a_document_that_speaks_as_s3_does_is_no_word_of_s3() -> None:
+async def test_a_document_that_looks_like_an_error_of_s3_is_not_an_error() -> None:
     document = b"<Error><Code>NoSuchKey</Code></Error>"
     async with saying(http(200, document)) as server:
         assert await asked(server) == document
 
 
 @pytest.mark.parametrize("trouble", [NOT_NOW, s3_error(500, "InternalError"), Reply(b"", Then.RESET)])
-async def test_what_s3_cannot_do_just_now_is_tried_again(trouble: Reply | bytes) -> None:
+async def test_a_temporary_failure_of_s3_is_retried(trouble: Reply | bytes) -> None:
     async with saying(trouble, trouble, ABC) as server:
         assert await asked(server) == b"abc"
     assert len(server.heard) == 3
@@ -138,7 +138,7 @@ async def test_what_s3_cannot_do_just_now_is_tried_again(trouble: Reply | bytes)
         (http(200, b"x", headers={"Content-Length": "nonsense"}), "Error"),
     ],
 )
-async def test_what_it_refuses_is_a_failure_of_the_store(reply: Reply | bytes, said: str) -> None:
+async def test_a_refusal_is_a_storage_error(reply: Reply | bytes, said: str) -> None:
     shut = reply if isinstance(reply, Reply) else Reply(reply, Then.CLOSE)
     async with saying(shut) as server:
         with pytest.raises(StorageError, match=said) as caught:
@@ -148,7 +148,7 @@ async def test_what_it_refuses_is_a_failure_of_the_store(reply: Reply | bytes, s
 
 
 @pytest.mark.parametrize("reply", [s3_error(404, "NoSuchKey"), http(404)])
-async def test_what_is_not_there_is_nothing(reply: bytes) -> None:
+async def test_a_missing_object_is_none(reply: bytes) -> None:
     async with saying(reply) as server:
         assert await asked(server) is None
 
@@ -161,7 +161,7 @@ async def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(monk
         assert await asked(server) == b"abc"
 
 
-async def test_a_proxy_that_is_no_url_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_proxy_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://somebody:secret@[proxy")
     async with saying(ABC) as server:
         with pytest.raises(SettingsError, match="HTTPS_PROXY or HTTP_PROXY: ") as caught:
@@ -170,14 +170,14 @@ async def test_a_proxy_that_is_no_url_is_named_without_its_password(monkeypatch:
 
 
 @pytest.mark.parametrize("said", [b"", http(200, b"ab", promised=3)])
-async def test_an_answer_that_does_not_end_is_not_waited_for(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_does_not_end_times_out(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_http, "_TOTAL", timedelta(seconds=0.2))
     async with saying(Reply(said, Then.HANG), ABC) as server:
         assert await asked(server) == b"abc"
     assert len(server.heard) == 2
 
 
-async def test_a_server_that_accepts_no_connections_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_accepts_no_connections_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_http, "_CONNECT", timedelta(seconds=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
         async with asyncio.timeout(30), line_to(f"http://127.0.0.1:{full.getsockname()[1]}", tries=1) as line:
@@ -185,7 +185,7 @@ async def test_a_server_that_accepts_no_connections_is_not_waited_for(monkeypatc
                 await tags_of(line)
 
 
-async def test_there_are_no_more_connections_than_allowed() -> None:
+async def test_connections_are_limited() -> None:
     there = most = 0
 
     async def answer(_: Heard) -> Reply:
@@ -201,7 +201,7 @@ async def test_there_are_no_more_connections_than_allowed() -> None:
     assert (most, len(server.heard)) == (3, 12)
 
 
-async def test_a_cancelled_request_does_not_wait_for_its_answer() -> None:
+async def test_a_cancelled_request_ends_immediately() -> None:
     async with saying(Reply(b"", Then.HANG)) as server, asyncio.timeout(30), line_to(server.url) as line:
         asking = asyncio.ensure_future(tags_of(line))
         while not server.heard:

@@ -23,7 +23,7 @@ HOST = "127.0.0.1:9000"
         ("HEAD", "a prefix/ä+~(1)/x", "", {"x-amz-checksum-mode": "ENABLED"}),
     ],
 )
-def test_its_signature_is_that_of_botocore(
+def test_a_signature_equals_that_of_botocore(
     method: str, key: str, query: str, more: dict[str, str], token: str | None
 ) -> None:
     path = f"/bucket/{quote(key, safe='/-._~')}"
@@ -35,7 +35,7 @@ def test_its_signature_is_that_of_botocore(
     assert ours["authorization"] == theirs.headers["Authorization"]
 
 
-def test_a_new_day_and_new_credentials_have_new_signatures() -> None:
+def test_a_signature_changes_with_the_day_and_the_credentials() -> None:
     days = iter([datetime(2026, 11, day, tzinfo=UTC) for day in (23, 23, 24, 23)])
     given = iter([ReadOnlyCredentials("k", secret, None) for secret in ("a", "a", "a", "b")])
     signer = SigV4Signer(lambda: next(given), "eu-central-1", HOST, lambda: next(days))
