@@ -1,4 +1,4 @@
-"""One line for each request, and in it nothing of who asked or for what."""
+"""Each request is one log line, without the caller and the evaluation."""
 
 from structlog.testing import capture_logs
 

@@ -1,4 +1,4 @@
-"""Wrong secrets are answered with 429 beyond ten per second; a right one, or none, is answered as ever."""
+"""Beyond ten per second, wrong secrets are answered with 429; requests with a valid secret or none are not."""
 
 import asyncio
 from collections.abc import AsyncIterator

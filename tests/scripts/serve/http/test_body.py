@@ -1,4 +1,4 @@
-"""A body is judged before it is believed."""
+"""A body is checked before it is used."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A room has its bounds, and is left in order."""
+"""Open connections are limited, and requests under way end before the server closes."""
 
 import asyncio
 
@@ -16,50 +16,50 @@ class Connection:
 
 
 def test_connections_with_a_secret_stay_open_when_the_limit_is_reached() -> None:
-    room = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
+    limiter = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
     first, *others = (Connection() for _ in range(6))
 
     def enter(connection: Connection, address: str) -> bool:
-        is_in = room.enter(connection, address)
-        room.trust(connection)
+        is_in = limiter.enter(connection, address)
+        limiter.trust(connection)
         return is_in
 
     assert [enter(*each) for each in zip((first, *others), "aaabc", strict=False)] == [True, True, False, True, False]
-    room.leave(first, "a")
+    limiter.leave(first, "a")
     assert enter(Connection(), "c")
     assert not any(each.has_ended for each in others)
 
 
 def test_the_oldest_connection_without_a_secret_is_closed_when_the_limit_is_reached() -> None:
-    room = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
+    limiter = ConnectionLimiter(HttpLimits(connections=3, connections_per_address=2))
     first, second, third, fourth, fifth = (Connection() for _ in range(5))
-    assert room.enter(first, "a")
-    assert room.enter(second, "a")
-    assert room.enter(third, "a")
+    assert limiter.enter(first, "a")
+    assert limiter.enter(second, "a")
+    assert limiter.enter(third, "a")
     assert [each.has_ended for each in (first, second, third)] == [True, False, False]
-    room.leave(first, "a")
-    room.trust(second)
-    assert room.enter(fourth, "b")
-    assert room.enter(fifth, "c")
+    limiter.leave(first, "a")
+    limiter.trust(second)
+    assert limiter.enter(fourth, "b")
+    assert limiter.enter(fifth, "c")
     assert [each.has_ended for each in (second, third, fourth, fifth)] == [False, True, False, False]
 
 
 async def test_close_returns_when_the_last_request_is_answered() -> None:
-    room = ConnectionLimiter(HttpLimits())
-    room.request_started()
-    room.request_started()
-    closing = asyncio.create_task(room.close())
-    room.request_ended()
+    limiter = ConnectionLimiter(HttpLimits())
+    limiter.request_started()
+    limiter.request_started()
+    closing = asyncio.create_task(limiter.close())
+    limiter.request_ended()
     await asyncio.sleep(0)
     assert not closing.done()
-    room.request_ended()
+    limiter.request_ended()
     async with asyncio.timeout(5):
         await closing
-    assert room.closing
+    assert limiter.closing
 
 
 async def test_close_returns_at_its_deadline() -> None:
-    room = ConnectionLimiter(HttpLimits(shutdown_seconds=0.01))
-    room.request_started()
-    await room.close()
+    limiter = ConnectionLimiter(HttpLimits(shutdown_seconds=0.01))
+    limiter.request_started()
+    await limiter.close()
     await ConnectionLimiter(HttpLimits()).close()

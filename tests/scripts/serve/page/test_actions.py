@@ -1,4 +1,4 @@
-"""Buttons do what they say, only for operators and only from our own page."""
+"""Actions do what their buttons say, only for operators and only from forms of the page."""
 
 from pathlib import Path
 from urllib.parse import urlencode

@@ -1,4 +1,4 @@
-"""Scripts and styles are small, cached for good, served by us, and identical to their originals."""
+"""Scripts and styles are small, cached for good, served by docv-archive, and identical to their originals."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Another site can make a browser send the login along; that alone does nothing."""
+"""Another site can make a browser send the login; that alone is not enough for an action."""
 
 import pytest
 from redis.asyncio import Redis

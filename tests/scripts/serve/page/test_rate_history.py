@@ -1,4 +1,4 @@
-"""The rate of the last hour is recorded again and again, with a gap where Redis did not answer."""
+"""The rate of the last hour is recorded periodically, with a gap while Redis does not answer."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""The parts of a run's bar lie end to end."""
+"""The segments of a run's bar are adjacent."""
 
 from hypothesis import given
 from hypothesis import strategies as st
